@@ -1,0 +1,112 @@
+"""The vocabulary: task, result, states, models. The wire carries these as JSON objects with the same names."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from decimal import Decimal
+from typing import Any, Literal
+
+import msgspec
+
+Engine = Literal["auto", "api", "cli"]
+Network = Literal["none", "full"]
+State = Literal["queued", "awaiting_key", "running", "succeeded", "failed", "cancelled"]
+FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
+
+#: Short names an operator types, and the pinned id each stands for. Any full id passes through untouched.
+#: Source: the provider's model list, read 2026-11-20.
+MODELS: dict[str, str] = {
+    "haiku": "claude-haiku-5-5",
+    "sonnet": "claude-sonnet-5-5",
+    "opus": "claude-opus-5-5",
+}
+DEFAULT_MODEL = "haiku"
+
+MAX_PROMPT_BYTES = 4 * 1024 * 1024
+TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+#: The CLI's built-in tools a task may ask for. Source: `claude --help` and the tool list of its init event, 2.1.
+TOOLS: frozenset[str] = frozenset({"Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "WebFetch", "Write"})
+
+
+def new_task_id() -> str:
+    """A fresh id that sorts by the millisecond it was made in: 11 hex digits of time, 10 random ones."""
+    return f"t{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+
+
+def resolve_model(name: str) -> str:
+    """The full model id that `name` stands for; a full id is its own answer."""
+    return MODELS.get(name, name)
+
+
+class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One prompt with its options.
+
+    `timeout_s` counts from the start of the first attempt; 0 means the farm host's own limit.
+    `max_tokens` bounds one answer. `schema` is the JSON Schema that the answer must satisfy.
+    """
+
+    id: str
+    prompt: str
+    system: str = ""
+    model: str = DEFAULT_MODEL
+    engine: Engine = "auto"
+    tools: tuple[str, ...] = ()
+    network: Network = "none"
+    schema: dict[str, Any] | None = None
+    max_tokens: int = 4096
+    timeout_s: float = 600.0
+    max_usd: Decimal | None = None
+    work_class: str = ""
+    batch: str = ""
+    labels: dict[str, str] = {}
+
+    @property
+    def resolved_engine(self) -> Literal["api", "cli"]:
+        """`auto` is `cli` when tools are asked for and `api` otherwise."""
+        if self.engine != "auto":
+            return self.engine
+        return "cli" if self.tools else "api"
+
+
+class Usage(msgspec.Struct, kw_only=True):
+    """Tokens as the API counted them, summed over every request of the task. `requests` counts calls that were answered."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    requests: int = 0
+
+    def add(self, other: Usage) -> None:
+        """Add `other` to this one."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class TaskError(msgspec.Struct, kw_only=True):
+    """Why a task failed: a stable code, one line, what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown."""
+
+    id: str
+    state: State
+    text: str = ""
+    structured: Any = None
+    model: str = ""
+    engine: str = ""
+    usage: Usage = msgspec.field(default_factory=Usage)
+    cost_usd: Decimal | None = None
+    attempts: int = 0
+    queued_s: float = 0.0
+    run_s: float = 0.0
+    error: TaskError | None = None
+    batch: str = ""
+    labels: dict[str, str] = {}
