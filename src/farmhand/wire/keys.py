@@ -1,0 +1,47 @@
+"""Metered API keys: what one looks like, its fingerprint, and keeping it out of text."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+#: Longest key that is taken. Real ones have about 110 characters.
+MAX_KEY_CHARS = 512
+_KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{8,}")
+#: Case-insensitive and without a least length: hiding a piece of a key is the purpose, not recognising a whole one.
+_KEY_RUN = re.compile(r"sk-ant-[A-Za-z0-9_-]+", re.IGNORECASE)
+REDACTED = "sk-ant-…[redacted]"
+FINGERPRINT_DIGITS = 12
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` looks like an API key: `sk-ant-`, then 8 or more of A-Z a-z 0-9 _ -; 512 characters at most."""
+    return len(text) <= MAX_KEY_CHARS and _KEY.fullmatch(text) is not None
+
+
+def check_format(text: str) -> str:
+    """`text` if it has the form of an API key.
+
+    Raises ValueError otherwise. The message says what is wrong and never holds any part of `text`.
+    """
+    if not text:
+        raise ValueError("the API key is empty")
+    if len(text) > MAX_KEY_CHARS:
+        raise ValueError(f"the API key is longer than {MAX_KEY_CHARS} characters")
+    if text.strip() != text:
+        raise ValueError("the API key has white space around it")
+    if not text.startswith("sk-ant-"):
+        raise ValueError("the API key does not start with sk-ant-")
+    if not is_key(text):
+        raise ValueError("the API key is too short or has characters other than letters, digits, _ and -")
+    return text
+
+
+def fingerprint(key: str) -> str:
+    """The first 12 hex digits of the key's SHA-256: tells keys apart, gives none away."""
+    return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_DIGITS]
+
+
+def redact(text: str) -> str:
+    """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
+    return _KEY_RUN.sub(REDACTED, text)
