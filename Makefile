@@ -1,0 +1,77 @@
+# The two main commands are `make demo` and `make test`; `make` alone lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+VENV := .venv/.installed
+PYTEST := $(BIN)/python -m pytest
+STAGES := lint unit integration molecule e2e
+SHELL_SCRIPTS := $(wildcard scripts/*) .ci/run
+PYTHON_SOURCES := src tests library action_plugins filter_plugins molecule
+# Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+.PHONY: help demo down test lint unit integration molecule e2e clean lock venv tools image
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: $(VENV) ## Boot a farm host in a container, build it with site.yml, run a task on it; leaves it running
+	@scripts/tools demo
+	@scripts/base-image
+	@$(BIN)/python -m tests.support.farm up
+
+down: ## Remove everything that make demo made
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.support.farm down; fi
+	@scripts/engine stop
+
+test: $(VENV) ## Everything: lint, unit, integration, molecule, e2e; stops at the first stage that fails
+	@scripts/tools test
+	@scripts/stages $(STAGES)
+
+lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README tables, shell scripts
+	@scripts/tools lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(PYTHON_SOURCES)
+	$(BIN)/yamllint --strict .
+	$(BIN)/ansible-lint --offline
+	$(BIN)/python scripts/role_readmes.py --check
+	shellcheck --external-sources $(filter-out %.py,$(SHELL_SCRIPTS))
+
+unit: $(VENV) ## Unit tests
+	$(PYTEST) tests/unit
+
+integration: $(VENV) ## The real daemon in a temp directory
+	$(PYTEST) tests/integration
+
+molecule: $(VENV) ## The roles on Debian 12 with systemd, in Docker
+	@scripts/tools demo
+	@scripts/base-image
+	$(BIN)/molecule test --all
+
+e2e: $(VENV) ## A farm host over real sshd, with the real CLI
+	@scripts/tools test
+	@scripts/base-image
+	$(PYTEST) tests/e2e
+
+clean: down ## make down, and remove what the builds left (.venv and .cache included)
+	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+lock: ## Resolve requirements/*.txt again, for every platform, with hashes (needs uv)
+	@command -v uv >/dev/null || { echo "make lock: uv is missing: install it (pipx install uv)" >&2; exit 3; }
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml -o requirements/agent.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --group dev -c requirements/agent.txt -o requirements/dev.txt
+
+LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
+
+venv: $(VENV) ## Only the Python environment
+
+image: ## Only the base image of the containers
+	@scripts/base-image
+
+$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh
+	@scripts/venv
