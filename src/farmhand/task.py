@@ -71,7 +71,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 
 
 class Usage(msgspec.Struct, kw_only=True):
-    """Tokens as the API counted them, summed over every request of the task. `requests` counts calls that were answered."""
+    """Tokens as the API counted them, summed over a task's requests. `requests` counts calls that were answered."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -94,7 +94,10 @@ class TaskError(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown."""
+    """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown.
+
+    `attempts` counts engine starts. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    """
 
     id: str
     state: State
@@ -107,6 +110,7 @@ class Result(msgspec.Struct, kw_only=True):
     attempts: int = 0
     queued_s: float = 0.0
     run_s: float = 0.0
+    stop_reason: str = ""
     error: TaskError | None = None
     batch: str = ""
     labels: dict[str, str] = {}

@@ -1,0 +1,54 @@
+"""`jada-agent bridge`: joins stdin and stdout to the daemon's socket. Standard library only, since each dispatch starts one.
+
+When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection or
+nobody reads stdout any more. A half-close is not passed on: an HTTP server takes it for the end of the connection.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import sys
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def bridge(path: str, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
+    """Carry bytes both ways until one side is gone. 0 when it ended, 4 with one line when there is no daemon."""
+    agent = socket.socket(socket.AF_UNIX)
+    try:
+        agent.connect(path)
+    except OSError as error:
+        hint = (
+            "the user must be in the group farmhand" if isinstance(error, PermissionError) else "is jada-agent running?"
+        )
+        print(f"jada-agent: {path}: {error.strerror} ({hint})", file=sys.stderr)  # noqa: T201  (a command's own stderr)
+        return 4
+    poll = select.poll()
+    poll.register(stdin_fd, select.POLLIN)
+    poll.register(agent.fileno(), select.POLLIN)
+    poll.register(stdout_fd, 0)  # POLLERR and POLLHUP are always reported: the reader has gone
+    try:
+        while True:
+            for fd, event in poll.poll():
+                if fd == stdout_fd:
+                    return 0
+                data = os.read(fd, 65536) if event & (select.POLLIN | select.POLLHUP) else b""
+                if fd == stdin_fd:
+                    if data:
+                        agent.sendall(data)
+                    else:
+                        poll.unregister(stdin_fd)
+                elif data:
+                    _write_all(stdout_fd, data)
+                else:
+                    return 0
+    except OSError:
+        return 0
+    finally:
+        agent.close()

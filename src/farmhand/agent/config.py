@@ -1,0 +1,72 @@
+"""The daemon's settings: one TOML file, checked whole before it is used."""
+
+from __future__ import annotations
+
+import ssl
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from farmhand.errors import NotConfigured
+
+Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Every setting of `jada-agent serve`. Times are in seconds.
+
+    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that run at
+    once per engine. `network_full` allows tasks that ask for `network: full`. `attempts` is how often one task is tried.
+    """
+
+    upstream_url: str = "https://api.anthropic.com"
+    state_dir: str = "/var/lib/jada-agent"
+    runtime_dir: str = "/run/jada-agent"
+    ca_file: str = ""
+    slots_api: Slots = 32
+    slots_cli: Slots = 2
+    task_timeout_max_s: Seconds = 3600.0
+    drain_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
+    idle_s: Seconds = 120.0
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
+    network_full: bool = False
+    claude_path: str = "/usr/bin/claude"
+    allowed_groups: tuple[str, ...] = ("farmhand",)
+
+    def __post_init__(self) -> None:
+        url = urlsplit(self.upstream_url)
+        if url.scheme not in {"http", "https"} or not url.hostname or url.query or url.fragment:
+            raise ValueError("upstream_url must be an http(s) URL without query, such as https://api.anthropic.com")
+        if url.path.rstrip("/").endswith("/v1"):
+            raise ValueError("upstream_url must end before /v1")
+        for name in ("state_dir", "runtime_dir", "claude_path"):
+            if not Path(getattr(self, name)).is_absolute():
+                raise ValueError(f"{name} must be an absolute path")
+        if self.ca_file:
+            self.ssl_context()
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """The TLS settings of the upstream side."""
+        try:
+            return ssl.create_default_context(cafile=self.ca_file or None)
+        except OSError as error:
+            raise ValueError(f"ca_file {self.ca_file}: {error.strerror or error}") from None
+
+
+def load(path: Path) -> Config:
+    """The settings in `path`; NotConfigured names the file, the setting and the rule."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        values: dict[str, Any] = tomllib.loads(text)
+    except OSError as error:
+        raise NotConfigured(f"{path}: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise NotConfigured(f"{path}: not TOML: {error}") from None
+    try:
+        return msgspec.convert(values, Config)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise NotConfigured(f"{path}: {error}") from None

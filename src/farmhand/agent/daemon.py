@@ -1,0 +1,95 @@
+"""`jada-agent serve`: puts the parts together, serves until SIGTERM, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from farmhand import __version__
+from farmhand.agent import systemd
+from farmhand.agent.config import Config
+from farmhand.agent.engines import Engine
+from farmhand.agent.engines.api import ApiEngine
+from farmhand.agent.engines.cli import CliEngine
+from farmhand.agent.ledger import Ledger
+from farmhand.agent.scheduler import Scheduler
+from farmhand.agent.server import Server
+from farmhand.errors import NotConfigured
+from farmhand.meter import Meter, create_app
+
+log = logging.getLogger("jada-agent")
+#: File modes of sockets that the daemon makes itself, without systemd: the agent's own user only, but for the meter's.
+_MODES = {"agent": 0o600, "meter": 0o666}
+
+
+def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
+    """The named socket from systemd, else one of our own in `runtime_dir`."""
+    if name in inherited:
+        return inherited[name]
+    path = Path(config.runtime_dir) / f"{name}.sock"
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        raise NotConfigured(f"{path}: {error.strerror}", hint="check runtime_dir") from None
+    path.chmod(_MODES[name])
+    listener.listen(128)
+    return listener
+
+
+@asynccontextmanager
+async def _serving(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+    # handler_cancellation: a client that leaves must end the upstream call that it pays for.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
+    await runner.setup()
+    await web.SockSite(runner, listener).start()
+    try:
+        yield
+    finally:
+        await runner.cleanup()
+
+
+def _open_ledger(config: Config) -> Ledger:
+    path = Path(config.state_dir) / "ledger.db"
+    try:
+        return Ledger(path)
+    except sqlite3.Error as error:
+        raise NotConfigured(f"{path}: {error}", hint="check state_dir and its owner") from None
+
+
+async def serve(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    inherited = systemd.inherited_sockets()
+    async with AsyncExitStack() as stack:
+        ledger = _open_ledger(config)
+        stack.callback(ledger.close)
+        connector = aiohttp.TCPConnector(ssl=config.ssl_context(), limit=0)
+        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
+        meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
+        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
+        scheduler = Scheduler(config, ledger, meter, engines)
+        await stack.enter_async_context(_serving(create_app(meter), _listen(config, inherited, "meter")))
+        server = Server(config, ledger, scheduler)
+        await stack.enter_async_context(_serving(server.app(), _listen(config, inherited, "agent")))
+        pulse = asyncio.create_task(systemd.watchdog())
+        stack.callback(pulse.cancel)
+        systemd.notify("READY=1\nSTATUS=serving")
+        log.info("jada-agent %s serves; upstream %s", __version__, config.upstream_url)
+        await stop.wait()
+        systemd.notify("STOPPING=1\nSTATUS=draining")
+        log.info("stopping")
+        await scheduler.drain()

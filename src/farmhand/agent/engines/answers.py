@@ -1,0 +1,43 @@
+"""Structured answers: the schema a task asks for, and whether an answer meets it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmhand.agent.engines import EngineError
+
+
+def check_schema(schema: dict[str, Any]) -> None:
+    """Raise ValueError, in one line, where `schema` is not a JSON Schema (draft 2020-12) that can be used."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path) or "its root"
+        raise ValueError(f"not a JSON Schema: {error.message.splitlines()[0][:200]} (at {where})") from None
+    except RecursionError:
+        raise ValueError("not a JSON Schema: nested too deeply") from None
+
+
+def check_answer(schema: dict[str, Any], answer: Any) -> Any:
+    """`answer` where it meets `schema`; else EngineError `no_answer`, worth another attempt."""
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+    from referencing.exceptions import Unresolvable
+
+    try:
+        error = best_match(Draft202012Validator(schema).iter_errors(answer))
+    except Unresolvable as unresolvable:
+        raise EngineError(
+            "invalid_schema", f"the schema refers to something that is not in it: {unresolvable}"
+        ) from None
+    if error is None:
+        return answer
+    where = "/".join(str(part) for part in error.absolute_path) or "its root"
+    raise EngineError(
+        "no_answer",
+        f"the model's answer does not meet the schema: {error.message.splitlines()[0][:200]} (at {where})",
+        hint="make the schema or the prompt simpler, or take a larger model",
+        retryable=True,
+    )

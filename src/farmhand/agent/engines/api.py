@@ -1,0 +1,133 @@
+"""The `api` engine: one streamed request to the Messages API, through the meter, no process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.engines.answers import check_answer
+from farmhand.meter import ApiError, Exchange, Grant, Meter
+from farmhand.meter.problems import problem_from_event
+from farmhand.task import Task
+
+_HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
+_ANSWER_TOOL = "answer"
+_NOTHING = object()
+
+
+def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool's input is always an object: another answer stands in the one property of such an object."""
+    if schema.get("type") == "object":
+        return schema
+    shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    inner = {name: value for name, value in schema.items() if name not in {"$schema", "$id", *shared}}
+    return {"type": "object", "properties": {_ANSWER_TOOL: inner}, "required": [_ANSWER_TOOL], **shared}
+
+
+def request_body(task: Task, model: str) -> dict[str, Any]:
+    """The Messages API request for `task`.
+
+    A schema is asked for as the input of one forced tool, which every model takes. Source: the provider's tool use reference.
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "max_tokens": task.max_tokens,
+        "messages": [{"role": "user", "content": task.prompt}],
+        "stream": True,
+    }
+    if task.system:
+        body["system"] = task.system
+    if task.schema is not None:
+        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": _as_object(task.schema)}
+        body["tools"] = [tool]
+        body["tool_choice"] = {"type": "tool", "name": _ANSWER_TOOL}
+    return body
+
+
+async def events(exchange: Exchange) -> AsyncIterator[dict[str, Any]]:
+    """The data of each server-sent event of a streamed answer."""
+    rest = b""
+    async for piece in exchange.pieces():
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                try:
+                    event = msgspec.json.decode(line[5:])
+                except (msgspec.DecodeError, UnicodeDecodeError):
+                    raise ApiError("api_error", "the API sent an event that is not JSON", retryable=True) from None
+                if isinstance(event, dict):
+                    yield event
+
+
+class _Reader:
+    """Puts the pieces of one streamed message together."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self.text: list[str] = []
+        self.json: list[str] = []
+        self.stop_reason = ""
+        self.ended = False
+        self._on_text = on_text
+
+    def take(self, event: dict[str, Any]) -> None:
+        match event.get("type"):
+            case "content_block_delta":
+                self._delta(event.get("delta") or {})
+            case "message_delta":
+                self.stop_reason = str((event.get("delta") or {}).get("stop_reason") or "")
+            case "message_stop":
+                self.ended = True
+            case "error":
+                raise problem_from_event(event)
+
+    def _delta(self, delta: dict[str, Any]) -> None:
+        if delta.get("type") == "text_delta":
+            text = str(delta.get("text", ""))
+            self.text.append(text)
+            self._on_text(text)
+        elif delta.get("type") == "input_json_delta":
+            self.json.append(str(delta.get("partial_json", "")))
+
+
+class ApiEngine:
+    """Runs text tasks straight on the Messages API."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
+        """One request; see `Engine.run`. Schema tasks stream no text."""
+        reader = _Reader(on_text if task.schema is None else lambda _text: None)
+        body = msgspec.json.encode(request_body(task, grant.model))
+        async with self._meter.send(grant, "/v1/messages", body, _HEADERS) as exchange:
+            if not exchange.streamed:
+                raise ApiError("api_error", "the API did not answer with a stream", retryable=True)
+            async for event in events(exchange):
+                reader.take(event)
+        if not reader.ended:
+            raise ApiError(
+                "connection", "the connection to the API was cut while the answer was under way", retryable=True
+            )
+        if reader.stop_reason == "refusal":
+            raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
+        text = "".join(reader.text)
+        if task.schema is None:
+            return Answer(text=text, stop_reason=reader.stop_reason)
+        return Answer(text="", structured=self._structured(task.schema, reader), stop_reason=reader.stop_reason)
+
+    @staticmethod
+    def _structured(schema: dict[str, Any], reader: _Reader) -> Any:
+        if reader.stop_reason == "max_tokens":
+            raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
+        try:
+            value = msgspec.json.decode("".join(reader.json))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            value = _NOTHING
+        if isinstance(value, dict) and schema.get("type") != "object":
+            value = value.get(_ANSWER_TOOL, _NOTHING)
+        if value is _NOTHING:
+            raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
+        return check_answer(schema, value)

@@ -1,0 +1,77 @@
+"""The command `jada-agent`. Each verb imports what it needs, so that `bridge` starts fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from farmhand import __version__
+from farmhand.errors import FarmhandError
+
+DEFAULT_CONFIG = Path("/etc/jada-agent/config.toml")
+DEFAULT_SOCKET = "/run/jada-agent/agent.sock"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="jada-agent", description="The Farmhand daemon of a farm host.")
+    parser.add_argument("--version", action="version", version=f"jada-agent {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    serve = verbs.add_parser("serve", help="run the daemon")
+    serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
+    check = verbs.add_parser("check-config", help="check a settings file; exit 3 with one line where it is wrong")
+    check.add_argument(
+        "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
+    )
+    bridge = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
+    bridge.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
+    return parser
+
+
+def _serve(config: Path) -> int:
+    import asyncio
+    import logging
+
+    from farmhand.agent import systemd
+    from farmhand.agent.config import load
+    from farmhand.agent.daemon import serve
+
+    settings = load(config)
+    systemd.keep_memory_private()
+    # The journal adds the time; a message never holds a header, a body or a key.
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    asyncio.run(serve(settings))
+    return 0
+
+
+def _check_config(config: Path) -> int:
+    from farmhand.agent.config import load
+
+    load(config)
+    return 0
+
+
+def _bridge(path: str) -> int:
+    from farmhand.agent.bridge import bridge
+
+    return bridge(path)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
+    options = _parser().parse_args(argv)
+    try:
+        match options.verb:
+            case "serve":
+                return _serve(options.config)
+            case "check-config":
+                return _check_config(options.config)
+            case _:
+                return _bridge(options.socket)
+    except FarmhandError as error:
+        print(f"jada-agent: {error}", file=sys.stderr)  # noqa: T201  (a command's own stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,189 @@
+"""What runs inside a task's sandbox: starts the CLI, and is its only way to the meter.
+
+systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own; the
+connection is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
+
+The daemon sends one JSON line {"argv", "env", "stdin_bytes", "relay_port", "meter_socket"} and then that many bytes, which
+become the CLI's stdin. Back go the CLI's stdout lines as they are and, last, {"type": "farmhand.exit", "rc", "signal",
+"oom", "stderr"}. The daemon hangs up to end the task; then everything in here is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_STDERR_TAIL = 2000
+_OOM_POLL_S = 0.2
+
+
+def _pump(source: socket.socket, target: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+    with contextlib.suppress(OSError):
+        target.shutdown(socket.SHUT_WR)
+
+
+def _join(client: socket.socket, meter_socket: str) -> None:
+    """Carry one connection to the meter and back."""
+    with client, socket.socket(socket.AF_UNIX) as meter:
+        try:
+            meter.connect(meter_socket)
+        except OSError:
+            return
+        back = threading.Thread(target=_pump, args=(meter, client), daemon=True)
+        back.start()
+        _pump(client, meter)
+        back.join()
+
+
+def start_relay(port: int, meter_socket: str) -> int:
+    """Listen on 127.0.0.1:`port` (0 picks one) inside this namespace and join each connection to the meter's socket."""
+    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+
+    def accept() -> None:
+        while True:
+            client, _ = listener.accept()
+            threading.Thread(target=_join, args=(client, meter_socket), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    bound: int = listener.getsockname()[1]
+    return bound
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed in this cgroup for want of memory (cgroup v2 or v1)."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers == "":
+                counters = [
+                    Path(f"/sys/fs/cgroup{path}/memory.events"),
+                    Path(f"/sys/fs/cgroup/unified{path}/memory.events"),
+                ]
+            elif "memory" in controllers.split(","):
+                counters = [Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control")]
+            else:
+                continue
+            for counter in counters:
+                if counter.exists():
+                    for row in counter.read_text(encoding="ascii").splitlines():
+                        if row.startswith("oom_kill "):
+                            return int(row.split()[1])
+    return 0
+
+
+def _first_victim() -> None:
+    """In the child: be what the kernel kills first, so that the sandbox lives to report it."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    data = stream.read(size)
+    if len(data) != size:
+        raise EOFError
+    return data
+
+
+def _hang_up_watch(stdin_fd: int, process: subprocess.Popen[bytes]) -> None:
+    """Kill the CLI and all it started when the daemon hangs up."""
+    poll = select.poll()
+    poll.register(stdin_fd, select.POLLIN | select.POLLRDHUP)
+    while process.poll() is None:
+        if poll.poll(1000):
+            _kill_group(process)
+            return
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def _oom_watch(process: subprocess.Popen[bytes], before: int) -> None:
+    """A task that has met its memory limit ends, whichever of its processes the kernel chose."""
+    done = threading.Event()
+    while process.poll() is None:
+        if oom_kills() > before:
+            _kill_group(process)
+            return
+        done.wait(_OOM_POLL_S)
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None  # noqa: S101  (Popen was given a pipe)
+    with contextlib.suppress(OSError):
+        process.stdin.write(data)
+        process.stdin.close()
+
+
+def run(order: dict[str, Any], data: bytes, stdin_fd: int, out: BinaryIO) -> None:
+    """Run the CLI as `order` says with `data` on its stdin; write its lines and the closing line to `out`."""
+    port = start_relay(order["relay_port"], order["meter_socket"])
+    home = tempfile.mkdtemp(prefix="home-")
+    env = order["env"] | {"HOME": home, "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
+    before = oom_kills()
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(
+                order["argv"],
+                env=env,
+                cwd=home,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                preexec_fn=_first_victim,
+            )
+        except OSError as error:
+            _write_line(out, {"type": "farmhand.exit", "rc": 127, "signal": 0, "oom": False, "stderr": str(error)})
+            return
+        for target, args in (
+            (_hang_up_watch, (stdin_fd, process)),
+            (_oom_watch, (process, before)),
+            (_feed, (process, data)),
+        ):
+            threading.Thread(target=target, args=args, daemon=True).start()
+        assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
+        for line in process.stdout:
+            out.write(line)
+            out.flush()
+        status = process.wait()
+        _kill_group(process)
+        stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL))
+        tail = stderr.read().decode("utf-8", "replace")
+    rc, sig = (status, 0) if status >= 0 else (128 - status, -status)
+    _write_line(out, {"type": "farmhand.exit", "rc": rc, "signal": sig, "oom": oom_kills() > before, "stderr": tail})
+
+
+def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
+    out.write(json.dumps(value).encode() + b"\n")
+    out.flush()
+
+
+def main() -> int:
+    """One task: stdin and stdout are the connection to the daemon."""
+    stdin, out = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        order = json.loads(stdin.readline())
+        data = _read_exactly(stdin, order["stdin_bytes"])
+        run(order, data, stdin.fileno(), out)
+    except (EOFError, BrokenPipeError, ConnectionError):
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

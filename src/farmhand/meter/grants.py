@@ -1,0 +1,84 @@
+"""Who may call: a task token opens one grant, and dies with its task."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from farmhand.meter.problems import ApiError
+from farmhand.task import Usage
+from farmhand.wire.keys import fingerprint
+
+
+class Key:
+    """A metered API key in memory. It prints as its fingerprint and cannot be pickled."""
+
+    __slots__ = ("_value", "fingerprint")
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+        self.fingerprint = fingerprint(value)
+
+    def reveal(self) -> str:
+        """The key itself, for the one header that needs it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return f"Key({self.fingerprint})"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Key is not serialised")
+
+
+@dataclass(slots=True)
+class Grant:
+    """What one task token allows, and what was used through it.
+
+    `exchanges` holds the usage of each answered request in order; `retries` counts requests sent again;
+    `problem` is the last error that the API answered with.
+    """
+
+    task_id: str
+    key: Key
+    model: str
+    exchanges: list[Usage] = field(default_factory=list)
+    retries: int = 0
+    problem: ApiError | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all exchanges."""
+        total = Usage()
+        for one in self.exchanges:
+            total.add(one)
+        return total
+
+
+class Grants:
+    """The live task tokens. Only their hashes are kept, so a look-up tells nothing by its timing."""
+
+    def __init__(self) -> None:
+        self._by_hash: dict[bytes, Grant] = {}
+
+    def issue(self, grant: Grant) -> str:
+        """A fresh token for `grant`: 43 characters of URL-safe base64 after `jt-`."""
+        token = "jt-" + secrets.token_urlsafe(32)
+        self._by_hash[self._hash(token)] = grant
+        return token
+
+    def find(self, token: str) -> Grant | None:
+        """The grant that `token` opens, or None for an unknown or used one."""
+        return self._by_hash.get(self._hash(token))
+
+    def revoke(self, token: str) -> None:
+        """End `token`; ending it twice is the same as once."""
+        self._by_hash.pop(self._hash(token), None)
+
+    def __len__(self) -> int:
+        return len(self._by_hash)
+
+    @staticmethod
+    def _hash(token: str) -> bytes:
+        return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

@@ -1,0 +1,125 @@
+"""What the Messages API says when it does not answer, in Farmhand's words."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import msgspec
+
+from farmhand.task import MODELS
+from farmhand.wire.keys import redact
+
+#: Statuses that may pass. Source: the provider's error reference, and FACTS: 401, 402, 403, 413 are final.
+RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504, 529})
+_MAX_MESSAGE = 500
+#: Hints by error code; a table, since each is only text.
+_HINTS = {
+    "authentication_error": "the key was not accepted: check the key source, or rotate the key",
+    "billing_error": "check the credit and the billing details of the API account",
+    "permission_error": "this key may not use that model or feature",
+    "spend_limit": "raise the spend limit of the API account, or wait until it resets",
+    "rate_limit_error": "try again later, or run fewer tasks at once",
+    "overloaded_error": "the API is overloaded: try again later",
+    "api_error": "the API had an internal error: try again later",
+    "timeout_error": "the API took too long: try again later",
+    "request_too_large": "make the prompt smaller",
+    "connection": "check the farm host's network and jada_agent_upstream_url",
+}
+_STATUS_CODE = {
+    400: "invalid_request",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    504: "timeout_error",
+    529: "overloaded_error",
+}
+
+
+class ApiError(Exception):
+    """The API refused or failed. `retryable` says whether the same request may succeed later.
+
+    `retry_after_s` is what the API asked for, if it did; `status` is 0 where no HTTP answer came.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, status: int = 0, retryable: bool = False, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+        self.retryable = retryable
+        self.retry_after_s = retry_after_s
+
+    @property
+    def hint(self) -> str:
+        """What to do about it."""
+        return _HINTS.get(self.code, "")
+
+
+class UnknownModel(ApiError):
+    """A model id that the API does not know (any more)."""
+
+    def __init__(self, model: str, message: str) -> None:
+        super().__init__("unknown_model", message, status=404)
+        self.model = model
+
+    @property
+    def hint(self) -> str:
+        """The nearest models that are known to work."""
+        family = [name for name in MODELS if name in self.model]
+        near = family or difflib.get_close_matches(self.model, [*MODELS, *MODELS.values()], n=1, cutoff=0.4)
+        names = near or list(MODELS)
+        return "try --model " + " or --model ".join(f"{n} ({MODELS[n]})" if n in MODELS else n for n in names)
+
+
+def _detail(body: bytes) -> dict[str, Any]:
+    try:
+        error = msgspec.json.decode(body).get("error")
+    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
+        return {}
+    return error if isinstance(error, dict) else {}
+
+
+def _seconds(value: str | None) -> float | None:
+    try:
+        return max(0.0, float(value)) if value is not None else None
+    except ValueError:
+        return None
+
+
+def problem_from_answer(status: int, body: bytes, *, model: str = "", retry_after: str | None = None) -> ApiError:
+    """The problem that an HTTP answer of `status` with `body` describes. Keys are redacted from its message."""
+    detail = _detail(body)
+    kind = str(detail.get("type") or "")
+    message = " ".join(redact(str(detail.get("message") or f"the API answered HTTP {status}")).split())[:_MAX_MESSAGE]
+    if status == 404 and (kind == "not_found_error" or not kind) and "model" in message:
+        return UnknownModel(model, f"the API does not know the model {model!r}: {message}")
+    spent = "enforced_spend_limit_reached" in (detail.get("error_code"), _details_code(detail))
+    code = "spend_limit" if spent else _STATUS_CODE.get(status, kind or "api_error")
+    retryable = status in RETRYABLE_STATUS and not spent
+    return ApiError(code, message, status=status, retryable=retryable, retry_after_s=_seconds(retry_after))
+
+
+def _details_code(detail: dict[str, Any]) -> Any:
+    nested = detail.get("details")
+    return nested.get("error_code") if isinstance(nested, dict) else None
+
+
+def problem_from_event(event: dict[str, Any]) -> ApiError:
+    """The problem that an `error` event inside a stream describes."""
+    error = event.get("error")
+    detail = error if isinstance(error, dict) else {}
+    kind = str(detail.get("type") or "api_error")
+    message = " ".join(redact(str(detail.get("message") or "the API ended the stream with an error")).split())[
+        :_MAX_MESSAGE
+    ]
+    code = "invalid_request" if kind == "invalid_request_error" else kind
+    return ApiError(
+        code, message, retryable=kind in {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
+    )
