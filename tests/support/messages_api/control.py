@@ -1,0 +1,114 @@
+"""The control endpoints under /_control/: what a test outside the process tells the API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.rules import Rule
+from tests.support.messages_api.state import State
+
+STATE = web.AppKey("state", State)
+
+
+class Latency(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Milliseconds before an answer begins, and between the events of a stream."""
+
+    ms: float = 0.0
+    event_ms: float = 0.0
+
+
+def _json(value: Any) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+
+
+async def _read(request: web.Request, type_: Any) -> Any:
+    try:
+        return msgspec.json.decode(await request.read(), type=type_)
+    except msgspec.DecodeError as error:
+        raise web.HTTPBadRequest(text=f"{request.path}: {error}\n") from error
+
+
+async def get_keys(request: web.Request) -> web.Response:
+    return _json(sorted(request.app[STATE].current_keys()))
+
+
+async def put_keys(request: web.Request) -> web.Response:
+    state = request.app[STATE]
+    state.current_keys()  # a file that has changed until now does not undo what is set here
+    state.keys = frozenset(await _read(request, list[str]))
+    return _json(sorted(state.keys))
+
+
+async def post_faults(request: web.Request) -> web.Response:
+    given: Fault | list[Fault] = await _read(request, Fault | list[Fault])
+    state = request.app[STATE]
+    state.faults.add(*(given if isinstance(given, list) else [given]))
+    return _json(state.faults.pending())
+
+
+async def get_faults(request: web.Request) -> web.Response:
+    return _json(request.app[STATE].faults.pending())
+
+
+async def delete_faults(request: web.Request) -> web.Response:
+    request.app[STATE].faults.clear()
+    return _json([])
+
+
+async def post_rules(request: web.Request) -> web.Response:
+    given: Rule | list[Rule] = await _read(request, Rule | list[Rule])
+    state = request.app[STATE]
+    state.rules.add(*(given if isinstance(given, list) else [given]))
+    return _json(state.rules.all())
+
+
+async def get_rules(request: web.Request) -> web.Response:
+    return _json(request.app[STATE].rules.all())
+
+
+async def delete_rules(request: web.Request) -> web.Response:
+    request.app[STATE].rules.clear()
+    return _json([])
+
+
+async def put_latency(request: web.Request) -> web.Response:
+    given: Latency = await _read(request, Latency)
+    state = request.app[STATE]
+    state.latency_s, state.event_s = given.ms / 1000, given.event_ms / 1000
+    return _json(given)
+
+
+async def get_log(request: web.Request) -> web.Response:
+    after = request.query.get("after", "0")
+    if not after.isdecimal():
+        raise web.HTTPBadRequest(text="/_control/log: after must be a number\n")
+    return _json({"entries": request.app[STATE].log.entries(int(after))})
+
+
+async def delete_log(request: web.Request) -> web.Response:
+    request.app[STATE].log.clear()
+    return _json({"entries": []})
+
+
+async def post_reset(request: web.Request) -> web.Response:
+    request.app[STATE].reset()
+    return _json({})
+
+
+ROUTES = [
+    web.get("/_control/keys", get_keys),
+    web.put("/_control/keys", put_keys),
+    web.get("/_control/faults", get_faults),
+    web.post("/_control/faults", post_faults),
+    web.delete("/_control/faults", delete_faults),
+    web.get("/_control/rules", get_rules),
+    web.post("/_control/rules", post_rules),
+    web.delete("/_control/rules", delete_rules),
+    web.put("/_control/latency", put_latency),
+    web.get("/_control/log", get_log),
+    web.delete("/_control/log", delete_log),
+    web.post("/_control/reset", post_reset),
+]

@@ -1,0 +1,91 @@
+"""The running server: on TCP loopback or a Unix socket."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+from aiohttp import web
+from tests.support.messages_api.app import build
+from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.log import Entry
+from tests.support.messages_api.rules import Rule
+from tests.support.messages_api.state import DEFAULT_KEY, State
+
+
+class MessagesApi:
+    """`async with MessagesApi() as api:` serves on a free port of 127.0.0.1; `api.url` is the base URL.
+
+    `listen` is `HOST:PORT` (port 0: a free one) or `unix:PATH`. Requests still running at the end are cancelled.
+    """
+
+    def __init__(
+        self,
+        listen: str = "127.0.0.1:0",
+        *,
+        keys: Iterable[str] = (DEFAULT_KEY,),
+        keys_file: Path | None = None,
+        latency_ms: float = 0.0,
+        event_ms: float = 0.0,
+        log_file: Path | None = None,
+    ) -> None:
+        self._listen = listen
+        self.state = State(
+            keys=keys,
+            keys_file=keys_file,
+            latency_s=latency_ms / 1000,
+            event_s=event_ms / 1000,
+            log_file=log_file,
+        )
+        self._runner: web.AppRunner | None = None
+        self.url = ""
+
+    async def start(self) -> None:
+        """Listen; sets `url`."""
+        # handler_cancellation: a client that goes away ends its request, and the log says so.
+        self._runner = web.AppRunner(build(self.state), handler_cancellation=True, access_log=None, shutdown_timeout=1)
+        await self._runner.setup()
+        if self._listen.startswith("unix:"):
+            path = self._listen.removeprefix("unix:")
+            await web.UnixSite(self._runner, path).start()
+            self.url = f"http+unix://{path}"
+            return
+        host, _, port = self._listen.rpartition(":")
+        await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+        bound = self._runner.addresses[0]
+        self.url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+
+    async def stop(self) -> None:
+        """Stop listening and close the log."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self.state.log.shut()
+
+    async def __aenter__(self) -> MessagesApi:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def fault(self, *faults: Fault) -> None:
+        """Queue faults."""
+        self.state.faults.add(*faults)
+
+    def rule(self, *rules: Rule) -> None:
+        """Add scripted answers."""
+        self.state.rules.add(*rules)
+
+    @property
+    def log(self) -> list[Entry]:
+        """What was received, oldest first."""
+        return self.state.log.entries()
+
+    @property
+    def posts(self) -> list[Entry]:
+        """The requests to /v1/messages among them."""
+        return [entry for entry in self.log if entry.method == "POST" and entry.path == "/v1/messages"]
