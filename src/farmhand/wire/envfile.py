@@ -1,0 +1,94 @@
+"""A parser for `KEY=VALUE` files such as ~/repos.env. The file is read, never run.
+
+Understood: blank lines, `#` comments, an optional `export`, bare, single-quoted and double-quoted values, CRLF.
+Refused, with the line's number: whatever a shell would expand or run, an open quote, a name given twice.
+"""
+
+from __future__ import annotations
+
+import re
+
+_ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
+_SPACED = re.compile(r"(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]+=")
+_BARE = re.compile(r"[^\s\"'\\$`;&|<>()]*")
+_REST = re.compile(r"[ \t]*(?:[ \t]#.*)?", re.DOTALL)
+#: What a backslash may stand before inside double quotes, as in a POSIX shell (2.2.3).
+_ESCAPED = frozenset('"\\$`')
+
+
+class EnvFileError(ValueError):
+    """The file cannot be understood safely. The message has the line's number and never a value."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(f"line {line}: {reason}")
+        self.line = line
+
+
+def parse(text: str) -> dict[str, str]:
+    """The assignments of `text` in their order. Raises EnvFileError."""
+    values: dict[str, str] = {}
+    seen: dict[str, int] = {}
+    for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+        line = raw.removesuffix("\r").strip(" \t")
+        if not line or line.startswith("#"):
+            continue
+        name, value = _assignment(number, line)
+        if name in seen:
+            raise EnvFileError(number, f"{name} is set a second time (first on line {seen[name]})")
+        seen[name] = number
+        values[name] = value
+    return values
+
+
+def _assignment(number: int, line: str) -> tuple[str, str]:
+    match = _ASSIGNMENT.fullmatch(line)
+    if match is None:
+        if _SPACED.match(line):
+            raise EnvFileError(number, "there must be no space before '='")
+        raise EnvFileError(number, "not of the form NAME=VALUE")
+    name, rest = match.groups()
+    if rest.startswith("'"):
+        value, rest = _single_quoted(number, rest)
+    elif rest.startswith('"'):
+        value, rest = _double_quoted(number, rest)
+    else:
+        value = _BARE.match(rest).group()  # type: ignore[union-attr]  # the pattern matches the empty string
+        rest = rest[len(value) :]
+    if _REST.fullmatch(rest) is None:
+        raise EnvFileError(number, _why_not(rest))
+    return name, value
+
+
+def _why_not(rest: str) -> str:
+    first = rest[0]
+    if first in "$`":
+        return "expansions ($NAME, $(command), `command`) are not run here; write the value itself"
+    if first in "\"'":
+        return "a quote inside a value; quote the whole value"
+    if first in " \t":
+        return "more text after the value; quote a value that has spaces"
+    return f"the character {first!r} needs quotes around the value"
+
+
+def _single_quoted(number: int, text: str) -> tuple[str, str]:
+    end = text.find("'", 1)
+    if end < 0:
+        raise EnvFileError(number, "the single quote is never closed on this line")
+    return text[1:end], text[end + 1 :]
+
+
+def _double_quoted(number: int, text: str) -> tuple[str, str]:
+    out: list[str] = []
+    index = 1
+    while index < len(text):
+        char = text[index]
+        if char == '"':
+            return "".join(out), text[index + 1 :]
+        if char in "$`":
+            raise EnvFileError(number, _why_not(char))
+        if char == "\\" and text[index + 1 : index + 2] in _ESCAPED:
+            index += 1
+            char = text[index]
+        out.append(char)
+        index += 1
+    raise EnvFileError(number, "the double quote is never closed on this line")

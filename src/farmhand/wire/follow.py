@@ -1,0 +1,121 @@
+"""Run one task to its end: submit, follow its events, survive a lost line, bring the key again when it is wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .client import Client
+from .errors import WireError
+
+FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+#: How long a broken line may stay broken before we give up waiting. The task itself goes on.
+RESUME_S = 60.0
+#: An agent restarts between two hand-overs now and then; more often than this something is wrong.
+_MAX_HANDOVERS = 5
+_PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
+#: What may pass by itself once the agent has answered before.
+_PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
+
+OnEvent = Callable[[dict[str, Any]], None]
+
+
+def run_task(
+    client: Client,
+    task: dict[str, Any],
+    key: str | None,
+    on_event: OnEvent,
+    *,
+    resume_s: float = RESUME_S,
+    on_submitted: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Submit `task` under its id and follow it: its result.
+
+    `on_event` gets every event; after a broken line it gets `{"type": "restart", "reason": "reconnected"}` first, since
+    the text may come again from its start. With `key` None a task that waits for a key ends the wait: its result so
+    far is returned, in state `awaiting_key`. Raises WireError.
+    """
+    follower = _Follower(client, task, key, on_event, resume_s)
+    follower.again(follower.submit)
+    on_submitted()
+    return follower.again(follower.events)
+
+
+class _Follower:
+    """One task on its way; `again` repeats a step that a broken line cut short."""
+
+    def __init__(
+        self, client: Client, task: dict[str, Any], key: str | None, on_event: OnEvent, resume_s: float
+    ) -> None:
+        self.client = client
+        self.task = task
+        self.key = key
+        self.on_event = on_event
+        self.resume_s = resume_s
+        self.reached = False
+        self.followed = False
+        self.last_sign = time.monotonic()
+
+    def again(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """`step`'s answer; a step is repeated as long as the line comes back within the time for it."""
+        tries = 0
+        sign = self.last_sign
+        while True:
+            try:
+                return step()
+            except WireError as error:
+                if sign != self.last_sign:
+                    tries, sign = 0, self.last_sign
+                waited = time.monotonic() - self.last_sign
+                if not self.reached or error.code not in _PASSING or waited > self.resume_s:
+                    raise self._final(error) from None
+            self.client.close()
+            time.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
+            tries += 1
+
+    def _final(self, error: WireError) -> WireError:
+        if error.code == "lost":
+            error.message = f"{error.message}; task {self.task['id']} goes on there"
+            error.hint = f"the same command with --id {self.task['id']} takes it up again"
+        return error
+
+    def _sign(self) -> None:
+        self.reached = True
+        self.last_sign = time.monotonic()
+
+    def submit(self) -> dict[str, Any]:
+        """Hand the task over. That the id is known already is no error."""
+        self.client.connect()
+        # From here on the request may have arrived although no answer came, so it is worth asking again.
+        self._sign()
+        states = self.client.submit([self.task], self.key)
+        self._sign()
+        return states[0] if states else {}
+
+    def events(self) -> dict[str, Any]:
+        """Follow the events to the result."""
+        if self.followed:
+            self.on_event({"type": "restart", "reason": "reconnected"})
+        self.followed = True
+        for _ in range(_MAX_HANDOVERS):
+            result = self._until_key_is_wanted()
+            if result is not None:
+                return result
+            if self.key is None:
+                return self.client.task(str(self.task["id"]))
+            self.client.put_key(self.key)
+            self._sign()
+        message = f"{self.client.transport.name}: the agent asks for the key again and again"
+        raise WireError("agent_error", message, "see jada-agent's journal there")
+
+    def _until_key_is_wanted(self) -> dict[str, Any] | None:
+        """The result, or None once the task waits for a key."""
+        for event in self.client.events(str(self.task["id"])):
+            self._sign()
+            if event.get("type") == "state" and event.get("state") == "awaiting_key":
+                return None
+            self.on_event(event)
+            if event.get("type") == "result" and isinstance(event.get("result"), dict):
+                return dict(event["result"])
+        raise WireError("lost", f"{self.client.transport.name}: the connection was lost")

@@ -1,0 +1,146 @@
+"""Where the metered key comes from, and reading it there.
+
+file:PATH[#NAME]       a KEY=VALUE file; NAME is ANTHROPIC_API_KEY unless said
+env:NAME               an environment variable
+keyring:SERVICE/USER   the desktop's keyring, with the extra `keyring`
+command:ARGV           what a program prints, run without a shell
+
+Every failure is a WireError `not_configured`. No message holds the key or any part of a value.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import subprocess
+
+from . import envfile, keys
+from .errors import WireError, not_configured
+
+DEFAULT_SOURCE = "file:~/repos.env"
+DEFAULT_NAME = "ANTHROPIC_API_KEY"
+MAX_FILE_BYTES = 1024 * 1024
+#: Long enough to type a passphrase into a password manager's prompt.
+COMMAND_TIMEOUT_S = 120.0
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KINDS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV"
+
+
+def read_key(source: str = DEFAULT_SOURCE) -> str:
+    """The key that `source` names, checked for its form. Raises WireError `not_configured`."""
+    kind, colon, rest = source.partition(":")
+    readers = {"file": _from_file, "env": _from_env, "keyring": _from_keyring, "command": _from_command}
+    if not colon or not rest or kind not in readers:
+        # What stands there may be a key pasted by mistake, so it is not repeated.
+        raise not_configured("the key source is not of a known form", f"use {_KINDS}")
+    text, where = readers[kind](rest)
+    try:
+        return keys.check_format(text)
+    except ValueError as error:
+        raise not_configured(f"{where}: {error}", "put the metered API key there") from None
+
+
+def _from_file(rest: str) -> tuple[str, str]:
+    path, hash_sign, name = rest.rpartition("#")
+    if not hash_sign:
+        path, name = rest, DEFAULT_NAME
+    if not path or _NAME.fullmatch(name) is None:
+        raise not_configured(f"key source file:{rest}: not of the form file:PATH#NAME", f"use {_KINDS}")
+    path = os.path.expanduser(path)
+    try:
+        values = envfile.parse(_read_private(path))
+    except envfile.EnvFileError as error:
+        raise not_configured(f"{path}, {error}", "the file is parsed, never run by a shell") from None
+    if name not in values:
+        raise not_configured(f"{path} sets no {name}", f"add the line {name}=… or name another key source")
+    return values[name], f"{path}, {name}"
+
+
+def _read_private(path: str) -> str:
+    """The text of a file that only its owner can read, checked on the open file, so that it cannot be swapped."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        hint = f"write {DEFAULT_NAME}=… into it and chmod 600 it, or name another key source"
+        raise not_configured(f"the key file {path} cannot be read: {error.strerror}", hint) from None
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise not_configured(f"the key file {path} is not a regular file")
+        if status.st_uid != os.geteuid():
+            raise not_configured(f"the key file {path} belongs to another user", f"chown it to uid {os.geteuid()}")
+        if status.st_mode & 0o177:
+            mode = stat.S_IMODE(status.st_mode)
+            raise not_configured(f"the key file {path} has mode {mode:04o}: others could read it", f"chmod 600 {path}")
+        if status.st_size > MAX_FILE_BYTES:
+            raise not_configured(f"the key file {path} is larger than {MAX_FILE_BYTES} bytes")
+        try:
+            return file.read(MAX_FILE_BYTES + 1).decode("utf-8")
+        except UnicodeDecodeError:
+            raise not_configured(f"the key file {path} is not UTF-8 text") from None
+
+
+def _from_env(name: str) -> tuple[str, str]:
+    if _NAME.fullmatch(name) is None:
+        raise not_configured("key source env: what follows is not a variable's name", "use env:NAME")
+    value = os.environ.get(name)
+    if value is None:
+        raise not_configured(f"the environment variable {name} is not set", "set it or name another key source")
+    return value, f"the environment variable {name}"
+
+
+def _from_keyring(rest: str) -> tuple[str, str]:
+    service, slash, user = rest.rpartition("/")
+    if not slash or not service or not user:
+        raise not_configured(f"key source keyring:{rest}: not of the form keyring:SERVICE/USER")
+    try:
+        import keyring
+    except ImportError:
+        raise not_configured("the Python package keyring is not installed", "pip install 'farmhand[keyring]'") from None
+    try:
+        value = keyring.get_password(service, user)
+    except Exception as error:  # backends raise what they like; only the kind is shown, its text may quote secrets
+        raise not_configured(f"the keyring failed for {service}/{user}: {type(error).__name__}") from None
+    if value is None:
+        raise not_configured(f"the keyring has no {service}/{user}", f"keyring set {service} {user}")
+    return str(value), f"the keyring's {service}/{user}"
+
+
+def _from_command(rest: str) -> tuple[str, str]:
+    try:
+        argv = shlex.split(rest)
+    except ValueError as error:
+        raise not_configured(f"key source command: cannot be split into words: {error}") from None
+    if not argv:
+        raise not_configured("key source command: names no program")
+    program = keys.redact(argv[0])
+    try:
+        # stdin may be the prompt and stderr may hold anything: neither is shared with the program.
+        done = subprocess.run(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise not_configured(f"the key command {program} cannot be run: {error.strerror}") from None
+    except subprocess.TimeoutExpired:
+        raise not_configured(f"the key command {program} did not end within {COMMAND_TIMEOUT_S:g} s") from None
+    if done.returncode != 0:
+        hint = "run it by itself to see why"
+        raise not_configured(f"the key command {program} ended with status {done.returncode}", hint)
+    return _one_line(done.stdout, program), f"the output of {program}"
+
+
+def _one_line(output: bytes, program: str) -> str:
+    text = output.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+    if "\n" in text:
+        raise not_configured(f"the key command {program} printed more than one line", "print the key and nothing else")
+    return text
+
+
+__all__ = ["DEFAULT_NAME", "DEFAULT_SOURCE", "WireError", "read_key"]

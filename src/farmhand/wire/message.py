@@ -1,0 +1,112 @@
+"""HTTP as the wire uses it: headers, the check of versions, errors, and one request as plain bytes.
+
+`X-Farmhand-Wire` is sent with every request and answered with every response; both sides refuse another version.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import json
+from typing import Any
+
+from .. import __version__
+from . import keys
+from .errors import WireError
+
+WIRE = 1
+WIRE_HEADER = "X-Farmhand-Wire"
+AGENT_HEADER = "X-Farmhand-Agent"
+KEY_HEADER = "X-Farmhand-Key"
+#: No answer but the events and the metrics is longer; events are read line by line.
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+def request_headers(key: str | None = None) -> dict[str, str]:
+    """The headers of a request; with a key, which is checked first so that it can never end a header line."""
+    headers = {WIRE_HEADER: str(WIRE), "User-Agent": f"farmhand/{__version__}", "Accept": "application/json"}
+    if key is not None:
+        try:
+            headers[KEY_HEADER] = keys.check_format(key)
+        except ValueError as error:
+            raise WireError("bad_key", str(error), "check the key source") from None
+    return headers
+
+
+def check_wire(headers: http.client.HTTPMessage, name: str) -> None:
+    """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
+    spoken = headers.get(WIRE_HEADER, "")
+    if spoken == str(WIRE):
+        return
+    agent = headers.get(AGENT_HEADER, "of unknown version")
+    if not (spoken.isascii() and spoken.isdigit()):
+        raise WireError(
+            "not_an_agent", f"{name}: what answers there is not a jada-agent", "check the address in hosts.json"
+        )
+    message = f"{name}: the agent {agent} speaks wire {spoken}, this client {__version__} speaks wire {WIRE}"
+    if int(spoken) < WIRE:
+        raise WireError("agent_too_old", message, "upgrade the farm host: farmhand up")
+    raise WireError("client_too_old", message, "upgrade farmhand on this machine")
+
+
+def answer(status: int, headers: http.client.HTTPMessage, body: bytes, name: str) -> dict[str, Any]:
+    """The JSON object of a response. Raises WireError for an error answer and for anything that is not of the wire."""
+    problem = _problem(body)
+    if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
+        problem.status = status
+        raise problem
+    check_wire(headers, name)
+    if status >= 400:
+        error = problem or WireError("agent_error", f"{name}: the agent answered with HTTP {status} and no reason")
+        error.status = status
+        raise error
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise WireError("agent_error", f"{name}: the agent's answer is not a JSON object", status=status)
+    return value
+
+
+def _problem(body: bytes) -> WireError | None:
+    """The error object of a body, if it is one."""
+    try:
+        error = json.loads(body)["error"]
+        code, message, hint = error["code"], error["message"], error.get("hint", "")
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    if not all(isinstance(text, str) for text in (code, message, hint)):
+        return None
+    return WireError(code, keys.redact(message), keys.redact(hint))
+
+
+def key_request(key: str) -> bytes:
+    """`PUT /v1/key` as the bytes to write to `jada-agent bridge`: for a channel that sends once and then reads."""
+    lines = ["PUT /v1/key HTTP/1.1", "Host: jada-agent", "Content-Length: 0", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in request_headers(key).items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+
+class _Bytes:
+    """Enough of a socket for http.client to read a response from."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, _mode: str) -> io.BytesIO:
+        """The bytes as a file."""
+        return io.BytesIO(self._raw)
+
+
+def parse_response(raw: bytes, name: str) -> dict[str, Any]:
+    """The JSON object of a whole response as the bridge printed it. Raises WireError."""
+    response = http.client.HTTPResponse(_Bytes(raw))  # type: ignore[arg-type]  # makefile is all that it calls
+    try:
+        response.begin()
+        body = response.read()
+    except (http.client.HTTPException, OSError):
+        raise WireError(
+            "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
+        ) from None
+    return answer(response.status, response.headers, body, name)

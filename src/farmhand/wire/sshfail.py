@@ -1,0 +1,63 @@
+"""What ssh's last words mean: one error per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
+
+from __future__ import annotations
+
+import re
+
+from .errors import WireError
+from .keys import redact
+
+#: ssh itself failed; every other status is the remote command's.
+_SSH_FAILED = 255
+_NOT_FOUND = (126, 127)
+_UNKNOWN_KEY = re.compile(r"No .* host key is known for|host key is not known|authenticity of host")
+_CHANGED_KEY = re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed|REVOKED HOST KEY")
+_DENIED = re.compile(r"Permission denied|Too many authentication failures|no mutual signature algorithm", re.IGNORECASE)
+_UNSAFE_KEY_FILE = re.compile(r"UNPROTECTED PRIVATE KEY FILE|bad permissions")
+_UNREADABLE_KEY = re.compile(r'Load key "[^"]*": (?!bad permissions)')
+_NAME = re.compile(r"Could not resolve hostname")
+
+
+def classify(status: int, said: str, name: str) -> WireError | None:
+    """The error for an ssh that ended with `status` and wrote `said` to stderr; None if it ended well."""
+    if status == 0:
+        return None
+    if status in _NOT_FOUND:
+        return WireError("agent_missing", f"{name}: jada-agent is not installed there", "run site.yml: farmhand up")
+    last = _last_line(said)
+    if status != _SSH_FAILED:
+        if _DENIED.search(said):
+            return WireError("login_refused", f"{name}: {last}", "run site.yml again: farmhand up")
+        hint = f"on {name}: systemctl status jada-agent.socket jada-agent"
+        return WireError("agent_down", f"{name}: the agent does not answer: {last}", hint)
+    return _ssh_failure(said, last, name)
+
+
+def _ssh_failure(said: str, last: str, name: str) -> WireError:
+    # The order matters: a changed key is followed by "Host key verification failed" and "Permission denied" as well.
+    if _CHANGED_KEY.search(said):
+        hint = "find out why before you trust it; if the host was rebuilt, remove its old key with ssh-keygen -R"
+        return WireError("host_key_changed", f"{name}: the host key is not the one on record", hint)
+    if _UNKNOWN_KEY.search(said) or "Host key verification failed" in said:
+        hint = "check its fingerprint on the host's console and add it to known_hosts; it is never accepted silently"
+        return WireError("host_key_unknown", f"{name}: the host key is unknown", hint)
+    if _UNSAFE_KEY_FILE.search(said):
+        hint = "chmod 600 the identity_file named in hosts.json"
+        return WireError("login_refused", f"{name}: others could read the dispatch key, so ssh does not use it", hint)
+    if _UNREADABLE_KEY.search(said) and _DENIED.search(said):
+        hint = "check identity_file in hosts.json, or run site.yml again: farmhand up"
+        return WireError("login_refused", f"{name}: ssh cannot load the dispatch key", hint)
+    if _DENIED.search(said):
+        return WireError(
+            "login_refused", f"{name}: the dispatch key is not accepted", "run site.yml again: farmhand up"
+        )
+    hint = f"check the name: {name}" if _NAME.search(said) else "check that the host is up and the address is right"
+    return WireError("unreachable", f"{name}: {last}", hint)
+
+
+def _last_line(said: str) -> str:
+    """ssh's last line that says something, without a key and without line ends."""
+    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Connection to")]
+    # What a shared connection says about itself is not why the call failed.
+    lines = [line for line in lines if not line.startswith(("mux_client", "ControlSocket"))] or lines
+    return redact(lines[-1])[:300] if lines else "ssh gave no reason"

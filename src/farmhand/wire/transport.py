@@ -1,0 +1,246 @@
+"""Ways to the agent: its Unix socket, or ssh to the account whose forced command is `jada-agent bridge`.
+
+A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a stream ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import tempfile
+from typing import IO, Protocol
+
+from . import sshfail
+from .errors import WireError, not_configured
+
+AGENT_SOCKET = "/run/jada-agent/agent.sock"
+#: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
+_CONTROL_PATH_MAX = 108 - 1 - 17
+_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:%-]*")
+#: Nothing of these may reach a program on the way: they carry credentials and settings of other tools.
+_PRIVATE_VARIABLES = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_")
+
+
+class Stream(Protocol):
+    """An open connection: the socket, why it ended (None if there is no better reason), and closing it."""
+
+    sock: socket.socket
+
+    def failure(self) -> WireError | None:
+        """The reason why the other side is gone, if this side can tell."""
+
+    def close(self) -> None:
+        """End it; never raises."""
+
+
+class Transport(Protocol):
+    """How to reach one agent. `name` is what error messages call it; `connect_timeout_s` bounds reaching it."""
+
+    name: str
+    connect_timeout_s: float
+
+    def open(self) -> Stream:
+        """A new stream to the agent. Raises WireError."""
+
+
+class _UnixStream:
+    """A stream that is nothing but a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+
+    def failure(self) -> WireError | None:
+        """A Unix socket gives no reasons."""
+        return None
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.sock.close()
+
+
+class UnixTransport:
+    """The agent's own socket, on the farm host."""
+
+    def __init__(self, path: str = AGENT_SOCKET, *, name: str = "", connect_timeout_s: float = 10.0) -> None:
+        self.path = path
+        self.name = name or path
+        self.connect_timeout_s = connect_timeout_s
+
+    def open(self) -> Stream:
+        """Connect. Raises WireError `agent_missing`, `login_refused` or `agent_down`."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.settimeout(self.connect_timeout_s)
+        try:
+            sock.connect(self.path)
+        except OSError as error:
+            sock.close()
+            raise self._why(error) from None
+        return _UnixStream(sock)
+
+    def _why(self, error: OSError) -> WireError:
+        if isinstance(error, FileNotFoundError):
+            message, hint = f"no agent socket at {self.path}", "run site.yml on this host, or start jada-agent.socket"
+            return WireError("agent_missing", message, hint)
+        if isinstance(error, PermissionError):
+            hint = "use become, or log in as a member of the group farmhand"
+            return WireError("login_refused", f"this user may not use the agent's socket {self.path}", hint)
+        reason = error.strerror or str(error)
+        message = f"the agent does not answer on {self.path}: {reason}"
+        return WireError("agent_down", message, "see: systemctl status jada-agent.socket jada-agent")
+
+
+class _SshStream:
+    """An ssh process whose stdin and stdout are one end of a socket pair."""
+
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], errors: IO[bytes], name: str) -> None:
+        self.sock = sock
+        self._process = process
+        self._errors = errors
+        self._name = name
+
+    def failure(self) -> WireError | None:
+        """What ssh said on its way out, in our words; None while it runs or after it ended well."""
+        try:
+            status = self._process.wait(timeout=2.0)
+        except subprocess.TimeoutExpired:
+            return None
+        return sshfail.classify(status, self._said(), self._name)
+
+    def _said(self) -> str:
+        if self._errors.closed:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read(64 * 1024).decode("utf-8", "replace")
+
+    def close(self) -> None:
+        """End ssh. A shared master connection goes on by itself."""
+        self.sock.close()
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self._process.wait(timeout=2.0)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._errors.close()
+
+
+class SshTransport:
+    """ssh to a farm host. An unknown or changed host key ends the connection; nothing here ever accepts one.
+
+    The operator's own ssh configuration applies (a jump host, say); what security hangs on is set on the command line,
+    which wins over it.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str = "",
+        port: int = 22,
+        user: str = "farmhand",
+        identity_file: str | None = None,
+        known_hosts_file: str | None = None,
+        connect_timeout_s: float = 10.0,
+        control_dir: str | None = None,
+    ) -> None:
+        self.name = name or address
+        for what, text in (("address", address), ("user", user)):
+            if _ADDRESS.fullmatch(text) is None:
+                raise not_configured(f"farm host {self.name}: the {what} {text!r} is not one")
+        for path in (identity_file, known_hosts_file):
+            if path is not None and not os.path.exists(os.path.expanduser(path)):
+                raise not_configured(f"farm host {self.name}: {path} does not exist", "run site.yml again: farmhand up")
+        self.address = address
+        self.port = port
+        self.user = user
+        self.identity_file = os.path.expanduser(identity_file) if identity_file else None
+        self.known_hosts_file = os.path.expanduser(known_hosts_file) if known_hosts_file else None
+        self.connect_timeout_s = connect_timeout_s
+        self.control_dir = default_control_dir() if control_dir is None else control_dir
+
+    def argv(self) -> list[str]:
+        """The ssh command. The bridge is named although the forced command is it: were the account's command not
+        forced, the words of the wire would else be read by a shell.
+        """
+        options = [
+            "BatchMode=yes",
+            "StrictHostKeyChecking=yes",
+            "VerifyHostKeyDNS=no",
+            "UpdateHostKeys=no",
+            f"ConnectTimeout={max(1, round(self.connect_timeout_s))}",
+            "ServerAliveInterval=15",
+            "ServerAliveCountMax=4",
+            "ForwardAgent=no",
+            "ForwardX11=no",
+            "ClearAllForwardings=yes",
+            "PermitLocalCommand=no",
+            "LogLevel=ERROR",
+            *self._control_options(),
+        ]
+        if self.known_hosts_file is not None:
+            options.append(f"UserKnownHostsFile={_quoted(self.known_hosts_file)}")
+        if self.identity_file is not None:
+            options += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(self.identity_file)}"]
+        flags = [word for option in options for word in ("-o", option)]
+        return ["ssh", "-T", *flags, "-p", str(self.port), "-l", self.user, "--", self.address, "jada-agent", "bridge"]
+
+    def _control_options(self) -> list[str]:
+        """Share one connection between calls, where a private directory with a short enough path is there for it."""
+        identity = "\0".join(map(str, (self.user, self.address, self.port, self.identity_file, self.known_hosts_file)))
+        path = os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
+        if not self.control_dir or len(os.fsencode(path)) > _CONTROL_PATH_MAX or not _make_private(self.control_dir):
+            return ["ControlMaster=no", "ControlPath=none"]
+        return ["ControlMaster=auto", "ControlPersist=60", f"ControlPath={_quoted(path)}"]
+
+    def open(self) -> Stream:
+        """Start ssh. What goes wrong in it shows when the stream ends: see `Stream.failure`."""
+        ours, theirs = socket.socketpair()
+        # A file and not a pipe: a master connection that stays behind would hold a pipe open.
+        errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the stream, which closes it
+        environment = {name: value for name, value in os.environ.items() if not _PRIVATE_VARIABLES.match(name)}
+        try:
+            # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
+            process = subprocess.Popen(
+                self.argv(),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=errors.fileno(),
+                env=environment,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            errors.close()
+            raise not_configured(f"ssh cannot be started: {error.strerror}", "install openssh-client") from None
+        finally:
+            theirs.close()
+        ours.settimeout(self.connect_timeout_s)
+        return _SshStream(ours, process, errors, self.name)
+
+
+def _quoted(path: str) -> str:
+    """`path` for ssh's option parser: it splits at spaces and expands % in these options."""
+    return '"' + path.replace("%", "%%") + '"'
+
+
+def _make_private(path: str) -> bool:
+    """Make the directory, for this user only. False if that cannot be had."""
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return os.path.isdir(path) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+
+
+def default_control_dir() -> str:
+    """Where shared ssh connections keep their sockets: XDG_RUNTIME_DIR, else the cache directory."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if os.path.isabs(runtime) and os.path.isdir(runtime):
+        return os.path.join(runtime, "farmhand")
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return os.path.join(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), "farmhand")
