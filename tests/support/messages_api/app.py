@@ -10,7 +10,7 @@ from aiohttp import web
 from tests.support.messages_api import catalog, control, validate
 from tests.support.messages_api.answer import compose, new_id
 from tests.support.messages_api.control import STATE
-from tests.support.messages_api.deliver import deliver, refuse_connection
+from tests.support.messages_api.deliver import deliver, drop
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.faults import Fault
 from tests.support.messages_api.log import Entry
@@ -136,7 +136,9 @@ async def _messages(
     except ApiError as error:
         refusal = error
     fault = state.faults.take(entry.model, raw)
-    await _before(request, state, entry, fault)
+    await _before(state, entry, fault)
+    if fault is not None and fault.kind == "reset":
+        return await drop(request, web.Response())
     validate.check_headers(request.headers, state.current_keys())
     if refusal is not None or body is None:
         raise refusal or ApiError(400)
@@ -165,7 +167,7 @@ async def _messages(
     )
 
 
-async def _before(request: web.Request, state: State, entry: Entry, fault: Fault | None) -> None:
+async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
     """Latency, and the faults that come before an answer."""
     if state.latency_s:
         await asyncio.sleep(state.latency_s)
@@ -174,9 +176,6 @@ async def _before(request: web.Request, state: State, entry: Entry, fault: Fault
     entry.fault = fault.kind if fault.kind != "status" else f"status {fault.status}"
     if fault.kind == "slow":
         await asyncio.sleep(fault.delay_s)
-    if fault.kind == "reset":
-        entry.aborted = True
-        refuse_connection(request)
     error = fault.refusal()
     if error is not None:
         if error.status == 429 and error.details is None:

@@ -15,13 +15,6 @@ _GARBAGE = b"<html><head><title>502 Bad Gateway</title></head></html>\n"
 _GARBAGE_EVENT = b"event: content_block_delta\ndata: {this is no JSON\n\n"
 
 
-def refuse_connection(request: web.Request) -> None:
-    """Close the connection without an answer."""
-    if request.transport is not None:
-        request.transport.close()
-    raise ConnectionResetError("fault: reset")
-
-
 async def deliver(
     request: web.Request,
     message: dict[str, Any],
@@ -53,7 +46,7 @@ async def _plain(
         await _silence(fault)
     if kind == "cut":
         await response.write(body[: len(body) // 2])
-        return await _drop(request, response)
+        return await drop(request, response)
     await response.write(body)
     await response.write_eof()
     return response
@@ -70,7 +63,7 @@ async def _stream(
     for count, event in enumerate(sse.events(message)):
         if spoil is not None and count == spoil.after_events:
             if spoil.kind == "cut":
-                return await _drop(request, response)
+                return await drop(request, response)
             if spoil.kind == "stalled":
                 await _silence(spoil)
             else:
@@ -95,7 +88,7 @@ async def _silence(fault: Fault) -> None:
         await asyncio.Event().wait()
 
 
-async def _drop(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+async def drop(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
     """Let what was written go out, then drop the connection."""
     await asyncio.sleep(0)
     if request.transport is not None:

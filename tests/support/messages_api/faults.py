@@ -45,7 +45,6 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
                 429,
                 self.message or "You have reached your usage tier's monthly spend limit.",
                 details={"error_code": "enforced_spend_limit_reached"},
-                headers={"x-should-retry": "false"},
             )
         if self.kind == "status":
             return ApiError(self.status, self.message, headers=headers)
