@@ -1,0 +1,243 @@
+"""Find API keys and logins in a host's login shells and homes, and take them out.
+
+Three layers: `clean_*` are pure functions from text to text and findings, `places` lists the files, `Scrubber` applies.
+No message, finding or diff of this module holds any part of a secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import re
+import shutil
+import stat
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+Kind = Literal["shell", "environment", "json", "login"]
+
+PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
+MAX_BYTES = 1 << 20
+_NAMES = "|".join(PROTECTED)
+_LITERAL = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
+#: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator.
+_WORD = r"(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\([^()]*\)|`[^`]*`|\\.|[^\s;&|()'\"`\\])*"
+_ASSIGN = re.compile(rf"(?<![\w$]{{1}})(?P<name>{_NAMES})=(?P<value>{_WORD})")
+_SET = re.compile(
+    rf"(?:\bset\s+(?:-{{1,2}}[\w-]+\s+)+|\bsetenv\s+|\bSETUVAR\s+(?:--\w+\s+)*)(?P<name>{_NAMES})(?:\s+|:){_WORD}"
+)
+_LONE_COMMAND = re.compile(r"(?:export|declare|typeset|readonly)(?:\s+-\w+)*\s*$")
+_ENVIRONMENT = re.compile(rf"\s*(?:export\s+)?(?P<name>{_NAMES})(?:\s*=|\s+(?:DEFAULT|OVERRIDE)=)")
+_SYSTEM_FILES: tuple[tuple[str, Kind], ...] = (
+    ("/etc/environment", "environment"),
+    ("/etc/environment.d/*.conf", "environment"),
+    ("/etc/security/pam_env.conf", "environment"),
+    ("/etc/profile", "shell"),
+    ("/etc/profile.d/*", "shell"),
+    ("/etc/bash.bashrc", "shell"),
+    ("/etc/zsh/*", "shell"),
+    ("/etc/fish/config.fish", "shell"),
+    ("/etc/fish/conf.d/*.fish", "shell"),
+    ("/etc/csh.cshrc", "shell"),
+    ("/etc/csh.login", "shell"),
+    ("/etc/skel/.*", "shell"),
+)
+_HOME_FILES: tuple[tuple[str, Kind], ...] = (
+    *(
+        (name, "shell")
+        for name in (".profile", ".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases")
+    ),
+    *(
+        (name, "shell")
+        for name in (".zshrc", ".zshenv", ".zprofile", ".zlogin", ".cshrc", ".tcshrc", ".login", ".kshrc")
+    ),
+    (".config/fish/config.fish", "shell"),
+    (".config/fish/conf.d/*.fish", "shell"),
+    (".config/fish/fish_variables", "shell"),
+    (".ssh/environment", "environment"),
+    (".pam_environment", "environment"),
+    (".config/environment.d/*.conf", "environment"),
+    (".claude.json", "json"),
+    (".claude/settings.json", "json"),
+    (".claude/settings.local.json", "json"),
+    (".claude/.credentials.json", "login"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One credential: where it is and what it is, never what it says. `line` counts from 1; 0 is the whole file."""
+
+    path: str
+    line: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
+
+
+Cleaned = tuple[str, list[tuple[int, str]]]
+
+
+def clean_environment(text: str) -> Cleaned:
+    """A file of NAME=value lines without the protected names and without literal keys."""
+    lines, found = [], []
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        match = _ENVIRONMENT.match(line)
+        if match:
+            found.append((number, match["name"]))
+            continue
+        if _LITERAL.search(line):
+            found.append((number, "a key or token (sk-ant-…)"))
+            line = _LITERAL.sub("", line)
+        lines.append(line)
+    return "".join(lines), found
+
+
+def clean_shell(text: str) -> Cleaned:
+    """A shell's start-up file without assignments of the protected names and without literal keys.
+
+    Only the assignment goes: what else is on the line stays, and a statement that has nothing left becomes `:`,
+    so that a block around it stays valid.
+    """
+    lines, found = [], []
+    continued = False
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        clean = line
+        code = not line.lstrip().startswith("#")
+        for pattern in (_SET, _ASSIGN) if code else ():
+            for match in reversed(list(pattern.finditer(clean))):
+                found.append((number, match["name"]))
+                clean = _without(clean, match.start(), match.end(), continued)
+        if _LITERAL.search(clean):
+            found.append((number, "a key or token (sk-ant-…)"))
+            clean = _LITERAL.sub("", clean)
+        continued = line.rstrip("\r\n").endswith("\\")
+        lines.append(clean)
+    return "".join(lines), found
+
+
+def _without(line: str, start: int, end: int, continued: bool) -> str:
+    """`line` without [start:end]; `:` takes its place when that was the whole statement."""
+    head, tail = line[:start], line[end:]
+    rest = tail.lstrip(" \t")
+    ends = not rest.strip() or rest[0] in ";&|)}#"
+    command = _LONE_COMMAND.search(head)
+    if command and ends:
+        head, command = head[: command.start()], None
+    opens = not head.strip() or head.rstrip()[-1] in ";&|({" or head.rstrip().endswith((" then", " do", " else"))
+    if opens and ends and not (continued and not head.strip()):
+        return f"{head}:{tail}"
+    return head.rstrip(" \t") + tail if head.strip() and ends else head + rest
+
+
+def clean_json(text: str) -> Cleaned:
+    """A JSON settings file of the claude CLI without the protected names and without members that hold a literal key."""
+    try:
+        tree = json.loads(text)
+    except ValueError:
+        return clean_environment(text) if _LITERAL.search(text) else (text, [])
+    names: list[str] = []
+    pruned = _prune(tree, names)
+    if not names:
+        return text, []
+    return json.dumps(pruned, indent=2, ensure_ascii=False) + "\n", [(0, name) for name in names]
+
+
+def _prune(tree: Any, names: list[str]) -> Any:
+    if isinstance(tree, dict):
+        kept = {}
+        for name, value in tree.items():
+            if name in PROTECTED or _LITERAL.search(name) or (isinstance(value, str) and _LITERAL.search(value)):
+                names.append(_LITERAL.sub("sk-ant-…", name))
+            else:
+                kept[name] = _prune(value, names)
+        return kept
+    if isinstance(tree, list):
+        bad = [item for item in tree if isinstance(item, str) and _LITERAL.search(item)]
+        names += ["a list entry"] * len(bad)
+        return [_prune(item, names) for item in tree if item not in bad]
+    return tree
+
+
+def homes() -> list[Path]:
+    """Every account's home directory that exists, once."""
+    found = {Path(entry.pw_dir) for entry in pwd.getpwall()}
+    return sorted(path for path in found if path.is_absolute() and path != Path("/") and path.is_dir())
+
+
+def places(root: Path = Path("/"), accounts: Iterable[Path] | None = None) -> Iterator[tuple[Path, Kind]]:
+    """The regular files to look into, each once, links followed. `root` stands for / in tests."""
+    seen: set[Path] = set()
+    bases = [(root, pattern.lstrip("/"), kind) for pattern, kind in _SYSTEM_FILES]
+    bases += [
+        (home, pattern, kind) for home in (homes() if accounts is None else accounts) for pattern, kind in _HOME_FILES
+    ]
+    for base, pattern, kind in bases:
+        for match in sorted(base.glob(pattern)):
+            path = match.resolve()
+            if path not in seen and path.is_file():
+                seen.add(path)
+                yield path, kind
+
+
+class Scrubber:
+    """Cleans the files of `places`; `backups` is a directory that only root can enter."""
+
+    def __init__(self, backups: Path, *, write: bool) -> None:
+        self.backups = backups
+        self.write = write
+        self.findings: list[Finding] = []
+        self.saved: list[str] = []
+
+    def run(self, files: Iterable[tuple[Path, Kind]]) -> None:
+        """Look into each of `files`, and change it when `write` is set."""
+        for path, kind in files:
+            if kind == "login":
+                self.findings.append(Finding(str(path), 0, "a login of the claude CLI"))
+                if self.write:
+                    self._save(path)
+                    path.unlink()
+                continue
+            self._clean(path, kind)
+
+    def _clean(self, path: Path, kind: Kind) -> None:
+        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+        text = raw.decode("utf-8", "surrogateescape")
+        clean = {"shell": clean_shell, "environment": clean_environment, "json": clean_json}[kind]
+        cleaned, found = clean(text)
+        self.findings += [Finding(str(path), line, what) for line, what in found]
+        if found and self.write:
+            self._save(path)
+            _replace(path, cleaned.encode("utf-8", "surrogateescape"))
+
+    def _save(self, path: Path) -> None:
+        """Copy the original to the backups, readable by root alone from its first byte."""
+        self.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.chmod(self.backups, 0o700)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        name = f"{str(path).strip('/').replace('/', '%')}.{stamp}."
+        handle, target = tempfile.mkstemp(prefix=name, dir=self.backups)
+        with open(handle, "wb") as out, path.open("rb") as source:
+            shutil.copyfileobj(source, out)
+        self.saved.append(target)
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write `content` to `path` in one step; owner and mode stay."""
+    before = path.stat()
+    handle, name = tempfile.mkstemp(prefix=".farmhand-", dir=path.parent)
+    try:
+        with open(handle, "wb") as out:
+            out.write(content)
+            os.fchown(out.fileno(), before.st_uid, before.st_gid)
+            os.fchmod(out.fileno(), stat.S_IMODE(before.st_mode))
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
