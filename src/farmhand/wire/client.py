@@ -34,7 +34,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class Client:
-    """Calls to one agent. The first also checks that an agent of our version is there, before a key or a prompt is sent."""
+    """Calls to one agent. The first also checks that an agent of our version is there, before a key or prompt goes."""
 
     def __init__(self, transport: Transport, *, silence_s: float = SILENCE_S) -> None:
         self.transport = transport
@@ -82,8 +82,8 @@ class Client:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`."""
         return self._call("PUT", "/v1/key", body=b"", key=key)
 
-    def usage(self, since: str = "") -> dict[str, Any]:
-        """`GET /v1/usage`: totals, of everything or since an ISO time."""
+    def usage(self, since: float = 0) -> dict[str, Any]:
+        """`GET /v1/usage`: totals since a Unix time, of everything by default."""
         return self._call("GET", "/v1/usage" + (f"?{urlencode({'since': since})}" if since else ""))
 
     def events(self, task_id: str) -> Iterator[dict[str, Any]]:
@@ -147,7 +147,7 @@ class Client:
         return message.answer(response.status, response.headers, body, self.transport.name)
 
     def connect(self) -> None:
-        """Open a stream, unless one is open, and ask for the status: nothing of worth is sent before an agent answers."""
+        """Open a stream, unless one is open, and ask for the status: no key and no prompt goes before an answer."""
         if self._http is not None and not self._open_events:
             return
         self.close()

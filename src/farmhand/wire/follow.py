@@ -115,7 +115,12 @@ class _Follower:
             self._sign()
             if event.get("type") == "state" and event.get("state") == "awaiting_key":
                 return None
-            self.on_event(event)
-            if event.get("type") == "result" and isinstance(event.get("result"), dict):
-                return dict(event["result"])
+            if event.get("type") != "result":
+                self.on_event(event)
+                continue
+            result = event.get("result")
+            if isinstance(result, dict) and result.get("state") in FINAL_STATES:
+                self.on_event(event)
+                return result
+        # An agent that stops ends its streams before the task has ended; the next one goes on with it.
         raise WireError("lost", f"{self.client.transport.name}: the connection was lost")
