@@ -18,10 +18,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(VENV) ## Boot a farm host in a container, build it with site.yml, run a task on it; leaves it running
-	@scripts/tools demo
-	@scripts/base-image
-	@$(BIN)/python -m tests.support.farm up
+demo: ## Boot a farm host in a container, build it with site.yml, run a task on it; leaves it running
+	@scripts/demo
 
 down: ## Remove everything that make demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.support.farm down; fi

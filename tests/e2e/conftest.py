@@ -1,0 +1,39 @@
+"""The e2e harness: one farm host, built by site.yml over real sshd, in a checkout of its own, for the whole session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.support.farm import ApiControl, Farm
+from tests.support.farm.checkout import copy_checkout
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """The farm, booted and built as `make demo` does it; removed at the end."""
+    farm = Farm(copy_checkout(REPOSITORY, tmp_path_factory.mktemp("e2e") / "checkout"))
+    try:
+        farm.boot()
+        farm.build()
+        yield farm
+    finally:
+        farm.down()
+
+
+@pytest.fixture
+def farm(built_farm: Farm) -> Iterator[Farm]:
+    """The farm for one test: the API has no faults, rules, latency or log; a failure shows the agent's journal."""
+    built_farm.api.clear()
+    built_farm.api.keys(built_farm.key)
+    yield built_farm
+    print(built_farm.exec("journalctl", "-u", "jada-agent", "-n", "40", "--no-pager", "-o", "cat").stdout)
+
+
+@pytest.fixture
+def api(farm: Farm) -> ApiControl:
+    """The control client of the loopback API behind the farm."""
+    return farm.api

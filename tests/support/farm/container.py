@@ -1,0 +1,105 @@
+"""The container that plays the farm host: Debian 12 with systemd and sshd, on a Docker network of its own."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+
+from tests.support.farm.run import Completed, FarmError, check, run
+
+IMAGE = "farmhand-base:bookworm"
+BOOT_S = 60.0
+#: What systemd needs to boot in a container. `privileged` would fail where the engine itself is confined.
+_OPTIONS = [
+    *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--cgroupns", "host", "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw"),
+    *("--tmpfs", "/run", "--tmpfs", "/run/lock", "--tmpfs", "/tmp:exec,mode=1777"),
+    *("--stop-signal", "SIGRTMIN+3"),
+]
+#: A rented box has a login that may become root. The keys are read from stdin.
+_ADMIN = """set -e
+id admin >/dev/null 2>&1 || useradd --create-home --shell /bin/bash admin
+printf 'admin ALL=(ALL) NOPASSWD: ALL\\n' > /etc/sudoers.d/admin
+chmod 0440 /etc/sudoers.d/admin
+install -d -o admin -g admin -m 0700 /home/admin/.ssh
+cat > /home/admin/.ssh/authorized_keys
+chown admin:admin /home/admin/.ssh/authorized_keys
+chmod 0600 /home/admin/.ssh/authorized_keys
+"""
+
+
+@dataclass(frozen=True)
+class Container:
+    """A farm host's container and its network, both called `name`; `hostname` is what the host calls itself."""
+
+    name: str
+    hostname: str = "farm1"
+
+    def start(self) -> None:
+        """Make what is missing, start it, wait until systemd has booted. Does nothing to one that runs already."""
+        if run(["docker", "network", "inspect", self.name]).returncode != 0:
+            check(["docker", "network", "create", "--label", "farmhand", self.name])
+        if run(["docker", "container", "inspect", self.name]).returncode == 0:
+            check(["docker", "start", self.name])
+        else:
+            names = ["--name", self.name, "--hostname", self.hostname, "--network", self.name, "--label", "farmhand"]
+            check(["docker", "run", "--detach", *names, *_OPTIONS, IMAGE])
+        self.wait_for_boot()
+
+    def wait_for_boot(self) -> None:
+        """Return when systemd says that the host runs. Raises FarmError with the units that failed."""
+        deadline = time.monotonic() + BOOT_S
+        state = ""
+        while time.monotonic() < deadline:
+            state = self.exec("systemctl", "is-system-running").stdout.strip()
+            if state == "running":
+                return
+            if state == "degraded":
+                failed = self.exec("systemctl", "list-units", "--failed", "--plain", "--no-legend").stdout
+                raise FarmError(
+                    f"{self.name}: units failed at boot: {', '.join(x.split()[0] for x in failed.splitlines())}"
+                )
+            time.sleep(0.2)
+        raise FarmError(f"{self.name}: systemd is {state or 'silent'} after {BOOT_S:g} s: see docker logs {self.name}")
+
+    def exists(self) -> bool:
+        """Whether there is such a container, running or not."""
+        return run(["docker", "container", "inspect", self.name]).returncode == 0
+
+    def exec(self, *argv: str, input: str | bytes | None = None, timeout_s: float = 120.0) -> Completed:  # noqa: A002  # as in run
+        """Run `argv` as root in it, past ssh."""
+        return run(["docker", "exec", "--interactive", self.name, *argv], input=input, timeout_s=timeout_s)
+
+    def authorize(self, public_key: str) -> None:
+        """Make the account `admin`, which may become root, and let this key log in to it."""
+        done = self.exec("sh", "-c", _ADMIN, input=public_key)
+        if done.returncode != 0:
+            raise FarmError(f"{self.name}: the account admin could not be made: {done.stderr.strip()}")
+
+    def host_keys(self) -> list[str]:
+        """The public host keys, `type base64`, read inside: what a provider's console would show."""
+        text = check(["docker", "exec", self.name, "sh", "-c", "cat /etc/ssh/ssh_host_*_key.pub"])
+        return [" ".join(line.split()[:2]) for line in text.splitlines()]
+
+    @property
+    def address(self) -> str:
+        """Its address on its network."""
+        found = json.loads(check(["docker", "container", "inspect", self.name]))
+        return str(found[0]["NetworkSettings"]["Networks"][self.name]["IPAddress"])
+
+    @property
+    def gateway(self) -> str:
+        """This machine's address on that network: what the host can reach, and nothing wider can."""
+        found = json.loads(check(["docker", "network", "inspect", self.name]))
+        return str(found[0]["IPAM"]["Config"][0]["Gateway"]).partition("/")[0]
+
+    def remove(self) -> None:
+        """Remove container and network, if they are there."""
+        if self.exists():
+            # In good order first: connections through its sshd are closed instead of left hanging.
+            check(["docker", "stop", "--time", "10", self.name])
+            check(["docker", "rm", "--force", "--volumes", self.name])
+        if run(["docker", "network", "inspect", self.name]).returncode == 0:
+            check(["docker", "network", "rm", self.name])

@@ -1,0 +1,225 @@
+"""A farm of one host: container, ssh identities, inventory, key source, loopback API; and how the operator uses it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from farmhand.wire.transport import SshTransport
+from tests.support.farm import files
+from tests.support.farm.background import Background
+from tests.support.farm.container import Container
+from tests.support.farm.control import ApiControl
+from tests.support.farm.run import Completed, FarmError, check, run
+
+SITE_S = 900.0
+
+
+class Farm:
+    """The farm of the checkout at `root`. All it writes is in `root`/.demo and `root`/inventory/demo.
+
+    `key_source` names where the operator's real key is; without one the host talks to a loopback Messages API on the
+    gateway address of its network, with a random key that only this API accepts.
+    """
+
+    def __init__(self, root: Path, *, key_source: str = "") -> None:
+        self.root = root.resolve()
+        self.state = self.root / ".demo"
+        self.inventory = self.root / "inventory" / "demo"
+        self.key_source = key_source
+        # Two checkouts can have their farms side by side.
+        self.name = f"farmhand-demo-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
+        self.container = Container(self.name)
+        self._api_process = Background(self.state / "api.pid", self.state / "api.log")
+
+    # What it is made of
+
+    @property
+    def config(self) -> Path:
+        """The operator's settings file; hosts.json and the dispatch key are beside it."""
+        return self.state / "config.toml"
+
+    @property
+    def key_file(self) -> Path:
+        """The throw-away key source."""
+        return self.state / "repos.env"
+
+    @property
+    def key(self) -> str:
+        """The throw-away key."""
+        return self.key_file.read_text(encoding="ascii").strip().partition("=")[2]
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What a shell needs to work on this farm, beside a PATH that begins with the venv's programs."""
+        return {
+            "FARMHAND_CONFIG": str(self.config),
+            "ANSIBLE_CONFIG": str(self.root / "ansible.cfg"),
+            "ANSIBLE_INVENTORY": str(self.inventory),
+        }
+
+    @property
+    def env(self) -> dict[str, str]:
+        """A process environment for the operator's commands; no other key or login is in it."""
+        named = self.key_source.removeprefix("env:")
+        secret = ("ANTHROPIC_", "CLAUDE_", "FARMHAND_")
+        kept = {k: v for k, v in os.environ.items() if k == named or not k.startswith(secret)}
+        return {**kept, **self.variables, "PATH": f"{self.root / '.venv/bin'}:{os.environ['PATH']}"}
+
+    @property
+    def api(self) -> ApiControl:
+        """The loopback API's control client."""
+        return ApiControl((self.state / "api.url").read_text(encoding="ascii").strip())
+
+    # Up and down
+
+    def boot(self) -> None:
+        """Container, ssh identities, inventory, settings, API: all up to site.yml. Changes nothing that is right."""
+        self.state.mkdir(mode=0o700, exist_ok=True)
+        self.inventory.mkdir(parents=True, exist_ok=True)
+        self.container.start()
+        self.container.authorize(self._admin_key().with_suffix(".pub").read_text(encoding="ascii"))
+        address = self.container.address
+        files.write(self.state / "known_hosts", "".join(f"{address} {key}\n" for key in self.container.host_keys()))
+        if not self.key_source:
+            self._start_api()
+        source = self.key_source or f"file:{self.key_file}"
+        files.write(self.config, files.settings(source, self.container.hostname))
+        files.write(self.inventory / "hosts.yml", files.inventory(self, address))
+        files.write(self.state / "env", files.shell_env(self.root / ".venv" / "bin", self.variables))
+
+    def build(self, *options: str, echo: bool = False) -> Completed:
+        """Run site.yml over it. Raises FarmError where it fails."""
+        argv = ["ansible-playbook", "site.yml", *options]
+        if echo:
+            status = subprocess.run(argv, cwd=self.root, env=self.env, stdin=subprocess.DEVNULL, check=False).returncode
+            done = Completed(argv, status, "", "")
+        else:
+            done = run(argv, env=self.env, cwd=self.root, timeout_s=SITE_S)
+        if done.returncode != 0:
+            raise FarmError(
+                f"site.yml failed with status {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-2000:]}".strip()
+            )
+        return done
+
+    def down(self) -> None:
+        """Remove all of it: connections, container, network, API, files."""
+        self._close_connections()
+        self.container.remove()
+        self._api_process.stop()
+        for path in (self.inventory, self.state):
+            if path.exists():
+                shutil.rmtree(path)
+
+    # Using it
+
+    def exec(self, *argv: str, input: str | bytes | None = None, timeout_s: float = 120.0) -> Completed:  # noqa: A002  # as in run
+        """Run `argv` as root on the farm host, past ssh: for looking at it, not for working with it."""
+        return self.container.exec(*argv, input=input, timeout_s=timeout_s)
+
+    def ssh(
+        self,
+        *command: str,
+        user: str = "admin",
+        options: tuple[str, ...] = (),
+        input: str | bytes | None = None,  # noqa: A002  # as in run
+        timeout_s: float = 60.0,
+    ) -> Completed:
+        """ssh to it as `admin` (may become root) or `farmhand` (the dispatch account), over a connection of its own."""
+        identity = self._admin_key() if user == "admin" else self.state / "dispatch_ed25519"
+        argv = ["ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ControlPath=none"]
+        argv += [
+            "-o",
+            f"UserKnownHostsFile={self.state / 'known_hosts'}",
+            "-o",
+            "IdentitiesOnly=yes",
+            "-i",
+            str(identity),
+        ]
+        argv += ["-o", "LogLevel=ERROR", *options, f"{user}@{self.container.address}", *command]
+        return run(argv, input=input, env=self.env, timeout_s=timeout_s)
+
+    def cheap(
+        self,
+        *arguments: str,
+        input: str | bytes | None = None,  # noqa: A002  # as in run
+        env: dict[str, str] | None = None,
+        timeout_s: float = 120.0,
+    ) -> Completed:
+        """claude-cheap with these arguments, as the operator calls it; `env` adds to the environment."""
+        program = str(self.root / ".venv/bin/claude-cheap")
+        return run(
+            [program, *arguments], input=input, env={**self.env, **(env or {})}, cwd=self.root, timeout_s=timeout_s
+        )
+
+    def ansible(self, *arguments: str, program: str = "ansible", timeout_s: float = 300.0) -> Completed:
+        """ansible (or another `program` of the venv) in the checkout, on this farm's inventory."""
+        return run(
+            [str(self.root / ".venv/bin" / program), *arguments], env=self.env, cwd=self.root, timeout_s=timeout_s
+        )
+
+    # Inside
+
+    def _admin_key(self) -> Path:
+        path = self.state / "admin_ed25519"
+        if not path.exists():
+            check(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "farmhand-demo", "-f", str(path)])
+        return path
+
+    def _start_api(self) -> None:
+        if not self.key_file.exists():
+            files.write(self.key_file, f"ANTHROPIC_API_KEY=sk-ant-test-demo-{secrets.token_hex(16)}\n", mode=0o600)
+        gateway = self.container.gateway
+        url = self.state / "api.url"
+        if url.exists() and f"//{gateway}:" not in url.read_text(encoding="ascii"):
+            self._api_process.stop()
+            url.unlink()
+        if self._api_process.pid() is None:
+            argv = [sys.executable, "-m", "tests.support.messages_api", "--listen", f"{gateway}:{self._api_port(url)}"]
+            said = self._api_process.start(argv, cwd=self.root, first_line="listening on ")
+            files.write(url, said.removeprefix("listening on ") + "\n")
+        self.api.keys(self.key)
+
+    def _api_port(self, url: Path) -> int:
+        """The port it had before, so that the agent's settings stay true; else a free one."""
+        if url.exists():
+            return int(url.read_text(encoding="ascii").strip().rpartition(":")[2])
+        with socket.socket() as probe:
+            probe.bind((self.container.gateway, 0))
+            return int(probe.getsockname()[1])
+
+    @property
+    def control_path(self) -> Path:
+        """Ansible's shared connection to this host."""
+        return Path("~/.ansible/cp").expanduser() / self.name
+
+    def _close_connections(self) -> None:
+        """A master connection left behind would answer for the next host that gets this address."""
+        commands = [["ssh", "-O", "exit", *argv] for argv in self._dispatch_logins()]
+        if self.control_path.exists():
+            commands.append(["ssh", "-O", "exit", "-o", f"ControlPath={self.control_path}", self.name])
+        for argv in commands:
+            run(argv, timeout_s=10)  # its status says only whether there was one
+
+    def _dispatch_logins(self) -> list[list[str]]:
+        """The arguments of claude-cheap's ssh, from hosts.json."""
+        hosts = self.state / "hosts.json"
+        if not hosts.exists():
+            return []
+        return [
+            SshTransport(
+                entry["address"],
+                port=entry["port"],
+                user=entry["user"],
+                identity_file=entry["identity_file"],
+                known_hosts_file=entry["known_hosts_file"],
+            ).argv()[1:]
+            for entry in json.loads(hosts.read_text(encoding="utf-8"))["hosts"].values()
+        ]
