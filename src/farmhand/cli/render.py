@@ -1,0 +1,92 @@
+"""What goes to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any, TextIO
+
+from farmhand.errors import FarmhandError
+
+#: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and a model's answer gives none.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: control characters become U+FFFD."""
+    return _CONTROL.sub("\ufffd", text)
+
+
+def write_bytes(text: str) -> None:
+    """`text` to stdout in UTF-8, whatever the locale says, with a line end."""
+    data = text.encode("utf-8", "surrogatepass")
+    sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def write_json(value: dict[str, Any]) -> None:
+    """One line of JSON to stdout."""
+    write_bytes(json.dumps(value, ensure_ascii=False))
+
+
+def error_object(error: FarmhandError) -> dict[str, Any]:
+    """The JSON form of a failure that has no result."""
+    return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+
+
+def answer_text(result: dict[str, Any]) -> str:
+    """The answer of a result: the structured one as JSON if there is one, else the text."""
+    if result.get("structured") is not None:
+        return json.dumps(result["structured"], ensure_ascii=False, indent=2)
+    return str(result.get("text") or "")
+
+
+class Printer:
+    """Takes a task's events and writes its answer.
+
+    On a terminal text is written as it comes. When an attempt is void and another one starts, only text that goes on
+    from what stands there is written; if the answer in the end is another one, it is written whole, with a note.
+    """
+
+    def __init__(self, *, stream: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+        self.stream = stream
+        self.out = sys.stdout if out is None else out
+        self.err = sys.stderr if err is None else err
+        self._shown = ""
+        self._coming = ""
+
+    def on_event(self, event: dict[str, Any]) -> None:
+        """Take one event of the wire."""
+        if not self.stream:
+            return
+        if event.get("type") == "restart":
+            self._coming = ""
+        elif event.get("type") == "text":
+            self._coming += str(event.get("text") or "")
+            self._show(self._coming)
+
+    def _show(self, text: str) -> None:
+        if len(text) > len(self._shown) and text.startswith(self._shown):
+            self.out.write(printable(text[len(self._shown) :]))
+            self.out.flush()
+            self._shown = text
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write what of the answer is not written yet, and end the line."""
+        answer = answer_text(result)
+        if not self.stream:
+            write_bytes(answer)
+            return
+        if not answer.startswith(self._shown):
+            self.end_line()
+            self.err.write("(the answer was started again; this is all of it)\n")
+            self._shown = ""
+        self._show(answer)
+        self.end_line()
+
+    def end_line(self) -> None:
+        """End the line that streaming left open."""
+        if self._shown and not self._shown.endswith("\n"):
+            self.out.write("\n")
+        self.out.flush()

@@ -1,0 +1,78 @@
+"""`farmhand status`: what each farm host's agent is doing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from farmhand.cli import render
+from farmhand.dispatch import hosts, problems, settings
+from farmhand.errors import FarmhandError
+from farmhand.wire.client import Client
+from farmhand.wire.errors import WireError
+
+_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting key", "slots free", "key", "upstream")
+
+
+@click.command("status", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: host → its status or error.")
+@click.option("--host", metavar="NAME", help="Only this farm host.")
+@click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
+@click.option("--config", metavar="FILE", help="The settings file.")
+def command(as_json: bool, host: str | None, connect_timeout: float | None, config: str | None) -> int:
+    """Show what the farm hosts are doing. The exit status is 0 if all could be asked."""
+    try:
+        conf = settings.load(config, host=host, connect_timeout_s=connect_timeout)
+        known = hosts.load_hosts(conf.hosts_path)
+        # A host that is only the settings' favourite hides no other; one that was asked for does.
+        chosen = known if host is None else {host: hosts.choose_host(known, host, conf.hosts_path)}
+    except FarmhandError as error:
+        if as_json:
+            render.write_json(render.error_object(error))
+        raise
+    answers = {name: ask(entry, conf.connect_timeout_s) for name, entry in chosen.items()}
+    if as_json:
+        shown = {name: render.error_object(a) if isinstance(a, FarmhandError) else a for name, a in answers.items()}
+        render.write_json({"hosts": shown})
+    else:
+        write_table(answers)
+    failures = [answer for answer in answers.values() if isinstance(answer, FarmhandError)]
+    return failures[-1].exit_code if failures else 0
+
+
+def ask(host: hosts.Host, connect_timeout_s: float) -> dict[str, Any] | FarmhandError:
+    """One host's status, or why it cannot be had."""
+    try:
+        with Client(host.transport(connect_timeout_s)) as client:
+            return client.status()
+    except WireError as error:
+        return problems.from_wire(error)
+
+
+def row(name: str, status: dict[str, Any]) -> list[str]:
+    """One host's cells, in the order of the columns."""
+    slots = status.get("slots") or {}
+    free = ", ".join(f"{engine} {numbers['free']}/{numbers['total']}" for engine, numbers in slots.items())
+    counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
+    about = [str(status.get(what, "?")) for what in ("version", "state")]
+    return [name, *about, *counts, free, str(status.get("key") or "none"), str(status.get("upstream", "?"))]
+
+
+def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
+    """A table of the hosts that answer, and a line for each that does not."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    answered = {name: answer for name, answer in answers.items() if not isinstance(answer, FarmhandError)}
+    if answered:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in _COLUMNS:
+            table.add_column(column, overflow="fold")
+        for name, status in answered.items():
+            table.add_row(*(Text(render.printable(cell)) for cell in row(name, status)))
+        Console().print(table)
+    for answer in answers.values():
+        if isinstance(answer, FarmhandError):
+            Console(stderr=True, soft_wrap=True).print(Text(render.printable(str(answer))))

@@ -1,0 +1,89 @@
+"""`farmhand up`: ansible-playbook site.yml in the checkout."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from farmhand.cli import render
+from farmhand.dispatch import settings
+from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured
+
+#: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
+_UNREACHABLE = 4
+
+
+@click.command(
+    "up",
+    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True},
+    epilog="For example: farmhand up --check --diff, or farmhand up -i inventory/mine --limit farm1.",
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object when done; Ansible's output goes to stderr."
+)
+@click.option("--project-dir", metavar="DIR", help="The checkout with site.yml.")
+@click.option("--config", metavar="FILE", help="The settings file.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANSIBLE-PLAYBOOK OPTIONS]")
+def command(as_json: bool, project_dir: str | None, config: str | None, arguments: tuple[str, ...]) -> int:
+    """Build or update the farm hosts. What is not an option of this command goes to ansible-playbook.
+
+    It runs in the checkout, so paths in its options are relative to that.
+    """
+    try:
+        conf = settings.load(config, project_dir=project_dir)
+        directory = find_project(conf.project_dir, Path.cwd())
+        status = play(directory, arguments, quiet=as_json)
+        if status == _UNREACHABLE:
+            raise FarmUnreachable("site.yml did not reach every host", hint="see Ansible's output above")
+        if status != 0:
+            raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
+    except FarmhandError as error:
+        if as_json:
+            render.write_json(render.error_object(error))
+        raise
+    if as_json:
+        render.write_json({"project_dir": str(directory), "playbook": "site.yml", "status": "done"})
+    return 0
+
+
+def find_project(setting: str, start: Path) -> Path:
+    """The checkout: the one that is set, else `start` or the nearest directory above it. Raises NotConfigured."""
+    if setting:
+        directory = Path(setting).expanduser().resolve()
+        if not is_project(directory):
+            raise NotConfigured(f"project_dir {directory} has no site.yml beside an ansible.cfg", hint="correct it")
+        return directory
+    for directory in (start, *start.parents):
+        if is_project(directory):
+            return directory
+    hint = "cd into the checkout, or set project_dir in config.toml"
+    raise NotConfigured(f"{start} is not in a checkout with site.yml and ansible.cfg", hint=hint)
+
+
+def is_project(directory: Path) -> bool:
+    """Whether `directory` is a checkout. Both files, so that somebody else's site.yml is not played."""
+    return (directory / "site.yml").is_file() and (directory / "ansible.cfg").is_file()
+
+
+def play(directory: Path, arguments: tuple[str, ...], *, quiet: bool) -> int:
+    """Run the playbook in its directory, with its own ansible.cfg; ansible-playbook's status."""
+    beside_us = Path(sys.executable).with_name("ansible-playbook")
+    program = str(beside_us) if beside_us.exists() else shutil.which("ansible-playbook")
+    if program is None:
+        raise NotConfigured("ansible-playbook is not installed", hint="pip install 'farmhand[workstation]'")
+    environment = dict(os.environ)
+    # A setting from elsewhere would replace the checkout's whole configuration.
+    environment.pop("ANSIBLE_CONFIG", None)
+    done = subprocess.run(
+        [program, "site.yml", *arguments],
+        cwd=directory,
+        env=environment,
+        stdout=sys.stderr if quiet else None,
+        check=False,
+    )
+    return done.returncode

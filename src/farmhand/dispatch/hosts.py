@@ -1,0 +1,91 @@
+"""The farm hosts an operator can reach: hosts.json, which site.yml writes on the workstation beside config.toml."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farmhand.errors import NotConfigured
+from farmhand.wire.transport import SshTransport
+
+HOSTS_FILE = "hosts.json"
+_WRITTEN_BY = "it is written by site.yml: farmhand up"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """One farm host and how to log in to its dispatch account. `known_hosts_file` None stands for ssh's own files."""
+
+    name: str
+    address: str
+    port: int = 22
+    user: str = "farmhand"
+    identity_file: str | None = None
+    known_hosts_file: str | None = None
+
+    def transport(self, connect_timeout_s: float) -> SshTransport:
+        """The way to its agent. Raises WireError `not_configured` for a file that is not there."""
+        return SshTransport(
+            self.address,
+            name=self.name,
+            port=self.port,
+            user=self.user,
+            identity_file=self.identity_file,
+            known_hosts_file=self.known_hosts_file,
+            connect_timeout_s=connect_timeout_s,
+        )
+
+
+def load_hosts(path: Path) -> dict[str, Host]:
+    """The hosts in `path` by name. Raises NotConfigured, naming file, host and key."""
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
+    except OSError as error:
+        raise NotConfigured(f"{path}: {error.strerror}", hint=_WRITTEN_BY) from None
+    except ValueError as error:
+        raise NotConfigured(f"{path}: not JSON: {error}", hint=_WRITTEN_BY) from None
+    entries = document.get("hosts") if isinstance(document, dict) else None
+    if not isinstance(entries, dict):
+        raise NotConfigured(f"{path}: has no object 'hosts'", hint=_WRITTEN_BY)
+    return {name: _host(path, name, entry) for name, entry in entries.items()}
+
+
+def _host(path: Path, name: str, entry: Any) -> Host:
+    """One entry. Keys that this version does not know are a newer site.yml's, and left alone."""
+    where = f"{path}: host {name!r}"
+    if not isinstance(entry, dict):
+        raise NotConfigured(f"{where} is not an object", hint=_WRITTEN_BY)
+    kinds: dict[str, tuple[type, ...]] = {
+        "address": (str,),
+        "port": (int,),
+        "user": (str,),
+        "identity_file": (str, type(None)),
+        "known_hosts_file": (str, type(None)),
+    }
+    values = {key: entry[key] for key in kinds if key in entry}
+    for key, value in values.items():
+        if not isinstance(value, kinds[key]) or isinstance(value, bool) or value == "":
+            raise NotConfigured(f"{where}: {key} is {value!r}, which is not of the right kind", hint=_WRITTEN_BY)
+    if "address" not in values:
+        raise NotConfigured(f"{where}: address is missing", hint=_WRITTEN_BY)
+    if not 1 <= values.get("port", 22) <= 65535:
+        raise NotConfigured(f"{where}: port is {values['port']}, not 1 to 65535", hint=_WRITTEN_BY)
+    return Host(name=name, **values)
+
+
+def choose_host(hosts: dict[str, Host], wanted: str, path: Path) -> Host:
+    """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
+    names = ", ".join(sorted(hosts))
+    if wanted:
+        if wanted not in hosts:
+            raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")
+        return hosts[wanted]
+    if not hosts:
+        raise NotConfigured(f"{path} names no farm host", hint=_WRITTEN_BY)
+    if len(hosts) > 1:
+        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
+    return next(iter(hosts.values()))

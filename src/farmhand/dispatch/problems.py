@@ -1,0 +1,54 @@
+"""From the wire's codes to the package's errors, and so to exit codes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, TaskFailed, UsageError, WireMismatch
+from farmhand.wire.errors import WireError
+
+_KINDS: dict[str, type[FarmhandError]] = {
+    "not_configured": NotConfigured,
+    "bad_key": NotConfigured,
+    "no_key": NotConfigured,
+    "agent_too_old": WireMismatch,
+    "client_too_old": WireMismatch,
+    "network_refused": Refused,
+    "refused": Refused,
+    "budget": Refused,
+    "agent_error": TaskFailed,
+    **dict.fromkeys(
+        (
+            "unreachable",
+            "lost",
+            "host_key_unknown",
+            "host_key_changed",
+            "login_refused",
+            "agent_missing",
+            "agent_down",
+            "not_an_agent",
+            "stranger",
+            "draining",
+        ),
+        FarmUnreachable,
+    ),
+}
+
+
+def from_wire(error: WireError) -> FarmhandError:
+    """The package's error for one of the wire. A code not known here goes by its status: 4xx blames the request."""
+    kind = _KINDS.get(error.code)
+    if kind is None:
+        kind = UsageError if 400 <= error.status < 500 else FarmUnreachable
+    return kind(error.message, hint=error.hint, code=error.code)
+
+
+def from_result(result: dict[str, Any]) -> FarmhandError | None:
+    """Why a task with this result did not succeed; None if it did."""
+    if result.get("state") == "succeeded":
+        return None
+    error = result.get("error") or {}
+    code = str(error.get("code") or result.get("state") or "task_failed")
+    message = str(error.get("message") or f"the task is {result.get('state')}")
+    kind = Refused if _KINDS.get(code) is Refused else TaskFailed
+    return kind(message, hint=str(error.get("hint") or ""), code=code)
