@@ -23,6 +23,9 @@ MODELS: dict[str, str] = {
     "opus": "claude-opus-5-5",
 }
 DEFAULT_MODEL = "haiku"
+#: Models that think always: they refuse `thinking: disabled`, and with it a forced tool. The others think by default as
+#: well and are told not to: an easy task need not pay for it. Source: the provider's model pages, read 2026-11-20.
+ALWAYS_THINKING: frozenset[str] = frozenset({"claude-opus-5-5"})
 
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

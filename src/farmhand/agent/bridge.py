@@ -1,7 +1,7 @@
-"""`jada-agent bridge`: joins stdin and stdout to the daemon's socket. Standard library only, since each dispatch starts one.
+"""`jada-agent bridge`: joins stdin and stdout to the daemon's socket. Standard library only, to start fast.
 
-When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection or
-nobody reads stdout any more. A half-close is not passed on: an HTTP server takes it for the end of the connection.
+When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection
+or nobody reads stdout any more. A half-close is not passed on: an HTTP server takes it for the end of the connection.
 """
 
 from __future__ import annotations

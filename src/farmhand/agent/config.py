@@ -19,8 +19,9 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Every setting of `jada-agent serve`. Times are in seconds.
 
-    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that run at
-    once per engine. `network_full` allows tasks that ask for `network: full`. `attempts` is how often one task is tried.
+    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that run
+    at once per engine. `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried.
+    `network_full` allows tasks that ask for `network: full`.
     """
 
     upstream_url: str = "https://api.anthropic.com"

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from farmhand.errors import FarmhandError
-from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage
+from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
 
 SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -128,7 +128,8 @@ class Ledger:
                     states[task.id] = known["state"]
                     continue
                 db.execute(
-                    "INSERT INTO task (id, spec, digest, state, batch, model, engine, labels, key_fingerprint, created_at)"
+                    "INSERT INTO task"
+                    " (id, spec, digest, state, batch, model, engine, labels, key_fingerprint, created_at)"
                     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
                         task.id,
@@ -136,7 +137,7 @@ class Ledger:
                         digest(task),
                         state,
                         task.batch,
-                        task.model,
+                        resolve_model(task.model),
                         task.resolved_engine,
                         msgspec.json.encode(task.labels),
                         key_fingerprint,
@@ -165,7 +166,8 @@ class Ledger:
                 "UPDATE attempt SET outcome = 'interrupted', finished_at = ? WHERE outcome = 'running'", (time.time(),)
             )
             return db.execute(
-                "UPDATE task SET state = 'awaiting_key', key_fingerprint = NULL WHERE state IN ('queued', 'running', 'awaiting_key')"
+                "UPDATE task SET state = 'awaiting_key', key_fingerprint = NULL"
+                " WHERE state IN ('queued', 'running', 'awaiting_key')"
             ).rowcount
 
     def set_key(self, key_fingerprint: str, *, replace: bool) -> list[str]:
@@ -189,8 +191,8 @@ class Ledger:
             row = db.execute("SELECT seq, attempts FROM task WHERE id = ?", (task_id,)).fetchone()
             number = int(row["attempts"]) + 1
             db.execute(
-                "UPDATE task SET state = 'running', attempts = ?, key_fingerprint = ?, started_at = coalesce(started_at, ?)"
-                " WHERE seq = ?",
+                "UPDATE task SET state = 'running', attempts = ?, key_fingerprint = ?,"
+                " started_at = coalesce(started_at, ?) WHERE seq = ?",
                 (number, key_fingerprint, now, row["seq"]),
             )
             db.execute(
@@ -251,7 +253,7 @@ class Ledger:
         return _result(row)
 
     def results(self, *, batch: str | None, state: str | None, after: str | None, limit: int) -> list[Result]:
-        """Up to `limit` tasks in the order they came, from the one behind `after` on. KeyError for an unknown `after`."""
+        """Up to `limit` tasks in the order they came, from behind `after` on. KeyError for an unknown `after`."""
         where, values = ["seq > ?"], [0 if after is None else self._seq(after)]
         for column, value in (("batch", batch), ("state", state)):
             if value is not None:

@@ -1,11 +1,11 @@
 """What runs inside a task's sandbox: starts the CLI, and is its only way to the meter.
 
-systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own; the
+systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own. The
 connection is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
 
-The daemon sends one JSON line {"argv", "env", "stdin_bytes", "relay_port", "meter_socket"} and then that many bytes, which
-become the CLI's stdin. Back go the CLI's stdout lines as they are and, last, {"type": "farmhand.exit", "rc", "signal",
-"oom", "stderr"}. The daemon hangs up to end the task; then everything in here is killed.
+The daemon sends one JSON line {"argv", "env", "stdin_bytes", "meter_socket"} and then that many bytes, which become the
+CLI's stdin. Back go the CLI's stdout lines as they are and, last, {"type": "farmhand.exit", "rc", "signal", "oom",
+"stderr"}. The daemon hangs up to end the task; then everything in here is killed.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def _join(client: socket.socket, meter_socket: str) -> None:
         back.join()
 
 
-def start_relay(port: int, meter_socket: str) -> int:
-    """Listen on 127.0.0.1:`port` (0 picks one) inside this namespace and join each connection to the meter's socket."""
-    listener = socket.create_server(("127.0.0.1", port), backlog=64)
+def start_relay(meter_socket: str) -> int:
+    """Listen on 127.0.0.1 and join each connection to the meter's socket. Returns the port."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def accept() -> None:
         while True:
@@ -131,7 +131,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 
 def run(order: dict[str, Any], data: bytes, stdin_fd: int, out: BinaryIO) -> None:
     """Run the CLI as `order` says with `data` on its stdin; write its lines and the closing line to `out`."""
-    port = start_relay(order["relay_port"], order["meter_socket"])
+    port = start_relay(order["meter_socket"])
     home = tempfile.mkdtemp(prefix="home-")
     env = order["env"] | {"HOME": home, "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
     before = oom_kills()

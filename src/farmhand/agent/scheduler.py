@@ -90,7 +90,7 @@ class Scheduler:
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
     def set_key(self, key: Key) -> int:
-        """Every waiting task, and every later one without a key of its own, runs on `key`. Returns how many had awaited one."""
+        """Every waiting task, and every later one without a key of its own, runs on `key`. How many had awaited one."""
         self._hold(key)
         resumed = self._resume(key, replace=True)
         self._forget_keys()
@@ -124,7 +124,7 @@ class Scheduler:
         return self._ledger.result(task_id)
 
     async def events(self, task_id: str) -> AsyncIterator[Event]:
-        """What happens to the task from its start, or from now with the text so far, until its result. KeyError if unknown."""
+        """The text so far, then what happens to the task as it happens, last its result. KeyError for an unknown id."""
         result = self._ledger.result(task_id)
         if result.state not in FINAL_STATES:
             live = self._live.setdefault(task_id, _Live())

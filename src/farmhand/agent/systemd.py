@@ -37,7 +37,7 @@ def notify(state: str) -> None:
 
 
 async def watchdog() -> None:
-    """Report life twice per watchdog interval, for as long as the event loop turns; returns at once without a watchdog."""
+    """Report life twice per watchdog interval, for as long as the event loop turns; without a watchdog do nothing."""
     interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
     while interval_s:
         notify("WATCHDOG=1")

@@ -20,6 +20,8 @@ class LongPrompt(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     over: int
     input: Decimal
     output: Decimal
+    cache_write: Decimal | None = None
+    cache_read: Decimal | None = None
 
 
 class Price(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -49,8 +51,8 @@ class PriceTable(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         parts = (
             (usage.input_tokens, tier.input),
             (usage.output_tokens, tier.output),
-            (usage.cache_creation_input_tokens, price.cache_write),
-            (usage.cache_read_input_tokens, price.cache_read),
+            (usage.cache_creation_input_tokens, tier.cache_write),
+            (usage.cache_read_input_tokens, tier.cache_read),
         )
         total = Decimal(0)
         for tokens, per_million in parts:

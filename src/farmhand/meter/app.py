@@ -11,13 +11,13 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 
 from farmhand.meter.grants import Grant
-from farmhand.meter.meter import Meter
+from farmhand.meter.meter import COUNT_TOKENS, Meter
 from farmhand.meter.problems import ApiError
 
 #: The provider's own limit on one request. Source: its error reference (413 request_too_large above 32 MB).
 MAX_BODY = 32 * 1024 * 1024
 _METER: web.AppKey[Meter] = web.AppKey("meter", Meter)
-_PATHS = ("/v1/messages", "/v1/messages/count_tokens")
+_PATHS = ("/v1/messages", COUNT_TOKENS)
 #: A client reaches the meter through a relay on its own loopback, by these names only.
 _HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
 _ERROR_TYPES = {
@@ -89,7 +89,7 @@ async def _messages(request: web.Request) -> web.StreamResponse:
 
 
 def create_app(meter: Meter) -> web.Application:
-    """The application that serves `meter`; run it with `handler_cancellation=True`, so that a client that leaves ends its call."""
+    """The application that serves `meter`; with `handler_cancellation=True` a client that leaves ends its call."""
     app = web.Application(middlewares=[_guard], client_max_size=MAX_BODY)
     app[_METER] = meter
     app.router.add_route("HEAD", "/", _hello)

@@ -36,8 +36,8 @@ class Key:
 class Grant:
     """What one task token allows, and what was used through it.
 
-    `exchanges` holds the usage of each answered request in order; `retries` counts requests sent again;
-    `problem` is the last error that the API answered with.
+    `exchanges` holds the usage of each answered request in order; `retries` counts requests sent again; `problem` is
+    the error that the last request met, if it did; `cut_short`: the last answer broke off or met `max_tokens`.
     """
 
     task_id: str
@@ -46,6 +46,7 @@ class Grant:
     exchanges: list[Usage] = field(default_factory=list)
     retries: int = 0
     problem: ApiError | None = None
+    cut_short: bool = False
 
     @property
     def usage(self) -> Usage:

@@ -13,10 +13,11 @@ import msgspec
 
 from farmhand.meter.grants import Grant, Grants
 from farmhand.meter.problems import ApiError, problem_from_answer
-from farmhand.meter.usage import UsageCounter
+from farmhand.meter.usage import AnswerWatch
 
 #: Request headers that pass; the rest of what a client sends ends here, its credentials first of all.
 FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
+COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
 
 
@@ -44,10 +45,9 @@ class RetryPolicy:
 class Exchange:
     """One answer of the API, open: its status, its headers, and its body in pieces as they come."""
 
-    def __init__(self, response: aiohttp.ClientResponse, grant: Grant, counter: UsageCounter) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, watch: AnswerWatch) -> None:
         self._response = response
-        self._grant = grant
-        self._counter = counter
+        self._watch = watch
         self.status = response.status
         self.headers = response.headers
         self.streamed = response.content_type == "text/event-stream"
@@ -56,7 +56,7 @@ class Exchange:
         """The body, piece by piece, unbuffered. ApiError where the connection is cut or falls silent."""
         try:
             async for piece in self._response.content.iter_any():
-                self._counter.feed(piece)
+                self._watch.feed(piece)
                 yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _connection_problem(error, "while the answer was under way") from None
@@ -101,27 +101,33 @@ class Meter:
             grant.problem = problem
             raise
         grant.problem = None
-        counter = UsageCounter(streamed=response.content_type == "text/event-stream")
+        if path.startswith(COUNT_TOKENS):
+            # Free of charge: nothing to count.
+            async with response:
+                yield Exchange(response, AnswerWatch(streamed=False))
+            return
+        watch = AnswerWatch(streamed=response.content_type == "text/event-stream")
         try:
-            yield Exchange(response, grant, counter)
+            yield Exchange(response, watch)
         except ApiError as problem:
             grant.problem = problem
             raise
         finally:
             response.close()
-            if path.startswith("/v1/messages/count_tokens"):
-                counter.finish()
-            else:
-                grant.exchanges.append(counter.finish())
+            grant.exchanges.append(watch.finish())
+            grant.problem = grant.problem or watch.problem
+            grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
 
     @staticmethod
     def _check(grant: Grant, body: bytes) -> None:
         try:
             ask = msgspec.json.decode(body, type=Ask)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise ApiError(
-                "invalid_request", f"the request body is not a Messages API request: {error}", status=400
-            ) from None
+            what = f"the request body is not a Messages API request: {error}"
+            raise ApiError("invalid_request", what, status=400) from None
+        if grant.cut_short:
+            # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
+            raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
         if ask.model != grant.model:
             raise ApiError(
                 "permission_error", f"this task's token is for the model {grant.model!r}, not {ask.model!r}", status=403

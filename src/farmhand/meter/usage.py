@@ -1,73 +1,71 @@
-"""Counting tokens from the API's own answer, plain or streamed, while it passes."""
+"""Watching an answer of the API, plain or streamed, while it passes: what it used, how it ended."""
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import msgspec
 
+from farmhand.meter.problems import ApiError, problem_from_event
 from farmhand.task import Usage
 
-#: Bytes of one SSE line or of one plain answer that are looked at; an answer within `max_tokens` stays far below.
+#: Bytes of one plain answer, or of one line of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
 _COUNTED = frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
 
 
-class UsageCounter:
-    """Feed it the body of one answer in any pieces; `usage` is right once the body has ended.
+class AnswerWatch:
+    """Feed it the body of one answer in any pieces, then `finish` it.
 
-    A stream reports in `message_start` and, cumulatively, in each `message_delta`; a plain answer in its `usage`.
-    Source: the provider's streaming reference.
+    `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,
+    cumulatively, in each `message_delta`; a plain answer in its `usage`. `stop_reason` is the API's; `problem` is the
+    error that a stream ended with. Source: the provider's streaming reference.
     """
 
     def __init__(self, *, streamed: bool) -> None:
         self.usage = Usage(requests=1)
-        self.stopped = False
+        self.stop_reason = ""
+        self.problem: ApiError | None = None
         self._streamed = streamed
         self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body."""
+        """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
         self._rest += chunk
-        if not self._streamed:
-            if len(self._rest) > _MAX_LOOK:
-                raise ValueError(f"a plain answer is larger than {_MAX_LOOK} bytes")
-            return
-        *lines, last = self._rest.split(b"\n")
-        self._rest = bytearray(last)
-        for line in lines:
-            self._line(bytes(line))
+        if self._streamed and b"\n" in chunk:
+            *lines, last = self._rest.split(b"\n")
+            self._rest = bytearray(last)
+            for line in lines:
+                self._line(bytes(line))
+        if len(self._rest) > _MAX_LOOK:
+            raise ApiError("api_error", f"the API's answer is larger than {_MAX_LOOK} bytes")
 
     def finish(self) -> Usage:
         """The body has ended, or will not go on: the usage as far as the API told it."""
         if self._streamed:
             self._line(bytes(self._rest))
         else:
-            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, AttributeError):
-                self._count(msgspec.json.decode(bytes(self._rest)).get("usage"))
-                self.stopped = True
+            message = _decode(bytes(self._rest))
+            self._count(message.get("usage"))
+            self.stop_reason = str(message.get("stop_reason") or "")
         self._rest = bytearray()
         return self.usage
 
     def _line(self, line: bytes) -> None:
-        # Text deltas are most of a stream and hold no usage: they are not parsed.
-        if not line.startswith(b"data:") or b'"message_' not in line:
+        # Text deltas are most of a stream and say nothing here: they are not parsed. Quotes in their text are escaped.
+        if not line.startswith(b"data:") or not (b'"message_' in line or b'"error"' in line):
             return
-        try:
-            event = msgspec.json.decode(line[5:])
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        if not isinstance(event, dict):
-            return
+        event = _decode(line[5:])
         match event.get("type"):
             case "message_start":
                 message = event.get("message")
                 self._count(message.get("usage") if isinstance(message, dict) else None)
             case "message_delta":
                 self._count(event.get("usage"))
-            case "message_stop":
-                self.stopped = True
+                delta = event.get("delta")
+                self.stop_reason = str((delta if isinstance(delta, dict) else {}).get("stop_reason") or "")
+            case "error":
+                self.problem = problem_from_event(event)
 
     def _count(self, usage: Any) -> None:
         if not isinstance(usage, dict):
@@ -76,3 +74,11 @@ class UsageCounter:
             value = usage[name]
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 setattr(self.usage, name, value)
+
+
+def _decode(data: bytes) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

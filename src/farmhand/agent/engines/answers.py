@@ -20,6 +20,22 @@ def check_schema(schema: dict[str, Any]) -> None:
         raise ValueError("not a JSON Schema: nested too deeply") from None
 
 
+def as_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a tool's input, which is always an object: any other answer stands in its one property."""
+    if schema.get("type") == "object":
+        return schema
+    shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    inner = {name: value for name, value in schema.items() if name not in {"$schema", "$id", *shared}}
+    return {"type": "object", "properties": {"answer": inner}, "required": ["answer"], **shared}
+
+
+def from_object(schema: dict[str, Any], value: Any) -> Any:
+    """The answer inside a tool's input that was asked for with `as_object(schema)`."""
+    if schema.get("type") != "object" and isinstance(value, dict) and "answer" in value:
+        return value["answer"]
+    return value
+
+
 def check_answer(schema: dict[str, Any], answer: Any) -> Any:
     """`answer` where it meets `schema`; else EngineError `no_answer`, worth another attempt."""
     from jsonschema import Draft202012Validator

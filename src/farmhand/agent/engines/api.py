@@ -8,29 +8,20 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.engines import Answer, EngineError
-from farmhand.agent.engines.answers import check_answer
+from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.meter import ApiError, Exchange, Grant, Meter
 from farmhand.meter.problems import problem_from_event
-from farmhand.task import Task
+from farmhand.task import ALWAYS_THINKING, Task
 
 _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"
-_NOTHING = object()
-
-
-def _as_object(schema: dict[str, Any]) -> dict[str, Any]:
-    """A tool's input is always an object: another answer stands in the one property of such an object."""
-    if schema.get("type") == "object":
-        return schema
-    shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
-    inner = {name: value for name, value in schema.items() if name not in {"$schema", "$id", *shared}}
-    return {"type": "object", "properties": {_ANSWER_TOOL: inner}, "required": [_ANSWER_TOOL], **shared}
 
 
 def request_body(task: Task, model: str) -> dict[str, Any]:
     """The Messages API request for `task`.
 
-    A schema is asked for as the input of one forced tool, which every model takes. Source: the provider's tool use reference.
+    A schema is asked for as the input of one tool, forced where the model allows it: this takes any schema, where the
+    provider's own structured outputs take a subset. Source: its tool use and structured outputs references.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -38,12 +29,18 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
         "messages": [{"role": "user", "content": task.prompt}],
         "stream": True,
     }
-    if task.system:
-        body["system"] = task.system
+    thinks = model in ALWAYS_THINKING
+    if not thinks:
+        body["thinking"] = {"type": "disabled"}
+    system = [task.system] if task.system else []
     if task.schema is not None:
-        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": _as_object(task.schema)}
+        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": as_object(task.schema)}
         body["tools"] = [tool]
-        body["tool_choice"] = {"type": "tool", "name": _ANSWER_TOOL}
+        body["tool_choice"] = {"type": "auto"} if thinks else {"type": "tool", "name": _ANSWER_TOOL}
+        if thinks:
+            system.append(f"Give your answer by calling the tool {_ANSWER_TOOL}, once.")
+    if system:
+        body["system"] = "\n\n".join(system)
     return body
 
 
@@ -123,11 +120,8 @@ class ApiEngine:
         if reader.stop_reason == "max_tokens":
             raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
         try:
-            value = msgspec.json.decode("".join(reader.json))
+            # A model that was not forced may have put the JSON into its text.
+            value = msgspec.json.decode("".join(reader.json or reader.text))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            value = _NOTHING
-        if isinstance(value, dict) and schema.get("type") != "object":
-            value = value.get(_ANSWER_TOOL, _NOTHING)
-        if value is _NOTHING:
-            raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
-        return check_answer(schema, value)
+            raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
+        return check_answer(schema, from_object(schema, value))

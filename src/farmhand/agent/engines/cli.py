@@ -1,7 +1,7 @@
 """The `cli` engine: the real `claude -p`, one per attempt, in a sandbox that systemd makes for it.
 
-The sandbox is reached over `task.sock` (`agent/sandbox.py` is its other end). The CLI gets the task token as its key and the
-relay inside the sandbox as its API; its prompt comes by stdin as data; it neither retries nor phones home.
+The sandbox is reached over `task.sock` (`agent/sandbox.py` is its other end). The CLI gets the task token as its key
+and the relay inside the sandbox as its API; its prompt comes by stdin as data; it neither retries nor phones home.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import msgspec
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
-from farmhand.agent.engines.answers import check_answer
-from farmhand.meter import ApiError, Grant, Grants
+from farmhand.agent.engines.answers import as_object, check_answer, from_object
+from farmhand.meter import Grant, Grants
 from farmhand.task import Task
 from farmhand.wire.keys import redact
 
 #: Longest line of the CLI's output: a whole message with what a tool read.
 _MAX_LINE = 64 * 1024 * 1024
-_RELAY_PORT = 8377
 _SYSTEM = "Answer the user's task. Be brief and exact."
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
     "LANG": "C.UTF-8",
+    "SHELL": "/bin/bash",
     "DISABLE_AUTOUPDATER": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
@@ -47,7 +47,7 @@ def arguments(task: Task, config: Config, model: str) -> list[str]:
         # Nobody is there to ask; the sandbox is what holds the task.
         argv += ["--permission-mode", "bypassPermissions"]
     if task.schema is not None:
-        argv += ["--json-schema", msgspec.json.encode(task.schema).decode()]
+        argv += ["--json-schema", msgspec.json.encode(as_object(task.schema)).decode()]
     return argv
 
 
@@ -61,8 +61,13 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
 
 
 def stdin(task: Task) -> bytes:
-    """The prompt as one user message: as JSON it is data, where as plain text `/help` would be a command."""
-    message = {"role": "user", "content": [{"type": "text", "text": task.prompt}]}
+    """The prompt as one user message of stream-json, so that it is data.
+
+    The CLI takes a message whose last text begins with `/name` for a command, in this form too. The blank block behind
+    the prompt prevents that, and the CLI drops it: the API gets the prompt alone. Measured with 2.1.197 and 2.1.330.
+    """
+    content = [{"type": "text", "text": task.prompt}, {"type": "text", "text": "\n"}]
+    message = {"role": "user", "content": content}
     return msgspec.json.encode({"type": "user", "message": message}) + b"\n"
 
 
@@ -73,8 +78,8 @@ class _Output:
         self.result: dict[str, Any] | None = None
         self.exit: dict[str, Any] | None = None
         self.stop_reason = ""
+        self.text: list[str] = []
         self._on_text = on_text
-        self._spoke = False
 
     def take(self, line: bytes) -> None:
         try:
@@ -94,13 +99,13 @@ class _Output:
     def _stream(self, event: dict[str, Any]) -> None:
         delta = event.get("delta") or {}
         match event.get("type"):
-            case "message_start" if self._spoke:
+            case "message_start" if self.text:
                 # The next message, after a tool's answer.
                 self._on_text("\n\n")
-                self._spoke = False
+                self.text.clear()
             case "content_block_delta" if delta.get("type") == "text_delta":
-                self._spoke = True
-                self._on_text(str(delta.get("text", "")))
+                self.text.append(str(delta.get("text", "")))
+                self._on_text(self.text[-1])
             case "message_delta":
                 self.stop_reason = str(delta.get("stop_reason") or self.stop_reason)
 
@@ -131,7 +136,6 @@ class CliEngine:
             "argv": arguments(task, self._config, grant.model),
             "env": environment(task, token, timeout_s),
             "stdin_bytes": len(data),
-            "relay_port": _RELAY_PORT if task.network == "none" else 0,
             "meter_socket": f"{self._config.runtime_dir}/meter.sock",
         }
         reader, writer = await self._connect(task)
@@ -174,6 +178,8 @@ class CliEngine:
             raise EngineError(
                 "memory_limit", "the task met its memory limit and was ended", hint="raise jada_agent_task_memory_max"
             )
+        if grant.cut_short and grant.problem is None:
+            return self._cut_at_max_tokens(task, output)
         if grant.problem is not None:
             raise grant.problem
         if ended.get("rc") != 0 or result is None or result.get("is_error") or not result.get("num_turns"):
@@ -182,12 +188,18 @@ class CliEngine:
             return Answer(text=str(result.get("result", "")), stop_reason=output.stop_reason)
         if "structured_output" not in result:
             raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
-        return Answer(
-            text="", structured=check_answer(task.schema, result["structured_output"]), stop_reason=output.stop_reason
-        )
+        answer = check_answer(task.schema, from_object(task.schema, result["structured_output"]))
+        return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
     @staticmethod
-    def _failure(ended: dict[str, Any], result: dict[str, Any] | None) -> EngineError | ApiError:
+    def _cut_at_max_tokens(task: Task, output: _Output) -> Answer:
+        """The text so far, which the CLI itself drops; half a structured answer is none."""
+        if task.schema is not None:
+            raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
+        return Answer(text="".join(output.text), stop_reason="max_tokens")
+
+    @staticmethod
+    def _failure(ended: dict[str, Any], result: dict[str, Any] | None) -> EngineError:
         said = str((result or {}).get("result") or ended.get("stderr") or "no output")
         how = f"signal {ended['signal']}" if ended.get("signal") else f"exit status {ended.get('rc')}"
         message = " ".join(redact(said).split())[:300]

@@ -1,0 +1,230 @@
+"""The cli engine with the real claude CLI. `Sandboxes` stands for systemd; its walls are proven in tests/e2e."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.agent import Agent, bodies
+from tests.support.claude import claude_binary
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step
+from tests.support.messages_api.rules import ToolUse
+from tests.support.sandboxes import Sandboxes
+
+
+@pytest.fixture
+async def agent(tmp_path_factory: pytest.TempPathFactory, api: MessagesApi) -> AsyncIterator[Agent]:
+    # Short and open to the sandbox's user: a Unix socket's path has at most 107 bytes.
+    directory = tmp_path_factory.mktemp("a")
+    for part in (directory, *directory.parents[:2]):
+        part.chmod(0o755)
+    daemon = Agent(directory, api.url, idle_s=2.0, claude_path=str(claude_binary()))
+    with Sandboxes(directory / "run" / "task.sock"):
+        await daemon.start()
+        yield daemon
+        await daemon.stop()
+
+
+def user_text(body: dict[str, Any]) -> str:
+    """The text of the user's message in a request of the CLI."""
+    content = next(message for message in body["messages"] if message["role"] == "user")["content"]
+    if isinstance(content, str):
+        return content
+    [text] = [block["text"] for block in content if not block["text"].startswith("<system-reminder>")]
+    return str(text)
+
+
+def bash(command: str) -> Step:
+    """The model asks for one command."""
+    return Step(tool_use=ToolUse(name="Bash", input={"command": command, "description": "a command"}))
+
+
+async def test_a_text_task_runs_lean(agent: Agent, api: MessagesApi) -> None:
+    result = await agent.run(id="one", prompt="Name a colour.", engine="cli")
+    assert result["state"] == "succeeded", result
+    assert result["engine"] == "cli"
+    assert "Name a colour." in result["text"]
+    [post] = api.posts
+    assert post.size < 4000
+    assert json.loads(post.body)["model"] == "claude-haiku-5-5"
+    assert "tools" not in json.loads(post.body) or json.loads(post.body)["tools"] == []
+    assert result["usage"]["requests"] == 1
+    assert result["cost_usd"] > 0
+
+
+async def test_the_cli_never_has_the_key(agent: Agent, api: MessagesApi) -> None:
+    api.rule(
+        Rule(contains="dump", steps=[bash("env; cat /proc/$PPID/environ | tr '\\0' '\\n'"), Step(text="{tool_result}")])
+    )
+    result = await agent.run(id="one", prompt="dump", tools=["Bash"])
+    assert result["state"] == "succeeded", result
+    assert "ANTHROPIC_API_KEY=jt-" in result["text"]
+    assert DEFAULT_KEY not in result["text"]
+    assert {post.headers["x-api-key"] for post in api.posts} == {DEFAULT_KEY}
+
+
+async def test_the_task_token_dies_with_the_task(agent: Agent, api: MessagesApi) -> None:
+    api.rule(Rule(contains="token", steps=[bash("echo $ANTHROPIC_API_KEY"), Step(text="{tool_result}")]))
+    result = await agent.run(id="one", prompt="token", tools=["Bash"])
+    token = next(word for word in result["text"].split() if word.startswith("jt-"))
+    reader, writer = await asyncio.open_unix_connection(agent.directory / "run" / "meter.sock")
+    body = b'{"model":"claude-haiku-5-5","max_tokens":9,"messages":[{"role":"user","content":"x"}]}'
+    head = f"POST /v1/messages HTTP/1.1\r\nHost: meter\r\nx-api-key: {token}\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write(head.encode() + body)
+    assert (await reader.readline()).split()[1] == b"401"
+    writer.close()
+
+
+async def test_tools_are_used(agent: Agent, api: MessagesApi) -> None:
+    steps = [bash("echo $((6*7)) > answer; pwd"), bash("cat answer"), Step(text="It says {tool_result}.")]
+    api.rule(Rule(contains="compute", steps=steps))
+    result = await agent.run(id="one", prompt="compute", tools=["Bash", "Read"])
+    assert result["text"] == "It says 42."
+    assert result["usage"]["requests"] == 3
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]},
+        {"type": "array", "items": {"type": "string"}, "minItems": 1},
+    ],
+    ids=["object", "array"],
+)
+async def test_a_schema_gets_a_structured_answer(agent: Agent, schema: dict[str, Any]) -> None:
+    result = await agent.run(id="one", prompt="answer", engine="cli", schema=schema)
+    assert result["state"] == "succeeded", result
+    assert isinstance(result["structured"], dict if schema["type"] == "object" else list)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "a; id",
+        "$(id)",
+        "`id`",
+        "one\ntwo\r\nthree",
+        "'\"\\",
+        "@/etc/passwd",
+        "look at @/etc/hostname please",
+        "/help",
+        "/compact now",
+        "/etc/passwd is a file",
+        "--help",
+        "!id",
+        "#memory",
+        "emoji 🐄👩‍🌾",
+        "x" * 1_000_000,
+    ],
+    ids=lambda prompt: prompt[:12],
+)
+async def test_a_prompt_reaches_the_api_byte_for_byte(agent: Agent, api: MessagesApi, prompt: str) -> None:
+    result = await agent.run(id="one", prompt=prompt, engine="cli")
+    assert result["state"] == "succeeded", result
+    [body] = bodies(api)
+    assert user_text(body) == prompt
+    assert "root:" not in api.posts[0].body
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (Fault(kind="status", status=401), "authentication_error"),
+        (Fault(kind="status", status=402), "billing_error"),
+        (Fault(kind="spend_limit"), "spend_limit"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_final_error_ends_the_task_with_the_api_s_own_reason(
+    agent: Agent, api: MessagesApi, fault: Fault, code: str
+) -> None:
+    api.fault(fault)
+    result = await agent.run(id="one", prompt="hello", engine="cli")
+    assert (result["state"], result["error"]["code"], result["attempts"]) == ("failed", code, 1)
+    assert len(api.posts) == 1
+
+
+async def test_retries_belong_to_the_agent(agent: Agent, api: MessagesApi) -> None:
+    api.fault(Fault(kind="status", status=529, count=2))
+    result = await agent.run(id="one", prompt="hello", engine="cli")
+    assert (result["state"], result["attempts"]) == ("succeeded", 1)
+    assert len(api.posts) == 3
+
+
+@pytest.mark.parametrize("kind", ["cut", "stream_error", "stalled"])
+async def test_an_answer_that_breaks_off_is_paid_once_and_started_over(
+    agent: Agent, api: MessagesApi, kind: str
+) -> None:
+    api.fault(Fault(kind=kind, after_events=4))  # type: ignore[arg-type]  # the parameters above are its kinds
+    result = await agent.run(id="one", prompt="hello", engine="cli")
+    assert (result["state"], result["attempts"]) == ("succeeded", 2), result
+    assert len(api.posts) == 2
+
+
+async def test_an_answer_cut_at_max_tokens_costs_one_request(agent: Agent, api: MessagesApi) -> None:
+    result = await agent.run(id="one", prompt="words " * 200, engine="cli", max_tokens=20)
+    assert (result["state"], result["stop_reason"]) == ("succeeded", "max_tokens"), result
+    assert result["text"]
+    assert len(api.posts) == 1
+
+
+async def test_a_retired_model_gives_the_api_s_error_and_a_suggestion(agent: Agent) -> None:
+    result = await agent.run(id="one", prompt="hello", engine="cli", model="claude-3-5-haiku-20241022")
+    assert result["error"]["code"] == "unknown_model"
+    assert "haiku" in result["error"]["hint"]
+
+
+def is_sleeper(cmdline: Path) -> bool:
+    """Whether it is the process that the test below has the CLI start."""
+    try:
+        return cmdline.read_bytes() == b"sleep\x004321\x00"
+    except OSError:
+        return False
+
+
+async def test_cancel_and_the_time_limit_kill_the_cli_and_what_it_started(agent: Agent, api: MessagesApi) -> None:
+    api.rule(Rule(contains="sleep", steps=[bash("sleep 4321"), Step(text="done")]))
+
+    def sleepers() -> list[str]:
+        return [path.parent.name for path in Path("/proc").glob("[0-9]*/cmdline") if is_sleeper(path)]
+
+    await agent.submit({"id": "one", "prompt": "sleep", "tools": ["Bash"]})
+    for _ in range(200):
+        if sleepers():
+            break
+        await asyncio.sleep(0.05)
+    assert sleepers()
+    await agent.call("DELETE", "/v1/tasks/one")
+    for _ in range(100):
+        if not sleepers():
+            break
+        await asyncio.sleep(0.05)
+    assert not sleepers()
+    result = await agent.run(id="two", prompt="sleep", tools=["Bash"], timeout_s=4)
+    assert result["error"]["code"] == "timeout"
+
+
+async def test_no_sandbox_is_one_clear_error(tmp_path: Path, api: MessagesApi) -> None:
+    agent = Agent(tmp_path, api.url)
+    await agent.start()
+    result = await agent.run(id="one", prompt="hello", engine="cli")
+    await agent.stop()
+    assert result["error"]["code"] == "agent_error"
+    assert "jada-task.socket" in result["error"]["hint"]
+
+
+async def test_a_cli_that_is_not_there_is_one_clear_error(tmp_path: Path, api: MessagesApi) -> None:
+    for part in (tmp_path, *tmp_path.parents[:3]):
+        part.chmod(0o755)
+    agent = Agent(tmp_path, api.url, claude_path="/nonexistent/claude")
+    with Sandboxes(tmp_path / "run" / "task.sock"):
+        await agent.start()
+        result = await agent.run(id="one", prompt="hello", engine="cli")
+        await agent.stop()
+    assert result["state"] == "failed"
+    assert "/nonexistent/claude" in result["error"]["message"]
