@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
 from tests.support.messages_api import catalog, control, validate
 from tests.support.messages_api.answer import compose, new_id
 from tests.support.messages_api.control import STATE

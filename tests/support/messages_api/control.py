@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
 from tests.support.messages_api.faults import Fault
 from tests.support.messages_api.rules import Rule
 from tests.support.messages_api.state import State

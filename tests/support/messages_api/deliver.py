@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
+
 from tests.support.messages_api import sse
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.faults import Fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+
 from tests.support.messages_api.errors import ApiError
 
 Kind = Literal["status", "spend_limit", "slow", "stalled", "cut", "garbage", "stream_error", "reset"]

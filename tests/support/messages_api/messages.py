@@ -152,7 +152,8 @@ def _check_last(messages: list[Object], model: Model) -> None:
         if text != text.rstrip():
             raise bad("messages", "final assistant content cannot end with trailing whitespace")
     for i, message in enumerate(messages[:-1]):
-        if not message["content"]:
+        # A system message may be there for its output_config alone; the claude CLI sends such ones with --bare.
+        if not message["content"] and not message.get("output_config"):
             raise bad(
                 f"messages.{i}",
                 "all messages must have non-empty content except for the optional final assistant message",

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from aiohttp import web
+
 from tests.support.messages_api.app import build
 from tests.support.messages_api.faults import Fault
 from tests.support.messages_api.log import Entry

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import jsonschema
+
 from tests.support.messages_api.errors import ApiError, bad
 from tests.support.messages_api.fields import (
     Object,

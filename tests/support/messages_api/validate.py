@@ -134,7 +134,7 @@ def check(body: Object, headers: Mapping[str, str], *, counting: bool = False) -
         raise ApiError(404, f"model: {name}")
     if not counting:
         _check_max_tokens(body, model)
-    thinking = _check_thinking(body, model, counting)
+    thinking = _check_thinking(body, model, beta, counting)
     _check_sampling(body, model, thinking)
     if "system" in body:
         check_system(body["system"])
@@ -172,7 +172,7 @@ def _check_max_tokens(body: Object, model: Model) -> None:
         )
 
 
-def _check_thinking(body: Object, model: Model, counting: bool) -> bool:
+def _check_thinking(body: Object, model: Model, beta: frozenset[str], counting: bool) -> bool:
     value = body.get("thinking")
     if value is None:
         return model.thinks
@@ -196,7 +196,9 @@ def _check_thinking(body: Object, model: Model, counting: bool) -> bool:
     else:
         only(thinking, f"thinking.{kind}", ("type", "display") if kind == "adaptive" else ("type",))
     if "display" in thinking:
-        one_of(thinking["display"], f"thinking.{kind}.display", ("summarized", "omitted"))
+        updates = any(value.startswith("thinking-display-updates-") for value in beta)
+        displays = ("summarized", "omitted", "updates") if updates else ("summarized", "omitted")
+        one_of(thinking["display"], f"thinking.{kind}.display", displays)
     return kind != "disabled"
 
 
