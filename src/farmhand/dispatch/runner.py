@@ -1,0 +1,190 @@
+"""Tasks through ansible-runner: the module farmhand_task on every host of a pattern, with typed results.
+
+What ansible-runner writes to disk (the command with its environment, events, facts) goes into a private temporary
+directory that is removed afterwards, and holds no key: the environment is stripped of credentials, and the action
+plugin gets the key from a socket.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+import msgspec
+import yaml
+
+from farmhand.dispatch import problems
+from farmhand.dispatch.keyserver import KeyServer
+from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed
+from farmhand.task import Result, Task
+from farmhand.wire.errors import WireError
+from farmhand.wire.keys import redact
+from farmhand.wire.keysource import DEFAULT_SOURCE, read_key
+
+_CREDENTIAL = re.compile(r"(ANTHROPIC|CLAUDE)_|sk-ant-", re.IGNORECASE)
+#: ansible-playbook's own time for a host, so that an unreachable one does not hold up the others. Seconds.
+_CONNECT_TIMEOUT = "10"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one task on one host: the result if there is one, and the error if it did not succeed."""
+
+    host: str
+    task_id: str
+    result: Result | None
+    error: FarmhandError | None
+
+
+class _Unsafe(str):
+    """Text that Ansible must not take for a template."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes `_Unsafe` with the tag !unsafe."""
+
+
+_Dumper.add_representer(_Unsafe, lambda dumper, text: dumper.represent_scalar("!unsafe", str(text), style='"'))
+
+
+def run_task(task: Task, *, project_dir: Path, hosts: str = "farm", **options: Any) -> list[Outcome]:
+    """`run_tasks` with one task."""
+    return run_tasks([task], project_dir=project_dir, hosts=hosts, **options)
+
+
+def run_tasks(
+    tasks: Sequence[Task],
+    *,
+    project_dir: Path,
+    hosts: str = "farm",
+    inventory: str | None = None,
+    key_source: str = DEFAULT_SOURCE,
+    module_args: dict[str, Any] | None = None,
+) -> list[Outcome]:
+    """Run every task on every host of the pattern `hosts`, in the checkout `project_dir`: an outcome for each pair.
+
+    `inventory` is the checkout's own if None. `module_args` are further arguments of farmhand_task, such as `socket`.
+    Raises NotConfigured for the key or an unusable inventory; what befalls a single task is in its outcome.
+    """
+    if not tasks:
+        return []
+    try:
+        key = read_key(key_source)
+    except WireError as error:
+        raise problems.from_wire(error) from None
+    with tempfile.TemporaryDirectory(prefix="farmhand-") as name:
+        private = Path(name)
+        with KeyServer(key, private) as server:
+            playbook = private / "play.yml"
+            playbook.write_text(play(tasks, hosts, {**(module_args or {}), "key_source": server.source}), "utf-8")
+            runner = _prepare(playbook, private, project_dir, inventory)
+            runner.run()
+            outcomes = list(_outcomes(runner.events))
+    if not outcomes:
+        raise _nothing_ran(runner, hosts)
+    return outcomes + list(_not_tried(tasks, outcomes))
+
+
+def play(tasks: Iterable[Task], hosts: str, module_args: dict[str, Any]) -> str:
+    """The playbook as YAML. Every string of a task is marked as no template."""
+    steps = [
+        {
+            "name": _Unsafe(task.id),
+            "farmhand_task": _unsafe({**_arguments(task), **module_args}),
+            # One task's failure is its own outcome and must not keep the next one from running.
+            "ignore_errors": True,
+        }
+        for task in tasks
+    ]
+    document = [{"name": "Farm tasks out", "hosts": hosts, "gather_facts": False, "tasks": steps}]
+    text: str = yaml.dump(document, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=2**31)
+    return text
+
+
+def _arguments(task: Task) -> dict[str, Any]:
+    """The task as arguments of the module, without what it does not know yet (max_usd, work_class)."""
+    fields: dict[str, Any] = msgspec.to_builtins(task)
+    return {name: value for name, value in fields.items() if name not in ("max_usd", "work_class")}
+
+
+def _unsafe(value: Any) -> Any:
+    if isinstance(value, str):
+        return _Unsafe(value)
+    if isinstance(value, dict):
+        return {_unsafe(key): _unsafe(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_unsafe(item) for item in value]
+    return value
+
+
+def _prepare(playbook: Path, private: Path, project_dir: Path, inventory: str | None) -> Any:
+    """ansible-runner, ready to run in the checkout, with an environment that holds no credential."""
+    arguments: dict[str, Any] = {"inventory": inventory} if inventory is not None else {}
+    runner = ansible_runner.interface.init_runner(
+        private_data_dir=str(private),
+        project_dir=str(project_dir),
+        playbook=str(playbook),
+        envvars={"ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"), "ANSIBLE_TIMEOUT": _CONNECT_TIMEOUT},
+        quiet=True,
+        **arguments,
+    )
+    environment: dict[str, str] = runner.config.env
+    for name, value in list(environment.items()):
+        if _CREDENTIAL.search(name) or _CREDENTIAL.search(value):
+            del environment[name]
+    return runner
+
+
+def _outcomes(events: Iterable[dict[str, Any]]) -> Iterator[Outcome]:
+    for event in events:
+        kind = event.get("event")
+        if kind not in ("runner_on_ok", "runner_on_failed", "runner_on_unreachable"):
+            continue
+        data = event["event_data"]
+        yield _outcome(kind, str(data["host"]), str(data["task"]), data.get("res") or {})
+
+
+def _not_tried(tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> Iterator[Outcome]:
+    """Ansible leaves a host alone once it was unreachable; its other tasks have that outcome as well."""
+    done = {(outcome.host, outcome.task_id) for outcome in outcomes}
+    for outcome in outcomes:
+        if isinstance(outcome.error, FarmUnreachable) and outcome.result is None:
+            for task in tasks:
+                if (outcome.host, task.id) not in done:
+                    done.add((outcome.host, task.id))
+                    yield Outcome(host=outcome.host, task_id=task.id, result=None, error=outcome.error)
+
+
+def _outcome(kind: str, host: str, task_id: str, answer: dict[str, Any]) -> Outcome:
+    message = redact(" ".join(str(answer.get("msg") or "no reason given").split()))
+    if kind == "runner_on_unreachable":
+        error = FarmUnreachable(f"{host}: {message}", hint="check the inventory and ssh")
+        return Outcome(host=host, task_id=task_id, result=None, error=error)
+    known = {name: answer[name] for name in Result.__struct_fields__ if name in answer}
+    result = msgspec.convert(known, Result, strict=False) if "state" in known else None
+    return Outcome(host=host, task_id=task_id, result=result, error=_error(result, answer, f"{host}: {message}"))
+
+
+def _error(result: Result | None, answer: dict[str, Any], message: str) -> FarmhandError | None:
+    if result is not None:
+        return problems.from_result(msgspec.to_builtins(result))
+    wire = answer.get("error")
+    if isinstance(wire, dict):
+        return problems.from_wire(WireError(str(wire["code"]), str(wire["message"]), str(wire.get("hint", "")), 400))
+    return TaskFailed(message, code="module_failed")
+
+
+def _nothing_ran(runner: Any, hosts: str) -> FarmhandError:
+    """Why no host had a task: as a rule the inventory knows none, or the playbook could not start."""
+    if runner.rc == 0:
+        return NotConfigured(f"no host of the inventory matches {hosts!r}", hint="see: ansible-inventory --graph")
+    said = " ".join(redact(runner.stdout.read()[-2000:]).split())[-300:]
+    return NotConfigured(f"ansible-playbook ended with {runner.rc} before any task: {said}")
+
+
+__all__ = ["Outcome", "run_task", "run_tasks"]
