@@ -62,6 +62,8 @@ class MessagesApi:
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
+            if self._listen.startswith("unix:"):
+                Path(self._listen.removeprefix("unix:")).unlink(missing_ok=True)
         self.state.log.shut()
 
     async def __aenter__(self) -> MessagesApi:

@@ -25,16 +25,16 @@ def tokens(size: int, model: Model) -> int:
     return math.ceil(size / model.token_bytes)
 
 
-def _blocks(request: Request) -> Iterator[tuple[bytes, str | None]]:
-    """Every cacheable part in the order of the prefix, with the ttl of its marker."""
+def _blocks(request: Request) -> Iterator[tuple[str, bytes, str | None]]:
+    """Every cacheable part in the order of the prefix: where it stands, its text, the ttl of its marker."""
     body = request.body
     for tool in request.tools:
-        yield _dump(tool), _ttl(tool)
+        yield "tool", _dump(tool), _ttl(tool)
     for role, content in [("system", body.get("system", []))] + [(m["role"], m["content"]) for m in body["messages"]]:
         if isinstance(content, str):
             content = [{"type": "text", "text": content}] if content else []
         for block in content:
-            yield role.encode() + _dump(block), _ttl(block)
+            yield role, _dump(block), _ttl(block)
 
 
 def _dump(block: dict[str, Any]) -> bytes:
@@ -63,8 +63,8 @@ class PromptCache:
         model = request.model
         digest = hashlib.sha256(f"{key}\0{model.id}\0".encode())
         size, edges, markers = 0, [], []
-        for raw, ttl in _blocks(request):
-            digest.update(raw)
+        for role, raw, ttl in _blocks(request):
+            digest.update(f"{role} {len(raw)} ".encode() + raw)
             size += len(raw)
             edges.append((digest.hexdigest(), tokens(size, model)))
             if ttl:
