@@ -67,6 +67,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 venv: $(VENV) ## Only the Python environment
+	@:
 
 image: ## Only the base image of the containers
 	@scripts/base-image

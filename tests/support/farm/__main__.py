@@ -23,11 +23,15 @@ def _up(farm: Farm) -> None:
     _say(f"Farm host: container {farm.name}, Debian 12, sshd at {farm.container.address}")
     if not farm.key_source:
         _say(f"Loopback Messages API: {farm.api.url}")
-    _say("\n$ ansible-playbook site.yml")
     building = time.monotonic()
-    farm.build(echo=True)
+    if farm.is_built():
+        _say("site.yml has built it from these very sources and is left out (. .demo/env && ansible-playbook site.yml)")
+    else:
+        _say("\n$ ansible-playbook site.yml")
+        farm.build(echo=True)
+        _say(f"(site.yml: {time.monotonic() - building:.0f} s)")
     built = time.monotonic()
-    _say(f"(site.yml: {built - building:.0f} s)\n\n$ claude-cheap {PROMPT!r}")
+    _say(f"\n$ claude-cheap {PROMPT!r}")
     done = farm.cheap(PROMPT)
     if done.returncode != 0:
         raise FarmError(f"claude-cheap failed with status {done.returncode}: {done.stderr.strip()}")

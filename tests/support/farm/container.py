@@ -90,6 +90,11 @@ class Container:
         return str(found[0]["NetworkSettings"]["Networks"][self.name]["IPAddress"])
 
     @property
+    def id(self) -> str:
+        """Docker's id of it; another one after it was removed and made again."""
+        return check(["docker", "container", "inspect", "--format", "{{.Id}}", self.name]).strip()
+
+    @property
     def gateway(self) -> str:
         """This machine's address on that network: what the host can reach, and nothing wider can."""
         found = json.loads(check(["docker", "network", "inspect", self.name]))

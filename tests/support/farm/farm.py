@@ -107,7 +107,13 @@ class Farm:
             raise FarmError(
                 f"site.yml failed with status {done.returncode}\n{done.stdout[-6000:]}{done.stderr[-2000:]}".strip()
             )
+        files.write(self.state / "built", self._digest())
         return done
+
+    def is_built(self) -> bool:
+        """Whether the last site.yml that went through built this very host from these very sources."""
+        stamp = self.state / "built"
+        return stamp.exists() and stamp.read_text(encoding="ascii") == self._digest()
 
     def down(self) -> None:
         """Remove all of it: connections, container, network, API, files."""
@@ -166,6 +172,12 @@ class Farm:
         )
 
     # Inside
+
+    def _digest(self) -> str:
+        inventory = (self.inventory / "hosts.yml").read_text(encoding="utf-8")
+        # The operator may have pointed the agent at another API since.
+        settings = self.exec("cat", "/etc/jada-agent/config.toml").stdout
+        return files.digest(self.root, self.container.id, inventory, settings)
 
     def _admin_key(self) -> Path:
         path = self.state / "admin_ed25519"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.support.farm.farm import Farm
 
+#: What site.yml builds a host from, relative to the checkout.
+_SOURCES = ("ansible.cfg", "site.yml", "pyproject.toml", "requirements", "roles", "library", "filter_plugins", "src")
 EXTRA_CA_DIR = Path("/usr/local/share/ca-certificates")
 
 
@@ -64,3 +67,14 @@ def shell_env(programs: Path, variables: dict[str, str]) -> str:
         "unset FARMHAND_KEY_SOURCE FARMHAND_HOST",
     ]
     return "\n".join(lines) + "\n"
+
+
+def digest(root: Path, *more: str) -> str:
+    """A digest of what site.yml of the checkout at `root` builds a host from, and of `more`."""
+    paths = [
+        path for name in _SOURCES for path in ([root / name] if (root / name).is_file() else (root / name).rglob("*"))
+    ]
+    found = hashlib.sha256("\0".join(more).encode())
+    for path in sorted(path for path in paths if path.is_file() and path.suffix != ".pyc"):
+        found.update(f"\0{path.relative_to(root)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return found.hexdigest()
