@@ -65,21 +65,26 @@ def _read_private(path: str) -> str:
     except OSError as error:
         hint = f"write {DEFAULT_NAME}=… into it and chmod 600 it, or name another key source"
         raise not_configured(f"the key file {path} cannot be read: {error.strerror}", hint) from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise not_configured(f"the key file {path} is not a regular file")
-        if status.st_uid != os.geteuid():
-            raise not_configured(f"the key file {path} belongs to another user", f"chown it to uid {os.geteuid()}")
-        if status.st_mode & 0o177:
-            mode = stat.S_IMODE(status.st_mode)
-            raise not_configured(f"the key file {path} has mode {mode:04o}: others could read it", f"chmod 600 {path}")
-        if status.st_size > MAX_FILE_BYTES:
-            raise not_configured(f"the key file {path} is larger than {MAX_FILE_BYTES} bytes")
-        try:
+    try:
+        _check_private(path, os.fstat(descriptor))
+        with os.fdopen(os.dup(descriptor), "rb") as file:
             return file.read(MAX_FILE_BYTES + 1).decode("utf-8")
-        except UnicodeDecodeError:
-            raise not_configured(f"the key file {path} is not UTF-8 text") from None
+    except UnicodeDecodeError:
+        raise not_configured(f"the key file {path} is not UTF-8 text") from None
+    finally:
+        os.close(descriptor)
+
+
+def _check_private(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise not_configured(f"the key file {path} is not a regular file")
+    if status.st_uid != os.geteuid():
+        raise not_configured(f"the key file {path} belongs to another user", f"chown it to uid {os.geteuid()}")
+    if status.st_mode & 0o177:
+        mode = stat.S_IMODE(status.st_mode)
+        raise not_configured(f"the key file {path} has mode {mode:04o}: others could read it", f"chmod 600 {path}")
+    if status.st_size > MAX_FILE_BYTES:
+        raise not_configured(f"the key file {path} is larger than {MAX_FILE_BYTES} bytes")
 
 
 def _from_env(name: str) -> tuple[str, str]:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from farmhand.wire.errors import WireError
+from farmhand.wire.transport import SshTransport, UnixTransport, default_control_dir
+
+
+def options(argv: list[str]) -> dict[str, str]:
+    """The -o options of an ssh command."""
+    pairs = (argv[n + 1].partition("=") for n, word in enumerate(argv) if word == "-o")
+    return {name: value for name, _, value in pairs}
+
+
+def test_ssh_never_accepts_a_host_key_and_shares_nothing(tmp_path: Path) -> None:
+    identity, known = tmp_path / "id 1%", tmp_path / "known"
+    identity.touch()
+    known.touch()
+    argv = SshTransport(
+        "farm1.example", port=2222, user="jo", identity_file=str(identity), known_hosts_file=str(known)
+    ).argv()
+    given = options(argv)
+    assert given["StrictHostKeyChecking"] == "yes"
+    assert given["VerifyHostKeyDNS"] == "no"
+    assert given["BatchMode"] == "yes"
+    assert given["ForwardAgent"] == "no"
+    assert given["IdentitiesOnly"] == "yes"
+    assert given["IdentityFile"] == f'"{tmp_path}/id 1%%"'
+    assert given["UserKnownHostsFile"] == f'"{known}"'
+    assert argv[-8:] == ["-p", "2222", "-l", "jo", "--", "farm1.example", "jada-agent", "bridge"]
+
+
+def test_a_shared_connection_has_a_private_directory_and_a_short_path(tmp_path: Path) -> None:
+    control = tmp_path / "c"
+    given = options(SshTransport("h", control_dir=str(control)).argv())
+    assert given["ControlMaster"] == "auto"
+    assert stat.S_IMODE(control.stat().st_mode) == 0o700
+    other = options(SshTransport("h", port=23, control_dir=str(control)).argv())
+    assert other["ControlPath"] != given["ControlPath"]
+
+
+def test_without_a_safe_directory_nothing_is_shared(tmp_path: Path) -> None:
+    open_to_all = tmp_path / "open"
+    open_to_all.mkdir()
+    open_to_all.chmod(0o755)
+    for directory in (str(open_to_all), str(tmp_path / ("x" * 80)), ""):
+        assert options(SshTransport("h", control_dir=directory).argv())["ControlMaster"] == "no"
+
+
+def test_the_control_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    assert default_control_dir() == f"{tmp_path}/farmhand"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/c")
+    assert default_control_dir() == "/c/farmhand"
+
+
+@pytest.mark.parametrize("address", ["-oProxyCommand=id", "", "a b", "a;id", "$(id)", "a\nb"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(WireError, match="address") as caught:
+        SshTransport(address)
+    assert caught.value.code == "not_configured"
+
+
+def test_a_missing_dispatch_key_is_refused_before_ssh_starts(tmp_path: Path) -> None:
+    with pytest.raises(WireError, match="does not exist") as caught:
+        SshTransport("h", identity_file=str(tmp_path / "none"))
+    assert caught.value.code == "not_configured"
+
+
+def test_a_missing_ssh_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(WireError, match="ssh cannot be started") as caught:
+        SshTransport("h", control_dir="").open()
+    assert caught.value.code == "not_configured"
+
+
+def test_unix_socket_failures(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+    with pytest.raises(WireError, match="no agent socket") as missing:
+        UnixTransport(str(path)).open()
+    assert missing.value.code == "agent_missing"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.close()
+    with pytest.raises(WireError, match="refused") as down:
+        UnixTransport(str(path)).open()
+    assert down.value.code == "agent_down"
+
+
+def test_ssh_gets_no_private_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = tmp_path / "ssh"
+    fake.write_text("#!/bin/sh\nenv\n")
+    fake.chmod(0o755)
+    for name in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "FARMHAND_HOST"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stream = SshTransport("h", control_dir="").open()
+    with stream.sock.makefile("rb") as file:
+        said = file.read().decode()
+    stream.close()
+    assert "PATH=" in said
+    assert "secret" not in said
