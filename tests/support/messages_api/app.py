@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import msgspec
@@ -17,6 +18,7 @@ from tests.support.messages_api.faults import Fault
 from tests.support.messages_api.log import Entry
 from tests.support.messages_api.state import State
 
+_logger = logging.getLogger(__name__)
 ORGANIZATION = "00000000-0000-4000-8000-000000000000"
 _METHODS = {
     "/v1/messages": ("POST",),
@@ -64,6 +66,10 @@ async def _handle(request: web.Request) -> web.StreamResponse:
     except (asyncio.CancelledError, ConnectionError):
         entry.aborted = True
         raise
+    except Exception as error:  # a fault of this stand-in must be seen as such, by its user and in its own output
+        _logger.exception("%s %s", request.method, request.path)
+        entry.status, entry.error = 500, f"bug in the loopback API: {error!r}"
+        return web.Response(status=500, text=entry.error + "\n", headers=headers)
     finally:
         state.log.close(entry)
 

@@ -7,6 +7,7 @@ import re._parser as sre  # type: ignore[import-not-found]  # typeshed has no st
 from typing import Any
 
 import jsonschema
+import referencing.exceptions
 
 _FORMATS = {
     "date-time": "2026-01-01T00:00:00Z",
@@ -20,14 +21,26 @@ _FORMATS = {
 }
 
 
+#: Longer strings and lists are not made up.
+MOST = 10_000
+
+
 class NoInstanceError(ValueError):
     """No value was found for the schema."""
 
 
 def smallest(schema: dict[str, Any]) -> Any:
     """A small value that satisfies `schema`; raises NoInstanceError where none is found."""
-    value = _make(schema, schema, 0)
-    errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=str)
+    try:
+        value = _make(schema, schema, 0)
+        errors = sorted(jsonschema.Draft202012Validator(schema).iter_errors(value), key=str)
+    except NoInstanceError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, RecursionError, re.error) as error:
+        # A schema may be valid and still ask for the impossible: a dangling $ref, a pattern of another dialect.
+        raise NoInstanceError(f"{type(error).__name__}: {error}") from error
+    except referencing.exceptions.Unresolvable as error:
+        raise NoInstanceError(f"nothing at {error.ref}") from error
     if errors:
         raise NoInstanceError(errors[0].message)
     return value
@@ -134,6 +147,8 @@ def _object(schema: dict[str, Any], root: dict[str, Any], depth: int) -> dict[st
 
 def _array(schema: dict[str, Any], root: dict[str, Any], depth: int) -> list[Any]:
     first = schema.get("prefixItems", [])
+    if schema.get("minItems", 0) > MOST:
+        raise NoInstanceError(f"a list of {schema['minItems']} items is too long to make up")
     items = schema.get("items", True)
     value = [_make(part, root, depth + 1) for part in first[: schema.get("maxItems", len(first))]]
     while len(value) < schema.get("minItems", 0):
@@ -167,6 +182,8 @@ def _string(schema: dict[str, Any]) -> str:
     else:
         value = _FORMATS.get(schema.get("format", ""), "text")
     least, most = schema.get("minLength", 0), schema.get("maxLength")
+    if least > MOST:
+        raise NoInstanceError(f"a string of {least} characters is too long to make up")
     if len(value) < least:
         value += (value[-1:] or "x") * (least - len(value))
     return value[:most] if most is not None else value

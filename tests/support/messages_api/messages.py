@@ -79,7 +79,7 @@ def _message(value: object, path: str, model: Model, betas: frozenset[str]) -> N
             'Unexpected role "system". The Messages API accepts a top-level `system` parameter, '
             'not "system" as an input message role.',
         )
-    if role not in _BY_ROLE:
+    if not isinstance(role, str) or role not in _BY_ROLE:
         one_of(role, f"{path}.role", ("user", "assistant"))
     content = message["content"]
     if isinstance(content, str):

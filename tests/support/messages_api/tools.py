@@ -41,14 +41,16 @@ def check_tools(value: object) -> list[Object]:
     names: set[str] = set()
     for i, item in enumerate(tools):
         tool = an_object(item, f"tools.{i}")
-        kind = tool.get("type") or "custom"
-        if kind != "custom" and not _BUILT_IN.match(str(kind)):
+        kind = str(tool.get("type") or "custom")
+        if kind != "custom" and not _BUILT_IN.match(kind):
             tag(tool, f"tools.{i}", ("bash_20250124", "custom", "text_editor_20250728", "web_search_20260318"))
         if kind == "custom":
             _custom(tool, f"tools.{i}.custom")
-        if tool.get("name") in names:
+        a_string(tool.get("name", kind), f"tools.{i}.{kind}.name")
+        tool.setdefault("name", kind)  # toolsets have none
+        if tool["name"] in names:
             raise bad("tools", "Tool names must be unique.")
-        names.add(str(tool.get("name")))
+        names.add(tool["name"])
     if tools and all(tool.get("defer_loading") for tool in tools):
         raise ApiError(400, "All tools have defer_loading set")
     return tools
@@ -92,6 +94,7 @@ def check_tool_choice(value: object, tools: list[Object], thinking: bool) -> Non
     only(choice, f"tool_choice.{kind}", (*names, "name") if kind == "tool" else names)
     if kind == "tool":
         required(choice, "tool_choice.tool", ("name",))
+        a_string(choice["name"], "tool_choice.tool.name")
     if not tools and kind != "none":
         raise bad("tool_choice", "tool_choice may only be specified while providing tools.")
     if kind == "tool" and choice["name"] not in {tool.get("name") for tool in tools}:
