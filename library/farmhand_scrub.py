@@ -1,17 +1,23 @@
 #!/usr/bin/python
 from __future__ import annotations
 
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.farmhand.host.scrub import Scrubber, places
+
 DOCUMENTATION = r"""
 module: farmhand_scrub
 short_description: Remove API keys and logins from a host's login shells and homes
 description:
-  - Looks into the start-up files of all login shells (C(/etc/environment), C(/etc/profile.d), every account's rc files …)
+  - Looks into the start-up files of all login shells (C(/etc/environment), C(/etc/profile.d), every account's rc files)
     for assignments of C(ANTHROPIC_API_KEY), C(ANTHROPIC_AUTH_TOKEN) and C(CLAUDE_CODE_OAUTH_TOKEN), for literal
     C(sk-ant-…) keys and for login files of the claude CLI.
   - Reports each with file and line, never with its value, and takes it out. The original is kept in O(backup_dir).
 options:
   backup_dir:
-    description: Where originals go. Made with mode 0700, owned by root. They still hold the credentials - rotate them, then empty it.
+    description: Where originals go. Made with mode 0700, owned by root. They still hold the credentials, so rotate
+      these and then empty it.
     type: path
     default: /var/backups/farmhand
 author: [Farmhand]
@@ -46,11 +52,6 @@ backups:
   elements: str
 """
 
-from pathlib import Path  # noqa: E402 - Ansible wants the documentation first
-
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-from ansible.module_utils.farmhand.host.scrub import Scrubber, places  # noqa: E402
-
 
 def main() -> None:
     module = AnsibleModule(
@@ -64,7 +65,8 @@ def main() -> None:
     findings = [str(finding) for finding in scrubber.findings]
     msg = f"{len(findings)} credentials found"
     if scrubber.saved:
-        msg += f" and removed; the originals are in {module.params['backup_dir']} (root only): rotate them, then delete these"
+        where = module.params["backup_dir"]
+        msg += f" and removed; the originals are in {where} (root only): rotate the credentials, then delete these"
     module.exit_json(
         changed=bool(findings),
         msg=msg if findings else "no credential found",

@@ -1,1 +1,4 @@
-"""What Farmhand's own Ansible modules do on a farm host: standard library only, imported as `ansible.module_utils.farmhand.host`."""
+"""What Farmhand's own Ansible modules do on a farm host. Standard library only, plain values.
+
+Ansible's modules import it as `ansible.module_utils.farmhand.host`.
+"""

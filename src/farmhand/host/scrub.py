@@ -137,7 +137,7 @@ def _without(line: str, start: int, end: int, continued: bool) -> str:
 
 
 def clean_json(text: str) -> Cleaned:
-    """A JSON settings file of the claude CLI without the protected names and without members that hold a literal key."""
+    """A JSON settings file of the claude CLI without the protected names and without members that hold a key."""
     try:
         tree = json.loads(text)
     except ValueError:
