@@ -40,6 +40,8 @@ def _serve(config: Path) -> int:
     systemd.keep_memory_private()
     # The journal adds the time; a message never holds a header, a body or a key.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
+    # The HTTP server would quote a malformed request line for line, and one of them could be the key's.
+    logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     asyncio.run(serve(settings))
     return 0
 

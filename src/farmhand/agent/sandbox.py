@@ -129,11 +129,11 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.close()
 
 
-def run(order: dict[str, Any], data: bytes, stdin_fd: int, out: BinaryIO) -> None:
-    """Run the CLI as `order` says with `data` on its stdin; write its lines and the closing line to `out`."""
+def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: BinaryIO) -> None:
+    """Run the CLI in `home` as `order` says with `data` on its stdin; write its lines and the closing line to `out`."""
     port = start_relay(order["meter_socket"])
-    home = tempfile.mkdtemp(prefix="home-")
-    env = order["env"] | {"HOME": home, "ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
+    env = order["env"] | {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
+    env |= dict.fromkeys(("HOME", "TMPDIR"), home)
     before = oom_kills()
     with tempfile.TemporaryFile() as stderr:
         try:
@@ -179,7 +179,8 @@ def main() -> int:
     try:
         order = json.loads(stdin.readline())
         data = _read_exactly(stdin, order["stdin_bytes"])
-        run(order, data, stdin.fileno(), out)
+        with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as home:
+            run(order, data, home, stdin.fileno(), out)
     except (EOFError, BrokenPipeError, ConnectionError):
         return 1
     return 0

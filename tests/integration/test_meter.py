@@ -1,0 +1,231 @@
+"""The meter on its own: what it lets pass, what it refuses, what it counts. The official SDK is one of its clients."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import aiohttp
+import anthropic
+import pytest
+from aiohttp import web
+
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+
+MODEL = "claude-haiku-5-5"
+BODY = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
+HEADERS = {"anthropic-version": "2023-06-01"}
+
+
+@dataclass
+class Served:
+    """A meter on 127.0.0.1 with one live token."""
+
+    meter: Meter
+    grant: Grant
+    token: str
+    url: str
+    waits: list[float]
+
+    async def post(
+        self, path: str = "/v1/messages", *, token: str | None = None, body: object = BODY, host: str | None = None
+    ) -> tuple[int, str]:
+        headers = HEADERS | {"x-api-key": self.token if token is None else token} | ({"host": host} if host else {})
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url + path, json=body, headers=headers) as answer,
+        ):
+            return answer.status, await answer.text()
+
+    def sdk(self) -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(base_url=self.url, api_key=self.token, max_retries=0)
+
+
+@pytest.fixture
+async def served(api: MessagesApi) -> AsyncIterator[Served]:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    async with aiohttp.ClientSession() as session:
+        meter = Meter(session, api.url, idle_s=1.0, sleep=sleep, retry=RetryPolicy(attempts=4))
+        runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
+        yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
+        await runner.cleanup()
+
+
+async def test_the_sdk_gets_its_answer_and_the_api_gets_the_key(served: Served, api: MessagesApi) -> None:
+    message = await served.sdk().messages.create(
+        model=MODEL, max_tokens=64, messages=[{"role": "user", "content": "hello"}]
+    )
+    assert "hello" in "".join(block.text for block in message.content if block.type == "text")
+    [post] = api.posts
+    assert post.headers["x-api-key"] == DEFAULT_KEY
+    assert served.token not in str(post.headers)
+    assert served.grant.usage.input_tokens == message.usage.input_tokens
+    assert served.grant.usage.output_tokens == message.usage.output_tokens
+
+
+async def test_the_sdk_streams_through_unbuffered(served: Served, api: MessagesApi) -> None:
+    api.state.event_s = 0.05
+    loop = asyncio.get_running_loop()
+    arrivals = []
+    async with served.sdk().messages.stream(
+        model=MODEL, max_tokens=256, messages=[{"role": "user", "content": "tell me a longer story"}]
+    ) as stream:
+        async for _text in stream.text_stream:
+            arrivals.append(loop.time())
+        message = await stream.get_final_message()
+    assert len(arrivals) > 2
+    assert arrivals[-1] - arrivals[0] > 0.05
+    assert served.grant.usage.output_tokens == message.usage.output_tokens
+    assert served.grant.usage.requests == 1
+
+
+@pytest.mark.parametrize("token", ["", "jt-unknown", DEFAULT_KEY, "\udcff"])
+async def test_another_token_is_refused(served: Served, api: MessagesApi, token: str) -> None:
+    if token == "\udcff":
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rsplit(":", 1)[1]))
+        writer.write(
+            b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nx-api-key: \xff\xfe\r\nContent-Length: 2\r\n\r\n{}"
+        )
+        status = int((await reader.readline()).split()[1])
+        writer.close()
+        assert status in {400, 401}
+    else:
+        status, text = await served.post(token=token)
+        assert status == 401
+        assert "authentication_error" in text
+    assert not api.posts
+
+
+async def test_a_used_token_is_refused(served: Served, api: MessagesApi) -> None:
+    served.meter.grants.revoke(served.token)
+    assert (await served.post())[0] == 401
+    assert not api.posts
+
+
+async def test_the_key_itself_opens_nothing_and_never_comes_back(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="status", status=401, message=f"key {DEFAULT_KEY} is not valid"))
+    status, text = await served.post()
+    assert status == 401
+    assert DEFAULT_KEY not in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/models", "/v1/messages/batches", "/v1/organizations/api_keys", "/v1/messages/../models", "/", "/v1/complete"],
+)
+async def test_every_other_path_is_refused(served: Served, api: MessagesApi, path: str) -> None:
+    status, text = await served.post(path)
+    assert status in {404, 405}
+    assert '"error"' in text
+    assert not api.log
+
+
+@pytest.mark.parametrize("host", ["api.anthropic.com", "evil.example:80", "169.254.169.254", "localhost.evil"])
+async def test_every_other_host_is_refused(served: Served, api: MessagesApi, host: str) -> None:
+    assert (await served.post(host=host))[0] == 421
+    assert not api.log
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET http://evil.example/ HTTP/1.1",
+        b"POST http://evil.example/v1/messages HTTP/1.1",
+        b"CONNECT evil.example:443 HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+    ],
+)
+async def test_it_is_no_proxy(served: Served, api: MessagesApi, request_line: bytes) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rsplit(":", 1)[1]))
+    token = served.token.encode()
+    writer.write(request_line + b"\r\nHost: localhost\r\nx-api-key: " + token + b"\r\nContent-Length: 0\r\n\r\n")
+    status = int((await reader.readline()).split()[1])
+    writer.close()
+    assert status in {400, 404, 405, 421}
+    assert not api.log
+
+
+async def test_a_token_is_good_for_its_task_s_model_only(served: Served, api: MessagesApi) -> None:
+    status, text = await served.post(body=BODY | {"model": "claude-opus-5-5"})
+    assert status == 403
+    assert "claude-opus-5-5" in text
+    assert not api.posts
+
+
+@pytest.mark.parametrize("body", [None, [], "x", {"model": 3}, {}])
+async def test_a_body_that_is_no_request_is_refused(served: Served, api: MessagesApi, body: object) -> None:
+    assert (await served.post(body=body))[0] == 400
+    assert not api.posts
+
+
+async def test_retries_are_the_meter_s_and_wait_as_told(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="status", status=429, retry_after=7), Fault(kind="status", status=529))
+    assert (await served.post())[0] == 200
+    assert served.grant.retries == 2
+    assert served.waits[0] >= 7
+    assert served.waits[1] <= 1
+    assert served.grant.problem is None
+
+
+async def test_the_last_error_is_passed_on(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="status", status=529, count=-1))
+    status, text = await served.post()
+    assert status == 529
+    assert "overloaded_error" in text
+    assert len(api.posts) == 4
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_client_that_leaves_closes_its_upstream_call(served: Served, api: MessagesApi, streamed: bool) -> None:
+    api.fault(Fault(kind="slow", delay_s=60))
+    call = asyncio.create_task(served.post(body=BODY | {"stream": streamed}))
+    for _ in range(500):
+        if api.posts:
+            break
+        await asyncio.sleep(0.01)
+    call.cancel()
+    for _ in range(100):
+        if api.posts[0].aborted:
+            break
+        await asyncio.sleep(0.05)
+    assert api.posts[0].aborted
+
+
+async def test_a_cut_answer_is_shown_as_cut_and_takes_no_more(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="cut", after_events=4))
+    with pytest.raises(aiohttp.ClientError):
+        await served.post(body=BODY | {"stream": True})
+    assert served.grant.problem is not None
+    assert served.grant.usage.input_tokens > 0
+    status, text = await served.post()
+    assert status == 403
+    assert "cut short" in text
+    assert len(api.posts) == 1
+
+
+async def test_counting_tokens_is_passed_and_costs_nothing(served: Served) -> None:
+    body = {name: value for name, value in BODY.items() if name != "max_tokens"}
+    status, text = await served.post("/v1/messages/count_tokens?beta=true", body=body)
+    assert status == 200, text
+    assert served.grant.usage.requests == 0
+
+
+async def test_the_first_question_of_the_cli_is_answered(served: Served) -> None:
+    async with aiohttp.ClientSession() as session, session.head(served.url + "/") as answer:
+        assert answer.status == 200
+
+
+async def test_an_oversized_request_is_refused(served: Served, api: MessagesApi) -> None:
+    assert (await served.post(body=BODY | {"system": "x" * (33 * 1024 * 1024)}))[0] == 413
+    assert not api.posts

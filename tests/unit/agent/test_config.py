@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from farmhand.agent.config import Config, load
+from farmhand.agent.main import main
+
+
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("")
+    assert load(path) == Config()
+    assert Config().upstream_url == "https://api.anthropic.com"
+    assert not Config().network_full
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("slots_api = 0", "slots_api"),
+        ("slots_api = 'many'", "slots_api"),
+        ("colour = 'red'", "colour"),
+        ("upstream_url = 'ftp://x'", "upstream_url"),
+        ("upstream_url = 'https://x/v1'", "upstream_url"),
+        ("upstream_url = 'https://'", "upstream_url"),
+        ("state_dir = 'here'", "state_dir"),
+        ("ca_file = '/nonexistent.pem'", "/nonexistent.pem"),
+        ("task_timeout_max_s = 0", "task_timeout_max_s"),
+        ("not toml", "not TOML"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, named: str
+) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(text)
+    assert main(["check-config", str(path)]) == 3
+    [line] = capsys.readouterr().err.splitlines()
+    assert str(path) in line
+    assert named in line
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", str(tmp_path / "none.toml")]) == 3
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_good_file_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('upstream_url = "http://127.0.0.1:1"\nallowed_groups = ["a"]\n')
+    assert main(["check-config", str(path)]) == 0
+    assert capsys.readouterr() == ("", "")
