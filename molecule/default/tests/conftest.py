@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
@@ -37,7 +37,7 @@ def exposure(host: Host) -> Callable[[str], float]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """Print the agent's journal beside a failure."""
     report: Any = yield
     if report.when == "call" and report.failed and "host" in getattr(item, "funcargs", {}):

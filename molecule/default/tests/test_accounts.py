@@ -73,9 +73,3 @@ def test_authorized_key_is_restricted(host: Host) -> None:
     assert keys
     for key in keys:
         assert key.startswith('restrict,command="/usr/bin/jada-agent bridge" ssh-ed25519 ')
-
-
-def test_scrub_finds_nothing_more(host: Host) -> None:
-    for path in ("/etc/environment", "/etc/profile", "/root/.bashrc", "/root/.profile"):
-        file = host.file(path)
-        assert not file.exists or "sk-ant-" not in file.content_string

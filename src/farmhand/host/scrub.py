@@ -25,14 +25,19 @@ PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOK
 MAX_BYTES = 1 << 20
 _NAMES = "|".join(PROTECTED)
 _LITERAL = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
-#: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator.
-_WORD = r"(?:'[^']*'|\"(?:\\.|[^\"\\])*\"|\$\([^()]*\)|`[^`]*`|\\.|[^\s;&|()'\"`\\])*"
-_ASSIGN = re.compile(rf"(?<![\w$]{{1}})(?P<name>{_NAMES})=(?P<value>{_WORD})")
-_SET = re.compile(
-    rf"(?:\bset\s+(?:-{{1,2}}[\w-]+\s+)+|\bsetenv\s+|\bSETUVAR\s+(?:--\w+\s+)*)(?P<name>{_NAMES})(?:\s+|:){_WORD}"
-)
+#: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator. The quantifiers are
+#: possessive, so that no line of a file can make them try twice.
+_QUOTED = r"\"(?:\\.|\$\([^()]*\)|[^\"\\])*+\""
+_WORD = rf"(?:'[^']*'|{_QUOTED}|\$\([^()]*\)|`[^`]*`|\\.|[^\s;&|()'\"`\\])*+"
+#: An empty value holds nothing: `NAME= command` and `export NAME=""` may stay.
+_EMPTY = r"(?!(?:''|\"\")?(?:[\s;&|)]|$))"
+_ASSIGN = re.compile(rf"(?<![\w$])(?P<name>{_NAMES})={_EMPTY}{_WORD}")
+_SET = re.compile(rf"(?:\bset\s+(?:--?[\w-]+\s+)+|\bsetenv\s+)(?P<name>{_NAMES})\s+{_EMPTY}{_WORD}")
 _LONE_COMMAND = re.compile(r"(?:export|declare|typeset|readonly)(?:\s+-\w+)*\s*$")
-_ENVIRONMENT = re.compile(rf"\s*(?:export\s+)?(?P<name>{_NAMES})(?:\s*=|\s+(?:DEFAULT|OVERRIDE)=)")
+#: NAME=value, as pam_env.conf writes it, and as fish keeps its universal variables.
+_ENVIRONMENT = re.compile(
+    rf"\s*(?:export\s+|SETUVAR\s+(?:--\w+\s+)*)?(?P<name>{_NAMES})(?:\s*=|:|\s+(?:DEFAULT|OVERRIDE)=){_EMPTY}"
+)
 _SYSTEM_FILES: tuple[tuple[str, Kind], ...] = (
     ("/etc/environment", "environment"),
     ("/etc/environment.d/*.conf", "environment"),
@@ -58,7 +63,7 @@ _HOME_FILES: tuple[tuple[str, Kind], ...] = (
     ),
     (".config/fish/config.fish", "shell"),
     (".config/fish/conf.d/*.fish", "shell"),
-    (".config/fish/fish_variables", "shell"),
+    (".config/fish/fish_variables", "environment"),
     (".ssh/environment", "environment"),
     (".pam_environment", "environment"),
     (".config/environment.d/*.conf", "environment"),
@@ -153,7 +158,11 @@ def _prune(tree: Any, names: list[str]) -> Any:
     if isinstance(tree, dict):
         kept = {}
         for name, value in tree.items():
-            if name in PROTECTED or _LITERAL.search(name) or (isinstance(value, str) and _LITERAL.search(value)):
+            if (
+                (name in PROTECTED and value)
+                or _LITERAL.search(name)
+                or (isinstance(value, str) and _LITERAL.search(value))
+            ):
                 names.append(_LITERAL.sub("sk-ant-…", name))
             else:
                 kept[name] = _prune(value, names)
