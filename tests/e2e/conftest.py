@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,13 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="session")
 def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """The farm, booted and built as `make demo` does it; removed at the end."""
+    """The farm, booted and built as `make demo` does it; removed at the end.
+
+    FARMHAND_E2E_CHECKOUT names a checkout whose demo is up, to work on that one instead and leave it: for writing tests.
+    """
+    if existing := os.environ.get("FARMHAND_E2E_CHECKOUT"):
+        yield Farm(Path(existing))
+        return
     farm = Farm(copy_checkout(REPOSITORY, tmp_path_factory.mktemp("e2e") / "checkout"))
     try:
         farm.boot()

@@ -1,7 +1,9 @@
-"""The control client of a loopback Messages API that runs in another process."""
+"""Talking to the other processes of a farm: the loopback Messages API's control client, and raw words of the wire."""
 
 from __future__ import annotations
 
+import http.client
+import io
 import json
 import urllib.request
 from typing import Any
@@ -52,3 +54,28 @@ class ApiControl:
         for path in ("faults", "rules", "log"):
             self._call("DELETE", path)
         self.latency()
+
+
+def wire_request(method: str, path: str, *, version: str = "1", body: bytes = b"", **headers: str) -> bytes:
+    """One raw request of the wire, for the stdin of `jada-agent bridge`; a header's `_` stands for `-`."""
+    given = {"Host": "agent", "X-Farmhand-Wire": version, "Connection": "close", "Content-Length": str(len(body))}
+    given.update({name.replace("_", "-"): value for name, value in headers.items()})
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    return f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body
+
+
+class _Answered:
+    """What http.client wants of a socket whose whole answer is there already."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = raw
+
+    def makefile(self, *_: object, **__: object) -> io.BytesIO:
+        return io.BytesIO(self._raw)
+
+
+def wire_answer(raw: str) -> tuple[int, Any]:
+    """Status and JSON body of a raw answer of the wire."""
+    answer = http.client.HTTPResponse(_Answered(raw.encode()))  # type: ignore[arg-type]  # it reads and nothing else
+    answer.begin()
+    return answer.status, json.loads(answer.read())

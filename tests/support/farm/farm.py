@@ -11,12 +11,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.background import Background
 from tests.support.farm.container import Container
-from tests.support.farm.control import ApiControl
+from tests.support.farm.control import ApiControl, wire_answer, wire_request
 from tests.support.farm.run import Completed, FarmError, check, run
 
 SITE_S = 900.0
@@ -170,6 +171,11 @@ class Farm:
         return run(
             [str(self.root / ".venv/bin" / program), *arguments], env=self.env, cwd=self.root, timeout_s=timeout_s
         )
+
+    def agent(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, Any]:
+        """Status and JSON body of one request to the agent, made as root on the host."""
+        done = self.exec("jada-agent", "bridge", input=wire_request(method, path, body=body, **headers))
+        return wire_answer(done.stdout)
 
     # Inside
 

@@ -1,0 +1,78 @@
+"""Streaming to a terminal, and stopping: what ends here ends on the host and at the API."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tests.support.farm import ApiControl, Farm
+from tests.support.messages_api.answer import echo
+
+PATIENCE_S = 20.0
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    """The condition's first true value."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.05)
+    raise AssertionError(f"{what}: not within {PATIENCE_S:g} s")
+
+
+@pytest.mark.parametrize("engine", ["api", "cli"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_cancels_the_task_on_the_host(
+    farm: Farm, api: ApiControl, engine: str, number: signal.Signals
+) -> None:
+    api.fault(kind="stalled", after_events=2)
+    task_id = f"stop-{engine}-{number.name}"
+    process = subprocess.Popen(
+        [farm.root / ".venv/bin/claude-cheap", "--engine", engine, "--id", task_id, "Take your time"],
+        env=farm.env,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until(api.posts, "the request at the API")
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, err) == (128 + number, "claude-cheap: task cancelled\n"), out
+    status, answer = farm.agent("GET", f"/v1/tasks/{task_id}")
+    assert (status, answer["task"]["state"]) == (200, "cancelled")
+    # Nobody waits for the answer any more, so nobody is billed for the rest of it.
+    until(lambda: api.posts()[-1].get("aborted"), "the end of the request at the API")
+    units = farm.exec("systemctl", "list-units", "--plain", "--no-legend", "jada-task@*").stdout
+    assert units == ""
+
+
+def test_text_comes_to_a_terminal_as_it_is_written(farm: Farm, api: ApiControl) -> None:
+    api.latency(event_ms=300)
+    master, slave = pty.openpty()
+    command = [str(farm.root / ".venv/bin/claude-cheap"), "Tell it slowly, word by word, please"]
+    started = time.monotonic()
+    with subprocess.Popen(command, env=farm.env, stdin=subprocess.DEVNULL, stdout=slave, stderr=slave):
+        os.close(slave)
+        chunks: list[tuple[float, bytes]] = []
+        while data := _read(master):
+            chunks.append((time.monotonic() - started, data))
+    os.close(master)
+    text = b"".join(data for _, data in chunks).decode().replace("\r\n", "\n")
+    assert text == echo("Tell it slowly, word by word, please") + "\n"
+    # In one piece at the end it would be one chunk, or several at the same moment.
+    assert chunks[-1][0] - chunks[0][0] > 0.5
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the other end of a terminal closes with EIO
+        return b""
