@@ -9,6 +9,7 @@ from typing import Any
 import anthropic
 import jsonschema
 import pytest
+
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi, Rule, Step
 from tests.support.messages_api.answer import echo
 from tests.support.messages_api.instance import NoInstanceError, smallest

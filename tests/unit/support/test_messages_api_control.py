@@ -14,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 ROOT = Path(__file__).parents[3]

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import anthropic
 import pytest
+
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
 HEADERS = {"x-api-key": DEFAULT_KEY, "anthropic-version": "2023-06-01"}

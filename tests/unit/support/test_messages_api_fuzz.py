@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
+
 from tests.support.messages_api.answer import compose
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.rules import Rules

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 HEADERS = {"x-api-key": DEFAULT_KEY, "anthropic-version": "2023-06-01", "content-type": "application/json"}
