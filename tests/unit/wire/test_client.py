@@ -93,7 +93,7 @@ def test_the_transport_knows_better_why_a_line_ended() -> None:
 def test_a_line_that_breaks_in_mid_stream_is_lost() -> None:
     agent = Scripted([events({"type": "text", "text": "a"}, end=False)], [answer({"version": "9.9"})])
     with Client(agent) as client:
-        seen = []
+        seen: list[object] = []
         with pytest.raises(WireError) as caught:
             seen.extend(client.events("t1"))
         assert caught.value.code == "lost"

@@ -86,7 +86,7 @@ def test_env(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "not a variable's name" in refused(f"env:{KEY}")
 
 
-class _Memory(KeyringBackend):
+class _Memory(KeyringBackend):  # type: ignore[misc]  # keyring is not typed
     priority = 1.0
 
     def get_password(self, service: str, username: str) -> str | None:

@@ -1,0 +1,118 @@
+"""The way from claude-cheap to the real daemon: a real ssh and sshd between them, settings in a temporary directory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.integration.dispatch.sshd import Sshd
+from tests.support.agent import Agent
+from tests.support.messages_api import DEFAULT_KEY
+
+BIN = Path(sys.executable).parent
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+@dataclass
+class Done:
+    """How a command ended."""
+
+    status: int
+    out: bytes
+    err: str
+
+
+@dataclass
+class Workstation:
+    """An operator's home in a temporary directory, with commands run as the operator would."""
+
+    home: Path
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def config_dir(self) -> Path:
+        return self.home / ".config" / "farmhand"
+
+    def write_hosts(self, **hosts: dict[str, object]) -> None:
+        (self.config_dir / "hosts.json").write_text(json.dumps({"hosts": hosts}))
+
+    async def start(self, *argv: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
+        """Start a command of the package."""
+        return await asyncio.create_subprocess_exec(
+            str(BIN / argv[0]),
+            *argv[1:],
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=self.environment,
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+
+    async def run(self, *argv: str, stdin: bytes | None = None) -> Done:
+        """Run a command to its end, with `stdin` through a pipe if given."""
+        process = await self.start(
+            *argv, stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE
+        )
+        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
+        assert process.returncode is not None
+        return Done(process.returncode, out, err.decode())
+
+
+@pytest.fixture
+def workstation(tmp_path: Path) -> Iterator[Workstation]:
+    home = tmp_path / "home"
+    station = Workstation(home)
+    station.config_dir.mkdir(parents=True)
+    repos = home / "repos.env"
+    repos.write_text(f"ANTHROPIC_API_KEY={DEFAULT_KEY}\n")
+    repos.chmod(0o600)
+    station.environment = {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "LANG": "C.UTF-8",
+    }
+    # Short, as /run/user/1000 is: the path of a shared connection's socket has to fit into 108 bytes.
+    with tempfile.TemporaryDirectory(prefix="x") as runtime:
+        station.environment["XDG_RUNTIME_DIR"] = runtime
+        yield station
+
+
+@pytest.fixture
+async def farm(tmp_path: Path, agent: Agent, workstation: Workstation) -> AsyncIterator[Sshd]:
+    """sshd with the bridge to the daemon as forced command, known to the workstation as farm1."""
+    directory = tmp_path / "sshd"
+    directory.mkdir()
+    server = Sshd(directory, f"{BIN}/jada-agent bridge --socket {agent.socket}")
+    server.start()
+    workstation.write_hosts(farm1=entry(server))
+    yield server
+    server.stop()
+
+
+def entry(server: Sshd) -> dict[str, object]:
+    """The server's entry in hosts.json."""
+    return {
+        "address": "127.0.0.1",
+        "port": server.port,
+        "user": server.user,
+        "identity_file": str(server.identity),
+        "known_hosts_file": str(server.known_hosts),
+    }
+
+
+@pytest.fixture
+def local_farm(tmp_path: Path, agent: Agent) -> Path:
+    """An inventory whose one host is this machine, reached without ssh."""
+    inventory = tmp_path / "inventory.ini"
+    inventory.write_text(f"[farm]\nfarm1 ansible_connection=local ansible_python_interpreter={sys.executable}\n")
+    assert agent.socket.exists()
+    return inventory
