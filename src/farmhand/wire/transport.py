@@ -243,4 +243,5 @@ def default_control_dir() -> str:
     if os.path.isabs(runtime) and os.path.isdir(runtime):
         return os.path.join(runtime, "farmhand")
     cache = os.environ.get("XDG_CACHE_HOME", "")
-    return os.path.join(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), "farmhand")
+    # Below the directory that the packages of the role claude_cli share, which is open to read.
+    return os.path.join(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), "farmhand", "ssh")
