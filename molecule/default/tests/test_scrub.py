@@ -1,4 +1,4 @@
-"""The credentials that prepare.yml left about are gone, the rest of each file is not, and the originals are root's alone."""
+"""What prepare.yml left about is gone, the rest of each file is not, and the originals are root's alone."""
 
 from __future__ import annotations
 

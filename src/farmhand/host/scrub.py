@@ -181,18 +181,25 @@ def homes() -> list[Path]:
 
 
 def places(root: Path = Path("/"), accounts: Iterable[Path] | None = None) -> Iterator[tuple[Path, Kind]]:
-    """The regular files to look into, each once, links followed. `root` stands for / in tests."""
+    """The regular files to look into, each once, links followed. `root` stands for / in tests.
+
+    A link that leads out of its home to another owner's file is left alone: root must not edit at a user's bidding.
+    """
     seen: set[Path] = set()
     bases = [(root, pattern.lstrip("/"), kind) for pattern, kind in _SYSTEM_FILES]
-    bases += [
-        (home, pattern, kind) for home in (homes() if accounts is None else accounts) for pattern, kind in _HOME_FILES
-    ]
+    homes_here = homes() if accounts is None else list(accounts)
+    bases += [(home, pattern, kind) for home in homes_here for pattern, kind in _HOME_FILES]
     for base, pattern, kind in bases:
         for match in sorted(base.glob(pattern)):
             path = match.resolve()
-            if path not in seen and path.is_file():
-                seen.add(path)
-                yield path, kind
+            if path in seen or not path.is_file() or (base != root and _leads_out(path, base)):
+                continue
+            seen.add(path)
+            yield path, kind
+
+
+def _leads_out(path: Path, home: Path) -> bool:
+    return not path.is_relative_to(home.resolve()) and path.stat().st_uid != home.stat().st_uid
 
 
 class Scrubber:
