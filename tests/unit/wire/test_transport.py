@@ -57,7 +57,7 @@ def test_the_control_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert default_control_dir() == f"{tmp_path}/farmhand"
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", "/c")
-    assert default_control_dir() == "/c/farmhand"
+    assert default_control_dir() == "/c/farmhand/ssh"
 
 
 @pytest.mark.parametrize("address", ["-oProxyCommand=id", "", "a b", "a;id", "$(id)", "a\nb"])
