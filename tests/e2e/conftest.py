@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.support.farm import ApiControl, Farm
 from tests.support.farm.checkout import copy_checkout
 
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """The farm, booted and built as `make demo` does it; removed at the end.
 
-    FARMHAND_E2E_CHECKOUT names a checkout whose demo is up, to work on that one instead and leave it: for writing tests.
+    FARMHAND_E2E_CHECKOUT names a checkout whose demo is up, to use that farm and leave it: for writing tests.
     """
     if existing := os.environ.get("FARMHAND_E2E_CHECKOUT"):
         yield Farm(Path(existing))

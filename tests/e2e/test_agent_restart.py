@@ -6,6 +6,7 @@ import json
 import subprocess
 import time
 
+from farmhand.task import new_task_id
 from tests.e2e.test_interrupt import until
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
@@ -17,21 +18,23 @@ def wait_for_agent(farm: Farm) -> None:
 
 
 def test_a_result_outlives_a_restart_and_its_id_runs_once(farm: Farm, api: ApiControl) -> None:
-    first = farm.cheap("--json", "--id", "keep-1", "Remember me")
+    task_id = new_task_id()
+    first = farm.cheap("--json", "--id", task_id, "Remember me")
     assert first.returncode == 0
     assert farm.exec("systemctl", "restart", "jada-agent.service").returncode == 0
-    again = farm.cheap("--json", "--id", "keep-1", "Remember me")
+    again = farm.cheap("--json", "--id", task_id, "Remember me")
     assert json.loads(again.stdout) == json.loads(first.stdout)
     assert len(api.posts()) == 1
-    other = farm.cheap("--id", "keep-1", "Something else")
+    other = farm.cheap("--id", task_id, "Something else")
     assert other.returncode == 2
-    assert "keep-1" in other.stderr
+    assert task_id in other.stderr
 
 
 def test_a_crash_leaves_no_key_and_a_queued_task_goes_on_when_one_comes(farm: Farm, api: ApiControl) -> None:
+    task_id = new_task_id()
     api.fault(kind="stalled", after_events=1, match="Survive the crash")
     with subprocess.Popen(
-        [farm.root / ".venv/bin/claude-cheap", "--id", "crash-1", "Survive the crash"],
+        [farm.root / ".venv/bin/claude-cheap", "--id", task_id, "Survive the crash"],
         env=farm.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
@@ -42,11 +45,11 @@ def test_a_crash_leaves_no_key_and_a_queued_task_goes_on_when_one_comes(farm: Fa
         client.kill()
     wait_for_agent(farm)
     assert farm.agent("GET", "/v1/status")[1]["key"] is None
-    assert farm.agent("GET", "/v1/tasks/crash-1")[1]["task"]["state"] == "awaiting_key"
+    assert farm.agent("GET", f"/v1/tasks/{task_id}")[1]["task"]["state"] == "awaiting_key"
     # Any client that brings the key gets the old task going as well.
     assert farm.cheap("Here is the key").returncode == 0
     done = until(
-        lambda: (task := farm.agent("GET", "/v1/tasks/crash-1")[1]["task"])["state"] == "succeeded" and task,
+        lambda: (task := farm.agent("GET", f"/v1/tasks/{task_id}")[1]["task"])["state"] == "succeeded" and task,
         "the end of the task that the crash cut off",
     )
     assert done["text"] == echo("Survive the crash")
@@ -55,7 +58,7 @@ def test_a_crash_leaves_no_key_and_a_queued_task_goes_on_when_one_comes(farm: Fa
 def test_a_stop_waits_for_the_running_task(farm: Farm, api: ApiControl) -> None:
     api.fault(kind="slow", delay_s=2.0)
     with subprocess.Popen(
-        [farm.root / ".venv/bin/claude-cheap", "--id", "drain-1", "Finish first"],
+        [farm.root / ".venv/bin/claude-cheap", "Finish first"],
         env=farm.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

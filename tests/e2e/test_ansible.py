@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
+from farmhand.task import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
 
@@ -28,21 +30,22 @@ def test_the_literal_ansible_runner_command(farm: Farm) -> None:
 
 
 def test_a_playbook_registers_the_result_and_a_second_run_with_the_same_id_costs_nothing(
-    farm: Farm, api: ApiControl
+    farm: Farm, api: ApiControl, tmp_path: Path
 ) -> None:
+    run_id = new_task_id()
     play = {
         "hosts": "farm",
         "gather_facts": False,
         "tasks": [
             {
-                "farmhand_task": {"prompt": "Count to {{ item }}", "id": "count-{{ item }}"},
+                "farmhand_task": {"prompt": "Count to {{ item }}", "id": f"{run_id}-{{{{ item }}}}"},
                 "loop": [1, 2],
                 "register": "out",
             },
             {"debug": {"msg": "{{ out.results | map(attribute='text') | join(' / ') }}"}},
         ],
     }
-    path = farm.root / "count.yml"
+    path = tmp_path / "count.yml"
     path.write_text(json.dumps([play]), encoding="utf-8")
     first = farm.ansible(str(path), program="ansible-playbook")
     assert first.returncode == 0, first.stdout + first.stderr

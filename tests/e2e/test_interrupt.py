@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
+from farmhand.task import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
 
@@ -33,7 +35,7 @@ def test_a_signal_cancels_the_task_on_the_host(
     farm: Farm, api: ApiControl, engine: str, number: signal.Signals
 ) -> None:
     api.fault(kind="stalled", after_events=2)
-    task_id = f"stop-{engine}-{number.name}"
+    task_id = new_task_id()
     process = subprocess.Popen(
         [farm.root / ".venv/bin/claude-cheap", "--engine", engine, "--id", task_id, "Take your time"],
         env=farm.env,

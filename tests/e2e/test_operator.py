@@ -6,6 +6,7 @@ import asyncio
 import os
 
 import pytest
+
 from tests.support.farm import Farm
 from tests.support.farm.run import run
 from tests.support.messages_api import MessagesApi
