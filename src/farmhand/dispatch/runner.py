@@ -7,7 +7,9 @@ plugin gets the key from a socket.
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -85,8 +87,8 @@ def run_tasks(
             runner = _prepare(playbook, private, project_dir, inventory)
             runner.run()
             outcomes = list(_outcomes(runner.events))
-    if not outcomes:
-        raise _nothing_ran(runner, hosts)
+            if not outcomes:
+                raise _nothing_ran(runner, hosts)
     return outcomes + list(_not_tried(tasks, outcomes))
 
 
@@ -137,6 +139,8 @@ def _prepare(playbook: Path, private: Path, project_dir: Path, inventory: str | 
     for name, value in list(environment.items()):
         if _CREDENTIAL.search(name) or _CREDENTIAL.search(value):
             del environment[name]
+    # ansible-playbook is installed beside us, whether or not our virtual environment is on the operator's PATH.
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
     return runner
 
 
@@ -181,10 +185,10 @@ def _error(result: Result | None, answer: dict[str, Any], message: str) -> Farmh
 
 def _nothing_ran(runner: Any, hosts: str) -> FarmhandError:
     """Why no host had a task: as a rule the inventory knows none, or the playbook could not start."""
-    if runner.rc == 0:
+    said = redact(runner.stdout.read()[-20_000:])
+    if "no hosts matched" in said or "did not match any hosts" in said:
         return NotConfigured(f"no host of the inventory matches {hosts!r}", hint="see: ansible-inventory --graph")
-    said = " ".join(redact(runner.stdout.read()[-2000:]).split())[-300:]
-    return NotConfigured(f"ansible-playbook ended with {runner.rc} before any task: {said}")
+    return NotConfigured(f"ansible-playbook ended with {runner.rc} before any task: {' '.join(said.split())[-300:]}")
 
 
 __all__ = ["Outcome", "run_task", "run_tasks"]

@@ -1,0 +1,252 @@
+"""The module and its action plugin through ansible, ansible-playbook, ansible-runner and farmhand.dispatch."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import json
+from pathlib import Path
+
+import pytest
+
+from farmhand.dispatch import Outcome, run_tasks
+from farmhand.errors import NotConfigured, TaskFailed, UsageError
+from farmhand.task import Task
+from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation
+from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.test_claude_cheap import agent_knows, received
+from tests.support.agent import Agent
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+
+
+async def ansible(station: Workstation, inventory: Path, agent: Agent, arguments: str, *options: str) -> Done:
+    """`ansible farm -m farmhand_task -a ARGUMENTS`, with the answer as JSON where there is one."""
+    station.environment["ANSIBLE_CALLBACK_RESULT_FORMAT"] = "json"
+    given = f"{arguments} socket={agent.socket}"
+    return await station.run("ansible", "-i", str(inventory), "farm", "-m", "farmhand_task", "-a", given, *options)
+
+
+def answer(done: Done) -> dict[str, object]:
+    """The result that ansible printed for the one host."""
+    text = done.out.decode()
+    value: dict[str, object] = json.loads(text[text.index("=> {") + 3 :])
+    return value
+
+
+async def test_ad_hoc(workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi) -> None:
+    done = await ansible(workstation, local_farm, agent, "prompt='a; id $(id) \"x\"'")
+    assert done.status == 0, done.err + done.out.decode()
+    assert received(api) == ['a; id $(id) "x"']
+    result = answer(done)
+    assert (result["state"], result["changed"], result["engine"]) == ("succeeded", True, "api")
+
+
+async def test_the_same_id_again_is_unchanged(workstation: Workstation, local_farm: Path, agent: Agent) -> None:
+    first = await ansible(workstation, local_farm, agent, "prompt=hello id=once")
+    again = await ansible(workstation, local_farm, agent, "prompt=hello id=once")
+    assert answer(again) == answer(first) | {"changed": False}
+    other = await ansible(workstation, local_farm, agent, "prompt=other id=once")
+    assert other.status == 2
+    assert b"id_conflict" in other.out
+
+
+async def test_check_mode_runs_nothing_and_needs_no_key(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi
+) -> None:
+    await ansible(workstation, local_farm, agent, "prompt=hello id=done")
+    (workstation.home / "repos.env").unlink()
+    fresh = await ansible(workstation, local_farm, agent, "prompt=hello", "--check")
+    assert (fresh.status, answer(fresh)["changed"]) == (0, True)
+    known = await ansible(workstation, local_farm, agent, "prompt=hello id=done", "--check")
+    assert (known.status, answer(known)["changed"], answer(known)["state"]) == (0, False, "succeeded")
+    assert len(received(api)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("id=x", "prompt is missing"),
+        ("prompt=' '", "the prompt is empty"),
+        ("prompt=x prompt_file=y", "exclude each other"),
+        ("prompt_file=/nowhere.txt", "not on the controller"),
+        ("prompt=x model=claude-nothing-1", "does not know the model"),
+        ("prompt=x key_source=env:NOT_SET", "NOT_SET is not set"),
+        ("prompt=x network=full tools=Bash", "does not allow network: full"),
+        ("prompt=x colour=red", "colour"),
+    ],
+)
+async def test_failures_are_one_line(
+    workstation: Workstation, local_farm: Path, agent: Agent, arguments: str, words: str
+) -> None:
+    done = await ansible(workstation, local_farm, agent, arguments)
+    assert done.status == 2
+    message = str(answer(done)["msg"])
+    assert words in message
+    assert "\n" not in message
+    assert "Traceback" not in done.out.decode() + done.err
+    assert DEFAULT_KEY not in done.out.decode() + done.err
+
+
+async def test_a_host_without_agent(workstation: Workstation, local_farm: Path, agent: Agent) -> None:
+    await agent.stop()
+    down = await ansible(workstation, local_farm, agent, "prompt=x")
+    assert "is jada-agent running?" in str(answer(down)["msg"])
+    # The tests' own jada-agent is beside ansible, which is called by its whole path.
+    workstation.environment["PATH"] = "/usr/bin:/bin"
+    missing = await ansible(workstation, local_farm, agent, "prompt=x")
+    assert "jada-agent is not installed there" in str(answer(missing)["msg"])
+
+
+async def test_a_playbook_with_files_loops_and_braces(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    (tmp_path / "prompt.txt").write_bytes("{{ not a template }} 😀\n".encode())
+    play = tmp_path / "play.yml"
+    play.write_text(
+        f"""
+- hosts: farm
+  gather_facts: false
+  module_defaults: {{farmhand_task: {{socket: {agent.socket}}}}}
+  tasks:
+    - farmhand_task: {{prompt_file: prompt.txt}}
+    - farmhand_task: {{prompt: !unsafe "{{{{ braces }}}}", labels: {{a: b}}}}
+    - farmhand_task: {{prompt: "number {{{{ item }}}}"}}
+      loop: [1, 2]
+"""
+    )
+    done = await workstation.run("ansible-playbook", "-i", str(local_farm), str(play))
+    assert done.status == 0, done.out.decode() + done.err
+    assert received(api) == ["{{ not a template }} 😀\n", "{{ braces }}", "number 1", "number 2"]
+
+
+async def test_over_ssh_with_and_without_become_and_no_key_in_any_output(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
+    inventory = tmp_path / "ssh.ini"
+    inventory.write_text(
+        f"[farm]\nfarm1 ansible_host=127.0.0.1 ansible_port={farm.port} ansible_user={farm.user}"
+        f" ansible_ssh_private_key_file={farm.identity} ansible_python_interpreter=/usr/bin/python3"
+        f" ansible_ssh_common_args='-o UserKnownHostsFile={farm.known_hosts}'\n"
+    )
+    # A login shell of sshd has its own PATH; on a farm host jada-agent is in /usr/bin.
+    wrapper = tmp_path / "su"
+    wrapper.write_text(f'#!/bin/sh\nexport PATH={workstation.environment["PATH"]}\nexec /bin/sh "$@"\n')
+    wrapper.chmod(0o755)
+    options = ["-e", f"ansible_shell_executable={wrapper}"]
+    plain = await ansible(workstation, inventory, agent, "prompt=plain", "-vvvvv", *options)
+    assert plain.status == 0, plain.out.decode() + plain.err
+    workstation.environment["ANSIBLE_BECOME_EXE"] = "su"
+    become = await ansible(
+        workstation, inventory, agent, "prompt=become", "-vvvvv", "-b", "--become-method", "su", *options
+    )
+    if getpass.getuser() == "root":
+        assert become.status == 0, become.out.decode() + become.err
+        assert received(api) == ["plain", "become"]
+    for done in (plain, become):
+        assert DEFAULT_KEY not in done.out.decode() + done.err
+    assert "jada-agent bridge" in plain.out.decode()
+
+
+async def test_the_literal_ansible_runner_command(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    checkout = tmp_path / "checkout"
+    (checkout / "inventory").mkdir(parents=True)
+    for name in ("ansible.cfg", "library", "action_plugins", "filter_plugins", "src"):
+        (checkout / name).symlink_to(CHECKOUT / name)
+    (checkout / "inventory" / "hosts.ini").write_text(local_farm.read_text())
+    command = ["ansible-runner", "run", str(checkout), "--hosts", "farm", "-m", "farmhand_task"]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        "-a",
+        f"prompt='hello there' socket={agent.socket}",
+        cwd=checkout,
+        env=workstation.environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, out
+    assert received(api) == ["hello there"]
+    artifacts = [path for path in (checkout / "artifacts").rglob("*") if path.is_file()]
+    assert artifacts
+    assert [path for path in artifacts if DEFAULT_KEY in path.read_text(errors="replace")] == []
+
+
+async def test_dispatch_through_ansible_runner(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in workstation.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", DEFAULT_KEY)
+    monkeypatch.setenv("TMPDIR", str(workstation.home))
+    monkeypatch.setattr("tempfile.tempdir", str(workstation.home))
+    nasty = "{{ 1 }} '\"\\ 😀\n--- !unsafe\ttab"
+    tasks = [
+        Task(id="one", prompt=nasty, system="{% x %}", labels={"a": "{{ b }}"}, schema=None),
+        Task(id="two", prompt=" "),
+        Task(id="three", prompt="x", model="claude-nothing-1"),
+    ]
+    left_before = set(workstation.home.iterdir())
+    outcomes = await asyncio.to_thread(
+        run_tasks,
+        tasks,
+        project_dir=CHECKOUT,
+        inventory=str(local_farm),
+        key_source="env:ANTHROPIC_API_KEY",
+        module_args={"socket": str(agent.socket)},
+    )
+    by_id = {outcome.task_id: outcome for outcome in outcomes}
+    assert received(api)[0] == nasty
+    assert by_id["one"].result is not None
+    assert by_id["one"].error is None
+    assert by_id["one"].result.labels == {"a": "{{ b }}"}
+    assert isinstance(by_id["two"].error, UsageError)
+    assert isinstance(by_id["three"].error, TaskFailed)
+    assert by_id["three"].error.code == "unknown_model"
+    left = {path for path in workstation.home.iterdir() if path.name.startswith("farmhand-")}
+    assert left - left_before == set()
+
+
+async def test_what_ansible_runner_leaves_while_it_runs_holds_no_key(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in workstation.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", DEFAULT_KEY)
+    monkeypatch.setattr("tempfile.tempdir", str(workstation.home))
+    api.state.event_s = 0.3
+    running = asyncio.create_task(
+        asyncio.to_thread(
+            run_tasks,
+            [Task(id="seen", prompt="x")],
+            project_dir=CHECKOUT,
+            inventory=str(local_farm),
+            key_source="env:ANTHROPIC_API_KEY",
+            module_args={"socket": str(agent.socket)},
+        )
+    )
+    await agent_knows(agent, "seen")
+    written = [path for found in workstation.home.glob("farmhand-*") for path in found.rglob("*") if path.is_file()]
+    assert any(path.name == "command" for path in written)
+    assert [path for path in written if DEFAULT_KEY in path.read_text(errors="replace")] == []
+    outcome: list[Outcome] = await running
+    assert outcome[0].error is None
+
+
+async def test_no_matching_host_and_no_key(
+    workstation: Workstation, local_farm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", DEFAULT_KEY)
+    with pytest.raises(NotConfigured, match="NOT_SET is not set"):
+        run_tasks([Task(id="x", prompt="x")], project_dir=CHECKOUT, key_source="env:NOT_SET")
+    with pytest.raises(NotConfigured, match="no host of the inventory matches 'nobody'"):
+        await asyncio.to_thread(
+            run_tasks,
+            [Task(id="x", prompt="x")],
+            project_dir=CHECKOUT,
+            inventory=str(local_farm),
+            hosts="nobody",
+            key_source="env:A_KEY",
+        )

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from farmhand import __version__
+from farmhand.cli import app
+from farmhand.cli.up import find_project, is_project
+from farmhand.errors import NotConfigured
+
+
+def test_every_verb_is_there_with_its_help() -> None:
+    listed = CliRunner().invoke(app.farmhand, ["--help"]).output
+    for verb in app.VERBS:
+        assert verb in listed
+        assert CliRunner().invoke(app.farmhand, [verb, "--help"]).exit_code == 0
+        assert "--json" in CliRunner().invoke(app.farmhand, [verb, "--help"]).output
+
+
+def farmhand(*arguments: str) -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-c", "from farmhand.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_unknown_things_are_one_line() -> None:
+    assert farmhand("--version") == (0, f"farmhand {__version__}\n", "")
+    for arguments in (["nothing"], ["--nothing"], ["status", "--nothing"], ["status", "extra"]):
+        status, out, err = farmhand(*arguments)
+        assert (status, out, err.count("\n")) == (2, "", 1)
+        assert err.startswith("farmhand: ")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"]])
+def test_starting_up_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = (
+        "rich",
+        "aiohttp",
+        "jsonschema",
+        "ansible",
+        "ansible_runner",
+        "msgspec",
+        "yaml",
+        "asyncio",
+        "prometheus_client",
+    )
+    script = (
+        "import sys, atexit\n"
+        f"atexit.register(lambda: print('LOADED', [m for m in {heavy!r} if m in sys.modules]))\n"
+        "from farmhand.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "LOADED []"
+
+
+def test_the_checkout_is_found_upwards_or_where_it_is_set(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match="is not in a checkout"):
+        find_project("", tmp_path)
+    (tmp_path / "site.yml").touch()
+    assert not is_project(tmp_path)
+    (tmp_path / "ansible.cfg").touch()
+    below = tmp_path / "a" / "b"
+    below.mkdir(parents=True)
+    assert find_project("", below) == tmp_path
+    assert find_project(str(tmp_path), Path("/")) == tmp_path
+    with pytest.raises(NotConfigured, match=r"has no site\.yml"):
+        find_project(str(below), tmp_path)
+
+
+def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
+    (tmp_path / "ansible.cfg").write_text("[defaults]\n")
+    (tmp_path / "site.yml").write_text("- hosts: localhost\n  gather_facts: false\n  tasks: [{fail: {msg: no}}]\n")
+    where = ["--project-dir", str(tmp_path)]
+    status, out, err = farmhand("up", "--json", *where, "--check", "-i", "localhost,", "-c", "local")
+    assert status == 1
+    assert '"message": "site.yml failed: ansible-playbook ended with 2"' in out
+    assert out.count("\n") == 1
+    assert "PLAY [localhost]" in err
+    status, out, _ = farmhand("up", *where, "--syntax-check", "-i", "localhost,")
+    assert (status, "site.yml" in out) == (0, True)

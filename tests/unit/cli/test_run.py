@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from farmhand.cli import run
+from farmhand.cli.run import Options, build_task, read_schema
+from farmhand.dispatch.settings import Settings
+from farmhand.errors import UsageError
+
+NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Options))
+
+
+def options(**given: Any) -> Options:
+    return Options(**{**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given})
+
+
+def test_what_is_not_asked_for_is_left_to_the_agent() -> None:
+    task = build_task(options(), Settings())
+    assert task == {"id": task["id"], "prompt": "p", "timeout_s": 600.0}
+
+
+def test_everything_that_can_be_asked_for() -> None:
+    given = options(
+        task_id="me", system="s", engine="cli", network="full", max_tokens=7, tools=("Bash, Read", "Grep"), schema="{}"
+    )
+    assert build_task(given, Settings(model="opus", timeout_s=0.0)) == {
+        "id": "me",
+        "prompt": "p",
+        "timeout_s": 0.0,
+        "system": "s",
+        "model": "opus",
+        "engine": "cli",
+        "network": "full",
+        "max_tokens": 7,
+        "tools": ["Bash", "Read", "Grep"],
+        "schema": {},
+    }
+
+
+@pytest.mark.parametrize("field", ["system"])
+def test_arguments_that_are_not_text(field: str) -> None:
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        build_task(options(**{field: "\udcff"}), Settings())
+
+
+@pytest.mark.parametrize("given", ["{", "{'a': 1}", '{"type": 1}', '{"properties": []}'])
+def test_schemas_that_are_none(given: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_schema(given)
+    assert caught.value.code == "invalid_schema"
+    assert "\n" not in caught.value.message
+
+
+def test_a_schema_from_a_file(tmp_path: Any) -> None:
+    path = tmp_path / "s.json"
+    path.write_text('{"type": "string"}')
+    assert read_schema(str(path)) == {"type": "string"}
+    path.write_text("[]")
+    with pytest.raises(UsageError, match="is an object"):
+        read_schema(str(path))
+
+
+def test_help_names_every_option_once() -> None:
+    text = CliRunner().invoke(run.command, ["--help"]).output
+    for name in ("--file", "--json", "--model", "--schema", "--tools", "--key-source", "--id", "--no-stdin"):
+        assert text.count(f"{name} ") + text.count(f"{name}\n") >= 1
+    assert "claude-cheap -- '--help'" in text

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from farmhand.cli.signals import Stoppable, Stopped
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped) as caught, Stoppable():
+        os.kill(os.getpid(), number)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_held_signal_waits_and_a_second_one_does_not() -> None:
+    with Stoppable() as stoppable:
+        stoppable.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Stopped):
+            os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Stopped) as caught:
+            stoppable.release()
+        assert caught.value.exit_code == 143
+        stoppable.release()
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Stoppable():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)

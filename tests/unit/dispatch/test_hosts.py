@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmhand.dispatch.hosts import Host, choose_host, load_hosts
+from farmhand.errors import NotConfigured
+
+
+def test_what_site_yml_writes_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.json"
+    entry: dict[str, Any] = {
+        "address": "10.0.0.7",
+        "port": 2222,
+        "user": "farmhand",
+        "identity_file": "/k",
+        "known_hosts_file": None,
+    }
+    path.write_text(json.dumps({"hosts": {"farm1": {**entry, "later": 1}, "farm2": {"address": "f2"}}}))
+    hosts = load_hosts(path)
+    assert hosts == {"farm1": Host(name="farm1", **entry), "farm2": Host(name="farm2", address="f2")}
+    transport = hosts["farm2"].transport(3.0)
+    assert (transport.name, transport.address, transport.port, transport.user) == ("farm2", "f2", 22, "farmhand")
+    assert transport.connect_timeout_s == 3.0
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no object 'hosts'"),
+        ({"hosts": []}, "no object 'hosts'"),
+        ({"hosts": {"a": 1}}, "host 'a' is not an object"),
+        ({"hosts": {"a": {}}}, "address is missing"),
+        ({"hosts": {"a": {"address": ""}}}, "address is ''"),
+        ({"hosts": {"a": {"address": "x", "port": "22"}}}, "port is '22'"),
+        ({"hosts": {"a": {"address": "x", "port": True}}}, "port is True"),
+        ({"hosts": {"a": {"address": "x", "port": 0}}}, "port is 0"),
+        ({"hosts": {"a": {"address": "x", "user": None}}}, "user is None"),
+    ],
+)
+def test_a_broken_file_is_refused_with_its_name(tmp_path: Path, document: Any, words: str) -> None:
+    path = tmp_path / "hosts.json"
+    path.write_text(document if isinstance(document, str) else json.dumps(document))
+    with pytest.raises(NotConfigured, match=words) as caught:
+        load_hosts(path)
+    assert str(path) in caught.value.message
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(NotConfigured, match="farmhand up"):
+        load_hosts(tmp_path / "hosts.json")
+
+
+def test_choosing() -> None:
+    one, two = Host(name="one", address="a"), Host(name="two", address="b")
+    path = Path("/x/hosts.json")
+    assert choose_host({"one": one}, "", path) is one
+    assert choose_host({"one": one, "two": two}, "two", path) is two
+    for hosts, wanted, words in (
+        ({"one": one, "two": two}, "", "there are 2 farm hosts: one, two"),
+        ({"one": one}, "two", "known: one"),
+        ({}, "", "names no farm host"),
+    ):
+        with pytest.raises(NotConfigured, match=words):
+            choose_host(hosts, wanted, path)
