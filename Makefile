@@ -8,15 +8,16 @@ VENV := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
 STAGES := lint unit integration molecule e2e
 SHELL_SCRIPTS := $(wildcard scripts/*) .ci/run
-PYTHON_SOURCES := src tests library action_plugins filter_plugins molecule
+# Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
+PYTHON_SOURCES := src tests library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo down test lint unit integration molecule e2e clean lock venv tools image
+.PHONY: help demo down test lint types ansible-lint unit integration molecule e2e clean lock venv tools image
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Boot a farm host in a container, build it with site.yml, run a task on it; leaves it running
 	@scripts/demo
@@ -33,11 +34,17 @@ lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README ta
 	@scripts/tools lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy $(PYTHON_SOURCES)
+	@$(MAKE) --no-print-directory types
 	$(BIN)/yamllint --strict .
-	$(BIN)/ansible-lint --offline
+	@$(MAKE) --no-print-directory ansible-lint
 	$(BIN)/python scripts/role_readmes.py --check
 	shellcheck --external-sources $(filter-out %.py,$(SHELL_SCRIPTS))
+
+types: $(VENV) ## Types: mypy, strict
+	$(BIN)/mypy $(PYTHON_SOURCES)
+
+ansible-lint: $(VENV) ## Ansible's rules, profile production
+	$(BIN)/ansible-lint --offline
 
 unit: $(VENV) ## Unit tests
 	$(PYTEST) tests/unit

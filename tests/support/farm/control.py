@@ -6,6 +6,7 @@ import http.client
 import io
 import json
 import urllib.request
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -32,7 +33,7 @@ class ApiControl:
         """Queue a fault: kind=…, count=…, status=…, …"""
         self._call("POST", "faults", fault)
 
-    def rule(self, contains: str, *steps: dict[str, object], model: str = "") -> None:
+    def rule(self, contains: str, *steps: Mapping[str, object], model: str = "") -> None:
         """Answer prompts that contain `contains` with these steps."""
         self._call("POST", "rules", {"contains": contains, "steps": list(steps), "model": model})
 

@@ -118,7 +118,7 @@ class Farm:
 
     def down(self) -> None:
         """Remove all of it: connections, container, network, API, files."""
-        self._close_connections()
+        self.close_connections()
         self.container.remove()
         self._api_process.stop()
         for path in (self.inventory, self.state):
@@ -218,7 +218,7 @@ class Farm:
         """Ansible's shared connection to this host."""
         return Path("~/.ansible/cp").expanduser() / self.name
 
-    def _close_connections(self) -> None:
+    def close_connections(self) -> None:
         """A master connection left behind would answer for the next host that gets this address."""
         commands = [["ssh", "-O", "exit", *argv] for argv in self._dispatch_logins()]
         if self.control_path.exists():
