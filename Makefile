@@ -47,9 +47,11 @@ ansible-lint: $(VENV) ## Ansible's rules, profile production
 	$(BIN)/ansible-lint --offline
 
 unit: $(VENV) ## Unit tests
+	@scripts/tools test
 	$(PYTEST) tests/unit
 
 integration: $(VENV) ## The real daemon in a temp directory
+	@scripts/tools test
 	$(PYTEST) tests/integration
 
 molecule: $(VENV) ## The roles on Debian 12 with systemd, in Docker

@@ -46,7 +46,6 @@ def inventory(farm: Farm, address: str) -> str:
         "ansible_become": True,
         "farmhand_config_dir": str(farm.state),
         "farmhand_known_hosts_file": str(farm.state / "known_hosts"),
-        "claude_cli_cache_dir": str(farm.root / ".cache"),
     }
     if not farm.key_source:
         host["jada_agent_upstream_url"] = farm.api.url
