@@ -181,8 +181,9 @@ def main() -> int:
         data = _read_exactly(stdin, order["stdin_bytes"])
         with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as home:
             run(order, data, home, stdin.fileno(), out)
-    except (EOFError, BrokenPipeError, ConnectionError):
-        return 1
+    except (EOFError, ConnectionError):
+        # The daemon has hung up: the interpreter must not try to tell it more on its way out.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     return 0
 
 

@@ -1,0 +1,199 @@
+"""The sandbox of a tool-using task, on a real farm host: what it can read, reach and use up."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from farmhand.wire.ids import new_task_id
+from tests.support.farm import ApiControl, Farm
+
+
+def bash(command: str) -> dict[str, object]:
+    """The model asks for one command."""
+    return {"tool_use": {"name": "Bash", "input": {"command": command, "description": "a command"}}}
+
+
+ANSWER = {"text": "{tool_result}"}
+
+
+def inside(farm: Farm, api: ApiControl, command: str, *options: str) -> str:
+    """What `command` prints inside the sandbox of a task of its own."""
+    api.rule("look around", bash(f"echo LOOKED; {command}; true"), ANSWER)
+    done = farm.cheap("--tools", "Bash", *options, "look around")
+    assert done.returncode == 0, done
+    assert "LOOKED" in done.stdout, "the command did not run"
+    return done.stdout.replace("LOOKED\n", "")
+
+
+def failed(farm: Farm, *arguments: str) -> dict[str, Any]:
+    """The error of a task that must fail."""
+    done = farm.cheap("--json", *arguments)
+    assert done.returncode == 1, done
+    error: dict[str, Any] = json.loads(done.stdout)["error"]
+    return error
+
+
+def test_it_finds_its_task_token_and_no_key(farm: Farm, api: ApiControl) -> None:
+    places = "/proc/[0-9]*/environ /proc/[0-9]*/cmdline /etc /tmp /var /run /home /root /opt /srv /usr/local /dev/shm"
+    pattern = "sk-ant-test-demo-[0-9a-f]+|jt-[A-Za-z0-9_-]{40,}"
+    found = inside(farm, api, f"env; grep -rhaoE '{pattern}' {places} 2>/dev/null | sort -u")
+    assert "ANTHROPIC_API_KEY=jt-" in found
+    assert "sk-ant-" not in found
+    assert farm.key not in found
+    tokens = {word for line in found.splitlines() for word in line.split("=") if word.startswith("jt-")}
+    assert len(tokens) == 1
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/var/lib/jada-agent",
+        "/var/lib/jada-agent/ledger.db",
+        "/etc/jada-agent/config.toml",
+        "/etc/shadow",
+        "/etc/ssh/ssh_host_ed25519_key",
+        "/root",
+        "/home",
+        "/run/jada-agent/agent.sock",
+        "/run/jada-agent/task.sock",
+        "/run/dbus/system_bus_socket",
+        "/run/systemd/private",
+        "/var/log",
+    ],
+)
+def test_the_host_s_secrets_are_not_there(farm: Farm, api: ApiControl, path: str) -> None:
+    # An empty directory in place of a hidden one is as good as none.
+    command = (
+        f"if [ -d {path} ]; then ls -A {path} 2>/dev/null | grep . && echo SEEN; else head -c1 {path} && echo SEEN; fi"
+    )
+    if path.endswith(".sock") or "socket" in path or path.endswith("private"):
+        connect = f"import socket; s = socket.socket(socket.AF_UNIX); s.connect({path!r}); print('SEEN')"
+        command = f'python3 -c "{connect}"'
+    if path == "/home":
+        command = "ls -A /home | grep . && echo SEEN"
+    assert "SEEN" not in inside(farm, api, command)
+
+
+def test_no_other_process_is_seen(farm: Farm, api: ApiControl) -> None:
+    found = inside(
+        farm, api, "id -u; for p in /proc/[0-9]*; do stat -c 'owner %u' $p; done | sort -u; cat /proc/1/cmdline"
+    )
+    uid, *rest = found.split("\n")
+    assert int(uid.split()[-1]) >= 1000
+    assert {line for line in rest if line.startswith("owner")} == {f"owner {uid}"}
+    assert "systemd" not in found
+
+
+def test_each_task_is_another_user_and_sees_nothing_of_the_others(farm: Farm, api: ApiControl) -> None:
+    secret = "the-other-task-s-secret"
+    api.rule("keep a secret", bash(f"echo {secret} > ~/secret; echo {secret} > /tmp/secret; sleep 6"), ANSWER)
+    task = {"id": new_task_id(), "prompt": "keep a secret", "tools": ["Bash"]}
+    body = json.dumps({"tasks": [task]}).encode()
+    status, _ = farm.agent("POST", "/v1/tasks", body=body, X_Farmhand_Key=farm.key)
+    assert status == 200
+    for _ in range(100):
+        if farm.exec("sh", "-c", f"grep -rlsF {secret} /tmp /var/tmp").stdout:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the first task has written nothing")
+    api.rule("look around", bash("grep -rls 'other-task-s' /tmp /var/tmp /proc/[0-9]*/root/tmp; id -u"), ANSWER)
+    seen = farm.cheap("--tools", "Bash", "look around")
+    assert seen.returncode == 0, seen
+    assert "/" not in seen.stdout
+    farm.agent("DELETE", f"/v1/tasks/{task['id']}")
+
+
+def test_it_reaches_the_meter_and_nothing_else(farm: Farm, api: ApiControl) -> None:
+    gateway, port = api.url.removeprefix("http://").split(":")
+    targets = [
+        f"{gateway}/{port}",
+        f"{farm.container.address}/22",
+        "127.0.0.1/22",
+        "169.254.169.254/80",
+        "192.0.2.1/443",
+    ]
+    tries = "; ".join(
+        f"timeout 2 bash -c 'exec 3<>/dev/tcp/{target}' 2>/dev/null && echo OPEN {target}" for target in targets
+    )
+    relay = "${ANTHROPIC_BASE_URL#http://}"
+    found = inside(
+        farm, api, f"{tries}; r={relay}; exec 3<>/dev/tcp/${{r/:/\\/}} && echo RELAY; cat /proc/net/route | wc -l"
+    )
+    assert "OPEN" not in found
+    assert "RELAY" in found
+
+
+def test_its_token_opens_no_other_model_and_no_other_path(farm: Farm, api: ApiControl) -> None:
+    program = (
+        "import json, os, urllib.request as r\n"
+        "def ask(path, body):\n"
+        "    q = r.Request(os.environ['ANTHROPIC_BASE_URL'] + path, json.dumps(body).encode(),\n"
+        "        {'x-api-key': os.environ['ANTHROPIC_API_KEY'], 'anthropic-version': '2023-06-01',\n"
+        "         'content-type': 'application/json'})\n"
+        "    try: print('got', r.urlopen(q).status)\n"
+        "    except r.HTTPError as e: print('got', e.code)\n"
+        "m = {'max_tokens': 500, 'messages': [{'role': 'user', 'content': 'x'}]}\n"
+        "ask('/v1/messages', m | {'model': 'claude-opus-5-5'})\n"
+        "ask('/v1/messages/batches', {'requests': []})\n"
+        "ask('/v1/messages', m | {'model': 'claude-haiku-5-5', 'thinking': {'type': 'disabled'}})\n"
+    )
+    found = inside(farm, api, f"python3 - <<'PY'\n{program}PY\n:")
+    assert [line for line in found.splitlines() if line.startswith("got")] == ["got 403", "got 404", "got 200"]
+
+
+def test_network_full_is_refused_where_the_host_does_not_allow_it(farm: Farm) -> None:
+    done = farm.cheap("--tools", "Bash", "--network", "full", "hello")
+    assert done.returncode == 5
+    assert "jada_agent_network_full" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_it_dies_at_its_memory_limit_with_a_clear_error(farm: Farm, api: ApiControl) -> None:
+    hog = 'python3 -c "b = bytearray(1); \nwhile True: b.extend(bytes(50_000_000))"'
+    api.rule("eat memory", bash(hog), ANSWER)
+    error = failed(farm, "--tools", "Bash", "eat memory")
+    assert error["code"] == "memory_limit"
+    assert "jada_agent_task_memory_max" in error["hint"]
+    assert farm.cheap("still alive?").returncode == 0
+
+
+def test_it_dies_at_its_time_limit_with_all_it_started(farm: Farm, api: ApiControl) -> None:
+    lingerer = "exec -a farmhand-lingerer tail -f /dev/null"
+    api.rule("linger", bash(f"setsid bash -c '{lingerer}' & sleep 1; {lingerer}"), ANSWER)
+    error = failed(farm, "--tools", "Bash", "--timeout", "6", "linger")
+    assert error["code"] == "timeout"
+    for _ in range(50):
+        if farm.exec("pgrep", "-f", "^farmhand-lingerer").returncode == 1:
+            break
+        time.sleep(0.1)
+    assert farm.exec("pgrep", "-f", "^farmhand-lingerer").returncode == 1
+
+
+def test_it_cannot_fork_without_end_or_write_without_end(farm: Farm, api: ApiControl) -> None:
+    limits = inside(
+        farm, api, "ulimit -f; ulimit -c; touch /usr/x /etc/x 2>&1; unshare -U id 2>&1; cat /proc/self/status"
+    )
+    assert "Read-only file system" in limits
+    assert "NoNewPrivs:\t1" in limits
+    assert "CapEff:\t0000000000000000" in limits
+    assert "Seccomp:\t2" in limits
+    assert "uid=0" not in limits
+
+
+def test_nothing_of_a_task_stays_behind(farm: Farm, api: ApiControl) -> None:
+    inside(
+        farm,
+        api,
+        "echo farmhand-left-over > ~/x; echo farmhand-left-over > /tmp/x; echo farmhand-left-over > /var/tmp/x; true",
+    )
+    for _ in range(50):
+        left = farm.exec("sh", "-c", "grep -rlsF farmhand-left-over /tmp /var/tmp /run /home /dev/shm").stdout
+        if not left:
+            break
+        time.sleep(0.1)
+    assert left == ""
