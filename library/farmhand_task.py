@@ -6,7 +6,7 @@ from __future__ import annotations
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.farmhand.wire.client import Client
 from ansible.module_utils.farmhand.wire.errors import WireError
-from ansible.module_utils.farmhand.wire.module import failure, perform, predict, task_of
+from ansible.module_utils.farmhand.wire.module import cancel_when_unheard, failure, perform, predict, task_of
 from ansible.module_utils.farmhand.wire.transport import UnixTransport
 
 DOCUMENTATION = r"""
@@ -143,8 +143,11 @@ def main() -> None:
         module.fail_json(msg="prompt is missing (give prompt or prompt_file)")
     task = task_of(module.params)
     act = predict if module.check_mode else perform
+    agent = UnixTransport(module.params["socket"])
+    if not module.check_mode:
+        cancel_when_unheard(agent, task["id"])
     try:
-        with Client(UnixTransport(module.params["socket"])) as client:
+        with Client(agent) as client:
             answer = act(client, task)
     except WireError as error:
         what = {"code": error.code, "message": error.message, "hint": error.hint}

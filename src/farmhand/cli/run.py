@@ -170,13 +170,17 @@ def follow(transport: Transport, task: dict[str, Any], key: str, printer: render
     """Run the task to its end; if a signal stops us, stop it on the host as well and raise Stopped."""
     with Stoppable() as stoppable, Client(transport) as client:
         try:
-            # A task on its way must have arrived before it can be stopped.
-            stoppable.hold()
-            return run_task(client, task, key, printer.on_event, on_submitted=stoppable.release)
+            # A task on its way must have arrived before it can be stopped, so a signal waits for that.
+            return run_task(
+                client, task, key, printer.on_event, on_submitting=stoppable.hold, on_submitted=stoppable.release
+            )
         except Stopped:
-            stoppable.hold()
             printer.end_line()
-            cancel(transport, task["id"])
+            if stoppable.was_held:
+                stoppable.hold()
+                cancel(transport, task["id"])
+            else:
+                note("stopped")
             raise
 
 

@@ -18,9 +18,13 @@ class Stopped(BaseException):
 
 
 class Stoppable:
-    """While entered, a signal raises Stopped; after `hold()` only once `release()` is called."""
+    """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
+
+    `was_held` tells whether `hold` was ever called.
+    """
 
     def __init__(self) -> None:
+        self.was_held = False
         self._held = False
         self._pending: int | None = None
         self._before: dict[int, object] = {}
@@ -45,7 +49,7 @@ class Stoppable:
 
     def hold(self) -> None:
         """Let a first signal wait. A second one is raised all the same."""
-        self._held = True
+        self._held = self.was_held = True
 
     def release(self) -> None:
         """Raise what has waited."""

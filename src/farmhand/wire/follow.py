@@ -28,15 +28,18 @@ def run_task(
     on_event: OnEvent,
     *,
     resume_s: float = RESUME_S,
+    on_submitting: Callable[[], None] = lambda: None,
     on_submitted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Submit `task` under its id and follow it: its result.
 
     `on_event` gets every event; after a broken line it gets `{"type": "restart", "reason": "reconnected"}` first, since
-    the text may come again from its start. With `key` None a task that waits for a key ends the wait: its result so
+    the text may come again from its start. `on_submitting` is called once an agent has answered and before the task is
+    sent, `on_submitted` once the agent has it. With `key` None a task that waits for a key ends the wait: its result so
     far is returned, in state `awaiting_key`. Raises WireError.
     """
     follower = _Follower(client, task, key, on_event, resume_s)
+    follower.on_submitting = on_submitting
     follower.again(follower.submit)
     on_submitted()
     return follower.again(follower.events)
@@ -55,6 +58,7 @@ class _Follower:
         self.resume_s = resume_s
         self.reached = False
         self.followed = False
+        self.on_submitting: Callable[[], None] = lambda: None
         self.last_sign = time.monotonic()
 
     def again(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -89,6 +93,7 @@ class _Follower:
         self.client.connect()
         # From here on the request may have arrived although no answer came, so it is worth asking again.
         self._sign()
+        self.on_submitting()
         states = self.client.submit([self.task], self.key)
         self._sign()
         return states[0] if states else {}

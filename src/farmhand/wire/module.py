@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import select
+import threading
 from typing import Any
 
 from .client import Client
 from .errors import WireError
 from .follow import FINAL_STATES, run_task
 from .ids import new_task_id
+from .transport import Transport
 
 #: The module's parameters that are fields of a task, under the same names.
 TASK_FIELDS = (
@@ -67,3 +72,18 @@ def failure(answer: dict[str, Any]) -> str | None:
     error = answer.get("error") or {}
     message, hint = error.get("message") or f"the task is {state}", error.get("hint")
     return f"{message} ({hint})" if hint else str(message)
+
+
+def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> None:
+    """From now on watch `output`: if nobody reads it any more (Ctrl-C on the controller), stop the task and end."""
+
+    def watch() -> None:
+        poll = select.poll()
+        # No event is asked for: a reader that has gone is reported all the same.
+        poll.register(output, 0)
+        poll.poll()
+        with contextlib.suppress(WireError), Client(transport) as client:
+            client.cancel(task_id)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="hang-up", daemon=True).start()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,21 @@ def answer(done: Done) -> dict[str, object]:
     text = done.out.decode()
     value: dict[str, object] = json.loads(text[text.index("=> {") + 3 :])
     return value
+
+
+def ssh_inventory(workstation: Workstation, farm: Sshd, tmp_path: Path) -> tuple[Path, Path]:
+    """An inventory whose host is reached by ssh, and the shell to use there."""
+    inventory = tmp_path / "ssh.ini"
+    inventory.write_text(
+        f"[farm]\nfarm1 ansible_host=127.0.0.1 ansible_port={farm.port} ansible_user={farm.user}"
+        f" ansible_ssh_private_key_file={farm.identity} ansible_python_interpreter=/usr/bin/python3"
+        f" ansible_ssh_common_args='-o UserKnownHostsFile={farm.known_hosts}'\n"
+    )
+    # A login shell of sshd has its own PATH; on a farm host jada-agent is in /usr/bin.
+    wrapper = tmp_path / "su"
+    wrapper.write_text(f'#!/bin/sh\nexport PATH={workstation.environment["PATH"]}\nexec /bin/sh "$@"\n')
+    wrapper.chmod(0o755)
+    return inventory, wrapper
 
 
 async def test_ad_hoc(workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi) -> None:
@@ -123,16 +140,7 @@ async def test_over_ssh_with_and_without_become_and_no_key_in_any_output(
     workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
 ) -> None:
     farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
-    inventory = tmp_path / "ssh.ini"
-    inventory.write_text(
-        f"[farm]\nfarm1 ansible_host=127.0.0.1 ansible_port={farm.port} ansible_user={farm.user}"
-        f" ansible_ssh_private_key_file={farm.identity} ansible_python_interpreter=/usr/bin/python3"
-        f" ansible_ssh_common_args='-o UserKnownHostsFile={farm.known_hosts}'\n"
-    )
-    # A login shell of sshd has its own PATH; on a farm host jada-agent is in /usr/bin.
-    wrapper = tmp_path / "su"
-    wrapper.write_text(f'#!/bin/sh\nexport PATH={workstation.environment["PATH"]}\nexec /bin/sh "$@"\n')
-    wrapper.chmod(0o755)
+    inventory, wrapper = ssh_inventory(workstation, farm, tmp_path)
     options = ["-e", f"ansible_shell_executable={wrapper}"]
     plain = await ansible(workstation, inventory, agent, "prompt=plain", "-vvvvv", *options)
     assert plain.status == 0, plain.out.decode() + plain.err
@@ -250,3 +258,19 @@ async def test_no_matching_host_and_no_key(
             hosts="nobody",
             key_source="env:A_KEY",
         )
+
+
+async def test_ctrl_c_on_the_controller_cancels_the_task_on_the_host(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
+    inventory, shell = ssh_inventory(workstation, farm, tmp_path)
+    api.state.event_s = 0.9
+    process = await workstation.start(
+        *("ansible", "-i", str(inventory), "farm", "-m", "farmhand_task", "-e", f"ansible_shell_executable={shell}"),
+        *("-a", f"prompt=hello id=slow socket={agent.socket}"),
+    )
+    await agent_knows(agent, "slow")
+    os.killpg(process.pid, signal.SIGINT)
+    await asyncio.wait_for(process.communicate(), 30)
+    await agent.wait_state("slow", "cancelled")
