@@ -151,6 +151,14 @@ class Client:
         if self._http is not None and not self._open_events:
             return
         self.close()
+        try:
+            self._greet()
+        except WireError as error:
+            if error.code != "unreachable" or not self.transport.renew():
+                raise
+            self._greet()
+
+    def _greet(self) -> None:
         self._stream = self.transport.open()
         self._http = _Connection(self._stream)
         self._stream.sock.settimeout(self.transport.connect_timeout_s)

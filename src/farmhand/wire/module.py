@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import threading
 from typing import Any
 
@@ -75,15 +76,23 @@ def failure(answer: dict[str, Any]) -> str | None:
 
 
 def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> None:
-    """From now on watch `output`: if nobody reads it any more (Ctrl-C on the controller), stop the task and end."""
+    """From now on stop the task, and this process, once nobody reads `output` any more or a signal asks for it.
+
+    That is how Ctrl-C on the controller arrives here: over ssh as a closed pipe, with a local connection as SIGINT.
+    """
+
+    def stop(*_: object) -> None:
+        with contextlib.suppress(WireError), Client(transport) as client:
+            client.cancel(task_id)
+        os._exit(1)
 
     def watch() -> None:
         poll = select.poll()
         # No event is asked for: a reader that has gone is reported all the same.
         poll.register(output, 0)
         poll.poll()
-        with contextlib.suppress(WireError), Client(transport) as client:
-            client.cancel(task_id)
-        os._exit(1)
+        stop()
 
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
     threading.Thread(target=watch, name="hang-up", daemon=True).start()

@@ -5,6 +5,7 @@ A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -45,6 +46,9 @@ class Transport(Protocol):
     def open(self) -> Stream:
         """A new stream to the agent. Raises WireError."""
 
+    def renew(self) -> bool:
+        """Drop what is shared with earlier calls, since it may be stale. True if there was something to drop."""
+
 
 class _UnixStream:
     """A stream that is nothing but a socket."""
@@ -79,6 +83,10 @@ class UnixTransport:
             sock.close()
             raise self._why(error) from None
         return _UnixStream(sock)
+
+    def renew(self) -> bool:
+        """Nothing is shared."""
+        return False
 
     def _why(self, error: OSError) -> WireError:
         if isinstance(error, FileNotFoundError):
@@ -188,10 +196,13 @@ class SshTransport:
         flags = [word for option in options for word in ("-o", option)]
         return ["ssh", "-T", *flags, "-p", str(self.port), "-l", self.user, "--", self.address, "jada-agent", "bridge"]
 
+    def _control_path(self) -> str:
+        identity = "\0".join(map(str, (self.user, self.address, self.port, self.identity_file, self.known_hosts_file)))
+        return os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
+
     def _control_options(self) -> list[str]:
         """Share one connection between calls, where a private directory with a short enough path is there for it."""
-        identity = "\0".join(map(str, (self.user, self.address, self.port, self.identity_file, self.known_hosts_file)))
-        path = os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
+        path = self._control_path()
         if not self.control_dir or len(os.fsencode(path)) > _CONTROL_PATH_MAX or not _make_private(self.control_dir):
             return ["ControlMaster=no", "ControlPath=none"]
         return ["ControlMaster=auto", "ControlPersist=60", f"ControlPath={_quoted(path)}"]
@@ -220,6 +231,18 @@ class SshTransport:
             theirs.close()
         ours.settimeout(self.connect_timeout_s)
         return _SshStream(ours, process, errors, self.name)
+
+    def renew(self) -> bool:
+        """End the shared connection: after a suspend, say, it may look open while the other side has gone."""
+        if not self.control_dir or not os.path.exists(self._control_path()):
+            return False
+        leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.address]
+        quiet = subprocess.DEVNULL
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(leave, stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
+        with contextlib.suppress(OSError):
+            os.unlink(self._control_path())
+        return True
 
 
 def _quoted(path: str) -> str:

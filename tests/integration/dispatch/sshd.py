@@ -79,12 +79,12 @@ class Sshd:
                 return
         raise AssertionError("sshd does not listen")
 
-    def drop_connections(self) -> None:
-        """Kill the processes that serve connections, as a broken line would; the listener stays."""
+    def drop_connections(self, number: int = signal.SIGKILL) -> None:
+        """Kill the processes that serve connections, as a broken line would, or send them another signal."""
         assert self._process is not None
         listener = self._process.pid
         for child in Path(f"/proc/{listener}/task/{listener}/children").read_text().split():
-            os.kill(int(child), signal.SIGKILL)
+            os.kill(int(child), number)
 
     def stop(self) -> None:
         """End it, and what it serves."""

@@ -222,6 +222,23 @@ async def test_a_lost_connection_is_resumed(
     assert len(received(api)) == 1
 
 
+async def test_a_stale_shared_connection_is_replaced(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
+    assert (await workstation.run("claude-cheap", "warm")).status == 0
+    # Stopped, the process that serves the shared connection is as mute as after a suspend.
+    farm.drop_connections(signal.SIGSTOP)
+    done = await workstation.run("claude-cheap", "--connect-timeout", "2", "hello")
+    assert done.status == 0, done.err
+    assert received(api) == ["warm", "hello"]
+
+
+async def test_calls_share_one_connection(workstation: Workstation, farm: Sshd) -> None:
+    assert (await workstation.run("claude-cheap", "one")).status == 0
+    shared = list(Path(workstation.environment["XDG_RUNTIME_DIR"]).glob("farmhand/cm-*"))
+    assert len(shared) == 1
+    farm.authorize("", "")  # no new login is possible any more
+    assert (await workstation.run("claude-cheap", "two")).status == 0
+
+
 async def test_an_agent_that_restarts_in_between_gets_the_key_again(
     workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi
 ) -> None:

@@ -265,9 +265,22 @@ async def test_ctrl_c_on_the_controller_cancels_the_task_on_the_host(
 ) -> None:
     farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
     inventory, shell = ssh_inventory(workstation, farm, tmp_path)
+    await stop_in_the_middle(workstation, agent, api, inventory, "-e", f"ansible_shell_executable={shell}")
+
+
+async def test_ctrl_c_with_a_local_connection(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi
+) -> None:
+    await stop_in_the_middle(workstation, agent, api, local_farm)
+
+
+async def stop_in_the_middle(
+    workstation: Workstation, agent: Agent, api: MessagesApi, inventory: Path, *options: str
+) -> None:
+    """Start a task with ansible, press Ctrl-C while it runs, and see it cancelled."""
     api.state.event_s = 0.9
     process = await workstation.start(
-        *("ansible", "-i", str(inventory), "farm", "-m", "farmhand_task", "-e", f"ansible_shell_executable={shell}"),
+        *("ansible", "-i", str(inventory), "farm", "-m", "farmhand_task", *options),
         *("-a", f"prompt=hello id=slow socket={agent.socket}"),
     )
     await agent_knows(agent, "slow")

@@ -87,3 +87,6 @@ class Scripted:
             raise WireError("unreachable", "no more connections")
         script = self.scripts.pop(0)
         return ScriptedStream([answer(STATUS), *script] if self._greet else script, self.requests, self._reason)
+
+    def renew(self) -> bool:
+        return False
