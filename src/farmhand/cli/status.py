@@ -12,7 +12,9 @@ from farmhand.errors import FarmhandError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 
-_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting key", "slots free", "key", "upstream")
+_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
+#: The provider's own address: only another one is worth a line.
+_USUAL_UPSTREAM = "https://api.anthropic.com"
 
 
 @click.command("status", context_settings={"help_option_names": ["-h", "--help"]})
@@ -52,11 +54,13 @@ def ask(host: hosts.Host, connect_timeout_s: float) -> dict[str, Any] | Farmhand
 
 def row(name: str, status: dict[str, Any]) -> list[str]:
     """One host's cells, in the order of the columns."""
-    slots = status.get("slots") or {}
-    free = ", ".join(f"{engine} {numbers['free']}/{numbers['total']}" for engine, numbers in slots.items())
-    counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
     about = [str(status.get(what, "?")) for what in ("version", "state")]
-    return [name, *about, *counts, free, str(status.get("key") or "none"), str(status.get("upstream", "?"))]
+    counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
+    slots = status.get("slots") or {}
+    free = [
+        f"{slots[engine]['free']}/{slots[engine]['total']}" if engine in slots else "?" for engine in ("api", "cli")
+    ]
+    return [name, *about, *counts, *free, str(status.get("key") or "none")]
 
 
 def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
@@ -69,10 +73,14 @@ def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
     if answered:
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in _COLUMNS:
-            table.add_column(column, overflow="fold")
+            table.add_column(column, no_wrap=True)
         for name, status in answered.items():
             table.add_row(*(Text(render.printable(cell)) for cell in row(name, status)))
         Console().print(table)
+        for name, status in answered.items():
+            upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
+            if upstream != _USUAL_UPSTREAM:
+                Console(soft_wrap=True).print(Text(render.printable(f"{name} sends its requests to {upstream}")))
     for answer in answers.values():
         if isinstance(answer, FarmhandError):
             Console(stderr=True, soft_wrap=True).print(Text(render.printable(str(answer))))
