@@ -27,6 +27,7 @@ DEFAULT_MODEL = "haiku"
 #: well and are told not to: an easy task need not pay for it. Source: the provider's model pages, read 2026-11-20.
 ALWAYS_THINKING: frozenset[str] = frozenset({"claude-opus-5-5"})
 
+DEFAULT_TIMEOUT_S = 600.0
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The CLI's built-in tools a task may ask for. Source: `claude --help` and the tool list of its init event, 2.1.
@@ -46,7 +47,7 @@ def resolve_model(name: str) -> str:
 class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One prompt with its options.
 
-    `timeout_s` counts from the start of the first attempt; 0 means the farm host's own limit.
+    `timeout_s` counts from the start of the first attempt; 0 means 600, or the farm host's limit where that is less.
     `max_tokens` bounds one answer. `schema` is the JSON Schema that the answer must satisfy.
     """
 
@@ -59,7 +60,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     network: Network = "none"
     schema: dict[str, Any] | None = None
     max_tokens: int = 4096
-    timeout_s: float = 600.0
+    timeout_s: float = 0.0
     max_usd: Decimal | None = None
     work_class: str = ""
     batch: str = ""

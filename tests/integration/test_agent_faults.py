@@ -224,3 +224,15 @@ async def test_a_ledger_from_the_future_is_refused_in_one_line(tmp_path: Path, a
     with pytest.raises(AssertionError, match="schema version 99"):
         await agent.start()
     assert "Traceback" not in agent.log.read_text()
+
+
+async def test_a_task_that_is_cancelled_before_its_first_step_frees_its_slot(tmp_path: Path, api: MessagesApi) -> None:
+    agent = Agent(tmp_path, api.url, slots_api=1)
+    await agent.start()
+    for n in range(20):
+        task = {"id": f"t{n}", "prompt": "hello"}
+        submit = agent.call("POST", "/v1/tasks", headers=KEY, body={"tasks": [task]})
+        await asyncio.gather(submit, agent.call("DELETE", f"/v1/tasks/t{n}"))
+    assert (await agent.run(id="last", prompt="hello"))["state"] == "succeeded"
+    assert (await agent.get("/v1/status"))["slots"]["api"]["free"] == 1
+    await agent.stop()

@@ -147,6 +147,7 @@ async def test_an_answer_that_misses_the_schema_fails_after_the_last_attempt(age
         ({"id": "../etc"}, "invalid_task"),
         ({"colour": "red"}, "invalid_task"),
         ({"network": "full"}, "network_refused"),
+        ({"max_usd": 1}, "budget"),
     ],
 )
 async def test_a_bad_task_is_refused_in_one_line(agent: Agent, change: dict[str, object], code: str) -> None:

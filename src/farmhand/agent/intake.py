@@ -53,6 +53,9 @@ def _check(task: Task, config: Config) -> None:
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
         )
+    if task.max_usd is not None:
+        # A limit that is not kept would be worse than none.
+        raise Refused(f"{where}: this agent keeps no budget per task", code="budget", hint="leave max_usd out")
     if task.schema is not None:
         try:
             check_schema(task.schema)

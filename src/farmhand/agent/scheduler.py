@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from farmhand.agent.config import Config
@@ -17,7 +18,7 @@ from farmhand.agent.ledger import Ledger
 from farmhand.cost.prices import price_table
 from farmhand.errors import FarmhandError
 from farmhand.meter import ApiError, Grant, Key, Meter, RetryPolicy
-from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, resolve_model
+from farmhand.task import DEFAULT_TIMEOUT_S, FINAL_STATES, Result, State, Task, TaskError, resolve_model
 
 log = logging.getLogger("jada-agent")
 _PING_S = 10.0
@@ -203,6 +204,7 @@ class Scheduler:
                 self._busy[engine] += 1
                 live = self._live.setdefault(task_id, _Live())
                 live.job = asyncio.create_task(self._job(task_id, engine, key, live), name=f"task {task_id}")
+                live.job.add_done_callback(partial(self._release, task_id, engine, live))
 
     async def _job(self, task_id: str, engine: str, key: Key, live: _Live) -> None:
         try:
@@ -217,18 +219,20 @@ class Scheduler:
                 code="agent_error", message=f"the agent failed: {type(error).__name__}", hint="see its journal"
             )
             self._finish(task_id, Result(id=task_id, state="failed", error=problem), live)
-        finally:
-            self._busy[engine] -= 1
-            live.job = None
-            self._key_of.pop(task_id, None)
-            if not live.listeners:
-                self._live.pop(task_id, None)
-            self._forget_keys()
-            self._pump()
+
+    def _release(self, task_id: str, engine: str, live: _Live, _job: asyncio.Task[None]) -> None:
+        """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
+        self._busy[engine] -= 1
+        live.job = None
+        self._key_of.pop(task_id, None)
+        if not live.listeners:
+            self._live.pop(task_id, None)
+        self._forget_keys()
+        self._pump()
 
     async def _attempts(self, task: Task, engine: str, key: Key, live: _Live) -> None:
         """Attempt after attempt, within the task's time, until one brings a result."""
-        limit = min(task.timeout_s or self._config.task_timeout_max_s, self._config.task_timeout_max_s)
+        limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._config.task_timeout_max_s)
         deadline = time.monotonic() + limit
         for last in (n + 1 == self._config.attempts for n in range(self._config.attempts)):
             number = self._ledger.start(task.id, key.fingerprint)

@@ -31,7 +31,7 @@ class Settings:
     host: str = ""
     model: str = ""
     connect_timeout_s: float = 10.0
-    timeout_s: float = 600.0
+    timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
     config_file: Path = Path()
