@@ -23,7 +23,7 @@ class Settings:
     """What config.toml may say; every name is also a flag and, in capitals with FARMHAND_ in front, a variable.
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
-    0 for the farm host's. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
+    0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
     site.yml, "" for the one around the working directory. Times are in seconds.
     """
 

@@ -20,7 +20,7 @@ def options(**given: Any) -> Options:
 
 def test_what_is_not_asked_for_is_left_to_the_agent() -> None:
     task = build_task(options(), Settings())
-    assert task == {"id": task["id"], "prompt": "p", "timeout_s": 600.0}
+    assert task == {"id": task["id"], "prompt": "p", "timeout_s": 0.0}
 
 
 def test_everything_that_can_be_asked_for() -> None:
