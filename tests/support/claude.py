@@ -6,6 +6,7 @@ import base64
 import hashlib
 import os
 import platform
+import shutil
 import subprocess
 import tarfile
 from functools import cache
@@ -51,9 +52,10 @@ def claude_binary() -> Path:
         assert found == digests["tarball"], f"{tarball} is not the package that is pinned"
         directory.mkdir(parents=True, exist_ok=True, mode=0o755)
         with tarfile.open(tarball) as archive:
-            archive.extract("package/claude", directory, filter="data")
-        (directory / "package" / "claude").replace(binary)
-        (directory / "package").rmdir()
+            program = archive.extractfile("package/claude")
+            assert program is not None, f"{tarball} has no package/claude"
+            with binary.open("wb") as file:
+                shutil.copyfileobj(program, file)
         binary.chmod(0o755)
         assert _sha256(binary) == digests["binary"], f"{binary} is not the program that is pinned"
     return binary
