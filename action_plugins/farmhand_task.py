@@ -99,13 +99,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             command += ["--socket", str(arguments["socket"])]
         host = str(self._task_host())
         done = self._low_level_execute_command(shlex.join(command), in_data=key_request(key))
-        if done["stdout"]:
-            parse_response(done["stdout"].encode("utf-8", "surrogateescape"), host)
+        # A chatty login may say something first.
+        _, start, rest = done["stdout"].partition("HTTP/1.1 ")
+        if start:
+            parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), host)
             return
         if done["rc"] in _NOT_FOUND:
             raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
-        said = " ".join((done["stderr"] or "no reason given").split()[-40:])
-        raise not_configured(f"{host}: the key could not be handed over: {said}", "see the agent's state on the host")
+        said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
+        raise not_configured(f"{host}: the key could not be handed over: {said}")
 
     def _task_host(self) -> Any:
         return self._connection.get_option("remote_addr") if self._connection.has_option("remote_addr") else "this host"

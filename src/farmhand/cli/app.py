@@ -10,7 +10,8 @@ from typing import NoReturn
 import click
 
 from farmhand import __version__
-from farmhand.errors import FarmhandError
+from farmhand.errors import FarmhandError, UsageError
+from farmhand.wire.keys import redact
 
 #: Verb → what its module is for; each lives in the module of its name as `command`.
 VERBS = {
@@ -49,6 +50,8 @@ def farmhand() -> None:
 def execute(command: click.Command, program: str) -> NoReturn:
     """Run `command` with this process's arguments and end the process. Failures are one line on stderr."""
     try:
+        if sys.stdout is None:
+            raise UsageError("stdout is closed: there is nowhere to write to")
         status = command.main(prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except click.exceptions.NoArgsIsHelpError as error:
@@ -63,18 +66,29 @@ def execute(command: click.Command, program: str) -> NoReturn:
     except BrokenPipeError:
         # Whoever read our output has gone; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os._exit(141)
+        os._exit(1)
+    except Exception as error:
+        if os.environ.get("FARMHAND_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {redact(str(error))}"
+        _say(program, what if isinstance(error, OSError) else f"{what} (FARMHAND_DEBUG=1 shows where)")
+        # Not sys.exit: flushing a stdout that is full would fail a second time.
+        os._exit(1)
     else:
         sys.exit(status or 0)
-    print(f"{program}: {line}", file=sys.stderr)  # noqa: T201  (the commands' one way to say what went wrong)
+    _say(program, line)
     sys.exit(status)
+
+
+def _say(program: str, text: str) -> None:
+    print(f"{program}: {_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
 
 
 def note(text: str) -> None:
     """One line on stderr under the program's name."""
     context = click.get_current_context(silent=True)
     program = context.find_root().info_name if context is not None else None
-    print(f"{program or 'farmhand'}: {_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
+    _say(program or "farmhand", text)
 
 
 def _one_line(text: str) -> str:

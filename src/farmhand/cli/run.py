@@ -115,6 +115,8 @@ def run(options: Options) -> int:
     except WireError as error:
         raise problems.from_wire(error) from None
     except Stopped as stopped:
+        if options.as_json:
+            render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
     return report(result, printer, as_json=options.as_json)
 

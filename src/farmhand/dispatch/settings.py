@@ -64,8 +64,12 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
         if text:
             settings = replace(settings, **{name: _from_text(name, text)})
     for name, value in flags.items():
-        if value is not None:
-            settings = replace(settings, **{name: _checked(name, value, f"--{name.replace('_', '-')}", UsageError)})
+        if value is None:
+            continue
+        flag = f"--{name.removesuffix('_s').replace('_', '-')}"
+        if value == "":
+            raise UsageError(f"{flag} is empty", hint="leave it out for the default")
+        settings = replace(settings, **{name: _checked(name, value, flag, UsageError)})
     return settings
 
 

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import pty
+import secrets
 import signal
 from pathlib import Path
 
@@ -123,6 +124,27 @@ async def test_bad_input_is_one_line_with_the_right_status(
     assert done.err.startswith("claude-cheap: ")
     assert done.err.count("\n") == 1
     assert DEFAULT_KEY not in done.err
+
+
+async def test_an_answer_that_nobody_takes(workstation: Workstation, farm: Sshd) -> None:
+    cheap = BIN / "claude-cheap"
+    for shell, status, words in (
+        (f"{cheap} x > /dev/full", 1, "No space left"),
+        (f"{cheap} x >&-", 2, "stdout is closed"),
+        (f"set -o pipefail; {cheap} x | true", 1, ""),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            "bash",
+            "-c",
+            shell,
+            env=workstation.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+        assert process.returncode == status, err
+        assert words in err.decode()
+        assert err.count(b"\n") == (1 if words else 0)
 
 
 async def test_a_key_file_that_others_can_read(workstation: Workstation, farm: Sshd) -> None:
@@ -285,6 +307,10 @@ async def test_status(workstation: Workstation, farm: Sshd) -> None:
 async def test_no_process_and_no_file_of_the_workstation_holds_the_key(
     workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi
 ) -> None:
+    # A key of its own: what else runs on this machine may have the usual one.
+    key = f"sk-ant-test-{secrets.token_hex(16)}"
+    api.state.keys = frozenset({key})
+    (workstation.home / "repos.env").write_text(f"ANTHROPIC_API_KEY={key}\n")
     api.state.event_s = 0.2
     process = await workstation.start("claude-cheap", "--id", "seen", "hello")
     await agent_knows(agent, "seen")
@@ -294,12 +320,13 @@ async def test_no_process_and_no_file_of_the_workstation_holds_the_key(
                 held = (directory / name).read_bytes()
             except OSError:
                 continue
-            assert DEFAULT_KEY.encode() not in held, (directory / "comm").read_text()
-    await process.communicate()
+            assert key.encode() not in held, (directory / "comm").read_text()
+    out, _ = await process.communicate()
+    assert b"hello" in out
     source = workstation.home / "repos.env"
     files = [path for path in workstation.home.parent.rglob("*") if path.is_file() and path != source]
     assert files
-    assert [path for path in files if DEFAULT_KEY.encode() in path.read_bytes()] == []
+    assert [path for path in files if key.encode() in path.read_bytes()] == []
 
 
 async def agent_knows(agent: Agent, task_id: str) -> None:

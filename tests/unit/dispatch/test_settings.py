@@ -55,8 +55,10 @@ def test_bad_variables_and_flags(config: Path) -> None:
     config.touch()
     with pytest.raises(NotConfigured, match="FARMHAND_TIMEOUT_S is 'soon'"):
         load(str(config), environ={"FARMHAND_TIMEOUT_S": "soon"})
-    with pytest.raises(UsageError, match="--connect-timeout-s is 0"):
+    with pytest.raises(UsageError, match="--connect-timeout is 0"):
         load(str(config), environ={}, connect_timeout_s=0)
+    with pytest.raises(UsageError, match="--model is empty"):
+        load(str(config), environ={}, model="")
 
 
 def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
