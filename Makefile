@@ -26,8 +26,9 @@ down: ## Remove everything that make demo made
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m tests.support.farm down; fi
 	@scripts/engine stop
 
-test: $(VENV) ## Everything: lint, unit, integration, molecule, e2e; stops at the first stage that fails
+test: ## Everything: lint, unit, integration, molecule, e2e; stops at the first stage that fails
 	@scripts/tools test
+	@scripts/engine start
 	@scripts/stages $(STAGES)
 
 lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README tables, shell scripts

@@ -28,7 +28,7 @@ _apt() {
 install_packages() {
     local why=$1
     shift
-    may_install || die "$why is missing: install ${*} (on Debian or Ubuntu: apt-get install ${*}), or run this as root there"
+    may_install || die "missing: $why. Install it (Debian or Ubuntu: apt-get install ${*}), or run this as root there"
     mkdir -p "$CACHE"
     say "Installing $* (log: .cache/apt.log)"
     # Package lists may be absent (a container image) or too old to fetch from: refresh them once when the first try fails.
