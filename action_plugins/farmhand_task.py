@@ -21,8 +21,9 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 
 from farmhand.dispatch import settings  # noqa: E402  (found through the line above)
 from farmhand.errors import FarmhandError  # noqa: E402
-from farmhand.wire.errors import WireError, not_configured  # noqa: E402
+from farmhand.wire.errors import WireError  # noqa: E402
 from farmhand.wire.ids import new_task_id  # noqa: E402
+from farmhand.wire.keys import redact  # noqa: E402
 from farmhand.wire.keysource import read_key  # noqa: E402
 from farmhand.wire.message import key_request, parse_response  # noqa: E402
 
@@ -48,15 +49,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             key = self._key(arguments)
             answer: dict[str, Any] = {}
             for _ in range(_HANDOVERS):
-                self._hand_over(key, arguments)
+                self._hand_over(key, arguments, task_vars)
                 answer = self._module(arguments, task_vars)
                 if answer.get("state") != "awaiting_key":
                     break
             return result | answer
-        except WireError as error:
-            what = {"code": error.code, "message": error.message, "hint": error.hint}
-            return result | {"failed": True, "msg": str(error), "error": what}
-        except FarmhandError as error:
+        except (WireError, FarmhandError) as error:
             what = {"code": error.code, "message": error.message, "hint": error.hint}
             return result | {"failed": True, "msg": str(error), "error": what}
 
@@ -92,12 +90,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         )
         return answer
 
-    def _hand_over(self, key: str, arguments: dict[str, Any]) -> None:
+    def _hand_over(self, key: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
         """`PUT /v1/key` through the bridge on the host. Raises WireError."""
         command = ["jada-agent", "bridge"]
         if arguments.get("socket"):
             command += ["--socket", str(arguments["socket"])]
-        host = str(self._task_host())
+        host = str((task_vars or {}).get("inventory_hostname", "this host"))
         done = self._low_level_execute_command(shlex.join(command), in_data=key_request(key))
         # A chatty login may say something first.
         _, start, rest = done["stdout"].partition("HTTP/1.1 ")
@@ -107,7 +105,4 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         if done["rc"] in _NOT_FOUND:
             raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
         said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
-        raise not_configured(f"{host}: the key could not be handed over: {said}")
-
-    def _task_host(self) -> Any:
-        return self._connection.get_option("remote_addr") if self._connection.has_option("remote_addr") else "this host"
+        raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))

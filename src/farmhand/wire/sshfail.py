@@ -51,7 +51,8 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
         return WireError(
             "login_refused", f"{name}: the dispatch key is not accepted", "run site.yml again: farmhand up"
         )
-    hint = f"check the name: {name}" if _NAME.search(said) else "check that the host is up and the address is right"
+    known = _NAME.search(said) is None
+    hint = "check that the host is up and its address right" if known else "correct its address in the inventory"
     return WireError("unreachable", f"{name}: {last}", hint)
 
 

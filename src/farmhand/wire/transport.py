@@ -186,6 +186,7 @@ class SshTransport:
             "ForwardX11=no",
             "ClearAllForwardings=yes",
             "PermitLocalCommand=no",
+            "RemoteCommand=none",
             "LogLevel=ERROR",
             *self._control_options(),
         ]

@@ -38,7 +38,7 @@ farmhand@farm1: Permission denied (publickey).
         ),
         (255, "ssh: connect to host farm1 port 22: Connection refused", "unreachable", "Connection refused"),
         (255, "ssh: connect to host farm1 port 22: Connection timed out", "unreachable", "timed out"),
-        (255, "ssh: Could not resolve hostname farm1: Name or service not known", "unreachable", "check the name"),
+        (255, "ssh: Could not resolve hostname farm1: Name or service not known", "unreachable", "correct its address"),
         (255, "", "unreachable", "ssh gave no reason"),
         (255, "mux_client_request_session: x\nkex_exchange_identification: y", "unreachable", "kex_exchange"),
         (127, "sh: 1: jada-agent: not found", "agent_missing", "not installed"),
