@@ -102,18 +102,18 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
-id: {description: The task's id., type: str, returned: always}
-state: {description: V(succeeded)\, V(failed)\, V(cancelled) or V(awaiting_key)., type: str, returned: when known}
-text: {description: The answer., type: str, returned: when run}
-structured: {description: The answer as O(schema) has it., type: raw, returned: when O(schema) is set}
-model: {description: The full id of the model that answered., type: str, returned: when run}
-engine: {description: The engine that ran it., type: str, returned: when run}
-usage: {description: Tokens as the API counted them., type: dict, returned: when run}
-cost_usd: {description: Cost in US dollars\, null while the price is unknown., type: float, returned: when run}
-attempts: {description: How often it was tried., type: int, returned: when run}
-queued_s: {description: Seconds in the queue., type: float, returned: when run}
-run_s: {description: Seconds at work., type: float, returned: when run}
-error: {description: Code\, message and hint of a failure., type: dict, returned: on failure}
+id: {description: "The task's id.", type: str, returned: always}
+state: {description: "V(succeeded), V(failed), V(cancelled) or V(awaiting_key).", type: str, returned: when known}
+text: {description: "The answer, empty in check mode.", type: str, returned: success}
+structured: {description: "The answer as O(schema) has it, else null.", type: raw, returned: success}
+model: {description: "The full id of the model that answered.", type: str, returned: when run}
+engine: {description: "The engine that ran it.", type: str, returned: when run}
+usage: {description: "Tokens as the API counted them.", type: dict, returned: when run}
+cost_usd: {description: "Cost in US dollars, null while the price is unknown.", type: float, returned: when run}
+attempts: {description: "How often it was tried.", type: int, returned: when run}
+queued_s: {description: "Seconds in the queue.", type: float, returned: when run}
+run_s: {description: "Seconds at work.", type: float, returned: when run}
+error: {description: "Code, message and hint of a failure.", type: dict, returned: on failure}
 """
 
 ARGUMENTS = {

@@ -47,7 +47,8 @@ def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     except WireError as error:
         if error.code != "no_such_task":
             raise
-        return {"changed": True, "id": task["id"]}
+        # Empty and not missing, so that a playbook that goes on with the answer can be checked to its end.
+        return {"changed": True, "id": task["id"], "text": "", "structured": None}
     return {"changed": known.get("state") not in FINAL_STATES, **known}
 
 

@@ -48,7 +48,9 @@ def test_examples_and_return_are_yaml_and_the_key_is_no_argument() -> None:
     Loader.add_constructor("!unsafe", lambda loader, node: str(node.value))
     for step in yaml.load(literal("EXAMPLES"), Loader):  # noqa: S506  (a SafeLoader)
         assert set(step["farmhand_task"]) <= set(literal("ARGUMENTS"))
-    assert {"id", "text", "cost_usd", "error"} <= set(yaml.safe_load(literal("RETURN")))
+    returned = yaml.safe_load(literal("RETURN"))
+    assert {"id", "text", "cost_usd", "error"} <= set(returned)
+    assert all(set(described) == {"description", "type", "returned"} for described in returned.values())
     assert not {"key", "api_key"} & set(literal("ARGUMENTS"))
 
 
