@@ -1,0 +1,166 @@
+"""The shell scripts that make a machine ready, each in a checkout of its own with few programs on its PATH."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+#: What a bare machine has; no apt-get, so that nothing is installed here.
+PROGRAMS = [
+    "bash",
+    "cat",
+    "dirname",
+    "echo",
+    "env",
+    "grep",
+    "id",
+    "kill",
+    "make",
+    "mkdir",
+    "rm",
+    "sed",
+    "seq",
+    "sh",
+    "sleep",
+    "tail",
+]
+
+
+class Checkout:
+    """A directory with the scripts; `run` calls one of them with nothing but `bin` on its PATH."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.bin = root / "bin"
+        self.home = root / "home"
+        shutil.copytree(SCRIPTS, root / "scripts")
+        for directory in (self.bin, self.home, root / ".cache"):
+            directory.mkdir()
+        for name in PROGRAMS:
+            found = shutil.which(name)
+            assert found is not None, name
+            (self.bin / name).symlink_to(found)
+
+    def program(self, name: str, text: str) -> None:
+        """Put a shell program on the PATH."""
+        path = self.bin / name
+        path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        path.chmod(0o755)
+
+    def run(self, name: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run scripts/NAME to its end."""
+        environment = {"PATH": str(self.bin), "HOME": str(self.home), **env}
+        argv = [str(self.root / "scripts" / name), *arguments]
+        return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Checkout:
+    return Checkout(tmp_path)
+
+
+def test_the_demo_s_first_line_says_that_the_api_is_a_loopback_one(checkout: Checkout) -> None:
+    done = checkout.run("demo")
+    assert done.stdout.splitlines()[0].startswith("No key is configured")
+    assert "loopback Messages API" in done.stdout
+
+
+@pytest.mark.parametrize("line", ["ANTHROPIC_API_KEY=sk-ant-test-x", "  export ANTHROPIC_API_KEY='sk-ant-test-x'"])
+def test_the_demo_s_first_line_says_that_the_key_of_repos_env_is_billed(checkout: Checkout, line: str) -> None:
+    (checkout.home / "repos.env").write_text(f"OTHER=1\n{line}\n", encoding="utf-8")
+    done = checkout.run("demo")
+    assert done.stdout.splitlines() == [
+        "The key comes from file:~/repos.env: this demo's one task goes to the provider's API and is billed to it."
+    ]
+    assert "sk-ant" not in done.stdout + done.stderr
+
+
+def test_a_key_source_in_the_environment_counts_as_well(checkout: Checkout) -> None:
+    done = checkout.run("demo", FARMHAND_KEY_SOURCE="command:pass show key")
+    assert done.stdout.startswith("The key comes from command:pass show key:")
+
+
+def test_what_is_missing_is_said_at_once_and_in_one_line(checkout: Checkout) -> None:
+    done = checkout.run("demo")
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("tools: missing: git ssh ssh-keygen npm mmdebstrap docker. Install it")
+    assert "apt-get install git openssh-client npm mmdebstrap docker.io" in line
+
+
+def test_no_engine_and_no_way_to_install_one(checkout: Checkout) -> None:
+    checkout.program("docker", "exit 1")
+    done = checkout.run("engine", "start")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "no Docker engine answers: install Docker Engine" in done.stderr
+
+
+def test_an_engine_elsewhere_that_does_not_answer(checkout: Checkout) -> None:
+    checkout.program("docker", "exit 1")
+    done = checkout.run("engine", "start", DOCKER_HOST="tcp://127.0.0.1:9")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "DOCKER_HOST=tcp://127.0.0.1:9" in done.stderr
+
+
+def test_an_engine_that_this_user_may_not_use(checkout: Checkout) -> None:
+    checkout.program("docker", "echo 'permission denied while trying to connect' >&2; exit 1")
+    done = checkout.run("engine", "start")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "usermod -aG docker" in done.stderr
+
+
+def test_an_engine_that_runs_is_used_and_not_stopped(checkout: Checkout) -> None:
+    checkout.program("docker", "exit 0")
+    assert checkout.run("engine", "start").returncode == 0
+    done = checkout.run("engine", "stop")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_pid_that_is_another_s_by_now_is_left_alone(checkout: Checkout) -> None:
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (checkout.root / ".cache" / "dockerd.pid").write_text(f"{stranger.pid}\n", encoding="ascii")
+        assert checkout.run("engine", "stop").returncode == 0
+        assert stranger.poll() is None
+        stranger.terminate()
+    assert not (checkout.root / ".cache" / "dockerd.pid").exists()
+
+
+def _start_engine(checkout: Checkout) -> int:
+    """Something that looks like the dockerd that `engine start` began; its pid."""
+    pidfile = checkout.root / ".cache" / "dockerd.pid"
+    engine = subprocess.Popen(["bash", "-c", "sleep 60; :", "dockerd", "--pidfile", str(pidfile)])
+    pidfile.write_text(f"{engine.pid}\n", encoding="ascii")
+    return engine.pid
+
+
+def test_our_engine_is_stopped_unless_containers_run_in_it(checkout: Checkout) -> None:
+    pid = _start_engine(checkout)
+    checkout.program("docker", "echo 0123456789ab")
+    kept = checkout.run("engine", "stop")
+    assert (kept.returncode, kept.stderr) == (0, "Leaving the Docker engine on: other containers run in it\n")
+    checkout.program("docker", "exit 0")
+    assert checkout.run("engine", "stop").returncode == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -15
+
+
+def test_too_old_a_python_is_named(checkout: Checkout) -> None:
+    checkout.program("python3", "exit 1")
+    done = checkout.run("venv")
+    assert (done.returncode, len(done.stderr.splitlines())) == (3, 1)
+    assert "Python 3.11 or newer" in done.stderr
+
+
+def test_stages_stop_at_the_first_that_fails(checkout: Checkout) -> None:
+    makefile = "one:\n\t@echo one\ntwo:\n\t@exit 7\nthree:\n\t@echo three\n"
+    (checkout.root / "Makefile").write_text(makefile, encoding="utf-8")
+    done = checkout.run("stages", "one", "two", "three")
+    assert (done.returncode, done.stdout) == (1, "one\n")
+    assert "==> two FAILED" in done.stderr
+    passed = checkout.run("stages", "one", "three")
+    assert (passed.returncode, passed.stdout) == (0, "one\nthree\n")
+    assert "==> all passed: one 0 s, three 0 s" in passed.stderr
