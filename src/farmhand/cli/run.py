@@ -211,6 +211,8 @@ def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) ->
         printer.end_line()
         raise failure
     printer.finish(result)
+    if result.get("stop_reason") == "max_tokens":
+        note("the answer was cut off at its longest length (raise --max-tokens)")
     return 0
 
 
