@@ -6,6 +6,7 @@ Only the starting is imitated; the sandbox's walls are proven on a real farm hos
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import threading
@@ -20,10 +21,14 @@ class Sandboxes:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # A copy beside the socket: the checkout may be in a home directory that the sandbox's user cannot enter.
+        self._program = path.with_name("sandbox.py")
         self._listener = socket.socket(socket.AF_UNIX)
         self.started: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Sandboxes:
+        shutil.copyfile(sandbox.__file__, self._program)
+        self._program.chmod(0o644)
         self._listener.bind(str(self._path))
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -46,7 +51,7 @@ class Sandboxes:
                 return
             with connection:
                 process: subprocess.Popen[bytes] = subprocess.Popen(
-                    ["/usr/bin/python3", "-I", sandbox.__file__],
+                    ["/usr/bin/python3", "-I", str(self._program)],
                     stdin=connection.fileno(),
                     stdout=connection.fileno(),
                     user=user,
