@@ -110,7 +110,7 @@ model: {description: "The full id of the model that answered.", type: str, retur
 engine: {description: "The engine that ran it.", type: str, returned: when run}
 usage: {description: "Tokens as the API counted them.", type: dict, returned: when run}
 cost_usd: {description: "Cost in US dollars, null while the price is unknown.", type: float, returned: when run}
-stop_reason: {description: "Why the model stopped, such as V(end_turn) or V(max_tokens).", type: str, returned: when run}
+stop_reason: {description: "Why the model stopped: V(end_turn), V(max_tokens).", type: str, returned: when run}
 attempts: {description: "How often it was tried.", type: int, returned: when run}
 queued_s: {description: "Seconds in the queue.", type: float, returned: when run}
 run_s: {description: "Seconds at work.", type: float, returned: when run}
