@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
-import time
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -32,11 +30,6 @@ MAX_PROMPT_BYTES = 4 * 1024 * 1024
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The CLI's built-in tools a task may ask for. Source: `claude --help` and the tool list of its init event, 2.1.
 TOOLS: frozenset[str] = frozenset({"Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "WebFetch", "Write"})
-
-
-def new_task_id() -> str:
-    """A fresh id that sorts by the millisecond it was made in: 11 hex digits of time, 10 random ones."""
-    return f"t{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
 
 
 def resolve_model(name: str) -> str:

@@ -6,7 +6,7 @@ import json
 import subprocess
 import time
 
-from farmhand.task import new_task_id
+from farmhand.wire.ids import new_task_id
 from tests.e2e.test_interrupt import until
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo

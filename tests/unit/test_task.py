@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from farmhand.task import DEFAULT_MODEL, MODELS, TASK_ID, Task, Usage, new_task_id, resolve_model
+from farmhand.task import DEFAULT_MODEL, MODELS, Task, Usage, resolve_model
 
 
 def test_auto_is_cli_with_tools_and_api_without() -> None:
@@ -12,12 +12,6 @@ def test_auto_is_cli_with_tools_and_api_without() -> None:
 def test_the_default_is_the_current_haiku_and_full_ids_pass() -> None:
     assert resolve_model(DEFAULT_MODEL) == MODELS["haiku"] == "claude-haiku-5-5"
     assert resolve_model("claude-anything-9") == "claude-anything-9"
-
-
-def test_fresh_ids_are_valid_and_differ() -> None:
-    ids = [new_task_id() for _ in range(100)]
-    assert len(set(ids)) == 100
-    assert all(TASK_ID.fullmatch(one) for one in ids)
 
 
 def test_usage_adds_every_figure() -> None:
