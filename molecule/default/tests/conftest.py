@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Generator
 from typing import Any
@@ -12,10 +13,11 @@ from testinfra.host import Host
 Properties = Callable[[str], dict[str, str]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def properties(host: Host) -> Properties:
     """`properties("x.service")`: every property of the unit as systemd has it loaded."""
 
+    @functools.cache
     def show(unit: str) -> dict[str, str]:
         lines = host.check_output("systemctl show --all --no-pager %s", unit).splitlines()
         return dict(line.split("=", 1) for line in lines if "=" in line)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from testinfra.host import Host
 
 NO_PASSWORD = "*"  # noqa: S105 - what /etc/shadow holds when no password can match
 
 
+@functools.cache
 def sshd(host: Host, user: str) -> dict[str, str]:
     lines = host.check_output(f"sshd -T -C user={user},host=localhost,addr=127.0.0.1").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
