@@ -1,0 +1,55 @@
+"""`make demo` a second time, and what `make down` leaves: nothing."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import urllib.error
+from pathlib import Path
+
+import pytest
+
+from tests.support.farm import Farm
+from tests.support.farm.checkout import copy_checkout
+from tests.support.farm.run import run
+from tests.support.messages_api.answer import echo
+
+PROMPT = "In one sentence: what does a farmhand do?"
+
+
+def test_make_demo_again_is_quick_and_says_first_whose_api_it_uses(farm: Farm) -> None:
+    # A home of its own: with the operator's key in ~/repos.env the demo would spend it. Its path is short, since ssh
+    # keeps its shared connections there.
+    with tempfile.TemporaryDirectory(prefix="home-") as home:
+        started = time.monotonic()
+        done = run(["make", "demo"], env={**farm.env, "HOME": home}, cwd=farm.root)
+        took = time.monotonic() - started
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("No key is configured")
+    assert "loopback Messages API" in lines[0]
+    assert f"$ claude-cheap '{PROMPT}'" in lines
+    assert echo(PROMPT) in lines
+    assert took < 30
+
+
+def test_down_removes_everything_and_can_be_said_twice(built_farm: Farm, tmp_path: Path) -> None:
+    farm = Farm(copy_checkout(built_farm.root, tmp_path / "checkout"))
+    assert farm.name != built_farm.name
+    try:
+        farm.boot()
+        assert farm.ansible("farm", "-m", "ansible.builtin.ping").returncode == 0
+        assert farm.control_path.exists()
+        assert farm.api.posts() == []
+        api = farm.api
+    finally:
+        farm.down()
+    assert not farm.container.exists()
+    assert run(["docker", "network", "inspect", farm.name]).returncode != 0
+    assert not farm.state.exists()
+    assert not farm.inventory.exists()
+    assert not farm.control_path.exists()
+    with pytest.raises(urllib.error.URLError):
+        api.posts()
+    farm.down()
+    assert built_farm.container.exists()
