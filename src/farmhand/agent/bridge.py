@@ -1,7 +1,8 @@
 """`jada-agent bridge`: joins stdin and stdout to the daemon's socket. Standard library only, to start fast.
 
-When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection
-or nobody reads stdout any more. A half-close is not passed on: an HTTP server takes it for the end of the connection.
+When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection,
+nobody reads stdout any more, or nothing has come for `linger_s`: an answer under way is never silent for as long, since
+events are at most 10 s apart. A half-close is not passed on: an HTTP server takes it for the end of the connection.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ def _write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
-def bridge(path: str, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
+def bridge(path: str, linger_s: float, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
     """Carry bytes both ways until one side is gone. 0 when it ended, 4 with one line when there is no daemon."""
     agent = socket.socket(socket.AF_UNIX)
     try:
@@ -33,9 +34,10 @@ def bridge(path: str, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
     poll.register(stdin_fd, select.POLLIN)
     poll.register(agent.fileno(), select.POLLIN)
     poll.register(stdout_fd, 0)  # POLLERR and POLLHUP are always reported: the reader has gone
+    patience_ms: int | None = None
     try:
-        while True:
-            for fd, event in poll.poll():
+        while ready := poll.poll(patience_ms):
+            for fd, event in ready:
                 if fd == stdout_fd:
                     return 0
                 data = os.read(fd, 65536) if event & (select.POLLIN | select.POLLHUP) else b""
@@ -44,11 +46,13 @@ def bridge(path: str, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
                         agent.sendall(data)
                     else:
                         poll.unregister(stdin_fd)
+                        patience_ms = int(linger_s * 1000)
                 elif data:
                     _write_all(stdout_fd, data)
                 else:
                     return 0
     except OSError:
-        return 0
+        pass
     finally:
         agent.close()
+    return 0

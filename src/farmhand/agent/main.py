@@ -25,6 +25,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     bridge = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
     bridge.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
+    bridge.add_argument(
+        "--linger",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
+    )
     return parser
 
 
@@ -53,10 +60,10 @@ def _check_config(config: Path) -> int:
     return 0
 
 
-def _bridge(path: str) -> int:
+def _bridge(path: str, linger_s: float) -> int:
     from farmhand.agent.bridge import bridge
 
-    return bridge(path)
+    return bridge(path, linger_s)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
             case "check-config":
                 return _check_config(options.config)
             case _:
-                return _bridge(options.socket)
+                return _bridge(options.socket, options.linger)
     except FarmhandError as error:
         print(f"jada-agent: {error}", file=sys.stderr)  # noqa: T201  (a command's own stderr)
         return error.exit_code

@@ -19,8 +19,8 @@ def listener(tmp_path: Path) -> Iterator[socket.socket]:
         yield server
 
 
-def bridge(path: Path) -> subprocess.Popen[bytes]:
-    argv = [sys.executable, "-m", "farmhand.agent.main", "bridge", "--socket", str(path)]
+def bridge(path: Path, *options: str) -> subprocess.Popen[bytes]:
+    argv = [sys.executable, "-m", "farmhand.agent.main", "bridge", "--socket", str(path), *options]
     return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -53,6 +53,19 @@ def test_it_ends_when_nobody_reads_any_more(tmp_path: Path, listener: socket.soc
     process.stdout.close()
     assert process.wait(timeout=10) == 0
     assert peer.recv(1) == b""
+    peer.close()
+
+
+def test_it_does_not_wait_for_ever_once_stdin_has_ended(tmp_path: Path, listener: socket.socket) -> None:
+    process = bridge(tmp_path / "agent.sock", "--linger", "0.3")
+    peer, _ = listener.accept()
+    assert process.stdin is not None
+    process.stdin.write(b"half a request")
+    process.stdin.close()
+    peer.sendall(b"the daemon says something")
+    assert process.wait(timeout=10) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == b"the daemon says something"
     peer.close()
 
 
