@@ -9,12 +9,12 @@ PYTEST := $(BIN)/python -m pytest
 STAGES := lint unit integration molecule e2e
 SHELL_SCRIPTS := $(wildcard scripts/*) .ci/run
 # Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
-PYTHON_SOURCES := src tests library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
+PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
-.PHONY: help demo down test lint types ansible-lint unit integration molecule e2e clean lock venv tools image
+.PHONY: help demo down test lint types ansible-lint unit integration molecule e2e bench clean lock venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,9 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/tools test
 	@scripts/base-image
 	$(PYTEST) tests/e2e
+
+bench: $(VENV) ## One task through each path, beside the plain wrapper; needs the farm of make demo
+	$(BIN)/python -m benchmarks.one_task
 
 clean: down ## make down, and remove what the builds left (.venv and .cache included)
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist

@@ -111,7 +111,8 @@ engine: {description: "The engine that ran it.", type: str, returned: when run}
 usage: {description: "Tokens as the API counted them.", type: dict, returned: when run}
 cost_usd: {description: "Cost in US dollars, null while the price is unknown.", type: float, returned: when run}
 stop_reason: {description: "Why the model stopped: V(end_turn), V(max_tokens).", type: str, returned: when run}
-attempts: {description: "How often it was tried.", type: int, returned: when run}
+attempts: {description: "How often its engine was started.", type: int, returned: when run}
+retries: {description: "How many requests were sent again within these attempts.", type: int, returned: when run}
 queued_s: {description: "Seconds in the queue.", type: float, returned: when run}
 run_s: {description: "Seconds at work.", type: float, returned: when run}
 error: {description: "Code, message and hint of a failure.", type: dict, returned: on failure}

@@ -93,7 +93,7 @@ class TaskError(msgspec.Struct, kw_only=True):
 class Result(msgspec.Struct, kw_only=True):
     """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown.
 
-    `attempts` counts engine starts. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    `attempts` counts engine starts, `retries` the requests that the meter sent again within them. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
     """
 
     id: str
@@ -105,6 +105,7 @@ class Result(msgspec.Struct, kw_only=True):
     usage: Usage = msgspec.field(default_factory=Usage)
     cost_usd: Decimal | None = None
     attempts: int = 0
+    retries: int = 0
     queued_s: float = 0.0
     run_s: float = 0.0
     stop_reason: str = ""

@@ -19,7 +19,7 @@ from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 async def test_a_passing_error_is_tried_again(agent: Agent, api: MessagesApi, status: int) -> None:
     api.fault(Fault(kind="status", status=status))
     result = await agent.run(id="one", prompt="hello")
-    assert result["state"] == "succeeded"
+    assert (result["state"], result["attempts"], result["retries"]) == ("succeeded", 1, 1)
     assert len(api.posts) == 2
 
 

@@ -36,6 +36,7 @@ CREATE TABLE task (
     started_at REAL,
     finished_at REAL,
     attempts INTEGER NOT NULL DEFAULT 0,
+    retries INTEGER NOT NULL DEFAULT 0,
     usage BLOB NOT NULL DEFAULT '{}',
     cost_usd TEXT,
     price_version TEXT,
@@ -202,11 +203,23 @@ class Ledger:
         return number
 
     def end_attempt(
-        self, task_id: str, number: int, outcome: str, usage: Usage, cost_usd: Decimal | None, prices: str
+        self,
+        task_id: str,
+        number: int,
+        outcome: str,
+        usage: Usage,
+        cost_usd: Decimal | None,
+        prices: str,
+        *,
+        retries: int = 0,
     ) -> None:
-        """One attempt has ended, well or not: its usage and cost are added to the task's."""
+        """One attempt has ended, well or not: its usage, cost and retries are added to the task's.
+
+        A cost that is not known (`cost_usd` None) makes the task's unknown for good; so does an attempt that a crash
+        kept from ending.
+        """
         with self._transaction() as db:
-            row = db.execute("SELECT seq, usage, cost_usd, attempts FROM task WHERE id = ?", (task_id,)).fetchone()
+            row = db.execute("SELECT seq, usage, cost_usd FROM task WHERE id = ?", (task_id,)).fetchone()
             total = msgspec.json.decode(row["usage"], type=Usage)
             total.add(usage)
             first = number == 1
@@ -217,8 +230,8 @@ class Ledger:
                 (outcome, time.time(), msgspec.json.encode(usage), row["seq"], number),
             )
             db.execute(
-                "UPDATE task SET usage = ?, cost_usd = ?, price_version = ? WHERE seq = ?",
-                (msgspec.json.encode(total), None if cost is None else str(cost), prices, row["seq"]),
+                "UPDATE task SET usage = ?, cost_usd = ?, price_version = ?, retries = retries + ? WHERE seq = ?",
+                (msgspec.json.encode(total), None if cost is None else str(cost), prices, retries, row["seq"]),
             )
 
     def requeue(self, task_id: str, state: State) -> None:
@@ -303,6 +316,7 @@ def _result(row: sqlite3.Row) -> Result:
         usage=msgspec.json.decode(row["usage"], type=Usage),
         cost_usd=None if cost is None else Decimal(cost),
         attempts=row["attempts"],
+        retries=row["retries"],
         queued_s=round((started or finished or now) - row["created_at"], 3),
         run_s=round((finished or now) - started, 3) if started else 0.0,
         stop_reason=row["stop_reason"],

@@ -281,7 +281,7 @@ class Scheduler:
             prices = price_table()
             costs = [prices.cost(grant.model, usage) for usage in grant.exchanges]
             cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-            self._ledger.end_attempt(task.id, number, outcome, grant.usage, cost, prices.version)
+            self._ledger.end_attempt(task.id, number, outcome, grant.usage, cost, prices.version, retries=grant.retries)
 
     def _finish(self, task_id: str, result: Result, live: _Live | None) -> None:
         self._ledger.finish(task_id, result)
