@@ -50,7 +50,7 @@ def paths(farm: Farm) -> dict[str, Way]:
 
 
 def measure(farm: Farm, rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of every path in every round, after one round that does not count. Raises RuntimeError on a failure."""
+    """Wall seconds of every path in every round, after one that does not count. RuntimeError where a path fails."""
     seconds: dict[str, list[float]] = {name: [] for name in paths(farm)}
     for number in range(rounds + 1):
         for name, path in paths(farm).items():

@@ -93,7 +93,8 @@ class TaskError(msgspec.Struct, kw_only=True):
 class Result(msgspec.Struct, kw_only=True):
     """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown.
 
-    `attempts` counts engine starts, `retries` the requests that the meter sent again within them. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    `attempts` counts engine starts, `retries` the requests that the meter sent again within them. `stop_reason` is the
+    API's own (`end_turn`, `max_tokens`: the text is cut off, …).
     """
 
     id: str
