@@ -190,8 +190,9 @@ class Scheduler:
 
     def _forget_keys(self) -> None:
         """A key that no task waits for, and that is not the newest, is dropped from memory."""
-        wanted = set(self._key_of.values())
-        self._keys = {fp: key for fp, key in self._keys.items() if key is self._key or fp in wanted}
+        if len(self._keys) > 1:
+            wanted = set(self._key_of.values())
+            self._keys = {fp: key for fp, key in self._keys.items() if key is self._key or fp in wanted}
 
     # --- running --------------------------------------------------------------------------------------------------
 
@@ -234,12 +235,12 @@ class Scheduler:
         """Attempt after attempt, within the task's time, until one brings a result."""
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._config.task_timeout_max_s)
         deadline = time.monotonic() + limit
-        for last in (n + 1 == self._config.attempts for n in range(self._config.attempts)):
+        for turn in range(1, self._config.attempts + 1):
             number = self._ledger.start(task.id, key.fingerprint)
             live.text.clear()
             live.tell({"type": "state", "state": "running"})
             result, again = await self._attempt(task, engine, key, live, number, deadline, limit)
-            if not again or last:
+            if not again or turn == self._config.attempts:
                 self._finish(task.id, result, live)
                 return
             assert result.error is not None  # noqa: S101  (only errors are tried again)
