@@ -66,13 +66,18 @@ def digest(value: str, to: Literal["hex", "sri"] = "hex", algorithm: str = "sha5
     raise AnsibleFilterError(f"farmhand_digest: to is 'hex' or 'sri', not '{to}'")
 
 
-def seconds(span: str | int | float) -> float | int:
-    """Seconds in `span`: a number of seconds, or text such as "90s", "1h 30min", "250ms"."""
+def seconds(span: str | int | float, default: float | None = None) -> float | int:
+    """Seconds in `span`: a number of seconds, or text such as "90s", "1h 30min", "250ms".
+
+    What is no duration is `default`; AnsibleFilterError where there is none.
+    """
     text = str(span).strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
         total = float(text)
     elif text and re.fullmatch(f"(?:{_SPAN.pattern})+", text):
         total = sum(float(number) * _UNITS[unit] for number, unit in _SPAN.findall(text))
+    elif default is not None:
+        return default
     else:
         raise AnsibleFilterError(f'farmhand_seconds: \'{span}\' is not a duration such as 90, "90s" or "1h 30min"')
     total = round(total, 3)

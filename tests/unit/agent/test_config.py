@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import msgspec
 import pytest
+import yaml
 
 from farmhand.agent.config import Config, load
 from farmhand.agent.main import main
+from filter_plugins.farmhand import seconds
+
+ROLE = Path(__file__).resolve().parents[3] / "roles" / "jada_agent"
 
 
 def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
@@ -52,3 +58,19 @@ def test_a_good_file_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text('upstream_url = "http://127.0.0.1:1"\nallowed_groups = ["a"]\n')
     assert main(["check-config", str(path)]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_role_writes_every_setting() -> None:
+    template = (ROLE / "templates" / "config.toml.j2").read_text(encoding="utf-8")
+    assert set(re.findall(r"^(\w+) = ", template, re.MULTILINE)) == set(Config.__struct_fields__)
+
+
+def test_the_role_s_defaults_are_the_agent_s() -> None:
+    role = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
+    for name, value in msgspec.to_builtins(Config()).items():
+        if name in ("state_dir", "runtime_dir", "claude_path"):  # fixed by the units, no variables
+            continue
+        given = role[f"jada_agent_{name.removesuffix('_s')}"]
+        assert (seconds(given) if name.endswith("_s") else given) == (
+            list(value) if isinstance(value, tuple) else value
+        ), name

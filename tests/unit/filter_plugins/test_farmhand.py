@@ -99,6 +99,7 @@ def test_seconds(span: str | int, seconds: float) -> None:
 def test_seconds_refuses(span: str) -> None:
     with pytest.raises(AnsibleFilterError, match="not a duration"):
         filters.seconds(span)
+    assert filters.seconds(span, default=0) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""What the roles' preflights say about a wrong variable, and that a preflight has no task that could change anything.
+
+All cases run in one playbook against this machine: the preflights look at variables and files of the controller only.
+What `preflight` asks of a host is tried on the farm host: tests/e2e/test_site.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[3]
+SECRET = "sk-ant-test-inventory-000000000000"
+#: role, variables, what the one line says: the variable, what is wrong with it, what to do.
+CASES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("preflight", {"company_key": [{"deep": SECRET}]}, ["company_key", "an API key or a login token", "Remove it"]),
+    ("preflight", {"preflight_max_clock_skew": "soon"}, ["preflight_max_clock_skew is 'soon'", "90s or 5m"]),
+    ("base", {"base_config_dir": "here"}, ["base_config_dir", "'here'", "give an absolute path"]),
+    ("base", {"base_dispatch_key": "id"}, ["base_dispatch_key is 'id'", "give an absolute path"]),
+    ("base", {"base_scrub_backup_dir": "b"}, ["base_scrub_backup_dir is 'b'", "give an absolute path"]),
+    ("base", {"base_port": 70000}, ["base_port is '70000'", "1 to 65535"]),
+    ("base", {"base_extra_dispatch_keys": ['command="x" ssh-ed25519 AAAA']}, ["base_extra_dispatch_keys", ".pub"]),
+    ("base", {"base_ca_certificates": ["/nowhere/ca.crt"]}, ["base_ca_certificates: '/nowhere/ca.crt'", "Correct"]),
+    ("base", {"base_ca_certificates_dir": "/nowhere"}, ["base_ca_certificates_dir is '/nowhere'", "leave it empty"]),
+    ("claude_cli", {"claude_cli_version": "1.0.0"}, ["claude_cli_version is '1.0.0'", "2.1.330", "extra_digests"]),
+    (
+        "claude_cli",
+        {
+            "claude_cli_version": "9.9.9",
+            "claude_cli_extra_digests": {"9.9.9": {"x86_64": {"tarball": "x", "binary": "y"}}},
+        },
+        ["claude_cli_extra_digests: 9.9.9, x86_64", "sha256sum"],
+    ),
+    ("claude_cli", {"claude_cli_keep": 0}, ["claude_cli_keep is 0", "give 1 or more"]),
+    (
+        "claude_cli",
+        {"claude_cli_managed_settings": {"env": {}}},
+        ["claude_cli_managed_settings", 'DISABLE_AUTOUPDATER: "1"'],
+    ),
+    ("jada_agent", {"jada_agent_upstream_url": "http://api.example.com"}, ["jada_agent_upstream_url", "plain http"]),
+    ("jada_agent", {"jada_agent_upstream_url": f"https://{SECRET}@x"}, ["jada_agent_upstream_url", "no user name"]),
+    (
+        "jada_agent",
+        {"jada_agent_upstream_url": "https://api.example.com"},
+        ["jada_agent_upstream_ranges is empty", "CIDR"],
+    ),
+    ("jada_agent", {"jada_agent_drain": "soon"}, ["jada_agent_drain is 'soon'", "90s or 1h"]),
+    ("jada_agent", {"jada_agent_idle": "0"}, ["jada_agent_idle is '0'", "above 0"]),
+    ("jada_agent", {"jada_agent_watchdog": "-1s"}, ["jada_agent_watchdog is '-1s'", "90s or 1h"]),
+    ("jada_agent", {"jada_agent_task_timeout_max": "1 week"}, ["jada_agent_task_timeout_max is '1 week'", "90s or 1h"]),
+    ("jada_agent", {"jada_agent_memory_max": "half"}, ["jada_agent_memory_max is 'half'", "512M or 1G"]),
+    ("jada_agent", {"jada_agent_task_memory_max": "100M"}, ["jada_agent_task_memory_max is 100M", "400M or more"]),
+    ("jada_agent", {"jada_agent_slots_cli": 0}, ["jada_agent_slots_cli is 0", "give 1 to 1024"]),
+    ("jada_agent", {"jada_agent_attempts": 21}, ["jada_agent_attempts is 21", "give 1 to 20"]),
+    ("jada_agent", {"jada_agent_task_cpu_quota": "two"}, ["jada_agent_task_cpu_quota is 'two'", "200%"]),
+    ("jada_agent", {"jada_agent_source": "/nowhere"}, ["jada_agent_source is '/nowhere'", "Give the path"]),
+]
+#: Modules that only look. `command` is among them where the task says so itself.
+READS = {
+    "assert",
+    "setup",
+    "stat",
+    "validate_argument_spec",
+    "set_fact",
+    "import_tasks",
+    "include_tasks",
+    "include_role",
+}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """How each case failed, {} where the preflight let it pass. Each case is a host with the case's variables."""
+    directory = tmp_path_factory.mktemp("preflight")
+    local = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
+    hosts = {
+        f"case{number}": {
+            **local,
+            "role": role,
+            "file": "inventory.yml" if role == "preflight" else "preflight.yml",
+            **given,
+        }
+        for number, (role, given, _) in enumerate(CASES)
+    }
+    (directory / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
+    answer = {"dest": f"{directory}/{{{{ inventory_hostname }}}}", "mode": "0600"}
+    check: dict[str, Any] = {
+        "block": [
+            {"include_role": {"name": "{{ role }}", "tasks_from": "{{ file }}"}},
+            {"copy": {"content": "{}", **answer}},
+        ],
+        "rescue": [{"copy": {"content": "{{ ansible_failed_result | to_json }}", **answer}}],
+    }
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [check]}]
+    (directory / "play.yml").write_text(json.dumps(play), encoding="utf-8")
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    argv = [program, "-i", str(directory / "hosts.json"), "--forks", "4", str(directory / "play.yml")]
+    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    return [json.loads((directory / host).read_text(encoding="utf-8")) for host in hosts]
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{role}-{'-'.join(given)}" for role, given, _ in CASES])
+def test_a_wrong_variable_is_one_line_with_its_name_the_rule_and_the_fix(
+    said: list[dict[str, Any]], number: int
+) -> None:
+    failed = said[number]
+    assert failed, "the preflight let it pass"
+    message = next((item["msg"] for item in failed.get("results", []) if item.get("failed")), failed["msg"])
+    assert "\n" not in message.strip()
+    for words in CASES[number][2]:
+        assert words in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("roles/preflight/tasks/*.yml"), *ROOT.glob("roles/*/tasks/preflight.yml")]),
+    ids=lambda path: f"{path.parts[-3]}/{path.name}",
+)
+def test_a_preflight_has_no_task_that_changes_anything(path: Path) -> None:
+    for task in yaml.safe_load(path.read_text(encoding="utf-8")):
+        modules = {name.removeprefix("ansible.builtin.") for name in task if name.startswith("ansible.builtin.")}
+        assert len(modules) == 1, task
+        if modules == {"command"}:
+            assert task["changed_when"] is False
+            assert task["check_mode"] is False
+        else:
+            assert modules <= READS, task["name"]
