@@ -1,15 +1,13 @@
-"""The demo's farm as its user finds it: the env file in each shell, and another API."""
+"""The demo's farm as its user finds it: the env file in each shell."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import pytest
 
 from tests.support.farm import Farm
 from tests.support.farm.run import run
-from tests.support.messages_api import MessagesApi
 from tests.support.messages_api.answer import echo
 
 
@@ -22,18 +20,3 @@ def test_the_env_file_puts_a_shell_into_the_farm(farm: Farm, shell: str) -> None
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(echo(f"hello from {shell}") + "\n")
     assert "pong" in done.stdout
-
-
-async def test_site_yml_points_the_same_farm_at_another_api(built_farm: Farm) -> None:
-    farm = built_farm
-    async with MessagesApi(f"{farm.container.gateway}:0", keys=[farm.key]) as other:
-        try:
-            await asyncio.to_thread(farm.build, "--extra-vars", f"jada_agent_upstream_url={other.url}")
-            done = await asyncio.to_thread(farm.cheap, "Who are you?")
-            assert done.stdout == echo("Who are you?") + "\n"
-            assert len(other.posts) == 1
-        finally:
-            await asyncio.to_thread(farm.build)
-    before = len(farm.api.posts())
-    assert farm.cheap("And now?").returncode == 0
-    assert len(farm.api.posts()) == before + 1

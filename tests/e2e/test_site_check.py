@@ -1,0 +1,99 @@
+"""`site.yml --check --diff` on a built host tells the truth, shows no secret and changes nothing; so does a preflight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.farm import Farm
+from tests.support.farm.run import Completed
+
+STRAY = "sk-ant-test-stray-0000000000000000"
+#: What `site.yml` may touch on a host, as one digest; the agent's own state and what the tools of a check write are not in it.
+_LOOK = (
+    "find /etc /home /opt/jada-agent /root /usr/bin /usr/lib/claude-code /var/backups /var/lib/farmhand -xdev -type f"
+    " ! -path '*/.ansible/*' ! -name '*.pyc' -printf '%p %s %m %U %T@\\n' | sort | sha256sum"
+)
+
+
+@pytest.fixture
+def host(farm: Farm) -> Iterator[Farm]:
+    """The farm, which the test leaves built as it was."""
+    yield farm
+    farm.build()
+
+
+def site(farm: Farm, *options: str) -> Completed:
+    return farm.ansible("site.yml", *options, program="ansible-playbook", timeout_s=900)
+
+
+def changes(done: Completed) -> list[str]:
+    """`task (item)` of everything that was reported as changed, handlers included, in order."""
+    found, task = [], ""
+    for line in done.stdout.splitlines():
+        if named := re.match(r"(?:TASK|RUNNING HANDLER) \[(.+)\]", line):
+            task = named[1]
+        elif changed := re.match(r"changed: \[[^\]]+\](?: => \((.+)\))?", line):
+            found.append(f"{task} ({changed[1]})" if changed[1] else task)
+    return found
+
+
+def looks(farm: Farm) -> str:
+    return farm.exec("sh", "-c", _LOOK).stdout
+
+
+def test_a_check_of_a_built_host_finds_nothing(farm: Farm) -> None:
+    before = looks(farm)
+    done = site(farm, "--check", "--diff")
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert changes(done) == []
+    assert looks(farm) == before
+
+
+def test_what_a_check_announces_is_what_the_run_does(host: Farm) -> None:
+    host.exec("sh", "-c", f"echo ANTHROPIC_API_KEY={STRAY} >> /etc/environment")
+    host.exec("sh", "-c", "echo 'AcceptEnv CLAUDE_CODE_OAUTH_TOKEN' > /etc/ssh/sshd_config.d/90-stray.conf")
+    host.exec("chmod", "0644", "/etc/jada-agent/config.toml")
+    variables = ("-e", "{jada_agent_slots_cli: 3, jada_agent_idle: 90s, jada_agent_network_full: true}")
+    before = looks(host)
+    announced = site(host, "--check", "--diff", *variables)
+    assert announced.returncode == 0, announced.stdout[-3000:]
+    assert looks(host) == before
+    done = site(host, "--diff", *variables)
+    assert done.returncode == 0, done.stdout[-3000:]
+    # A check cannot start what it did not write, and what it did not stop runs: these come with what it announced.
+    follow_up = re.compile(r"jada_agent : (Listen|Serve)")
+    assert [what for what in changes(done) if not follow_up.match(what)] == changes(announced)
+    for said in (announced, done):
+        text = said.stdout + said.stderr
+        assert re.search(r"^\+idle_s = 90$", text, re.MULTILINE)
+        assert re.search(r"^\+slots_cli = 3$", text, re.MULTILINE)
+        assert re.search(r"^\+MaxConnections=7$", text, re.MULTILINE)
+        assert "-/etc/environment:" in text
+        assert "-AcceptEnv CLAUDE_CODE_OAUTH_TOKEN" in text
+        assert STRAY not in text
+    assert STRAY not in host.exec("cat", "/etc/environment").stdout
+    host.exec("sh", "-c", "rm -r /var/backups/farmhand /etc/ssh/sshd_config.d/90-stray.conf*")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("preflight_min_memory_mb=99999999", "preflight_min_memory_mb asks for 99999999"),
+        ("preflight_min_disk_mb=999999999", "preflight_min_disk_mb asks for 999999999"),
+        ("jada_agent_attempts=0", "jada_agent_attempts is 0: give 1 to 20"),
+        ("jada_agent_slots_cli=many", "jada_agent_slots_cli"),
+    ],
+)
+def test_a_mistake_in_the_last_role_stops_the_run_before_the_first_changes_anything(
+    farm: Farm, wrong: str, said: str
+) -> None:
+    before = looks(farm)
+    done = site(farm, "-e", wrong)
+    assert done.returncode == 2
+    assert said in re.sub(r"\s+", " ", done.stdout)
+    assert changes(done) == []
+    assert "TASK [base : Install packages]" not in done.stdout
+    assert looks(farm) == before
