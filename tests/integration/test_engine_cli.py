@@ -217,6 +217,37 @@ async def test_the_time_limit_ends_the_sandbox(agent: Agent, api: MessagesApi, s
     assert await ended(sandboxes)
 
 
+HOLD = "c=$PPID; setsid bash -c 'exec 1>/proc/'$c'/fd/1; exec sleep 30' < /dev/null 2> /dev/null & sleep 0.3; echo held"
+
+
+async def test_what_a_task_leaves_behind_does_not_hold_it_up(agent: Agent, api: MessagesApi) -> None:
+    api.rule(Rule(contains="hold on", steps=[bash(HOLD), Step(text="{tool_result}")]))
+    result = await agent.run(id="one", prompt="hold on", tools=["Bash"], timeout_s=20)
+    assert (result["state"], result["text"].strip()) == ("succeeded", "held"), result
+
+
+async def test_what_a_task_leaves_behind_does_not_outlive_its_cancelling(
+    agent: Agent, api: MessagesApi, sandboxes: Sandboxes
+) -> None:
+    api.rule(Rule(contains="hold on", steps=[bash(f"{HOLD}; sleep 30")]))
+    await agent.submit({"id": "one", "prompt": "hold on", "tools": ["Bash"]})
+    for _ in range(200):
+        if api.posts:
+            break
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    await agent.call("DELETE", "/v1/tasks/one")
+    assert await ended(sandboxes)
+
+
+async def test_output_without_end_ends_the_task_and_not_the_agent(agent: Agent, api: MessagesApi) -> None:
+    flood = "head -c 60000000 /dev/zero | tr '\\0' x > /proc/$PPID/fd/1; sleep 20"
+    api.rule(Rule(contains="flood", steps=[bash(flood)]))
+    result = await agent.run(id="one", prompt="flood", tools=["Bash"], timeout_s=30)
+    assert (result["state"], result["error"]["code"], result["attempts"]) == ("failed", "output_limit", 1)
+    assert (await agent.run(id="two", prompt="hello"))["state"] == "succeeded"
+
+
 async def test_no_sandbox_is_one_clear_error(tmp_path: Path, api: MessagesApi) -> None:
     agent = Agent(tmp_path, api.url)
     await agent.start()

@@ -25,6 +25,10 @@ from typing import Any, BinaryIO
 
 _STDERR_TAIL = 2000
 _OOM_POLL_S = 0.2
+#: What may still be in the CLI's stdout once it has ended: the largest pipe that an unprivileged process can have.
+_PIPE_BYTES = 1 << 20
+#: How long an orderly end may take once the daemon has hung up.
+_LEAVE_S = 2.0
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
@@ -98,13 +102,40 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def _hang_up_watch(stdin_fd: int, process: subprocess.Popen[bytes]) -> None:
-    """Kill the CLI and all it started when the daemon hangs up."""
+    """Kill the CLI and all it started when the daemon hangs up.
+
+    What has left the CLI's process group could hold this program up, and with it the unit: it ends in any case, and
+    systemd then kills whatever is left.
+    """
     poll = select.poll()
     poll.register(stdin_fd, select.POLLIN | select.POLLRDHUP)
-    while process.poll() is None:
-        if poll.poll(1000):
-            _kill_group(process)
-            return
+    poll.poll()
+    _kill_group(process)
+    threading.Event().wait(_LEAVE_S)
+    os._exit(1)
+
+
+def _forward(process: subprocess.Popen[bytes], out: BinaryIO) -> None:
+    """The CLI's stdout to `out`, until it ends or the CLI does: what it left behind may hold the pipe open."""
+    assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
+    source = process.stdout.fileno()
+    poll = select.poll()
+    poll.register(source, select.POLLIN)
+    left, last = _PIPE_BYTES, b"\n"
+    while left > 0:
+        ended = process.poll() is not None
+        if poll.poll(0 if ended else 500):
+            data = os.read(source, 65536)
+            if not data:
+                break
+            out.write(data)
+            out.flush()
+            last = data[-1:]
+            left -= len(data) if ended else 0
+        elif ended:
+            break
+    if last != b"\n":
+        out.write(b"\n")
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -156,10 +187,7 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
             (_feed, (process, data)),
         ):
             threading.Thread(target=target, args=args, daemon=True).start()
-        assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
-        for line in process.stdout:
-            out.write(line)
-            out.flush()
+        _forward(process, out)
         status = process.wait()
         _kill_group(process)
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL))

@@ -41,13 +41,17 @@ def check_answer(schema: dict[str, Any], answer: Any) -> Any:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
     from referencing.exceptions import Unresolvable
+    from referencing.jsonschema import EMPTY_REGISTRY
 
     try:
-        error = best_match(Draft202012Validator(schema).iter_errors(answer))
+        # With a registry of its own the validator fetches nothing: by default it would ask a schema's $ref of any host.
+        error = best_match(Draft202012Validator(schema, registry=EMPTY_REGISTRY).iter_errors(answer))
     except Unresolvable as unresolvable:
         raise EngineError(
             "invalid_schema", f"the schema refers to something that is not in it: {unresolvable}"
         ) from None
+    except RecursionError:
+        raise EngineError("invalid_schema", "the schema goes in circles, or is nested too deeply") from None
     if error is None:
         return answer
     where = "/".join(str(part) for part in error.absolute_path) or "its root"

@@ -10,19 +10,17 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
+from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
 from farmhand.meter import Grant, Grants
 from farmhand.task import Task
 from farmhand.wire.keys import redact
 
-#: Longest line of the CLI's output: a whole message with what a tool read.
-_MAX_LINE = 64 * 1024 * 1024
 _SYSTEM = "Answer the user's task. Be brief and exact."
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -71,45 +69,6 @@ def stdin(task: Task) -> bytes:
     return msgspec.json.encode({"type": "user", "message": message}) + b"\n"
 
 
-class _Output:
-    """Reads the CLI's stream-json lines and the sandbox's closing line."""
-
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.result: dict[str, Any] | None = None
-        self.exit: dict[str, Any] | None = None
-        self.stop_reason = ""
-        self.text: list[str] = []
-        self._on_text = on_text
-
-    def take(self, line: bytes) -> None:
-        try:
-            event = msgspec.json.decode(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        if not isinstance(event, dict):
-            return
-        match event.get("type"):
-            case "stream_event":
-                self._stream(event.get("event") or {})
-            case "result":
-                self.result = event
-            case "farmhand.exit":
-                self.exit = event
-
-    def _stream(self, event: dict[str, Any]) -> None:
-        delta = event.get("delta") or {}
-        match event.get("type"):
-            case "message_start" if self.text:
-                # The next message, after a tool's answer.
-                self._on_text("\n\n")
-                self.text.clear()
-            case "content_block_delta" if delta.get("type") == "text_delta":
-                self.text.append(str(delta.get("text", "")))
-                self._on_text(self.text[-1])
-            case "message_delta":
-                self.stop_reason = str(delta.get("stop_reason") or self.stop_reason)
-
-
 class CliEngine:
     """Runs tasks through the claude CLI in systemd's sandboxes."""
 
@@ -130,7 +89,7 @@ class CliEngine:
 
     async def _converse(
         self, task: Task, grant: Grant, token: str, on_text: Callable[[str], None], timeout_s: float
-    ) -> _Output:
+    ) -> Output:
         data = stdin(task)
         order = {
             "argv": arguments(task, self._config, grant.model),
@@ -139,12 +98,14 @@ class CliEngine:
             "meter_socket": f"{self._config.runtime_dir}/meter.sock",
         }
         reader, writer = await self._connect(task)
-        output = _Output(on_text)
+        output = Output(on_text)
         try:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
             while line := await reader.readline():
                 output.take(line)
-        except (OSError, ValueError) as error:
+        except ValueError:
+            raise too_much() from None
+        except OSError as error:
             raise EngineError("agent_error", f"the task's sandbox broke off: {error}", retryable=True) from None
         finally:
             # Hanging up is what ends a sandbox early.
@@ -157,16 +118,16 @@ class CliEngine:
         name = "task.sock" if task.network == "none" else "task-full.sock"
         path = Path(self._config.runtime_dir) / name
         try:
-            return await asyncio.open_unix_connection(path, limit=_MAX_LINE)
+            return await asyncio.open_unix_connection(path, limit=MAX_LINE)
         except OSError as error:
             unit = "jada-task.socket" if task.network == "none" else "jada-task-full.socket"
             raise EngineError(
                 "agent_error", f"no sandbox to be had: {path}: {error.strerror}", hint=f"see: systemctl status {unit}"
             ) from None
 
-    def _judge(self, task: Task, grant: Grant, output: _Output) -> Answer:
+    def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:
         """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
-        ended, result = output.exit, output.result
+        ended, said = output.ended, output.said
         if ended is None:
             raise EngineError(
                 "agent_error",
@@ -174,7 +135,7 @@ class CliEngine:
                 hint="see the journal of jada-task@",
                 retryable=True,
             )
-        if ended.get("oom"):
+        if ended.oom:
             raise EngineError(
                 "memory_limit", "the task met its memory limit and was ended", hint="raise jada_agent_task_memory_max"
             )
@@ -182,25 +143,23 @@ class CliEngine:
             return self._cut_at_max_tokens(task, output)
         if grant.problem is not None:
             raise grant.problem
-        if ended.get("rc") != 0 or result is None or result.get("is_error") or not result.get("num_turns"):
-            raise self._failure(ended, result)
+        if ended.rc != 0 or said is None or said.is_error or not said.num_turns:
+            raise self._failure(ended, said)
         if task.schema is None:
-            return Answer(text=str(result.get("result", "")), stop_reason=output.stop_reason)
-        if "structured_output" not in result:
-            raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
-        answer = check_answer(task.schema, from_object(task.schema, result["structured_output"]))
+            return Answer(text=said.result or "", stop_reason=output.stop_reason)
+        answer = check_answer(task.schema, from_object(task.schema, said.structured()))
         return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
     @staticmethod
-    def _cut_at_max_tokens(task: Task, output: _Output) -> Answer:
+    def _cut_at_max_tokens(task: Task, output: Output) -> Answer:
         """The text so far, which the CLI itself drops; half a structured answer is none."""
         if task.schema is not None:
             raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
         return Answer(text="".join(output.text), stop_reason="max_tokens")
 
     @staticmethod
-    def _failure(ended: dict[str, Any], result: dict[str, Any] | None) -> EngineError:
-        said = str((result or {}).get("result") or ended.get("stderr") or "no output")
-        how = f"signal {ended['signal']}" if ended.get("signal") else f"exit status {ended.get('rc')}"
-        message = " ".join(redact(said).split())[:300]
+    def _failure(ended: Ended, said: Said | None) -> EngineError:
+        words = (said.result if said is not None else "") or ended.stderr or "no output"
+        how = f"signal {ended.signal}" if ended.signal else f"exit status {ended.rc}"
+        message = " ".join(redact(words[:10_000]).split())[:300]
         return EngineError("cli_error", f"the claude CLI failed ({how}): {message}")

@@ -1,0 +1,115 @@
+"""Reading what a task's sandbox sends. A task with tools can write there what it likes: all is bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from farmhand.agent.engines import EngineError
+
+#: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
+MAX_LINE = 16 * 1024 * 1024
+#: Most text of one attempt; a piece counts for what it takes in memory.
+_MAX_TEXT = 64 * 1024 * 1024
+_PIECE = 256
+#: Longest structured answer: the longest answer that a model gives has 128,000 tokens.
+_MAX_STRUCTURED = 4 * 1024 * 1024
+
+
+class _Line(msgspec.Struct):
+    type: str = ""
+    event: msgspec.Raw = msgspec.Raw()
+
+
+class _Delta(msgspec.Struct):
+    type: str = ""
+    text: str = ""
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct):
+    type: str = ""
+    delta: _Delta | None = None
+
+
+class Said(msgspec.Struct):
+    """The CLI's closing line, as far as it counts."""
+
+    result: str | None = None
+    is_error: bool = False
+    num_turns: int = 0
+    structured_output: msgspec.Raw = msgspec.Raw()
+
+    def structured(self) -> Any:
+        """The structured answer. EngineError where there is none, which may be otherwise the next time."""
+        raw = bytes(self.structured_output)
+        try:
+            if len(raw) <= _MAX_STRUCTURED:
+                return msgspec.json.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            pass
+        raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
+
+
+class Ended(msgspec.Struct):
+    """The sandbox's own closing line (`agent/sandbox.py`)."""
+
+    rc: int = 1
+    signal: int = 0
+    oom: bool = False
+    stderr: str = ""
+
+
+class Output:
+    """Takes the CLI's stream-json lines and the sandbox's closing line; what is neither is left aside."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self.said: Said | None = None
+        self.ended: Ended | None = None
+        self.stop_reason = ""
+        self.text: list[str] = []
+        self._on_text = on_text
+        self._weight = 0
+
+    def take(self, line: bytes) -> None:
+        """The next line. EngineError once there is more text than any answer has."""
+        try:
+            match (head := msgspec.json.decode(line, type=_Line)).type:
+                case "stream_event":
+                    event = msgspec.json.decode(head.event, type=_Event)
+                case "result":
+                    self.said = msgspec.json.decode(line, type=Said)
+                    return
+                case "farmhand.exit":
+                    self.ended = msgspec.json.decode(line, type=Ended)
+                    return
+                case _:
+                    return
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return
+        self._stream(event.type, event.delta or _Delta())
+
+    def _stream(self, kind: str, delta: _Delta) -> None:
+        match kind:
+            case "message_start" if self.text:
+                # The next message, after a tool's answer.
+                self._tell("\n\n")
+                self.text.clear()
+            case "content_block_delta" if delta.type == "text_delta":
+                self.text.append(delta.text)
+                self._tell(delta.text)
+            case "message_delta":
+                self.stop_reason = delta.stop_reason or self.stop_reason
+
+    def _tell(self, text: str) -> None:
+        self._weight += len(text) + _PIECE
+        if self._weight > _MAX_TEXT:
+            raise too_much()
+        self._on_text(text)
+
+
+def too_much() -> EngineError:
+    """The task has written more than any answer has."""
+    return EngineError("output_limit", "the task wrote more output than an answer can have", hint="ask for less")
