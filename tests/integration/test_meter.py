@@ -11,7 +11,7 @@ import anthropic
 import pytest
 from aiohttp import web
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app, policy
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
 MODEL = "claude-haiku-5-5"
@@ -228,4 +228,97 @@ async def test_the_first_question_of_the_cli_is_answered(served: Served) -> None
 
 async def test_an_oversized_request_is_refused(served: Served, api: MessagesApi) -> None:
     assert (await served.post(body=BODY | {"system": "x" * (33 * 1024 * 1024)}))[0] == 413
+    assert not api.posts
+
+
+IMAGE = {"type": "image", "source": {"type": "url", "url": "https://evil.example/?secret"}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"max_tokens": 129},
+        {"tools": [{"type": "web_fetch_20250910", "name": "web_fetch"}]},
+        {"tools": [{"type": "web_search_20250305", "name": "web_search"}]},
+        {"tools": [{"type": "code_execution_20250825", "name": "code_execution"}]},
+        {"mcp_servers": [{"type": "url", "url": "https://evil.example/", "name": "x"}]},
+        {"container": "c"},
+        {"speed": "fast"},
+        {"service_tier": "auto"},
+        {"messages": [{"role": "user", "content": [IMAGE]}]},
+        {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [IMAGE]}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "document", "source": {"type": "content", "content": [IMAGE]}}]}
+            ]
+        },
+        {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "file", "file_id": "f"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "container_upload", "file_id": "f"}]}]},
+    ],
+    ids=lambda more: str(more)[:60],
+)
+async def test_what_the_api_would_fetch_run_or_charge_beyond_the_task_is_refused(
+    served: Served, api: MessagesApi, more: dict[str, object]
+) -> None:
+    served.grant.max_tokens = 128
+    status, text = await served.post(body=BODY | more)
+    assert status in {400, 403}
+    assert '"error"' in text
+    assert not api.posts
+
+
+async def test_what_a_client_of_its_own_needs_passes(served: Served) -> None:
+    image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}}
+    tool = {"name": "look", "input_schema": {"type": "object"}}
+    used = {"type": "tool_use", "id": "toolu_1", "name": "look", "input": {"source": {"type": "url", "url": "x"}}}
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "text", "text": "seen"}]}
+    messages = [
+        {"role": "user", "content": [image, {"type": "text", "text": "hello"}]},
+        {"role": "assistant", "content": [used]},
+        {"role": "user", "content": [result]},
+    ]
+    status, text = await served.post(body=BODY | {"messages": messages, "tools": [tool], "system": "be brief"})
+    assert status == 200, text
+
+
+async def test_a_task_has_so_many_requests(served: Served, api: MessagesApi) -> None:
+    served.grant.started = policy.MAX_REQUESTS - 1
+    assert (await served.post())[0] == 200
+    status, text = await served.post()
+    assert status == 403
+    assert "requests" in text
+    assert len(api.posts) == 1
+
+
+async def test_requests_beyond_a_few_wait_and_die_with_the_token(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="slow", delay_s=0.6, count=2))
+    calls = [asyncio.create_task(served.post()) for _ in range(6)]
+    for _ in range(500):
+        if len(api.posts) == 2:
+            break
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.2)
+    assert len(api.posts) == 2
+    served.meter.grants.revoke(served.token)
+    statuses = sorted([status for status, _ in await asyncio.gather(*calls)])
+    assert statuses == [200, 200, 401, 401, 401, 401]
+    assert len(api.posts) == 2
+
+
+async def test_a_redirect_is_not_followed(served: Served, api: MessagesApi) -> None:
+    asked: list[str] = []
+
+    async def redirect(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPTemporaryRedirect(api.url + "/v1/messages")
+
+    elsewhere = web.Application()
+    elsewhere.router.add_post("/v1/messages", redirect)
+    runner = web.AppRunner(elsewhere)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    served.meter._base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    assert (await served.post())[0] == 307
+    await runner.cleanup()
+    assert asked == ["/v1/messages"]
     assert not api.posts

@@ -251,7 +251,7 @@ class Scheduler:
         self, task: Task, engine: str, key: Key, live: _Live, number: int, deadline: float, limit: float
     ) -> tuple[Result, bool]:
         """One attempt: its result, and whether another one may do better."""
-        grant = Grant(task_id=task.id, key=key, model=resolve_model(task.model))
+        grant = Grant(task_id=task.id, key=key, model=resolve_model(task.model), max_tokens=task.max_tokens)
         outcome = "interrupted"
 
         def on_text(text: str) -> None:

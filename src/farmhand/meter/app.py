@@ -66,6 +66,12 @@ async def _messages(request: web.Request) -> web.StreamResponse:
     grant = _grant(request)
     if grant is None:
         return _error(401, "unknown or used task token")
+    async with grant.turns:
+        # The task may have ended meanwhile.
+        return await _pass(request, grant) if _grant(request) is grant else _error(401, "used task token")
+
+
+async def _pass(request: web.Request, grant: Grant) -> web.StreamResponse:
     body = await request.read()
     answer: web.StreamResponse | None = None
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import dataclass, field
@@ -32,10 +33,15 @@ class Key:
         raise TypeError("a Key is not serialised")
 
 
+#: Requests of one task that are under way at once; more wait. It bounds what their bodies take of the agent's memory.
+_AT_ONCE = 2
+
+
 @dataclass(slots=True)
 class Grant:
     """What one task token allows, and what was used through it.
 
+    `max_tokens` bounds each answer; `turns` is held by each request of a client; `started` counts requests.
     `exchanges` holds the usage of each answered request in order; `retries` counts requests sent again; `problem` is
     the error that the last request met, if it did; `cut_short`: the last answer broke off or met `max_tokens`.
     """
@@ -43,6 +49,9 @@ class Grant:
     task_id: str
     key: Key
     model: str
+    max_tokens: int = 128_000
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), repr=False)
+    started: int = 0
     exchanges: list[Usage] = field(default_factory=list)
     retries: int = 0
     problem: ApiError | None = None

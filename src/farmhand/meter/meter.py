@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
-import msgspec
 
+from farmhand.meter import policy
 from farmhand.meter.grants import Grant, Grants
 from farmhand.meter.problems import ApiError, problem_from_answer
 from farmhand.meter.usage import AnswerWatch
@@ -19,13 +19,6 @@ from farmhand.meter.usage import AnswerWatch
 FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
-
-
-class Ask(msgspec.Struct):
-    """The two fields of a request body that the meter reads."""
-
-    model: str
-    stream: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +89,7 @@ class Meter:
         outgoing = {name: value for name, value in headers.items() if name.lower() in FORWARDED}
         outgoing |= {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
         try:
+            grant.started += 1
             response = await self._open(grant, self._base + path, body, outgoing)
         except ApiError as problem:
             grant.problem = problem
@@ -120,18 +114,10 @@ class Meter:
 
     @staticmethod
     def _check(grant: Grant, body: bytes) -> None:
-        try:
-            ask = msgspec.json.decode(body, type=Ask)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            what = f"the request body is not a Messages API request: {error}"
-            raise ApiError("invalid_request", what, status=400) from None
         if grant.cut_short:
             # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
-        if ask.model != grant.model:
-            raise ApiError(
-                "permission_error", f"this task's token is for the model {grant.model!r}, not {ask.model!r}", status=403
-            )
+        policy.check(body, model=grant.model, max_tokens=grant.max_tokens, requests=grant.started)
 
     async def _open(self, grant: Grant, url: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
         attempt = 0
