@@ -72,3 +72,23 @@ def test_a_stop_waits_for_the_running_task(farm: Farm, api: ApiControl) -> None:
     assert out == echo("Finish first") + "\n"
     # The socket still listens: the next task starts the agent again.
     assert farm.cheap("Wake up").stdout == echo("Wake up") + "\n"
+
+
+def test_systemd_restarts_an_agent_that_hangs(farm: Farm) -> None:
+    """With a shorter watchdog than the role's, so that it does not take half a minute."""
+    drop_in = "/run/systemd/system/jada-agent.service.d"
+    shorten = f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec=2s\\n' > {drop_in}/watchdog.conf"
+    restart = "systemctl daemon-reload && systemctl restart jada-agent.service"
+    assert farm.exec("sh", "-c", f"{shorten} && {restart}").returncode == 0
+    try:
+        assert farm.exec("systemctl", "kill", "--signal=STOP", "--kill-who=main", "jada-agent.service").returncode == 0
+        until(
+            lambda: (
+                farm.exec("systemctl", "show", "-P", "NRestarts", "jada-agent.service").stdout.strip() not in ("", "0")
+            ),
+            "the watchdog's restart",
+        )
+        wait_for_agent(farm)
+        assert farm.cheap("Awake?").stdout == echo("Awake?") + "\n"
+    finally:
+        assert farm.exec("sh", "-c", f"rm -r {drop_in} && {restart}").returncode == 0

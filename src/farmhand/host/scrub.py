@@ -6,6 +6,7 @@ No message, finding or diff of this module holds any part of a secret.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -22,7 +23,8 @@ from typing import Any, Literal
 Kind = Literal["shell", "environment", "json", "login"]
 
 PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
-MAX_BYTES = 1 << 20
+#: A file above this is not read into memory. The CLI's own .claude.json grows to some megabytes.
+MAX_BYTES = 64 << 20
 _NAMES = "|".join(PROTECTED)
 _LITERAL = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
 #: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator. The quantifiers are
@@ -212,7 +214,7 @@ class Scrubber:
         self.saved: list[str] = []
 
     def run(self, files: Iterable[tuple[Path, Kind]]) -> None:
-        """Look into each of `files`, and change it when `write` is set."""
+        """Look into each of `files`, and change it when `write` is set. OSError names one that cannot be."""
         for path, kind in files:
             if kind == "login":
                 self.findings.append(Finding(str(path), 0, "a login of the claude CLI"))
@@ -223,7 +225,9 @@ class Scrubber:
             self._clean(path, kind)
 
     def _clean(self, path: Path, kind: Kind) -> None:
-        raw = path.read_bytes() if path.stat().st_size <= MAX_BYTES else b""
+        if path.stat().st_size > MAX_BYTES:
+            raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MB, so it is not looked into", str(path))
+        raw = path.read_bytes()
         text = raw.decode("utf-8", "surrogateescape")
         clean = {"shell": clean_shell, "environment": clean_environment, "json": clean_json}[kind]
         cleaned, found = clean(text)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.host.scrub import (
+    MAX_BYTES,
     PROTECTED,
     Scrubber,
     clean_environment,
@@ -177,3 +178,18 @@ def test_link_out_of_the_home_to_a_file_of_another_owner_is_left(tree: Path) -> 
         os.chown(target, 1, 1)
     (tree / "home/ann/.profile").symlink_to(target)
     assert target not in [path for path, _ in places(tree, [tree / "home/ann"])]
+
+
+def test_a_large_file_is_looked_into_as_well(tree: Path) -> None:
+    history = {"projects": "x" * (3 << 20), "env": {"ANTHROPIC_API_KEY": KEY}}
+    (tree / "home/ann/.claude.json").write_text(json.dumps(history))
+    assert f"{tree}/home/ann/.claude.json: ANTHROPIC_API_KEY" in map(str, scrub(tree, write=True).findings)
+    assert KEY not in (tree / "home/ann/.claude.json").read_text()
+
+
+def test_a_file_too_large_to_look_into_is_named_and_not_passed_over(tree: Path) -> None:
+    with (tree / "home/ann/.profile").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    with pytest.raises(OSError, match="not looked into") as caught:
+        scrub(tree, write=True)
+    assert caught.value.filename == f"{tree}/home/ann/.profile"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -109,6 +110,19 @@ def test_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "keyring:SERVICE/USER" in refused("keyring:farmhand")
     monkeypatch.setitem(sys.modules, "keyring", None)
     assert "farmhand[keyring]" in refused("keyring:farm/hand/me")
+
+
+def test_keyring_of_a_real_backend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that keyrings.alt keeps in a file, chosen and filled as an operator would: by keyring's own command."""
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyrings.alt.file.PlaintextKeyring")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    fill = [sys.executable, "-m", "keyring", "set", "farm/hand", "me"]
+    subprocess.run(fill, input=KEY, text=True, check=True, stdout=subprocess.DEVNULL)
+    # A process of its own, as claude-cheap is one: the backend is chosen once per process.
+    read = "import sys; from farmhand.wire.keysource import read_key; print(read_key(sys.argv[1]))"
+    argv = [sys.executable, "-c", read, "keyring:farm/hand/me"]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == f"{KEY}\n"
 
 
 def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

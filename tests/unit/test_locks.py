@@ -1,0 +1,60 @@
+"""The locks: every requirement pinned with hashes and no index, the same versions for farm host and workstation."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+#: name==version ; marker \\ and then --hash lines, as uv writes them.
+_PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
+
+
+def lines(name: str) -> list[str]:
+    """The lock's logical lines, without comments."""
+    text = (ROOT / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def pins(name: str) -> dict[str, str]:
+    return dict(_PINNED.findall("\n".join(lines(name))))
+
+
+@pytest.mark.parametrize("name", ["agent.txt", "dev.txt"])
+def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
+    assert len(lines(name)) > 10
+    for line in lines(name):
+        assert _PINNED.match(line), line
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", line), line
+        assert "://" not in line
+
+
+@pytest.mark.parametrize("name", ["agent.txt", "dev.txt"])
+def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["project"]["dependencies"]
+    if name == "dev.txt":
+        wanted = [
+            *wanted,
+            *project["project"]["optional-dependencies"]["workstation"],
+            *project["dependency-groups"]["dev"],
+        ]
+    names = {
+        re.split(r"[\[<>=~! ]", requirement)[0].lower().replace("_", "-").replace(".", "-") for requirement in wanted
+    }
+    assert names - {pin.replace(".", "-") for pin in pins(name)} == set()
+
+
+def test_the_agent_is_tested_with_the_very_versions_that_the_farm_host_gets() -> None:
+    tested = pins("dev.txt")
+    assert {name: tested.get(name) for name in pins("agent.txt")} == pins("agent.txt")
+
+
+def test_the_farm_host_may_be_of_either_architecture() -> None:
+    """A package with wheels per platform has one hash for each; the fewest that cover both are more than two."""
+    for line in lines("agent.txt"):
+        if line.startswith(("aiohttp", "frozenlist", "msgspec", "multidict", "propcache", "rpds-py", "yarl")):
+            assert line.count("--hash=") > 20, line.split("==")[0]
