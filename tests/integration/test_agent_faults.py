@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sqlite3
 import time
@@ -236,3 +237,23 @@ async def test_a_task_that_is_cancelled_before_its_first_step_frees_its_slot(tmp
     assert (await agent.run(id="last", prompt="hello"))["state"] == "succeeded"
     assert (await agent.get("/v1/status"))["slots"]["api"]["free"] == 1
     await agent.stop()
+
+
+async def test_a_full_disk_is_said_and_loses_no_answer(agent: Agent, api: MessagesApi) -> None:
+    """A limit on file sizes stands for the full disk: SQLite meets both in the same place."""
+    api.fault(Fault(kind="slow", delay_s=0.5))
+    await agent.submit({"id": "one", "prompt": "hello"})
+    await agent.wait_state("one", "running")
+    room = (agent.directory / "state" / "ledger.db-wal").stat().st_size
+    _, most = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (room, most))
+    status, answer = await agent.call("POST", "/v1/tasks", headers=KEY, body={"tasks": [{"id": "two", "prompt": "x"}]})
+    assert (status, answer["error"]["code"]) == (507, "ledger_stuck")
+    assert "/var/lib/jada-agent" in answer["error"]["hint"]
+    await asyncio.sleep(2)
+    assert (await agent.get("/v1/tasks/one"))["task"]["state"] == "running"
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (most, most))
+    result = await agent.result("one")
+    assert (result["state"], result["usage"]["requests"]) == ("succeeded", 1)
+    assert len(api.posts) == 1
+    assert (await agent.run(id="two", prompt="x"))["state"] == "succeeded"

@@ -219,3 +219,49 @@ def test_random_tasks_get_a_clean_refusal(fuzzed: FuzzedAgent, tasks: list[objec
     if status != 200 and b"X-Farmhand-Agent" in answer:
         assert set(json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]) == {"code", "message", "hint"}
     fuzzed.check()
+
+
+async def test_one_user_cannot_take_all_connections(agent: Agent) -> None:
+    meter = agent.directory / "run" / "meter.sock"
+    idle = [await asyncio.open_unix_connection(meter) for _ in range(300)]
+    kept = [writer for reader, writer in idle if not await ends(reader)]
+    assert len(kept) == 64
+    for writer in kept[:10]:
+        writer.close()
+    await asyncio.sleep(0.2)
+    assert (await raw(meter, b"HEAD / HTTP/1.1\r\nHost: meter\r\nConnection: close\r\n\r\n", 2)).startswith(
+        b"HTTP/1.1 200"
+    )
+    for _, writer in idle:
+        writer.close()
+
+
+async def ends(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side has closed the connection."""
+    try:
+        async with asyncio.timeout(0.05):
+            return await reader.read(1) == b""
+    except ConnectionError:
+        return True
+    except TimeoutError:
+        return False
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"Transfer-Encoding: chunked, identity",
+        b"X: " + b"x" * 100_000,
+        b"\r\n".join(b"X%d: x" % number for number in range(20_000)),
+    ],
+    ids=["length and chunked", "two lengths", "odd encoding", "long header", "many headers"],
+)
+async def test_a_request_of_two_meanings_or_without_end_is_refused(agent: Agent, head: bytes) -> None:
+    smuggled = b"0\r\n\r\nGET /v1/status HTTP/1.1\r\nHost: a\r\nX-Farmhand-Wire: 1\r\n\r\n"
+    request = b"POST /v1/tasks HTTP/1.1\r\nHost: a\r\nX-Farmhand-Wire: 1\r\n" + head + b"\r\n\r\n" + smuggled
+    answer = await raw(agent.socket, request, 3)
+    assert answer.split()[1] in {b"400", b"413", b"431"}
+    assert b"uptime_s" not in answer
+    assert (await agent.get("/v1/status"))["state"] == "running"

@@ -17,6 +17,7 @@ from aiohttp import web
 from farmhand import __version__
 from farmhand.agent import systemd
 from farmhand.agent.config import Config
+from farmhand.agent.door import Door
 from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
@@ -29,6 +30,9 @@ from farmhand.meter import Meter, create_app
 log = logging.getLogger("jada-agent")
 #: File modes of sockets that the daemon makes itself, without systemd: the agent's own user only, but for the meter's.
 _MODES = {"agent": 0o600, "meter": 0o666}
+#: Connections of one user at once. All over ssh are one user, the dispatch account; each sandbox is one of its own.
+_PER_UID = {"agent": 512, "meter": 64}
+_BACKLOG = 1024
 
 
 def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
@@ -48,14 +52,22 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 
 @asynccontextmanager
-async def _serving(app: web.Application, listener: socket.socket) -> AsyncIterator[None]:
+async def _open(
+    app: web.Application, config: Config, inherited: dict[str, socket.socket], name: str
+) -> AsyncIterator[None]:
     # handler_cancellation: a client that leaves must end the upstream call that it pays for.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
-    await web.SockSite(runner, listener).start()
+    assert runner.server is not None  # noqa: S101  (setup has made it)
+    door = Door(runner.server, _PER_UID[name])
+    # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
+    listening = await asyncio.get_running_loop().create_server(
+        door, sock=_listen(config, inherited, name), backlog=_BACKLOG
+    )
     try:
         yield
     finally:
+        listening.close()
         await runner.cleanup()
 
 
@@ -82,9 +94,9 @@ async def serve(config: Config) -> None:
         meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
         scheduler = Scheduler(config, ledger, meter, engines)
-        await stack.enter_async_context(_serving(create_app(meter), _listen(config, inherited, "meter")))
+        await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
         server = Server(config, ledger, scheduler)
-        await stack.enter_async_context(_serving(server.app(), _listen(config, inherited, "agent")))
+        await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
         pulse = asyncio.create_task(systemd.watchdog())
         stack.callback(pulse.cancel)
         systemd.notify("READY=1\nSTATUS=serving")

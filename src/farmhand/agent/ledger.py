@@ -67,6 +67,15 @@ class IdConflict(FarmhandError):
     code = "id_conflict"
 
 
+class LedgerStuck(FarmhandError):
+    """The ledger cannot be written for now, as on a full disk; nothing has changed in it."""
+
+    code = "ledger_stuck"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="make room in the farm host's /var/lib/jada-agent")
+
+
 class Totals(msgspec.Struct, kw_only=True):
     """Sums over finished tasks; `unpriced` counts those whose cost is not known."""
 
@@ -106,13 +115,17 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            # SQLite may have rolled back by itself, as it does on a full disk.
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):
+                raise LedgerStuck(f"the ledger cannot be written: {error}") from None
             raise
-        self._db.execute("COMMIT")
 
     def submit(self, tasks: Iterable[Task], state: State, key_fingerprint: str | None) -> dict[str, State]:
         """Record new tasks in `state`; a known id keeps the state it has. All or none. Returns the state by id.
@@ -317,8 +330,9 @@ def _result(row: sqlite3.Row) -> Result:
         cost_usd=None if cost is None else Decimal(cost),
         attempts=row["attempts"],
         retries=row["retries"],
-        queued_s=round((started or finished or now) - row["created_at"], 3),
-        run_s=round((finished or now) - started, 3) if started else 0.0,
+        # The clock may have been set back meanwhile.
+        queued_s=round(max(0.0, (started or finished or now) - row["created_at"]), 3),
+        run_s=round(max(0.0, (finished or now) - started), 3) if started else 0.0,
         stop_reason=row["stop_reason"],
         error=_decode(row["error"], TaskError),
         batch=row["batch"],

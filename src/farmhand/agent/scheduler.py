@@ -6,15 +6,15 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
-from farmhand.agent.ledger import Ledger
+from farmhand.agent.ledger import Ledger, LedgerStuck
 from farmhand.cost.prices import price_table
 from farmhand.errors import FarmhandError
 from farmhand.meter import ApiError, Grant, Key, Meter, RetryPolicy
@@ -22,9 +22,12 @@ from farmhand.task import DEFAULT_TIMEOUT_S, FINAL_STATES, Result, State, Task, 
 
 log = logging.getLogger("jada-agent")
 _PING_S = 10.0
+#: How often a ledger that cannot be written is tried again.
+_STUCK_S = 2.0
 #: How long the attempts of one task wait for each other; the meter's own retries wait longer.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=10.0)
 Event = dict[str, Any]
+T = TypeVar("T")
 
 
 class Draining(FarmhandError):
@@ -213,13 +216,28 @@ class Scheduler:
         except asyncio.CancelledError:
             if not live.cancelled:
                 self._ledger.requeue(task_id, "queued")
+        except LedgerStuck as error:
+            # Stopping, or cancelled: as after a crash, the task is unfinished in the ledger.
+            log.error("task %s: %s", task_id, error)
         except Exception as error:
             # Whatever goes wrong in here is this one task's failure; the agent and the other tasks live on.
             log.exception("task %s: %s", task_id, type(error).__name__)
             problem = TaskError(
                 code="agent_error", message=f"the agent failed: {type(error).__name__}", hint="see its journal"
             )
-            self._finish(task_id, Result(id=task_id, state="failed", error=problem), live)
+            failed = Result(id=task_id, state="failed", error=problem)
+            await self._write(partial(self._finish, task_id, failed, live), live)
+
+    async def _write(self, step: Callable[[], T], live: _Live) -> T:
+        """Do `step` on the ledger. While that cannot be written, wait: what was paid for is not thrown away."""
+        while True:
+            try:
+                return step()
+            except LedgerStuck as error:
+                if self.draining or live.cancelled:
+                    raise
+                log.error("%s; trying again", error)
+            await asyncio.sleep(_STUCK_S)
 
     def _release(self, task_id: str, engine: str, live: _Live, _job: asyncio.Task[None]) -> None:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
@@ -236,12 +254,12 @@ class Scheduler:
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._config.task_timeout_max_s)
         deadline = time.monotonic() + limit
         for turn in range(1, self._config.attempts + 1):
-            number = self._ledger.start(task.id, key.fingerprint)
+            number = await self._write(partial(self._ledger.start, task.id, key.fingerprint), live)
             live.text.clear()
             live.tell({"type": "state", "state": "running"})
             result, again = await self._attempt(task, engine, key, live, number, deadline, limit)
             if not again or turn == self._config.attempts:
-                self._finish(task.id, result, live)
+                await self._write(partial(self._finish, task.id, result, live), live)
                 return
             assert result.error is not None  # noqa: S101  (only errors are tried again)
             live.tell({"type": "restart", "reason": result.error.message})
@@ -282,7 +300,8 @@ class Scheduler:
             prices = price_table()
             costs = [prices.cost(grant.model, usage) for usage in grant.exchanges]
             cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
-            self._ledger.end_attempt(task.id, number, outcome, grant.usage, cost, prices.version, retries=grant.retries)
+            used = (task.id, number, outcome, grant.usage, cost, prices.version)
+            await self._write(partial(self._ledger.end_attempt, *used, retries=grant.retries), live)
 
     def _finish(self, task_id: str, result: Result, live: _Live | None) -> None:
         self._ledger.finish(task_id, result)

@@ -6,8 +6,6 @@ import grp
 import logging
 import os
 import pwd
-import socket
-import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
@@ -19,8 +17,9 @@ from prometheus_client.registry import Collector
 
 from farmhand import __version__
 from farmhand.agent.config import Config
+from farmhand.agent.door import peer
 from farmhand.agent.intake import as_json, read_tasks
-from farmhand.agent.ledger import IdConflict, Ledger
+from farmhand.agent.ledger import IdConflict, Ledger, LedgerStuck
 from farmhand.agent.scheduler import Draining, Scheduler
 from farmhand.errors import FarmhandError, Refused, UsageError, WireMismatch
 from farmhand.meter import Key
@@ -31,12 +30,12 @@ log = logging.getLogger("jada-agent")
 #: The version of the wire that this agent speaks.
 WIRE = 1
 MAX_BODY = 64 * 1024 * 1024
-_UCRED = struct.Struct("3i")
 _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _STATUS_OF: tuple[tuple[type[FarmhandError], int], ...] = (
     (IdConflict, 409),
     (Draining, 503),
+    (LedgerStuck, 507),
     (WireMismatch, 426),
     (Refused, 403),
     (UsageError, 400),
@@ -140,16 +139,16 @@ class Server:
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
-            log.exception("%s %s: %s", request.method, request.path, type(error).__name__)
+            log.exception("%s %.200s: %s", request.method, request.raw_path, type(error).__name__)
             return error_answer(
                 FarmhandError(f"the agent failed: {type(error).__name__}", code="agent_error", hint="see its journal")
             )
 
     def _check_peer(self, request: web.Request) -> None:
-        peer = request.transport.get_extra_info("socket") if request.transport is not None else None
-        if peer is None:
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if connection is None:
             raise Refused("the caller has gone", code="stranger")
-        _, uid, gid = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        uid, gid = peer(connection)
         if not peer_uid_allowed(uid, gid, self._config.allowed_groups):
             raise Refused(
                 f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand"

@@ -1,0 +1,54 @@
+"""The way in to the daemon's sockets: so many connections for each user, so that none can take them all."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+#: struct ucred: pid, uid, gid.
+UCRED = struct.Struct("3i")
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """(uid, gid) of the process that opened a Unix socket's connection. Source: SO_PEERCRED in unix(7)."""
+    _, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
+    return uid, gid
+
+
+class Door:
+    """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
+
+    def __init__(self, server: web.Server, per_uid: int) -> None:
+        self._server = server
+        self._per_uid = per_uid
+        self._uids: dict[RequestHandler, int] = {}
+
+    def __call__(self) -> asyncio.Protocol:
+        """The protocol of a new connection."""
+        return _Entrance(self)
+
+    def enter(self, transport: asyncio.Transport) -> None:
+        """Hand the connection over to the server, or end it."""
+        uid, _ = peer(transport.get_extra_info("socket"))
+        open_now = set(self._server.connections)
+        self._uids = {handler: owner for handler, owner in self._uids.items() if handler in open_now}
+        if sum(owner == uid for owner in self._uids.values()) >= self._per_uid:
+            transport.abort()
+            return
+        handler = self._server()
+        self._uids[handler] = uid
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+
+
+class _Entrance(asyncio.Protocol):
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  (sockets have no other kind)
+        self._door.enter(transport)
