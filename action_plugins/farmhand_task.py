@@ -23,7 +23,7 @@ from farmhand.dispatch import settings  # noqa: E402  (found through the line ab
 from farmhand.errors import FarmhandError  # noqa: E402
 from farmhand.wire.errors import WireError  # noqa: E402
 from farmhand.wire.ids import new_task_id  # noqa: E402
-from farmhand.wire.keys import redact  # noqa: E402
+from farmhand.wire.keys import holds_key, redact  # noqa: E402
 from farmhand.wire.keysource import read_key  # noqa: E402
 from farmhand.wire.message import key_request, parse_response  # noqa: E402
 
@@ -47,6 +47,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             if self._task.check_mode:
                 return result | self._module(arguments, task_vars)
             key = self._key(arguments)
+            if holds_key(arguments, key):
+                raise WireError("key_in_task", "the API key itself stands in the task", "take it out")
             answer: dict[str, Any] = {}
             for _ in range(_HANDOVERS):
                 self._hand_over(key, arguments, task_vars)

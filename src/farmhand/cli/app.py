@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from typing import NoReturn
 
@@ -13,6 +14,8 @@ from farmhand import __version__
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.wire.keys import redact
 
+#: C0 without tab and line feed, DEL, C1: see `printable` in farmhand.cli.render.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: Verb → what its module is for; each lives in the module of its name as `command`.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
@@ -92,7 +95,8 @@ def note(text: str) -> None:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """`text` in one line. Some of it comes from afar, and on a terminal control characters are commands."""
+    return _CONTROL.sub("\ufffd", " ".join(text.split()))
 
 
 def _hint(error: click.ClickException, program: str) -> str:

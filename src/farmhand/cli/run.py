@@ -21,6 +21,7 @@ from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
 from farmhand.wire.ids import new_task_id
+from farmhand.wire.keys import holds_key
 from farmhand.wire.keysource import read_key
 from farmhand.wire.transport import Transport
 
@@ -109,6 +110,12 @@ def run(options: Options) -> int:
     task = build_task(options, conf)
     try:
         key = read_key(conf.key_source)
+        if holds_key(task, key):
+            raise UsageError(
+                "the API key itself stands in the task",
+                hint="take it out: it would go to the model",
+                code="key_in_task",
+            )
         host = hosts.choose_host(hosts.load_hosts(conf.hosts_path), conf.host, conf.hosts_path)
         printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
         result = follow(host.transport(conf.connect_timeout_s), task, key, printer)

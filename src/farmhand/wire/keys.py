@@ -45,3 +45,12 @@ def fingerprint(key: str) -> str:
 def redact(text: str) -> str:
     """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
     return _KEY_RUN.sub(REDACTED, text)
+
+
+def holds_key(value: object, key: str) -> bool:
+    """Whether `key` stands in any text of a task: such a task would send it to the model and into the ledger."""
+    if isinstance(value, str):
+        return key in value
+    if isinstance(value, dict):
+        return any(holds_key(part, key) for item in value.items() for part in item)
+    return isinstance(value, (list, tuple)) and any(holds_key(part, key) for part in value)

@@ -154,6 +154,23 @@ async def test_a_key_file_that_others_can_read(workstation: Workstation, farm: S
     assert "mode 0640" in done.err
 
 
+@pytest.mark.parametrize("where", ["file", "stdin", "system"])
+async def test_a_task_that_holds_the_key_is_not_sent(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, where: str
+) -> None:
+    source = workstation.home / "repos.env"
+    given = {
+        "file": ["-f", str(source), "what is this?"],
+        "stdin": ["what is this?"],
+        "system": ["--system", f"use {DEFAULT_KEY} ", "hello"],
+    }
+    done = await workstation.run("claude-cheap", *given[where], stdin=source.read_bytes() if where == "stdin" else None)
+    assert (done.status, done.out, done.err.count("\n")) == (2, b"", 1)
+    assert "the API key itself" in done.err
+    assert DEFAULT_KEY not in done.err
+    assert not api.posts
+
+
 async def test_a_key_that_the_api_does_not_know(workstation: Workstation, farm: Sshd) -> None:
     workstation.environment["K"] = "sk-ant-test-unknown-000000000"
     done = await workstation.run("claude-cheap", "--key-source", "env:K", "x")

@@ -104,6 +104,17 @@ async def test_failures_are_one_line(
     assert DEFAULT_KEY not in done.out.decode() + done.err
 
 
+async def test_a_task_that_holds_the_key_is_not_sent(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi
+) -> None:
+    source = workstation.home / "repos.env"
+    done = await ansible(workstation, local_farm, agent, f"prompt_file={source}")
+    assert done.status == 2
+    assert "the API key itself" in str(answer(done)["msg"])
+    assert DEFAULT_KEY not in done.out.decode() + done.err
+    assert not api.posts
+
+
 async def test_a_host_without_agent(workstation: Workstation, local_farm: Path, agent: Agent) -> None:
     await agent.stop()
     down = await ansible(workstation, local_farm, agent, "prompt=x")

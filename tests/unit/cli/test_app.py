@@ -86,3 +86,8 @@ def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
     assert "PLAY [localhost]" in err
     status, out, _ = farmhand("up", *where, "--syntax-check", "-i", "localhost,")
     assert (status, "site.yml" in out) == (0, True)
+
+
+def test_an_error_from_afar_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    app.note("the claude CLI failed: \x1b]0;owned\x07\x1b[2J\x9b31m\r\n\tred")
+    assert capsys.readouterr().err == "farmhand: the claude CLI failed: \ufffd]0;owned\ufffd\ufffd[2J\ufffd31m red\n"
