@@ -8,7 +8,8 @@ from decimal import Decimal
 import pytest
 
 from tests.support.agent import KEY, WIRE, Agent, bodies
-from tests.support.messages_api import Fault, MessagesApi
+from tests.support.messages_api import Fault, MessagesApi, Rule, Step
+from tests.support.messages_api.rules import ToolUse
 
 
 async def test_a_task_brings_the_api_s_answer(agent: Agent, api: MessagesApi) -> None:
@@ -120,11 +121,12 @@ async def test_a_schema_gets_a_structured_answer(
 
 
 async def test_an_answer_that_misses_the_schema_fails_after_the_last_attempt(agent: Agent, api: MessagesApi) -> None:
-    # The API's stand-in cannot meet this pattern, as a model may not.
-    schema = {"type": "object", "properties": {"n": {"type": "string", "pattern": "^(?=a)b$"}}, "required": ["n"]}
-    result = await agent.run(id="one", prompt="answer", schema=schema)
-    assert result["state"] == "failed"
-    assert result["error"]["code"] in {"no_answer", "api_error", "invalid_request"}
+    api.rule(Rule(contains="guess", steps=[Step(tool_use=ToolUse(name="answer", input={"n": "many"}))]))
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    result = await agent.run(id="one", prompt="guess", schema=schema)
+    assert (result["state"], result["error"]["code"]) == ("failed", "no_answer"), result
+    assert "does not meet the schema" in result["error"]["message"]
+    assert result["attempts"] == len(api.posts) == 3
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,12 @@ async def test_cancel_ends_the_sandbox(agent: Agent, api: MessagesApi, sandboxes
     assert not all(process.poll() is not None for process in sandboxes.started)
     await agent.call("DELETE", "/v1/tasks/one")
     assert await ended(sandboxes)
+    # Sooner than the API's silence would end it.
+    for _ in range(20):
+        if api.posts[0].aborted:
+            break
+        await asyncio.sleep(0.05)
+    assert api.posts[0].aborted, "the request goes on, and is paid for, though nobody waits for it"
 
 
 async def test_the_time_limit_ends_the_sandbox(agent: Agent, api: MessagesApi, sandboxes: Sandboxes) -> None:

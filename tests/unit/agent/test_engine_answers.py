@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.answers import check_answer
+from farmhand.agent.engines.answers import as_object, check_answer, from_object
 
 
 def test_a_schema_fetches_nothing() -> None:
@@ -32,3 +32,29 @@ def test_a_schema_that_leads_nowhere_is_an_error_of_its_own(schema: dict[str, An
 def test_references_inside_the_schema_work() -> None:
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}
     assert check_answer(schema, 3) == 3
+
+
+@pytest.mark.parametrize("answer", [{"n": "3"}, {}, [], None])
+def test_an_answer_that_misses_the_schema_is_none_and_worth_another_attempt(answer: Any) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+    with pytest.raises(EngineError) as error:
+        check_answer(schema, answer)
+    assert (error.value.code, error.value.retryable) == ("no_answer", True)
+    assert "\n" not in error.value.message
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"type": "object", "properties": {"answer": {}}}, {"answer": 1}),
+        ({"type": "array", "items": {"$ref": "#/$defs/n"}, "$defs": {"n": {"type": "integer"}}}, [1, 2]),
+        ({"enum": ["a", "b"]}, "a"),
+    ],
+)
+def test_any_schema_can_be_the_input_of_a_tool(schema: dict[str, Any], answer: Any) -> None:
+    tool = as_object(schema)
+    assert tool["type"] == "object"
+    given = answer if tool is schema else {"answer": answer}
+    assert check_answer(tool, given) == given
+    assert check_answer(schema, from_object(schema, given)) == answer
