@@ -2,11 +2,33 @@
 
 It listens on loopback or a Unix socket, refuses what the real API refuses with the real error bodies, answers
 deterministically, can be told to fail (`faults`), to answer in a script (`rules`), and keeps a log of what it received.
+
+Endpoints: /v1/messages (plain and streaming), /v1/messages/count_tokens, /v1/messages/batches (create, retrieve, list,
+results, cancel, delete), /v1/models, HEAD /. A test in the same process uses `MessagesApi`; any other uses the control
+endpoints below /_control/, which take and give the same structures as JSON:
+
+    keys            GET, PUT                the accepted keys
+    faults          GET, POST, DELETE       `Fault`: what goes wrong with whole calls
+    rules           GET, POST, DELETE       `Rule`: scripted answers
+    latency         PUT                     `{"ms": 50, "event_ms": 0}`
+    limits          GET, PUT                `Limits`: token buckets and concurrency that refuse; null (default): none
+    batches         GET                     every batch, and how many of its requests are processed
+    batches         POST                    `Advance`: process a fraction, finish now or later, expire, archive
+    batches/ID      GET                     one batch, and what became of each request, also before its end
+    batches/plan    GET, PUT                `Plan` of the batches to come: how long they take, when they expire, …
+    batches/faults  GET, POST, DELETE       `BatchFault`: single requests that are errored or expire
+    log             GET ?after=N, DELETE    what was received; --log appends it to a file, with each request of a batch
+    reset           POST                    forget all of that
+
+Without a plan a batch is processed at once, in the background: `in_progress` when it is created, `ended` soon after.
 """
 
-from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.batch import Plan
+from tests.support.messages_api.batches import Advance
+from tests.support.messages_api.faults import BatchFault, Fault
+from tests.support.messages_api.limits import Limits
 from tests.support.messages_api.rules import Rule, Step
 from tests.support.messages_api.server import MessagesApi
 from tests.support.messages_api.state import DEFAULT_KEY
 
-__all__ = ["DEFAULT_KEY", "Fault", "MessagesApi", "Rule", "Step"]
+__all__ = ["DEFAULT_KEY", "Advance", "BatchFault", "Fault", "Limits", "MessagesApi", "Plan", "Rule", "Step"]

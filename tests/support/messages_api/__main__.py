@@ -6,10 +6,18 @@ import argparse
 import asyncio
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+import msgspec
+
+from tests.support.messages_api.batch import Plan
+from tests.support.messages_api.limits import Limits
 from tests.support.messages_api.server import MessagesApi
 from tests.support.messages_api.state import DEFAULT_KEY
+
+T = TypeVar("T")
 
 
 def _arguments() -> argparse.Namespace:
@@ -21,7 +29,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--latency-ms", type=float, default=0, metavar="N", help="wait before each answer")
     parser.add_argument("--event-ms", type=float, default=0, metavar="N", help="wait between the events of a stream")
     parser.add_argument("--log", type=Path, metavar="FILE", help="append what is received, as JSONL")
+    parser.add_argument("--limits", type=_json_of(Limits), metavar="JSON", help="enforce: '{\"requests\": 50}'")
+    parser.add_argument(
+        "--batch-plan", type=_json_of(Plan), metavar="JSON", help="how batches go on: '{\"after_ms\": 2000}'"
+    )
     return parser.parse_args()
+
+
+def _json_of(type_: type[T]) -> Callable[[str], T]:
+    def read(text: str) -> T:
+        try:
+            return msgspec.json.decode(text, type=type_)
+        except msgspec.DecodeError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
 
 
 async def _serve(args: argparse.Namespace) -> int:
@@ -36,6 +58,8 @@ async def _serve(args: argparse.Namespace) -> int:
         latency_ms=args.latency_ms,
         event_ms=args.event_ms,
         log_file=args.log,
+        limits=args.limits,
+        batch_plan=args.batch_plan,
     )
     try:
         await api.start()

@@ -9,13 +9,15 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tests.support.messages_api import catalog, control, validate
-from tests.support.messages_api.answer import compose, new_id
+from tests.support.messages_api import batch_api, batch_check, catalog, control, control_batches, validate
+from tests.support.messages_api.answer import new_id
 from tests.support.messages_api.control import STATE
 from tests.support.messages_api.deliver import deliver, drop
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.limits import Limited
 from tests.support.messages_api.log import Entry
+from tests.support.messages_api.reply import measure, reply, total, uncached
 from tests.support.messages_api.state import State
 
 _logger = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ _METHODS = {
     "/v1/models": ("GET",),
     "/": ("HEAD",),
 }
+#: A batch's body is kept in the log up to this size: a test that sends many large ones must not fill the memory.
+_LOGGED_BATCH = 1024 * 1024
 
 
 def build(state: State) -> web.Application:
@@ -33,6 +37,7 @@ def build(state: State) -> web.Application:
     app = web.Application(client_max_size=0)
     app[STATE] = state
     app.add_routes(control.ROUTES)
+    app.add_routes(control_batches.ROUTES)
     app.router.add_route("*", "/{path:.*}", _handle)
     return app
 
@@ -44,10 +49,11 @@ async def _handle(request: web.Request) -> web.StreamResponse:
     raw = b""
     too_large = False
     try:
-        raw = await _read(request)
+        raw = await _read(request, batch_check.MAX_BYTES if _path(request) == batch_api.PATH else validate.MAX_BYTES)
     except ApiError:
         too_large = True
-    entry = state.log.open(request.method, request.path, request.query_string, dict(request.headers), raw)
+    most = _LOGGED_BATCH if _path(request) == batch_api.PATH else validate.MAX_BYTES
+    entry = state.log.open(request.method, request.path, request.query_string, dict(request.headers), raw, most=most)
     entry.request_id = request_id
     headers = {"request-id": request_id, "anthropic-organization-id": ORGANIZATION}
     try:
@@ -56,6 +62,7 @@ async def _handle(request: web.Request) -> web.StreamResponse:
         return await _answer(request, state, entry, raw, headers)
     except ApiError as error:
         entry.status, entry.error = error.status, error.message
+        entry.limited = error.name if isinstance(error, Limited) else ""
         body = b"" if request.method == "HEAD" else msgspec.json.encode(error.body(request_id))
         response = web.Response(
             status=error.status, body=body, content_type="application/json", headers={**headers, **error.headers}
@@ -74,14 +81,18 @@ async def _handle(request: web.Request) -> web.StreamResponse:
         state.log.close(entry)
 
 
-async def _read(request: web.Request) -> bytes:
-    """The body, refused as soon as it is known to be too large."""
-    if (request.content_length or 0) > validate.MAX_BYTES:
+def _path(request: web.Request) -> str:
+    return request.path.rstrip("/") or "/"
+
+
+async def _read(request: web.Request, most: int) -> bytes:
+    """The body, refused as soon as it is known to be larger than `most` bytes."""
+    if (request.content_length or 0) > most:
         raise ApiError(413)
     parts, size = [], 0
     async for part in request.content.iter_any():
         size += len(part)
-        if size > validate.MAX_BYTES:
+        if size > most:
             raise ApiError(413)
         parts.append(part)
     return b"".join(parts)
@@ -90,8 +101,8 @@ async def _read(request: web.Request) -> bytes:
 async def _answer(
     request: web.Request, state: State, entry: Entry, raw: bytes, headers: dict[str, str]
 ) -> web.StreamResponse:
-    path = request.path.rstrip("/") or "/"
-    allowed = ("GET",) if path.startswith("/v1/models/") else _METHODS.get(path)
+    path = _path(request)
+    allowed = ("GET",) if path.startswith("/v1/models/") else _METHODS.get(path) or batch_api.methods(path)
     if allowed is None:
         raise ApiError(404)
     if request.method not in allowed:
@@ -103,7 +114,12 @@ async def _answer(
         validate.check_headers(request.headers, state.current_keys())
         entry.status = 200
         return _json(_models(path.removeprefix("/v1/models").strip("/")), headers)
-    return await _messages(request, state, entry, raw, headers, counting=path.endswith("count_tokens"))
+    if path.startswith(batch_api.PATH):
+        return await _batches(request, state, entry, raw, headers)
+    if path.endswith("count_tokens"):
+        return await _messages(request, state, entry, raw, headers, counting=True)
+    with state.limits.place():
+        return await _messages(request, state, entry, raw, headers, counting=False)
 
 
 def _json(value: Any, headers: dict[str, str]) -> web.Response:
@@ -131,6 +147,17 @@ def _models(name: str) -> dict[str, Any]:
     return {"data": data, "has_more": False, "first_id": data[0]["id"], "last_id": data[-1]["id"]}
 
 
+async def _batches(
+    request: web.Request, state: State, entry: Entry, raw: bytes, headers: dict[str, str]
+) -> web.StreamResponse:
+    path = _path(request)
+    fault = state.faults.take(lambda fault: fault.hits(request.method, path, "", raw))
+    await _before(state, entry, fault)
+    if fault is not None and fault.kind == "reset":
+        return await drop(request, web.Response())
+    return await batch_api.Call(request, state, entry, raw, headers, fault).answer(path)
+
+
 async def _messages(
     request: web.Request, state: State, entry: Entry, raw: bytes, headers: dict[str, str], *, counting: bool
 ) -> web.StreamResponse:
@@ -142,7 +169,7 @@ async def _messages(
         entry.model = str(body.get("model", ""))
     except ApiError as error:
         refusal = error
-    fault = state.faults.take(entry.model, raw)
+    fault = state.faults.take(lambda fault: fault.hits(request.method, _path(request), entry.model, raw))
     await _before(state, entry, fault)
     if fault is not None and fault.kind == "reset":
         return await drop(request, web.Response())
@@ -150,28 +177,21 @@ async def _messages(
     if refusal is not None or body is None:
         raise refusal or ApiError(400)
     checked = validate.check(body, request.headers, counting=counting)
-    usage = state.cache.count(checked, validate.presented_key(request.headers), store=not counting)
-    total = sum(usage[n] for n in ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"))
+    key = validate.presented_key(request.headers)
     if counting:
         entry.status = 200
-        return _json({"input_tokens": total}, headers)
-    if total > checked.model.context:
-        raise ApiError(400, f"prompt is too long: {total} tokens > {checked.model.context} maximum")
-    message: dict[str, Any] = {
-        "id": new_id("msg_01"),
-        "type": "message",
-        "role": "assistant",
-        "model": checked.model.id,
-    }
-    message |= compose(checked, state.rules)
-    message["usage"] = {**usage, **message["usage"], "service_tier": "standard", "inference_geo": "global"}
+        return _json({"input_tokens": total(state.cache.count(checked, key, store=False))}, headers)
+    free = state.limits.limits is None
+    usage = measure(checked, key, state.cache, store=free)
+    state.limits.admit(checked.model.id, uncached(usage))
+    if not free:  # only now: a request that is refused leaves nothing in the cache
+        usage = measure(checked, key, state.cache, store=True)
+    message = reply(checked, usage, state.rules)
+    state.limits.produced(checked.model.id, message["usage"]["output_tokens"])
     entry.usage = message["usage"]
-    state.use(usage["input_tokens"] + usage["cache_creation_input_tokens"], message["usage"]["output_tokens"])
     entry.status = 200
-    stream = body.get("stream") is True
-    return await deliver(
-        request, message, {**headers, **state.limit_headers()}, fault, stream=stream, pace_s=state.event_s
-    )
+    headers = {**headers, **state.limits.headers(checked.model.id)}
+    return await deliver(request, message, headers, fault, stream=body.get("stream") is True, pace_s=state.event_s)
 
 
 async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
@@ -186,5 +206,6 @@ async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
     error = fault.refusal()
     if error is not None:
         if error.status == 429 and error.details is None:
-            error.headers.update(state.limit_headers())
+            model = catalog.find(entry.model)
+            error.headers.update(state.limits.headers(model.id if model else entry.model))
         raise error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from tests.support.messages_api import sse
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.faults import Fault
 
+#: Lines of results to a write.
+_LINES = 100
 _GARBAGE = b"<html><head><title>502 Bad Gateway</title></head></html>\n"
 _GARBAGE_EVENT = b"event: content_block_delta\ndata: {this is no JSON\n\n"
 
@@ -28,13 +31,35 @@ async def deliver(
     """Send `message`. `pace_s` is the pause between the events of a stream."""
     if stream:
         return await _stream(request, message, headers, fault, pace_s)
-    return await _plain(request, message, headers, fault)
+    return await deliver_value(request, msgspec.json.encode(message), headers, fault)
 
 
-async def _plain(
-    request: web.Request, message: dict[str, Any], headers: dict[str, str], fault: Fault | None
+async def deliver_lines(
+    request: web.Request, lines: Sequence[bytes], headers: dict[str, str], fault: Fault | None
 ) -> web.StreamResponse:
-    body = msgspec.json.encode(message)
+    """Send the results of a batch, a line each. A fault comes after its `after_events` lines."""
+    response = web.StreamResponse(headers={**headers, "content-type": "application/x-jsonl"})
+    await response.prepare(request)
+    spoil = fault if fault and fault.kind in ("stalled", "cut", "garbage", "stream_error") else None
+    whole = len(lines) if spoil is None else min(spoil.after_events, len(lines))
+    for start in range(0, whole, _LINES):
+        await response.write(b"".join(lines[start : min(whole, start + _LINES)]))
+    if spoil is not None and spoil.kind == "stalled":
+        await _silence(spoil)
+        await response.write(b"".join(lines[whole:]))
+    elif spoil is not None and spoil.kind == "garbage":
+        await response.write(_GARBAGE)
+    elif spoil is not None:
+        await response.write(lines[whole][: len(lines[whole]) // 2] if whole < len(lines) else b"")
+        return await drop(request, response)
+    await response.write_eof()
+    return response
+
+
+async def deliver_value(
+    request: web.Request, body: bytes, headers: dict[str, str], fault: Fault | None
+) -> web.StreamResponse:
+    """Send `body`, which is JSON."""
     kind = fault.kind if fault else ""
     if kind == "stream_error":
         raise ApiError(529)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
@@ -12,30 +14,41 @@ Kind = Literal["status", "spend_limit", "slow", "stalled", "cut", "garbage", "st
 FOREVER = -1
 
 
-class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+class Scripted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What every fault has: `count` is how often it hits, -1 for always; `skip` how many it lets pass first."""
+
+    count: int = 1
+    skip: int = 0
+
+
+class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     """One fault in the queue.
 
     kind: `status` (refuse with `status`), `spend_limit` (the final 429), `slow` (wait `delay_s`, then answer as usual),
     `stalled` (headers and `after_events` events, then silence for `delay_s`, 0 meaning until the client goes),
     `cut` (drop the connection after `after_events` events, or in the middle of a plain body), `garbage` (200 with a
     body that is no JSON), `stream_error` (an `event: error` after `after_events` events), `reset` (no answer at all).
-    `count` is how many requests it hits, -1 for all; `skip` how many matching requests it lets pass first.
-    `model` and `match` (a part of the raw body) narrow it down.
+    `model` and `match` (a part of the raw body) narrow it down. Without `path` it is about /v1/messages and
+    count_tokens; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
+    a method of theirs. There an event is a line of results, and `cut` has the call done and its answer lost.
     """
 
     kind: Kind
-    count: int = 1
-    skip: int = 0
     model: str = ""
     match: str = ""
+    path: str = ""
+    method: str = ""
     status: int = 500
     message: str = ""
     retry_after: float | None = None
     delay_s: float = 0.0
     after_events: int = 2
 
-    def hits(self, model: str, raw: bytes) -> bool:
+    def hits(self, method: str, path: str, model: str, raw: bytes) -> bool:
         """Whether it is about this request."""
+        here = fnmatchcase(path, self.path) if self.path else path in ("/v1/messages", "/v1/messages/count_tokens")
+        if not here or (self.method and self.method != method):
+            return False
         return (not self.model or self.model == model) and (not self.match or self.match.encode() in raw)
 
     def refusal(self) -> ApiError | None:
@@ -52,13 +65,36 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         return None
 
 
-class Faults:
-    """The queue, oldest first. A fault leaves it when its count is used up."""
+class BatchFault(Scripted, forbid_unknown_fields=True, kw_only=True):
+    """What goes wrong with one request of a Message Batch: it is `errored` (with `status`) or `expired`.
+
+    `custom_id`, `model` and `match` (a part of the raw params) narrow it down.
+    """
+
+    result: Literal["errored", "expired"] = "errored"
+    custom_id: str = ""
+    model: str = ""
+    match: str = ""
+    status: int = 500
+    message: str = ""
+
+    def hits(self, custom_id: str, model: str, raw: bytes) -> bool:
+        """Whether it is about this request of a batch."""
+        if (self.custom_id and self.custom_id != custom_id) or (self.model and self.model != model):
+            return False
+        return not self.match or self.match.encode() in raw
+
+
+F = TypeVar("F", bound=Scripted)
+
+
+class Queue(Generic[F]):
+    """Faults, oldest first. One leaves the queue when its count is used up."""
 
     def __init__(self) -> None:
-        self._queue: list[Fault] = []
+        self._queue: list[F] = []
 
-    def add(self, *faults: Fault) -> None:
+    def add(self, *faults: F) -> None:
         """Put faults at the end."""
         self._queue.extend(faults)
 
@@ -66,14 +102,14 @@ class Faults:
         """Forget all."""
         self._queue.clear()
 
-    def pending(self) -> list[Fault]:
+    def pending(self) -> list[F]:
         """What is still in the queue."""
         return list(self._queue)
 
-    def take(self, model: str, raw: bytes) -> Fault | None:
-        """The first fault that is about this request, counted down."""
+    def take(self, hits: Callable[[F], bool]) -> F | None:
+        """The first fault that hits, counted down."""
         for fault in self._queue:
-            if not fault.hits(model, raw):
+            if not hits(fault):
                 continue
             if fault.skip > 0:
                 fault.skip -= 1

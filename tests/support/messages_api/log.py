@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -13,7 +14,12 @@ import msgspec
 
 
 class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One request and what became of it. `body` is text; bytes that are no UTF-8 are in `body_base64`."""
+    """One request and what became of it. `body` is text; bytes that are no UTF-8 are in `body_base64`.
+
+    `limited` names the limit that refused it. `batch` is the Message Batch it is about. A request of a batch, once
+    processed, is an entry of method `BATCH` in the file only, with the number of the call that created the batch, its
+    `custom_id` and `result`.
+    """
 
     n: int
     time: float
@@ -33,6 +39,10 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True):
     aborted: bool = False
     duration_ms: float = 0.0
     usage: dict[str, Any] = {}
+    limited: str = ""
+    batch: str = ""
+    custom_id: str = ""
+    result: str = ""
 
 
 class Log:
@@ -43,8 +53,10 @@ class Log:
         self._count = 0
         self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
 
-    def open(self, method: str, path: str, query: str, headers: dict[str, str], raw: bytes) -> Entry:
-        """Note a request that has come in."""
+    def open(
+        self, method: str, path: str, query: str, headers: dict[str, str], raw: bytes, *, most: int = sys.maxsize
+    ) -> Entry:
+        """Note a request that has come in. Of a body of more than `most` bytes only size and hash are kept."""
         self._count += 1
         entry = Entry(
             n=self._count,
@@ -57,7 +69,7 @@ class Log:
             sha256=hashlib.sha256(raw).hexdigest(),
         )
         try:
-            entry.body = raw.decode()
+            entry.body = raw.decode() if len(raw) <= most else ""
         except UnicodeDecodeError:
             entry.body_base64 = base64.b64encode(raw).decode()
         self._ring.append(entry)

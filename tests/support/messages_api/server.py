@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from tests.support.messages_api.app import build
-from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.batch import Plan
+from tests.support.messages_api.batches import Advance, Batches
+from tests.support.messages_api.faults import BatchFault, Fault
+from tests.support.messages_api.limits import Limits
 from tests.support.messages_api.log import Entry
 from tests.support.messages_api.rules import Rule
 from tests.support.messages_api.state import DEFAULT_KEY, State
@@ -30,6 +35,8 @@ class MessagesApi:
         latency_ms: float = 0.0,
         event_ms: float = 0.0,
         log_file: Path | None = None,
+        limits: Limits | None = None,
+        batch_plan: Plan | None = None,
     ) -> None:
         self._listen = listen
         self.state = State(
@@ -38,7 +45,9 @@ class MessagesApi:
             latency_s=latency_ms / 1000,
             event_s=event_ms / 1000,
             log_file=log_file,
+            limits=limits,
         )
+        self.state.batches.plan = batch_plan or Plan()
         self._runner: web.AppRunner | None = None
         self.url = ""
 
@@ -64,6 +73,7 @@ class MessagesApi:
             self._runner = None
             if self._listen.startswith("unix:"):
                 Path(self._listen.removeprefix("unix:")).unlink(missing_ok=True)
+        await self.state.batches.stop()
         self.state.log.shut()
 
     async def __aenter__(self) -> MessagesApi:
@@ -78,6 +88,23 @@ class MessagesApi:
     def fault(self, *faults: Fault) -> None:
         """Queue faults."""
         self.state.faults.add(*faults)
+
+    def batch_fault(self, *faults: BatchFault) -> None:
+        """Queue faults of single requests of batches."""
+        self.state.batches.faults.add(*faults)
+
+    def limit(self, limits: Limits | None) -> None:
+        """Put limits in force, with full buckets; None takes them off."""
+        self.state.limits.set(limits)
+
+    @property
+    def batches(self) -> Batches:
+        """The Message Batches: their plan, and all there are."""
+        return self.state.batches
+
+    async def advance(self, **what: Any) -> None:
+        """Move batches on, as `Advance` says: `await api.advance(action="process", fraction=0.5)`."""
+        await self.state.batches.advance(msgspec.convert(what, Advance))
 
     def rule(self, *rules: Rule) -> None:
         """Add scripted answers."""
