@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -44,19 +46,21 @@ def looks(farm: Farm) -> str:
     return farm.exec("sh", "-c", _LOOK).stdout
 
 
-def test_a_check_of_a_built_host_finds_nothing(farm: Farm) -> None:
-    before = looks(farm)
-    done = site(farm, "--check", "--diff")
-    assert done.returncode == 0, done.stdout[-3000:]
-    assert changes(done) == []
-    assert looks(farm) == before
+def make_ca(farm: Farm, directory: Path) -> Path:
+    """A CA certificate of our own, on the controller."""
+    ca = directory / "farmhand-test.crt"
+    request = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-keyout", "/dev/null", "-subj", "/CN=test"]
+    ca.write_text(farm.exec(*request, "-addext", "basicConstraints=critical,CA:TRUE").stdout, encoding="ascii")
+    return ca
 
 
-def test_what_a_check_announces_is_what_the_run_does(host: Farm) -> None:
+def test_what_a_check_announces_is_what_the_run_does(host: Farm, tmp_path: Path) -> None:
+    ca = make_ca(host, tmp_path)
     host.exec("sh", "-c", f"echo ANTHROPIC_API_KEY={STRAY} >> /etc/environment")
     host.exec("sh", "-c", "echo 'AcceptEnv CLAUDE_CODE_OAUTH_TOKEN' > /etc/ssh/sshd_config.d/90-stray.conf")
     host.exec("chmod", "0644", "/etc/jada-agent/config.toml")
-    variables = ("-e", "{jada_agent_slots_cli: 3, jada_agent_idle: 90s, jada_agent_network_full: true}")
+    values = {"jada_agent_slots_cli": 3, "jada_agent_idle": "90s", "jada_agent_network_full": True}
+    variables = ("-e", json.dumps({**values, "base_ca_certificates": [str(ca)]}))
     before = looks(host)
     announced = site(host, "--check", "--diff", *variables)
     assert announced.returncode == 0, announced.stdout[-3000:]
@@ -75,7 +79,9 @@ def test_what_a_check_announces_is_what_the_run_does(host: Farm) -> None:
         assert "-AcceptEnv CLAUDE_CODE_OAUTH_TOKEN" in text
         assert STRAY not in text
     assert STRAY not in host.exec("cat", "/etc/environment").stdout
+    assert ca.read_text(encoding="ascii") in host.exec("cat", "/etc/ssl/certs/ca-certificates.crt").stdout
     host.exec("sh", "-c", "rm -r /var/backups/farmhand /etc/ssh/sshd_config.d/90-stray.conf*")
+    host.exec("sh", "-c", "rm /usr/local/share/ca-certificates/farmhand-test.crt && update-ca-certificates --fresh")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""How the claude CLI is called: what FACTS measured as needed, and nothing of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from farmhand.agent.config import Config
+from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.engines.cli import CliEngine, arguments, environment, stdin
+from farmhand.meter import Grant, Grants, Key
+from farmhand.task import Task
+
+TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "DISABLE_AUTOUPDATER",
+        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC",
+        "CLAUDE_CODE_DISABLE_ATTACHMENTS",
+        "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK",
+        "CLAUDE_CODE_DISABLE_THINKING",
+    ],
+)
+def test_what_would_cost_or_attach_something_is_off(name: str) -> None:
+    assert environment(TASK, "jt-token", 60)[name] == "1"
+
+
+def test_the_environment_is_the_call_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "of this process")
+    monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "of this process")
+    env = environment(TASK, "jt-token", 60)
+    assert "of this process" not in env.values()
+    assert env["ANTHROPIC_API_KEY"] == "jt-token"
+    assert env["CLAUDE_CODE_MAX_RETRIES"] == "0"
+    assert env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "77"
+    assert env["API_TIMEOUT_MS"] == "60000"
+
+
+def test_the_invocation_is_lean_and_holds_no_prompt() -> None:
+    argv = arguments(TASK, Config(claude_path=str(Path("/usr/bin/claude"))), "claude-haiku-5-5")
+    assert argv[:2] == ["/usr/bin/claude", "-p"]
+    for flag in ("--no-session-persistence", "--strict-mcp-config", "--disable-slash-commands", "--verbose"):
+        assert flag in argv
+    for flag, value in {
+        "--setting-sources": "",
+        "--tools": "Bash,Read",
+        "--model": "claude-haiku-5-5",
+        "--system-prompt": "be brief",
+        "--output-format": "stream-json",
+    }.items():
+        assert argv[argv.index(flag) + 1] == value
+    assert not any("secret prompt" in word for word in argv)
+    assert b"secret prompt" in stdin(TASK)
+
+
+GOOD = {"type": "result", "subtype": "success", "result": "an answer", "is_error": False, "num_turns": 1}
+WELL = {"type": "farmhand.exit", "rc": 0, "signal": 0, "oom": False, "stderr": ""}
+
+
+async def judged(directory: Path, *lines: dict[str, Any]) -> Answer:
+    """What the engine makes of a sandbox that sends `lines`."""
+
+    async def sandbox(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        writer.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
+        writer.close()
+
+    async with await asyncio.start_unix_server(sandbox, directory / "task.sock"):
+        engine = CliEngine(Config(runtime_dir=str(directory)), Grants())
+        grant = Grant(task_id="one", key=Key("sk-ant-test-judge-00000000"), model="claude-haiku-5-5")
+        return await engine.run(TASK, grant, lambda _text: None, 5)
+
+
+async def test_a_good_end_is_an_answer(tmp_path: Path) -> None:
+    assert (await judged(tmp_path, GOOD, WELL)).text == "an answer"
+
+
+@pytest.mark.parametrize(
+    ("lines", "code", "says"),
+    [
+        ([GOOD | {"is_error": True}, WELL], "cli_error", "an answer"),
+        ([GOOD | {"num_turns": 0}, WELL], "cli_error", "an answer"),
+        ([GOOD, WELL | {"rc": 143, "signal": 15}], "cli_error", "signal 15"),
+        ([WELL | {"stderr": "no credit"}], "cli_error", "no credit"),
+        ([GOOD, WELL | {"oom": True}], "memory_limit", "memory limit"),
+        ([GOOD], "agent_error", "without a word"),
+    ],
+)
+async def test_failure_is_judged_by_status_is_error_and_turns_and_never_by_the_subtype(
+    tmp_path: Path, lines: list[dict[str, Any]], code: str, says: str
+) -> None:
+    with pytest.raises(EngineError) as error:
+        await judged(tmp_path, *lines)
+    assert error.value.code == code
+    assert says in error.value.message
