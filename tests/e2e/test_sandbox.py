@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from typing import Any
 
@@ -96,7 +97,7 @@ def test_each_task_is_another_user_and_sees_nothing_of_the_others(farm: Farm, ap
     status, _ = farm.agent("POST", "/v1/tasks", body=body, X_Farmhand_Key=farm.key)
     assert status == 200
     for _ in range(100):
-        if farm.exec("sh", "-c", f"grep -rlsF {secret} /tmp /var/tmp").stdout:
+        if farm.exec("sh", "-c", f"grep -rlsF {secret} /run/jada-task").stdout:
             break
         time.sleep(0.1)
     else:
@@ -185,11 +186,34 @@ def test_it_cannot_fork_without_end_or_write_without_end(farm: Farm, api: ApiCon
     assert "uid=0" not in limits
 
 
+def test_it_cannot_fill_the_host_s_disk(farm: Farm, api: ApiControl) -> None:
+    places = "/tmp ~ /var/tmp /dev/shm"
+    writes = "for n in 1 2 3; do head -c 300M /dev/zero > $d/$n; done; for n in 1 2 3; do : > $d/$n; done"
+    fill = f"for d in {places}; do df --output=fstype $d | tail -n 1; {writes}; done"
+    found = inside(farm, api, f"({fill}) 2>&1")
+    assert set(re.findall(r"tmpfs|overlay|ext4|xfs|btrfs", found)) == {"tmpfs"}
+    assert found.count("No space left on device") >= 2
+    many = inside(farm, api, "cd /tmp; seq 100000 | xargs touch 2>&1 | tail -n 1")
+    assert "No space left on device" in many
+
+
+def test_what_a_task_leaves_running_ends_with_it(farm: Farm, api: ApiControl) -> None:
+    holder = "exec -a farmhand-holder tail -f /dev/null"
+    inside(
+        farm, api, f"c=$PPID; setsid bash -c 'exec 1>/proc/'$c'/fd/1; {holder}' < /dev/null 2> /dev/null & sleep 0.3"
+    )
+    for _ in range(50):
+        if farm.exec("pgrep", "-f", "^farmhand-holder").returncode == 1:
+            break
+        time.sleep(0.1)
+    assert farm.exec("pgrep", "-f", "^farmhand-holder").returncode == 1
+
+
 def test_nothing_of_a_task_stays_behind(farm: Farm, api: ApiControl) -> None:
     inside(
         farm,
         api,
-        "echo farmhand-left-over > ~/x; echo farmhand-left-over > /tmp/x; echo farmhand-left-over > /var/tmp/x; true",
+        "echo farmhand-left-over > ~/x; echo farmhand-left-over > /tmp/x; echo farmhand-left-over > /dev/shm/x; true",
     )
     for _ in range(50):
         left = farm.exec("sh", "-c", "grep -rlsF farmhand-left-over /tmp /var/tmp /run /home /dev/shm").stdout

@@ -97,10 +97,14 @@ def test_agent_reaches_listed_addresses_only(properties: Properties) -> None:
 def test_sandbox_sees_nothing_of_the_host(properties: Properties) -> None:
     loaded = properties(SANDBOX)
     assert set(loaded["TemporaryFileSystem"].split()) == {
-        f"{path}:ro" for path in ("/run", "/var", "/opt", "/srv", "/mnt", "/media")
+        *(f"{path}:ro" for path in ("/run", "/var", "/opt", "/srv", "/mnt", "/media")),
+        "/dev/shm:size=512M,nr_inodes=64k,mode=1777",  # noqa: S108  (a mount, not a file of ours)
     }
-    assert loaded["BindPaths"].split() == ["/run/jada-agent/meter.sock:/run/jada-agent/meter.sock:rbind"]
-    assert {"-/etc/jada-agent", "-/etc/ssh"} <= set(loaded["InaccessiblePaths"].split())
+    assert loaded["BindPaths"].split() == [
+        "/run/jada-agent/meter.sock:/run/jada-agent/meter.sock:rbind",
+        "-/run/jada-task/molecule:/tmp:rbind",
+    ]
+    assert {"-/etc/jada-agent", "-/etc/ssh", "-/var/tmp"} <= set(loaded["InaccessiblePaths"].split())
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,16 @@ from farmhand.errors import FarmhandError
 from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
 
 SCHEMA_VERSION = 1
+#: Failures of a file system, which may pass; their extended codes have more above the lowest byte.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
 _SCHEMA = """
 CREATE TABLE task (
     seq INTEGER PRIMARY KEY,
@@ -123,7 +133,7 @@ class Ledger:
             # SQLite may have rolled back by itself, as it does on a full disk.
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING:
                 raise LedgerStuck(f"the ledger cannot be written: {error}") from None
             raise
 
