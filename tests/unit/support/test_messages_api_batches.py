@@ -101,32 +101,6 @@ async def test_results_come_in_another_order(api: MessagesApi, client: anthropic
     assert orders["shuffled"] not in (given, given[::-1])
 
 
-async def test_params_are_checked_when_they_are_processed(client: anthropic.AsyncAnthropic) -> None:
-    requests = [
-        asks(1)[0],
-        asks(2, stream=True)[1],
-        asks(3, max_tokens=0)[2],
-        asks(4, model="claude-9")[3],
-        asks(5, messages=[])[4],
-        asks(6, colour="red")[5],
-        asks(7, speed="fast")[6],
-    ]
-    batch = await client.messages.batches.create(requests=requests)
-    counts = (await ended(client, batch.id)).request_counts
-    assert (counts.succeeded, counts.errored) == (1, 6)
-    found = await results(client, batch.id)
-    errors = [found[f"ask-{i}"].error for i in range(1, 7)]
-    assert {error.type for error in errors} == {"error"}
-    assert [(error.error.type, error.error.message.split(":")[0]) for error in errors] == [
-        ("invalid_request_error", "stream"),
-        ("invalid_request_error", "max_tokens"),
-        ("not_found_error", "model"),
-        ("invalid_request_error", "messages"),
-        ("invalid_request_error", "colour"),
-        ("invalid_request_error", "speed"),
-    ]
-
-
 async def test_scripted_faults_of_single_requests(api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
     api.batch_fault(
         BatchFault(custom_id="ask-1", status=529),
@@ -175,14 +149,14 @@ async def test_cancelling_ends_by_itself(api: MessagesApi, client: anthropic.Asy
 
 
 async def test_it_takes_the_time_of_its_plan(api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
-    api.batches.plan = Plan(after_ms=400)
+    api.batches.plan = Plan(after_ms=1500)
     started = time.monotonic()
     batch = await client.messages.batches.create(requests=asks(8))
-    await asyncio.sleep(0.2)
+    await asyncio.sleep(0.4)
     assert 1 <= api.batches.get(batch.id).done <= 7
     assert (await client.messages.batches.retrieve(batch.id)).processing_status == "in_progress"
     await ended(client, batch.id)
-    assert 0.4 <= time.monotonic() - started < 5
+    assert 1.5 <= time.monotonic() - started < 8
 
 
 async def test_finish_later(api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
@@ -197,7 +171,7 @@ async def test_finish_later(api: MessagesApi, client: anthropic.AsyncAnthropic) 
 
 @pytest.mark.parametrize("by_clock", [True, False])
 async def test_a_batch_expires(api: MessagesApi, client: anthropic.AsyncAnthropic, *, by_clock: bool) -> None:
-    api.batches.plan = Plan(after_ms=None, expires_ms=300 if by_clock else 60_000)
+    api.batches.plan = Plan(after_ms=None, expires_ms=1000 if by_clock else 60_000)
     batch = await client.messages.batches.create(requests=asks(4))
     await api.advance(action="process", fraction=0.5)
     if not by_clock:

@@ -132,6 +132,24 @@ async def test_process_on_a_unix_socket_with_a_log_file(tmp_path: Path) -> None:
     assert not socket.exists()
 
 
+async def test_process_with_limits_and_a_batch_plan() -> None:
+    process, url = await start("--limits", '{"requests": 1}', "--batch-plan", '{"after_ms": null, "in_flight": 3}')
+    async with aiohttp.ClientSession(url, headers=HEADERS) as session:
+        assert [(await session.post("/v1/messages", json=ASK)).status for _ in range(2)] == [200, 429]
+        assert (await (await session.get("/_control/batches/plan")).json())["in_flight"] == 3
+        batch = {"requests": [{"custom_id": "a", "params": ASK}]}
+        assert (await session.post("/v1/messages/batches", json=batch)).status == 200
+    process.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(process.wait(), 10) == 0  # with a batch under way
+
+
+async def test_limits_that_are_none() -> None:
+    process, line = await start("--limits", '{"requests": 0}')
+    assert (line, await process.wait()) == ("", 2)
+    assert process.stderr is not None
+    assert "argument --limits: Expected `int` >= 1" in (await process.stderr.read()).decode()
+
+
 async def test_sigterm_ends_it_with_a_request_under_way() -> None:
     process, url = await start("--latency-ms", "60000")
     async with aiohttp.ClientSession(headers=HEADERS) as session:

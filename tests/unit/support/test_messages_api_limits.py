@@ -128,14 +128,15 @@ async def test_requests_a_minute(api: MessagesApi, client: anthropic.AsyncAnthro
     body: Any = error.body
     assert body["error"]["type"] == "rate_limit_error"
     assert body["error"]["message"].endswith("rate limit of 3 requests per minute.")
-    assert error.response.headers["retry-after"] == "2"
+    wait = int(error.response.headers["retry-after"])
+    assert wait in (1, 2)  # one each 2 s, and some of that has passed
     assert error.response.headers["anthropic-ratelimit-requests-remaining"] == "0"
     full = datetime.fromisoformat(error.response.headers["anthropic-ratelimit-requests-reset"])
     assert 4 < (full - datetime.now(UTC)).total_seconds() <= 7
     assert [entry.limited for entry in api.log] == ["", "", "", "requests"]
     await client.messages.count_tokens(model=OLD, messages=ask()["messages"])  # not a message
     await client.messages.create(**ask(model=NEW))
-    await asyncio.sleep(2)
+    await asyncio.sleep(wait)
     await client.messages.create(**ask())
 
 
@@ -153,7 +154,7 @@ async def test_input_tokens(api: MessagesApi, client: anthropic.AsyncAnthropic) 
     api.limit(Limits(input_tokens=500, minute_s=600))
     raw = await client.messages.with_raw_response.create(**ask("x" * 1200))  # 308 tokens
     assert raw.headers["anthropic-ratelimit-input-tokens-limit"] == "500"
-    assert 192 <= int(raw.headers["anthropic-ratelimit-input-tokens-remaining"]) <= 193
+    assert 192 <= int(raw.headers["anthropic-ratelimit-input-tokens-remaining"]) < 200
     total = int(raw.headers["anthropic-ratelimit-tokens-remaining"])
     parts = [int(raw.headers[f"anthropic-ratelimit-{n}-tokens-remaining"]) for n in ("input", "output")]
     assert total == sum(parts)
@@ -193,7 +194,7 @@ async def test_output_tokens(api: MessagesApi, client: anthropic.AsyncAnthropic)
 @pytest.mark.parametrize(("status", "type_"), [(429, "rate_limit_error"), (529, "overloaded_error")])
 async def test_concurrency(api: MessagesApi, client: anthropic.AsyncAnthropic, status: Any, type_: str) -> None:
     api.limit(Limits(concurrent=3, concurrent_status=status))
-    api.state.latency_s = 0.3
+    api.state.latency_s = 0.6
 
     async def one() -> int:
         try:
