@@ -6,6 +6,7 @@ with or without become). So it is in no argument vector, no environment, no file
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -84,7 +85,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
 
     def _key(self, arguments: dict[str, Any]) -> str:
         source = arguments.pop("key_source", None)
-        return read_key(str(source) if source else settings.load().key_source)
+        key = read_key(str(source) if source else settings.load().key_source)
+        artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
+        if artifacts and holds_key(dict(os.environ), key):
+            # Too late to prevent it: the least is that it does not go unnoticed.
+            message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
+            raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
+        return key
 
     def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         answer: dict[str, Any] = self._execute_module(

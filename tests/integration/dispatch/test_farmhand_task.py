@@ -115,6 +115,19 @@ async def test_a_task_that_holds_the_key_is_not_sent(
     assert not api.posts
 
 
+async def test_a_key_in_the_environment_of_ansible_runner_does_not_go_unnoticed(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi
+) -> None:
+    workstation.environment |= {"FARMHAND_KEY_SOURCE": "env:THE_KEY", "THE_KEY": DEFAULT_KEY}
+    assert (await ansible(workstation, local_farm, agent, "prompt=hello")).status == 0
+    workstation.environment["AWX_ISOLATED_DATA_DIR"] = "/somewhere/artifacts/1"  # as ansible-runner sets it
+    done = await ansible(workstation, local_farm, agent, "prompt=hello")
+    assert done.status == 2
+    assert "/somewhere/artifacts/1/command" in str(answer(done)["msg"])
+    assert DEFAULT_KEY not in done.out.decode() + done.err
+    assert len(api.posts) == 1
+
+
 async def test_a_host_without_agent(workstation: Workstation, local_farm: Path, agent: Agent) -> None:
     await agent.stop()
     down = await ansible(workstation, local_farm, agent, "prompt=x")
