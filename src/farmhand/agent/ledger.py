@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from farmhand.agent.records import SCHEMA_VERSION, TABLES, as_result
 from farmhand.errors import FarmhandError
-from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
+from farmhand.task import FINAL_STATES, Result, State, Task, Usage, resolve_model
 
-SCHEMA_VERSION = 1
 #: Failures of a file system, which may pass; their extended codes have more above the lowest byte.
 _PASSING = frozenset(
     {
@@ -30,44 +29,6 @@ _PASSING = frozenset(
         sqlite3.SQLITE_CANTOPEN,
     }
 )
-_SCHEMA = """
-CREATE TABLE task (
-    seq INTEGER PRIMARY KEY,
-    id TEXT NOT NULL UNIQUE,
-    spec BLOB NOT NULL,
-    digest BLOB NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('queued','awaiting_key','running','succeeded','failed','cancelled')),
-    batch TEXT NOT NULL,
-    model TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    labels BLOB NOT NULL,
-    key_fingerprint TEXT,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    retries INTEGER NOT NULL DEFAULT 0,
-    usage BLOB NOT NULL DEFAULT '{}',
-    cost_usd TEXT,
-    price_version TEXT,
-    text TEXT NOT NULL DEFAULT '',
-    structured BLOB,
-    stop_reason TEXT NOT NULL DEFAULT '',
-    error BLOB
-);
-CREATE INDEX task_state ON task (state, seq);
-CREATE INDEX task_batch ON task (batch, seq);
-CREATE TABLE attempt (
-    task_seq INTEGER NOT NULL REFERENCES task (seq) ON DELETE CASCADE,
-    number INTEGER NOT NULL,
-    key_fingerprint TEXT NOT NULL,
-    started_at REAL NOT NULL,
-    finished_at REAL,
-    outcome TEXT NOT NULL DEFAULT 'running',
-    usage BLOB,
-    PRIMARY KEY (task_seq, number)
-) WITHOUT ROWID;
-"""
 
 
 class IdConflict(FarmhandError):
@@ -111,7 +72,7 @@ class Ledger:
         self._db.execute("PRAGMA foreign_keys = ON")
         version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            self._db.executescript(f"BEGIN; {TABLES} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
         elif version != SCHEMA_VERSION:
             raise FarmhandError(
                 f"{path}: the ledger has schema version {version}, this agent knows {SCHEMA_VERSION}",
@@ -286,7 +247,7 @@ class Ledger:
         row = self._db.execute("SELECT * FROM task WHERE id = ?", (task_id,)).fetchone()
         if row is None:
             raise KeyError(task_id)
-        return _result(row)
+        return as_result(row)
 
     def results(self, *, batch: str | None, state: str | None, after: str | None, limit: int) -> list[Result]:
         """Up to `limit` tasks in the order they came, from behind `after` on. KeyError for an unknown `after`."""
@@ -296,7 +257,7 @@ class Ledger:
                 where.append(f"{column} = ?")
                 values.append(value)  # type: ignore[arg-type]  # SQLite takes both
         query = f"SELECT * FROM task WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?"  # noqa: S608  (column names from the line above)
-        return [_result(row) for row in self._db.execute(query, (*values, limit))]
+        return [as_result(row) for row in self._db.execute(query, (*values, limit))]
 
     def _seq(self, task_id: str) -> int:
         row = self._db.execute("SELECT seq FROM task WHERE id = ?", (task_id,)).fetchone()
@@ -320,31 +281,3 @@ class Ledger:
             elif row["attempts"]:
                 unpriced += 1
         return Totals(tasks=tasks, usage=usage, cost_usd=cost, unpriced=unpriced)
-
-
-def _decode(blob: bytes | None, kind: Any) -> Any:
-    return None if blob is None else msgspec.json.decode(blob, type=kind)
-
-
-def _result(row: sqlite3.Row) -> Result:
-    started, finished, now = row["started_at"], row["finished_at"], time.time()
-    cost = row["cost_usd"]
-    return Result(
-        id=row["id"],
-        state=row["state"],
-        text=row["text"],
-        structured=_decode(row["structured"], Any),
-        model=row["model"],
-        engine=row["engine"],
-        usage=msgspec.json.decode(row["usage"], type=Usage),
-        cost_usd=None if cost is None else Decimal(cost),
-        attempts=row["attempts"],
-        retries=row["retries"],
-        # The clock may have been set back meanwhile.
-        queued_s=round(max(0.0, (started or finished or now) - row["created_at"]), 3),
-        run_s=round(max(0.0, (finished or now) - started), 3) if started else 0.0,
-        stop_reason=row["stop_reason"],
-        error=_decode(row["error"], TaskError),
-        batch=row["batch"],
-        labels=_decode(row["labels"], dict[str, str]),
-    )
