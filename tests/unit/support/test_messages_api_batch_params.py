@@ -111,8 +111,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=12,
 )
-REQUESTS = st.lists(
-    st.fixed_dictionaries({"custom_id": st.text("ab", max_size=2) | VALUES, "params": VALUES}) | VALUES, max_size=4
+WELL = st.fixed_dictionaries(
+    {"custom_id": st.text("abcdefgh_-9", min_size=1, max_size=4), "params": st.dictionaries(NAMES, VALUES, max_size=3)}
+)
+REQUESTS = st.lists(WELL, max_size=4) | st.lists(
+    WELL | VALUES | st.fixed_dictionaries({"custom_id": VALUES, "params": VALUES}), max_size=4
 )
 
 
