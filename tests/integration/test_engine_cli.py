@@ -34,7 +34,7 @@ def sandboxes(tmp_path: Path) -> Iterator[Sandboxes]:
 
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi, sandboxes: Sandboxes) -> AsyncIterator[Agent]:
-    daemon = Agent(tmp_path, api.url, idle_s=2.0, claude_path=str(claude_binary()))
+    daemon = Agent(tmp_path, api.url, idle_s=6.0, claude_path=str(claude_binary()))
     await daemon.start()
     yield daemon
     await daemon.stop()
