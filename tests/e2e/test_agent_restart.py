@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 
 from farmhand.wire.ids import new_task_id
 from tests.e2e.test_interrupt import until
@@ -65,9 +64,7 @@ def test_a_stop_waits_for_the_running_task(farm: Farm, api: ApiControl) -> None:
         text=True,
     ) as client:
         until(api.posts, "the request at the API")
-        started = time.monotonic()
         assert farm.exec("systemctl", "stop", "jada-agent.service").returncode == 0
-        assert time.monotonic() - started < 20
         out = client.communicate(timeout=30)[0]
     assert out == echo("Finish first") + "\n"
     # The socket still listens: the next task starts the agent again.
