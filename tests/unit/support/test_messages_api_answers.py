@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
 import jsonschema
 import pytest
 
-from tests.support.messages_api import DEFAULT_KEY, MessagesApi, Rule, Step
+from tests.support.messages_api import MessagesApi, Rule, Step
 from tests.support.messages_api.answer import echo
 from tests.support.messages_api.instance import NoInstanceError, smallest
 from tests.support.messages_api.rules import ToolUse
@@ -26,18 +25,6 @@ TOOL: Any = {
         "additionalProperties": False,
     },
 }
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[MessagesApi]:
-    async with MessagesApi() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(api: MessagesApi) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(api_key=DEFAULT_KEY, base_url=api.url, max_retries=0) as sdk:
-        yield sdk
 
 
 def says(text: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,6 @@ from tests.support.messages_api.answer import echo
 
 OLD = "claude-haiku-4-5"
 WAITS = Plan(after_ms=None)
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[MessagesApi]:
-    async with MessagesApi() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(api: MessagesApi) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(api_key=DEFAULT_KEY, base_url=api.url, max_retries=0) as sdk:
-        yield sdk
 
 
 def asks(count: int, **changes: Any) -> Any:

@@ -20,18 +20,6 @@ PATH = "/v1/messages"
 ASK: Any = {"model": "claude-haiku-4-5", "max_tokens": 100, "messages": [{"role": "user", "content": "hello"}]}
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[MessagesApi]:
-    async with MessagesApi() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(api: MessagesApi) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    async with anthropic.AsyncAnthropic(api_key=DEFAULT_KEY, base_url=api.url, max_retries=0) as sdk:
-        yield sdk
-
-
 @pytest.mark.parametrize(
     ("status", "type_"),
     [
