@@ -41,7 +41,9 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     """One prompt with its options.
 
     `timeout_s` counts from the start of the first attempt; 0 means 600, or the farm host's limit where that is less.
-    `max_tokens` bounds one answer. `schema` is the JSON Schema that the answer must satisfy.
+    `max_tokens` bounds one answer. `schema` is the JSON Schema that the answer must satisfy. `max_usd` is what the task
+    may cost. Of waiting tasks those with the higher `priority` run first. `economy` asks for half the price through the
+    provider's Message Batches, whose answer may take 24 hours.
     """
 
     id: str
@@ -58,21 +60,29 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     work_class: str = ""
     batch: str = ""
     labels: dict[str, str] = {}
+    priority: int = 0
+    economy: bool = False
 
     @property
-    def resolved_engine(self) -> Literal["api", "cli"]:
-        """`auto` is `cli` when tools are asked for and `api` otherwise."""
+    def resolved_engine(self) -> Literal["api", "cli", "economy"]:
+        """`auto` is `cli` when tools are asked for, `economy` when that is, and `api` otherwise."""
+        if self.economy:
+            return "economy"
         if self.engine != "auto":
             return self.engine
         return "cli" if self.tools else "api"
 
 
 class Usage(msgspec.Struct, kw_only=True):
-    """Tokens as the API counted them, summed over a task's requests. `requests` counts calls that were answered."""
+    """Tokens as the API counted them, summed over a task's requests. `requests` counts calls that were answered.
+
+    `cache_creation_1h_input_tokens` is the part of `cache_creation_input_tokens` kept for an hour and not 5 minutes.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cache_creation_input_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0
     cache_read_input_tokens: int = 0
     requests: int = 0
 
@@ -93,8 +103,9 @@ class TaskError(msgspec.Struct, kw_only=True):
 class Result(msgspec.Struct, kw_only=True):
     """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown.
 
-    `attempts` counts engine starts, `retries` the requests that the meter sent again within them. `stop_reason` is the
-    API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    `attempts` counts engine starts, `retries` requests that the meter sent again within them, `uncertain` those that
+    the API may have charged for without our knowing how much (cut off, or under way in a crash): `cost_usd` is without
+    them. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
     """
 
     id: str
@@ -107,6 +118,7 @@ class Result(msgspec.Struct, kw_only=True):
     cost_usd: Decimal | None = None
     attempts: int = 0
     retries: int = 0
+    uncertain: int = 0
     queued_s: float = 0.0
     run_s: float = 0.0
     stop_reason: str = ""

@@ -8,13 +8,13 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from decimal import Decimal
 from functools import partial
 from typing import Any, TypeVar
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.ledger import Ledger, LedgerStuck
+from farmhand.cost.money import usd
 from farmhand.cost.prices import price_table
 from farmhand.errors import FarmhandError
 from farmhand.meter import ApiError, Grant, Key, Meter, RetryPolicy
@@ -299,7 +299,7 @@ class Scheduler:
         finally:
             prices = price_table()
             costs = [prices.cost(grant.model, usage) for usage in grant.exchanges]
-            cost = None if None in costs else sum((c for c in costs if c is not None), Decimal(0))
+            cost = None if None in costs else usd(sum(c for c in costs if c is not None))
             used = (task.id, number, outcome, grant.usage, cost, prices.version)
             await self._write(partial(self._ledger.end_attempt, *used, retries=grant.retries), live)
 

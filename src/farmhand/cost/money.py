@@ -1,0 +1,21 @@
+"""Money: whole pico-dollars (1e-12 US$) in sums and in the ledger, Decimal US$ at the edges, never a float.
+
+One token of the cheapest price is 10,000 pico-dollars, 5,000 at half price; a micro-dollar would be too coarse for it.
+A signed 64-bit integer holds 9.2 million US$, so that SQLite's own sums are exact.
+"""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+PICO_PER_USD = 10**12
+
+
+def usd(pico: int) -> Decimal:
+    """`pico` in US$, exact."""
+    return Decimal(pico).scaleb(-12)
+
+
+def pico(usd: Decimal) -> int:
+    """`usd` in pico-dollars; what is finer is rounded half to even."""
+    return int((usd * PICO_PER_USD).to_integral_value(ROUND_HALF_EVEN))
