@@ -90,7 +90,9 @@ async def serve(config: Config) -> None:
         ledger = _open_ledger(config)
         stack.callback(ledger.close)
         connector = aiohttp.TCPConnector(ssl=config.ssl_context(), limit=0)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
         meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
         scheduler = Scheduler(config, ledger, meter, engines)
