@@ -74,17 +74,17 @@ class Run:
             log.error("task %s: %s", self._claim.id, error)
         except Exception as error:
             log.exception("task %s: %s", self._claim.id, type(error).__name__)
-            self._close("agent_error", cut=True)
+            self._close("agent_error")
             message = f"the agent failed: {type(error).__name__}"
             await self._finish(_failed(self._claim.id, "agent_error", message, "see its journal"))
 
     async def _cut(self) -> None:
         """Ended from outside: cancelled for good, or put back because the agent stops."""
         if self._live.cancelled:
-            self._close("cancelled", cut=True)
+            self._close("cancelled")
             await self._finish(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
             return
-        self._close("interrupted", cut=True)
+        self._close("interrupted")
         try:
             await self._room.ledger.end(self._claim.seq, self._ended, "queued")
         except LedgerStuck as error:
@@ -128,7 +128,7 @@ class Run:
             self._close("succeeded")
             return _success(task, answer), False
         except TimeoutError:
-            self._close("timeout", cut=True)
+            self._close("timeout")
             why = f" (the API's last answer: {grant.problem.message})" if grant.problem is not None else ""
             message = f"the task ran longer than {limit:g} s{why}"
             return _failed(task.id, "timeout", message, "raise --timeout, or make the task smaller"), False
@@ -137,15 +137,15 @@ class Run:
                 self._room.keys.refuse(self._key, error)
                 self._close("parked")
                 raise Parked from None
-            self._close(error.code, cut=error.code == "connection")
+            self._close(error.code)
             return _failed(task.id, error.code, error.message, error.hint), error.retryable
 
-    def _close(self, outcome: str, *, cut: bool = False) -> None:
+    def _close(self, outcome: str) -> None:
         """The open attempt, if there is one, has ended."""
         grant, self._grant = self._grant, None
         if grant is None:
             return
-        self._ended = attempt_end(grant, self._room.prices, outcome, cut=cut)
+        self._ended = attempt_end(grant, self._room.prices, outcome)
         if self._ended.charges:
             self._room.keys.prove(self._key)
 

@@ -7,16 +7,21 @@ from farmhand.cost.prices import PriceTable
 from farmhand.meter import Grant
 
 
-def attempt_end(grant: Grant, prices: PriceTable, outcome: str, *, cut: bool) -> AttemptEnd:
-    """How the attempt that used `grant` ended. `cut`: it was ended from outside, maybe in the middle of a request."""
+def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
+    """How the attempt that used `grant` ended. Of an answer that broke off what the API had told is charged."""
     charges = [
-        Charge(request_id="", model=grant.model, usage=usage, cost_pico=prices.cost(grant.model, usage))
-        for usage in grant.exchanges
+        Charge(
+            request_id=charge.request_id,
+            model=grant.model,
+            usage=charge.usage,
+            cost_pico=prices.cost(grant.model, charge.usage),
+        )
+        for charge in grant.charges
     ]
     return AttemptEnd(
         outcome=outcome,
         charges=charges,
         retries=grant.retries,
-        uncertain=grant.started - len(grant.exchanges) if cut else 0,
+        uncertain=grant.uncertain,
         price_version=prices.version,
     )
