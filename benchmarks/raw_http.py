@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 MODEL = "claude-haiku-5-5"
 _TEXT = "The quick brown fox jumps over the lazy dog. "
@@ -36,7 +37,7 @@ def _events() -> list[bytes]:
     """The events of one stream: eight deltas, as a short answer has."""
     delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": _TEXT}}
     ending = {"delta": {"stop_reason": "end_turn", "stop_sequence": None}, "usage": {"output_tokens": 40}}
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "message_start", "message": _MESSAGE | {"content": [], "stop_reason": None, "usage": _USAGE}},
         {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
         *[delta] * 8,
