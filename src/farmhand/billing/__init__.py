@@ -6,6 +6,7 @@ Standard library only, and nothing of the operator's is ever run. Ansible's modu
 
 from __future__ import annotations
 
-from .report import Report, Source, Verdict, find
+from .search import find
+from .verdict import Report, Source, Verdict
 
 __all__ = ["Report", "Source", "Verdict", "find"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .names import WATCHED
+from .reading import Reader
 from .state import Place, Value, inherited
 
 _LINE = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=(.*)")
@@ -16,13 +17,9 @@ _PAM = re.compile(r"[ \t]*([A-Za-z_]\w*)[ \t]+(?:DEFAULT|OVERRIDE)=(\S*|\"[^\"]*
 TIMEOUT_S = 5.0
 
 
-def assignments(path: Path) -> Iterator[tuple[str, Value]]:
+def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Value]]:
     """The assignments of a file of KEY=VALUE lines, as PAM and systemd read it: never expanded."""
-    try:
-        text = path.read_text("utf-8", "replace")
-    except OSError:
-        return
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate((reader.text(path) or "").split("\n"), start=1):
         match = None if line.lstrip().startswith("#") else _PAM.match(line) or _LINE.match(line)
         if match:
             value = match[2].strip().strip("\"'")
@@ -40,11 +37,11 @@ def files(root: Path, home: Path) -> list[Path]:
     return [*found, *(by_name[name] for name in sorted(by_name))]
 
 
-def session(root: Path, home: Path, environ: Mapping[str, str], *, ask: bool) -> dict[str, Value]:
+def session(root: Path, home: Path, environ: Mapping[str, str], reader: Reader, *, ask: bool) -> dict[str, Value]:
     """What a shell of a new session starts with; `ask` also asks systemd or launchd."""
     found: dict[str, Value] = {}
     for path in files(root, home):
-        found |= {name: value for name, value in assignments(path) if name in WATCHED}
+        found |= {name: value for name, value in assignments(path, reader) if name in WATCHED}
     for name, text in (_managers(environ) if ask else {}).items():
         if name not in found or found[name].text != text:
             found[name] = Value(text, Place(None, 0), exported=True, via="manager")

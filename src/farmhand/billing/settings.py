@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .names import HELPER, WATCHED
-from .startup import Problem
+from .reading import Problem, Reader
 from .state import Place, Value
 
 _MEMBER = r'"{}"[ \t\r\n]*:'
@@ -40,11 +40,11 @@ def files(root: Path, config: Path, project: Path | None, user: str) -> list[Pat
     return [*found, managed / "com.anthropic.claudecode.plist", managed / user / "com.anthropic.claudecode.plist"]
 
 
-def read(paths: list[Path], problems: dict[Path, Problem]) -> Settings:
-    """The settings in force. A file that cannot be read is noted in `problems` and left out, as the CLI does."""
+def read(paths: list[Path], reader: Reader) -> Settings:
+    """The settings in force. A file that cannot be read is noted and left out, as the CLI does."""
     settings = Settings()
     for path in paths:
-        tree, text = _tree(path, problems)
+        tree, text = _tree(path, reader)
         env = tree.get("env")
         for name, value in (env if isinstance(env, dict) else {}).items():
             if name in WATCHED:
@@ -58,15 +58,9 @@ def read(paths: list[Path], problems: dict[Path, Problem]) -> Settings:
     return settings
 
 
-def _tree(path: Path, problems: dict[Path, Problem]) -> tuple[dict[str, Any], str]:
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return {}, ""
-    except NotADirectoryError:
-        return {}, ""
-    except OSError as error:
-        problems[path] = Problem(path, 0, f"cannot be read: {error.strerror}")
+def _tree(path: Path, reader: Reader) -> tuple[dict[str, Any], str]:
+    raw = reader.read(path)
+    if raw is None:
         return {}, ""
     try:
         if path.suffix == ".plist":
@@ -75,10 +69,10 @@ def _tree(path: Path, problems: dict[Path, Problem]) -> tuple[dict[str, Any], st
             text = raw.decode("utf-8-sig")
             tree = json.loads(text)
     except json.JSONDecodeError as error:
-        problems[path] = Problem(path, error.lineno, f"not JSON: {error.msg}; the CLI ignores the whole file")
+        reader.problems[path] = Problem(path, error.lineno, f"not JSON: {error.msg}; the CLI ignores the whole file")
         return {}, ""
     except (ValueError, plistlib.InvalidFileException):
-        problems[path] = Problem(path, 0, "not readable settings; the CLI ignores the whole file")
+        reader.problems[path] = Problem(path, 0, "not readable settings; the CLI ignores the whole file")
         return {}, ""
     return (tree, text) if isinstance(tree, dict) else ({}, "")
 

@@ -6,13 +6,13 @@ Sources: bash(1) INVOCATION, zsh(1) STARTUP/SHUTDOWN FILES, dash(1), fish(1) and
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import fish, posix
 from .interp import Interpreter
 from .names import METERED
-from .state import State, Value
+from .reading import Problem, Reader
+from .state import Place, State, Value
 from .syntax import Block, Script, SyntaxProblem, mark_alone
 
 SHELLS = ("bash", "zsh", "fish", "sh")
@@ -21,27 +21,14 @@ MODES = {"login": (True, False), "interactive": (False, True), "login interactiv
 #: Files that are kept for fish's universal variables, beside config.fish.
 _UNIVERSAL = re.compile(r"SETUVAR (?:(--\S+) )*([A-Za-z_]\w*):(.*)")
 _NAMED = re.compile("|".join((*METERED, "claude")))
-MAX_BYTES = 4 << 20
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that is not as it should be; `line` 0 stands for the whole file."""
-
-    path: Path
-    line: int
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.path}{f':{self.line}' if self.line else ''}: {self.reason}"
 
 
 class Files:
     """The shells' files, each parsed once. `problems` are those that could not be followed and might matter."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path, reader: Reader) -> None:
         self.root = root
-        self.problems: dict[Path, Problem] = {}
+        self.reader = reader
         self._parsed: dict[tuple[Path, str], Script | None] = {}
 
     def load(self, path: Path, shell: str) -> Script | None:
@@ -53,15 +40,8 @@ class Files:
         return self._parsed[key]
 
     def _load(self, path: Path, dialect: str) -> Script | None:
-        try:
-            if not path.is_file():
-                return None
-            if path.stat().st_size > MAX_BYTES:
-                self.problems[path] = Problem(path, 0, f"larger than {MAX_BYTES >> 20} MB, so it is not looked into")
-                return None
-            text = path.read_bytes().decode("utf-8", "surrogateescape")
-        except OSError as error:
-            self.problems[path] = Problem(path, 0, f"cannot be read: {error.strerror}")
+        text = self.reader.text(path)
+        if text is None:
             return None
         try:
             return _parse(text, dialect)
@@ -69,12 +49,8 @@ class Files:
             if _NAMED.search(text):
                 line = error.line if isinstance(error, SyntaxProblem) else 0
                 reason = error.reason if isinstance(error, SyntaxProblem) else "nested too deeply"
-                self.problems[path] = Problem(path, line, f"not understood from here on: {reason}")
+                self.reader.problems[path] = Problem(path, line, f"not understood from here on: {reason}")
             return _by_line(text, dialect)
-
-    def broken(self, path: Path) -> bool:
-        """Whether the file could not be followed."""
-        return path in self.problems
 
     def run(self, state: State) -> None:
         """Follow all that a shell of this kind reads."""
@@ -120,7 +96,7 @@ class Files:
         state = shell.state
         config = Path(state.text("XDG_CONFIG_HOME") or state.home / ".config") / "fish"
         system = [self.root / place for place in ("etc/fish", "opt/homebrew/etc/fish", "usr/local/etc/fish")]
-        for name, value in universal(config / "fish_variables"):
+        for name, value in universal(config / "fish_variables", self.reader):
             if name not in state.variables:
                 shell.assign(name, value)
         snippets: dict[str, Path] = {}
@@ -137,16 +113,10 @@ class Files:
             shell.file(config / "functions" / "claude.fish")
 
 
-def universal(path: Path) -> list[tuple[str, Value]]:
+def universal(path: Path, reader: Reader) -> list[tuple[str, Value]]:
     """fish's universal variables that are exported, with their lines."""
-    from .state import Place
-
-    try:
-        text = path.read_text("utf-8", "replace")
-    except OSError:
-        return []
     found = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate((reader.text(path) or "").split("\n"), start=1):
         match = _UNIVERSAL.match(line)
         if match and "--export" in line.split(":", 1)[0]:
             value = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match[3])
