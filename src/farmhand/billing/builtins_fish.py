@@ -78,7 +78,7 @@ def alias(shell: Interpreter, command: Simple) -> bool | None:
         return None
     joined = " ".join(text or "" for text in texts[1:])
     name, equals, value = (texts[0] or "").partition("=")
-    shell.state.aliases[name] = Alias(value if equals else joined, shell.place(command), not shell.unsure)
+    shell.state.aliases[name] = Alias(value if equals else joined, shell.place(command, words[0]), not shell.unsure)
     shell.state.functions.pop(name, None)
     return True
 

@@ -82,5 +82,6 @@ def matches(text: str, pattern: Word, state: State) -> bool | None:
         piece = text_of((part,), state)
         if piece is None:
             return None
-        out.append(re.sub(r"([*?\[])", r"[\1]", piece) if part.quoted else piece)
+        # In fish a pattern of `case` is one in quotes as well: fish_for_bash_users.
+        out.append(re.sub(r"([*?\[])", r"[\1]", piece) if part.quoted and state.shell != "fish" else piece)
     return fnmatch.fnmatchcase(text, "".join(out))

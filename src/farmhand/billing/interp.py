@@ -60,7 +60,8 @@ class Interpreter:
 
     def place(self, command: Simple, word: Word | None = None) -> Place:
         """Where a command stands."""
-        return Place(self.path, command.line, self.script, command, word)
+        line = self.script.line_of(word.start) if word is not None else command.line
+        return Place(self.path, line, self.script, command, word)
 
     # What the commands do
 

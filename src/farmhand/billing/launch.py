@@ -13,7 +13,7 @@ from .interp import Interpreter, Left
 from .names import WATCHED
 from .startup import Files
 from .state import Place, State, Value
-from .syntax import Block, Node, Simple, SyntaxProblem, Word
+from .syntax import Block, Node, Pipe, Simple, SyntaxProblem, Word
 
 _WRAPPERS = {"command", "builtin", "exec", "env", "nohup", "noglob", "time", "nice", "caffeinate"}
 _NAMED = re.compile(rf"\b({'|'.join(WATCHED)})\b")
@@ -57,6 +57,10 @@ class _Launcher(Interpreter):
         with contextlib.suppress(Left):
             self.node(node)
         return self.found if self.found is not None else self.state.environment()
+
+    def node(self, node: Node) -> bool | None:
+        """As ever, and into subshells: what `claude` gets there counts as well."""
+        return self.block(Block(node.items)) if isinstance(node, Pipe) else super().node(node)
 
     def place(self, command: Simple, word: Word | None = None) -> Place:
         return self.at or super().place(command, word)

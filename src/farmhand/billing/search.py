@@ -49,7 +49,7 @@ class _Search:
         self.home, self.cwd, self.root, self.reader = home, cwd, root, reader
         self.files = Files(root, reader)
         self.base = environs.session(root, home, environ, reader, ask=ask)
-        self.sources: dict[tuple[str, str, str], Source] = {}
+        self.sources: dict[tuple[str, str, int], Source] = {}
         self.read: dict[Path, settings.Settings] = {}
         self.logged_in = False
 
@@ -109,7 +109,7 @@ class _Search:
 
     def note(self, name: str, value: Value) -> Source:
         place = value.place or Place(None, 0)
-        key = (name, str(place), value.via)
+        key = (name, str(place), place.word.start if place.word else -1)
         if name not in (*WATCHED, HELPER) or value.text == "":
             return Source(name, place, value.via, None)
         if key not in self.sources:
