@@ -75,8 +75,8 @@ ansible_facts:
         shells:
           description: For each shell (bash, zsh, fish, sh) and mode (login, interactive, login interactive) the
             credential, who is billed (subscription, api_key, token, cloud, none), the source with its line, the key's
-            fingerprint, whether that is certain, what the CLI's init event says (api_key_source), the headers that the API receives,
-            and a base URL that is set.
+            fingerprint, whether that is certain, what the CLI's init event says (api_key_source), the headers that the
+            API receives, and a base URL that is set.
           type: list
           elements: dict
         sources:

@@ -9,14 +9,16 @@ from typing import Any
 
 from ..wire.keys import redact
 from . import plan as planning
-from .names import METERED
 from .plan import Wanted
 from .store import Store, hunks
 
 #: Shorter values (a switch's 1) are no secret, and are all over a file.
 _SHORTEST = 6
-_VALUE = re.compile(rb"^([ \t]*(?:export[ \t]+)?[A-Za-z_]\w*=).*?(\r?\n?)$")
-_METERED = re.compile(rf"\b({'|'.join(METERED)})\b([ \t]*[=:]?[ \t]*)(\"[^\"]*\"|'[^']*'|[^\s;\"']+)?")
+#: Whatever is set on a line that changes: fish's `set NAME value`, JSON's `"NAME": value`, NAME=value of all others.
+_SET = re.compile(r"(\bset[ \t]+(?:-\S+[ \t]+)*\w+[ \t]+)[^;#]*[^;# \t\r\n]")
+_MEMBER = re.compile(r"(\"\w+\"[ \t]*:[ \t]*)(\"(?:[^\"\\]|\\.)*\"|[^ ,{}\[\]\"]+)")
+_ASSIGNED = re.compile(r"(\b\w+=)(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^ \t\r\n;\"']+)+")
+_NOTE = re.compile(r"[ \t]*# farmhand \d")
 
 
 def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
@@ -29,10 +31,7 @@ def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
     if write and tighten:
         private.chmod(0o600)
     secrets = {s.text for s in plan.before.sources if s.text and len(s.text) >= _SHORTEST}
-    diff = [
-        _shown(path, old or b"", new, names_only=path == private, secrets=secrets)
-        for path, (old, new) in plan.files.items()
-    ]
+    diff = [_shown(path, old or b"", new, secrets) for path, (old, new) in plan.files.items()]
     if tighten:
         diff.append({"before_header": str(private), "after_header": str(private), "before": "", "after": "mode 0600\n"})
     files = [str(path) for path in plan.files]
@@ -62,7 +61,7 @@ def absent(store: Store, *, write: bool) -> dict[str, Any]:
         "backups": [],
         "left": undo.left,
         "hints": [],
-        "diff": [_shown(path, old, new or b"", names_only=True) for path, (old, new) in undo.files.items()],
+        "diff": [_shown(path, old, new or b"") for path, (old, new) in undo.files.items()],
     }
 
 
@@ -71,21 +70,22 @@ def _open_to_others(path: Path) -> bool:
     return path.is_file() and bool(path.stat().st_mode & 0o177)
 
 
-def _shown(path: Path, old: bytes, new: bytes, *, names_only: bool, secrets: Collection[str] = ()) -> dict[str, str]:
+def _shown(path: Path, old: bytes, new: bytes, secrets: Collection[str] = ()) -> dict[str, str]:
     """The lines that change, values hidden; never the lines around them, which may hold other secrets."""
     before, after = [], []
     for line, removed, added in hunks(old, new):
-        before += [f"line {line}\n", *(_hidden(text, secrets, names_only=names_only) for text in removed)]
-        after += [f"line {line}\n", *(_hidden(text, secrets, names_only=names_only) for text in added)]
+        before += [f"line {line}\n", *(_hidden(text, secrets) for text in removed)]
+        after += [f"line {line}\n", *(_hidden(text, secrets) for text in added)]
     headers = {"before_header": str(path), "after_header": str(path)}
     return {**headers, "before": "".join(before), "after": "".join(after)}
 
 
-def _hidden(line: bytes, secrets: Collection[str], *, names_only: bool) -> str:
-    if names_only and (match := _VALUE.match(line)):
-        line = match[1] + "…".encode() + match[2]
+def _hidden(line: bytes, secrets: Collection[str]) -> str:
     text = line.decode("utf-8", "replace")
     for secret in secrets:
         text = text.replace(secret, "…")
-    text = redact(_METERED.sub(lambda found: found[1] + found[2] + "…" if found[3] else found[0], text))
+    if not _NOTE.match(text):
+        for pattern in (_SET, _MEMBER, _ASSIGNED):
+            text = pattern.sub(r"\1…", text)
+    text = redact(text)
     return text if text.endswith("\n") else text + "\n"
