@@ -214,9 +214,9 @@ def _place(message: str, text: str) -> str:
     if not path.startswith(".price["):
         return message.replace("$.", "")
     index, _, field = path.removeprefix(".price[").rstrip("`").partition("]")
-    rows = tomllib.loads(text)["price"]
-    model = rows[int(index)].get("model", "without a model") if index.isdigit() else "…"
-    return f"price {int(index) + 1 if index.isdigit() else index} ({model}){field}: {what}"
+    row = tomllib.loads(text)["price"][int(index)]
+    model = row.get("model", "without a model") if isinstance(row, dict) else "no table"
+    return f"price {int(index) + 1} ({model}){field}: {what}"
 
 
 def _spans(file: _File, factor: Decimal, where: str) -> dict[str, list[_Span]]:

@@ -104,6 +104,8 @@ class Client:
         self._open_events = True
         try:
             yield from self._lines(response)
+            if response.length:  # the end came before all that was announced
+                raise self._lost()
         finally:
             self._open_events = False
             if not response.isclosed():
