@@ -1,14 +1,15 @@
 """What the usual wrapper, plain `claude -p`, sends with every prompt, beside what Farmhand's own engine sends.
 
-Measured with Claude Code CLI 2.1.197 against the loopback Messages API: its request bodies for a one-line prompt have
-76 to 115 KB with its 24 tools (what the home directory adds makes the difference), Farmhand's 1.1 KB. The low end is
-taken, and few tokens to the byte, so that the saving is not made larger than it is. `make bench` measures both again
-(benchmarks/cost.py) and fails where the constants claim more than is there.
+Measured with Claude Code CLI 2.1.330 and a fresh home against the loopback Messages API: its request body for a prompt
+of five bytes has 51.8 KB, Farmhand's 0.2 KB, and 1.1 KB where Farmhand's is at its largest (the CLI engine without
+tools). A home with instructions, skills and tool servers of its own sends more: 76 to 115 KB were measured with 2.1.197.
+The least is taken, against our most, and few tokens to the byte, so that the saving is not made larger than it is.
+`make bench` measures both again (benchmarks/cost.py), and says so where the constants claim more than is there.
 """
 
 from __future__ import annotations
 
-PLAIN_BYTES = 76_000
+PLAIN_BYTES = 51_000
 LEAN_BYTES = 1_100
 #: Bytes of English text and JSON to a token: 3.1 on the newer models, 4 on the older; the higher gives fewer tokens.
 BYTES_PER_TOKEN = 4
