@@ -48,7 +48,7 @@ class _View:
         amounts = aligned([amount for _, amount, _ in kept])
         table = Table.grid(padding=(0, 2))
         table.add_column(no_wrap=True)
-        table.add_column(justify="right", no_wrap=True)
+        table.add_column(no_wrap=True)
         table.add_column()
         for (name, _, remark), amount in zip(kept, amounts, strict=True):
             table.add_row(*(Text(printable(cell)) for cell in (name, amount, remark)))
@@ -60,8 +60,11 @@ class _View:
         shown = [aligned(c) if n in money else [x or "" for x in c] for n, c in enumerate(columns)]
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for number, name in enumerate(head):
-            left = number == 0
-            table.add_column(name, justify="left" if left else "right", no_wrap=not left, overflow="fold")
+            if number in money:
+                table.add_column(name.rjust(max(map(len, shown[number]), default=0)), no_wrap=True)
+            else:
+                left = number == 0
+                table.add_column(name, justify="left" if left else "right", no_wrap=not left, overflow="fold")
         for row in zip(*shown, strict=True):
             table.add_row(*(Text(printable(cell)) for cell in row))
         self.console.print(table)
@@ -211,14 +214,13 @@ class _View:
 
 
 def aligned(amounts: Iterable[str | None]) -> list[str]:
-    """Amounts with their decimal points in one column, once they stand right-justified; None becomes `unknown`."""
+    """Amounts of one width with their decimal points under one another; None becomes `unknown`."""
     texts = ["unknown" if amount is None else amount for amount in amounts]
-    behind = [len(text.partition(".")[2]) if "." in text else 0 for text in texts]
-    widest = max(behind, default=0)
-    return [
-        text + " " * (widest - own + (0 if "." in text else 1) * bool(widest)) if text else text
-        for text, own in zip(texts, behind, strict=True)
-    ]
+    # What is no amount ends where the whole dollars do.
+    parts = [(text, "") if "." not in text else (text[: text.index(".")], text[text.index(".") :]) for text in texts]
+    left = max((len(whole) for whole, _ in parts), default=0)
+    right = max((len(rest) for _, rest in parts), default=0)
+    return [whole.rjust(left) + rest.ljust(right) for whole, rest in parts]
 
 
 def _negated(amount: str) -> str:

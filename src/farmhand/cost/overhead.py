@@ -1,9 +1,9 @@
 """What the usual wrapper, plain `claude -p`, sends with every prompt, beside what Farmhand's own engine sends.
 
 Measured with Claude Code CLI 2.1.330 and a fresh home against the loopback Messages API: its request body for a prompt
-of five bytes has 51.8 KB, Farmhand's 0.2 KB, and 1.1 KB where Farmhand's is at its largest (the CLI engine without
-tools). A home with instructions, skills and tool servers of its own sends more: 76 to 115 KB were measured with 2.1.197.
-The least is taken, against our most, and few tokens to the byte, so that the saving is not made larger than it is.
+of five bytes has 51.8 KB, where the leanest that the CLI can send has 1.1 KB and Farmhand's own engine sends less. A
+home with instructions, skills and tool servers of its own sends more: 76 to 115 KB were measured with 2.1.197. The
+least is taken, and few tokens to the byte, so that the saving is not made larger than it is.
 `make bench` measures both again (benchmarks/cost.py), and says so where the constants claim more than is there.
 """
 

@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,7 @@ async def api() -> AsyncIterator[MessagesApi]:
 
 
 def part(model: str, spent: int, given: int, output: int) -> Part:
-    zero = dict.fromkeys(Part.__struct_fields__[1:], 0)
+    zero: dict[str, Any] = dict.fromkeys(Part.__struct_fields__[1:], 0)
     return Part(**{**zero, "key": model, "spent_pico": spent, "input_tokens": given, "output_tokens": output})
 
 

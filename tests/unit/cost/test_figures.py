@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from farmhand.cost import groups
 from farmhand.cost.figures import Figures, document, figures
 from farmhand.cost.rows import Charge, Finished
 from farmhand.cost.store import Store
+from farmhand.errors import UsageError
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, TODAY, charge, fill, new_store
 
@@ -186,5 +186,5 @@ def test_recorded_costs_stay_and_are_repriced_beside(store: Store) -> None:
 
 def test_the_key_of_a_group_is_checked(store: Store) -> None:
     for by in ("colour", "label:", 'label:a"b', "Model"):
-        with pytest.raises(groups.UsageError, match="not something to group by"):
+        with pytest.raises(UsageError, match="not something to group by"):
             all_of(store, by=by)
