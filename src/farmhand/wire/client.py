@@ -106,6 +106,8 @@ class Client:
             yield from self._lines(response)
             if response.length:  # the end came before all that was announced
                 raise self._lost()
+            if not response.will_close:
+                response.close()  # its end is read; the connection stays
         finally:
             self._open_events = False
             if not response.isclosed():

@@ -90,7 +90,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
             """Nothing to close."""
 
     monkeypatch.setattr(cost, "Client", FakeClient)
-    monkeypatch.setattr(cost.time, "time", lambda: NOW)
+    monkeypatch.setattr("farmhand.cli.cost.time.time", lambda: NOW)
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
     return made
 

@@ -113,6 +113,6 @@ def test_an_agent_without_a_ledger_s_name_is_too_old(store: Store, status: dict[
 
 def test_lines_that_are_none_are_refused(store: Store) -> None:
     agent = FakeAgent()
-    agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign,assignment]
+    agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign]
     with pytest.raises(BadLedger):
         pull(store, "farm1", agent)
