@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cost import admin, groups, pull, sessions
+from farmhand.cost import groups, pull, sessions
 from farmhand.cost.figures import Figures, document, figures
 from farmhand.cost.money import pico
 from farmhand.cost.prices import PriceTable, price_table
@@ -133,6 +133,8 @@ def _provider(conf: settings.Settings, store: Store, first: int, now: float) -> 
     """The provider's figures, or why they cannot be had; None where no Admin key is configured."""
     if not conf.admin_key_source:
         return None
+    from farmhand.cost import admin
+
     try:
         key = read_key(conf.admin_key_source)
     except WireError as error:
