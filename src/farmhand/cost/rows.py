@@ -65,9 +65,13 @@ class _Line(msgspec.Struct, kw_only=True):
 
 
 class Charge(_Line, kw_only=True):
-    """One answered request of the API; `created_at` is Unix seconds, `no` its place in the ledger."""
+    """One answered request of the API; `created_at` is Unix seconds, `no` its place in the ledger.
+
+    `requests` is more than 1 in what a ledger's first version kept as sums per task.
+    """
 
     no: Count
+    requests: Count = 1
     economy: bool = False
     created_at: Moment
 

@@ -64,6 +64,7 @@ CREATE TABLE charge (
     work_class INTEGER NOT NULL,
     labels INTEGER NOT NULL,
     version INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
     fresh INTEGER NOT NULL,
     output INTEGER NOT NULL,
     written INTEGER NOT NULL,
@@ -119,7 +120,9 @@ CREATE TABLE session_message (
 ) WITHOUT ROWID;
 """
 
-_CHARGE_VALUES = "count(*), sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), coalesce(sum(pico), 0)"
+_CHARGE_VALUES = (
+    "sum(requests), sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), coalesce(sum(pico), 0)"
+)
 _DONE_VALUES = "count(*), sum(attempts), sum(retries), sum(uncertain)"
 
 

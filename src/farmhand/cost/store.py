@@ -172,6 +172,7 @@ class Store:
         return (
             *(ledger, row.no, row.created_at, word(row.model), word(row.engine), int(row.economy)),
             *map(word, texts),
+            row.requests,
             *row.tokens,
             row.cost_pico,
         )
