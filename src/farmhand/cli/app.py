@@ -20,6 +20,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
     "status": "Show what the farm hosts are doing.",
+    "cost": "Show what the farm spent, and what that saved.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 
