@@ -16,11 +16,12 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"wire"},
     "task": {"wire"},
     "errors": set(),
+    "claude": set(),
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "wire", "task", "errors"},
-    "dispatch": {"wire", "task", "errors"},
-    "cli": {"dispatch", "cost", "wire", "task", "errors"},
+    "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
+    "dispatch": {"wire", "task", "errors", "claude"},
+    "cli": {"dispatch", "cost", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
