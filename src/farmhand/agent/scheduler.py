@@ -298,7 +298,7 @@ class Scheduler:
             return Result(id=task.id, state="failed", error=failure), error.retryable
         finally:
             prices = price_table()
-            costs = [prices.cost(grant.model, usage) for usage in grant.exchanges]
+            costs = [prices.cost(grant.model, charge.usage) for charge in grant.charges]
             cost = None if None in costs else usd(sum(c for c in costs if c is not None))
             used = (task.id, number, outcome, grant.usage, cost, prices.version)
             await self._write(partial(self._ledger.end_attempt, *used, retries=grant.retries), live)
