@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from farmhand import __version__
+from farmhand.agent.about import cli_version
 from farmhand.agent.config import Config
 from farmhand.agent.door import peer
 from farmhand.agent.intake import as_json, read_tasks
@@ -223,6 +224,8 @@ class Server:
             "uptime_s": round(time.time() - self._started, 1),
             "upstream": self._config.upstream_url,
             "network_full": self._config.network_full,
+            "time": round(time.time(), 3),
+            "cli": cli_version(self._config.claude_path),
         }
         return _answer(about | self._scheduler.status())
 

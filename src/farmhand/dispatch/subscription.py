@@ -29,7 +29,7 @@ _PRIVATE = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_|CLAUDECODE$|AWS_BEARER_TOKE
 #: The two that say where the login is.
 _LOGIN = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN")
 #: `claude auth status`: the ways to authenticate that draw on a plan.
-_PLAN = frozenset({"claude.ai", "oauth_token"})
+PLAN = frozenset({"claude.ai", "oauth_token"})
 _AUTH_STATUS_S = 30.0
 DOCS = "docs/subscription.md"
 
@@ -85,7 +85,7 @@ def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) ->
     said = auth_status(program, child_environ)
     if not said.get("loggedIn"):
         raise NotConfigured("claude says that it is not logged in", hint=FIX, code="no_login")
-    if said.get("authMethod") not in _PLAN:
+    if said.get("authMethod") not in PLAN:
         raise _would_bill(str(said.get("apiKeySource") or said.get("authMethod")))
     return program
 
