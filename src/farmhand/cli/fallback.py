@@ -10,7 +10,7 @@ import click
 from farmhand.cli.app import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool
+from farmhand.dispatch.spool import Spool, spool_dir
 from farmhand.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
@@ -52,7 +52,7 @@ def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> 
     if policy == "ask":
         policy = ask(reason, task, conf)
     if policy == "queue":
-        Spool().add(task, wanted=conf.host)
+        Spool(spool_dir(conf)).add(task, wanted=conf.host)
         raise Spooled(task["id"], reason)
     if policy == "subscription":
         return on_subscription(reason, task, conf)

@@ -12,7 +12,7 @@ from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch import deliver, hosts, problems, settings
-from farmhand.dispatch.spool import Kept, Spool, Waiting
+from farmhand.dispatch.spool import Kept, Spool, Waiting, spool_dir
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
@@ -47,9 +47,9 @@ def command(
     Every claude-cheap does it as well, as far as half a second reaches. With ID print the answer of that task, waiting
     for it.
     """
-    spool = Spool()
     try:
         conf = settings.load(config, key_source=key_source, connect_timeout_s=connect_timeout)
+        spool = Spool(spool_dir(conf))
         if drop:
             return _drop(spool, task_id, as_json=as_json)
         if task_id is not None:

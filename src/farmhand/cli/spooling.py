@@ -8,7 +8,7 @@ from farmhand.cli import fallback
 from farmhand.cli.app import note
 from farmhand.dispatch import deliver, problems
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, id_conflict, same
+from farmhand.dispatch.spool import Spool, id_conflict, same, spool_dir
 from farmhand.errors import FarmhandError, FarmUnreachable
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
@@ -23,7 +23,7 @@ class Spooling:
     def __init__(self, task: dict[str, Any], conf: Settings) -> None:
         self.task = task
         self.conf = conf
-        self.spool = Spool()
+        self.spool = Spool(spool_dir(conf))
         self.waiting = self.spool.find(task["id"])
         if self.waiting is not None:
             same(self.waiting, task)

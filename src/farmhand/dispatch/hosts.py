@@ -10,7 +10,6 @@ from typing import Any
 from farmhand.errors import NotConfigured
 from farmhand.wire.transport import SshTransport
 
-HOSTS_FILE = "hosts.json"
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 

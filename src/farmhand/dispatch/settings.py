@@ -16,6 +16,7 @@ from farmhand.errors import NotConfigured, UsageError
 from farmhand.wire.keysource import DEFAULT_SOURCE
 
 PREFIX = "FARMHAND_"
+HOSTS_FILE = "hosts.json"
 #: What `fallback` may say.
 FALLBACKS = ("ask", "queue", "subscription", "none")
 #: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
@@ -49,7 +50,7 @@ class Settings:
     @property
     def hosts_path(self) -> Path:
         """The file with the farm hosts."""
-        return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / "hosts.json"
+        return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / HOSTS_FILE
 
 
 _FIELDS = {field.name: field for field in fields(Settings) if field.name != "config_file"}

@@ -1,6 +1,6 @@
 """The workstation's spool: tasks that no farm host could take yet, and what became of them.
 
-    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700
+    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; a farm with settings elsewhere has its own
         waiting/NNNNNNNNNNNN-ID.json          one task each, in the order of their numbers
         results/ID.json                       the task with its result and the host it ran on
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from farmhand.dispatch.settings import HOSTS_FILE, Settings, config_path
 from farmhand.errors import NotConfigured, UsageError
 
 #: As farmhand.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
@@ -58,18 +60,21 @@ class Kept:
     at: float
 
 
-def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where this user's spool is."""
+def spool_dir(conf: Settings, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
     base = environ.get("XDG_STATE_HOME", "")
     directory = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
-    return directory / "farmhand" / "spool"
+    path = conf.hosts_path.absolute()
+    usual = config_path(None, {"XDG_CONFIG_HOME": environ.get("XDG_CONFIG_HOME", "")})[0].parent / HOSTS_FILE
+    mark = "" if path == usual else f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    return directory / "farmhand" / f"spool{mark}"
 
 
 class Spool:
     """The spool in `directory`, which is made when something is put into it."""
 
-    def __init__(self, directory: Path | None = None) -> None:
-        self.directory = spool_dir() if directory is None else directory
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._waiting = self.directory / "waiting"
         self._results = self.directory / "results"
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -94,3 +96,19 @@ def test_the_subscription_is_off_unless_it_is_turned_on(config: Path) -> None:
     assert load(str(config), environ={"FARMHAND_FALLBACK": "none"}, allow_subscription=False) == Settings(
         config_file=config, fallback="none"
     )
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    example = Path(__file__).parents[3] / "docs" / "config.example.toml"
+    assert load(str(example), environ={}) == Settings(config_file=example)
+    named = {line.split(" = ")[0] for line in example.read_text().splitlines() if line and not line.startswith("#")}
+    assert named == {field.name for field in fields(Settings)} - {"config_file"}
+
+
+def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_date() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    for name in ("config.example.toml", "subscription.md"):
+        text = (docs / name).read_text()
+        for words in ("should use API keys", "without notice", "unmodified"):
+            assert words in text, f"{name} lacks {words!r}"
+        assert re.search(r"read on 20\d\d-\d\d-\d\d", text, re.IGNORECASE)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from farmhand import task as vocabulary
 from farmhand.dispatch import spool as spool_module
+from farmhand.dispatch.settings import Settings
 from farmhand.dispatch.spool import Spool, spool_dir
 from farmhand.errors import NotConfigured, UsageError
 
@@ -32,9 +34,21 @@ def test_the_pattern_of_ids_is_the_vocabulary_s() -> None:
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    assert spool_dir({}) == Path("/h/.local/state/farmhand/spool")
-    assert spool_dir({"XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/farmhand/spool")
-    assert spool_dir({"XDG_STATE_HOME": "/s"}) == Path("/s/farmhand/spool")
+    conf = Settings(config_file=Path("/h/.config/farmhand/config.toml"))
+    assert spool_dir(conf, {}) == Path("/h/.local/state/farmhand/spool")
+    assert spool_dir(conf, {"XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/farmhand/spool")
+    assert spool_dir(conf, {"XDG_STATE_HOME": "/s"}) == Path("/s/farmhand/spool")
+
+
+def test_every_farm_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    usual = Settings(config_file=Path("/h/.config/farmhand/config.toml"))
+    others = [Settings(config_file=Path("/demo/config.toml")), replace(usual, hosts_file="/work/hosts.json")]
+    found = {spool_dir(conf, {}).name for conf in (usual, *others)}
+    assert len(found) == 3
+    assert spool_dir(usual, {"XDG_CONFIG_HOME": "/c"}).name != "spool"
+    moved = Settings(config_file=Path("/c/farmhand/config.toml"))
+    assert spool_dir(moved, {"XDG_CONFIG_HOME": "/c"}).name == "spool"
 
 
 def test_nothing_is_made_before_something_is_kept(spool: Spool) -> None:

@@ -14,7 +14,7 @@ from farmhand.cli.checks import Check, failed, passed
 from farmhand.dispatch import problems, subscription
 from farmhand.dispatch.login import FIX, find_login
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool
+from farmhand.dispatch.spool import Spool, spool_dir
 from farmhand.dispatch.upstream import check_key
 from farmhand.errors import NotConfigured
 from farmhand.wire.errors import WireError
@@ -36,7 +36,7 @@ def checks(conf: Settings, *, ask_claude: bool) -> list[tuple[str, Callable[[], 
         ("claude", lambda: claude(ask=ask_claude)),
         ("key", lambda: key(conf)),
         ("api", lambda: api(conf)),
-        ("spool", spool),
+        ("spool", lambda: spool(conf)),
         ("prices", prices),
     ]
 
@@ -101,9 +101,9 @@ def _key(conf: Settings) -> str:
         raise problems.from_wire(error) from None
 
 
-def spool() -> Check:
+def spool(conf: Settings) -> Check:
     """Nothing waits in the spool for a host."""
-    found = Spool()
+    found = Spool(spool_dir(conf))
     broken = found.broken()
     if broken:
         return failed("spool", f"{broken[0]} is not a task", "move it away")
