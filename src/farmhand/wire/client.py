@@ -78,9 +78,17 @@ class Client:
         """Stop a task: its result, which says `cancelled` or what it already was."""
         return _dict(self._call("DELETE", _task_path(task_id)), "task")
 
-    def put_key(self, key: str) -> dict[str, Any]:
-        """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`."""
-        return self._call("PUT", "/v1/key", body=b"", key=key)
+    def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
+        """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
+
+        `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
+        """
+        query = f"?{urlencode({'supersedes': supersedes})}" if supersedes else ""
+        return self._call("PUT", f"/v1/key{query}", body=b"", key=key)
+
+    def forget_key(self, fingerprint: str) -> bool:
+        """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
+        return bool(self._call("DELETE", f"/v1/key/{quote(fingerprint, safe='')}").get("forgotten"))
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
