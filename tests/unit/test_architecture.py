@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": set(),
     "host": {"wire"},
     "billing": {"wire"},
+    "rotation": {"wire"},
     "task": {"wire"},
     "errors": set(),
     "claude": set(),
@@ -22,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "meter": {"cost", "wire", "task", "errors"},
     "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
     "dispatch": {"wire", "task", "errors", "claude"},
-    "cli": {"billing", "dispatch", "cost", "wire", "task", "errors", "claude"},
+    "cli": {"billing", "rotation", "dispatch", "cost", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -69,7 +70,7 @@ def test_imports_point_one_way(path: Path) -> None:
 OPTIONAL = {"keyring"}
 
 
-REMOTE = sorted(path for part in ("wire", "host", "billing") for path in (PACKAGE / part).glob("*.py"))
+REMOTE = sorted(path for part in ("wire", "host", "billing", "rotation") for path in (PACKAGE / part).glob("*.py"))
 
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: f"{path.parent.name}/{path.name}")

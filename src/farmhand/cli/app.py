@@ -23,6 +23,7 @@ VERBS = {
     "flush": "Send what was queued while no farm host answered; show the answers.",
     "status": "Show what the farm hosts are doing.",
     "cost": "Show what the farm spent, and what that saved.",
+    "rotate": "Put another API key in the place of the one in use, without downtime.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 

@@ -21,6 +21,18 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "spend_limit": Refused,
     "economy_unavailable": Refused,
     "agent_error": TaskFailed,
+    "dead_key": NotConfigured,
+    "key_source_changed": NotConfigured,
+    "key_missing": NotConfigured,
+    "retire_by_hand": NotConfigured,
+    "no_rotation": UsageError,
+    "rotation_unfinished": UsageError,
+    "too_late": UsageError,
+    "rotation_running": Refused,
+    "hosts_unreached": FarmUnreachable,
+    "api_unreachable": FarmhandError,
+    "rotation_failed": FarmhandError,
+    "still_running": FarmhandError,
     **dict.fromkeys(
         (
             "unreachable",
