@@ -85,7 +85,13 @@ def test_what_runs_on_the_host_is_standard_library_and_relative(path: Path) -> N
     assert not absolute, "a module on the farm host has no package farmhand: import relatively"
 
 
-@pytest.mark.parametrize("name", ["dispatch/settings.py", "dispatch/__init__.py", "errors.py"])
+ON_THE_CONTROLLER = [
+    "errors.py",
+    *(f"dispatch/{name}.py" for name in ("__init__", "settings", "hosts", "keyserver", "rotate")),
+]
+
+
+@pytest.mark.parametrize("name", ON_THE_CONTROLLER)
 def test_what_the_action_plugin_imports_needs_no_package(name: str) -> None:
     top_level = ast.parse((PACKAGE / name).read_text()).body
     modules = {node.module or "" for node in top_level if isinstance(node, ast.ImportFrom)}
@@ -104,6 +110,9 @@ def test_plugins_import_no_part_but_wire_errors_and_settings(folder: str) -> Non
             "farmhand.wire",
             "farmhand.errors",
             "farmhand.dispatch.settings",
+            "farmhand.dispatch.keyserver",
+            "farmhand.dispatch.rotate",
+            "farmhand.rotation",
             "farmhand.host",
             "farmhand.billing",
         )

@@ -22,8 +22,8 @@ class Keys:
     A task runs on the key that it came with while that is held, else on the default, the one that was brought last.
     A task whose own key was refused runs on no other until somebody brings one.
 
-    A rotation puts a key in the place of another: whoever still brings the old one, read before the change, runs on the
-    new one. The old one is kept in reserve until it is forgotten: should the API refuse the new one, work goes on with it.
+    A rotation puts a key in the place of another: whoever still brings the old one, read before the change, runs on
+    the new one. The old one is in reserve until it is forgotten: should the API refuse the new one, it is used again.
     """
 
     def __init__(self) -> None:

@@ -31,7 +31,7 @@ _MAX_STDIN = 4096
 @click.option(
     "--new-key",
     metavar="SOURCE",
-    help="file:PATH[#NAME], command:ARGV, keyring:SERVICE/USER, - for stdin. Default: a prompt, or stdin if it is no terminal.",
+    help="file:PATH[#NAME], command:ARGV, keyring:SERVICE/USER, or - for stdin. Default: a prompt on a terminal.",
 )
 @click.option("--status", "show", is_flag=True, help="Show where the rotation stands, and change nothing.")
 @click.option("--resume", is_flag=True, help="Go on with a rotation that was cut off or has stopped.")

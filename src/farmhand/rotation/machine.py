@@ -32,6 +32,11 @@ class Machine(Steps):
         about["unfinished"] = state is not None and state.unfinished
         return about
 
+    def reached(self, step: str) -> bool:
+        """Whether the rotation that goes on, or the last one, has done `step`."""
+        state = self._memory.load()
+        return state is not None and state.reached(step)
+
     def check_idle(self) -> None:
         """Raise WireError `rotation_unfinished` if a rotation goes on: there is no room for another."""
         state = self._memory.load()
