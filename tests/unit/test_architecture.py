@@ -22,7 +22,7 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
     "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
-    "dispatch": {"wire", "task", "errors", "claude"},
+    "dispatch": {"wire", "rotation", "task", "errors", "claude"},
     "cli": {"billing", "rotation", "dispatch", "cost", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -41,7 +41,9 @@ class Playbook:
         # module_defaults stand for the settings and hosts.json, which know no agent on this machine.
         text = (CHECKOUT / "rotate-key.yml").read_text()
         self.path = tmp_path / "rotate-key.yml"
-        self.path.write_text(text.replace("  tasks:\n", f"  module_defaults:\n    farmhand_key: {given!r}\n  tasks:\n", 1))
+        self.path.write_text(
+            text.replace("  tasks:\n", f"  module_defaults:\n    farmhand_key: {given!r}\n  tasks:\n", 1)
+        )
 
     async def __call__(self, *options: str, stdin: bytes = b"") -> tuple[int, str]:
         """(exit status, all output)."""
