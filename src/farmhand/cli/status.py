@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from farmhand.errors import FarmhandError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 
-_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
+_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "per s", "api\nfree", "cli\nfree", "key")
 #: The provider's own address: only another one is worth a line.
 _USUAL_UPSTREAM = "https://api.anthropic.com"
 
@@ -56,11 +57,32 @@ def row(name: str, status: dict[str, Any]) -> list[str]:
     """One host's cells, in the order of the columns."""
     about = [str(status.get(what, "?")) for what in ("version", "state")]
     counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
+    per_s = (status.get("throughput") or {}).get("per_s", "?")
+    counts.append(f"{per_s:g}" if isinstance(per_s, int | float) else "?")
     slots = status.get("slots") or {}
     free = [
         f"{slots[engine]['free']}/{slots[engine]['total']}" if engine in slots else "?" for engine in ("api", "cli")
     ]
     return [name, *about, *counts, *free, str(status.get("key") or "none")]
+
+
+def notes(name: str, status: dict[str, Any]) -> list[str]:
+    """What is worth a line beside the table: why tasks wait, what the day has cost, another upstream than the usual."""
+    lines = []
+    for wait in status.get("waiting") or []:
+        until = wait.get("until")
+        until_text = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if isinstance(until, int | float) else ""
+        tasks = wait.get("tasks")
+        lines.append(
+            f"{name}: {tasks} {'task waits' if tasks == 1 else 'tasks wait'}: {wait.get('detail')}{until_text}"
+        )
+    day = status.get("budget_day")
+    if day:
+        lines.append(f"{name}: US$ {day.get('spent_usd'):.4f} of {day.get('limit_usd'):g} of the day's budget is spent")
+    upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
+    if upstream != _USUAL_UPSTREAM:
+        lines.append(f"{name} sends its requests to {upstream}")
+    return lines
 
 
 def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
@@ -78,9 +100,8 @@ def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
             table.add_row(*(Text(render.printable(cell)) for cell in row(name, status)))
         Console().print(table)
         for name, status in answered.items():
-            upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
-            if upstream != _USUAL_UPSTREAM:
-                Console(soft_wrap=True).print(Text(render.printable(f"{name} sends its requests to {upstream}")))
+            for line in notes(name, status):
+                Console(soft_wrap=True).print(Text(render.printable(line)))
     for answer in answers.values():
         if isinstance(answer, FarmhandError):
             Console(stderr=True, soft_wrap=True).print(Text(render.printable(str(answer))))
