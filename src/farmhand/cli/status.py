@@ -13,7 +13,7 @@ from farmhand.errors import FarmhandError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 
-_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "per s", "api\nfree", "cli\nfree", "key")
+_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
 #: The provider's own address: only another one is worth a line.
 _USUAL_UPSTREAM = "https://api.anthropic.com"
 
@@ -57,8 +57,6 @@ def row(name: str, status: dict[str, Any]) -> list[str]:
     """One host's cells, in the order of the columns."""
     about = [str(status.get(what, "?")) for what in ("version", "state")]
     counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
-    per_s = (status.get("throughput") or {}).get("per_s", "?")
-    counts.append(f"{per_s:g}" if isinstance(per_s, int | float) else "?")
     slots = status.get("slots") or {}
     free = [
         f"{slots[engine]['free']}/{slots[engine]['total']}" if engine in slots else "?" for engine in ("api", "cli")
@@ -67,15 +65,16 @@ def row(name: str, status: dict[str, Any]) -> list[str]:
 
 
 def notes(name: str, status: dict[str, Any]) -> list[str]:
-    """What is worth a line beside the table: why tasks wait, what the day has cost, another upstream than the usual."""
+    """What is worth a line each: how fast tasks end, why others wait, what the day has cost, an unusual upstream."""
     lines = []
+    per_s = (status.get("throughput") or {}).get("per_s")
+    if per_s:
+        lines.append(f"{name}: {per_s:g} tasks end per second")
     for wait in status.get("waiting") or []:
         until = wait.get("until")
         until_text = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if isinstance(until, int | float) else ""
-        tasks = wait.get("tasks")
-        lines.append(
-            f"{name}: {tasks} {'task waits' if tasks == 1 else 'tasks wait'}: {wait.get('detail')}{until_text}"
-        )
+        tasks = "1 task waits" if wait.get("tasks") == 1 else f"{wait.get('tasks')} tasks wait"
+        lines.append(f"{name}: {tasks}: {wait.get('detail')}{until_text}")
     day = status.get("budget_day")
     if day:
         lines.append(f"{name}: US$ {day.get('spent_usd'):.4f} of {day.get('limit_usd'):g} of the day's budget is spent")
