@@ -76,9 +76,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         host = str(task_vars.get("inventory_hostname", "this host"))
         try:
             desk = _DESKS.get(path) or _DESKS.setdefault(path, _connect(path))
-            frames.send(
-                desk, {"do": "take", "host": host, "hosts": len(task_vars.get("ansible_play_hosts_all") or "1")}
-            )
+            hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
+            frames.send(desk, {"do": "take", "host": host, "hosts": hosts})
             head, body = frames.receive(desk) or ({"more": False}, b"")
             if not head["more"]:
                 return {"changed": False, "more": False}
@@ -97,19 +96,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             done = self._low_level_execute_command(shlex.join(command), in_data=body)
         except AnsibleConnectionFailure as error:
             said = redact(" ".join(str(error.message).split()))
-            return {
-                "error": {"code": "unreachable", "message": f"{host}: {said}", "hint": "check the inventory and ssh"}
-            }
+            return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
         answer = turn.parse(done["stdout"])
         if answer is not None:
             return answer
         if done["rc"] in _NOT_FOUND:
-            missing = f"{host}: jada-agent is not installed there"
-            return {"error": {"code": "agent_missing", "message": missing, "hint": "run site.yml"}}
+            return _failure("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
         said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
         code = "agent_too_old" if "invalid choice" in said else "lost"
         hint = "upgrade the farm host: farmhand up" if code == "agent_too_old" else "see jada-agent's journal there"
-        return {"error": {"code": code, "message": f"{host}: jada-agent turn failed: {said}", "hint": hint}}
+        return _failure(code, f"{host}: jada-agent turn failed: {said}", hint)
 
     def _arguments(self) -> dict[str, Any]:
         """The module's arguments: with an id, so that a second try is the same task, and the prompt from its file."""
@@ -165,6 +161,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
         said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
         raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))
+
+
+def _failure(code: str, message: str, hint: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "hint": hint}}
 
 
 def _connect(path: str) -> socket.socket:

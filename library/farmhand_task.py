@@ -67,7 +67,8 @@ options:
       C(command:ARGV). The default is the operator's setting, C(file:~/repos.env) if there is none.
     type: str
   desk:
-    description: A socket of C(farmhand batch) on the controller, which then says what to do. Not for playbooks of your own.
+    description: A socket of C(farmhand batch) on the controller, which then says
+      what to do. Not for playbooks of your own.
     type: path
   socket:
     description: The agent's Unix socket on the host.

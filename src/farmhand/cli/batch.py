@@ -43,6 +43,7 @@ class Options:
     inputs: tuple[str, ...]
     out: str
     form: str
+    files: bool
     template: str | None
     ordered: bool
     retry_failed: bool
@@ -88,7 +89,7 @@ class Options:
     help="auto (default): csv for .csv and .tsv, else jsonl. files: IN are text files, directories or patterns; "
     "files-from: IN is a list of files.",
 )
-@click.option("--files", "form", flag_value="files", help="The same as --format files.")
+@click.option("--files", is_flag=True, help="The same as --format files.")
 @click.option(
     "--template", metavar="FILE|TEXT", help="The prompt, with {column} in it; of files {path}, {name} and {text}."
 )
@@ -112,9 +113,7 @@ class Options:
 @click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 by default.")
 @click.option("--economy", is_flag=True, help="Half the price through Message Batches; answers may take a day.")
 @click.option("--max-usd", type=click.FloatRange(min=0, min_open=True), metavar="X", help="What all of it may cost.")
-@click.option(
-    "--concurrency", type=click.IntRange(min=1), metavar="N", help="How many tasks run at once, over all hosts."
-)
+@click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="How many tasks run at once in all.")
 @click.option("--hosts", default="farm", metavar="PATTERN", help="Ansible's pattern of hosts; farm by default.")
 @click.option("-i", "--inventory", metavar="PATH", help="The inventory, if it is not the checkout's.")
 @click.option(
@@ -155,17 +154,12 @@ def run(options: Options) -> int:
         project_dir=options.project_dir,
         patience_s=options.patience,
     )
-    inventory = (
-        str(Path(options.inventory).resolve()) if options.inventory and Path(options.inventory).exists() else None
-    )
-    farm = Farm(
-        project_dir=find_project(conf.project_dir, Path.cwd()),
-        inventory=inventory or options.inventory,
-        pattern=options.hosts,
-    )
+    project = find_project(conf.project_dir, Path.cwd())
+    farm = Farm(project_dir=project, inventory=_inventory(options.inventory), pattern=options.hosts)
     if options.batch is not None and not TASK_ID.fullmatch(options.batch):
         raise UsageError(f"--batch {options.batch!r:.80} does not match {TASK_ID.pattern}")
-    source, about = gather.source(options.inputs, options.form, options.template, defaults(options, conf))
+    form = "files" if options.files else options.form
+    source, about = gather.source(options.inputs, form, options.template, defaults(options, conf))
     about |= {"defaults": defaults(options, conf), "ordered": options.ordered}
     plan = Plan(source, options.batch or "", about)
     journal = open_journal(options)
@@ -181,6 +175,11 @@ def run(options: Options) -> int:
             output.close()
     finally:
         journal.close()
+
+
+def _inventory(given: str | None) -> str | None:
+    """Ansible runs in the checkout: a path is made absolute; a list of hosts (with a comma) is left as it is."""
+    return str(Path(given).resolve()) if given and "," not in given else given
 
 
 def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:

@@ -24,8 +24,8 @@ class Settings:
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. `patience_s` is how long a batch waits while no farm host answers.
-    Times are in seconds.
+    site.yml, "" for the one around the working directory. `patience_s` is how long a batch waits
+    while no farm host answers. Times are in seconds.
     """
 
     key_source: str = DEFAULT_SOURCE

@@ -1,4 +1,4 @@
-"""Messages between `farmhand batch` and the action plugin, over a Unix socket: a JSON object and bytes, each with its length."""
+"""Messages of `farmhand batch` and the action plugin on a Unix socket: a JSON object and bytes, with their lengths."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def read_template(given: str) -> str:
 def _open(name: str) -> IO[bytes]:
     """The input, seekable: what is not is copied to a file without a name."""
     try:
-        file = os.fdopen(os.dup(0), "rb") if name == "-" else Path(name).open("rb")
+        # The source keeps it open: see its `again`.
+        file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None

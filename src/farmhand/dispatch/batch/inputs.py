@@ -284,8 +284,11 @@ def _decode(data: bytes, encoding: str) -> str:
 
 
 def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
     file.seek(0)
-    return hashlib.file_digest(file, "sha256").hexdigest()
+    while piece := file.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 def _add(digest: Any, path: Path, text: str) -> None:

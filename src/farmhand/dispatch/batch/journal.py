@@ -1,6 +1,6 @@
 """The journal of a batch: one SQLite file beside the output, with a row per line. It holds no prompt and no key.
 
-Whoever has it open has it alone. A row is written before its task goes out, and again after its result is in the output.
+Whoever has it open has it alone. A row is written before its task goes out, and again once its result is in the output.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """A line with what became of it so far. `cost` not None before it is final: counted before, in a result lost since."""
+    """A line with what became of it so far. A `cost` before it is final: it was counted, and the result lost since."""
 
     row: Row
     state: int
