@@ -1,4 +1,4 @@
-"""The output of a batch: JSON Lines, one line per task, appended as results come, and how it agrees with the journal."""
+"""The output of a batch: JSON Lines, a line per task, appended as results come, and how it agrees with the journal."""
 
 from __future__ import annotations
 
