@@ -50,8 +50,11 @@ async def served(api: MessagesApi) -> AsyncIterator[Served]:
     async def sleep(seconds: float) -> None:
         waits.append(seconds)
 
+    def clock() -> float:
+        return sum(waits)
+
     async with aiohttp.ClientSession() as session:
-        meter = Meter(session, api.url, idle_s=1.0, sleep=sleep, retry=RetryPolicy(attempts=4))
+        meter = Meter(session, api.url, idle_s=1.0, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
         runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
