@@ -229,6 +229,8 @@ class Coordinator:
 
     def _limits_of(self, one: Host) -> dict[str, Any] | None:
         """The host's share of the batch's limits, where it does not have it yet: so they hold whatever the hosts do."""
+        if self._limits.max_usd is None and self._limits.concurrency is None:
+            return None
         share: dict[str, Any] = {"max_usd": None, "concurrency": None}
         live = self._live()
         if self._limits.max_usd is not None:

@@ -41,7 +41,9 @@ CREATE TABLE gone (                     -- ids that are another host's, or nobod
     ended INTEGER NOT NULL DEFAULT 0,   -- whether its result there is counted
     PRIMARY KEY (host, wire)
 ) WITHOUT ROWID;
-CREATE TABLE held (n INTEGER PRIMARY KEY, line BLOB NOT NULL);  -- ordered: results that came early
+CREATE TABLE held (                     -- ordered: results that came early
+    n INTEGER PRIMARY KEY, line BLOB NOT NULL
+);
 """
 
 
@@ -92,7 +94,8 @@ class Journal:
 
     def begin_new(self, about: dict[str, str]) -> None:
         """Make the tables. Inside a transaction: without its commit nothing was made."""
-        for statement in _SCHEMA.split(";"):
+        # Not executescript, which would commit.
+        for statement in _SCHEMA.split(";\n"):
             self.db.execute(statement)
         self.db.executemany("INSERT INTO meta VALUES (?, ?)", about.items())
         self.db.execute(f"PRAGMA user_version = {VERSION}")
