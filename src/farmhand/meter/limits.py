@@ -154,8 +154,8 @@ class Gate:
         """The request is over. `usage`, where its answer is whole: a success, and what such a request uses."""
         if usage is not None:
             busy = self._waiting > 0 or self.running >= self.window / 2
-            if busy and self.window < LAST_WINDOW:
-                # A window that is not used says nothing about what the API would bear.
+            if busy and ticket.number > self._lost and self.window < LAST_WINDOW:
+                # A window that is not used says nothing about what the API bears, nor does what went before a loss.
                 self.window += 1.0 if self.window < self._threshold else 1.0 / self.window
             self._learn(ticket, usage, streamed=streamed)
         self.running -= 1
@@ -220,6 +220,7 @@ class Gate:
             first.ticket.set_result(self._let_in(first.body_bytes))
 
     def _wake_in(self, seconds: float) -> None:
+        seconds = max(seconds, 1e-6)  # Less might not move the clock on, so that it would be asked for again for ever.
         at = self._clock() + seconds
         if self._alarm is not None:
             if self._alarm[0] <= at + 0.001:
