@@ -24,8 +24,13 @@ class Settings:
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. `patience_s` is how long a batch waits
-    while no farm host answers. Times are in seconds.
+    site.yml, "" for the one around the working directory. `patience_s` is how long a batch waits while no farm host
+    answers. Times are in seconds.
+
+    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
+    month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
+    beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
+    says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -36,12 +41,23 @@ class Settings:
     hosts_file: str = ""
     project_dir: str = ""
     patience_s: float = 120.0
+    baseline_model: str = "sonnet"
+    box_usd_month: str = ""
+    prices_file: str = ""
+    cost_store: str = ""
+    admin_key_source: str = ""
+    admin_url: str = "https://api.anthropic.com"
     config_file: Path = Path()
 
     @property
     def hosts_path(self) -> Path:
         """The file with the farm hosts."""
         return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / "hosts.json"
+
+    @property
+    def prices_path(self) -> Path:
+        """The file with the operator's own prices; it need not be there."""
+        return Path(self.prices_file).expanduser() if self.prices_file else self.config_file.parent / "prices.toml"
 
 
 _FIELDS = {field.name: field for field in fields(Settings) if field.name != "config_file"}

@@ -242,7 +242,7 @@ class Coordinator:
             left = max(0, round(self._limits.max_usd * PICO) - self.book.totals.cost_pico)
             share["max_usd"] = max(1, one.cost_pico + left // live) / PICO
         if self._limits.concurrency is not None:
-            share["concurrency"] = max(1, self._limits.concurrency // live)
+            share["concurrency"] = min(max(1, self._limits.concurrency // live), 1024)
         if share == one.limits:
             return None
         one.limits = share
