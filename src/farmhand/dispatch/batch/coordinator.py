@@ -112,8 +112,9 @@ class Coordinator:
 
     def failed(self, error: Exception) -> None:
         """See desk.Coordinator."""
-        known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
-        self.end(known)
+        if not self.over:
+            known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
+            self.end(known)
 
     # --- what the waiting thread calls ----------------------------------------------------------------------------
 
