@@ -18,11 +18,12 @@ ALLOWED: dict[str, set[str]] = {
     "task": {"wire"},
     "errors": set(),
     "claude": set(),
+    "rules": {"task"},
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
-    "dispatch": {"wire", "task", "errors", "claude"},
-    "cli": {"billing", "dispatch", "cost", "wire", "task", "errors", "claude"},
+    "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
+    "dispatch": {"wire", "rules", "task", "errors", "claude"},
+    "cli": {"billing", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
