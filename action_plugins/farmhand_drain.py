@@ -1,4 +1,4 @@
-"""Action plugin of farmhand_drain: waits in short rounds, says what is left, and brings the key to tasks that await one.
+"""Action plugin of farmhand_drain: waits in short rounds, says what is left, brings the key to what awaits one.
 
 So the operator sees a long drain go on, and no connection is held open for an hour.
 """
@@ -24,6 +24,7 @@ from farmhand.wire.errors import WireError  # noqa: E402
 
 #: How long one round on the host waits, in seconds.
 _ROUND_S = 5.0
+_LOOK_S = 0.001
 _display = Display()
 
 
@@ -54,7 +55,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         said, key_brought = "", False
         while True:
             waited = time.monotonic() - started
-            arguments["wait_s"] = min(_ROUND_S, max(wait_s - waited, 0.001))
+            # The first round only looks, so that the operator sees at once what there is to wait for.
+            arguments["wait_s"] = max(_LOOK_S, min(_ROUND_S, wait_s - waited)) if first else _LOOK_S
             answer = self._module(arguments, task_vars)
             first = first or {name: answer[name] for name in ("changed", "before", "diff") if name in answer}
             answer |= first
@@ -67,17 +69,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
                 if problem:
                     return answer | {"msg": f"{answer['msg']} ({problem})"}
                 continue
-            if answer["stuck"] or waited >= wait_s:
-                return answer | {"msg": answer["msg"].replace(f"after {arguments['wait_s']:g} s", f"after {wait_s:g} s")}
             left = ", ".join(f"{count} {name}" for name, count in answer["left"].items() if count)
             if left != said:
                 _display.display(f"  {host}: {left}; {waited:.0f} of {wait_s:g} s")
             said = left
+            if answer["stuck"]:
+                return answer
+            if waited >= wait_s:
+                # The module knows of the last round's time only.
+                what = answer["msg"].rpartition(" after ")[0]
+                return answer | {"msg": f"{what} after {wait_s:g} s"}
 
     def _bring_key(self, arguments: dict[str, Any], host: str) -> str:
         """Hand over the operator's key; why that failed, if it did."""
         try:
-            source, socket = (str(arguments[name]) if arguments.get(name) else None for name in ("key_source", "socket"))
+            source, socket = (str(arguments.get(name) or "") for name in ("key_source", "socket"))
             handover.hand_over(self._low_level_execute_command, handover.operators_key(source), host, socket)
         except (WireError, FarmhandError) as error:
             return str(error)

@@ -43,14 +43,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             if self._task.check_mode:
                 return result | self._module(arguments, task_vars)
             source = arguments.pop("key_source", None)
-            key = handover.operators_key(str(source) if source else None)
+            key = handover.operators_key(str(source or ""))
             if holds_key(arguments, key):
                 raise WireError("key_in_task", "the API key itself stands in the task", "take it out")
             host = str((task_vars or {}).get("inventory_hostname", "this host"))
             answer: dict[str, Any] = {}
             for _ in range(_HANDOVERS):
-                socket = str(arguments["socket"]) if arguments.get("socket") else None
-                handover.hand_over(self._low_level_execute_command, key, host, socket)
+                handover.hand_over(self._low_level_execute_command, key, host, str(arguments.get("socket") or ""))
                 answer = self._module(arguments, task_vars)
                 if answer.get("state") != "awaiting_key":
                     break

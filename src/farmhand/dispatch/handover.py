@@ -21,8 +21,8 @@ Execute = Callable[..., dict[str, Any]]
 _NOT_FOUND = (126, 127)
 
 
-def operators_key(source: str | None) -> str:
-    """The key from `source`, by default the operator's setting. Raises WireError, FarmhandError."""
+def operators_key(source: str) -> str:
+    """The key from `source`; if that is empty, from the operator's setting. Raises WireError, FarmhandError."""
     key = read_key(source or settings.load().key_source)
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts and holds_key(dict(os.environ), key):
@@ -32,8 +32,8 @@ def operators_key(source: str | None) -> str:
     return key
 
 
-def hand_over(execute: Execute, key: str, host: str, socket: str | None = None) -> None:
-    """`PUT /v1/key` through the bridge on `host`. Raises WireError."""
+def hand_over(execute: Execute, key: str, host: str, socket: str) -> None:
+    """`PUT /v1/key` through the bridge on `host`, to the usual socket if `socket` is empty. Raises WireError."""
     command = ["jada-agent", "bridge"]
     if socket:
         command += ["--socket", socket]
