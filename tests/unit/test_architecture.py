@@ -16,11 +16,12 @@ ALLOWED: dict[str, set[str]] = {
     "host": {"wire"},
     "task": {"wire"},
     "errors": set(),
+    "rules": {"task"},
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "wire", "task", "errors"},
-    "dispatch": {"wire", "task", "errors"},
-    "cli": {"dispatch", "cost", "wire", "task", "errors"},
+    "agent": {"meter", "cost", "wire", "rules", "task", "errors"},
+    "dispatch": {"wire", "rules", "task", "errors"},
+    "cli": {"dispatch", "cost", "wire", "rules", "task", "errors"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

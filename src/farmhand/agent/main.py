@@ -32,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
     )
+    turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
+    turn.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
     return parser
 
 
@@ -66,6 +68,12 @@ def _bridge(path: str, linger_s: float) -> int:
     return bridge(path, linger_s)
 
 
+def _turn(path: str) -> int:
+    from farmhand.wire.turn import main as turn
+
+    return turn(path, sys.stdin.buffer, sys.stdout.buffer)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
     options = _parser().parse_args(argv)
@@ -75,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _serve(options.config)
             case "check-config":
                 return _check_config(options.config)
+            case "turn":
+                return _turn(options.socket)
             case _:
                 return _bridge(options.socket, options.linger)
     except FarmhandError as error:

@@ -19,6 +19,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: Verb → what its module is for; each lives in the module of its name as `command`.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
+    "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
     "up": "Build or update the farm hosts: site.yml.",
 }

@@ -18,7 +18,8 @@ from farmhand.wire.message import key_request, parse_response
 
 #: Runs a command line on the host with this stdin: `rc`, `stdout` and `stderr`. ActionBase._low_level_execute_command.
 Execute = Callable[..., dict[str, Any]]
-_NOT_FOUND = (126, 127)
+#: Statuses of a shell that does not find the program, or may not run it.
+NOT_FOUND = (126, 127)
 
 
 def operators_key(source: str) -> str:
@@ -43,7 +44,7 @@ def hand_over(execute: Execute, key: str, host: str, socket: str) -> None:
     if start:
         parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), host)
         return
-    if done["rc"] in _NOT_FOUND:
+    if done["rc"] in NOT_FOUND:
         raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
     said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
     raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))

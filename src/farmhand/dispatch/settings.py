@@ -24,7 +24,8 @@ class Settings:
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. Times are in seconds.
+    site.yml, "" for the one around the working directory. `patience_s` is how long a batch waits
+    while no farm host answers. Times are in seconds.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -34,6 +35,7 @@ class Settings:
     timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
+    patience_s: float = 120.0
     config_file: Path = Path()
 
     @property
