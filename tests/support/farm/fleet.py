@@ -10,6 +10,7 @@ import hashlib
 import ipaddress
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
 from tests.support.farm.container import Container
+from tests.support.farm.control import wire_request
 from tests.support.farm.run import Completed, FarmError, check, run
 
 ROOT = Path(__file__).parents[3]
@@ -118,6 +121,15 @@ class Fleet:
         """Run a program of the venv to its end."""
         argv = [str(ROOT / ".venv/bin" / program), *arguments]
         return run(argv, env=self.env, cwd=ROOT, timeout_s=timeout_s)
+
+    def agent(self, host: str, path: str) -> list[Any]:
+        """What the agent of `host` answers to GET `path`, made as root there: one object per line."""
+        done = self.hosts[host].exec("jada-agent", "bridge", input=wire_request("GET", path))
+        head, _, body = done.stdout.partition("\r\n\r\n")
+        if not head.startswith("HTTP/1.1 200"):
+            raise FarmError(f"{host}: GET {path}: {head[:80]} {body[:200]} {done.stderr[-200:]}")
+        lines = re.findall(r"^\{.*\}$", body, re.MULTILINE)  # and not the sizes of chunks
+        return [json.loads(line) for line in lines]
 
     # Inside
 
