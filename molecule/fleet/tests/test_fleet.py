@@ -189,7 +189,7 @@ def test_nothing_is_invented_and_every_charge_is_accounted_for(story: Story, fle
     finished = [one for name in fleet.names for one in fleet.agent(name, "/v1/finished?limit=10000")]
     booked = {charge["request_id"] for charge in charges}
     assert booked <= paid
-    # Answers that were on their way to a lost host never arrived: their requests are marked, and nothing else is missing.
+    # Answers on their way to a lost host never arrived: those requests are marked, and nothing else is missing.
     assert len(paid - booked) <= sum(one["uncertain"] for one in finished)
 
 
