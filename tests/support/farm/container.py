@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.support.farm.run import Completed, FarmError, check, run
 
 IMAGE = "farmhand-base:bookworm"
-BOOT_S = 60.0
+BOOT_S = 120.0
 #: What systemd needs to boot in a container. `privileged` would fail where the engine itself is confined.
 _OPTIONS = [
     *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),
