@@ -50,6 +50,7 @@ class Status:
         return counts | {
             "key": default.fingerprint if default else None,
             "draining": self._scheduler.draining,
+            "drain": self._scheduler.mode,
             "throughput": {"per_s": self._scheduler.progress.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),

@@ -100,6 +100,10 @@ class Client:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`."""
         return self._call("PUT", "/v1/key", body=b"", key=key)
 
+    def drain(self, mode: str) -> dict[str, Any]:
+        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""
+        return self._call("PUT", "/v1/drain", body=json.dumps({"mode": mode}).encode())
+
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
         return self._call("GET", "/v1/usage" + (f"?{urlencode({'since': since})}" if since else ""))
