@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from farmhand.dispatch.settings import Settings, config_path, load
+from farmhand.dispatch.settings import Settings, config_path, load, parse
 from farmhand.errors import NotConfigured, UsageError
 
 
@@ -15,7 +18,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_without_any_file_there_are_defaults(tmp_path: Path) -> None:
     settings = load(environ={"XDG_CONFIG_HOME": str(tmp_path)})
-    assert settings == Settings(config_file=tmp_path / "farmhand" / "config.toml")
+    assert settings == Settings(config_name=str(tmp_path / "farmhand" / "config.toml"))
     assert settings.key_source == "file:~/repos.env"
     assert settings.hosts_path == tmp_path / "farmhand" / "hosts.json"
 
@@ -72,6 +75,33 @@ def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
 
 def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    assert config_path(None, {}) == (Path("/h/.config/farmhand/config.toml"), False)
-    assert config_path(None, {"XDG_CONFIG_HOME": "relative"}) == (Path("/h/.config/farmhand/config.toml"), False)
-    assert config_path("~/x.toml", {"FARMHAND_CONFIG": "/y"}) == (Path("/h/x.toml"), True)
+    assert config_path(None, {}) == ("/h/.config/farmhand/config.toml", False)
+    assert config_path(None, {"XDG_CONFIG_HOME": "relative"}) == ("/h/.config/farmhand/config.toml", False)
+    assert config_path("~/x.toml", {"FARMHAND_CONFIG": "/y"}) == ("/h/x.toml", True)
+
+
+LINES = [
+    'host = "a"',
+    "timeout_s=5",
+    "n = 007",
+    "f = 1.5",
+    "# note",
+    "",
+    "[table]",
+    "a.b = 1",
+    '"q" = "x"',
+    's = "\\\\n"',
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(LINES), st.text("ab=\"'\\\\ #\t\r01\x7f\xe9", max_size=9)), max_size=4))
+@example(['host = "a"', 'host = "b"'])
+def test_what_is_read_without_tomllib_means_the_same(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    try:
+        expected = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        with pytest.raises(tomllib.TOMLDecodeError):
+            parse(text)
+    else:
+        assert parse(text) == expected
