@@ -93,7 +93,8 @@ async def serve(config: Config) -> None:
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
         meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
-        scheduler = Scheduler(config, ledger, meter, engines)
+        scheduler = Scheduler(config, ledger, engines)
+        await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
         server = Server(config, ledger, scheduler)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
