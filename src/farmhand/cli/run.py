@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from farmhand.cli.arguments import OPTIONS, Option
-from farmhand.cli.run_task import Options, main
+from farmhand.cli.run_task import Options, main, read_schema
+
+__all__ = ["command", "read_schema"]
 
 _TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
 
