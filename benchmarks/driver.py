@@ -53,10 +53,10 @@ def submit(client: Client, batch: str, count: int, *, key: str | None = DEFAULT_
 
 def collect(client: Client, batch: str) -> int:
     """Wait for all results of `batch`; how many succeeded."""
-    after = good = 0
+    after, good = 0, 0
     while True:
         page: dict[str, Any] = client._call("GET", f"/v1/results?batch={batch}&after={after}&limit=1000&wait_s=20")
-        good += sum(result["state"] == "succeeded" for result in page["results"])
+        good += [result["state"] for result in page["results"]].count("succeeded")
         after = int(page["next"])
         if not page["results"] and not page["unfinished"]:
             return good

@@ -93,3 +93,19 @@ def test_a_key_that_is_missing_ends_the_ssh_that_is_on_its_way(environment: dict
     )
     assert (done.returncode, done.stdout) == (3, "")
     assert "sets no ANTHROPIC_API_KEY" in done.stderr
+
+
+def test_a_shell_that_completes_is_answered_by_click(environment: dict[str, str]) -> None:
+    asked = {"_CLAUDE_CHEAP_COMPLETE": "bash_complete", "COMP_WORDS": "claude-cheap --connect", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys; sys.argv[0] = 'claude-cheap'; from farmhand.cli import claude_cheap as c; c()",
+        ],
+        env=environment | asked,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "plain,--connect-timeout\n"
