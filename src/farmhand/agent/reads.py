@@ -65,6 +65,12 @@ class Reads:
         row: sqlite3.Row | None = self._db.execute(query, values).fetchone()
         return row
 
+    def ledger_id(self) -> str:
+        """The file's own name, a random one: the numbers of charges and finished tasks are unique within it."""
+        row = self._row("SELECT value FROM meta WHERE name = 'id'")
+        assert row is not None  # noqa: S101  (the schema puts it there)
+        return str(row[0])
+
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def known(self, task_id: str) -> Known:

@@ -53,6 +53,7 @@ class Status:
             "keys": self.keys(),
             "budget_day": self._scheduler.budgets.day_status(),
             "ledger": {
+                "id": self._ledger.ledger_id(),
                 "tasks": sum(counts["finished"].values())
                 + sum(counts[state] for state in ("queued", "awaiting_key", "running")),
                 "bytes": self._ledger.bytes_used(),

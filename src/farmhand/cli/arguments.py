@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from farmhand.dispatch.settings import FALLBACKS
+
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -9,7 +11,9 @@ if TYPE_CHECKING:
 
 
 class Option:
-    """One option. `kind` is `flag`, or what its value is: `text`, `number`, `count` (1, 2, …) or a tuple of choices."""
+    """One option. `kind` is `flag`, `switch` (its second name turns it off), or what its value is: `text`, `number`,
+    `count` (1, 2, …) or a tuple of choices.
+    """
 
     def __init__(
         self, *names: str, to: str, kind: str | tuple[str, ...] = "text", many: bool = False, what: str = "", about: str
@@ -48,7 +52,7 @@ OPTIONS = (
     ),
     Option("--max-tokens", to="max_tokens", kind="count", what="N", about="Longest answer, in tokens."),
     Option("--id", to="task_id", what="ID", about="The task's id: the same id with the same task runs once."),
-    Option("--host", to="host", what="NAME", about="The farm host, if there are several."),
+    Option("--host", to="host", what="NAME", about="This farm host and no other (default: the first that answers)."),
     Option(
         "--key-source",
         to="key_source",
@@ -61,6 +65,19 @@ OPTIONS = (
         kind="number",
         what="SECONDS",
         about="How long reaching the farm host may take.",
+    ),
+    Option(
+        "--fallback",
+        to="fallback",
+        kind=FALLBACKS,
+        about="When no farm host answers (default: ask on a terminal, else queue).",
+    ),
+    Option(
+        "--allow-subscription",
+        "--no-allow-subscription",
+        to="allow_subscription",
+        kind="switch",
+        about="Whether your own claude login may be used.",
     ),
     Option("--config", to="config", what="FILE", about="The settings file."),
 )
@@ -81,7 +98,7 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
             prompts.append(word)
         else:
             wanted = known.get(word)
-            if wanted is None or not _take(wanted, rest, given):
+            if wanted is None or not _take(wanted, word, rest, given):
                 return None
     if len(prompts) > 1:
         return None
@@ -89,10 +106,10 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
     return given
 
 
-def _take(option: Option, rest: Any, given: dict[str, Any]) -> bool:
+def _take(option: Option, word: str, rest: Any, given: dict[str, Any]) -> bool:
     """Note the option with its value. False if that is for click to judge."""
-    if option.kind == "flag":
-        given[option.to] = True
+    if option.kind in ("flag", "switch"):
+        given[option.to] = word == option.names[0] or option.kind == "flag"
         return True
     text = next(rest, None)
     if text is None or text.startswith("-"):

@@ -8,8 +8,10 @@ import sys
 from farmhand.cli import render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.dispatch import problems
-from farmhand.errors import UsageError
+from farmhand.cli.spooling import Spooling
+from farmhand.dispatch import hosts, problems
+from farmhand.dispatch.reach import reach
+from farmhand.errors import FarmUnreachable, UsageError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
@@ -21,24 +23,18 @@ if TYPE_CHECKING:
     from typing import Any
 
     from farmhand.cli.run_task import Options, Way
+    from farmhand.dispatch.settings import Settings
     from farmhand.wire.transport import Transport
 
 #: How long the agent may take to confirm that a task is stopped.
 CANCEL_S = 10.0
 
 
-def carry(options: Options, key_source: str, task: dict[str, Any], way: Way) -> int:
+def carry(options: Options, conf: Settings, task: dict[str, Any], way: Way) -> int:
     """Run the task and print its answer; the exit status."""
+    printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
     try:
-        key = read_key(key_source)
-        if holds_key(task, key):
-            raise UsageError(
-                "the API key itself stands in the task",
-                hint="take it out: it would go to the model",
-                code="key_in_task",
-            )
-        printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
-        result = follow(way.transport(), task, key, printer)
+        result = answer(task, conf, printer, way)
     except WireError as error:
         raise problems.from_wire(error) from None
     except Stopped as stopped:
@@ -48,22 +44,61 @@ def carry(options: Options, key_source: str, task: dict[str, Any], way: Way) -> 
     return report(result, printer, as_json=options.as_json)
 
 
-def follow(transport: Transport, task: dict[str, Any], key: str, printer: render.Printer) -> dict[str, Any]:
-    """Run the task to its end; if a signal stops us, stop it on the host as well and raise Stopped."""
-    with Stoppable() as stoppable, Client(transport) as client:
+def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
+    """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
+    spooling = Spooling(task, conf)
+    result = spooling.result()
+    if result is not None:
+        return result
+    key = read_key(conf.key_source)
+    if holds_key(task, key):
+        hint = "take it out: it would go to the model"
+        raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
+    candidates = hosts.candidates(hosts.load_hosts(conf.hosts_name), spooling.wanted(), conf.hosts_name)
+    with Stoppable() as stoppable:
         try:
-            # A task on its way must have arrived before it can be stopped, so a signal waits for that.
-            return run_task(
-                client, task, key, printer.on_event, on_submitting=stoppable.hold, on_submitted=stoppable.release
+            host, client = reach(
+                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), way.to
             )
-        except Stopped:
-            printer.end_line()
-            if stoppable.was_held:
-                stoppable.hold()
-                cancel(transport, task["id"])
-            else:
-                note("stopped")
-            raise
+        except FarmUnreachable as error:
+            reason = error
+        else:
+            with client:
+                return follow(client, host.name, key, printer, spooling, stoppable)
+    from farmhand.cli import fallback
+
+    return fallback.fall_back(reason, task, conf)
+
+
+def follow(
+    client: Client, host: str, key: str, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+) -> dict[str, Any]:
+    """Run the task to its end on `host`; if a signal stops us, stop it there as well and raise Stopped."""
+    task = spooling.task
+
+    def on_submitting() -> None:
+        spooling.sending(host)
+        # A task on its way must have arrived before it can be stopped, so a signal waits for that.
+        stoppable.hold()
+
+    def on_submitted() -> None:
+        stoppable.release()
+        spooling.sent(client, host, key)
+
+    try:
+        result = run_task(client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted)
+    except Stopped:
+        printer.end_line()
+        if stoppable.was_held:
+            stoppable.hold()
+            cancel(client.transport, task["id"])
+        else:
+            note("stopped")
+        raise
+    except WireError as error:
+        raise spooling.failed(error, host) from None
+    spooling.ended(result, host)
+    return result
 
 
 def cancel(transport: Transport, task_id: str) -> None:

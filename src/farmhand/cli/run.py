@@ -18,6 +18,9 @@ def _option(option: Option) -> click.Option:
     """An option of the table as click has it."""
     if option.kind == "flag":
         return click.Option([*option.names, option.to], is_flag=True, help=option.about)
+    if option.kind == "switch":
+        on, off = option.names
+        return click.Option([f"{on}/{off}", option.to], default=None, help=option.about)
     kind = click.Choice(option.kind) if isinstance(option.kind, tuple) else _TYPES[option.kind]
     return click.Option(
         [*option.names, option.to],
@@ -44,5 +47,6 @@ command = click.Command(
     file. In a `while read` loop that is fed by a pipe, use < /dev/null or --no-stdin.
     """,
     epilog="Put -- before a prompt that begins with a dash: claude-cheap -- '--help'. Exit status: 0 done, 1 the task "
-    "failed, 2 usage, 3 not configured, 4 farm unreachable, 5 refused by policy or budget, 130 stopped by Ctrl-C.",
+    "failed, 2 usage, 3 not configured, 4 farm unreachable (also when the task was queued), 5 refused by policy or "
+    "budget, 130 stopped by Ctrl-C.",
 )

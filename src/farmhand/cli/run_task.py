@@ -5,6 +5,7 @@ Every call starts up, so what an ordinary one does not need is imported where it
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from farmhand.cli.prompt import assemble
@@ -40,38 +41,38 @@ class Options(Record):
     host: str | None
     key_source: str | None
     connect_timeout: float | None
+    fallback: str | None
+    allow_subscription: bool | None
     config: str | None
 
 
 class Way:
-    """The way to the host that the settings choose. It is taken early: ssh starts while the rest is being made ready.
+    """The way to the host that is asked first, taken early: ssh starts while the rest is being made ready.
 
-    That there is none is no news before `transport` is asked for it. On leaving, an ssh that nobody took is ended.
+    That there is none is no news here: whoever connects finds out. On leaving, an ssh that nobody took is ended.
     """
 
     def __init__(self, conf: settings.Settings) -> None:
-        self._transport: SshTransport | None = None
-        self._problem: FarmhandError | WireError | None = None
-        try:
-            host = hosts.choose_host(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)
-            self._transport = host.transport(conf.connect_timeout_s)
-            self._transport.open_early()
-        except (FarmhandError, WireError) as error:
-            self._problem = error
+        self._host: hosts.Host | None = None
+        self._early: SshTransport | None = None
+        with contextlib.suppress(FarmhandError, WireError):
+            self._host = hosts.candidates(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)[0]
+            self._early = self._host.transport(conf.connect_timeout_s)
+            self._early.open_early()
 
-    def transport(self) -> SshTransport:
-        """The way, or why there is none: FarmhandError, WireError."""
-        if self._problem is not None:
-            raise self._problem
-        assert self._transport is not None  # noqa: S101  (for the type checker)
-        return self._transport
+    def to(self, host: hosts.Host, connect_timeout_s: float) -> SshTransport:
+        """The way to `host`, which may have been taken already. Raises WireError."""
+        if self._early is None or host != self._host:
+            return host.transport(connect_timeout_s)
+        self._early.connect_timeout_s = connect_timeout_s
+        return self._early
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._transport is not None:
-            self._transport.close_early()
+        if self._early is not None:
+            self._early.close_early()
 
 
 def main(options: Options) -> int:
@@ -82,7 +83,9 @@ def main(options: Options) -> int:
         if options.as_json:
             from farmhand.cli import render
 
-            render.write_json(render.error_object(error))
+            task_id = getattr(error, "task_id", "")
+            spooled = {"id": task_id, "state": "spooled"} if task_id else {}
+            render.write_json(spooled | render.error_object(error))
         raise
 
 
@@ -94,12 +97,14 @@ def _run(options: Options) -> int:
         key_source=options.key_source,
         connect_timeout_s=options.connect_timeout,
         timeout_s=options.timeout,
+        fallback=options.fallback,
+        allow_subscription=options.allow_subscription,
     )
     task = build_task(options, conf)
     with Way(conf) as way:
         from farmhand.cli.carry import carry
 
-        return carry(options, conf.key_source, task, way)
+        return carry(options, conf, task, way)
 
 
 def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:

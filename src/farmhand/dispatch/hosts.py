@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Any
 
-HOSTS_FILE = "hosts.json"
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
@@ -82,13 +81,20 @@ def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
 
 def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
     """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
-    names = ", ".join(sorted(hosts))
+    found = candidates(hosts, wanted, path)
+    if len(found) > 1:
+        names = ", ".join(sorted(hosts))
+        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
+    return found[0]
+
+
+def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
+    """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
         if wanted not in hosts:
+            names = ", ".join(sorted(hosts))
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")
-        return hosts[wanted]
+        return [hosts[wanted]]
     if not hosts:
         raise NotConfigured(f"{path} names no farm host", hint=_WRITTEN_BY)
-    if len(hosts) > 1:
-        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
-    return next(iter(hosts.values()))
+    return list(hosts.values())

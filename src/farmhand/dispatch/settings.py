@@ -10,6 +10,7 @@ import re
 
 from farmhand.dispatch.record import Record
 from farmhand.errors import NotConfigured, UsageError
+from farmhand.wire.digest import sha256
 from farmhand.wire.keys import DEFAULT_SOURCE
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 PREFIX = "FARMHAND_"
+HOSTS_FILE = "hosts.json"
+#: What `fallback` may say.
+FALLBACKS = ("ask", "queue", "subscription", "none")
+#: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
+UPSTREAM = "https://api.anthropic.com"
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 #: The lines that most settings files have nothing but; what is in them means the same to tomllib, which costs 20 ms.
 _PLAIN = re.compile(
     r"""[ \t]*(?:([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]*))[ \t]*)?"""
@@ -31,7 +38,14 @@ class Settings(Record):
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. Times are in seconds.
+    site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
+    answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
+    docs/subscription.md first). Times are in seconds.
+
+    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
+    month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
+    beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
+    says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -41,14 +55,16 @@ class Settings(Record):
     timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
-    config_name: str = ""
-
-    @property
-    def config_file(self) -> Path:
-        """The settings file, whether there is one or not."""
-        from pathlib import Path
-
-        return Path(self.config_name)
+    baseline_model: str = "sonnet"
+    box_usd_month: str = ""
+    prices_file: str = ""
+    cost_store: str = ""
+    admin_key_source: str = ""
+    admin_url: str = "https://api.anthropic.com"
+    fallback: str = ""
+    allow_subscription: bool = False
+    upstream_url: str = UPSTREAM
+    config_file: str = ""
 
     @property
     def hosts_path(self) -> Path:
@@ -59,13 +75,21 @@ class Settings(Record):
 
     @property
     def hosts_name(self) -> str:
-        """Its name."""
-        if self.hosts_file:
-            return os.path.expanduser(self.hosts_file)
-        return os.path.join(os.path.dirname(self.config_name), "hosts.json")
+        """Its name; what starts fast has no time for pathlib."""
+        return os.path.expanduser(self.hosts_file) if self.hosts_file else self._beside(HOSTS_FILE)
+
+    @property
+    def prices_path(self) -> Path:
+        """The file with the operator's own prices; it need not be there."""
+        from pathlib import Path
+
+        return Path(os.path.expanduser(self.prices_file) if self.prices_file else self._beside("prices.toml"))
+
+    def _beside(self, name: str) -> str:
+        return os.path.join(os.path.dirname(self.config_file), name)
 
 
-_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name) for name in Settings.names() if name != "config_name"}
+_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name) for name in Settings.names() if name != "config_file"}
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -73,15 +97,26 @@ def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool
     named = flag or environ.get(PREFIX + "CONFIG")
     if named:
         return os.path.expanduser(named), True
-    base = environ.get("XDG_CONFIG_HOME", "")
-    directory = base if base.startswith("/") else os.path.expanduser("~/.config")
-    return os.path.join(directory, "farmhand", "config.toml"), False
+    return os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", "config.toml"), False
+
+
+def _xdg(environ: Mapping[str, str], name: str, usual: str) -> str:
+    base = environ.get(name, "")
+    return base if base.startswith("/") else os.path.expanduser(usual)
+
+
+def spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
+    path = os.path.join(os.getcwd(), conf.hosts_name)
+    usual = os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", HOSTS_FILE)
+    mark = "" if path == usual else f"-{sha256(os.fsencode(path)).hexdigest()[:8]}"
+    return os.path.join(_xdg(environ, "XDG_STATE_HOME", "~/.local/state"), "farmhand", f"spool{mark}")
 
 
 def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
     """The settings in force; a flag that is None was not given. NotConfigured names file or variable, and key."""
     path, asked_for = config_path(config, environ)
-    settings = Settings(config_name=path, **_from_file(path, asked_for))
+    settings = Settings(config_file=path, **_from_file(path, asked_for))
     for name in _DEFAULTS:
         text = environ.get(PREFIX + name.upper())
         if text:
@@ -133,12 +168,16 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
 
 def _from_text(name: str, text: str) -> Any:
     where = PREFIX + name.upper()
+    if isinstance(_DEFAULTS[name], bool):
+        if text.lower() not in _TRUTH:
+            raise NotConfigured(f"{where} is {text!r}, not true or false")
+        return _TRUTH[text.lower()]
     if isinstance(_DEFAULTS[name], float):
         try:
             return _checked(name, float(text), where, NotConfigured)
         except ValueError:
             raise NotConfigured(f"{where} is {text!r}, not a number of seconds") from None
-    return text
+    return _checked(name, text, where, NotConfigured)
 
 
 def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type[UsageError]) -> Any:
@@ -146,6 +185,12 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
     if isinstance(_DEFAULTS[name], str):
         if not isinstance(value, str):
             raise kind(f"{where} is {value!r}, not a string")
+        if name == "fallback" and value not in ("", *FALLBACKS):
+            raise kind(f"{where} is {value!r}, not one of {', '.join(FALLBACKS)}")
+        return value
+    if isinstance(_DEFAULTS[name], bool):
+        if not isinstance(value, bool):
+            raise kind(f"{where} is {value!r}, not true or false")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise kind(f"{where} is {value!r}, not a number of seconds")

@@ -10,6 +10,7 @@ import os
 import re
 
 from .child import spawn
+from .digest import sha256
 from .errors import WireError, not_configured
 
 TYPE_CHECKING = False  # as in http1
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from .child import Child
 else:
     Protocol = object
-try:
-    from _sha256 import sha256  # type: ignore[import-not-found]  # as the standard library's random does: hashlib would load OpenSSL
-except ImportError:
-    from hashlib import sha256
 
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
