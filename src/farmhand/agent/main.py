@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from farmhand import __version__
+from farmhand.agent.bridge import LINGER_S, SOCKET, bridge
 from farmhand.errors import FarmhandError
 
 DEFAULT_CONFIG = Path("/etc/jada-agent/config.toml")
-DEFAULT_SOCKET = "/run/jada-agent/agent.sock"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,12 +23,12 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
-    bridge = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
-    bridge.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
-    bridge.add_argument(
+    join = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
+    join.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
+    join.add_argument(
         "--linger",
         type=float,
-        default=30.0,
+        default=LINGER_S,
         metavar="SECONDS",
         help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
     )
@@ -62,12 +62,6 @@ def _check_config(config: Path) -> int:
     return 0
 
 
-def _bridge(path: str, linger_s: float) -> int:
-    from farmhand.agent.bridge import bridge
-
-    return bridge(path, linger_s)
-
-
 def _turn(path: str) -> int:
     from farmhand.wire.turn import main as turn
 
@@ -86,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             case "turn":
                 return _turn(options.socket)
             case _:
-                return _bridge(options.socket, options.linger)
+                return bridge(options.socket, options.linger)
     except FarmhandError as error:
         print(f"jada-agent: {error}", file=sys.stderr)  # noqa: T201  (a command's own stderr)
         return error.exit_code

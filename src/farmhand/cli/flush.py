@@ -90,7 +90,7 @@ def flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -
 
 def show(spool: Spool, task_id: str, conf: settings.Settings, *, as_json: bool) -> int:
     """The answer of one task as claude-cheap gives it, once it has ended. Raises UsageError for an unknown id."""
-    from farmhand.cli.run import report
+    from farmhand.cli.carry import report
 
     if spool.kept(task_id) is None:
         if spool.find(task_id) is None:

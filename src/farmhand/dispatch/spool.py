@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farmhand.dispatch.settings import HOSTS_FILE, Settings, config_path
+from farmhand.dispatch.settings import Settings, spool_name
 from farmhand.errors import NotConfigured, UsageError
 
 #: As farmhand.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
@@ -62,12 +61,7 @@ class Kept:
 
 def spool_dir(conf: Settings, environ: Mapping[str, str] = os.environ) -> Path:
     """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
-    base = environ.get("XDG_STATE_HOME", "")
-    directory = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
-    path = conf.hosts_path.absolute()
-    usual = config_path(None, {"XDG_CONFIG_HOME": environ.get("XDG_CONFIG_HOME", "")})[0].parent / HOSTS_FILE
-    mark = "" if path == usual else f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return directory / "farmhand" / f"spool{mark}"
+    return Path(spool_name(conf, environ))
 
 
 class Spool:

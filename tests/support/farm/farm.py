@@ -120,7 +120,7 @@ class Farm:
         self.close_connections()
         self.container.remove()
         self._loopback.stop()
-        for path in (self.inventory, self.state, spool_dir(Settings(config_file=self.config))):
+        for path in (self.inventory, self.state, spool_dir(Settings(config_file=str(self.config)))):
             if path.exists():
                 shutil.rmtree(path)
 
