@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.agent import Agent
 from tests.support.messages_api import MessagesApi
+from tests.support.meter import Served, serve_meter
 
 
 @pytest.fixture
@@ -23,3 +24,9 @@ async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     await daemon.start()
     yield daemon
     await daemon.stop()
+
+
+@pytest.fixture
+async def served(api: MessagesApi) -> AsyncIterator[Served]:
+    async with serve_meter(api) as running:
+        yield running

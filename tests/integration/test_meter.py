@@ -3,63 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import aiohttp
-import anthropic
 import pytest
 from aiohttp import web
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app, policy
+from farmhand.meter import policy
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
-
-MODEL = "claude-haiku-5-5"
-BODY = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
-HEADERS = {"anthropic-version": "2023-06-01"}
-
-
-@dataclass
-class Served:
-    """A meter on 127.0.0.1 with one live token."""
-
-    meter: Meter
-    grant: Grant
-    token: str
-    url: str
-    waits: list[float]
-
-    async def post(
-        self, path: str = "/v1/messages", *, token: str | None = None, body: object = BODY, host: str | None = None
-    ) -> tuple[int, str]:
-        headers = HEADERS | {"x-api-key": self.token if token is None else token} | ({"host": host} if host else {})
-        async with (
-            aiohttp.ClientSession() as session,
-            session.post(self.url + path, json=body, headers=headers) as answer,
-        ):
-            return answer.status, await answer.text()
-
-    def sdk(self) -> anthropic.AsyncAnthropic:
-        return anthropic.AsyncAnthropic(base_url=self.url, api_key=self.token, max_retries=0)
-
-
-@pytest.fixture
-async def served(api: MessagesApi) -> AsyncIterator[Served]:
-    waits: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waits.append(seconds)
-
-    async with aiohttp.ClientSession() as session:
-        meter = Meter(session, api.url, idle_s=1.0, sleep=sleep, retry=RetryPolicy(attempts=4))
-        runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
-        yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
-        await runner.cleanup()
+from tests.support.meter import BODY, MODEL, Served
 
 
 async def test_the_sdk_gets_its_answer_and_the_api_gets_the_key(served: Served, api: MessagesApi) -> None:

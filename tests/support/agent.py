@@ -126,3 +126,28 @@ class Agent:
                 return task
             await asyncio.sleep(0.05)
         raise AssertionError(f"{task_id} is {task['state']}, not {state}")
+
+
+async def follow_until(agent: Agent, task_id: str, state: str) -> dict[str, Any]:
+    """The event that says the task is in `state`, from the task's stream of events."""
+    async with (
+        asyncio.timeout(20),
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(agent.socket))) as session,
+        session.get(f"http://agent/v1/tasks/{task_id}/events", headers=WIRE) as answer,
+    ):
+        async for line in answer.content:
+            event: dict[str, Any] = json.loads(line)
+            if event.get("state") == state:
+                return event
+    raise AssertionError(f"{task_id} was never {state}")
+
+
+async def wait_batch(agent: Agent, name: str, **counts: int) -> dict[str, Any]:
+    """Poll until the batch has these counts."""
+    batch: dict[str, Any] = {}
+    for _ in range(400):
+        batch = (await agent.get(f"/v1/batches/{name}"))["batch"]
+        if all(batch[state] == count for state, count in counts.items()):
+            return batch
+        await asyncio.sleep(0.05)
+    raise AssertionError(batch)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from decimal import Decimal
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from farmhand.agent.config import Config
+from farmhand.agent.config import MAX_USD, Config, is_budget
 from farmhand.agent.engines.answers import check_schema
+from farmhand.agent.scheduler import DrainMode
+from farmhand.cost.money import pico
 from farmhand.errors import Refused, UsageError
 from farmhand.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
 
 MAX_TASKS = 1000
 _MAX_TOKENS = 128_000
+_MAX_PRIORITY = 1_000_000
+T = TypeVar("T")
 
 
 class _Submission(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,9 +58,12 @@ def _check(task: Task, config: Config) -> None:
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
         )
-    if task.max_usd is not None:
-        # A limit that is not kept would be worse than none.
-        raise Refused(f"{where}: this agent keeps no budget per task", code="budget", hint="leave max_usd out")
+    if task.economy:
+        raise Refused(
+            f"{where}: this agent cannot send tasks through Message Batches",
+            code="economy_unavailable",
+            hint="leave economy out",
+        )
     if task.schema is not None:
         try:
             check_schema(task.schema)
@@ -70,6 +78,25 @@ def _rules(task: Task, config: Config) -> list[tuple[bool, str, str, str]]:
     invalid = "invalid_task"
     return [
         (not TASK_ID.fullmatch(task.id), invalid, f"the id does not match {TASK_ID.pattern}", ""),
+        (
+            bool(task.batch) and not TASK_ID.fullmatch(task.batch),
+            invalid,
+            f"the batch's name does not match {TASK_ID.pattern}",
+            "",
+        ),
+        (
+            task.max_usd is not None and not is_budget(task.max_usd),
+            invalid,
+            f"max_usd must be above 0 and at most {MAX_USD}",
+            "",
+        ),
+        (abs(task.priority) > _MAX_PRIORITY, invalid, f"priority must be within ±{_MAX_PRIORITY}", ""),
+        (
+            task.economy and (bool(task.tools) or task.engine == "cli" or task.network == "full"),
+            invalid,
+            "economy is for text tasks: no tools, no engine cli, no network",
+            "leave economy out",
+        ),
         (not task.prompt.strip(), "empty_prompt", "the prompt is empty", ""),
         (
             size > MAX_PROMPT_BYTES,
@@ -105,9 +132,54 @@ def _plausible_model(name: str) -> bool:
     return name in MODELS or ("-" in name and len(name) <= 128 and all(c.isalnum() or c in "-._:@/" for c in name))
 
 
-def as_json(value: Any) -> bytes:
-    """JSON with money as numbers."""
-    return _ENCODER.encode(value)
+class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/tasks/cancel`."""
+
+    ids: list[str]
 
 
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
+class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/drain`."""
+
+    mode: DrainMode
+
+
+class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
+
+    max_usd: Decimal | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not is_budget(self.max_usd):
+            raise ValueError(f"max_usd must be above 0 and at most {MAX_USD}")
+
+    @property
+    def max_pico(self) -> int | None:
+        """`max_usd` in pico-dollars."""
+        return None if self.max_usd is None else pico(self.max_usd)
+
+
+def _body(data: bytes, kind: type[T], code: str) -> T:
+    try:
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"the request's body: {error}", code=code) from None
+
+
+def read_cancel(body: bytes) -> list[str]:
+    """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
+    ids = _body(body, _Cancel, "invalid_request").ids
+    if len(ids) > MAX_TASKS:
+        raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
+    return ids
+
+
+def read_drain(body: bytes) -> DrainMode:
+    """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
+    return _body(body, _Drain, "invalid_request").mode
+
+
+def read_batch(body: bytes) -> BatchLimits:
+    """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
+    return _body(body, BatchLimits, "invalid_batch")

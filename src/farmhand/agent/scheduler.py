@@ -1,180 +1,184 @@
-"""Which task runs when: takes tasks in, starts them as slots are free, tries again, and tells whoever listens."""
+"""Which task runs when: takes tasks in, starts them as slots are free, parks and resumes them with their keys."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Literal
 
+from farmhand.agent.attempts import Room, Run
+from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Answer, Engine, EngineError
-from farmhand.agent.ledger import Ledger, LedgerStuck
-from farmhand.cost.money import usd
-from farmhand.cost.prices import price_table
+from farmhand.agent.engines import Engine
+from farmhand.agent.keys import Keys
+from farmhand.agent.ledger import CANCELLED, Ledger, LedgerStuck
+from farmhand.agent.lines import Lines
+from farmhand.agent.live import Event, Live, Stage
+from farmhand.agent.progress import Progress
+from farmhand.agent.reads import Waiting
+from farmhand.agent.records import BatchView
 from farmhand.errors import FarmhandError
-from farmhand.meter import ApiError, Grant, Key, Meter, RetryPolicy
-from farmhand.task import DEFAULT_TIMEOUT_S, FINAL_STATES, Result, State, Task, TaskError, resolve_model
+from farmhand.meter import Key
+from farmhand.task import FINAL_STATES, Result, State, Task
 
 log = logging.getLogger("jada-agent")
-_PING_S = 10.0
-#: How often a ledger that cannot be written is tried again.
-_STUCK_S = 2.0
-#: How long the attempts of one task wait for each other; the meter's own retries wait longer.
-_BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=10.0)
-Event = dict[str, Any]
-T = TypeVar("T")
+DrainMode = Literal["off", "queue", "running"]
+#: How long a client that cancels a task is kept waiting for a ledger that cannot be written.
+_CANCEL_S = 5.0
 
 
 class Draining(FarmhandError):
-    """The agent is stopping and takes no tasks."""
+    """The agent is stopping, or is being emptied, and takes no tasks."""
 
     code = "draining"
 
 
-@dataclass(slots=True)
-class _Live:
-    """A task that somebody watches or that runs: the text so far and who listens."""
-
-    text: list[str] = field(default_factory=list)
-    listeners: set[asyncio.Queue[Event]] = field(default_factory=set)
-    job: asyncio.Task[None] | None = None
-    cancelled: bool = False
-
-    def tell(self, event: Event) -> None:
-        for listener in self.listeners:
-            listener.put_nowait(event)
-
-
 class Scheduler:
-    """Owns the keys in memory, the waiting lines and the running attempts. All methods belong to one event loop."""
+    """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others."""
 
-    def __init__(self, config: Config, ledger: Ledger, meter: Meter, engines: dict[str, Engine]) -> None:
+    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine]) -> None:
         self._config = config
         self._ledger = ledger
-        self._meter = meter
-        self._engines = engines
-        self._slots = {"api": config.slots_api, "cli": config.slots_cli}
-        self._busy = dict.fromkeys(self._slots, 0)
-        self._lines: dict[str, deque[str]] = {engine: deque() for engine in self._slots}
-        self._live: dict[str, _Live] = {}
-        self._keys: dict[str, Key] = {}
-        self._key: Key | None = None
-        self._key_of: dict[str, str | None] = {}
-        self.draining = False
-        if ledger.recover():
-            for task_id, engine in ledger.waiting():
-                self._key_of[task_id] = None
-                self._lines[engine].append(task_id)
-            log.info("%d unfinished tasks await a key", len(self._key_of))
+        self.slots = {"api": config.slots_api, "cli": config.slots_cli}
+        self.busy = dict.fromkeys(self.slots, 0)
+        self.keys = Keys()
+        self.progress = Progress()
+        self.lines = Lines(ledger)
+        self.stage = Stage(ledger, self.keys)
+        self.mode: DrainMode = "off"
+        self.budgets = Budgets(ledger, config.budget_day_usd)
+        self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
+        self._tidying: asyncio.Task[None] | None = None
+        self._untidy = False
+
+    @property
+    def draining(self) -> bool:
+        """Whether new tasks are refused."""
+        return self._room.draining or self.mode != "off"
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the agent is about to end."""
+        return self._room.draining
+
+    async def recover(self) -> None:
+        """After a start: every unfinished task awaits a key."""
+        waiting = await self._ledger.recover()
+        if waiting:
+            log.info("%d unfinished tasks await a key", waiting)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
 
-    def submit(self, tasks: list[Task], key: Key | None) -> dict[str, State]:
-        """Take `tasks`, all or none; each runs on `key`, or the newest key there is. Returns the state by id."""
-        if self.draining:
+    async def submit(self, tasks: list[Task], key: Key | None) -> dict[str, State]:
+        """Take `tasks`, all or none; each runs on `key`, or on the default key. Returns the state by id."""
+        if self._room.draining:
             raise Draining("the agent is stopping and takes no tasks", hint="send it again in a moment")
+        if self.mode != "off":
+            raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
+        self.budgets.check_day()
         if key is not None:
-            self._hold(key)
-        holder = key or self._key
-        states = self._ledger.submit(
+            self.keys.hold(key)
+        holder = key or self.keys.default
+        states = await self._ledger.submit(
             tasks, "queued" if holder else "awaiting_key", holder.fingerprint if holder else None
         )
-        for task in tasks:
-            if states[task.id] in {"queued", "awaiting_key"} and task.id not in self._key_of:
-                self._key_of[task.id] = holder.fingerprint if holder else None
-                self._lines[task.resolved_engine].append(task.id)
+        self.lines.added(max(task.priority for task in tasks))
         if key is not None:
-            self._resume(key, replace=False)
+            await self._resume(key)
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
-    def set_key(self, key: Key) -> int:
+    async def set_key(self, key: Key) -> int:
         """Every waiting task, and every later one without a key of its own, runs on `key`. How many had awaited one."""
-        self._hold(key)
-        resumed = self._resume(key, replace=True)
-        self._forget_keys()
+        self.keys.replace(key)
+        resumed = await self._resume(key)
         self._pump()
         return resumed
 
-    def _resume(self, key: Key, *, replace: bool) -> int:
-        """Tasks that await a key go on with `key`; with `replace` all that wait do. How many had awaited one."""
-        resumed = self._ledger.set_key(key.fingerprint, replace=replace)
-        for task_id in resumed:
-            if task_id in self._live:
-                self._live[task_id].tell({"type": "state", "state": "queued"})
-        for task_id in self._key_of if replace else resumed:
-            self._key_of[task_id] = key.fingerprint
-        return len(resumed)
+    async def _resume(self, key: Key) -> int:
+        """Tasks that await a key go on with `key`, while it is not refused. How many that were."""
+        resumed = 0
+        while self.keys.of(key.fingerprint) is not None:
+            some = await self._ledger.resume(key.fingerprint)
+            resumed += some
+            if not some:
+                break
+            self.lines.changed()
+            self._pump()
+        if resumed:
+            self.stage.tell_waiting()
+        return resumed
 
     async def cancel(self, task_id: str) -> Result:
         """End the task, whatever it does. Returns what it is then; KeyError for an unknown id."""
-        result = self._ledger.result(task_id)
-        if result.state in FINAL_STATES:
-            return result
-        live = self._live.get(task_id)
-        if live is not None and live.job is not None:
-            live.cancelled = True
-            live.job.cancel()
-            await asyncio.wait({live.job})
-        else:
-            self._drop(task_id)
-        error = TaskError(code="cancelled", message="the task was cancelled")
-        self._finish(task_id, Result(id=task_id, state="cancelled", error=error), live)
+        known = self._ledger.known(task_id)
+        live = self.stage.get(task_id)
+        if known.state not in FINAL_STATES and live is not None:
+            await self._stop([live])
+        # A job that was ended before its first step has recorded nothing.
+        if self._ledger.known(task_id).state not in FINAL_STATES:
+            cancelled = Result(id=task_id, state="cancelled", error=CANCELLED)
+            await self._ledger.end(known.seq, None, cancelled)
+            self.progress.done(known.batch)
+            self.stage.end(task_id)
         return self._ledger.result(task_id)
 
-    async def events(self, task_id: str) -> AsyncIterator[Event]:
-        """The text so far, then what happens to the task as it happens, last its result. KeyError for an unknown id."""
-        result = self._ledger.result(task_id)
-        if result.state not in FINAL_STATES:
-            live = self._live.setdefault(task_id, _Live())
-            queue: asyncio.Queue[Event] = asyncio.Queue()
-            live.listeners.add(queue)
-            try:
-                yield {"type": "state", "state": result.state}
-                if live.text:
-                    yield {"type": "text", "text": "".join(live.text)}
-                async for event in self._follow(queue):
-                    yield event
-            finally:
-                live.listeners.discard(queue)
-                if not live.listeners and live.job is None:
-                    self._live.pop(task_id, None)
-        yield {"type": "result", "result": self._ledger.result(task_id)}
-
-    @staticmethod
-    async def _follow(queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
-        while True:
-            try:
-                async with asyncio.timeout(_PING_S):
-                    event = await queue.get()
-            except TimeoutError:
-                event = {"type": "ping"}
-            if event["type"] == "end":
-                return
-            yield event
-
-    def status(self) -> dict[str, Any]:
-        """The numbers behind `GET /v1/status`."""
-        counts = self._ledger.counts()
+    async def cancel_many(self, ids: list[str]) -> dict[str, str]:
+        """End these tasks; the state of each, `unknown` for an id that the ledger does not have."""
+        known = {task_id: self._ledger.find(task_id) for task_id in ids}
+        live = [self.stage.get(task_id) for task_id, found in known.items() if found is not None]
+        await self._stop([one for one in live if one is not None])
+        await asyncio.gather(*(self.cancel(task_id) for task_id, found in known.items() if found is not None))
         return {
-            "queued": counts.get("queued", 0),
-            "awaiting_key": counts.get("awaiting_key", 0),
-            "running": counts.get("running", 0),
-            "finished": {state: counts.get(state, 0) for state in sorted(FINAL_STATES)},
-            "slots": {name: {"total": total, "free": total - self._busy[name]} for name, total in self._slots.items()},
-            "key": self._key.fingerprint if self._key else None,
-            "draining": self.draining,
+            task_id: self._ledger.known(task_id).state if found is not None else "unknown"
+            for task_id, found in known.items()
         }
+
+    async def cancel_batch(self, batch: str) -> int:
+        """End all unfinished tasks of the batch; how many that were. Raises NoSuchBatch."""
+        before = self._ledger.batch(batch).cancelled
+        self.lines.closed.add(batch)
+        try:
+            await self._stop([live for live in self.stage.running() if live.claim and live.claim.batch == batch])
+            while ids := await self._ledger.cancel_batch(batch):
+                self.progress.done(batch, len(ids))
+                for task_id in ids:
+                    self.stage.end(task_id)
+        finally:
+            self.lines.closed.discard(batch)
+            self.lines.changed()
+            self._pump()
+        return self._ledger.batch(batch).cancelled - before
+
+    async def put_batch(self, name: str, max_pico: int | None, concurrency: int | None) -> BatchView:
+        """Make the batch, or change its limits."""
+        await self._ledger.put_batch(name, max_pico, concurrency)
+        self.lines.limits.pop(name, None)
+        if concurrency is not None:
+            self.lines.limits[name] = concurrency
+        self.lines.changed()
+        batch = self._ledger.batch(name)
+        self.budgets.changed(batch)
+        self._pump()
+        return batch
+
+    def events(self, task_id: str) -> AsyncIterator[Event]:
+        """See `Stage.events`."""
+        return self.stage.events(task_id)
+
+    # --- the agent's own life -------------------------------------------------------------------------------------
+
+    def set_mode(self, mode: DrainMode) -> None:
+        """`queue` takes nothing new, `running` starts nothing new either; `off` is the usual."""
+        self.mode = mode
+        self._pump()
 
     async def drain(self) -> None:
         """Take nothing new, let what runs end within `drain_s`; the rest goes back to the queue."""
-        self.draining = True
-        jobs = {live.job for live in self._live.values() if live.job is not None}
+        self._room.draining = True
+        jobs = {live.job for live in self.stage.running() if live.job is not None}
         if jobs:
             log.info("draining: %d tasks still run", len(jobs))
             _, late = await asyncio.wait(jobs, timeout=self._config.drain_s)
@@ -182,140 +186,87 @@ class Scheduler:
                 job.cancel()
             if late:
                 await asyncio.wait(late)
-        for live in self._live.values():
-            live.tell({"type": "end"})
-
-    # --- keys -----------------------------------------------------------------------------------------------------
-
-    def _hold(self, key: Key) -> None:
-        self._key = key
-        self._keys[key.fingerprint] = key
-
-    def _forget_keys(self) -> None:
-        """A key that no task waits for, and that is not the newest, is dropped from memory."""
-        if len(self._keys) > 1:
-            wanted = set(self._key_of.values())
-            self._keys = {fp: key for fp, key in self._keys.items() if key is self._key or fp in wanted}
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self.stage.end_all()
 
     # --- running --------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Start waiting tasks while there are free slots and keys."""
-        for engine, line in self._lines.items():
-            while line and self._key is not None and not self.draining and self._busy[engine] < self._slots[engine]:
-                task_id = line.popleft()
-                key = self._keys.get(self._key_of.get(task_id) or "", self._key)
-                self._busy[engine] += 1
-                live = self._live.setdefault(task_id, _Live())
-                live.job = asyncio.create_task(self._job(task_id, engine, key, live), name=f"task {task_id}")
-                live.job.add_done_callback(partial(self._release, task_id, engine, live))
+        if self._room.draining or self.mode == "running":
+            return
+        if not self.keys.held:
+            if self.keys.refused:
+                self._tidy()
+            return
+        for engine, slots in self.slots.items():
+            while self.busy[engine] < slots:
+                task = self.lines.take(engine)
+                if task is None:
+                    break
+                key = self.keys.of(task.key_fingerprint)
+                if key is None or (self.keys.on_trial(key) and self._uses(key)):
+                    self.lines.release(task)
+                    self.lines.changed()
+                    if key is None:
+                        self._tidy()
+                    break
+                self._start(task, engine, key)
 
-    async def _job(self, task_id: str, engine: str, key: Key, live: _Live) -> None:
-        try:
-            await self._attempts(self._ledger.task(task_id), engine, key, live)
-        except asyncio.CancelledError:
-            if not live.cancelled:
-                self._ledger.requeue(task_id, "queued")
-        except LedgerStuck as error:
-            # Stopping, or cancelled: as after a crash, the task is unfinished in the ledger.
-            log.error("task %s: %s", task_id, error)
-        except Exception as error:
-            # Whatever goes wrong in here is this one task's failure; the agent and the other tasks live on.
-            log.exception("task %s: %s", task_id, type(error).__name__)
-            problem = TaskError(
-                code="agent_error", message=f"the agent failed: {type(error).__name__}", hint="see its journal"
-            )
-            failed = Result(id=task_id, state="failed", error=problem)
-            await self._write(partial(self._finish, task_id, failed, live), live)
+    def _start(self, task: Waiting, engine: str, key: Key) -> None:
+        self.busy[engine] += 1
+        live = self.stage.enter(task.id)
+        live.claim, live.key, live.cancelled = task, key, False
+        live.job = asyncio.create_task(Run(self._room, task, engine, key, live).run(), name=f"task {task.id}")
+        live.job.add_done_callback(partial(self._release, task, engine, key, live))
 
-    async def _write(self, step: Callable[[], T], live: _Live) -> T:
-        """Do `step` on the ledger. While that cannot be written, wait: what was paid for is not thrown away."""
-        while True:
-            try:
-                return step()
-            except LedgerStuck as error:
-                if self.draining or live.cancelled:
-                    raise
-                log.error("%s; trying again", error)
-            await asyncio.sleep(_STUCK_S)
-
-    def _release(self, task_id: str, engine: str, live: _Live, _job: asyncio.Task[None]) -> None:
+    def _release(self, task: Waiting, engine: str, key: Key, live: Live, _job: asyncio.Task[None]) -> None:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
-        self._busy[engine] -= 1
-        live.job = None
-        self._key_of.pop(task_id, None)
-        if not live.listeners:
-            self._live.pop(task_id, None)
-        self._forget_keys()
+        self.busy[engine] -= 1
+        self.lines.release(task)
+        live.job = live.claim = live.key = None
+        self.stage.leave(task.id)
+        if self.keys.of(key.fingerprint) is None:
+            self._tidy()
+        elif len(self.keys.held) > 1 and not self._uses(key) and not self._ledger.waits_for(key.fingerprint):
+            self.keys.drop(key.fingerprint)
         self._pump()
 
-    async def _attempts(self, task: Task, engine: str, key: Key, live: _Live) -> None:
-        """Attempt after attempt, within the task's time, until one brings a result."""
-        limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._config.task_timeout_max_s)
-        deadline = time.monotonic() + limit
-        for turn in range(1, self._config.attempts + 1):
-            number = await self._write(partial(self._ledger.start, task.id, key.fingerprint), live)
-            live.text.clear()
-            live.tell({"type": "state", "state": "running"})
-            result, again = await self._attempt(task, engine, key, live, number, deadline, limit)
-            if not again or turn == self._config.attempts:
-                await self._write(partial(self._finish, task.id, result, live), live)
-                return
-            assert result.error is not None  # noqa: S101  (only errors are tried again)
-            live.tell({"type": "restart", "reason": result.error.message})
-            await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_s(number, None))
+    def _uses(self, key: Key) -> bool:
+        """Whether a running task uses the key."""
+        return any(live.key is key for live in self.stage.running())
 
-    async def _attempt(
-        self, task: Task, engine: str, key: Key, live: _Live, number: int, deadline: float, limit: float
-    ) -> tuple[Result, bool]:
-        """One attempt: its result, and whether another one may do better."""
-        grant = Grant(task_id=task.id, key=key, model=resolve_model(task.model), max_tokens=task.max_tokens)
-        outcome = "interrupted"
+    async def _stop(self, lives: list[Live]) -> None:
+        """End those that run for good. LedgerStuck where that cannot be recorded yet."""
+        jobs = set()
+        for live in lives:
+            if live.job is not None:
+                live.cancelled = True
+                live.job.cancel()
+                jobs.add(live.job)
+        if jobs and (await asyncio.wait(jobs, timeout=_CANCEL_S))[1]:
+            raise LedgerStuck("the ledger cannot be written; what was cancelled ends once it can")
 
-        def on_text(text: str) -> None:
-            live.text.append(text)
-            live.tell({"type": "text", "text": text})
+    def _tidy(self) -> None:
+        """Have tasks without a usable key parked, in the background."""
+        self._untidy = True
+        if self._tidying is None or self._tidying.done():
+            self._tidying = asyncio.create_task(self._park(), name="park")
 
+    async def _park(self) -> None:
+        refusal = self.keys.refusal
+        if refusal is not None:
+            log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
         try:
-            left = deadline - time.monotonic()
-            async with asyncio.timeout(left):
-                answer = await self._engines[engine].run(task, grant, on_text, left)
-            outcome = "succeeded"
-            return _success(task, answer), False
-        except TimeoutError:
-            outcome = "timeout"
-            problem = grant.problem
-            why = f" (the API's last answer: {problem.message})" if problem is not None else ""
-            error = TaskError(
-                code="timeout",
-                message=f"the task ran longer than {limit:g} s{why}",
-                hint="raise --timeout, or make the task smaller",
-            )
-            return Result(id=task.id, state="failed", error=error), False
-        except (EngineError, ApiError) as error:
-            outcome = error.code
-            failure = TaskError(code=error.code, message=error.message, hint=error.hint)
-            return Result(id=task.id, state="failed", error=failure), error.retryable
-        finally:
-            prices = price_table()
-            costs = [prices.cost(grant.model, usage) for usage in grant.exchanges]
-            cost = None if None in costs else usd(sum(c for c in costs if c is not None))
-            used = (task.id, number, outcome, grant.usage, cost, prices.version)
-            await self._write(partial(self._ledger.end_attempt, *used, retries=grant.retries), live)
-
-    def _finish(self, task_id: str, result: Result, live: _Live | None) -> None:
-        self._ledger.finish(task_id, result)
-        if live is not None:
-            live.tell({"type": "end"})
-
-    def _drop(self, task_id: str) -> None:
-        self._key_of.pop(task_id, None)
-        for line in self._lines.values():
-            if task_id in line:
-                line.remove(task_id)
-
-
-def _success(task: Task, answer: Answer) -> Result:
-    return Result(
-        id=task.id, state="succeeded", text=answer.text, structured=answer.structured, stop_reason=answer.stop_reason
-    )
+            while self._untidy:
+                self._untidy = False
+                while await self._ledger.park(
+                    self.keys.held, list(self.keys.refused), default=self.keys.default is not None
+                ):
+                    pass
+        except LedgerStuck as error:
+            log.error("%s", error)
+        self.lines.changed()
+        self.stage.tell_waiting()
+        self._pump()

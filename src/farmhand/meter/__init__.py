@@ -1,8 +1,22 @@
 """The one way out to the Messages API: checks the task token, injects the key, counts, limits, retries."""
 
 from farmhand.meter.app import create_app
-from farmhand.meter.grants import Grant, Grants, Key
+from farmhand.meter.budget import Budget, BudgetSpent, Reservation
+from farmhand.meter.grants import Charge, Grant, Grants, Key
 from farmhand.meter.meter import Exchange, Meter, RetryPolicy
 from farmhand.meter.problems import ApiError
 
-__all__ = ["ApiError", "Exchange", "Grant", "Grants", "Key", "Meter", "RetryPolicy", "create_app"]
+__all__ = [
+    "ApiError",
+    "Budget",
+    "BudgetSpent",
+    "Charge",
+    "Exchange",
+    "Grant",
+    "Grants",
+    "Key",
+    "Meter",
+    "Reservation",
+    "RetryPolicy",
+    "create_app",
+]

@@ -8,6 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from farmhand.meter.budget import Budget
 from farmhand.meter.problems import ApiError
 from farmhand.task import Usage
 from farmhand.wire.keys import fingerprint
@@ -37,32 +38,48 @@ class Key:
 _AT_ONCE = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """One answered request: its usage, and the API's own id of it ("" where it gave none).
+
+    Not `complete`: the answer broke off, and `usage` is what the API had told until then.
+    """
+
+    usage: Usage
+    request_id: str = ""
+    complete: bool = True
+
+
 @dataclass(slots=True)
 class Grant:
     """What one task token allows, and what was used through it.
 
-    `max_tokens` bounds each answer; `turns` is held by each request of a client; `started` counts requests.
-    `exchanges` holds the usage of each answered request in order; `retries` counts requests sent again; `problem` is
-    the error that the last request met, if it did; `cut_short`: the last answer broke off or met `max_tokens`.
+    `max_tokens` bounds each answer, `budgets` the cost; `turns` is held by each request of a client; `started` counts
+    requests. `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged
+    for without our knowing how much: sent, and then cut, timed out or left before their answer's end. `retries` counts
+    requests sent again; `problem` is the error that the last request met, if it did; `cut_short`: the last answer broke
+    off or met `max_tokens`.
     """
 
     task_id: str
     key: Key
     model: str
     max_tokens: int = 128_000
+    budgets: tuple[Budget, ...] = ()
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), repr=False)
     started: int = 0
-    exchanges: list[Usage] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+    uncertain: int = 0
     retries: int = 0
     problem: ApiError | None = None
     cut_short: bool = False
 
     @property
     def usage(self) -> Usage:
-        """The sum over all exchanges."""
+        """The sum over all charges."""
         total = Usage()
-        for one in self.exchanges:
-            total.add(one)
+        for charge in self.charges:
+            total.add(charge.usage)
         return total
 
 

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 
+from farmhand.cost.prices import price_table
 from farmhand.meter import policy
-from farmhand.meter.grants import Grant, Grants
+from farmhand.meter.budget import BudgetSpent, Reservation
+from farmhand.meter.grants import Charge, Grant, Grants
+from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.problems import ApiError, problem_from_answer
 from farmhand.meter.usage import AnswerWatch
+from farmhand.task import Usage
 
 #: Request headers that pass; the rest of what a client sends ends here, its credentials first of all.
 FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
+#: Refusals for a limit or for load: the window of the gate shrinks.
+_LOAD = frozenset({429, 529})
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +53,11 @@ class Exchange:
         self.headers = response.headers
         self.streamed = response.content_type == "text/event-stream"
 
+    @property
+    def ended(self) -> bool:
+        """Whether the pieces until now are a whole answer."""
+        return self._watch.ended
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, unbuffered. ApiError where the connection is cut or falls silent."""
         try:
@@ -55,11 +68,55 @@ class Exchange:
             raise _connection_problem(error, "while the answer was under way") from None
 
 
+class _Body(aiohttp.BytesPayload):
+    """A request's body that notes when it is handed to a connection: from then on the API may have the request."""
+
+    sent = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.sent = True
+        await super().write_with_length(writer, content_length)
+
+
+class _Call:
+    """One request of a client: how big it is, its place at the gate, what it holds there and of the budgets."""
+
+    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "order", "reservation", "ticket")
+
+    def __init__(
+        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int = 0, free: bool = False
+    ) -> None:
+        self.grant = grant
+        self.gate = gate
+        self.order = gate.order()
+        self.body = body
+        self.max_tokens = max_tokens
+        self.most = most
+        self.free = free
+        self.reservation: Reservation | None = None
+        self.ticket: Ticket | None = None
+
+    async def begin(self) -> None:
+        """Wait for room in the budgets, then at the gate. BudgetSpent where a budget has none."""
+        if self.grant.budgets and not self.free:
+            self.reservation = await Reservation.make(self.grant.budgets, self.most)
+        self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
+
+    def end(self, cost: int = 0, usage: Usage | None = None, *, streamed: bool = True) -> None:
+        """Give back what `begin` took; it cost `cost`. `usage`: of a whole answer."""
+        if self.ticket is not None:
+            ticket, self.ticket = self.ticket, None
+            self.gate.leave(ticket, usage, streamed=streamed)
+        if self.reservation is not None:
+            self.reservation.settle(cost)
+            self.reservation = None
+
+
 class Meter:
     """Sends requests to the Messages API at `upstream_url` on behalf of grants.
 
-    `idle_s` is how long the API may stay silent within one request before it counts as cut.
-    `sleep` is what waits between retries.
+    `idle_s` is how long the API may stay silent within one request before it counts as cut. `price` gives the
+    pico-dollars of a usage of a model, None where it is not known. `clock` and `sleep` are what waiting goes by.
     """
 
     def __init__(
@@ -69,86 +126,157 @@ class Meter:
         *,
         retry: RetryPolicy | None = None,
         idle_s: float = 120.0,
+        price: Callable[[str, Usage], int | None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
         self.grants = Grants()
+        self.limits = Limits(clock=clock, sleep=sleep)
         self._session = session
         self._base = upstream_url.rstrip("/")
         self._retry = retry or RetryPolicy()
         self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
+        self._price = price or price_table().cost
         self._sleep = sleep
 
     @asynccontextmanager
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
         """POST `body` to `path` with the grant's key; the answer stays open inside the context.
 
-        Raises ApiError when the API refuses, or still fails after the last retry; it is the grant's `problem` too.
-        What the answer used is counted to the grant whenever the context ends, so also for one that was cut.
+        Raises ApiError when the API refuses, or still fails after the last retry, and BudgetSpent when one of the
+        grant's budgets has no room; it is the grant's `problem` too. What the answer used is charged to the grant and
+        its budgets whenever the context ends, so also for one that was cut.
         """
-        self._check(grant, body)
+        ask = self._check(grant, body)
         outgoing = {name: value for name, value in headers.items() if name.lower() in FORWARDED}
         outgoing |= {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
+        grant.started += 1
         try:
-            grant.started += 1
-            response = await self._open(grant, self._base + path, body, outgoing)
+            if path.startswith(COUNT_TOKENS):
+                async with self._uncounted(grant, path, body, outgoing) as exchange:
+                    yield exchange
+                return
+            gate = self.limits.gate(grant.key.fingerprint, grant.model)
+            most = self._most(grant, body, ask.max_tokens)
+            call = _Call(grant, gate, body, max_tokens=ask.max_tokens, most=most)
+            response = await self._open(call, path, outgoing)
+            grant.problem = None
+            watch = AnswerWatch(streamed=response.content_type == "text/event-stream")
+            try:
+                yield Exchange(response, watch)
+            except ApiError as problem:
+                grant.problem = problem
+                raise
+            finally:
+                response.close()
+                self._charge(call, watch, response.headers.get("request-id", ""))
+                grant.problem = grant.problem or watch.problem
+                grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
         except ApiError as problem:
             grant.problem = problem
             raise
-        grant.problem = None
-        if path.startswith(COUNT_TOKENS):
-            # Free of charge: nothing to count.
-            async with response:
+
+    @asynccontextmanager
+    async def _uncounted(
+        self, grant: Grant, path: str, body: bytes, headers: dict[str, str]
+    ) -> AsyncIterator[Exchange]:
+        """A request that is free of charge; it has limits of its own at the API."""
+        call = _Call(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
+        try:
+            async with await self._open(call, path, headers) as response:
                 yield Exchange(response, AnswerWatch(streamed=False))
-            return
-        watch = AnswerWatch(streamed=response.content_type == "text/event-stream")
-        try:
-            yield Exchange(response, watch)
-        except ApiError as problem:
-            grant.problem = problem
-            raise
+                call.end(usage=Usage())
         finally:
-            response.close()
-            grant.exchanges.append(watch.finish())
-            grant.problem = grant.problem or watch.problem
-            grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
+            call.end()
 
     @staticmethod
-    def _check(grant: Grant, body: bytes) -> None:
+    def _check(grant: Grant, body: bytes) -> policy.Ask:
         if grant.cut_short:
             # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
-        policy.check(body, model=grant.model, max_tokens=grant.max_tokens, requests=grant.started)
+        return policy.check(body, model=grant.model, max_tokens=grant.max_tokens, requests=grant.started)
 
-    async def _open(self, grant: Grant, url: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        attempt = 0
+    def _most(self, grant: Grant, body: bytes, max_tokens: int) -> int:
+        """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it."""
+        if not grant.budgets:
+            return 0
+        most = self._price(grant.model, policy.at_most(body, max_tokens))
+        limited = next((budget.name for budget in grant.budgets if budget.limit_pico is not None), None)
+        if most is None and limited is not None:
+            raise BudgetSpent(
+                f"the price of {grant.model} is not known: the budget of the {limited} has no room for it"
+            )
+        return most or 0
+
+    def _charge(self, call: _Call, watch: AnswerWatch, request_id: str) -> None:
+        """Count an answer that has ended, whole or not. One that is not is settled at the most it may have cost."""
+        grant, usage = call.grant, watch.finish()
+        if watch.known:
+            grant.charges.append(Charge(usage, request_id, watch.ended))
+        cost = self._price(grant.model, usage) if grant.budgets and watch.known else None
+        if watch.ended:
+            call.end(call.most if cost is None else cost, usage, streamed=watch.streamed)
+        else:
+            grant.uncertain += 1
+            call.end(max(call.most, cost or 0))
+
+    async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        """The head of the answer, after as many tries as it takes and the policy allows.
+
+        A refusal that says when to come back (`retry-after`) is none of the tries: the request goes back to the gate
+        and waits there, as long as its client does.
+        """
+        attempt = 1
         while True:
-            attempt += 1
             try:
-                return await self._once(grant, url, body, headers)
+                return await self._once(call, self._base + path, headers)
             except ApiError as problem:
-                if not problem.retryable or attempt >= self._retry.attempts:
+                call.grant.problem = problem
+                told = problem.status == 429 and problem.retry_after_s is not None
+                if not problem.retryable or (attempt >= self._retry.attempts and not told):
                     problem.retryable = False
                     raise
-                delay = self._retry.delay_s(attempt, problem.retry_after_s)
-            grant.retries += 1
-            await self._sleep(delay)
+            call.grant.retries += 1
+            if not told:
+                await self._sleep(self._retry.delay_s(attempt, None))
+                attempt += 1
 
-    async def _once(self, grant: Grant, url: str, body: bytes, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _once(self, call: _Call, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+        body = _Body(call.body, content_type=headers.get("content-type", "application/json"))
         try:
+            await call.begin()
             response = await self._session.post(
                 url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
             )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise _connection_problem(error, "before an answer came") from None
+        except BaseException as error:
+            call.grant.uncertain += body.sent and not call.free
+            call.end(call.most if body.sent else 0)
+            if isinstance(error, aiohttp.ClientError | TimeoutError):
+                raise _connection_problem(error, "before an answer came") from None
+            raise
+        assert call.ticket is not None  # noqa: S101  (begin has got it)
+        call.gate.told(call.ticket, response.headers)
         if response.status == 200:
             return response
+        try:
+            problem = await self._refusal(call.grant, response)
+            if problem.retryable and problem.status in _LOAD:
+                call.gate.refused(call.ticket, problem.retry_after_s)
+            elif problem.retryable:
+                call.gate.hold(problem.retry_after_s)
+        finally:
+            call.end()
+        raise problem
+
+    @staticmethod
+    async def _refusal(grant: Grant, response: aiohttp.ClientResponse) -> ApiError:
         try:
             detail = await response.content.read(_MAX_ERROR_BODY)
         except (aiohttp.ClientError, TimeoutError):
             detail = b""
         finally:
             response.close()
-        raise problem_from_answer(
+        return problem_from_answer(
             response.status, detail, model=grant.model, retry_after=response.headers.get("retry-after")
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from farmhand.meter.problems import ApiError
+from farmhand.task import Usage
 
 #: Requests of one attempt. A task with tools takes one for each turn; far more than any easy task has.
 MAX_REQUESTS = 500
@@ -16,6 +17,8 @@ MAX_REQUESTS = 500
 _CLIENT_TOOLS = frozenset({None, "custom"})
 _INLINE = frozenset({"", "base64", "text", "content"})
 _Ignored = msgspec.Raw
+#: Above what the API adds to a request by itself, 346 tokens of tool instructions the most. Source: its tool use page.
+_ADDED_TOKENS = 500
 
 
 class _Source(msgspec.Struct):
@@ -37,7 +40,7 @@ class _Tool(msgspec.Struct):
     type: str | None = None
 
 
-class _Ask(msgspec.Struct, forbid_unknown_fields=True):
+class Ask(msgspec.Struct, forbid_unknown_fields=True):
     """A request's body. Source of the names: the provider's Messages reference; what is not here is not passed."""
 
     model: str
@@ -58,13 +61,13 @@ class _Ask(msgspec.Struct, forbid_unknown_fields=True):
     top_p: _Ignored = _Ignored()
 
 
-def check(body: bytes, *, model: str, max_tokens: int, requests: int) -> None:
-    """Raise ApiError where the request in `body` is not one that a task with these limits may make.
+def check(body: bytes, *, model: str, max_tokens: int, requests: int) -> Ask:
+    """The request in `body`; ApiError where it is not one that a task with these limits may make.
 
     `requests` is how many it has made already.
     """
     try:
-        ask = msgspec.json.decode(body, type=_Ask)
+        ask = msgspec.json.decode(body, type=Ask)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         what = f"not a Messages API request that the meter passes: {error}"
         raise ApiError("invalid_request", what[:500], status=400) from None
@@ -80,6 +83,24 @@ def check(body: bytes, *, model: str, max_tokens: int, requests: int) -> None:
         if tool.type not in _CLIENT_TOOLS:
             raise _refused(f"the tool {tool.type[:80]!r} would run at the API's side")  # type: ignore[index]  # None is one of them
     _check_blocks([block for message in ask.messages if isinstance(message.content, list) for block in message.content])
+    return ask
+
+
+def at_most(body: bytes, max_tokens: int) -> Usage:
+    """The most that the request in `body` may use, for what is reserved of a budget.
+
+    Two bytes to a token and what the API adds for tools: text has about four bytes to a token, dense code and other
+    scripts two and a half, images far more. Where the body asks for the prompt cache, all of it may be written there.
+    """
+    tokens = len(body) // 2 + _ADDED_TOKENS
+    if b'"cache_control"' not in body:
+        return Usage(input_tokens=tokens, output_tokens=max_tokens, requests=1)
+    return Usage(
+        cache_creation_input_tokens=tokens,
+        cache_creation_1h_input_tokens=tokens if b'"1h"' in body else 0,
+        output_tokens=max_tokens,
+        requests=1,
+    )
 
 
 def _check_blocks(blocks: list[_Block]) -> None:

@@ -23,6 +23,7 @@ _HINTS = {
     "overloaded_error": "the API is overloaded: try again later",
     "api_error": "the API had an internal error: try again later",
     "timeout_error": "the API took too long: try again later",
+    "budget": "raise the budget that is named (--max-usd of a task or a batch, budget_day_usd of a host)",
     "request_too_large": "make the prompt smaller",
     "connection": "check the farm host's network and jada_agent_upstream_url",
 }
@@ -38,6 +39,10 @@ _STATUS_CODE = {
     504: "timeout_error",
     529: "overloaded_error",
 }
+
+
+#: Refusals of the key itself or of the account behind it: every other request with that key meets the same.
+_PARKS_KEY = frozenset({"authentication_error", "billing_error", "spend_limit"})
 
 
 class ApiError(Exception):
@@ -60,6 +65,11 @@ class ApiError(Exception):
     def hint(self) -> str:
         """What to do about it."""
         return _HINTS.get(self.code, "")
+
+    @property
+    def parks_key(self) -> bool:
+        """Whether the key was refused (401, 402, spend limit) and not the request: others on it had better wait."""
+        return self.code in _PARKS_KEY
 
 
 class UnknownModel(ApiError):

@@ -18,21 +18,24 @@ class AnswerWatch:
     """Feed it the body of one answer in any pieces, then `finish` it.
 
     `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,
-    cumulatively, in each `message_delta`; a plain answer in its `usage`. `stop_reason` is the API's; `problem` is the
-    error that a stream ended with. Source: the provider's streaming reference.
+    cumulatively, in each `message_delta`; a plain answer in its `usage`. `known`: there was any such report; `ended`:
+    the answer is whole. `stop_reason` is the API's; `problem` is the error that a stream ended with. Source: the
+    provider's streaming reference.
     """
 
     def __init__(self, *, streamed: bool) -> None:
         self.usage = Usage(requests=1)
         self.stop_reason = ""
         self.problem: ApiError | None = None
-        self._streamed = streamed
+        self.known = False
+        self.ended = False
+        self.streamed = streamed
         self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
         self._rest += chunk
-        if self._streamed and b"\n" in chunk:
+        if self.streamed and b"\n" in chunk:
             *lines, last = self._rest.split(b"\n")
             self._rest = bytearray(last)
             for line in lines:
@@ -42,12 +45,13 @@ class AnswerWatch:
 
     def finish(self) -> Usage:
         """The body has ended, or will not go on: the usage as far as the API told it."""
-        if self._streamed:
+        if self.streamed:
             self._line(bytes(self._rest))
         else:
             message = _decode(bytes(self._rest))
             self._count(message.get("usage"))
             self.stop_reason = str(message.get("stop_reason") or "")
+            self.ended = self.known
         self._rest = bytearray()
         return self.usage
 
@@ -64,16 +68,25 @@ class AnswerWatch:
                 self._count(event.get("usage"))
                 delta = event.get("delta")
                 self.stop_reason = str((delta if isinstance(delta, dict) else {}).get("stop_reason") or "")
+            case "message_stop":
+                self.ended = self.known
             case "error":
                 self.problem = problem_from_event(event)
 
     def _count(self, usage: Any) -> None:
         if not isinstance(usage, dict):
             return
+        self.known = True
         for name in _COUNTED & usage.keys():
-            value = usage[name]
-            if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-                setattr(self.usage, name, value)
+            self._set(name, usage[name])
+        # Source: the prompt caching reference; the part kept for an hour costs more than that kept for 5 minutes.
+        written = usage.get("cache_creation")
+        if isinstance(written, dict):
+            self._set("cache_creation_1h_input_tokens", written.get("ephemeral_1h_input_tokens"))
+
+    def _set(self, name: str, value: Any) -> None:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            setattr(self.usage, name, value)
 
 
 def _decode(data: bytes) -> dict[str, Any]:

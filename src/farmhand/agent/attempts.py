@@ -1,0 +1,198 @@
+"""A running task: attempt after attempt, within its time, until one brings a result or it has to wait again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from farmhand.agent.budgets import Budgets
+from farmhand.agent.charges import attempt_end
+from farmhand.agent.config import Config
+from farmhand.agent.engines import Answer, Engine, EngineError
+from farmhand.agent.keys import Keys
+from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerStuck
+from farmhand.agent.live import Live, Stage
+from farmhand.agent.progress import Progress
+from farmhand.agent.reads import Waiting
+from farmhand.cost.prices import price_table
+from farmhand.meter import ApiError, Grant, Key, RetryPolicy
+from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
+
+log = logging.getLogger("jada-agent")
+#: How often a ledger that cannot be written is tried again.
+_STUCK_S = 2.0
+#: How long the attempts of one task wait for each other; the meter's own retries wait longer.
+_BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=10.0)
+T = TypeVar("T")
+
+
+class Parked(Exception):
+    """The API does not take the key: the task waits for another one."""
+
+
+class Room:
+    """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        engines: dict[str, Engine],
+        keys: Keys,
+        stage: Stage,
+        progress: Progress,
+        budgets: Budgets,
+    ) -> None:
+        self.config = config
+        self.ledger = ledger
+        self.engines = engines
+        self.keys = keys
+        self.stage = stage
+        self.progress = progress
+        self.budgets = budgets
+        self.prices = price_table()
+        self.draining = False
+
+
+class Run:
+    """One task while it holds a slot. Whatever goes wrong in here is this task's failure alone."""
+
+    def __init__(self, room: Room, claim: Waiting, engine: str, key: Key, live: Live) -> None:
+        self._room = room
+        self._claim = claim
+        self._engine = engine
+        self._key = key
+        self._live = live
+        #: The grant of the attempt that is open, and how an attempt ended that the ledger may not have yet.
+        self._grant: Grant | None = None
+        self._ended: AttemptEnd | None = None
+
+    async def run(self) -> None:
+        """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
+        try:
+            await self._attempts(self._room.ledger.spec(self._claim.seq))
+        except asyncio.CancelledError:
+            await self._cut()
+        except Ended:
+            log.debug("task %s had ended before it began", self._claim.id)
+        except LedgerStuck as error:
+            # Stopping: as after a crash, the task is unfinished in the ledger.
+            log.error("task %s: %s", self._claim.id, error)
+        except Exception as error:
+            log.exception("task %s: %s", self._claim.id, type(error).__name__)
+            self._close("agent_error")
+            message = f"the agent failed: {type(error).__name__}"
+            await self._finish(_failed(self._claim.id, "agent_error", message, "see its journal"))
+
+    async def _cut(self) -> None:
+        """Ended from outside: cancelled for good, or put back because the agent stops."""
+        if self._live.cancelled:
+            self._close("cancelled")
+            await self._finish(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
+            return
+        self._close("interrupted")
+        try:
+            await self._room.ledger.end(self._claim.seq, self._ended, "queued")
+        except LedgerStuck as error:
+            log.error("task %s: %s", self._claim.id, error)
+
+    async def _attempts(self, task: Task) -> None:
+        limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._room.config.task_timeout_max_s)
+        deadline = time.monotonic() + limit
+        turns = self._room.config.attempts
+        for turn in range(1, turns + 1):
+            await self._start(task)
+            try:
+                result, again = await self._attempt(task, deadline, limit)
+            except Parked:
+                await self._park()
+                return
+            if not again or turn == turns:
+                await self._finish(result)
+                return
+            await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, "running"))
+            self._ended = None
+            assert result.error is not None  # noqa: S101  (only errors are tried again)
+            self._live.tell({"type": "restart", "reason": result.error.message})
+            await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_s(turn, None))
+
+    async def _start(self, task: Task) -> None:
+        """The attempt is in the ledger before its request is sent."""
+        self._grant = Grant(
+            task_id=task.id,
+            key=self._key,
+            model=resolve_model(task.model),
+            max_tokens=task.max_tokens,
+            budgets=self._room.budgets.of(task),
+        )
+        await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
+        self._live.text.clear()
+        self._live.tell({"type": "state", "state": "running"})
+
+    async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, bool]:
+        """One attempt: its result, and whether another one may do better. Raises Parked."""
+        grant = self._grant
+        assert grant is not None  # noqa: S101  (_start has made it)
+        try:
+            left = deadline - time.monotonic()
+            async with asyncio.timeout(left):
+                answer = await self._room.engines[self._engine].run(task, grant, self._live.say, left)
+            self._close("succeeded")
+            return _success(task, answer), False
+        except TimeoutError:
+            self._close("timeout")
+            why = f" (the API's last answer: {grant.problem.message})" if grant.problem is not None else ""
+            message = f"the task ran longer than {limit:g} s{why}"
+            return _failed(task.id, "timeout", message, "raise --timeout, or make the task smaller"), False
+        except (EngineError, ApiError) as error:
+            if isinstance(error, ApiError) and error.parks_key:
+                self._room.keys.refuse(self._key, error)
+                self._close("parked")
+                raise Parked from None
+            self._close(error.code)
+            return _failed(task.id, error.code, error.message, error.hint), error.retryable
+
+    def _close(self, outcome: str) -> None:
+        """The open attempt, if there is one, has ended."""
+        grant, self._grant = self._grant, None
+        if grant is None:
+            return
+        self._ended = attempt_end(grant, self._room.prices, outcome)
+        if self._ended.charges:
+            self._room.keys.prove(self._key)
+
+    async def _park(self) -> None:
+        state: State = "queued" if self._room.keys.of(self._key.fingerprint) is not None else "awaiting_key"
+        await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, state))
+        self._live.text.clear()
+        self._live.tell(self._room.stage.state_event(state))
+
+    async def _finish(self, result: Result) -> None:
+        """Record the result, and tell those who wait for it once it is committed."""
+        await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, result))
+        self._room.progress.done(self._claim.batch)
+        self._live.tell({"type": "end"})
+
+    async def _write(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do `step` on the ledger. While that cannot be written, wait: what was paid for is not thrown away."""
+        while True:
+            try:
+                return await step()
+            except LedgerStuck as error:
+                if self._room.draining:
+                    raise
+                log.error("%s; trying again", error)
+            await asyncio.sleep(_STUCK_S)
+
+
+def _success(task: Task, answer: Answer) -> Result:
+    return Result(
+        id=task.id, state="succeeded", text=answer.text, structured=answer.structured, stop_reason=answer.stop_reason
+    )
+
+
+def _failed(task_id: str, code: str, message: str, hint: str) -> Result:
+    return Result(id=task_id, state="failed", error=TaskError(code=code, message=message, hint=hint))

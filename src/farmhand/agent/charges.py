@@ -1,0 +1,27 @@
+"""From what the meter counted of an attempt to what the ledger records of it."""
+
+from __future__ import annotations
+
+from farmhand.agent.transitions import AttemptEnd, Charge
+from farmhand.cost.prices import PriceTable
+from farmhand.meter import Grant
+
+
+def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
+    """How the attempt that used `grant` ended. Of an answer that broke off what the API had told is charged."""
+    charges = [
+        Charge(
+            request_id=charge.request_id,
+            model=grant.model,
+            usage=charge.usage,
+            cost_pico=prices.cost(grant.model, charge.usage),
+        )
+        for charge in grant.charges
+    ]
+    return AttemptEnd(
+        outcome=outcome,
+        charges=charges,
+        retries=grant.retries,
+        uncertain=grant.uncertain,
+        price_version=prices.version,
+    )

@@ -1,0 +1,88 @@
+"""The keys in memory, by fingerprint: those that are held, and those that the API refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from farmhand.meter import ApiError, Key
+
+
+@dataclass(slots=True, frozen=True)
+class Refusal:
+    """Why the API refused a key: the error's code, one line, what to do."""
+
+    code: str
+    message: str
+    hint: str
+
+
+class Keys:
+    """Which key a task runs on. A refused key's value is forgotten at once; its fingerprint and the reason stay.
+
+    A task runs on the key that it came with while that is held, else on the default, the one that was brought last.
+    A task whose own key was refused runs on no other until somebody brings one.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[str, Key] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._default: str | None = None
+        self._on_trial: set[str] = set()
+
+    @property
+    def default(self) -> Key | None:
+        """The key of tasks that came without one; None while there is none, or it was refused."""
+        return self._held.get(self._default or "")
+
+    @property
+    def held(self) -> list[str]:
+        """Fingerprints of the keys that can be used."""
+        return list(self._held)
+
+    @property
+    def refused(self) -> dict[str, Refusal]:
+        """Fingerprint → why, of the keys that were refused and not brought again; the latest last."""
+        return self._refused
+
+    @property
+    def refusal(self) -> Refusal | None:
+        """Why the latest of the refused keys was refused."""
+        return next(reversed(self._refused.values()), None)
+
+    def hold(self, key: Key) -> None:
+        """A client brings `key`: it is the default now. One that was refused is on trial."""
+        if self._refused.pop(key.fingerprint, None) is not None:
+            self._on_trial.add(key.fingerprint)
+        self._held[key.fingerprint] = key
+        self._default = key.fingerprint
+
+    def replace(self, key: Key) -> None:
+        """`key` takes the place of all others."""
+        self.hold(key)
+        self._held = {key.fingerprint: key}
+        self._refused.clear()
+
+    def refuse(self, key: Key, problem: ApiError) -> None:
+        """The API does not take `key`."""
+        self._on_trial.discard(key.fingerprint)
+        if self._held.pop(key.fingerprint, None) is not None:
+            self._refused[key.fingerprint] = Refusal(problem.code, problem.message, problem.hint)
+
+    def prove(self, key: Key) -> None:
+        """The API has answered to `key`."""
+        self._on_trial.discard(key.fingerprint)
+
+    def on_trial(self, key: Key) -> bool:
+        """Whether `key` was refused before and has not been answered to since: then one task at a time tries it."""
+        return key.fingerprint in self._on_trial
+
+    def drop(self, fingerprint: str) -> None:
+        """Forget a key that no task waits for, unless it is the default."""
+        if fingerprint != self._default:
+            self._held.pop(fingerprint, None)
+
+    def of(self, fingerprint: str | None) -> Key | None:
+        """The key to run a task on that came with the key of `fingerprint`; None: it has to wait for one."""
+        if fingerprint in self._refused:
+            return None
+        return self._held.get(fingerprint or "") or self.default

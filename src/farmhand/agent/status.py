@@ -1,0 +1,112 @@
+"""What the agent does and what it waits for: the numbers behind `GET /v1/status`, and why tasks wait."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from farmhand.agent.ledger import Ledger
+from farmhand.agent.reads import NoSuchBatch
+from farmhand.agent.records import BatchView
+from farmhand.agent.scheduler import Scheduler
+from farmhand.task import FINAL_STATES
+
+
+class Wait(msgspec.Struct, kw_only=True):
+    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
+
+    reason: str
+    tasks: int
+    until: float | None = None
+    detail: str = ""
+
+
+class Status:
+    """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
+
+    def __init__(self, ledger: Ledger, scheduler: Scheduler) -> None:
+        self._ledger = ledger
+        self._scheduler = scheduler
+
+    def counts(self) -> dict[str, Any]:
+        """Tasks by state, and the slots."""
+        counts = self._ledger.counts()
+        slots, busy = self._scheduler.slots, self._scheduler.busy
+        return {
+            "queued": counts["queued"],
+            "awaiting_key": counts["awaiting_key"],
+            "running": counts["running"],
+            "finished": {state: counts[state] for state in sorted(FINAL_STATES)},
+            "slots": {name: {"total": total, "free": total - busy[name]} for name, total in slots.items()},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole of it."""
+        counts = self.counts()
+        default = self._scheduler.keys.default
+        return counts | {
+            "key": default.fingerprint if default else None,
+            "draining": self._scheduler.draining,
+            "throughput": {"per_s": self._scheduler.progress.per_s()},
+            "waiting": self.waiting(),
+            "keys": self.keys(),
+            "budget_day": self._scheduler.budgets.day_status(),
+            "ledger": {
+                "id": self._ledger.ledger_id(),
+                "tasks": sum(counts["finished"].values())
+                + sum(counts[state] for state in ("queued", "awaiting_key", "running")),
+                "bytes": self._ledger.bytes_used(),
+            },
+        }
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The keys that are held, and those that were refused, with the tasks that wait for each."""
+        keys, tasks = self._scheduler.keys, self._ledger.by_key()
+        default = keys.default.fingerprint if keys.default else None
+        queued = dict.fromkeys([*keys.held, *keys.refused], 0)
+        running = dict(queued)
+        for (state, fingerprint), count in tasks.items():
+            runs_on = fingerprint if fingerprint in queued else default
+            if runs_on is not None:
+                (running if state == "running" else queued)[runs_on] += count
+        return [
+            {
+                "fingerprint": fingerprint,
+                "state": "refused" if fingerprint in keys.refused else "held",
+                "reason": keys.refused[fingerprint].message if fingerprint in keys.refused else "",
+                "running": running[fingerprint],
+                "queued": count,
+            }
+            for fingerprint, count in queued.items()
+        ]
+
+    def waiting(self, batch: BatchView | None = None) -> list[Wait]:
+        """Why tasks wait: those of `batch`, or all."""
+        if batch is None:
+            counts = self._ledger.counts()
+            queued, awaiting = counts["queued"], counts["awaiting_key"]
+            full = sum(self._queued_of(name) for name in self._scheduler.lines.full())
+        else:
+            queued, awaiting = batch.queued, batch.awaiting_key
+            full = queued if self._scheduler.lines.is_full(batch.batch) else 0
+        waits = [self._for_a_key(awaiting)]
+        if self._scheduler.mode == "running":
+            waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
+        else:
+            detail = "their batch runs as many at once as it may"
+            waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))
+            waits.append(Wait(reason="slots", tasks=queued - full, detail="all slots of their engine are taken"))
+        return [wait for wait in waits if wait.tasks > 0]
+
+    def _queued_of(self, batch: str) -> int:
+        try:
+            return self._ledger.batch(batch).queued
+        except NoSuchBatch:
+            return 0
+
+    def _for_a_key(self, tasks: int) -> Wait:
+        refusal = self._scheduler.keys.refusal
+        if refusal is not None:
+            return Wait(reason="key_refused", tasks=tasks, detail=f"the API refused the key: {refusal.message}")
+        return Wait(reason="no_key", tasks=tasks, detail="no key is in memory: any client brings it")

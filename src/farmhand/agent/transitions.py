@@ -1,0 +1,256 @@
+"""Every transition of the ledger: a function on an open transaction, which the writer commits.
+
+None of them trusts what its caller saw before: a task that is final stays final, whatever comes late.
+"""
+
+# ruff: noqa: S608  (what is put into queries here are our own column names and marks)
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from farmhand.agent.records import USAGE
+from farmhand.errors import FarmhandError
+from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
+
+#: Rows that one step changes at most, so that a step of a large queue does not hold up the others.
+CHUNK = 2000
+
+
+class IdConflict(FarmhandError):
+    """A known task id came again with other content."""
+
+    exit_code = 2
+    code = "id_conflict"
+
+
+class Ended(Exception):
+    """The task is not waiting any more: somebody has cancelled it."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Charge:
+    """One answered request: what the API counted, and what it cost (None where the price is not known)."""
+
+    request_id: str
+    model: str
+    usage: Usage
+    cost_pico: int | None
+    economy: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class AttemptEnd:
+    """How an attempt ended, well or not. `uncertain` counts requests that may have been charged for, cost unknown."""
+
+    outcome: str
+    charges: Sequence[Charge] = field(default_factory=list)
+    retries: int = 0
+    uncertain: int = 0
+    price_version: str = ""
+
+
+def digest(task: Task) -> bytes:
+    """Tells whether two tasks with one id are the same task: SHA-256 of the canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
+
+
+def submit(
+    db: sqlite3.Connection, tasks: Iterable[Task], state: State, key_fingerprint: str | None, now: float
+) -> dict[str, State]:
+    """Record new tasks in `state`; a known id keeps the state it has. All or none. Returns the state by id.
+
+    Raises IdConflict when a known id comes with other content, or has run and was pruned.
+    """
+    states: dict[str, State] = {}
+    for task in tasks:
+        known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
+        if known is not None:
+            if known["digest"] != digest(task):
+                raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
+            if known["pruned"]:
+                raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
+            states[task.id] = known["state"]
+            continue
+        states[task.id] = state
+        if task.batch:
+            db.execute("INSERT INTO batch (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (task.batch, now))
+        db.execute(
+            "INSERT INTO task (id, spec, digest, state, batch, model, engine, priority, work_class, labels,"
+            " key_fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                task.id,
+                msgspec.json.encode(task),
+                digest(task),
+                state,
+                task.batch,
+                resolve_model(task.model),
+                task.resolved_engine,
+                task.priority,
+                task.work_class,
+                msgspec.json.encode(task.labels),
+                key_fingerprint,
+                now,
+            ),
+        )
+    return states
+
+
+def recover(db: sqlite3.Connection, now: float) -> int:
+    """After a start: nothing runs and no key is there, so every unfinished task awaits one. How many that are.
+
+    The API may have charged for what ran, so each such attempt is counted as one uncertain request.
+    """
+    db.execute(
+        "UPDATE task SET uncertain = uncertain + 1 WHERE state = 'running'"
+        " AND EXISTS (SELECT 1 FROM attempt WHERE task_seq = seq AND outcome = 'running')"
+    )
+    db.execute(
+        "UPDATE attempt SET outcome = 'interrupted', finished_at = ? WHERE outcome = 'running'"
+        " AND task_seq IN (SELECT seq FROM task WHERE state = 'running')",
+        (now,),
+    )
+    for state in ("queued", "running"):
+        db.execute(f"UPDATE task SET state = 'awaiting_key' WHERE state = '{state}'")
+    return int(db.execute("SELECT coalesce(sum(awaiting_key), 0) FROM tally").fetchone()[0])
+
+
+def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) -> int:
+    """The task runs; returns the number of this attempt. Raises Ended for a task that is final."""
+    changed = db.execute(
+        "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
+        " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL",
+        (key_fingerprint, now, seq),
+    ).rowcount
+    if not changed:
+        raise Ended
+    found = db.execute("SELECT max(number) FROM attempt WHERE task_seq = ?", (seq,)).fetchone()
+    number = int(found[0] or 0) + 1
+    db.execute("INSERT INTO attempt (task_seq, number, key_fingerprint, started_at) VALUES (?, ?, ?, ?)",
+               (seq, number, key_fingerprint, now))  # fmt: skip
+    return number
+
+
+def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> None:
+    """The running attempt of the task has ended: its charges are recorded, and added to the task's sums.
+
+    A cost that is not known makes the task's unknown for good. A parked attempt does not count as one.
+    """
+    running = db.execute(
+        "UPDATE attempt SET outcome = ?, finished_at = ? WHERE task_seq = ? AND outcome = 'running' RETURNING number",
+        (end.outcome, now, seq),
+    ).fetchone()
+    if running is None:
+        # Asked for a second time, by one who could not wait for the first.
+        return
+    number = running[0]
+    total, cost = Usage(), 0
+    unpriced = False
+    for charge in end.charges:
+        total.add(charge.usage)
+        cost += charge.cost_pico or 0
+        unpriced = unpriced or charge.cost_pico is None
+        _insert_charge(db, seq, number, charge, end.price_version, now)
+    parked = end.outcome == "parked"
+    sums = ", ".join(f"{name} = {name} + ?" for name in USAGE)
+    db.execute(
+        f"UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?,"
+        f" price_version = ?, cost_pico = CASE WHEN ? THEN NULL ELSE cost_pico + ? END, {sums} WHERE seq = ?",
+        (int(parked), end.retries, end.uncertain, end.price_version, unpriced, cost,
+         *(getattr(total, name) for name in USAGE), seq),
+    )  # fmt: skip
+
+
+def _insert_charge(
+    db: sqlite3.Connection, seq: int, number: int, charge: Charge, price_version: str, now: float
+) -> None:
+    columns = ("task_seq", "attempt", "request_id", "model", "cost_pico", "price_version", "created_at", "economy")
+    names = ", ".join((*columns, *USAGE))
+    marks = ", ".join("?" * (len(columns) + len(USAGE)))
+    db.execute(
+        f"INSERT INTO charge ({names}) VALUES ({marks})",
+        (seq, number, charge.request_id, charge.model, charge.cost_pico, price_version, now, charge.economy,
+         *(getattr(charge.usage, name) for name in USAGE)),
+    )  # fmt: skip
+
+
+def requeue(db: sqlite3.Connection, seq: int, state: State) -> None:
+    """The running task did not end and waits again."""
+    db.execute("UPDATE task SET state = ? WHERE seq = ? AND state = 'running'", (state, seq))
+
+
+def finish(db: sqlite3.Connection, seq: int, result: Result, now: float) -> bool:
+    """Record the final state with what belongs to it; False, and nothing changes, where there is one already."""
+    assert result.state in FINAL_STATES  # noqa: S101  (the caller's contract)
+    if db.execute("SELECT 1 FROM task WHERE seq = ? AND done_no IS NULL", (seq,)).fetchone() is None:
+        return False
+    error = result.error
+    db.execute(
+        "UPDATE task SET state = ?, finished_at = ?, done_no = ?, text = ?, structured = ?, stop_reason = ?,"
+        " error_code = ?, error = ? WHERE seq = ?",
+        (
+            result.state,
+            now,
+            _next_done(db),
+            result.text,
+            None if result.structured is None else msgspec.json.encode(result.structured),
+            result.stop_reason,
+            None if error is None else error.code,
+            None if error is None else msgspec.json.encode(error),
+            seq,
+        ),
+    )
+    return True
+
+
+def _next_done(db: sqlite3.Connection) -> int:
+    row = db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done' RETURNING value").fetchone()
+    return int(row[0])
+
+
+def cancel_waiting(db: sqlite3.Connection, batch: str, error: TaskError, now: float) -> list[str]:
+    """Cancel up to CHUNK waiting tasks of the batch; their ids, none when there are no more."""
+    rows: list[sqlite3.Row] = []
+    for state in ("queued", "awaiting_key"):
+        query = f"SELECT seq, id FROM task WHERE state = '{state}' AND batch = ? LIMIT ?"
+        rows += db.execute(query, (batch, CHUNK - len(rows))).fetchall()
+    for row in rows:
+        finish(db, row["seq"], Result(id=row["id"], state="cancelled", error=error), now)
+    return [row["id"] for row in rows]
+
+
+def resume(db: sqlite3.Connection, key_fingerprint: str) -> int:
+    """Up to CHUNK tasks that await a key are queued with this one; how many, 0 when there are no more."""
+    return db.execute(
+        "UPDATE task SET state = 'queued', key_fingerprint = ? WHERE seq IN"
+        " (SELECT seq FROM task WHERE state = 'awaiting_key' LIMIT ?)",
+        (key_fingerprint, CHUNK),
+    ).rowcount
+
+
+def park(db: sqlite3.Connection, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
+    """Up to CHUNK queued tasks without a usable key await one; how many, 0 when there are no more.
+
+    `held` and `refused` are fingerprints; a task whose key is neither runs on the default key, if there is one.
+    """
+    names = list(refused if default else held)
+    marks = ", ".join("?" * len(names))
+    which = f"key_fingerprint IN ({marks})" if default else f"coalesce(key_fingerprint, '') NOT IN ({marks})"
+    return db.execute(
+        "UPDATE task SET state = 'awaiting_key' WHERE seq IN"
+        f" (SELECT seq FROM task WHERE state = 'queued' AND {which} LIMIT ?)",
+        (*names, CHUNK),
+    ).rowcount
+
+
+def put_batch(db: sqlite3.Connection, name: str, max_pico: int | None, concurrency: int | None, now: float) -> None:
+    """Make the batch, or change its limits."""
+    db.execute(
+        "INSERT INTO batch (name, max_pico, concurrency, created_at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT (name) DO UPDATE SET max_pico = excluded.max_pico, concurrency = excluded.concurrency",
+        (name, max_pico, concurrency, now),
+    )

@@ -1,0 +1,113 @@
+"""What the API's rate limit headers tell, and a bucket that follows them.
+
+Source: the provider's "Rate limits" page, section "Response headers": `anthropic-ratelimit-KIND-limit`, `-remaining`,
+and `-reset`, the time (RFC 3339) when all of it will be there again. Buckets are refilled continuously.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from typing import NamedTuple
+
+KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
+#: The limits are given by the minute: an empty bucket is full after this long at the latest.
+_MINUTE_S = 60.0
+#: Clocks that differ by less are taken for the same: the date header has whole seconds only.
+_SKEW_S = 2.0
+
+
+class Told(NamedTuple):
+    """One kind of limit as an answer tells of it; `full_in_s` is None where the answer does not say."""
+
+    limit: float
+    remaining: float
+    full_in_s: float | None
+
+
+def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[str, Told]:
+    """The limits told of in `headers`, by kind. Anything that is not as documented is left out.
+
+    `wall` is this machine's time (seconds since the epoch; None: now). Where the answer's own `date` differs from it,
+    that one counts, since `reset` is by the same clock.
+    """
+    found: dict[str, Told] = {}
+    for kind in KINDS:
+        remaining = headers.get(f"anthropic-ratelimit-{kind}-remaining")
+        if remaining is None:
+            continue
+        limit, left = _count(headers.get(f"anthropic-ratelimit-{kind}-limit")), _count(remaining)
+        if not limit or left is None:
+            continue
+        full_in = None
+        if left * 2 < limit:
+            # Only a bucket that runs low has to know how fast it fills.
+            reset = _instant(headers.get(f"anthropic-ratelimit-{kind}-reset", ""))
+            full_in = None if reset is None else max(0.0, reset - _now(headers, wall))
+        found[kind] = Told(limit, left, full_in)
+    return found
+
+
+def _now(headers: Mapping[str, str], wall: float | None) -> float:
+    wall = time.time() if wall is None else wall
+    date = _date(headers.get("date", ""))
+    return wall if date is None or abs(date - wall) < _SKEW_S else date
+
+
+def _count(text: str | None) -> float | None:
+    return float(text) if text is not None and len(text) <= 15 and text.isascii() and text.isdecimal() else None
+
+
+@lru_cache(maxsize=64)
+def _instant(text: str) -> float | None:
+    try:
+        value = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return value.timestamp() if value.tzinfo is not None else None
+
+
+@lru_cache(maxsize=8)
+def _date(text: str) -> float | None:
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except ValueError:
+        return None
+
+
+class Bucket:
+    """What is left of one kind of limit: `level` at the time `at`, `rate` more each second, up to `limit`."""
+
+    __slots__ = ("at", "level", "limit", "rate")
+
+    def __init__(self, told: Told, since: float, now: float) -> None:
+        self.limit = told.limit
+        self.rate = told.limit / _MINUTE_S
+        self.level = 0.0
+        self.at = now
+        self.follow(told, since, now)
+
+    def follow(self, told: Told, since: float, now: float) -> None:
+        """Go by an answer; `since` is what was sent after its request and may not be counted there."""
+        if told.limit != self.limit:
+            self.rate = told.limit / _MINUTE_S
+        self.limit = told.limit
+        self.level = told.remaining - since
+        self.at = now
+        if told.full_in_s is not None:
+            self.rate = max(told.limit / _MINUTE_S, (told.limit - told.remaining) / max(told.full_in_s, 0.5))
+
+    def now(self, now: float) -> float:
+        """What is left now; brings `level` up to date."""
+        self.level = min(self.limit, self.level + (now - self.at) * self.rate)
+        self.at = now
+        return self.level
+
+    def wait_s(self, need: float, promised: float, now: float) -> float:
+        """Seconds until `need` is left beside what is `promised` to others; more than the limit needs all of it."""
+        lack = min(self.limit, math.ceil(need) + promised) - self.now(now)
+        return lack / self.rate if lack > 0 else 0.0

@@ -1,0 +1,290 @@
+"""Limits that adapt: how many requests may be under way, and when the next one may go, as the API itself tells.
+
+One gate for each key and model, as the provider counts. Three things hold a request back, the first that waits first:
+
+- a window of requests under way that grows with successes and shrinks with 429 and 529 as TCP's does (RFC 5681): slow
+  start, then one more for each full window; half as many at the first loss, which all that was under way at that moment
+  belongs to; one after a loss with `retry-after`;
+- `retry-after`, until which the gate sends nothing at all; the window of one lets go gradually after it;
+- buckets that follow the `anthropic-ratelimit-*` headers: what is left, less what was sent since, refilled steadily.
+
+Source: the provider's "Rate limits" and "Errors" pages: token buckets refilled continuously, a minute to fill one.
+All methods belong to one event loop. Times are in seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+
+from farmhand.meter.headroom import Bucket, read_headers
+from farmhand.task import Usage
+
+#: Requests under way before anything is known of the limits, and the most there ever are.
+FIRST_WINDOW = 32
+LAST_WINDOW = 1024
+#: Gates that are kept; the oldest idle ones go first.
+_KEPT = 256
+#: Weight of the newest request in what an average one is taken to use.
+_NEWEST = 0.2
+Clock = Callable[[], float]
+Sleep = Callable[[float], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why requests wait: how many `tasks`, `until` when (seconds since the epoch, None: until others end), in words."""
+
+    reason: str
+    tasks: int
+    until: float | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """One gate's figures: `kinds` has (limit a minute, what is left) by the headers' names."""
+
+    fingerprint: str
+    model: str
+    window: int
+    running: int
+    waiting: int
+    kinds: dict[str, tuple[int, int]]
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request that a gate let through: its number there, and what had been sent until then, itself included."""
+
+    number: int
+    input_sent: float
+    body_bytes: int
+
+
+@dataclass(slots=True, order=True)
+class _Waiter:
+    order: int
+    body_bytes: int = field(compare=False)
+    max_tokens: int = field(compare=False)
+    ticket: asyncio.Future[Ticket] = field(compare=False)
+
+
+class Gate:
+    """The limits of one key and model."""
+
+    def __init__(self, *, clock: Clock, sleep: Sleep, first_window: int = FIRST_WINDOW) -> None:
+        self.window = float(first_window)
+        self.running = 0
+        self.buckets: dict[str, Bucket] = {}
+        self._clock = clock
+        self._sleep = sleep
+        self._threshold = math.inf
+        self._sent = 0
+        self._lost = 0
+        self._told = 0
+        self._input_sent = 0.0
+        self._held_until = -math.inf
+        # What an average request uses, until requests have told: four bytes to a token, a short answer.
+        self._tokens_per_byte = 0.25
+        self._output = 256.0
+        self._line: list[_Waiter] = []
+        self._waiting = 0
+        self._orders = itertools.count()
+        self._alarm: tuple[float, asyncio.Task[None]] | None = None
+
+    def order(self) -> int:
+        """A place in the line. A request that is sent again keeps its own, so that later ones do not overtake it."""
+        return next(self._orders)
+
+    async def enter(self, order: int, body_bytes: int, max_tokens: int) -> Ticket:
+        """Wait until a request of this size may be sent. Each ticket ends with `leave`."""
+        if not self._waiting and self.running < int(self.window) and self._wait_s(body_bytes, max_tokens)[0] <= 0:
+            return self._let_in(body_bytes)
+        waiter = _Waiter(order, body_bytes, max_tokens, asyncio.get_running_loop().create_future())
+        heapq.heappush(self._line, waiter)
+        self._waiting += 1
+        self._release()
+        try:
+            return await waiter.ticket
+        except asyncio.CancelledError:
+            if waiter.ticket.cancelled():
+                self._waiting -= 1
+            else:
+                # It was let in at the very moment that it was cancelled.
+                self.leave(waiter.ticket.result())
+            self._release()
+            raise
+
+    def told(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
+        """An answer's head has come: go by its anthropic-ratelimit-* headers."""
+        if ticket.number < self._told:
+            return  # A request sent later has told already.
+        self._told = ticket.number
+        now = self._clock()
+        for kind, told in read_headers(headers).items():
+            # What was sent since is not in the figure yet, or only a part of it.
+            since = float(self._sent - ticket.number) if kind == "requests" else 0.0
+            if kind in {"tokens", "input-tokens"}:
+                since = self._input_sent - ticket.input_sent
+            if kind in self.buckets:
+                self.buckets[kind].follow(told, since, now)
+            else:
+                self.buckets[kind] = Bucket(told, since, now)
+
+    def refused(self, ticket: Ticket, retry_after_s: float | None) -> None:
+        """The API refused `ticket`'s request for its limits or its load (429, 529): shrink, wait as told."""
+        if ticket.number > self._lost:
+            self._lost = self._sent
+            self._threshold = max(1.0, self.window / 2)
+            self.window = self._threshold if retry_after_s is None else 1.0
+        self.hold(retry_after_s)
+
+    def hold(self, retry_after_s: float | None) -> None:
+        """Send nothing for as long as a `retry-after` said."""
+        if retry_after_s is not None:
+            self._held_until = max(self._held_until, self._clock() + retry_after_s)
+
+    def leave(self, ticket: Ticket, usage: Usage | None = None, *, streamed: bool = True) -> None:
+        """The request is over. `usage`, where its answer is whole: a success, and what such a request uses."""
+        if usage is not None:
+            busy = self._waiting > 0 or self.running >= self.window / 2
+            if busy and ticket.number > self._lost and self.window < LAST_WINDOW:
+                # A window that is not used says nothing about what the API bears, nor does what went before a loss.
+                self.window += 1.0 if self.window < self._threshold else 1.0 / self.window
+            self._learn(ticket, usage, streamed=streamed)
+        self.running -= 1
+        self._release()
+
+    def _learn(self, ticket: Ticket, usage: Usage, *, streamed: bool) -> None:
+        counted = usage.input_tokens + usage.cache_creation_input_tokens
+        self._tokens_per_byte += _NEWEST * (counted / max(1, ticket.body_bytes) - self._tokens_per_byte)
+        self._output += _NEWEST * (usage.output_tokens - self._output)
+        if streamed:
+            # Its headers came before its output.
+            for kind in ("tokens", "output-tokens"):
+                if kind in self.buckets:
+                    self.buckets[kind].level -= usage.output_tokens
+
+    # --- who goes next --------------------------------------------------------------------------------------------
+
+    def _let_in(self, body_bytes: int) -> Ticket:
+        tokens = body_bytes * self._tokens_per_byte
+        self._sent += 1
+        self._input_sent += tokens
+        self.running += 1
+        for kind, bucket in self.buckets.items():
+            bucket.level -= 1 if kind == "requests" else tokens if kind != "output-tokens" else 0
+        return Ticket(self._sent, self._input_sent, body_bytes)
+
+    def _wait_s(self, body_bytes: int, max_tokens: int) -> tuple[float, str]:
+        """Seconds until a request of this size fits under everything but the window, and what it waits for."""
+        now = self._clock()
+        longest = (self._held_until - now, "retry-after")
+        if not self.buckets:
+            return longest
+        tokens = body_bytes * self._tokens_per_byte
+        output = min(self._output, max_tokens)
+        for kind, bucket in self.buckets.items():
+            if kind == "requests":
+                wait = bucket.wait_s(1.0, 0.0, now)
+            elif kind == "input-tokens":
+                wait = bucket.wait_s(tokens, 0.0, now)
+            else:
+                # Output counts as it is produced: requests under way have theirs before them.
+                need = output if kind == "output-tokens" else tokens + output
+                wait = bucket.wait_s(need, self._output * self.running, now)
+            if wait > longest[0]:
+                longest = (wait, kind)
+        return longest
+
+    def _first(self) -> _Waiter | None:
+        while self._line and self._line[0].ticket.done():
+            heapq.heappop(self._line)
+        return self._line[0] if self._line else None
+
+    def _release(self) -> None:
+        """Let in whoever may go now; see that this is looked at again when the next one may."""
+        while (first := self._first()) is not None and self.running < int(self.window):
+            wait, _ = self._wait_s(first.body_bytes, first.max_tokens)
+            if wait > 0:
+                self._wake_in(wait)
+                return
+            heapq.heappop(self._line)
+            self._waiting -= 1
+            first.ticket.set_result(self._let_in(first.body_bytes))
+
+    def _wake_in(self, seconds: float) -> None:
+        seconds = max(seconds, 1e-6)  # Less might not move the clock on, so that it would be asked for again for ever.
+        at = self._clock() + seconds
+        if self._alarm is not None:
+            if self._alarm[0] <= at + 0.001:
+                return
+            self._alarm[1].cancel()
+        self._alarm = (at, asyncio.get_running_loop().create_task(self._ring(seconds)))
+
+    async def _ring(self, seconds: float) -> None:
+        await self._sleep(seconds)
+        self._alarm = None
+        self._release()
+
+    # --- what is shown --------------------------------------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, waits, or has to be remembered."""
+        return not self.running and not self._waiting and self._held_until <= self._clock()
+
+    def waiting(self, model: str) -> Waiting | None:
+        """Why requests wait here; None where none do."""
+        first = self._first()
+        if first is None:
+            return None
+        wait, kind = self._wait_s(first.body_bytes, first.max_tokens)
+        if wait <= 0:
+            detail = f"{model}: {self.running} requests are under way, as many as the API bears"
+            return Waiting("rate_limit", self._waiting, None, detail)
+        why = "the API asked to wait (retry-after)" if kind == "retry-after" else f"the API's limit of {kind} a minute"
+        return Waiting("rate_limit", self._waiting, time.time() + wait, f"{model}: {why}")
+
+    def headroom(self, fingerprint: str, model: str) -> Headroom:
+        """The gate's figures now."""
+        now = self._clock()
+        kinds = {kind: (int(b.limit), max(0, int(b.now(now)))) for kind, b in self.buckets.items()}
+        return Headroom(fingerprint, model, int(self.window), self.running, self._waiting, kinds)
+
+
+class Limits:
+    """The gates by key and model."""
+
+    def __init__(
+        self, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep, first_window: int = FIRST_WINDOW
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._first_window = first_window
+        self._gates: dict[tuple[str, str], Gate] = {}
+
+    def gate(self, fingerprint: str, model: str) -> Gate:
+        """The gate of one key and model."""
+        found = self._gates.get((fingerprint, model))
+        if found is None:
+            if len(self._gates) >= _KEPT:
+                self._gates = {name: gate for name, gate in self._gates.items() if not gate.idle}
+            found = Gate(clock=self._clock, sleep=self._sleep, first_window=self._first_window)
+            self._gates[fingerprint, model] = found
+        return found
+
+    def waiting(self) -> list[Waiting]:
+        """Why requests wait, one entry for each gate where some do."""
+        found = (gate.waiting(model) for (_, model), gate in self._gates.items())
+        return [one for one in found if one is not None]
+
+    def headroom(self) -> list[Headroom]:
+        """The figures of all gates."""
+        return [gate.headroom(fingerprint, model) for (fingerprint, model), gate in self._gates.items()]

@@ -1,0 +1,212 @@
+"""What the meter charges, what it leaves uncertain, and that budgets hold, against the loopback API's own log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import pytest
+
+from farmhand.cost.prices import price_table
+from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key
+from farmhand.meter.policy import at_most
+from farmhand.task import Usage
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.messages_api.limits import Limits
+from tests.support.meter import BODY, MODEL, Served
+
+STREAM = BODY | {"stream": True}
+
+
+def body(**more: object) -> bytes:
+    return json.dumps(STREAM | more).encode()
+
+
+async def ask(served: Served, grant: Grant, data: bytes | None = None) -> None:
+    """One request, read to its end."""
+    async with served.meter.send(
+        grant, "/v1/messages", data or body(), {"anthropic-version": "2023-06-01"}
+    ) as exchange:
+        async for _piece in exchange.pieces():
+            pass
+
+
+def grant(*budgets: Budget, model: str = MODEL) -> Grant:
+    return Grant(task_id="t", key=Key(DEFAULT_KEY), model=model, budgets=budgets)
+
+
+async def until_asked(api: MessagesApi, count: int = 1) -> None:
+    for _ in range(1000):
+        if len(api.posts) >= count:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"{len(api.posts)} requests, not {count}")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_each_answer_is_a_charge_with_the_api_s_own_id(served: Served, api: MessagesApi, stream: bool) -> None:
+    one = grant()
+    for _ in range(3):
+        await ask(served, one, body(stream=stream))
+    assert [charge.request_id for charge in one.charges] == [post.request_id for post in api.posts]
+    assert all(charge.complete for charge in one.charges)
+    assert [charge.usage.output_tokens for charge in one.charges] == [p.usage["output_tokens"] for p in api.posts]
+    assert (one.uncertain, one.usage.requests) == (0, 3)
+
+
+async def test_tokens_kept_in_the_cache_for_an_hour_are_counted_apart(served: Served, api: MessagesApi) -> None:
+    system = [{"type": "text", "text": "word " * 30_000, "cache_control": {"type": "ephemeral", "ttl": "1h"}}]
+    one = grant()
+    await ask(served, one, body(system=system))
+    [post] = api.posts
+    written = post.usage["cache_creation"]["ephemeral_1h_input_tokens"]
+    assert written > 0
+    assert one.usage.cache_creation_1h_input_tokens == one.usage.cache_creation_input_tokens == written
+
+
+@pytest.mark.parametrize(
+    ("fault", "known"),
+    [
+        (Fault(kind="cut", after_events=4), True),
+        (Fault(kind="cut", after_events=0), False),
+        (Fault(kind="stalled", after_events=4), True),
+        (Fault(kind="stream_error", after_events=4), True),
+    ],
+    ids=lambda value: f"{value.kind} {value.after_events}" if isinstance(value, Fault) else "",
+)
+async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
+    served: Served, api: MessagesApi, fault: Fault, known: bool
+) -> None:
+    api.fault(fault)
+    budget = Budget("task", 10**12)
+    one = grant(budget)
+    # A stream that ends with an error of the API's is passed on whole: the engine, or the CLI, reads it there.
+    with contextlib.nullcontext() if fault.kind == "stream_error" else pytest.raises(ApiError):
+        await ask(served, one)
+    assert one.problem is not None
+    assert one.problem.retryable
+    assert one.uncertain == 1
+    assert [charge.complete for charge in one.charges] == ([False] if known else [])
+    assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
+    # Nobody knows what it cost: the budget takes it at the most.
+    most = price_table().cost(MODEL, at_most(body(), 64))
+    assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
+
+
+async def test_a_lost_connection_is_uncertain_and_tried_again(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="reset", count=2))
+    one = grant()
+    await ask(served, one)
+    assert (one.uncertain, len(one.charges), one.retries) == (2, 1, 2)
+
+
+async def test_silence_before_the_answer_is_uncertain(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="slow", delay_s=60))
+    one = grant()
+    await ask(served, one)
+    assert (one.uncertain, len(one.charges), one.retries) == (1, 1, 1)
+
+
+async def test_a_request_that_never_left_is_not_uncertain(served: Served) -> None:
+    served.meter._base = "http://127.0.0.1:9"
+    one = grant()
+    with pytest.raises(ApiError):
+        await ask(served, one)
+    assert (one.uncertain, one.charges, one.retries) == (0, [], 3)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 413, 429, 500, 529])
+async def test_a_refusal_is_not_charged(served: Served, api: MessagesApi, status: int) -> None:
+    api.fault(Fault(kind="status", status=status, count=-1))
+    budget = Budget("task", 10**12)
+    one = grant(budget)
+    with pytest.raises(ApiError) as refusal:
+        await ask(served, one)
+    assert refusal.value.parks_key is (status in {401, 402})
+    assert len(api.posts) == (4 if status >= 429 else 1)
+    assert (one.uncertain, one.charges) == (0, [])
+    assert (budget.spent_pico, budget.reserved_pico) == (0, 0)
+
+
+async def test_a_spent_spend_limit_parks_the_key(served: Served, api: MessagesApi) -> None:
+    api.fault(Fault(kind="spend_limit"))
+    with pytest.raises(ApiError) as refusal:
+        await ask(served, grant())
+    assert refusal.value.parks_key
+    assert len(api.posts) == 1
+
+
+@pytest.mark.parametrize("kind", ["slow", "stalled"])
+async def test_who_leaves_while_the_api_works_leaves_an_uncertain_request(
+    served: Served, api: MessagesApi, kind: str
+) -> None:
+    api.fault(Fault(kind=kind, delay_s=60))  # type: ignore[arg-type]  # the parameters above are its kinds
+    budget = Budget("task", 10**12)
+    one = grant(budget)
+    call = asyncio.create_task(ask(served, one))
+    await until_asked(api)
+    await asyncio.sleep(0.05)
+    call.cancel()
+    await asyncio.wait({call})
+    assert one.uncertain == 1
+    assert budget.reserved_pico == 0
+    assert budget.spent_pico > 0
+    assert served.meter.limits.headroom()[0].running == 0
+
+
+async def test_a_budget_without_room_refuses_before_anything_is_sent(served: Served, api: MessagesApi) -> None:
+    wide, narrow = Budget("day 2026-11-24", 10**12), Budget("batch b", 1000)
+    one = grant(wide, narrow)
+    with pytest.raises(BudgetSpent, match="budget of the batch b is spent"):
+        await ask(served, one)
+    assert isinstance(one.problem, BudgetSpent)
+    assert (wide.reserved_pico, wide.spent_pico) == (0, 0)
+    assert not api.posts
+
+
+async def test_a_client_over_http_is_told_that_the_budget_is_spent(served: Served, api: MessagesApi) -> None:
+    served.grant.budgets = (Budget("task", 1000),)
+    status, text = await served.post()
+    assert status == 403
+    assert "the budget of the task is spent" in text
+    assert not api.posts
+
+
+async def test_without_a_price_no_budget_has_room(served: Served, api: MessagesApi) -> None:
+    with pytest.raises(BudgetSpent, match="the price of claude-nobody-1 is not known"):
+        await ask(served, grant(Budget("task", 10**12), model="claude-nobody-1"), body(model="claude-nobody-1"))
+    assert not api.posts
+
+
+async def test_many_at_once_never_pass_the_budget_and_what_is_settled_is_what_the_api_counted(
+    served: Served, api: MessagesApi
+) -> None:
+    most = price_table().cost(MODEL, at_most(body(), 64))
+    assert most is not None
+    batch, day = Budget("batch b", most * 3), Budget("day", None)
+    grants = [grant(batch, day) for _ in range(60)]
+    outcomes = await asyncio.gather(*(ask(served, one) for one in grants), return_exceptions=True)
+    refused = [one for one in outcomes if one is not None]
+    assert refused
+    assert all(isinstance(one, BudgetSpent) for one in refused)
+    cost = sum(
+        price_table().cost(MODEL, Usage(input_tokens=p.usage["input_tokens"], output_tokens=p.usage["output_tokens"]))
+        or 0
+        for p in api.posts
+    )
+    assert batch.spent_pico == day.spent_pico == cost <= most * 3
+    # It is used up: one more might pass it.
+    assert batch.spent_pico > most * 2
+    assert (batch.reserved_pico, day.reserved_pico) == (0, 0)
+
+
+async def test_many_more_callers_than_the_api_bears_all_get_their_answer(served: Served, api: MessagesApi) -> None:
+    api.limit(Limits(requests=40, minute_s=2.0, concurrent=12))
+    served.meter.limits._clock, served.meter.limits._sleep = asyncio.get_running_loop().time, asyncio.sleep
+    grants = [grant() for _ in range(150)]
+    await asyncio.gather(*(ask(served, one) for one in grants))
+    assert all(len(one.charges) == 1 and not one.uncertain for one in grants)
+    refused = [post for post in api.posts if post.limited]
+    assert len(refused) <= 60, [post.limited for post in api.posts]
+    assert api.state.limits.peak <= 12

@@ -1,0 +1,65 @@
+"""A meter on its own, served on 127.0.0.1 in front of the loopback Messages API. Its clock moves when it sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import anthropic
+from aiohttp import web
+
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+
+MODEL = "claude-haiku-5-5"
+BODY = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
+HEADERS = {"anthropic-version": "2023-06-01"}
+
+
+@dataclass
+class Served:
+    """A meter on 127.0.0.1 with one live token."""
+
+    meter: Meter
+    grant: Grant
+    token: str
+    url: str
+    waits: list[float]
+
+    async def post(
+        self, path: str = "/v1/messages", *, token: str | None = None, body: object = BODY, host: str | None = None
+    ) -> tuple[int, str]:
+        headers = HEADERS | {"x-api-key": self.token if token is None else token} | ({"host": host} if host else {})
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(self.url + path, json=body, headers=headers) as answer,
+        ):
+            return answer.status, await answer.text()
+
+    def sdk(self) -> anthropic.AsyncAnthropic:
+        return anthropic.AsyncAnthropic(base_url=self.url, api_key=self.token, max_retries=0)
+
+
+@asynccontextmanager
+async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
+    """A meter in front of `api`, in this process."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    def clock() -> float:
+        return sum(waits)
+
+    async with aiohttp.ClientSession() as session:
+        meter = Meter(session, api.url, idle_s=1.0, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
+        runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
+        yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
+        await runner.cleanup()
