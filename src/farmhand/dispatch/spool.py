@@ -85,9 +85,9 @@ class Spool:
         """
         check_id(task)
         with self._locked():
-            for known in self.waiting():
-                if known.id == task["id"]:
-                    return same(known, task)
+            known = self.find(str(task["id"]))
+            if known is not None:
+                return same(known, task)
             number = max(self._numbers(), default=0) + 1
             path = self._waiting / f"{number:012d}-{task['id']}.json"
             entry = Waiting(path=path, number=number, task=task, wanted=wanted, sent=sent, queued_at=time.time())
@@ -96,15 +96,20 @@ class Spool:
 
     def waiting(self) -> list[Waiting]:
         """What waits, oldest first; files that are no task are in `broken`."""
-        return [entry for entry in map(_read_waiting, self._files()) if entry is not None]
+        return list(self.each())
+
+    def each(self) -> Iterator[Waiting]:
+        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
 
     def broken(self) -> list[Path]:
         """Files among the waiting ones that hold no task, such as those somebody has edited."""
         return [path for path in self._files() if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> Waiting | None:
-        """The waiting task with this id."""
-        return next((entry for entry in self.waiting() if entry.id == task_id), None)
+        """The waiting task with this id. Found by its file's name: no other file is read."""
+        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
+        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
 
     def kept(self, task_id: str) -> Kept | None:
         """The result of the spooled task with this id, if it has come."""
