@@ -51,8 +51,9 @@ class Status:
             "throughput": {"per_s": self._scheduler.progress.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),
-            "budget_day": None,
+            "budget_day": self._scheduler.budgets.day_status(),
             "ledger": {
+                "id": self._ledger.ledger_id(),
                 "tasks": sum(counts["finished"].values())
                 + sum(counts[state] for state in ("queued", "awaiting_key", "running")),
                 "bytes": self._ledger.bytes_used(),

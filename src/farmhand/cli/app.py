@@ -22,6 +22,7 @@ VERBS = {
     "doctor": "Check everything, green or red, each red with its fix.",
     "flush": "Send what was queued while no farm host answered; show the answers.",
     "status": "Show what the farm hosts are doing.",
+    "cost": "Show what the farm spent, and what that saved.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 

@@ -33,6 +33,11 @@ class Settings:
     site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
     answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
     docs/subscription.md first). Times are in seconds.
+
+    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
+    month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
+    beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
+    says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -42,6 +47,12 @@ class Settings:
     timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
+    baseline_model: str = "sonnet"
+    box_usd_month: str = ""
+    prices_file: str = ""
+    cost_store: str = ""
+    admin_key_source: str = ""
+    admin_url: str = "https://api.anthropic.com"
     fallback: str = ""
     allow_subscription: bool = False
     upstream_url: str = UPSTREAM
@@ -51,6 +62,11 @@ class Settings:
     def hosts_path(self) -> Path:
         """The file with the farm hosts."""
         return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / HOSTS_FILE
+
+    @property
+    def prices_path(self) -> Path:
+        """The file with the operator's own prices; it need not be there."""
+        return Path(self.prices_file).expanduser() if self.prices_file else self.config_file.parent / "prices.toml"
 
 
 _FIELDS = {field.name: field for field in fields(Settings) if field.name != "config_file"}

@@ -86,6 +86,33 @@ class Client:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
         return self._call("GET", "/v1/usage" + (f"?{urlencode({'since': since})}" if since else ""))
 
+    def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
+        """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
+        return self._ndjson(f"/v1/charges?{urlencode({'after': after, 'limit': limit})}")
+
+    def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
+        """`GET /v1/finished`: the same for finished tasks."""
+        return self._ndjson(f"/v1/finished?{urlencode({'after': after, 'limit': limit})}")
+
+    def _ndjson(self, path: str) -> Iterator[bytes]:
+        """The lines of an answer as they come; WireError `lost` where it breaks off."""
+        response = self._request("GET", path)
+        if response.status != 200:
+            self._finish(response)
+            raise WireError("agent_error", f"{self.transport.name}: no lines", status=response.status)
+        message.check_wire(response.headers, self.transport.name)
+        self._open_events = True
+        try:
+            yield from self._lines(response)
+            if response.length:  # the end came before all that was announced
+                raise self._lost()
+            if not response.will_close:
+                response.close()  # its end is read; the connection stays
+        finally:
+            self._open_events = False
+            if not response.isclosed():
+                self.close()
+
     def events(self, task_id: str) -> Iterator[dict[str, Any]]:
         """The events of a task as they come, the last one being the result. Pings are left out.
 
