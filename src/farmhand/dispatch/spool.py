@@ -149,14 +149,16 @@ class Spool:
                 return
             kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
             _write(self._results / f"{task_id}.json", kept)
-            _remove(entry.path)
+            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            entry.path.unlink(missing_ok=True)
 
     def drop(self, task_id: str) -> bool:
         """Forget a waiting task. False if there is none with this id."""
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
-                _remove(entry.path)
+                entry.path.unlink(missing_ok=True)
+                _sync(self._waiting)
             return entry is not None
 
     def tidy(self) -> None:
@@ -171,7 +173,7 @@ class Spool:
             for entry in self.waiting():
                 kept_already = self.kept(entry.id)
                 if kept_already is not None and kept_already.task == entry.task:
-                    _remove(entry.path)
+                    entry.path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         try:
@@ -255,11 +257,6 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise _unusable(path, error) from None
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:
