@@ -18,11 +18,12 @@ ALLOWED: dict[str, set[str]] = {
     "task": {"wire"},
     "errors": set(),
     "rules": {"task"},
+    "claude": set(),
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "wire", "rules", "task", "errors"},
-    "dispatch": {"wire", "rules", "task", "errors"},
-    "cli": {"billing", "dispatch", "cost", "wire", "rules", "task", "errors"},
+    "agent": {"meter", "cost", "claude", "wire", "rules", "task", "errors"},
+    "dispatch": {"wire", "rules", "task", "errors", "claude"},
+    "cli": {"billing", "dispatch", "cost", "wire", "rules", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
