@@ -12,17 +12,11 @@ from urllib.parse import urlsplit
 import msgspec
 
 from farmhand.errors import NotConfigured
+from farmhand.rules import MAX_USD, is_budget
 
-#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
-MAX_USD = 1_000_000
 Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
-
-
-def is_budget(amount: Decimal) -> bool:
-    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
-    return amount.is_finite() and 0 < amount <= MAX_USD
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):

@@ -101,7 +101,7 @@ async def serve(config: Config) -> None:
         scheduler = Scheduler(config, ledger, engines)
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
-        server = Server(config, ledger, scheduler)
+        server = Server(config, ledger, scheduler, meter.limits)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)

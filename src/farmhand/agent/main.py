@@ -32,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
     )
+    turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
+    turn.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
     return parser
 
 
@@ -60,6 +62,12 @@ def _check_config(config: Path) -> int:
     return 0
 
 
+def _turn(path: str) -> int:
+    from farmhand.wire.turn import main as turn
+
+    return turn(path, sys.stdin.buffer, sys.stdout.buffer)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
     options = _parser().parse_args(argv)
@@ -69,6 +77,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _serve(options.config)
             case "check-config":
                 return _check_config(options.config)
+            case "turn":
+                return _turn(options.socket)
             case _:
                 return bridge(options.socket, options.linger)
     except FarmhandError as error:

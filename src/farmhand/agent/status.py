@@ -10,6 +10,7 @@ from farmhand.agent.ledger import Ledger
 from farmhand.agent.reads import NoSuchBatch
 from farmhand.agent.records import BatchView
 from farmhand.agent.scheduler import Scheduler
+from farmhand.meter import Limits
 from farmhand.task import FINAL_STATES
 
 
@@ -25,9 +26,10 @@ class Wait(msgspec.Struct, kw_only=True):
 class Status:
     """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler) -> None:
+    def __init__(self, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
+        self._limits = limits
 
     def counts(self) -> dict[str, Any]:
         """Tasks by state, and the slots."""
@@ -48,6 +50,7 @@ class Status:
         return counts | {
             "key": default.fingerprint if default else None,
             "draining": self._scheduler.draining,
+            "drain": self._scheduler.mode,
             "throughput": {"per_s": self._scheduler.progress.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),
@@ -91,6 +94,11 @@ class Status:
             queued, awaiting = batch.queued, batch.awaiting_key
             full = queued if self._scheduler.lines.is_full(batch.batch) else 0
         waits = [self._for_a_key(awaiting)]
+        if batch is None or batch.running:
+            # Which of the running tasks wait at the gate is not told apart by batch.
+            waits += [
+                Wait(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail) for w in self._limits.waiting()
+            ]
         if self._scheduler.mode == "running":
             waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
         else:

@@ -17,6 +17,7 @@ VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
     "doctor": "Check everything, green or red, each red with its fix.",
     "flush": "Send what was queued while no farm host answered; show the answers.",
+    "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
     "cost": "Show what the farm spent, and what that saved.",
     "up": "Build or update the farm hosts: site.yml.",

@@ -113,7 +113,7 @@ def deliver_all(spool: Spool, conf: settings.Settings, *, wait: bool, only: str 
     known = hosts.load_hosts(conf.hosts_path)
     with Stoppable():
         for name, host in known.items():
-            if any(deliver.concerns(entry, name) for entry in spool.waiting()):
+            if any(deliver.concerns(entry, name) for entry in spool.each()):
                 problem = _visit(spool, host, key, conf, wait=wait, only=only)
                 lines += [] if problem is None else [str(problem)]
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}

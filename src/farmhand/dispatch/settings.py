@@ -40,7 +40,8 @@ class Settings(Record):
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
     site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
     answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
-    docs/subscription.md first). Times are in seconds.
+    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host
+    answers. Times are in seconds.
 
     Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
     month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
@@ -55,6 +56,7 @@ class Settings(Record):
     timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
+    patience_s: float = 120.0
     baseline_model: str = "sonnet"
     box_usd_month: str = ""
     prices_file: str = ""

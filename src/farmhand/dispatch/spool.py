@@ -79,9 +79,9 @@ class Spool:
         """
         check_id(task)
         with self._locked():
-            for known in self.waiting():
-                if known.id == task["id"]:
-                    return same(known, task)
+            known = self.find(str(task["id"]))
+            if known is not None:
+                return same(known, task)
             number = max(self._numbers(), default=0) + 1
             path = self._waiting / f"{number:012d}-{task['id']}.json"
             entry = Waiting(path=path, number=number, task=task, wanted=wanted, sent=sent, queued_at=time.time())
@@ -90,15 +90,20 @@ class Spool:
 
     def waiting(self) -> list[Waiting]:
         """What waits, oldest first; files that are no task are in `broken`."""
-        return [entry for entry in map(_read_waiting, self._files()) if entry is not None]
+        return list(self.each())
+
+    def each(self) -> Iterator[Waiting]:
+        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
 
     def broken(self) -> list[Path]:
         """Files among the waiting ones that hold no task, such as those somebody has edited."""
         return [path for path in self._files() if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> Waiting | None:
-        """The waiting task with this id."""
-        return next((entry for entry in self.waiting() if entry.id == task_id), None)
+        """The waiting task with this id. Found by its file's name: no other file is read."""
+        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
+        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
 
     def kept(self, task_id: str) -> Kept | None:
         """The result of the spooled task with this id, if it has come."""
@@ -138,14 +143,16 @@ class Spool:
                 return
             kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
             _write(self._results / f"{task_id}.json", kept)
-            _remove(entry.path)
+            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            entry.path.unlink(missing_ok=True)
 
     def drop(self, task_id: str) -> bool:
         """Forget a waiting task. False if there is none with this id."""
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
-                _remove(entry.path)
+                entry.path.unlink(missing_ok=True)
+                _sync(self._waiting)
             return entry is not None
 
     def tidy(self) -> None:
@@ -160,7 +167,7 @@ class Spool:
             for entry in self.waiting():
                 kept_already = self.kept(entry.id)
                 if kept_already is not None and kept_already.task == entry.task:
-                    _remove(entry.path)
+                    entry.path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         try:
@@ -244,11 +251,6 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise _unusable(path, error) from None
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

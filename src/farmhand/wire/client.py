@@ -74,9 +74,31 @@ class Client:
         """Stop a task: its result, which says `cancelled` or what it already was."""
         return _dict(self._call("DELETE", _task_path(task_id)), "task")
 
+    def cancel_many(self, ids: list[str]) -> dict[str, str]:
+        """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
+        body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
+        states = _list(self._call("POST", "/v1/tasks/cancel", body=body), "tasks")
+        return {str(state.get("id")): str(state.get("state")) for state in states}
+
+    def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
+        """Make a batch known, or change its limits: what it is and has done."""
+        body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
+        return _dict(self._call("PUT", _batch_path(batch), body=body), "batch")
+
+    def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
+        """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
+        query = urlencode({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
+        answer = self._call("GET", f"/v1/results?{query}")
+        _list(answer, "results")
+        return answer
+
     def put_key(self, key: str) -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`."""
         return self._call("PUT", "/v1/key", body=b"", key=key)
+
+    def drain(self, mode: str) -> dict[str, Any]:
+        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""
+        return self._call("PUT", "/v1/drain", body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
@@ -254,6 +276,10 @@ def _quoted(text: str) -> str:
 
 def _query(fields: dict[str, Any]) -> str:
     return "&".join(f"{name}={_quoted(str(value))}" for name, value in fields.items())
+
+
+def _batch_path(batch: str) -> str:
+    return "/v1/batches/" + quote(batch, safe="")
 
 
 def _event(line: bytes, name: str) -> dict[str, Any]:
