@@ -95,7 +95,9 @@ async def serve(config: Config) -> None:
             aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
         )
         meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
-        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
+        cli = CliEngine(config, meter.grants)
+        stack.callback(cli.close)
+        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         scheduler = Scheduler(config, ledger, engines)
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
