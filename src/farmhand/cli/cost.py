@@ -42,6 +42,7 @@ _SPAN = re.compile(r"(\d{1,5})([dw])")
 @click.option("--prices-file", metavar="FILE", help="Your own prices, over those that come with farmhand.")
 @click.option("--cost-store", metavar="FILE", help="The file that keeps the merged ledgers.")
 @click.option("--admin-key-source", metavar="SOURCE", help="Where the Admin key is, for the provider's own figures.")
+@click.option("--admin-url", metavar="URL", help="Where the Admin API is.")
 @click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
 @click.option("--config", metavar="FILE", help="The settings file.")
 def command(
