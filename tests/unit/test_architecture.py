@@ -14,13 +14,14 @@ PACKAGE = ROOT / "src" / "farmhand"
 ALLOWED: dict[str, set[str]] = {
     "wire": set(),
     "host": {"wire"},
+    "billing": {"wire"},
     "task": {"wire"},
     "errors": set(),
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
     "agent": {"meter", "cost", "wire", "task", "errors"},
     "dispatch": {"wire", "task", "errors"},
-    "cli": {"dispatch", "cost", "wire", "task", "errors"},
+    "cli": {"billing", "dispatch", "cost", "wire", "task", "errors"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -67,7 +68,7 @@ def test_imports_point_one_way(path: Path) -> None:
 OPTIONAL = {"keyring"}
 
 
-REMOTE = sorted(path for part in ("wire", "host") for path in (PACKAGE / part).glob("*.py"))
+REMOTE = sorted(path for part in ("wire", "host", "billing") for path in (PACKAGE / part).glob("*.py"))
 
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -97,5 +98,11 @@ def test_plugins_import_no_part_but_wire_errors_and_settings(folder: str) -> Non
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("farmhand"):
                 used |= {f"{node.module}.{a.name}" for a in node.names}
-        allowed = ("farmhand.wire", "farmhand.errors", "farmhand.dispatch.settings", "farmhand.host")
+        allowed = (
+            "farmhand.wire",
+            "farmhand.errors",
+            "farmhand.dispatch.settings",
+            "farmhand.host",
+            "farmhand.billing",
+        )
         assert all(name.startswith(allowed) for name in used), f"{path.name}: {used}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ssl
 import tomllib
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -12,8 +13,16 @@ import msgspec
 
 from farmhand.errors import NotConfigured
 
+#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
+MAX_USD = 1_000_000
 Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+Days = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+def is_budget(amount: Decimal) -> bool:
+    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
+    return amount.is_finite() and 0 < amount <= MAX_USD
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
@@ -21,7 +30,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
     `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that run
     at once per engine. `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried.
-    `network_full` allows tasks that ask for `network: full`.
+    `network_full` allows tasks that ask for `network: full`. `budget_day_usd` is what the host may spend in one day
+    (UTC). The content of tasks that have ended is kept for `retention_days`, and no longer than it fits into a ledger
+    of `retention_mb`; their rows, with usage and cost, for `history_days`.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -35,6 +46,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     idle_s: Seconds = 120.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=20)] = 3
     network_full: bool = False
+    budget_day_usd: Decimal | None = None
+    retention_days: Days = 30
+    history_days: Days = 400
+    retention_mb: Annotated[int, msgspec.Meta(ge=1)] = 2048
     claude_path: str = "/usr/bin/claude"
     allowed_groups: tuple[str, ...] = ("farmhand",)
 
@@ -47,6 +62,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         for name in ("state_dir", "runtime_dir", "claude_path"):
             if not Path(getattr(self, name)).is_absolute():
                 raise ValueError(f"{name} must be an absolute path")
+        if self.budget_day_usd is not None and not is_budget(self.budget_day_usd):
+            raise ValueError(f"budget_day_usd must be above 0 and at most {MAX_USD}")
+        if self.history_days < self.retention_days:
+            raise ValueError("history_days must not be less than retention_days")
         if self.ca_file:
             self.ssl_context()
 

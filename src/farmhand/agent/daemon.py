@@ -22,6 +22,7 @@ from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.agent.ledger import Ledger
+from farmhand.agent.retention import Retention
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
@@ -90,7 +91,9 @@ async def serve(config: Config) -> None:
         ledger = _open_ledger(config)
         stack.callback(ledger.close)
         connector = aiohttp.TCPConnector(ssl=config.ssl_context(), limit=0)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
         meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
         scheduler = Scheduler(config, ledger, engines)
@@ -98,6 +101,8 @@ async def serve(config: Config) -> None:
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
         server = Server(config, ledger, scheduler)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
+        keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
+        stack.callback(keeper.cancel)
         pulse = asyncio.create_task(systemd.watchdog())
         stack.callback(pulse.cancel)
         systemd.notify("READY=1\nSTATUS=serving")

@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from farmhand.agent.config import Config
+from farmhand.agent.config import MAX_USD, Config, is_budget
 from farmhand.agent.engines.answers import check_schema
 from farmhand.agent.scheduler import DrainMode
 from farmhand.cost.money import pico
@@ -15,8 +15,6 @@ from farmhand.errors import Refused, UsageError
 from farmhand.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
 
 MAX_TASKS = 1000
-#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
-MAX_USD = 1_000_000
 _MAX_TOKENS = 128_000
 _MAX_PRIORITY = 1_000_000
 T = TypeVar("T")
@@ -66,9 +64,6 @@ def _check(task: Task, config: Config) -> None:
             code="economy_unavailable",
             hint="leave economy out",
         )
-    if task.max_usd is not None:
-        # A limit that is not kept would be worse than none.
-        raise Refused(f"{where}: this agent keeps no budget per task", code="budget", hint="leave max_usd out")
     if task.schema is not None:
         try:
             check_schema(task.schema)
@@ -87,6 +82,12 @@ def _rules(task: Task, config: Config) -> list[tuple[bool, str, str, str]]:
             bool(task.batch) and not TASK_ID.fullmatch(task.batch),
             invalid,
             f"the batch's name does not match {TASK_ID.pattern}",
+            "",
+        ),
+        (
+            task.max_usd is not None and not is_budget(task.max_usd),
+            invalid,
+            f"max_usd must be above 0 and at most {MAX_USD}",
             "",
         ),
         (abs(task.priority) > _MAX_PRIORITY, invalid, f"priority must be within ±{_MAX_PRIORITY}", ""),
@@ -146,8 +147,12 @@ class _Drain(msgspec.Struct, forbid_unknown_fields=True):
 class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
 
-    max_usd: Annotated[Decimal, msgspec.Meta(gt=0, le=MAX_USD)] | None = None
+    max_usd: Decimal | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not is_budget(self.max_usd):
+            raise ValueError(f"max_usd must be above 0 and at most {MAX_USD}")
 
     @property
     def max_pico(self) -> int | None:

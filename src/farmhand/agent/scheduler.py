@@ -9,6 +9,7 @@ from functools import partial
 from typing import Literal
 
 from farmhand.agent.attempts import Room, Run
+from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Engine
 from farmhand.agent.keys import Keys
@@ -47,7 +48,8 @@ class Scheduler:
         self.lines = Lines(ledger)
         self.stage = Stage(ledger, self.keys)
         self.mode: DrainMode = "off"
-        self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress)
+        self.budgets = Budgets(ledger, config.budget_day_usd)
+        self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
         self._tidying: asyncio.Task[None] | None = None
         self._untidy = False
 
@@ -75,6 +77,7 @@ class Scheduler:
             raise Draining("the agent is stopping and takes no tasks", hint="send it again in a moment")
         if self.mode != "off":
             raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
+        self.budgets.check_day()
         if key is not None:
             self.keys.hold(key)
         holder = key or self.keys.default
@@ -156,8 +159,10 @@ class Scheduler:
         if concurrency is not None:
             self.lines.limits[name] = concurrency
         self.lines.changed()
+        batch = self._ledger.batch(name)
+        self.budgets.changed(batch)
         self._pump()
-        return self._ledger.batch(name)
+        return batch
 
     def events(self, task_id: str) -> AsyncIterator[Event]:
         """See `Stage.events`."""

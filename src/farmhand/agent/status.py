@@ -51,7 +51,7 @@ class Status:
             "throughput": {"per_s": self._scheduler.progress.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),
-            "budget_day": None,
+            "budget_day": self._scheduler.budgets.day_status(),
             "ledger": {
                 "id": self._ledger.ledger_id(),
                 "tasks": sum(counts["finished"].values())

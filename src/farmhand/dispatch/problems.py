@@ -11,11 +11,15 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "not_configured": NotConfigured,
     "bad_key": NotConfigured,
     "no_key": NotConfigured,
+    "authentication_error": NotConfigured,
     "agent_too_old": WireMismatch,
     "client_too_old": WireMismatch,
     "network_refused": Refused,
     "refused": Refused,
     "budget": Refused,
+    "billing_error": Refused,
+    "spend_limit": Refused,
+    "economy_unavailable": Refused,
     "agent_error": TaskFailed,
     **dict.fromkeys(
         (

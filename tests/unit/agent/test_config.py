@@ -34,6 +34,11 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("state_dir = 'here'", "state_dir"),
         ("ca_file = '/nonexistent.pem'", "/nonexistent.pem"),
         ("task_timeout_max_s = 0", "task_timeout_max_s"),
+        ("budget_day_usd = 0", "budget_day_usd"),
+        ("budget_day_usd = nan", "budget_day_usd"),
+        ("retention_days = 0", "retention_days"),
+        ("retention_mb = 0.5", "retention_mb"),
+        ("retention_days = 9\nhistory_days = 8", "history_days"),
         ("not toml", "not TOML"),
     ],
 )
@@ -55,7 +60,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_a_good_file_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "config.toml"
-    path.write_text('upstream_url = "http://127.0.0.1:1"\nallowed_groups = ["a"]\n')
+    path.write_text('upstream_url = "http://127.0.0.1:1"\nbudget_day_usd = 2.5\nallowed_groups = ["a"]\n')
     assert main(["check-config", str(path)]) == 0
     assert capsys.readouterr() == ("", "")
 
@@ -71,6 +76,9 @@ def test_the_role_s_defaults_are_the_agent_s() -> None:
         if name in ("state_dir", "runtime_dir", "claude_path"):  # fixed by the units, no variables
             continue
         given = role[f"jada_agent_{name.removesuffix('_s')}"]
+        if value is None:
+            assert given == "", name
+            continue
         assert (seconds(given) if name.endswith("_s") else given) == (
             list(value) if isinstance(value, tuple) else value
         ), name
