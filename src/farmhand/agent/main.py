@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
+    prices = verbs.add_parser("check-prices", help="check a file with prices; exit 3 with one line where it is wrong")
+    prices.add_argument("prices", type=Path, metavar="FILE")
     bridge = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
     bridge.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
     bridge.add_argument(
@@ -60,6 +62,13 @@ def _check_config(config: Path) -> int:
     return 0
 
 
+def _check_prices(path: Path) -> int:
+    from farmhand.cost.prices import price_table
+
+    price_table(path)
+    return 0
+
+
 def _bridge(path: str, linger_s: float) -> int:
     from farmhand.agent.bridge import bridge
 
@@ -75,6 +84,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _serve(options.config)
             case "check-config":
                 return _check_config(options.config)
+            case "check-prices":
+                return _check_prices(options.prices)
             case _:
                 return _bridge(options.socket, options.linger)
     except FarmhandError as error:
