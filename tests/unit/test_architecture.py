@@ -17,11 +17,12 @@ ALLOWED: dict[str, set[str]] = {
     "billing": {"wire"},
     "task": {"wire"},
     "errors": set(),
+    "claude": set(),
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "wire", "task", "errors"},
-    "dispatch": {"wire", "task", "errors"},
-    "cli": {"billing", "dispatch", "cost", "wire", "task", "errors"},
+    "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
+    "dispatch": {"wire", "task", "errors", "claude"},
+    "cli": {"billing", "dispatch", "cost", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,6 +11,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from farmhand import __version__
+from farmhand.agent.about import cli_version
 from farmhand.agent.config import Config
 from farmhand.agent.feeds import Feeds
 from farmhand.agent.front import MAX_BODY, WIRE, Guard, NotThere, Pruned, answer, as_json, number, sign
@@ -145,6 +146,8 @@ class Server:
             "uptime_s": round(time.monotonic() - self._started, 1),
             "upstream": self._config.upstream_url,
             "network_full": self._config.network_full,
+            "time": round(time.time(), 3),
+            "cli": cli_version(self._config.claude_path),
         }
         return answer(about | self._status_of.as_dict())
 

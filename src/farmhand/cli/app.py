@@ -19,6 +19,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 #: Verb → what its module is for; each lives in the module of its name as `command`.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
+    "doctor": "Check everything, green or red, each red with its fix.",
+    "flush": "Send what was queued while no farm host answered; show the answers.",
     "status": "Show what the farm hosts are doing.",
     "cost": "Show what the farm spent, and what that saved.",
     "up": "Build or update the farm hosts: site.yml.",

@@ -11,12 +11,14 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render
+from farmhand.cli import fallback, render
 from farmhand.cli.app import note
 from farmhand.cli.prompt import assemble
 from farmhand.cli.signals import Stoppable, Stopped
+from farmhand.cli.spooling import Spooling
 from farmhand.dispatch import hosts, problems, settings
-from farmhand.errors import FarmhandError, UsageError
+from farmhand.dispatch.reach import reach
+from farmhand.errors import FarmhandError, FarmUnreachable, UsageError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
@@ -49,6 +51,8 @@ class Options:
     host: str | None
     key_source: str | None
     connect_timeout: float | None
+    fallback: str | None
+    allow_subscription: bool | None
     config: str | None
 
 
@@ -56,7 +60,8 @@ class Options:
     "run",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Put -- before a prompt that begins with a dash: claude-cheap -- '--help'. Exit status: 0 done, 1 the task "
-    "failed, 2 usage, 3 not configured, 4 farm unreachable, 5 refused by policy or budget, 130 stopped by Ctrl-C.",
+    "failed, 2 usage, 3 not configured, 4 farm unreachable (also when the task was queued), 5 refused by policy or "
+    "budget, 130 stopped by Ctrl-C.",
 )
 @click.argument("prompt", required=False)
 @click.option("-f", "--file", multiple=True, metavar="FILE", help="Add a text file below the prompt; repeatable.")
@@ -75,11 +80,19 @@ class Options:
 @click.option("--timeout", type=float, metavar="SECONDS", help="The task's time; 0 for the farm host's limit.")
 @click.option("--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer, in tokens.")
 @click.option("--id", "task_id", metavar="ID", help="The task's id: the same id with the same task runs once.")
-@click.option("--host", metavar="NAME", help="The farm host, if there are several.")
+@click.option("--host", metavar="NAME", help="This farm host and no other (default: the first that answers).")
 @click.option(
     "--key-source", metavar="SOURCE", help="file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV."
 )
 @click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching the farm host may take.")
+@click.option(
+    "--fallback",
+    type=click.Choice(settings.FALLBACKS),
+    help="When no farm host answers (default: ask on a terminal, else queue).",
+)
+@click.option(
+    "--allow-subscription/--no-allow-subscription", default=None, help="Whether your own claude login may be used."
+)
 @click.option("--config", metavar="FILE", help="The settings file.")
 def command(**given: Any) -> int:
     """Run PROMPT as a task on the farm host and print the answer.
@@ -93,7 +106,8 @@ def command(**given: Any) -> int:
         return run(options)
     except FarmhandError as error:
         if options.as_json:
-            render.write_json(render.error_object(error))
+            spooled = {"id": error.task_id, "state": "spooled"} if isinstance(error, fallback.Spooled) else {}
+            render.write_json(spooled | render.error_object(error))
         raise
 
 
@@ -106,19 +120,13 @@ def run(options: Options) -> int:
         key_source=options.key_source,
         connect_timeout_s=options.connect_timeout,
         timeout_s=options.timeout,
+        fallback=options.fallback,
+        allow_subscription=options.allow_subscription,
     )
     task = build_task(options, conf)
+    printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
     try:
-        key = read_key(conf.key_source)
-        if holds_key(task, key):
-            raise UsageError(
-                "the API key itself stands in the task",
-                hint="take it out: it would go to the model",
-                code="key_in_task",
-            )
-        host = hosts.choose_host(hosts.load_hosts(conf.hosts_path), conf.host, conf.hosts_path)
-        printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
-        result = follow(host.transport(conf.connect_timeout_s), task, key, printer)
+        result = answer(task, conf, printer)
     except WireError as error:
         raise problems.from_wire(error) from None
     except Stopped as stopped:
@@ -126,6 +134,28 @@ def run(options: Options) -> int:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
     return report(result, printer, as_json=options.as_json)
+
+
+def answer(task: dict[str, Any], conf: settings.Settings, printer: render.Printer) -> dict[str, Any]:
+    """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
+    spooling = Spooling(task, conf)
+    result = spooling.result()
+    if result is not None:
+        return result
+    key = read_key(conf.key_source)
+    if holds_key(task, key):
+        hint = "take it out: it would go to the model"
+        raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
+    candidates = hosts.candidates(hosts.load_hosts(conf.hosts_path), spooling.wanted(), conf.hosts_path)
+    with Stoppable() as stoppable:
+        try:
+            host, client = reach(candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"))
+        except FarmUnreachable as error:
+            reason = error
+        else:
+            with client:
+                return follow(client, host.name, key, printer, spooling, stoppable)
+    return fallback.fall_back(reason, task, conf)
 
 
 def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
@@ -175,22 +205,35 @@ def read_schema(given: str) -> dict[str, Any]:
     return schema
 
 
-def follow(transport: Transport, task: dict[str, Any], key: str, printer: render.Printer) -> dict[str, Any]:
-    """Run the task to its end; if a signal stops us, stop it on the host as well and raise Stopped."""
-    with Stoppable() as stoppable, Client(transport) as client:
-        try:
-            # A task on its way must have arrived before it can be stopped, so a signal waits for that.
-            return run_task(
-                client, task, key, printer.on_event, on_submitting=stoppable.hold, on_submitted=stoppable.release
-            )
-        except Stopped:
-            printer.end_line()
-            if stoppable.was_held:
-                stoppable.hold()
-                cancel(transport, task["id"])
-            else:
-                note("stopped")
-            raise
+def follow(
+    client: Client, host: str, key: str, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+) -> dict[str, Any]:
+    """Run the task to its end on `host`; if a signal stops us, stop it there as well and raise Stopped."""
+    task = spooling.task
+
+    def on_submitting() -> None:
+        spooling.sending(host)
+        # A task on its way must have arrived before it can be stopped, so a signal waits for that.
+        stoppable.hold()
+
+    def on_submitted() -> None:
+        stoppable.release()
+        spooling.sent(client, host, key)
+
+    try:
+        result = run_task(client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted)
+    except Stopped:
+        printer.end_line()
+        if stoppable.was_held:
+            stoppable.hold()
+            cancel(client.transport, task["id"])
+        else:
+            note("stopped")
+        raise
+    except WireError as error:
+        raise spooling.failed(error, host) from None
+    spooling.ended(result, host)
+    return result
 
 
 def cancel(transport: Transport, task_id: str) -> None:

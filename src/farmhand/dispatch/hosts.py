@@ -10,7 +10,6 @@ from typing import Any
 from farmhand.errors import NotConfigured
 from farmhand.wire.transport import SshTransport
 
-HOSTS_FILE = "hosts.json"
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
@@ -79,13 +78,20 @@ def _host(path: Path, name: str, entry: Any) -> Host:
 
 def choose_host(hosts: dict[str, Host], wanted: str, path: Path) -> Host:
     """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
-    names = ", ".join(sorted(hosts))
+    found = candidates(hosts, wanted, path)
+    if len(found) > 1:
+        names = ", ".join(sorted(hosts))
+        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
+    return found[0]
+
+
+def candidates(hosts: dict[str, Host], wanted: str, path: Path) -> list[Host]:
+    """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
         if wanted not in hosts:
+            names = ", ".join(sorted(hosts))
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")
-        return hosts[wanted]
+        return [hosts[wanted]]
     if not hosts:
         raise NotConfigured(f"{path} names no farm host", hint=_WRITTEN_BY)
-    if len(hosts) > 1:
-        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
-    return next(iter(hosts.values()))
+    return list(hosts.values())

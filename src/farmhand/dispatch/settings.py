@@ -16,6 +16,12 @@ from farmhand.errors import NotConfigured, UsageError
 from farmhand.wire.keysource import DEFAULT_SOURCE
 
 PREFIX = "FARMHAND_"
+HOSTS_FILE = "hosts.json"
+#: What `fallback` may say.
+FALLBACKS = ("ask", "queue", "subscription", "none")
+#: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
+UPSTREAM = "https://api.anthropic.com"
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +30,9 @@ class Settings:
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
     0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. Times are in seconds.
+    site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
+    answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
+    docs/subscription.md first). Times are in seconds.
 
     Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
     month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
@@ -45,12 +53,15 @@ class Settings:
     cost_store: str = ""
     admin_key_source: str = ""
     admin_url: str = "https://api.anthropic.com"
+    fallback: str = ""
+    allow_subscription: bool = False
+    upstream_url: str = UPSTREAM
     config_file: Path = Path()
 
     @property
     def hosts_path(self) -> Path:
         """The file with the farm hosts."""
-        return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / "hosts.json"
+        return Path(self.hosts_file).expanduser() if self.hosts_file else self.config_file.parent / HOSTS_FILE
 
     @property
     def prices_path(self) -> Path:
@@ -109,12 +120,16 @@ def _from_file(path: Path, asked_for: bool) -> dict[str, Any]:
 
 def _from_text(name: str, text: str) -> Any:
     where = PREFIX + name.upper()
+    if isinstance(_FIELDS[name].default, bool):
+        if text.lower() not in _TRUTH:
+            raise NotConfigured(f"{where} is {text!r}, not true or false")
+        return _TRUTH[text.lower()]
     if isinstance(_FIELDS[name].default, float):
         try:
             return _checked(name, float(text), where, NotConfigured)
         except ValueError:
             raise NotConfigured(f"{where} is {text!r}, not a number of seconds") from None
-    return text
+    return _checked(name, text, where, NotConfigured)
 
 
 def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type[UsageError]) -> Any:
@@ -122,6 +137,12 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
     if isinstance(_FIELDS[name].default, str):
         if not isinstance(value, str):
             raise kind(f"{where} is {value!r}, not a string")
+        if name == "fallback" and value not in ("", *FALLBACKS):
+            raise kind(f"{where} is {value!r}, not one of {', '.join(FALLBACKS)}")
+        return value
+    if isinstance(_FIELDS[name].default, bool):
+        if not isinstance(value, bool):
+            raise kind(f"{where} is {value!r}, not true or false")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise kind(f"{where} is {value!r}, not a number of seconds")

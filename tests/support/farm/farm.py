@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import spool_dir
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.background import Background
@@ -121,7 +123,7 @@ class Farm:
         self.close_connections()
         self.container.remove()
         self._api_process.stop()
-        for path in (self.inventory, self.state):
+        for path in (self.inventory, self.state, spool_dir(Settings(config_file=self.config))):
             if path.exists():
                 shutil.rmtree(path)
 

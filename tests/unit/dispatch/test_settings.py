@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,9 @@ def test_flag_over_variable_over_file(config: Path) -> None:
         ("timeout_s = nan", "not 0 to 86400"),
         ("connect_timeout_s = 0.1", "not 1 to 86400"),
         ("host", "not TOML"),
+        ('fallback = "later"', "fallback is 'later', not one of ask, queue, subscription, none"),
+        ('allow_subscription = "yes"', "allow_subscription is 'yes', not true or false"),
+        ("allow_subscription = 1", "allow_subscription is 1, not true or false"),
         ('config_file = "x"', "unknown key"),
     ],
 )
@@ -55,6 +60,10 @@ def test_bad_variables_and_flags(config: Path) -> None:
     config.touch()
     with pytest.raises(NotConfigured, match="FARMHAND_TIMEOUT_S is 'soon'"):
         load(str(config), environ={"FARMHAND_TIMEOUT_S": "soon"})
+    with pytest.raises(NotConfigured, match="FARMHAND_FALLBACK is 'never', not one of"):
+        load(str(config), environ={"FARMHAND_FALLBACK": "never"})
+    with pytest.raises(NotConfigured, match="FARMHAND_ALLOW_SUBSCRIPTION is 'maybe', not true or false"):
+        load(str(config), environ={"FARMHAND_ALLOW_SUBSCRIPTION": "maybe"})
     with pytest.raises(UsageError, match="--connect-timeout is 0"):
         load(str(config), environ={}, connect_timeout_s=0)
     with pytest.raises(UsageError, match="--model is empty"):
@@ -75,3 +84,31 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert config_path(None, {}) == (Path("/h/.config/farmhand/config.toml"), False)
     assert config_path(None, {"XDG_CONFIG_HOME": "relative"}) == (Path("/h/.config/farmhand/config.toml"), False)
     assert config_path("~/x.toml", {"FARMHAND_CONFIG": "/y"}) == (Path("/h/x.toml"), True)
+
+
+def test_the_subscription_is_off_unless_it_is_turned_on(config: Path) -> None:
+    config.touch()
+    assert load(str(config), environ={}).allow_subscription is False
+    for text, wanted in (("true", True), ("1", True), ("False", False), ("0", False)):
+        assert load(str(config), environ={"FARMHAND_ALLOW_SUBSCRIPTION": text}).allow_subscription is wanted
+    config.write_text('allow_subscription = true\nfallback = "subscription"\n')
+    assert load(str(config), environ={}).allow_subscription is True
+    assert load(str(config), environ={"FARMHAND_FALLBACK": "none"}, allow_subscription=False) == Settings(
+        config_file=config, fallback="none"
+    )
+
+
+def test_the_example_names_every_setting_with_its_default() -> None:
+    example = Path(__file__).parents[3] / "docs" / "config.example.toml"
+    assert load(str(example), environ={}) == Settings(config_file=example)
+    named = {line.split(" = ")[0] for line in example.read_text().splitlines() if line and not line.startswith("#")}
+    assert named == {field.name for field in fields(Settings)} - {"config_file"}
+
+
+def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_date() -> None:
+    docs = Path(__file__).parents[3] / "docs"
+    for name in ("config.example.toml", "subscription.md"):
+        text = (docs / name).read_text()
+        for words in ("should use API keys", "without notice", "unmodified"):
+            assert words in text, f"{name} lacks {words!r}"
+        assert re.search(r"read on 20\d\d-\d\d-\d\d", text, re.IGNORECASE)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from farmhand import claude
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
@@ -21,26 +22,12 @@ from farmhand.meter import Grant, Grants
 from farmhand.task import Task
 from farmhand.wire.keys import redact
 
-_SYSTEM = "Answer the user's task. Be brief and exact."
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "SHELL": "/bin/bash",
-    "DISABLE_AUTOUPDATER": "1",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
-    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
-    "CLAUDE_CODE_DISABLE_THINKING": "1",
-    "CLAUDE_CODE_MAX_RETRIES": "0",
-}
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHELL": "/bin/bash", **claude.SWITCHES}
 
 
 def arguments(task: Task, config: Config, model: str) -> list[str]:
-    """The lean invocation. Each flag is measured in FACTS: with them a text task sends 1.1 KB instead of 76 to 115."""
-    argv = [config.claude_path, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-    argv += ["--include-partial-messages", "--no-session-persistence", "--setting-sources", "", "--strict-mcp-config"]
-    argv += ["--disable-slash-commands", "--model", model, "--system-prompt", task.system or _SYSTEM]
-    argv += ["--tools", ",".join(task.tools)]
+    """The CLI's argument vector for `task`."""
+    argv = claude.arguments(config.claude_path, model=model, system=task.system, tools=task.tools)
     if task.tools:
         # Nobody is there to ask; the sandbox is what holds the task.
         argv += ["--permission-mode", "bypassPermissions"]
@@ -59,14 +46,8 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
 
 
 def stdin(task: Task) -> bytes:
-    """The prompt as one user message of stream-json, so that it is data.
-
-    The CLI takes a message whose last text begins with `/name` for a command, in this form too. The blank block behind
-    the prompt prevents that, and the CLI drops it: the API gets the prompt alone. Measured with 2.1.197 and 2.1.330.
-    """
-    content = [{"type": "text", "text": task.prompt}, {"type": "text", "text": "\n"}]
-    message = {"role": "user", "content": content}
-    return msgspec.json.encode({"type": "user", "message": message}) + b"\n"
+    """The prompt for the CLI's stdin."""
+    return claude.user_message(task.prompt)
 
 
 class CliEngine:
