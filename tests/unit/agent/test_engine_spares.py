@@ -23,7 +23,7 @@ class Listener:
 
     async def until(self, count: int) -> None:
         async with asyncio.timeout(10):
-            while len(self.lines) < count:
+            while len(self.lines) < count:  # noqa: ASYNC110  (the daemon's tests poll)
                 await asyncio.sleep(0.01)
 
 
@@ -60,7 +60,7 @@ async def test_one_that_has_died_is_passed_over(tmp_path: Path, listener: Listen
     await listener.until(2)
     listener.lines[1][1].close()
     async with asyncio.timeout(10):
-        while not all(reader.at_eof() for reader, _ in waiting._lines):
+        while not all(reader.at_eof() for reader, _ in waiting._lines):  # noqa: ASYNC110  (as above)
             await asyncio.sleep(0.01)
     reader, writer = await waiting.take()
     await listener.until(3)
