@@ -33,7 +33,7 @@ def _parser() -> argparse.ArgumentParser:
         help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
     )
     turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
-    turn.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
+    turn.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
     return parser
 
 

@@ -87,7 +87,7 @@ class Client:
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
         """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
-        query = urlencode({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
+        query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
         answer = self._call("GET", f"/v1/results?{query}")
         _list(answer, "results")
         return answer
@@ -279,7 +279,7 @@ def _query(fields: dict[str, Any]) -> str:
 
 
 def _batch_path(batch: str) -> str:
-    return "/v1/batches/" + quote(batch, safe="")
+    return "/v1/batches/" + _quoted(batch)
 
 
 def _event(line: bytes, name: str) -> dict[str, Any]:
