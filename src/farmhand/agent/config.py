@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farmhand.cost.prices import PriceTable, price_table
 from farmhand.errors import NotConfigured
 from farmhand.rules import MAX_USD, is_budget
 
@@ -27,7 +28,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     is how long the API may fall silent. `attempts` is how often one task is tried. `network_full` allows tasks that
     ask for `network: full`. `budget_day_usd` is what the host may spend in one day (UTC). The content of tasks that
     have ended is kept for `retention_days`, and no longer than it fits into a ledger of `retention_mb`; their rows,
-    with usage and cost, for `history_days`.
+    with usage and cost, for `history_days`. `prices_file` has the operator's own prices, over those that come with the
+    agent.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -46,6 +48,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     retention_days: Days = 30
     history_days: Days = 400
     retention_mb: Annotated[int, msgspec.Meta(ge=1)] = 2048
+    prices_file: str = ""
     claude_path: str = "/usr/bin/claude"
     allowed_groups: tuple[str, ...] = ("farmhand",)
 
@@ -55,8 +58,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             raise ValueError("upstream_url must be an http(s) URL without query, such as https://api.anthropic.com")
         if url.path.rstrip("/").endswith("/v1"):
             raise ValueError("upstream_url must end before /v1")
-        for name in ("state_dir", "runtime_dir", "claude_path"):
-            if not Path(getattr(self, name)).is_absolute():
+        for name in ("state_dir", "runtime_dir", "claude_path", "prices_file"):
+            path = getattr(self, name)
+            if not Path(path).is_absolute() and (path or name != "prices_file"):
                 raise ValueError(f"{name} must be an absolute path")
         if self.budget_day_usd is not None and not is_budget(self.budget_day_usd):
             raise ValueError(f"budget_day_usd must be above 0 and at most {MAX_USD}")
@@ -64,6 +68,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             raise ValueError("history_days must not be less than retention_days")
         if self.ca_file:
             self.ssl_context()
+        self.prices()
+
+    def prices(self) -> PriceTable:
+        """What requests cost. Raises ValueError with the one line that says what is wrong in `prices_file`."""
+        if not self.prices_file:
+            return price_table()
+        path = Path(self.prices_file)
+        if not path.exists():
+            raise ValueError(f"prices_file {path} does not exist")
+        try:
+            return price_table(path)
+        except NotConfigured as error:
+            raise ValueError(f"prices_file: {error}") from None
 
     def ssl_context(self) -> ssl.SSLContext:
         """The TLS settings of the upstream side."""

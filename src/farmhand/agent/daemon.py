@@ -94,7 +94,7 @@ async def serve(config: Config) -> None:
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
         )
-        meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
+        meter = Meter(session, config.upstream_url, idle_s=config.idle_s, price=config.prices().cost)
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}

@@ -23,6 +23,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
+    prices = verbs.add_parser("check-prices", help="check a file with prices; exit 3 with one line where it is wrong")
+    prices.add_argument("prices", type=Path, metavar="FILE")
     join = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
     join.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
     join.add_argument(
@@ -62,6 +64,13 @@ def _check_config(config: Path) -> int:
     return 0
 
 
+def _check_prices(path: Path) -> int:
+    from farmhand.cost.prices import price_table
+
+    price_table(path)
+    return 0
+
+
 def _turn(path: str) -> int:
     from farmhand.wire.turn import main as turn
 
@@ -79,6 +88,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _check_config(options.config)
             case "turn":
                 return _turn(options.socket)
+            case "check-prices":
+                return _check_prices(options.prices)
             case _:
                 return bridge(options.socket, options.linger)
     except FarmhandError as error:

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
 from farmhand.agent.ledger import Ledger
 from farmhand.agent.reads import NoSuchBatch
-from farmhand.agent.records import BatchView
+from farmhand.agent.records import BatchView, Wait
 from farmhand.agent.scheduler import Scheduler
 from farmhand.meter import Limits
 from farmhand.task import FINAL_STATES
-
-
-class Wait(msgspec.Struct, kw_only=True):
-    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
-
-    reason: str
-    tasks: int
-    until: float | None = None
-    detail: str = ""
 
 
 class Status:
@@ -104,7 +93,10 @@ class Status:
         else:
             detail = "their batch runs as many at once as it may"
             waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))
-            waits.append(Wait(reason="slots", tasks=queued - full, detail="all slots of their engine are taken"))
+            out = self._scheduler.economy_waits(None if batch is None else batch.batch)
+            waits += out
+            slots = queued - full - sum(wait.tasks for wait in out)
+            waits.append(Wait(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
         return [wait for wait in waits if wait.tasks > 0]
 
     def _queued_of(self, batch: str) -> int:

@@ -43,8 +43,8 @@ class Settings(Record):
     docs/subscription.md first). `patience_s` is how long a batch waits while no farm host
     answers. Times are in seconds.
 
-    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what the hosts cost a
-    month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
+    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what each host costs
+    a month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
     beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
     says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
     """
