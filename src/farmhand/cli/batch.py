@@ -93,7 +93,9 @@ class Options:
     "--template", metavar="FILE|TEXT", help="The prompt, with {column} in it; of files {path}, {name} and {text}."
 )
 @click.option("--ordered", is_flag=True, help="Write results in the input's order.")
-@click.option("--retry-failed", is_flag=True, help="Run what failed again, and leave one line per task in FILE.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
+)
 @click.option("--restart", is_flag=True, help="Forget FILE and what was done, and begin anew.")
 @click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and no progress.")

@@ -204,7 +204,10 @@ class Coordinator:
             turn["bring_key"] = True
         if (limits := self._limits_of(one)) is not None:
             turn["limits"] = limits
-        wait_s = pace.ECONOMY_TURN_S if self._limits.economy else pace.TURN_S
+        wait_s = pace.TURN_S
+        if self._limits.economy:
+            # Those go out in bulk, and nothing comes back for a while.
+            wait_s = 0.2 if self.book.waiting else pace.ECONOMY_TURN_S
         if tasks or one.fresh:
             turn["key"] = self._key
         return turn | {"tasks": tasks, "wait_s": wait_s}
@@ -267,7 +270,10 @@ class Coordinator:
             one.denied = False
         self._missing(one, answer)
         halted = answer.get("halted")
-        if halted is not None:
+        one.unfinished = int(answer.get("unfinished") or 0)
+        if halted is None and answer.get("taken"):
+            one.halted = None
+        elif halted is not None:
             self._halt(one, _from_wire(halted, one.name), now)
         if taken.denied:
             self._deny(one, taken.denied)
@@ -328,13 +334,14 @@ class Coordinator:
             return True
         return all(one.stopped or one.lost for one in self.hosts.values())
 
-    def _is_out(self, one: Host, now: float) -> bool:
+    @staticmethod
+    def _is_out(one: Host) -> bool:
         """Whether nothing can be expected of the host at present."""
-        return one.lost or (one.halted_until > now and not self.book.sent_to(one.no))
+        return one.lost or (one.halted is not None and not one.unfinished)
 
     def _watch_for_darkness(self, now: float) -> None:
         """End when no host has answered for too long; at once when none of them ever has."""
-        if len(self.hosts) < max(1, self._expected) or not all(self._is_out(one, now) for one in self.hosts.values()):
+        if len(self.hosts) < max(1, self._expected) or not all(self._is_out(one) for one in self.hosts.values()):
             self._dark_since = None
             return
         self._dark_since = self._dark_since or now

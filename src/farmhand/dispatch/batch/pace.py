@@ -39,6 +39,7 @@ class Host:
     not_before: float = 0.0
     halted_until: float = 0.0
     halted: FarmhandError | None = None
+    unfinished: int = 0
     denied: bool = False
     stop_asked: bool = False
     stopped: bool = False
