@@ -22,6 +22,16 @@ _GAP_S = 1.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What was asked for. `patience_s`: how long no host at all may answer, once one has."""
+
+    max_usd: float | None = None
+    concurrency: int | None = None
+    patience_s: float = 120.0
+    economy: bool = False
+
+
 @dataclass
 class Host:
     """A host of this run. Times are of the monotonic clock."""

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from farmhand.dispatch.batch.coordinator import Coordinator, Limits
+from farmhand.dispatch.batch.coordinator import Coordinator
+from farmhand.dispatch.batch.pace import Limits
 from farmhand.errors import FarmUnreachable, NotConfigured, Refused, UsageError
 from tests.unit.dispatch.batch.fake import COST, KEY, Batch, Host
 
