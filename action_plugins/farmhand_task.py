@@ -10,7 +10,6 @@ it with `jada-agent turn` on the host in the same way, takes the answer back, an
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import socket
 import sys
@@ -25,18 +24,15 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.dispatch import settings  # noqa: E402  (found through the line above)
+from farmhand.dispatch import handover  # noqa: E402  (found through the line above)
 from farmhand.errors import FarmhandError  # noqa: E402
 from farmhand.wire import frames, turn  # noqa: E402
 from farmhand.wire.errors import WireError  # noqa: E402
 from farmhand.wire.ids import new_task_id  # noqa: E402
 from farmhand.wire.keys import holds_key, redact  # noqa: E402
-from farmhand.wire.keysource import read_key  # noqa: E402
-from farmhand.wire.message import key_request, parse_response  # noqa: E402
 
 #: An agent may restart between the hand-over and the task; more often than this something is wrong.
 _HANDOVERS = 3
-_NOT_FOUND = (126, 127)
 #: The desk's connection lasts as long as this process, which plays all turns of its host.
 _DESKS: dict[str, socket.socket] = {}
 
@@ -57,12 +53,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             arguments = self._arguments()
             if self._task.check_mode:
                 return result | self._module(arguments, task_vars)
-            key = self._key(arguments)
+            source = arguments.pop("key_source", None)
+            key = handover.operators_key(str(source or ""))
             if holds_key(arguments, key):
                 raise WireError("key_in_task", "the API key itself stands in the task", "take it out")
+            host = str((task_vars or {}).get("inventory_hostname", "this host"))
             answer: dict[str, Any] = {}
             for _ in range(_HANDOVERS):
-                self._hand_over(key, arguments, task_vars)
+                handover.hand_over(self._low_level_execute_command, key, host, str(arguments.get("socket") or ""))
                 answer = self._module(arguments, task_vars)
                 if answer.get("state") != "awaiting_key":
                     break
@@ -100,7 +98,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         answer = turn.parse(done["stdout"])
         if answer is not None:
             return answer
-        if done["rc"] in _NOT_FOUND:
+        if done["rc"] in handover.NOT_FOUND:
             return _failure("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
         said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
         code = "agent_too_old" if "invalid choice" in said else "lost"
@@ -129,38 +127,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except UnicodeDecodeError as error:
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
 
-    def _key(self, arguments: dict[str, Any]) -> str:
-        source = arguments.pop("key_source", None)
-        key = read_key(str(source) if source else settings.load().key_source)
-        artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
-        if artifacts and holds_key(dict(os.environ), key):
-            # Too late to prevent it: the least is that it does not go unnoticed.
-            message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
-            raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
-        return key
-
     def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         answer: dict[str, Any] = self._execute_module(
             module_name="farmhand_task", module_args=arguments, task_vars=task_vars
         )
         return answer
-
-    def _hand_over(self, key: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
-        """`PUT /v1/key` through the bridge on the host. Raises WireError."""
-        command = ["jada-agent", "bridge"]
-        if arguments.get("socket"):
-            command += ["--socket", str(arguments["socket"])]
-        host = str((task_vars or {}).get("inventory_hostname", "this host"))
-        done = self._low_level_execute_command(shlex.join(command), in_data=key_request(key))
-        # A chatty login may say something first.
-        _, start, rest = done["stdout"].partition("HTTP/1.1 ")
-        if start:
-            parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), host)
-            return
-        if done["rc"] in _NOT_FOUND:
-            raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
-        said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
-        raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))
 
 
 def _failure(code: str, message: str, hint: str) -> dict[str, Any]:

@@ -24,8 +24,11 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[msgspec.Raw]
 
 
-def read_tasks(body: bytes, config: Config) -> list[Task]:
-    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
+def read_tasks(body: bytes, config: Config, *, economy: bool = False) -> list[Task]:
+    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule.
+
+    `economy`: this agent takes economy tasks.
+    """
     try:
         raws = msgspec.json.decode(body, type=_Submission).tasks
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -35,6 +38,12 @@ def read_tasks(body: bytes, config: Config) -> list[Task]:
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
     for task in tasks:
         _check(task, config)
+        if task.economy and not economy:
+            raise Refused(
+                f"task {task.id!r}: this agent sends no tasks through Message Batches",
+                code="economy_unavailable",
+                hint="leave economy out",
+            )
     return tasks
 
 
@@ -58,12 +67,6 @@ def _check(task: Task, config: Config) -> None:
             f"{where}: this host does not allow network: full",
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
-        )
-    if task.economy:
-        raise Refused(
-            f"{where}: this agent cannot send tasks through Message Batches",
-            code="economy_unavailable",
-            hint="leave economy out",
         )
 
 

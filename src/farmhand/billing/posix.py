@@ -125,7 +125,7 @@ class _Parser(Tokens):
             condition = self.block(("then", "{"))
             brace = self.keyword() == "{"
             self.advance()
-            branches.append((condition, self.block(("}",) if brace else ("elif", "else", "fi"))))
+            branches.append((condition, self.block(("}",) if brace else ("fi", "elif", "else"))))
             if brace:
                 self.advance()
             if self.keyword() == "elif":

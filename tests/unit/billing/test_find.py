@@ -252,7 +252,7 @@ def test_envrc_counts_where_direnv_is_hooked_in_and_the_file_allowed(home: Path,
     [
         (".zshrc", "\nexport ANTHROPIC_API_KEY='sk-ant-test-open-00\n", 2, "a single quote is never closed"),
         (".bashrc", 'A=1\nexport ANTHROPIC_API_KEY="sk-ant-test-open-00\n', 2, "a double quote is never closed"),
-        (".bashrc", "if true; then\nexport ANTHROPIC_API_KEY=x\n", 3, "'elif' is missing at the end of the file"),
+        (".bashrc", "if true; then\nexport ANTHROPIC_API_KEY=x\n", 3, "'fi' is missing at the end of the file"),
         (".bashrc", "export ANTHROPIC_API_KEY=x\nfi\n", 2, "'fi' without its beginning"),
         (".bashrc", "cat <<EOF\nANTHROPIC_API_KEY=x\n", 1, "a here-document is never closed"),
         (FISH, "if true\n  set -gx ANTHROPIC_API_KEY x\n", 1, "a block is never closed with 'end'"),
