@@ -78,6 +78,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	@command -v uv >/dev/null || { echo "make lock: uv is missing: install it (pipx install uv)" >&2; exit 3; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml -o requirements/agent.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --group dev -c requirements/agent.txt -o requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 

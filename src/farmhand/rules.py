@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,6 +15,11 @@ MAX_PRIORITY = 1_000_000
 MAX_USD = 1_000_000
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
+
+
+def is_budget(amount: Decimal) -> bool:
+    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
+    return amount.is_finite() and 0 < amount <= MAX_USD
 
 
 class Broken(NamedTuple):
@@ -65,7 +71,7 @@ def _options(task: Task) -> Broken | None:
         return Broken(_INVALID, "timeout_s must be 0 or more")
     if abs(task.priority) > MAX_PRIORITY:
         return Broken(_INVALID, f"priority must be within ±{MAX_PRIORITY}")
-    if task.max_usd is not None and not 0 < task.max_usd <= MAX_USD:
+    if task.max_usd is not None and not is_budget(task.max_usd):
         return Broken(_INVALID, f"max_usd must be above 0 and at most {MAX_USD}")
     return None
 

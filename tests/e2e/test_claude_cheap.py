@@ -85,18 +85,25 @@ def test_a_schema_shapes_the_answer(farm: Farm, engine: str) -> None:
 
 
 def test_a_failing_task_says_why_and_exits_1(farm: Farm, api: ApiControl) -> None:
-    api.fault(kind="status", status=401, count=1)
+    api.fault(kind="status", status=403, count=1)
     done = farm.cheap("hello")
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1
     assert "key" in done.stderr
 
 
+def test_a_refused_key_says_why_and_exits_3(farm: Farm, api: ApiControl) -> None:
+    api.fault(kind="status", status=401, count=1)
+    done = farm.cheap("hello")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert "the API refused the key" in done.stderr
+
+
 def test_json_carries_a_failure_as_well(farm: Farm, api: ApiControl) -> None:
     api.fault(kind="status", status=402, count=1)
     done = farm.cheap("--json", "hello")
-    result = json.loads(done.stdout)
-    assert (done.returncode, result["state"], result["error"]["code"]) == (1, "failed", "billing_error")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (5, "billing_error")
 
 
 def test_a_passing_fault_is_retried(farm: Farm, api: ApiControl) -> None:

@@ -149,7 +149,13 @@ async def test_an_answer_that_misses_the_schema_fails_after_the_last_attempt(age
         ({"id": "../etc"}, "invalid_task"),
         ({"colour": "red"}, "invalid_task"),
         ({"network": "full"}, "network_refused"),
-        ({"max_usd": 1}, "budget"),
+        ({"max_usd": 0}, "invalid_task"),
+        ({"priority": 10**9}, "invalid_task"),
+        ({"batch": "a b"}, "invalid_task"),
+        ({"economy": True}, "economy_unavailable"),
+        ({"economy": True, "tools": ["Bash"]}, "invalid_task"),
+        ({"economy": True, "engine": "cli"}, "invalid_task"),
+        ({"economy": True, "network": "full"}, "invalid_task"),
     ],
 )
 async def test_a_bad_task_is_refused_in_one_line(agent: Agent, change: dict[str, object], code: str) -> None:

@@ -14,14 +14,16 @@ PACKAGE = ROOT / "src" / "farmhand"
 ALLOWED: dict[str, set[str]] = {
     "wire": set(),
     "host": {"wire"},
+    "billing": {"wire"},
     "task": {"wire"},
     "errors": set(),
+    "claude": set(),
     "rules": {"task"},
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "wire", "rules", "task", "errors"},
-    "dispatch": {"wire", "rules", "task", "errors"},
-    "cli": {"dispatch", "cost", "wire", "rules", "task", "errors"},
+    "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
+    "dispatch": {"wire", "rules", "task", "errors", "claude"},
+    "cli": {"billing", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -68,7 +70,7 @@ def test_imports_point_one_way(path: Path) -> None:
 OPTIONAL = {"keyring"}
 
 
-REMOTE = sorted(path for part in ("wire", "host") for path in (PACKAGE / part).glob("*.py"))
+REMOTE = sorted(path for part in ("wire", "host", "billing") for path in (PACKAGE / part).glob("*.py"))
 
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -99,5 +101,5 @@ def test_plugins_import_no_part_but_wire_errors_settings_and_handover(folder: st
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("farmhand"):
                 used |= {f"{node.module}.{a.name}" for a in node.names}
         dispatch = ("farmhand.dispatch.settings", "farmhand.dispatch.handover")
-        allowed = ("farmhand.wire", "farmhand.errors", "farmhand.host", *dispatch)
+        allowed = ("farmhand.wire", "farmhand.errors", "farmhand.host", "farmhand.billing", *dispatch)
         assert all(name.startswith(allowed) for name in used), f"{path.name}: {used}"

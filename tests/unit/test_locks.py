@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ["agent.txt", "dev.txt", "workstation.txt"]
 #: name==version ; marker \\ and then --hash lines, as uv writes them.
 _PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 
@@ -23,7 +24,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(_PINNED.findall("\n".join(lines(name))))
 
 
-@pytest.mark.parametrize("name", ["agent.txt", "dev.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
     assert len(lines(name)) > 10
     for line in lines(name):
@@ -32,16 +33,14 @@ def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
         assert "://" not in line
 
 
-@pytest.mark.parametrize("name", ["agent.txt", "dev.txt"])
+@pytest.mark.parametrize("name", LOCKS)
 def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = project["project"]["dependencies"]
+    if name != "agent.txt":
+        wanted = [*wanted, *project["project"]["optional-dependencies"]["workstation"]]
     if name == "dev.txt":
-        wanted = [
-            *wanted,
-            *project["project"]["optional-dependencies"]["workstation"],
-            *project["dependency-groups"]["dev"],
-        ]
+        wanted = [*wanted, *project["dependency-groups"]["dev"]]
     names = {
         re.split(r"[\[<>=~! ]", requirement)[0].lower().replace("_", "-").replace(".", "-") for requirement in wanted
     }
@@ -51,6 +50,11 @@ def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
 def test_the_agent_is_tested_with_the_very_versions_that_the_farm_host_gets() -> None:
     tested = pins("dev.txt")
     assert {name: tested.get(name) for name in pins("agent.txt")} == pins("agent.txt")
+
+
+def test_the_operator_gets_the_versions_that_are_tested() -> None:
+    tested = pins("dev.txt")
+    assert {name: tested.get(name) for name in pins("workstation.txt")} == pins("workstation.txt")
 
 
 def test_the_farm_host_may_be_of_either_architecture() -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from farmhand.agent.budgets import Budgets
 from farmhand.agent.charges import attempt_end
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
@@ -16,7 +17,6 @@ from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerSt
 from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
-from farmhand.cost.prices import price_table
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 
@@ -36,7 +36,14 @@ class Room:
     """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, engines: dict[str, Engine], keys: Keys, stage: Stage, progress: Progress
+        self,
+        config: Config,
+        ledger: Ledger,
+        engines: dict[str, Engine],
+        keys: Keys,
+        stage: Stage,
+        progress: Progress,
+        budgets: Budgets,
     ) -> None:
         self.config = config
         self.ledger = ledger
@@ -44,7 +51,8 @@ class Room:
         self.keys = keys
         self.stage = stage
         self.progress = progress
-        self.prices = price_table()
+        self.budgets = budgets
+        self.prices = config.prices()
         self.draining = False
 
 
@@ -112,7 +120,13 @@ class Run:
 
     async def _start(self, task: Task) -> None:
         """The attempt is in the ledger before its request is sent."""
-        self._grant = Grant(task_id=task.id, key=self._key, model=resolve_model(task.model), max_tokens=task.max_tokens)
+        self._grant = Grant(
+            task_id=task.id,
+            key=self._key,
+            model=resolve_model(task.model),
+            max_tokens=task.max_tokens,
+            budgets=self._room.budgets.of(task),
+        )
         await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
         self._live.text.clear()
         self._live.tell({"type": "state", "state": "running"})

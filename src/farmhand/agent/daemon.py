@@ -22,6 +22,7 @@ from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.agent.ledger import Ledger
+from farmhand.agent.retention import Retention
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
@@ -90,14 +91,20 @@ async def serve(config: Config) -> None:
         ledger = _open_ledger(config)
         stack.callback(ledger.close)
         connector = aiohttp.TCPConnector(ssl=config.ssl_context(), limit=0)
-        session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector, auto_decompress=False))
-        meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
-        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
+        session = await stack.enter_async_context(
+            aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+        )
+        meter = Meter(session, config.upstream_url, idle_s=config.idle_s, price=config.prices().cost)
+        cli = CliEngine(config, meter.grants)
+        stack.callback(cli.close)
+        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         scheduler = Scheduler(config, ledger, engines)
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
-        server = Server(config, ledger, scheduler)
+        server = Server(config, ledger, scheduler, meter.limits)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
+        keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
+        stack.callback(keeper.cancel)
         pulse = asyncio.create_task(systemd.watchdog())
         stack.callback(pulse.cancel)
         systemd.notify("READY=1\nSTATUS=serving")

@@ -24,8 +24,11 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[msgspec.Raw]
 
 
-def read_tasks(body: bytes, config: Config) -> list[Task]:
-    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
+def read_tasks(body: bytes, config: Config, *, economy: bool = False) -> list[Task]:
+    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule.
+
+    `economy`: this agent takes economy tasks.
+    """
     try:
         raws = msgspec.json.decode(body, type=_Submission).tasks
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -35,6 +38,12 @@ def read_tasks(body: bytes, config: Config) -> list[Task]:
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
     for task in tasks:
         _check(task, config)
+        if task.economy and not economy:
+            raise Refused(
+                f"task {task.id!r}: this agent sends no tasks through Message Batches",
+                code="economy_unavailable",
+                hint="leave economy out",
+            )
     return tasks
 
 
@@ -59,15 +68,6 @@ def _check(task: Task, config: Config) -> None:
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
         )
-    if task.economy:
-        raise Refused(
-            f"{where}: this agent cannot send tasks through Message Batches",
-            code="economy_unavailable",
-            hint="leave economy out",
-        )
-    if task.max_usd is not None:
-        # A limit that is not kept would be worse than none.
-        raise Refused(f"{where}: this agent keeps no budget per task", code="budget", hint="leave max_usd out")
 
 
 class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
@@ -87,6 +87,10 @@ class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
 
     max_usd: Decimal | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not rules.is_budget(self.max_usd):
+            raise ValueError(f"max_usd must be above 0 and at most {rules.MAX_USD}")
 
     @property
     def max_pico(self) -> int | None:
@@ -116,7 +120,4 @@ def read_drain(body: bytes) -> DrainMode:
 
 def read_batch(body: bytes) -> BatchLimits:
     """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
-    limits = _body(body, BatchLimits, "invalid_batch")
-    if limits.max_usd is not None and not 0 < limits.max_usd <= rules.MAX_USD:
-        raise UsageError(f"max_usd must be above 0 and at most {rules.MAX_USD}", code="invalid_batch")
-    return limits
+    return _body(body, BatchLimits, "invalid_batch")

@@ -234,6 +234,10 @@ SELECT
 FROM task WHERE requests ORDER BY coalesce(done_no, 9e18), seq;
 DROP TABLE attempt_1;
 DROP TABLE task_1;
+
+-- What this file is called by those who merge ledgers: a host that is built again starts a new one, at number 1.
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 """
 
 #: The step at index N leads from version N to N + 1.

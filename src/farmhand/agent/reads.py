@@ -65,6 +65,12 @@ class Reads:
         row: sqlite3.Row | None = self._db.execute(query, values).fetchone()
         return row
 
+    def ledger_id(self) -> str:
+        """The file's own name, a random one: the numbers of charges and finished tasks are unique within it."""
+        row = self._row("SELECT value FROM meta WHERE name = 'id'")
+        assert row is not None  # noqa: S101  (the schema puts it there)
+        return str(row[0])
+
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def known(self, task_id: str) -> Known:
@@ -197,6 +203,27 @@ class Reads:
         assert row is not None  # noqa: S101  (an aggregate has a row)
         usage = Usage(**dict(zip(USAGE, row[3:], strict=True)))
         return Totals(tasks=row[0], usage=usage, cost_usd=usd(row[1]), unpriced=row[2])
+
+    def free_pages(self) -> int:
+        """Pages of the file that hold nothing."""
+        return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
+
+    def spent_by_task(self, task_id: str) -> int:
+        """Pico-dollars that the task has cost so far, as far as that is known."""
+        row = self._row("SELECT cost_pico FROM task WHERE id = ?", task_id)
+        return 0 if row is None else int(row[0] or 0)
+
+    def spent_between(self, since: float, until: float) -> int:
+        """Pico-dollars of the charges from `since` on and before `until`."""
+        query = "SELECT coalesce(sum(cost_pico), 0) FROM charge WHERE created_at >= ? AND created_at < ?"
+        row = self._row(query, since, until)
+        return 0 if row is None else int(row[0])
+
+    def budgets(self) -> dict[str, int]:
+        """The batches that have a budget, in pico-dollars."""
+        return {
+            row[0]: row[1] for row in self._db.execute("SELECT name, max_pico FROM batch WHERE max_pico IS NOT NULL")
+        }
 
     def bytes_used(self) -> int:
         """Size of the file's pages that hold something."""

@@ -15,7 +15,6 @@ import click
 from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.progress import Progress, dollars
-from farmhand.cli.run import read_schema
 from farmhand.cli.up import find_project
 from farmhand.dispatch import problems, settings
 from farmhand.dispatch.batch import gather
@@ -184,6 +183,12 @@ def _inventory(given: str | None) -> str | None:
 
 def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
     """The fields that every task has which does not say otherwise. Raises UsageError."""
+    schema = None
+    if options.schema is not None:
+        # It is imported with what a single task needs, which is of no use here.
+        from farmhand.cli.run import read_schema
+
+        schema = read_schema(options.schema)
     labels = dict(label.partition("=")[::2] for label in options.labels)
     if any("=" not in label for label in options.labels):
         raise UsageError("--label is not of the form NAME=VALUE")
@@ -195,7 +200,7 @@ def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
         "max_tokens": options.max_tokens,
         "timeout_s": conf.timeout_s,
         "tools": [name.strip() for names in options.tools for name in names.split(",") if name.strip()],
-        "schema": None if options.schema is None else read_schema(options.schema),
+        "schema": schema,
         "labels": labels,
         "work_class": options.work_class,
         "priority": options.priority,

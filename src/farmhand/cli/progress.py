@@ -58,6 +58,8 @@ class Progress:
         left = now["total"] - now["succeeded"] - now["failed"] - now["cancelled"]
         if rate and left:
             parts.append(f"ETA {clock(left / rate)}")
+        if now.get("waiting"):
+            parts.append(printable(str(now["waiting"])))
         return " · ".join(parts)
 
     def tick(self) -> None:

@@ -19,3 +19,9 @@ def usd(pico: int) -> Decimal:
 def pico(usd: Decimal) -> int:
     """`usd` in pico-dollars; what is finer is rounded half to even."""
     return int((usd * PICO_PER_USD).to_integral_value(ROUND_HALF_EVEN))
+
+
+def plain(pico: int) -> str:
+    """`pico` in US$, exact, as people write it: at least cents, no exponent, no zeros behind that mean nothing."""
+    sign, (whole, rest) = "-" if pico < 0 else "", divmod(abs(pico), PICO_PER_USD)
+    return f"{sign}{whole}.{f'{rest:012d}'.rstrip('0'):0<2}"

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from farmhand.dispatch.record import Record
 from farmhand.errors import NotConfigured
 from farmhand.wire.transport import SshTransport
 
-HOSTS_FILE = "hosts.json"
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Any
+
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(Record):
     """One farm host and how to log in to its dispatch account. `known_hosts_file` None stands for ssh's own files."""
 
     name: str
@@ -38,10 +39,11 @@ class Host:
         )
 
 
-def load_hosts(path: Path) -> dict[str, Host]:
+def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
     """The hosts in `path` by name. Raises NotConfigured, naming file, host and key."""
     try:
-        document = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
     except FileNotFoundError:
         raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
     except OSError as error:
@@ -54,7 +56,7 @@ def load_hosts(path: Path) -> dict[str, Host]:
     return {name: _host(path, name, entry) for name, entry in entries.items()}
 
 
-def _host(path: Path, name: str, entry: Any) -> Host:
+def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
     """One entry. Keys that this version does not know are a newer site.yml's, and left alone."""
     where = f"{path}: host {name!r}"
     if not isinstance(entry, dict):
@@ -77,15 +79,22 @@ def _host(path: Path, name: str, entry: Any) -> Host:
     return Host(name=name, **values)
 
 
-def choose_host(hosts: dict[str, Host], wanted: str, path: Path) -> Host:
+def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
     """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
-    names = ", ".join(sorted(hosts))
+    found = candidates(hosts, wanted, path)
+    if len(found) > 1:
+        names = ", ".join(sorted(hosts))
+        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
+    return found[0]
+
+
+def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
+    """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
         if wanted not in hosts:
+            names = ", ".join(sorted(hosts))
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")
-        return hosts[wanted]
+        return [hosts[wanted]]
     if not hosts:
         raise NotConfigured(f"{path} names no farm host", hint=_WRITTEN_BY)
-    if len(hosts) > 1:
-        raise NotConfigured(f"there are {len(hosts)} farm hosts: {names}", hint="choose one with --host NAME")
-    return next(iter(hosts.values()))
+    return list(hosts.values())

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, TaskFailed, UsageError, WireMismatch
 from farmhand.wire.errors import WireError
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from typing import Any
 
 _KINDS: dict[str, type[FarmhandError]] = {
     "not_configured": NotConfigured,
     "bad_key": NotConfigured,
     "no_key": NotConfigured,
+    "authentication_error": NotConfigured,
     "agent_too_old": WireMismatch,
     "client_too_old": WireMismatch,
     "network_refused": Refused,
     "refused": Refused,
     "budget": Refused,
+    "billing_error": Refused,
+    "spend_limit": Refused,
+    "economy_unavailable": Refused,
     "agent_error": TaskFailed,
     **dict.fromkeys(
         (

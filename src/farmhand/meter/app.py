@@ -11,7 +11,7 @@ from http import HTTPStatus
 from aiohttp import hdrs, web
 
 from farmhand.meter.grants import Grant
-from farmhand.meter.meter import COUNT_TOKENS, Meter
+from farmhand.meter.meter import COUNT_TOKENS, Exchange, Meter
 from farmhand.meter.problems import ApiError
 
 #: The provider's own limit on one request. Source: its error reference (413 request_too_large above 32 MB).
@@ -76,14 +76,18 @@ async def _pass(request: web.Request, grant: Grant) -> web.StreamResponse:
     answer: web.StreamResponse | None = None
     try:
         async with request.app[_METER].send(grant, str(request.rel_url), body, request.headers) as exchange:
-            answer = web.StreamResponse(status=exchange.status)
-            for name, value in exchange.headers.items():
-                if name.lower() in _RETURNED or name.lower().startswith("anthropic-"):
-                    answer.headers[name] = value
+            headers = {
+                name: value
+                for name, value in exchange.headers.items()
+                if (lower := name.lower()) in _RETURNED or lower.startswith("anthropic-")
+            }
+            if not exchange.streamed:
+                # In one write, which is what costs: the watch holds the whole of it anyway.
+                whole = b"".join([piece async for piece in exchange.pieces()])
+                return web.Response(status=exchange.status, headers=headers, body=whole)
+            answer = web.StreamResponse(status=exchange.status, headers=headers)
             await answer.prepare(request)
-            async for piece in exchange.pieces():
-                await answer.write(piece)
-            await answer.write_eof()
+            await _stream(answer, exchange)
     except ApiError as problem:
         if answer is not None and answer.prepared:
             # The status is out: a cut answer can only be shown by cutting ours.
@@ -92,6 +96,18 @@ async def _pass(request: web.Request, grant: Grant) -> web.StreamResponse:
             return answer
         return _error(problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
     return answer
+
+
+async def _stream(answer: web.StreamResponse, exchange: Exchange) -> None:
+    """Each piece as it comes; the end goes out with the last one."""
+    over = False
+    async for piece in exchange.pieces():
+        if exchange.ended and not over:
+            over = True
+            await answer.write_eof(piece)
+        elif not over:
+            await answer.write(piece)
+    await answer.write_eof()
 
 
 def create_app(meter: Meter) -> web.Application:

@@ -53,6 +53,11 @@ class Exchange:
         self.headers = response.headers
         self.streamed = response.content_type == "text/event-stream"
 
+    @property
+    def ended(self) -> bool:
+        """Whether the pieces until now are a whole answer."""
+        return self._watch.ended
+
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, unbuffered. ApiError where the connection is cut or falls silent."""
         try:

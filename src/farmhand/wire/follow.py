@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from typing import Any
 
-from .client import Client
 from .errors import WireError
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from .client import Client
+
+    OnEvent = Callable[[dict[str, Any]], None]
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 #: How long a broken line may stay broken before we give up waiting. The task itself goes on.
@@ -17,8 +24,6 @@ _MAX_HANDOVERS = 5
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: What may pass by itself once the agent has answered before.
 _PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def run_task(
@@ -36,7 +41,8 @@ def run_task(
     `on_event` gets every event; after a broken line it gets `{"type": "restart", "reason": "reconnected"}` first, since
     the text may come again from its start. `on_submitting` is called once an agent has answered and before the task is
     sent, `on_submitted` once the agent has it. With `key` None a task that waits for a key ends the wait: its result so
-    far is returned, in state `awaiting_key`. Raises WireError.
+    far is returned, in state `awaiting_key`. A key that the API refuses is not brought again: the task is cancelled.
+    Raises WireError; its code and message are the API's own for a refused key.
     """
     follower = _Follower(client, task, key, on_event, resume_s)
     follower.on_submitting = on_submitting
@@ -119,6 +125,8 @@ class _Follower:
         for event in self.client.events(str(self.task["id"])):
             self._sign()
             if event.get("type") == "state" and event.get("state") == "awaiting_key":
+                if event.get("reason"):
+                    self._refused(event)
                 return None
             if event.get("type") != "result":
                 self.on_event(event)
@@ -129,3 +137,12 @@ class _Follower:
                 return result
         # An agent that stops ends its streams before the task has ended; the next one goes on with it.
         raise WireError("lost", f"{self.client.transport.name}: the connection was lost")
+
+    def _refused(self, event: dict[str, Any]) -> NoReturn:
+        """The API does not take the key: the task will not run with it, so it is not left waiting on the host."""
+        self.client.close()
+        with contextlib.suppress(WireError):
+            self.client.cancel(str(self.task["id"]))
+        raise WireError(
+            str(event["reason"]), f"the API refused the key: {event.get('message')}", str(event.get("hint") or "")
+        )

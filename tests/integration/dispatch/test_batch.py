@@ -124,6 +124,27 @@ async def test_ctrl_c_takes_back_what_has_not_started(farm: Farm) -> None:
     assert {result["state"] for result in farm.results()} == {"succeeded"}
 
 
+async def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_left_behind(farm: Farm, tmp_path: Path) -> None:
+    await farm.start(slots_api=2)
+    farm.workstation.environment["TMPDIR"] = str(tmp_path)
+    farm.api.state.latency_s = 60
+    farm.write([f"number {n}" for n in range(10)])
+    process = await farm.begin()
+    await farm.until(farm.asked(2))
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        await asyncio.sleep(0.2)
+    _, err = await asyncio.wait_for(process.communicate(), 10)
+    assert process.returncode == 143, err
+    assert not list(tmp_path.glob("farmhand-*"))
+    farm.api.state.latency_s = 0
+    await farm.agents[0].stop(signal.SIGKILL)
+    await farm.agents[0].start()
+    done = await farm.batch()
+    assert done.status == 0, done.err
+    assert len(farm.results()) == 10
+
+
 async def test_a_host_that_dies_loses_nothing_and_is_used_again(farm: Farm) -> None:
     await farm.start(2, slots_api=4)
     farm.api.state.latency_s = 0.3

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd, free_port, keygen
 from tests.support.agent import Agent, bodies
-from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
 
 def received(api: MessagesApi) -> list[str]:
@@ -367,3 +367,27 @@ def read_terminal(descriptor: int) -> list[bytes]:
         if not piece:
             return pieces
         pieces.append(piece)
+
+
+@pytest.mark.parametrize(
+    ("fault", "status"),
+    [
+        (Fault(kind="status", status=401, message="invalid x-api-key"), 3),
+        (Fault(kind="status", status=402, message="no credit"), 5),
+        (Fault(kind="spend_limit", message="the limit is reached"), 5),
+    ],
+    ids=["401", "402", "spend_limit"],
+)
+async def test_a_refused_key_is_one_line_and_leaves_no_task_behind(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, fault: Fault, status: int
+) -> None:
+    api.fault(fault)
+    done = await workstation.run("claude-cheap", "hello")
+    assert (done.status, done.out) == (status, b"")
+    assert len(done.err.splitlines()) == 1
+    assert f"the API refused the key: {fault.message}" in done.err
+    counts = await agent.get("/v1/status")
+    assert (counts["finished"]["cancelled"], counts["awaiting_key"]) == (1, 0)
+    assert len(api.posts) == 1
+    # The same key is tried again with the next call.
+    assert (await workstation.run("claude-cheap", "hello")).status == 0

@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import spool_dir
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
@@ -118,7 +120,7 @@ class Farm:
         self.close_connections()
         self.container.remove()
         self._loopback.stop()
-        for path in (self.inventory, self.state):
+        for path in (self.inventory, self.state, spool_dir(Settings(config_file=str(self.config)))):
             if path.exists():
                 shutil.rmtree(path)
 

@@ -4,7 +4,8 @@ It listens on loopback or a Unix socket, refuses what the real API refuses with 
 deterministically, can be told to fail (`faults`), to answer in a script (`rules`), and keeps a log of what it received.
 
 Endpoints: /v1/messages (plain and streaming), /v1/messages/count_tokens, /v1/messages/batches (create, retrieve, list,
-results, cancel, delete), /v1/models, HEAD /. A test in the same process uses `MessagesApi`; any other uses the control
+results, cancel, delete), /v1/models, the Admin API's reports (/v1/organizations/usage_report/messages and
+/v1/organizations/cost_report), HEAD /. A test in the same process uses `MessagesApi`; any other uses the control
 endpoints below /_control/, which take and give the same structures as JSON:
 
     keys            GET, PUT                the accepted keys
@@ -17,6 +18,8 @@ endpoints below /_control/, which take and give the same structures as JSON:
     batches/ID      GET                     one batch, and what became of each request, also before its end
     batches/plan    GET, PUT                `Plan` of the batches to come: how long they take, when they expire, …
     batches/faults  GET, POST, DELETE       `BatchFault`: single requests that are errored or expire
+    books           POST                    `Posting`: what another of the organization was billed, for the reports
+    admin_keys      PUT                     the accepted Admin keys
     log             GET ?after=N, DELETE    what was received; --log appends it to a file, with each request of a batch
     reset           POST                    forget all of that
 
@@ -25,10 +28,23 @@ Without a plan a batch is processed at once, in the background: `in_progress` wh
 
 from tests.support.messages_api.batch import Plan
 from tests.support.messages_api.batches import Advance
+from tests.support.messages_api.books import Posting
 from tests.support.messages_api.faults import BatchFault, Fault
 from tests.support.messages_api.limits import Limits
 from tests.support.messages_api.rules import Rule, Step
 from tests.support.messages_api.server import MessagesApi
-from tests.support.messages_api.state import DEFAULT_KEY
+from tests.support.messages_api.state import DEFAULT_ADMIN_KEY, DEFAULT_KEY
 
-__all__ = ["DEFAULT_KEY", "Advance", "BatchFault", "Fault", "Limits", "MessagesApi", "Plan", "Rule", "Step"]
+__all__ = [
+    "DEFAULT_ADMIN_KEY",
+    "DEFAULT_KEY",
+    "Advance",
+    "BatchFault",
+    "Fault",
+    "Limits",
+    "MessagesApi",
+    "Plan",
+    "Posting",
+    "Rule",
+    "Step",
+]

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tests.support.messages_api import batch_api, batch_check, catalog, control, control_batches, validate
+from tests.support.messages_api import admin_api, batch_api, batch_check, catalog, control, control_batches, validate
 from tests.support.messages_api.answer import new_id
 from tests.support.messages_api.control import STATE
 from tests.support.messages_api.deliver import deliver, drop
@@ -26,6 +26,7 @@ _METHODS = {
     "/v1/messages": ("POST",),
     "/v1/messages/count_tokens": ("POST",),
     "/v1/models": ("GET",),
+    **dict.fromkeys(admin_api.PATHS, ("GET",)),
     "/": ("HEAD",),
 }
 #: A batch's body is kept in the log up to this size: a test that sends many large ones must not fill the memory.
@@ -38,6 +39,7 @@ def build(state: State) -> web.Application:
     app[STATE] = state
     app.add_routes(control.ROUTES)
     app.add_routes(control_batches.ROUTES)
+    app.add_routes(admin_api.ROUTES)
     app.router.add_route("*", "/{path:.*}", _handle)
     return app
 
@@ -110,6 +112,10 @@ async def _answer(
     if path == "/":
         entry.status = 200
         return web.Response(headers=headers)
+    if path in admin_api.PATHS:
+        answer = admin_api.report(path, request.query, request.headers, state)
+        entry.status = 200
+        return _json(answer, headers)
     if path.startswith("/v1/models"):
         validate.check_headers(request.headers, state.current_keys())
         entry.status = 200

@@ -7,6 +7,7 @@ import hashlib
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +52,8 @@ class Log:
     def __init__(self, path: Path | None = None, *, keep: int = 2000) -> None:
         self._ring: deque[Entry] = deque(maxlen=keep)
         self._count = 0
+        #: Called with every request that is over.
+        self.on_close: Callable[[Entry], None] | None = None
         self._file: BinaryIO | None = path.open("ab", buffering=0) if path else None
 
     def open(
@@ -78,6 +81,8 @@ class Log:
     def close(self, entry: Entry) -> None:
         """Note that a request is over."""
         entry.duration_ms = round((time.time() - entry.time) * 1000, 3)
+        if self.on_close is not None:
+            self.on_close(entry)
         if self._file is not None:
             self._file.write(msgspec.json.encode(entry) + b"\n")
 

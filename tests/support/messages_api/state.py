@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.support.messages_api.batches import Batches
+from tests.support.messages_api.books import Books
 from tests.support.messages_api.faults import Fault, Queue
 from tests.support.messages_api.limits import Limits, RateLimits
 from tests.support.messages_api.log import Log
@@ -13,6 +14,7 @@ from tests.support.messages_api.rules import Rules
 from tests.support.messages_api.usage import PromptCache
 
 DEFAULT_KEY = "sk-ant-test-loopback-0000000000000000"
+DEFAULT_ADMIN_KEY = "sk-ant-admin01-test-loopback-0000000000000000"
 
 
 class State:
@@ -37,6 +39,9 @@ class State:
         self.rules = Rules()
         self.cache = PromptCache()
         self.log = Log(log_file)
+        self.admin_keys: frozenset[str] = frozenset({DEFAULT_ADMIN_KEY})
+        self.books = Books()
+        self.log.on_close = self.books.add
         self.limits = RateLimits(limits)
         self.batches = Batches(self.rules, self.cache, self.log)
 
@@ -54,13 +59,15 @@ class State:
         return self.keys
 
     def reset(self) -> None:
-        """Forget faults, rules, cache, batches and log; set keys, latency and limits to their defaults."""
+        """Forget faults, rules, cache, batches, books and log; set keys, latency and limits to their defaults."""
         self.faults.clear()
         self.rules.clear()
         self.cache.clear()
         self.batches.clear()
         self.limits.set(None)
         self.log.clear()
+        self.books.clear()
+        self.admin_keys = frozenset({DEFAULT_ADMIN_KEY})
         self.keys = frozenset({DEFAULT_KEY})
         self._keys_seen = (0, 0)
         self.latency_s = self.event_s = 0.0

@@ -30,6 +30,8 @@ from tests.support.messages_api.tools import check_schema, check_tool_choice, ch
 MAX_BYTES = 32 * 1024 * 1024
 MAX_MESSAGES = 100_000
 VERSIONS = ("2023-06-01", "2026-10-21")
+#: A login's access token: only as bearer token, and only with this beta. Source: requests of the CLI 2.1.330.
+OAUTH_TOKEN, OAUTH_BETA = "sk-ant-oat", "oauth-2025-04-20"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _COUNTED = (
@@ -73,8 +75,11 @@ def check_headers(headers: Mapping[str, str], keys: frozenset[str]) -> None:
     key = presented_key(headers)
     if not key:
         raise ApiError(401, "x-api-key header is required")
-    if key not in keys:
-        raise ApiError(401, "invalid x-api-key" if "x-api-key" in headers else "Invalid bearer token")
+    as_key, of_login = "x-api-key" in headers, key.startswith(OAUTH_TOKEN)
+    if key not in keys or (as_key and of_login):
+        raise ApiError(401, "invalid x-api-key" if as_key else "Invalid bearer token")
+    if of_login and OAUTH_BETA not in headers.get("anthropic-beta", "").split(","):
+        raise ApiError(401, "OAuth authentication is currently not supported.")
     version = headers.get("anthropic-version")
     if not version:
         raise bad("anthropic-version", "header is required")

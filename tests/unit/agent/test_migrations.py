@@ -116,3 +116,13 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(FarmhandError, match="schema version 7"):
         Ledger(path)
+
+
+async def test_every_ledger_has_a_name_of_its_own_and_keeps_it(old: Path, tmp_path: Path) -> None:
+    names = []
+    for path in (old, old, tmp_path / "other.db"):
+        ledger = Ledger(path)
+        names.append(ledger.ledger_id())
+        ledger.close()
+    assert names[0] == names[1] != names[2]
+    assert all(len(name) == 32 for name in names)

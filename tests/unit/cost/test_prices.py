@@ -1,21 +1,29 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.cost.money import pico, usd
-from farmhand.cost.prices import PriceTable, price_table
+from farmhand.cost.money import pico, plain, usd
+from farmhand.cost.prices import price_table
+from farmhand.errors import NotConfigured
 from farmhand.task import MODELS, Usage
 
 counts = st.integers(0, 2_000_000)
 
 
-def test_every_short_name_has_a_price() -> None:
-    assert set(MODELS.values()) <= set(price_table().models)
+def at(day: str) -> float:
+    return datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
+
+
+def test_every_short_name_has_a_price_and_stands_for_the_same_model() -> None:
+    table = price_table()
+    assert set(MODELS.values()) <= set(table.models)
+    assert {name: table.resolve(name) for name in MODELS} == MODELS
 
 
 @pytest.mark.parametrize(
@@ -23,13 +31,29 @@ def test_every_short_name_has_a_price() -> None:
     [
         ("claude-haiku-5-5", Usage(input_tokens=1_000_000 // 10, output_tokens=1000), "0.0105"),
         ("claude-haiku-5-5", Usage(input_tokens=100_001, output_tokens=1000), "0.0525005"),
+        ("claude-haiku-5-5", Usage(input_tokens=1, cache_read_input_tokens=100_000), "0.0050005"),
         ("claude-haiku-4-5-20251001", Usage(input_tokens=1_000_000, output_tokens=1_000_000), "6"),
+        ("claude-haiku-4-5", Usage(input_tokens=1_000_000, output_tokens=1_000_000), "6"),
         ("claude-haiku-5-5", Usage(cache_creation_input_tokens=1000, cache_read_input_tokens=1000), "0.000135"),
+        (
+            "claude-haiku-5-5",
+            Usage(cache_creation_input_tokens=1000, cache_creation_1h_input_tokens=400),
+            "0.000155",
+        ),
         ("claude-opus-5-5", Usage(input_tokens=1, output_tokens=1), "0.000024"),
     ],
 )
 def test_costs_are_exact(model: str, usage: Usage, dollars: str) -> None:
     assert price_table().cost(model, usage) == pico(Decimal(dollars))
+
+
+def test_the_price_of_the_request_s_own_time_counts() -> None:
+    table, usage = price_table(), Usage(cache_read_input_tokens=1_000_000)
+    assert table.cost("claude-sonnet-5-5", usage, at=at("2026-10-06")) == pico(Decimal("0.2"))
+    assert table.cost("claude-sonnet-5-5", usage, at=at("2026-10-07") - 0.001) == pico(Decimal("0.2"))
+    assert table.cost("claude-sonnet-5-5", usage, at=at("2026-10-07")) == pico(Decimal("0.1"))
+    assert table.cost("claude-sonnet-5-5", usage) == pico(Decimal("0.1"))
+    assert table.changes == (int(at("2026-10-07") // 86400),)
 
 
 def test_a_batch_costs_half() -> None:
@@ -43,24 +67,88 @@ def test_a_batch_costs_half() -> None:
 @given(amount=st.decimals(0, 10_000, places=12))
 def test_money_is_exact(amount: Decimal) -> None:
     assert usd(pico(amount)) == amount
+    assert Decimal(plain(pico(amount))) == amount
+    assert "E" not in plain(pico(amount))
 
 
-def test_an_unknown_price_is_unknown_and_never_zero() -> None:
+@pytest.mark.parametrize(
+    ("amount", "text"), [(0, "0.00"), (1, "0.000000000001"), (-(10**12) // 2, "-0.50"), (12 * 10**12, "12.00")]
+)
+def test_money_reads_well(amount: int, text: str) -> None:
+    assert plain(amount) == text
+
+
+def test_an_unknown_price_is_unknown_and_never_zero(tmp_path: Path) -> None:
     table = price_table()
     assert table.cost("claude-next", Usage(input_tokens=1)) is None
-    assert table.cost("claude-sonnet-5-5", Usage(cache_read_input_tokens=1)) is None
-    assert table.cost("claude-sonnet-5-5", Usage(input_tokens=1)) is not None
+    own = tmp_path / "prices.toml"
+    own.write_text('[[price]]\nmodel = "m"\nfrom = 2026-01-01\nto = 2026-02-01\ninput = "1"\noutput = "2"\n')
+    table = price_table(own)
+    january = at("2026-01-15")
+    assert table.cost("m", Usage(input_tokens=1), at=january) == 10**6
+    assert table.cost("m", Usage(cache_read_input_tokens=1), at=january) is None
+    assert table.cost("m", Usage(input_tokens=1), at=at("2026-02-01")) is None
+    assert table.cost("m", Usage(input_tokens=1), at=at("2025-12-31")) is None
 
 
-@given(first=counts, second=counts)
-def test_below_the_tier_the_parts_add_up(first: int, second: int) -> None:
-    table = price_table()
-    parts = [table.cost("claude-haiku-4-5-20251001", Usage(input_tokens=n)) for n in (first, second)]
-    assert sum(part for part in parts if part is not None) == table.cost(
-        "claude-haiku-4-5-20251001", Usage(input_tokens=first + second)
-    )
+@given(first=counts, second=counts, economy=st.booleans())
+def test_below_the_tier_the_parts_add_up(first: int, second: int, economy: bool) -> None:
+    table, model = price_table(), "claude-haiku-4-5-20251001"
+    parts = [table.cost(model, Usage(input_tokens=n), economy=economy) for n in (first, second)]
+    whole = table.cost(model, Usage(input_tokens=first + second), economy=economy)
+    assert sum(part for part in parts if part is not None) == whole
 
 
-def test_the_table_is_validated() -> None:
-    with pytest.raises(msgspec.ValidationError):
-        msgspec.convert({"version": "x", "batch_factor": "1", "models": {"m": {"input": "1"}}}, PriceTable)
+ROW = 'input = "1"\noutput = "2"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("version = ", "not TOML"),
+        (f'[[price]]\nmodel = "m"\n{ROW}colour = "red"\n', "price 1 (m): Object contains unknown field `colour`"),
+        (f'[[price]]\nmodel = "a"\n{ROW}[[price]]\nmodel = "m"\ninput = "1"\n', "price 2 (m): Object missing required"),
+        ('[[price]]\nmodel = "m"\ninput = "x"\noutput = "2"\n', "price 1 (m).input: Invalid decimal"),
+        ('[[price]]\nmodel = "m"\ninput = "-1"\noutput = "2"\n', "price 1 (m): input is -1"),
+        ('[[price]]\nmodel = "m"\ninput = "NaN"\noutput = "2"\n', "price 1 (m): input is NaN"),
+        ('[[price]]\nmodel = "m"\ninput = "0.0000001"\noutput = "2"\n', "price 1 (m): input is 1E-7"),
+        (f'[[price]]\nmodel = "m"\n{ROW}from = 2026-02-01\nto = 2026-02-01\n', "from 2026-02-01 is not before to"),
+        (f'[[price]]\nmodel = "m"\n{ROW}[[price]]\nmodel = "m"\n{ROW}', "two prices of m hold on the same day"),
+        (f'[[price]]\nmodel = "m"\n{ROW}batch_factor = "2"\n', "price 1 (m): batch_factor is 2"),
+        (f'[[price]]\nmodel = "m"\n{ROW}long_prompt = {{ over = 0, input = "1", output = "1" }}\n', "over is 0"),
+        (f'[[price]]\nmodel = "m"\n{ROW}long_prompt = {{ over = 9, input="-1", output="1" }}\n', "prompt: input is -1"),
+        ('[aliases]\nquick = "nobody"\n', "aliases: quick stands for nobody, which has no price"),
+        ('[aliases]\n"claude-opus-5-5" = "claude-fable-5-1"\n', "claude-opus-5-5 is a model with a price of its own"),
+        (f'[[price]]\nmodel = ""\n{ROW}', "model is empty"),
+        ('price = 3\n', "Expected `array`"),
+        ('price = [3]\n', "price 1"),
+    ],
+)  # fmt: skip
+def test_a_bad_table_is_one_line_with_what_and_where(tmp_path: Path, text: str, words: str) -> None:
+    own = tmp_path / "prices.toml"
+    own.write_text(text)
+    with pytest.raises(NotConfigured) as caught:
+        price_table(own)
+    message = str(caught.value)
+    assert str(own) in message
+    assert words in message
+    assert "\n" not in message
+
+
+def test_an_operator_s_file_overrides_a_model_and_says_so_in_the_version(tmp_path: Path) -> None:
+    own = tmp_path / "prices.toml"
+    assert price_table(own).version == price_table().version
+    own.write_text(f'[aliases]\nquick = "m"\n[[price]]\nmodel = "claude-opus-5-5"\n{ROW}[[price]]\nmodel = "m"\n{ROW}')
+    price_table.cache_clear()
+    table = price_table(own)
+    assert table.version.startswith(price_table().version + "+")
+    assert table.cost("claude-opus-5-5", Usage(output_tokens=1)) == 2 * 10**6
+    assert table.cost("quick", Usage(output_tokens=1)) == 2 * 10**6
+    haiku = Usage(output_tokens=1)
+    assert table.cost("claude-haiku-5-5", haiku) == price_table().cost("claude-haiku-5-5", haiku)
+    own.write_bytes(b"\xff")
+    price_table.cache_clear()
+    with pytest.raises(NotConfigured, match="not UTF-8"):
+        price_table(own)
+    with pytest.raises(NotConfigured, match="cannot be read"):
+        price_table(tmp_path)

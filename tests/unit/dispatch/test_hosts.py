@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.dispatch.hosts import Host, choose_host, load_hosts
+from farmhand.dispatch.hosts import Host, candidates, choose_host, load_hosts
 from farmhand.errors import NotConfigured
 
 
@@ -67,3 +67,10 @@ def test_choosing() -> None:
     ):
         with pytest.raises(NotConfigured, match=words):
             choose_host(hosts, wanted, path)
+
+
+def test_candidates_are_all_in_their_order_or_the_one_that_is_wanted() -> None:
+    two, one = Host(name="two", address="b"), Host(name="one", address="a")
+    hosts = {"two": two, "one": one}
+    assert candidates(hosts, "", Path("/x")) == [two, one]
+    assert candidates(hosts, "one", Path("/x")) == [one]

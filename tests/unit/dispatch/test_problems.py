@@ -30,6 +30,10 @@ from farmhand.wire.errors import WireError
         ("agent_error", 500, 1),
         ("network_refused", 403, 5),
         ("budget", 403, 5),
+        ("economy_unavailable", 403, 5),
+        ("authentication_error", 0, 3),
+        ("billing_error", 0, 5),
+        ("spend_limit", 0, 5),
     ],
 )
 def test_codes_of_the_wire_become_exit_codes(code: str, status: int, exit_code: int) -> None:

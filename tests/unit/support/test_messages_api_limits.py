@@ -93,16 +93,16 @@ def test_rounded_counts() -> None:
     state.admit(OLD, 2_400)
     headers = state.headers(OLD)
     assert headers["anthropic-ratelimit-input-tokens-remaining"] == "8000"
-    assert headers["anthropic-ratelimit-requests-remaining"] == "3999"
+    assert headers["anthropic-ratelimit-requests-remaining"] == "3999999"
 
 
 async def test_off_by_default(api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:
     raw = await client.messages.with_raw_response.create(**ask())
-    assert raw.headers["anthropic-ratelimit-requests-limit"] == "4000"
-    assert raw.headers["anthropic-ratelimit-requests-remaining"] == "3999"
+    assert raw.headers["anthropic-ratelimit-requests-limit"] == "4000000"
+    assert raw.headers["anthropic-ratelimit-requests-remaining"] == "3999999"
     assert api.state.limits.limits is None
     raw = await client.messages.with_raw_response.create(**ask(model=NEW))
-    assert raw.headers["anthropic-ratelimit-requests-remaining"] == "3998"
+    assert raw.headers["anthropic-ratelimit-requests-remaining"] == "3999998"
 
 
 async def test_requests_a_minute(api: MessagesApi, client: anthropic.AsyncAnthropic) -> None:

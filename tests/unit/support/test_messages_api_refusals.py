@@ -76,6 +76,18 @@ async def test_key_as_bearer_token(api: MessagesApi) -> None:
     assert status == 200
 
 
+async def test_a_login_s_token_is_a_bearer_token_with_its_beta(api: MessagesApi) -> None:
+    token = "sk-ant-oat01-test-0000000000"
+    api.state.keys = frozenset({DEFAULT_KEY, token})
+    headers = {name: value for name, value in HEADERS.items() if name != "x-api-key"}
+    bearer = headers | {"authorization": f"Bearer {token}"}
+    assert (await post(api, body(), headers | {"x-api-key": token}))[0] == 401
+    assert (await post(api, body(), bearer))[1]["error"][
+        "message"
+    ] == "OAuth authentication is currently not supported."
+    assert (await post(api, body(), bearer | {"anthropic-beta": "x,oauth-2025-04-20"}))[0] == 200
+
+
 @pytest.mark.parametrize("model", ["claude-3-5-haiku-20241022", "gpt-5", "haiku"])
 async def test_unknown_model(api: MessagesApi, model: str) -> None:
     status, answer = await post(api, body(model=model))

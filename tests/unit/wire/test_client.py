@@ -148,3 +148,29 @@ def test_the_key_as_one_request_and_its_answer() -> None:
         with pytest.raises(WireError) as caught:
             parse_response(raw, "h")
         assert caught.value.code == "not_an_agent"
+
+
+def test_charges_and_finished_come_line_by_line() -> None:
+    whole = b'{"no":1,"cost_usd":0.1}\n{"no":2}\n'
+    agent = Scripted([events({"no": 8}, {"no": 9}), answer(whole), answer({"tasks": [], "next": None})])
+    with Client(agent) as client:
+        assert [json.loads(line) for line in client.charges(after=7, limit=2)] == [{"no": 8}, {"no": 9}]
+        assert list(client.finished()) == whole.split()
+        client.tasks()
+    _, charges, finished, _ = agent.requests
+    assert charges.startswith(b"GET /v1/charges?after=7&limit=2 ")
+    assert finished.startswith(b"GET /v1/finished?after=0&limit=10000 ")
+
+
+@pytest.mark.parametrize("raw", [events({"no": 1}, end=False), answer(b'{"no":1}\n{"no":2}\n')[:-4]])
+def test_lines_that_break_off_are_a_lost_connection(raw: bytes) -> None:
+    with pytest.raises(WireError) as caught, Client(Scripted([raw])) as client:
+        list(client.charges())
+    assert caught.value.code == "lost"
+
+
+def test_an_agent_that_knows_no_charges_says_so() -> None:
+    refusal = answer({"error": {"code": "not_found", "message": "no such thing", "hint": ""}}, 404)
+    with pytest.raises(WireError) as caught, Client(Scripted([refusal])) as client:
+        list(client.charges())
+    assert caught.value.code == "not_found"

@@ -93,6 +93,25 @@ def test_an_agent_that_wants_the_key_for_ever_is_given_up() -> None:
         run(agent)
 
 
+def test_a_refused_key_is_not_brought_again_and_the_task_is_cancelled() -> None:
+    refused = {
+        "type": "state",
+        "state": "awaiting_key",
+        "reason": "billing_error",
+        "message": "no credit",
+        "hint": "pay",
+    }
+    agent = Scripted(
+        [ACCEPTED, events({"type": "state", "state": "running"}, refused, end=False)],
+        [answer({"task": {"id": "t1", "state": "cancelled"}})],
+    )
+    with pytest.raises(WireError) as caught:
+        run(agent)
+    assert caught.value.code == "billing_error"
+    assert str(caught.value) == "the API refused the key: no credit (pay)"
+    assert paths(agent)[-1] == "DELETE /v1/tasks/t1"
+
+
 def test_a_host_that_was_never_reached_is_not_tried_again() -> None:
     agent = Scripted([b""], [ACCEPTED], greet=False)
     with pytest.raises(WireError) as caught:

@@ -13,34 +13,22 @@ from pathlib import Path
 
 import msgspec
 
+from farmhand import claude
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
+from farmhand.agent.engines.spares import Line, Spares
 from farmhand.meter import Grant, Grants
 from farmhand.task import Task
 from farmhand.wire.keys import redact
 
-_SYSTEM = "Answer the user's task. Be brief and exact."
-_ENVIRONMENT = {
-    "PATH": "/usr/local/bin:/usr/bin:/bin",
-    "LANG": "C.UTF-8",
-    "SHELL": "/bin/bash",
-    "DISABLE_AUTOUPDATER": "1",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-    "CLAUDE_CODE_DISABLE_ATTACHMENTS": "1",
-    "CLAUDE_CODE_DISABLE_NONSTREAMING_FALLBACK": "1",
-    "CLAUDE_CODE_DISABLE_THINKING": "1",
-    "CLAUDE_CODE_MAX_RETRIES": "0",
-}
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHELL": "/bin/bash", **claude.SWITCHES}
 
 
 def arguments(task: Task, config: Config, model: str) -> list[str]:
-    """The lean invocation. Each flag is measured in FACTS: with them a text task sends 1.1 KB instead of 76 to 115."""
-    argv = [config.claude_path, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
-    argv += ["--include-partial-messages", "--no-session-persistence", "--setting-sources", "", "--strict-mcp-config"]
-    argv += ["--disable-slash-commands", "--model", model, "--system-prompt", task.system or _SYSTEM]
-    argv += ["--tools", ",".join(task.tools)]
+    """The CLI's argument vector for `task`."""
+    argv = claude.arguments(config.claude_path, model=model, system=task.system, tools=task.tools)
     if task.tools:
         # Nobody is there to ask; the sandbox is what holds the task.
         argv += ["--permission-mode", "bypassPermissions"]
@@ -59,14 +47,8 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
 
 
 def stdin(task: Task) -> bytes:
-    """The prompt as one user message of stream-json, so that it is data.
-
-    The CLI takes a message whose last text begins with `/name` for a command, in this form too. The blank block behind
-    the prompt prevents that, and the CLI drops it: the API gets the prompt alone. Measured with 2.1.197 and 2.1.330.
-    """
-    content = [{"type": "text", "text": task.prompt}, {"type": "text", "text": "\n"}]
-    message = {"role": "user", "content": content}
-    return msgspec.json.encode({"type": "user", "message": message}) + b"\n"
+    """The prompt for the CLI's stdin."""
+    return claude.user_message(task.prompt)
 
 
 class CliEngine:
@@ -75,6 +57,15 @@ class CliEngine:
     def __init__(self, config: Config, grants: Grants) -> None:
         self._config = config
         self._grants = grants
+        self._sandboxes = {
+            "none": Spares(Path(config.runtime_dir) / "task.sock", config.sandbox_spares, MAX_LINE),
+            "full": Spares(Path(config.runtime_dir) / "task-full.sock", 0, MAX_LINE),
+        }
+
+    def close(self) -> None:
+        """End the sandboxes that wait for a task."""
+        for spares in self._sandboxes.values():
+            spares.close()
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """One CLI process; see `Engine.run`. The task token dies when this returns."""
@@ -101,7 +92,8 @@ class CliEngine:
         output = Output(on_text)
         try:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
-            while line := await reader.readline():
+            # The sandbox's closing line is the last; its connection ends only when systemd has cleared the unit away.
+            while output.ended is None and (line := await reader.readline()):
                 output.take(line)
         except ValueError:
             raise too_much() from None
@@ -114,15 +106,16 @@ class CliEngine:
                 await writer.wait_closed()
         return output
 
-    async def _connect(self, task: Task) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        name = "task.sock" if task.network == "none" else "task-full.sock"
-        path = Path(self._config.runtime_dir) / name
+    async def _connect(self, task: Task) -> Line:
+        spares = self._sandboxes[task.network]
         try:
-            return await asyncio.open_unix_connection(path, limit=MAX_LINE)
+            return await spares.take()
         except OSError as error:
             unit = "jada-task.socket" if task.network == "none" else "jada-task-full.socket"
             raise EngineError(
-                "agent_error", f"no sandbox to be had: {path}: {error.strerror}", hint=f"see: systemctl status {unit}"
+                "agent_error",
+                f"no sandbox to be had: {spares.path}: {error.strerror}",
+                hint=f"see: systemctl status {unit}",
             ) from None
 
     def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:

@@ -66,7 +66,7 @@ class Book:
         self.output = output
         self.batch = journal.about("batch")
         counts = journal.counts()
-        cost, unpriced = journal.money()
+        cost, uncertain, twice, twice_cost = journal.sums()
         self.waiting = counts[WAITING]
         self.totals = Totals(
             total=sum(counts.values()),
@@ -74,7 +74,10 @@ class Book:
             failed=counts[FAILED],
             cancelled=counts[CANCELLED],
             cost_pico=cost,
-            unpriced=unpriced,
+            unpriced=journal.unpriced(),
+            uncertain=uncertain,
+            twice=twice,
+            twice_pico=twice_cost,
         )
 
     def portion(self, host: int, lost: Iterable[int], limit: int) -> list[bytes]:
@@ -121,7 +124,7 @@ class Book:
     def take_in(self, host: int, name: str, answer: dict[str, Any]) -> Taken:
         """Take an answer in: results are in the output, and safe, before the journal says so."""
         taken = Taken()
-        before = (self.totals.finished_now, self.totals.cost_pico)
+        before = (self.totals.finished_now, self.totals.cost_pico, self.totals.uncertain)
         with self.journal.transaction():
             self.journal.confirm(host, answer.get("taken") or [])
             self.journal.told(host, answer.get("cancelled") or [])
@@ -133,7 +136,10 @@ class Book:
                 self._refused(host, name, refusal, taken)
             self.output.flush_held()
             cost = self.totals.cost_pico - before[1]
-            self.journal.advance(host, int(answer.get("next") or 0), cost)
+            self.journal.advance(host, int(answer.get("next") or 0), cost, self.totals.uncertain - before[2])
+            if answer.get("halted"):
+                nothing_there = answer.get("unfinished") == 0 and not answer.get("rest")
+                self.journal.take_back(host, also_unsure=nothing_there)
             if self.totals.finished_now > before[0]:
                 self.output.sync()
                 self.output.release()
@@ -184,6 +190,7 @@ class Book:
         elif sent.state > SENT:
             self.totals.twice += 1
             self.totals.twice_pico += _cost(result) or 0
+            self.journal.count_twice(host, _cost(result) or 0)
         else:
             self._keep(host, name, sent, result)
 

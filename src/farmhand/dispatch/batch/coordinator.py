@@ -57,6 +57,9 @@ class Coordinator:
         self._dark_since: float | None = None
         with book.journal.transaction():
             book.journal.unsure()
+            if limits.max_usd is not None or limits.concurrency is not None:
+                # The agents keep limits: a later run without any has to take them off.
+                book.journal.db.execute("INSERT OR IGNORE INTO meta VALUES ('limited', 'yes')")
         self._absent = {name: book.journal.host(name)[0] for name in book.journal.holders()}
 
     # --- what the desk's threads call -----------------------------------------------------------------------------
@@ -95,7 +98,8 @@ class Coordinator:
             if not self.book.totals.left:
                 self.over = True
             self._changed.notify_all()
-            return {"more": not self.over, "batch": self.book.totals.as_dict() | {"host": host, "took": taken.finished}}
+            standing = {"host": host, "took": taken.finished, "waiting": _reason(given.get("waiting") or [])}
+            return {"more": not self.over, "batch": self.book.totals.as_dict() | standing}
 
     def left(self, host: str) -> None:
         """See desk.Coordinator."""
@@ -108,8 +112,9 @@ class Coordinator:
 
     def failed(self, error: Exception) -> None:
         """See desk.Coordinator."""
-        known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
-        self.end(known)
+        if not self.over:
+            known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
+            self.end(known)
 
     # --- what the waiting thread calls ----------------------------------------------------------------------------
 
@@ -229,7 +234,8 @@ class Coordinator:
 
     def _limits_of(self, one: Host) -> dict[str, Any] | None:
         """The host's share of the batch's limits, where it does not have it yet: so they hold whatever the hosts do."""
-        if self._limits.max_usd is None and self._limits.concurrency is None:
+        wanted = self._limits.max_usd is not None or self._limits.concurrency is not None
+        if not wanted and not self.book.journal.about("limited"):
             return None
         share: dict[str, Any] = {"max_usd": None, "concurrency": None}
         live = self._live()
@@ -237,7 +243,7 @@ class Coordinator:
             left = max(0, round(self._limits.max_usd * PICO) - self.book.totals.cost_pico)
             share["max_usd"] = max(1, one.cost_pico + left // live) / PICO
         if self._limits.concurrency is not None:
-            share["concurrency"] = max(1, self._limits.concurrency // live)
+            share["concurrency"] = min(max(1, self._limits.concurrency // live), 1024)
         if share == one.limits:
             return None
         one.limits = share
@@ -322,20 +328,32 @@ class Coordinator:
             return True
         return all(one.stopped or one.lost for one in self.hosts.values())
 
+    def _is_out(self, one: Host, now: float) -> bool:
+        """Whether nothing can be expected of the host at present."""
+        return one.lost or (one.halted_until > now and not self.book.sent_to(one.no))
+
     def _watch_for_darkness(self, now: float) -> None:
         """End when no host has answered for too long; at once when none of them ever has."""
-        if not self.hosts or any(not one.lost for one in self.hosts.values()) or len(self.hosts) < self._expected:
+        if len(self.hosts) < max(1, self._expected) or not all(self._is_out(one, now) for one in self.hosts.values()):
             self._dark_since = None
             return
         self._dark_since = self._dark_since or now
         ever = any(one.ever for one in self.hosts.values())
         if ever and now - self._dark_since < self._limits.patience_s:
             return
-        errors = [one.error for one in self.hosts.values() if one.error is not None]
+        errors = [error for one in self.hosts.values() if (error := one.error or one.halted) is not None]
         first = errors[0] if errors else FarmUnreachable("no farm host answers")
         more = f" (and {len(errors) - 1} more hosts)" if len(errors) > 1 else ""
         kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
         self.end(kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code))
+
+
+def _reason(waiting: list[dict[str, Any]]) -> str:
+    """Why tasks wait, where that is not just that all slots are taken."""
+    for wait in waiting:
+        if wait.get("reason") not in ("slots", "no_key"):
+            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
+    return ""
 
 
 def _from_wire(problem: Any, host: str) -> FarmhandError:

@@ -22,7 +22,10 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE host (
     no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
     after INTEGER NOT NULL DEFAULT 0,   -- how far its results are taken
-    cost INTEGER NOT NULL DEFAULT 0     -- pico-dollars, of all it did for this batch
+    cost INTEGER NOT NULL DEFAULT 0,    -- pico-dollars, of all it did for this batch
+    uncertain INTEGER NOT NULL DEFAULT 0,  -- requests that may have cost something besides
+    twice INTEGER NOT NULL DEFAULT 0,   -- results that another host had first
+    twice_cost INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE line (
     n INTEGER PRIMARY KEY, at INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL,
@@ -30,7 +33,7 @@ CREATE TABLE line (
     round INTEGER NOT NULL DEFAULT 1,   -- how many ids it has had
     state INTEGER NOT NULL DEFAULT 0,
     host INTEGER REFERENCES host (no),
-    sure INTEGER NOT NULL DEFAULT 0,    -- sent: whether the agent has said that it has it
+    sure INTEGER NOT NULL DEFAULT 0,    -- sent: 1 if the agent has said that it has it, -1 for the first time
     stopped INTEGER NOT NULL DEFAULT 0, -- sent: whether we asked for it to be cancelled, to send it again some day
     cost INTEGER                        -- pico-dollars; NULL: unknown, or not done
 );
@@ -143,11 +146,16 @@ class Journal:
         found = dict(self.db.execute("SELECT state, count(*) FROM line GROUP BY state"))
         return {state: found.get(state, 0) for state in range(5)}
 
-    def money(self) -> tuple[int, int]:
-        """(pico-dollars of all that the hosts did, finished lines whose cost is not known)."""
-        cost = self.db.execute("SELECT coalesce(sum(cost), 0) FROM host").fetchone()[0]
-        unknown = self.db.execute("SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL").fetchone()[0]
-        return int(cost), int(unknown)
+    def sums(self) -> tuple[int, int, int, int]:
+        """Of all hosts: pico-dollars, uncertain requests, results that came twice, and the pico-dollars of those."""
+        query = "SELECT total(cost), total(uncertain), total(twice), total(twice_cost) FROM host"
+        cost, uncertain, twice, twice_cost = self.db.execute(query).fetchone()
+        return int(cost), int(uncertain), int(twice), int(twice_cost)
+
+    def unpriced(self) -> int:
+        """How many finished lines have a cost that is not known."""
+        query = "SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL"
+        return int(self.db.execute(query).fetchone()[0])
 
     # --- hosts ----------------------------------------------------------------------------------------------------
 
@@ -162,9 +170,16 @@ class Journal:
         query = "SELECT name FROM host WHERE no IN (SELECT DISTINCT host FROM line WHERE state = 1)"
         return [str(row[0]) for row in self.db.execute(query)]
 
-    def advance(self, host: int, after: int, cost: int) -> None:
+    def advance(self, host: int, after: int, cost: int = 0, uncertain: int = 0) -> None:
         """Results up to `after` are taken; the host has done work for `cost` more."""
-        self.db.execute("UPDATE host SET after = max(after, ?), cost = cost + ? WHERE no = ?", (after, cost, host))
+        self.db.execute(
+            "UPDATE host SET after = max(after, ?), cost = cost + ?, uncertain = uncertain + ? WHERE no = ?",
+            (after, cost, uncertain, host),
+        )
+
+    def count_twice(self, host: int, cost: int) -> None:
+        """The host has done for `cost` what another had done before."""
+        self.db.execute("UPDATE host SET twice = twice + 1, twice_cost = twice_cost + ? WHERE no = ?", (cost, host))
 
     def unsure(self, host: int | None = None) -> None:
         """What is sent to the host (to all) may have been lost there."""
@@ -173,12 +188,12 @@ class Journal:
 
     def own_unsure(self, host: int, limit: int) -> list[Row]:
         """Lines that the host had and may have lost."""
-        return self._rows("state = 1 AND sure = 0 AND host = ?", (host,), limit)
+        return self._rows("state = 1 AND sure <= 0 AND host = ?", (host,), limit)
 
     def adrift(self, lost: Iterable[int], limit: int) -> list[Row]:
         """Lines that hosts have which are lost."""
         marks = ",".join(str(int(no)) for no in lost)
-        return self._rows(f"state = 1 AND sure = 0 AND host IN ({marks})", (), limit) if marks else []
+        return self._rows(f"state = 1 AND sure <= 0 AND host IN ({marks})", (), limit) if marks else []
 
     def waiting(self, limit: int) -> list[Row]:
         """The next lines that no host has."""
@@ -202,6 +217,8 @@ class Journal:
                 " WHERE n = ?2",
                 (host, row.n),
             )
+            if before is None or before[0] != host or spent:
+                self.db.execute("UPDATE line SET sure = -1 WHERE n = ?", (row.n,))
             sent.append(going)
         return sent
 
@@ -214,6 +231,12 @@ class Journal:
             wire = suffixed(row.id, f".r{number}")
         self.db.execute("UPDATE line SET wire = ?, round = ? WHERE n = ?", (wire, number, row.n))
         return row._replace(wire=wire)
+
+    def take_back(self, host: int, *, also_unsure: bool) -> None:
+        """What was sent to the host for the first time did not get there; nor did, if so, what it may have lost."""
+        where = "sure <= 0" if also_unsure else "sure = -1"
+        query = f"UPDATE line SET state = 0, host = NULL, sure = 0 WHERE state = 1 AND host = ? AND {where}"  # noqa: S608
+        self.db.execute(query, (host,))
 
     def _gone(self, host: int, row: Row) -> None:
         self.db.execute("INSERT OR IGNORE INTO gone (host, wire, n) VALUES (?, ?, ?)", (host, row.wire, row.n))

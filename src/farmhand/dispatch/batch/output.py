@@ -99,7 +99,7 @@ class Output:
                     cost = pico(head.cost_usd)
                     self._journal.finish(head.n, STATE_NAMES[head.state], row[2], cost)
                     if row[2] is not None:
-                        self._journal.advance(row[2], 0, cost or 0)
+                        self._journal.advance(row[2], 0, cost=cost or 0)
             db.execute("DELETE FROM held WHERE n IN (SELECT n FROM seen)")
             lost = "state >= 2 AND n NOT IN (SELECT n FROM seen) AND n NOT IN (SELECT n FROM held)"
             # The host still has the result under the same id; a line without host was refused and is sent anew.

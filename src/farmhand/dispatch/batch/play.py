@@ -36,8 +36,6 @@ _SETTINGS = {
     "ANSIBLE_NOCOLOR": "True",
     "ANSIBLE_LOG_PATH": os.devnull,
 }
-#: A host whose line is dead must not look alive for long.
-_SSH = "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
 Standing = dict[str, Any]
 
 
@@ -112,7 +110,7 @@ class Run:
             ends = 0
             while not self._coordinator.over:
                 heard = self._heard()
-                runner = self._once(private, ends)
+                runner = self._once(private)
                 if self._coordinator.over:
                     return
                 ends = 0 if self._heard() > heard else ends + 1
@@ -128,18 +126,16 @@ class Run:
     def _heard(self) -> float:
         return max((host.heard_at for host in self._coordinator.hosts.values() if host.ever), default=0.0)
 
-    def _once(self, private: Path, number: int) -> Any:
+    def _once(self, private: Path) -> Any:
         from farmhand.dispatch.runner import prepare
 
-        settings = dict(_SETTINGS)
-        if "ANSIBLE_SSH_EXTRA_ARGS" not in os.environ:
-            settings["ANSIBLE_SSH_EXTRA_ARGS"] = _SSH
         runner = prepare(
             private / "play.yml",
             private,
             self._farm.project_dir,
             self._farm.inventory,
-            settings=settings,
+            # What it leaves behind when it is ended goes with the directory.
+            settings={**_SETTINGS, "ANSIBLE_LOCAL_TEMP": str(private / "tmp")},
             on_event=self._event,
         )
         runner.run()

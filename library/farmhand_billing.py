@@ -1,0 +1,154 @@
+#!/usr/bin/python
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.farmhand.billing.keyfile import Refused
+from ansible.module_utils.farmhand.billing.outcome import absent, present
+from ansible.module_utils.farmhand.billing.plan import Wanted
+from ansible.module_utils.farmhand.billing.store import Store
+
+DOCUMENTATION = r"""
+module: farmhand_billing
+short_description: Keep metered credentials out of an interactive claude
+description:
+  - Takes the settings of metered credentials, of provider switches and of base URLs out of the start-up files of bash,
+    zsh, fish and sh, of the session's files and of the CLI's settings, wherever they reach C(claude). A statement of
+    its own becomes a comment with the reason and the date; everything else stays byte for byte.
+  - Moves the key into O(key_file), mode 0600, whose other content is kept. That file is parsed, never run.
+  - The originals are kept in O(state_dir) (0600); O(state=absent) takes everything back.
+  - What cannot be changed safely is left alone and reported with the reason (a file that its shell would refuse, a file
+    of somebody else, a read-only one, a link out of the home directory, the running session, the project's own files).
+options:
+  state:
+    description: C(present) takes the credentials out, C(absent) takes back what this module changed.
+    type: str
+    choices: [present, absent]
+    default: present
+  home:
+    description: The operator's home directory.
+    type: path
+    default: "~"
+  key_file:
+    description: Where the key is kept.
+    type: path
+    default: ~/repos.env
+  key:
+    description: Fingerprint of the key to keep when several different ones are found.
+    type: str
+    default: ""
+    no_log: false
+  keep:
+    description: Names of variables (or apiKeyHelper) that stay as they are.
+    type: list
+    elements: str
+    default: []
+  project_dir:
+    description: The current project. Its files are reported; they are changed with O(edit_project) only.
+    type: path
+  edit_project:
+    description: Change the project's own files as well.
+    type: bool
+    default: false
+  state_dir:
+    description: Where the originals and the journal are kept, mode 0700.
+    type: path
+    default: ~/.local/state/farmhand/workstation
+author: [Farmhand]
+attributes:
+  check_mode:
+    support: full
+    description: Makes the same plan from the same files; only the write is left out.
+  diff_mode:
+    support: full
+    description: Shows the lines that change, values hidden; of the key file only the names.
+  idempotent:
+    support: full
+    description: Where no metered credential reaches claude, nothing is changed.
+"""
+
+EXAMPLES = r"""
+- name: Keep claude on the subscription
+  farmhand_billing:
+    project_dir: "{{ lookup('ansible.builtin.env', 'PWD') }}"
+
+- name: Take everything back
+  farmhand_billing:
+    state: absent
+"""
+
+RETURN = r"""
+moved:
+  description: What was moved into the key file, as C(NAME (fingerprint) to FILE).
+  returned: always
+  type: list
+  elements: str
+files:
+  description: The files that were (in check mode, would be) written.
+  returned: always
+  type: list
+  elements: str
+backups:
+  description: The originals.
+  returned: always
+  type: list
+  elements: str
+left:
+  description: What still stands, each with the reason.
+  returned: always
+  type: list
+  elements: str
+hints:
+  description: What else is worth knowing, one line each.
+  returned: always
+  type: list
+  elements: str
+billing:
+  description: The facts of M(farmhand_billing_facts) as they are afterwards (in check mode, as they would be).
+  returned: with state present
+  type: dict
+"""
+
+SPEC = {
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "home": {"type": "path", "default": "~"},
+    "key_file": {"type": "path", "default": "~/repos.env"},
+    "key": {"type": "str", "default": "", "no_log": False},
+    "keep": {"type": "list", "elements": "str", "default": []},
+    "project_dir": {"type": "path"},
+    "edit_project": {"type": "bool", "default": False},
+    "state_dir": {"type": "path", "default": "~/.local/state/farmhand/workstation"},
+}
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec=SPEC, supports_check_mode=True)
+    given = module.params
+    store = Store(Path(given["state_dir"]))
+    wanted = Wanted(
+        home=Path(given["home"]),
+        key_file=Path(given["key_file"]),
+        environ=os.environ,
+        cwd=Path(given["project_dir"]) if given["project_dir"] else None,
+        keep=given["keep"],
+        chosen=given["key"],
+        edit_project=given["edit_project"],
+        date=time.strftime("%Y-%m-%d"),
+    )
+    write = not module.check_mode
+    try:
+        outcome = present(wanted, store, write=write) if given["state"] == "present" else absent(store, write=write)
+    except Refused as error:
+        module.fail_json(msg=str(error))
+    except ValueError as error:
+        module.fail_json(msg=f"{store.journal} cannot be read: {error}; the originals beside it are whole")
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename}: {error.strerror}; correct that and run again (or with state absent)")
+    module.exit_json(**outcome)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The budgets of a task: its own, its batch's, the host's for the day. What was spent before is read off the ledger."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from farmhand.agent.ledger import Ledger
+from farmhand.agent.records import BatchView
+from farmhand.cost.money import pico, usd
+from farmhand.errors import Refused
+from farmhand.meter import Budget
+from farmhand.task import Task
+
+#: Budgets of batches that are kept; those without a task under way go first.
+_KEPT = 256
+
+
+class Budgets:
+    """One `Budget` per batch and per day, shared by all tasks they are about. `wall` is the clock, in Unix seconds."""
+
+    def __init__(self, ledger: Ledger, day_usd: Decimal | None, wall: Callable[[], float] = time.time) -> None:
+        self._ledger = ledger
+        self._day_pico = None if day_usd is None else pico(day_usd)
+        self._wall = wall
+        self._day: tuple[str, Budget] | None = None
+        self._limits = ledger.budgets()
+        self._batches: dict[str, Budget] = {}
+
+    def of(self, task: Task) -> tuple[Budget, ...]:
+        """What the task's calls are reserved in; its own budget knows what its earlier attempts cost."""
+        found = [self._batch(task.batch) if task.batch else None, self.day()]
+        if task.max_usd is not None:
+            spent = self._ledger.spent_by_task(task.id)
+            found.insert(0, Budget(f"task {task.id}", pico(task.max_usd), spent))
+        return tuple(budget for budget in found if budget is not None)
+
+    def day(self) -> Budget | None:
+        """The budget of this day (UTC), if the host has one."""
+        if self._day_pico is None:
+            return None
+        now = datetime.fromtimestamp(self._wall(), UTC)
+        name = now.date().isoformat()
+        if self._day is None or self._day[0] != name:
+            midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+            spent = self._ledger.spent_between(midnight, midnight + 86_400)
+            self._day = (name, Budget(f"day {name}", self._day_pico, spent))
+        return self._day[1]
+
+    def check_day(self) -> None:
+        """Raise Refused where the day's budget is spent."""
+        day = self.day()
+        if day is not None and day.spent_out:
+            raise Refused(
+                f"the budget of the {day.name} is spent: US$ {_text(day.spent_pico)} of {_text(day.limit_pico or 0)}",
+                hint="wait until the next day (UTC), or raise jada_agent_budget_day_usd",
+                code="budget",
+            )
+
+    def changed(self, batch: BatchView) -> None:
+        """The batch's limit is another one."""
+        name = batch.batch
+        budget = self._batches.get(name)
+        if batch.max_usd is None:
+            self._limits.pop(name, None)
+            self._batches.pop(name, None)
+        else:
+            self._limits[name] = pico(batch.max_usd)
+        if budget is not None:
+            budget.limit_pico = self._limits.get(name)
+            budget.wake()
+
+    def _batch(self, name: str) -> Budget | None:
+        limit, budget = self._limits.get(name), self._batches.get(name)
+        if limit is None or budget is not None:
+            return budget
+        if len(self._batches) >= _KEPT:
+            self._batches = {other: kept for other, kept in self._batches.items() if kept.reserved_pico}
+        budget = self._batches[name] = Budget(f"batch {name}", limit, pico(self._ledger.batch(name).cost_usd))
+        return budget
+
+    def day_status(self) -> dict[str, Any] | None:
+        """The day's budget as `GET /v1/status` shows it."""
+        day = self.day()
+        if day is None or self._day is None:
+            return None
+        return {
+            "limit_usd": usd(day.limit_pico or 0),
+            "spent_usd": usd(day.spent_pico),
+            "reserved_usd": usd(day.reserved_pico),
+            "day": self._day[0],
+        }
+
+
+def _text(amount: int) -> str:
+    return f"{usd(amount).normalize():f}"

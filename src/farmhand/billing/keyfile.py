@@ -1,0 +1,51 @@
+"""The file that keeps the metered key (~/repos.env): one assignment is added or replaced, all else stays as it is."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..wire import envfile
+
+_BARE = re.compile(r"[^\s\"'\\$`;&|<>()#]*")
+
+
+class Refused(ValueError):
+    """Nothing was changed. The message is one line that says what, where and what to do; it has no value."""
+
+
+def parse(text: str, path: Path) -> dict[str, str]:
+    """Its assignments. Raises Refused for what is not understood safely: the file is never run."""
+    try:
+        return envfile.parse(text)
+    except envfile.EnvFileError as error:
+        raise Refused(f"{path}, {error}; correct that line, nothing was changed") from None
+
+
+def with_value(text: str, path: Path, name: str, value: str) -> str:
+    """`text` with NAME=value: the line that sets it replaced, or a line added at the end."""
+    values = parse(text, path)
+    if values.get(name) == value:
+        return text
+    ending = "\r\n" if "\r\n" in text else "\n"
+    line = f"{name}={_quoted(value)}"
+    if name in values:
+        lines = text.split("\n")
+        for number, old in enumerate(lines):
+            match = re.match(rf"\ufeff?([ \t]*(?:export[ \t]+)?){name}=", old)
+            if match:
+                lines[number] = match[1] + line + ("\r" if old.endswith("\r") else "")
+        new = "\n".join(lines)
+    else:
+        new = text + ("" if not text or text.endswith("\n") else ending) + line + ending
+    if parse(new, path).get(name) != value:
+        raise Refused(f"{name} cannot be written to {path}: its value has characters that the file cannot hold")
+    return new
+
+
+def _quoted(value: str) -> str:
+    if _BARE.fullmatch(value):
+        return value
+    if "'" not in value:
+        return f"'{value}'"
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'

@@ -1,0 +1,44 @@
+"""The names that decide who pays for an interactive `claude`, in the CLI's documented order.
+
+Sources: the CLI's pages "Authentication" (precedence), "Environment variables" and "Settings", read 2026-11-24. The
+order was measured with CLI 2.1.330 against a loopback Messages API: tests/integration/billing repeats that.
+"""
+
+from __future__ import annotations
+
+KEY = "ANTHROPIC_API_KEY"
+TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
+HELPER = "apiKeyHelper"
+OAUTH = "CLAUDE_CODE_OAUTH_TOKEN"
+#: Values that are secrets and worth keeping: they move into the key file.
+SECRETS = (KEY, TOKEN)
+#: Switches to another provider, whose own credentials then pay.
+CLOUDS = {
+    "CLAUDE_CODE_USE_BEDROCK": "Amazon Bedrock",
+    "CLAUDE_CODE_USE_MANTLE": "Amazon Bedrock",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS": "Claude Platform on AWS",
+    "CLAUDE_CODE_USE_VERTEX": "Google Vertex AI",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD": "Claude Platform on Google Cloud",
+    "CLAUDE_CODE_USE_FOUNDRY": "Microsoft Foundry",
+    "CLAUDE_CODE_USE_GATEWAY": "an apps gateway",
+}
+#: Where requests go instead of the provider's own address: whoever runs it sees the login, or bills on its own account.
+BASE_URLS = (
+    "ANTHROPIC_BASE_URL",
+    "CLAUDE_CODE_API_BASE_URL",
+    "ANTHROPIC_BEDROCK_BASE_URL",
+    "ANTHROPIC_BEDROCK_MANTLE_BASE_URL",
+    "ANTHROPIC_AWS_BASE_URL",
+    "ANTHROPIC_VERTEX_BASE_URL",
+    "ANTHROPIC_GOOGLE_CLOUD_BASE_URL",
+    "ANTHROPIC_FOUNDRY_BASE_URL",
+)
+#: Everything that must not reach an interactive `claude` which is to run on the subscription.
+METERED = (*CLOUDS, TOKEN, KEY, *BASE_URLS)
+WATCHED = (*METERED, OAUTH)
+_TRUE = frozenset({"1", "true", "yes", "on"})
+
+
+def is_on(value: str) -> bool:
+    """Whether the CLI takes a switch's value for on (measured: 1, true, yes, on in any case)."""
+    return value.strip().lower() in _TRUE

@@ -1,0 +1,91 @@
+"""What the module farmhand_billing returns, for both of its states. No value is in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..wire.keys import redact
+from . import plan as planning
+from .plan import Wanted
+from .store import Store, hunks
+
+#: Shorter values (a switch's 1) are no secret, and are all over a file.
+_SHORTEST = 6
+#: Whatever is set on a line that changes: fish's `set NAME value`, JSON's `"NAME": value`, NAME=value of all others.
+_SET = re.compile(r"(\bset[ \t]+(?:-\S+[ \t]+)*\w+[ \t]+)[^;#]*[^;# \t\r\n]")
+_MEMBER = re.compile(r"(\"\w+\"[ \t]*:[ \t]*)(\"(?:[^\"\\]|\\.)*\"|[^ ,{}\[\]\"]+)")
+_ASSIGNED = re.compile(r"(\b\w+=)(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^ \t\r\n;\"']+)+")
+_NOTE = re.compile(r"[ \t]*# farmhand \d")
+
+
+def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
+    """Take metered credentials out of the way. Raises keyfile.Refused, OSError, ValueError for a broken journal."""
+    plan = planning.make(wanted)
+    store.entries()
+    private = wanted.key_file.resolve()
+    tighten = private not in plan.files and _open_to_others(private)
+    backups = store.apply(plan.files, wanted.key_file) if write and plan.files else []
+    if write and tighten:
+        private.chmod(0o600)
+    secrets = {s.text for s in plan.before.sources if s.text and len(s.text) >= _SHORTEST}
+    diff = [_shown(path, old or b"", new, secrets) for path, (old, new) in plan.files.items()]
+    if tighten:
+        diff.append({"before_header": str(private), "after_header": str(private), "before": "", "after": "mode 0600\n"})
+    files = [str(path) for path in plan.files]
+    return {
+        "changed": bool(plan.files) or tighten,
+        "msg": plan.after.line(),
+        "moved": plan.moved,
+        "files": files + ([str(private)] if tighten else []),
+        "backups": [str(path) for path in backups],
+        "left": plan.left,
+        "hints": plan.hints,
+        "billing": plan.after.as_dict(),
+        "diff": diff,
+    }
+
+
+def absent(store: Store, *, write: bool) -> dict[str, Any]:
+    """Take back what was changed. Raises OSError, ValueError for a broken journal."""
+    undo = store.undo()
+    if write and undo.done:
+        store.take_back(undo)
+    return {
+        "changed": bool(undo.files) or bool(undo.done),
+        "msg": f"{len(undo.files)} files taken back" + (f", {len(undo.left)} left" if undo.left else ""),
+        "moved": [],
+        "files": [str(path) for path in undo.files],
+        "backups": [],
+        "left": undo.left,
+        "hints": [],
+        "diff": [_shown(path, old, new or b"") for path, (old, new) in undo.files.items()],
+    }
+
+
+def _open_to_others(path: Path) -> bool:
+    """Whether the key file may be read by more than its owner."""
+    return path.is_file() and bool(path.stat().st_mode & 0o177)
+
+
+def _shown(path: Path, old: bytes, new: bytes, secrets: Collection[str] = ()) -> dict[str, str]:
+    """The lines that change, values hidden; never the lines around them, which may hold other secrets."""
+    before, after = [], []
+    for line, removed, added in hunks(old, new):
+        before += [f"line {line}\n", *(_hidden(text, secrets) for text in removed)]
+        after += [f"line {line}\n", *(_hidden(text, secrets) for text in added)]
+    headers = {"before_header": str(path), "after_header": str(path)}
+    return {**headers, "before": "".join(before), "after": "".join(after)}
+
+
+def _hidden(line: bytes, secrets: Collection[str]) -> str:
+    text = line.decode("utf-8", "replace")
+    for secret in secrets:
+        text = text.replace(secret, "…")
+    if not _NOTE.match(text):
+        for pattern in (_SET, _MEMBER, _ASSIGNED):
+            text = pattern.sub(r"\1…", text)
+    text = redact(text)
+    return text if text.endswith("\n") else text + "\n"

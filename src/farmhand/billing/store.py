@@ -1,0 +1,213 @@
+"""Writing a plan, with backups, and taking all of it back.
+
+`directory` (0700) has `journal.json`, which names every file that was written, and the originals (0600). The journal is
+there before the first file is touched, so that an interrupted run can be taken back as well.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import re
+import stat
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..wire import envfile
+from ..wire.keys import fingerprint
+
+_LINE = re.compile(rb"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=")
+Files = Mapping[Path, tuple[bytes | None, bytes]]
+
+
+@dataclass
+class Undo:
+    """What taking back would write (None: the file goes), and what it cannot take back."""
+
+    files: dict[Path, tuple[bytes, bytes | None]] = field(default_factory=dict)
+    left: list[str] = field(default_factory=list)
+    done: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Store:
+    """Backups and the journal of what was changed."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.journal = directory / "journal.json"
+
+    def entries(self) -> list[dict[str, Any]]:
+        """What was changed and not taken back yet, oldest first. Raises OSError, or ValueError for a broken journal."""
+        try:
+            found = json.loads(self.journal.read_bytes())
+        except FileNotFoundError:
+            return []
+        if not isinstance(found, list):
+            raise ValueError("it is not a list")
+        return found
+
+    def apply(self, files: Files, key_file: Path) -> list[Path]:
+        """Write `files`, the key file first, so that the key is never nowhere; the backups. OSError names the file."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        added: list[dict[str, Any]] = []
+        for path, (old, new) in files.items():
+            backup = None
+            if old is not None:
+                name = str(path).strip("/").replace("/", "%")[-150:]
+                handle, backup = tempfile.mkstemp(prefix=f"{name}.{stamp}.", dir=self.directory)
+                with open(handle, "wb") as out:
+                    out.write(old)
+            # Of the key file the values are not written down, only what tells ours from others.
+            private = path == key_file.resolve()
+            found = {"set": _added(old, new)} if private else {"hunks": _changes(old or b"", new)}
+            digests = {"before": _digest(old), "after": _digest(new)}
+            added.append({"path": str(path), "backup": backup, **digests, **found})
+        self._write([*self.entries(), *added])
+        first = key_file.resolve()
+        for path in sorted(files, key=lambda path: path != first):
+            replace(path, files[path][1], mode=0o600 if path == first else None)
+        return [Path(entry["backup"]) for entry in added if entry["backup"]]
+
+    def undo(self) -> Undo:
+        """What would take everything back; of a file that was changed since, our own lines, if they are still there."""
+        undo = Undo()
+        current: dict[Path, bytes | None] = {}
+        for entry in reversed(self.entries()):
+            path = Path(entry["path"])
+            now = current[path] if path in current else _read(path)
+            before = _read(Path(entry["backup"])) if entry["backup"] else None
+            if _digest(now) == entry["before"]:
+                undo.done.append(entry)
+                continue
+            if entry["backup"] and before is None:
+                undo.left.append(f"{path}: its backup {entry['backup']} is gone")
+                continue
+            if now is None:
+                undo.left.append(f"{path} is gone; its original is {entry['backup']}")
+                continue
+            exact = _digest(now) == entry["after"]
+            restored = before if exact else _taken_back(now, before or b"", entry)
+            if restored is None and not (exact and before is None):
+                undo.left.append(f"{path} was changed since; take it back by hand from {entry['backup']}")
+                continue
+            current[path] = restored
+            undo.done.append(entry)
+        for path, content in current.items():
+            was = _read(path)
+            if was is not None and was != content:
+                undo.files[path] = (was, content)
+        return undo
+
+    def take_back(self, undo: Undo) -> None:
+        """Write what `undo` says, and forget what is done, backups included."""
+        for path, (_, content) in undo.files.items():
+            if content is None:
+                path.unlink()
+            else:
+                replace(path, content)
+        self._write([entry for entry in self.entries() if entry not in undo.done])
+        for entry in undo.done:
+            if entry["backup"]:
+                Path(entry["backup"]).unlink(missing_ok=True)
+        if not self.entries():
+            self.journal.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.directory.rmdir()
+
+    def _write(self, entries: list[dict[str, Any]]) -> None:
+        replace(self.journal, json.dumps(entries, indent=1).encode() + b"\n", mode=0o600)
+
+
+def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Write `path` in one step; mode and group stay unless `mode` is given. Never readable by more than it is to be."""
+    try:
+        before = path.stat()
+    except FileNotFoundError:
+        before = None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".farmhand-", dir=path.parent)
+    try:
+        with open(handle, "wb") as out:
+            out.write(content)
+            if before is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(out.fileno(), -1, before.st_gid)
+            os.fchmod(out.fileno(), mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o600)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def hunks(old: bytes, new: bytes) -> list[tuple[int, list[bytes], list[bytes]]]:
+    """(line, lines before, lines after) of each place where the two differ."""
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    found = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
+    return [(a + 1, before[a:b], after[c:d]) for tag, a, b, c, d in found if tag != "equal"]
+
+
+def _changes(old: bytes, new: bytes) -> list[tuple[tuple[int, int], str]]:
+    """((first, last line) of the backup, the text that took their place): enough to find our changes again."""
+    return [
+        ((line - 1, line - 1 + len(before)), b"".join(after).decode("utf-8", "surrogateescape"))
+        for line, before, after in hunks(old, new)
+    ]
+
+
+def _added(old: bytes | None, new: bytes) -> dict[str, str]:
+    """Name → fingerprint of what the key file got."""
+    before = envfile.parse((old or b"").decode("utf-8", "surrogateescape"))
+    after = envfile.parse(new.decode("utf-8", "surrogateescape"))
+    return {name: fingerprint(value) for name, value in after.items() if before.get(name) != value}
+
+
+def _taken_back(now: bytes, before: bytes, entry: dict[str, Any]) -> bytes | None:
+    """`now` with each of our changes reversed, if each of them is still there exactly once."""
+    if "set" in entry:
+        return _without(now, before, entry["set"])
+    for old, new in entry.get("hunks", []):
+        ours = new.encode("utf-8", "surrogateescape")
+        start, end = old
+        if not ours or now.count(ours) != 1:
+            return None
+        original = b"".join(before.splitlines(keepends=True)[start:end])
+        now = now.replace(ours, original)
+    return now if entry.get("hunks") else None
+
+
+def _without(now: bytes, before: bytes, ours: dict[str, str]) -> bytes | None:
+    """The key file with the lines that we set as they were before; None if one of them has another value now."""
+    try:
+        values = envfile.parse(now.decode("utf-8", "surrogateescape"))
+        old = {match[1]: line for line in before.splitlines(keepends=True) if (match := _LINE.match(line))}
+    except envfile.EnvFileError:
+        return None
+    if any(name not in values or fingerprint(values[name]) != print_ for name, print_ in ours.items()):
+        return None
+    kept = []
+    for line in now.splitlines(keepends=True):
+        match = _LINE.match(line)
+        kept.append(old.get(match[1], b"") if match and match[1].decode() in ours else line)
+    return b"".join(kept)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _digest(content: bytes | None) -> str:
+    return "" if content is None else hashlib.sha256(content).hexdigest()

@@ -1,0 +1,86 @@
+"""No key at rest on the hosts. The dispatch account cannot look, so Ansible does, as root, from the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from farmhand.cli.checks import Check, failed, passed
+from farmhand.cli.up import find_project
+from farmhand.dispatch.settings import Settings
+from farmhand.errors import NotConfigured
+
+_LIMIT_S = 600.0
+#: Where the role base keeps the originals of scrubbed files: see base_scrub_backup_dir.
+_IGNORED = "/var/backups/farmhand"
+
+
+def at_rest(conf: Settings, hosts: list[str]) -> list[Check]:
+    """One line for each host: the module farmhand_search, run there by Ansible ad hoc. It reads and changes nothing."""
+    try:
+        directory = find_project(conf.project_dir, Path.cwd())
+        answers = _search(directory)
+    except NotConfigured as error:
+        fix = error.hint or "--skip at-rest leaves this out"
+        return [failed("at-rest", f"not looked at: {error.message}", fix, host) for host in hosts]
+    return [_line(host, answers.get(host)) for host in hosts]
+
+
+def _line(host: str, answer: dict[str, Any] | None) -> Check:
+    if answer is None:
+        return failed(
+            "at-rest", "not looked at: the inventory has no such host", "correct hosts.json: farmhand up", host
+        )
+    places = answer.get("places")
+    if not isinstance(places, list):
+        why = " ".join(str(answer.get("msg") or "no reason given").split())[:200]
+        return failed("at-rest", f"not looked at: {why}", "ansible farm -b -m ping, or --skip at-rest", host)
+    if places:
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return failed("at-rest", f"a key is in {places[0]}{more}", "remove it there and rotate: farmhand rotate", host)
+    return passed("at-rest", "no key in any file, process or journal", host)
+
+
+def _search(directory: Path) -> dict[str, dict[str, Any]]:
+    """What farmhand_search found on each host of the group farm. Raises NotConfigured."""
+    beside_us = Path(sys.executable).with_name("ansible")
+    program = str(beside_us) if beside_us.exists() else shutil.which("ansible")
+    if program is None:
+        raise NotConfigured("ansible is not installed", hint="pip install 'farmhand[workstation]'")
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "ANSIBLE_CONFIG"))
+    }
+    arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
+    with tempfile.TemporaryDirectory(prefix="farmhand-") as tree:
+        try:
+            done = subprocess.run(
+                [program, *arguments, "--tree", tree],
+                cwd=directory,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise NotConfigured(f"ansible did not end within {_LIMIT_S:.0f} s") from None
+        answers = {path.name: _answer(path) for path in Path(tree).iterdir()}
+    if not answers:
+        said = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-200:]
+        raise NotConfigured(f"ansible searched no host: {said}")
+    return answers
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    """What the module said of one host; Ansible's own words where it did not get there."""
+    try:
+        answer = json.loads(path.read_bytes())
+    except ValueError:
+        answer = None
+    return answer if isinstance(answer, dict) else {}

@@ -1,0 +1,132 @@
+"""The checks of the workstation: who pays for an interactive claude, the login, the key, the spool, the prices."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from farmhand import billing
+from farmhand.cli.checks import Check, failed, passed
+from farmhand.dispatch import problems, subscription
+from farmhand.dispatch.login import FIX, find_login
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.upstream import check_key
+from farmhand.errors import NotConfigured
+from farmhand.wire.errors import WireError
+from farmhand.wire.keys import fingerprint
+from farmhand.wire.keysource import read_key
+
+#: A table that is older than this may be wrong. Days.
+PRICES_DAYS = 120
+_TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
+_METERED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+
+
+def checks(conf: Settings, *, ask_claude: bool) -> list[tuple[str, Callable[[], Check]]]:
+    """The checks by name, in the order of the screen."""
+    return [
+        ("environment", environment),
+        ("shells", shells),
+        ("login", login),
+        ("claude", lambda: claude(ask=ask_claude)),
+        ("key", lambda: key(conf)),
+        ("api", lambda: api(conf)),
+        ("spool", lambda: spool(conf)),
+        ("prices", prices),
+    ]
+
+
+def environment() -> Check:
+    """No metered credential in this very session's environment."""
+    found = [name for name in _METERED if os.environ.get(name)]
+    if found:
+        fix = f"unset {' '.join(found)}, and see the line shells for where it comes from"
+        return failed("environment", f"{' and '.join(found)} set in this session: claude would bill the key", fix)
+    return passed("environment", "$ANTHROPIC_API_KEY is empty")
+
+
+def shells() -> Check:
+    """No metered credential in any kind of interactive shell, by what their files say."""
+    report = billing.find(cwd=Path.cwd())
+    if report.metered:
+        return failed("shells", report.line(), _TAKE_OUT)
+    # A file that a shell would stumble over as well is no finding, but nobody should think that it was read.
+    unread = [str(problem) for problem in report.problems]
+    return passed("shells", report.line() + (f" (not understood: {', '.join(unread[:3])})" if unread else ""))
+
+
+def login() -> Check:
+    """The login is there and has not ended."""
+    found = find_login()
+    plan = f"plan {found.plan}, " if found.plan else ""
+    days = found.days_left()
+    if days is None:
+        return passed("login", f"{plan}{'renewed by claude itself' if found.renews else 'its end is not noted'}")
+    return passed("login", f"{plan}{days} days left")
+
+
+def claude(*, ask: bool) -> Check:
+    """An interactive claude would draw on the plan; with `ask` it is asked for one word, which does draw on it."""
+    program = shutil.which("claude")
+    if program is None:
+        return failed("claude", "the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
+    said = subscription.auth_status(program, os.environ, settings=True)
+    if not said.get("loggedIn"):
+        return failed("claude", "claude says that it is not logged in", FIX)
+    if said.get("authMethod") not in subscription.PLAN:
+        source = said.get("apiKeySource") or said.get("authMethod")
+        return failed("claude", f"claude would use {source}, not the plan", "see the lines environment and shells")
+    if not ask:
+        return passed("claude", "would use the plan's login (not asked: --ask-claude sends it one word)")
+    answer = subscription.answer({"id": "doctor", "prompt": "Answer with the one word: ready", "timeout_s": 60.0})
+    return passed("claude", f"answers on the plan: {answer['text'][:40]}")
+
+
+def key(conf: Settings) -> Check:
+    """The key's source can be read and is the owner's alone."""
+    return passed("key", f"{conf.key_source} can be read (fingerprint {fingerprint(_key(conf))})")
+
+
+def api(conf: Settings) -> Check:
+    """The API accepts the key."""
+    check_key(_key(conf), conf.upstream_url)
+    return passed("api", f"{conf.upstream_url} accepts the key")
+
+
+def _key(conf: Settings) -> str:
+    try:
+        return read_key(conf.key_source)
+    except WireError as error:
+        raise problems.from_wire(error) from None
+
+
+def spool(conf: Settings) -> Check:
+    """Nothing waits in the spool for a host."""
+    found = Spool(spool_dir(conf))
+    broken = found.broken()
+    if broken:
+        return failed("spool", f"{broken[0]} is not a task", "move it away")
+    queued = [entry for entry in found.waiting() if not entry.sent]
+    if queued:
+        hours = max(0.0, time.time() - queued[0].queued_at) / 3600
+        return failed("spool", f"{len(queued)} tasks wait, the oldest for {hours:.1f} h", "farmhand flush")
+    return passed("spool", "nothing waits for a host")
+
+
+def prices() -> Check:
+    """The price table is young enough to be believed."""
+    from farmhand.cost.prices import price_table
+
+    version = price_table().version
+    try:
+        days = (datetime.datetime.now(datetime.UTC).date() - datetime.date.fromisoformat(version)).days
+    except ValueError:
+        raise NotConfigured(f"the price table's version {version!r} is not a date", hint="upgrade farmhand") from None
+    if days > PRICES_DAYS:
+        return failed("prices", f"the price table is of {version}, {days} days old", "upgrade farmhand")
+    return passed("prices", f"the price table is of {version}, {days} days old")

@@ -1,0 +1,288 @@
+"""The workstation's spool: tasks that no farm host could take yet, and what became of them.
+
+    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; a farm with settings elsewhere has its own
+        waiting/NNNNNNNNNNNN-ID.json          one task each, in the order of their numbers
+        results/ID.json                       the task with its result and the host it ran on
+
+Files are 0600, written beside their place, synced and moved into it: after a crash a task is there whole or not at all,
+and one whose result is kept already is not sent again. No file holds the key. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farmhand.dispatch.settings import Settings, spool_name
+from farmhand.errors import NotConfigured, UsageError
+
+#: As farmhand.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
+TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"(\d{12})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json")
+#: How long results are kept, in seconds.
+KEEP_S = 30 * 86400.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none)."""
+
+    path: Path
+    number: int
+    task: dict[str, Any]
+    wanted: str
+    sent: str
+    queued_at: float
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return str(self.task["id"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A spooled task that has ended. `at` is when its result came here."""
+
+    task: dict[str, Any]
+    result: dict[str, Any]
+    host: str
+    at: float
+
+
+def spool_dir(conf: Settings, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
+    return Path(spool_name(conf, environ))
+
+
+class Spool:
+    """The spool in `directory`, which is made when something is put into it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._waiting = self.directory / "waiting"
+        self._results = self.directory / "results"
+
+    def add(self, task: dict[str, Any], *, wanted: str = "", sent: str = "") -> Waiting:
+        """Keep `task` until a host has taken it. The same id with the same task is kept once; else id_conflict.
+
+        Raises NotConfigured where it cannot be kept: a directory of somebody else, a disk that is full.
+        """
+        check_id(task)
+        with self._locked():
+            known = self.find(str(task["id"]))
+            if known is not None:
+                return same(known, task)
+            number = max(self._numbers(), default=0) + 1
+            path = self._waiting / f"{number:012d}-{task['id']}.json"
+            entry = Waiting(path=path, number=number, task=task, wanted=wanted, sent=sent, queued_at=time.time())
+            self._store(entry)
+            return entry
+
+    def waiting(self) -> list[Waiting]:
+        """What waits, oldest first; files that are no task are in `broken`."""
+        return list(self.each())
+
+    def each(self) -> Iterator[Waiting]:
+        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
+
+    def broken(self) -> list[Path]:
+        """Files among the waiting ones that hold no task, such as those somebody has edited."""
+        return [path for path in self._files() if path.exists() and _read_waiting(path) is None]
+
+    def find(self, task_id: str) -> Waiting | None:
+        """The waiting task with this id. Found by its file's name: no other file is read."""
+        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
+        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
+
+    def kept(self, task_id: str) -> Kept | None:
+        """The result of the spooled task with this id, if it has come."""
+        if TASK_ID.fullmatch(task_id) is None:
+            return None
+        return _read_kept(self._results / f"{task_id}.json")
+
+    def results(self) -> list[Kept]:
+        """Every result that is kept, oldest first."""
+        found = [_read_kept(path) for path in self._results.glob("*.json")] if self._results.is_dir() else []
+        return sorted((kept for kept in found if kept is not None), key=lambda kept: kept.at)
+
+    def claim(self, task_id: str, host: str) -> str:
+        """Note, before it is sent, that `host` may have the task from now on. The host that may have it already wins;
+        "" if the task does not wait any more.
+        """
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is None:
+                return ""
+            if not entry.sent:
+                self._store(entry, sent=host)
+            return entry.sent or host
+
+    def release(self, task_id: str) -> None:
+        """Note that the host does not have the task: it said so."""
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is not None:
+                self._store(entry, sent="")
+
+    def finish(self, task_id: str, result: dict[str, Any], host: str) -> None:
+        """Keep the task's result; then it waits no more."""
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is None:
+                return
+            kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
+            _write(self._results / f"{task_id}.json", kept)
+            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            entry.path.unlink(missing_ok=True)
+
+    def drop(self, task_id: str) -> bool:
+        """Forget a waiting task. False if there is none with this id."""
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is not None:
+                entry.path.unlink(missing_ok=True)
+                _sync(self._waiting)
+            return entry is not None
+
+    def tidy(self) -> None:
+        """Remove results that are too old, tasks whose result is kept, and what a crash has left half written."""
+        with self._locked():
+            for directory in (self._waiting, self._results):
+                for path in directory.glob(".*.new"):
+                    path.unlink(missing_ok=True)
+            for kept in self.results():
+                if time.time() - kept.at > KEEP_S:
+                    (self._results / f"{kept.task['id']}.json").unlink(missing_ok=True)
+            for entry in self.waiting():
+                kept_already = self.kept(entry.id)
+                if kept_already is not None and kept_already.task == entry.task:
+                    entry.path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        try:
+            names = sorted(name for name in os.listdir(self._waiting) if not name.startswith("."))
+        except OSError:
+            return []
+        return [self._waiting / name for name in names]
+
+    def _numbers(self) -> Iterator[int]:
+        for path in self._files():
+            if match := _NAME.fullmatch(path.name):
+                yield int(match[1])
+
+    @staticmethod
+    def _store(entry: Waiting, *, sent: str | None = None) -> None:
+        whom = entry.sent if sent is None else sent
+        _write(entry.path, {"task": entry.task, "wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at})
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among this user's processes. Held for as long as writing a file takes, never while a host is asked."""
+        try:
+            for directory in (self.directory, self._waiting, self._results):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_private(directory)
+            descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(self.directory, error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def check_id(task: dict[str, Any]) -> None:
+    """Refuse an id that is none: it becomes part of a file's name. Raises UsageError."""
+    if TASK_ID.fullmatch(str(task["id"])) is None:
+        hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+        raise UsageError(f"the task id {str(task['id'])!r:.80} is not one", code="invalid_task", hint=hint)
+
+
+def same(known: Waiting, task: dict[str, Any]) -> Waiting:
+    """`known` if it is `task`; UsageError id_conflict if another task has its id."""
+    if known.task != task:
+        raise id_conflict(known.id)
+    return known
+
+
+def id_conflict(task_id: str) -> UsageError:
+    """Another task has this id."""
+    message = f"another task with the id {task_id} is in the spool"
+    return UsageError(message, code="id_conflict", hint="choose another id")
+
+
+def _check_private(directory: Path) -> None:
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise NotConfigured(f"the spool {directory} is not a directory of this user", hint="move it away")
+    if status.st_mode & 0o077:
+        raise NotConfigured(f"the spool {directory} is open to others", hint=f"chmod 700 {directory}")
+
+
+def _unusable(path: Path, error: OSError) -> NotConfigured:
+    hint = "make room and the directory writable, or use --fallback none"
+    return NotConfigured(f"the spool {path} cannot be written: {error.strerror}", hint=hint)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """The whole file or none of it, on the disk when this returns."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise _unusable(path, error) from None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _read_waiting(path: Path) -> Waiting | None:
+    document, match = _read(path), _NAME.fullmatch(path.name)
+    task = document.get("task")
+    if match is None or not isinstance(task, dict) or task.get("id") != match[2]:
+        return None
+    wanted, sent, queued_at = (document.get(name) for name in ("wanted", "sent", "queued_at"))
+    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(queued_at, int | float):
+        return None
+    return Waiting(path=path, number=int(match[1]), task=task, wanted=wanted, sent=sent, queued_at=float(queued_at))
+
+
+def _read_kept(path: Path) -> Kept | None:
+    document = _read(path)
+    task, result, at = document.get("task"), document.get("result"), document.get("at")
+    if not isinstance(task, dict) or not isinstance(result, dict) or not isinstance(at, int | float):
+        return None
+    return Kept(task=task, result=result, host=str(document.get("host") or ""), at=float(at))

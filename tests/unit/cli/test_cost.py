@@ -1,0 +1,211 @@
+"""`farmhand cost` from its flags to its output, over agents in memory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from farmhand.cli import cost
+from farmhand.cost.rows import Finished
+from farmhand.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.wire.errors import WireError
+from tests.unit.cost.ledgers import DAY, NOW, charge
+from tests.unit.cost.test_figures import scalars
+from tests.unit.cost.test_pull import FakeAgent
+from tests.unit.cost.test_sessions import line, write
+
+AMOUNT = re.compile(r"\d+\.\d{2,12}")
+
+
+class DownAgent(FakeAgent):
+    """One that does not answer."""
+
+    def connect(self) -> None:
+        raise WireError("unreachable", f"{self.uuid}: no answer within 10 s")
+
+
+class Farm:
+    """Agents by host, and the command over them."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.agents: dict[str, FakeAgent] = {}
+        self.down: set[str] = set()
+        self.config = directory / "config.toml"
+        self.config.write_text(f'cost_store = "{directory}/cost.db"\nbox_usd_month = "24"\n')
+
+    def add(self, name: str, agent: FakeAgent) -> None:
+        self.agents[name] = agent
+        entries = {host: {"address": host} for host in self.agents}
+        (self.directory / "hosts.json").write_text(json.dumps({"hosts": entries}))
+
+    def client(self, transport: Any) -> FakeAgent:
+        return DownAgent(transport.name) if transport.name in self.down else self.agents[transport.name]
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(
+            cost.command, ["--config", str(self.config), *arguments], standalone_mode=False, env={"COLUMNS": "80"}
+        )
+
+    def json(self, *arguments: str) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.run("--json", *arguments).stdout)
+        return answer
+
+
+@pytest.fixture
+def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
+    made = Farm(tmp_path)
+    rows = [charge(no, model="claude-haiku-5-5", batch=f"batch-{no % 30}", at=NOW - no * 3600) for no in range(1, 100)]
+    rows += [charge(100, model="claude-next"), charge(101, economy=True, engine="economy", labels={"team": "a\x1b"})]
+    tasks = [
+        Finished(
+            done_no=no,
+            id=f"t{no}",
+            state="failed" if no == 1 else "succeeded",
+            model="claude-haiku-5-5",
+            engine="api",
+            batch=f"batch-{no % 30}",
+            created_at=NOW,
+            finished_at=NOW - no * 3600,
+            uncertain=int(no == 1),
+        )
+        for no in range(1, 100)
+    ]
+    made.add("farm1", FakeAgent("u1", rows, tasks))
+    made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5", at=NOW - DAY)]))
+    made.agents["farm1"].budget = {"limit_usd": 5, "spent_usd": 0.25, "reserved_usd": 0.125, "day": "2026-11-24"}
+
+    monkeypatch.setattr(cost, "Client", made.client)
+    monkeypatch.setattr("farmhand.cli.cost.time.time", lambda: NOW)
+    monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
+    return made
+
+
+def test_the_terminal_shows_the_numbers_of_the_document_in_80_columns(farm: Farm) -> None:
+    write(farm.directory / "claude" / "projects" / "p" / "s.jsonl", line())
+    result = farm.run("--reprice")
+    assert result.return_value == 0
+    known = {value for _, value in scalars(farm.json("--reprice")) if isinstance(value, str)}
+    amounts = set(AMOUNT.findall(result.stdout))
+    assert len(amounts) > 20
+    loose = {"100.0", *(value for value in known if AMOUNT.search(value))}
+    assert all(any(amount in value for value in loose) for amount in amounts), amounts
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "\x1b" not in result.stdout
+    for words in (
+        "claude-opus-5-5",
+        "1 requests to claude-next: no price is known",
+        "1 requests may have been charged",
+        "Target 10-20x:",
+        "tasks a month pay for it",
+        "drawn on the plan's own limits",
+        "Interactive sessions (estimate)",
+        "left of 5.00 on 2026-11-24; 0.125 reserved",
+    ):
+        assert words in " ".join(result.stdout.split()), words
+
+
+def test_amounts_stand_under_one_another(farm: Farm) -> None:
+    shown = farm.run("--by", "day").stdout.splitlines()
+    dots = {row.index(".") for row in shown if re.match(r"2026-11-\d\d ", row)}
+    assert len(dots) == 1
+
+
+def test_many_groups_end_in_one_line_that_keeps_the_sum(farm: Farm) -> None:
+    document = farm.json("--by", "batch")
+    assert len(document["groups"]) == 31
+    row = next(row for row in farm.run("--by", "batch").stdout.splitlines() if row.startswith("(11 more)"))
+    rest = sum(Decimal(part["spent_usd"]) for part in document["groups"][20:])
+    assert Decimal(row.split()[2]) == rest
+
+
+def test_csv_has_the_same_amounts(farm: Farm) -> None:
+    rows = list(csv.DictReader(io.StringIO(farm.run("--csv", "--by", "host").stdout)))
+    groups = farm.json("--by", "host")["groups"]
+    assert [row["host"] for row in rows] == ["farm1", "farm2"]
+    assert [row["spent_usd"] for row in rows] == [group["spent_usd"] for group in groups]
+
+
+def test_a_host_that_is_down_is_named_and_its_last_figures_kept(farm: Farm) -> None:
+    before = farm.json()
+    farm.down.add("farm2")
+    farm.agents["farm1"].rows.append(charge(102))
+    result = farm.run()
+    assert result.return_value == 4
+    text = " ".join(result.stdout.split())
+    assert "farm2 could not be asked, its figures are of" in text
+    assert "farm2: no answer within 10 s" in text
+    after = farm.json()
+    assert after["whole"]["requests"] == before["whole"]["requests"] + 1
+    assert {part["key"] for part in after["groups"]} >= {"claude-opus-5-5"}
+    farm.down.add("farm1")
+    assert farm.json("--no-merge")["whole"] == after["whole"]
+
+
+def test_asking_again_changes_nothing(farm: Farm) -> None:
+    first, second = farm.json(), farm.json()
+    for document in (first, second):
+        for host in document["hosts"]:
+            assert host.pop("merged_at").endswith("Z")
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "words"),
+    [
+        (("--since", "yesterday"), UsageError, "--since 'yesterday': not a day"),
+        (("--since", "2026-13"), UsageError, "not a day"),
+        (("--since", "2027-01-01"), UsageError, "not in the past"),
+        (("--since", ""), UsageError, "--since ''"),
+        (("--by", "colour"), UsageError, "--by 'colour': not something to group by"),
+        (("--json", "--csv"), UsageError, "choose one"),
+        (("--baseline-model", "gpt"), UsageError, "no price is known for the baseline model 'gpt'"),
+        (("--box-usd-month", "much"), NotConfigured, "box_usd_month: 'much' is not US$ a month"),
+        (("--box-usd-month", "farm9=3"), NotConfigured, "no farm host is called 'farm9'"),
+        (("--prices-file", "/"), NotConfigured, "the price file / cannot be read"),
+        (("--cost-store", "/"), NotConfigured, "the cost store / cannot be opened"),
+        (("--admin-key-source", "env:NOT_SET"), NotConfigured, "NOT_SET is not set"),
+        (("--admin-key-source", "sk-ant-admin01-pasted"), NotConfigured, "not of a known form"),
+    ],
+)
+def test_bad_input_is_one_line(farm: Farm, arguments: tuple[str, ...], kind: type[FarmhandError], words: str) -> None:
+    error = farm.run(*arguments).exception
+    assert isinstance(error, kind)
+    assert words in str(error)
+    assert "\n" not in str(error)
+    assert "pasted" not in str(error)
+
+
+def test_an_error_in_json(farm: Farm) -> None:
+    assert json.loads(farm.run("--json", "--by", "x").stdout)["error"]["code"] == "usage"
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("2026-11-24", "2026-11-24"),
+        ("2026-11", "2026-11-01"),
+        ("1d", "2026-11-24"),
+        ("30d", "2026-10-26"),
+        ("2w", "2026-11-11"),
+    ],
+)
+def test_since(text: str, day: str) -> None:
+    found = cost.since_day(text, date(2026, 11, 24))
+    assert found == (date.fromisoformat(day) - date(1970, 1, 1)).days
+
+
+def test_box_prices() -> None:
+    assert cost.box_prices("", ["a"]) == {"a": None}
+    assert cost.box_prices("24", ["a", "b"]) == {"a": 24 * 10**12, "b": 24 * 10**12}
+    assert cost.box_prices("24, b=12.5", ["a", "b"]) == {"a": 24 * 10**12, "b": 12_500 * 10**9}
+    assert cost.box_prices("b=1", ["a", "b"]) == {"a": None, "b": 10**12}

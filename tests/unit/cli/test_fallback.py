@@ -1,0 +1,62 @@
+"""Which policy holds, and what it does. Terminals, hosts and the real CLI are in tests/integration/dispatch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmhand.cli import fallback
+from farmhand.cli.fallback import Spooled, fall_back, policy_of
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.errors import FarmUnreachable, Refused, WireMismatch
+
+TASK: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
+DOWN = FarmUnreachable("farm1: no route", hint="look")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(fallback, "on_terminal", lambda: False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("setting", "on_terminal", "elsewhere"),
+    [("", "ask", "queue"), ("ask", "ask", "queue"), ("queue", "queue", "queue"), ("none", "none", "none"),
+     ("subscription", "subscription", "subscription")],
+)  # fmt: skip
+def test_the_policy_in_force(setting: str, on_terminal: str, elsewhere: str) -> None:
+    conf = Settings(fallback=setting)
+    assert (policy_of(conf, terminal=True), policy_of(conf, terminal=False)) == (on_terminal, elsewhere)
+
+
+def test_queueing_is_told_with_the_reason() -> None:
+    with pytest.raises(Spooled) as caught:
+        fall_back(DOWN, TASK, Settings(host="farm1"))
+    assert (caught.value.exit_code, caught.value.task_id) == (4, "t")
+    assert str(caught.value) == (
+        "queued as task t: farm1: no route (look) (farmhand flush t gives its answer once a farm host is back)"
+    )
+    [entry] = Spool(spool_dir(Settings())).waiting()
+    assert (entry.task, entry.wanted, entry.sent) == (TASK, "farm1", "")
+
+
+def test_none_is_the_reason_itself() -> None:
+    with pytest.raises(FarmUnreachable) as caught:
+        fall_back(DOWN, TASK, Settings(fallback="none"))
+    assert caught.value is DOWN
+
+
+def test_versions_that_do_not_match_are_not_waited_for() -> None:
+    with pytest.raises(WireMismatch):
+        fall_back(WireMismatch("too old"), TASK, Settings(fallback="queue"))
+    assert Spool(spool_dir(Settings())).waiting() == []
+
+
+def test_the_subscription_that_is_off_is_refused_with_the_reason() -> None:
+    with pytest.raises(Refused, match="is off; farm1: no route"):
+        fall_back(DOWN, TASK, Settings(fallback="subscription"))

@@ -1,0 +1,65 @@
+"""What becomes of a call whose host goes away once it may have the task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmhand.cli import fallback
+from farmhand.cli.spooling import Spooling
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.errors import FarmUnreachable, UsageError
+from farmhand.wire.errors import WireError
+
+TASK: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
+LOST = WireError("lost", "farm1: the connection was lost")
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr(fallback, "on_terminal", lambda: False)
+
+
+@pytest.mark.parametrize("error", [LOST, WireError("unreachable", "farm1: no route")])
+def test_a_lost_task_is_noted_for_the_host_that_may_have_it(error: WireError) -> None:
+    failure = Spooling(TASK, Settings()).failed(error, "farm1")
+    assert isinstance(failure, fallback.Spooled)
+    assert str(failure).startswith("task t may be running on farm1: ")
+    [entry] = Spool(spool_dir(Settings())).waiting()
+    assert (entry.sent, entry.task) == ("farm1", TASK)
+    assert Spooling(TASK, Settings()).wanted() == "farm1"
+
+
+@pytest.mark.parametrize(
+    ("error", "policy"),
+    [(LOST, "none"), (WireError("draining", "later", status=503), "queue"), (WireError("bad_key", "x"), "queue")],
+)
+def test_what_the_host_said_itself_is_passed_on(error: WireError, policy: str) -> None:
+    failure = Spooling(TASK, Settings(fallback=policy)).failed(error, "farm1")
+    assert not isinstance(failure, fallback.Spooled)
+    assert failure.code == error.code
+    assert Spool(spool_dir(Settings())).waiting() == []
+
+
+def test_a_call_waits_for_the_host_that_another_has_sent_its_task_to() -> None:
+    Spool(spool_dir(Settings())).add(TASK)
+    call = Spooling(TASK, Settings())
+    assert call.wanted() == ""
+    Spool(spool_dir(Settings())).claim("t", "farm2")
+    with pytest.raises(FarmUnreachable, match="has just been sent to farm2"):
+        call.sending("farm1")
+    call.sending("farm2")
+    call.ended({"id": "t", "state": "succeeded"}, "farm2")
+    assert Spooling(TASK, Settings()).result() == {"id": "t", "state": "succeeded"}
+    with pytest.raises(UsageError, match="another task"):
+        Spooling(TASK | {"prompt": "q"}, Settings()).result()
+
+
+def test_another_task_with_the_id_is_refused_at_once() -> None:
+    Spool(spool_dir(Settings())).add(TASK)
+    with pytest.raises(UsageError, match="another task"):
+        Spooling(TASK | {"prompt": "q"}, Settings())

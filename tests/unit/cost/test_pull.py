@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import pytest
+
+from farmhand.cost import groups
+from farmhand.cost import pull as pulling
+from farmhand.cost import store as stores
+from farmhand.cost.pull import pull
+from farmhand.cost.rows import BadLedger, Charge, Finished
+from farmhand.cost.store import Store
+from farmhand.errors import WireMismatch
+from farmhand.wire.errors import WireError
+from tests.unit.cost.ledgers import NOW, charge, new_store
+
+
+class FakeAgent:
+    """An agent with a ledger in memory; `breaks_after` lines the connection is lost."""
+
+    def __init__(self, uuid: str = "u1", rows: list[Charge] | None = None, tasks: list[Finished] | None = None) -> None:
+        self.uuid = uuid
+        self.rows: list[Charge] = rows or []
+        self.tasks: list[Finished] = tasks or []
+        self.breaks_after = 10**9
+        self.asked: list[tuple[str, int]] = []
+        self.budget: dict[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def connect(self) -> None:
+        """It is there."""
+
+    def close(self) -> None:
+        """It stays."""
+
+    def status(self) -> dict[str, Any]:
+        return {"ledger": {"id": self.uuid, "tasks": 0}, "budget_day": self.budget}
+
+    def charges(self, after: int, limit: int) -> Iterator[bytes]:
+        self.asked.append(("charges", after))
+        yield from self._lines([row for row in self.rows if row.no > after][:limit])
+
+    def finished(self, after: int, limit: int) -> Iterator[bytes]:
+        self.asked.append(("finished", after))
+        yield from self._lines([task for task in self.tasks if task.done_no > after][:limit])
+
+    def _lines(self, rows: list[Any]) -> Iterator[bytes]:
+        for row in rows:
+            if not self.breaks_after:
+                raise WireError("lost", "the connection was lost")
+            self.breaks_after -= 1
+            yield msgspec.json.Encoder(decimal_format="number").encode(row)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    for module in (stores, pulling):
+        monkeypatch.setattr(module, "CHUNK", 3)
+    opened = new_store(tmp_path / "cost.db")
+    yield opened
+    opened.close()
+
+
+def task(no: int) -> Finished:
+    return Finished(
+        done_no=no, id=f"t{no}", state="succeeded", model="m", engine="api", created_at=NOW, finished_at=NOW
+    )
+
+
+def test_only_what_is_new_is_asked_for(store: Store) -> None:
+    agent = FakeAgent(rows=[charge(no) for no in range(1, 8)], tasks=[task(no) for no in range(1, 4)])
+    assert pull(store, "farm1", agent) == 10
+    assert agent.asked == [("charges", 0), ("charges", 3), ("charges", 6), ("finished", 0), ("finished", 3)]
+    agent.asked.clear()
+    assert pull(store, "farm1", agent) == 0
+    assert agent.asked == [("charges", 7), ("finished", 3)]
+    agent.rows.append(charge(8))
+    agent.budget = {"limit_usd": 0.1, "spent_usd": 0.05, "reserved_usd": 0, "day": "2026-11-24"}
+    assert pull(store, "farm1", agent) == 1
+    whole = groups.parts(store, "", 0)[0]
+    assert (whole.requests, whole.tasks) == (8, 3)
+    assert json.loads(store.rows("SELECT budget FROM ledger")[0][0]) == agent.budget
+
+
+def test_a_line_that_breaks_loses_nothing_and_counts_nothing_twice(store: Store) -> None:
+    agent = FakeAgent(rows=[charge(no) for no in range(1, 12)])
+    for _ in range(3):
+        agent.breaks_after = 4
+        with pytest.raises(WireError):
+            pull(store, "farm1", agent)
+    agent.breaks_after = 10**9
+    pull(store, "farm1", agent)
+    assert groups.parts(store, "", 0)[0].requests == 11
+
+
+def test_a_rebuilt_host_starts_again_at_its_first(store: Store) -> None:
+    pull(store, "farm1", FakeAgent("before", [charge(1), charge(2)]))
+    pull(store, "farm1", FakeAgent("after", [charge(1)]))
+    assert [(part.key, part.requests) for part in groups.parts(store, "host", 0)] == [("farm1", 3)]
+
+
+def test_two_names_of_one_host_are_one_ledger(store: Store) -> None:
+    agent = FakeAgent("u1", [charge(1)])
+    pull(store, "farm1", agent)
+    pull(store, "alias", agent)
+    assert [(part.key, part.requests) for part in groups.parts(store, "host", 0)] == [("alias", 1)]
+
+
+@pytest.mark.parametrize("status", [{}, {"ledger": None}, {"ledger": {}}, {"ledger": {"id": 3}}])
+def test_an_agent_without_a_ledger_s_name_is_too_old(store: Store, status: dict[str, Any]) -> None:
+    agent = FakeAgent()
+    agent.status = lambda: status  # type: ignore[method-assign]
+    with pytest.raises(WireMismatch, match="farm1: the agent is too old"):
+        pull(store, "farm1", agent)
+
+
+def test_lines_that_are_none_are_refused(store: Store) -> None:
+    agent = FakeAgent()
+    agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign]
+    with pytest.raises(BadLedger):
+        pull(store, "farm1", agent)

@@ -1,0 +1,239 @@
+"""The merge: whatever comes how often and in whatever order, the sums are those of the rows."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from farmhand.cost import groups
+from farmhand.cost import store as stores
+from farmhand.cost.rows import BadLedger, Charge, Finished
+from farmhand.cost.rows import charge as read_charge
+from farmhand.cost.rows import finished as read_finished
+from farmhand.cost.store import Store, StoreDamaged, default_path
+from farmhand.errors import NotConfigured
+from tests.unit.cost import ledgers
+from tests.unit.cost.ledgers import charge, fill, new_store
+
+SUMS = ("spend", "spend_label", "work", "work_label")
+
+
+def contents(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """All rows and sums, with words and ledgers as texts, so that what number they were given does not matter."""
+    words = dict(store.rows("SELECT id, text FROM word"))
+    uuids = dict(store.rows("SELECT id, uuid FROM ledger"))
+    texts = {"model", "engine", "batch", "work_class", "version", "labels", "state", "error"}
+    answer = {}
+    for table in ("charge", "done", *SUMS):
+        names = [row[1] for row in store.rows(f"PRAGMA table_info({table})")]
+        answer[table] = sorted(
+            tuple(
+                uuids[value] if name == "ledger" else words[value] if name in texts else value
+                for name, value in zip(names, row, strict=True)
+            )
+            for row in store.rows(f"SELECT * FROM {table}")  # noqa: S608
+        )
+    return answer
+
+
+def summed_from_rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+    """The same after all sums were made again from the rows."""
+    with store.transaction():
+        store._sum_again()
+    return contents(store)
+
+
+Ledger = tuple[list[Charge], list[Finished]]
+farms = st.dictionaries(st.sampled_from(("u1", "u2", "u3")), st.tuples(ledgers.charges(), ledgers.finished()))
+
+
+@settings(max_examples=60, deadline=None)
+@given(farm=farms, seed=st.integers(0, 10_000), chunk=st.integers(1, 7))
+def test_order_and_repetition_do_not_matter(farm: dict[str, Ledger], seed: int, chunk: int) -> None:
+    with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        straight, mixed = (new_store(f"{directory}/{name}.db") for name in ("straight", "mixed"))
+        for uuid, (rows, tasks) in farm.items():
+            fill(straight, uuid, rows, tasks)
+        patch.setattr(stores, "CHUNK", chunk)
+        chance = random.Random(seed)  # noqa: S311
+        calls = [(uuid, rows, tasks) for uuid, (rows, tasks) in farm.items()] * 2
+        chance.shuffle(calls)
+        for uuid, rows, tasks in calls:
+            fill(mixed, uuid, chance.sample(rows, len(rows)), chance.sample(tasks, len(tasks)))
+            fill(mixed, uuid, chance.sample(rows, len(rows) // 2))
+        assert contents(mixed) == contents(straight)
+        assert mixed.ledger("u1", "h")[1:] == straight.ledger("u1", "h")[1:]
+        assert summed_from_rows(straight) == contents(mixed)
+        for store in (straight, mixed):
+            store.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(farm=farms, since=st.integers(ledgers.TODAY - 61, ledgers.TODAY + 1))
+def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], since: int) -> None:
+    with TemporaryDirectory() as directory:
+        store = new_store(f"{directory}/cost.db")
+        for number, (uuid, (rows, tasks)) in enumerate(farm.items()):
+            fill(store, uuid, rows, tasks, host=f"farm{number % 2}")
+        kept = [row for rows, _ in farm.values() for row in rows if row.created_at // ledgers.DAY >= since]
+        done = [task for _, tasks in farm.values() for task in tasks if task.finished_at // ledgers.DAY >= since]
+        for by in (*groups.KEYS, "label:team", "label:run", "label:nobody's"):
+            parts = groups.parts(store, by, since)
+            assert len({part.key for part in parts}) == len(parts)
+            assert sum(part.spent_pico for part in parts) == sum(row.cost_pico or 0 for row in kept)
+            assert sum(part.requests for part in parts) == len(kept)
+            assert sum(part.unpriced for part in parts) == sum(row.cost_usd is None for row in kept)
+            assert sum(part.output_tokens for part in parts) == sum(row.output_tokens for row in kept)
+            assert sum(part.tasks for part in parts) == len(done)
+            assert sum(part.failed for part in parts) == sum(task.state == "failed" for task in done)
+            assert sum(part.uncertain for part in parts) == sum(task.uncertain for task in done)
+        priced = groups.price_groups(store, ledgers.TABLE, since)
+        assert sum(group.requests for group in priced) == len(kept)
+        assert sum(group.pico or 0 for group in priced) == sum(row.cost_pico or 0 for row in kept)
+        store.close()
+
+
+def test_a_part_is_what_it_says(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "cost.db")
+    fill(store, "u1", [charge(1, batch="b", labels={"team": "x", "run": "1"}), charge(2), charge(3, model="new")])
+    fill(store, "u2", [charge(1, batch="b", at=ledgers.NOW - ledgers.DAY)], host="farm2")
+    one = charge().cost_pico
+
+    def keys(by: str) -> dict[str, int]:
+        return {part.key: part.spent_pico for part in groups.parts(store, by, 0)}
+
+    assert one is not None
+    assert keys("model") == {"claude-haiku-5-5": 3 * one, "new": 0}
+    assert keys("host") == {"farm1": 2 * one, "farm2": one}
+    assert keys("batch") == {"b": 2 * one, "": one}
+    assert keys("label") == {"": 2 * one, '{"run":"1","team":"x"}': one}
+    assert keys("label:team") == {"": 2 * one, "x": one}
+    assert list(keys("day")) == ["2026-11-23", "2026-11-24"]
+    assert [(u.model, u.requests) for u in groups.unpriced(store, 0)] == [("new", 1)]
+    store.close()
+
+
+def test_a_rebuilt_host_is_a_ledger_of_its_own(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "cost.db")
+    fill(store, "before", [charge(1), charge(2)])
+    fill(store, "after", [charge(1)])
+    assert groups.parts(store, "host", 0)[0].requests == 3
+    assert store.ledger("after", "farm1")[1:] == (1, 0)
+    store.close()
+
+
+def test_other_prices_make_the_sums_again(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "cost.db")
+    fill(store, "u1", [charge(1), charge(2)])
+    before = contents(store)
+    store.close()
+    other = Store(tmp_path / "cost.db", [500])
+    assert {row[8] for row in contents(other)["spend"]} == {1}
+    other.close()
+    back = new_store(tmp_path / "cost.db")
+    assert contents(back) == before
+    back.close()
+
+
+def test_a_failure_half_way_leaves_whole_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "CHUNK", 2)
+    store = new_store(tmp_path / "cost.db")
+
+    def lines() -> object:
+        yield from (charge(no, batch=f"b{no}") for no in (1, 2, 3))
+        raise ConnectionResetError
+
+    number, _, _ = store.ledger("u1", "farm1")
+    with pytest.raises(ConnectionResetError):
+        store.merge_charges(number, lines())  # type: ignore[arg-type]
+    assert store.ledger("u1", "farm1")[1] == 2
+    store.merge_charges(number, (charge(no, batch=f"b{no}") for no in (1, 2, 3)))
+    assert summed_from_rows(store) == contents(store)
+    assert groups.parts(store, "", 0)[0].requests == 3
+    store.close()
+
+
+def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "CHUNK", 5)
+    path = tmp_path / "cost.db"
+    problems: list[BaseException] = []
+
+    def merge() -> None:
+        try:
+            store = new_store(path)
+            fill(store, "u1", [charge(no, batch=f"b{no % 7}") for no in range(1, 101)])
+            store.close()
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=merge) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    store = new_store(path)
+    assert groups.parts(store, "", 0)[0].requests == 100
+    assert summed_from_rows(store) == contents(store)
+    store.close()
+
+
+def test_the_file_is_private_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "cost.db"
+    new_store(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    path.write_bytes(b"nonsense" * 1000)
+    with pytest.raises(StoreDamaged, match="cannot be used: file is not a database"):
+        new_store(path)
+    path.unlink()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreDamaged, match="version 99"):
+        new_store(path)
+    with pytest.raises(NotConfigured, match="cannot be opened"):
+        new_store(tmp_path)
+
+
+def test_the_store_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert default_path() == tmp_path / "farmhand" / "cost.db"
+    monkeypatch.setenv("XDG_STATE_HOME", "relative")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert default_path() == tmp_path / ".local/state/farmhand/cost.db"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b'{"no":1}',
+        b'{"no":-1,"model":"m","engine":"api","created_at":1}',
+        b'{"no":1,"model":"m","engine":"api","created_at":1,"input_tokens":-5}',
+        b'{"no":1,"model":"m","engine":"api","created_at":1,"cost_usd":-0.1}',
+        b'{"no":1,"model":"m","engine":"api","created_at":1,"cost_usd":"NaN"}',
+        b'{"no":1,"model":"m","engine":"api","created_at":1e300}',
+        b"\xff",
+    ],
+)
+def test_a_line_that_is_none_of_a_ledger_s_is_refused(line: bytes) -> None:
+    with pytest.raises(BadLedger):
+        read_charge(line)
+    with pytest.raises(BadLedger):
+        read_finished(line)
+
+
+def test_amounts_on_the_wire_are_read_exactly() -> None:
+    line = b'{"no":1,"model":"m","engine":"api","created_at":1.5,"cost_usd":%s,"from_a_newer_agent":1}'
+    assert read_charge(line % b"123456.123456789012").cost_pico == 123456123456789012
+    assert read_charge(line % b'"0.000000000001"').cost_pico == 1
+    assert read_charge(line % b"1.18e-05").cost_pico == 11_800_000
+    assert read_charge(line % b"null").cost_pico is None
