@@ -87,6 +87,8 @@ class _Planner:
             if new != old:
                 files[path] = (old, new)
         self.remains(files)
+        for place in after.hidden:
+            self.hints[f"an alias or function {place} hides the command: remove it there"] = None
         problems = [f"{p} (left as it is)" for p in before.problems if not p.path.is_relative_to(self.wanted.key_file)]
         return Plan(before, after, files, list(self.moved), [*self.left.values(), *problems], list(self.hints))
 

@@ -86,12 +86,16 @@ class Verdict:
 
 @dataclass
 class Report:
-    """What was found. `problems` are files that could not be followed, each with its line."""
+    """What was found. `problems` are files that could not be followed, each with its line.
+
+    `hidden` are Farmhand's commands that an alias or a function of the operator's hides, with its place.
+    """
 
     verdicts: list[Verdict]
     sources: list[Source]
     problems: list[Problem]
     logged_in: bool
+    hidden: list[str] = field(default_factory=list)
 
     @property
     def metered(self) -> bool:
@@ -118,6 +122,7 @@ class Report:
             "summary": self.line(),
             "shells": [verdict.as_dict() for verdict in self.verdicts],
             "sources": [source.as_dict() for source in self.sources],
+            "hidden": self.hidden,
             "problems": [{"path": str(p.path), "line": p.line or None, "reason": p.reason} for p in self.problems],
         }
 
