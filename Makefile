@@ -13,6 +13,8 @@ PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scr
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Part of Molecule's container names, so that two checkouts do not share them.
+export FARMHAND_CHECKOUT := -$(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
 .PHONY: help demo down test lint types ansible-lint unit integration molecule e2e bench clean lock venv tools image
 
@@ -55,7 +57,7 @@ integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
 	$(PYTEST) tests/integration
 
-molecule: $(VENV) ## The roles on Debian 12 with systemd, in Docker
+molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
 	@scripts/base-image
 	$(BIN)/molecule test --all

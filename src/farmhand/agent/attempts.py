@@ -17,7 +17,6 @@ from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerSt
 from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
-from farmhand.cost.prices import price_table
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 
@@ -53,7 +52,7 @@ class Room:
         self.stage = stage
         self.progress = progress
         self.budgets = budgets
-        self.prices = price_table()
+        self.prices = config.prices()
         self.draining = False
 
 

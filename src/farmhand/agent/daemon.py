@@ -94,12 +94,14 @@ async def serve(config: Config) -> None:
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
         )
-        meter = Meter(session, config.upstream_url, idle_s=config.idle_s)
-        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": CliEngine(config, meter.grants)}
+        meter = Meter(session, config.upstream_url, idle_s=config.idle_s, price=config.prices().cost)
+        cli = CliEngine(config, meter.grants)
+        stack.callback(cli.close)
+        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         scheduler = Scheduler(config, ledger, engines)
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
-        server = Server(config, ledger, scheduler)
+        server = Server(config, ledger, scheduler, meter.limits)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)

@@ -205,7 +205,10 @@ def main() -> int:
     """One task: stdin and stdout are the connection to the daemon."""
     stdin, out = sys.stdin.buffer, sys.stdout.buffer
     try:
-        order = json.loads(stdin.readline())
+        line = stdin.readline()
+        if not line:  # one that was started ahead, and is not needed
+            raise EOFError
+        order = json.loads(line)
         data = _read_exactly(stdin, order["stdin_bytes"])
         with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as home:
             run(order, data, home, stdin.fileno(), out)

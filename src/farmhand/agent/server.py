@@ -21,7 +21,7 @@ from farmhand.agent.reads import Known
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.status import Status
 from farmhand.errors import UsageError
-from farmhand.meter import Key
+from farmhand.meter import Key, Limits
 from farmhand.task import FINAL_STATES
 from farmhand.wire.keys import check_format
 
@@ -31,11 +31,11 @@ _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 class Server:
     """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
 
-    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler) -> None:
+    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
         self._config = config
         self._ledger = ledger
         self._scheduler = scheduler
-        self._status_of = Status(ledger, scheduler)
+        self._status_of = Status(ledger, scheduler, limits)
         self._feeds = Feeds(ledger, scheduler, self._status_of)
         self._started = time.monotonic()
         self._metrics = CollectorRegistry()
@@ -75,7 +75,7 @@ class Server:
 
     async def _submit(self, request: web.Request) -> web.Response:
         key = self._key_of(request, required=False)
-        tasks = read_tasks(await request.read(), self._config)
+        tasks = read_tasks(await request.read(), self._config, economy=self._scheduler.has_economy)
         states = await self._scheduler.submit(tasks, key)
         return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
 

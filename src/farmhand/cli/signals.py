@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import signal
-from types import FrameType, TracebackType
-from typing import Self
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from types import FrameType, TracebackType
+    from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
