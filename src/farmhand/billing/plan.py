@@ -152,9 +152,12 @@ class _Planner:
         """A command that gives the key can be the key's source; it is not run here."""
         if source.text is not None or source.name not in (KEY, HELPER):
             return
-        command = source.command.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
-        if command:
-            self.hints[f'the key came from a command: key_source = "command:{command}" in config.toml uses it'] = None
+        if source.command.endswith("…"):
+            advice = 'put it into a script, and key_source = "command:SCRIPT" into config.toml'
+            self.hints[f"the key came from a command ({source.command}): {advice}"] = None
+        elif source.command:
+            advice = f'key_source = "command:{source.command}" in config.toml uses it'
+            self.hints[f"the key came from a command: {advice}"] = None
 
     # The key
 

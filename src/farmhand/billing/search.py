@@ -7,14 +7,14 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..wire.keys import fingerprint, redact
+from ..wire.keys import fingerprint
 from . import environs, launch, settings
 from .direnv import project_environment
 from .names import CLOUDS, HELPER, METERED, WATCHED, is_on
 from .reading import Reader
 from .startup import MODES, SHELLS, Files
 from .state import Place, State, Value
-from .verdict import Report, Source, Verdict, judge
+from .verdict import Report, Source, Verdict, judge, shown_command
 
 
 def find(
@@ -121,7 +121,7 @@ class _Search:
                 value.via,
                 fingerprint(value.text) if value.text else None,
                 value.certain,
-                redact(value.ran),
+                shown_command(value.ran),
                 value.through,
                 text=value.text,
             )

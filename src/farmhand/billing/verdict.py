@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..wire.keys import fingerprint
+from ..wire.keys import fingerprint, redact
 from .names import BASE_URLS, CLOUDS, HELPER, KEY, OAUTH, TOKEN, is_on
 from .reading import Problem
 from .state import Place, Value
@@ -125,6 +126,14 @@ class Report:
             "hidden": self.hidden,
             "problems": [{"path": str(p.path), "line": p.line or None, "reason": p.reason} for p in self.problems],
         }
+
+
+def shown_command(written: str) -> str:
+    """A command that gives a key, as it may be shown: of what may hold a secret the program only."""
+    command = written.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
+    program = command.partition(" ")[0]
+    plain = re.fullmatch(r"[\w ./:@~+-]+", command) and program not in ("echo", "printf")
+    return redact(command if plain or not command else f"{program} …")
 
 
 def _few(kinds: list[str]) -> str:
