@@ -38,9 +38,7 @@ class Draining(FarmhandError):
 class Scheduler:
     """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others."""
 
-    def __init__(
-        self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine | None = None
-    ) -> None:
+    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine) -> None:
         self._config = config
         self._economy = economy
         self._ledger = ledger
@@ -66,20 +64,16 @@ class Scheduler:
         """Whether the agent is about to end."""
         return self._room.draining
 
-    @property
-    def has_economy(self) -> bool:
-        """Whether economy tasks can be taken."""
-        return self._economy is not None
-
     def economy_waits(self, batch: str | None) -> Sequence[Wait]:
         """See `EconomyEngine.waits`."""
-        return () if self._economy is None else self._economy.waits(batch)
+        return self._economy.waits(batch)
 
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
         waiting = await self._ledger.recover()
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
+        self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._tidy)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
 
@@ -191,6 +185,7 @@ class Scheduler:
     async def drain(self) -> None:
         """Take nothing new, let what runs end within `drain_s`; the rest goes back to the queue."""
         self._room.draining = True
+        await self._economy.close()
         jobs = {live.job for live in self.stage.running() if live.job is not None}
         if jobs:
             log.info("draining: %d tasks still run", len(jobs))
@@ -207,8 +202,7 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Start waiting tasks while there are free slots and keys."""
-        if self._economy is not None:
-            self._economy.wake()
+        self._economy.wake()
         if self._room.draining or self.mode == "running":
             return
         if not self.keys.held:

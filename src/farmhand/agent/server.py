@@ -75,7 +75,7 @@ class Server:
 
     async def _submit(self, request: web.Request) -> web.Response:
         key = self._key_of(request, required=False)
-        tasks = read_tasks(await request.read(), self._config, economy=self._scheduler.has_economy)
+        tasks = read_tasks(await request.read(), self._config)
         states = await self._scheduler.submit(tasks, key)
         return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
 

@@ -21,7 +21,6 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "budget": Refused,
     "billing_error": Refused,
     "spend_limit": Refused,
-    "economy_unavailable": Refused,
     "agent_error": TaskFailed,
     **dict.fromkeys(
         (

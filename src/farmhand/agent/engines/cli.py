@@ -6,7 +6,6 @@ and the relay inside the sandbox as its API; its prompt comes by stdin as data; 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
