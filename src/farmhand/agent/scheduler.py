@@ -85,6 +85,7 @@ class Scheduler:
             raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
         self.budgets.check_day()
         if key is not None:
+            key = self.keys.stand_in(key)
             self.keys.hold(key)
         holder = key or self.keys.default
         states = await self._ledger.submit(
@@ -96,12 +97,26 @@ class Scheduler:
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
-    async def set_key(self, key: Key) -> int:
-        """Every waiting task, and every later one without a key of its own, runs on `key`. How many had awaited one."""
-        self.keys.replace(key)
+    async def set_key(self, key: Key, supersedes: str = "") -> tuple[Key, int]:
+        """Every waiting task, and every later one without a key of its own, runs on `key`, or on what is in its place.
+
+        `supersedes` is the fingerprint of the key whose place it takes. Returns the key, and how many had awaited one.
+        """
+        if supersedes:
+            self.keys.supersede(supersedes, key)
+        else:
+            key = self.keys.stand_in(key)
+            self.keys.replace(key)
         resumed = await self._resume(key)
         self._pump()
-        return resumed
+        return key, resumed
+
+    def forget_key(self, fingerprint: str) -> bool:
+        """Drop a key from memory; attempts on it go on. False: it was not here."""
+        found = self.keys.forget(fingerprint)
+        if not self.keys.held:
+            self._tidy()
+        return found
 
     async def _resume(self, key: Key) -> int:
         """Tasks that await a key go on with `key`, while it is not refused. How many that were."""
@@ -271,7 +286,7 @@ class Scheduler:
             while self._untidy:
                 self._untidy = False
                 while await self._ledger.park(
-                    self.keys.held, list(self.keys.refused), default=self.keys.default is not None
+                    self.keys.held, self.keys.unusable, default=self.keys.default is not None
                 ):
                     pass
         except LedgerStuck as error:
