@@ -13,6 +13,8 @@ PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scr
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# Part of Molecule's container names, so that two checkouts do not share them.
+export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
 .PHONY: help demo down test lint types ansible-lint unit integration molecule e2e bench clean lock venv tools image
 
@@ -55,7 +57,7 @@ integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
 	$(PYTEST) tests/integration
 
-molecule: $(VENV) ## The roles on Debian 12 with systemd, in Docker
+molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
 	@scripts/base-image
 	$(BIN)/molecule test --all
@@ -65,8 +67,11 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/base-image
 	$(PYTEST) tests/e2e
 
-bench: $(VENV) ## One task through each path, beside the plain wrapper; needs the farm of make demo
-	$(BIN)/python -m benchmarks.one_task
+bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
+	@scripts/tools bench
+	@scripts/engine start
+	@scripts/base-image
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: down ## make down, and remove what the builds left (.venv and .cache included)
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist

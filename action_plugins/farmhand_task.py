@@ -2,17 +2,21 @@
 
 The key goes into the stdin of `jada-agent bridge` on the host, through the connection as it is (ssh, local, docker;
 with or without become). So it is in no argument vector, no environment, no file, no log and no artifact.
+
+With `desk` it plays one turn of `farmhand batch` instead: it fetches the turn from that socket of the controller, plays
+it with `jada-agent turn` on the host in the same way, takes the answer back, and returns no more than how things stand.
 """
 
 from __future__ import annotations
 
-import os
+import json
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Any
 
-from ansible.errors import AnsibleError
+from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
 # The checkout that holds this plugin holds the package, too: the two match, and nothing needs to be installed.
@@ -20,17 +24,17 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.dispatch import settings  # noqa: E402  (found through the line above)
+from farmhand.dispatch import handover  # noqa: E402  (found through the line above)
 from farmhand.errors import FarmhandError  # noqa: E402
+from farmhand.wire import frames, turn  # noqa: E402
 from farmhand.wire.errors import WireError  # noqa: E402
 from farmhand.wire.ids import new_task_id  # noqa: E402
 from farmhand.wire.keys import holds_key, redact  # noqa: E402
-from farmhand.wire.keysource import read_key  # noqa: E402
-from farmhand.wire.message import key_request, parse_response  # noqa: E402
 
 #: An agent may restart between the hand-over and the task; more often than this something is wrong.
 _HANDOVERS = 3
-_NOT_FOUND = (126, 127)
+#: The desk's connection lasts as long as this process, which plays all turns of its host.
+_DESKS: dict[str, socket.socket] = {}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
@@ -44,15 +48,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         if result.get("skipped"):
             return result
         try:
+            if self._task.args.get("desk"):
+                return result | self._turn(str(self._task.args["desk"]), task_vars or {})
             arguments = self._arguments()
             if self._task.check_mode:
                 return result | self._module(arguments, task_vars)
-            key = self._key(arguments)
+            source = arguments.pop("key_source", None)
+            key = handover.operators_key(str(source or ""))
             if holds_key(arguments, key):
                 raise WireError("key_in_task", "the API key itself stands in the task", "take it out")
+            host = str((task_vars or {}).get("inventory_hostname", "this host"))
             answer: dict[str, Any] = {}
             for _ in range(_HANDOVERS):
-                self._hand_over(key, arguments, task_vars)
+                handover.hand_over(self._low_level_execute_command, key, host, str(arguments.get("socket") or ""))
                 answer = self._module(arguments, task_vars)
                 if answer.get("state") != "awaiting_key":
                     break
@@ -60,6 +68,42 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except (WireError, FarmhandError) as error:
             what = {"code": error.code, "message": error.message, "hint": error.hint}
             return result | {"failed": True, "msg": str(error), "error": what}
+
+    def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """One turn of a batch; `more` says whether another one is to follow."""
+        host = str(task_vars.get("inventory_hostname", "this host"))
+        try:
+            desk = _DESKS.get(path) or _DESKS.setdefault(path, _connect(path))
+            hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
+            frames.send(desk, {"do": "take", "host": host, "hosts": hosts})
+            head, body = frames.receive(desk) or ({"more": False}, b"")
+            if not head["more"]:
+                return {"changed": False, "more": False}
+            frames.send(desk, {"do": "give", "host": host}, json.dumps(self._play(body, host)).encode())
+            standing, _ = frames.receive(desk) or ({"more": False}, b"")
+        except (OSError, ValueError) as error:
+            raise WireError("desk", f"farmhand batch has gone: {error}", "run it again: it goes on") from None
+        return {"changed": True, **standing}
+
+    def _play(self, body: bytes, host: str) -> dict[str, Any]:
+        """The answer of `jada-agent turn` on the host; of a host that does not answer, why."""
+        command = ["jada-agent", "turn"]
+        if self._task.args.get("socket"):
+            command += ["--socket", str(self._task.args["socket"])]
+        try:
+            done = self._low_level_execute_command(shlex.join(command), in_data=body)
+        except AnsibleConnectionFailure as error:
+            said = redact(" ".join(str(error.message).split()))
+            return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
+        answer = turn.parse(done["stdout"])
+        if answer is not None:
+            return answer
+        if done["rc"] in handover.NOT_FOUND:
+            return _failure("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
+        said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
+        code = "agent_too_old" if "invalid choice" in said else "lost"
+        hint = "upgrade the farm host: farmhand up" if code == "agent_too_old" else "see jada-agent's journal there"
+        return _failure(code, f"{host}: jada-agent turn failed: {said}", hint)
 
     def _arguments(self) -> dict[str, Any]:
         """The module's arguments: with an id, so that a second try is the same task, and the prompt from its file."""
@@ -83,35 +127,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except UnicodeDecodeError as error:
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
 
-    def _key(self, arguments: dict[str, Any]) -> str:
-        source = arguments.pop("key_source", None)
-        key = read_key(str(source) if source else settings.load().key_source)
-        artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
-        if artifacts and holds_key(dict(os.environ), key):
-            # Too late to prevent it: the least is that it does not go unnoticed.
-            message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
-            raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
-        return key
-
     def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         answer: dict[str, Any] = self._execute_module(
             module_name="farmhand_task", module_args=arguments, task_vars=task_vars
         )
         return answer
 
-    def _hand_over(self, key: str, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> None:
-        """`PUT /v1/key` through the bridge on the host. Raises WireError."""
-        command = ["jada-agent", "bridge"]
-        if arguments.get("socket"):
-            command += ["--socket", str(arguments["socket"])]
-        host = str((task_vars or {}).get("inventory_hostname", "this host"))
-        done = self._low_level_execute_command(shlex.join(command), in_data=key_request(key))
-        # A chatty login may say something first.
-        _, start, rest = done["stdout"].partition("HTTP/1.1 ")
-        if start:
-            parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), host)
-            return
-        if done["rc"] in _NOT_FOUND:
-            raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
-        said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
-        raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))
+
+def _failure(code: str, message: str, hint: str) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "hint": hint}}
+
+
+def _connect(path: str) -> socket.socket:
+    desk = socket.socket(socket.AF_UNIX)
+    desk.connect(path)
+    return desk

@@ -1,89 +1,67 @@
-"""One task through each path, beside the wrapper that users would write instead. Needs the farm of `make demo`.
-
-Each round runs every path once, in turn, so that a machine that slows down slows all of them. The table gives the
-median wall time of the rounds in seconds and its ratio to the wrapper's; the answers come from the loopback API.
-
-    python -m benchmarks.one_task [--rounds N] [--json FILE]
-"""
+"""One task through each path, beside the wrapper that users would write instead: wall time, warm and cold."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
 
-from farmhand.task import MODELS
-from tests.support.farm import Farm
+from benchmarks.ground import FAST_MS, ROOT, SLOW_MS, Ground, check, timed
+from benchmarks.rivals import PROMPT, A, Rivals
+from benchmarks.rows import Row, interleaved, medians
 from tests.support.farm.run import Completed
 
-TASK = "Say hello."
-WRAPPER = "ssh host env KEY=… claude -p"
-Way = Callable[[], Completed]
+WARM = "claude-cheap, warm ssh"
+COLD = "claude-cheap, cold ssh"
 
 
-def _wrapper(farm: Farm) -> Completed:
-    """What is to be replaced: the key in argv at both ends, the whole prompt of an interactive session."""
-    environment = [f"ANTHROPIC_API_KEY={farm.key}", f"ANTHROPIC_BASE_URL={farm.api.url}"]
-    return farm.ssh("env", *environment, "claude", "-p", "--model", MODELS["haiku"], f"'{TASK}'")
+def paths(ground: Ground) -> dict[str, Callable[[], Completed]]:
+    """Our paths by name, in the order in which they run."""
+    farm = ground.farm
+    cheap = str(ROOT / ".venv/bin/claude-cheap")
+    module = ("-m", "farmhand_task", "-a", f"prompt='{PROMPT}'")
 
-
-def _cold(farm: Farm) -> Completed:
-    farm.close_connections()
-    return farm.cheap(TASK)
-
-
-def paths(farm: Farm) -> dict[str, Way]:
-    """The paths by name, in the order they run and are shown."""
-    module = ("-m", "farmhand_task", "-a", f"prompt='{TASK}'")
     return {
-        WRAPPER: lambda: _wrapper(farm),
-        "claude-cheap, cold ssh": lambda: _cold(farm),
-        "claude-cheap, warm ssh": lambda: farm.cheap(TASK),
-        "claude-cheap --engine cli": lambda: farm.cheap("--engine", "cli", TASK),
-        "ansible farm -m farmhand_task": lambda: farm.ansible("farm", *module),
-        "ansible-runner run": lambda: farm.ansible("run", ".", "--hosts", "farm", *module, program="ansible-runner"),
+        WARM: lambda: ground.program(cheap, PROMPT),
+        COLD: lambda: ground.program(cheap, PROMPT),
+        "claude-cheap --engine cli": lambda: ground.program(cheap, "--engine", "cli", PROMPT),
+        "ansible farm -m farmhand_task": lambda: check(farm.ansible("farm", *module)),
+        "ansible-runner run": lambda: check(
+            farm.ansible("run", ".", "--hosts", "farm", *module, program="ansible-runner")
+        ),
     }
 
 
-def measure(farm: Farm, rounds: int) -> dict[str, list[float]]:
-    """Wall seconds of every path in every round, after one that does not count. RuntimeError where a path fails."""
-    seconds: dict[str, list[float]] = {name: [] for name in paths(farm)}
-    for number in range(rounds + 1):
-        for name, path in paths(farm).items():
-            started = time.perf_counter()
-            done = path()
-            took = time.perf_counter() - started
-            if done.returncode != 0:
-                raise RuntimeError(f"{name}: exit status {done.returncode}: {done.stderr[-300:]}")
-            if number:
-                seconds[name].append(took)
-    return seconds
+def _timed(ground: Ground, name: str, path: Callable[[], Completed]) -> float:
+    if name == COLD:
+        # Not part of the time: what ends the shared connection.
+        ground.farm.close_connections()
+    return timed(path)
 
 
-def main() -> int:
-    """Print the table; write the figures as JSON where asked."""
-    parser = argparse.ArgumentParser(prog="benchmarks.one_task", description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=7, help="default: %(default)s")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure as JSON")
-    options = parser.parse_args()
-    farm = Farm(Path(__file__).parents[1])
-    if not farm.is_built():
-        print("benchmarks.one_task: there is no farm: run make demo", file=sys.stderr)
-        return 3
-    seconds = measure(farm, options.rounds)
-    base = statistics.median(seconds[WRAPPER])
-    print(f"{'one task':<32} {'median s':>9} {'min':>7} {'max':>7} {'ratio':>7}")
-    for name, taken in seconds.items():
-        middle = statistics.median(taken)
-        print(f"{name:<32} {middle:>9.3f} {min(taken):>7.3f} {max(taken):>7.3f} {middle / base:>7.2f}")
-    if options.json:
-        options.json.write_text(json.dumps({"rounds": options.rounds, "seconds": seconds}, indent=2) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def measure(ground: Ground) -> list[Row]:
+    """The rows of one task."""
+    ways = paths(ground)
+    rivals = Rivals(ground)
+    rows: list[Row] = []
+    for ms in (SLOW_MS, FAST_MS):
+        wanted = ways if ms else {name: ways[name] for name in (WARM, COLD)}
+        calls = {A: lambda: timed(rivals.one)}
+        calls |= {name: lambda name=name, path=path: _timed(ground, name, path) for name, path in wanted.items()}  # type: ignore[misc]
+        with ground.latency(ms):
+            middle = medians(interleaved(calls, ground.rounds))
+        base = middle[A]
+        at = f"API latency {ms:g} ms"
+        targets = {WARM: "ratio <= 0.25", COLD: "ratio <= 0.5"}
+        rows += [
+            Row(
+                what=f"one task, {name}",
+                ours=middle[name],
+                reference=base,
+                against=A,
+                target=targets.get(name, ""),
+                note=at,
+            )
+            for name in wanted
+        ]
+        what, own = "one task, warm: overhead over the API's latency", middle[WARM] - ms / 1000
+        rows.append(Row(what=what, ours=own, reference=base - ms / 1000, against=A, target="<= 0.12", note=at))
+    return rows

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
+import sqlite3
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -269,3 +271,29 @@ async def test_tasks_in_flight_at_a_kill_are_counted_marked_and_run_again(agent:
         "b-0": (1, 0), "b-1": (2, 1), "b-2": (2, 1), "b-3": (1, 0),
     }  # fmt: skip
     assert sorted(asked(api)) == sorted(["b 0", "b 1", "b 2", "b 3", "b 1", "b 2"])
+
+
+async def test_what_retention_took_is_gone_and_is_said(tmp_path: Path, api: MessagesApi) -> None:
+    agent = Agent(tmp_path, api.url)
+    await agent.start()
+    await agent.submit(*tasks(1))
+    await wait_batch(agent, "b", succeeded=1)
+    await agent.stop()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "ledger.db")) as db, db:
+        db.execute("UPDATE task SET finished_at = finished_at - 31 * 86400")
+    await agent.start()
+    try:
+        for _ in range(400):
+            status, answer = await agent.call("GET", "/v1/tasks/b-0")
+            if status == 410:
+                break
+            await asyncio.sleep(0.05)
+        assert (status, answer["error"]["code"]) == (410, "pruned")
+        status, answer = await agent.call("POST", "/v1/tasks", headers=KEY, body={"tasks": tasks(1)})
+        assert (status, answer["error"]["code"]) == (409, "id_conflict")
+        assert "was run, and its content is pruned" in answer["error"]["message"]
+        assert [one["id"] for one in await agent.get("/v1/finished")] == ["b-0"]
+        [result] = (await agent.get("/v1/results?batch=b"))["results"]
+        assert (result["state"], result["text"], result["error"]["code"]) == ("succeeded", "", "pruned")
+    finally:
+        await agent.stop()

@@ -19,11 +19,12 @@ ALLOWED: dict[str, set[str]] = {
     "task": {"wire"},
     "errors": set(),
     "claude": set(),
+    "rules": {"task"},
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "claude", "wire", "task", "errors"},
-    "dispatch": {"wire", "rotation", "task", "errors", "claude"},
-    "cli": {"billing", "rotation", "dispatch", "cost", "wire", "task", "errors", "claude"},
+    "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
+    "dispatch": {"wire", "rotation", "rules", "task", "errors", "claude"},
+    "cli": {"billing", "rotation", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -87,7 +88,7 @@ def test_what_runs_on_the_host_is_standard_library_and_relative(path: Path) -> N
 
 ON_THE_CONTROLLER = [
     "errors.py",
-    *(f"dispatch/{name}.py" for name in ("__init__", "settings", "hosts", "keyserver", "rotate")),
+    *(f"dispatch/{name}.py" for name in ("__init__", "settings", "hosts", "keyserver", "handover", "rotate")),
 ]
 
 
@@ -100,7 +101,7 @@ def test_what_the_action_plugin_imports_needs_no_package(name: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["library", "action_plugins", "filter_plugins"])
-def test_plugins_import_no_part_but_wire_errors_and_settings(folder: str) -> None:
+def test_plugins_import_no_part_but_wire_errors_settings_and_handover(folder: str) -> None:
     for path in (ROOT / folder).glob("*.py"):
         used: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text())):
@@ -110,6 +111,7 @@ def test_plugins_import_no_part_but_wire_errors_and_settings(folder: str) -> Non
             "farmhand.wire",
             "farmhand.errors",
             "farmhand.dispatch.settings",
+            "farmhand.dispatch.handover",
             "farmhand.dispatch.keyserver",
             "farmhand.dispatch.rotate",
             "farmhand.rotation",

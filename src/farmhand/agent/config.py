@@ -11,28 +11,26 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farmhand.cost.prices import PriceTable, price_table
 from farmhand.errors import NotConfigured
+from farmhand.rules import MAX_USD, is_budget
 
-#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
-MAX_USD = 1_000_000
 Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
-def is_budget(amount: Decimal) -> bool:
-    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
-    return amount.is_finite() and 0 < amount <= MAX_USD
-
-
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """Every setting of `jada-agent serve`. Times are in seconds.
 
-    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that run
-    at once per engine. `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried.
-    `network_full` allows tasks that ask for `network: full`. `budget_day_usd` is what the host may spend in one day
-    (UTC). The content of tasks that have ended is kept for `retention_days`, and no longer than it fits into a ledger
-    of `retention_mb`; their rows, with usage and cost, for `history_days`.
+    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that
+    run at once per engine. `sandbox_spares` sandboxes of the cli engine wait for a task while it is in use.
+    `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried. `network_full` allows
+    tasks that ask for `network: full`. `budget_day_usd` is what the host may spend in one day (UTC). The content of
+    tasks that have ended is kept for `retention_days`, and no longer than it fits into a ledger of `retention_mb`;
+    their rows, with usage and cost, for `history_days`. `prices_file` has the operator's own prices, over those
+    that come with the agent. Economy tasks are gathered for `economy_linger_s` before they go out together; their
+    Message Batch is looked at every `economy_poll_s` at the least often.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -41,6 +39,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     ca_file: str = ""
     slots_api: Slots = 32
     slots_cli: Slots = 2
+    sandbox_spares: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
     task_timeout_max_s: Seconds = 3600.0
     drain_s: Annotated[float, msgspec.Meta(ge=0)] = 30.0
     idle_s: Seconds = 120.0
@@ -50,6 +49,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     retention_days: Days = 30
     history_days: Days = 400
     retention_mb: Annotated[int, msgspec.Meta(ge=1)] = 2048
+    prices_file: str = ""
+    economy_linger_s: Seconds = 2.0
+    economy_poll_s: Seconds = 60.0
     claude_path: str = "/usr/bin/claude"
     allowed_groups: tuple[str, ...] = ("farmhand",)
 
@@ -59,8 +61,9 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             raise ValueError("upstream_url must be an http(s) URL without query, such as https://api.anthropic.com")
         if url.path.rstrip("/").endswith("/v1"):
             raise ValueError("upstream_url must end before /v1")
-        for name in ("state_dir", "runtime_dir", "claude_path"):
-            if not Path(getattr(self, name)).is_absolute():
+        for name in ("state_dir", "runtime_dir", "claude_path", "prices_file"):
+            path = getattr(self, name)
+            if not Path(path).is_absolute() and (path or name != "prices_file"):
                 raise ValueError(f"{name} must be an absolute path")
         if self.budget_day_usd is not None and not is_budget(self.budget_day_usd):
             raise ValueError(f"budget_day_usd must be above 0 and at most {MAX_USD}")
@@ -68,6 +71,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             raise ValueError("history_days must not be less than retention_days")
         if self.ca_file:
             self.ssl_context()
+        self.prices()
+
+    def prices(self) -> PriceTable:
+        """What requests cost. Raises ValueError with the one line that says what is wrong in `prices_file`."""
+        if not self.prices_file:
+            return price_table()
+        path = Path(self.prices_file)
+        if not path.exists():
+            raise ValueError(f"prices_file {path} does not exist")
+        try:
+            return price_table(path)
+        except NotConfigured as error:
+            raise ValueError(f"prices_file: {error}") from None
 
     def ssl_context(self) -> ssl.SSLContext:
         """The TLS settings of the upstream side."""

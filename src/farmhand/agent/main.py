@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from farmhand import __version__
+from farmhand.agent.bridge import LINGER_S, SOCKET, bridge
 from farmhand.errors import FarmhandError
 
 DEFAULT_CONFIG = Path("/etc/jada-agent/config.toml")
-DEFAULT_SOCKET = "/run/jada-agent/agent.sock"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -23,15 +23,19 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument(
         "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
     )
-    bridge = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
-    bridge.add_argument("--socket", default=DEFAULT_SOCKET, metavar="PATH", help="default: %(default)s")
-    bridge.add_argument(
+    prices = verbs.add_parser("check-prices", help="check a file with prices; exit 3 with one line where it is wrong")
+    prices.add_argument("prices", type=Path, metavar="FILE")
+    join = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
+    join.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
+    join.add_argument(
         "--linger",
         type=float,
-        default=30.0,
+        default=LINGER_S,
         metavar="SECONDS",
         help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
     )
+    turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
+    turn.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
     return parser
 
 
@@ -60,10 +64,17 @@ def _check_config(config: Path) -> int:
     return 0
 
 
-def _bridge(path: str, linger_s: float) -> int:
-    from farmhand.agent.bridge import bridge
+def _check_prices(path: Path) -> int:
+    from farmhand.cost.prices import price_table
 
-    return bridge(path, linger_s)
+    price_table(path)
+    return 0
+
+
+def _turn(path: str) -> int:
+    from farmhand.wire.turn import main as turn
+
+    return turn(path, sys.stdin.buffer, sys.stdout.buffer)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -75,8 +86,12 @@ def main(argv: list[str] | None = None) -> int:
                 return _serve(options.config)
             case "check-config":
                 return _check_config(options.config)
+            case "turn":
+                return _turn(options.socket)
+            case "check-prices":
+                return _check_prices(options.prices)
             case _:
-                return _bridge(options.socket, options.linger)
+                return bridge(options.socket, options.linger)
     except FarmhandError as error:
         print(f"jada-agent: {error}", file=sys.stderr)  # noqa: T201  (a command's own stderr)
         return error.exit_code

@@ -34,6 +34,15 @@ class IndexedResult(Result, kw_only=True):
     done_no: int
 
 
+class Wait(msgspec.Struct, kw_only=True):
+    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
+
+    reason: str
+    tasks: int
+    until: float | None = None
+    detail: str = ""
+
+
 class BatchView(msgspec.Struct, kw_only=True):
     """A batch as `GET /v1/batches/{batch}` shows it: its limits, its tasks by state, its sums."""
 

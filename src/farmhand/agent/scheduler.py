@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Literal
 
 from farmhand.agent.attempts import Room, Run
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Engine
+from farmhand.agent.engines import EconomyEngine, Engine
 from farmhand.agent.keys import Keys
 from farmhand.agent.ledger import CANCELLED, Ledger, LedgerStuck
 from farmhand.agent.lines import Lines
 from farmhand.agent.live import Event, Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
-from farmhand.agent.records import BatchView
+from farmhand.agent.records import BatchView, Wait
 from farmhand.errors import FarmhandError
 from farmhand.meter import Key
 from farmhand.task import FINAL_STATES, Result, State, Task
@@ -38,8 +38,9 @@ class Draining(FarmhandError):
 class Scheduler:
     """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others."""
 
-    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine]) -> None:
+    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine) -> None:
         self._config = config
+        self._economy = economy
         self._ledger = ledger
         self.slots = {"api": config.slots_api, "cli": config.slots_cli}
         self.busy = dict.fromkeys(self.slots, 0)
@@ -63,11 +64,16 @@ class Scheduler:
         """Whether the agent is about to end."""
         return self._room.draining
 
+    def economy_waits(self, batch: str | None) -> Sequence[Wait]:
+        """See `EconomyEngine.waits`."""
+        return self._economy.waits(batch)
+
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
         waiting = await self._ledger.recover()
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
+        self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._tidy)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
 
@@ -138,6 +144,7 @@ class Scheduler:
             await self._ledger.end(known.seq, None, cancelled)
             self.progress.done(known.batch)
             self.stage.end(task_id)
+            self._pump()
         return self._ledger.result(task_id)
 
     async def cancel_many(self, ids: list[str]) -> dict[str, str]:
@@ -193,6 +200,7 @@ class Scheduler:
     async def drain(self) -> None:
         """Take nothing new, let what runs end within `drain_s`; the rest goes back to the queue."""
         self._room.draining = True
+        await self._economy.close()
         jobs = {live.job for live in self.stage.running() if live.job is not None}
         if jobs:
             log.info("draining: %d tasks still run", len(jobs))
@@ -209,6 +217,7 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Start waiting tasks while there are free slots and keys."""
+        self._economy.wake()
         if self._room.draining or self.mode == "running":
             return
         if not self.keys.held:

@@ -21,7 +21,7 @@ from farmhand.agent.reads import Known
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.status import Status
 from farmhand.errors import UsageError
-from farmhand.meter import Key
+from farmhand.meter import Key, Limits
 from farmhand.task import FINAL_STATES
 from farmhand.wire.keys import check_format, is_fingerprint
 
@@ -31,11 +31,11 @@ _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 class Server:
     """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
 
-    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler) -> None:
+    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
         self._config = config
         self._ledger = ledger
         self._scheduler = scheduler
-        self._status_of = Status(ledger, scheduler)
+        self._status_of = Status(ledger, scheduler, limits)
         self._feeds = Feeds(ledger, scheduler, self._status_of)
         self._started = time.monotonic()
         self._metrics = CollectorRegistry()

@@ -5,30 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-import msgspec
-
 from farmhand.agent.ledger import Ledger
 from farmhand.agent.reads import NoSuchBatch
-from farmhand.agent.records import BatchView
+from farmhand.agent.records import BatchView, Wait
 from farmhand.agent.scheduler import Scheduler
+from farmhand.meter import Limits
 from farmhand.task import FINAL_STATES
-
-
-class Wait(msgspec.Struct, kw_only=True):
-    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
-
-    reason: str
-    tasks: int
-    until: float | None = None
-    detail: str = ""
 
 
 class Status:
     """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler) -> None:
+    def __init__(self, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
         self._ledger = ledger
         self._scheduler = scheduler
+        self._limits = limits
 
     def counts(self) -> dict[str, Any]:
         """Tasks by state, and the slots."""
@@ -49,6 +40,7 @@ class Status:
         return counts | {
             "key": default.fingerprint if default else None,
             "draining": self._scheduler.draining,
+            "drain": self._scheduler.mode,
             "throughput": {"per_s": self._scheduler.progress.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),
@@ -97,12 +89,20 @@ class Status:
             queued, awaiting = batch.queued, batch.awaiting_key
             full = queued if self._scheduler.lines.is_full(batch.batch) else 0
         waits = [self._for_a_key(awaiting)]
+        if batch is None or batch.running:
+            # Which of the running tasks wait at the gate is not told apart by batch.
+            waits += [
+                Wait(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail) for w in self._limits.waiting()
+            ]
         if self._scheduler.mode == "running":
             waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
         else:
             detail = "their batch runs as many at once as it may"
             waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))
-            waits.append(Wait(reason="slots", tasks=queued - full, detail="all slots of their engine are taken"))
+            out = self._scheduler.economy_waits(None if batch is None else batch.batch)
+            waits += out
+            slots = queued - full - sum(wait.tasks for wait in out)
+            waits.append(Wait(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
         return [wait for wait in waits if wait.tasks > 0]
 
     def _queued_of(self, batch: str) -> int:

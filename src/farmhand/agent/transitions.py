@@ -103,19 +103,21 @@ def submit(
 def recover(db: sqlite3.Connection, now: float) -> int:
     """After a start: nothing runs and no key is there, so every unfinished task awaits one. How many that are.
 
-    The API may have charged for what ran, so each such attempt is counted as one uncertain request.
+    The API may have charged for what ran, so each such attempt is counted as one uncertain request. What has gone out
+    in a Message Batch still runs, at the provider: the economy engine finds out.
     """
+    ran = "SELECT seq FROM task WHERE state = 'running' AND engine != 'economy'"
     db.execute(
-        "UPDATE task SET uncertain = uncertain + 1 WHERE state = 'running'"
+        f"UPDATE task SET uncertain = uncertain + 1 WHERE seq IN ({ran})"
         " AND EXISTS (SELECT 1 FROM attempt WHERE task_seq = seq AND outcome = 'running')"
     )
     db.execute(
-        "UPDATE attempt SET outcome = 'interrupted', finished_at = ? WHERE outcome = 'running'"
-        " AND task_seq IN (SELECT seq FROM task WHERE state = 'running')",
+        "UPDATE attempt SET outcome = 'interrupted', finished_at = ?"
+        f" WHERE outcome = 'running' AND task_seq IN ({ran})",
         (now,),
     )
-    for state in ("queued", "running"):
-        db.execute(f"UPDATE task SET state = 'awaiting_key' WHERE state = '{state}'")
+    db.execute(f"UPDATE task SET state = 'awaiting_key' WHERE seq IN ({ran})")
+    db.execute("UPDATE task SET state = 'awaiting_key' WHERE state = 'queued'")
     return int(db.execute("SELECT coalesce(sum(awaiting_key), 0) FROM tally").fetchone()[0])
 
 
@@ -213,10 +215,10 @@ def _next_done(db: sqlite3.Connection) -> int:
 
 
 def cancel_waiting(db: sqlite3.Connection, batch: str, error: TaskError, now: float) -> list[str]:
-    """Cancel up to CHUNK waiting tasks of the batch; their ids, none when there are no more."""
+    """Cancel up to CHUNK tasks of the batch that hold no slot; their ids, none when there are no more."""
     rows: list[sqlite3.Row] = []
-    for state in ("queued", "awaiting_key"):
-        query = f"SELECT seq, id FROM task WHERE state = '{state}' AND batch = ? LIMIT ?"
+    for which in ("state = 'queued'", "state = 'awaiting_key'", "state = 'running' AND engine = 'economy'"):
+        query = f"SELECT seq, id FROM task WHERE {which} AND batch = ? LIMIT ?"
         rows += db.execute(query, (batch, CHUNK - len(rows))).fetchall()
     for row in rows:
         finish(db, row["seq"], Result(id=row["id"], state="cancelled", error=error), now)

@@ -23,7 +23,9 @@ def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Value]]:
         match = None if line.lstrip().startswith("#") else _PAM.match(line) or _LINE.match(line)
         if match:
             value = match[2].strip().strip("\"'")
-            yield match[1], Value(value, Place(path, number), exported=True, via="file")
+            # Not every way of logging in reads the user's own files: Debian's `su` reads none of them, sshd only PAM's.
+            certain = path.name != ".pam_environment" and path.parent.name != "environment.d"
+            yield match[1], Value(value, Place(path, number), exported=True, certain=certain, via="file")
 
 
 def files(root: Path, home: Path) -> list[Path]:

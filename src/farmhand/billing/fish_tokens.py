@@ -72,7 +72,7 @@ class Tokens:
         elif char == "\\":
             following = self.text[self.at + 1 : self.at + 2]
             parts.append(Part("lit", _ESCAPES.get(following, following), quoted=True))
-            self.at += 2
+            self.at = min(self.at + 2, len(self.text))
         elif char == ")":
             raise self.problem("a parenthesis is closed that was never opened")
         else:

@@ -107,7 +107,7 @@ class _Reader:
             following = self.text[self.at + 1 : self.at + 2]
             if following != "\n":
                 self.parts.append(Part("lit", following, quoted=True))
-            self.at += 2
+            self.at = min(self.at + 2, len(self.text))
         else:
             end = self.at + 1
             while end < len(self.text) and self.text[end] not in " \t\r\n;&|<>()'\"$`\\":

@@ -1,26 +1,23 @@
-"""The group of verbs, and the one place where an error becomes a line on stderr and an exit status."""
+"""The group of verbs; click parses their arguments, and what it finds wrong is one line on stderr."""
 
 from __future__ import annotations
 
 import importlib
-import os
-import re
-import sys
 from typing import NoReturn
 
 import click
 
 from farmhand import __version__
-from farmhand.errors import FarmhandError, UsageError
-from farmhand.wire.keys import redact
+from farmhand.cli.say import end, note, one_line
+from farmhand.errors import FarmhandError
 
-#: C0 without tab and line feed, DEL, C1: see `printable` in farmhand.cli.render.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+__all__ = ["VERBS", "execute", "farmhand", "note"]
 #: Verb → what its module is for; each lives in the module of its name as `command`.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
     "doctor": "Check everything, green or red, each red with its fix.",
     "flush": "Send what was queued while no farm host answered; show the answers.",
+    "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
     "cost": "Show what the farm spent, and what that saved.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
@@ -56,51 +53,23 @@ def farmhand() -> None:
 
 def execute(command: click.Command, program: str) -> NoReturn:
     """Run `command` with this process's arguments and end the process. Failures are one line on stderr."""
+    end(program, lambda: _main(command, program))
+
+
+def _main(command: click.Command, program: str) -> int | None:
+    """The command's status; click's own errors in our form."""
     try:
-        if sys.stdout is None:
-            raise UsageError("stdout is closed: there is nowhere to write to")
-        status = command.main(prog_name=program, standalone_mode=False)
-        sys.stdout.flush()
+        status: int | None = command.main(prog_name=program, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
-        line, status = _one_line(error.format_message()) + _hint(error, program), error.exit_code
-    except FarmhandError as error:
-        line, status = _one_line(str(error)), error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        line, status = "stopped", 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os._exit(1)
-    except Exception as error:
-        if os.environ.get("FARMHAND_DEBUG"):
-            raise
-        what = f"{type(error).__name__}: {redact(str(error))}"
-        _say(program, what if isinstance(error, OSError) else f"{what} (FARMHAND_DEBUG=1 shows where)")
-        # Not sys.exit: flushing a stdout that is full would fail a second time.
-        os._exit(1)
-    else:
-        sys.exit(status or 0)
-    _say(program, line)
-    sys.exit(status)
-
-
-def _say(program: str, text: str) -> None:
-    print(f"{program}: {_one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
-
-
-def note(text: str) -> None:
-    """One line on stderr under the program's name."""
-    context = click.get_current_context(silent=True)
-    program = context.find_root().info_name if context is not None else None
-    _say(program or "farmhand", text)
-
-
-def _one_line(text: str) -> str:
-    """`text` in one line. Some of it comes from afar, and on a terminal control characters are commands."""
-    return _CONTROL.sub("\ufffd", " ".join(text.split()))
+        ours = FarmhandError(one_line(error.format_message()) + _hint(error, program))
+        ours.exit_code = error.exit_code
+        raise ours from None
+    except click.Abort:
+        raise KeyboardInterrupt from None
+    return status
 
 
 def _hint(error: click.ClickException, program: str) -> str:

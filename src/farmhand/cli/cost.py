@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -42,6 +43,7 @@ _SPAN = re.compile(r"(\d{1,5})([dw])")
 @click.option("--prices-file", metavar="FILE", help="Your own prices, over those that come with farmhand.")
 @click.option("--cost-store", metavar="FILE", help="The file that keeps the merged ledgers.")
 @click.option("--admin-key-source", metavar="SOURCE", help="Where the Admin key is, for the provider's own figures.")
+@click.option("--admin-url", metavar="URL", help="Where the Admin API is.")
 @click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
 @click.option("--config", metavar="FILE", help="The settings file.")
 def command(
@@ -115,12 +117,28 @@ def _answer(
     return found, extra, next(iter(errors.values())).exit_code if errors else 0
 
 
-def _merge(store: Store, known: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
+def _merge(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
     """Merge what is new on every host; why those could not be asked that could not."""
     errors: dict[str, FarmhandError] = {}
-    for name, host in known.items():
+
+    def connect(host: hosts.Host) -> Client | FarmhandError:
         try:
-            with Client(host.transport(connect_timeout_s)) as client:
+            client = Client(host.transport(connect_timeout_s))
+            client.connect()
+            client.close()  # its turn may come when an idle connection is gone; ssh shares one that stays
+        except WireError as error:
+            return problems.from_wire(error)
+        return client
+
+    # All at once, so that hosts that are down keep nobody waiting one after the other.
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        clients = dict(zip(farm, pool.map(connect, farm.values()), strict=True))
+    for name, client in clients.items():
+        if isinstance(client, FarmhandError):
+            errors[name] = client
+            continue
+        try:
+            with client:
                 pull.pull(store, name, client)
         except WireError as error:
             errors[name] = problems.from_wire(error)

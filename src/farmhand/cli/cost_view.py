@@ -193,10 +193,13 @@ class _View:
             f"{row['requests']} requests to {row['model']}: no price is known; they are in no sum."
             for row in self.shown["unpriced"]
         ]
-        uncertain = self.shown["whole"]["uncertain"]
-        if uncertain:
+        uncertain = self.shown["uncertain"]
+        if uncertain["requests"]:
+            bound = uncertain["upper_bound_usd"]
+            most = "the most it can be is not known" if bound is None else f"US$ {bound} at the most"
             lines.append(
-                f"{uncertain} requests may have been charged without our knowing how much; they are in no sum."
+                f"{uncertain['requests']} requests may have been charged without our knowing how much ({most});"
+                " they are in no sum."
             )
         for host in self.shown["hosts"]:
             if host["error"] is not None:

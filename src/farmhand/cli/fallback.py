@@ -5,9 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import click
-
-from farmhand.cli.app import note
+from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch.settings import Settings
 from farmhand.dispatch.spool import Spool, spool_dir
@@ -66,10 +64,10 @@ def ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
     if subscription_refusal(task, conf) is None:
         choices.append("[s]ubscription: ask your own claude here, on your plan's limits")
     choices.append("[n]othing")
-    click.echo(f"{', '.join(choices)}? ", nl=False, err=True)
+    print(f"{', '.join(choices)}? ", end="", file=sys.stderr, flush=True)  # noqa: T201  (a question on the terminal)
     line = sys.stdin.readline()
     if not line:
-        click.echo(err=True)
+        print(file=sys.stderr)  # noqa: T201
         return "none"
     word = line.strip().lower()[:1] or "q"
     wanted = _MEANINGS.get(word, "none")

@@ -90,7 +90,7 @@ def flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -
 
 def show(spool: Spool, task_id: str, conf: settings.Settings, *, as_json: bool) -> int:
     """The answer of one task as claude-cheap gives it, once it has ended. Raises UsageError for an unknown id."""
-    from farmhand.cli.run import report
+    from farmhand.cli.carry import report
 
     if spool.kept(task_id) is None:
         if spool.find(task_id) is None:
@@ -113,7 +113,7 @@ def deliver_all(spool: Spool, conf: settings.Settings, *, wait: bool, only: str 
     known = hosts.load_hosts(conf.hosts_path)
     with Stoppable():
         for name, host in known.items():
-            if any(deliver.concerns(entry, name) for entry in spool.waiting()):
+            if any(deliver.concerns(entry, name) for entry in spool.each()):
                 problem = _visit(spool, host, key, conf, wait=wait, only=only)
                 lines += [] if problem is None else [str(problem)]
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}

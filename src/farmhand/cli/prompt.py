@@ -6,11 +6,13 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-from farmhand.cli.app import note
+from farmhand.cli.say import note
 from farmhand.errors import UsageError
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 #: As farmhand.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
@@ -55,7 +57,7 @@ def _from_argument(argument: str) -> str:
 
 def _from_file(name: str) -> str:
     try:
-        with Path(name).open("rb") as file:
+        with open(name, "rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
     except OSError as error:
         raise UsageError(f"-f {name}: {error.strerror}", code="invalid_file") from None

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from typing import Any, TextIO
 
-from farmhand.errors import FarmhandError
+from farmhand.cli.say import CONTROL
 
-#: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and a model's answer gives none.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from typing import Any, TextIO
+
+    from farmhand.errors import FarmhandError
 
 
 def printable(text: str) -> str:
     """`text` for a terminal: control characters become U+FFFD."""
-    return _CONTROL.sub("\ufffd", text)
+    return CONTROL.sub("\ufffd", text)
 
 
 def write_bytes(text: str) -> None:

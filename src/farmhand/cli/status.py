@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import click
@@ -63,6 +64,26 @@ def row(name: str, status: dict[str, Any]) -> list[str]:
     return [name, *about, *counts, *free, str(status.get("key") or "none")]
 
 
+def notes(name: str, status: dict[str, Any]) -> list[str]:
+    """What is worth a line each: how fast tasks end, why others wait, what the day has cost, an unusual upstream."""
+    lines = []
+    per_s = (status.get("throughput") or {}).get("per_s")
+    if per_s:
+        lines.append(f"{name}: {per_s:g} tasks end per second")
+    for wait in status.get("waiting") or []:
+        until = wait.get("until")
+        until_text = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if isinstance(until, int | float) else ""
+        tasks = "1 task waits" if wait.get("tasks") == 1 else f"{wait.get('tasks')} tasks wait"
+        lines.append(f"{name}: {tasks}: {wait.get('detail')}{until_text}")
+    day = status.get("budget_day")
+    if day:
+        lines.append(f"{name}: US$ {day.get('spent_usd'):.4f} of {day.get('limit_usd'):g} of the day's budget is spent")
+    upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
+    if upstream != _USUAL_UPSTREAM:
+        lines.append(f"{name} sends its requests to {upstream}")
+    return lines
+
+
 def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
     """A table of the hosts that answer, and a line for each that does not."""
     from rich.console import Console
@@ -78,9 +99,8 @@ def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
             table.add_row(*(Text(render.printable(cell)) for cell in row(name, status)))
         Console().print(table)
         for name, status in answered.items():
-            upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
-            if upstream != _USUAL_UPSTREAM:
-                Console(soft_wrap=True).print(Text(render.printable(f"{name} sends its requests to {upstream}")))
+            for line in notes(name, status):
+                Console(soft_wrap=True).print(Text(render.printable(line)))
     for answer in answers.values():
         if isinstance(answer, FarmhandError):
             Console(stderr=True, soft_wrap=True).print(Text(render.printable(str(answer))))

@@ -54,6 +54,16 @@ class Budget(msgspec.Struct, kw_only=True):
     left_pico: int
 
 
+class Uncertain(msgspec.Struct, kw_only=True):
+    """Requests that may have been charged without our knowing how much. They are in no sum.
+
+    `upper_bound_pico` is None: the ledgers' feeds do not tell it.
+    """
+
+    requests: int
+    upper_bound_pico: int | None = None
+
+
 class Spent(msgspec.Struct, kw_only=True):
     """What was spent since `since`, today, and in this month, with what the month comes to at the pace of late."""
 
@@ -101,6 +111,7 @@ class Figures(msgspec.Struct, kw_only=True):
     groups: list[Part]
     days: list[Part]
     unpriced: list[Unpriced]
+    uncertain: Uncertain
     budgets: list[Budget]
     models: list[OnModel]
     savings: Savings
@@ -147,6 +158,7 @@ def figures(
         groups=groups.parts(store, by, since_day),
         days=groups.parts(store, "day", since_day),
         unpriced=groups.unpriced(store, since_day),
+        uncertain=Uncertain(requests=whole.uncertain),
         budgets=budgets,
         models=on_each_model(recorded, table),
         savings=saved,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
+    from typing import Any
+
     from farmhand.dispatch.runner import Outcome, run_task, run_tasks
 
 __all__ = ["Outcome", "run_task", "run_tasks"]

@@ -44,7 +44,7 @@ def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float 
     courier = _Courier(client, host, spool, key)
     end = None if within_s is None else time.monotonic() + within_s
     try:
-        for entry in spool.waiting():
+        for entry in spool.each():
             if end is not None and time.monotonic() >= end:
                 break
             if concerns(entry, host):

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from farmhand.dispatch.record import Record
 from farmhand.errors import NotConfigured
 from farmhand.wire.transport import SshTransport
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from os import PathLike
+    from typing import Any
 
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Host:
+class Host(Record):
     """One farm host and how to log in to its dispatch account. `known_hosts_file` None stands for ssh's own files."""
 
     name: str
@@ -37,10 +39,11 @@ class Host:
         )
 
 
-def load_hosts(path: Path) -> dict[str, Host]:
+def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
     """The hosts in `path` by name. Raises NotConfigured, naming file, host and key."""
     try:
-        document = json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            document = json.loads(file.read())
     except FileNotFoundError:
         raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
     except OSError as error:
@@ -53,7 +56,7 @@ def load_hosts(path: Path) -> dict[str, Host]:
     return {name: _host(path, name, entry) for name, entry in entries.items()}
 
 
-def _host(path: Path, name: str, entry: Any) -> Host:
+def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
     """One entry. Keys that this version does not know are a newer site.yml's, and left alone."""
     where = f"{path}: host {name!r}"
     if not isinstance(entry, dict):
@@ -76,7 +79,7 @@ def _host(path: Path, name: str, entry: Any) -> Host:
     return Host(name=name, **values)
 
 
-def choose_host(hosts: dict[str, Host], wanted: str, path: Path) -> Host:
+def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
     """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
     found = candidates(hosts, wanted, path)
     if len(found) > 1:
@@ -85,7 +88,7 @@ def choose_host(hosts: dict[str, Host], wanted: str, path: Path) -> Host:
     return found[0]
 
 
-def candidates(hosts: dict[str, Host], wanted: str, path: Path) -> list[Host]:
+def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
     """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
         if wanted not in hosts:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, TaskFailed, UsageError, WireMismatch
 from farmhand.wire.errors import WireError
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from typing import Any
 
 _KINDS: dict[str, type[FarmhandError]] = {
     "not_configured": NotConfigured,
@@ -19,7 +21,6 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "budget": Refused,
     "billing_error": Refused,
     "spend_limit": Refused,
-    "economy_unavailable": Refused,
     "agent_error": TaskFailed,
     "dead_key": NotConfigured,
     "key_source_changed": NotConfigured,

@@ -6,10 +6,9 @@ Standard library only: the action plugin uses it where nothing but Ansible is in
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from typing import Any
 
-from farmhand.dispatch.hosts import load_hosts
+from farmhand.dispatch.hosts import Host, load_hosts
 from farmhand.dispatch.settings import Settings
 from farmhand.rotation.build import memory_of
 from farmhand.wire.keys import fingerprint
@@ -19,7 +18,9 @@ def parameters(conf: Settings) -> dict[str, Any]:
     """The parameters. Raises NotConfigured."""
     return {
         "key_source": conf.key_source,
-        "hosts": [asdict(host) for host in load_hosts(conf.hosts_path).values()],
+        "hosts": [
+            {name: getattr(host, name) for name in Host.names()} for host in load_hosts(conf.hosts_path).values()
+        ],
         "upstream_url": conf.upstream_url,
         "admin_key_source": conf.admin_key_source,
         "admin_url": conf.admin_url,

@@ -11,7 +11,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -84,11 +84,11 @@ def run_tasks(
         with KeyServer(key, private) as server:
             playbook = private / "play.yml"
             playbook.write_text(play(tasks, hosts, {**(module_args or {}), "key_source": server.source}), "utf-8")
-            runner = _prepare(playbook, private, project_dir, inventory)
+            runner = prepare(playbook, private, project_dir, inventory)
             runner.run()
             outcomes = list(_outcomes(runner.events))
             if not outcomes:
-                raise _nothing_ran(runner, hosts)
+                raise nothing_ran(runner, hosts)
     return outcomes + list(_not_tried(tasks, outcomes))
 
 
@@ -124,14 +124,31 @@ def _unsafe(value: Any) -> Any:
     return value
 
 
-def _prepare(playbook: Path, private: Path, project_dir: Path, inventory: str | None) -> Any:
-    """ansible-runner, ready to run in the checkout, with an environment that holds no credential."""
+def prepare(
+    playbook: Path,
+    private: Path,
+    project_dir: Path,
+    inventory: str | None,
+    *,
+    settings: dict[str, str] | None = None,
+    on_event: Callable[[dict[str, Any]], bool] | None = None,
+) -> Any:
+    """ansible-runner, ready to run in the checkout, with an environment that holds no credential.
+
+    `settings` are further variables of the environment. `on_event` gets each event and says whether it is kept.
+    """
     arguments: dict[str, Any] = {"inventory": inventory} if inventory is not None else {}
+    if on_event is not None:
+        arguments["event_handler"] = on_event
     runner = ansible_runner.interface.init_runner(
         private_data_dir=str(private),
         project_dir=str(project_dir),
         playbook=str(playbook),
-        envvars={"ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"), "ANSIBLE_TIMEOUT": _CONNECT_TIMEOUT},
+        envvars={
+            "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
+            "ANSIBLE_TIMEOUT": _CONNECT_TIMEOUT,
+            **(settings or {}),
+        },
         quiet=True,
         **arguments,
     )
@@ -183,7 +200,7 @@ def _error(result: Result | None, answer: dict[str, Any], message: str) -> Farmh
     return TaskFailed(message, code="module_failed")
 
 
-def _nothing_ran(runner: Any, hosts: str) -> FarmhandError:
+def nothing_ran(runner: Any, hosts: str) -> FarmhandError:
     """Why no host had a task: as a rule the inventory knows none, or the playbook could not start."""
     said = redact(runner.stdout.read()[-20_000:])
     if "no hosts matched" in said or "did not match any hosts" in said:
@@ -191,4 +208,4 @@ def _nothing_ran(runner: Any, hosts: str) -> FarmhandError:
     return NotConfigured(f"ansible-playbook ended with {runner.rc} before any task: {' '.join(said.split())[-300:]}")
 
 
-__all__ = ["Outcome", "run_task", "run_tasks"]
+__all__ = ["Outcome", "nothing_ran", "prepare", "run_task", "run_tasks"]

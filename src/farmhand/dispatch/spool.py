@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import re
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from farmhand.dispatch.settings import HOSTS_FILE, Settings, config_path
+from farmhand.dispatch.settings import Settings, spool_name
 from farmhand.errors import NotConfigured, UsageError
 
 #: As farmhand.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
@@ -62,12 +61,7 @@ class Kept:
 
 def spool_dir(conf: Settings, environ: Mapping[str, str] = os.environ) -> Path:
     """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
-    base = environ.get("XDG_STATE_HOME", "")
-    directory = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
-    path = conf.hosts_path.absolute()
-    usual = config_path(None, {"XDG_CONFIG_HOME": environ.get("XDG_CONFIG_HOME", "")})[0].parent / HOSTS_FILE
-    mark = "" if path == usual else f"-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return directory / "farmhand" / f"spool{mark}"
+    return Path(spool_name(conf, environ))
 
 
 class Spool:
@@ -85,9 +79,9 @@ class Spool:
         """
         check_id(task)
         with self._locked():
-            for known in self.waiting():
-                if known.id == task["id"]:
-                    return same(known, task)
+            known = self.find(str(task["id"]))
+            if known is not None:
+                return same(known, task)
             number = max(self._numbers(), default=0) + 1
             path = self._waiting / f"{number:012d}-{task['id']}.json"
             entry = Waiting(path=path, number=number, task=task, wanted=wanted, sent=sent, queued_at=time.time())
@@ -96,15 +90,20 @@ class Spool:
 
     def waiting(self) -> list[Waiting]:
         """What waits, oldest first; files that are no task are in `broken`."""
-        return [entry for entry in map(_read_waiting, self._files()) if entry is not None]
+        return list(self.each())
+
+    def each(self) -> Iterator[Waiting]:
+        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
 
     def broken(self) -> list[Path]:
         """Files among the waiting ones that hold no task, such as those somebody has edited."""
         return [path for path in self._files() if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> Waiting | None:
-        """The waiting task with this id."""
-        return next((entry for entry in self.waiting() if entry.id == task_id), None)
+        """The waiting task with this id. Found by its file's name: no other file is read."""
+        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
+        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
 
     def kept(self, task_id: str) -> Kept | None:
         """The result of the spooled task with this id, if it has come."""
@@ -144,14 +143,16 @@ class Spool:
                 return
             kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
             _write(self._results / f"{task_id}.json", kept)
-            _remove(entry.path)
+            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            entry.path.unlink(missing_ok=True)
 
     def drop(self, task_id: str) -> bool:
         """Forget a waiting task. False if there is none with this id."""
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
-                _remove(entry.path)
+                entry.path.unlink(missing_ok=True)
+                _sync(self._waiting)
             return entry is not None
 
     def tidy(self) -> None:
@@ -166,7 +167,7 @@ class Spool:
             for entry in self.waiting():
                 kept_already = self.kept(entry.id)
                 if kept_already is not None and kept_already.task == entry.task:
-                    _remove(entry.path)
+                    entry.path.unlink(missing_ok=True)
 
     def _files(self) -> list[Path]:
         try:
@@ -250,11 +251,6 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):
             new.unlink(missing_ok=True)
         raise _unusable(path, error) from None
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _sync(path.parent)
 
 
 def _sync(directory: Path) -> None:

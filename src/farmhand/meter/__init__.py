@@ -3,6 +3,7 @@
 from farmhand.meter.app import create_app
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants, Key
+from farmhand.meter.limits import Limits
 from farmhand.meter.meter import Exchange, Meter, RetryPolicy
 from farmhand.meter.problems import ApiError
 
@@ -15,6 +16,7 @@ __all__ = [
     "Grant",
     "Grants",
     "Key",
+    "Limits",
     "Meter",
     "Reservation",
     "RetryPolicy",

@@ -6,31 +6,27 @@ Tasks, results and events are plain dicts as they stand in JSON. Not for use fro
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
-from collections.abc import Iterator
-from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote, urlencode
+import re
 
-from . import message
+from . import http1, message
 from .errors import WireError
-from .transport import Stream, Transport
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+    from typing import Any, Self
+
+    from .transport import Stream, Transport
 
 #: The agent sends a ping every 10 s of silence, so this long without a byte means that the line is dead.
 SILENCE_S = 45.0
 #: Nothing the agent sends as one event is longer: a result's text is far below.
 MAX_EVENT_BYTES = 64 * 1024 * 1024
 _SLOWEST_BYTES_PER_S = 16 * 1024
-
-
-class _Connection(http.client.HTTPConnection):
-    """http.client over the socket of a stream."""
-
-    def __init__(self, stream: Stream) -> None:
-        super().__init__("jada-agent")
-        self.sock = stream.sock
-        self.auto_open = 0
+#: What stands in a path or a query as it is.
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 class Client:
@@ -40,7 +36,7 @@ class Client:
         self.transport = transport
         self.silence_s = silence_s
         self._stream: Stream | None = None
-        self._http: _Connection | None = None
+        self._http: http1.Connection | None = None
         self._open_events = False
 
     def __enter__(self) -> Self:
@@ -71,36 +67,58 @@ class Client:
     def tasks(self, *, batch: str = "", state: str = "", after: str = "", limit: int = 0) -> dict[str, Any]:
         """One page of results: `{"tasks": […], "next": id or null}`."""
         wanted = {"batch": batch, "state": state, "after": after, "limit": limit or ""}
-        query = urlencode({name: value for name, value in wanted.items() if value != ""})
+        query = _query({name: value for name, value in wanted.items() if value != ""})
         return self._call("GET", "/v1/tasks" + (f"?{query}" if query else ""))
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Stop a task: its result, which says `cancelled` or what it already was."""
         return _dict(self._call("DELETE", _task_path(task_id)), "task")
 
+    def cancel_many(self, ids: list[str]) -> dict[str, str]:
+        """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
+        body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
+        states = _list(self._call("POST", "/v1/tasks/cancel", body=body), "tasks")
+        return {str(state.get("id")): str(state.get("state")) for state in states}
+
+    def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
+        """Make a batch known, or change its limits: what it is and has done."""
+        body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
+        return _dict(self._call("PUT", _batch_path(batch), body=body), "batch")
+
+    def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
+        """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
+        query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
+        answer = self._call("GET", f"/v1/results?{query}")
+        _list(answer, "results")
+        return answer
+
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
 
         `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
         """
-        query = f"?{urlencode({'supersedes': supersedes})}" if supersedes else ""
+        query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
         return self._call("PUT", f"/v1/key{query}", body=b"", key=key)
 
     def forget_key(self, fingerprint: str) -> bool:
         """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
-        return bool(self._call("DELETE", f"/v1/key/{quote(fingerprint, safe='')}").get("forgotten"))
+        return bool(self._call("DELETE", f"/v1/key/{_quoted(fingerprint)}").get("forgotten"))
+
+    def drain(self, mode: str) -> dict[str, Any]:
+        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""
+        return self._call("PUT", "/v1/drain", body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
-        return self._call("GET", "/v1/usage" + (f"?{urlencode({'since': since})}" if since else ""))
+        return self._call("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""))
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
-        return self._ndjson(f"/v1/charges?{urlencode({'after': after, 'limit': limit})}")
+        return self._ndjson(f"/v1/charges?{_query({'after': after, 'limit': limit})}")
 
     def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/finished`: the same for finished tasks."""
-        return self._ndjson(f"/v1/finished?{urlencode({'after': after, 'limit': limit})}")
+        return self._ndjson(f"/v1/finished?{_query({'after': after, 'limit': limit})}")
 
     def _ndjson(self, path: str) -> Iterator[bytes]:
         """The lines of an answer as they come; WireError `lost` where it breaks off."""
@@ -112,13 +130,9 @@ class Client:
         self._open_events = True
         try:
             yield from self._lines(response)
-            if response.length:  # the end came before all that was announced
-                raise self._lost()
-            if not response.will_close:
-                response.close()  # its end is read; the connection stays
         finally:
             self._open_events = False
-            if not response.isclosed():
+            if response.will_close or not response.isclosed():
                 self.close()
 
     def events(self, task_id: str) -> Iterator[dict[str, Any]]:
@@ -152,12 +166,12 @@ class Client:
             raise self._lost()
         yield result
 
-    def _lines(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    def _lines(self, response: http1.Response) -> Iterator[bytes]:
         pending = b""
         while True:
             try:
                 piece = response.read1(65536)
-            except (http.client.HTTPException, OSError, ValueError) as error:
+            except (http1.HttpError, OSError, ValueError) as error:
                 raise self._broken(error, answered=True) from None
             if not piece:
                 break
@@ -172,10 +186,10 @@ class Client:
     def _call(self, method: str, path: str, *, body: bytes | None = None, key: str | None = None) -> dict[str, Any]:
         return self._finish(self._request(method, path, body=body, key=key))
 
-    def _finish(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+    def _finish(self, response: http1.Response) -> dict[str, Any]:
         try:
             body = response.read(message.MAX_ANSWER_BYTES)
-        except (http.client.HTTPException, OSError) as error:
+        except (http1.HttpError, OSError) as error:
             raise self._broken(error, answered=True) from None
         if response.will_close:
             self.close()
@@ -195,15 +209,13 @@ class Client:
 
     def _greet(self) -> None:
         self._stream = self.transport.open()
-        self._http = _Connection(self._stream)
+        self._http = http1.Connection(self._stream.sock)
         self._stream.sock.settimeout(self.transport.connect_timeout_s)
         self._finish(self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False))
         if self._stream is None:
             raise WireError("not_an_agent", f"{self.transport.name}: the agent does not keep the connection open")
 
-    def _request(
-        self, method: str, path: str, *, body: bytes | None = None, key: str | None = None
-    ) -> http.client.HTTPResponse:
+    def _request(self, method: str, path: str, *, body: bytes | None = None, key: str | None = None) -> http1.Response:
         """Send a request and read the head of its answer, on the connection that is open or a new one."""
         headers = message.request_headers(key)
         self.connect()
@@ -219,7 +231,7 @@ class Client:
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], *, answered: bool
-    ) -> http.client.HTTPResponse:
+    ) -> http1.Response:
         if self._http is None:
             raise self._lost()
         if body is not None:
@@ -227,9 +239,9 @@ class Client:
         try:
             # An agent that refuses a body may close before all of it is sent; its answer is there to be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._http.request(method, path, body=body, headers=headers)
+                self._http.request(method, path, body, headers)
             return self._http.getresponse()
-        except (http.client.HTTPException, OSError) as error:
+        except (http1.HttpError, OSError) as error:
             raise self._broken(error, answered=answered) from None
 
     def _broken(self, error: Exception, *, answered: bool) -> WireError:
@@ -247,7 +259,7 @@ class Client:
             return WireError(
                 "unreachable", f"{name}: no answer within {limit}", "check that the host and its agent are up"
             )
-        if isinstance(error, http.client.HTTPException) and not isinstance(error, http.client.RemoteDisconnected):
+        if isinstance(error, http1.HttpError) and not isinstance(error, http1.NoAnswer):
             return WireError("not_an_agent", f"{name}: what answers there is not a jada-agent", "check hosts.json")
         return WireError(
             "unreachable", f"{name}: the connection closed without an answer", "see jada-agent's journal there"
@@ -258,7 +270,24 @@ class Client:
 
 
 def _task_path(task_id: str) -> str:
-    return "/v1/tasks/" + quote(task_id, safe="")
+    return "/v1/tasks/" + _quoted(task_id)
+
+
+def _quoted(text: str) -> str:
+    """`text` as a piece of a path or a query. What needs no quoting, as most does not, needs no urllib either."""
+    if _PLAIN.fullmatch(text):
+        return text
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def _query(fields: dict[str, Any]) -> str:
+    return "&".join(f"{name}={_quoted(str(value))}" for name, value in fields.items())
+
+
+def _batch_path(batch: str) -> str:
+    return "/v1/batches/" + _quoted(batch)
 
 
 def _event(line: bytes, name: str) -> dict[str, Any]:

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
-from typing import Any, NoReturn
 
-from .client import Client
 from .errors import WireError
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from .client import Client
+
+    OnEvent = Callable[[dict[str, Any]], None]
 
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 #: How long a broken line may stay broken before we give up waiting. The task itself goes on.
@@ -18,8 +24,6 @@ _MAX_HANDOVERS = 5
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: What may pass by itself once the agent has answered before.
 _PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
-
-OnEvent = Callable[[dict[str, Any]], None]
 
 
 def run_task(

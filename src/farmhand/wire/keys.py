@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 
+#: Where the key comes from unless the operator says otherwise; keysource has the forms.
+DEFAULT_SOURCE = "file:~/repos.env"
 #: Longest key that is taken. Real ones have about 110 characters.
 MAX_KEY_CHARS = 512
 _KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{8,}")
@@ -39,6 +40,8 @@ def check_format(text: str) -> str:
 
 def fingerprint(key: str) -> str:
     """The first 12 hex digits of the key's SHA-256: tells keys apart, gives none away."""
+    import hashlib  # not at the top: it loads OpenSSL, which most calls do without
+
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import stat
-import subprocess
 
 from . import envfile, keys
 from .errors import WireError, not_configured
+from .keys import DEFAULT_SOURCE
 
-DEFAULT_SOURCE = "file:~/repos.env"
 DEFAULT_NAME = "ANTHROPIC_API_KEY"
 MAX_FILE_BYTES = 1024 * 1024
 #: Long enough to type a passphrase into a password manager's prompt.
@@ -114,6 +112,9 @@ def _from_keyring(rest: str) -> tuple[str, str]:
 
 
 def _from_command(rest: str) -> tuple[str, str]:
+    import shlex
+    import subprocess
+
     try:
         argv = shlex.split(rest)
     except ValueError as error:

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
-from typing import Any
 
 from .. import __version__
-from . import keys
+from . import http1, keys
 from .errors import WireError
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from typing import Any
 
 WIRE = 1
 WIRE_HEADER = "X-Farmhand-Wire"
@@ -33,7 +35,7 @@ def request_headers(key: str | None = None) -> dict[str, str]:
     return headers
 
 
-def check_wire(headers: http.client.HTTPMessage, name: str) -> None:
+def check_wire(headers: http1.Headers, name: str) -> None:
     """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
@@ -49,7 +51,7 @@ def check_wire(headers: http.client.HTTPMessage, name: str) -> None:
     raise WireError("client_too_old", message, "upgrade farmhand on this machine")
 
 
-def answer(status: int, headers: http.client.HTTPMessage, body: bytes, name: str) -> dict[str, Any]:
+def answer(status: int, headers: http1.Headers, body: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a response. Raises WireError for an error answer and for anything that is not of the wire."""
     problem = _problem(body)
     if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
@@ -88,24 +90,12 @@ def key_request(key: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
 
 
-class _Bytes:
-    """Enough of a socket for http.client to read a response from."""
-
-    def __init__(self, raw: bytes) -> None:
-        self._raw = raw
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        """The bytes as a file."""
-        return io.BytesIO(self._raw)
-
-
 def parse_response(raw: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a whole response as the bridge printed it. Raises WireError."""
-    response = http.client.HTTPResponse(_Bytes(raw))  # type: ignore[arg-type]  # makefile is all that it calls
     try:
-        response.begin()
-        body = response.read()
-    except (http.client.HTTPException, OSError):
+        response = http1.Response(http1.Source(io.BytesIO(raw).read))
+        body = response.read(MAX_ANSWER_BYTES)
+    except http1.HttpError:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None

@@ -5,17 +5,21 @@ A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
+import _socket  # socket itself adds enum names and selectors, which cost every call 8 ms
 import os
 import re
-import socket
-import subprocess
-import tempfile
-from typing import IO, Protocol
 
-from . import sshfail
+from .child import spawn
+from .digest import sha256
 from .errors import WireError, not_configured
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    from .child import Child
+else:
+    Protocol = object
 
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
@@ -28,7 +32,7 @@ _PRIVATE_VARIABLES = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_")
 class Stream(Protocol):
     """An open connection: the socket, why it ended (None if there is no better reason), and closing it."""
 
-    sock: socket.socket
+    sock: _socket.socket
 
     def failure(self) -> WireError | None:
         """The reason why the other side is gone, if this side can tell."""
@@ -53,7 +57,7 @@ class Transport(Protocol):
 class _UnixStream:
     """A stream that is nothing but a socket."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: _socket.socket) -> None:
         self.sock = sock
 
     def failure(self) -> WireError | None:
@@ -75,7 +79,7 @@ class UnixTransport:
 
     def open(self) -> Stream:
         """Connect. Raises WireError `agent_missing`, `login_refused` or `agent_down`."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
         sock.settimeout(self.connect_timeout_s)
         try:
             sock.connect(self.path)
@@ -103,7 +107,7 @@ class UnixTransport:
 class _SshStream:
     """An ssh process whose stdin and stdout are one end of a socket pair."""
 
-    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], errors: IO[bytes], name: str) -> None:
+    def __init__(self, sock: _socket.socket, process: Child, errors: int, name: str) -> None:
         self.sock = sock
         self._process = process
         self._errors = errors
@@ -111,29 +115,21 @@ class _SshStream:
 
     def failure(self) -> WireError | None:
         """What ssh said on its way out, in our words; None while it runs or after it ended well."""
-        try:
-            status = self._process.wait(timeout=2.0)
-        except subprocess.TimeoutExpired:
-            return None
-        return sshfail.classify(status, self._said(), self._name)
+        from . import sshfail
+
+        status = self._process.wait(2.0)
+        return None if status is None else sshfail.classify(status, self._said(), self._name)
 
     def _said(self) -> str:
-        if self._errors.closed:
-            return ""
-        self._errors.seek(0)
-        return self._errors.read(64 * 1024).decode("utf-8", "replace")
+        return "" if self._errors < 0 else os.pread(self._errors, 64 * 1024, 0).decode("utf-8", "replace")
 
     def close(self) -> None:
         """End ssh. A shared master connection goes on by itself."""
         self.sock.close()
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(timeout=2.0)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._errors.close()
+        self._process.end(2.0)
+        if self._errors >= 0:
+            os.close(self._errors)
+            self._errors = -1
 
 
 class SshTransport:
@@ -169,6 +165,7 @@ class SshTransport:
         self.known_hosts_file = os.path.expanduser(known_hosts_file) if known_hosts_file else None
         self.connect_timeout_s = connect_timeout_s
         self.control_dir = default_control_dir() if control_dir is None else control_dir
+        self._early: _SshStream | None = None
 
     def argv(self) -> list[str]:
         """The ssh command. The bridge is named although the forced command is it: were the account's command not
@@ -199,7 +196,7 @@ class SshTransport:
 
     def _control_path(self) -> str:
         identity = "\0".join(map(str, (self.user, self.address, self.port, self.identity_file, self.known_hosts_file)))
-        return os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
+        return os.path.join(self.control_dir, "cm-" + sha256(identity.encode()).hexdigest()[:16])
 
     def _control_options(self) -> list[str]:
         """Share one connection between calls, where a private directory with a short enough path is there for it."""
@@ -208,25 +205,33 @@ class SshTransport:
             return ["ControlMaster=no", "ControlPath=none"]
         return ["ControlMaster=auto", "ControlPersist=60", f"ControlPath={_quoted(path)}"]
 
+    def open_early(self) -> None:
+        """Start ssh for the `open` that comes next, which then has less to wait for. What fails now fails there too."""
+        if self._early is None:
+            self._early = self._start()
+
     def open(self) -> Stream:
         """Start ssh. What goes wrong in it shows when the stream ends: see `Stream.failure`."""
-        ours, theirs = socket.socketpair()
+        stream, self._early = self._early or self._start(), None
+        return stream
+
+    def close_early(self) -> None:
+        """End what `open_early` has started, unless `open` has taken it."""
+        stream, self._early = self._early, None
+        if stream is not None:
+            stream.close()
+
+    def _start(self) -> _SshStream:
+        ours, theirs = _socket.socketpair()
         # A file and not a pipe: a master connection that stays behind would hold a pipe open.
-        errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the stream, which closes it
+        errors = _scratch_file()
         environment = {name: value for name, value in os.environ.items() if not _PRIVATE_VARIABLES.match(name)}
         try:
             # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
-            process = subprocess.Popen(
-                self.argv(),
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=errors.fileno(),
-                env=environment,
-                start_new_session=True,
-            )
+            process = spawn(self.argv(), environment, theirs.fileno(), theirs.fileno(), errors)
         except OSError as error:
             ours.close()
-            errors.close()
+            os.close(errors)
             raise not_configured(f"ssh cannot be started: {error.strerror}", "install openssh-client") from None
         finally:
             theirs.close()
@@ -238,12 +243,26 @@ class SshTransport:
         if not self.control_dir or not os.path.exists(self._control_path()):
             return False
         leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.address]
+        import contextlib
+        import subprocess
+
         quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(leave, stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
         with contextlib.suppress(OSError):
             os.unlink(self._control_path())
         return True
+
+
+def _scratch_file() -> int:
+    """A file without a name."""
+    try:
+        return os.memfd_create("ssh-stderr")
+    except (AttributeError, OSError):  # another system than Linux
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def _quoted(path: str) -> str:

@@ -61,6 +61,10 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("jada_agent", {"jada_agent_attempts": 21}, ["jada_agent_attempts is 21", "give 1 to 20"]),
     ("jada_agent", {"jada_agent_task_cpu_quota": "two"}, ["jada_agent_task_cpu_quota is 'two'", "200%"]),
     ("jada_agent", {"jada_agent_source": "/nowhere"}, ["jada_agent_source is '/nowhere'", "Give the path"]),
+    ("workstation", {"farmhand_state": "gone"}, ["farmhand_state is 'gone'", "present or absent"]),
+    ("workstation", {"workstation_key": SECRET}, ["workstation_key is not a fingerprint", "never the key itself"]),
+    ("workstation", {"workstation_key_file": "repos.env"}, ["workstation_key_file is 'repos.env'", "absolute path"]),
+    ("workstation", {"workstation_source": "/nowhere"}, ["workstation_source is '/nowhere'", "Give the path"]),
 ]
 #: Modules that only look. `command` is among them where the task says so itself.
 READS = {

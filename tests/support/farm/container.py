@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from tests.support.farm.run import Completed, FarmError, check, run
 
 IMAGE = "farmhand-base:bookworm"
-BOOT_S = 60.0
+BOOT_S = 120.0
 #: What systemd needs to boot in a container. `privileged` would fail where the engine itself is confined.
 _OPTIONS = [
     *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),
@@ -32,19 +32,26 @@ chmod 0600 /home/admin/.ssh/authorized_keys
 
 @dataclass(frozen=True)
 class Container:
-    """A farm host's container and its network, both called `name`; `hostname` is what the host calls itself."""
+    """A farm host's container, `name`, and its network; `hostname` is what the host calls itself.
+
+    Its network is its own and has its name, unless there is a `shared_network`, on which it has the address `fixed`.
+    """
 
     name: str
     hostname: str = "farm1"
+    shared_network: str = ""
+    fixed: str = ""
 
     def start(self) -> None:
         """Make what is missing, start it, wait until systemd has booted. Does nothing to one that runs already."""
-        if run(["docker", "network", "inspect", self.name]).returncode != 0:
+        if not self.shared_network and run(["docker", "network", "inspect", self.name]).returncode != 0:
             check(["docker", "network", "create", "--label", "farmhand", self.name])
         if run(["docker", "container", "inspect", self.name]).returncode == 0:
             check(["docker", "start", self.name])
         else:
-            names = ["--name", self.name, "--hostname", self.hostname, "--network", self.name, "--label", "farmhand"]
+            names = ["--name", self.name, "--hostname", self.hostname, "--network", self.network, "--label", "farmhand"]
+            if self.fixed:
+                names += ["--ip", self.fixed]
             check(["docker", "run", "--detach", *names, *_OPTIONS, IMAGE])
         self.wait_for_boot()
 
@@ -84,10 +91,15 @@ class Container:
         return [" ".join(line.split()[:2]) for line in text.splitlines()]
 
     @property
+    def network(self) -> str:
+        """The name of the Docker network it is on."""
+        return self.shared_network or self.name
+
+    @property
     def address(self) -> str:
         """Its address on its network."""
         found = json.loads(check(["docker", "container", "inspect", self.name]))
-        return str(found[0]["NetworkSettings"]["Networks"][self.name]["IPAddress"])
+        return str(found[0]["NetworkSettings"]["Networks"][self.network]["IPAddress"])
 
     @property
     def id(self) -> str:
@@ -97,14 +109,28 @@ class Container:
     @property
     def gateway(self) -> str:
         """This machine's address on that network: what the host can reach, and nothing wider can."""
-        found = json.loads(check(["docker", "network", "inspect", self.name]))
+        found = json.loads(check(["docker", "network", "inspect", self.network]))
         return str(found[0]["IPAM"]["Config"][0]["Gateway"]).partition("/")[0]
 
+    # What may befall it
+
+    def kill(self) -> None:
+        """As a power cut: no process has time for anything."""
+        check(["docker", "kill", self.name])
+
+    def cut_off(self) -> None:
+        """Take it off the network: nobody hears from it, and no connection is closed."""
+        check(["docker", "network", "disconnect", self.network, self.name])
+
+    def join(self) -> None:
+        """Put it back, with its address."""
+        check(["docker", "network", "connect", *(["--ip", self.fixed] if self.fixed else []), self.network, self.name])
+
     def remove(self) -> None:
-        """Remove container and network, if they are there."""
+        """Remove container and network, if they are there; a shared network stays."""
         if self.exists():
             # In good order first: connections through its sshd are closed instead of left hanging.
             check(["docker", "stop", "--time", "10", self.name])
             check(["docker", "rm", "--force", "--volumes", self.name])
-        if run(["docker", "network", "inspect", self.name]).returncode == 0:
+        if not self.shared_network and run(["docker", "network", "inspect", self.name]).returncode == 0:
             check(["docker", "network", "rm", self.name])

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import secrets
 import shutil
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from farmhand.dispatch.settings import Settings
 from farmhand.dispatch.spool import spool_dir
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
-from tests.support.farm.background import Background
+from tests.support.farm.api import LoopbackApi
 from tests.support.farm.container import Container
 from tests.support.farm.control import ApiControl, wire_answer, wire_request
 from tests.support.farm.run import Completed, FarmError, check, run
@@ -40,7 +37,7 @@ class Farm:
         # Two checkouts can have their farms side by side.
         self.name = f"farmhand-demo-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
         self.container = Container(self.name)
-        self._api_process = Background(self.state / "api.pid", self.state / "api.log")
+        self._loopback = LoopbackApi(self.state, self.root)
 
     # What it is made of
 
@@ -52,12 +49,12 @@ class Farm:
     @property
     def key_file(self) -> Path:
         """The throw-away key source."""
-        return self.state / "repos.env"
+        return self._loopback.key_file
 
     @property
     def key(self) -> str:
         """The throw-away key."""
-        return self.key_file.read_text(encoding="ascii").strip().partition("=")[2]
+        return self._loopback.key
 
     @property
     def variables(self) -> dict[str, str]:
@@ -79,7 +76,7 @@ class Farm:
     @property
     def api(self) -> ApiControl:
         """The loopback API's control client."""
-        return ApiControl((self.state / "api.url").read_text(encoding="ascii").strip())
+        return self._loopback.control
 
     # Up and down
 
@@ -92,7 +89,7 @@ class Farm:
         address = self.container.address
         files.write(self.state / "known_hosts", "".join(f"{address} {key}\n" for key in self.container.host_keys()))
         if not self.key_source:
-            self._start_api()
+            self._loopback.start(self.container.gateway)
         source = self.key_source or f"file:{self.key_file}"
         files.write(self.config, files.settings(source, self.container.hostname))
         files.write(self.inventory / "hosts.yml", files.inventory(self, address))
@@ -122,8 +119,8 @@ class Farm:
         """Remove all of it: connections, container, network, API, files."""
         self.close_connections()
         self.container.remove()
-        self._api_process.stop()
-        for path in (self.inventory, self.state, spool_dir(Settings(config_file=self.config))):
+        self._loopback.stop()
+        for path in (self.inventory, self.state, spool_dir(Settings(config_file=str(self.config)))):
             if path.exists():
                 shutil.rmtree(path)
 
@@ -192,28 +189,6 @@ class Farm:
         if not path.exists():
             check(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "farmhand-demo", "-f", str(path)])
         return path
-
-    def _start_api(self) -> None:
-        if not self.key_file.exists():
-            files.write(self.key_file, f"ANTHROPIC_API_KEY=sk-ant-test-demo-{secrets.token_hex(16)}\n", mode=0o600)
-        gateway = self.container.gateway
-        url = self.state / "api.url"
-        if url.exists() and f"//{gateway}:" not in url.read_text(encoding="ascii"):
-            self._api_process.stop()
-            url.unlink()
-        if self._api_process.pid() is None:
-            argv = [sys.executable, "-m", "tests.support.messages_api", "--listen", f"{gateway}:{self._api_port(url)}"]
-            said = self._api_process.start(argv, cwd=self.root, first_line="listening on ")
-            files.write(url, said.removeprefix("listening on ") + "\n")
-        self.api.keys(self.key)
-
-    def _api_port(self, url: Path) -> int:
-        """The port it had before, so that the agent's settings stay true; else a free one."""
-        if url.exists():
-            return int(url.read_text(encoding="ascii").strip().rpartition(":")[2])
-        with socket.socket() as probe:
-            probe.bind((self.container.gateway, 0))
-            return int(probe.getsockname()[1])
 
     @property
     def control_path(self) -> Path:

@@ -69,6 +69,23 @@ def test_it_does_not_wait_for_ever_once_stdin_has_ended(tmp_path: Path, listener
     peer.close()
 
 
+def test_as_a_script_it_needs_neither_venv_nor_site(tmp_path: Path, listener: socket.socket) -> None:
+    script = Path(__file__).resolve().parents[3] / "src/farmhand/agent/bridge.py"
+    argv = [sys.executable, "-I", "-S", "-X", "importtime", str(script), str(tmp_path / "agent.sock")]
+    process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    peer, _ = listener.accept()
+    assert process.stdin is not None
+    process.stdin.write(b"a request")
+    process.stdin.flush()
+    assert peer.recv(100) == b"a request"
+    peer.sendall(b"an answer")
+    peer.close()
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (0, b"an answer")
+    imported = {line.rpartition("|")[2].strip() for line in err.decode().splitlines()}
+    assert not imported & {"socket", "selectors", "enum", "re", "argparse", "typing", "farmhand"}
+
+
 @pytest.mark.parametrize("present", [True, False])
 def test_no_daemon_is_one_line_and_exit_4(tmp_path: Path, present: bool) -> None:
     path = tmp_path / "agent.sock"

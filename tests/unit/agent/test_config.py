@@ -9,6 +9,7 @@ import yaml
 
 from farmhand.agent.config import Config, load
 from farmhand.agent.main import main
+from farmhand.task import Usage
 from filter_plugins.farmhand import seconds
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "jada_agent"
@@ -39,6 +40,8 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("retention_days = 0", "retention_days"),
         ("retention_mb = 0.5", "retention_mb"),
         ("retention_days = 9\nhistory_days = 8", "history_days"),
+        ("prices_file = 'here.toml'", "prices_file must be an absolute path"),
+        ("prices_file = '/nonexistent.toml'", "prices_file /nonexistent.toml does not exist"),
         ("not toml", "not TOML"),
     ],
 )
@@ -51,6 +54,23 @@ def test_a_wrong_setting_is_one_line_that_names_it(
     [line] = capsys.readouterr().err.splitlines()
     assert str(path) in line
     assert named in line
+
+
+def test_prices_of_the_operator_are_checked_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text('[[price]]\nmodel = "claude-haiku-5-5"\ninput = "1"\noutput = "3"\n')
+    config = tmp_path / "config.toml"
+    config.write_text(f"prices_file = '{prices}'")
+    assert main(["check-config", str(config)]) == main(["check-prices", str(prices)]) == 0
+    assert load(config).prices().cost("claude-haiku-5-5", Usage(output_tokens=1)) == 3 * 10**6
+    assert Config().prices().cost("claude-haiku-5-5", Usage(output_tokens=2)) == 10**6
+    bad = tmp_path / "bad.toml"
+    bad.write_text('[[price]]\nmodel = "m"\ninput = "free"\noutput = "3"\n')
+    config.write_text(f"prices_file = '{bad}'")
+    for argv in (["check-config", str(config)], ["check-prices", str(bad)]):
+        assert main(argv) == 3
+        [line] = capsys.readouterr().err.splitlines()
+        assert f"{bad}: price 1 (m).input" in line
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

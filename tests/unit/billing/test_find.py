@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import plistlib
 from pathlib import Path
 
 import pytest
@@ -252,7 +253,7 @@ def test_envrc_counts_where_direnv_is_hooked_in_and_the_file_allowed(home: Path,
     [
         (".zshrc", "\nexport ANTHROPIC_API_KEY='sk-ant-test-open-00\n", 2, "a single quote is never closed"),
         (".bashrc", 'A=1\nexport ANTHROPIC_API_KEY="sk-ant-test-open-00\n', 2, "a double quote is never closed"),
-        (".bashrc", "if true; then\nexport ANTHROPIC_API_KEY=x\n", 3, "'elif' is missing at the end of the file"),
+        (".bashrc", "if true; then\nexport ANTHROPIC_API_KEY=x\n", 3, "'fi' is missing at the end of the file"),
         (".bashrc", "export ANTHROPIC_API_KEY=x\nfi\n", 2, "'fi' without its beginning"),
         (".bashrc", "cat <<EOF\nANTHROPIC_API_KEY=x\n", 1, "a here-document is never closed"),
         (FISH, "if true\n  set -gx ANTHROPIC_API_KEY x\n", 1, "a block is never closed with 'end'"),
@@ -265,3 +266,38 @@ def test_a_broken_file_is_named_with_its_line(home: Path, file: str, text: str, 
     assert (problem.path, problem.line) == (home / file, line)
     assert reason in problem.reason
     assert "sk-ant" not in problem.reason
+
+
+def test_systemd_s_user_manager_is_asked(home: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >&2\necho LANG=C\necho "ANTHROPIC_API_KEY={KEY}"\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path)}
+    report = find(home, environ, None, root=tmp_path / "root")
+    assert {verdict.billed for verdict in report.verdicts} == {"api_key"}
+    assert [source.via for source in report.reaching] == ["manager"]
+
+
+def test_macos_management_profiles_are_settings(home: Path) -> None:
+    profile = home.parent / "root/Library/Managed Preferences/com.anthropic.claudecode.plist"
+    profile.parent.mkdir(parents=True)
+    profile.write_bytes(plistlib.dumps({"env": {"ANTHROPIC_API_KEY": KEY}}, fmt=plistlib.FMT_BINARY))
+    report = look(home)
+    assert {verdict.billed for verdict in report.verdicts} == {"api_key"}
+    assert [source.place.path for source in report.reaching] == [profile]
+    profile.write_bytes(b"not a plist")
+    assert look(home).problems[0].path == profile
+
+
+def test_macos_login_is_in_the_keychain(home: Path) -> None:
+    (home / ".claude/.credentials.json").unlink()
+    put(
+        home, **{"Library/Keychains/login.keychain-db": "", ".claude.json": '{"oauthAccount": {"emailAddress": "a@b"}}'}
+    )
+    assert {verdict.credential for verdict in look(home).verdicts} == {"login"}
+
+
+def test_the_wrapper_from_before_is_named(home: Path) -> None:
+    put(home, **{".zshrc": 'alias farmhand=ls\n\nclaude-cheap() {\n  ssh box claude -p "$1"\n}\n'})
+    assert look(home).hidden == [f"claude-cheap in {home}/.zshrc:3", f"farmhand in {home}/.zshrc:1"]

@@ -26,6 +26,13 @@ from tests.unit.cost.test_sessions import line, write
 AMOUNT = re.compile(r"\d+\.\d{2,12}")
 
 
+class DownAgent(FakeAgent):
+    """One that does not answer."""
+
+    def connect(self) -> None:
+        raise WireError("unreachable", f"{self.uuid}: no answer within 10 s")
+
+
 class Farm:
     """Agents by host, and the command over them."""
 
@@ -41,10 +48,8 @@ class Farm:
         entries = {host: {"address": host} for host in self.agents}
         (self.directory / "hosts.json").write_text(json.dumps({"hosts": entries}))
 
-    def connect(self, transport: Any) -> FakeAgent:
-        if transport.name in self.down:
-            raise WireError("unreachable", f"{transport.name}: no answer within 10 s")
-        return self.agents[transport.name]
+    def client(self, transport: Any) -> FakeAgent:
+        return DownAgent(transport.name) if transport.name in self.down else self.agents[transport.name]
 
     def run(self, *arguments: str) -> Result:
         return CliRunner().invoke(
@@ -79,17 +84,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5", at=NOW - DAY)]))
     made.agents["farm1"].budget = {"limit_usd": 5, "spent_usd": 0.25, "reserved_usd": 0.125, "day": "2026-11-24"}
 
-    class FakeClient:
-        def __init__(self, transport: Any) -> None:
-            self.transport = transport
-
-        def __enter__(self) -> FakeAgent:
-            return made.connect(self.transport)
-
-        def __exit__(self, *_: object) -> None:
-            """Nothing to close."""
-
-    monkeypatch.setattr(cost, "Client", FakeClient)
+    monkeypatch.setattr(cost, "Client", made.client)
     monkeypatch.setattr("farmhand.cli.cost.time.time", lambda: NOW)
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
     return made

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -8,12 +7,13 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import run
+from farmhand.cli.carry import report
 from farmhand.cli.render import Printer
-from farmhand.cli.run import Options, build_task, read_schema
+from farmhand.cli.run_task import Options, build_task, read_schema
 from farmhand.dispatch.settings import Settings
 from farmhand.errors import TaskFailed, UsageError
 
-NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Options))
+NOTHING: dict[str, Any] = dict.fromkeys(Options.names())
 
 
 def options(**given: Any) -> Options:
@@ -75,20 +75,20 @@ def test_help_names_every_option_once() -> None:
 
 def test_an_answer_that_was_cut_off_is_noted_beside_it(capfd: pytest.CaptureFixture[str]) -> None:
     result = {"id": "t", "state": "succeeded", "text": "half an ans", "stop_reason": "max_tokens"}
-    assert run.report(result, Printer(stream=False), as_json=False) == 0
+    assert report(result, Printer(stream=False), as_json=False) == 0
     shown = capfd.readouterr()
     assert shown.out == "half an ans\n"
     assert "raise --max-tokens" in shown.err
-    assert run.report(result | {"stop_reason": "end_turn"}, Printer(stream=False), as_json=False) == 0
+    assert report(result | {"stop_reason": "end_turn"}, Printer(stream=False), as_json=False) == 0
     assert capfd.readouterr().err == ""
 
 
 def test_a_failed_task_is_raised_or_told_beside_its_json(capfd: pytest.CaptureFixture[str]) -> None:
     result = {"id": "t", "state": "failed", "text": "", "error": {"code": "timeout", "message": "late", "hint": "more"}}
     with pytest.raises(TaskFailed, match="late"):
-        run.report(result, Printer(stream=False), as_json=False)
+        report(result, Printer(stream=False), as_json=False)
     assert capfd.readouterr().out == ""
-    assert run.report(result, Printer(stream=False), as_json=True) == 1
+    assert report(result, Printer(stream=False), as_json=True) == 1
     shown = capfd.readouterr()
     assert json.loads(shown.out) == result
     assert shown.err == "farmhand: late (more)\n"

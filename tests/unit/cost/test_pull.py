@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -29,6 +29,18 @@ class FakeAgent:
         self.breaks_after = 10**9
         self.asked: list[tuple[str, int]] = []
         self.budget: dict[str, Any] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def connect(self) -> None:
+        """It is there."""
+
+    def close(self) -> None:
+        """It stays."""
 
     def status(self) -> dict[str, Any]:
         return {"ledger": {"id": self.uuid, "tasks": 0}, "budget_day": self.budget}

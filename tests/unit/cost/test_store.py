@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import stat
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -157,6 +158,31 @@ def test_a_failure_half_way_leaves_whole_chunks(tmp_path: Path, monkeypatch: pyt
     store.merge_charges(number, (charge(no, batch=f"b{no}") for no in (1, 2, 3)))
     assert summed_from_rows(store) == contents(store)
     assert groups.parts(store, "", 0)[0].requests == 3
+    store.close()
+
+
+def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "CHUNK", 5)
+    path = tmp_path / "cost.db"
+    problems: list[BaseException] = []
+
+    def merge() -> None:
+        try:
+            store = new_store(path)
+            fill(store, "u1", [charge(no, batch=f"b{no % 7}") for no in range(1, 101)])
+            store.close()
+        except BaseException as error:
+            problems.append(error)
+
+    threads = [threading.Thread(target=merge) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert problems == []
+    store = new_store(path)
+    assert groups.parts(store, "", 0)[0].requests == 100
+    assert summed_from_rows(store) == contents(store)
     store.close()
 
 

@@ -79,6 +79,6 @@ def test_the_environment_is_stripped_of_credentials(tmp_path: Path, monkeypatch:
     (tmp_path / "play.yml").write_text("[]")
     private = tmp_path / "private"
     private.mkdir()
-    environment = runner._prepare(tmp_path / "play.yml", private, tmp_path, None).config.env
+    environment = runner.prepare(tmp_path / "play.yml", private, tmp_path, None).config.env
     assert environment["KEPT"] == "yes"
     assert not {"ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "OTHER"} & set(environment)

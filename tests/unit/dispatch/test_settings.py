@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from farmhand.dispatch.settings import Settings, config_path, load
+from farmhand.dispatch.settings import Settings, config_path, load, parse
 from farmhand.errors import NotConfigured, UsageError
 
 
@@ -17,7 +19,7 @@ def config(tmp_path: Path) -> Path:
 
 def test_without_any_file_there_are_defaults(tmp_path: Path) -> None:
     settings = load(environ={"XDG_CONFIG_HOME": str(tmp_path)})
-    assert settings == Settings(config_file=tmp_path / "farmhand" / "config.toml")
+    assert settings == Settings(config_file=str(tmp_path / "farmhand" / "config.toml"))
     assert settings.key_source == "file:~/repos.env"
     assert settings.hosts_path == tmp_path / "farmhand" / "hosts.json"
 
@@ -81,9 +83,9 @@ def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
 
 def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    assert config_path(None, {}) == (Path("/h/.config/farmhand/config.toml"), False)
-    assert config_path(None, {"XDG_CONFIG_HOME": "relative"}) == (Path("/h/.config/farmhand/config.toml"), False)
-    assert config_path("~/x.toml", {"FARMHAND_CONFIG": "/y"}) == (Path("/h/x.toml"), True)
+    assert config_path(None, {}) == ("/h/.config/farmhand/config.toml", False)
+    assert config_path(None, {"XDG_CONFIG_HOME": "relative"}) == ("/h/.config/farmhand/config.toml", False)
+    assert config_path("~/x.toml", {"FARMHAND_CONFIG": "/y"}) == ("/h/x.toml", True)
 
 
 def test_the_subscription_is_off_unless_it_is_turned_on(config: Path) -> None:
@@ -94,15 +96,15 @@ def test_the_subscription_is_off_unless_it_is_turned_on(config: Path) -> None:
     config.write_text('allow_subscription = true\nfallback = "subscription"\n')
     assert load(str(config), environ={}).allow_subscription is True
     assert load(str(config), environ={"FARMHAND_FALLBACK": "none"}, allow_subscription=False) == Settings(
-        config_file=config, fallback="none"
+        config_file=str(config), fallback="none"
     )
 
 
 def test_the_example_names_every_setting_with_its_default() -> None:
     example = Path(__file__).parents[3] / "docs" / "config.example.toml"
-    assert load(str(example), environ={}) == Settings(config_file=example)
+    assert load(str(example), environ={}) == Settings(config_file=str(example))
     named = {line.split(" = ")[0] for line in example.read_text().splitlines() if line and not line.startswith("#")}
-    assert named == {field.name for field in fields(Settings)} - {"config_file"}
+    assert named == {*Settings.names()} - {"config_file"}
 
 
 def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_date() -> None:
@@ -112,3 +114,30 @@ def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_d
         for words in ("should use API keys", "without notice", "unmodified"):
             assert words in text, f"{name} lacks {words!r}"
         assert re.search(r"read on 20\d\d-\d\d-\d\d", text, re.IGNORECASE)
+
+
+LINES = [
+    'host = "a"',
+    "timeout_s=5",
+    "n = 007",
+    "f = 1.5",
+    "# note",
+    "",
+    "[table]",
+    "a.b = 1",
+    '"q" = "x"',
+    's = "\\\\n"',
+]
+
+
+@given(st.lists(st.one_of(st.sampled_from(LINES), st.text("ab=\"'\\\\ #\t\r01\x7f\xe9", max_size=9)), max_size=4))
+@example(['host = "a"', 'host = "b"'])
+def test_what_is_read_without_tomllib_means_the_same(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    try:
+        expected = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        with pytest.raises(tomllib.TOMLDecodeError):
+            parse(text)
+    else:
+        assert parse(text) == expected

@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import stat
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +33,7 @@ def test_the_pattern_of_ids_is_the_vocabulary_s() -> None:
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    conf = Settings(config_file=Path("/h/.config/farmhand/config.toml"))
+    conf = Settings(config_file="/h/.config/farmhand/config.toml")
     assert spool_dir(conf, {}) == Path("/h/.local/state/farmhand/spool")
     assert spool_dir(conf, {"XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/farmhand/spool")
     assert spool_dir(conf, {"XDG_STATE_HOME": "/s"}) == Path("/s/farmhand/spool")
@@ -42,12 +41,12 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_farm_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    usual = Settings(config_file=Path("/h/.config/farmhand/config.toml"))
-    others = [Settings(config_file=Path("/demo/config.toml")), replace(usual, hosts_file="/work/hosts.json")]
+    usual = Settings(config_file="/h/.config/farmhand/config.toml")
+    others = [Settings(config_file="/demo/config.toml"), usual.replaced(hosts_file="/work/hosts.json")]
     found = {spool_dir(conf, {}).name for conf in (usual, *others)}
     assert len(found) == 3
     assert spool_dir(usual, {"XDG_CONFIG_HOME": "/c"}).name != "spool"
-    moved = Settings(config_file=Path("/c/farmhand/config.toml"))
+    moved = Settings(config_file="/c/farmhand/config.toml")
     assert spool_dir(moved, {"XDG_CONFIG_HOME": "/c"}).name == "spool"
 
 

@@ -137,4 +137,4 @@ def load_action() -> ModuleType:
 
 def test_the_plugin_prefers_the_checkout_it_lies_in() -> None:
     plugin = load_action()
-    assert Path(plugin.settings.__file__).is_relative_to(ROOT / "src")
+    assert Path(plugin.handover.__file__).is_relative_to(ROOT / "src")

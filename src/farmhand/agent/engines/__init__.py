@@ -1,13 +1,17 @@
-"""The two ways a task reaches the model, behind one small interface."""
+"""The ways a task reaches the model, behind small interfaces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
+from farmhand.agent.records import Wait
 from farmhand.meter import Grant
 from farmhand.task import Task
+
+if TYPE_CHECKING:
+    from farmhand.agent.attempts import Room
 
 
 @dataclass(slots=True)
@@ -38,3 +42,23 @@ class Engine(Protocol):
 
         The caller ends the attempt after `timeout_s` by cancelling it.
         """
+
+
+class EconomyEngine(Protocol):
+    """Runs economy tasks many at a time, by itself: it takes them from the ledger's line and records their ends there.
+
+    No task holds a slot or a job of the scheduler. A task that it has taken is `running`, also over a restart; one that
+    is cancelled meanwhile is final at once, and what it still costs is recorded with the end of its attempt.
+    """
+
+    def start(self, room: Room, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
+        """Go on with what is under way, and send what waits while `may_send`. `key_refused`: a key in `room` was."""
+
+    async def close(self) -> None:
+        """The agent stops: leave what is under way to the next start."""
+
+    def wake(self) -> None:
+        """Tasks were queued or cancelled, a key came, or the drain has changed: look again. Returns at once."""
+
+    def waits(self, batch: str | None) -> Sequence[Wait]:
+        """Why queued economy tasks wait: those of the batch, or all."""

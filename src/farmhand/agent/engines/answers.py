@@ -7,19 +7,6 @@ from typing import Any
 from farmhand.agent.engines import EngineError
 
 
-def check_schema(schema: dict[str, Any]) -> None:
-    """Raise ValueError, in one line, where `schema` is not a JSON Schema (draft 2020-12) that can be used."""
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        where = "/".join(str(part) for part in error.absolute_path) or "its root"
-        raise ValueError(f"not a JSON Schema: {error.message.splitlines()[0][:200]} (at {where})") from None
-    except RecursionError:
-        raise ValueError("not a JSON Schema: nested too deeply") from None
-
-
 def as_object(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of a tool's input, which is always an object: any other answer stands in its one property."""
     if schema.get("type") == "object":

@@ -6,7 +6,6 @@ and the relay inside the sandbox as its API; its prompt comes by stdin as data; 
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
+from farmhand.agent.engines.spares import Line, Spares
 from farmhand.meter import Grant, Grants
 from farmhand.task import Task
 from farmhand.wire.keys import redact
@@ -56,6 +56,15 @@ class CliEngine:
     def __init__(self, config: Config, grants: Grants) -> None:
         self._config = config
         self._grants = grants
+        self._sandboxes = {
+            "none": Spares(Path(config.runtime_dir) / "task.sock", config.sandbox_spares, MAX_LINE),
+            "full": Spares(Path(config.runtime_dir) / "task-full.sock", 0, MAX_LINE),
+        }
+
+    def close(self) -> None:
+        """End the sandboxes that wait for a task."""
+        for spares in self._sandboxes.values():
+            spares.close()
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """One CLI process; see `Engine.run`. The task token dies when this returns."""
@@ -82,7 +91,8 @@ class CliEngine:
         output = Output(on_text)
         try:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
-            while line := await reader.readline():
+            # The sandbox's closing line is the last; its connection ends only when systemd has cleared the unit away.
+            while output.ended is None and (line := await reader.readline()):
                 output.take(line)
         except ValueError:
             raise too_much() from None
@@ -95,15 +105,16 @@ class CliEngine:
                 await writer.wait_closed()
         return output
 
-    async def _connect(self, task: Task) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        name = "task.sock" if task.network == "none" else "task-full.sock"
-        path = Path(self._config.runtime_dir) / name
+    async def _connect(self, task: Task) -> Line:
+        spares = self._sandboxes[task.network]
         try:
-            return await asyncio.open_unix_connection(path, limit=MAX_LINE)
+            return await spares.take()
         except OSError as error:
             unit = "jada-task.socket" if task.network == "none" else "jada-task-full.socket"
             raise EngineError(
-                "agent_error", f"no sandbox to be had: {path}: {error.strerror}", hint=f"see: systemctl status {unit}"
+                "agent_error",
+                f"no sandbox to be had: {spares.path}: {error.strerror}",
+                hint=f"see: systemctl status {unit}",
             ) from None
 
     def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import datetime
-import importlib
 import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from farmhand import billing
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.dispatch import problems, rotate, subscription
 from farmhand.dispatch.login import FIX, find_login
@@ -53,8 +53,12 @@ def environment() -> Check:
 
 def shells() -> Check:
     """No metered credential in any kind of interactive shell, by what their files say."""
-    report = importlib.import_module("farmhand.billing").find(cwd=Path.cwd())
-    return failed("shells", report.line(), _TAKE_OUT) if report.metered else passed("shells", report.line())
+    report = billing.find(cwd=Path.cwd())
+    if report.metered:
+        return failed("shells", report.line(), _TAKE_OUT)
+    # A file that a shell would stumble over as well is no finding, but nobody should think that it was read.
+    unread = [str(problem) for problem in report.problems]
+    return passed("shells", report.line() + (f" (not understood: {', '.join(unread[:3])})" if unread else ""))
 
 
 def login() -> Check:

@@ -1,0 +1,135 @@
+"""Carrying one task to the agent and its answer back. Imported while ssh is already on its way; see run_task."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from farmhand.cli import render
+from farmhand.cli.say import note
+from farmhand.cli.signals import Stoppable, Stopped
+from farmhand.cli.spooling import Spooling
+from farmhand.dispatch import hosts, problems
+from farmhand.dispatch.reach import reach
+from farmhand.errors import FarmUnreachable, UsageError
+from farmhand.wire.client import Client
+from farmhand.wire.errors import WireError
+from farmhand.wire.follow import run_task
+from farmhand.wire.keys import holds_key
+from farmhand.wire.keysource import read_key
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from typing import Any
+
+    from farmhand.cli.run_task import Options, Way
+    from farmhand.dispatch.settings import Settings
+    from farmhand.wire.transport import Transport
+
+#: How long the agent may take to confirm that a task is stopped.
+CANCEL_S = 10.0
+
+
+def carry(options: Options, conf: Settings, task: dict[str, Any], way: Way) -> int:
+    """Run the task and print its answer; the exit status."""
+    printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
+    try:
+        result = answer(task, conf, printer, way)
+    except WireError as error:
+        raise problems.from_wire(error) from None
+    except Stopped as stopped:
+        if options.as_json:
+            render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
+        return stopped.exit_code
+    return report(result, printer, as_json=options.as_json)
+
+
+def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
+    """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
+    spooling = Spooling(task, conf)
+    result = spooling.result()
+    if result is not None:
+        return result
+    key = read_key(conf.key_source)
+    if holds_key(task, key):
+        hint = "take it out: it would go to the model"
+        raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
+    candidates = hosts.candidates(hosts.load_hosts(conf.hosts_name), spooling.wanted(), conf.hosts_name)
+    with Stoppable() as stoppable:
+        try:
+            host, client = reach(
+                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), way.to
+            )
+        except FarmUnreachable as error:
+            reason = error
+        else:
+            with client:
+                return follow(client, host.name, key, printer, spooling, stoppable)
+    from farmhand.cli import fallback
+
+    return fallback.fall_back(reason, task, conf)
+
+
+def follow(
+    client: Client, host: str, key: str, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+) -> dict[str, Any]:
+    """Run the task to its end on `host`; if a signal stops us, stop it there as well and raise Stopped."""
+    task = spooling.task
+
+    def on_submitting() -> None:
+        spooling.sending(host)
+        # A task on its way must have arrived before it can be stopped, so a signal waits for that.
+        stoppable.hold()
+
+    def on_submitted() -> None:
+        stoppable.release()
+        spooling.sent(client, host, key)
+
+    try:
+        result = run_task(client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted)
+    except Stopped:
+        printer.end_line()
+        if stoppable.was_held:
+            stoppable.hold()
+            cancel(client.transport, task["id"])
+        else:
+            note("stopped")
+        raise
+    except WireError as error:
+        raise spooling.failed(error, host) from None
+    spooling.ended(result, host)
+    return result
+
+
+def cancel(transport: Transport, task_id: str) -> None:
+    """Stop the task over a connection of its own, and say on stderr whether that worked."""
+    transport.connect_timeout_s = min(transport.connect_timeout_s, CANCEL_S)
+    try:
+        with Client(transport, silence_s=CANCEL_S) as client:
+            state = client.cancel(task_id).get("state")
+        said = "task cancelled" if state == "cancelled" else f"the task had ended already: {state}"
+    except WireError as error:
+        said = "stopped" if error.code == "no_such_task" else f"stopped, but the task may still run: {error}"
+    note(said)
+
+
+def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) -> int:
+    """Write the answer, or raise the task's failure."""
+    failure = problems.from_result(result)
+    if as_json:
+        render.write_json(result)
+        if failure is None:
+            return 0
+        note(str(failure))
+        return failure.exit_code
+    if failure is not None:
+        printer.end_line()
+        raise failure
+    printer.finish(result)
+    if result.get("stop_reason") == "max_tokens":
+        note("the answer was cut off at its longest length (raise --max-tokens)")
+    return 0
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and os.isatty(stream.fileno())

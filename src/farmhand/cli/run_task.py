@@ -1,0 +1,162 @@
+"""The work of `farmhand run`, which is `claude-cheap`: one task, its answer on stdout and nothing else there.
+
+Every call starts up, so what an ordinary one does not need is imported where it is used; see docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from farmhand.cli.prompt import assemble
+from farmhand.dispatch import hosts, settings
+from farmhand.dispatch.record import Record
+from farmhand.errors import FarmhandError, UsageError
+from farmhand.wire.errors import WireError
+from farmhand.wire.ids import new_task_id
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from typing import Any, Self
+
+    from farmhand.wire.transport import SshTransport
+
+
+class Options(Record):
+    """What was given on the command line; None stands for not given."""
+
+    prompt: str | None
+    file: tuple[str, ...]
+    no_stdin: bool
+    as_json: bool
+    model: str | None
+    system: str | None
+    schema: str | None
+    engine: str | None
+    tools: tuple[str, ...]
+    network: str | None
+    timeout: float | None
+    max_tokens: int | None
+    task_id: str | None
+    host: str | None
+    key_source: str | None
+    connect_timeout: float | None
+    fallback: str | None
+    allow_subscription: bool | None
+    config: str | None
+
+
+class Way:
+    """The way to the host that is asked first, taken early: ssh starts while the rest is being made ready.
+
+    That there is none is no news here: whoever connects finds out. On leaving, an ssh that nobody took is ended.
+    """
+
+    def __init__(self, conf: settings.Settings) -> None:
+        self._host: hosts.Host | None = None
+        self._early: SshTransport | None = None
+        with contextlib.suppress(FarmhandError, WireError):
+            self._host = hosts.candidates(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)[0]
+            self._early = self._host.transport(conf.connect_timeout_s)
+            self._early.open_early()
+
+    def to(self, host: hosts.Host, connect_timeout_s: float) -> SshTransport:
+        """The way to `host`, which may have been taken already. Raises WireError."""
+        if self._early is None or host != self._host:
+            return host.transport(connect_timeout_s)
+        self._early.connect_timeout_s = connect_timeout_s
+        return self._early
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._early is not None:
+            self._early.close_early()
+
+
+def main(options: Options) -> int:
+    """Do what `options` say; the exit status."""
+    try:
+        return _run(options)
+    except FarmhandError as error:
+        if options.as_json:
+            from farmhand.cli import render
+
+            task_id = getattr(error, "task_id", "")
+            spooled = {"id": task_id, "state": "spooled"} if task_id else {}
+            render.write_json(spooled | render.error_object(error))
+        raise
+
+
+def _run(options: Options) -> int:
+    conf = settings.load(
+        options.config,
+        host=options.host,
+        model=options.model,
+        key_source=options.key_source,
+        connect_timeout_s=options.connect_timeout,
+        timeout_s=options.timeout,
+        fallback=options.fallback,
+        allow_subscription=options.allow_subscription,
+    )
+    task = build_task(options, conf)
+    with Way(conf) as way:
+        from farmhand.cli.carry import carry
+
+        return carry(options, conf, task, way)
+
+
+def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
+    """The task as the wire has it; what is not asked for is left to the agent's defaults. Raises UsageError."""
+    task: dict[str, Any] = {
+        "id": options.task_id or new_task_id(),
+        "prompt": assemble(options.prompt, options.file, use_stdin=not options.no_stdin),
+        "timeout_s": conf.timeout_s,
+    }
+    optional = {
+        "system": _text(options.system, "--system"),
+        "model": conf.model,
+        "engine": options.engine,
+        "network": options.network,
+        "max_tokens": options.max_tokens,
+        "tools": [name.strip() for names in options.tools for name in names.split(",") if name.strip()],
+        "schema": None if options.schema is None else read_schema(options.schema),
+    }
+    return task | {name: value for name, value in optional.items() if value not in (None, "", [])}
+
+
+def read_schema(given: str) -> dict[str, Any]:
+    """The schema in the file called `given`, or in `given` itself when that begins with a brace. Raises UsageError."""
+    where = "--schema"
+    text = given
+    if not given.lstrip().startswith("{"):
+        where = f"--schema {given}"
+        try:
+            with open(given, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise UsageError(f"{where}: {error.strerror}", code="invalid_schema") from None
+        except ValueError:
+            raise UsageError(f"{where}: not UTF-8 text", code="invalid_schema") from None
+    try:
+        schema = json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        at = "/".join(map(str, error.absolute_path)) or "its top"
+        raise UsageError(f"{where}: not a JSON Schema at {at}: {error.message}", code="invalid_schema") from None
+    return schema
+
+
+def _text(value: str | None, where: str) -> str | None:
+    """An argument that is text; bytes that are not UTF-8 come in as lone surrogates."""
+    if value is not None and any("\ud800" <= char <= "\udfff" for char in value):
+        raise UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first")
+    return value

@@ -1,0 +1,60 @@
+"""A command's own words on stderr, and the one place where an error becomes a line there and an exit status."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from farmhand.errors import FarmhandError, UsageError
+from farmhand.wire.keys import redact
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+#: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and nothing from afar gives any.
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What stands before the colon; set by `end`.
+_program = "farmhand"
+
+
+def end(program: str, call: Callable[[], int | None]) -> NoReturn:
+    """Do `call` and end the process with its status. Failures are one line on stderr."""
+    global _program
+    _program = program
+    try:
+        if sys.stdout is None:
+            raise UsageError("stdout is closed: there is nowhere to write to")
+        status = call()
+        sys.stdout.flush()
+    except FarmhandError as error:
+        line, status = str(error), error.exit_code
+    except KeyboardInterrupt:
+        line, status = "stopped", 130
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os._exit(1)
+    except Exception as error:
+        if os.environ.get("FARMHAND_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {redact(str(error))}"
+        note(what if isinstance(error, OSError) else f"{what} (FARMHAND_DEBUG=1 shows where)")
+        # Not sys.exit: flushing a stdout that is full would fail a second time.
+        os._exit(1)
+    else:
+        sys.exit(status or 0)
+    note(line)
+    sys.exit(status)
+
+
+def note(text: str) -> None:
+    """One line on stderr under the program's name."""
+    print(f"{_program}: {one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
+
+
+def one_line(text: str) -> str:
+    """`text` in one line. Some of it comes from afar, and on a terminal control characters are commands."""
+    return CONTROL.sub("\ufffd", " ".join(text.split()))

@@ -1,0 +1,103 @@
+"""What every task must meet wherever it runs: checked by the agent when it takes tasks in, and by clients before."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from functools import lru_cache
+from typing import NamedTuple
+
+from farmhand.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
+
+MAX_TOKENS = 128_000
+MAX_PRIORITY = 1_000_000
+#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
+MAX_USD = 1_000_000
+_MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
+_INVALID = "invalid_task"
+
+
+def is_budget(amount: Decimal) -> bool:
+    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
+    return amount.is_finite() and 0 < amount <= MAX_USD
+
+
+class Broken(NamedTuple):
+    """A rule that a task breaks: a stable code, one line, what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+def check(task: Task) -> Broken | None:
+    """The first rule that `task` breaks, None if it breaks none. What depends on a host is checked there."""
+    return _identity(task) or _text(task) or _options(task) or _schema(task)
+
+
+def _identity(task: Task) -> Broken | None:
+    if not TASK_ID.fullmatch(task.id):
+        return Broken(_INVALID, f"the id does not match {TASK_ID.pattern}")
+    if task.batch and not TASK_ID.fullmatch(task.batch):
+        return Broken(_INVALID, f"the batch's name does not match {TASK_ID.pattern}")
+    return None
+
+
+def _text(task: Task) -> Broken | None:
+    if not task.prompt.strip():
+        return Broken("empty_prompt", "the prompt is empty")
+    size = len(task.prompt.encode())
+    if size > MAX_PROMPT_BYTES:
+        return Broken("too_large", f"the prompt has {size} bytes, the limit is {MAX_PROMPT_BYTES}", "split it")
+    for name, text in (("prompt", task.prompt), ("system text", task.system)):
+        if "\0" in text:
+            return Broken(_INVALID, f"the {name} has a NUL character at {text.find(chr(0))}", "remove it")
+    return None
+
+
+def _options(task: Task) -> Broken | None:
+    unknown = sorted(set(task.tools) - TOOLS)
+    if unknown:
+        return Broken(_INVALID, f"unknown tool {', '.join(unknown)}", f"known: {', '.join(sorted(TOOLS))}")
+    if task.tools and task.engine == "api":
+        return Broken(_INVALID, "tools need the engine cli", "leave engine at auto")
+    if task.economy and (task.tools or task.engine == "cli" or task.network == "full"):
+        return Broken(_INVALID, "economy is for text tasks: no tools, no engine cli, no network", "leave economy out")
+    if not _plausible_model(task.model):
+        return Broken("unknown_model", f"unknown model {task.model!r}", _MODEL_HINT)
+    if not 1 <= task.max_tokens <= MAX_TOKENS:
+        return Broken(_INVALID, f"max_tokens must be 1 to {MAX_TOKENS}")
+    if not 0 <= task.timeout_s < float("inf"):
+        return Broken(_INVALID, "timeout_s must be 0 or more")
+    if abs(task.priority) > MAX_PRIORITY:
+        return Broken(_INVALID, f"priority must be within ±{MAX_PRIORITY}")
+    if task.max_usd is not None and not is_budget(task.max_usd):
+        return Broken(_INVALID, f"max_usd must be above 0 and at most {MAX_USD}")
+    return None
+
+
+def _schema(task: Task) -> Broken | None:
+    if task.schema is None:
+        return None
+    message = _schema_problem(json.dumps(task.schema))
+    return Broken("invalid_schema", message) if message else None
+
+
+@lru_cache(maxsize=64)
+def _schema_problem(text: str) -> str:
+    """Why the JSON `text` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one."""
+    from jsonschema import Draft202012Validator, SchemaError
+
+    try:
+        Draft202012Validator.check_schema(json.loads(text))
+    except SchemaError as error:
+        where = "/".join(str(part) for part in error.absolute_path) or "its root"
+        return f"not a JSON Schema: {error.message.splitlines()[0][:200]} (at {where})"
+    except RecursionError:
+        return "not a JSON Schema: nested too deeply"
+    return ""
+
+
+def _plausible_model(name: str) -> bool:
+    """A short name, or something that has a full id's form; only the API knows which ids there are."""
+    return name in MODELS or ("-" in name and len(name) <= 128 and all(c.isalnum() or c in "-._:@/" for c in name))

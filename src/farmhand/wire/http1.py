@@ -1,0 +1,193 @@
+"""HTTP/1.1 for the wire's client: one connection, one request at a time, answers by length, in chunks or to the end.
+
+Not http.client: that one brings email and ssl with it, which cost every call of claude-cheap 40 ms of its start.
+"""
+
+from __future__ import annotations
+
+#: Limits of an answer's head, as http.client has them.
+MAX_LINE = 65536
+MAX_HEADERS = 100
+_PIECE = 65536
+#: For type checkers only: importing typing costs each start 5 ms, sockets' enum front as much again.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from _socket import socket
+    from collections.abc import Callable
+
+
+class HttpError(Exception):
+    """The other side does not speak HTTP/1.1, or broke off in the middle of an answer."""
+
+
+class NoAnswer(HttpError):
+    """The other side closed the connection before the first byte of an answer."""
+
+
+class Source:
+    """Bytes from `receive`, which gives some at each call and none at the end; read by line and by number."""
+
+    def __init__(self, receive: Callable[[int], bytes]) -> None:
+        self._receive = receive
+        self._buffer = bytearray()
+
+    def _fill(self) -> bool:
+        piece = self._receive(_PIECE)
+        self._buffer += piece
+        return bool(piece)
+
+    def line(self) -> bytes:
+        """The next line without its end; b"" for an empty one. Raises HttpError where it is cut off or too long."""
+        start = 0
+        while (end := self._buffer.find(b"\n", start)) < 0:
+            start = len(self._buffer)
+            if start > MAX_LINE or not self._fill():
+                raise HttpError("a line of the head is too long or cut off")
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        return line.removesuffix(b"\r")
+
+    def some(self, most: int) -> bytes:
+        """At least one and at most `most` bytes; b"" at the end."""
+        if not self._buffer and not self._fill():
+            return b""
+        piece = bytes(self._buffer[:most])
+        del self._buffer[:most]
+        return piece
+
+    def has_begun(self) -> bool:
+        """Wait for a first byte. False if the other side closes instead."""
+        return bool(self._buffer) or self._fill()
+
+
+class Headers:
+    """Header fields by their name in any case; of several with one name the first counts."""
+
+    def __init__(self) -> None:
+        self._fields: dict[str, str] = {}
+
+    def add(self, line: bytes) -> None:
+        """Take one line of a head. Raises HttpError."""
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon or not name or name != name.strip():
+            raise HttpError("a header line has no name")
+        self._fields.setdefault(name.lower(), value.strip())
+
+    def get(self, name: str, default: str = "") -> str:
+        """The value of a header field."""
+        return self._fields.get(name.lower(), default)
+
+
+class Response:
+    """An answer: its head is read at once, its body as it is asked for. Raises HttpError."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.headers = Headers()
+        self.status = self._head()
+        self._chunked = "chunked" in self.headers.get("Transfer-Encoding").lower()
+        self._left = None if self._chunked else self._length()
+        self._first_chunk = True
+        self._closed = self._left == 0
+        self.will_close = "close" in self.headers.get("Connection").lower() or (
+            not self._chunked and self._left is None
+        )
+        if self._chunked:
+            self._left = 0
+
+    def _head(self) -> int:
+        while True:
+            if not self._source.has_begun():
+                raise NoAnswer("no answer")
+            version, _, rest = self._source.line().partition(b" ")
+            code = rest[:3]
+            if not version.startswith(b"HTTP/1.") or not code.isdigit() or rest[3:4].strip():
+                raise HttpError("no status line")
+            self.headers = Headers()
+            for _ in range(MAX_HEADERS + 1):
+                if not (line := self._source.line()):
+                    break
+                self.headers.add(line)
+            else:
+                raise HttpError("too many headers")
+            if code != b"100":  # an interim answer; the real one follows
+                return int(code)
+
+    def _length(self) -> int | None:
+        if self.status in (204, 304):
+            return 0
+        given = self.headers.get("Content-Length")
+        if not given:
+            return None
+        if not (given.isascii() and given.isdigit()):
+            raise HttpError("no content length")
+        return int(given)
+
+    def isclosed(self) -> bool:
+        """Whether all of the body has been read."""
+        return self._closed
+
+    def read1(self, most: int = _PIECE) -> bytes:
+        """Some of the body, as soon as there is some; b"" at its end."""
+        if self._closed:
+            return b""
+        if self._chunked and not self._left and not self._next_chunk():
+            self._closed = True
+            return b""
+        piece = self._source.some(most if self._left is None else min(most, self._left))
+        if not piece:
+            self._closed = True
+            if self._left is not None:
+                raise HttpError("the body is cut off")
+        elif self._left is not None:
+            self._left -= len(piece)
+            self._closed = not self._left and not self._chunked
+        return piece
+
+    def read(self, most: int) -> bytes:
+        """All of the body, but `most` bytes at most."""
+        pieces, size = [], 0
+        while size < most and (piece := self.read1(min(_PIECE, most - size))):
+            pieces.append(piece)
+            size += len(piece)
+        return b"".join(pieces)
+
+    def _next_chunk(self) -> bool:
+        """Read the next chunk's size; at the last one what follows it, too. False at the end."""
+        if not self._first_chunk and self._source.line():
+            raise HttpError("a chunk is longer than it says")
+        self._first_chunk = False
+        digits = self._source.line().partition(b";")[0].strip()
+        try:
+            self._left = int(digits, 16)
+        except ValueError:
+            raise HttpError("no chunk size") from None
+        if self._left < 0:
+            raise HttpError("no chunk size")
+        if not self._left:
+            while self._source.line():
+                pass
+        return bool(self._left)
+
+
+class Connection:
+    """One connection over `sock`. An answer is read to its end before the next request is sent."""
+
+    def __init__(self, sock: socket, host: str = "jada-agent") -> None:
+        self._sock = sock
+        self._host = host
+        self._source = Source(sock.recv)
+
+    def request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
+        """Send a request. Raises ValueError for what would end a line of the head, OSError."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        if body is not None or method in ("POST", "PUT"):
+            lines.append(f"Content-Length: {len(body or b'')}")
+        if any("\r" in line or "\n" in line for line in lines):
+            raise ValueError("a line end in a header")
+        self._sock.sendall("\r\n".join([*lines, "", ""]).encode("latin-1") + (body or b""))
+
+    def getresponse(self) -> Response:
+        """The head of the answer. Raises HttpError, OSError."""
+        return Response(self._source)

@@ -1,0 +1,178 @@
+"""One turn of a batch on a farm host: cancel, hand tasks over, wait a little, and come back with results.
+
+`jada-agent turn` runs it, with the turn as a JSON object on stdin and the answer on stdout, so that a portion of a
+batch costs one process on the host and its key is in nothing but that stdin. All that is lost with an answer that does
+not arrive is asked for again by the next turn: results by `after`, tasks by their ids.
+
+A turn:   batch, key, tasks, cancel, stop, after, low, wait_s, limits {max_usd, concurrency}
+An answer: taken (ids), refused (id, code, message, hint), cancelled, stopped, results, next, unfinished, waiting,
+          slots, halted (why it takes no tasks), error (why the turn ended early)
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import IO, Any
+
+from .client import Client
+from .errors import WireError
+from .follow import FINAL_STATES
+from .transport import UnixTransport
+
+#: Goes before the answer, since a chatty login may say something first.
+MARK = "FARMHAND-TURN "
+MAX_RESULTS_BYTES = 8 * 1024 * 1024
+#: Results that come one by one are taken together.
+_BREATH_S = 0.02
+#: Refusals that mean the host and not a task.
+_HALTING = frozenset({"draining", "budget", "ledger_stuck", "no_such_route", "agent_error", "bad_key", "stranger"})
+
+
+class _Turn:
+    """What the turn has come to so far is in `answer`, also when it ends early."""
+
+    def __init__(self, client: Client, turn: dict[str, Any]) -> None:
+        self.client = client
+        self.turn = turn
+        self.batch = str(turn["batch"])
+        self.answer: dict[str, Any] = {
+            **{name: [] for name in ("taken", "refused", "cancelled", "stopped", "results", "waiting")},
+            "next": int(turn.get("after", 0)),
+        }
+
+    def run(self) -> None:
+        """The whole turn. Raises WireError."""
+        until = time.monotonic() + float(self.turn.get("wait_s", 0))
+        self._cancel()
+        self._limits()
+        self._hand_over()
+        if self.turn.get("stop"):
+            self._stop()
+        self._collect(until)
+        slots = self.client.status().get("slots")
+        self.answer["slots"] = slots if isinstance(slots, dict) else {}
+
+    def _cancel(self) -> None:
+        ids = list(self.turn.get("cancel") or [])
+        if ids:
+            self.answer["cancelled"] = list(self.client.cancel_many(ids))
+
+    def _limits(self) -> None:
+        limits = self.turn.get("limits")
+        if limits is not None:
+            self.client.put_batch(self.batch, max_usd=limits.get("max_usd"), concurrency=limits.get("concurrency"))
+
+    def _hand_over(self) -> None:
+        key, tasks = self.turn.get("key"), list(self.turn.get("tasks") or [])
+        if tasks:
+            self._submit(tasks, key)
+        elif key and self.turn.get("bring_key"):
+            self.client.put_key(key)
+
+    def _submit(self, tasks: list[dict[str, Any]], key: str | None) -> None:
+        """All at once; where the agent refuses that, by halves, until what it refuses stands alone."""
+        try:
+            states = self.client.submit(tasks, key)
+        except WireError as error:
+            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            if not error.status:
+                raise
+            if error.code in _HALTING or error.status >= 500:
+                self.answer["halted"] = problem
+            elif len(tasks) == 1:
+                self.answer["refused"].append({"id": tasks[0]["id"], **problem})
+            else:
+                half = len(tasks) // 2
+                self._submit(tasks[:half], key)
+                if "halted" not in self.answer:
+                    self._submit(tasks[half:], key)
+            return
+        for state in states:
+            self.answer["taken"].append(state.get("id"))
+            if state.get("state") in FINAL_STATES:
+                self._fetch(str(state["id"]))
+
+    def _fetch(self, task_id: str) -> None:
+        """The result of a task that had ended before."""
+        try:
+            self.answer["results"].append(self.client.task(task_id))
+        except WireError as error:
+            if not error.status:
+                raise
+            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            self.answer["refused"].append({"id": task_id, **problem})
+
+    def _stop(self) -> None:
+        """Cancel what of the batch has not started."""
+        for state in ("queued", "awaiting_key"):
+            while ids := [str(t["id"]) for t in self.client.tasks(batch=self.batch, state=state, limit=500)["tasks"]]:
+                cancelled = self.client.cancel_many(ids)
+                self.answer["stopped"] += [task_id for task_id, now in cancelled.items() if now == "cancelled"]
+                if not any(now in FINAL_STATES for now in cancelled.values()):
+                    return
+
+    def _collect(self, until: float) -> None:
+        """Take results until few enough tasks are unfinished, they are many, or time is up. `rest`: there are more."""
+        low, size, enough = int(self.turn.get("low", 0)), 0, False
+        while True:
+            left = max(0.0, min(until - time.monotonic(), 25.0))
+            page = self._page(0.0 if enough else left)
+            results = page["results"]
+            size += sum(len(str(result.get("text") or "")) + 500 for result in results)
+            self.answer["results"] += results
+            self.answer["next"] = page.get("next", self.answer["next"])
+            self.answer["unfinished"] = unfinished = int(page.get("unfinished") or 0)
+            self.answer["waiting"] = waiting = page.get("waiting") or []
+            stuck = {"no_key", "key_refused"} & {wait.get("reason") for wait in waiting if isinstance(wait, dict)}
+            enough = unfinished <= low or bool(stuck)
+            if size > MAX_RESULTS_BYTES or left <= 0 or (enough and not results):
+                self.answer["rest"] = bool(results)
+                return
+            if results and not enough:
+                time.sleep(min(_BREATH_S, left))
+
+    def _page(self, wait_s: float) -> dict[str, Any]:
+        try:
+            return self.client.results(self.batch, self.answer["next"], wait_s=wait_s)
+        except WireError as error:
+            if error.code != "no_such_batch":
+                raise
+            return {"results": [], "next": self.answer["next"], "unfinished": 0}
+
+
+def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
+    """The answer to a turn; what went wrong is in its `error`."""
+    transport = UnixTransport(socket)
+    with Client(transport) as client:
+        playing = _Turn(client, turn)
+        try:
+            playing.run()
+        except WireError as error:
+            playing.answer["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+    return playing.answer
+
+
+def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
+    """Read a turn, play it, write its answer."""
+    try:
+        turn = json.loads(source.read())
+        answer = play(turn, socket)
+    except (ValueError, KeyError, TypeError) as error:
+        answer = {"error": {"code": "invalid_turn", "message": f"not a turn: {type(error).__name__}", "hint": ""}}
+    text = MARK + json.dumps(answer, separators=(",", ":"))
+    target.write(text.encode("ascii") + b"\n")
+    target.flush()
+    return 0
+
+
+def parse(output: str) -> dict[str, Any] | None:
+    """The answer in what `jada-agent turn` printed; None if there is none."""
+    _, mark, rest = output.partition(MARK)
+    if not mark:
+        return None
+    try:
+        answer = json.loads(rest.partition("\n")[0])
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None

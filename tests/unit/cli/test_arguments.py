@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from typing import Any
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmhand.cli import run
+from farmhand.cli.arguments import OPTIONS, plain
+from farmhand.cli.run_task import Options
+
+WORDS = [name for option in OPTIONS for name in option.names]
+VALUES = [
+    "x",
+    "",
+    "-",
+    "--",
+    "-x",
+    "7",
+    "0",
+    "1.5",
+    "nan",
+    "cli",
+    "none",
+    "a b",
+    "--json=1",
+    "--model=x",
+    "-mx",
+    "--mod",
+]
+
+
+def by_click(arguments: list[str]) -> dict[str, Any] | None:
+    """What click makes of the arguments; None where it refuses them or shows its help."""
+    try:
+        context = run.command.make_context("run", list(arguments))
+    except (click.ClickException, click.exceptions.Exit):
+        return None
+    return context.params
+
+
+@given(st.lists(st.sampled_from(WORDS + VALUES), max_size=6))
+def test_what_is_plain_means_the_same_to_click(arguments: list[str]) -> None:
+    read = plain(arguments)
+    if read is not None:
+        assert repr(read) == repr({name: by_click(arguments)[name] for name in read})  # type: ignore[index]
+
+
+def test_ordinary_calls_are_plain() -> None:
+    assert plain(["task"]) == dict.fromkeys(Options.names()) | {
+        "prompt": "task",
+        "file": (),
+        "tools": (),
+        "no_stdin": False,
+        "as_json": False,
+    }
+    read = plain(["-f", "a", "--file", "b", "--timeout", "3", "--max-tokens", "5", "--engine", "cli", "--", "--json"])
+    assert read is not None
+    assert (read["file"], read["timeout"], read["max_tokens"]) == (("a", "b"), 3.0, 5)
+    assert (read["engine"], read["prompt"], read["as_json"]) == ("cli", "--json", False)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["a", "b"], ["--model"], ["--engine", "x"], ["--nothing"]])
+def test_help_and_mistakes_are_left_to_click(arguments: list[str]) -> None:
+    assert plain(arguments) is None
+
+
+def test_the_table_has_every_option_of_a_task() -> None:
+    assert {"prompt", *(option.to for option in OPTIONS)} == set(Options.names())

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from farmhand.cli import batch
+from farmhand.cli.batch import Options, defaults, open_journal
+from farmhand.cli.progress import Progress, clock, dollars, summary
+from farmhand.dispatch.settings import Settings
+from farmhand.errors import UsageError
+
+NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Options))
+STANDING = {"total": 10, "succeeded": 4, "failed": 1, "cancelled": 0, "cost_usd": 0.25, "finished_now": 5}
+
+
+def options(**given: Any) -> Options:
+    empty = {"inputs": (), "form": "auto", "tools": (), "labels": (), "economy": False, "restart": False}
+    return Options(**{**NOTHING, **empty, **given})
+
+
+def test_only_what_was_asked_for_becomes_a_default() -> None:
+    assert defaults(options(), Settings()) == {}
+    given = options(labels=("a=b=c",), tools=("Bash, Read",), priority=2, economy=True, schema="{}", work_class="w")
+    assert defaults(given, Settings(model="opus", timeout_s=5.0)) == {
+        "labels": {"a": "b=c"},
+        "tools": ["Bash", "Read"],
+        "priority": 2,
+        "economy": True,
+        "work_class": "w",
+        "model": "opus",
+        "timeout_s": 5.0,
+    }
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        defaults(options(labels=("x",)), Settings())
+
+
+def test_the_last_line() -> None:
+    whole = {"total": 500, "done": 498, "failed": 2, "cancelled": 0, "left": 0, "cost_usd": 0.0123, "unpriced": 2}
+    whole |= {"seconds": 12.3, "per_s": 40.7, "twice": 0, "twice_usd": 0.0, "uncertain": 0}
+    line = "500 tasks: 498 done, 2 failed, 0 cancelled · $0.0123 (2 unpriced) · 12.3 s · 40.7 tasks/s"
+    assert summary(whole) == line
+    told = summary(whole | {"left": 3, "twice": 1, "twice_usd": 0.0001, "uncertain": 4})
+    assert ", 3 left ·" in told
+    assert "1 ran twice, $0.0001" in told
+    assert "4 requests may have cost something" in told
+
+
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.jsonl"
+    taken.write_text("mine\n")
+    for out, inputs, words in (
+        (tmp_path / "none" / "x", (), "there is no directory"),
+        (tmp_path, (), "not a regular file"),
+        (taken, (str(taken),), "is the input"),
+        (taken, (), "is there already"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            open_journal(options(out=str(out), inputs=inputs))
+    assert taken.read_text() == "mine\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
+    open_journal(options(out=str(taken), restart=True)).remove()
+    assert not taken.exists()
+
+
+def test_amounts_and_times() -> None:
+    assert [dollars(usd) for usd in (0, 12.5, 0.0123, 0.000056, 1e-8)] == [
+        "$0.0000",
+        "$12.5000",
+        "$0.0123",
+        "$0.000056",
+        "$1e-08",
+    ]
+    assert [clock(seconds) for seconds in (0.4, 59, 61, 3750)] == ["0 s", "59 s", "1:01", "1:02:30"]
+
+
+def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("lines", STANDING)
+    progress.tick()
+    progress._line_at -= 10
+    progress._began -= 10
+    progress.tick()
+    progress._line_at -= 10
+    progress.tick()
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == "5 of 10 · 1 failed · 0.5/s · $0.2500 · ETA 10 s\n"
+    progress.say("farm1: lost")
+    assert capsys.readouterr().err == "farmhand: farm1: lost\n"
+    quiet = Progress("quiet", STANDING)
+    quiet._line_at -= 10
+    quiet.tick()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("bar", STANDING)
+    progress.update(STANDING | {"succeeded": 9, "waiting": "the API's\x1b[31m limit"})
+    assert "\x1b" not in progress.words()
+    progress.tick()
+    progress.say("a [red]line[/red]")
+    progress.close()
+    assert "a [red]line[/red]" in capsys.readouterr().err
+
+
+def test_help_and_usage() -> None:
+    text = CliRunner().invoke(batch.command, ["--help"]).output
+    for name in (
+        "--out",
+        "--template",
+        "--ordered",
+        "--retry-failed",
+        "--economy",
+        "--max-usd",
+        "--hosts",
+        "--restart",
+    ):
+        assert name in text
+    assert CliRunner().invoke(batch.command, ["x"]).exit_code == 2

@@ -1,0 +1,162 @@
+"""A turn as the host plays it, against an agent that says what a test wants."""
+
+from __future__ import annotations
+
+import io
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmhand.wire import frames, turn
+from farmhand.wire.client import Client
+from tests.unit.wire.scripted import STATUS, Scripted, answer
+
+SLOTS = answer(STATUS | {"slots": {"api": {"total": 2, "free": 2}}})
+TASKS = [{"id": name, "prompt": "p"} for name in "abc"]
+
+
+def results(*ids: str, unfinished: int = 0, after: int = 0, waiting: list[Any] | None = None) -> bytes:
+    found = [{"id": task_id, "state": "succeeded", "text": "t"} for task_id in ids]
+    body = {"results": found, "next": after + len(ids), "unfinished": unfinished, "waiting": waiting or []}
+    return answer(body)
+
+
+def refusal(code: str, status: int) -> bytes:
+    return answer({"error": {"code": code, "message": f"it is {code}", "hint": ""}}, status)
+
+
+def states(*ids: str, state: str = "queued") -> bytes:
+    return answer({"tasks": [{"id": task_id, "state": state} for task_id in ids]})
+
+
+def play(*script: bytes, **about: Any) -> tuple[dict[str, Any], list[bytes]]:
+    transport = Scripted(list(script))
+    with Client(transport) as client:
+        playing = turn._Turn(client, {"batch": "b", "after": 0, "wait_s": 0.2, **about})
+        playing.run()
+    return playing.answer, [request.split(b"\r\n")[0] for request in transport.requests[1:]]
+
+
+def test_cancel_limits_key_and_tasks_go_in_this_order() -> None:
+    said, requests = play(
+        states("x", state="cancelled"),
+        answer({"batch": {}}),
+        states("a", "b", "c"),
+        results("a", "b", "c"),
+        results(after=3),
+        SLOTS,
+        cancel=["x"],
+        limits={"max_usd": 1.0, "concurrency": None},
+        tasks=TASKS,
+        key="sk-ant-test-turn-00000000",
+    )
+    assert [request.split()[1].split(b"?")[0] for request in requests] == [
+        b"/v1/tasks/cancel",
+        b"/v1/batches/b",
+        b"/v1/tasks",
+        b"/v1/results",
+        b"/v1/results",
+        b"/v1/status",
+    ]
+    assert (said["cancelled"], said["taken"], said["next"], said["rest"]) == (["x"], ["a", "b", "c"], 3, False)
+    assert said["slots"]["api"]["total"] == 2
+    assert len(said["results"]) == 3
+
+
+def test_one_refused_task_does_not_keep_the_others_out() -> None:
+    said, _ = play(
+        refusal("invalid_task", 400),
+        states("a"),
+        refusal("id_conflict", 409),
+        refusal("id_conflict", 409),
+        states("c"),
+        results(unfinished=2),
+        SLOTS,
+        tasks=TASKS,
+        low=5,
+    )
+    assert said["taken"] == ["a", "c"]
+    assert [(one["id"], one["code"]) for one in said["refused"]] == [("b", "id_conflict")]
+
+
+@pytest.mark.parametrize(("code", "status"), [("draining", 503), ("budget", 403), ("ledger_full", 507)])
+def test_a_host_that_takes_nothing_is_not_asked_task_by_task(code: str, status: int) -> None:
+    said, _ = play(refusal(code, status), results(unfinished=1), SLOTS, tasks=TASKS, low=1)
+    assert said["halted"]["code"] == code
+    assert (said["taken"], said["refused"]) == ([], [])
+
+
+def test_what_had_ended_before_is_fetched() -> None:
+    ended = answer({"tasks": [{"id": "a", "state": "succeeded"}, {"id": "b", "state": "failed"}]})
+    said, _ = play(
+        ended,
+        answer({"task": {"id": "a", "state": "succeeded"}}),
+        refusal("pruned", 410),
+        results(),
+        SLOTS,
+        tasks=TASKS,
+    )
+    assert [result["id"] for result in said["results"]] == ["a"]
+    assert [(one["id"], one["code"]) for one in said["refused"]] == [("b", "pruned")]
+
+
+def test_it_returns_when_few_are_left_or_the_key_is_wanted() -> None:
+    said, requests = play(results("a", unfinished=3), results(unfinished=2), SLOTS, low=2, wait_s=30)
+    assert (said["unfinished"], len(requests)) == (2, 3)
+    wanted = [{"reason": "no_key", "tasks": 1}]
+    said, requests = play(results(unfinished=9, waiting=wanted), SLOTS, wait_s=30)
+    assert (said["waiting"], len(requests)) == (wanted, 2)
+
+
+def test_a_batch_that_the_agent_does_not_know_has_no_results() -> None:
+    said, _ = play(refusal("no_such_batch", 404), SLOTS, after=7)
+    assert (said["results"], said["next"], said["unfinished"]) == ([], 7, 0)
+
+
+def test_a_stop_cancels_what_has_not_started() -> None:
+    said, requests = play(
+        states("a", "b"),
+        answer({"tasks": [{"id": "a", "state": "cancelled"}, {"id": "b", "state": "running"}]}),
+        states(),
+        states(),
+        results(unfinished=1),
+        SLOTS,
+        stop=True,
+        low=1,
+    )
+    assert said["stopped"] == ["a"]
+    assert b"state=queued" in requests[0]
+    assert b"state=awaiting_key" in requests[3]
+
+
+def test_the_answer_is_found_among_what_a_login_says_and_an_error_keeps_what_there_is() -> None:
+    target = io.BytesIO()
+    assert turn.main("/nowhere.sock", io.BytesIO(b'{"batch": "b"}'), target) == 0
+    said = turn.parse("Welcome!\n" + target.getvalue().decode() + "bye\n")
+    assert said is not None
+    assert said["error"]["code"] == "agent_missing"
+    assert said["results"] == []
+    assert turn.parse("nothing of it") is None
+    assert turn.parse(turn.MARK + "[1]") is None
+    assert turn.parse(turn.MARK + "{") is None
+    target = io.BytesIO()
+    turn.main("/nowhere.sock", io.BytesIO(b"[]"), target)
+    assert b"invalid_turn" in target.getvalue()
+
+
+def test_frames(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    body = b"\0\xff" * 500_000
+    sender = threading.Thread(target=frames.send, args=(ours, {"a": 1}, body))
+    sender.start()
+    assert frames.receive(theirs) == ({"a": 1}, body)
+    sender.join()
+    ours.close()
+    assert frames.receive(theirs) is None
+    ours, theirs = socket.socketpair()
+    ours.sendall(b"\xff" * 8)
+    with pytest.raises(ValueError, match="bytes"):
+        frames.receive(theirs)
