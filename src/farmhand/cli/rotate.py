@@ -114,7 +114,7 @@ def _show(machine: Machine, conf: settings.Settings, *, as_json: bool) -> int:
     if as_json:
         render.write_json(about)
         return 0
-    lines = [f"key in use: {about['current']}, first seen {about['age_days']:g} days ago"]
+    lines = [f"key in use: {about['current']}, here for {about['age_days']:g} days at least"]
     if about["step"] == "none":
         lines.append("no rotation has been made from here")
     else:
