@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 import time
@@ -72,7 +73,7 @@ def _run(conf: settings.Settings, given: dict[str, Any]) -> int:
     machine = build(parameters, tell=note)
     if given["show"]:
         return _show(machine, conf, as_json=given["as_json"])
-    with memory_of(parameters).lock():
+    with memory_of(parameters).lock(), contextlib.closing(machine):
         clean(parameters)
         if given["abort"]:
             changed = machine.abort()
