@@ -14,7 +14,7 @@ PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scr
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Part of Molecule's container names, so that two checkouts do not share them.
-export FARMHAND_CHECKOUT := -$(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
+export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
 .PHONY: help demo down test lint types ansible-lint unit integration molecule e2e bench clean lock venv tools image
 

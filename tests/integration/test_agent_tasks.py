@@ -152,7 +152,6 @@ async def test_an_answer_that_misses_the_schema_fails_after_the_last_attempt(age
         ({"max_usd": 0}, "invalid_task"),
         ({"priority": 10**9}, "invalid_task"),
         ({"batch": "a b"}, "invalid_task"),
-        ({"economy": True}, "economy_unavailable"),
         ({"economy": True, "tools": ["Bash"]}, "invalid_task"),
         ({"economy": True, "engine": "cli"}, "invalid_task"),
         ({"economy": True, "network": "full"}, "invalid_task"),

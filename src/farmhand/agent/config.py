@@ -24,12 +24,13 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     """Every setting of `jada-agent serve`. Times are in seconds.
 
     `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that
-    run at once per engine. `sandbox_spares` sandboxes of the cli engine wait for a task while it is in use. `idle_s`
-    is how long the API may fall silent. `attempts` is how often one task is tried. `network_full` allows tasks that
-    ask for `network: full`. `budget_day_usd` is what the host may spend in one day (UTC). The content of tasks that
-    have ended is kept for `retention_days`, and no longer than it fits into a ledger of `retention_mb`; their rows,
-    with usage and cost, for `history_days`. `prices_file` has the operator's own prices, over those that come with the
-    agent.
+    run at once per engine. `sandbox_spares` sandboxes of the cli engine wait for a task while it is in use.
+    `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried. `network_full` allows
+    tasks that ask for `network: full`. `budget_day_usd` is what the host may spend in one day (UTC). The content of
+    tasks that have ended is kept for `retention_days`, and no longer than it fits into a ledger of `retention_mb`;
+    their rows, with usage and cost, for `history_days`. `prices_file` has the operator's own prices, over those
+    that come with the agent. Economy tasks are gathered for `economy_linger_s` before they go out together; their
+    Message Batch is looked at every `economy_poll_s` at the least often.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -49,6 +50,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     history_days: Days = 400
     retention_mb: Annotated[int, msgspec.Meta(ge=1)] = 2048
     prices_file: str = ""
+    economy_linger_s: Seconds = 2.0
+    economy_poll_s: Seconds = 60.0
     claude_path: str = "/usr/bin/claude"
     allowed_groups: tuple[str, ...] = ("farmhand",)
 

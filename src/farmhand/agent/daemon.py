@@ -18,6 +18,7 @@ from farmhand import __version__
 from farmhand.agent import systemd
 from farmhand.agent.config import Config
 from farmhand.agent.door import Door
+from farmhand.agent.economy import Economy
 from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
@@ -27,6 +28,7 @@ from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
 from farmhand.meter import Meter, create_app
+from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
 #: File modes of sockets that the daemon makes itself, without systemd: the agent's own user only, but for the meter's.
@@ -98,7 +100,8 @@ async def serve(config: Config) -> None:
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
-        scheduler = Scheduler(config, ledger, engines)
+        provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s)
+        scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
         server = Server(config, ledger, scheduler, meter.limits)

@@ -24,11 +24,8 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[msgspec.Raw]
 
 
-def read_tasks(body: bytes, config: Config, *, economy: bool = False) -> list[Task]:
-    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule.
-
-    `economy`: this agent takes economy tasks.
-    """
+def read_tasks(body: bytes, config: Config) -> list[Task]:
+    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
     try:
         raws = msgspec.json.decode(body, type=_Submission).tasks
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -38,12 +35,6 @@ def read_tasks(body: bytes, config: Config, *, economy: bool = False) -> list[Ta
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
     for task in tasks:
         _check(task, config)
-        if task.economy and not economy:
-            raise Refused(
-                f"task {task.id!r}: this agent sends no tasks through Message Batches",
-                code="economy_unavailable",
-                hint="leave economy out",
-            )
     return tasks
 
 

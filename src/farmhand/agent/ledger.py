@@ -59,6 +59,10 @@ class Ledger(Reads):
         self._writer.close()
         self._reading.close()
 
+    def now(self) -> float:
+        """The ledger's time, in Unix seconds."""
+        return self._wall()
+
     def write(self, step: Step[T]) -> asyncio.Future[T]:
         """Have `step` done by the writer; see `Writer.do`."""
         return self._writer.do(step)

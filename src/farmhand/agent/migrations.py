@@ -240,8 +240,23 @@ CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 """
 
+# Message Batches at the provider: `id` is theirs, NULL until their answer came. An economy task's attempt is in one.
+_TO_3 = """
+CREATE TABLE provider_batch (
+    no INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT UNIQUE,
+    key_fingerprint TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('creating','open','ended')),
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    requests INTEGER NOT NULL,
+    created_at REAL NOT NULL
+);
+ALTER TABLE attempt ADD COLUMN provider_batch INTEGER REFERENCES provider_batch (no);
+CREATE INDEX attempt_at_provider ON attempt (provider_batch) WHERE outcome = 'running' AND provider_batch IS NOT NULL;
+"""
+
 #: The step at index N leads from version N to N + 1.
-STEPS = (_TO_1, _TO_2)
+STEPS = (_TO_1, _TO_2, _TO_3)
 #: The file's own version. An agent refuses a newer one.
 SCHEMA_VERSION = len(STEPS)
 _INCREMENTAL = 2

@@ -71,6 +71,10 @@ class Reads:
         assert row is not None  # noqa: S101  (the schema puts it there)
         return str(row[0])
 
+    def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
+        """All rows of a query whose answer is bounded."""
+        return self._db.execute(query, values).fetchall()
+
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def known(self, task_id: str) -> Known:

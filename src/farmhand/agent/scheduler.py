@@ -38,9 +38,7 @@ class Draining(FarmhandError):
 class Scheduler:
     """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others."""
 
-    def __init__(
-        self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine | None = None
-    ) -> None:
+    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine) -> None:
         self._config = config
         self._economy = economy
         self._ledger = ledger
@@ -66,20 +64,16 @@ class Scheduler:
         """Whether the agent is about to end."""
         return self._room.draining
 
-    @property
-    def has_economy(self) -> bool:
-        """Whether economy tasks can be taken."""
-        return self._economy is not None
-
     def economy_waits(self, batch: str | None) -> Sequence[Wait]:
         """See `EconomyEngine.waits`."""
-        return () if self._economy is None else self._economy.waits(batch)
+        return self._economy.waits(batch)
 
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
         waiting = await self._ledger.recover()
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
+        self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._tidy)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
 
@@ -91,6 +85,7 @@ class Scheduler:
             raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
         self.budgets.check_day()
         if key is not None:
+            key = self.keys.stand_in(key)
             self.keys.hold(key)
         holder = key or self.keys.default
         states = await self._ledger.submit(
@@ -102,12 +97,26 @@ class Scheduler:
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
-    async def set_key(self, key: Key) -> int:
-        """Every waiting task, and every later one without a key of its own, runs on `key`. How many had awaited one."""
-        self.keys.replace(key)
+    async def set_key(self, key: Key, supersedes: str = "") -> tuple[Key, int]:
+        """Every waiting task, and every later one without a key of its own, runs on `key`, or on what is in its place.
+
+        `supersedes` is the fingerprint of the key whose place it takes. Returns the key, and how many had awaited one.
+        """
+        if supersedes:
+            self.keys.supersede(supersedes, key)
+        else:
+            key = self.keys.stand_in(key)
+            self.keys.replace(key)
         resumed = await self._resume(key)
         self._pump()
-        return resumed
+        return key, resumed
+
+    def forget_key(self, fingerprint: str) -> bool:
+        """Drop a key from memory; attempts on it go on. False: it was not here."""
+        found = self.keys.forget(fingerprint)
+        if not self.keys.held:
+            self._tidy()
+        return found
 
     async def _resume(self, key: Key) -> int:
         """Tasks that await a key go on with `key`, while it is not refused. How many that were."""
@@ -191,6 +200,7 @@ class Scheduler:
     async def drain(self) -> None:
         """Take nothing new, let what runs end within `drain_s`; the rest goes back to the queue."""
         self._room.draining = True
+        await self._economy.close()
         jobs = {live.job for live in self.stage.running() if live.job is not None}
         if jobs:
             log.info("draining: %d tasks still run", len(jobs))
@@ -207,8 +217,7 @@ class Scheduler:
 
     def _pump(self) -> None:
         """Start waiting tasks while there are free slots and keys."""
-        if self._economy is not None:
-            self._economy.wake()
+        self._economy.wake()
         if self._room.draining or self.mode == "running":
             return
         if not self.keys.held:
@@ -277,7 +286,7 @@ class Scheduler:
             while self._untidy:
                 self._untidy = False
                 while await self._ledger.park(
-                    self.keys.held, list(self.keys.refused), default=self.keys.default is not None
+                    self.keys.held, self.keys.unusable, default=self.keys.default is not None
                 ):
                     pass
         except LedgerStuck as error:

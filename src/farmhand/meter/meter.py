@@ -17,7 +17,7 @@ from farmhand.meter import policy
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.limits import Gate, Limits, Ticket
-from farmhand.meter.problems import ApiError, problem_from_answer
+from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.usage import AnswerWatch
 from farmhand.task import Usage
 
@@ -65,7 +65,7 @@ class Exchange:
                 self._watch.feed(piece)
                 yield piece
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise _connection_problem(error, "while the answer was under way") from None
+            raise connection_problem(error, "while the answer was under way") from None
 
 
 class _Body(aiohttp.BytesPayload):
@@ -252,7 +252,7 @@ class Meter:
             call.grant.uncertain += body.sent and not call.free
             call.end(call.most if body.sent else 0)
             if isinstance(error, aiohttp.ClientError | TimeoutError):
-                raise _connection_problem(error, "before an answer came") from None
+                raise connection_problem(error, "before an answer came") from None
             raise
         assert call.ticket is not None  # noqa: S101  (begin has got it)
         call.gate.told(call.ticket, response.headers)
@@ -279,12 +279,3 @@ class Meter:
         return problem_from_answer(
             response.status, detail, model=grant.model, retry_after=response.headers.get("retry-after")
         )
-
-
-def _connection_problem(error: Exception, when: str) -> ApiError:
-    what = {
-        TimeoutError: "the API fell silent",
-        aiohttp.ClientConnectorError: "the API could not be reached",
-    }.get(type(error), "the API timed out" if isinstance(error, TimeoutError) else "the connection to the API was cut")
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return ApiError("connection", f"{what} {when}: {reason}", retryable=True)

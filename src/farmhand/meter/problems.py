@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
+import aiohttp
 import msgspec
 
 from farmhand.task import MODELS
@@ -133,3 +134,13 @@ def problem_from_event(event: dict[str, Any]) -> ApiError:
     return ApiError(
         code, message, retryable=kind in {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
     )
+
+
+def connection_problem(error: Exception, when: str) -> ApiError:
+    """The problem that an aiohttp.ClientError or a TimeoutError stands for: no answer, or not all of it."""
+    what = {
+        TimeoutError: "the API fell silent",
+        aiohttp.ClientConnectorError: "the API could not be reached",
+    }.get(type(error), "the API timed out" if isinstance(error, TimeoutError) else "the connection to the API was cut")
+    reason = getattr(error, "strerror", None) or type(error).__name__
+    return ApiError("connection", f"{what} {when}: {reason}", retryable=True)

@@ -89,6 +89,13 @@ class AnswerWatch:
             setattr(self.usage, name, value)
 
 
+def usage_of(told: Any) -> Usage:
+    """What the `usage` of one whole message says, as decoded from JSON."""
+    watch = AnswerWatch(streamed=False)
+    watch._count(told)
+    return watch.usage
+
+
 def _decode(data: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(data)

@@ -30,7 +30,6 @@ from farmhand.wire.errors import WireError
         ("agent_error", 500, 1),
         ("network_refused", 403, 5),
         ("budget", 403, 5),
-        ("economy_unavailable", 403, 5),
         ("authentication_error", 0, 3),
         ("billing_error", 0, 5),
         ("spend_limit", 0, 5),

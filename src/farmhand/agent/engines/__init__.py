@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from farmhand.agent.records import Wait
 from farmhand.meter import Grant
 from farmhand.task import Task
+
+if TYPE_CHECKING:
+    from farmhand.agent.attempts import Room
 
 
 @dataclass(slots=True)
@@ -47,6 +50,12 @@ class EconomyEngine(Protocol):
     No task holds a slot or a job of the scheduler. A task that it has taken is `running`, also over a restart; one that
     is cancelled meanwhile is final at once, and what it still costs is recorded with the end of its attempt.
     """
+
+    def start(self, room: Room, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
+        """Go on with what is under way, and send what waits while `may_send`. `key_refused`: a key in `room` was."""
+
+    async def close(self) -> None:
+        """The agent stops: leave what is under way to the next start."""
 
     def wake(self) -> None:
         """Tasks were queued or cancelled, a key came, or the drain has changed: look again. Returns at once."""

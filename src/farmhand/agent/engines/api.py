@@ -17,7 +17,7 @@ _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json
 _ANSWER_TOOL = "answer"
 
 
-def request_body(task: Task, model: str) -> dict[str, Any]:
+def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, Any]:
     """The Messages API request for `task`.
 
     A schema is asked for as the input of one tool, forced where the model allows it: this takes any schema, where the
@@ -27,8 +27,9 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
         "model": model,
         "max_tokens": task.max_tokens,
         "messages": [{"role": "user", "content": task.prompt}],
-        "stream": True,
     }
+    if stream:
+        body["stream"] = True
     thinks = model in ALWAYS_THINKING
     if not thinks:
         body["thinking"] = {"type": "disabled"}
@@ -108,20 +109,25 @@ class ApiEngine:
             raise ApiError(
                 "connection", "the connection to the API was cut while the answer was under way", retryable=True
             )
-        if reader.stop_reason == "refusal":
-            raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
-        text = "".join(reader.text)
-        if task.schema is None:
-            return Answer(text=text, stop_reason=reader.stop_reason)
-        return Answer(text="", structured=self._structured(task.schema, reader), stop_reason=reader.stop_reason)
+        return answer_of(task, "".join(reader.text), "".join(reader.json), reader.stop_reason)
 
-    @staticmethod
-    def _structured(schema: dict[str, Any], reader: _Reader) -> Any:
-        if reader.stop_reason == "max_tokens":
-            raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
-        try:
-            # A model that was not forced may have put the JSON into its text.
-            value = msgspec.json.decode("".join(reader.json or reader.text))
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
-        return check_answer(schema, from_object(schema, value))
+
+def answer_of(task: Task, text: str, tool_input: str, stop_reason: str) -> Answer:
+    """The answer to `task` in a whole message: its text, or the input of the tool that a schema is asked for with.
+
+    Raises EngineError where the message is no answer.
+    """
+    if stop_reason == "refusal":
+        raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
+    if task.schema is None:
+        return Answer(text=text, stop_reason=stop_reason)
+    if stop_reason == "max_tokens":
+        raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
+    try:
+        # A model that was not forced may have put the JSON into its text.
+        value = msgspec.json.decode(tool_input or text)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
+    return Answer(
+        text="", structured=check_answer(task.schema, from_object(task.schema, value)), stop_reason=stop_reason
+    )

@@ -1,0 +1,158 @@
+"""What became of the requests of a Message Batch: answers, errors, charges, and which tasks go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from farmhand.agent.attempts import Room
+from farmhand.agent.engines import EngineError
+from farmhand.agent.engines.api import answer_of
+from farmhand.agent.outbox import Out, Outbox, Sent
+from farmhand.agent.transitions import AttemptEnd, Charge
+from farmhand.meter import ApiError, Reservation
+from farmhand.meter.message_batches import Line
+from farmhand.meter.problems import problem_from_event
+from farmhand.meter.usage import usage_of
+from farmhand.task import Result, State, Task, TaskError, resolve_model
+
+log = logging.getLogger("jada-agent")
+#: Results that are recorded together.
+_TOGETHER = 200
+_EXPIRED = ApiError("expired", "the provider did not come to this request within 24 hours", retryable=True)
+_CANCELED = ApiError("economy_cancelled", "the Message Batch was cancelled at the provider")
+_LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or its results, no more")
+
+
+class Results:
+    """Records ends. `reserved` are the reservations of budgets by (seq, number of the attempt)."""
+
+    def __init__(self, room: Room, outbox: Outbox, reserved: dict[tuple[int, int], Reservation]) -> None:
+        self._room = room
+        self._outbox = outbox
+        self._reserved = reserved
+
+    async def collect(self, sent: Sent, lines: AsyncIterator[Line]) -> bool:
+        """Record every result. False, and nothing recorded, where the batch is another's."""
+        out = {self._outbox.custom_id(one): one for one in self._outbox.out(sent.no)}
+        if not out:
+            # Collected before, and then the agent was stopped.
+            return True
+        ours = bool(sent.id)
+        together: list[tuple[Out, Line]] = []
+        async for line in lines:
+            one = out.pop(line.custom_id, None)
+            if one is None:
+                if not ours and not together:
+                    return False
+                continue
+            ours = True
+            together.append((one, line))
+            if len(together) >= _TOGETHER:
+                await self._record(together)
+                together = []
+        await self._record(together)
+        for one in out.values():
+            await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
+        return True
+
+    async def lost(self, no: int) -> None:
+        """Nothing more is to be learned of the batch: what it may have cost is uncertain."""
+        for one in self._outbox.out(no):
+            await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
+
+    async def _record(self, together: list[tuple[Out, Line]]) -> None:
+        await asyncio.gather(*(self._one(one, line) for one, line in together))
+
+    async def _one(self, one: Out, line: Line) -> None:
+        task = self._room.ledger.spec(one.seq)
+        match line.result.type:
+            case "succeeded":
+                await self._succeeded(one, task, line.result.message)
+            case "errored":
+                await self._end(one, task, problem_from_event(line.result.error))
+            case "expired":
+                await self._end(one, task, _EXPIRED)
+            case _:
+                await self._end(one, task, _CANCELED)
+
+    async def _succeeded(self, one: Out, task: Task, message: dict[str, Any]) -> None:
+        model = resolve_model(task.model)
+        usage = usage_of(message.get("usage"))
+        cost = self._room.prices.cost(model, usage, economy=True)
+        charge = Charge(request_id=str(message.get("id") or ""), model=model, usage=usage, cost_pico=cost, economy=True)
+        self._settle(one, task, cost or 0)
+        text, tool_input = _parts(message.get("content"))
+        try:
+            answer = answer_of(task, text, tool_input, str(message.get("stop_reason") or ""))
+        except EngineError as error:
+            await self._end(one, task, error, charges=[charge])
+            return
+        result = Result(
+            id=task.id,
+            state="succeeded",
+            text=answer.text,
+            structured=answer.structured,
+            stop_reason=answer.stop_reason,
+        )
+        await self.finish(one.seq, task.id, one.batch, self._attempt("succeeded", [charge]), result)
+
+    async def _end(
+        self,
+        one: Out,
+        task: Task,
+        problem: ApiError | EngineError,
+        *,
+        charges: list[Charge] | None = None,
+        uncertain: int = 0,
+    ) -> None:
+        """The attempt brought no answer: the task fails, or waits for another attempt."""
+        self._settle(one, task, 0)
+        attempt = self._attempt(problem.code, charges or [], uncertain)
+        if problem.retryable and one.attempts < self._room.config.attempts and not one.final:
+            state: State = "queued" if self._room.keys.held else "awaiting_key"
+            await self._room.ledger.end(one.seq, attempt, state)
+            live = self._room.stage.get(one.task_id)
+            if live is not None:
+                live.tell({"type": "restart", "reason": problem.message})
+            return
+        error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
+        await self.finish(one.seq, one.task_id, one.batch, attempt, Result(id=task.id, state="failed", error=error))
+
+    def _attempt(self, outcome: str, charges: list[Charge], uncertain: int = 0) -> AttemptEnd:
+        return AttemptEnd(
+            outcome=outcome, charges=charges, uncertain=uncertain, price_version=self._room.prices.version
+        )
+
+    def _settle(self, one: Out, task: Task, cost: int) -> None:
+        reservation = self._reserved.pop((one.seq, one.number), None)
+        if reservation is not None:
+            reservation.settle(cost)
+        elif cost:
+            # Sent before a restart.
+            for budget in self._room.budgets.of(task):
+                budget.settle(0, cost)
+
+    async def finish(self, seq: int, task_id: str, batch: str, attempt: AttemptEnd | None, result: Result) -> None:
+        """Record a task's end and tell those who wait for it. One that is final already keeps what it has."""
+        if await self._room.ledger.end(seq, attempt, result):
+            self._room.progress.done(batch)
+            self._room.stage.end(task_id)
+
+
+def _parts(content: Any) -> tuple[str, str]:
+    """A message's text, and the input of its tool as JSON, "" for none."""
+    texts: list[str] = []
+    tool_input = ""
+    for block in content if isinstance(content, list) else []:
+        if not isinstance(block, dict):
+            continue
+        if block.get("type") == "text":
+            texts.append(str(block.get("text") or ""))
+        elif block.get("type") == "tool_use":
+            tool_input = msgspec.json.encode(block.get("input")).decode()
+    return "".join(texts), tool_input

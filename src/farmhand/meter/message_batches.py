@@ -1,0 +1,163 @@
+"""The provider's Message Batches: many requests at once, each at half price, answered within 24 hours.
+
+Source: the provider's API reference and its guide to batch processing, read 2026-11: up to 100,000 requests or 256 MB a
+batch, results in any order once all have ended, kept for 29 days. A batch belongs to the workspace: any of its keys
+sees it. `results_url` is not followed: the key goes to no address but the upstream's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from farmhand.meter.grants import Key
+from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
+
+PATH = "/v1/messages/batches"
+_VERSION = {"anthropic-version": "2023-06-01", "content-type": "application/json"}
+_MAX_ERROR_BODY = 64 * 1024
+_MAX_VIEW = 4 * 1024 * 1024
+#: Longest line of the results: the longest answer has 128,000 tokens.
+_MAX_LINE = 32 * 1024 * 1024
+_LIST = 100
+
+
+class View(msgspec.Struct, kw_only=True):
+    """A batch as the API shows it, as far as it counts here. Times are RFC 3339."""
+
+    id: str
+    processing_status: str
+    created_at: str
+    request_counts: dict[str, int]
+
+    @property
+    def ended(self) -> bool:
+        """Whether all its requests have ended, so that results are there."""
+        return self.processing_status == "ended"
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has."""
+        return sum(self.request_counts.values())
+
+    @property
+    def created(self) -> float:
+        """When it was created, in seconds since the epoch."""
+        return datetime.fromisoformat(self.created_at).timestamp()
+
+
+class _List(msgspec.Struct, kw_only=True):
+    data: list[View]
+    has_more: bool = False
+    last_id: str | None = None
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """What became of one request: `type` is succeeded, errored, canceled or expired."""
+
+    type: str
+    message: dict[str, Any] = {}
+    error: dict[str, Any] = {}
+
+
+class Line(msgspec.Struct, kw_only=True):
+    """One line of the results."""
+
+    custom_id: str
+    result: Outcome
+
+
+class MessageBatches:
+    """The endpoint at `upstream_url`. `idle_s` is how long the API may fall silent within one call."""
+
+    def __init__(self, session: aiohttp.ClientSession, upstream_url: str, *, idle_s: float = 120.0) -> None:
+        self._session = session
+        self._base = upstream_url.rstrip("/") + PATH
+        self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
+
+    async def create(self, key: Key, requests: list[tuple[str, bytes]]) -> View:
+        """Make a batch of (custom_id, params as JSON). ApiError; with status 0 or 5xx it may be there all the same."""
+        parts = (b'{"custom_id":"%s","params":%s}' % (name.encode(), params) for name, params in requests)
+        return await self._view("POST", "", key, b'{"requests":[' + b",".join(parts) + b"]}")
+
+    async def retrieve(self, key: Key, batch_id: str) -> View:
+        """The batch as it stands."""
+        return await self._view("GET", f"/{batch_id}", key)
+
+    async def cancel(self, key: Key, batch_id: str) -> View:
+        """Process nothing more of it; what is under way may still be."""
+        return await self._view("POST", f"/{batch_id}/cancel", key)
+
+    async def newest(self, key: Key, since: float) -> list[View]:
+        """The workspace's batches created at `since` (seconds since the epoch) or later, the newest first."""
+        found: list[View] = []
+        after = ""
+        while True:
+            query = f"?limit={_LIST}" + (f"&after_id={after}" if after else "")
+            page: _List = await self._decoded("GET", query, key, None, _List)
+            found += [view for view in page.data if view.created >= since]
+            if not page.has_more or not page.last_id or page.data[-1].created < since:
+                return found
+            after = page.last_id
+
+    async def results(self, key: Key, batch_id: str) -> AsyncIterator[Line]:
+        """The results of an ended batch, in any order, as they come. ApiError where they break off."""
+        rest = bytearray()
+        async with await self._open("GET", f"/{batch_id}/results", key, None) as answer:
+            try:
+                async for piece in answer.content.iter_any():
+                    *lines, last = (rest + piece).split(b"\n")
+                    rest = bytearray(last)
+                    for line in filter(None, lines):
+                        yield _decode(bytes(line), Line)
+                    if len(rest) > _MAX_LINE:
+                        raise ApiError("api_error", f"a result of batch {batch_id} is longer than {_MAX_LINE} bytes")
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise connection_problem(error, "while the results were under way") from None
+        if rest:
+            yield _decode(bytes(rest), Line)
+
+    async def _view(self, method: str, path: str, key: Key, body: bytes | None = None) -> View:
+        view: View = await self._decoded(method, path, key, body, View)
+        return view
+
+    async def _decoded(self, method: str, path: str, key: Key, body: bytes | None, kind: Any) -> Any:
+        async with await self._open(method, path, key, body) as answer:
+            try:
+                text = await answer.content.read(_MAX_VIEW) if answer.content_length is None else await answer.read()
+            except (aiohttp.ClientError, TimeoutError) as error:
+                raise connection_problem(error, "while the answer was under way") from None
+        return _decode(text, kind)
+
+    async def _open(self, method: str, path: str, key: Key, body: bytes | None) -> aiohttp.ClientResponse:
+        try:
+            answer = await self._session.request(
+                method,
+                self._base + path,
+                data=body,
+                headers=_VERSION | {"x-api-key": key.reveal(), "accept-encoding": "identity"},
+                timeout=self._timeout,
+                allow_redirects=False,
+            )
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise connection_problem(error, "before an answer came") from None
+        if answer.status == 200:
+            return answer
+        try:
+            detail = await answer.content.read(_MAX_ERROR_BODY)
+        except (aiohttp.ClientError, TimeoutError):
+            detail = b""
+        finally:
+            answer.close()
+        raise problem_from_answer(answer.status, detail, retry_after=answer.headers.get("retry-after"))
+
+
+def _decode(text: bytes, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise ApiError("api_error", "the API sent something that is no Message Batch", retryable=True) from None
