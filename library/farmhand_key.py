@@ -30,8 +30,8 @@ options:
       be asked for it on the terminal. Needed to begin a rotation. The key in use already is no change.
     type: str
   planned:
-    description: Check mode only - fingerprint of the new key that an earlier task of the play would have staged, so that
-      this one would go on with it.
+    description: Check mode only - fingerprint of the new key that an earlier task of the play would have staged, so
+      that this one would go on with it.
     type: str
   force:
     description: Retire the old key although a host that cannot be reached may hold it.

@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
     "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
-    "dispatch": {"wire", "rules", "task", "errors", "claude"},
+    "dispatch": {"wire", "rotation", "rules", "task", "errors", "claude"},
     "cli": {"billing", "rotation", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))

@@ -108,6 +108,8 @@ class Keys:
     def refuse(self, key: Key, problem: ApiError) -> None:
         """The API does not take `key`."""
         self._on_trial.discard(key.fingerprint)
+        if self.reserve == key.fingerprint:
+            self._reserve = None
         if self._held.pop(key.fingerprint, None) is not None:
             self._refused[key.fingerprint] = Refusal(problem.code, problem.message, problem.hint)
             self._fall_back(key.fingerprint)

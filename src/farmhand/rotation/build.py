@@ -23,8 +23,13 @@ def memory_of(parameters: Mapping[str, Any]) -> Memory:
     """Where the rotation of this key source is remembered."""
     if parameters.get("state_dir"):
         return Memory(str(parameters["state_dir"]))
-    place = open_source(str(parameters["key_source"])).place
-    return Memory(state_dir(place, place == open_source(DEFAULT_SOURCE).place))
+    place = _place(str(parameters["key_source"]))
+    return Memory(state_dir(place, place == _place(DEFAULT_SOURCE)))
+
+
+def _place(source: str) -> str:
+    """One name for one place, however it was spelled."""
+    return source if source.startswith(("env:", "command:")) else open_source(source).place
 
 
 def build(parameters: Mapping[str, Any], *, tell: Callable[[str], None] = lambda _line: None) -> Machine:

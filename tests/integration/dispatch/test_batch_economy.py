@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import Workstation
 from tests.support.messages_api import BatchFault, MessagesApi, Plan
 
-QUICK = {"economy_linger_s": 0.1, "economy_poll_s": 0.1}
+QUICK: dict[str, Any] = {"economy_linger_s": 0.1, "economy_poll_s": 0.1}
 
 
 @pytest.fixture
