@@ -260,8 +260,9 @@ def _by_batch(
     query = (
         "SELECT batch, day, host, model, sum(pico), sum(requests), sum(tasks), sum(failed) FROM ("  # noqa: S608  (names from this module)
         f"SELECT batch, day, {_HOST} AS host, {_MODEL} AS model, pico, requests, 0 AS tasks, 0 AS failed"
-        f" FROM spend AS x WHERE day >= ? AND batch IN ({marks}) UNION ALL SELECT batch, day, {_HOST}, {_MODEL}, 0, 0, tasks, {_FAILED}"
-        f" FROM work AS x WHERE day >= ? AND batch IN ({marks})) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        f" FROM spend AS x WHERE day >= ? AND batch IN ({marks}) UNION ALL"
+        f" SELECT batch, day, {_HOST}, {_MODEL}, 0, 0, tasks, {_FAILED} FROM work AS x"
+        f" WHERE day >= ? AND batch IN ({marks})) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
     )
     places = {word: place for place, word in enumerate(batches)}
     rows = store.rows(query, (since_day, *batches, since_day, *batches))

@@ -254,7 +254,7 @@
       interaction: { mode: "index", intersect: false, axis: section.across ? "y" : "x" },
       scales: section.across ? { y: names, x: values } : { x: names, y: values },
       plugins: {
-        legend: { display: section.id !== "cost" && section.id !== "batches", position: "bottom", labels: { color: ink, boxWidth: 12, usePointStyle: section.type === "line" } },
+        legend: { display: section.id !== "cost" && section.id !== "batches", position: "bottom", labels: { color: ink, boxWidth: 10, boxHeight: 8, usePointStyle: section.type === "line" } },
       },
     };
   };
@@ -314,7 +314,7 @@
       `On the subscription instead (never added in): ${figures.subscription}.`,
       ...unpriced.map((row) => `${count(row.requests)} requests to ${row.model}: no price is known; they are in no sum.`),
       ...(uncertain.requests ? [`${count(uncertain.requests)} requests may have been charged without our knowing how much; they are in no sum.`] : []),
-      ...hosts.filter((host) => host.error !== null).map((host) => `${host.host} could not be asked, its figures are of ${host.merged_at ?? "never"}: ${host.error}`),
+      ...hosts.filter((host) => host.error !== null).map((host) => `${host.host} could not be asked, ${host.merged_at === null ? "nothing of it is in here" : `its figures are of ${host.merged_at}`}: ${host.error}`),
       ...hosts.filter((host) => host.missing).map((host) => `${host.host} forgot ${count(host.missing)} charges before they were merged; they are in no sum.`),
     ];
     const pico = (text) => BigInt(text.replace(".", "").padEnd(text.replace(".", "").length + 12 - (text.length - text.indexOf(".") - 1), "0"));
