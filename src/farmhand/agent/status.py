@@ -63,7 +63,11 @@ class Status:
         states = dict.fromkeys(running, "superseded") | ({keys.reserve: "superseded"} if keys.reserve else {})
         states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
         queued = dict.fromkeys(states, 0)
-        for (state, fingerprint), count in self._ledger.by_key().items():
+        if len(states) == 1:
+            # All are this key's, whichever they came with: nothing needs to be counted.
+            counts = self._ledger.counts()
+            queued = dict.fromkeys(states, counts["queued"] + counts["awaiting_key"])
+        for (state, fingerprint), count in self._ledger.by_key().items() if len(states) > 1 else ():
             runs_on = keys.of(fingerprint)
             waits_for = runs_on.fingerprint if runs_on is not None else fingerprint
             if state != "running" and waits_for in queued:
