@@ -11,6 +11,8 @@ from ..wire.follow import run_task
 from ..wire.transport import SshTransport, Transport, UnixTransport
 
 CANARY_TIMEOUT_S = 60.0
+#: How long an agent may be away meanwhile, or refuse the task since it is draining.
+CANARY_PATIENCE_S = 15.0
 #: Ahead of everything that is queued.
 _PRIORITY = 1_000_000
 #: Not the key's fault: the host takes no tasks, or its day's budget is spent.
@@ -102,7 +104,9 @@ class Place:
             "labels": {"purpose": "rotate"},
         }
         try:
-            result = self._call(lambda client: run_task(client, task, key, lambda _event: None))
+            result = self._call(
+                lambda client: run_task(client, task, key, lambda _event: None, resume_s=CANARY_PATIENCE_S)
+            )
         except WireError as error:
             if error.code in _NO_CANARY:
                 return error.message
