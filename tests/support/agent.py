@@ -30,6 +30,8 @@ class Agent:
         self.socket = directory / "run" / "agent.sock"
         self.config = directory / "config.toml"
         self.log = directory / "agent.log"
+        #: What runs the daemon, before its own arguments.
+        self.command = [sys.executable, "-m", "farmhand.agent.main"]
         self._process: asyncio.subprocess.Process | None = None
         for name in ("run", "state"):
             (directory / name).mkdir(mode=0o755, exist_ok=True)
@@ -51,9 +53,7 @@ class Agent:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "farmhand.agent.main",
+                *self.command,
                 "serve",
                 "--config",
                 str(self.config),

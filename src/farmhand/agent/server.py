@@ -23,7 +23,7 @@ from farmhand.agent.status import Status
 from farmhand.errors import UsageError
 from farmhand.meter import Key, Limits
 from farmhand.task import FINAL_STATES
-from farmhand.wire.keys import check_format
+from farmhand.wire.keys import check_format, is_fingerprint
 
 _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 
@@ -53,6 +53,7 @@ class Server:
                 web.get("/v1/tasks/{id}/events", self._events),
                 web.delete("/v1/tasks/{id}", self._cancel),
                 web.put("/v1/key", self._key),
+                web.delete("/v1/key/{fingerprint}", self._forget),
                 web.put("/v1/drain", self._drain),
                 web.get("/v1/usage", self._usage),
                 web.get("/v1/status", self._status),
@@ -127,8 +128,17 @@ class Server:
     async def _key(self, request: web.Request) -> web.Response:
         key = self._key_of(request, required=True)
         assert key is not None  # noqa: S101  (required)
-        resumed = await self._scheduler.set_key(key)
+        supersedes = request.query.get("supersedes", "")
+        if supersedes and not is_fingerprint(supersedes):
+            raise UsageError("supersedes is not a key's fingerprint")
+        key, resumed = await self._scheduler.set_key(key, supersedes)
         return answer({"fingerprint": key.fingerprint, "tasks_resumed": resumed})
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        fingerprint = request.match_info["fingerprint"]
+        if not is_fingerprint(fingerprint):
+            raise UsageError("what is to be forgotten is named by its fingerprint")
+        return answer({"fingerprint": fingerprint, "forgotten": self._scheduler.forget_key(fingerprint)})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self._scheduler.set_mode(read_drain(await request.read()))

@@ -21,6 +21,7 @@ VERBS = {
     "status": "Show what the farm hosts are doing.",
     "cost": "Show what the farm spent, and what that saved.",
     "report": "Draw it: one HTML page, or on the terminal.",
+    "rotate": "Put another API key in the place of the one in use, without downtime.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 
