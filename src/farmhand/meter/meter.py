@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -132,6 +133,8 @@ class Meter:
     ) -> None:
         self.grants = Grants()
         self.limits = Limits(clock=clock, sleep=sleep)
+        #: The API's errors by their codes, each request's; also of those that were sent again and answered.
+        self.errors: Counter[str] = Counter()
         self._session = session
         self._base = upstream_url.rstrip("/")
         self._retry = retry or RetryPolicy()
@@ -166,9 +169,12 @@ class Meter:
                 yield Exchange(response, watch)
             except ApiError as problem:
                 grant.problem = problem
+                self.errors[problem.code] += 1
                 raise
             finally:
                 response.close()
+                if watch.problem is not None:
+                    self.errors[watch.problem.code] += 1
                 self._charge(call, watch, response.headers.get("request-id", ""))
                 grant.problem = grant.problem or watch.problem
                 grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
@@ -232,6 +238,7 @@ class Meter:
                 return await self._once(call, self._base + path, headers)
             except ApiError as problem:
                 call.grant.problem = problem
+                self.errors[problem.code] += not isinstance(problem, BudgetSpent)
                 told = problem.status == 429 and problem.retry_after_s is not None
                 if not problem.retryable or (attempt >= self._retry.attempts and not told):
                     problem.retryable = False
