@@ -103,11 +103,11 @@ async def serve(config: Config) -> None:
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
-        provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s)
+        provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
         await scheduler.recover()
         await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
-        server = Server(config, ledger, scheduler, meter.limits)
+        server = Server(config, ledger, scheduler, meter.limits, meter.errors)
         await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)

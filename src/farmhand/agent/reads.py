@@ -71,6 +71,11 @@ class Reads:
         assert row is not None  # noqa: S101  (the schema puts it there)
         return str(row[0])
 
+    def key_dates(self) -> dict[str, float]:
+        """When each key, by its fingerprint, was brought here for the first time (Unix seconds)."""
+        query = "SELECT substr(name, 5), value FROM meta WHERE name >= 'key:' AND name < 'key;'"
+        return {row[0]: float(row[1]) for row in self._db.execute(query)}
+
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query whose answer is bounded."""
         return self._db.execute(query, values).fetchall()
@@ -200,6 +205,11 @@ class Reads:
         row = self._row(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in _STATES)} FROM tally")
         assert row is not None  # noqa: S101  (an aggregate has a row)
         return dict(zip(_STATES, row, strict=True))
+
+    def uncertain(self) -> int:
+        """Requests of all tasks that may have been charged without our knowing how much."""
+        row = self._row("SELECT coalesce(sum(uncertain), 0) FROM tally")
+        return 0 if row is None else int(row[0])
 
     def last_done(self) -> int:
         """The highest `done_no` there has been."""

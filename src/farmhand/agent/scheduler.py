@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -50,6 +51,8 @@ class Scheduler:
         self.lines = Lines(ledger)
         self.stage = Stage(ledger, self.keys)
         self.mode: DrainMode = "off"
+        #: Requests that a crash has left uncertain.
+        self.interrupted = 0
         self.budgets = Budgets(ledger, config.budget_day_usd)
         self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
         self._parking = Parking(ledger, self.keys, self.lines, self.stage, self._pump)
@@ -70,7 +73,9 @@ class Scheduler:
 
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
+        before = self._ledger.uncertain()
         waiting = await self._ledger.recover()
+        self.interrupted = self._ledger.uncertain() - before
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
         self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._parking.tidy)
@@ -87,6 +92,7 @@ class Scheduler:
         if key is not None:
             key = self.keys.stand_in(key)
             self.keys.hold(key)
+            await self._note(key)
         holder = key or self.keys.default
         states = await self._ledger.submit(
             tasks, "queued" if holder else "awaiting_key", holder.fingerprint if holder else None
@@ -107,9 +113,15 @@ class Scheduler:
         else:
             key = self.keys.stand_in(key)
             self.keys.replace(key)
+        await self._note(key)
         resumed = await self._parking.resume(key)
         self._pump()
         return key, resumed
+
+    async def _note(self, key: Key) -> None:
+        """How old the key is is known from now on; where the ledger cannot be written, from the next time on."""
+        with suppress(LedgerStuck):
+            await self._ledger.note_key(key.fingerprint)
 
     def forget_key(self, fingerprint: str) -> bool:
         """Drop a key from memory; attempts on it go on. False: it was not here."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from farmhand import __version__
 from farmhand.agent.about import cli_version
@@ -17,6 +14,7 @@ from farmhand.agent.feeds import Feeds
 from farmhand.agent.front import MAX_BODY, WIRE, Guard, NotThere, Pruned, answer, as_json, number, sign
 from farmhand.agent.intake import read_cancel, read_drain, read_tasks
 from farmhand.agent.ledger import Ledger
+from farmhand.agent.metrics import Metrics
 from farmhand.agent.reads import Known
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.status import Status
@@ -31,15 +29,16 @@ _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 class Server:
     """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
 
-    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits, errors: Counter[str]
+    ) -> None:
         self._config = config
         self._ledger = ledger
         self._scheduler = scheduler
         self._status_of = Status(ledger, scheduler, limits)
         self._feeds = Feeds(ledger, scheduler, self._status_of)
         self._started = time.monotonic()
-        self._metrics = CollectorRegistry()
-        self._metrics.register(_Metrics(self._status_of))
+        self._metrics = Metrics(ledger, scheduler, self._status_of, limits, errors)
 
     def app(self) -> web.Application:
         """The application to serve."""
@@ -162,24 +161,4 @@ class Server:
         return answer(about | self._status_of.as_dict())
 
     async def _metrics_text(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._metrics), headers={"content-type": "text/plain; version=0.0.4"})
-
-
-class _Metrics(Collector):
-    """The scheduler's numbers in Prometheus' form, read when asked for."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Tasks by state, and slots by engine."""
-        counts = self._status.counts()
-        tasks = GaugeMetricFamily("farmhand_tasks", "Tasks in the ledger by state.", labels=["state"])
-        for state in ("queued", "awaiting_key", "running"):
-            tasks.add_metric([state], counts[state])
-        for state, count in counts["finished"].items():
-            tasks.add_metric([state], count)
-        slots = GaugeMetricFamily("farmhand_slots_free", "Free task slots by engine.", labels=["engine"])
-        for engine, numbers in counts["slots"].items():
-            slots.add_metric([engine], numbers["free"])
-        return [tasks, slots]
+        return web.Response(body=self._metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})

@@ -78,7 +78,8 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
     assert max(map(len, shown.splitlines())) <= 80
     for title in (
         "Spend by model", "Spend by day", "Saved beside plain claude -p on each model", "Cost of a task",
-        "Time that tasks ran", "Time that tasks waited before", "Cache hits", "Failures and retries by cause", "Top batches (10 of 30)",
+        "Time that tasks ran", "Time that tasks waited before", "Cache hits",
+        "Failures and retries by cause", "Top batches (10 of 30)",
     ):  # fmt: skip
         assert title in shown, title
     assert "claude-opus-5-5" in shown
