@@ -14,7 +14,7 @@ PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scr
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Part of Molecule's container names, so that two checkouts do not share them.
-export FARMHAND_CHECKOUT := -$(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
+export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
 .PHONY: help demo down test lint types ansible-lint unit integration molecule e2e bench clean lock venv tools image
 
@@ -67,8 +67,11 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/base-image
 	$(PYTEST) tests/e2e
 
-bench: $(VENV) ## One task through each path, beside the plain wrapper; needs the farm of make demo
-	$(BIN)/python -m benchmarks.one_task
+bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
+	@scripts/tools bench
+	@scripts/engine start
+	@scripts/base-image
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 clean: down ## make down, and remove what the builds left (.venv and .cache included)
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist
