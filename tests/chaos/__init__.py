@@ -1,6 +1,6 @@
 """The random-kill test: what the agent says it did, held against what the API saw, over many seeds.
 
-`make chaos` runs it all; `pytest tests/chaos --seed 123` runs one seed alone. A seed makes a `Plan`: tasks with
+`make chaos` runs it all; `pytest tests/chaos/test_random_kills.py --seed 123` runs one seed alone. A seed makes a `Plan`: tasks with
 priorities and batches, economy tasks, faults of the API, and what happens to the agent at which moment: SIGKILL, a full
 disk, a jump of the clock, cancels, clients that send the same again. `play` acts it out with a real daemon and the
 loopback API, and brings back a `Story`: the API's log, the ledger, and what was seen on the wire meanwhile. `oracle`

@@ -1,4 +1,4 @@
-"""One seed alone: `pytest tests/chaos --seed 123`."""
+"""One seed alone: `pytest tests/chaos/test_random_kills.py --seed 123`."""
 
 from __future__ import annotations
 

@@ -6,3 +6,6 @@ clock.install()
 
 import farmhand.agent.daemon  # noqa: E402
 import farmhand.agent.main  # noqa: E402, F401
+
+# What the forked process unpickles.
+import tests.chaos.forked  # noqa: E402, F401

@@ -29,5 +29,5 @@ async def test_nothing_is_lost_invented_run_twice_or_unaccounted(seeds: range, t
 
     found = await asyncio.gather(*(one(seed) for seed in seeds))
     wrong = {seed: lines for seed, lines in zip(seeds, found, strict=True) if lines}
-    again = "".join(f"\nagain: python -m pytest tests/chaos --seed {seed}" for seed in wrong)
+    again = "".join(f"\nagain: python -m pytest tests/chaos/test_random_kills.py --seed {seed}" for seed in wrong)
     assert not wrong, "\n".join(line for lines in wrong.values() for line in lines) + again

@@ -41,8 +41,6 @@ class Agent:
         self.socket = directory / "run" / "agent.sock"
         self.config = directory / "config.toml"
         self.log = directory / "agent.log"
-        #: What runs the daemon, before its own arguments.
-        self.command = [sys.executable, "-m", "farmhand.agent.main"]
         self._process: Process | None = None
         for name in ("run", "state"):
             (directory / name).mkdir(mode=0o755, exist_ok=True)
@@ -62,15 +60,7 @@ class Agent:
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self.command,
-                "serve",
-                "--config",
-                str(self.config),
-                stderr=log,
-                stdout=log,
-            )
+        self._process = await self.spawn()
         for _ in range(400):
             if self._process.returncode is not None:
                 break
