@@ -97,5 +97,5 @@ def screen(watches: Sequence[Watch], interval: float) -> RenderableType:
         table.add_row(*(text(cell, "bold") for cell in total(watches)), "")
     below = [text(line) for watch in watches for line in lines(watch)]
     clock = time.strftime("%H:%M:%S")
-    head = text(f"farmhand top, {clock}, every {interval:g} s; q ends", "dim")
-    return Group(head, Text(), table, Text(), *below)
+    title = text(f"farmhand top, {clock}, every {interval:g} s; q ends", "dim")
+    return Group(title, Text(), table, Text(), *below)
