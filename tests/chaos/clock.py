@@ -1,22 +1,19 @@
-"""A daemon whose clock can be set: `python -m tests.chaos.clock FILE serve …`, FILE holds the offset as one double.
-
-What the daemon takes for the time of day is shifted; what it measures waiting by is not, as with a real clock.
-"""
+"""A clock that a test can set: the time of day that a daemon sees is shifted, what it measures waiting by is not."""
 
 from __future__ import annotations
 
 import mmap
 import struct
-import sys
 import time
 from pathlib import Path
 
 _DOUBLE = struct.Struct("d")
 _REAL = time.time
+_offset: list[mmap.mmap] = []
 
 
 class Clock:
-    """The file, from the side of the test."""
+    """The file that holds the offset, from the side of the test."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -28,15 +25,16 @@ class Clock:
             file.write(_DOUBLE.pack(seconds))
 
 
-def main() -> int:
-    """Shift the clock before the daemon's modules are there, then be the daemon."""
-    with Path(sys.argv[1]).open("r+b") as file:
-        shared = mmap.mmap(file.fileno(), _DOUBLE.size)
-    time.time = lambda: _REAL() + float(_DOUBLE.unpack_from(shared)[0])
-    from farmhand.agent.main import main as agent
-
-    return agent(sys.argv[2:])
+def install() -> None:
+    """Have `time.time` of this process go by the file of `follow`, once there is one."""
+    time.time = _shifted
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+def follow(path: Path) -> None:
+    """Go by the offset in `path` from now on."""
+    with path.open("r+b") as file:
+        _offset.append(mmap.mmap(file.fileno(), _DOUBLE.size))
+
+
+def _shifted() -> float:
+    return _REAL() + (float(_DOUBLE.unpack_from(_offset[0])[0]) if _offset else 0.0)

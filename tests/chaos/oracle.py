@@ -64,7 +64,8 @@ def _shown(story: Story) -> Iterator[str]:
         if row is None:
             yield f"invented: {task_id} was shown and is not in the ledger"
             continue
-        if final is not None and (final is not seen[-1] or (final.state, final.text) != (row["state"], row["text"])):
+        after = [] if final is None else [(one.state, one.text) for one in seen[seen.index(final) :]]
+        if final is not None and {*after, (row["state"], row["text"])} != {(final.state, final.text)}:
             yield f"invented: {task_id} was shown {final.state}, and then was {seen[-1].state}, is {row['state']}"
         parked = sum(one["outcome"] == "parked" for one in story.ledger["attempt"] if one["task_seq"] == row["seq"])
         fell = sum(max(0, one.attempts - then.attempts) for one, then in pairwise(seen))
@@ -115,7 +116,9 @@ def _result(case: Case, prompt: str) -> Iterator[str]:
 
 def _runs(story: Story, case: Case) -> Iterator[str]:
     """An attempt has one answer, and only a crash or a fault of the API makes another attempt of it."""
-    plain = [one for one in case.requests if one.get("fault", "") in ("", "slow") and not 400 <= one["status"] < 600]
+    plain = [
+        one for one in case.requests if one.get("fault", "") in ("", "slow") and not 400 <= one.get("status", 0) < 600
+    ]
     if len(plain) > len(case.attempts):
         yield f"run twice: {case.id} has {len(case.attempts)} attempts, the API had {len(plain)} requests for it"
     if len(case.whole) > 1 + case.interrupted:

@@ -110,7 +110,7 @@ def _faults(dice: Random, count: int) -> Iterator[Fault]:
         else:
             # In some runs a task has as many of them as it has attempts, and fails.
             more = {"count": dice.choice([1, 1, 2, ATTEMPTS]), "after_events": dice.randint(0, 5)}
-        yield Fault(kind=kind, match=match, **more)
+        yield Fault(kind=kind, match=match, **more)  # type: ignore[arg-type]  # those above are its kinds
 
 
 def _economy_faults(dice: Random) -> Iterator[Fault]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import aiohttp
 
 from tests.chaos import clock
 from tests.chaos.disk import Disk
+from tests.chaos.forked import ForkedAgent
 from tests.chaos.plan import ATTEMPTS, Moment, Plan
 from tests.chaos.story import Story, tables
-from tests.support.agent import KEY, Agent
+from tests.support.agent import KEY
 from tests.support.messages_api import MessagesApi
 from tests.support.messages_api import Plan as BatchPlan
 
@@ -61,11 +61,11 @@ class _Run:
         self.disk = disk
         self.story = Story(plan)
         self.clock = clock.Clock(directory / "clock")
-        self.agent = Agent(
+        self.agent = ForkedAgent(
             directory, api.url, slots_api=plan.slots, attempts=ATTEMPTS, idle_s=1.0, drain_s=0.3,
             economy_linger_s=0.05, economy_poll_s=0.2,
         )  # fmt: skip
-        self.agent.command = [sys.executable, "-P", clock.__file__, str(self.clock.path)]
+        self.agent.clock = self.clock
         self._freeing: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
 
@@ -126,7 +126,7 @@ class _Run:
         """Look at all tasks, again and again: what is shown once must be true for good."""
         while not self._done.is_set():
             await self._look()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
 
     async def _look(self) -> bool:
         """See every task; whether all were seen."""

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from farmhand.meter import policy
+from farmhand.meter import Upstream, policy
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.meter import BODY, MODEL, Served
 
@@ -268,7 +268,7 @@ async def test_a_redirect_is_not_followed(served: Served, api: MessagesApi) -> N
     runner = web.AppRunner(elsewhere)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    served.meter._base = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    served.meter._upstream = Upstream(f"http://127.0.0.1:{runner.addresses[0][1]}")
     assert (await served.post())[0] == 307
     await runner.cleanup()
     assert asked == ["/v1/messages"]

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from farmhand.cost.prices import price_table
-from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key
+from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream
 from farmhand.meter.policy import at_most
 from farmhand.task import Usage
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
@@ -109,7 +109,7 @@ async def test_silence_before_the_answer_is_uncertain(served: Served, api: Messa
 
 
 async def test_a_request_that_never_left_is_not_uncertain(served: Served) -> None:
-    served.meter._base = "http://127.0.0.1:9"
+    served.meter._upstream = Upstream("http://127.0.0.1:9")
     one = grant()
     with pytest.raises(ApiError):
         await ask(served, one)

@@ -10,7 +10,7 @@ import aiohttp
 import anthropic
 from aiohttp import web
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, create_app
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_app
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
@@ -53,13 +53,14 @@ async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
     def clock() -> float:
         return sum(waits)
 
-    async with aiohttp.ClientSession() as session:
-        meter = Meter(session, api.url, idle_s=1.0, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
-        runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
-        await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = runner.addresses[0][:2]
-        grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
-        yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
-        await runner.cleanup()
+    upstream = Upstream(api.url, idle_s=1.0)
+    meter = Meter(upstream, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
+    runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
+    yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
+    await runner.cleanup()
+    upstream.close()

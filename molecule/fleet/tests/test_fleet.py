@@ -20,10 +20,10 @@ from tests.support.farm.fleet import ROOT, Fleet
 from tests.support.messages_api.answer import echo
 
 KILLED, CUT, UPGRADED = "farm1", "farm2", "farm3"
-TASKS = 1500
+TASKS = 1800
 VERSION = "0.1.0.post1"
 #: Tasks that are kept back until all has happened: from here on the API is slow.
-RESERVE = 500
+RESERVE = 600
 LONGEST_S = 900.0
 Result = dict[str, Any]
 
@@ -52,7 +52,7 @@ class Batch:
         source = directory / "in.jsonl"
         lines = [json.dumps({"id": f"task-{n}", "prompt": f"Number {n}, please"}) for n in range(TASKS)]
         source.write_text("\n".join(lines) + "\n")
-        self._api.latency(ms=1000)
+        self._api.latency(ms=2000)
         self.process = fleet.start("farmhand", "batch", str(source), "--out", str(self.out), log=self.log)
 
     def results(self) -> list[Result]:
@@ -65,7 +65,7 @@ class Batch:
         deadline = time.monotonic() + LONGEST_S
         while not until():
             left = TASKS - len(self.results())
-            self._api.latency(ms=1000 if left > RESERVE else 5000)
+            self._api.latency(ms=2000 if left > RESERVE else 8000)
             said = self.log.read_text()[-2000:]
             assert self.process.poll() is None, f"{what}: the batch has ended: {said}"
             assert time.monotonic() < deadline, f"{what}: not within {LONGEST_S:g} s: {said}"

@@ -27,7 +27,7 @@ from farmhand.agent.retention import Retention
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
-from farmhand.meter import Meter, create_app
+from farmhand.meter import Meter, Upstream, create_app
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -92,11 +92,14 @@ async def serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
         ledger = _open_ledger(config)
         stack.callback(ledger.close)
-        connector = aiohttp.TCPConnector(ssl=config.ssl_context(), limit=0)
+        tls = config.ssl_context()
+        connector = aiohttp.TCPConnector(ssl=tls, limit=0)
         session = await stack.enter_async_context(
             aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
         )
-        meter = Meter(session, config.upstream_url, idle_s=config.idle_s, price=config.prices().cost)
+        upstream = Upstream(config.upstream_url, tls=tls, idle_s=config.idle_s)
+        stack.callback(upstream.close)
+        meter = Meter(upstream, price=config.prices().cost)
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}

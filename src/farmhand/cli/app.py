@@ -21,8 +21,8 @@ VERBS = {
     "status": "Show what the farm hosts are doing.",
     "top": "The same, live.",
     "cost": "Show what the farm spent, and what that saved.",
-    "report": "Draw it: one HTML page, or on the terminal.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
+    "report": "Draw it: one HTML page, or on the terminal.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 

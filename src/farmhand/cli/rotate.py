@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import sys
 import time
@@ -72,7 +73,7 @@ def _run(conf: settings.Settings, given: dict[str, Any]) -> int:
     machine = build(parameters, tell=note)
     if given["show"]:
         return _show(machine, conf, as_json=given["as_json"])
-    with memory_of(parameters).lock():
+    with memory_of(parameters).lock(), contextlib.closing(machine):
         clean(parameters)
         if given["abort"]:
             changed = machine.abort()
@@ -114,7 +115,7 @@ def _show(machine: Machine, conf: settings.Settings, *, as_json: bool) -> int:
     if as_json:
         render.write_json(about)
         return 0
-    lines = [f"key in use: {about['current']}, first seen {about['age_days']:g} days ago"]
+    lines = [f"key in use: {about['current']}, here for {about['age_days']:g} days at least"]
     if about["step"] == "none":
         lines.append("no rotation has been made from here")
     else:

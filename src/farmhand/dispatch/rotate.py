@@ -10,7 +10,7 @@ from typing import Any
 
 from farmhand.dispatch.hosts import Host, load_hosts
 from farmhand.dispatch.settings import Settings
-from farmhand.rotation.build import memory_of
+from farmhand.rotation.build import memory_of, since_of
 from farmhand.wire.keys import fingerprint
 
 
@@ -29,9 +29,10 @@ def parameters(conf: Settings) -> dict[str, Any]:
 
 
 def age_days(conf: Settings, key: str) -> float:
-    """For how many days this key has been known here; a key that is new here is remembered from now on."""
+    """For how many days this key has been here at least: since a rotation brought it, or its file was last changed."""
     now = time.time()
-    return (now - memory_of({"key_source": conf.key_source}).first_seen(fingerprint(key), now)) / 86400
+    since = memory_of({"key_source": conf.key_source}).seen(fingerprint(key)) or since_of(conf.key_source) or now
+    return max(0.0, now - since) / 86400
 
 
 def is_old(age_days: float, conf: Settings) -> bool:

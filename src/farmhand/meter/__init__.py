@@ -6,6 +6,7 @@ from farmhand.meter.grants import Charge, Grant, Grants, Key
 from farmhand.meter.limits import Limits
 from farmhand.meter.meter import Exchange, Meter, RetryPolicy
 from farmhand.meter.problems import ApiError
+from farmhand.meter.upstream import Upstream
 
 __all__ = [
     "ApiError",
@@ -20,5 +21,6 @@ __all__ = [
     "Meter",
     "Reservation",
     "RetryPolicy",
+    "Upstream",
     "create_app",
 ]

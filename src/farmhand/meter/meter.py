@@ -10,15 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import aiohttp
-from aiohttp.abc import AbstractStreamWriter
-
 from farmhand.cost.prices import price_table
 from farmhand.meter import policy
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
+from farmhand.meter.upstream import Connection, Upstream, UpstreamError
 from farmhand.meter.usage import AnswerWatch
 from farmhand.task import Usage
 
@@ -47,12 +45,12 @@ class RetryPolicy:
 class Exchange:
     """One answer of the API, open: its status, its headers, and its body in pieces as they come."""
 
-    def __init__(self, response: aiohttp.ClientResponse, watch: AnswerWatch) -> None:
-        self._response = response
+    def __init__(self, answer: Connection, watch: AnswerWatch) -> None:
+        self._answer = answer
         self._watch = watch
-        self.status = response.status
-        self.headers = response.headers
-        self.streamed = response.content_type == "text/event-stream"
+        self.status = answer.status
+        self.headers = answer.headers
+        self.streamed = watch.streamed
 
     @property
     def ended(self) -> bool:
@@ -62,21 +60,11 @@ class Exchange:
     async def pieces(self) -> AsyncIterator[bytes]:
         """The body, piece by piece, unbuffered. ApiError where the connection is cut or falls silent."""
         try:
-            async for piece in self._response.content.iter_any():
+            async for piece in self._answer.pieces():
                 self._watch.feed(piece)
                 yield piece
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (UpstreamError, TimeoutError) as error:
             raise connection_problem(error, "while the answer was under way") from None
-
-
-class _Body(aiohttp.BytesPayload):
-    """A request's body that notes when it is handed to a connection: from then on the API may have the request."""
-
-    sent = False
-
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.sent = True
-        await super().write_with_length(writer, content_length)
 
 
 class _Call:
@@ -114,19 +102,17 @@ class _Call:
 
 
 class Meter:
-    """Sends requests to the Messages API at `upstream_url` on behalf of grants.
+    """Sends requests to the Messages API at `upstream` on behalf of grants.
 
-    `idle_s` is how long the API may stay silent within one request before it counts as cut. `price` gives the
-    pico-dollars of a usage of a model, None where it is not known. `clock` and `sleep` are what waiting goes by.
+    `price` gives the pico-dollars of a usage of a model, None where it is not known. `clock` and `sleep` are what
+    waiting goes by.
     """
 
     def __init__(
         self,
-        session: aiohttp.ClientSession,
-        upstream_url: str,
+        upstream: Upstream,
         *,
         retry: RetryPolicy | None = None,
-        idle_s: float = 120.0,
         price: Callable[[str, Usage], int | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
@@ -135,10 +121,8 @@ class Meter:
         self.limits = Limits(clock=clock, sleep=sleep)
         #: The API's errors by their codes, each request's; also of those that were sent again and answered.
         self.errors: Counter[str] = Counter()
-        self._session = session
-        self._base = upstream_url.rstrip("/")
+        self._upstream = upstream
         self._retry = retry or RetryPolicy()
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
         self._price = price or price_table().cost
         self._sleep = sleep
 
@@ -151,7 +135,8 @@ class Meter:
         its budgets whenever the context ends, so also for one that was cut.
         """
         ask = self._check(grant, body)
-        outgoing = {name: value for name, value in headers.items() if name.lower() in FORWARDED}
+        outgoing = {"content-type": "application/json"}
+        outgoing |= {lower: value for name, value in headers.items() if (lower := name.lower()) in FORWARDED}
         outgoing |= {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
         grant.started += 1
         try:
@@ -162,20 +147,22 @@ class Meter:
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = self._most(grant, body, ask.max_tokens)
             call = _Call(grant, gate, body, max_tokens=ask.max_tokens, most=most)
-            response = await self._open(call, path, outgoing)
+            answer = await self._open(call, path, outgoing)
             grant.problem = None
-            watch = AnswerWatch(streamed=response.content_type == "text/event-stream")
+            kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+            watch = AnswerWatch(streamed=kind == "text/event-stream")
             try:
-                yield Exchange(response, watch)
+                yield Exchange(answer, watch)
             except ApiError as problem:
                 grant.problem = problem
                 self.errors[problem.code] += 1
                 raise
             finally:
-                response.close()
+                request_id = answer.headers.get("request-id", "")
+                answer.close()
                 if watch.problem is not None:
                     self.errors[watch.problem.code] += 1
-                self._charge(call, watch, response.headers.get("request-id", ""))
+                self._charge(call, watch, request_id)
                 grant.problem = grant.problem or watch.problem
                 grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
         except ApiError as problem:
@@ -189,9 +176,12 @@ class Meter:
         """A request that is free of charge; it has limits of its own at the API."""
         call = _Call(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
         try:
-            async with await self._open(call, path, headers) as response:
-                yield Exchange(response, AnswerWatch(streamed=False))
+            answer = await self._open(call, path, headers)
+            try:
+                yield Exchange(answer, AnswerWatch(streamed=False))
                 call.end(usage=Usage())
+            finally:
+                answer.close()
         finally:
             call.end()
 
@@ -226,7 +216,7 @@ class Meter:
             grant.uncertain += 1
             call.end(max(call.most, cost or 0))
 
-    async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
+    async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
         """The head of the answer, after as many tries as it takes and the policy allows.
 
         A refusal that says when to come back (`retry-after`) is none of the tries: the request goes back to the gate
@@ -235,7 +225,7 @@ class Meter:
         attempt = 1
         while True:
             try:
-                return await self._once(call, self._base + path, headers)
+                return await self._once(call, path, headers)
             except ApiError as problem:
                 call.grant.problem = problem
                 self.errors[problem.code] += not isinstance(problem, BudgetSpent)
@@ -248,25 +238,26 @@ class Meter:
                 await self._sleep(self._retry.delay_s(attempt, None))
                 attempt += 1
 
-    async def _once(self, call: _Call, url: str, headers: dict[str, str]) -> aiohttp.ClientResponse:
-        body = _Body(call.body, content_type=headers.get("content-type", "application/json"))
+    async def _once(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
+        answer: Connection | None = None
         try:
             await call.begin()
-            response = await self._session.post(
-                url, data=body, headers=headers, timeout=self._timeout, allow_redirects=False
-            )
+            answer = await self._upstream.connection()
+            await answer.post(self._upstream.base + path, headers, call.body)
         except BaseException as error:
-            call.grant.uncertain += body.sent and not call.free
-            call.end(call.most if body.sent else 0)
-            if isinstance(error, aiohttp.ClientError | TimeoutError):
+            # From the moment that there is a connection the API may have the request.
+            sent = answer is not None
+            call.grant.uncertain += sent and not call.free
+            call.end(call.most if sent else 0)
+            if isinstance(error, UpstreamError | TimeoutError):
                 raise connection_problem(error, "before an answer came") from None
             raise
         assert call.ticket is not None  # noqa: S101  (begin has got it)
-        call.gate.told(call.ticket, response.headers)
-        if response.status == 200:
-            return response
+        call.gate.told(call.ticket, answer.headers)
+        if answer.status == 200:
+            return answer
         try:
-            problem = await self._refusal(call.grant, response)
+            problem = await self._refusal(call.grant, answer)
             if problem.retryable and problem.status in _LOAD:
                 call.gate.refused(call.ticket, problem.retry_after_s)
             elif problem.retryable:
@@ -276,13 +267,12 @@ class Meter:
         raise problem
 
     @staticmethod
-    async def _refusal(grant: Grant, response: aiohttp.ClientResponse) -> ApiError:
+    async def _refusal(grant: Grant, answer: Connection) -> ApiError:
+        status, retry_after = answer.status, answer.headers.get("retry-after")
         try:
-            detail = await response.content.read(_MAX_ERROR_BODY)
-        except (aiohttp.ClientError, TimeoutError):
+            detail = await answer.read(_MAX_ERROR_BODY)
+        except (UpstreamError, TimeoutError):
             detail = b""
         finally:
-            response.close()
-        return problem_from_answer(
-            response.status, detail, model=grant.model, retry_after=response.headers.get("retry-after")
-        )
+            answer.close()
+        return problem_from_answer(status, detail, model=grant.model, retry_after=retry_after)

@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from farmhand.meter.upstream import Unreachable, UpstreamError
 from farmhand.task import MODELS
 from farmhand.wire.keys import redact
 
@@ -137,10 +138,12 @@ def problem_from_event(event: dict[str, Any]) -> ApiError:
 
 
 def connection_problem(error: Exception, when: str) -> ApiError:
-    """The problem that an aiohttp.ClientError or a TimeoutError stands for: no answer, or not all of it."""
-    what = {
-        TimeoutError: "the API fell silent",
-        aiohttp.ClientConnectorError: "the API could not be reached",
-    }.get(type(error), "the API timed out" if isinstance(error, TimeoutError) else "the connection to the API was cut")
-    reason = getattr(error, "strerror", None) or type(error).__name__
-    return ApiError("connection", f"{what} {when}: {reason}", retryable=True)
+    """The problem that an UpstreamError, an aiohttp.ClientError or a TimeoutError stands for: no answer, or a part."""
+    if isinstance(error, aiohttp.ClientConnectorError | Unreachable):
+        what = "the API could not be reached"
+    elif isinstance(error, TimeoutError):
+        what = "the API fell silent"
+    else:
+        what = "the connection to the API was cut"
+    told = str(error) if isinstance(error, UpstreamError) else getattr(error, "strerror", None)
+    return ApiError("connection", f"{what} {when}: {told or type(error).__name__}", retryable=True)

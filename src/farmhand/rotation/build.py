@@ -27,6 +27,11 @@ def memory_of(parameters: Mapping[str, Any]) -> Memory:
     return Memory(state_dir(place, place == _place(DEFAULT_SOURCE)))
 
 
+def since_of(source: str) -> float | None:
+    """Since when the content of this key source has certainly been what it is; None: that cannot be told."""
+    return None if source.startswith(("env:", "command:")) else open_source(source).since()
+
+
 def _place(source: str) -> str:
     """One name for one place, however it was spelled."""
     return source if source.startswith(("env:", "command:")) else open_source(source).place

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ..wire.client import Client
 from ..wire.errors import WireError
@@ -11,10 +11,15 @@ from ..wire.follow import run_task
 from ..wire.transport import SshTransport, Transport, UnixTransport
 
 CANARY_TIMEOUT_S = 60.0
+#: How long an agent may be away meanwhile, or refuse the task since it is draining.
+CANARY_PATIENCE_S = 15.0
 #: Ahead of everything that is queued.
 _PRIORITY = 1_000_000
 #: Not the key's fault: the host takes no tasks, or its day's budget is spent.
 _NO_CANARY = frozenset({"draining", "budget"})
+#: What a connection that was good before may answer once the agent or the line behind it has gone.
+_STALE = frozenset({"lost", "unreachable", "agent_down"})
+T = TypeVar("T")
 #: Codes that say that no agent was spoken to.
 UNREACHED = frozenset(
     {
@@ -34,34 +39,49 @@ def transport_of(entry: Mapping[str, Any], connect_timeout_s: float) -> Transpor
 
 
 class Place:
-    """One farm host. Each call is a connection of its own; none of them raises what another host would suffer from."""
+    """One farm host, over one connection, which is made when it is needed. Every call may be made again."""
 
     def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:
         self.name = str(entry["name"])
         self._entry = entry
         self._connect_timeout_s = connect_timeout_s
+        self._client: Client | None = None
 
-    def client(self) -> Client:
-        """A client that is not connected yet. Raises WireError."""
-        return Client(transport_of(self._entry, self._connect_timeout_s))
+    def close(self) -> None:
+        """Drop the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, do: Callable[[Client], T]) -> T:
+        """`do` with a client; once more if the connection was there already and has turned out to be dead."""
+        reused = self._client is not None
+        while True:
+            if self._client is None:
+                self._client = Client(transport_of(self._entry, self._connect_timeout_s))
+            try:
+                return do(self._client)
+            except WireError as error:
+                self.close()
+                if not reused or error.code not in _STALE:
+                    raise
+            reused = False
 
     def hand_over(self, key: str, supersedes: str) -> None:
         """`key` takes the place of the key `supersedes` there. Raises WireError."""
-        with self.client() as client:
-            client.put_key(key, supersedes)
+        self._call(lambda client: client.put_key(key, supersedes))
 
     def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
         """The same if it is not so already. How many attempts on the old key are in flight.
 
         Raises WireError; `key_refused` where the API has refused the key there.
         """
-        with self.client() as client:
-            status = client.status()
-            self.check(status, fingerprint)
-            # An agent that has started anew does not know any more what the key has replaced.
-            if status.get("key") != fingerprint or not _entries(status, supersedes):
-                client.put_key(key, supersedes)
-                status = client.status()
+        status = self._call(lambda client: client.status())
+        self.check(status, fingerprint)
+        # An agent that has started anew does not know any more what the key has replaced.
+        if status.get("key") != fingerprint or not _entries(status, supersedes):
+            self.hand_over(key, supersedes)
+            status = self._call(lambda client: client.status())
         return sum(int(entry.get("running") or 0) for entry in _entries(status, supersedes))
 
     def check(self, status: dict[str, Any], fingerprint: str) -> None:
@@ -83,14 +103,15 @@ class Place:
             "priority": _PRIORITY,
             "labels": {"purpose": "rotate"},
         }
-        with self.client() as client:
-            try:
-                result = run_task(client, task, key, lambda _event: None)
-            except WireError as error:
-                if error.code in _NO_CANARY:
-                    return error.message
-                raise
-            self.check(client.status(), fingerprint)
+        try:
+            result = self._call(
+                lambda client: run_task(client, task, key, lambda _event: None, resume_s=CANARY_PATIENCE_S)
+            )
+        except WireError as error:
+            if error.code in _NO_CANARY:
+                return error.message
+            raise
+        self.check(self._call(lambda client: client.status()), fingerprint)
         if result.get("state") == "succeeded":
             return ""
         problem = result.get("error") or {}
@@ -101,8 +122,7 @@ class Place:
 
     def forget(self, fingerprint: str) -> None:
         """The agent drops that key from its memory. Raises WireError."""
-        with self.client() as client:
-            client.forget_key(fingerprint)
+        self._call(lambda client: client.forget_key(fingerprint))
 
 
 def _entries(status: dict[str, Any], fingerprint: str) -> list[dict[str, Any]]:

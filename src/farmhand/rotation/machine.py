@@ -24,7 +24,7 @@ class Machine(Steps):
         """Where things stand, as plain data. It has no key."""
         state, slots = self._memory.load(), self._source.read()
         current, now = fingerprint(slots.current), time.time()
-        seen = self._memory.first_seen(current, now)
+        seen = self._memory.first_seen(current, min(now, self._source.since() or now))
         about: dict[str, Any] = {"current": current, "age_days": round((now - seen) / 86400, 1), "step": "none"}
         if state is not None:
             names = ("step", "old", "new", "started_at", "updated_at", "why", "hosts")
@@ -69,7 +69,7 @@ class Machine(Steps):
         slots, now = self._source.read(), time.time()
         state = State("staging", fingerprint(slots.current), fingerprint(new), now, now)
         state.hosts = {place.name: {"state": "unreached", "why": "not asked yet"} for place in self._places}
-        self._memory.first_seen(state.old, now)
+        self._memory.first_seen(state.old, min(now, self._source.since() or now))
         self._save(state, f"rotating from {state.old} to {state.new}")
         self._tell("putting the new key beside the old one")
         self._source.write(Slots(slots.current, next=new))

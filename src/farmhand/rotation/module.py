@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,7 +32,7 @@ def apply(parameters: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
         after = {**before, "step": parameters["state"] if changed else before["step"], "current": key, "new": new}
         pending = changed or before["unfinished"]
     else:
-        with memory_of(parameters).lock():
+        with memory_of(parameters).lock(), contextlib.closing(machine):
             clean(parameters)
             changed, todo = _apply(machine, parameters)
         after = machine.status()

@@ -44,6 +44,9 @@ class Source(Protocol):
     def read(self) -> Slots:
         """What is there. Raises WireError `not_configured`."""
 
+    def since(self) -> float | None:
+        """Since when its content has certainly been what it is, in Unix seconds; None: that cannot be told."""
+
     def write(self, slots: Slots) -> None:
         """Make it so. A crash in here loses no key, and doing it again completes it. Raises WireError."""
 
@@ -81,6 +84,13 @@ class FileSource:
         for end, value in zip(("", "_NEXT", "_PREVIOUS"), slots, strict=True):
             self._check(self.name + end, value)
         return Slots(slots[0] or "", slots[1], slots[2])
+
+    def since(self) -> float | None:
+        """When the file was last changed."""
+        try:
+            return os.stat(self.path).st_mtime
+        except OSError:
+            return None
 
     def write(self, slots: Slots) -> None:
         """Replace the file."""
@@ -146,6 +156,10 @@ class KeyringSource:
         if current is None:
             raise not_configured(f"the keyring has no {self.service}/{self.user}")
         return Slots(current, self._get(f"{self.user}-next"), self._get(f"{self.user}-previous"))
+
+    def since(self) -> float | None:
+        """A keyring does not say."""
+        return None
 
     def write(self, slots: Slots) -> None:
         """Change what differs."""

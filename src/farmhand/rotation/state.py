@@ -125,15 +125,19 @@ class Memory:
         state.updated_at = time.time()
         self._write(self._state, asdict(state))
 
-    def first_seen(self, fingerprint: str, now: float) -> float:
-        """When this key was first seen; now, if it never was. That it cannot be written down is no failure."""
-        ages = self._read(self._ages) or {}
-        seen = ages.get(fingerprint)
-        if isinstance(seen, (int, float)):
-            return float(seen)
-        with contextlib.suppress(WireError):
-            self._write(self._ages, {**ages, fingerprint: now})
-        return now
+    def seen(self, fingerprint: str) -> float | None:
+        """When this key was first seen; None: it never was."""
+        seen = (self._read(self._ages) or {}).get(fingerprint)
+        return float(seen) if isinstance(seen, (int, float)) else None
+
+    def first_seen(self, fingerprint: str, otherwise: float) -> float:
+        """The same; `otherwise`, which is remembered, if it never was. That it cannot be written is no failure."""
+        seen = self.seen(fingerprint)
+        if seen is None:
+            seen = otherwise
+            with contextlib.suppress(WireError):
+                self._write(self._ages, {**(self._read(self._ages) or {}), fingerprint: otherwise})
+        return seen
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:

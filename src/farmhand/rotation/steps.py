@@ -56,6 +56,11 @@ class Steps:
         self._retire_s = retire_s
         self._force = force
 
+    def close(self) -> None:
+        """Drop the connections to the hosts."""
+        for place in self._places:
+            place.close()
+
     # --- the steps ------------------------------------------------------------------------------------------------
 
     def _to_staged(self, state: State) -> None:

@@ -245,7 +245,7 @@ async def test_two_at_once(farm: Farm) -> None:
 
 async def test_status_resume_and_abort_say_where_it_stands(farm: Farm) -> None:
     status = await farm.rotate("--status")
-    assert status.out.decode().splitlines()[0] == f"key in use: {fingerprint(DEFAULT_KEY)}, first seen 0 days ago"
+    assert status.out.decode().splitlines()[0] == f"key in use: {fingerprint(DEFAULT_KEY)}, here for 0 days at least"
     assert (await farm.rotate("--resume")).status == 2
     assert (await farm.rotate("--abort")).out == b"no rotation goes on: nothing to take back\n"
     assert await farm.killed_at("switched", key=farm.new_key())

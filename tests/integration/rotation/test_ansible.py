@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import pty
 import sys
+import termios
 import uuid
 from pathlib import Path
 
@@ -135,6 +137,12 @@ async def test_by_hand_and_back(
     assert station.key_file.read_bytes() == before
 
 
+def take_terminal() -> None:
+    """In the child: stdin is its terminal, and it is in the foreground there."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
 async def test_a_key_that_is_typed_in_is_seen_nowhere(playbook: Playbook, station: Station, api: MessagesApi) -> None:
     key = f"sk-ant-test-{uuid.uuid4().hex}"
     api.state.keys = frozenset({DEFAULT_KEY, key})
@@ -147,7 +155,7 @@ async def test_a_key_that_is_typed_in_is_seen_nowhere(playbook: Playbook, statio
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
-        start_new_session=True,
+        preexec_fn=take_terminal,
     )
     os.close(theirs)
     out = b""

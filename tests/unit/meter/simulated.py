@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import aiohttp
-
-from farmhand.meter import Grant, Key, Meter, RetryPolicy
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream
 from tests.support.messages_api.limits import Limited, Limits, RateLimits
 
 MODEL = "claude-haiku-5-5"
@@ -77,20 +75,25 @@ class Api:
     def meter(self, *, attempts: int = 6) -> Meter:
         """A meter whose upstream this is."""
         clock = asyncio.get_running_loop().time
-        return Meter(cast(aiohttp.ClientSession, self), "http://api", retry=RetryPolicy(attempts), clock=clock)
+        return Meter(cast(Upstream, self), retry=RetryPolicy(attempts), clock=clock)
 
-    async def post(self, _url: str, *, data: Any, headers: dict[str, str], **_more: Any) -> _Response:
-        """What aiohttp's session does, as far as the meter asks."""
+    base = ""
+
+    async def connection(self) -> _Connection:
+        """What `Upstream` does, as far as the meter asks."""
+        return _Connection(self)
+
+    async def post(self, body: bytes) -> tuple[int, dict[str, str]]:
+        """The status and the headers of the answer to a request."""
         clock = asyncio.get_running_loop().time
-        data.sent = True
-        one = Sent(clock(), json.loads(data._value)["messages"][0]["content"])
+        one = Sent(clock(), json.loads(body)["messages"][0]["content"])
         self.sent.append(one)
         await asyncio.sleep(self.latency_s / 2)
         status, answer = await self._answer(one)
         one.answered_at, one.status = clock(), status
         if "retry-after" in answer:
             one.retry_after = float(answer["retry-after"])
-        return _Response(status, answer, self.input_tokens, self.output_tokens)
+        return status, answer
 
     async def _answer(self, one: Sent) -> tuple[int, dict[str, str]]:
         if self.script:
@@ -110,20 +113,22 @@ class Api:
         return [one.status for one in self.sent]
 
 
-class _Response:
-    def __init__(self, status: int, headers: dict[str, str], input_tokens: int, output_tokens: int) -> None:
-        self.status = status
-        self.headers = {"request-id": "req_1", **headers}
-        self.content_type = "application/json"
-        usage = {"input_tokens": input_tokens, "output_tokens": output_tokens}
-        self._body = json.dumps({"usage": usage, "stop_reason": "end_turn"}).encode() if status == 200 else b"{}"
-        self.content = self
+class _Connection:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.status = 0
+        self.headers: dict[str, str] = {}
 
-    async def iter_any(self) -> AsyncIterator[bytes]:
-        yield self._body
+    async def post(self, _path: str, _headers: dict[str, str], body: bytes) -> None:
+        self.status, headers = await self._api.post(body)
+        self.headers = {"content-type": "application/json", "request-id": "req_1", **headers}
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        usage = {"input_tokens": self._api.input_tokens, "output_tokens": self._api.output_tokens}
+        yield json.dumps({"usage": usage, "stop_reason": "end_turn"}).encode() if self.status == 200 else b"{}"
 
     async def read(self, _most: int) -> bytes:
-        return self._body
+        return b"{}"
 
     def close(self) -> None:
         """Nothing is held."""

@@ -96,7 +96,7 @@ def key(conf: Settings) -> Check:
 def key_age(conf: Settings) -> Check:
     """The key is younger than the policy `key_max_age_days` says."""
     days = rotate.age_days(conf, _key(conf))
-    said = f"the key was first seen here {days:.0f} days ago"
+    said = f"the key has been here for {days:.0f} days at least"
     if rotate.is_old(days, conf):
         return failed("key-age", f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
     return passed("key-age", said)

@@ -1,0 +1,297 @@
+"""HTTP/1.1 to one origin over connections that are kept: no more than the meter needs, for a third of the time.
+
+httptools (llhttp) parses; what is here is the pool, the time limits, and the way from the socket to who reads. One
+request on a connection at a time; no redirects, no proxies, no cookies, no compression. All belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Mapping
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+
+#: A connection that was idle for longer is not used again: its server may be about to close it.
+_KEEP_S = 15.0
+_CONNECT_S = 30.0
+#: The second address of a host is tried after this long. Source: RFC 8305, section 5.
+_NEXT_ADDRESS_S = 0.25
+_MAX_HEAD = 64 * 1024
+#: Bytes of an answer that wait for their reader before the socket is read no further.
+_MAX_WAITING = 256 * 1024
+
+
+class UpstreamError(Exception):
+    """No answer, or not all of it; its text is the reason."""
+
+
+class Unreachable(UpstreamError):
+    """There is no connection: nothing was sent."""
+
+
+class Cut(UpstreamError):
+    """The connection ended, or what came over it is no HTTP."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection and the answer on it: `status` and `headers` (names in lower case) once `post` has returned.
+
+    `close` ends the use of it: it is kept where the whole answer was read, else it is closed.
+    """
+
+    def __init__(self, upstream: Upstream, idle_s: float) -> None:
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.idle_since = 0.0
+        self._upstream = upstream
+        self._idle_s = idle_s
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._waiting_bytes = 0
+        self._head_bytes = 0
+        self._paused = False
+        self._head = self._whole = True
+        self._framed = self._keeps = False
+        self._error: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._heard = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether another request may be sent on it."""
+        return self._error is None and self._transport is not None and not self._transport.is_closing()
+
+    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a request, whole and at once; returns when the answer's head has come.
+
+        Raises Cut, or TimeoutError after `idle_s` of silence; ValueError, before anything is sent, where a header or
+        the path has a line break.
+        """
+        lines = [f"POST {path} HTTP/1.1", self._upstream.host, f"content-length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        head = "\r\n".join(lines)
+        if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
+            raise ValueError("a request header with a line break")
+        self.status, self.headers, self._head_bytes = 0, {}, 0
+        self._head = self._whole = False
+        self._heard = self._loop.time()
+        if self._alarm is None:
+            self._alarm = self._loop.call_later(self._idle_s, self._look)
+        assert self._transport is not None  # noqa: S101  (the pool gives out connected ones)
+        self._transport.write(f"{head}\r\n\r\n".encode("utf-8", "surrogateescape") + body)
+        try:
+            while not self._head:
+                await self._more()
+        except BaseException:
+            self.abort()
+            raise
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The answer's body as it comes: each piece is all that has come until then. Raises as `post` does."""
+        while True:
+            if self._pieces:
+                piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+                self._pieces.clear()
+                self._waiting_bytes = 0
+                if self._paused and self._transport is not None:
+                    self._paused = False
+                    self._heard = self._loop.time()
+                    self._transport.resume_reading()
+                yield piece
+            elif self._whole:
+                return
+            else:
+                await self._more()
+
+    async def read(self, most: int) -> bytes:
+        """The body, or its first `most` bytes."""
+        found = b""
+        async for piece in self.pieces():
+            found += piece
+            if len(found) >= most:
+                break
+        return found[:most]
+
+    def close(self) -> None:
+        """Who used it is done."""
+        if self._whole and self.usable and self._keeps and not self._paused:
+            self._pieces.clear()
+            self._waiting_bytes = 0
+            self._upstream.keep(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close at once, whatever is under way."""
+        self._fail(Cut("closed"))
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def _more(self) -> None:
+        """Wait until something has come."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        try:
+            await self._waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: Exception) -> None:
+        if self._error is None:
+            self._error = error
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._wake()
+
+    def _look(self) -> None:
+        """One alarm for many requests: it looks whether the time is over, and goes off again when it would be."""
+        self._alarm = None
+        if self._whole:
+            return
+        left = self._idle_s if self._paused else self._heard + self._idle_s - self._loop.time()
+        if left > 0:
+            self._alarm = self._loop.call_later(left, self._look)
+        else:
+            self._fail(TimeoutError("no byte for too long"))
+            if self._transport is not None:
+                self._transport.abort()
+
+    # --- what the transport calls; see asyncio.Protocol -----------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See `asyncio.Protocol`."""
+        if self._head and not self._whole and not self._framed and exc is None:
+            self._whole = True
+        self._fail(Cut((exc and getattr(exc, "strerror", None)) or "the server hung up"))
+        self._upstream.forget(self)
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._heard = self._loop.time()
+        if not self._head:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+            if not self._head and self._head_bytes > _MAX_HEAD:
+                raise Cut("the head of the answer is too large")
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, Cut):
+            self._fail(Cut("the answer is no HTTP/1.1"))
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        self._wake()
+
+    # --- what the parser calls; see httptools ---------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """See httptools; an answer that nobody asked for is an error."""
+        if self._whole:
+            raise Cut("an answer without a request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
+
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self.status = self._parser.get_status_code()
+        if self.status < 200:
+            self.headers = {}
+            return
+        self._head = True
+        self._framed = "content-length" in self.headers or "transfer-encoding" in self.headers
+        self._keeps = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        self._pieces.append(body)
+        self._waiting_bytes += len(body)
+        if self._waiting_bytes > _MAX_WAITING and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """See httptools; what announces another answer (100, 103) is none."""
+        if self._head:
+            self._whole = True
+
+
+class Upstream:
+    """The connections to the origin of `url`, as many as are needed; `idle_s` is how long an answer may be silent."""
+
+    def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, idle_s: float = 120.0) -> None:
+        parts = urlsplit(url)
+        self.base = parts.path.rstrip("/")
+        self.host = f"host: {parts.netloc.rpartition('@')[2]}"
+        secure = parts.scheme == "https"
+        self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
+        self._tls = (tls or ssl.create_default_context()) if secure else None
+        self._idle_s = idle_s
+        self._kept: deque[Connection] = deque()
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    async def connection(self) -> Connection:
+        """One that was kept, the newest first, or a new one. Raises Unreachable."""
+        while self._kept:
+            kept = self._kept.pop()
+            if kept.usable and kept.idle_since + _KEEP_S > asyncio.get_running_loop().time():
+                return kept
+            kept.abort()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                _, made = await asyncio.get_running_loop().create_connection(
+                    lambda: Connection(self, self._idle_s),
+                    *self._address,
+                    ssl=self._tls,
+                    happy_eyeballs_delay=_NEXT_ADDRESS_S,
+                )
+        except TimeoutError:
+            raise Unreachable(f"no connection within {_CONNECT_S:.0f} s") from None
+        except (OSError, UnicodeError) as error:
+            raise Unreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+        return made
+
+    def keep(self, connection: Connection) -> None:
+        """Keep a connection for the next request."""
+        loop = asyncio.get_running_loop()
+        connection.idle_since = loop.time()
+        self._kept.append(connection)
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_KEEP_S, self._sweep)
+
+    def forget(self, connection: Connection) -> None:
+        """A connection has ended."""
+        if connection.idle_since and connection in self._kept:
+            self._kept.remove(connection)
+
+    def close(self) -> None:
+        """Close the connections that are kept."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        while self._kept:
+            self._kept.pop().abort()
+
+    def _sweep(self) -> None:
+        """Close what was idle for too long, the oldest first."""
+        loop = asyncio.get_running_loop()
+        while self._kept and self._kept[0].idle_since + _KEEP_S <= loop.time():
+            self._kept.popleft().abort()
+        self._sweeper = loop.call_later(_KEEP_S, self._sweep) if self._kept else None
