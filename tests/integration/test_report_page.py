@@ -187,6 +187,8 @@ async def test_everything_has_a_name_and_can_be_reached_by_keyboard(tab: Page, u
     assert unnamed == []
     images = {node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "image"}
     assert len(images) == len(CHARTS)
+    folds = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "DisclosureTriangle"]
+    assert len(set(folds)) == len(CHARTS)
     assert all(re.search(r"\d+ points in .*The data table below", name) for name in images)
     reached = set()
     for _ in range(60):

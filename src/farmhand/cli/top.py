@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from farmhand.cli import top_view
+from farmhand.cli import render, top_view
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch import hosts, problems, settings
 from farmhand.errors import FarmhandError, UsageError
@@ -36,19 +36,25 @@ _LEAVE_S = 1.0
 
 @click.command("top", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--interval", type=click.FloatRange(0.2, 3600), default=2.0, metavar="SECONDS", help="Default: 2.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, once, as farmhand status does.")
 @click.option("--host", metavar="NAME", help="Only this farm host.")
 @click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
 @click.option("--config", metavar="FILE", help="The settings file.")
-def command(interval: float, host: str | None, connect_timeout: float | None, config: str | None) -> int:
+def command(interval: float, as_json: bool, host: str | None, connect_timeout: float | None, config: str | None) -> int:
     """Show what the farm hosts are doing, live; q ends it. Into a pipe: one line for each host, once."""
-    if math.isnan(interval):
-        raise UsageError("--interval nan: not a number of seconds", hint="2, or 0.5")
-    conf = settings.load(config, host=host, connect_timeout_s=connect_timeout)
-    known = hosts.load_hosts(conf.hosts_path)
-    chosen = known if host is None else {host: hosts.choose_host(known, host, conf.hosts_path)}
+    try:
+        if math.isnan(interval):
+            raise UsageError("--interval nan: not a number of seconds", hint="2, or 0.5")
+        conf = settings.load(config, host=host, connect_timeout_s=connect_timeout)
+        known = hosts.load_hosts(conf.hosts_path)
+        chosen = known if host is None else {host: hosts.choose_host(known, host, conf.hosts_path)}
+    except FarmhandError as error:
+        if as_json:
+            render.write_json(render.error_object(error))
+        raise
     watches = [Watch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
-    if not sys.stdout.isatty():
-        return _once(watches)
+    if as_json or not sys.stdout.isatty():
+        return _once(watches, as_json)
     return _live(watches, interval)
 
 
@@ -108,8 +114,8 @@ def _followed(watches: list[Watch], interval: float) -> Iterator[None]:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _once(watches: list[Watch]) -> int:
-    """A line for each host."""
+def _once(watches: list[Watch], as_json: bool) -> int:
+    """A line for each host, or one object."""
     threads = [threading.Thread(target=watch.ask, daemon=True) for watch in watches]
     for thread in threads:
         thread.start()
@@ -117,7 +123,11 @@ def _once(watches: list[Watch]) -> int:
         thread.join()
     for watch in watches:
         watch.close()
-        top_view.plain(watch)
+        if not as_json:
+            top_view.plain(watch)
+    if as_json:
+        shown = {watch.name: render.error_object(watch.error) if watch.error else watch.status for watch in watches}
+        render.write_json({"hosts": shown})
     errors = [watch.error for watch in watches if watch.error is not None]
     return errors[-1].exit_code if errors else 0
 

@@ -127,6 +127,16 @@ def test_into_a_pipe_it_is_one_line_for_each_host_once(run: Callable[..., Any], 
     assert run("--host", "farm2").stdout.splitlines() == [f"farm2{line}"]
 
 
+def test_json_is_what_status_prints(run: Callable[..., Any], client: type[FakeClient]) -> None:
+    shown = json.loads(run("--json").stdout)["hosts"]
+    assert shown["farm1"]["queued"] == shown["farm2"]["queued"] == 2
+    client.breaks = 1
+    failed = run("--json", "--host", "farm1")
+    assert failed.return_value == 4
+    assert json.loads(failed.stdout)["hosts"]["farm1"]["error"]["code"] == "lost"
+    assert json.loads(run("--json", "--host", "none").stdout)["error"]["code"] == "not_configured"
+
+
 def test_a_host_that_is_silent_is_a_line_on_stderr_and_the_status(
     run: Callable[..., Any], client: type[FakeClient]
 ) -> None:

@@ -192,7 +192,7 @@
       this.order = null;
       this.head = element("tr");
       this.body = element("tbody");
-      const save = element("button", { type: "button", id: `${id}-csv` }, "Download CSV");
+      const save = element("button", { type: "button", id: `${id}-csv`, "aria-label": `Download CSV: ${title}` }, "Download CSV");
       save.addEventListener("click", () => download(`farmhand-${id}.csv`, csv(this.columns, this.sorted())));
       const table = element("table", { id: `${id}-table` }, element("caption", {}, title), element("thead", {}, this.head), this.body);
       this.root = element("div", {}, save, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}: table` }, table));
@@ -265,7 +265,7 @@
       this.canvas = element("canvas", { role: "img", id: `${what.id}-chart` });
       this.table = new Table(what.id, what.title);
       const head = element("h2", { id: `${what.id}-title` }, what.title);
-      const details = element("details", { id: `${what.id}-data` }, element("summary", {}, "Data table"), this.table.root);
+      const details = element("details", { id: `${what.id}-data` }, element("summary", { "aria-label": `Data table: ${what.title}` }, "Data table"), this.table.root);
       const figure = element("figure", {}, element("div", { class: "plot" }, this.canvas));
       this.root = element("section", { id: what.id, "aria-labelledby": `${what.id}-title` }, head, element("p", { class: "note" }, what.note), figure, details);
     }
