@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.agent import Agent, bodies
+from tests.support.agent import KEY, Agent, bodies, follow_until
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step
 from tests.support.messages_api.rules import ToolUse
@@ -151,12 +151,22 @@ async def test_a_prompt_reaches_the_api_byte_for_byte(agent: Agent, api: Message
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_final_error_ends_the_task_with_the_api_s_own_reason(
+async def test_a_refused_key_parks_the_task_after_one_request_with_the_api_s_own_reason(
     agent: Agent, api: MessagesApi, fault: Fault, code: str
 ) -> None:
     api.fault(fault)
+    await agent.submit({"id": "one", "prompt": "hello", "engine": "cli"})
+    event = await follow_until(agent, "one", "awaiting_key")
+    assert (event["reason"], (await agent.get("/v1/tasks/one"))["task"]["attempts"]) == (code, 0)
+    assert len(api.posts) == 1
+    await agent.call("PUT", "/v1/key", headers=KEY)
+    assert (await agent.result("one"))["state"] == "succeeded"
+
+
+async def test_a_final_error_ends_the_task_with_the_api_s_own_reason(agent: Agent, api: MessagesApi) -> None:
+    api.fault(Fault(kind="status", status=403))
     result = await agent.run(id="one", prompt="hello", engine="cli")
-    assert (result["state"], result["error"]["code"], result["attempts"]) == ("failed", code, 1)
+    assert (result["state"], result["error"]["code"], result["attempts"]) == ("failed", "permission_error", 1)
     assert len(api.posts) == 1
 
 
