@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -236,3 +237,26 @@ async def test_a_drained_host_sends_nothing_new(thrifty: Agent, api: MessagesApi
     assert not api.batches.all()
     await thrifty.call("PUT", "/v1/drain", body={"mode": "off"})
     await wait_batch(thrifty, "e", succeeded=2)
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_disk_that_is_full_when_the_batch_is_answered_holds_it_up_and_no_more(
+    thrifty: Agent, api: MessagesApi, refused: bool
+) -> None:
+    fault = Fault(kind="slow", delay_s=0.5, path=CREATE, method="POST")
+    # A refusal has no delay of its own.
+    api.state.latency_s = 0.5 if refused else 0.0
+    api.fault(Fault(kind="status", status=529, path=CREATE, method="POST") if refused else fault)
+    await thrifty.submit(*tasks(3))
+    await thrifty.wait_state("e-0", "running")
+    room = (thrifty.directory / "state" / "ledger.db-wal").stat().st_size
+    _, most = resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE, (room, most))
+    for _ in range(400):
+        if "cannot be written" in thrifty.log.read_text():
+            break
+        await asyncio.sleep(0.02)
+    assert "cannot be written" in thrifty.log.read_text()
+    resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE, (most, most))
+    await wait_batch(thrifty, "e", succeeded=3)
+    assert len(api.batches.all()) == 1

@@ -253,3 +253,31 @@ async def test_a_full_disk_is_said_and_loses_no_answer(agent: Agent, api: Messag
     assert (result["state"], result["usage"]["requests"]) == ("succeeded", 1)
     assert len(api.posts) == 1
     assert (await agent.run(id="two", prompt="x"))["state"] == "succeeded"
+
+
+async def test_a_task_that_is_cancelled_twice_on_a_full_disk_ends_once_there_is_room(
+    agent: Agent, api: MessagesApi
+) -> None:
+    api.fault(Fault(kind="slow", delay_s=30))
+    await agent.submit({"id": "one", "prompt": "hello"})
+    await agent.wait_state("one", "running")
+    await until_asked(api)
+    room = (agent.directory / "state" / "ledger.db-wal").stat().st_size
+    _, most = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (room, most))
+    for _ in range(2):
+        status, answer = await agent.call("DELETE", "/v1/tasks/one")
+        assert (status, answer["error"]["code"]) == (507, "ledger_stuck")
+    resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (most, most))
+    task = await agent.wait_state("one", "cancelled")
+    assert (task["attempts"], task["uncertain"]) == (1, 1)
+    await agent.run(id="two", prompt="hello")
+
+
+async def until_asked(api: MessagesApi) -> None:
+    """Poll until the API has a request."""
+    for _ in range(400):
+        if api.posts:
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("the API was not asked")

@@ -160,13 +160,18 @@ class Economy:
                 await self._refuse(waiting, spent)
                 continue
             bodies[waiting.seq] = body
-        sent, out = await self.outbox.begin(list(bodies), key.fingerprint)
+        try:
+            sent, out = await self.outbox.begin(list(bodies), key.fingerprint)
+        except BaseException:
+            for unused in reserved.values():
+                unused.settle(0)
+            raise
         for one in out:
             self._reserved[one.seq, one.number] = reserved.pop(one.seq)
         for unused in reserved.values():
             unused.settle(0)
         if not out:
-            await self.outbox.ended(sent.no)
+            await self._insist(partial(self.outbox.ended, sent.no))
             return
         for one in out:
             self._tell(one.task_id, "running")
@@ -180,7 +185,8 @@ class Economy:
             await self._not_made(sent, out, key, problem)
             return
         self._room.keys.prove(key)
-        await self.outbox.opened(sent.no, view.id)
+        # From here on nobody else sees to the batch before the next start, so a full disk is waited for.
+        await self._insist(partial(self.outbox.opened, sent.no, view.id))
         log.info("Message Batch %s: %d tasks", view.id, len(out))
         self._spawn(self._watch(Sent(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at)))
 
@@ -202,17 +208,18 @@ class Economy:
         end = AttemptEnd(outcome="parked", price_version=self._room.prices.version)
         if problem.parks_key:
             self._room.keys.refuse(key, problem)
-            await self.outbox.take_back(sent.no, end, "awaiting_key")
+            await self._insist(partial(self.outbox.take_back, sent.no, end, "awaiting_key"))
             self._key_refused()
             return
         if problem.retryable:
-            await self.outbox.take_back(sent.no, end, "queued")
+            await self._insist(partial(self.outbox.take_back, sent.no, end, "queued"))
             raise problem
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
         for one in out:
             end = AttemptEnd(outcome=problem.code, price_version=self._room.prices.version)
-            await self._results.finish(one.seq, one.task_id, one.batch, end, _failed(one.task_id, error))
-        await self.outbox.ended(sent.no)
+            failed = _failed(one.task_id, error)
+            await self._insist(partial(self._results.finish, one.seq, one.task_id, one.batch, end, failed))
+        await self._insist(partial(self.outbox.ended, sent.no))
 
     def _drop(self, out: list[Out]) -> None:
         for one in out:
@@ -273,7 +280,7 @@ class Economy:
         while True:
             view = await self._ask(sent, lambda key: self._provider.retrieve(key, batch_id))
             if view is None:
-                await self._results.lost(sent.no)
+                await self._insist(partial(self._results.lost, sent.no))
                 return True
             if view.ended:
                 break
@@ -287,7 +294,7 @@ class Economy:
             pause *= 1.5
         ours = await self._ask(sent, lambda key: self._results.collect(sent, self._provider.results(key, batch_id)))
         if ours is None:
-            await self._results.lost(sent.no)
+            await self._insist(partial(self._results.lost, sent.no))
         return ours is not False
 
     async def _cancel(self, key: Key, batch_id: str) -> View:

@@ -263,8 +263,10 @@ class Scheduler:
         jobs = set()
         for live in lives:
             if live.job is not None:
-                live.cancelled = True
-                live.job.cancel()
+                if not live.cancelled:
+                    # Once: a second time would end it while it records its end.
+                    live.cancelled = True
+                    live.job.cancel()
                 jobs.add(live.job)
         if jobs and (await asyncio.wait(jobs, timeout=_CANCEL_S))[1]:
             raise LedgerStuck("the ledger cannot be written; what was cancelled ends once it can")
