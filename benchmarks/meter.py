@@ -40,11 +40,11 @@ def _pin(core: int) -> None:
 
 async def _serve_meter(socket: str, upstream_url: str) -> None:
     """The meter as the agent serves it; prints its task tokens, then serves until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, Upstream, create_app, policy
+    from farmhand.meter import Grant, Key, Meter, Upstream, create_runner, policy
 
     policy.MAX_REQUESTS = sys.maxsize
     meter = Meter(Upstream(upstream_url))
-    runner = web.AppRunner(create_app(meter), handler_cancellation=True, access_log=None)
+    runner = create_runner(meter)
     await runner.setup()
     await web.UnixSite(runner, socket).start()
     grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-0000"), model=MODEL) for n in range(CONNECTIONS)]

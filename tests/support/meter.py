@@ -10,7 +10,7 @@ import aiohttp
 import anthropic
 from aiohttp import web
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_app
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_runner
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
@@ -55,7 +55,7 @@ async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
 
     upstream = Upstream(api.url, idle_s=1.0)
     meter = Meter(upstream, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
-    runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
+    runner = create_runner(meter, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()

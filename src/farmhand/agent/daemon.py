@@ -27,7 +27,7 @@ from farmhand.agent.retention import Retention
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
-from farmhand.meter import Meter, Upstream, create_app
+from farmhand.meter import Meter, Upstream, create_runner
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -56,10 +56,8 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 @asynccontextmanager
 async def _open(
-    app: web.Application, config: Config, inherited: dict[str, socket.socket], name: str
+    runner: web.BaseRunner, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
-    # handler_cancellation: a client that leaves must end the upstream call that it pays for.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
     await runner.setup()
     assert runner.server is not None  # noqa: S101  (setup has made it)
     door = Door(runner.server, _PER_UID[name])
@@ -106,9 +104,11 @@ async def serve(config: Config) -> None:
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s)
         scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
         await scheduler.recover()
-        await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
+        await stack.enter_async_context(_open(create_runner(meter), config, inherited, "meter"))
         server = Server(config, ledger, scheduler, meter.limits)
-        await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
+        # handler_cancellation: nobody waits for what a client that left had asked.
+        runner = web.AppRunner(server.app(), handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
+        await stack.enter_async_context(_open(runner, config, inherited, "agent"))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)
         pulse = asyncio.create_task(systemd.watchdog())

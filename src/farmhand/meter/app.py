@@ -5,7 +5,8 @@ It speaks the Messages API's own dialect, errors included, and knows two paths. 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from functools import partial
 from http import HTTPStatus
 
 from aiohttp import hdrs, web
@@ -16,8 +17,7 @@ from farmhand.meter.problems import ApiError
 
 #: The provider's own limit on one request. Source: its error reference (413 request_too_large above 32 MB).
 MAX_BODY = 32 * 1024 * 1024
-_METER: web.AppKey[Meter] = web.AppKey("meter", Meter)
-_PATHS = ("/v1/messages", COUNT_TOKENS)
+_PATHS = frozenset({"/v1/messages", COUNT_TOKENS})
 #: A client reaches the meter through a relay on its own loopback, by these names only.
 _HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
 _ERROR_TYPES = {
@@ -39,47 +39,56 @@ def _error(status: int, message: str) -> web.Response:
     return web.json_response({"type": "error", "error": {"type": kind, "message": message}}, status=status)
 
 
-@web.middleware
-async def _guard(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Refuse other hosts before anything else, and answer every failure in the API's own words."""
-    host = request.host.rsplit(":", 1)[0]
-    if not request.raw_path.startswith("/") or host not in _HOSTS:
-        return _error(421, "the meter serves the Messages API only")
-    try:
-        return await handler(request)
-    except web.HTTPException as error:
-        return _error(error.status, f"the meter does not serve {request.method} {request.path}: {error.reason}")
+class _Door:
+    """Answers requests; every failure in the API's own words."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Another host is refused before anything else.
+        host = request.headers.get(hdrs.HOST, "").rsplit(":", 1)[0]
+        target = request.raw_path
+        if not target.startswith("/") or host not in _HOSTS:
+            return _error(421, "the meter serves the Messages API only")
+        method, path = request.method, target.partition("?")[0]
+        if method == "POST" and path in _PATHS:
+            try:
+                return await self._messages(request, target)
+            except web.HTTPException as error:
+                return _error(error.status, f"the meter does not serve {method} {path}: {error.reason}")
+        if method == "HEAD" and path == "/":
+            return web.Response()
+        status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
+        return _error(status, f"the meter does not serve {method} {path}: {status.phrase}")
+
+    def _grant(self, request: web.BaseRequest) -> Grant | None:
+        headers = request.headers
+        token = headers.get("x-api-key")
+        return self._meter.grants.find(
+            headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ") if token is None else token
+        )
+
+    async def _messages(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
+        grant = self._grant(request)
+        if grant is None:
+            return _error(401, "unknown or used task token")
+        async with grant.turns:
+            # The task may have ended meanwhile.
+            if self._grant(request) is not grant:
+                return _error(401, "used task token")
+            return await _pass(self._meter, request, target, grant)
 
 
-def _grant(request: web.Request) -> Grant | None:
-    bearer = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ")
-    return request.app[_METER].grants.find(request.headers.get("x-api-key", bearer))
-
-
-async def _hello(_request: web.Request) -> web.Response:
-    return web.Response()
-
-
-async def _messages(request: web.Request) -> web.StreamResponse:
-    grant = _grant(request)
-    if grant is None:
-        return _error(401, "unknown or used task token")
-    async with grant.turns:
-        # The task may have ended meanwhile.
-        return await _pass(request, grant) if _grant(request) is grant else _error(401, "used task token")
-
-
-async def _pass(request: web.Request, grant: Grant) -> web.StreamResponse:
+async def _pass(meter: Meter, request: web.BaseRequest, target: str, grant: Grant) -> web.StreamResponse:
     body = await request.read()
     answer: web.StreamResponse | None = None
     try:
-        async with request.app[_METER].send(grant, str(request.rel_url), body, request.headers) as exchange:
+        async with meter.send(grant, target, body, request.headers) as exchange:
             headers = {
                 name: value
                 for name, value in exchange.headers.items()
-                if (lower := name.lower()) in _RETURNED or lower.startswith("anthropic-")
+                if name in _RETURNED or name.startswith("anthropic-")
             }
             if not exchange.streamed:
                 # In one write, which is what costs: the watch holds the whole of it anyway.
@@ -110,11 +119,8 @@ async def _stream(answer: web.StreamResponse, exchange: Exchange) -> None:
     await answer.write_eof()
 
 
-def create_app(meter: Meter) -> web.Application:
-    """The application that serves `meter`; with `handler_cancellation=True` a client that leaves ends its call."""
-    app = web.Application(middlewares=[_guard], client_max_size=MAX_BODY)
-    app[_METER] = meter
-    app.router.add_route("HEAD", "/", _hello)
-    for path in _PATHS:
-        app.router.add_post(path, _messages)
-    return app
+def create_runner(meter: Meter, *, shutdown_timeout: float = 2.0) -> web.ServerRunner:
+    """What serves `meter`. A client that leaves ends its call."""
+    request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=MAX_BODY)
+    server = web.Server(_Door(meter), request_factory=request, handler_cancellation=True, access_log=None)
+    return web.ServerRunner(server, shutdown_timeout=shutdown_timeout)

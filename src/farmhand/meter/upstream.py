@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol):
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join(lines)
         if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
+            self.abort()
             raise ValueError("a request header with a line break")
         self.status, self.headers, self._head_bytes = 0, {}, 0
         self._head = self._whole = False
