@@ -5,13 +5,12 @@ It speaks the Messages API's own dialect, errors included, and knows two paths. 
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
 from http import HTTPStatus
 
-from aiohttp import hdrs, web
+import msgspec
 
 from farmhand.meter.grants import Grant
+from farmhand.meter.http_server import Connection, Server, TooLarge
 from farmhand.meter.meter import COUNT_TOKENS, Exchange, Meter
 from farmhand.meter.problems import ApiError
 
@@ -34,9 +33,10 @@ _ERROR_TYPES = {
 _RETURNED = ("content-type", "request-id", "retry-after")
 
 
-def _error(status: int, message: str) -> web.Response:
+def _refuse(connection: Connection, status: int, message: str) -> None:
     kind = _ERROR_TYPES.get(status, "api_error")
-    return web.json_response({"type": "error", "error": {"type": kind, "message": message}}, status=status)
+    body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    connection.reply(status, {"content-type": "application/json; charset=utf-8"}, body)
 
 
 class _Door:
@@ -45,82 +45,77 @@ class _Door:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, connection: Connection) -> None:
         # Another host is refused before anything else.
-        host = request.headers.get(hdrs.HOST, "").rsplit(":", 1)[0]
-        target = request.raw_path
+        host = connection.headers.get("host", "").rsplit(":", 1)[0]
+        target, method = connection.target, connection.method
         if not target.startswith("/") or host not in _HOSTS:
-            return _error(421, "the meter serves the Messages API only")
-        method, path = request.method, target.partition("?")[0]
+            _refuse(connection, 421, "the meter serves the Messages API only")
+            return
+        path = target.partition("?")[0]
         if method == "POST" and path in _PATHS:
-            try:
-                return await self._messages(request, target)
-            except web.HTTPException as error:
-                return _error(error.status, f"the meter does not serve {method} {path}: {error.reason}")
-        if method == "HEAD" and path == "/":
-            return web.Response()
-        status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
-        return _error(status, f"the meter does not serve {method} {path}: {status.phrase}")
+            await self._messages(connection)
+        elif method == "HEAD" and path == "/":
+            connection.reply(200, {})
+        else:
+            status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
+            # The path may hold bytes that are no text.
+            shown = path.encode("ascii", "backslashreplace").decode()
+            _refuse(connection, status, f"the meter does not serve {method} {shown}: {status.phrase}")
 
-    def _grant(self, request: web.BaseRequest) -> Grant | None:
-        headers = request.headers
+    def _grant(self, connection: Connection) -> Grant | None:
+        headers = connection.headers
         token = headers.get("x-api-key")
-        return self._meter.grants.find(
-            headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ") if token is None else token
-        )
+        if token is None:
+            token = headers.get("authorization", "").removeprefix("Bearer ")
+        return self._meter.grants.find(token)
 
-    async def _messages(self, request: web.BaseRequest, target: str) -> web.StreamResponse:
-        grant = self._grant(request)
+    async def _messages(self, connection: Connection) -> None:
+        grant = self._grant(connection)
         if grant is None:
-            return _error(401, "unknown or used task token")
+            _refuse(connection, 401, "unknown or used task token")
+            return
         async with grant.turns:
             # The task may have ended meanwhile.
-            if self._grant(request) is not grant:
-                return _error(401, "used task token")
-            return await _pass(self._meter, request, target, grant)
+            if self._grant(connection) is not grant:
+                _refuse(connection, 401, "used task token")
+                return
+            try:
+                body = await connection.body()
+            except TooLarge:
+                _refuse(connection, 413, f"the request is larger than {MAX_BODY} bytes")
+                return
+            try:
+                async with self._meter.send(grant, connection.target, body, connection.headers) as exchange:
+                    await _pass(exchange, connection)
+            except ApiError as problem:
+                if connection.started:
+                    # The status is out: a cut answer can only be shown by cutting ours.
+                    connection.abort()
+                else:
+                    _refuse(connection, problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
 
 
-async def _pass(meter: Meter, request: web.BaseRequest, target: str, grant: Grant) -> web.StreamResponse:
-    body = await request.read()
-    answer: web.StreamResponse | None = None
-    try:
-        async with meter.send(grant, target, body, request.headers) as exchange:
-            headers = {
-                name: value
-                for name, value in exchange.headers.items()
-                if name in _RETURNED or name.startswith("anthropic-")
-            }
-            if not exchange.streamed:
-                # In one write, which is what costs: the watch holds the whole of it anyway.
-                whole = b"".join([piece async for piece in exchange.pieces()])
-                return web.Response(status=exchange.status, headers=headers, body=whole)
-            answer = web.StreamResponse(status=exchange.status, headers=headers)
-            await answer.prepare(request)
-            await _stream(answer, exchange)
-    except ApiError as problem:
-        if answer is not None and answer.prepared:
-            # The status is out: a cut answer can only be shown by cutting ours.
-            if request.transport is not None:
-                request.transport.abort()
-            return answer
-        return _error(problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
-    return answer
-
-
-async def _stream(answer: web.StreamResponse, exchange: Exchange) -> None:
-    """Each piece as it comes; the end goes out with the last one."""
+async def _pass(exchange: Exchange, connection: Connection) -> None:
+    headers = {
+        name: value for name, value in exchange.headers.items() if name in _RETURNED or name.startswith("anthropic-")
+    }
+    if not exchange.streamed:
+        # In one write, which is what costs: the watch holds the whole of it anyway.
+        whole = b"".join([piece async for piece in exchange.pieces()])
+        connection.reply(exchange.status, headers, whole)
+        return
+    connection.start(exchange.status, headers)
     over = False
     async for piece in exchange.pieces():
         if exchange.ended and not over:
             over = True
-            await answer.write_eof(piece)
+            connection.end(piece)
         elif not over:
-            await answer.write(piece)
-    await answer.write_eof()
+            await connection.write(piece)
+    connection.end()
 
 
-def create_runner(meter: Meter, *, shutdown_timeout: float = 2.0) -> web.ServerRunner:
-    """What serves `meter`. A client that leaves ends its call."""
-    request = partial(web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=MAX_BODY)
-    server = web.Server(_Door(meter), request_factory=request, handler_cancellation=True, access_log=None)
-    return web.ServerRunner(server, shutdown_timeout=shutdown_timeout)
+def create_server(meter: Meter) -> Server:
+    """What serves `meter`: a protocol factory. A client that leaves ends its call."""
+    return Server(_Door(meter), MAX_BODY)

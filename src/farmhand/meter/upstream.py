@@ -207,8 +207,9 @@ class Connection(asyncio.Protocol):
             raise Cut("an answer without a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
+        """See httptools; trailers say nothing here."""
+        if not self._head:
+            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
         """See httptools."""
