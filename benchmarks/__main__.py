@@ -29,6 +29,7 @@ GROUPS = {
     "memory": "the agent at rest, with a queue, with running tasks; the client",
     "growth": "1,000 to 100,000 tasks in the ledger",
     "meter": "latency and throughput of the meter alone",
+    "cost": "farmhand cost over a large store",
 }
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -36,9 +37,9 @@ RESULTS = ROOT / "benchmarks" / "results"
 def measure(group: str, ground: Ground) -> list[Row]:
     """The rows of one group."""
     module = importlib.import_module(f"benchmarks.{group}")
-    if group == "meter":
-        # It stands by itself, without a farm, and gives plain dicts.
-        return [from_plain(row) for row in module.measure(ground.rounds)]
+    if group in ("meter", "cost"):
+        # These stand by themselves, without a farm, and give plain dicts.
+        return [from_plain(row) for row in module.measure(rounds=ground.rounds)]
     take: Callable[[Ground], list[Row]] = module.measure
     return take(ground)
 

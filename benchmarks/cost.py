@@ -1,4 +1,4 @@
-"""`farmhand cost` over a million tasks, and the measured constants that its savings rest on.
+"""`farmhand cost` and `farmhand report` over a million tasks, and the measured constants that its savings rest on.
 
 The ledger is made up by a seed and merged as from a host, in a process of its own; then the command itself is run over
 what was merged. Beside it: the request bodies of the real CLI and of the farm's own engine, against the constants in
@@ -129,20 +129,21 @@ def _filled(directory: Path, tasks: int) -> dict[str, float]:
     return figures
 
 
-def _command(directory: Path, tasks: int, *arguments: str) -> tuple[float, float]:
-    """(wall seconds, peak MB) of `farmhand cost` over what was merged. RuntimeError where it fails."""
+def _command(directory: Path, tasks: int, *arguments: str, verb: str = "cost") -> tuple[float, float]:
+    """(wall seconds, peak MB) of `farmhand cost` or `report` over what was merged. RuntimeError where it fails."""
     config = directory / "config.toml"
     config.write_text(f'cost_store = "{directory}/{tasks}.db"\nbox_usd_month = "24"\n')
     (directory / "hosts.json").write_text('{"hosts": {"farm1": {"address": "farm1"}}}')
     program = Path(sys.executable).with_name("farmhand")
-    argv = [str(program), "cost", "--config", str(config), "--no-merge", "--no-interactive", *arguments]
+    quiet = ["--no-interactive"] if verb == "cost" else []
+    argv = [str(program), verb, "--config", str(config), "--no-merge", *quiet, *arguments]
     started = time.perf_counter()
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         _, status, usage = os.wait4(process.pid, 0)
         took = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
-        raise RuntimeError(f"farmhand cost ended with status {process.returncode}")
+        raise RuntimeError(f"farmhand {verb} ended with status {process.returncode}")
     return took, usage.ru_maxrss / 1024
 
 
@@ -193,6 +194,16 @@ def measure(tasks: int = TASKS, rounds: int = ROUNDS) -> list[dict[str, Any]]:
             seconds = statistics.median(wall for wall, _ in taken)
             rows.append(_row(f"farmhand cost{way}, {tasks:,} tasks", seconds, 2.0, "s", "at most 2 s"))
         most, least = (statistics.median(_command(directory, n)[1] for _ in range(rounds)) for n in (tasks, few))
+        page = directory / "report.html"
+        drawn = {
+            n: [_command(directory, n, "--html", str(page), verb="report") for _ in range(rounds)] for n in (few, tasks)
+        }
+        seconds = statistics.median(wall for wall, _ in drawn[tasks])
+        rows.append(_row(f"farmhand report --html, {tasks:,} tasks", seconds, 10.0, "s", "at most 10 s"))
+        large_mb, small_mb = (statistics.median(peak for _, peak in drawn[n]) for n in (tasks, few))
+        what = f"its memory, {tasks:,} tasks beside {few:,}"
+        rows.append(_row(what, large_mb, small_mb, "MB", "ratio at most 1.2", 0))
+        rows.append(_row("the page's size", page.stat().st_size / 1e6, 0, "MB", "shown"))
     rows.append(_row(f"its memory, {tasks:,} tasks beside {few:,}", most, least, "MB", "ratio at most 1.2", 0))
     rows.append(_row("memory of the merge, the same", large["peak_mb"], small["peak_mb"], "MB", "ratio at most 1.2", 0))
     rows.append(_row(f"first merge of {tasks:,} tasks", large["first_s"], 0, "s", "once", 1))

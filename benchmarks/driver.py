@@ -55,7 +55,7 @@ def collect(client: Client, batch: str) -> int:
     """Wait for all results of `batch`; how many succeeded."""
     after, good = 0, 0
     while True:
-        page: dict[str, Any] = client._call("GET", f"/v1/results?batch={batch}&after={after}&limit=1000&wait_s=20")
+        page = client.results(batch, after, wait_s=20)
         good += [result["state"] for result in page["results"]].count("succeeded")
         after = int(page["next"])
         if not page["results"] and not page["unfinished"]:

@@ -84,6 +84,10 @@ ansible_facts:
             is brought in, and the kinds of shell in which it reaches claude.
           type: list
           elements: dict
+        hidden:
+          description: Farmhand's commands that an alias or a function of the operator's hides, with its place.
+          type: list
+          elements: str
         problems:
           description: Files that could not be followed, with the line and the reason.
           type: list

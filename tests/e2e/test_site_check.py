@@ -74,7 +74,7 @@ def test_what_a_check_announces_is_what_the_run_does(host: Farm, tmp_path: Path)
         text = said.stdout + said.stderr
         assert re.search(r"^\+idle_s = 90$", text, re.MULTILINE)
         assert re.search(r"^\+slots_cli = 3$", text, re.MULTILINE)
-        assert re.search(r"^\+MaxConnections=7$", text, re.MULTILINE)
+        assert re.search(r"^\+MaxConnections=14$", text, re.MULTILINE)
         assert "-/etc/environment:" in text
         assert "-AcceptEnv CLAUDE_CODE_OAUTH_TOKEN" in text
         assert STRAY not in text

@@ -213,6 +213,7 @@ async def test_a_batch_cancelled_at_the_provider_fails_its_tasks(thrifty: Agent,
     api.batches.plan = Plan(after_ms=None)
     await thrifty.submit(*tasks(2))
     await wait_batch(thrifty, "e", running=2)
+    await created(api)
     api.batches.all()[0].cancel()
     await wait_batch(thrifty, "e", failed=2)
     assert (await thrifty.get("/v1/tasks/e-0"))["task"]["error"]["code"] == "economy_cancelled"

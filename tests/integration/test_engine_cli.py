@@ -34,7 +34,8 @@ def sandboxes(tmp_path: Path) -> Iterator[Sandboxes]:
 
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi, sandboxes: Sandboxes) -> AsyncIterator[Agent]:
-    daemon = Agent(tmp_path, api.url, idle_s=6.0, claude_path=str(claude_binary()))
+    # Without spare sandboxes: what is started is a task's.
+    daemon = Agent(tmp_path, api.url, idle_s=6.0, claude_path=str(claude_binary()), sandbox_spares=0)
     await daemon.start()
     yield daemon
     await daemon.stop()
@@ -271,3 +272,22 @@ async def test_a_cli_that_is_not_there_is_one_clear_error(tmp_path: Path, api: M
         await agent.stop()
     assert result["state"] == "failed"
     assert "/nonexistent/claude" in result["error"]["message"]
+
+
+async def test_a_sandbox_that_was_started_ahead_serves_one_task_and_ends(
+    tmp_path: Path, api: MessagesApi, sandboxes: Sandboxes
+) -> None:
+    agent = Agent(tmp_path, api.url, claude_path=str(claude_binary()), sandbox_spares=1)
+    await agent.start()
+    api.rule(Rule(contains="where", steps=[bash("echo $PPID $HOME"), Step(text="{tool_result}")]))
+    homes = [(await agent.run(id=name, prompt="where", tools=["Bash"]))["text"] for name in ("one", "two")]
+    assert len(set(homes)) == 2
+    for _ in range(200):
+        ended = [process.poll() is not None for process in sandboxes.started]
+        if ended == [True, True, False]:
+            break
+        await asyncio.sleep(0.05)
+    # The third was started when the second task took the one that waited.
+    assert ended == [True, True, False]
+    await agent.stop()
+    assert sandboxes.started[2].wait(timeout=20) == 0

@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 
@@ -22,6 +22,17 @@ def bodies(api: MessagesApi) -> list[dict[str, Any]]:
     return [json.loads(post.body) for post in api.posts]
 
 
+class Process(Protocol):
+    """What an agent needs of its process."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def send_signal(self, number: int, /) -> None: ...
+    async def wait(self) -> int: ...
+
+
 class Agent:
     """`jada-agent serve` as a process of its own. Start it, kill it, start it again; the directory stays."""
 
@@ -30,7 +41,7 @@ class Agent:
         self.socket = directory / "run" / "agent.sock"
         self.config = directory / "config.toml"
         self.log = directory / "agent.log"
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         for name in ("run", "state"):
             (directory / name).mkdir(mode=0o755, exist_ok=True)
         values = {
@@ -49,17 +60,7 @@ class Agent:
 
     async def start(self) -> None:
         """Start it and wait until it answers."""
-        with self.log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "farmhand.agent.main",
-                "serve",
-                "--config",
-                str(self.config),
-                stderr=log,
-                stdout=log,
-            )
+        self._process = await self.spawn()
         for _ in range(400):
             if self._process.returncode is not None:
                 break
@@ -70,6 +71,20 @@ class Agent:
             else:
                 return
         raise AssertionError(f"the agent did not start: {self.log.read_text()}")
+
+    async def spawn(self) -> Process:
+        """A new process of it."""
+        with self.log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "farmhand.agent.main",
+                "serve",
+                "--config",
+                str(self.config),
+                stderr=log,
+                stdout=log,
+            )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""

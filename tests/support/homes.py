@@ -18,6 +18,41 @@ PROFILE = dedent("""\
 GUARD = "case $- in\n    *i*) ;;\n      *) return;;\nesac\n"
 EXPORT = f"export ANTHROPIC_API_KEY={ONE}\n"
 _TOKEN = "export ANTHROPIC_AUTH_TOKEN=t\n"
+#: What frameworks for zsh are made of.
+_FRAMEWORK = r"""
+[[ -z "$NONE" ]] && export HERE="${${(%):-%x}:a:h}"
+(( ${fpath[(Ie)"$NONE/completions"]} )) || fpath=("$NONE/completions" $fpath)
+is_plugin() {
+  builtin test -f $1/plugins/$2/$2.plugin.zsh \
+    || builtin test -f $1/plugins/$2/_$2
+}
+for plugin ($plugins); do
+  if is_plugin $CUSTOM $plugin; then fpath=($CUSTOM/plugins/$plugin $fpath); else echo "no '$plugin'"; fi
+done
+NAME=$(uname -n 2>/dev/null) || NAME=${HOST/.*/}
+rev="#revision: $(builtin cd -q "$HERE"; echo one)"
+if ! command grep -q x "$NONE" 2>/dev/null \
+   || ! command grep -q -Fx "$rev" "$NONE" 2>/dev/null; then
+  command true "$NONE"
+fi
+if (( $refresh )); then
+  tee -a /dev/null &>/dev/null <<EOF2
+
+$rev
+EOF2
+fi
+{ sleep 0 } &!
+sleep 0 &|
+zstyle ':completion:*' matcher-list 'm:{a-zA-Z}={A-Za-z}' 'r:|=*' 'l:|=* r:|=*'
+PROMPT='%F{blue}%~%f $(git_prompt_info)%(?..%F{red}) '
+precmd() { print -Pn "\e]0;%n@%m: %~\a" }
+alias -g L='| less'
+case "$TERM" in xterm*|rxvt*) precmd () {print -Pn "x"} ;; esac
+source <(echo "true")
+for config_file ($CUSTOM/*.zsh(N)); do
+  source $config_file
+done
+"""
 HOMES: dict[str, dict[str, str]] = {
     "nothing": {".zshrc": "export EDITOR=vi\n"},
     "plain exports": {
@@ -40,6 +75,11 @@ HOMES: dict[str, dict[str, str]] = {
         ".zshenv": f"if [[ -o interactive ]]; then\n  {EXPORT}else\n  {_TOKEN}fi\n",
         ".zshrc": "for f in ~/.zsh.d/*.zsh(N); do source $f; done\n() { local x=1 }\n",
         ".zsh.d/a.zsh": f"[[ $- == *i* ]] && ANTHROPIC_API_KEY={TWO}\n",
+    },
+    "zsh with a framework": {
+        ".zshrc": "plugins=(git)\nCUSTOM=$HOME/custom\nsource ~/framework.zsh\n",
+        "framework.zsh": _FRAMEWORK,
+        "custom/key.zsh": EXPORT,
     },
     "Debian's bash": {".profile": PROFILE, ".bashrc": GUARD + EXPORT},
     "bash without a guard": {".bash_profile": ". ~/.bashrc\n", ".bashrc": EXPORT, ".profile": _TOKEN},

@@ -15,6 +15,7 @@ ALLOWED: dict[str, set[str]] = {
     "wire": set(),
     "host": {"wire"},
     "billing": {"wire"},
+    "rotation": {"wire"},
     "task": {"wire"},
     "errors": set(),
     "claude": set(),
@@ -22,8 +23,8 @@ ALLOWED: dict[str, set[str]] = {
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
     "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
-    "dispatch": {"wire", "rules", "task", "errors", "claude"},
-    "cli": {"billing", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
+    "dispatch": {"wire", "rotation", "rules", "task", "errors", "claude"},
+    "cli": {"billing", "rotation", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -70,7 +71,7 @@ def test_imports_point_one_way(path: Path) -> None:
 OPTIONAL = {"keyring"}
 
 
-REMOTE = sorted(path for part in ("wire", "host", "billing") for path in (PACKAGE / part).glob("*.py"))
+REMOTE = sorted(path for part in ("wire", "host", "billing", "rotation") for path in (PACKAGE / part).glob("*.py"))
 
 
 @pytest.mark.parametrize("path", REMOTE, ids=lambda path: f"{path.parent.name}/{path.name}")
@@ -85,7 +86,13 @@ def test_what_runs_on_the_host_is_standard_library_and_relative(path: Path) -> N
     assert not absolute, "a module on the farm host has no package farmhand: import relatively"
 
 
-@pytest.mark.parametrize("name", ["dispatch/settings.py", "dispatch/handover.py", "dispatch/__init__.py", "errors.py"])
+ON_THE_CONTROLLER = [
+    "errors.py",
+    *(f"dispatch/{name}.py" for name in ("__init__", "settings", "hosts", "keyserver", "handover", "rotate")),
+]
+
+
+@pytest.mark.parametrize("name", ON_THE_CONTROLLER)
 def test_what_the_action_plugin_imports_needs_no_package(name: str) -> None:
     top_level = ast.parse((PACKAGE / name).read_text()).body
     modules = {node.module or "" for node in top_level if isinstance(node, ast.ImportFrom)}
@@ -100,6 +107,15 @@ def test_plugins_import_no_part_but_wire_errors_settings_and_handover(folder: st
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("farmhand"):
                 used |= {f"{node.module}.{a.name}" for a in node.names}
-        dispatch = ("farmhand.dispatch.settings", "farmhand.dispatch.handover")
-        allowed = ("farmhand.wire", "farmhand.errors", "farmhand.host", "farmhand.billing", *dispatch)
+        allowed = (
+            "farmhand.wire",
+            "farmhand.errors",
+            "farmhand.dispatch.settings",
+            "farmhand.dispatch.handover",
+            "farmhand.dispatch.keyserver",
+            "farmhand.dispatch.rotate",
+            "farmhand.rotation",
+            "farmhand.host",
+            "farmhand.billing",
+        )
         assert all(name.startswith(allowed) for name in used), f"{path.name}: {used}"

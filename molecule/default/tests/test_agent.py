@@ -64,7 +64,7 @@ TASK = COMMON | {
     "OOMPolicy": "continue",
     "MemoryMax": str(1 << 30),
     "TasksMax": "128",
-    "RuntimeMaxUSec": "1h 30s",
+    "RuntimeMaxUSec": "1h 5min 30s",
     "LimitFSIZE": str(1 << 30),
     "CollectMode": "inactive-or-failed",
     "Environment": "",

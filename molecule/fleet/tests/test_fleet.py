@@ -20,11 +20,12 @@ from tests.support.farm.fleet import ROOT, Fleet
 from tests.support.messages_api.answer import echo
 
 KILLED, CUT, UPGRADED = "farm1", "farm2", "farm3"
-TASKS = 1500
+TASKS = 1800
 VERSION = "0.1.0.post1"
 #: Tasks that are kept back until all has happened: from here on the API is slow.
-RESERVE = 500
+RESERVE = 600
 LONGEST_S = 900.0
+PLACES = ("/etc", "/var", "/run", "/tmp", "/home", "/root", "/srv", "/opt")  # noqa: S108  # of the hosts
 Result = dict[str, Any]
 
 
@@ -52,7 +53,7 @@ class Batch:
         source = directory / "in.jsonl"
         lines = [json.dumps({"id": f"task-{n}", "prompt": f"Number {n}, please"}) for n in range(TASKS)]
         source.write_text("\n".join(lines) + "\n")
-        self._api.latency(ms=1000)
+        self._api.latency(ms=2000)
         self.process = fleet.start("farmhand", "batch", str(source), "--out", str(self.out), log=self.log)
 
     def results(self) -> list[Result]:
@@ -65,7 +66,7 @@ class Batch:
         deadline = time.monotonic() + LONGEST_S
         while not until():
             left = TASKS - len(self.results())
-            self._api.latency(ms=1000 if left > RESERVE else 5000)
+            self._api.latency(ms=2000 if left > RESERVE else 8000)
             said = self.log.read_text()[-2000:]
             assert self.process.poll() is None, f"{what}: the batch has ended: {said}"
             assert time.monotonic() < deadline, f"{what}: not within {LONGEST_S:g} s: {said}"
@@ -237,6 +238,8 @@ def test_the_agent_serves(story: Story, host: Host) -> None:
     assert "Traceback" not in journal, journal[-3000:]
 
 
-def test_no_key_stays_on_a_host(story: Story, host: Host, fleet: Fleet) -> None:
-    found = host.run("grep -rlaF %s /etc /var /run /tmp /home /root /srv /opt", fleet.api.key)
-    assert found.stdout == ""
+def test_no_key_stays_on_a_host(story: Story, fleet: Fleet) -> None:
+    for host in fleet.hosts.values():
+        # By stdin: an argument would be in the journal of sudo, and so be found.
+        found = host.exec("grep", "-rlaF", "-f", "-", *PLACES, input=fleet.api.key)
+        assert (found.stdout, found.stderr) == ("", ""), host.hostname

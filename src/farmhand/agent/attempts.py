@@ -101,15 +101,18 @@ class Run:
     async def _attempts(self, task: Task) -> None:
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._room.config.task_timeout_max_s)
         deadline = time.monotonic() + limit
-        turns = self._room.config.attempts
-        for turn in range(1, turns + 1):
+        turns, turn = self._room.config.attempts, 1
+        while True:
             await self._start(task)
             try:
                 result, again = await self._attempt(task, deadline, limit)
             except Parked:
                 await self._park()
                 return
-            if not again or turn == turns:
+            offline = _offline(task, result)
+            # An attempt without network is none, unless it may have been charged for.
+            counts = not (offline and self._free())
+            if not (again or offline) or (counts and turn == turns):
                 await self._finish(result)
                 return
             await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, "running"))
@@ -117,6 +120,11 @@ class Run:
             assert result.error is not None  # noqa: S101  (only errors are tried again)
             self._live.tell({"type": "restart", "reason": result.error.message})
             await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_s(turn, None))
+            turn += counts
+
+    def _free(self) -> bool:
+        """Whether the attempt that has just ended can have cost nothing."""
+        return self._ended is not None and not self._ended.charges and not self._ended.uncertain
 
     async def _start(self, task: Task) -> None:
         """The attempt is in the ledger before its request is sent."""
@@ -185,6 +193,14 @@ class Run:
                     raise
                 log.error("%s; trying again", error)
             await asyncio.sleep(_STUCK_S)
+
+
+def _offline(task: Task, result: Result) -> bool:
+    """Whether the task waits for the network, as long as its time lasts, instead of failing.
+
+    Nobody sits before a batch, and a cut cable is no fault of its tasks.
+    """
+    return bool(task.batch) and result.error is not None and result.error.code == "connection"
 
 
 def _success(task: Task, answer: Answer) -> Result:

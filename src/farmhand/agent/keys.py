@@ -21,6 +21,9 @@ class Keys:
 
     A task runs on the key that it came with while that is held, else on the default, the one that was brought last.
     A task whose own key was refused runs on no other until somebody brings one.
+
+    A rotation puts a key in the place of another: whoever still brings the old one, read before the change, runs on
+    the new one. The old one is in reserve until it is forgotten: should the API refuse the new one, it is used again.
     """
 
     def __init__(self) -> None:
@@ -28,6 +31,9 @@ class Keys:
         self._refused: dict[str, Refusal] = {}
         self._default: str | None = None
         self._on_trial: set[str] = set()
+        #: Fingerprint of a key → that of the key in its place.
+        self._successors: dict[str, str] = {}
+        self._reserve: Key | None = None
 
     @property
     def default(self) -> Key | None:
@@ -49,8 +55,19 @@ class Keys:
         """Why the latest of the refused keys was refused."""
         return next(reversed(self._refused.values()), None)
 
+    @property
+    def reserve(self) -> str | None:
+        """Fingerprint of the key that a rotation has replaced and not told us to forget."""
+        return self._reserve.fingerprint if self._reserve is not None else None
+
+    @property
+    def unusable(self) -> list[str]:
+        """Fingerprints of the refused keys whose tasks can run on no other."""
+        return [fingerprint for fingerprint in self._refused if self.of(fingerprint) is None]
+
     def hold(self, key: Key) -> None:
         """A client brings `key`: it is the default now. One that was refused is on trial."""
+        self._successors.pop(key.fingerprint, None)
         if self._refused.pop(key.fingerprint, None) is not None:
             self._on_trial.add(key.fingerprint)
         self._held[key.fingerprint] = key
@@ -61,12 +78,50 @@ class Keys:
         self.hold(key)
         self._held = {key.fingerprint: key}
         self._refused.clear()
+        self._reserve = None
+
+    def supersede(self, fingerprint: str, key: Key) -> None:
+        """The same, and the key of `fingerprint` is the one that it replaces: that one stays in reserve."""
+        old = self._held.get(fingerprint) or (self._reserve if self.reserve == fingerprint else None)
+        self.replace(key)
+        if fingerprint != key.fingerprint:
+            self._successors[fingerprint] = key.fingerprint
+            self._reserve = old
+
+    def stand_in(self, key: Key) -> Key:
+        """The key in the place of `key`, if there is one that can be used; else `key` itself."""
+        return self._held.get(self._last(key.fingerprint), key)
+
+    def forget(self, fingerprint: str) -> bool:
+        """Drop the key's value for good, even if it is the default. False: it was not here."""
+        found = self._held.pop(fingerprint, None) is not None or self.reserve == fingerprint
+        if self.reserve == fingerprint:
+            self._reserve = None
+        return found
+
+    def _last(self, fingerprint: str) -> str:
+        # No ring: a key that takes another's place, or is brought, has no successor itself.
+        while fingerprint in self._successors:
+            fingerprint = self._successors[fingerprint]
+        return fingerprint
 
     def refuse(self, key: Key, problem: ApiError) -> None:
         """The API does not take `key`."""
         self._on_trial.discard(key.fingerprint)
+        if self.reserve == key.fingerprint:
+            self._reserve = None
         if self._held.pop(key.fingerprint, None) is not None:
             self._refused[key.fingerprint] = Refusal(problem.code, problem.message, problem.hint)
+            self._fall_back(key.fingerprint)
+
+    def _fall_back(self, refused: str) -> None:
+        """The key that `refused` has replaced takes its place again."""
+        old, self._reserve = self._reserve, None
+        if old is None or self._successors.pop(old.fingerprint, None) is None:
+            return
+        self._successors[refused] = old.fingerprint
+        self._held[old.fingerprint] = old
+        self._default = old.fingerprint
 
     def prove(self, key: Key) -> None:
         """The API has answered to `key`."""
@@ -83,6 +138,7 @@ class Keys:
 
     def of(self, fingerprint: str | None) -> Key | None:
         """The key to run a task on that came with the key of `fingerprint`; None: it has to wait for one."""
+        fingerprint = self._last(fingerprint or "")
         if fingerprint in self._refused:
             return None
-        return self._held.get(fingerprint or "") or self.default
+        return self._held.get(fingerprint) or self.default

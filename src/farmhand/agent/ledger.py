@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -21,9 +22,34 @@ from farmhand.agent.transitions import AttemptEnd, Ended, IdConflict
 from farmhand.agent.writer import LedgerStuck, Step, Writer
 from farmhand.task import Result, State, Task, TaskError
 
-__all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerStuck", "NoSuchBatch"]
+__all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerStuck", "NoSuchBatch", "TaskEnd"]
 T = TypeVar("T")
 CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
+
+
+@dataclass(slots=True, kw_only=True, frozen=True)
+class TaskEnd:
+    """A task that is final since this moment: its state, its error's code, when it came and when it started."""
+
+    state: State
+    error: str
+    engine: str
+    created_at: float
+    started_at: float | None
+    finished_at: float
+
+
+class Watcher:
+    """Is told, on the loop, of what was committed: here nobody listens."""
+
+    def attempt(self, end: AttemptEnd) -> None:
+        """An attempt has ended."""
+
+    def task(self, end: TaskEnd) -> None:
+        """A task has ended that had run, or was cancelled by itself."""
+
+    def cancelled(self, tasks: int) -> None:
+        """So many tasks of a batch were cancelled at once."""
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -41,7 +67,9 @@ class Ledger(Reads):
 
     def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
         self.path = path
+        self.watcher = Watcher()
         self._wall = wall
+        self._noted: set[str] = set()
         writing = _connect(path)
         try:
             migrate(writing, path)
@@ -90,19 +118,33 @@ class Ledger(Reads):
         """
         now = self._wall()
 
-        def step(db: sqlite3.Connection) -> bool:
-            if attempt is not None:
-                transitions.end_attempt(db, seq, attempt, now)
-            if isinstance(then, Result):
-                return transitions.finish(db, seq, then, now)
-            transitions.requeue(db, seq, then)
-            return True
+        def step(db: sqlite3.Connection) -> tuple[bool, bool, TaskEnd | None]:
+            recorded = attempt is not None and transitions.end_attempt(db, seq, attempt, now)
+            if not isinstance(then, Result):
+                transitions.requeue(db, seq, then)
+                return recorded, True, None
+            if not transitions.finish(db, seq, then, now):
+                return recorded, False, None
+            query = "SELECT engine, created_at, started_at FROM task WHERE seq = ?"
+            engine, created, started = db.execute(query, (seq,)).fetchone()
+            code = "" if then.error is None else then.error.code
+            ended = TaskEnd(
+                state=then.state, error=code, engine=engine, created_at=created, started_at=started, finished_at=now
+            )
+            return recorded, True, ended
 
-        return await self.write(step)
+        recorded, changed, ended = await self.write(step)
+        if recorded and attempt is not None:
+            self.watcher.attempt(attempt)
+        if ended is not None:
+            self.watcher.task(ended)
+        return changed
 
     async def cancel_batch(self, batch: str) -> list[str]:
         """Cancel some waiting tasks of the batch; see `transitions.cancel_waiting`."""
-        return await self.write(partial(transitions.cancel_waiting, batch=batch, error=CANCELLED, now=self._wall()))
+        ids = await self.write(partial(transitions.cancel_waiting, batch=batch, error=CANCELLED, now=self._wall()))
+        self.watcher.cancelled(len(ids))
+        return ids
 
     async def resume(self, key_fingerprint: str) -> int:
         """See `transitions.resume`."""
@@ -111,6 +153,12 @@ class Ledger(Reads):
     async def park(self, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
         """See `transitions.park`."""
         return await self.write(partial(transitions.park, held=held, refused=refused, default=default))
+
+    async def note_key(self, fingerprint: str) -> None:
+        """See `transitions.note_key`."""
+        if fingerprint not in self._noted:
+            await self.write(partial(transitions.note_key, fingerprint=fingerprint, now=self._wall()))
+            self._noted.add(fingerprint)
 
     async def put_batch(self, name: str, max_pico: int | None, concurrency: int | None) -> None:
         """See `transitions.put_batch`."""

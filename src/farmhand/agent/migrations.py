@@ -98,7 +98,7 @@ CREATE INDEX task_line ON task (engine, priority DESC, seq) WHERE state = 'queue
 CREATE INDEX task_batch_line ON task (batch, engine, priority DESC, seq) WHERE state = 'queued';
 CREATE INDEX task_awaiting ON task (batch, seq) WHERE state = 'awaiting_key';
 CREATE INDEX task_running ON task (batch) WHERE state = 'running';
-CREATE INDEX task_key ON task (state, key_fingerprint) WHERE done_no IS NULL;
+CREATE INDEX task_key ON task (state, key_fingerprint, done_no) WHERE done_no IS NULL;
 CREATE INDEX task_batch ON task (batch, seq);
 CREATE INDEX task_batch_done ON task (batch, done_no) WHERE done_no IS NOT NULL;
 CREATE INDEX task_kept ON task (finished_at) WHERE done_no IS NOT NULL AND spec IS NOT NULL;

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
@@ -71,6 +71,11 @@ class Reads:
         assert row is not None  # noqa: S101  (the schema puts it there)
         return str(row[0])
 
+    def key_dates(self) -> dict[str, float]:
+        """When each key, by its fingerprint, was brought here for the first time (Unix seconds)."""
+        query = "SELECT substr(name, 5), value FROM meta WHERE name >= 'key:' AND name < 'key;'"
+        return {row[0]: float(row[1]) for row in self._db.execute(query)}
+
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query whose answer is bounded."""
         return self._db.execute(query, values).fetchall()
@@ -124,21 +129,27 @@ class Reads:
 
     def line(self, engine: str, limit: int) -> list[Waiting]:
         """The first `limit` queued tasks of the engine: highest priority first, then as they came."""
-        return list(self._queued("engine = ?", engine, limit))
+        return [Waiting(*row) for row in self._queued("engine = ?", engine, limit)]
 
     def line_without(self, engine: str, batches: Collection[str], limit: int) -> list[Waiting]:
         """The same without the tasks of `batches`; takes as long as there are batches with queued tasks."""
         names = [row[0] for row in self._db.execute("SELECT batch FROM tally WHERE queued > 0")]
         lines = [self._queued("engine = ? AND batch = ?", engine, name, limit) for name in names if name not in batches]
-        return list(islice(merge(*lines, key=lambda task: (-task.priority, task.seq)), limit))
+        try:
+            # Each line is read no further than it is needed.
+            first = merge(*lines, key=lambda row: (-row["priority"], row["seq"]))
+            return [Waiting(*row) for row in islice(first, limit)]
+        finally:
+            # An open cursor would hold an old state of the file.
+            for line in lines:
+                line.close()
 
-    def _queued(self, where: str, *values: Any) -> Iterator[Waiting]:
-        query = (
+    def _queued(self, where: str, *values: Any) -> sqlite3.Cursor:
+        return self._db.execute(
             "SELECT seq, id, batch, priority, key_fingerprint FROM task"
-            f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?"
+            f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?",
+            values,
         )
-        # Fetched at once: an open cursor would hold an old state of the file.
-        return iter([Waiting(*row) for row in self._db.execute(query, values).fetchall()])
 
     def waits_for(self, key_fingerprint: str) -> bool:
         """Whether a queued task came with this key."""
@@ -147,8 +158,12 @@ class Reads:
 
     def by_key(self) -> dict[tuple[str, str], int]:
         """(state, fingerprint) → how many tasks; unfinished ones only, "" for none."""
-        query = "SELECT state, coalesce(key_fingerprint, ''), count(*) FROM task WHERE done_no IS NULL GROUP BY 1, 2"
-        return {(row[0], row[1]): row[2] for row in self._db.execute(query)}
+        # Left to itself the planner looks each unfinished task up by its done_no.
+        query = (
+            "SELECT state, key_fingerprint, count(*) FROM task INDEXED BY task_key"
+            " WHERE done_no IS NULL GROUP BY state, key_fingerprint"
+        )
+        return {(row[0], row[1] or ""): row[2] for row in self._db.execute(query)}
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -190,6 +205,11 @@ class Reads:
         row = self._row(f"SELECT {', '.join(f'coalesce(sum({name}), 0)' for name in _STATES)} FROM tally")
         assert row is not None  # noqa: S101  (an aggregate has a row)
         return dict(zip(_STATES, row, strict=True))
+
+    def uncertain(self) -> int:
+        """Requests of all tasks that may have been charged without our knowing how much."""
+        row = self._row("SELECT coalesce(sum(uncertain), 0) FROM tally")
+        return 0 if row is None else int(row[0])
 
     def last_done(self) -> int:
         """The highest `done_no` there has been."""

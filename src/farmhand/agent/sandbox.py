@@ -18,10 +18,12 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
-from pathlib import Path
-from typing import Any, BinaryIO
+
+TYPE_CHECKING = False  # for type checkers; typing, pathlib and tempfile would be a third of the time to start
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any, BinaryIO
 
 _STDERR_TAIL = 2000
 _OOM_POLL_S = 0.2
@@ -66,23 +68,25 @@ def start_relay(meter_socket: str) -> int:
     return bound
 
 
+def _lines(path: str) -> list[str]:
+    with open(path, encoding="ascii") as file:
+        return file.read().splitlines()
+
+
 def oom_kills() -> int:
     """How many processes the kernel has killed in this cgroup for want of memory (cgroup v2 or v1)."""
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        for line in _lines("/proc/self/cgroup"):
             _, controllers, path = line.split(":", 2)
             if controllers == "":
-                counters = [
-                    Path(f"/sys/fs/cgroup{path}/memory.events"),
-                    Path(f"/sys/fs/cgroup/unified{path}/memory.events"),
-                ]
+                counters = [f"/sys/fs/cgroup{path}/memory.events", f"/sys/fs/cgroup/unified{path}/memory.events"]
             elif "memory" in controllers.split(","):
-                counters = [Path(f"/sys/fs/cgroup/memory{path}/memory.oom_control")]
+                counters = [f"/sys/fs/cgroup/memory{path}/memory.oom_control"]
             else:
                 continue
             for counter in counters:
-                if counter.exists():
-                    for row in counter.read_text(encoding="ascii").splitlines():
+                if os.path.exists(counter):
+                    for row in _lines(counter):
                         if row.startswith("oom_kill "):
                             return int(row.split()[1])
     return 0
@@ -90,8 +94,8 @@ def oom_kills() -> int:
 
 def _first_victim() -> None:
     """In the child: be what the kernel kills first, so that the sandbox lives to report it."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("900", encoding="ascii")
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+        file.write("900")
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:
@@ -166,7 +170,7 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
     env = order["env"] | {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
     env |= dict.fromkeys(("HOME", "TMPDIR"), home)
     before = oom_kills()
-    with tempfile.TemporaryFile() as stderr:
+    with _nameless_file(home) as stderr:
         try:
             process = subprocess.Popen(
                 order["argv"],
@@ -196,6 +200,38 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
     _write_line(out, {"type": "farmhand.exit", "rc": rc, "signal": sig, "oom": oom_kills() > before, "stderr": tail})
 
 
+def _nameless_file(directory: str) -> BinaryIO:
+    name = os.path.join(directory, ".stderr")
+    file = open(name, "x+b", buffering=0)  # noqa: SIM115  # the caller closes it
+    os.unlink(name)
+    return file
+
+
+@contextlib.contextmanager
+def _own_home() -> Iterator[str]:
+    """A directory for this task alone, which goes with it; in its unit all of /tmp does."""
+    home = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"home-{os.getpid()}-{os.urandom(6).hex()}")  # noqa: S108
+    os.mkdir(home, 0o700)
+    try:
+        yield home
+    finally:
+        for root, directories, files in os.walk(home, topdown=False):
+            for remove, names in ((os.unlink, files), (_remove_directory, directories)):
+                for name in names:
+                    with contextlib.suppress(OSError):
+                        remove(os.path.join(root, name))
+        with contextlib.suppress(OSError):
+            os.rmdir(home)
+
+
+def _remove_directory(path: str) -> None:
+    """Also where it is a link to one, which `os.walk` counts as a directory."""
+    if os.path.islink(path):
+        os.unlink(path)
+    else:
+        os.rmdir(path)
+
+
 def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
     out.write(json.dumps(value).encode() + b"\n")
     out.flush()
@@ -210,7 +246,7 @@ def main() -> int:
             raise EOFError
         order = json.loads(line)
         data = _read_exactly(stdin, order["stdin_bytes"])
-        with tempfile.TemporaryDirectory(prefix="home-", ignore_cleanup_errors=True) as home:
+        with _own_home() as home:
             run(order, data, home, stdin.fileno(), out)
     except (EOFError, ConnectionError):
         # The daemon has hung up: the interpreter must not try to tell it more on its way out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -16,6 +17,7 @@ from farmhand.agent.keys import Keys
 from farmhand.agent.ledger import CANCELLED, Ledger, LedgerStuck
 from farmhand.agent.lines import Lines
 from farmhand.agent.live import Event, Live, Stage
+from farmhand.agent.parking import Parking
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import BatchView, Wait
@@ -49,10 +51,11 @@ class Scheduler:
         self.lines = Lines(ledger)
         self.stage = Stage(ledger, self.keys)
         self.mode: DrainMode = "off"
+        #: Requests that a crash has left uncertain.
+        self.interrupted = 0
         self.budgets = Budgets(ledger, config.budget_day_usd)
         self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
-        self._tidying: asyncio.Task[None] | None = None
-        self._untidy = False
+        self._parking = Parking(ledger, self.keys, self.lines, self.stage, self._pump)
 
     @property
     def draining(self) -> bool:
@@ -70,10 +73,12 @@ class Scheduler:
 
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
+        before = self._ledger.uncertain()
         waiting = await self._ledger.recover()
+        self.interrupted = self._ledger.uncertain() - before
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
-        self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._tidy)
+        self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._parking.tidy)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
 
@@ -85,37 +90,45 @@ class Scheduler:
             raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
         self.budgets.check_day()
         if key is not None:
+            key = self.keys.stand_in(key)
             self.keys.hold(key)
+            await self._note(key)
         holder = key or self.keys.default
         states = await self._ledger.submit(
             tasks, "queued" if holder else "awaiting_key", holder.fingerprint if holder else None
         )
         self.lines.added(max(task.priority for task in tasks))
         if key is not None:
-            await self._resume(key)
+            await self._parking.resume(key)
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
-    async def set_key(self, key: Key) -> int:
-        """Every waiting task, and every later one without a key of its own, runs on `key`. How many had awaited one."""
-        self.keys.replace(key)
-        resumed = await self._resume(key)
-        self._pump()
-        return resumed
+    async def set_key(self, key: Key, supersedes: str = "") -> tuple[Key, int]:
+        """Every waiting task, and every later one without a key of its own, runs on `key`, or on what is in its place.
 
-    async def _resume(self, key: Key) -> int:
-        """Tasks that await a key go on with `key`, while it is not refused. How many that were."""
-        resumed = 0
-        while self.keys.of(key.fingerprint) is not None:
-            some = await self._ledger.resume(key.fingerprint)
-            resumed += some
-            if not some:
-                break
-            self.lines.changed()
-            self._pump()
-        if resumed:
-            self.stage.tell_waiting()
-        return resumed
+        `supersedes` is the fingerprint of the key whose place it takes. Returns the key, and how many had awaited one.
+        """
+        if supersedes:
+            self.keys.supersede(supersedes, key)
+        else:
+            key = self.keys.stand_in(key)
+            self.keys.replace(key)
+        await self._note(key)
+        resumed = await self._parking.resume(key)
+        self._pump()
+        return key, resumed
+
+    async def _note(self, key: Key) -> None:
+        """How old the key is is known from now on; where the ledger cannot be written, from the next time on."""
+        with suppress(LedgerStuck):
+            await self._ledger.note_key(key.fingerprint)
+
+    def forget_key(self, fingerprint: str) -> bool:
+        """Drop a key from memory; attempts on it go on. False: it was not here."""
+        found = self.keys.forget(fingerprint)
+        if not self.keys.held:
+            self._parking.tidy()
+        return found
 
     async def cancel(self, task_id: str) -> Result:
         """End the task, whatever it does. Returns what it is then; KeyError for an unknown id."""
@@ -194,8 +207,7 @@ class Scheduler:
                 job.cancel()
             if late:
                 await asyncio.wait(late)
-        if self._tidying is not None:
-            self._tidying.cancel()
+        self._parking.close()
         self.stage.end_all()
 
     # --- running --------------------------------------------------------------------------------------------------
@@ -207,7 +219,7 @@ class Scheduler:
             return
         if not self.keys.held:
             if self.keys.refused:
-                self._tidy()
+                self._parking.tidy()
             return
         for engine, slots in self.slots.items():
             while self.busy[engine] < slots:
@@ -219,7 +231,7 @@ class Scheduler:
                     self.lines.release(task)
                     self.lines.changed()
                     if key is None:
-                        self._tidy()
+                        self._parking.tidy()
                     break
                 self._start(task, engine, key)
 
@@ -237,7 +249,7 @@ class Scheduler:
         live.job = live.claim = live.key = None
         self.stage.leave(task.id)
         if self.keys.of(key.fingerprint) is None:
-            self._tidy()
+            self._parking.tidy()
         elif len(self.keys.held) > 1 and not self._uses(key) and not self._ledger.waits_for(key.fingerprint):
             self.keys.drop(key.fingerprint)
         self._pump()
@@ -256,26 +268,3 @@ class Scheduler:
                 jobs.add(live.job)
         if jobs and (await asyncio.wait(jobs, timeout=_CANCEL_S))[1]:
             raise LedgerStuck("the ledger cannot be written; what was cancelled ends once it can")
-
-    def _tidy(self) -> None:
-        """Have tasks without a usable key parked, in the background."""
-        self._untidy = True
-        if self._tidying is None or self._tidying.done():
-            self._tidying = asyncio.create_task(self._park(), name="park")
-
-    async def _park(self) -> None:
-        refusal = self.keys.refusal
-        if refusal is not None:
-            log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
-        try:
-            while self._untidy:
-                self._untidy = False
-                while await self._ledger.park(
-                    self.keys.held, list(self.keys.refused), default=self.keys.default is not None
-                ):
-                    pass
-        except LedgerStuck as error:
-            log.error("%s", error)
-        self.lines.changed()
-        self.stage.tell_waiting()
-        self._pump()

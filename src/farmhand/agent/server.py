@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections import Counter
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
-from prometheus_client.registry import Collector
 
 from farmhand import __version__
 from farmhand.agent.about import cli_version
@@ -17,13 +14,14 @@ from farmhand.agent.feeds import Feeds
 from farmhand.agent.front import MAX_BODY, WIRE, Guard, NotThere, Pruned, answer, as_json, number, sign
 from farmhand.agent.intake import read_cancel, read_drain, read_tasks
 from farmhand.agent.ledger import Ledger
+from farmhand.agent.metrics import Metrics
 from farmhand.agent.reads import Known
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.status import Status
 from farmhand.errors import UsageError
 from farmhand.meter import Key, Limits
 from farmhand.task import FINAL_STATES
-from farmhand.wire.keys import check_format
+from farmhand.wire.keys import check_format, is_fingerprint
 
 _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 
@@ -31,15 +29,16 @@ _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 class Server:
     """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
 
-    def __init__(self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits, errors: Counter[str]
+    ) -> None:
         self._config = config
         self._ledger = ledger
         self._scheduler = scheduler
         self._status_of = Status(ledger, scheduler, limits)
         self._feeds = Feeds(ledger, scheduler, self._status_of)
         self._started = time.monotonic()
-        self._metrics = CollectorRegistry()
-        self._metrics.register(_Metrics(self._status_of))
+        self._metrics = Metrics(ledger, scheduler, self._status_of, limits, errors)
 
     def app(self) -> web.Application:
         """The application to serve."""
@@ -53,6 +52,7 @@ class Server:
                 web.get("/v1/tasks/{id}/events", self._events),
                 web.delete("/v1/tasks/{id}", self._cancel),
                 web.put("/v1/key", self._key),
+                web.delete("/v1/key/{fingerprint}", self._forget),
                 web.put("/v1/drain", self._drain),
                 web.get("/v1/usage", self._usage),
                 web.get("/v1/status", self._status),
@@ -127,8 +127,17 @@ class Server:
     async def _key(self, request: web.Request) -> web.Response:
         key = self._key_of(request, required=True)
         assert key is not None  # noqa: S101  (required)
-        resumed = await self._scheduler.set_key(key)
+        supersedes = request.query.get("supersedes", "")
+        if supersedes and not is_fingerprint(supersedes):
+            raise UsageError("supersedes is not a key's fingerprint")
+        key, resumed = await self._scheduler.set_key(key, supersedes)
         return answer({"fingerprint": key.fingerprint, "tasks_resumed": resumed})
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        fingerprint = request.match_info["fingerprint"]
+        if not is_fingerprint(fingerprint):
+            raise UsageError("what is to be forgotten is named by its fingerprint")
+        return answer({"fingerprint": fingerprint, "forgotten": self._scheduler.forget_key(fingerprint)})
 
     async def _drain(self, request: web.Request) -> web.Response:
         self._scheduler.set_mode(read_drain(await request.read()))
@@ -152,24 +161,4 @@ class Server:
         return answer(about | self._status_of.as_dict())
 
     async def _metrics_text(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._metrics), headers={"content-type": "text/plain; version=0.0.4"})
-
-
-class _Metrics(Collector):
-    """The scheduler's numbers in Prometheus' form, read when asked for."""
-
-    def __init__(self, status: Status) -> None:
-        self._status = status
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Tasks by state, and slots by engine."""
-        counts = self._status.counts()
-        tasks = GaugeMetricFamily("farmhand_tasks", "Tasks in the ledger by state.", labels=["state"])
-        for state in ("queued", "awaiting_key", "running"):
-            tasks.add_metric([state], counts[state])
-        for state, count in counts["finished"].items():
-            tasks.add_metric([state], count)
-        slots = GaugeMetricFamily("farmhand_slots_free", "Free task slots by engine.", labels=["engine"])
-        for engine, numbers in counts["slots"].items():
-            slots.add_metric([engine], numbers["free"])
-        return [tasks, slots]
+        return web.Response(body=self._metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from farmhand.agent.ledger import Ledger
@@ -53,24 +54,33 @@ class Status:
         }
 
     def keys(self) -> list[dict[str, Any]]:
-        """The keys that are held, and those that were refused, with the tasks that wait for each."""
-        keys, tasks = self._scheduler.keys, self._ledger.by_key()
-        default = keys.default.fingerprint if keys.default else None
-        queued = dict.fromkeys([*keys.held, *keys.refused], 0)
-        running = dict(queued)
-        for (state, fingerprint), count in tasks.items():
-            runs_on = fingerprint if fingerprint in queued else default
-            if runs_on is not None:
-                (running if state == "running" else queued)[runs_on] += count
+        """The keys that are held, refused, or replaced and still here or in use; the tasks that run on each and wait.
+
+        A task counts as running from before its request is sent until nothing of it can use the key any more.
+        """
+        keys = self._scheduler.keys
+        running = Counter(live.key.fingerprint for live in self._scheduler.stage.running() if live.key is not None)
+        states = dict.fromkeys(running, "superseded") | ({keys.reserve: "superseded"} if keys.reserve else {})
+        states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
+        queued = dict.fromkeys(states, 0)
+        if len(states) == 1:
+            # All are this key's, whichever they came with: nothing needs to be counted.
+            counts = self._ledger.counts()
+            queued = dict.fromkeys(states, counts["queued"] + counts["awaiting_key"])
+        for (state, fingerprint), count in self._ledger.by_key().items() if len(states) > 1 else ():
+            runs_on = keys.of(fingerprint)
+            waits_for = runs_on.fingerprint if runs_on is not None else fingerprint
+            if state != "running" and waits_for in queued:
+                queued[waits_for] += count
         return [
             {
                 "fingerprint": fingerprint,
-                "state": "refused" if fingerprint in keys.refused else "held",
-                "reason": keys.refused[fingerprint].message if fingerprint in keys.refused else "",
+                "state": state,
+                "reason": keys.refused[fingerprint].message if state == "refused" else "",
                 "running": running[fingerprint],
-                "queued": count,
+                "queued": queued[fingerprint],
             }
-            for fingerprint, count in queued.items()
+            for fingerprint, state in states.items()
         ]
 
     def waiting(self, batch: BatchView | None = None) -> list[Wait]:

@@ -137,10 +137,11 @@ def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) ->
     return number
 
 
-def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> None:
+def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> bool:
     """The running attempt of the task has ended: its charges are recorded, and added to the task's sums.
 
-    A cost that is not known makes the task's unknown for good. A parked attempt does not count as one.
+    A cost that is not known makes the task's unknown for good. A parked attempt does not count as one. False, and
+    nothing changes, where no attempt runs.
     """
     running = db.execute(
         "UPDATE attempt SET outcome = ?, finished_at = ? WHERE task_seq = ? AND outcome = 'running' RETURNING number",
@@ -148,7 +149,7 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
     ).fetchone()
     if running is None:
         # Asked for a second time, by one who could not wait for the first.
-        return
+        return False
     number = running[0]
     total, cost = Usage(), 0
     unpriced = False
@@ -165,6 +166,7 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
         (int(parked), end.retries, end.uncertain, end.price_version, unpriced, cost,
          *(getattr(total, name) for name in USAGE), seq),
     )  # fmt: skip
+    return True
 
 
 def _insert_charge(
@@ -247,6 +249,11 @@ def park(db: sqlite3.Connection, held: Sequence[str], refused: Sequence[str], *,
         f" (SELECT seq FROM task WHERE state = 'queued' AND {which} LIMIT ?)",
         (*names, CHUNK),
     ).rowcount
+
+
+def note_key(db: sqlite3.Connection, fingerprint: str, now: float) -> None:
+    """Remember when this key was brought for the first time."""
+    db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (f"key:{fingerprint}", str(now)))
 
 
 def put_batch(db: sqlite3.Connection, name: str, max_pico: int | None, concurrency: int | None, now: float) -> None:

@@ -15,6 +15,7 @@ from .startup import Files
 from .state import Place, State, Value
 from .syntax import Block, Node, Pipe, Simple, SyntaxProblem, Word
 
+COMMANDS = ("claude-cheap", "farmhand")
 _WRAPPERS = {"command", "builtin", "exec", "env", "nohup", "noglob", "time", "nice", "caffeinate"}
 _NAMED = re.compile(rf"\b({'|'.join(WATCHED)})\b")
 
@@ -112,6 +113,13 @@ def dormant(state: State) -> list[tuple[str, Value]]:
         if name != "claude" and (match := _NAMED.search(alias.text)):
             found.append((match[1], Value(None, alias.place, certain=False, via="alias", ran=name)))
     return found
+
+
+def hidden(state: State) -> list[str]:
+    """Farmhand's commands that an alias or a function stands in front of: the wrappers that people had before."""
+    places = {name: str(alias.place) for name, alias in state.aliases.items()}
+    places |= {name: f"{path}:{function.line}" for name, (function, path, _) in state.functions.items()}
+    return [f"{name} in {places[name]}" for name in COMMANDS if name in places]
 
 
 def _all(block: Block) -> list[Simple]:

@@ -87,6 +87,8 @@ class _Planner:
             if new != old:
                 files[path] = (old, new)
         self.remains(files)
+        for place in after.hidden:
+            self.hints[f"an alias or function {place} hides the command: remove it there"] = None
         problems = [f"{p} (left as it is)" for p in before.problems if not p.path.is_relative_to(self.wanted.key_file)]
         return Plan(before, after, files, list(self.moved), [*self.left.values(), *problems], list(self.hints))
 
@@ -150,9 +152,12 @@ class _Planner:
         """A command that gives the key can be the key's source; it is not run here."""
         if source.text is not None or source.name not in (KEY, HELPER):
             return
-        command = source.command.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
-        if command:
-            self.hints[f'the key came from a command: key_source = "command:{command}" in config.toml uses it'] = None
+        if source.command.endswith("…"):
+            advice = 'put it into a script, and key_source = "command:SCRIPT" into config.toml'
+            self.hints[f"the key came from a command ({source.command}): {advice}"] = None
+        elif source.command:
+            advice = f'key_source = "command:{source.command}" in config.toml uses it'
+            self.hints[f"the key came from a command: {advice}"] = None
 
     # The key
 

@@ -14,7 +14,9 @@ from .syntax import Block, Case, Chain, For, Function, If, Node, Not, Pipe, Scri
 from .syntax import mark_alone as _mark_alone
 
 _REDIRECT = {"<", ">", ">>", "<>", "<&", ">&", ">|", ">!", "&>", "&>>", "<<<", "<<", "<<-"}
-_SEPARATORS = {";", "\n", "&"}
+#: `&|` and `&!` are zsh's ways of letting go of a job.
+_BACKGROUND = {"&", "&|", "&!"}
+_SEPARATORS = {";", "\n", *_BACKGROUND}
 
 
 def parse(text: str, *, zsh: bool = False) -> Script:
@@ -45,7 +47,7 @@ class _Parser(Tokens):
             if self.keyword() in CLOSING or self.next in (")", ";;"):
                 return body
             item = self.chain()
-            background = self.next == "&"
+            background = self.next in _BACKGROUND
             body.items.append(Pipe([item]) if background else item)
             after = self.next in _SEPARATORS or self.next is None or self.next in closing
             if not after and self.keyword() not in (*closing, *CLOSING) and self.next not in (")", *_CASE_ENDS):

@@ -7,7 +7,7 @@ import re
 from . import words
 from .syntax import SyntaxProblem, Word
 
-_OPERATOR = re.compile(r";;&|;;|;&|;\||&&|\|\||&>>|&>|\|&|<<-|<<<|<<|<>|<&|>&|>>|>\||>!|[;&|()<>\n]")
+_OPERATOR = re.compile(r";;&|;;|;&|;\||&[|!]|&&|\|\||&>>|&>|\|&|<<-|<<<|<<|<>|<&|>&|>>|>\||>!|[;&|()<>\n]")
 _DESCRIPTOR = re.compile(r"(?:[0-9]+|\{[A-Za-z_]\w*\})(?=[<>])")
 CLOSING = {"then", "elif", "else", "fi", "do", "done", "esac", "}"}
 

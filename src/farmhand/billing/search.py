@@ -7,14 +7,14 @@ import pwd
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..wire.keys import fingerprint, redact
+from ..wire.keys import fingerprint
 from . import environs, launch, settings
 from .direnv import project_environment
 from .names import CLOUDS, HELPER, METERED, WATCHED, is_on
 from .reading import Reader
 from .startup import MODES, SHELLS, Files
 from .state import Place, State, Value
-from .verdict import Report, Source, Verdict, judge
+from .verdict import Report, Source, Verdict, judge, shown_command
 
 
 def find(
@@ -52,18 +52,20 @@ class _Search:
         self.sources: dict[tuple[str, str, int], Source] = {}
         self.read: dict[Path, settings.Settings] = {}
         self.logged_in = False
+        self.hidden: dict[str, None] = {}
 
     def report(self) -> Report:
         verdicts = [self.kind(shell, mode) for shell in SHELLS for mode in MODES]
         sources = [source for source in self.sources.values() if source.name in METERED or source.name == HELPER]
         sources.sort(key=lambda s: (str(s.place.path or ""), s.place.line, s.name))
-        return Report(verdicts, sources, list(self.reader.problems.values()), self.logged_in)
+        return Report(verdicts, sources, list(self.reader.problems.values()), self.logged_in, list(self.hidden))
 
     def kind(self, shell: str, mode: str) -> Verdict:
         login, interactive = MODES[mode]
         state = State(shell, login, interactive, self.home, dict(self.base))
         self.usual(state)
         self.files.run(state)
+        self.hidden |= dict.fromkeys(launch.hidden(state))
         project = project_environment(state, self.cwd, self.files)
         env = {**launch.environment(state, self.files), **project.exported}
         config = Path(_text(env, "CLAUDE_CONFIG_DIR") or self.home / ".claude")
@@ -119,7 +121,7 @@ class _Search:
                 value.via,
                 fingerprint(value.text) if value.text else None,
                 value.certain,
-                redact(value.ran),
+                shown_command(value.ran),
                 value.through,
                 text=value.text,
             )

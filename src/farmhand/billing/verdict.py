@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..wire.keys import fingerprint
+from ..wire.keys import fingerprint, redact
 from .names import BASE_URLS, CLOUDS, HELPER, KEY, OAUTH, TOKEN, is_on
 from .reading import Problem
 from .state import Place, Value
@@ -86,12 +87,16 @@ class Verdict:
 
 @dataclass
 class Report:
-    """What was found. `problems` are files that could not be followed, each with its line."""
+    """What was found. `problems` are files that could not be followed, each with its line.
+
+    `hidden` are Farmhand's commands that an alias or a function of the operator's hides, with its place.
+    """
 
     verdicts: list[Verdict]
     sources: list[Source]
     problems: list[Problem]
     logged_in: bool
+    hidden: list[str] = field(default_factory=list)
 
     @property
     def metered(self) -> bool:
@@ -118,8 +123,17 @@ class Report:
             "summary": self.line(),
             "shells": [verdict.as_dict() for verdict in self.verdicts],
             "sources": [source.as_dict() for source in self.sources],
+            "hidden": self.hidden,
             "problems": [{"path": str(p.path), "line": p.line or None, "reason": p.reason} for p in self.problems],
         }
+
+
+def shown_command(written: str) -> str:
+    """A command that gives a key, as it may be shown: of what may hold a secret the program only."""
+    command = written.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
+    program = command.partition(" ")[0]
+    plain = re.fullmatch(r"[\w ./:@~+-]+", command) and program not in ("echo", "printf")
+    return redact(command if plain or not command else f"{program} …")
 
 
 def _few(kinds: list[str]) -> str:

@@ -19,7 +19,10 @@ VERBS = {
     "flush": "Send what was queued while no farm host answered; show the answers.",
     "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
+    "top": "The same, live.",
     "cost": "Show what the farm spent, and what that saved.",
+    "rotate": "Put another API key in the place of the one in use, without downtime.",
+    "report": "Draw it: one HTML page, or on the terminal.",
     "up": "Build or update the farm hosts: site.yml.",
 }
 

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from farmhand.cli import render
 from farmhand.cli.app import note
-from farmhand.cli.progress import Progress, dollars
+from farmhand.cli.progress import Progress, summary
+from farmhand.cli.signals import TwoStops
 from farmhand.cli.up import find_project
 from farmhand.dispatch import problems, settings
 from farmhand.dispatch.batch import gather
 from farmhand.dispatch.batch.book import Book
-from farmhand.dispatch.batch.coordinator import Coordinator, Limits
+from farmhand.dispatch.batch.coordinator import Coordinator
 from farmhand.dispatch.batch.journal import Journal
 from farmhand.dispatch.batch.output import Output
+from farmhand.dispatch.batch.pace import Limits
 from farmhand.dispatch.batch.plan import InvalidInput, Plan, prepare
 from farmhand.dispatch.batch.play import Farm, Run
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.task import TASK_ID
 from farmhand.wire.errors import WireError
 from farmhand.wire.keysource import read_key
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _AGAIN = "give the same command again: it goes on from here"
 
@@ -93,7 +90,9 @@ class Options:
     "--template", metavar="FILE|TEXT", help="The prompt, with {column} in it; of files {path}, {name} and {text}."
 )
 @click.option("--ordered", is_flag=True, help="Write results in the input's order.")
-@click.option("--retry-failed", is_flag=True, help="Run what failed again, and leave one line per task in FILE.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
+)
 @click.option("--restart", is_flag=True, help="Forget FILE and what was done, and begin anew.")
 @click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and no progress.")
@@ -261,12 +260,22 @@ def farm_out(options: Options, conf: settings.Settings, farm: Farm, book: Book, 
     stopped = None
     if book.totals.left:
         runs = Run(coordinator, farm, progress.update)
-        with _Signals(coordinator, runs, progress.say) as signals:
+        with TwoStops(lambda: _stop(coordinator, progress), lambda: _kill(coordinator, runs)) as stops:
             runs(progress.tick)
-        stopped = signals.number
+        stopped = stops.number
     progress.update(book.totals.as_dict())
     progress.close()
     return _report(options, book, coordinator.error, stopped, time.monotonic() - began)
+
+
+def _stop(coordinator: Coordinator, progress: Progress) -> None:
+    progress.say("stopping: what has not started is taken back, what runs has a few seconds (again: at once)")
+    coordinator.stop()
+
+
+def _kill(coordinator: Coordinator, runs: Run) -> None:
+    coordinator.end()
+    runs.kill()
 
 
 def _report(options: Options, book: Book, error: FarmhandError | None, stopped: int | None, seconds: float) -> int:
@@ -287,55 +296,3 @@ def _report(options: Options, book: Book, error: FarmhandError | None, stopped: 
         note(f"stopped; {_AGAIN}")
         return 128 + stopped
     return 1 if totals.failed or totals.cancelled else 0
-
-
-def summary(whole: dict[str, Any]) -> str:
-    """The last line: counts, cost, time."""
-    counts = f"{whole['total']} tasks: {whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled"
-    if whole["left"]:
-        counts += f", {whole['left']} left"
-    unpriced = f" ({whole['unpriced']} unpriced)" if whole["unpriced"] else ""
-    parts = [
-        counts,
-        dollars(whole["cost_usd"]) + unpriced,
-        f"{whole['seconds']:.1f} s",
-        f"{whole['per_s']:.1f} tasks/s",
-    ]
-    if whole["twice"]:
-        parts.insert(2, f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it")
-    if whole["uncertain"]:
-        parts.insert(2, f"{whole['uncertain']} requests may have cost something besides")
-    return " · ".join(parts)
-
-
-class _Signals:
-    """While entered: a first signal stops the batch in order, a second one at once."""
-
-    def __init__(self, coordinator: Coordinator, runs: Run, say: Callable[[str], None]) -> None:
-        self.number: int | None = None
-        self._coordinator = coordinator
-        self._runs = runs
-        self._say = say
-        self._asked = 0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Signals:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # A signal ignored from the start (nohup) stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        self._asked += 1
-        if self._asked == 1:
-            self.number = number
-            self._say("stopping: what has not started is taken back, what runs has a few seconds (again: at once)")
-            self._coordinator.stop()
-        else:
-            self._coordinator.end()
-            self._runs.kill()

@@ -87,16 +87,13 @@ def _answer(
 ) -> tuple[Figures, dict[str, Any], int]:
     """The figures, what the provider and the session logs say (as in the document), and the exit status."""
     table = price_table(conf.prices_path)
-    baseline = table.resolve(conf.baseline_model)
-    if baseline not in table.models:
-        known = ", ".join(table.current)
-        raise UsageError(f"no price is known for the baseline model {conf.baseline_model!r}", hint=f"known: {known}")
+    baseline = baseline_of(conf, table)
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
     farm = hosts.load_hosts(conf.hosts_path)
     boxes = box_prices(conf.box_usd_month, list(farm))
-    store = Store(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), groups.breaks(table))
+    store = open_store(conf, table)
     try:
-        errors = _merge(store, farm, conf.connect_timeout_s) if merge else {}
+        errors = merge_all(store, farm, conf.connect_timeout_s) if merge else {}
         found = figures(
             store,
             table,
@@ -117,7 +114,21 @@ def _answer(
     return found, extra, next(iter(errors.values())).exit_code if errors else 0
 
 
-def _merge(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
+def baseline_of(conf: settings.Settings, table: PriceTable) -> str:
+    """The id of the model that the work is compared with. Raises UsageError."""
+    baseline = table.resolve(conf.baseline_model)
+    if baseline not in table.models:
+        known = ", ".join(table.current)
+        raise UsageError(f"no price is known for the baseline model {conf.baseline_model!r}", hint=f"known: {known}")
+    return baseline
+
+
+def open_store(conf: settings.Settings, table: PriceTable) -> Store:
+    """The merged ledgers."""
+    return Store(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), groups.breaks(table))
+
+
+def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
     """Merge what is new on every host; why those could not be asked that could not."""
     errors: dict[str, FarmhandError] = {}
 

@@ -18,7 +18,20 @@ from farmhand.dispatch import hosts, settings, timer
 from farmhand.dispatch.notify import KINDS, check_way, notify
 from farmhand.errors import FarmhandError, UsageError
 
-NAMES = ("environment", "shells", "login", "claude", "key", "api", "spool", "prices", *farm.NAMES, "at-rest", "canary")
+NAMES = (
+    "environment",
+    "shells",
+    "login",
+    "claude",
+    "key",
+    "key-age",
+    "api",
+    "spool",
+    "prices",
+    *farm.NAMES,
+    "at-rest",
+    "canary",
+)
 
 
 @click.command(

@@ -29,6 +29,25 @@ def clock(seconds: float) -> str:
     return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{whole % 60:02d}"
 
 
+def summary(whole: dict[str, Any]) -> str:
+    """The last line: counts, cost, time."""
+    counts = f"{whole['total']} tasks: {whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled"
+    if whole["left"]:
+        counts += f", {whole['left']} left"
+    unpriced = f" ({whole['unpriced']} unpriced)" if whole["unpriced"] else ""
+    parts = [
+        counts,
+        dollars(whole["cost_usd"]) + unpriced,
+        f"{whole['seconds']:.1f} s",
+        f"{whole['per_s']:.1f} tasks/s",
+    ]
+    if whole["twice"]:
+        parts.insert(2, f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it")
+    if whole["uncertain"]:
+        parts.insert(2, f"{whole['uncertain']} requests may have cost something besides")
+    return " · ".join(parts)
+
+
 class Progress:
     """Takes how things stand from the runner's events; `tick` draws. `mode`: bar, lines or quiet."""
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as one exception, which waits while a request must not be cut in two."""
+"""SIGINT, SIGTERM and SIGHUP: as one exception, which waits while a request must not be cut in two, or as two calls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Self
 
@@ -60,3 +61,32 @@ class Stoppable:
         pending, self._pending = self._pending, None
         if pending is not None:
             raise Stopped(pending)
+
+
+class TwoStops:
+    """While entered, a first signal calls `first`, all others `then`. `number` is the first one's, None without any."""
+
+    def __init__(self, first: Callable[[], None], then: Callable[[], None]) -> None:
+        self.number: int | None = None
+        self._first = first
+        self._then = then
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        for number in _SIGNALS:
+            # A signal ignored from the start (nohup) stays ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._on_signal)
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]  # it came from signal.signal itself
+        self._before.clear()
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if self.number is None:
+            self.number = number
+            self._first()
+        else:
+            self._then()

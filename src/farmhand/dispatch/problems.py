@@ -22,6 +22,18 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "billing_error": Refused,
     "spend_limit": Refused,
     "agent_error": TaskFailed,
+    "dead_key": NotConfigured,
+    "key_source_changed": NotConfigured,
+    "key_missing": NotConfigured,
+    "retire_by_hand": NotConfigured,
+    "no_rotation": UsageError,
+    "rotation_unfinished": UsageError,
+    "too_late": UsageError,
+    "rotation_running": Refused,
+    "hosts_unreached": FarmUnreachable,
+    "api_unreachable": FarmhandError,
+    "rotation_failed": FarmhandError,
+    "still_running": FarmhandError,
     **dict.fromkeys(
         (
             "unreachable",

@@ -47,6 +47,8 @@ class Settings(Record):
     a month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
     beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
     says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
+
+    Of `farmhand rotate`: `key_max_age_days` is the age from which on a key is said to be old, 0 for never.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -66,6 +68,7 @@ class Settings(Record):
     fallback: str = ""
     allow_subscription: bool = False
     upstream_url: str = UPSTREAM
+    key_max_age_days: float = 90.0
     config_file: str = ""
 
     @property
@@ -178,7 +181,7 @@ def _from_text(name: str, text: str) -> Any:
         try:
             return _checked(name, float(text), where, NotConfigured)
         except ValueError:
-            raise NotConfigured(f"{where} is {text!r}, not a number of seconds") from None
+            raise NotConfigured(f"{where} is {text!r}, not a number of {_unit(name)}") from None
     return _checked(name, text, where, NotConfigured)
 
 
@@ -195,8 +198,12 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
             raise kind(f"{where} is {value!r}, not true or false")
         return value
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise kind(f"{where} is {value!r}, not a number of seconds")
+        raise kind(f"{where} is {value!r}, not a number of {_unit(name)}")
     least = 1.0 if name == "connect_timeout_s" else 0.0
     if not least <= value <= 86400:
-        raise kind(f"{where} is {value}, not {least:g} to 86400 seconds")
+        raise kind(f"{where} is {value}, not {least:g} to 86400 {_unit(name)}")
     return float(value)
+
+
+def _unit(name: str) -> str:
+    return "days" if name.endswith("_days") else "seconds"

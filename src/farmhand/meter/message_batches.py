@@ -7,6 +7,7 @@ sees it. `results_url` is not followed: the key goes to no address but the upstr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import Any
@@ -72,10 +73,21 @@ class Line(msgspec.Struct, kw_only=True):
 
 
 class MessageBatches:
-    """The endpoint at `upstream_url`. `idle_s` is how long the API may fall silent within one call."""
+    """The endpoint at `upstream_url`. `idle_s` is how long the API may fall silent within one call.
 
-    def __init__(self, session: aiohttp.ClientSession, upstream_url: str, *, idle_s: float = 120.0) -> None:
+    `errors` counts the API's errors by their codes.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        upstream_url: str,
+        *,
+        idle_s: float = 120.0,
+        errors: Counter[str] | None = None,
+    ) -> None:
         self._session = session
+        self._errors: Counter[str] = Counter() if errors is None else errors
         self._base = upstream_url.rstrip("/") + PATH
         self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
 
@@ -144,7 +156,7 @@ class MessageBatches:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise connection_problem(error, "before an answer came") from None
+            raise self._counted(connection_problem(error, "before an answer came")) from None
         if answer.status == 200:
             return answer
         try:
@@ -153,7 +165,11 @@ class MessageBatches:
             detail = b""
         finally:
             answer.close()
-        raise problem_from_answer(answer.status, detail, retry_after=answer.headers.get("retry-after"))
+        raise self._counted(problem_from_answer(answer.status, detail, retry_after=answer.headers.get("retry-after")))
+
+    def _counted(self, problem: ApiError) -> ApiError:
+        self._errors[problem.code] += 1
+        return problem
 
 
 def _decode(text: bytes, kind: Any) -> Any:

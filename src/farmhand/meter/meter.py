@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -118,6 +119,8 @@ class Meter:
     ) -> None:
         self.grants = Grants()
         self.limits = Limits(clock=clock, sleep=sleep)
+        #: The API's errors by their codes, each request's; also of those that were sent again and answered.
+        self.errors: Counter[str] = Counter()
         self._upstream = upstream
         self._retry = retry or RetryPolicy()
         self._price = price or price_table().cost
@@ -152,10 +155,13 @@ class Meter:
                 yield Exchange(answer, watch)
             except ApiError as problem:
                 grant.problem = problem
+                self.errors[problem.code] += 1
                 raise
             finally:
                 request_id = answer.headers.get("request-id", "")
                 answer.close()
+                if watch.problem is not None:
+                    self.errors[watch.problem.code] += 1
                 self._charge(call, watch, request_id)
                 grant.problem = grant.problem or watch.problem
                 grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
@@ -222,6 +228,7 @@ class Meter:
                 return await self._once(call, path, headers)
             except ApiError as problem:
                 call.grant.problem = problem
+                self.errors[problem.code] += not isinstance(problem, BudgetSpent)
                 told = problem.status == 429 and problem.retry_after_s is not None
                 if not problem.retryable or (attempt >= self._retry.attempts and not told):
                     problem.retryable = False

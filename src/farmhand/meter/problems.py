@@ -41,8 +41,8 @@ _STATUS_CODE = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-
-
+#: The codes that an error of the API can have; one that the provider has made up since is none of them.
+KINDS = tuple(sorted({*(set(_HINTS) - {"budget"}), *_STATUS_CODE.values(), "unknown_model"}))
 #: Refusals of the key itself or of the account behind it: every other request with that key meets the same.
 _PARKS_KEY = frozenset({"authentication_error", "billing_error", "spend_limit"})
 

@@ -92,9 +92,17 @@ class Client:
         _list(answer, "results")
         return answer
 
-    def put_key(self, key: str) -> dict[str, Any]:
-        """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`."""
-        return self._call("PUT", "/v1/key", body=b"", key=key)
+    def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
+        """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
+
+        `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
+        """
+        query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
+        return self._call("PUT", f"/v1/key{query}", body=b"", key=key)
+
+    def forget_key(self, fingerprint: str) -> bool:
+        """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
+        return bool(self._call("DELETE", f"/v1/key/{_quoted(fingerprint)}").get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
         """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""

@@ -45,6 +45,11 @@ def fingerprint(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 
+def is_fingerprint(text: str) -> bool:
+    """Whether `text` has the form of a fingerprint."""
+    return re.fullmatch(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}", text) is not None
+
+
 def redact(text: str) -> str:
     """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
     return _KEY_RUN.sub(REDACTED, text)

@@ -48,7 +48,7 @@ def _from_file(rest: str) -> tuple[str, str]:
         raise not_configured(f"key source file:{rest}: not of the form file:PATH#NAME", f"use {_KINDS}")
     path = os.path.expanduser(path)
     try:
-        values = envfile.parse(_read_private(path))
+        values = envfile.parse(read_private(path))
     except envfile.EnvFileError as error:
         raise not_configured(f"{path}, {error}", "the file is parsed, never run by a shell") from None
     if name not in values:
@@ -56,7 +56,7 @@ def _from_file(rest: str) -> tuple[str, str]:
     return values[name], f"{path}, {name}"
 
 
-def _read_private(path: str) -> str:
+def read_private(path: str) -> str:
     """The text of a file that only its owner can read, checked on the open file, so that it cannot be swapped."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from farmhand import __version__
@@ -33,6 +35,20 @@ async def answer(home: Home, shell: str, line: str) -> list[str]:
     return (await home.run(shell, "interactive", line, {"PATH": path})).decode().split()
 
 
+def tab(home: Home, typed: str, completed: str) -> bool:
+    """Whether zsh, on a terminal, completes what is typed when the tab key is pressed."""
+    environment = home.environment | {"PATH": f"{home.path}/.local/bin:/usr/bin:/bin"}
+    shell = pexpect.spawn("zsh", ["-i"], env=environment, cwd=str(home.project), timeout=60, encoding="utf-8")
+    try:
+        # Asked in two halves, so that the echo of the line is not taken for its output.
+        shell.sendline('PS1=; print RE""ADY')
+        shell.expect("READY\r\n")
+        shell.send(f"{typed}\t")
+        return bool(shell.expect([pexpect.TIMEOUT, completed]))
+    finally:
+        shell.close(force=True)
+
+
 async def test_installed_completed_and_gone(home: Home) -> None:
     before = snapshot(home)
     checked = await workstation(home, "--check", install=True)
@@ -47,14 +63,14 @@ async def test_installed_completed_and_gone(home: Home) -> None:
     assert "--schema" in await answer(home, "bash", "claude-cheap --help")
 
     complete = f"source {home.path}/.local/share/bash-completion/completions/claude-cheap; "
-    complete += "COMP_WORDS=(claude-cheap --mo); COMP_CWORD=1; _claude_cheap_completion; echo ${COMPREPLY[@]}"
+    complete += (
+        "COMP_WORDS=(claude-cheap --mo); COMP_CWORD=1; _claude_cheap_completion claude-cheap; echo ${COMPREPLY[@]}"
+    )
     assert await answer(home, "bash", complete) == ["--model"]
     assert "--model" in await answer(home, "fish", 'complete -C "claude-cheap --mo"')
     assert "doctor" in await answer(home, "fish", 'complete -C "farmhand do"')
-    assert await answer(home, "zsh", "print -r -- $_comps[claude-cheap] $_comps[farmhand]") == [
-        "_claude_cheap_completion",
-        "_farmhand_completion",
-    ]
+    assert await asyncio.to_thread(tab, home, "claude-cheap --mod", "--model")
+    assert await asyncio.to_thread(tab, home, "farmhand doct", "doctor")
 
     again = await workstation(home, install=True)
     assert (again.status, again.changed) == (0, 0), again.out[-3000:]

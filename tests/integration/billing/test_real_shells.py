@@ -70,3 +70,28 @@ async def test_nothing_metered_is_left_and_everything_can_be_taken_back(tmp_path
     assert {file: (home.path / file).read_bytes() for file in HOMES[name]} == before
     assert (home.path / "repos.env").exists() == had_key
     assert not store.directory.exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "export $(grep -v '^#' ~/.env | xargs)\n",
+        'while read -r line; do export "$line"; done < ~/.env\n',
+        'for line in $(cat "$HOME/.env"); do export "$line"; done\n',
+        'eval "$(sed "s/^/export /" ~/.env)"\n',
+        "if uname | grep -q .; then export ANTHROPIC_API_KEY={key}; fi\n",
+        'set -a; eval "$(cat ~/.env)"; set +a\n',
+    ],
+)
+async def test_what_only_running_it_would_tell_is_not_missed(tmp_path: Path, line: str) -> None:
+    home = Home(tmp_path / "home")
+    home.stub()
+    home.put({".bashrc": line.replace("{key}", ONE), ".env": f"A=1\nANTHROPIC_API_KEY={ONE}\n"})
+    assert (await home.gets("bash", "interactive"))[KEY] == ONE
+    wanted = Wanted(home.path, home.path / "repos.env", home.environment, ask=False, date="2026-11-24")
+    [verdict] = [v for v in find(home.path, {}, ask=False).verdicts if v.kind == "bash interactive"]
+    assert (verdict.credential, verdict.fingerprint, verdict.certain) == (KEY, fingerprint(ONE), False)
+    done = present(wanted, Store(tmp_path / "state"), write=True)
+    assert not done["billing"]["metered"]
+    assert KEY not in await home.gets("bash", "interactive")
+    assert (home.path / ".env").read_text() == f"A=1\nANTHROPIC_API_KEY={ONE}\n"

@@ -58,6 +58,7 @@ class Fleet:
             "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
             "ANSIBLE_INVENTORY": os.environ["MOLECULE_INVENTORY_FILE"],
             "ANSIBLE_SSH_CONTROL_PATH_DIR": str(self.state / "cp"),
+            "ANSIBLE_FORCE_COLOR": "false",  # Molecule switches it on, and what is said here is read by tests
             "PATH": f"{ROOT / '.venv/bin'}:{os.environ['PATH']}",
         }
 

@@ -9,7 +9,16 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from tests.support.messages_api import admin_api, batch_api, batch_check, catalog, control, control_batches, validate
+from tests.support.messages_api import (
+    admin_api,
+    admin_keys,
+    batch_api,
+    batch_check,
+    catalog,
+    control,
+    control_batches,
+    validate,
+)
 from tests.support.messages_api.answer import new_id
 from tests.support.messages_api.control import STATE
 from tests.support.messages_api.deliver import deliver, drop
@@ -105,6 +114,7 @@ async def _answer(
 ) -> web.StreamResponse:
     path = _path(request)
     allowed = ("GET",) if path.startswith("/v1/models/") else _METHODS.get(path) or batch_api.methods(path)
+    allowed = allowed or admin_keys.methods(path)
     if allowed is None:
         raise ApiError(404)
     if request.method not in allowed:
@@ -116,6 +126,10 @@ async def _answer(
         answer = admin_api.report(path, request.query, request.headers, state)
         entry.status = 200
         return _json(answer, headers)
+    if path.startswith(admin_keys.PATH):
+        shown = admin_keys.answer(path, request.method, request.query, request.headers, raw, state)
+        entry.status = 200
+        return _json(shown, headers)
     if path.startswith("/v1/models"):
         validate.check_headers(request.headers, state.current_keys())
         entry.status = 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from tests.support.messages_api.admin_keys import KeyRing
 from tests.support.messages_api.batches import Batches
 from tests.support.messages_api.books import Books
 from tests.support.messages_api.faults import Fault, Queue
@@ -40,6 +41,7 @@ class State:
         self.cache = PromptCache()
         self.log = Log(log_file)
         self.admin_keys: frozenset[str] = frozenset({DEFAULT_ADMIN_KEY})
+        self.key_ring = KeyRing()
         self.books = Books()
         self.log.on_close = self.books.add
         self.limits = RateLimits(limits)
@@ -67,6 +69,7 @@ class State:
         self.limits.set(None)
         self.log.clear()
         self.books.clear()
+        self.key_ring.clear()
         self.admin_keys = frozenset({DEFAULT_ADMIN_KEY})
         self.keys = frozenset({DEFAULT_KEY})
         self._keys_seen = (0, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import plistlib
 from pathlib import Path
 
 import pytest
@@ -265,3 +266,38 @@ def test_a_broken_file_is_named_with_its_line(home: Path, file: str, text: str, 
     assert (problem.path, problem.line) == (home / file, line)
     assert reason in problem.reason
     assert "sk-ant" not in problem.reason
+
+
+def test_systemd_s_user_manager_is_asked(home: Path, tmp_path: Path) -> None:
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >&2\necho LANG=C\necho "ANTHROPIC_API_KEY={KEY}"\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{program.parent}:/usr/bin:/bin", "XDG_RUNTIME_DIR": str(tmp_path)}
+    report = find(home, environ, None, root=tmp_path / "root")
+    assert {verdict.billed for verdict in report.verdicts} == {"api_key"}
+    assert [source.via for source in report.reaching] == ["manager"]
+
+
+def test_macos_management_profiles_are_settings(home: Path) -> None:
+    profile = home.parent / "root/Library/Managed Preferences/com.anthropic.claudecode.plist"
+    profile.parent.mkdir(parents=True)
+    profile.write_bytes(plistlib.dumps({"env": {"ANTHROPIC_API_KEY": KEY}}, fmt=plistlib.FMT_BINARY))
+    report = look(home)
+    assert {verdict.billed for verdict in report.verdicts} == {"api_key"}
+    assert [source.place.path for source in report.reaching] == [profile]
+    profile.write_bytes(b"not a plist")
+    assert look(home).problems[0].path == profile
+
+
+def test_macos_login_is_in_the_keychain(home: Path) -> None:
+    (home / ".claude/.credentials.json").unlink()
+    put(
+        home, **{"Library/Keychains/login.keychain-db": "", ".claude.json": '{"oauthAccount": {"emailAddress": "a@b"}}'}
+    )
+    assert {verdict.credential for verdict in look(home).verdicts} == {"login"}
+
+
+def test_the_wrapper_from_before_is_named(home: Path) -> None:
+    put(home, **{".zshrc": 'alias farmhand=ls\n\nclaude-cheap() {\n  ssh box claude -p "$1"\n}\n'})
+    assert look(home).hidden == [f"claude-cheap in {home}/.zshrc:3", f"farmhand in {home}/.zshrc:1"]

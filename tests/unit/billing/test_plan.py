@@ -68,8 +68,19 @@ def test_a_command_is_commented_out_and_never_run(station: Station, tmp_path: Pa
     assert not done["billing"]["metered"]
     assert not (station.home / "repos.env").exists()
     assert done["moved"] == []
-    assert any('key_source = "command:touch' in hint for hint in done["hints"])
+    assert any("touch" in hint and 'key_source = "command:SCRIPT"' in hint for hint in done["hints"])
     assert station.read(".zshrc").splitlines()[1] == "# export ANTHROPIC_API_KEY=…"
+
+
+@pytest.mark.parametrize(
+    ("helper", "shown"),
+    [("pass show x", "command:pass show x"), ("echo tok-en-1", "(echo …)"), ("curl -H 'x: tok-en-1' y", "(curl …)")],
+)
+def test_a_command_that_may_hold_a_secret_is_not_shown(station: Station, helper: str, shown: str) -> None:
+    station.put({".claude/settings.json": json.dumps({"apiKeyHelper": helper})})
+    done = station.present()
+    assert shown in done["hints"][0]
+    assert "tok-en-1" not in json.dumps(done)
 
 
 def test_switches_and_base_urls_are_taken_out_and_kept_on_request(station: Station) -> None:

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import batch
-from farmhand.cli.batch import Options, defaults, open_journal, summary
-from farmhand.cli.progress import Progress, clock, dollars
+from farmhand.cli.batch import Options, defaults, open_journal
+from farmhand.cli.progress import Progress, clock, dollars, summary
 from farmhand.dispatch.settings import Settings
 from farmhand.errors import UsageError
 

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from farmhand.cli.signals import Stoppable, Stopped
+from farmhand.cli.signals import Stoppable, Stopped, TwoStops
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -36,3 +36,15 @@ def test_an_ignored_signal_stays_ignored() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_two_stops_are_two_calls_and_the_first_is_remembered() -> None:
+    called: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with TwoStops(lambda: called.append("first"), lambda: called.append("then")) as stops:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    assert called == ["first", "then", "then"]
+    assert stops.number == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from farmhand import billing
 from farmhand.cli.checks import Check, failed, passed
-from farmhand.dispatch import problems, subscription
+from farmhand.dispatch import problems, rotate, subscription
 from farmhand.dispatch.login import FIX, find_login
 from farmhand.dispatch.settings import Settings
 from farmhand.dispatch.spool import Spool, spool_dir
@@ -35,6 +35,7 @@ def checks(conf: Settings, *, ask_claude: bool) -> list[tuple[str, Callable[[], 
         ("login", login),
         ("claude", lambda: claude(ask=ask_claude)),
         ("key", lambda: key(conf)),
+        ("key-age", lambda: key_age(conf)),
         ("api", lambda: api(conf)),
         ("spool", lambda: spool(conf)),
         ("prices", prices),
@@ -90,6 +91,15 @@ def claude(*, ask: bool) -> Check:
 def key(conf: Settings) -> Check:
     """The key's source can be read and is the owner's alone."""
     return passed("key", f"{conf.key_source} can be read (fingerprint {fingerprint(_key(conf))})")
+
+
+def key_age(conf: Settings) -> Check:
+    """The key is younger than the policy `key_max_age_days` says."""
+    days = rotate.age_days(conf, _key(conf))
+    said = f"the key has been here for {days:.0f} days at least"
+    if rotate.is_old(days, conf):
+        return failed("key-age", f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
+    return passed("key-age", said)
 
 
 def api(conf: Settings) -> Check:

@@ -6,36 +6,20 @@ Hosts come from threads of the desk, one each; `tick` comes from the thread that
 from __future__ import annotations
 
 import json
-import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
-from farmhand.dispatch import problems
-from farmhand.dispatch.batch import pace
+from farmhand.dispatch.batch import pace, trouble
 from farmhand.dispatch.batch.book import Book, Taken
 from farmhand.dispatch.batch.output import PICO
-from farmhand.dispatch.batch.pace import Host
+from farmhand.dispatch.batch.pace import Host, Limits
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, UsageError
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import redact
 
 #: How long a stop waits for running tasks, and a host that holds tasks of an earlier run for its first sign. Seconds.
 STOP_S = 12.0
 ABSENT_S = 15.0
-_MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What was asked for. `patience_s`: how long no host at all may answer, once one has."""
-
-    max_usd: float | None = None
-    concurrency: int | None = None
-    patience_s: float = 120.0
-    economy: bool = False
 
 
 class Coordinator:
@@ -92,13 +76,13 @@ class Coordinator:
             one.after = max(one.after, int(given.get("next") or 0))
             problem = given.get("error")
             if problem is not None:
-                self._lose(one, _from_wire(problem, host))
+                self._lose(one, trouble.from_wire(problem, host))
             else:
                 self._heard(one, given, taken)
             if not self.book.totals.left:
                 self.over = True
             self._changed.notify_all()
-            standing = {"host": host, "took": taken.finished, "waiting": _reason(given.get("waiting") or [])}
+            standing = {"host": host, "took": taken.finished, "waiting": trouble.reason(given.get("waiting") or [])}
             return {"more": not self.over, "batch": self.book.totals.as_dict() | standing}
 
     def left(self, host: str) -> None:
@@ -204,7 +188,10 @@ class Coordinator:
             turn["bring_key"] = True
         if (limits := self._limits_of(one)) is not None:
             turn["limits"] = limits
-        wait_s = pace.ECONOMY_TURN_S if self._limits.economy else pace.TURN_S
+        wait_s = pace.TURN_S
+        if self._limits.economy:
+            # Those go out in bulk, and nothing comes back for a while.
+            wait_s = 0.2 if self.book.waiting else pace.ECONOMY_TURN_S
         if tasks or one.fresh:
             turn["key"] = self._key
         return turn | {"tasks": tasks, "wait_s": wait_s}
@@ -267,8 +254,11 @@ class Coordinator:
             one.denied = False
         self._missing(one, answer)
         halted = answer.get("halted")
-        if halted is not None:
-            self._halt(one, _from_wire(halted, one.name), now)
+        one.unfinished = int(answer.get("unfinished") or 0)
+        if halted is None and answer.get("taken"):
+            one.halted = None
+        elif halted is not None:
+            self._halt(one, trouble.from_wire(halted, one.name), now)
         if taken.denied:
             self._deny(one, taken.denied)
         for wait in answer.get("waiting") or []:
@@ -317,9 +307,7 @@ class Coordinator:
             self.stop(Refused(message, code="budget", hint=hint))
 
     def _refused_key(self, one: Host, detail: str) -> None:
-        kind = Refused if _MONEY.search(detail) else NotConfigured
-        hint = "what is done is kept: put that right and give the same command"
-        self.stop(kind(f"{one.name}: {redact(detail)}", code="key_refused", hint=hint))
+        self.stop(trouble.refused_key(one.name, detail))
 
     # --- the end --------------------------------------------------------------------------------------------------
 
@@ -328,13 +316,14 @@ class Coordinator:
             return True
         return all(one.stopped or one.lost for one in self.hosts.values())
 
-    def _is_out(self, one: Host, now: float) -> bool:
+    @staticmethod
+    def _is_out(one: Host) -> bool:
         """Whether nothing can be expected of the host at present."""
-        return one.lost or (one.halted_until > now and not self.book.sent_to(one.no))
+        return one.lost or (one.halted is not None and not one.unfinished)
 
     def _watch_for_darkness(self, now: float) -> None:
         """End when no host has answered for too long; at once when none of them ever has."""
-        if len(self.hosts) < max(1, self._expected) or not all(self._is_out(one, now) for one in self.hosts.values()):
+        if len(self.hosts) < max(1, self._expected) or not all(self._is_out(one) for one in self.hosts.values()):
             self._dark_since = None
             return
         self._dark_since = self._dark_since or now
@@ -346,20 +335,3 @@ class Coordinator:
         more = f" (and {len(errors) - 1} more hosts)" if len(errors) > 1 else ""
         kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
         self.end(kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code))
-
-
-def _reason(waiting: list[dict[str, Any]]) -> str:
-    """Why tasks wait, where that is not just that all slots are taken."""
-    for wait in waiting:
-        if wait.get("reason") not in ("slots", "no_key"):
-            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
-    return ""
-
-
-def _from_wire(problem: Any, host: str) -> FarmhandError:
-    about = problem if isinstance(problem, dict) else {}
-    code, message = str(about.get("code") or "agent_error"), str(about.get("message") or "no reason given")
-    said = message if host in message else f"{host}: {message}"
-    if code == "no_such_route":
-        code, said = "agent_too_old", f"{host}: its agent is too old for batches"
-    return problems.from_wire(WireError(code, redact(said), redact(str(about.get("hint") or ""))))

@@ -199,6 +199,10 @@ class Journal:
         """The next lines that no host has."""
         return self._rows("state = 0", (), limit)
 
+    def unsuccessful(self) -> list[Row]:
+        """Lines that failed or were cancelled."""
+        return self._rows("state IN (3, 4)", (), -1)
+
     def _rows(self, where: str, values: tuple[Any, ...], limit: int) -> list[Row]:
         query = f"SELECT n, at, id, wire, digest FROM line WHERE {where} ORDER BY n LIMIT ?"  # noqa: S608  (ours)
         return [Row(*row) for row in self.db.execute(query, (*values, limit))]

@@ -9,11 +9,13 @@ from typing import IO, Any
 
 import msgspec
 
-from farmhand.dispatch.batch.journal import FAILED, STATE_NAMES, WAITING, Journal
+from farmhand.dispatch.batch.journal import CANCELLED, FAILED, STATE_NAMES, Journal
 from farmhand.errors import FarmhandError, UsageError
 
 _ENCODER = msgspec.json.Encoder()
 PICO = 10**12
+_BEGINNING = b'{"n":'
+_ANOTHER = "choose another --out, or --restart to write it anew"
 
 
 class _Head(msgspec.Struct):
@@ -49,50 +51,57 @@ class Output:
 
     def open(self) -> None:
         """Bring output and journal into agreement, then open for appending. Raises UsageError for a foreign file."""
+        end = self._whole() if self.path.exists() else 0
+        if not end and self.path.exists():
+            with self.path.open("rb") as file:
+                if not _BEGINNING.startswith(file.read(len(_BEGINNING))):
+                    raise UsageError(f"{self.path} was not written by farmhand batch", hint=_ANOTHER)
+        self._agree(end)
         if self.path.exists():
-            self._cut()
-        self._agree()
+            # A last line that was not written to its end; only now it is certain that the file is ours.
+            os.truncate(self.path, end)
         try:
             self._file = self.path.open("ab")
         except OSError as error:
             raise UsageError(f"--out {self.path}: {error.strerror}") from None
         self.flush_held()
 
-    def _cut(self) -> None:
-        """Cut off a last line that was not written to its end."""
-        with self.path.open("r+b") as file:
-            end = file.seek(0, os.SEEK_END)
-            at = end
+    def _whole(self) -> int:
+        """Where the last line ends that was written to its end."""
+        with self.path.open("rb") as file:
+            at = file.seek(0, os.SEEK_END)
             while at > 0:
                 start = max(0, at - 65536)
                 file.seek(start)
                 newline = file.read(at - start).rfind(b"\n")
                 if newline >= 0:
-                    at = start + newline + 1
-                    break
+                    return start + newline + 1
                 at = start
-            if at < end:
-                file.truncate(at)
+        return 0
 
-    def _heads(self) -> Iterator[tuple[_Head, bytes]]:
+    def _heads(self, end: int) -> Iterator[tuple[_Head, bytes]]:
         with self.path.open("rb") as file:
+            at = 0
             for number, line in enumerate(file, start=1):
+                at += len(line)
+                if at > end:
+                    return
                 try:
                     yield msgspec.json.decode(line, type=_Head), line
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     what = f"{self.path}, line {number}, was not written by farmhand batch"
-                    raise UsageError(what, hint="choose another --out, or --restart to write it anew") from None
+                    raise UsageError(what, hint=_ANOTHER) from None
 
-    def _agree(self) -> None:
+    def _agree(self, end: int) -> None:
         """What is in the output is done; what is done and in neither output nor `held` is asked for again."""
         db = self._journal.db
         with self._journal.transaction():
             db.execute("CREATE TEMP TABLE seen (n INTEGER PRIMARY KEY)")
-            for head, _ in self._heads() if self.path.exists() else ():
+            for head, _ in self._heads(end) if end else ():
                 row = db.execute("SELECT id, state, host FROM line WHERE n = ?", (head.n,)).fetchone()
                 if row is None or row[0] != head.id or head.state not in STATE_NAMES:
                     what = f"{self.path} has a result for line {head.n}, {head.id!r:.80}, which is not in this batch"
-                    raise UsageError(what, hint="choose another --out, or --restart to write it anew")
+                    raise UsageError(what, hint=_ANOTHER)
                 db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (head.n,))
                 self._written = max(self._written, head.n)
                 if row[1] < 2:
@@ -154,17 +163,21 @@ class Output:
             self._file = None
 
     def drop_failed(self) -> int:
-        """Take the failed lines out, so that they run again under new ids: how many. Before `open`."""
+        """Take out the lines that failed or were cancelled, so that they run again under new ids: how many.
+
+        Before `open`.
+        """
         journal = self._journal
-        failed = journal.counts()[FAILED]
-        if not failed:
+        counts = journal.counts()
+        failed = counts[FAILED] + counts[CANCELLED]
+        if not failed or not self.path.exists():
             return 0
         copy = self.path.with_name(self.path.name + ".new")
         with journal.transaction():
-            first = journal.db.execute("SELECT min(n) FROM line WHERE state = ?", (FAILED,)).fetchone()[0]
+            first = journal.db.execute("SELECT min(n) FROM line WHERE state IN (3, 4)").fetchone()[0]
             with copy.open("wb") as file:
-                for head, line in self._heads():
-                    if head.state == "failed":
+                for head, line in self._heads(self._whole()):
+                    if head.state != "succeeded":
                         continue
                     if self._ordered and head.n > first:
                         journal.hold(head.n, line)
@@ -172,12 +185,9 @@ class Output:
                         file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
-            rows = journal._rows("state = 3", (), -1)
-            journal.db.execute("DELETE FROM held WHERE n IN (SELECT n FROM line WHERE state = ?)", (FAILED,))
+            rows = journal.unsuccessful()
+            journal.db.execute("DELETE FROM held WHERE n IN (SELECT n FROM line WHERE state IN (3, 4))")
             for row in rows:
                 journal.put_back(row)
         copy.replace(self.path)
         return failed
-
-
-__all__ = ["PICO", "WAITING", "Output", "line_of", "pico"]

@@ -22,6 +22,16 @@ _GAP_S = 1.0
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What was asked for. `patience_s`: how long no host at all may answer, once one has."""
+
+    max_usd: float | None = None
+    concurrency: int | None = None
+    patience_s: float = 120.0
+    economy: bool = False
+
+
 @dataclass
 class Host:
     """A host of this run. Times are of the monotonic clock."""
@@ -39,6 +49,7 @@ class Host:
     not_before: float = 0.0
     halted_until: float = 0.0
     halted: FarmhandError | None = None
+    unfinished: int = 0
     denied: bool = False
     stop_asked: bool = False
     stopped: bool = False

@@ -100,7 +100,9 @@ class Run:
         """End Ansible's processes: the hosts' own ones, and the one that started them."""
         if self._desk is None:
             return
-        for pid in set(self._desk.pids) | {_parent(pid) for pid in self._desk.pids}:
+        # A copy: connections end meanwhile.
+        pids = tuple(self._desk.pids)
+        for pid in {*pids, *map(_parent, pids)}:
             if pid > 1 and pid != os.getpid():
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)

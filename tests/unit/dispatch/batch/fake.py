@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.dispatch.batch.book import Book
-from farmhand.dispatch.batch.coordinator import Coordinator, Limits
+from farmhand.dispatch.batch.coordinator import Coordinator
 from farmhand.dispatch.batch.inputs import JsonLines, Maker
 from farmhand.dispatch.batch.journal import Journal
 from farmhand.dispatch.batch.output import Output
+from farmhand.dispatch.batch.pace import Limits
 from farmhand.dispatch.batch.plan import Plan, prepare
 
 KEY = "sk-ant-test-batch-0000000000"

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from farmhand.dispatch.batch.coordinator import Coordinator, Limits
+from farmhand.dispatch.batch.coordinator import Coordinator
+from farmhand.dispatch.batch.pace import Limits
 from farmhand.errors import FarmUnreachable, NotConfigured, Refused, UsageError
 from tests.unit.dispatch.batch.fake import COST, KEY, Batch, Host
 
@@ -243,3 +244,27 @@ def test_a_host_that_takes_nothing_leaves_the_work_to_the_other(tmp_path: Path) 
     batch.run(two)
     assert sorted(numbers(batch)) == list(range(1, 21))
     assert not one.ran
+
+
+def test_hosts_that_all_take_nothing_are_waited_for_no_longer_than_patience(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["a"])
+    batch.coordinator = Coordinator(batch.book, KEY, Limits(patience_s=0.0), batch.said.append)
+    halted = {"code": "draining", "message": "it is being emptied", "hint": ""}
+    for _ in range(2):
+        batch.coordinator._host("one").halted_until = 0
+        batch.coordinator._turn(batch.coordinator._host("one"))
+        answer(batch, "one", halted=halted, unfinished=0)
+    assert batch.book.waiting == 1
+    batch.coordinator.tick()
+    assert batch.coordinator.over
+    assert isinstance(batch.coordinator.error, FarmUnreachable)
+    assert "it is being emptied" in batch.coordinator.error.message
+    assert len(batch.said) == 1
+
+
+def test_a_day_budget_that_is_spent_on_every_host_stops_the_batch(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["a"])
+    batch.coordinator._turn(batch.coordinator._host("one"))
+    answer(batch, "one", halted={"code": "budget", "message": "the day's budget is spent", "hint": ""}, unfinished=0)
+    assert isinstance(batch.coordinator.error, Refused)
+    assert batch.book.waiting == 1

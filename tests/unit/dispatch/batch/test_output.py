@@ -40,7 +40,13 @@ def test_a_line_that_is_in_the_output_and_not_in_the_journal_is_not_run_again(tm
 
 
 @pytest.mark.parametrize(
-    "text", ["something\n", '{"n": 99, "id": "x", "state": "failed"}\n', '{"n": 1, "id": "x", "state": "failed"}\n']
+    "text",
+    [
+        "something",
+        "something\nelse",
+        '{"n": 99, "id": "x", "state": "failed"}\n',
+        '{"n": 1, "id": "x", "state": "failed"}\n',
+    ],
 )
 def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> None:
     batch = finished(tmp_path)

@@ -1,0 +1,354 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const figures = data.figures;
+  const PICO = 10n ** 12n;
+  const DAY_MS = 86400000;
+  const byId = (id) => document.getElementById(id);
+
+  // --- numbers: money is whole pico-dollars (BigInt) and becomes a float only to be drawn -----------------------------
+  const usd = (pico) => {
+    const size = pico < 0n ? -pico : pico;
+    const rest = String(size % PICO).padStart(12, "0").replace(/0+$/, "").padEnd(2, "0");
+    return `${pico < 0n ? "-" : ""}${size / PICO}.${rest}`;
+  };
+  const drawn = (pico) => Number(pico) / 1e12;
+  const count = (number) => number.toLocaleString("en-US");
+  const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "none");
+  const isoDay = (day) => new Date(day * DAY_MS).toISOString().slice(0, 10);
+  const dayOf = (text, other) => {
+    const at = Date.parse(`${text}T00:00:00Z`);
+    return Number.isNaN(at) ? other : Math.round(at / DAY_MS);
+  };
+  const named = (text) => text || "(none)";
+
+  // --- the cubes ---------------------------------------------------------------------------------------------------
+  const unpack = ({ columns, rows }) =>
+    rows.map((row) => Object.fromEntries(columns.map((name, at) => [name, name.endsWith("_pico") ? BigInt(row[at]) : row[at]])));
+  const cubes = Object.fromEntries(["cells", "saved", "spreads", "by_cause", "by_batch"].map((name) => [name, unpack(data[name])]));
+
+  const selection = () => {
+    const [model, host] = [byId("model").value, byId("host").value];
+    const [from, to] = [dayOf(byId("from").value, data.first), dayOf(byId("to").value, data.last)];
+    const keep = (row) =>
+      row.day >= from && row.day <= to && (model === "" || row.model === Number(model)) && (host === "" || row.host === Number(host));
+    const kept = Object.fromEntries(Object.entries(cubes).map(([name, rows]) => [name, rows.filter(keep)]));
+    const days = [];
+    for (let day = Math.max(from, data.first); day <= Math.min(to, data.last); day += 1) days.push(day);
+    return { ...kept, days, from, to };
+  };
+  // Sums by a key: Map of key → object with the summed fields.
+  const sum = (rows, key, fields) => {
+    const sums = new Map();
+    for (const row of rows) {
+      const name = key(row);
+      let into = sums.get(name);
+      if (!into) sums.set(name, (into = Object.fromEntries(fields.map((field) => [field, field.endsWith("_pico") ? 0n : 0]))));
+      for (const field of fields) into[field] += row[field];
+    }
+    return sums;
+  };
+  const total = (rows, fields) => sum(rows, () => "", fields).get("") ?? Object.fromEntries(fields.map((f) => [f, f.endsWith("_pico") ? 0n : 0]));
+  const places = (rows, field) => [...new Set(rows.map((row) => row[field]))].sort((a, b) => a - b);
+
+  // --- what is shown: each gives labels and series for its chart, columns and rows for its table --------------------------
+  const spend = ({ cells, days }) => {
+    const models = places(cells, "model");
+    const sums = sum(cells, (row) => `${row.day}/${row.model}`, ["spent_pico"]);
+    const at = (day, model) => sums.get(`${day}/${model}`)?.spent_pico ?? 0n;
+    const names = models.map((model) => named(data.models[model]));
+    const rows = days.map((day) => [isoDay(day), ...models.map((model) => at(day, model)), models.reduce((all, model) => all + at(day, model), 0n)]);
+    return {
+      labels: days.map(isoDay),
+      series: models.map((model, n) => ({ name: names[n], values: days.map((day) => drawn(at(day, model))), color: model })),
+      columns: [["day", "text"], ...names.map((name) => [name, "usd"]), ["all", "usd"]],
+      rows,
+    };
+  };
+  const saving = ({ saved, days }) => {
+    const sums = sum(saved, (row) => `${row.day}/${row.baseline}`, ["baseline_pico", "spent_pico"]);
+    const running = data.baselines.map((_, number) => {
+      let all = 0n;
+      return days.map((day) => {
+        const one = sums.get(`${day}/${number}`);
+        if (one) all += one.baseline_pico - one.spent_pico;
+        return all;
+      });
+    });
+    return {
+      labels: days.map(isoDay),
+      series: data.baselines.map((name, n) => ({ name, values: running[n].map(drawn), color: n })),
+      columns: [["day", "text"], ...data.baselines.map((name) => [name, "usd"])],
+      rows: days.map((day, at) => [isoDay(day), ...running.map((line) => line[at])]),
+    };
+  };
+  const seconds = (edge) => (edge < 60 ? `${edge} s` : edge < 3600 ? `${edge / 60} min` : `${edge / 3600} h`);
+  const secondNames = [...data.second_edges.map((edge) => `to ${seconds(edge)}`), `above ${seconds(data.second_edges.at(-1))}`];
+  const costNames = [...data.cost_edges_usd.map((edge) => `to ${edge}`), `above ${data.cost_edges_usd.at(-1)}`];
+  const spread = ({ spreads }, whats, titles, names) => {
+    const sums = sum(spreads, (row) => `${row.what}/${row.bar}`, ["tasks"]);
+    const at = (what, bar) => sums.get(`${what}/${bar}`)?.tasks ?? 0;
+    const filled = names.map((_, bar) => bar).filter((bar) => whats.some((what) => at(what, bar)));
+    const [low, high] = [filled[0] ?? 0, filled.at(-1) ?? -1];
+    const bars = names.map((name, bar) => [name, bar]).slice(low, high + 1);
+    if (whats.some((what) => at(what, -1))) bars.push(["not known", -1]);
+    return {
+      labels: bars.map(([name]) => name),
+      series: whats.map((what, n) => ({ name: titles[n], values: bars.map(([, bar]) => at(what, bar)), color: n })),
+      columns: [["up to", "text"], ...titles.map((title) => [title, "count"])],
+      rows: bars.map(([name, bar]) => [name, ...whats.map((what) => at(what, bar))]),
+    };
+  };
+  const cache = ({ cells, days }) => {
+    const fields = ["read", "written", "fresh"];
+    const sums = sum(cells, (row) => row.day, fields);
+    const at = (day, field) => sums.get(day)?.[field] ?? 0;
+    const rate = (day) => {
+      const whole = fields.reduce((all, field) => all + at(day, field), 0);
+      return whole ? Math.round((1000 * at(day, "read")) / whole) / 10 : 0;
+    };
+    const names = ["read from the cache", "written to it", "not cached"];
+    return {
+      labels: days.map(isoDay),
+      series: fields.map((field, n) => ({ name: names[n], values: days.map((day) => at(day, field)), color: [2, 4, 1][n] })),
+      columns: [["day", "text"], ...names.map((name) => [name, "count"]), ["hits in %", "count"]],
+      rows: days.map((day) => [isoDay(day), ...fields.map((field) => at(day, field)), rate(day)]),
+    };
+  };
+  const causes = ({ by_cause }) => {
+    const sums = [...sum(by_cause, (row) => row.cause, ["tasks", "retries"])].sort(([, a], [, b]) => b.tasks + b.retries - a.tasks - a.retries);
+    const names = sums.map(([cause]) => (data.causes[cause] === "succeeded" ? "succeeded in the end" : data.causes[cause]));
+    return {
+      labels: names,
+      series: ["tasks", "retries"].map((field, n) => ({ name: ["tasks that did not succeed", "retries"][n], values: sums.map(([, one]) => one[field]), color: [7, 1][n] })),
+      columns: [["cause", "text"], ["tasks", "count"], ["retries", "count"]],
+      rows: sums.map(([, one], n) => [names[n], one.tasks, one.retries]),
+    };
+  };
+  const batches = ({ by_batch }) => {
+    const fields = ["spent_pico", "requests", "tasks", "failed"];
+    const sums = [...sum(by_batch, (row) => row.batch, fields)].sort(([, a], [, b]) => (a.spent_pico < b.spent_pico ? 1 : a.spent_pico > b.spent_pico ? -1 : 0));
+    const top = sums.slice(0, 15);
+    return {
+      labels: top.map(([batch]) => named(data.batches[batch])),
+      series: [{ name: "US$", values: top.map(([, one]) => drawn(one.spent_pico)), color: 0 }],
+      columns: [["batch", "text"], ["US$", "usd"], ["requests", "count"], ["tasks", "count"], ["failed", "count"]],
+      rows: sums.map(([batch, one]) => [named(data.batches[batch]), ...fields.map((field) => one[field])]),
+    };
+  };
+  const SECTIONS = [
+    { id: "spend", title: "Spend by day and model", note: "US$ a day.", unit: "US$", type: "bar", stacked: true, of: spend },
+    {
+      id: "saving", title: "Cumulative saving against each baseline", unit: "US$", type: "line", of: saving,
+      note: "US$ saved so far beside plain claude -p on that model, nothing cached, no batch discount; below zero where it cost more.",
+    },
+    { id: "cost", title: "Cost of a task", note: "Finished tasks by US$.", unit: "tasks", type: "bar", of: (chosen) => spread(chosen, [0], ["tasks"], costNames) },
+    {
+      id: "latency", title: "Latency of a task", note: "Finished tasks by the time that they ran, and waited before.", unit: "tasks", type: "bar",
+      of: (chosen) => spread(chosen, [1, 2], ["ran", "waited"], secondNames),
+    },
+    { id: "cache", title: "Cache hits", note: "Prompt tokens a day.", unit: "tokens", type: "bar", stacked: true, of: cache },
+    {
+      id: "causes", title: "Failures and retries by cause", unit: "count", type: "bar", across: true, of: causes,
+      note: "The cause is the task's last error; the ledgers do not keep why a request was retried that was answered in the end.",
+    },
+    {
+      id: "batches", title: "Top batches", unit: "US$", type: "bar", across: true, of: batches,
+      note: `The dearest 15 are drawn; the table has up to ${data.batches.length} of ${data.batches_in_all}, the dearest of the whole period.`,
+    },
+  ];
+
+  // --- tables -----------------------------------------------------------------------------------------------------------
+  const element = (name, attributes = {}, ...children) => {
+    const made = document.createElement(name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    made.append(...children);
+    return made;
+  };
+  const shown = (value, kind) => (kind === "usd" ? usd(value) : kind === "count" ? count(value) : String(value));
+  // A cell that a spreadsheet would take for a formula is led by an apostrophe.
+  const csvCell = (value, kind) => {
+    let text = kind === "usd" ? usd(value) : String(value);
+    if (kind === "text" && /^[=+\-@\t\r]/.test(text)) text = `'${text}`;
+    return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = (columns, rows) =>
+    [columns.map(([name]) => csvCell(name, "text")), ...rows.map((row) => row.map((value, at) => csvCell(value, columns[at][1])))]
+      .map((line) => `${line.join(",")}\r\n`)
+      .join("");
+  const download = (name, text) => {
+    const url = URL.createObjectURL(new Blob([text], { type: "text/csv;charset=utf-8" }));
+    const link = element("a", { href: url, download: name });
+    document.body.append(link);
+    link.click();
+    link.remove();
+    setTimeout(() => URL.revokeObjectURL(url), 10000);
+  };
+  const less = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a < b ? -1 : a > b ? 1 : 0);
+
+  class Table {
+    constructor(id, title) {
+      this.id = id;
+      this.order = null;
+      this.head = element("tr");
+      this.body = element("tbody");
+      const save = element("button", { type: "button", id: `${id}-csv`, "aria-label": `Download CSV: ${title}` }, "Download CSV");
+      save.addEventListener("click", () => download(`farmhand-${id}.csv`, csv(this.columns, this.sorted())));
+      const table = element("table", { id: `${id}-table` }, element("caption", {}, title), element("thead", {}, this.head), this.body);
+      this.root = element("div", {}, save, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}: table` }, table));
+    }
+    set(columns, rows) {
+      [this.columns, this.rows] = [columns, rows];
+      if (this.order && this.order.at >= columns.length) this.order = null;
+      this.draw();
+    }
+    sorted() {
+      if (!this.order) return this.rows;
+      const { at, sign } = this.order;
+      return [...this.rows].sort((a, b) => sign * less(a[at], b[at]));
+    }
+    draw() {
+      const focused = [...this.head.children].findIndex((cell) => cell.contains(document.activeElement));
+      const heads = this.columns.map(([name], at) => {
+        const button = element("button", { type: "button" }, name);
+        button.addEventListener("click", () => {
+          const same = this.order?.at === at;
+          this.order = { at, sign: same ? -this.order.sign : this.columns[at][1] === "text" ? 1 : -1 };
+          this.draw();
+        });
+        const sort = this.order?.at === at ? (this.order.sign > 0 ? "ascending" : "descending") : "none";
+        return element("th", { scope: "col", "aria-sort": sort }, button);
+      });
+      this.head.replaceChildren(...heads);
+      if (focused >= 0) heads[focused]?.firstChild.focus();
+      const line = (row) => element("tr", {}, ...row.map((value, at) => element("td", {}, shown(value, this.columns[at][1]))));
+      this.body.replaceChildren(...this.sorted().map(line));
+    }
+  }
+
+  // --- charts -----------------------------------------------------------------------------------------------------------
+  const variable = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const POINTS = ["circle", "rect", "triangle", "rectRot", "star", "crossRot", "cross", "dash"];
+  const dataset = (section, { name, values, color }) => {
+    const paint = variable(`--c${color % 8}`);
+    const line = section.type === "line";
+    return {
+      label: name, data: values, backgroundColor: paint, borderColor: line ? paint : variable("--track"), borderWidth: line ? 2 : 0.5,
+      pointStyle: POINTS[color % 8], pointRadius: values.length > 45 ? 0 : 3, borderDash: color % 2 ? [6, 3] : [], maxBarThickness: 48,
+    };
+  };
+  const short = (text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text);
+  const options = (section) => {
+    const [ink, grid] = [variable("--text"), variable("--grid")];
+    const axis = (title) => ({
+      stacked: Boolean(section.stacked), beginAtZero: true, grid: { color: grid }, ticks: { color: ink, maxRotation: 50 },
+      title: { display: Boolean(title), text: title, color: ink },
+    });
+    const [names, values] = [axis(""), axis(section.unit)];
+    names.ticks.callback = function label(value) {
+      return short(String(this.getLabelForValue(value)));
+    };
+    names.ticks.autoSkip = !section.across;
+    return {
+      animation: false, responsive: true, maintainAspectRatio: false, indexAxis: section.across ? "y" : "x",
+      interaction: { mode: "index", intersect: false, axis: section.across ? "y" : "x" },
+      scales: section.across ? { y: names, x: values } : { x: names, y: values },
+      plugins: {
+        legend: { display: section.id !== "cost" && section.id !== "batches", position: "bottom", labels: { color: ink, boxWidth: 10, boxHeight: 8, usePointStyle: section.type === "line" } },
+      },
+    };
+  };
+
+  class Section {
+    constructor(what) {
+      this.what = what;
+      this.canvas = element("canvas", { role: "img", id: `${what.id}-chart` });
+      this.table = new Table(what.id, what.title);
+      const head = element("h2", { id: `${what.id}-title` }, what.title);
+      const details = element("details", { id: `${what.id}-data` }, element("summary", { "aria-label": `Data table: ${what.title}` }, "Data table"), this.table.root);
+      const figure = element("figure", {}, element("div", { class: "plot" }, this.canvas));
+      this.root = element("section", { id: what.id, "aria-labelledby": `${what.id}-title` }, head, element("p", { class: "note" }, what.note), figure, details);
+    }
+    set(chosen) {
+      const { labels, series, columns, rows } = this.what.of(chosen);
+      this.table.set(columns, rows);
+      const names = series.length > 1 ? ` Series: ${series.map(({ name }) => name).join(", ")}.` : "";
+      this.canvas.setAttribute("aria-label", `${this.what.title}, ${labels.length} points in ${this.what.unit}.${names} The data table below has the figures.`);
+      this.chart?.destroy();
+      this.chart = new Chart(this.canvas, {
+        type: this.what.type, data: { labels, datasets: series.map((one) => dataset(this.what, one)) }, options: options(this.what),
+      });
+    }
+  }
+
+  // --- the page ---------------------------------------------------------------------------------------------------------
+  const tiles = (chosen) => {
+    const all = total(chosen.cells, ["spent_pico", "requests", "unpriced", "fresh", "written", "read", "output", "tasks", "failed", "retries", "uncertain"]);
+    const baseline = data.baselines.indexOf(figures.savings.baseline_model);
+    const saved = total(chosen.saved.filter((row) => row.baseline === baseline), ["baseline_pico", "spent_pico"]);
+    const given = all.fresh + all.written + all.read;
+    const entries = [
+      ["Spent, US$", usd(all.spent_pico)],
+      ...(baseline < 0 ? [] : [[`Saved beside ${figures.savings.baseline_model}, US$`, usd(saved.baseline_pico - saved.spent_pico)]]),
+      ["Tasks", count(all.tasks)],
+      ["Failed", count(all.failed)],
+      ["Requests", count(all.requests)],
+      ["Retries", count(all.retries)],
+      ["Tokens in, out", `${count(given)}, ${count(all.output)}`],
+      ["Cache hits", percent(all.read, given)],
+      ["Without a known price", `${count(all.unpriced)} requests`],
+      ["Charged perhaps", `${count(all.uncertain)} requests`],
+    ];
+    byId("tiles").replaceChildren(...entries.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+    const span = chosen.days.length ? `${isoDay(chosen.days[0])} to ${isoDay(chosen.days.at(-1))}` : "no day";
+    byId("summary").textContent = `${span}: ${count(all.tasks)} tasks, US$ ${usd(all.spent_pico)}.`;
+  };
+
+  const facts = () => {
+    const { target, savings, box, spent, hosts, unpriced, uncertain } = figures;
+    const lines = [
+      `Target ${target.low}-${target.high}x: ${target.verdict}${target.factor === null ? "" : `, ${target.factor}x`}.`,
+      ...(target.factor_with_box === null ? [] : [`With the box's price in it: ${target.verdict_with_box}, ${target.factor_with_box}x.`]),
+      `This month US$ ${spent.month_usd}; projected US$ ${spent.projection_month_usd}${spent.budget_month_usd === null ? "" : ` of budgets of US$ ${spent.budget_month_usd}`}.`,
+      `The box: ${box.usd_month === null ? "" : `US$ ${box.usd_month} a month; `}${box.verdict}.`,
+      `On the subscription instead (never added in): ${figures.subscription}.`,
+      ...unpriced.map((row) => `${count(row.requests)} requests to ${row.model}: no price is known; they are in no sum.`),
+      ...(uncertain.requests ? [`${count(uncertain.requests)} requests may have been charged without our knowing how much; they are in no sum.`] : []),
+      ...hosts.filter((host) => host.error !== null).map((host) => `${host.host} could not be asked, ${host.merged_at === null ? "nothing of it is in here" : `its figures are of ${host.merged_at}`}: ${host.error}`),
+      ...hosts.filter((host) => host.missing).map((host) => `${host.host} forgot ${count(host.missing)} charges before they were merged; they are in no sum.`),
+    ];
+    const pico = (text) => BigInt(text.replace(".", "").padEnd(text.replace(".", "").length + 12 - (text.length - text.indexOf(".") - 1), "0"));
+    const levers = new Table("levers", `Saved beside plain claude -p on ${savings.baseline_model}, by lever`);
+    levers.set(
+      [["lever", "text"], ["saved, US$", "usd"], ["share in %", "text"], ["bill without only this", "usd"]],
+      savings.levers.map((lever) => [lever.name, pico(lever.saving_usd), lever.share_percent ?? "", pico(lever.without_only_this_usd)]),
+    );
+    byId("facts").append(...lines.map((line) => element("p", {}, line)), element("h3", {}, "Levers"), levers.root);
+  };
+
+  const fill = (select, all, names) => {
+    const order = names.map((name, place) => [name, place]).sort(([a], [b]) => less(a, b));
+    select.append(element("option", { value: "" }, all), ...order.map(([name, place]) => element("option", { value: place }, named(name))));
+  };
+  const [first, last] = [isoDay(data.first), isoDay(data.last)];
+  fill(byId("model"), "All models", data.models);
+  fill(byId("host"), "All hosts", data.hosts);
+  for (const [id, value] of [["from", first], ["to", last]]) {
+    for (const name of ["min", "max", "value"]) byId(id).setAttribute(name, { min: first, max: last, value }[name]);
+  }
+  byId("about").textContent =
+    `${first} to ${last} (UTC), made ${figures.generated_at}; prices ${figures.price_version}; ${data.hosts.length} ${data.hosts.length === 1 ? "host" : "hosts"}.`;
+  const sections = SECTIONS.map((what) => new Section(what));
+  byId("sections").append(...sections.map((section) => section.root));
+  const draw = () => {
+    const chosen = selection();
+    tiles(chosen);
+    for (const section of sections) section.set(chosen);
+  };
+  byId("filters").addEventListener("change", draw);
+  byId("filters").addEventListener("submit", (event) => event.preventDefault());
+  byId("filters").addEventListener("reset", () => setTimeout(draw));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  facts();
+  draw();
+})();

@@ -1,0 +1,84 @@
+"""From plain parameters to a machine, for both front ends: `farmhand rotate` and the Ansible module."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..wire.errors import WireError, not_configured
+from ..wire.keys import is_key
+from ..wire.keysource import DEFAULT_SOURCE, read_key
+from .fleet import Place
+from .machine import Machine
+from .provider import Provider
+from .sources import open_source
+from .state import Memory, state_dir
+
+#: What a new key may come from, beside a prompt and stdin.
+NEW_KEY_KINDS = ("file", "command", "keyring")
+
+
+def memory_of(parameters: Mapping[str, Any]) -> Memory:
+    """Where the rotation of this key source is remembered."""
+    if parameters.get("state_dir"):
+        return Memory(str(parameters["state_dir"]))
+    place = _place(str(parameters["key_source"]))
+    return Memory(state_dir(place, place == _place(DEFAULT_SOURCE)))
+
+
+def since_of(source: str) -> float | None:
+    """Since when the content of this key source has certainly been what it is; None: that cannot be told."""
+    return None if source.startswith(("env:", "command:")) else open_source(source).since()
+
+
+def _place(source: str) -> str:
+    """One name for one place, however it was spelled."""
+    return source if source.startswith(("env:", "command:")) else open_source(source).place
+
+
+def build(parameters: Mapping[str, Any], *, tell: Callable[[str], None] = lambda _line: None) -> Machine:
+    """The machine for `key_source`, `hosts` (a list of entries as in hosts.json, each with its `name`), `upstream_url`,
+    and if wanted `admin_key_source`, `admin_url`, `connect_timeout_s`, `drain_s`, `retire_s`, `force`, `state_dir`.
+
+    Raises WireError.
+    """
+    admin_source = str(parameters.get("admin_key_source") or "")
+    provider = Provider(
+        str(parameters["upstream_url"]),
+        read_key(admin_source) if admin_source else "",
+        str(parameters.get("admin_url") or ""),
+    )
+    connect_timeout_s = float(parameters.get("connect_timeout_s") or 10.0)
+    times = {name: float(parameters[name]) for name in ("drain_s", "retire_s") if parameters.get(name) is not None}
+    return Machine(
+        open_source(str(parameters["key_source"])),
+        [Place(entry, connect_timeout_s) for entry in parameters.get("hosts") or []],
+        provider,
+        memory_of(parameters),
+        tell=tell,
+        force=bool(parameters.get("force")),
+        **times,
+    )
+
+
+def check_new_key_source(source: str) -> str:
+    """`source` if a new key may come from it. Raises WireError, which repeats nothing of it."""
+    kind, colon, _ = source.partition(":")
+    if is_key(source.strip()) or "sk-ant-" in source:
+        message = "the new key itself was given: every process of this machine can see an argument"
+        raise WireError("usage", message, "that key has leaked: make another one, and name a source of it", 400)
+    if not colon or kind not in NEW_KEY_KINDS:
+        raise not_configured(
+            "the source of the new key is not of a known form",
+            "use file:PATH[#NAME], command:ARGV or keyring:SERVICE/USER",
+        )
+    return source
+
+
+def clean(parameters: Mapping[str, Any]) -> None:
+    """Remove what a crash may have left half-written beside the state. Only while the lock is held."""
+    directory = memory_of(parameters).directory
+    for name in os.listdir(directory):
+        if name.endswith(".farmhand-rotate"):
+            os.unlink(os.path.join(directory, name))

@@ -1,0 +1,129 @@
+"""What a rotation does at the farm hosts: hand over a key, run a canary, count attempts, have a key forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from ..wire.client import Client
+from ..wire.errors import WireError
+from ..wire.follow import run_task
+from ..wire.transport import SshTransport, Transport, UnixTransport
+
+CANARY_TIMEOUT_S = 60.0
+#: How long an agent may be away meanwhile, or refuse the task since it is draining.
+CANARY_PATIENCE_S = 15.0
+#: Ahead of everything that is queued.
+_PRIORITY = 1_000_000
+#: Not the key's fault: the host takes no tasks, or its day's budget is spent.
+_NO_CANARY = frozenset({"draining", "budget"})
+#: What a connection that was good before may answer once the agent or the line behind it has gone.
+_STALE = frozenset({"lost", "unreachable", "agent_down"})
+T = TypeVar("T")
+#: Codes that say that no agent was spoken to.
+UNREACHED = frozenset(
+    {
+        "unreachable", "lost", "agent_down", "agent_missing", "host_key_unknown", "host_key_changed", "login_refused",
+        "not_an_agent", "not_configured", "agent_too_old", "client_too_old",
+    }
+)  # fmt: skip
+
+
+def transport_of(entry: Mapping[str, Any], connect_timeout_s: float) -> Transport:
+    """The way to a host: `socket` for the agent on this machine, else ssh as hosts.json has it. Raises WireError."""
+    name = str(entry["name"])
+    if entry.get("socket"):
+        return UnixTransport(str(entry["socket"]), name=name, connect_timeout_s=connect_timeout_s)
+    known = {what: entry[what] for what in ("port", "user", "identity_file", "known_hosts_file") if entry.get(what)}
+    return SshTransport(str(entry["address"]), name=name, connect_timeout_s=connect_timeout_s, **known)
+
+
+class Place:
+    """One farm host, over one connection, which is made when it is needed. Every call may be made again."""
+
+    def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:
+        self.name = str(entry["name"])
+        self._entry = entry
+        self._connect_timeout_s = connect_timeout_s
+        self._client: Client | None = None
+
+    def close(self) -> None:
+        """Drop the connection."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, do: Callable[[Client], T]) -> T:
+        """`do` with a client; once more if the connection was there already and has turned out to be dead."""
+        reused = self._client is not None
+        while True:
+            if self._client is None:
+                self._client = Client(transport_of(self._entry, self._connect_timeout_s))
+            try:
+                return do(self._client)
+            except WireError as error:
+                self.close()
+                if not reused or error.code not in _STALE:
+                    raise
+            reused = False
+
+    def hand_over(self, key: str, supersedes: str) -> None:
+        """`key` takes the place of the key `supersedes` there. Raises WireError."""
+        self._call(lambda client: client.put_key(key, supersedes))
+
+    def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
+        """The same if it is not so already. How many attempts on the old key are in flight.
+
+        Raises WireError; `key_refused` where the API has refused the key there.
+        """
+        status = self._call(lambda client: client.status())
+        self.check(status, fingerprint)
+        # An agent that has started anew does not know any more what the key has replaced.
+        if status.get("key") != fingerprint or not _entries(status, supersedes):
+            self.hand_over(key, supersedes)
+            status = self._call(lambda client: client.status())
+        return sum(int(entry.get("running") or 0) for entry in _entries(status, supersedes))
+
+    def check(self, status: dict[str, Any], fingerprint: str) -> None:
+        """Raise WireError `key_refused` if the API has refused the key there."""
+        for entry in _entries(status, fingerprint):
+            if entry.get("state") == "refused":
+                raise WireError("key_refused", f"{self.name}: the API refused the new key: {entry.get('reason')}")
+
+    def canary(self, task_id: str, key: str, fingerprint: str) -> str:
+        """Run one task of a few tokens on `key`: "" if it was answered on it, else why none could be run.
+
+        Raises WireError, also for a task that did not succeed.
+        """
+        task = {
+            "id": task_id,
+            "prompt": "Answer with the one word: ready",
+            "max_tokens": 64,
+            "timeout_s": CANARY_TIMEOUT_S,
+            "priority": _PRIORITY,
+            "labels": {"purpose": "rotate"},
+        }
+        try:
+            result = self._call(
+                lambda client: run_task(client, task, key, lambda _event: None, resume_s=CANARY_PATIENCE_S)
+            )
+        except WireError as error:
+            if error.code in _NO_CANARY:
+                return error.message
+            raise
+        self.check(self._call(lambda client: client.status()), fingerprint)
+        if result.get("state") == "succeeded":
+            return ""
+        problem = result.get("error") or {}
+        if problem.get("code") in _NO_CANARY:
+            return str(problem.get("message"))
+        message = f"{self.name}: the canary task is {result.get('state')}: {problem.get('message')}"
+        raise WireError("canary_failed", message)
+
+    def forget(self, fingerprint: str) -> None:
+        """The agent drops that key from its memory. Raises WireError."""
+        self._call(lambda client: client.forget_key(fingerprint))
+
+
+def _entries(status: dict[str, Any], fingerprint: str) -> list[dict[str, Any]]:
+    return [entry for entry in status.get("keys") or [] if entry.get("fingerprint") == fingerprint]

@@ -1,0 +1,101 @@
+"""The provider's side of a rotation: is a key alive, and disabling one.
+
+Disabling goes through the Admin API, which lists keys with a hint of their value and cannot make new ones. Source: the
+provider's pages "List API Keys" and "Update API Key", read 2026-11-24.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from ..wire.errors import WireError
+from ..wire.keys import redact
+from ..wire.upstream import call, free_call
+
+ADMIN_PREFIX = "sk-ant-admin"
+CONSOLE = "https://platform.claude.com/settings/keys"
+KEYS = "/v1/organizations/api_keys"
+_PAGE = 100
+
+
+class Provider:
+    """The Messages API at `url`; with an Admin key also the Admin API at `admin_url`."""
+
+    def __init__(self, url: str, admin_key: str = "", admin_url: str = "") -> None:
+        self._url = url
+        self._admin_key = admin_key
+        self._admin_url = admin_url
+
+    @property
+    def can_disable(self) -> bool:
+        """Whether an Admin key is configured."""
+        return bool(self._admin_key)
+
+    def alive(self, key: str) -> None:
+        """Return if the API takes `key`. Raises WireError: `dead_key` if it does not, `api_unreachable`."""
+        status = free_call(key, self._url)
+        if status == 401:
+            raise WireError("dead_key", f"{self._url} does not know the new key (401)", "check it in the Console")
+        if status in (402, 403, 429):
+            message = f"{self._url} does not serve the new key ({status})"
+            raise WireError("dead_key", message, "see billing and limits in the Console")
+        if status != 200:
+            raise WireError("api_unreachable", f"{self._url} answered {status}", "try again later")
+
+    def dead(self, key: str) -> bool:
+        """Whether the API says that it does not know `key`: 401 and nothing else. Raises WireError."""
+        return free_call(key, self._url) == 401
+
+    def disable(self, key: str) -> None:
+        """Set `key` inactive. Raises WireError `retire_by_hand` with the reason where that cannot be had."""
+        if not self._admin_key.startswith(ADMIN_PREFIX):
+            raise _by_hand(f"admin_key_source names a key that is no Admin key ({ADMIN_PREFIX}…)")
+        parts = urlsplit(self._admin_url)
+        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
+        if parts.scheme != "https" and not (parts.scheme == "http" and local):
+            raise _by_hand(f"admin_url {self._admin_url!r:.100} is neither https nor on this machine")
+        matches = [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
+        if len(matches) != 1:
+            names = ", ".join(repr(redact(str(entry.get("name"))))[:80] for entry in matches[:5])
+            raise _by_hand(
+                f"the Admin API shows several active keys that could be it: {names}"
+                if matches
+                else "the Admin API shows no active key that could be it"
+            )
+        self._admin(f"{KEYS}/{quote(str(matches[0].get('id')), safe='')}", {"status": "inactive"})
+
+    def _active(self) -> Iterator[dict[str, Any]]:
+        after: str | None = None
+        while True:
+            query = urlencode({"status": "active", "limit": _PAGE} | ({"after_id": after} if after else {}))
+            answer = self._admin(f"{KEYS}?{query}")
+            data = answer.get("data")
+            if not isinstance(data, list):
+                raise _by_hand("the Admin API's list of keys is not of its form")
+            yield from (entry for entry in data if isinstance(entry, dict))
+            after = answer.get("last_id")
+            if not answer.get("has_more") or not data or not after:
+                return
+
+    def _admin(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        try:
+            status, answer = call(self._admin_key, self._admin_url, path, body)
+        except WireError as error:
+            raise _by_hand(error.message) from None
+        if status == 200 and isinstance(answer, dict):
+            return answer
+        problem = answer.get("error") if isinstance(answer, dict) else None
+        why = problem.get("message") if isinstance(problem, dict) else "no reason given"
+        raise _by_hand(f"the Admin API answered {status}: {redact(' '.join(str(why).split()))[:200]}")
+
+
+def hint_fits(hint: str, key: str) -> bool:
+    """Whether a hint such as `sk-ant-api03-R2D...igAA` is of `key`."""
+    head, dots, tail = hint.partition("...")
+    return bool(dots and head and tail) and len(head + tail) < len(key) and key.startswith(head) and key.endswith(tail)
+
+
+def _by_hand(why: str) -> WireError:
+    return WireError("retire_by_hand", why)

@@ -1,0 +1,193 @@
+"""What a rotation remembers: where it stands, in a file that survives a crash at any point. It never holds a key.
+
+~/.local/state/farmhand/rotation/         (XDG_STATE_HOME), 0700; a key source that is not the default has its own
+    state.json                            the rotation that goes on, or the last one
+    ages.json                             fingerprint → when it was first seen
+    lock                                  held while something is changed
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from ..wire.errors import WireError, not_configured
+from ..wire.keys import is_fingerprint
+
+#: What is asked for, in order.
+STEPS = ("staged", "switched", "verified", "drained", "retired")
+#: The same with what is said before a step begins that changes something outside.
+_PROGRESS = ("staging", "staged", "switching", "switched", "verified", "drained", "retiring", "dead", "retired")
+ROLLING_BACK, ROLLED_BACK = "rolling_back", "rolled_back"
+_KNOWN = (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
+
+
+@dataclass
+class State:
+    """A rotation from the key `old` to the key `new`, both fingerprints. Times are Unix seconds.
+
+    `hosts` has each host that may have either key: `unreached`, `switched`, `verified`, `drained`; and why.
+    """
+
+    step: str
+    old: str
+    new: str
+    started_at: float
+    updated_at: float
+    why: str = ""
+    hosts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is something left to do, or to take back."""
+        return self.step not in ("retired", ROLLED_BACK)
+
+    def reached(self, step: str) -> bool:
+        """Whether `step` is done."""
+        return self.step in _PROGRESS and _PROGRESS.index(self.step) >= _PROGRESS.index(step)
+
+
+def state_dir(place: str, usual: bool, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the state of the rotation of this key source is; `usual`: it is the default one."""
+    base = environ.get("XDG_STATE_HOME", "")
+    directory = base if os.path.isabs(base) else os.path.expanduser("~/.local/state")
+    mark = "" if usual else f"-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
+    return os.path.join(directory, "farmhand", f"rotation{mark}")
+
+
+def replace_file(path: str, content: bytes, mode: int = 0o600, gid: int | None = None) -> None:
+    """Write `path` in one step that a crash leaves done or not done. What a crash leaves beside it has a fixed name."""
+    beside = leftover(path)
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(beside)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            out.write(content)
+            if gid is not None:
+                with contextlib.suppress(PermissionError):
+                    os.fchown(out.fileno(), -1, gid)
+            os.fchmod(out.fileno(), mode)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
+    _sync_directory(os.path.dirname(path))
+
+
+def leftover(path: str) -> str:
+    """The name that `path` is written under before it takes its place."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.farmhand-rotate")
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Memory:
+    """The files in `directory`, which is made when something is put into it. Raises WireError `not_configured`."""
+
+    def __init__(self, directory: str) -> None:
+        self.directory = directory
+        self._state = os.path.join(directory, "state.json")
+        self._ages = os.path.join(directory, "ages.json")
+
+    def load(self) -> State | None:
+        """The rotation that goes on, or the last one; None if there was none."""
+        found = self._read(self._state)
+        if found is None:
+            return None
+        names = {item.name for item in fields(State)}
+        try:
+            state = State(**{name: value for name, value in found.items() if name in names})
+        except TypeError:
+            state = None
+        if state is None or state.step not in _KNOWN or not (is_fingerprint(state.old) and is_fingerprint(state.new)):
+            raise not_configured(f"{self._state} is not the state of a rotation", "move it away, then look at the keys")
+        return state
+
+    def save(self, state: State) -> None:
+        """Remember it; it is on the disk when this returns."""
+        state.updated_at = time.time()
+        self._write(self._state, asdict(state))
+
+    def seen(self, fingerprint: str) -> float | None:
+        """When this key was first seen; None: it never was."""
+        seen = (self._read(self._ages) or {}).get(fingerprint)
+        return float(seen) if isinstance(seen, (int, float)) else None
+
+    def first_seen(self, fingerprint: str, otherwise: float) -> float:
+        """The same; `otherwise`, which is remembered, if it never was. That it cannot be written is no failure."""
+        seen = self.seen(fingerprint)
+        if seen is None:
+            seen = otherwise
+            with contextlib.suppress(WireError):
+                self._write(self._ages, {**(self._read(self._ages) or {}), fingerprint: otherwise})
+        return seen
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """One rotation at a time. Raises WireError `rotation_running`, which names the process."""
+        self._make()
+        path = os.path.join(self.directory, "lock")
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise not_configured(f"{path}: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                who = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+                raise WireError(
+                    "rotation_running",
+                    f"another rotation of this key runs (process {who or '?'})",
+                    "wait until it ends",
+                ) from None
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _make(self) -> None:
+        try:
+            os.makedirs(self.directory, mode=0o700, exist_ok=True)
+            os.chmod(self.directory, 0o700)
+        except OSError as error:
+            raise not_configured(f"{self.directory}: {error.strerror}") from None
+
+    def _read(self, path: str) -> dict[str, Any] | None:
+        try:
+            with open(path, "rb") as file:
+                found = json.loads(file.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise not_configured(f"{path}: {error.strerror}") from None
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise not_configured(f"{path} is not a JSON object", "move it away, then look at the keys")
+        return found
+
+    def _write(self, path: str, value: dict[str, Any]) -> None:
+        self._make()
+        try:
+            replace_file(path, json.dumps(value, indent=1).encode() + b"\n")
+        except OSError as error:
+            raise not_configured(f"{path}: {error.strerror}") from None

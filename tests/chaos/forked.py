@@ -1,0 +1,61 @@
+"""The real daemon in a process of its own, forked where its modules are loaded: a start takes a tenth of the time."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+from tests.chaos import clock
+from tests.support.agent import Agent
+
+_FORKS = multiprocessing.get_context("forkserver")
+_FORKS.set_forkserver_preload(["tests.chaos.preloaded"])
+
+
+class ForkedAgent(Agent):
+    """`jada-agent serve` with a clock that can be set."""
+
+    clock: clock.Clock
+
+    async def spawn(self) -> Child:
+        """A new process of it."""
+        return await asyncio.to_thread(Child, self.config, self.log, self.clock.path)
+
+
+class Child:
+    """A daemon, as `asyncio.subprocess.Process` would be."""
+
+    def __init__(self, config: Path, log: Path, time: Path) -> None:
+        self._process = _FORKS.Process(target=_serve, args=(config, log, time), daemon=True)
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """How it ended; None while it runs."""
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal."""
+        os.kill(self.pid, number)
+
+    async def wait(self) -> int:
+        """Wait for the end."""
+        await asyncio.to_thread(self._process.join)
+        assert self._process.exitcode is not None
+        return self._process.exitcode
+
+
+def _serve(config: Path, log: Path, time: Path) -> None:
+    """Be the daemon."""
+    with log.open("ab") as file:
+        for number in (1, 2):
+            os.dup2(file.fileno(), number)
+    clock.follow(time)
+    from farmhand.agent.main import main
+
+    sys.exit(main(["serve", "--config", str(config)]))

@@ -1,0 +1,11 @@
+"""Imported by the server that daemons are forked from, and there alone: the shifted clock comes before all others."""
+
+from tests.chaos import clock
+
+clock.install()
+
+import farmhand.agent.daemon  # noqa: E402
+import farmhand.agent.main  # noqa: E402, F401
+
+# What the forked process unpickles.
+import tests.chaos.forked  # noqa: E402, F401

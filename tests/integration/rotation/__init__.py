@@ -1,0 +1,1 @@
+"""Rotations against real daemons and the loopback API."""

@@ -1,0 +1,198 @@
+"""The report's page in a real browser: charts, filters, sorting, CSV, keyboard; nothing is fetched."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from farmhand.cost.money import plain
+from farmhand.cost.report import as_document
+from farmhand.cost.report_html import page as report_page
+from tests.support.browser import Page, browser
+from tests.unit.cost.reports import EVIL, EVIL_MODEL, FORMULA, made_up
+
+REPORT = made_up()
+CHARTS = ("spend", "saving", "cost", "latency", "cache", "causes", "batches")
+#: Pixels of a chart that are not like its corner: nothing is drawn on a blank one.
+DRAWN = """(() => {
+  const canvas = document.getElementById("%s-chart");
+  const pixels = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  return new Set(pixels).size;
+})()"""
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(as_document(REPORT)), "utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture
+async def tab(tmp_path: Path) -> AsyncIterator[Page]:
+    (tmp_path / "browser").mkdir()
+    async with browser(tmp_path / "browser") as page:
+        yield page
+
+
+def own(requests: list[str]) -> list[str]:
+    """Requests but for what the browser makes of itself (its form controls' icons)."""
+    return [address for address in requests if not address.startswith("data:")]
+
+
+async def tile(tab: Page, name: str) -> str:
+    """What stands in a tile."""
+    text: str = await tab.run(
+        "[...document.querySelectorAll('#tiles div')]"
+        f".find((d) => d.firstChild.textContent === {name!r}).lastChild.textContent"
+    )
+    return text
+
+
+@pytest.mark.parametrize("dark", [False, True])
+@pytest.mark.parametrize("width", [1280, 390])
+async def test_every_chart_is_drawn_and_nothing_goes_wrong(
+    tab: Page, url: str, width: int, dark: bool, tmp_path: Path
+) -> None:
+    await tab.open(url, width=width, dark=dark)
+    for name in CHARTS:
+        assert await tab.run(DRAWN % name) > 3, f"{name} is blank"
+    assert await tab.run("document.documentElement.scrollWidth") <= width
+    ground = await tab.run("getComputedStyle(document.body).backgroundColor")
+    assert ground == ("rgb(18, 22, 28)" if dark else "rgb(246, 247, 249)")
+    assert tab.problems == []
+    assert own(tab.requests) == [url]
+    await tab.picture(tmp_path / "page.png")
+    assert (tmp_path / "page.png").stat().st_size > 10_000
+
+
+async def test_what_the_charts_draw_is_what_the_report_says(tab: Page, url: str) -> None:
+    await tab.open(url)
+    drawn = await tab.run(
+        "Chart.getChart('spend-chart').data.datasets.flatMap((d) => d.data).reduce((a, b) => a + b, 0)"
+    )
+    assert drawn == pytest.approx(REPORT.figures.whole.spent_pico / 1e12)
+    assert await tile(tab, "Spent, US$") == plain(REPORT.figures.whole.spent_pico)
+    assert await tile(tab, "Tasks") == "24"
+    last = await tab.run("Chart.getChart('saving-chart').data.datasets.map((d) => d.data.at(-1))")
+    sums = [0.0] * len(REPORT.baselines)
+    for row in REPORT.saved:
+        sums[row.baseline] += (row.baseline_pico - row.spent_pico) / 1e12
+    assert last == pytest.approx(sums)
+
+
+async def test_filters_filter_all_of_it(tab: Page, url: str) -> None:
+    await tab.open(url)
+
+    async def choose(name: str, value: str) -> None:
+        script = f"{{const x = document.getElementById('{name}'); x.value = {value!r};"
+        await tab.run(script + " x.dispatchEvent(new Event('change', {bubbles: true}));}")
+
+    model = REPORT.models.index("claude-opus-5-5")
+    await choose("model", str(model))
+    wanted = [cell for cell in REPORT.cells if cell.model == model]
+    assert await tile(tab, "Tasks") == str(sum(cell.tasks for cell in wanted)) == "8"
+    assert await tile(tab, "Spent, US$") == plain(sum(cell.spent_pico for cell in wanted))
+    assert await tab.run("Chart.getChart('batches-chart').data.labels") == [EVIL]
+    causes = await tab.run("[...document.querySelectorAll('#causes-table tbody tr')].map((r) => r.textContent)")
+    assert sorted(causes) == ["succeeded in the end01", "timeout10"]
+
+    await choose("host", str(REPORT.hosts.index("farm1")))
+    assert await tile(tab, "Tasks") == "0"
+
+    await tab.run("document.getElementById('reset').click()")
+    await tab.run("new Promise((done) => setTimeout(done))")
+    assert await tile(tab, "Tasks") == "24"
+    await choose("from", "2026-11-23")
+    assert await tab.run("Chart.getChart('spend-chart').data.labels") == ["2026-11-23", "2026-11-24"]
+    assert await tile(tab, "Tasks") == str(sum(cell.tasks for cell in REPORT.cells if cell.day >= REPORT.last - 1))
+    await choose("to", "2026-11-23")
+    assert await tab.run("Chart.getChart('cache-chart').data.labels") == ["2026-11-23"]
+    assert (await tab.run("document.getElementById('summary').textContent")).startswith("2026-11-23 to 2026-11-23")
+    await choose("to", "2026-11-22")
+    assert await tile(tab, "Tasks") == "0"
+    assert tab.problems == []
+
+
+async def test_tables_sort_by_keyboard_and_say_so(tab: Page, url: str) -> None:
+    await tab.open(url)
+    column = "[...document.querySelectorAll('#batches-table tbody tr')].map((r) => r.firstChild.textContent)"
+    state = "[...document.querySelectorAll('#batches-table th')].map((h) => h.getAttribute('aria-sort'))"
+    await tab.run("document.getElementById('batches-data').open = true")
+    await tab.run("document.querySelector('#batches-table th button').focus()")
+    dearest = await tab.run(column)
+    assert dearest[0] == EVIL
+    await tab.press("Enter")
+    assert (await tab.run(state))[0] == "ascending"
+    ascending = await tab.run(column)
+    assert set(ascending) == {EVIL, FORMULA, "nightly"}
+    await tab.press("Enter")
+    assert (await tab.run(state))[0] == "descending"
+    assert await tab.run(column) == ascending[::-1]
+    # The second column is money: by its amount.
+    await tab.press("Tab")
+    await tab.press(" ")
+    assert (await tab.run(state))[:2] == ["none", "descending"]
+    assert await tab.run(column) == dearest
+    assert tab.problems == []
+
+
+async def test_the_csv_has_the_exact_figures_and_no_formula(tab: Page, url: str) -> None:
+    await tab.open(url)
+    content = await tab.downloaded("document.getElementById('batches-csv').click()")
+    rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
+    assert rows[0] == ["batch", "US$", "requests", "tasks", "failed"]
+    spent = {
+        name: sum(row.spent_pico for row in REPORT.by_batch if REPORT.batches[row.batch] == name)
+        for name in REPORT.batches
+    }
+    assert {row[0]: row[1:] for row in rows[1:]} == {
+        (f"'{name}" if name == FORMULA else name): [plain(pico), "8", "8", "1"] for name, pico in spent.items()
+    }
+    levers = await tab.downloaded("document.getElementById('levers-csv').click()")
+    saved = [line.split(",")[1] for line in levers.decode().splitlines()[1:]]
+    assert saved == [plain(lever.saving_pico) for lever in REPORT.figures.savings.levers]
+
+
+async def test_names_are_text_and_markup_in_them_never_runs(tab: Page, url: str) -> None:
+    await tab.open(url)
+    assert await tab.run("document.querySelectorAll('img, b, iframe').length") == 0
+    options = await tab.run("[...document.querySelectorAll('#model option')].map((o) => o.textContent)")
+    assert EVIL_MODEL in options
+    assert "farm<b>3" in await tab.run("document.getElementById('host').textContent")
+    assert EVIL in await tab.run("document.getElementById('facts').textContent")
+    # Were markup ever let in, the policy would not let it run or fetch.
+    await tab.run(
+        "document.body.insertAdjacentHTML('beforeend', '<img src=http://127.0.0.1:9/x onerror=window.ran=1>')"
+    )
+    await tab.run("new Promise((done) => setTimeout(done, 50))")
+    assert await tab.run("window.ran === undefined")
+    assert any("Content Security Policy" in problem for problem in tab.problems)
+
+
+async def test_everything_has_a_name_and_can_be_reached_by_keyboard(tab: Page, url: str) -> None:
+    await tab.open(url)
+    tree = (await tab.call("Accessibility.getFullAXTree"))["nodes"]
+    roles = ("combobox", "button", "image", "table", "region", "textbox", "Date", "DisclosureTriangle", "link")
+    unnamed = [
+        node["role"]["value"]
+        for node in tree
+        if not node["ignored"] and node.get("role", {}).get("value") in roles and not node["name"].get("value")
+    ]
+    assert unnamed == []
+    images = {node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "image"}
+    assert len(images) == len(CHARTS)
+    folds = [node["name"]["value"] for node in tree if node.get("role", {}).get("value") == "DisclosureTriangle"]
+    assert len(set(folds)) == len(CHARTS)
+    assert all(re.search(r"\d+ points in .*The data table below", name) for name in images)
+    reached = set()
+    for _ in range(60):
+        await tab.press("Tab")
+        reached.add(await tab.run("document.activeElement.id || document.activeElement.textContent.slice(0, 20)"))
+    assert {"model", "host", "from", "to", "reset", "Data table", "levers-csv"} <= reached
+    assert await tab.run("document.documentElement.lang") == "en"

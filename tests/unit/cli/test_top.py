@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+from farmhand.cli import top, top_view
+from farmhand.dispatch.hosts import Host
+from farmhand.errors import FarmUnreachable, UsageError
+from farmhand.wire.errors import WireError
+from tests.unit.cli.test_status import STATUS
+
+
+class FakeClient:
+    """Answers with a status; `breaks` calls are lost first."""
+
+    made = 0
+    closed = 0
+    breaks = 0
+
+    def __init__(self, _transport: Any) -> None:
+        type(self).made += 1
+
+    def status(self) -> dict[str, Any]:
+        if type(self).breaks:
+            type(self).breaks -= 1
+            raise WireError("lost", "the connection was lost")
+        return {**STATUS, "throughput": {"per_s": 2.5}}
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
+    fresh = type("Fresh", (FakeClient,), {})
+    monkeypatch.setattr(top, "Client", fresh)
+    return fresh
+
+
+def watch(name: str = "farm1") -> top.Watch:
+    return top.Watch(name, Host(name=name, address=name), 1.0)
+
+
+def drawn(watches: list[top.Watch], width: int = 80) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(top_view.screen(watches, 2.0))
+    return console.export_text()
+
+
+def test_one_connection_is_kept_and_made_again_when_it_is_lost(client: type[FakeClient]) -> None:
+    host = watch()
+    host.ask()
+    host.ask()
+    assert (client.made, client.closed, host.error) == (1, 0, None)
+    client.breaks = 1
+    host.ask()
+    assert (client.closed, str(host.error)) == (1, "the connection was lost")
+    assert host.status is not None  # the last figures stay
+    host.ask()
+    assert (client.made, host.error) == (2, None)
+    assert list(host.per_s) == [2.5, 2.5, 2.5]
+
+
+def test_following_ends_when_told_and_closes(client: type[FakeClient]) -> None:
+    stop = threading.Event()
+    host = watch()
+    thread = threading.Thread(target=host.follow, args=(60.0, stop))
+    thread.start()
+    stop.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert client.closed == client.made
+
+
+def test_the_screen_has_a_row_for_each_host_a_sum_and_what_they_wait_for() -> None:
+    one, two, three, four = (watch(f"farm{n}") for n in range(1, 5))
+    waiting = [{"reason": "rate_limit", "tasks": 7, "until": None, "detail": "the API's limit\x1b"}]
+    one.status = {**STATUS, "throughput": {"per_s": 12.5}, "waiting": waiting}
+    two.status = {**STATUS, "state": "draining"}
+    three.status, three.error = STATUS, FarmUnreachable("farm3: no route", hint="look")
+    one.per_s.extend([0, 1, 2])
+    shown = drawn([one, two, three, four])
+    rows = {line.split()[0]: line.split() for line in shown.splitlines() if line.split()}
+    assert rows["farm1"] == ["farm1", "running", "1", "2", "3", "1/32", "0/2", "12.5", "▁▅█"]
+    assert rows["farm2"][:5] == ["farm2", "draining", "1", "2", "3"]
+    assert rows["farm4"] == ["farm4", "asking"]
+    assert rows["all"] == ["all", "2", "of", "4", "2", "4", "6", "12.5"]
+    assert "farm1: 7 tasks wait: the API's limit\ufffd" in shown
+    assert "farm3: no route (look)" in shown
+    assert "tasks end per second" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_sparks() -> None:
+    assert top_view.spark([]) == ""
+    assert top_view.spark([0, 0]) == "▁▁"
+    assert top_view.spark([0, 7]) == "▁█"
+
+
+@pytest.fixture
+def run(tmp_path: Path, client: type[FakeClient]) -> Callable[..., Any]:
+    (tmp_path / "config.toml").write_text("")
+    entries = {name: {"address": name} for name in ("farm1", "farm2")}
+    (tmp_path / "hosts.json").write_text(json.dumps({"hosts": entries}))
+
+    def call(*arguments: str) -> Any:
+        argv = ["--config", str(tmp_path / "config.toml"), *arguments]
+        return CliRunner().invoke(top.command, argv, standalone_mode=False)
+
+    return call
+
+
+def test_into_a_pipe_it_is_one_line_for_each_host_once(run: Callable[..., Any], client: type[FakeClient]) -> None:
+    result = run()
+    assert result.return_value == 0
+    line = ": running, 1 running, 2 queued, 3 awaiting a key, slots in use: api 1/32, cli 0/2, 2.5 tasks/s"
+    assert result.stdout.splitlines() == [f"farm1{line}", f"farm2{line}"]
+    assert client.closed == 2
+    assert run("--host", "farm2").stdout.splitlines() == [f"farm2{line}"]
+
+
+def test_json_is_what_status_prints(run: Callable[..., Any], client: type[FakeClient]) -> None:
+    shown = json.loads(run("--json").stdout)["hosts"]
+    assert shown["farm1"]["queued"] == shown["farm2"]["queued"] == 2
+    client.breaks = 1
+    failed = run("--json", "--host", "farm1")
+    assert failed.return_value == 4
+    assert json.loads(failed.stdout)["hosts"]["farm1"]["error"]["code"] == "lost"
+    assert json.loads(run("--json", "--host", "none").stdout)["error"]["code"] == "not_configured"
+
+
+def test_a_host_that_is_silent_is_a_line_on_stderr_and_the_status(
+    run: Callable[..., Any], client: type[FakeClient]
+) -> None:
+    client.breaks = 1
+    result = run("--host", "farm1")
+    assert (result.return_value, result.stdout) == (4, "")
+    assert "the connection was lost" in result.stderr
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "x", "1e9"])
+def test_an_interval_that_is_none_is_refused(run: Callable[..., Any], interval: str) -> None:
+    assert isinstance(run("--interval", interval).exception, click.BadParameter | UsageError)

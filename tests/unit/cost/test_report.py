@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+from hypothesis import given, settings
+
+from farmhand.cost.figures import figures
+from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, Report, as_document, report
+from farmhand.cost.rows import Charge, Finished
+from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, new_store
+from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
+
+
+def _report(rows: list[Charge], tasks: list[Finished], since_day: int = 0) -> Report:
+    store = new_store()
+    fill(store, "u1", rows, tasks)
+    found = figures(
+        store, TABLE, by="model", since_day=since_day, now=NOW, baseline="claude-sonnet-5-5", boxes={}, errors={}
+    )
+    answer = report(store, TABLE, found, since_day=since_day, now=NOW)
+    store.close()
+    return answer
+
+
+@settings(max_examples=30, deadline=None)
+@given(charges())
+def test_the_cubes_sum_up_to_the_figures(rows: list[Charge]) -> None:
+    tasks = [
+        Finished(done_no=row.no, id=str(row.no), state="succeeded", model=row.model, engine=row.engine,
+                 batch=row.batch, created_at=row.created_at, finished_at=row.created_at, cost_usd=row.cost_usd)
+        for row in rows
+    ]  # fmt: skip
+    found = _report(rows, tasks)
+    whole = found.figures.whole
+    for name in ("spent_pico", "requests", "unpriced", "tasks", "failed", "retries"):
+        assert sum(getattr(cell, name) for cell in found.cells) == getattr(whole, name), name
+    assert sum(cell.fresh for cell in found.cells) == whole.input_tokens
+    assert sum(cell.read for cell in found.cells) == whole.cache_read_input_tokens
+    assert sum(cell.spent_pico for cell in found.by_batch) == whole.spent_pico
+    baseline = found.baselines.index("claude-sonnet-5-5")
+    saved = [row for row in found.saved if row.baseline == baseline]
+    assert sum(row.baseline_pico for row in saved) == found.figures.savings.baseline_pico
+    assert sum(row.spent_pico for row in saved) == found.figures.savings.spent_pico
+    for what in (0, 2):
+        assert sum(row.tasks for row in found.spreads if row.what == what) == whole.tasks
+
+
+def test_each_task_is_in_the_bar_of_its_cost_and_of_its_times() -> None:
+    rows = [charge(1), charge(2, model="claude-next")]
+    tasks = [
+        Finished(done_no=1, id="a", state="succeeded", model="claude-haiku-5-5", engine="api", created_at=NOW - 14,
+                 started_at=NOW - 11, finished_at=NOW - 1, cost_usd=rows[0].cost_usd),
+        Finished(done_no=2, id="b", state="cancelled", error="cancelled", model="claude-next", engine="api",
+                 created_at=NOW - 100_000, finished_at=NOW - 1),
+    ]  # fmt: skip
+    found = _report(rows, tasks)
+    bars = {what: Counter[int]() for what in SPREADS}
+    for row in found.spreads:
+        bars[SPREADS[row.what]][row.bar] += row.tasks
+    spent = found.cells[0].spent_pico
+    assert bars["cost"] == {-1: 1, next(n for n, edge in enumerate(COST_EDGES) if spent <= edge): 1}
+    assert bars["run"] == {6: 1}  # exactly 10 s, and one that never ran
+    assert bars["wait"] == {5: 1, 14: 1}
+    assert [(found.causes[row.cause], row.tasks) for row in found.by_cause] == [("cancelled", 1)]
+
+
+def test_retries_that_helped_have_a_cause_of_their_own_and_are_no_failures() -> None:
+    found = made_up()
+    sums = {
+        name: tuple(
+            sum(getattr(row, field) for row in found.by_cause if found.causes[row.cause] == name)
+            for field in ("tasks", "retries")
+        )
+        for name in found.causes
+    }
+    assert sums == {"timeout": (3, 0), "succeeded": (0, 3)}
+
+
+def test_days_before_since_are_in_nothing() -> None:
+    rows = [charge(1, at=NOW), charge(2, at=NOW - 5 * DAY)]
+    tasks = [
+        Finished(done_no=row.no, id=str(row.no), state="failed", error="timeout", model=row.model, engine="api",
+                 created_at=row.created_at, finished_at=row.created_at)
+        for row in rows
+    ]  # fmt: skip
+    found = _report(rows, tasks, since_day=int(NOW // DAY) - 1)
+    for cube in (found.cells, found.saved, found.spreads, found.by_cause, found.by_batch):
+        assert {row.day for row in cube} == {int(NOW // DAY)}
+    assert found.first == int(NOW // DAY) - 1
+
+
+def test_only_the_dearest_batches_are_in_it_and_their_number_is_told() -> None:
+    rows = [charge(no, batch=f"b{no}", factor=no) for no in range(1, TOP_BATCHES + 6)]
+    found = _report(rows, [])
+    assert (len(found.batches), found.batches_in_all) == (TOP_BATCHES, TOP_BATCHES + 5)
+    assert found.batches[0] == f"b{TOP_BATCHES + 5}"
+    assert "b5" not in found.batches
+
+
+def test_nothing_yet_is_a_report_too() -> None:
+    found = _report([], [])
+    assert found.cells == []
+    assert found.first == found.last == int(NOW // DAY)
+    json.dumps(as_document(found))
+
+
+def test_the_document_holds_money_exactly_and_names_as_they_are() -> None:
+    shown = as_document(made_up())
+    assert json.loads(json.dumps(shown)) == shown
+    assert EVIL in shown["batches"]
+    assert EVIL_MODEL in shown["models"]
+    at = shown["cells"]["columns"].index("spent_pico")
+    assert sum(int(row[at]) for row in shown["cells"]["rows"]) == made_up().figures.whole.spent_pico
+    assert all(isinstance(row[at], str) for row in shown["cells"]["rows"])
