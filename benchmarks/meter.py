@@ -21,8 +21,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
-
 from benchmarks.raw_http import MODEL, Client, Upstream, request
 
 #: Client connections of the throughput part; each has a grant of its own, as each task has.
@@ -40,17 +38,17 @@ def _pin(core: int) -> None:
 
 async def _serve_meter(socket: str, upstream_url: str) -> None:
     """The meter as the agent serves it; prints its task tokens, then serves until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, Upstream, create_app, policy
+    from farmhand.meter import Grant, Key, Meter, Upstream, create_server, policy
 
     policy.MAX_REQUESTS = sys.maxsize
     meter = Meter(Upstream(upstream_url))
-    runner = web.AppRunner(create_app(meter), handler_cancellation=True, access_log=None)
-    await runner.setup()
-    await web.UnixSite(runner, socket).start()
+    door = create_server(meter)
+    listening = await asyncio.get_running_loop().create_unix_server(door, socket)
     grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-0000"), model=MODEL) for n in range(CONNECTIONS)]
     print(json.dumps([meter.grants.issue(grant) for grant in grants]), flush=True)
     await asyncio.to_thread(sys.stdin.read)
-    await runner.cleanup()
+    listening.close()
+    await door.close(0)
 
 
 @asynccontextmanager

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import aiohttp
 import anthropic
-from aiohttp import web
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_app
+from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_server
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
@@ -55,12 +55,11 @@ async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
 
     upstream = Upstream(api.url, idle_s=1.0)
     meter = Meter(upstream, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
-    runner = web.AppRunner(create_app(meter), handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    host, port = runner.addresses[0][:2]
+    door = create_server(meter)
+    listening = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
+    host, port = listening.sockets[0].getsockname()[:2]
     grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)
     yield Served(meter, grant, meter.grants.issue(grant), f"http://{host}:{port}", waits)
-    await runner.cleanup()
+    listening.close()
+    await door.close(0.1)
     upstream.close()

@@ -27,7 +27,8 @@ from farmhand.agent.retention import Retention
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.server import Server
 from farmhand.errors import NotConfigured
-from farmhand.meter import Meter, Upstream, create_app
+from farmhand.meter import Meter, Upstream, create_server
+from farmhand.meter.http_server import Server as MeterServer
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -36,6 +37,8 @@ _MODES = {"agent": 0o600, "meter": 0o666}
 #: Connections of one user at once. All over ssh are one user, the dispatch account; each sandbox is one of its own.
 _PER_UID = {"agent": 512, "meter": 64}
 _BACKLOG = 1024
+#: How long what is under way may go on when the daemon stops.
+_PATIENCE_S = 2.0
 
 
 def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
@@ -55,14 +58,10 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 
 @asynccontextmanager
-async def _open(
-    app: web.Application, config: Config, inherited: dict[str, socket.socket], name: str
+async def _listening(
+    server: web.Server | MeterServer, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
-    # handler_cancellation: a client that leaves must end the upstream call that it pays for.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=2.0)
-    await runner.setup()
-    assert runner.server is not None  # noqa: S101  (setup has made it)
-    door = Door(runner.server, _PER_UID[name])
+    door = Door(server, _PER_UID[name])
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
     listening = await asyncio.get_running_loop().create_server(
         door, sock=_listen(config, inherited, name), backlog=_BACKLOG
@@ -71,6 +70,18 @@ async def _open(
         yield
     finally:
         listening.close()
+
+
+@asynccontextmanager
+async def _open(app: web.Application, config: Config, inherited: dict[str, socket.socket]) -> AsyncIterator[None]:
+    # handler_cancellation: nobody waits for what a client that left had asked.
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_PATIENCE_S)
+    await runner.setup()
+    assert runner.server is not None  # noqa: S101  (setup has made it)
+    try:
+        async with _listening(runner.server, config, inherited, "agent"):
+            yield
+    finally:
         await runner.cleanup()
 
 
@@ -106,9 +117,11 @@ async def serve(config: Config) -> None:
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
         await scheduler.recover()
-        await stack.enter_async_context(_open(create_app(meter), config, inherited, "meter"))
+        door = create_server(meter)
+        stack.push_async_callback(door.close, _PATIENCE_S)
+        await stack.enter_async_context(_listening(door, config, inherited, "meter"))
         server = Server(config, ledger, scheduler, meter.limits, meter.errors)
-        await stack.enter_async_context(_open(server.app(), config, inherited, "agent"))
+        await stack.enter_async_context(_open(server.app(), config, inherited))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)
         pulse = asyncio.create_task(systemd.watchdog())

@@ -7,7 +7,8 @@ import socket
 import struct
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+
+from farmhand.meter.http_server import Server
 
 #: struct ucred: pid, uid, gid.
 UCRED = struct.Struct("3i")
@@ -22,10 +23,10 @@ def peer(connection: socket.socket) -> tuple[int, int]:
 class Door:
     """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
 
-    def __init__(self, server: web.Server, per_uid: int) -> None:
+    def __init__(self, server: web.Server | Server, per_uid: int) -> None:
         self._server = server
         self._per_uid = per_uid
-        self._uids: dict[RequestHandler, int] = {}
+        self._uids: dict[asyncio.Protocol, int] = {}
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
@@ -34,7 +35,7 @@ class Door:
     def enter(self, transport: asyncio.Transport) -> None:
         """Hand the connection over to the server, or end it."""
         uid, _ = peer(transport.get_extra_info("socket"))
-        open_now = set(self._server.connections)
+        open_now: set[asyncio.Protocol] = set(self._server.connections)
         self._uids = {handler: owner for handler, owner in self._uids.items() if handler in open_now}
         if sum(owner == uid for owner in self._uids.values()) >= self._per_uid:
             transport.abort()

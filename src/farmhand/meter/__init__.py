@@ -1,6 +1,6 @@
 """The one way out to the Messages API: checks the task token, injects the key, counts, limits, retries."""
 
-from farmhand.meter.app import create_app
+from farmhand.meter.app import create_server
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants, Key
 from farmhand.meter.limits import Limits
@@ -22,5 +22,5 @@ __all__ = [
     "Reservation",
     "RetryPolicy",
     "Upstream",
-    "create_app",
+    "create_server",
 ]

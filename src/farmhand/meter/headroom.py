@@ -15,6 +15,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
+_NAMES = {
+    kind: tuple(f"anthropic-ratelimit-{kind}-{what}" for what in ("remaining", "limit", "reset")) for kind in KINDS
+}
 #: The limits are given by the minute: an empty bucket is full after this long at the latest.
 _MINUTE_S = 60.0
 #: Clocks that differ by less are taken for the same: the date header has whole seconds only.
@@ -36,17 +39,17 @@ def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[
     that one counts, since `reset` is by the same clock.
     """
     found: dict[str, Told] = {}
-    for kind in KINDS:
-        remaining = headers.get(f"anthropic-ratelimit-{kind}-remaining")
+    for kind, (remaining_name, limit_name, reset_name) in _NAMES.items():
+        remaining = headers.get(remaining_name)
         if remaining is None:
             continue
-        limit, left = _count(headers.get(f"anthropic-ratelimit-{kind}-limit")), _count(remaining)
+        limit, left = _count(headers.get(limit_name)), _count(remaining)
         if not limit or left is None:
             continue
         full_in = None
         if left * 2 < limit:
             # Only a bucket that runs low has to know how fast it fills.
-            reset = _instant(headers.get(f"anthropic-ratelimit-{kind}-reset", ""))
+            reset = _instant(headers.get(reset_name, ""))
             full_in = None if reset is None else max(0.0, reset - _now(headers, wall))
         found[kind] = Told(limit, left, full_in)
     return found

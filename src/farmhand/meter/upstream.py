@@ -78,6 +78,7 @@ class Connection(asyncio.Protocol):
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join(lines)
         if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
+            self.abort()
             raise ValueError("a request header with a line break")
         self.status, self.headers, self._head_bytes = 0, {}, 0
         self._head = self._whole = False
@@ -206,8 +207,9 @@ class Connection(asyncio.Protocol):
             raise Cut("an answer without a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools."""
-        self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
+        """See httptools; trailers say nothing here."""
+        if not self._head:
+            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
         """See httptools."""

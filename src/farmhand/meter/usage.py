@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -12,6 +13,8 @@ from farmhand.task import Usage
 #: Bytes of one plain answer, or of one line of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
 _COUNTED = frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
+#: Text deltas are most of a stream and say nothing here: they are not parsed. Quotes in their text are escaped.
+_TELLING = re.compile(rb'^data:([^\n]*?"(?:message_|error")[^\n]*)', re.MULTILINE)
 
 
 class AnswerWatch:
@@ -36,17 +39,16 @@ class AnswerWatch:
         """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
         self._rest += chunk
         if self.streamed and b"\n" in chunk:
-            *lines, last = self._rest.split(b"\n")
-            self._rest = bytearray(last)
-            for line in lines:
-                self._line(bytes(line))
+            end = self._rest.rindex(b"\n")
+            self._lines(bytes(self._rest[:end]))
+            del self._rest[: end + 1]
         if len(self._rest) > _MAX_LOOK:
             raise ApiError("api_error", f"the API's answer is larger than {_MAX_LOOK} bytes")
 
     def finish(self) -> Usage:
         """The body has ended, or will not go on: the usage as far as the API told it."""
         if self.streamed:
-            self._line(bytes(self._rest))
+            self._lines(bytes(self._rest))
         else:
             message = _decode(bytes(self._rest))
             self._count(message.get("usage"))
@@ -55,11 +57,11 @@ class AnswerWatch:
         self._rest = bytearray()
         return self.usage
 
-    def _line(self, line: bytes) -> None:
-        # Text deltas are most of a stream and say nothing here: they are not parsed. Quotes in their text are escaped.
-        if not line.startswith(b"data:") or not (b'"message_' in line or b'"error"' in line):
-            return
-        event = _decode(line[5:])
+    def _lines(self, lines: bytes) -> None:
+        for data in _TELLING.findall(lines):
+            self._event(_decode(data))
+
+    def _event(self, event: dict[str, Any]) -> None:
         match event.get("type"):
             case "message_start":
                 message = event.get("message")

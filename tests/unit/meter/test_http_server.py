@@ -1,0 +1,207 @@
+"""The meter's own HTTP server, spoken to byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from farmhand.meter.http_server import Connection, Server, TooLarge
+
+MAX_BODY = 1024 * 1024
+HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Talk:
+    """A connection to the server; `seen` are the requests that a handler got, `left` those that were cancelled."""
+
+    def __init__(self, server: Server, port: int) -> None:
+        self.server = server
+        self.port = port
+        self.seen: list[tuple[str, str, bytes]] = []
+        self.headers: list[dict[str, str]] = []
+        self.left = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def handle(self, connection: Connection) -> None:
+        """What is asked for is the path."""
+        self.headers.append(connection.headers)
+        if connection.target == "/unread":
+            connection.reply(401, {}, b"no")
+            return
+        if connection.target == "/wait":
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.left.set()
+                raise
+        if connection.target == "/broken":
+            raise RuntimeError("a bug")
+        try:
+            body = await connection.body()
+        except TooLarge:
+            connection.reply(413, {}, b"too large")
+            return
+        self.seen.append((connection.method, connection.target, body))
+        if connection.target == "/pieces":
+            connection.start(200, {"a": "b"})
+            await connection.write(b"one")
+            connection.end(b"two")
+            connection.end()
+        else:
+            connection.reply(200, {"a": "b"}, b"got %d" % len(body))
+
+    async def say(self, *parts: bytes, until: bytes = b"", pause_s: float = 0.02) -> bytes:
+        """What comes back until `until`, or until the server closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(pause_s)
+        heard = b""
+        async with asyncio.timeout(5):
+            while not (until and heard.endswith(until)) and (data := await reader.read(65536)):
+                heard += data
+        writer.close()
+        return heard
+
+
+@asynccontextmanager
+async def serve() -> AsyncIterator[Talk]:
+    """A server on 127.0.0.1."""
+    server = Server(lambda connection: talk.handle(connection), MAX_BODY)
+    listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
+    talk = Talk(server, listening.sockets[0].getsockname()[1])
+    yield talk
+    listening.close()
+    await server.close(0.1)
+
+
+def post(path: bytes = b"x", body: bytes = b"ok", more: bytes = b"") -> bytes:
+    return HEAD % path + b"Content-Length: %d\r\n" % len(body) + more + b"\r\n" + body
+
+
+async def test_a_request_and_its_answer() -> None:
+    async with serve() as talk:
+        answer = await talk.say(post(), until=b"got 2")
+        assert answer == b"HTTP/1.1 200 OK\r\na: b\r\ncontent-length: 5\r\n\r\ngot 2"
+        assert talk.seen == [("POST", "/x", b"ok")]
+
+
+async def test_an_answer_in_pieces() -> None:
+    async with serve() as talk:
+        answer = await talk.say(post(b"pieces"), until=b"0\r\n\r\n")
+        assert answer.endswith(b"transfer-encoding: chunked\r\n\r\n3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n")
+
+
+async def test_a_request_that_comes_early_waits() -> None:
+    async with serve() as talk:
+        saying = asyncio.create_task(talk.say(post(b"wait"), post(b"y", b"early"), until=b"got 5"))
+        while not talk.headers:  # noqa: ASYNC110  (the server is in this process)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert not talk.seen
+        talk.go_on.set()
+        assert (await saying).count(b"HTTP/1.1 200 ") == 2
+        assert talk.seen == [("POST", "/wait", b"ok"), ("POST", "/y", b"early")]
+
+
+async def test_a_request_byte_by_byte() -> None:
+    async with serve() as talk:
+        request = HEAD % b"slow" + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Api-Key: trailer\r\n\r\n"
+        parts = [request[n : n + 1] for n in range(len(request))]
+        assert (await talk.say(*parts, until=b"got 2", pause_s=0)).startswith(b"HTTP/1.1 200")
+        assert talk.seen == [("POST", "/slow", b"ok")]
+        assert "x-api-key" not in talk.headers[0]
+
+
+async def test_a_body_is_asked_for_where_the_client_wants_that() -> None:
+    async with serve() as talk:
+        head, body = HEAD % b"x" + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", b"ok"
+        answer = await talk.say(head, body, until=b"got 2")
+        assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"nonsense\r\n\r\n",
+        HEAD % b"x" + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
+        HEAD % b"x" + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        HEAD % b"x" + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+        HEAD % b"x" + b"Content-Length: -1\r\n\r\n",
+        HEAD % b"x" + b"A b: c\r\n\r\n",
+        HEAD % b"x" + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+        b"POST /x HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nok",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        post() + post(b"smuggled"),
+    ],
+)
+async def test_what_is_no_request_or_two_is_refused_and_nothing_is_served(request_: bytes) -> None:
+    async with serve() as talk:
+        assert (await talk.say(request_)).startswith(b"HTTP/1.1 400 ")
+        assert not talk.seen
+
+
+async def test_a_head_without_end_is_refused() -> None:
+    async with serve() as talk:
+        assert (await talk.say(HEAD % b"x" + b"X: " + b"x" * 100_000)).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_is_too_large_is_refused_and_not_held(chunked: bool) -> None:
+    async with serve() as talk:
+        body = b"x" * (2 * MAX_BODY)
+        request = post(body=body)
+        if chunked:
+            request = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+        answer = await talk.say(request, until=b"too large")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"connection: close" in answer
+        assert not talk.seen
+
+
+async def test_a_body_that_nobody_wants_yet_is_not_taken_in() -> None:
+    async with serve() as talk:
+        saying = asyncio.create_task(talk.say(post(b"wait", b"x" * MAX_BODY), until=b"got %d" % MAX_BODY))
+        while not talk.headers:  # noqa: ASYNC110  (the server is in this process)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        [connection] = talk.server.connections
+        assert connection._body_bytes < MAX_BODY
+        talk.go_on.set()
+        assert (await saying).startswith(b"HTTP/1.1 200")
+
+
+async def test_an_answer_before_the_body_was_read_ends_the_connection() -> None:
+    async with serve() as talk:
+        answer = await talk.say(HEAD % b"unread" + b"Content-Length: 9\r\n\r\n", b"x", until=b"no")
+        assert answer.startswith(b"HTTP/1.1 401 ")
+        assert b"connection: close" in answer
+
+
+async def test_a_handler_that_fails_is_a_500_and_the_server_lives() -> None:
+    async with serve() as talk:
+        assert (await talk.say(post(b"broken"))).startswith(b"HTTP/1.1 500 ")
+        assert (await talk.say(post(), until=b"got 2")).startswith(b"HTTP/1.1 200")
+
+
+async def test_who_leaves_cancels_the_handler() -> None:
+    async with serve() as talk:
+        _, writer = await asyncio.open_connection("127.0.0.1", talk.port)
+        writer.write(post(b"wait"))
+        while not talk.headers:  # noqa: ASYNC110  (the server is in this process)
+            await asyncio.sleep(0.01)
+        writer.close()
+        await asyncio.wait_for(talk.left.wait(), 5)
+
+
+async def test_closing_cuts_what_takes_too_long() -> None:
+    async with serve() as talk:
+        saying = asyncio.create_task(talk.say(post(b"wait")))
+        while not talk.headers:  # noqa: ASYNC110  (the server is in this process)
+            await asyncio.sleep(0.01)
+        await talk.server.close(0.05)
+        assert await saying == b""
+        assert talk.left.is_set()
