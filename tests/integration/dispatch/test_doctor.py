@@ -129,7 +129,7 @@ async def test_key_red(station: Workstation, api: MessagesApi) -> None:
     (station.home / "repos.env").chmod(0o644)
     status, lines = await examine(station)
     assert status == 1
-    assert {name for name, line in lines.items() if line["ok"] is False} == {"key", "api", "farm1 canary"}
+    assert {name for name, line in lines.items() if line["ok"] is False} == {"key", "key-age", "api", "farm1 canary"}
     assert "chmod 600" in lines["key"]["fix"]
 
 
@@ -189,7 +189,7 @@ async def test_red_is_told_and_green_is_not(station: Workstation, tmp_path: Path
     finally:
         await runner.cleanup()
     assert done.status == 1
-    assert got[0]["title"].startswith("farmhand doctor: 2 of ")
+    assert got[0]["title"].startswith("farmhand doctor: 3 of ")
     assert "chmod 600" in got[0]["text"]
     assert "nobody was told: mail is not installed" in done.err
 
