@@ -40,7 +40,6 @@ options:
     description: Fingerprint of the key to keep when several different ones are found.
     type: str
     default: ""
-    no_log: false
   keep:
     description: Names of variables (or apiKeyHelper) that stay as they are.
     type: list
@@ -116,7 +115,7 @@ SPEC = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
     "home": {"type": "path", "default": "~"},
     "key_file": {"type": "path", "default": "~/repos.env"},
-    "key": {"type": "str", "default": "", "no_log": False},
+    "key": {"type": "str", "default": "", "no_log": False},  # a fingerprint, no secret
     "keep": {"type": "list", "elements": "str", "default": []},
     "project_dir": {"type": "path"},
     "edit_project": {"type": "bool", "default": False},
