@@ -21,16 +21,10 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-class Stoppable:
-    """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
-
-    `was_held` tells whether `hold` was ever called.
-    """
+class _Caught:
+    """While entered, signals go to `_on_signal`; afterwards they go where they went before."""
 
     def __init__(self) -> None:
-        self.was_held = False
-        self._held = False
-        self._pending: int | None = None
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -44,6 +38,22 @@ class Stoppable:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # it came from signal.signal itself
         self._before.clear()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        raise NotImplementedError
+
+
+class Stoppable(_Caught):
+    """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
+
+    `was_held` tells whether `hold` was ever called.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.was_held = False
+        self._held = False
+        self._pending: int | None = None
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._held and self._pending is None:
@@ -63,26 +73,14 @@ class Stoppable:
             raise Stopped(pending)
 
 
-class TwoStops:
+class TwoStops(_Caught):
     """While entered, a first signal calls `first`, all others `then`. `number` is the first one's, None without any."""
 
     def __init__(self, first: Callable[[], None], then: Callable[[], None]) -> None:
+        super().__init__()
         self.number: int | None = None
         self._first = first
         self._then = then
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in _SIGNALS:
-            # A signal ignored from the start (nohup) stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # it came from signal.signal itself
-        self._before.clear()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self.number is None:
