@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
@@ -30,22 +31,37 @@ from farmhand.wire.keysource import read_key
 _SPAN = re.compile(r"(\d{1,5})([dw])")
 
 
+#: What `farmhand cost` and `farmhand report` both take.
+_OPTIONS = (
+    click.option(
+        "--since", metavar="WHEN", help="From this day on (UTC): 2026-11-01, 2026-11, 30d, 4w. All by default."
+    ),
+    click.option("--no-merge", is_flag=True, help="Ask no host: only what was merged before."),
+    click.option("--baseline-model", metavar="MODEL", help="What the work is compared with. Default: sonnet."),
+    click.option("--box-usd-month", metavar="US$", help="What a host costs a month: 24, or farm1=24,farm2=12."),
+    click.option("--prices-file", metavar="FILE", help="Your own prices, over those that come with farmhand."),
+    click.option("--cost-store", metavar="FILE", help="The file that keeps the merged ledgers."),
+    click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take."),
+    click.option("--config", metavar="FILE", help="The settings file."),
+)
+
+
+def ledger_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say which figures of the merged ledgers it is about, and by which settings."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
 @click.command("cost", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--since", metavar="WHEN", help="From this day on (UTC): 2026-11-01, 2026-11, 30d, 4w. All by default.")
 @click.option("--by", default="model", metavar="WHAT", help=f"Group by {', '.join(groups.KEYS)} or label:NAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; amounts are exact strings in US$.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the groups as CSV, with the same amounts.")
 @click.option("--reprice", is_flag=True, help="Show beside it what the same requests cost by today's price table.")
-@click.option("--no-merge", is_flag=True, help="Ask no host: only what was merged before.")
 @click.option("--no-interactive", is_flag=True, help="Leave the CLI's own session logs alone.")
-@click.option("--baseline-model", metavar="MODEL", help="What the work is compared with. Default: sonnet.")
-@click.option("--box-usd-month", metavar="US$", help="What a host costs a month: 24, or farm1=24,farm2=12.")
-@click.option("--prices-file", metavar="FILE", help="Your own prices, over those that come with farmhand.")
-@click.option("--cost-store", metavar="FILE", help="The file that keeps the merged ledgers.")
 @click.option("--admin-key-source", metavar="SOURCE", help="Where the Admin key is, for the provider's own figures.")
 @click.option("--admin-url", metavar="URL", help="Where the Admin API is.")
-@click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
-@click.option("--config", metavar="FILE", help="The settings file.")
+@ledger_options
 def command(
     since: str | None,
     by: str,

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cli.cost import baseline_of, box_prices, merge_all, open_store, since_day
+from farmhand.cli.cost import baseline_of, box_prices, ledger_options, merge_all, open_store, since_day
 from farmhand.cost.figures import figures
 from farmhand.cost.prices import price_table
 from farmhand.cost.report import Report, as_document, report
@@ -23,14 +23,7 @@ from farmhand.errors import FarmhandError, NotConfigured, UsageError
 @click.command("report", context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--html", metavar="FILE", help="Write one self-contained page instead; - is stdout.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: what the page is made of.")
-@click.option("--since", metavar="WHEN", help="From this day on (UTC): 2026-11-01, 2026-11, 30d, 4w. All by default.")
-@click.option("--no-merge", is_flag=True, help="Ask no host: only what was merged before.")
-@click.option("--baseline-model", metavar="MODEL", help="What the work is compared with. Default: sonnet.")
-@click.option("--box-usd-month", metavar="US$", help="What a host costs a month: 24, or farm1=24,farm2=12.")
-@click.option("--prices-file", metavar="FILE", help="Your own prices, over those that come with farmhand.")
-@click.option("--cost-store", metavar="FILE", help="The file that keeps the merged ledgers.")
-@click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
-@click.option("--config", metavar="FILE", help="The settings file.")
+@ledger_options
 def command(
     html: str | None,
     as_json: bool,
