@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from farmhand.agent.budgets import Budgets
-from farmhand.agent.charges import attempt_end
+from farmhand.agent.charges import attempt_end, charges_of
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.keys import Keys
@@ -135,9 +135,18 @@ class Run:
             max_tokens=task.max_tokens,
             budgets=self._room.budgets.of(task),
         )
+        if self._engine == "cli":
+            self._grant.on_charge = self._note
         await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
         self._live.text.clear()
         self._live.tell({"type": "state", "state": "running"})
+
+    def _note(self) -> None:
+        """Of an attempt with many answers each is recorded as it comes; where that fails, the attempt's end does it."""
+        if self._grant is not None:
+            prices = self._room.prices
+            noted = self._room.ledger.charge(self._claim.seq, charges_of(self._grant, prices), prices.version)
+            noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, bool]:
         """One attempt: its result, and whether another one may do better. Raises Parked."""

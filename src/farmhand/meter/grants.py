@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -58,7 +59,7 @@ class Grant:
     requests. `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged
     for without our knowing how much: sent, and then cut, timed out or left before their answer's end. `retries` counts
     requests sent again; `problem` is the error that the last request met, if it did; `cut_short`: the last answer broke
-    off or met `max_tokens`; `revoked`: its token is used.
+    off or met `max_tokens`; `revoked`: its token is used. `on_charge` is called after each charge.
     """
 
     task_id: str
@@ -74,6 +75,7 @@ class Grant:
     problem: ApiError | None = None
     cut_short: bool = False
     revoked: bool = False
+    on_charge: Callable[[], None] = field(default=lambda: None, repr=False)
 
     @property
     def usage(self) -> Usage:

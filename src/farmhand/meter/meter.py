@@ -209,6 +209,7 @@ class Meter:
         grant, usage = call.grant, watch.finish()
         if watch.known:
             grant.charges.append(Charge(usage, request_id, watch.ended))
+            grant.on_charge()
         cost = self._price(grant.model, usage) if grant.budgets and watch.known else None
         if watch.ended:
             call.end(call.most if cost is None else cost, usage, streamed=watch.streamed)
