@@ -65,9 +65,10 @@ class Run:
         self._engine = engine
         self._key = key
         self._live = live
-        #: The grant of the attempt that is open, and how an attempt ended that the ledger may not have yet.
+        #: The grant of the attempt that is open; how an attempt ended, and the task, that the ledger may not have yet.
         self._grant: Grant | None = None
         self._ended: AttemptEnd | None = None
+        self._result: Result | None = None
 
     async def run(self) -> None:
         """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
@@ -94,7 +95,8 @@ class Run:
             return
         self._close("interrupted")
         try:
-            await self._room.ledger.end(self._claim.seq, self._ended, "queued")
+            # What has its result, and waits for room on the disk to record it, does not run again.
+            await self._room.ledger.end(self._claim.seq, self._ended, self._result or "queued")
         except LedgerStuck as error:
             log.error("task %s: %s", self._claim.id, error)
 
@@ -188,6 +190,7 @@ class Run:
 
     async def _finish(self, result: Result) -> None:
         """Record the result, and tell those who wait for it once it is committed."""
+        self._result = result
         await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, result))
         self._room.progress.done(self._claim.batch)
         self._live.tell({"type": "end"})
