@@ -20,7 +20,7 @@ async def api() -> AsyncIterator[MessagesApi]:
 
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
-    daemon = Agent(tmp_path, api.url, idle_s=1.0, drain_s=5.0)
+    daemon = Agent(tmp_path, api.url, idle_s=5.0, drain_s=5.0)
     await daemon.start()
     yield daemon
     await daemon.stop()
