@@ -16,6 +16,8 @@ from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 WIRE = {"X-Farmhand-Wire": "1"}
 KEY = {"X-Farmhand-Key": DEFAULT_KEY}
+#: To read the system's certificates is a fourth of a daemon's start, and the loopback API needs none.
+NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
 
 
 def bodies(api: MessagesApi) -> list[dict[str, Any]]:
@@ -85,8 +87,7 @@ class Agent:
                 str(self.config),
                 stderr=log,
                 stdout=log,
-                # Reading the system's certificates is a fourth of a start, and the loopback API needs none.
-                env=os.environ | {"SSL_CERT_FILE": os.devnull},
+                env=os.environ | NO_CERTIFICATES,
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
