@@ -6,8 +6,8 @@ SHELL := /bin/bash
 BIN := .venv/bin
 VENV := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
-# A worker for each core.
-AT_ONCE := --numprocesses auto
+# A worker for each core. They keep their files deeper than one alone would, and the path of a socket has to fit into 108 bytes.
+AT_ONCE = --numprocesses auto --basetemp /tmp/$(FARMHAND_CHECKOUT)-$@
 # Tests of a file share what is set up once for them; the longest files come first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
 # Ansible works step by step: beside its stages there is time for others.
