@@ -95,6 +95,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except AnsibleConnectionFailure as error:
             said = redact(" ".join(str(error.message).split()))
             return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
+        except Exception as error:  # Connection and become plugins raise what they like.
+            said = redact(" ".join(str(error).split()))
+            return _failure("unreachable", f"{host}: Ansible cannot use its variables: {said}", "check the inventory")
         answer = turn.parse(done["stdout"])
         if answer is not None:
             return answer

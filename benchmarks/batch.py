@@ -16,12 +16,13 @@ FEW = 8
 AT_ONCE = (1, 2, 4, 8)
 
 
-def _batch(ground: Ground, tasks: int) -> float:
+def rate(ground: Ground, tasks: int, *options: str) -> float:
     """`farmhand batch`, from the start of the program to its end: tasks a second."""
     source = write_tasks(ground.farm.state / "batch-in.jsonl", [f"{PROMPT} {n}" for n in range(tasks)])
     output = ground.farm.state / "batch-out.jsonl"
     program = str(ROOT / ".venv/bin/farmhand")
-    seconds = timed(lambda: ground.program(program, "batch", str(source), "--out", str(output), "--restart"))
+    argv = [program, "batch", str(source), "--out", str(output), "--restart", *options]
+    seconds = timed(lambda: ground.program(*argv))
     written = output.read_text(encoding="utf-8").count("\n")
     if written != tasks:
         raise FarmError(f"farmhand batch wrote {written} results of {tasks} tasks")
@@ -45,7 +46,7 @@ def measure(ground: Ground) -> list[Row]:
         best = {name: _best(way, few) for name, way in slow.items()}
     for ms in (SLOW_MS, FAST_MS):
         ways: dict[str, Callable[[], float]] = {
-            "ours": lambda: _batch(ground, tasks),
+            "ours": lambda: rate(ground, tasks),
             F: lambda: rivals.sdk(tasks, slots),
         }
         if ms:

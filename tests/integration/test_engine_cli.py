@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,22 @@ async def test_tools_are_used(agent: Agent, api: MessagesApi) -> None:
     result = await agent.run(id="one", prompt="compute", tools=["Bash", "Read"])
     assert result["text"] == "It says 42."
     assert result["usage"]["requests"] == 3
+
+
+async def test_what_a_task_was_charged_outlives_the_agent_that_dies_under_it(agent: Agent, api: MessagesApi) -> None:
+    api.rule(Rule(contains="compute", steps=[bash("echo 42"), bash("sleep 60"), Step(text="never")]))
+    await agent.submit({"id": "one", "prompt": "compute", "tools": ["Bash"]})
+    charges: list[dict[str, Any]] = []
+    for _ in range(400):
+        charges = await agent.get("/v1/charges")
+        if len(charges) == 2:
+            break
+        await asyncio.sleep(0.05)
+    await agent.stop(signal.SIGKILL)
+    await agent.start()
+    task = (await agent.get("/v1/tasks/one"))["task"]
+    assert (task["state"], task["usage"]["requests"], task["uncertain"]) == ("awaiting_key", 2, 1)
+    assert task["cost_usd"] == pytest.approx(sum(charge["cost_usd"] for charge in charges))
 
 
 @pytest.mark.parametrize(

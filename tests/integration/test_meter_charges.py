@@ -28,7 +28,7 @@ async def ask(served: Served, grant: Grant, data: bytes | None = None) -> None:
     async with served.meter.send(
         grant, "/v1/messages", data or body(), {"anthropic-version": "2023-06-01"}
     ) as exchange:
-        async for _piece in exchange.pieces():
+        while await exchange.piece():
             pass
 
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from farmhand.agent.budgets import Budgets
-from farmhand.agent.charges import attempt_end
+from farmhand.agent.charges import attempt_end, charges_of
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.keys import Keys
@@ -65,9 +65,10 @@ class Run:
         self._engine = engine
         self._key = key
         self._live = live
-        #: The grant of the attempt that is open, and how an attempt ended that the ledger may not have yet.
+        #: The grant of the attempt that is open; how an attempt ended, and the task, that the ledger may not have yet.
         self._grant: Grant | None = None
         self._ended: AttemptEnd | None = None
+        self._result: Result | None = None
 
     async def run(self) -> None:
         """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
@@ -94,7 +95,8 @@ class Run:
             return
         self._close("interrupted")
         try:
-            await self._room.ledger.end(self._claim.seq, self._ended, "queued")
+            # What has its result, and waits for room on the disk to record it, does not run again.
+            await self._room.ledger.end(self._claim.seq, self._ended, self._result or "queued")
         except LedgerStuck as error:
             log.error("task %s: %s", self._claim.id, error)
 
@@ -135,9 +137,18 @@ class Run:
             max_tokens=task.max_tokens,
             budgets=self._room.budgets.of(task),
         )
+        if self._engine == "cli":
+            self._grant.on_charge = self._note
         await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
         self._live.text.clear()
         self._live.tell({"type": "state", "state": "running"})
+
+    def _note(self) -> None:
+        """Of an attempt with many answers each is recorded as it comes; where that fails, the attempt's end does it."""
+        if self._grant is not None:
+            prices = self._room.prices
+            noted = self._room.ledger.charge(self._claim.seq, charges_of(self._grant, prices), prices.version)
+            noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, bool]:
         """One attempt: its result, and whether another one may do better. Raises Parked."""
@@ -179,6 +190,7 @@ class Run:
 
     async def _finish(self, result: Result) -> None:
         """Record the result, and tell those who wait for it once it is committed."""
+        self._result = result
         await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, result))
         self._room.progress.done(self._claim.batch)
         self._live.tell({"type": "end"})

@@ -7,9 +7,9 @@ from farmhand.cost.prices import PriceTable
 from farmhand.meter import Grant
 
 
-def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
-    """How the attempt that used `grant` ended. Of an answer that broke off what the API had told is charged."""
-    charges = [
+def charges_of(grant: Grant, prices: PriceTable) -> list[Charge]:
+    """The answers to `grant` so far, priced. Of one that broke off what the API had told is charged."""
+    return [
         Charge(
             request_id=charge.request_id,
             model=grant.model,
@@ -18,9 +18,13 @@ def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
         )
         for charge in grant.charges
     ]
+
+
+def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
+    """How the attempt that used `grant` ended."""
     return AttemptEnd(
         outcome=outcome,
-        charges=charges,
+        charges=charges_of(grant, prices),
         retries=grant.retries,
         uncertain=grant.uncertain,
         price_version=prices.version,

@@ -18,7 +18,7 @@ from farmhand.agent import transitions
 from farmhand.agent.migrations import migrate
 from farmhand.agent.reads import NoSuchBatch, Reads
 from farmhand.agent.records import Totals
-from farmhand.agent.transitions import AttemptEnd, Ended, IdConflict
+from farmhand.agent.transitions import AttemptEnd, Charge, Ended, IdConflict
 from farmhand.agent.writer import LedgerStuck, Step, Writer
 from farmhand.task import Result, State, Task, TaskError
 
@@ -110,6 +110,11 @@ class Ledger(Reads):
     async def start(self, seq: int, key_fingerprint: str) -> int:
         """See `transitions.start`."""
         return await self.write(partial(transitions.start, seq=seq, key_fingerprint=key_fingerprint, now=self._wall()))
+
+    def charge(self, seq: int, charges: Sequence[Charge], price_version: str) -> asyncio.Future[None]:
+        """See `transitions.charge`."""
+        now = self._wall()
+        return self.write(lambda db: transitions.charge(db, seq, charges, price_version, now))
 
     async def end(self, seq: int, attempt: AttemptEnd | None, then: Result | State) -> bool:
         """The attempt ended, if one ran, and the task is final (a Result) or goes on in a state: one transaction.

@@ -137,11 +137,17 @@ def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) ->
     return number
 
 
-def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> bool:
-    """The running attempt of the task has ended: its charges are recorded, and added to the task's sums.
+def charge(db: sqlite3.Connection, seq: int, charges: Sequence[Charge], price_version: str, now: float) -> None:
+    """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs."""
+    running = db.execute("SELECT number FROM attempt WHERE task_seq = ? AND outcome = 'running'", (seq,)).fetchone()
+    if running is not None:
+        _charge(db, seq, running[0], charges, price_version, now)
 
-    A cost that is not known makes the task's unknown for good. A parked attempt does not count as one. False, and
-    nothing changes, where no attempt runs.
+
+def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> bool:
+    """The running attempt of the task has ended, with all of its charges; a parked one does not count as one.
+
+    False, and nothing changes, where no attempt runs.
     """
     running = db.execute(
         "UPDATE attempt SET outcome = ?, finished_at = ? WHERE task_seq = ? AND outcome = 'running' RETURNING number",
@@ -150,23 +156,37 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
     if running is None:
         # Asked for a second time, by one who could not wait for the first.
         return False
-    number = running[0]
-    total, cost = Usage(), 0
-    unpriced = False
-    for charge in end.charges:
-        total.add(charge.usage)
-        cost += charge.cost_pico or 0
-        unpriced = unpriced or charge.cost_pico is None
-        _insert_charge(db, seq, number, charge, end.price_version, now)
-    parked = end.outcome == "parked"
+    _charge(db, seq, running[0], end.charges, end.price_version, now)
+    db.execute(
+        "UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?, price_version = ?"
+        " WHERE seq = ?",
+        (int(end.outcome == "parked"), end.retries, end.uncertain, end.price_version, seq),
+    )
+    return True
+
+
+def _charge(
+    db: sqlite3.Connection, seq: int, number: int, charges: Sequence[Charge], price_version: str, now: float
+) -> None:
+    """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
+
+    A cost that is not known makes the task's unknown for good.
+    """
+    if not charges:
+        return
+    query = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
+    total, cost, unpriced = Usage(), 0, False
+    for one in charges[db.execute(query, (seq, number)).fetchone()[0] :]:
+        total.add(one.usage)
+        cost += one.cost_pico or 0
+        unpriced = unpriced or one.cost_pico is None
+        _insert_charge(db, seq, number, one, price_version, now)
     sums = ", ".join(f"{name} = {name} + ?" for name in USAGE)
     db.execute(
-        f"UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?,"
-        f" price_version = ?, cost_pico = CASE WHEN ? THEN NULL ELSE cost_pico + ? END, {sums} WHERE seq = ?",
-        (int(parked), end.retries, end.uncertain, end.price_version, unpriced, cost,
-         *(getattr(total, name) for name in USAGE), seq),
-    )  # fmt: skip
-    return True
+        f"UPDATE task SET price_version = ?, cost_pico = CASE WHEN ? THEN NULL ELSE cost_pico + ? END, {sums}"
+        " WHERE seq = ?",
+        (price_version, unpriced, cost, *(getattr(total, name) for name in USAGE), seq),
+    )
 
 
 def _insert_charge(

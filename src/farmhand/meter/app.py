@@ -77,7 +77,7 @@ class _Door:
             return
         async with grant.turns:
             # The task may have ended meanwhile.
-            if self._grant(connection) is not grant:
+            if grant.revoked:
                 _refuse(connection, 401, "used task token")
                 return
             try:
@@ -100,19 +100,22 @@ async def _pass(exchange: Exchange, connection: Connection) -> None:
     headers = {
         name: value for name, value in exchange.headers.items() if name in _RETURNED or name.startswith("anthropic-")
     }
+    # Few writes, which are what costs: the head goes with what comes first, the end with what comes last.
+    piece = await exchange.piece()
     if not exchange.streamed:
-        # In one write, which is what costs: the watch holds the whole of it anyway.
-        whole = b"".join([piece async for piece in exchange.pieces()])
-        connection.reply(exchange.status, headers, whole)
+        # The watch holds the whole of it anyway.
+        whole = [piece]
+        while piece := await exchange.piece():
+            whole.append(piece)
+        connection.reply(exchange.status, headers, b"".join(whole))
         return
     connection.start(exchange.status, headers)
-    over = False
-    async for piece in exchange.pieces():
-        if exchange.ended and not over:
-            over = True
+    while piece:
+        if exchange.ended:
             connection.end(piece)
-        elif not over:
+        else:
             await connection.write(piece)
+        piece = await exchange.piece()
     connection.end()
 
 

@@ -61,6 +61,7 @@ def _now(headers: Mapping[str, str], wall: float | None) -> float:
     return wall if date is None or abs(date - wall) < _SKEW_S else date
 
 
+@lru_cache(maxsize=64)
 def _count(text: str | None) -> float | None:
     return float(text) if text is not None and len(text) <= 15 and text.isascii() and text.isdecimal() else None
 

@@ -41,13 +41,13 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
         self._changed: asyncio.Future[None] | None = None
+        self._parser = httptools.HttpRequestParser(self)
         self._ahead = bytearray()
         self._reading_paused = self._writing_paused = self._dropping = False
         self._fresh()
 
     def _fresh(self) -> None:
-        self._parser = httptools.HttpRequestParser(self)
-        self._url = b""
+        self._url = self._head_out = b""
         self._incoming: dict[str, str] = {}
         self._body: list[bytes] = []
         self._body_bytes = self._head_bytes = 0
@@ -74,12 +74,13 @@ class Connection(asyncio.Protocol):
 
     def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """A whole answer."""
-        self._begin(status, {**headers, "content-length": str(len(body))}, b"" if self.method == "HEAD" else body)
+        self._begin(status, {**headers, "content-length": str(len(body))})
+        self._write(b"" if self.method == "HEAD" else body)
         self._over = True
 
     def start(self, status: int, headers: Mapping[str, str]) -> None:
-        """The head of an answer in pieces."""
-        self._begin(status, {**headers, "transfer-encoding": "chunked"}, b"")
+        """The head of an answer in pieces; it goes out with the first of them."""
+        self._begin(status, {**headers, "transfer-encoding": "chunked"})
 
     async def write(self, piece: bytes) -> None:
         """A piece; returns when the client has taken enough of what went before."""
@@ -100,7 +101,7 @@ class Connection(asyncio.Protocol):
 
     # --- within ---------------------------------------------------------------------------------------------------
 
-    def _begin(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
+    def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         self.started = True
         # A request that was not read to its end leaves nothing that the next one could be told from.
         self._keeps = self._keeps and self._whole
@@ -108,9 +109,10 @@ class Connection(asyncio.Protocol):
         lines = [f"HTTP/1.1 {status} {phrase}", *[f"{name}: {value}" for name, value in headers.items()]]
         if not self._keeps:
             lines.append("connection: close")
-        self._write(("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape") + body)
+        self._head_out = ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8", "surrogateescape")
 
     def _write(self, data: bytes) -> None:
+        data, self._head_out = self._head_out + data, b""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

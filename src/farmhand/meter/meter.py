@@ -57,14 +57,14 @@ class Exchange:
         """Whether the pieces until now are a whole answer."""
         return self._watch.ended
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece, unbuffered. ApiError where the connection is cut or falls silent."""
+    async def piece(self) -> bytes:
+        """The next piece of the body, unbuffered; nothing at its end. ApiError: it was cut, or fell silent."""
         try:
-            async for piece in self._answer.pieces():
-                self._watch.feed(piece)
-                yield piece
+            piece = await self._answer.piece()
         except (UpstreamError, TimeoutError) as error:
             raise connection_problem(error, "while the answer was under way") from None
+        self._watch.feed(piece)
+        return piece
 
 
 class _Call:
@@ -128,15 +128,15 @@ class Meter:
 
     @asynccontextmanager
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
-        """POST `body` to `path` with the grant's key; the answer stays open inside the context.
+        """POST `body` to `path` with the grant's key; of `headers` (names in lower case) FORWARDED pass.
 
-        Raises ApiError when the API refuses, or still fails after the last retry, and BudgetSpent when one of the
-        grant's budgets has no room; it is the grant's `problem` too. What the answer used is charged to the grant and
-        its budgets whenever the context ends, so also for one that was cut.
+        The answer stays open inside the context. Raises ApiError when the API refuses, or still fails after the last
+        retry, and BudgetSpent when one of the grant's budgets has no room; it is the grant's `problem` too. What the
+        answer used is charged to the grant and its budgets whenever the context ends, so also for one that was cut.
         """
         ask = self._check(grant, body)
         outgoing = {"content-type": "application/json"}
-        outgoing |= {lower: value for name, value in headers.items() if (lower := name.lower()) in FORWARDED}
+        outgoing |= {name: headers[name] for name in FORWARDED & headers.keys()}
         outgoing |= {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
         grant.started += 1
         try:
@@ -209,6 +209,7 @@ class Meter:
         grant, usage = call.grant, watch.finish()
         if watch.known:
             grant.charges.append(Charge(usage, request_id, watch.ended))
+            grant.on_charge()
         cost = self._price(grant.model, usage) if grant.budgets and watch.known else None
         if watch.ended:
             call.end(call.most if cost is None else cost, usage, streamed=watch.streamed)

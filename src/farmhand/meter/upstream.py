@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
+from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -23,6 +24,12 @@ _NEXT_ADDRESS_S = 0.25
 _MAX_HEAD = 64 * 1024
 #: Bytes of an answer that wait for their reader before the socket is read no further.
 _MAX_WAITING = 256 * 1024
+
+
+@lru_cache(maxsize=256)
+def _lower(name: bytes) -> str:
+    """A header's name; an API's answers have the same ones each time."""
+    return name.decode("latin-1").lower()
 
 
 class UpstreamError(Exception):
@@ -94,30 +101,26 @@ class Connection(asyncio.Protocol):
             self.abort()
             raise
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The answer's body as it comes: each piece is all that has come until then. Raises as `post` does."""
-        while True:
-            if self._pieces:
-                piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-                self._pieces.clear()
-                self._waiting_bytes = 0
-                if self._paused and self._transport is not None:
-                    self._paused = False
-                    self._heard = self._loop.time()
-                    self._transport.resume_reading()
-                yield piece
-            elif self._whole:
-                return
-            else:
-                await self._more()
+    async def piece(self) -> bytes:
+        """What has come of the answer's body since the last time, nothing at its end. Raises as `post` does."""
+        while not self._pieces:
+            if self._whole:
+                return b""
+            await self._more()
+        piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        self._pieces.clear()
+        self._waiting_bytes = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._heard = self._loop.time()
+            self._transport.resume_reading()
+        return piece
 
     async def read(self, most: int) -> bytes:
         """The body, or its first `most` bytes."""
         found = b""
-        async for piece in self.pieces():
+        while len(found) < most and (piece := await self.piece()):
             found += piece
-            if len(found) >= most:
-                break
         return found[:most]
 
     def close(self) -> None:
@@ -209,7 +212,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """See httptools; trailers say nothing here."""
         if not self._head:
-            self.headers[name.decode("latin-1").lower()] = value.decode("utf-8", "surrogateescape")
+            self.headers[_lower(name)] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
         """See httptools."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -13,8 +12,8 @@ from farmhand.task import Usage
 #: Bytes of one plain answer, or of one line of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
 _COUNTED = frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
-#: Text deltas are most of a stream and say nothing here: they are not parsed. Quotes in their text are escaped.
-_TELLING = re.compile(rb'^data:([^\n]*?"(?:message_|error")[^\n]*)', re.MULTILINE)
+#: What the events that count hold. Text deltas, most of a stream, do not, since quotes in their text are escaped.
+_TELLING = (b'"message_', b'"error"')
 
 
 class AnswerWatch:
@@ -37,11 +36,12 @@ class AnswerWatch:
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
+        if self.streamed:
+            lines, newline, chunk = chunk.rpartition(b"\n")
+            if newline:
+                self._lines(bytes(self._rest) + lines)
+                self._rest.clear()
         self._rest += chunk
-        if self.streamed and b"\n" in chunk:
-            end = self._rest.rindex(b"\n")
-            self._lines(bytes(self._rest[:end]))
-            del self._rest[: end + 1]
         if len(self._rest) > _MAX_LOOK:
             raise ApiError("api_error", f"the API's answer is larger than {_MAX_LOOK} bytes")
 
@@ -58,8 +58,14 @@ class AnswerWatch:
         return self.usage
 
     def _lines(self, lines: bytes) -> None:
-        for data in _TELLING.findall(lines):
-            self._event(_decode(data))
+        for telling in _TELLING:
+            at = lines.find(telling)
+            while at >= 0:
+                start, end = lines.rfind(b"\n", 0, at) + 1, lines.find(b"\n", at)
+                line = lines[start : end if end >= 0 else None]
+                if line.startswith(b"data:"):
+                    self._event(_decode(line[5:]))
+                at = lines.find(telling, start + len(line))
 
     def _event(self, event: dict[str, Any]) -> None:
         match event.get("type"):

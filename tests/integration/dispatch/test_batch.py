@@ -181,6 +181,16 @@ async def test_all_hosts_down_is_exit_4_and_the_batch_can_go_on(farm: Farm) -> N
     assert (await farm.batch()).status == 0
 
 
+async def test_a_host_whose_variables_ansible_cannot_use_says_so(farm: Farm) -> None:
+    farm.write(["one"])
+    farm.inventory.write_text('[farm]\nfarm1 ansible_host=127.0.0.1 ansible_control_path="%(directory)s/x-%C"\n')
+    done = await farm.batch()
+    assert done.status == 4
+    last = done.err.splitlines()[-1]
+    reason = "Ansible cannot use its variables: not enough arguments for format string"
+    assert last == f"farmhand: no farm host answers: farm1: {reason} (check the inventory)"
+
+
 async def test_a_refused_key_stops_the_batch_and_another_goes_on(farm: Farm) -> None:
     await farm.start()
     farm.api.state.keys = frozenset()

@@ -34,13 +34,14 @@ chmod 0600 /home/admin/.ssh/authorized_keys
 class Container:
     """A farm host's container, `name`, and its network; `hostname` is what the host calls itself.
 
-    Its network is its own and has its name, unless there is a `shared_network`, on which it has the address `fixed`.
+    Its network is its own and has its name, unless there is a `shared_network`, where it may have a `fixed` address.
     """
 
     name: str
     hostname: str = "farm1"
     shared_network: str = ""
     fixed: str = ""
+    image: str = IMAGE
 
     def start(self) -> None:
         """Make what is missing, start it, wait until systemd has booted. Does nothing to one that runs already."""
@@ -52,7 +53,7 @@ class Container:
             names = ["--name", self.name, "--hostname", self.hostname, "--network", self.network, "--label", "farmhand"]
             if self.fixed:
                 names += ["--ip", self.fixed]
-            check(["docker", "run", "--detach", *names, *_OPTIONS, IMAGE])
+            check(["docker", "run", "--detach", *names, *_OPTIONS, self.image])
         self.wait_for_boot()
 
     def wait_for_boot(self) -> None:

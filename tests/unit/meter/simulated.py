@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import selectors
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -118,14 +118,18 @@ class _Connection:
         self._api = api
         self.status = 0
         self.headers: dict[str, str] = {}
+        self._read = False
 
     async def post(self, _path: str, _headers: dict[str, str], body: bytes) -> None:
         self.status, headers = await self._api.post(body)
         self.headers = {"content-type": "application/json", "request-id": "req_1", **headers}
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def piece(self) -> bytes:
+        if self._read:
+            return b""
+        self._read = True
         usage = {"input_tokens": self._api.input_tokens, "output_tokens": self._api.output_tokens}
-        yield json.dumps({"usage": usage, "stop_reason": "end_turn"}).encode() if self.status == 200 else b"{}"
+        return json.dumps({"usage": usage, "stop_reason": "end_turn"}).encode() if self.status == 200 else b"{}"
 
     async def read(self, _most: int) -> bytes:
         return b"{}"
@@ -143,5 +147,5 @@ async def ask(meter: Meter, name: str, one: Grant | None = None) -> None:
     """One request named `name`, to its end."""
     body = {"model": MODEL, "max_tokens": 256, "messages": [{"role": "user", "content": name}]}
     async with meter.send(one or grant(), "/v1/messages", json.dumps(body).encode(), {}) as exchange:
-        async for _piece in exchange.pieces():
+        while await exchange.piece():
             pass

@@ -48,7 +48,7 @@ def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, An
 async def events(exchange: Exchange) -> AsyncIterator[dict[str, Any]]:
     """The data of each server-sent event of a streamed answer."""
     rest = b""
-    async for piece in exchange.pieces():
+    while piece := await exchange.piece():
         *lines, rest = (rest + piece).split(b"\n")
         for line in lines:
             if line.startswith(b"data:"):

@@ -157,8 +157,8 @@ class Coordinator:
 
     def _live(self) -> int:
         """How many hosts share the work."""
-        out = sum(one.lost or one.halted_until > time.monotonic() for one in self.hosts.values())
-        return max(1, self._expected - out)
+        now = time.monotonic()
+        return max(1, self._expected - sum(not one.takes(now) for one in self.hosts.values()))
 
     def _next(self, one: Host) -> dict[str, Any] | None:
         """`_turn`, where a fault of the input stops the batch in order."""
@@ -179,6 +179,9 @@ class Coordinator:
         sent = self.book.sent_to(one.no)
         if self.stopping:
             return self._stop_turn(one, turn, sent)
+        if one.holds(time.monotonic()) and self._others(one):
+            self._say(f"{one.name} is being emptied: what has not started there goes to the others")
+            return self._take_back(one, turn)
         tasks = self._portion(one, sent)
         if not (tasks or sent or turn["cancel"]):
             return None
@@ -214,10 +217,15 @@ class Coordinator:
             return None
         if not one.stop_asked:
             one.stop_asked = True
-            with self.book.journal.transaction():
-                self.book.journal.stopping(one.no)
-            return turn | {"stop": True, "wait_s": 0.5}
+            return self._take_back(one, turn)
         return turn | {"wait_s": 2.0}
+
+    def _take_back(self, one: Host, turn: dict[str, Any]) -> dict[str, Any]:
+        """Cancel what has not started there."""
+        one.held_since = None
+        with self.book.journal.transaction():
+            self.book.journal.stopping(one.no)
+        return turn | {"stop": True, "wait_s": 0.5}
 
     def _limits_of(self, one: Host) -> dict[str, Any] | None:
         """The host's share of the batch's limits, where it does not have it yet: so they hold whatever the hosts do."""
@@ -255,6 +263,7 @@ class Coordinator:
         self._missing(one, answer)
         halted = answer.get("halted")
         one.unfinished = int(answer.get("unfinished") or 0)
+        one.wait(answer.get("waiting") or [], now)
         if halted is None and answer.get("taken"):
             one.halted = None
         elif halted is not None:
@@ -292,10 +301,13 @@ class Coordinator:
         if one.halted is None or one.halted.code != error.code:
             self._say(f"{one.name} takes no tasks now: {error.message}")
         one.halt(error, now)
-        others = [other for other in self.hosts.values() if other is not one]
-        out = [other for other in others if other.halted_until > now or other.lost]
-        if error.exit_code in (3, 5) and len(out) == len(others) and len(self.hosts) >= self._expected:
+        if error.exit_code in (3, 5) and not self._others(one) and len(self.hosts) >= self._expected:
             self.stop(error)
+
+    def _others(self, one: Host) -> list[Host]:
+        """The other hosts that take tasks."""
+        now = time.monotonic()
+        return [other for other in self.hosts.values() if other is not one and other.takes(now)]
 
     def _deny(self, one: Host, message: str) -> None:
         """A budget has no room: on another host there may be some; if all say so in a row it is spent."""

@@ -13,6 +13,8 @@ from farmhand.errors import FarmhandError
 TURN_S = 4.0
 ECONOMY_TURN_S = 10.0
 SILENT_S = 25.0
+#: A host that is being emptied is back sooner than this where only its agent is restarted.
+HELD_S = 60.0
 #: What one request of the wire may carry.
 MOST = 1000
 #: A first portion where others share the work: about what 32 slots do in a few seconds.
@@ -50,6 +52,7 @@ class Host:
     halted_until: float = 0.0
     halted: FarmhandError | None = None
     unfinished: int = 0
+    held_since: float | None = None
     denied: bool = False
     stop_asked: bool = False
     stopped: bool = False
@@ -80,6 +83,19 @@ class Host:
     def halt(self, error: FarmhandError, now: float) -> None:
         """It takes no new tasks for now."""
         self.halted, self.halted_until = error, now + 5.0
+
+    def takes(self, now: float) -> bool:
+        """Whether it can be given tasks."""
+        return not self.lost and self.halted_until <= now
+
+    def wait(self, waiting: list[dict[str, Any]], now: float) -> None:
+        """Why its tasks wait: one that is being emptied may keep them for as long as its running ones take."""
+        held = any(one.get("reason") == "draining" for one in waiting)
+        self.held_since = (self.held_since or now) if held else None
+
+    def holds(self, now: float) -> bool:
+        """Whether it has held tasks for so long that others should have them."""
+        return self.held_since is not None and now - self.held_since > HELD_S
 
     def wants(self, sent: int, waiting: int, live: int) -> int:
         """How many more tasks to give it, that has `sent` and shares `waiting` with the others of `live` hosts."""

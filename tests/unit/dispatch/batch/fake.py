@@ -25,6 +25,7 @@ class Host:
     def __init__(self, name: str) -> None:
         self.name = name
         self.works = True
+        self.waiting: list[dict[str, Any]] = []
         self.known: dict[str, dict[str, Any]] = {}
         self.order: list[str] = []
         self.ran: list[str] = []
@@ -44,14 +45,21 @@ class Host:
             for wire in [wire for wire, known in self.known.items() if "state" not in known]:
                 self.ran.append(wire)
                 self._end(wire, self.outcome(self.known[wire]["task"]))
+        stopped = []
+        if turn.get("stop"):
+            stopped = [wire for wire, known in self.known.items() if "state" not in known]
+            for wire in stopped:
+                self._end(wire, {"state": "cancelled"})
         results = again + [self.known[wire]["result"] for wire in self.order[turn["after"] :]]
         return {
             "taken": [task["id"] for task in turn["tasks"]],
             "cancelled": turn["cancel"],
+            "stopped": stopped,
             "results": results,
             "next": len(self.order),
             "unfinished": sum("state" not in known for known in self.known.values()),
             "slots": {"api": {"total": 4, "free": 4}},
+            "waiting": self.waiting,
         }
 
     def _end(self, wire: str, result: dict[str, Any]) -> None:

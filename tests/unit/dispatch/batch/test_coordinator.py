@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from farmhand.dispatch.batch import pace
 from farmhand.dispatch.batch.coordinator import Coordinator
 from farmhand.dispatch.batch.pace import Limits
 from farmhand.errors import FarmUnreachable, NotConfigured, Refused, UsageError
@@ -244,6 +245,40 @@ def test_a_host_that_takes_nothing_leaves_the_work_to_the_other(tmp_path: Path) 
     batch.run(two)
     assert sorted(numbers(batch)) == list(range(1, 21))
     assert not one.ran
+
+
+def test_a_host_that_is_emptied_for_long_gives_back_what_has_not_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = Batch(tmp_path, [f"p{n}" for n in range(20)], hosts=2)
+    one, two = Host("one"), Host("two")
+    one.works = two.works = False
+    batch.turn(one)
+    batch.turn(two)
+    one.waiting = [{"reason": "draining", "tasks": 10}]
+    batch.turn(one)
+    assert batch.book.sent_to(1) >= 10
+    monkeypatch.setattr(pace, "HELD_S", 0.0)
+    batch.turn(one)
+    assert batch.said == ["one is being emptied: what has not started there goes to the others"]
+    assert batch.book.sent_to(1) == 0
+    one.waiting = []
+    two.works = True
+    batch.run(two)
+    assert sorted(numbers(batch)) == list(range(1, 21))
+    assert {result["host"] for result in batch.results()} == {"two"}
+    assert not one.ran
+
+
+def test_the_only_host_keeps_its_tasks_while_it_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "HELD_S", 0.0)
+    batch = Batch(tmp_path, ["a", "b"])
+    one = Host("one")
+    one.works, one.waiting = False, [{"reason": "draining", "tasks": 2}]
+    batch.turn(one)
+    batch.turn(one)
+    assert batch.book.sent_to(1) == 2
+    assert not batch.said
 
 
 def test_hosts_that_all_take_nothing_are_waited_for_no_longer_than_patience(tmp_path: Path) -> None:
