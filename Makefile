@@ -6,7 +6,12 @@ SHELL := /bin/bash
 BIN := .venv/bin
 VENV := .venv/.installed
 PYTEST := $(BIN)/python -m pytest
-STAGES := lint unit integration chaos molecule e2e
+# A worker for each core. They keep their files deeper than one alone would, and the path of a socket has to fit into 108 bytes.
+AT_ONCE = --numprocesses auto --basetemp /tmp/$(FARMHAND_CHECKOUT)-$@
+# Tests of a file share what is set up once for them; the longest files come first.
+BY_FILE := --dist loadfile --no-loadscope-reorder
+# Ansible works step by step: beside its stages there is time for others.
+STAGES := lint 'unit integration chaos + molecule e2e'
 SHELL_SCRIPTS := $(wildcard scripts/*) .ci/run
 # Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
 PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
@@ -37,9 +42,8 @@ lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README ta
 	@scripts/tools lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@$(MAKE) --no-print-directory types
 	$(BIN)/yamllint --strict .
-	@$(MAKE) --no-print-directory ansible-lint
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync types ansible-lint
 	$(BIN)/python scripts/role_readmes.py --check
 	shellcheck --external-sources $(filter-out %.py,$(SHELL_SCRIPTS))
 
@@ -51,15 +55,15 @@ ansible-lint: $(VENV) ## Ansible's rules, profile production
 
 unit: $(VENV) ## Unit tests
 	@scripts/tools test
-	$(PYTEST) tests/unit
+	$(PYTEST) $(AT_ONCE) tests/unit
 
 integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
-	$(PYTEST) tests/integration
+	$(PYTEST) $(AT_ONCE) $(BY_FILE) tests/integration
 
 chaos: $(VENV) ## The agent killed at random moments, over 208 seeds: nothing lost, nothing invented, every charge accounted
 	@scripts/tools test
-	$(PYTEST) tests/chaos
+	$(PYTEST) $(AT_ONCE) tests/chaos
 
 molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo

@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import ssl
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.chaos import clock
 from tests.chaos.disk import Disk
-from tests.chaos.forked import ForkedAgent
 from tests.chaos.plan import ATTEMPTS, Moment, Plan
 from tests.chaos.story import Story, tables
+from tests.support import clock
 from tests.support.agent import KEY
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.messages_api import Plan as BatchPlan
 
@@ -68,7 +66,7 @@ class _Run:
         self.clock = clock.Clock(directory / "clock")
         self.agent = ForkedAgent(
             directory, api.url, slots_api=plan.slots, attempts=ATTEMPTS, idle_s=_IDLE_S, drain_s=0.3,
-            economy_linger_s=0.05, economy_poll_s=0.2, ca_file=str(_one_certificate(directory)),
+            economy_linger_s=0.05, economy_poll_s=0.2,
         )  # fmt: skip
         self.agent.clock = self.clock
         self._freeing: asyncio.Task[None] | None = None
@@ -244,15 +242,3 @@ class _Run:
             return False
         ledger = tables(self.agent.directory / "state" / "ledger.db")
         return any(row["state"] != "ended" for row in ledger["provider_batch"])
-
-
-def _one_certificate(directory: Path) -> Path:
-    """To read one takes a daemon less time than to read all that the system has; the loopback API needs none."""
-    path = directory / "ca.pem"
-    path.write_text(ssl.DER_cert_to_PEM_cert(_certificates()[0]))
-    return path
-
-
-@cache
-def _certificates() -> list[bytes]:
-    return ssl.create_default_context().get_ca_certs(binary_form=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.meter import Served, serve_meter
 
@@ -20,7 +21,7 @@ async def api() -> AsyncIterator[MessagesApi]:
 
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
-    daemon = Agent(tmp_path, api.url, idle_s=1.0, drain_s=5.0)
+    daemon = ForkedAgent(tmp_path, api.url, idle_s=5.0, drain_s=5.0)
     await daemon.start()
     yield daemon
     await daemon.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,16 @@ while data := s.recv(65536):
 """
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that others may enter; pytest's own are closed, and closed again whenever another pytest starts."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 def open_to_all(agent: Agent) -> None:
     """Take the file modes away, so that only the agent's own check is left."""
-    for part in (agent.directory, *agent.directory.parents[:3]):
-        if part != Path("/tmp") and part.is_relative_to("/tmp"):
-            part.chmod(0o755)
     (agent.directory / "run").chmod(0o755)
     agent.socket.chmod(0o666)
 
@@ -49,16 +55,19 @@ def call_as(agent: Agent, user: str, group: str) -> str:
     return done.stdout + done.stderr
 
 
-async def test_another_uid_is_refused_by_the_agent_itself(agent: Agent) -> None:
+async def test_another_uid_is_refused_by_the_agent_itself(open_directory: Path, api: MessagesApi) -> None:
+    agent = Agent(open_directory, api.url)
+    await agent.start()
     open_to_all(agent)
     heard = await asyncio.to_thread(call_as, agent, "nobody", "nogroup")
     assert heard.startswith("HTTP/1.1 403")
     assert json.loads(heard.splitlines()[-1])["error"]["code"] == "stranger"
     assert (await asyncio.to_thread(call_as, agent, "root", "root")).startswith("HTTP/1.1 200")
+    await agent.stop()
 
 
-async def test_a_member_of_an_allowed_group_is_let_in(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, allowed_groups=["nogroup"])
+async def test_a_member_of_an_allowed_group_is_let_in(open_directory: Path, api: MessagesApi) -> None:
+    agent = Agent(open_directory, api.url, allowed_groups=["nogroup"])
     await agent.start()
     open_to_all(agent)
     assert (await asyncio.to_thread(call_as, agent, "nobody", "nogroup")).startswith("HTTP/1.1 200")

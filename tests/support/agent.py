@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 WIRE = {"X-Farmhand-Wire": "1"}
 KEY = {"X-Farmhand-Key": DEFAULT_KEY}
+#: To read the system's certificates is a fourth of a daemon's start, and the loopback API needs none.
+NO_CERTIFICATES = {"SSL_CERT_FILE": os.devnull}
 
 
 def bodies(api: MessagesApi) -> list[dict[str, Any]]:
@@ -84,6 +87,7 @@ class Agent:
                 str(self.config),
                 stderr=log,
                 stdout=log,
+                env=os.environ | NO_CERTIFICATES,
             )
 
     async def stop(self, number: int = signal.SIGTERM) -> int:

@@ -53,7 +53,7 @@ async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
     def clock() -> float:
         return sum(waits)
 
-    upstream = Upstream(api.url, idle_s=1.0)
+    upstream = Upstream(api.url, idle_s=5.0)
     meter = Meter(upstream, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
     door = create_server(meter)
     listening = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)

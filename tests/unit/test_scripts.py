@@ -17,6 +17,7 @@ PROGRAMS = [
     "dirname",
     "echo",
     "env",
+    "flock",
     "grep",
     "id",
     "kill",
@@ -28,6 +29,7 @@ PROGRAMS = [
     "sh",
     "sleep",
     "tail",
+    "touch",
 ]
 
 
@@ -164,3 +166,26 @@ def test_stages_stop_at_the_first_that_fails(checkout: Checkout) -> None:
     passed = checkout.run("stages", "one", "three")
     assert (passed.returncode, passed.stdout) == (0, "one\nthree\n")
     assert "==> all passed: one 0 s, three 0 s" in passed.stderr
+
+
+def test_rows_of_stages_run_at_once_and_a_failure_is_shown_last(checkout: Checkout) -> None:
+    # One and two wait for each other.
+    makefile = (
+        "one:\n\t@touch 1; until test -e 2; do sleep 0.05; done; echo one says\n"
+        "two:\n\t@touch 2; until test -e 1; do sleep 0.05; done; echo two says >&2; exit $(STATUS)\n"
+        "three:\n\t@echo three says\n"
+        "four:\n\t@echo four says\n"
+    )
+    (checkout.root / "Makefile").write_text(makefile, encoding="utf-8")
+    passed = checkout.run("stages", "one three + two", "four", STATUS="0")
+    assert passed.returncode == 0
+    shown = [line for line in passed.stdout.splitlines() if line.endswith(" says")]
+    assert sorted(shown[:3]) == ["one says", "three says", "two says"]
+    assert shown[3:] == ["four says"]
+    assert "==> all passed: one three + two " in passed.stderr
+    failed = checkout.run("stages", "one + two", "four", STATUS="7")
+    assert failed.returncode == 1
+    shown = failed.stdout.splitlines()
+    assert (shown[0], shown[2]) == ("one says", "two says")
+    assert shown[-1].startswith("==> two FAILED after ")
+    assert "four says" not in shown

@@ -82,7 +82,7 @@ def workstation(tmp_path: Path) -> Iterator[Workstation]:
     }
     # Short, as /run/user/1000 is: the path of a shared connection's socket has to fit into 108 bytes.
     with tempfile.TemporaryDirectory(prefix="x") as runtime:
-        station.environment["XDG_RUNTIME_DIR"] = runtime
+        station.environment |= {"XDG_RUNTIME_DIR": runtime, "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{runtime}/cp"}
         yield station
 
 

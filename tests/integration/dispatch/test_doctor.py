@@ -27,7 +27,7 @@ DOCTOR = ("farmhand", "doctor", "--skip", "at-rest")
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     """The daemon as it is on a farm host, where the CLI is installed."""
-    daemon = Agent(tmp_path, api.url, idle_s=1.0, drain_s=5.0, claude_path=str(claude_binary()))
+    daemon = Agent(tmp_path, api.url, idle_s=5.0, drain_s=5.0, claude_path=str(claude_binary()))
     await daemon.start()
     yield daemon
     await daemon.stop()

@@ -17,7 +17,7 @@ async def agents(tmp_path: Path, api: MessagesApi) -> AsyncIterator[dict[str, Ag
     found: dict[str, Agent] = {}
     for name in ("farm1", "farm2"):
         (tmp_path / name).mkdir()
-        found[name] = Agent(tmp_path / name, api.url, idle_s=1.0, drain_s=5.0)
+        found[name] = Agent(tmp_path / name, api.url, idle_s=5.0, drain_s=5.0)
         await found[name].start()
     yield found
     for agent in found.values():

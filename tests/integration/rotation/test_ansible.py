@@ -8,9 +8,11 @@ import fcntl
 import json
 import os
 import pty
+import signal
 import sys
 import termios
 import uuid
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -143,28 +145,42 @@ def take_terminal() -> None:
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
+async def type_in(key: str, operator: FileIO, terminal: FileIO) -> bytes:
+    """Type the key where Ansible asks for it; all that the terminal shows."""
+    out = b""
+    while b"New API key" not in out:
+        out += await asyncio.to_thread(operator.read, 65536)
+    # What was typed before Ansible reads is thrown away; it reads without blocking.
+    while os.get_blocking(terminal.fileno()):  # noqa: ASYNC110  (nobody is told)
+        await asyncio.sleep(0.02)
+    operator.write(f"{key}\r".encode())
+    terminal.close()
+    with contextlib.suppress(OSError):  # a terminal whose other side has gone cannot be read
+        while piece := await asyncio.to_thread(operator.read, 65536):
+            out += piece
+    return out
+
+
 async def test_a_key_that_is_typed_in_is_seen_nowhere(playbook: Playbook, station: Station, api: MessagesApi) -> None:
     key = f"sk-ant-test-{uuid.uuid4().hex}"
     api.state.keys = frozenset({DEFAULT_KEY, key})
     ours, theirs = pty.openpty()
     watching = asyncio.create_task(watch([DEFAULT_KEY, key]))
-    process = await asyncio.create_subprocess_exec(
-        *("ansible-playbook", str(playbook.path), "-vvv"),
-        env=playbook.environment,
-        cwd=CHECKOUT,
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        preexec_fn=take_terminal,
-    )
-    os.close(theirs)
-    out = b""
-    with contextlib.suppress(OSError):  # a terminal whose other side has gone cannot be read
-        while piece := await asyncio.wait_for(asyncio.to_thread(os.read, ours, 65536), 120):
-            out += piece
-            if b"New API key" in piece:
-                os.write(ours, f"{key}\r".encode())
-    os.close(ours)
+    with os.fdopen(theirs, "rb", buffering=0) as terminal, os.fdopen(ours, "r+b", buffering=0) as operator:
+        process = await asyncio.create_subprocess_exec(
+            *("ansible-playbook", str(playbook.path), "-vvv"),
+            env=playbook.environment,
+            cwd=CHECKOUT,
+            stdin=terminal,
+            stdout=terminal,
+            stderr=terminal,
+            preexec_fn=take_terminal,
+        )
+        try:
+            out = await asyncio.wait_for(type_in(key, operator, terminal), 120)
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)  # so that nobody waits any more for what the terminal shows
+            raise
     assert await process.wait() == 0, out.decode()
     watching.cancel()
     assert await watching == []

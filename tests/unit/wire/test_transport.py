@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -36,13 +37,14 @@ def test_ssh_never_accepts_a_host_key_and_shares_nothing(tmp_path: Path) -> None
     assert argv[-8:] == ["-p", "2222", "-l", "jo", "--", "farm1.example", "jada-agent", "bridge"]
 
 
-def test_a_shared_connection_has_a_private_directory_and_a_short_path(tmp_path: Path) -> None:
-    control = tmp_path / "c"
-    given = options(SshTransport("h", control_dir=str(control)).argv())
-    assert given["ControlMaster"] == "auto"
-    assert stat.S_IMODE(control.stat().st_mode) == 0o700
-    other = options(SshTransport("h", port=23, control_dir=str(control)).argv())
-    assert other["ControlPath"] != given["ControlPath"]
+def test_a_shared_connection_has_a_private_directory_and_a_short_path() -> None:
+    with tempfile.TemporaryDirectory() as short:  # pytest's own directory may be too long
+        control = Path(short) / "c"
+        given = options(SshTransport("h", control_dir=str(control)).argv())
+        assert given["ControlMaster"] == "auto"
+        assert stat.S_IMODE(control.stat().st_mode) == 0o700
+        other = options(SshTransport("h", port=23, control_dir=str(control)).argv())
+        assert other["ControlPath"] != given["ControlPath"]
 
 
 def test_without_a_safe_directory_nothing_is_shared(tmp_path: Path) -> None:

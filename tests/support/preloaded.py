@@ -1,6 +1,6 @@
 """Imported by the server that daemons are forked from, and there alone: the shifted clock comes before all others."""
 
-from tests.chaos import clock
+from tests.support import clock
 
 clock.install()
 
@@ -8,4 +8,4 @@ import farmhand.agent.daemon  # noqa: E402
 import farmhand.agent.main  # noqa: E402, F401
 
 # What the forked process unpickles.
-import tests.chaos.forked  # noqa: E402, F401
+import tests.support.forked  # noqa: E402, F401

@@ -8,27 +8,28 @@ import os
 import sys
 from pathlib import Path
 
-from tests.chaos import clock
-from tests.support.agent import Agent
+from tests.support import clock
+from tests.support.agent import NO_CERTIFICATES, Agent
+from tests.support.clock import Clock
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["tests.chaos.preloaded"])
+_FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
 class ForkedAgent(Agent):
-    """`jada-agent serve` with a clock that can be set."""
+    """`jada-agent serve`, with a clock that can be set."""
 
-    clock: clock.Clock
+    clock: Clock | None = None
 
     async def spawn(self) -> Child:
         """A new process of it."""
-        return await asyncio.to_thread(Child, self.config, self.log, self.clock.path)
+        return await asyncio.to_thread(Child, self.config, self.log, None if self.clock is None else self.clock.path)
 
 
 class Child:
     """A daemon, as `asyncio.subprocess.Process` would be."""
 
-    def __init__(self, config: Path, log: Path, time: Path) -> None:
+    def __init__(self, config: Path, log: Path, time: Path | None) -> None:
         self._process = _FORKS.Process(target=_serve, args=(config, log, time), daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -50,12 +51,14 @@ class Child:
         return self._process.exitcode
 
 
-def _serve(config: Path, log: Path, time: Path) -> None:
+def _serve(config: Path, log: Path, time: Path | None) -> None:
     """Be the daemon."""
     with log.open("ab") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
-    clock.follow(time)
+    if time is not None:
+        clock.follow(time)
+    os.environ |= NO_CERTIFICATES
     from farmhand.agent.main import main
 
     sys.exit(main(["serve", "--config", str(config)]))
