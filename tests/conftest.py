@@ -1,13 +1,22 @@
 """For all tests: nothing is skipped. What a test needs is installed by make, or the run fails and says what it is.
 
-Skips are turned into failures here, those of single tests and those of whole files.
+Skips are turned into failures here, those of single tests and those of whole files. And signals that end a
+program do so: in the background of a shell, or below nohup, tests and all they start are told to ignore some.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """Signals that end a program do so, as in the foreground."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.hookimpl(wrapper=True)
