@@ -1,13 +1,21 @@
 """For all tests: nothing is skipped. What a test needs is installed by make, or the run fails and says what it is.
 
-Skips are turned into failures here, those of single tests and those of whole files.
+Skips are turned into failures here, those of single tests and those of whole files. And an interrupt interrupts: where
+tests run in the background of a shell they were told to ignore it, and what they start would be as well.
 """
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
+
+
+def pytest_configure() -> None:
+    """An interrupt is what it is in the foreground."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(wrapper=True)

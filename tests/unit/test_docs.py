@@ -31,3 +31,16 @@ def test_security_names_a_test_that_exists(name: str, test: str) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text("utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def _anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_to_a_heading_lead_to_one(document: Path) -> None:
+    for name, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", document.read_text("utf-8")):
+        target = document.parent / name if name else document
+        assert anchor in _anchors(target), f"{document.name} links to {name}#{anchor}"

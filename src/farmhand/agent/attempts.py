@@ -33,7 +33,10 @@ class Parked(Exception):
 
 
 class Room:
-    """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for."""
+    """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for.
+
+    `resting`: what runs may end, and nothing is to be begun or to be tried again for long.
+    """
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class Room:
         self.budgets = budgets
         self.prices = config.prices()
         self.draining = False
+        self.resting = False
 
 
 class Run:
@@ -107,21 +111,29 @@ class Run:
         while True:
             await self._start(task)
             try:
-                result, again = await self._attempt(task, deadline, limit)
+                result, problem = await self._attempt(task, deadline, limit)
             except Parked:
                 await self._park()
                 return
-            offline = _offline(task, result)
-            # An attempt without network is none, unless it may have been charged for.
-            counts = not (offline and self._free())
-            if not (again or offline) or (counts and turn == turns):
+            # Nobody sits before a batch, and it is no fault of its tasks that the API cannot for the moment: they wait
+            # as long as their time lasts. Such an attempt is none, unless it may have been charged for.
+            waits = bool(task.batch) and isinstance(problem, ApiError) and problem.passes
+            counts = not (waits and self._free())
+            if waits and self._room.resting:
+                await self._put_back("queued")
+                return
+            again = waits or (problem is not None and problem.retryable)
+            if not again or (counts and turn == turns):
                 await self._finish(result)
                 return
             await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, "running"))
             self._ended = None
             assert result.error is not None  # noqa: S101  (only errors are tried again)
             self._live.tell({"type": "restart", "reason": result.error.message})
-            await asyncio.sleep(_BETWEEN_ATTEMPTS.delay_s(turn, None))
+            delay = _BETWEEN_ATTEMPTS.delay_s(turn, None)
+            if self._live.grant is not None:
+                self._live.grant.again_at = time.time() + delay
+            await asyncio.sleep(delay)
             turn += counts
 
     def _free(self) -> bool:
@@ -130,6 +142,7 @@ class Run:
 
     async def _start(self, task: Task) -> None:
         """The attempt is in the ledger before its request is sent."""
+        before = self._live.grant
         self._grant = Grant(
             task_id=task.id,
             key=self._key,
@@ -139,6 +152,10 @@ class Run:
         )
         if self._engine == "cli":
             self._grant.on_charge = self._note
+        if before is not None:
+            # Until the API answers, what it said last holds.
+            self._grant.problem, self._grant.again_at = before.problem, before.again_at
+        self._live.grant = self._grant
         await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
         self._live.text.clear()
         self._live.tell({"type": "state", "state": "running"})
@@ -150,8 +167,8 @@ class Run:
             noted = self._room.ledger.charge(self._claim.seq, charges_of(self._grant, prices), prices.version)
             noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, bool]:
-        """One attempt: its result, and whether another one may do better. Raises Parked."""
+    async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, EngineError | ApiError | None]:
+        """One attempt: its result, and what went wrong, if another one may do better. Raises Parked."""
         grant = self._grant
         assert grant is not None  # noqa: S101  (_start has made it)
         try:
@@ -159,19 +176,21 @@ class Run:
             async with asyncio.timeout(left):
                 answer = await self._room.engines[self._engine].run(task, grant, self._live.say, left)
             self._close("succeeded")
-            return _success(task, answer), False
+            return _success(task, answer), None
         except TimeoutError:
             self._close("timeout")
-            why = f" (the API's last answer: {grant.problem.message})" if grant.problem is not None else ""
-            message = f"the task ran longer than {limit:g} s{why}"
-            return _failed(task.id, "timeout", message, "raise --timeout, or make the task smaller"), False
+            message, hint = f"the task ran longer than {limit:g} s", "raise --timeout, or make the task smaller"
+            if grant.problem is not None:
+                message += f" (the API's last answer: {grant.problem.message})"
+                hint = grant.problem.hint or hint
+            return _failed(task.id, "timeout", message, hint), None
         except (EngineError, ApiError) as error:
             if isinstance(error, ApiError) and error.parks_key:
                 self._room.keys.refuse(self._key, error)
                 self._close("parked")
                 raise Parked from None
             self._close(error.code)
-            return _failed(task.id, error.code, error.message, error.hint), error.retryable
+            return _failed(task.id, error.code, error.message, error.hint), error
 
     def _close(self, outcome: str) -> None:
         """The open attempt, if there is one, has ended."""
@@ -183,7 +202,10 @@ class Run:
             self._room.keys.prove(self._key)
 
     async def _park(self) -> None:
-        state: State = "queued" if self._room.keys.of(self._key.fingerprint) is not None else "awaiting_key"
+        await self._put_back("queued" if self._room.keys.of(self._key.fingerprint) is not None else "awaiting_key")
+
+    async def _put_back(self, state: State) -> None:
+        """The task waits again."""
         await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, state))
         self._live.text.clear()
         self._live.tell(self._room.stage.state_event(state))
@@ -205,14 +227,6 @@ class Run:
                     raise
                 log.error("%s; trying again", error)
             await asyncio.sleep(_STUCK_S)
-
-
-def _offline(task: Task, result: Result) -> bool:
-    """Whether the task waits for the network, as long as its time lasts, instead of failing.
-
-    Nobody sits before a batch, and a cut cable is no fault of its tasks.
-    """
-    return bool(task.batch) and result.error is not None and result.error.code == "connection"
 
 
 def _success(task: Task, answer: Answer) -> Result:

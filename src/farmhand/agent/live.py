@@ -10,7 +10,7 @@ from typing import Any
 from farmhand.agent.keys import Keys
 from farmhand.agent.ledger import Ledger
 from farmhand.agent.reads import Waiting
-from farmhand.meter import Key
+from farmhand.meter import Grant, Key
 from farmhand.task import FINAL_STATES
 
 _PING_S = 10.0
@@ -21,7 +21,8 @@ Event = dict[str, Any]
 class Live:
     """A task that somebody watches or that runs: the text so far and who listens.
 
-    `job`, `claim` and `key` are there while it runs; `cancelled` says that it is being ended on purpose.
+    `job`, `claim`, `key` and the `grant` of its attempt are there while it runs; `cancelled` says that it is being
+    ended on purpose.
     """
 
     text: list[str] = field(default_factory=list)
@@ -29,6 +30,7 @@ class Live:
     job: asyncio.Task[None] | None = None
     claim: Waiting | None = None
     key: Key | None = None
+    grant: Grant | None = None
     cancelled: bool = False
 
     def tell(self, event: Event) -> None:

@@ -193,6 +193,8 @@ class Scheduler:
     def set_mode(self, mode: DrainMode) -> None:
         """`queue` takes nothing new, `running` starts nothing new either; `off` is the usual."""
         self.mode = mode
+        self._room.resting = mode == "running"
+        self.lines.changed()  # what was put back meanwhile is in line again
         self._pump()
 
     async def drain(self) -> None:
@@ -246,7 +248,7 @@ class Scheduler:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
         self.busy[engine] -= 1
         self.lines.release(task)
-        live.job = live.claim = live.key = None
+        live.job = live.claim = live.key = live.grant = None
         self.stage.leave(task.id)
         if self.keys.of(key.fingerprint) is None:
             self._parking.tidy()

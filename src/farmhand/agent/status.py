@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import Any
 
@@ -98,6 +99,7 @@ class Status:
             waits += [
                 Wait(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail) for w in self._limits.waiting()
             ]
+        waits.append(self._for_the_api(batch))
         if self._scheduler.mode == "running":
             waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
         else:
@@ -114,6 +116,19 @@ class Status:
             return self._ledger.batch(batch).queued
         except NoSuchBatch:
             return 0
+
+    def _for_the_api(self, batch: BatchView | None) -> Wait:
+        """The running tasks whose last request the API did not answer well, and that try again."""
+        met = [
+            (live.grant.problem.message, live.grant.again_at)
+            for live in self._scheduler.stage.running()
+            if live.grant is not None and live.grant.problem is not None and live.grant.again_at
+            if batch is None or (live.claim is not None and live.claim.batch == batch.batch)
+        ]
+        # They may say different things; the most frequent one will do.
+        message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
+        until = min((at for _, at in met if at > time.time()), default=None)
+        return Wait(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")
 
     def _for_a_key(self, tasks: int) -> Wait:
         refusal = self._scheduler.keys.refusal

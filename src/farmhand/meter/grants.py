@@ -58,8 +58,9 @@ class Grant:
     `max_tokens` bounds each answer, `budgets` the cost; `turns` is held by each request of a client; `started` counts
     requests. `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged
     for without our knowing how much: sent, and then cut, timed out or left before their answer's end. `retries` counts
-    requests sent again; `problem` is the error that the last request met, if it did; `cut_short`: the last answer broke
-    off or met `max_tokens`; `revoked`: its token is used. `on_charge` is called after each charge.
+    requests sent again; `problem` is the error that the last request met, if it did, and `again_at` when what met it is
+    tried again (Unix time; 0: not at a time that is known here); `cut_short`: the last answer broke off or met
+    `max_tokens`; `revoked`: its token is used. `on_charge` is called after each charge.
     """
 
     task_id: str
@@ -73,6 +74,7 @@ class Grant:
     uncertain: int = 0
     retries: int = 0
     problem: ApiError | None = None
+    again_at: float = 0.0
     cut_short: bool = False
     revoked: bool = False
     on_charge: Callable[[], None] = field(default=lambda: None, repr=False)

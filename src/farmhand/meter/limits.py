@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
 from farmhand.meter.headroom import Bucket, read_headers
+from farmhand.meter.problems import ApiError
 from farmhand.task import Usage
 
 #: Requests under way before anything is known of the limits, and the most there ever are.
@@ -90,6 +91,7 @@ class Gate:
         self._told = 0
         self._input_sent = 0.0
         self._held_until = -math.inf
+        self._held_by: ApiError | None = None
         # What an average request uses, until requests have told: four bytes to a token, a short answer.
         self._tokens_per_byte = 0.25
         self._output = 256.0
@@ -138,17 +140,23 @@ class Gate:
                 self.buckets[kind] = Bucket(told, since, now)
 
     def refused(self, ticket: Ticket, retry_after_s: float | None) -> None:
-        """The API refused `ticket`'s request for its limits or its load (429, 529): shrink, wait as told."""
+        """The API refused `ticket`'s request for its limits or its load (429, 529): shrink. `hold` waits as told."""
         if ticket.number > self._lost:
             self._lost = self._sent
             self._threshold = max(1.0, self.window / 2)
             self.window = self._threshold if retry_after_s is None else 1.0
-        self.hold(retry_after_s)
 
-    def hold(self, retry_after_s: float | None) -> None:
-        """Send nothing for as long as a `retry-after` said."""
-        if retry_after_s is not None:
-            self._held_until = max(self._held_until, self._clock() + retry_after_s)
+    def hold(self, problem: ApiError) -> None:
+        """Send nothing for as long as the `retry-after` of a refusal said, if it has one."""
+        if problem.retry_after_s is not None:
+            until = self._clock() + problem.retry_after_s
+            if until >= self._held_until:
+                self._held_until, self._held_by = until, problem
+
+    @property
+    def refusal(self) -> ApiError | None:
+        """The refusal for whose `retry-after` nothing is sent now."""
+        return self._held_by if self._held_until > self._clock() else None
 
     def leave(self, ticket: Ticket, usage: Usage | None = None, *, streamed: bool = True) -> None:
         """The request is over. `usage`, where its answer is whole: a success, and what such a request uses."""

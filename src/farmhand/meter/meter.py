@@ -148,7 +148,7 @@ class Meter:
             most = self._most(grant, body, ask.max_tokens)
             call = _Call(grant, gate, body, max_tokens=ask.max_tokens, most=most)
             answer = await self._open(call, path, outgoing)
-            grant.problem = None
+            grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             watch = AnswerWatch(streamed=kind == "text/event-stream")
             try:
@@ -235,12 +235,19 @@ class Meter:
                     problem.retryable = False
                     raise
             call.grant.retries += 1
-            if not told:
-                await self._sleep(self._retry.delay_s(attempt, None))
-                attempt += 1
+            if told:
+                call.grant.again_at = 0.0
+                continue
+            delay = self._retry.delay_s(attempt, None)
+            call.grant.again_at = time.time() + delay
+            await self._sleep(delay)
+            attempt += 1
 
     async def _once(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
         answer: Connection | None = None
+        if (refusal := call.gate.refusal) is not None:
+            # Who is kept back by another request's refusal may never get one of their own. The gate tells until when.
+            call.grant.problem, call.grant.again_at = call.grant.problem or refusal, 0.0
         try:
             await call.begin()
             answer = await self._upstream.connection()
@@ -261,8 +268,8 @@ class Meter:
             problem = await self._refusal(call.grant, answer)
             if problem.retryable and problem.status in _LOAD:
                 call.gate.refused(call.ticket, problem.retry_after_s)
-            elif problem.retryable:
-                call.gate.hold(problem.retry_after_s)
+            if problem.retryable:
+                call.gate.hold(problem)
         finally:
             call.end()
         raise problem

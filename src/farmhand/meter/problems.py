@@ -69,6 +69,11 @@ class ApiError(Exception):
         return _HINTS.get(self.code, "")
 
     @property
+    def passes(self) -> bool:
+        """Whether it is the API that cannot for the moment: no answer, or a refusal for its load or its own failure."""
+        return self.code == "connection" or (self.status in RETRYABLE_STATUS and not self.parks_key)
+
+    @property
     def parks_key(self) -> bool:
         """Whether the key was refused (401, 402, spend limit) and not the request: others on it had better wait."""
         return self.code in _PARKS_KEY

@@ -175,7 +175,11 @@ class Steps:
         if left and not self._force:
             where = "; ".join(f"{name} ({about['why'] or about['state']})" for name, about in left.items())
             message = f"the old key {state.old} is not retired: these hosts may hold it: {where}"
-            raise Unfinished("hosts_unreached", message, "bring them back and --resume, or --force")
+            raise Unfinished(
+                "hosts_unreached",
+                message,
+                "bring them back and farmhand rotate --resume; farmhand rotate --resume --force does not wait for them",
+            )
 
     # --- back -----------------------------------------------------------------------------------------------------
 

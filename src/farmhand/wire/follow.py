@@ -97,8 +97,10 @@ class _Follower:
     def submit(self) -> dict[str, Any]:
         """Hand the task over. That the id is known already is no error."""
         self.client.connect()
-        # From here on the request may have arrived although no answer came, so it is worth asking again.
-        self._sign()
+        if not self.reached:
+            # From here on the request may have arrived although no answer came, so it is worth asking again. That
+            # an agent greets and refuses, again and again, is no further sign: it may be emptied for hours.
+            self._sign()
         self.on_submitting()
         states = self.client.submit([self.task], self.key)
         self._sign()

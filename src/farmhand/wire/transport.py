@@ -97,7 +97,7 @@ class UnixTransport:
             message, hint = f"no agent socket at {self.path}", "run site.yml on this host, or start jada-agent.socket"
             return WireError("agent_missing", message, hint)
         if isinstance(error, PermissionError):
-            hint = "use become, or log in as a member of the group farmhand"
+            hint = "use become (ansible_become: true in the inventory), or log in as a member of the group farmhand"
             return WireError("login_refused", f"this user may not use the agent's socket {self.path}", hint)
         reason = error.strerror or str(error)
         message = f"the agent does not answer on {self.path}: {reason}"

@@ -32,16 +32,18 @@ class LoopbackApi:
         """Its control client."""
         return ApiControl(self._url.read_text(encoding="ascii").strip())
 
-    def start(self, gateway: str, *options: str) -> None:
-        """Make the key and start it, unless it runs at this address already."""
+    def start(self, gateway: str, *options: str, loopback: bool = False) -> None:
+        """Make the key and start it, unless it runs at this address already; with `loopback` at 127.0.0.1 as well."""
         if not self.key_file.exists():
             files.write(self.key_file, f"ANTHROPIC_API_KEY=sk-ant-test-demo-{secrets.token_hex(16)}\n", mode=0o600)
         if self._url.exists() and f"//{gateway}:" not in self._url.read_text(encoding="ascii"):
             self._process.stop()
             self._url.unlink()
         if self._process.pid() is None:
-            listen = f"{gateway}:{self._port(gateway)}"
-            argv = [sys.executable, "-m", "tests.support.messages_api", "--listen", listen, *options]
+            port = self._port(gateway)
+            also = ("--also", f"127.0.0.1:{port}") if loopback else ()
+            listen = ("--listen", f"{gateway}:{port}", *also)
+            argv = [sys.executable, "-m", "tests.support.messages_api", *listen, *options]
             said = self._process.start(argv, cwd=self._root, first_line="listening on ")
             files.write(self._url, said.removeprefix("listening on ") + "\n")
         self.control.keys(self.key)

@@ -32,7 +32,7 @@ chmod 0600 /home/admin/.ssh/authorized_keys
 
 @dataclass(frozen=True)
 class Container:
-    """A farm host's container, `name`, and its network; `hostname` is what the host calls itself.
+    """A farm host's container, `name`, of `image`, and its network; `hostname` is what the host calls itself.
 
     Its network is its own and has its name, unless there is a `shared_network`, where it may have a `fixed` address.
     """

@@ -29,6 +29,15 @@ class ApiControl:
         """Accept these keys and no others."""
         self._call("PUT", "keys", list(keys))
 
+    def accepted(self) -> list[str]:
+        """The keys that it accepts."""
+        keys: list[str] = self._call("GET", "keys")
+        return keys
+
+    def bill(self, **posting: object) -> None:
+        """What another of the organization was billed: at=…, model=…, tokens=…, as in `Posting`."""
+        self._call("POST", "books", [posting])
+
     def fault(self, **fault: object) -> None:
         """Queue a fault: kind=…, count=…, status=…, …"""
         self._call("POST", "faults", fault)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import ipaddress
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
 from tests.support.farm.container import Container
 from tests.support.farm.control import wire_request
+from tests.support.farm.network import Network
 from tests.support.farm.run import Completed, FarmError, check, run
 
 ROOT = Path(__file__).parents[3]
@@ -35,16 +35,16 @@ class Fleet:
     def __init__(self, state: Path, names: Sequence[str]) -> None:
         self.state = state
         # Two checkouts can have their fleets side by side.
-        self.network = f"farmhand-fleet-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}"
+        self.network = Network(f"farmhand-fleet-{hashlib.sha256(str(ROOT).encode()).hexdigest()[:8]}")
         self.api = LoopbackApi(state, ROOT)
         self.names = list(names)
 
     @cached_property
     def hosts(self) -> dict[str, Container]:
         """The hosts by their names in the inventory. There must be a network."""
-        subnet = self._subnet()
+        subnet, network = self.network.subnet, self.network.name
         return {
-            name: Container(f"{self.network}-{name}", name, shared_network=self.network, fixed=str(subnet[number]))
+            name: Container(f"{network}-{name}", name, shared_network=network, fixed=str(subnet[number]))
             for number, name in enumerate(self.names, 2)
         }
 
@@ -67,7 +67,7 @@ class Fleet:
     def up(self) -> list[dict[str, object]]:
         """Network, containers, ssh identity, API, settings: all up to site.yml. How Molecule reaches each host."""
         self.state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._make_network()
+        self.network.make()
         identity = self.state / "admin_ed25519"
         if not identity.exists():
             check(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "farmhand-fleet", "-f", str(identity)])
@@ -81,7 +81,7 @@ class Fleet:
             list(pool.map(boot, self.hosts.values()))
         known = [f"{host.address} {key}\n" for host in self.hosts.values() for key in host.host_keys()]
         files.write(self.state / "known_hosts", "".join(known))
-        self.api.start(str(self._subnet()[1]), "--log", str(self.api.requests))
+        self.api.start(self.network.gateway, "--log", str(self.api.requests))
         source = json.dumps(f"file:{self.api.key_file}")
         files.write(self.state / "config.toml", f"key_source = {source}\nproject_dir = {json.dumps(str(ROOT))}\n")
         return [
@@ -95,11 +95,11 @@ class Fleet:
         for path in (self.state / "cp").glob("*"):
             run(["ssh", "-O", "exit", "-o", f"ControlPath={path}", "fleet"], timeout_s=10)
         self.api.stop()
-        if self._network_exists():
+        if self.network.exists():
             # Nothing on them is worth the time of an orderly end.
             for host in self.hosts.values():
                 run(["docker", "rm", "--force", "--volumes", host.name])
-            check(["docker", "network", "rm", self.network])
+            self.network.remove()
         if self.state.exists():
             shutil.rmtree(self.state)
 
@@ -131,25 +131,6 @@ class Fleet:
             raise FarmError(f"{host}: GET {path}: {head[:80]} {body[:200]} {done.stderr[-200:]}")
         lines = re.findall(r"^\{.*\}$", body, re.MULTILINE)  # and not the sizes of chunks
         return [json.loads(line) for line in lines]
-
-    # Inside
-
-    def _subnet(self) -> ipaddress.IPv4Network:
-        found = json.loads(check(["docker", "network", "inspect", self.network]))
-        return ipaddress.IPv4Network(found[0]["IPAM"]["Config"][0]["Subnet"])
-
-    def _network_exists(self) -> bool:
-        return run(["docker", "network", "inspect", self.network]).returncode == 0
-
-    def _make_network(self) -> None:
-        """A network whose addresses may be chosen: of the subnet that Docker finds free, named to it."""
-        if self._network_exists():
-            return
-        check(["docker", "network", "create", self.network])
-        subnet = self._subnet()
-        check(["docker", "network", "rm", self.network])
-        chosen = ["--subnet", str(subnet), "--gateway", str(subnet[1])]
-        check(["docker", "network", "create", "--label", "farmhand", *chosen, self.network])
 
 
 def _main() -> int:

@@ -23,6 +23,7 @@ T = TypeVar("T")
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="messages_api", description="A loopback stand-in for the Messages API.")
     parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT|unix:PATH", help="default: %(default)s")
+    parser.add_argument("--also", action="append", default=[], metavar="HOST:PORT", help="listen there as well")
     parser.add_argument(
         "--keys-file", type=Path, metavar="FILE", help="accepted keys, one a line; read again on change"
     )
@@ -53,6 +54,7 @@ async def _serve(args: argparse.Namespace) -> int:
         loop.add_signal_handler(number, stop.set)
     api = MessagesApi(
         args.listen,
+        *args.also,
         keys=() if args.keys_file else (DEFAULT_KEY,),
         keys_file=args.keys_file,
         latency_ms=args.latency_ms,

@@ -23,13 +23,14 @@ from tests.support.messages_api.state import DEFAULT_KEY, State
 class MessagesApi:
     """`async with MessagesApi() as api:` serves on a free port of 127.0.0.1; `api.url` is the base URL.
 
-    `listen` is `HOST:PORT` (port 0: a free one) or `unix:PATH`. Requests still running at the end are cancelled.
+    `listen` is `HOST:PORT` (port 0: a free one) or `unix:PATH`; `also` are further `HOST:PORT` of the same
+    API. Requests still running at the end are cancelled.
     """
 
     def __init__(
         self,
         listen: str = "127.0.0.1:0",
-        *,
+        *also: str,
         keys: Iterable[str] = (DEFAULT_KEY,),
         keys_file: Path | None = None,
         latency_ms: float = 0.0,
@@ -39,6 +40,7 @@ class MessagesApi:
         batch_plan: Plan | None = None,
     ) -> None:
         self._listen = listen
+        self._also = also
         self.state = State(
             keys=keys,
             keys_file=keys_file,
@@ -61,8 +63,9 @@ class MessagesApi:
             await web.UnixSite(self._runner, path).start()
             self.url = f"http+unix://{path}"
             return
-        host, _, port = self._listen.rpartition(":")
-        await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
+        for place in (self._listen, *self._also):
+            host, _, port = place.rpartition(":")
+            await web.TCPSite(self._runner, host.strip("[]"), int(port)).start()
         bound = self._runner.addresses[0]
         self.url = f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
 

@@ -49,7 +49,7 @@ async def test_a_result_that_waits_for_the_disk_is_kept_when_the_agent_stops(tmp
     nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
     config = SimpleNamespace(task_timeout_max_s=60, attempts=3, prices=price_table)
     room = Room(cast(Any, config), ledger, {"api": cast(Any, Engine())}, *cast(Any, [nothing] * 4))
-    live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=cancelled)
+    live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=cancelled, grant=None)
     run = asyncio.create_task(Run(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run())
     await ledger.stuck.wait()
     run.cancel()

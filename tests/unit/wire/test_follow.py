@@ -73,6 +73,14 @@ def test_a_draining_agent_is_waited_for() -> None:
     assert run(agent)[0] == RESULT
 
 
+def test_an_agent_that_drains_for_longer_is_given_up() -> None:
+    draining = answer({"error": {"code": "draining", "message": "is being emptied", "hint": "end the drain"}}, 503)
+    agent = Scripted(*[[draining]] * 200)
+    with pytest.raises(WireError, match="is being emptied") as caught:
+        run(agent, resume_s=0.05)
+    assert caught.value.code == "draining"
+
+
 def test_a_task_that_waits_for_its_key_gets_it_again() -> None:
     waiting = events({"type": "state", "state": "awaiting_key"}, end=False)
     agent = Scripted([ACCEPTED, waiting], [answer({"fingerprint": "f"}), events({"type": "result", "result": RESULT})])

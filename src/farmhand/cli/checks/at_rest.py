@@ -43,7 +43,12 @@ def _line(host: str, answer: dict[str, Any] | None) -> Check:
         return failed("at-rest", f"not looked at: {why}", "ansible farm -b -m ping, or --skip at-rest", host)
     if places:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        return failed("at-rest", f"a key is in {places[0]}{more}", "remove it there and rotate: farmhand rotate", host)
+        return failed(
+            "at-rest",
+            f"a key is in {places[0]}{more}",
+            "remove it there, and rotate if it still works: farmhand rotate",
+            host,
+        )
     return passed("at-rest", "no key in any file, process or journal", host)
 
 

@@ -62,7 +62,7 @@ def reach(host: str, status: dict[str, Any]) -> Check:
     if version != __version__:
         return failed("reach", f"the agent is {version}, this farmhand {__version__}", "farmhand up", host)
     if status.get("state") != "running":
-        fix = "wait for its upgrade, or take it back: playbooks/drain.yml"
+        fix = "wait for its upgrade, or take it back: ansible-playbook playbooks/drain.yml -e drain_state=off"
         return failed("reach", f"jada-agent {version} is {status.get('state')}", fix, host)
     return passed("reach", f"host key known, jada-agent {version} active", host)
 
