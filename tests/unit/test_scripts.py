@@ -189,3 +189,14 @@ def test_rows_of_stages_run_at_once_and_a_failure_is_shown_last(checkout: Checko
     assert (shown[0], shown[2]) == ("one says", "two says")
     assert shown[-1].startswith("==> two FAILED after ")
     assert "four says" not in shown
+
+
+def test_a_row_of_stages_that_is_killed_has_not_passed(checkout: Checkout) -> None:
+    # The row is the parent of its make.
+    makefile = "one:\n\t@echo one says\ntwo:\n\t@kill -KILL $$(sed -n 's/^PPid:.//p' /proc/$$PPID/status)\n"
+    (checkout.root / "Makefile").write_text(makefile, encoding="utf-8")
+    done = checkout.run("stages", "one + two", "one")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[0] == "one says"
+    assert "==> FAILED: a row of stages was killed" in done.stderr
+    assert "all passed" not in done.stderr
