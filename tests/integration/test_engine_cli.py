@@ -101,7 +101,8 @@ async def test_tools_are_used(agent: Agent, api: MessagesApi) -> None:
 
 
 async def test_what_a_task_was_charged_outlives_the_agent_that_dies_under_it(agent: Agent, api: MessagesApi) -> None:
-    api.rule(Rule(contains="compute", steps=[bash("echo 42"), bash("sleep 60"), Step(text="never")]))
+    api.rule(Rule(contains="compute", steps=[bash("echo 42"), bash("echo 43"), Step(text="never")]))
+    api.fault(Fault(kind="slow", delay_s=60, skip=2))
     await agent.submit({"id": "one", "prompt": "compute", "tools": ["Bash"]})
     charges: list[dict[str, Any]] = []
     for _ in range(400):
