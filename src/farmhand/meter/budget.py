@@ -131,14 +131,21 @@ class Reservation:
             try:
                 return cls(budgets, pico)
             except BudgetSpent:
-                for budget in budgets:
-                    # What woke this one may have been room that it cannot use yet.
-                    budget.wake()
-                for budget in budgets:
-                    await budget.room(pico)
+                _wake(budgets)  # what woke this one may have been room that it cannot use yet
+                try:
+                    for budget in budgets:
+                        await budget.room(pico)
+                except (BudgetSpent, asyncio.CancelledError):
+                    _wake(budgets)  # as above, and it will never use it
+                    raise
 
     def settle(self, actual: int) -> None:
         """The call is over and cost `actual`; only the first time counts."""
         budgets, self._budgets = self._budgets, []
         for budget in budgets:
             budget.settle(self.pico, actual)
+
+
+def _wake(budgets: Sequence[Budget]) -> None:
+    for budget in budgets:
+        budget.wake()

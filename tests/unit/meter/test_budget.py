@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from farmhand.meter import Budget, BudgetSpent, Reservation
@@ -96,6 +96,8 @@ def test_of_several_budgets_all_or_none_are_reserved(limits: list[int | None], p
         st.tuples(st.integers(1, 60), st.integers(0, 90), st.booleans(), st.integers(0, 3)), min_size=1, max_size=25
     ),
 )
+# The one of 57 is woken by the second budget and refused by the third: the room that it leaves is the last one's.
+@example(limits=[133, 86, 67], calls=[(1, 0, False, 0), (37, 17, False, 2), (57, 0, False, 0), (58, 0, False, 0)])
 def test_callers_at_once_end_spent_or_refused_and_overrun_by_no_more_than_is_in_flight(
     limits: list[int], calls: list[tuple[int, int, bool, int]]
 ) -> None:
