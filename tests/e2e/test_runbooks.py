@@ -119,13 +119,9 @@ def test_the_api_is_down(station: Workstation) -> None:
     with Runbook("The API is down") as book:
         status = book.command("farmhand status")
         again = book.command("farmhand batch", **names)
-        # Nobody listens there.
-        station.switch_api(on=False)
-        running = station.start(again.replace(" --retry-failed", ""), station.home / "night.log")
-        waits(station, status, "the API's last answer: the API could not be reached")
-        # Somebody does, and is overloaded.
-        station.switch_api(on=True)
+        # It is overloaded.
         station.api.fault(kind="status", status=529, count=-1)
+        running = station.start(again.replace(" --retry-failed", ""), station.home / "night.log")
         waits(station, status, "the API's last answer: Overloaded")
         book.says("`3 tasks wait: the API's last answer: Overloaded, until 03:12:40`")
         failed = station.shell("claude-cheap --timeout 6 --id at-night 'Are you there?'")
@@ -164,6 +160,13 @@ def test_the_api_is_down(station: Workstation) -> None:
         waits(station, status, "the API asked to wait \\(retry-after\\)")
         assert asked.wait(timeout=60) == 0
         assert len([post for post in station.api.posts() if "After a while" in str(post["body"])]) == 2
+        # Nobody listens there. The batch ends before somebody does: it would be answered before this test is ready.
+        station.switch_api(on=False)
+        tasks_file(station, "dark.jsonl", {"id": "dark", "prompt": "Anybody?"})
+        dark = station.start("farmhand batch dark.jsonl --out dark-out.jsonl", station.home / "dark.log")
+        waits(station, status, "the API's last answer: the API could not be reached")
+        dark.send_signal(signal.SIGINT)
+        assert dark.wait(timeout=60) == 130
         # A task whose client went is asked for by its id.
         assert book.command("farmhand flush", ID="at-night") == "farmhand flush at-night"
         assert "no task 'at-night' is in the spool" in done(station.shell("farmhand flush at-night"), status=2)
