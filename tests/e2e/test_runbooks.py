@@ -293,6 +293,9 @@ def test_a_box_is_lost(two: Workstation, tmp_path: Path) -> None:
         assert batch.wait(timeout=60) == 130
         assert len(results(out)) < len(ids)
 
+        unmerged = done(station.shell(book.command("farmhand cost")), status=4)
+        book.says("this ends with status 4 and `NAME could not be asked, its figures are of …`")
+        assert "farm2 could not be asked, its figures are of " in " ".join(unmerged.split())
         listed(station, farm1=station.boxes["farm1"].fixed)
         book.says("and its entry out of `~/.config/farmhand/hosts.json`")
         forget(station, "farm2")
