@@ -13,7 +13,7 @@ from farmhand.agent.charges import attempt_end, charges_of
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.keys import Keys
-from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerStuck
+from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerStuck, insist
 from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
@@ -21,8 +21,6 @@ from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 
 log = logging.getLogger("jada-agent")
-#: How often a ledger that cannot be written is tried again.
-_STUCK_S = 2.0
 #: How long the attempts of one task wait for each other; the meter's own retries wait longer.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=10.0)
 T = TypeVar("T")
@@ -218,15 +216,8 @@ class Run:
         self._live.tell({"type": "end"})
 
     async def _write(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do `step` on the ledger. While that cannot be written, wait: what was paid for is not thrown away."""
-        while True:
-            try:
-                return await step()
-            except LedgerStuck as error:
-                if self._room.draining:
-                    raise
-                log.error("%s; trying again", error)
-            await asyncio.sleep(_STUCK_S)
+        """Do `step` on the ledger; LedgerStuck where that cannot be written while the agent stops."""
+        return await insist(step, unless=lambda: self._room.draining)
 
 
 def _success(task: Task, answer: Answer) -> Result:

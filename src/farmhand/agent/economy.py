@@ -18,10 +18,10 @@ import msgspec
 
 from farmhand.agent.attempts import Room
 from farmhand.agent.config import Config
-from farmhand.agent.economy_results import CALM_S, Results, insist
-from farmhand.agent.economy_watch import RETRY, Watcher
+from farmhand.agent.economy_results import Results
+from farmhand.agent.economy_watch import RETRY, BatchWatcher
 from farmhand.agent.engines.api import request_body
-from farmhand.agent.ledger import AttemptEnd, Ledger, LedgerStuck
+from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerStuck, insist
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import Wait
@@ -34,6 +34,8 @@ log = logging.getLogger("jada-agent")
 #: What goes into one batch at most: few enough that the ledger takes it in one step, and that it is small in memory.
 MOST_REQUESTS = 2000
 MOST_BYTES = 16 * 1024 * 1024
+#: How soon news of the scheduler are looked at; it tells of every task that ends.
+_CALM_S = 0.2
 #: Refusals after which a batch surely was not made; after others, or none, it is looked for.
 _NOT_MADE = frozenset({400, 401, 402, 403, 404, 413, 429, 529})
 
@@ -56,7 +58,7 @@ class Economy:
         self._may_send = may_send
         self._key_refused = key_refused
         self._results = Results(room, self.outbox, self._reserved)
-        self._watcher = Watcher(
+        self._watcher = BatchWatcher(
             room, self._provider, self.outbox, self._results, news=self.wake, key_refused=key_refused
         )
         for sent in self.outbox.unended():
@@ -97,7 +99,7 @@ class Economy:
             self._news.clear()
             if not (self._may_send() and self._next()):
                 await self._news.wait()
-                await asyncio.sleep(CALM_S)
+                await asyncio.sleep(_CALM_S)
                 continue
             await self._gather()
             key, portion = self._next() or (None, [])
@@ -108,7 +110,7 @@ class Economy:
                 attempt = 0
             except LedgerStuck as error:
                 log.error("%s; trying again", error)
-                await asyncio.sleep(CALM_S * 10)
+                await asyncio.sleep(STUCK_S)
             except ApiError as problem:
                 attempt += 1
                 log.warning("a Message Batch was not taken: %s", problem.message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import msgspec
@@ -12,7 +12,6 @@ import msgspec
 from farmhand.agent.attempts import Room
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
-from farmhand.agent.ledger import LedgerStuck
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.transitions import AttemptEnd, Charge
 from farmhand.meter import ApiError, Reservation
@@ -24,8 +23,6 @@ from farmhand.task import Result, State, Task, TaskError, resolve_model
 log = logging.getLogger("jada-agent")
 #: Results that are recorded together.
 _TOGETHER = 200
-#: How soon news of the scheduler are looked at; it tells of every task that ends.
-CALM_S = 0.2
 _EXPIRED = ApiError("expired", "the provider did not come to this request within 24 hours", retryable=True)
 _CANCELED = ApiError("economy_cancelled", "the Message Batch was cancelled at the provider")
 _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or its results, no more")
@@ -152,17 +149,6 @@ class Results:
         if await self._room.ledger.end(seq, attempt, result):
             self._room.progress.done(batch)
             self._room.stage.end(task_id)
-
-
-async def insist(step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Do a step on the ledger, as soon as that can be written."""
-    while True:
-        try:
-            await step()
-            return
-        except LedgerStuck as error:
-            log.error("%s; trying again", error)
-        await asyncio.sleep(CALM_S * 10)
 
 
 def _parts(content: Any) -> tuple[str, str]:

@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from farmhand.agent.attempts import Room
-from farmhand.agent.economy_results import CALM_S, Results, insist
-from farmhand.agent.ledger import AttemptEnd, LedgerStuck
+from farmhand.agent.economy_results import Results
+from farmhand.agent.ledger import STUCK_S, AttemptEnd, LedgerStuck, insist
 from farmhand.agent.outbox import Outbox, Sent
 from farmhand.meter import ApiError, Key, RetryPolicy
 from farmhand.meter.message_batches import MessageBatches, View
@@ -20,6 +20,8 @@ log = logging.getLogger("jada-agent")
 #: How far the provider's clock may be off, and how long a lost answer may have been under way. Seconds.
 _AROUND_S = 900.0
 _FIRST_POLL_S = 1.0
+#: How soon it is looked whether there is a key again.
+_KEYLESS_S = 0.2
 #: A batch that the provider does not know is asked for this often before it counts as lost: an early 404 may pass.
 _LOST_AFTER = 10
 T = TypeVar("T")
@@ -27,7 +29,7 @@ T = TypeVar("T")
 RETRY = RetryPolicy(base_s=1.0, cap_s=60.0)
 
 
-class Watcher:
+class BatchWatcher:
     """Any number of batches. `news` is called when tasks may go out again, `key_refused` after a refused key."""
 
     def __init__(
@@ -133,13 +135,13 @@ class Watcher:
         while True:
             key = self._room.keys.of(sent.key_fingerprint) or self._room.keys.default
             if key is None:
-                await asyncio.sleep(CALM_S)
+                await asyncio.sleep(_KEYLESS_S)
                 continue
             try:
                 return await call(key)
             except LedgerStuck as error:
                 log.error("%s; trying again", error)
-                delay = CALM_S * 10
+                delay = STUCK_S
             except ApiError as problem:
                 attempt += 1
                 if problem.parks_key:

@@ -6,9 +6,10 @@ It keeps the key's fingerprint and never the key. Times are Unix seconds.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,9 @@ from farmhand.task import Result, State, Task, TaskError
 
 __all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerStuck", "NoSuchBatch", "TaskEnd"]
 T = TypeVar("T")
+log = logging.getLogger("jada-agent")
+#: How often a ledger that cannot be written is tried again, in seconds.
+STUCK_S = 2.0
 CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 
 
@@ -37,6 +41,21 @@ class TaskEnd:
     created_at: float
     started_at: float | None
     finished_at: float
+
+
+async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool] = lambda: False) -> T:
+    """Do `step` on the ledger as soon as that can be written: what was paid for is not thrown away.
+
+    LedgerStuck where it cannot be and `unless` says that nothing is worth waiting for.
+    """
+    while True:
+        try:
+            return await step()
+        except LedgerStuck as error:
+            if unless():
+                raise
+            log.error("%s; trying again", error)
+        await asyncio.sleep(STUCK_S)
 
 
 class Watcher:
