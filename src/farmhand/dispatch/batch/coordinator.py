@@ -256,14 +256,13 @@ class Coordinator:
         now = time.monotonic()
         if one.lost and one.failures and one.ever:
             self._say(f"{one.name} is back")
-        one.hear(taken.finished, answer.get("slots"), now)
+        one.hear(taken.finished, answer.get("slots"), now, answer.get("waiting") or [])
         one.fresh = False
         if taken.finished or answer.get("taken"):
             one.denied = False
         self._missing(one, answer)
         halted = answer.get("halted")
         one.unfinished = int(answer.get("unfinished") or 0)
-        one.wait(answer.get("waiting") or [], now)
         if halted is None and answer.get("taken"):
             one.halted = None
         elif halted is not None:

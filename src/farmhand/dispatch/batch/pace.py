@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,8 +70,8 @@ class Host:
         self.not_before = now + _BACKOFF_S[min(self.failures, len(_BACKOFF_S) - 1)]
         self.failures += 1
 
-    def hear(self, finished: int, slots: Any, now: float) -> None:
-        """It answered."""
+    def hear(self, finished: int, slots: Any, now: float, waiting: Sequence[dict[str, Any]] = ()) -> None:
+        """It answered; `waiting` is why its tasks wait."""
         self.lost, self.ever, self.failures, self.error = False, True, 0, None
         took = max(now - self.heard_at, 0.05)
         self.heard_at = now
@@ -79,6 +80,9 @@ class Host:
             self.rate = measured if not self.rate else 0.5 * (self.rate + measured)
         if isinstance(slots, dict):
             self.slots = sum(int(one.get("total") or 0) for one in slots.values() if isinstance(one, dict))
+        # One that is being emptied may keep its tasks for as long as its running ones take.
+        held = any(one.get("reason") == "draining" for one in waiting)
+        self.held_since = (self.held_since or now) if held else None
 
     def halt(self, error: FarmhandError, now: float) -> None:
         """It takes no new tasks for now."""
@@ -87,11 +91,6 @@ class Host:
     def takes(self, now: float) -> bool:
         """Whether it can be given tasks."""
         return not self.lost and self.halted_until <= now
-
-    def wait(self, waiting: list[dict[str, Any]], now: float) -> None:
-        """Why its tasks wait: one that is being emptied may keep them for as long as its running ones take."""
-        held = any(one.get("reason") == "draining" for one in waiting)
-        self.held_since = (self.held_since or now) if held else None
 
     def holds(self, now: float) -> bool:
         """Whether it has held tasks for so long that others should have them."""
