@@ -91,7 +91,7 @@ class Farm:
         if not self.key_source:
             self._loopback.start(self.container.gateway)
         source = self.key_source or f"file:{self.key_file}"
-        files.write(self.config, files.settings(source, self.container.hostname))
+        files.write(self.config, files.settings(key_source=source, host=self.container.hostname))
         files.write(self.inventory / "hosts.yml", files.inventory(self, address))
         files.write(self.state / "env", files.shell_env(self.root / ".venv" / "bin", self.variables))
 

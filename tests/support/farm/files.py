@@ -28,10 +28,10 @@ def write(path: Path, text: str, *, mode: int = 0o644) -> None:
     temporary.replace(path)
 
 
-def settings(key_source: str, host: str) -> str:
+def settings(**values: object) -> str:
     """The operator's config.toml."""
-    # A JSON string is a TOML basic string as well.
-    return f"key_source = {json.dumps(key_source)}\nhost = {json.dumps(host)}\n"
+    # A JSON string or number is TOML as well.
+    return "".join(f"{name} = {json.dumps(value)}\n" for name, value in values.items())
 
 
 def inventory(farm: Farm, address: str) -> str:

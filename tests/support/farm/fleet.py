@@ -82,8 +82,8 @@ class Fleet:
         known = [f"{host.address} {key}\n" for host in self.hosts.values() for key in host.host_keys()]
         files.write(self.state / "known_hosts", "".join(known))
         self.api.start(self.network.gateway, "--log", str(self.api.requests))
-        source = json.dumps(f"file:{self.api.key_file}")
-        files.write(self.state / "config.toml", f"key_source = {source}\nproject_dir = {json.dumps(str(ROOT))}\n")
+        settings = files.settings(key_source=f"file:{self.api.key_file}", project_dir=str(ROOT))
+        files.write(self.state / "config.toml", settings)
         return [
             {"instance": name, "address": host.fixed, "user": "admin", "port": 22, "identity_file": str(identity)}
             for name, host in self.hosts.items()

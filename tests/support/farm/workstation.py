@@ -106,9 +106,7 @@ class Workstation:
 
     def settings(self, **more: object) -> None:
         """Write config.toml; `more` is beside what says where the API is."""
-        values = {"upstream_url": self.api.url} | more
-        lines = [f"{name} = {json.dumps(value)}\n" for name, value in values.items()]  # as in files.settings
-        files.write(self.config_dir / "config.toml", "".join(lines))
+        files.write(self.config_dir / "config.toml", files.settings(upstream_url=self.api.url, **more))
 
     def admin_url(self) -> str:
         """Where the Admin API is: an Admin key goes over plain http to this machine only."""

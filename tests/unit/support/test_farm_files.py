@@ -34,7 +34,7 @@ def test_a_farm_with_a_configured_key_keeps_the_default_api(tmp_path: Path) -> N
 
 def test_settings_are_toml_whatever_the_path() -> None:
     source = 'file:/home/me/a "b"\\c/ü.env'
-    assert tomllib.loads(files.settings(source, "farm1")) == {"key_source": source, "host": "farm1"}
+    assert tomllib.loads(files.settings(key_source=source, host="farm1")) == {"key_source": source, "host": "farm1"}
 
 
 def test_the_shell_s_file_quotes_and_can_be_read_twice(tmp_path: Path) -> None:
