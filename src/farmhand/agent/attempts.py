@@ -22,7 +22,7 @@ from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, res
 
 log = logging.getLogger("jada-agent")
 #: How long the attempts of one task wait for each other; the meter's own retries wait longer.
-_BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=10.0)
+_BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=20.0)
 T = TypeVar("T")
 
 
@@ -105,7 +105,7 @@ class Run:
     async def _attempts(self, task: Task) -> None:
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._room.config.task_timeout_max_s)
         deadline = time.monotonic() + limit
-        turns, turn = self._room.config.attempts, 1
+        turns, turn, tries = self._room.config.attempts, 1, 1
         while True:
             await self._start(task)
             try:
@@ -128,11 +128,12 @@ class Run:
             self._ended = None
             assert result.error is not None  # noqa: S101  (only errors are tried again)
             self._live.tell({"type": "restart", "reason": result.error.message})
-            delay = _BETWEEN_ATTEMPTS.delay_s(turn, None)
+            delay = _BETWEEN_ATTEMPTS.delay_s(tries, None)
             if self._live.grant is not None:
                 self._live.grant.again_at = time.time() + delay
             await asyncio.sleep(delay)
             turn += counts
+            tries += 1
 
     def _free(self) -> bool:
         """Whether the attempt that has just ended can have cost nothing."""

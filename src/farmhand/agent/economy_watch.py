@@ -153,5 +153,5 @@ class BatchWatcher:
                     if unknown >= _LOST_AFTER:
                         return None
                 log.warning("Message Batch %s: %s", sent.id or "(looked for)", problem.message)
-                delay = min(self._poll_s, RETRY.delay_s(attempt, problem.retry_after_s))
+                delay = max(min(self._poll_s, RETRY.delay_s(attempt, None)), problem.retry_after_s or 0.0)
             await asyncio.sleep(delay)

@@ -24,7 +24,7 @@ def _refusal(status: int, upstream_url: str) -> FarmhandError:
     if status == 401:
         hint = "make a new one in the Console and put it there: farmhand rotate"
         return NotConfigured(f"{upstream_url} does not know the key (401)", hint=hint, code="bad_key")
-    if status in (402, 403, 429):
+    if status in (402, 403):
         return Refused(
             f"{upstream_url} does not serve the key ({status})", hint="see billing and limits in the Console"
         )

@@ -22,6 +22,7 @@ _HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
 _ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
+    402: "billing_error",
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",

@@ -1,4 +1,4 @@
-"""What the API's rate limit headers tell, and a bucket that follows them.
+"""What the API's headers tell of when to come back, and a bucket that follows its rate limits.
 
 Source: the provider's "Rate limits" page, section "Response headers": `anthropic-ratelimit-KIND-limit`, `-remaining`,
 and `-reset`, the time (RFC 3339) when all of it will be there again. Buckets are refilled continuously.
@@ -20,6 +20,8 @@ _NAMES = {
 }
 #: The limits are given by the minute: an empty bucket is full after this long at the latest.
 _MINUTE_S = 60.0
+#: The longest that the API is left alone because it asked for it, in seconds; then one request tries.
+LONGEST_S = 600.0
 #: Clocks that differ by less are taken for the same: the date header has whole seconds only.
 _SKEW_S = 2.0
 
@@ -70,17 +72,42 @@ def _count(text: str | None) -> float | None:
 def _instant(text: str) -> float | None:
     try:
         value = datetime.fromisoformat(text)
-    except ValueError:
+        return value.timestamp() if value.tzinfo is not None else None
+    except (ValueError, OverflowError):
         return None
-    return value.timestamp() if value.tzinfo is not None else None
 
 
 @lru_cache(maxsize=8)
 def _date(text: str) -> float | None:
     try:
         return parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+
+
+def retry_after_s(headers: Mapping[str, str], wall: float | None = None) -> float | None:
+    """Seconds until the API wants to be asked again, above 0 and LONGEST_S at most; None where it does not say.
+
+    `retry-after-ms` counts first, then `retry-after` in seconds or as an HTTP date, as in the provider's SDKs. What is
+    not above 0, or no number, says nothing. `wall`: see `read_headers`.
+    """
+    seconds = _positive(headers.get("retry-after-ms"), 1000.0)
+    told = headers.get("retry-after")
+    if seconds is None:
+        seconds = _positive(told, 1.0)
+    if seconds is None and told is not None and (date := _date(told)) is not None:
+        seconds = date - _now(headers, wall)
+    return min(seconds, LONGEST_S) if seconds is not None and seconds > 0 else None
+
+
+def _positive(text: str | None, unit: float) -> float | None:
+    try:
+        value = float(text) / unit if text is not None else math.nan
     except ValueError:
         return None
+    if math.isinf(value) and text is not None and text.strip().isdecimal():
+        return LONGEST_S
+    return value if 0 < value < math.inf else None
 
 
 class Bucket:
@@ -106,8 +133,8 @@ class Bucket:
             self.rate = max(told.limit / _MINUTE_S, (told.limit - told.remaining) / max(told.full_in_s, 0.5))
 
     def now(self, now: float) -> float:
-        """What is left now; brings `level` up to date."""
-        self.level = min(self.limit, self.level + (now - self.at) * self.rate)
+        """What is left now; brings `level` up to date. No debt is longer than a minute, whatever an answer told."""
+        self.level = min(self.limit, max(self.level, -self.limit) + (now - self.at) * self.rate)
         self.at = now
         return self.level
 

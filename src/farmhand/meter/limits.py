@@ -5,7 +5,8 @@ One gate for each key and model, as the provider counts. Three things hold a req
 - a window of requests under way that grows with successes and shrinks with 429 and 529 as TCP's does (RFC 5681): slow
   start, then one more for each full window; half as many at the first loss, which all that was under way at that moment
   belongs to; one after a loss with `retry-after`;
-- `retry-after`, until which the gate sends nothing at all; the window of one lets go gradually after it;
+- `retry-after`, until which the gate sends nothing at all, 10 minutes at most; the window of one lets go gradually
+  after it, and a pause that grows with each such refusal in a row keeps a short one from being a loop;
 - buckets that follow the `anthropic-ratelimit-*` headers: what is left, less what was sent since, refilled steadily.
 
 Source: the provider's "Rate limits" and "Errors" pages: token buckets refilled continuously, a minute to fill one.
@@ -33,6 +34,12 @@ LAST_WINDOW = 1024
 _KEPT = 256
 #: Weight of the newest request in what an average one is taken to use.
 _NEWEST = 0.2
+#: The most that a request can use: tokens of its input to a byte (a short one with tools), and of its output.
+_MOST_PER_BYTE = 10.0
+_MOST_OUTPUT = 1_000_000
+#: The pause after a refusal with `retry-after`, however short that is: doubled each time, up to the second. Seconds.
+_PAUSE_S = 0.25
+_LONGEST_PAUSE_S = 30.0
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -88,6 +95,7 @@ class Gate:
         self._threshold = math.inf
         self._sent = 0
         self._lost = 0
+        self._losses = 0
         self._told = 0
         self._input_sent = 0.0
         self._held_until = -math.inf
@@ -139,17 +147,21 @@ class Gate:
             else:
                 self.buckets[kind] = Bucket(told, since, now)
 
-    def refused(self, ticket: Ticket, retry_after_s: float | None) -> None:
-        """The API refused `ticket`'s request for its limits or its load (429, 529): shrink. `hold` waits as told."""
-        if ticket.number > self._lost:
-            self._lost = self._sent
-            self._threshold = max(1.0, self.window / 2)
-            self.window = self._threshold if retry_after_s is None else 1.0
+    def refused(self, ticket: Ticket, problem: ApiError, *, load: bool) -> None:
+        """The API refused `ticket`'s request for the moment, for its limits or its `load` (429, 529) or a failure.
 
-    def hold(self, problem: ApiError) -> None:
-        """Send nothing for as long as the `retry-after` of a refusal said, if it has one."""
+        Load shrinks the window. A refusal with `retry-after` lets nothing pass until then, nor before a pause that
+        doubles with each such refusal in a row; then one request tries.
+        """
+        told = problem.retry_after_s is not None
+        if ticket.number > self._lost and (load or told):
+            self._lost = self._sent
+            self._losses += told
+            self._threshold = max(1.0, self.window / 2)
+            self.window = 1.0 if told else self._threshold
         if problem.retry_after_s is not None:
-            until = self._clock() + problem.retry_after_s
+            pause = min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(self._losses, 30))
+            until = self._clock() + max(problem.retry_after_s, pause)
             if until >= self._held_until:
                 self._held_until, self._held_by = until, problem
 
@@ -161,6 +173,7 @@ class Gate:
     def leave(self, ticket: Ticket, usage: Usage | None = None, *, streamed: bool = True) -> None:
         """The request is over. `usage`, where its answer is whole: a success, and what such a request uses."""
         if usage is not None:
+            self._losses = 0
             busy = self._waiting > 0 or self.running >= self.window / 2
             if busy and ticket.number > self._lost and self.window < LAST_WINDOW:
                 # A window that is not used says nothing about what the API bears, nor does what went before a loss.
@@ -171,8 +184,10 @@ class Gate:
 
     def _learn(self, ticket: Ticket, usage: Usage, *, streamed: bool) -> None:
         counted = usage.input_tokens + usage.cache_creation_input_tokens
-        self._tokens_per_byte += _NEWEST * (counted / max(1, ticket.body_bytes) - self._tokens_per_byte)
-        self._output += _NEWEST * (usage.output_tokens - self._output)
+        # An answer may tell anything: what none can have used is left out.
+        per_byte = min(max(counted, 0) / max(1, ticket.body_bytes), _MOST_PER_BYTE)
+        self._tokens_per_byte += _NEWEST * (per_byte - self._tokens_per_byte)
+        self._output += _NEWEST * (min(max(usage.output_tokens, 0), _MOST_OUTPUT) - self._output)
         if streamed:
             # Its headers came before its output.
             for kind in ("tokens", "output-tokens"):

@@ -165,7 +165,7 @@ class MessageBatches:
             detail = b""
         finally:
             answer.close()
-        raise self._counted(problem_from_answer(answer.status, detail, retry_after=answer.headers.get("retry-after")))
+        raise self._counted(problem_from_answer(answer.status, detail, headers=answer.headers))
 
     def _counted(self, problem: ApiError) -> ApiError:
         self._errors[problem.code] += 1

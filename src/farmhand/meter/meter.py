@@ -14,6 +14,7 @@ from farmhand.cost.prices import price_table
 from farmhand.meter import policy
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants
+from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.upstream import Connection, Upstream, UpstreamError
@@ -30,16 +31,21 @@ _LOAD = frozenset({429, 529})
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long to wait: exponential with full jitter, at least what the API's retry-after says."""
+    """How often to try and how long to wait: exponential, with jitter, and at least what the API's retry-after says.
+
+    `told` bounds the refusals that say when to come back: they are none of the `attempts`, and would else be endless.
+    """
 
     attempts: int = 6
     base_s: float = 0.5
     cap_s: float = 30.0
+    told: int = 50
 
     def delay_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Seconds to wait after the failed `attempt` (1 is the first)."""
-        jitter = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))  # noqa: S311  (spreads load, guards nothing)
-        return jitter if retry_after_s is None else retry_after_s + jitter
+        """Seconds to wait after the failed `attempt` (1 is the first): 10 minutes at most, whatever the API says."""
+        backoff = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60))
+        backoff *= random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
+        return backoff if retry_after_s is None else min(max(retry_after_s + backoff / 10, backoff), LONGEST_S)
 
 
 class Exchange:
@@ -221,9 +227,9 @@ class Meter:
         """The head of the answer, after as many tries as it takes and the policy allows.
 
         A refusal that says when to come back (`retry-after`) is none of the tries: the request goes back to the gate
-        and waits there, as long as its client does.
+        and waits there. Of those there is a bound of its own.
         """
-        attempt = 1
+        attempt = refusals = 1
         while True:
             try:
                 return await self._once(call, path, headers)
@@ -231,12 +237,14 @@ class Meter:
                 call.grant.problem = problem
                 self.errors[problem.code] += not isinstance(problem, BudgetSpent)
                 told = problem.status == 429 and problem.retry_after_s is not None
-                if not problem.retryable or (attempt >= self._retry.attempts and not told):
+                last = refusals >= self._retry.told if told else attempt >= self._retry.attempts
+                if not problem.retryable or last:
                     problem.retryable = False
                     raise
             call.grant.retries += 1
             if told:
                 call.grant.again_at = 0.0
+                refusals += 1
                 continue
             delay = self._retry.delay_s(attempt, None)
             call.grant.again_at = time.time() + delay
@@ -266,21 +274,18 @@ class Meter:
             return answer
         try:
             problem = await self._refusal(call.grant, answer)
-            if problem.retryable and problem.status in _LOAD:
-                call.gate.refused(call.ticket, problem.retry_after_s)
             if problem.retryable:
-                call.gate.hold(problem)
+                call.gate.refused(call.ticket, problem, load=problem.status in _LOAD)
         finally:
             call.end()
         raise problem
 
     @staticmethod
     async def _refusal(grant: Grant, answer: Connection) -> ApiError:
-        status, retry_after = answer.status, answer.headers.get("retry-after")
         try:
             detail = await answer.read(_MAX_ERROR_BODY)
         except (UpstreamError, TimeoutError):
             detail = b""
         finally:
             answer.close()
-        return problem_from_answer(status, detail, model=grant.model, retry_after=retry_after)
+        return problem_from_answer(answer.status, detail, model=grant.model, headers=answer.headers)

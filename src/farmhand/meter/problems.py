@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
 import msgspec
 
+from farmhand.meter.headroom import retry_after_s
 from farmhand.meter.upstream import Unreachable, UpstreamError
 from farmhand.task import MODELS
+from farmhand.wire import billing
 from farmhand.wire.keys import redact
 
-#: Statuses that may pass. Source: the provider's error reference, and FACTS: 401, 402, 403, 413 are final.
-RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504, 529})
+#: Statuses below 500 that may pass; of 500 and above every one may. Source: the provider's SDKs, `_should_retry`.
+_PASSING_STATUS = frozenset({408, 409, 429})
+#: The same of an error inside an answer, which has no status.
+_PASSING_CODES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
+_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _MAX_MESSAGE = 500
+_MAX_KIND = 60
 #: Hints by error code; a table, since each is only text.
 _HINTS = {
     "authentication_error": "the key was not accepted: check the key source, or rotate the key",
-    "billing_error": "check the credit and the billing details of the API account",
+    **billing.HINTS,
     "permission_error": "this key may not use that model or feature",
-    "spend_limit": "raise the spend limit of the API account, or wait until it resets",
     "rate_limit_error": "try again later, or run fewer tasks at once",
     "overloaded_error": "the API is overloaded: try again later",
     "api_error": "the API had an internal error: try again later",
@@ -44,17 +51,26 @@ _STATUS_CODE = {
 #: The codes that an error of the API can have; one that the provider has made up since is none of them.
 KINDS = tuple(sorted({*(set(_HINTS) - {"budget"}), *_STATUS_CODE.values(), "unknown_model"}))
 #: Refusals of the key itself or of the account behind it: every other request with that key meets the same.
-_PARKS_KEY = frozenset({"authentication_error", "billing_error", "spend_limit"})
+_PARKS_KEY = frozenset({"authentication_error", *billing.HINTS})
 
 
 class ApiError(Exception):
     """The API refused or failed. `retryable` says whether the same request may succeed later.
 
-    `retry_after_s` is what the API asked for, if it did; `status` is 0 where no HTTP answer came.
+    `retry_after_s` is what the API asked for, if it did; `status` is 0 where no HTTP answer came. `passes` says that it
+    is the API that cannot for the moment: no answer, or a refusal for its load or its own failure.
     """
 
     def __init__(
-        self, code: str, message: str, *, status: int = 0, retryable: bool = False, retry_after_s: float | None = None
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int = 0,
+        retryable: bool = False,
+        retry_after_s: float | None = None,
+        passes: bool = False,
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
@@ -62,16 +78,13 @@ class ApiError(Exception):
         self.status = status
         self.retryable = retryable
         self.retry_after_s = retry_after_s
+        self.passes = passes or (code == "connection" and not status)
+        self._hint = hint
 
     @property
     def hint(self) -> str:
         """What to do about it."""
-        return _HINTS.get(self.code, "")
-
-    @property
-    def passes(self) -> bool:
-        """Whether it is the API that cannot for the moment: no answer, or a refusal for its load or its own failure."""
-        return self.code == "connection" or (self.status in RETRYABLE_STATUS and not self.parks_key)
+        return self._hint or _HINTS.get(self.code, "")
 
     @property
     def parks_key(self) -> bool:
@@ -98,48 +111,65 @@ class UnknownModel(ApiError):
 def _detail(body: bytes) -> dict[str, Any]:
     try:
         error = msgspec.json.decode(body).get("error")
-    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError, RecursionError):
         return {}
     return error if isinstance(error, dict) else {}
 
 
-def _seconds(value: str | None) -> float | None:
-    try:
-        return max(0.0, float(value)) if value is not None else None
-    except ValueError:
-        return None
+def may_pass(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether the same request may succeed later, by an answer's status, or by `x-should-retry` where it says so."""
+    told = headers.get("x-should-retry")
+    if told in ("true", "false"):
+        return told == "true"
+    return status in _PASSING_STATUS or status >= 500
 
 
-def problem_from_answer(status: int, body: bytes, *, model: str = "", retry_after: str | None = None) -> ApiError:
-    """The problem that an HTTP answer of `status` with `body` describes. Keys are redacted from its message."""
+def problem_from_answer(
+    status: int, body: bytes, *, model: str = "", headers: Mapping[str, str] = _NO_HEADERS
+) -> ApiError:
+    """The problem that an HTTP answer of `status` with `body` describes. Keys are redacted from its message.
+
+    `headers`: names in lower case.
+    """
     detail = _detail(body)
-    kind = str(detail.get("type") or "")
-    message = " ".join(redact(str(detail.get("message") or f"the API answered HTTP {status}")).split())[:_MAX_MESSAGE]
+    kind = _kind(detail)
+    message = _message(detail, f"the API answered HTTP {status}")
     if status == 404 and (kind == "not_found_error" or not kind) and "model" in message:
         return UnknownModel(model, f"the API does not know the model {model!r}: {message}")
-    spent = "enforced_spend_limit_reached" in (detail.get("error_code"), _details_code(detail))
-    code = "spend_limit" if spent else _STATUS_CODE.get(status, kind or "api_error")
-    retryable = status in RETRYABLE_STATUS and not spent
-    return ApiError(code, message, status=status, retryable=retryable, retry_after_s=_seconds(retry_after))
-
-
-def _details_code(detail: dict[str, Any]) -> Any:
-    nested = detail.get("details")
-    return nested.get("error_code") if isinstance(nested, dict) else None
+    spent, hint = billing.refusal(status, detail)
+    code = spent or _STATUS_CODE.get(status) or kind or "api_error"
+    retryable = may_pass(status, headers) and code not in _PARKS_KEY
+    return ApiError(
+        code,
+        message,
+        # Who asked through the meter sees the same: the claude CLI sends a 400 again, with less of it each time.
+        status=402 if spent and status == 400 else status,
+        hint=hint,
+        retryable=retryable,
+        # One that is only said to pass, against its status, is tried a few times and not waited for.
+        passes=retryable and may_pass(status, _NO_HEADERS),
+        retry_after_s=retry_after_s(headers),
+    )
 
 
 def problem_from_event(event: dict[str, Any]) -> ApiError:
-    """The problem that an `error` event inside a stream describes."""
+    """The problem that an `error` event inside a stream, or a result of a Message Batch, describes."""
     error = event.get("error")
     detail = error if isinstance(error, dict) else {}
-    kind = str(detail.get("type") or "api_error")
-    message = " ".join(redact(str(detail.get("message") or "the API ended the stream with an error")).split())[
-        :_MAX_MESSAGE
-    ]
-    code = "invalid_request" if kind == "invalid_request_error" else kind
-    return ApiError(
-        code, message, retryable=kind in {"overloaded_error", "api_error", "rate_limit_error", "timeout_error"}
-    )
+    kind = _kind(detail) or "api_error"
+    message = _message(detail, "the API ended the stream with an error")
+    spent, hint = billing.refusal(0, detail)
+    code = spent or ("invalid_request" if kind == "invalid_request_error" else kind)
+    return ApiError(code, message, hint=hint, retryable=code in _PASSING_CODES)
+
+
+def _kind(detail: dict[str, Any]) -> str:
+    kind = detail.get("type")
+    return " ".join(redact(kind).split())[:_MAX_KIND] if isinstance(kind, str) else ""
+
+
+def _message(detail: dict[str, Any], without: str) -> str:
+    return " ".join(redact(str(detail.get("message") or without)).split())[:_MAX_MESSAGE]
 
 
 def connection_problem(error: Exception, when: str) -> ApiError:

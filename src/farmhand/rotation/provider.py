@@ -38,7 +38,7 @@ class Provider:
         status = free_call(key, self._url)
         if status == 401:
             raise WireError("dead_key", f"{self._url} does not know the new key (401)", "check it in the Console")
-        if status in (402, 403, 429):
+        if status in (402, 403):
             message = f"{self._url} does not serve the new key ({status})"
             raise WireError("dead_key", message, "see billing and limits in the Console")
         if status != 200:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from . import billing
 from .errors import WireError, not_configured
 from .keys import check_format, redact
 
@@ -50,12 +51,17 @@ def call(key: str, url: str, path: str, body: dict[str, Any] | None = None) -> t
 
 
 def free_call(key: str, url: str) -> int:
-    """The HTTP status that the API at `url` gives to `key`: 200, or 401 for one that it does not take."""
-    return call(key, url, FREE_CALL)[0]
+    """The HTTP status that the API at `url` gives to `key`: 200, or 401 for one that it does not take.
+
+    402 also where it says with another status that the money is used up.
+    """
+    status, answer = call(key, url, FREE_CALL)
+    error = answer.get("error") if status != 200 and isinstance(answer, dict) else None
+    return 402 if status != 401 and isinstance(error, dict) and billing.refusal(status, error)[0] else status
 
 
 def _decoded(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None

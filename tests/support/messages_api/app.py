@@ -74,9 +74,12 @@ async def _handle(request: web.Request) -> web.StreamResponse:
     except ApiError as error:
         entry.status, entry.error = error.status, error.message
         entry.limited = error.name if isinstance(error, Limited) else ""
-        body = b"" if request.method == "HEAD" else msgspec.json.encode(error.body(request_id))
+        body = msgspec.json.encode(error.body(request_id)) if error.raw is None else error.raw.encode()
         response = web.Response(
-            status=error.status, body=body, content_type="application/json", headers={**headers, **error.headers}
+            status=error.status,
+            body=b"" if request.method == "HEAD" else body,
+            content_type="application/json" if error.raw is None else "text/html",
+            headers={**headers, **error.headers},
         )
         if too_large:
             response.force_close()  # the rest of the body is still on its way
@@ -131,6 +134,8 @@ async def _answer(
         entry.status = 200
         return _json(shown, headers)
     if path.startswith("/v1/models"):
+        fault = state.faults.take(lambda fault: fault.hits(request.method, path, "", raw))
+        await _before(state, entry, fault)
         validate.check_headers(request.headers, state.current_keys())
         entry.status = 200
         return _json(_models(path.removeprefix("/v1/models").strip("/")), headers)

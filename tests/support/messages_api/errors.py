@@ -21,8 +21,7 @@ TYPES: dict[int, str] = {
 MESSAGES: dict[int, str] = {
     400: "Error",
     401: "invalid x-api-key",
-    402: "Your credit balance is too low to access the Anthropic API. "
-    "Please go to Plans & Billing to upgrade or purchase credits.",
+    402: "There is an issue with your billing or payment information.",
     403: "Your API key does not have permission to use the specified resource.",
     404: "Not found",
     413: "Request exceeds the maximum size",
@@ -33,8 +32,21 @@ MESSAGES: dict[int, str] = {
 }
 
 
+#: What an account without money is told: as a 400 `invalid_request_error`, so that only the message tells it.
+#: Source: error bodies in public reports of the claude CLI, 2025-05 to 2026-08.
+CREDIT = (
+    "Your credit balance is too low to access the Anthropic API. "
+    "Please go to Plans & Billing to upgrade or purchase credits."
+)
+USAGE_LIMIT = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
+WORKSPACE_LIMIT = USAGE_LIMIT.replace("specified API", "specified workspace API")
+
+
 class ApiError(Exception):
-    """One refusal. `details` and `headers` go into the body's error object and the response."""
+    """One refusal. `details` and `headers` go into the body's error object and the response.
+
+    `raw` is sent in place of the JSON, as a gateway in between does.
+    """
 
     def __init__(
         self,
@@ -44,12 +56,14 @@ class ApiError(Exception):
         type_: str = "",
         details: dict[str, Any] | None = None,
         headers: dict[str, str] | None = None,
+        raw: str | None = None,
     ) -> None:
         self.status = status
         self.message = message or MESSAGES.get(status, "Error")
         self.type = type_ or TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
         self.details = details
         self.headers = headers or {}
+        self.raw = raw
         super().__init__(f"{status} {self.type}: {self.message}")
 
     def body(self, request_id: str) -> dict[str, Any]:

@@ -8,9 +8,23 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from tests.support.messages_api.errors import ApiError
+from tests.support.messages_api.errors import CREDIT, USAGE_LIMIT, WORKSPACE_LIMIT, ApiError
 
-Kind = Literal["status", "spend_limit", "slow", "stalled", "cut", "garbage", "stream_error", "reset"]
+Kind = Literal[
+    "status",
+    "spend_limit",
+    "credit",
+    "usage_limit",
+    "workspace_limit",
+    "slow",
+    "stalled",
+    "cut",
+    "garbage",
+    "stream_error",
+    "reset",
+]
+#: The refusals of an account without money that come as a 400.
+_NO_MONEY = {"credit": CREDIT, "usage_limit": USAGE_LIMIT, "workspace_limit": WORKSPACE_LIMIT}
 FOREVER = -1
 
 
@@ -24,12 +38,13 @@ class Scripted(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     """One fault in the queue.
 
-    kind: `status` (refuse with `status`), `spend_limit` (the final 429), `slow` (wait `delay_s`, then answer as usual),
+    kind: `status` (refuse with `status`), `spend_limit` (the final 429), `credit`, `usage_limit` and `workspace_limit`
+    (the 400 of an account whose balance, own limit or workspace's limit is used up), `slow` (wait `delay_s`, then answer as usual),
     `stalled` (headers and `after_events` events, then silence for `delay_s`, 0 meaning until the client goes),
     `cut` (drop the connection after `after_events` events, or in the middle of a plain body), `garbage` (200 with a
     body that is no JSON), `stream_error` (an `event: error` after `after_events` events), `reset` (no answer at all).
     `model` and `match` (a part of the raw body) narrow it down. Without `path` it is about /v1/messages and
-    count_tokens; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
+    count_tokens; `headers` go into a refusal, and `raw` in place of its JSON; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
     a method of theirs. There an event is a line of results, and `cut` has the call done and its answer lost.
     """
 
@@ -41,6 +56,8 @@ class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     status: int = 500
     message: str = ""
     retry_after: float | None = None
+    headers: dict[str, str] = {}
+    raw: str | None = None
     delay_s: float = 0.0
     after_events: int = 2
 
@@ -53,15 +70,19 @@ class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
 
     def refusal(self) -> ApiError | None:
         """The error to answer with, for the kinds that are one."""
-        headers = {} if self.retry_after is None else {"retry-after": f"{self.retry_after:g}"}
+        headers = dict(self.headers)
+        if self.retry_after is not None:
+            headers["retry-after"] = f"{self.retry_after:g}"
         if self.kind == "spend_limit":
             return ApiError(
                 429,
                 self.message or "You have reached your usage tier's monthly spend limit.",
                 details={"error_code": "enforced_spend_limit_reached"},
             )
+        if self.kind in _NO_MONEY:
+            return ApiError(400, self.message or _NO_MONEY[self.kind], headers=headers)
         if self.kind == "status":
-            return ApiError(self.status, self.message, headers=headers)
+            return ApiError(self.status, self.message, headers=headers, raw=self.raw)
         return None
 
 

@@ -6,6 +6,7 @@ Hours pass in milliseconds, and the same test gives the same figures every time.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import selectors
 from collections.abc import Callable, Coroutine
@@ -59,7 +60,10 @@ class Sent:
 
 @dataclass
 class Api:
-    """Answers after `latency_s`, half of it on the way there, within `limits`. `sent` is what came, in order."""
+    """Answers after `latency_s`, half of it on the way there, within `limits`. `sent` is what came, in order.
+
+    `script` are the first answers, `refusal` is the body of all that are not 200.
+    """
 
     limits: Limits
     latency_s: float = 1.0
@@ -68,6 +72,7 @@ class Api:
     told: bool = True
     script: list[tuple[int, dict[str, str]]] = field(default_factory=list)
     sent: list[Sent] = field(default_factory=list)
+    refusal: bytes = b"{}"
 
     def __post_init__(self) -> None:
         self.rates = RateLimits(self.limits, clock=asyncio.get_running_loop().time)
@@ -91,7 +96,7 @@ class Api:
         await asyncio.sleep(self.latency_s / 2)
         status, answer = await self._answer(one)
         one.answered_at, one.status = clock(), status
-        if "retry-after" in answer:
+        with contextlib.suppress(KeyError, ValueError):
             one.retry_after = float(answer["retry-after"])
         return status, answer
 
@@ -132,7 +137,7 @@ class _Connection:
         return json.dumps({"usage": usage, "stop_reason": "end_turn"}).encode() if self.status == 200 else b"{}"
 
     async def read(self, _most: int) -> bytes:
-        return b"{}"
+        return self._api.refusal
 
     def close(self) -> None:
         """Nothing is held."""

@@ -70,11 +70,6 @@ def test_messages_are_one_line_short_and_without_keys() -> None:
     assert len(problem.message) <= 500
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("7", 7.0), ("-3", 0.0), ("soon", None), (None, None)])
-def test_retry_after_is_read(value: str | None, seconds: float | None) -> None:
-    assert problem_from_answer(429, b"", retry_after=value).retry_after_s == seconds
-
-
 @pytest.mark.parametrize(("kind", "retryable"), [("overloaded_error", True), ("invalid_request_error", False)])
 def test_an_error_event_is_a_problem(kind: str, retryable: bool) -> None:
     assert problem_from_event({"error": {"type": kind}}).retryable is retryable
