@@ -10,20 +10,20 @@ import pytest
 from tests.support.agent import KEY, Agent, follow_until, wait_batch
 from tests.support.messages_api import Fault, MessagesApi
 from tests.support.messages_api.errors import CREDIT
-from tests.support.messages_api.faults import BatchFault
-from tests.support.refusals import REFUSALS, TRIES
+from tests.support.messages_api.faults import BatchFault, Kind
+from tests.support.refusals import REFUSALS, TRIES, Refusal
 
-MONEY = [
-    (Fault(kind="credit"), "billing_error"),
-    (Fault(kind="usage_limit"), "spend_limit"),
-    (Fault(kind="workspace_limit"), "spend_limit"),
+MONEY: list[tuple[Kind, str]] = [
+    ("credit", "billing_error"),
+    ("usage_limit", "spend_limit"),
+    ("workspace_limit", "spend_limit"),
 ]
 AT_ONCE = [case for case in REFUSALS if case.ends == "fails"]
 
 
-@pytest.mark.parametrize(("fault", "code"), MONEY, ids=[fault.kind for fault, _ in MONEY])
-async def test_an_account_without_money_parks_its_key(agent: Agent, api: MessagesApi, fault: Fault, code: str) -> None:
-    api.fault(fault)
+@pytest.mark.parametrize(("kind", "code"), MONEY)
+async def test_an_account_without_money_parks_its_key(agent: Agent, api: MessagesApi, kind: Kind, code: str) -> None:
+    api.fault(Fault(kind=kind))
     await agent.submit({"id": "one", "prompt": "hello"})
     event = await follow_until(agent, "one", "awaiting_key")
     assert (event["reason"], event["message"]) == (code, api.posts[0].error)
@@ -41,7 +41,7 @@ async def test_a_task_cannot_have_the_key_parked_by_what_it_asks(agent: Agent, a
 
 
 @pytest.mark.parametrize("case", AT_ONCE, ids=[case.name for case in AT_ONCE])
-async def test_what_does_not_pass_costs_one_request(agent: Agent, api: MessagesApi, case) -> None:  # type: ignore[no-untyped-def]
+async def test_what_does_not_pass_costs_one_request(agent: Agent, api: MessagesApi, case: Refusal) -> None:
     api.fault(Fault(kind="status", status=case.status, headers=case.headers, raw=case.body, count=-1))
     result = await agent.run(id="one", prompt="hello")
     assert (result["state"], result["error"]["code"]) == ("failed", case.code)
@@ -71,23 +71,21 @@ async def test_a_batch_waits_for_an_api_that_cannot_with_growing_pauses(tmp_path
         await agent.stop()
 
 
-@pytest.mark.parametrize(("fault", "code"), MONEY, ids=[fault.kind for fault, _ in MONEY])
+@pytest.mark.parametrize("kind", [kind for kind, _ in MONEY])
 async def test_a_message_batch_that_an_account_cannot_pay_waits_for_money(
-    tmp_path: Path, api: MessagesApi, fault: Fault, code: str
+    tmp_path: Path, api: MessagesApi, kind: Kind
 ) -> None:
     agent = Agent(tmp_path, api.url, economy_linger_s=0.05)
     await agent.start()
     try:
-        fault.path = "/v1/messages/batches"
-        api.fault(fault)
+        api.fault(Fault(kind=kind, path="/v1/messages/batches"))
         await agent.submit({"id": "one", "prompt": "hello", "batch": "b", "economy": True})
         await wait_batch(agent, "b", awaiting_key=1)
         [key] = (await agent.get("/v1/status"))["keys"]
-        assert (key["state"], key["reason"]) == ("refused", code)
+        assert (key["state"], key["reason"]) == ("refused", api.state.log.entries()[-1].error)
         await agent.call("PUT", "/v1/key", headers=KEY)
         await wait_batch(agent, "b", succeeded=1)
     finally:
-        fault.path = ""
         await agent.stop()
 
 
@@ -97,7 +95,7 @@ async def test_a_request_of_a_message_batch_that_the_account_cannot_pay_waits_fo
     agent = Agent(tmp_path, api.url, economy_linger_s=0.05, economy_poll_s=0.2)
     await agent.start()
     try:
-        api.state.batches.faults.add(BatchFault(status=400, message=CREDIT, match="poor"))
+        api.batch_fault(BatchFault(status=400, message=CREDIT, match="poor"))
         tasks = [{"id": name, "prompt": name, "batch": "b", "economy": True} for name in ("poor", "rich")]
         await agent.submit(*tasks)
         await wait_batch(agent, "b", awaiting_key=1, succeeded=1)

@@ -57,7 +57,7 @@ class Economy:
         self._room = room
         self._may_send = may_send
         self._key_refused = key_refused
-        self._results = Results(room, self.outbox, self._reserved)
+        self._results = Results(room, self.outbox, self._reserved, key_refused)
         self._watcher = BatchWatcher(
             room, self._provider, self.outbox, self._results, news=self.wake, key_refused=key_refused
         )

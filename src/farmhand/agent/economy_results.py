@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -29,10 +29,20 @@ _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or
 
 
 class Results:
-    """Records ends. `reserved` are the reservations of budgets by (seq, number of the attempt)."""
+    """Records ends. `reserved` are the reservations of budgets by (seq, number of the attempt).
 
-    def __init__(self, room: Room, outbox: Outbox, reserved: dict[tuple[int, int], Reservation]) -> None:
+    `key_refused` is called where a result says that a key is not served any more.
+    """
+
+    def __init__(
+        self,
+        room: Room,
+        outbox: Outbox,
+        reserved: dict[tuple[int, int], Reservation],
+        key_refused: Callable[[], None],
+    ) -> None:
         self._room = room
+        self._key_refused = key_refused
         self._outbox = outbox
         self._reserved = reserved
 
@@ -51,6 +61,10 @@ class Results:
                     return False
                 continue
             ours = True
+            problem = problem_from_event(line.result.error) if line.result.type == "errored" else None
+            if problem is not None and problem.parks_key and not one.final:
+                await self._park(sent, one, problem)
+                continue
             together.append((one, line))
             if len(together) >= _TOGETHER:
                 await self._record(together)
@@ -129,6 +143,15 @@ class Results:
             return
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
         await self.finish(one.seq, one.task_id, one.batch, attempt, Result(id=task.id, state="failed", error=error))
+
+    async def _park(self, sent: Sent, one: Out, problem: ApiError) -> None:
+        """The request was refused for its key: the task waits for another one, or for this one to be brought again."""
+        self.drop([one])
+        key = self._room.keys.of(sent.key_fingerprint)
+        if key is not None:
+            self._room.keys.refuse(key, problem)
+        await self._room.ledger.end(one.seq, self._attempt("parked", []), "awaiting_key")
+        self._key_refused()
 
     def _attempt(self, outcome: str, charges: list[Charge], uncertain: int = 0) -> AttemptEnd:
         return AttemptEnd(
