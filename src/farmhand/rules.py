@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
-from functools import lru_cache
 from typing import NamedTuple
 
+from farmhand import schemas
 from farmhand.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
 
 MAX_TOKENS = 128_000
@@ -30,9 +29,12 @@ class Broken(NamedTuple):
     hint: str = ""
 
 
-def check(task: Task) -> Broken | None:
-    """The first rule that `task` breaks, None if it breaks none. What depends on a host is checked there."""
-    return _identity(task) or _text(task) or _options(task) or _schema(task)
+def check(task: Task, *, deep: bool = True) -> Broken | None:
+    """The first rule that `task` breaks, None if it breaks none. What depends on a host is checked there.
+
+    Not `deep`: of its schema the size only, which takes no time (see `farmhand.schemas`).
+    """
+    return _identity(task) or _text(task) or _options(task) or _schema(task, deep)
 
 
 def _identity(task: Task) -> Broken | None:
@@ -76,26 +78,11 @@ def _options(task: Task) -> Broken | None:
     return None
 
 
-def _schema(task: Task) -> Broken | None:
+def _schema(task: Task, deep: bool) -> Broken | None:
     if task.schema is None:
         return None
-    message = _schema_problem(json.dumps(task.schema))
+    message = schemas.problem(task.schema) if deep else schemas.too_large(task.schema)
     return Broken("invalid_schema", message) if message else None
-
-
-@lru_cache(maxsize=64)
-def _schema_problem(text: str) -> str:
-    """Why the JSON `text` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one."""
-    from jsonschema import Draft202012Validator, SchemaError
-
-    try:
-        Draft202012Validator.check_schema(json.loads(text))
-    except SchemaError as error:
-        where = "/".join(str(part) for part in error.absolute_path) or "its root"
-        return f"not a JSON Schema: {error.message.splitlines()[0][:200]} (at {where})"
-    except RecursionError:
-        return "not a JSON Schema: nested too deeply"
-    return ""
 
 
 def _plausible_model(name: str) -> bool:

@@ -19,12 +19,13 @@ ALLOWED: dict[str, set[str]] = {
     "task": {"wire"},
     "errors": set(),
     "claude": set(),
-    "rules": {"task"},
+    "rules": {"task", "schemas"},
+    "schemas": set(),
     "cost": {"wire", "task", "errors"},
     "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "claude", "rules", "wire", "task", "errors"},
+    "agent": {"meter", "cost", "claude", "rules", "schemas", "wire", "task", "errors"},
     "dispatch": {"wire", "rotation", "rules", "task", "errors", "claude"},
-    "cli": {"billing", "rotation", "dispatch", "cost", "rules", "wire", "task", "errors", "claude"},
+    "cli": {"billing", "rotation", "dispatch", "cost", "rules", "schemas", "wire", "task", "errors", "claude"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 

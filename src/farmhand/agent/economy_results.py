@@ -109,7 +109,7 @@ class Results:
         self._settle(one, task, cost or 0)
         text, tool_input = _parts(message.get("content"))
         try:
-            answer = answer_of(task, text, tool_input, str(message.get("stop_reason") or ""))
+            answer = await answer_of(task, text, tool_input, str(message.get("stop_reason") or ""))
         except EngineError as error:
             await self._end(one, task, error, charges=[charge])
             return

@@ -7,11 +7,11 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from farmhand import rules
+from farmhand import rules, schemas
 from farmhand.agent.config import Config
 from farmhand.agent.scheduler import DrainMode
 from farmhand.cost.money import pico
-from farmhand.errors import Refused, UsageError
+from farmhand.errors import FarmhandError, Refused, UsageError
 from farmhand.task import TASK_ID, Task
 
 MAX_TASKS = 1000
@@ -47,7 +47,7 @@ def _read_task(number: int, raw: msgspec.Raw) -> Task:
 
 def _check(task: Task, config: Config) -> None:
     where = f"task {task.id!r}" if TASK_ID.fullmatch(task.id) else "a task"
-    broken = rules.check(task)
+    broken = rules.check(task, deep=False)
     if broken is not None:
         raise UsageError(f"{where}: {broken.message}", code=broken.code, hint=broken.hint)
     if task.timeout_s > config.task_timeout_max_s:
@@ -59,6 +59,24 @@ def _check(task: Task, config: Config) -> None:
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
         )
+
+
+async def check_schemas(tasks: list[Task]) -> None:
+    """Check the schemas of `tasks`, in another process. Raises UsageError for the first that cannot be used."""
+    sound: set[bytes] = set()
+    for task in tasks:
+        name = msgspec.json.encode(task.schema)
+        if task.schema is None or name in sound:
+            continue
+        try:
+            found = (await schemas.POOL.checked(task.schema)).message
+        except schemas.Unchecked as unchecked:
+            if not unchecked.too_hard:
+                raise FarmhandError(f"task {task.id!r}: {unchecked.message}", hint="try again", code="agent_error") from None
+            found = f"the schema cannot be checked: {unchecked.message}"
+        if found:
+            raise UsageError(f"task {task.id!r}: {found}", code="invalid_schema")
+        sound.add(name)
 
 
 class _Cancel(msgspec.Struct, forbid_unknown_fields=True):

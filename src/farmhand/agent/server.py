@@ -12,7 +12,7 @@ from farmhand.agent.about import cli_version
 from farmhand.agent.config import Config
 from farmhand.agent.feeds import Feeds
 from farmhand.agent.front import MAX_BODY, WIRE, Guard, NotThere, Pruned, answer, as_json, number, sign
-from farmhand.agent.intake import read_cancel, read_drain, read_tasks
+from farmhand.agent.intake import check_schemas, read_cancel, read_drain, read_tasks
 from farmhand.agent.ledger import Ledger
 from farmhand.agent.metrics import Metrics
 from farmhand.agent.reads import Known
@@ -76,6 +76,7 @@ class Server:
     async def _submit(self, request: web.Request) -> web.Response:
         key = self._key_of(request, required=False)
         tasks = read_tasks(await request.read(), self._config)
+        await check_schemas(tasks)
         states = await self._scheduler.submit(tasks, key)
         return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
 

@@ -141,17 +141,14 @@ def read_schema(given: str) -> dict[str, Any]:
             raise UsageError(f"{where}: not UTF-8 text", code="invalid_schema") from None
     try:
         schema = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
     if not isinstance(schema, dict):
         raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
-    import jsonschema
+    from farmhand import schemas  # not at the top: most calls have none
 
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except jsonschema.SchemaError as error:
-        at = "/".join(map(str, error.absolute_path)) or "its top"
-        raise UsageError(f"{where}: not a JSON Schema at {at}: {error.message}", code="invalid_schema") from None
+    if message := schemas.problem(schema):
+        raise UsageError(f"{where}: {message}", code="invalid_schema")
     return schema
 
 

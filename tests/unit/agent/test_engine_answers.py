@@ -11,34 +11,34 @@ from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 
 
-def test_a_schema_fetches_nothing() -> None:
+async def test_a_schema_fetches_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(0.2)
         port = listener.getsockname()[1]
         with pytest.raises(EngineError) as error:
-            check_answer({"$ref": f"http://127.0.0.1:{port}/schema"}, "x")
+            await check_answer({"$ref": f"http://127.0.0.1:{port}/schema"}, "x")
         assert error.value.code == "invalid_schema"
         with pytest.raises(TimeoutError):
             listener.accept()
 
 
 @pytest.mark.parametrize("schema", [{"$ref": "file:///etc/hostname"}, {"$ref": "#"}, {"$ref": "#/$defs/none"}])
-def test_a_schema_that_leads_nowhere_is_an_error_of_its_own(schema: dict[str, Any]) -> None:
+async def test_a_schema_that_leads_nowhere_is_an_error_of_its_own(schema: dict[str, Any]) -> None:
     with pytest.raises(EngineError) as error:
-        check_answer(schema, "x")
+        await check_answer(schema, "x")
     assert error.value.code == "invalid_schema"
 
 
-def test_references_inside_the_schema_work() -> None:
+async def test_references_inside_the_schema_work() -> None:
     schema = {"$ref": "#/$defs/n", "$defs": {"n": {"type": "integer"}}}
-    assert check_answer(schema, 3) == 3
+    assert await check_answer(schema, 3) == 3
 
 
 @pytest.mark.parametrize("answer", [{"n": "3"}, {}, [], None])
-def test_an_answer_that_misses_the_schema_is_none_and_worth_another_attempt(answer: Any) -> None:
+async def test_an_answer_that_misses_the_schema_is_none_and_worth_another_attempt(answer: Any) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     with pytest.raises(EngineError) as error:
-        check_answer(schema, answer)
+        await check_answer(schema, answer)
     assert (error.value.code, error.value.retryable) == ("no_answer", True)
     assert "\n" not in error.value.message
     assert error.value.hint
@@ -52,9 +52,9 @@ def test_an_answer_that_misses_the_schema_is_none_and_worth_another_attempt(answ
         ({"enum": ["a", "b"]}, "a"),
     ],
 )
-def test_any_schema_can_be_the_input_of_a_tool(schema: dict[str, Any], answer: Any) -> None:
+async def test_any_schema_can_be_the_input_of_a_tool(schema: dict[str, Any], answer: Any) -> None:
     tool = as_object(schema)
     assert tool["type"] == "object"
     given = answer if tool is schema else {"answer": answer}
-    assert check_answer(tool, given) == given
-    assert check_answer(schema, from_object(schema, given)) == answer
+    assert await check_answer(tool, given) == given
+    assert await check_answer(schema, from_object(schema, given)) == answer

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from farmhand.agent.engines import EngineError
+from farmhand.schemas import MAX_ANSWER, POOL, Unchecked
 
 
 def as_object(schema: dict[str, Any]) -> dict[str, Any]:
@@ -23,28 +26,29 @@ def from_object(schema: dict[str, Any], value: Any) -> Any:
     return value
 
 
-def check_answer(schema: dict[str, Any], answer: Any) -> Any:
-    """`answer` where it meets `schema`; else EngineError `no_answer`, worth another attempt."""
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-    from referencing.exceptions import Unresolvable
-    from referencing.jsonschema import EMPTY_REGISTRY
+async def check_answer(schema: dict[str, Any], answer: Any) -> Any:
+    """`answer` where it meets `schema`; else EngineError, with `no_answer` worth another attempt.
 
+    It is checked in another process. An answer that is too large, or cannot be checked in time, is paid for already:
+    another one would be as well, so that ends the task.
+    """
     try:
-        # With a registry of its own the validator fetches nothing: by default it would ask a schema's $ref of any host.
-        error = best_match(Draft202012Validator(schema, registry=EMPTY_REGISTRY).iter_errors(answer))
-    except Unresolvable as unresolvable:
+        size = len(msgspec.json.encode(answer))
+    except (UnicodeEncodeError, RecursionError):
+        raise EngineError("no_answer", "the model's answer is no text that can be kept", retryable=True) from None
+    if size > MAX_ANSWER:
         raise EngineError(
-            "invalid_schema", f"the schema refers to something that is not in it: {unresolvable}"
+            "no_answer", f"the structured answer has {size} bytes, the limit is {MAX_ANSWER}", hint="ask for less"
+        )
+    try:
+        code, message = await POOL.checked(schema, answer=answer)
+    except Unchecked as unchecked:
+        raise EngineError(
+            "schema_limit" if unchecked.too_hard else "agent_error",
+            f"the answer cannot be checked against the schema: {unchecked.message}",
+            hint="make the schema's patterns simpler: nested repetitions such as (a+)+ take for ever",
         ) from None
-    except RecursionError:
-        raise EngineError("invalid_schema", "the schema goes in circles, or is nested too deeply") from None
-    if error is None:
-        return answer
-    where = "/".join(str(part) for part in error.absolute_path) or "its root"
-    raise EngineError(
-        "no_answer",
-        f"the model's answer does not meet the schema: {error.message.splitlines()[0][:200]} (at {where})",
-        hint="make the schema or the prompt simpler, or take a larger model",
-        retryable=True,
-    )
+    if code:
+        hint = "make the schema or the prompt simpler, or take a larger model" if code == "no_answer" else ""
+        raise EngineError(code, message, hint=hint, retryable=code == "no_answer")
+    return answer

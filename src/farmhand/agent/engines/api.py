@@ -109,10 +109,10 @@ class ApiEngine:
             raise ApiError(
                 "connection", "the connection to the API was cut while the answer was under way", retryable=True
             )
-        return answer_of(task, "".join(reader.text), "".join(reader.json), reader.stop_reason)
+        return await answer_of(task, "".join(reader.text), "".join(reader.json), reader.stop_reason)
 
 
-def answer_of(task: Task, text: str, tool_input: str, stop_reason: str) -> Answer:
+async def answer_of(task: Task, text: str, tool_input: str, stop_reason: str) -> Answer:
     """The answer to `task` in a whole message: its text, or the input of the tool that a schema is asked for with.
 
     Raises EngineError where the message is no answer.
@@ -129,5 +129,5 @@ def answer_of(task: Task, text: str, tool_input: str, stop_reason: str) -> Answe
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
     return Answer(
-        text="", structured=check_answer(task.schema, from_object(task.schema, value)), stop_reason=stop_reason
+        text="", structured=await check_answer(task.schema, from_object(task.schema, value)), stop_reason=stop_reason
     )

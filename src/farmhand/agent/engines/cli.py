@@ -75,7 +75,7 @@ class CliEngine:
             )
         finally:
             self._grants.revoke(token)
-        return self._judge(task, grant, output)
+        return await self._judge(task, grant, output)
 
     async def _converse(
         self, task: Task, grant: Grant, token: str, on_text: Callable[[str], None], timeout_s: float
@@ -117,7 +117,7 @@ class CliEngine:
                 hint=f"see: systemctl status {unit}",
             ) from None
 
-    def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:
+    async def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:
         """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
         ended, said = output.ended, output.said
         if ended is None:
@@ -139,7 +139,7 @@ class CliEngine:
             raise self._failure(ended, said)
         if task.schema is None:
             return Answer(text=said.result or "", stop_reason=output.stop_reason)
-        answer = check_answer(task.schema, from_object(task.schema, said.structured()))
+        answer = await check_answer(task.schema, from_object(task.schema, said.structured()))
         return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
     @staticmethod

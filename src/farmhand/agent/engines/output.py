@@ -8,14 +8,15 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.engines import EngineError
+from farmhand.schemas import MAX_ANSWER
 
 #: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
 MAX_LINE = 16 * 1024 * 1024
 #: Most text of one attempt; a piece counts for what it takes in memory.
 _MAX_TEXT = 64 * 1024 * 1024
 _PIECE = 256
-#: Longest structured answer: the longest answer that a model gives has 128,000 tokens.
-_MAX_STRUCTURED = 4 * 1024 * 1024
+#: Longest structured answer that is decoded; the checks have their own limit (see `farmhand.schemas`).
+_MAX_STRUCTURED = 2 * MAX_ANSWER
 
 
 class _Line(msgspec.Struct):
@@ -45,8 +46,11 @@ class Said(msgspec.Struct):
     def structured(self) -> Any:
         """The structured answer. EngineError where there is none, which may be otherwise the next time."""
         raw = bytes(self.structured_output)
+        if len(raw) > _MAX_STRUCTURED:
+            # Whoever wrote it was paid for it: not again.
+            raise EngineError("no_answer", f"the structured answer has {len(raw)} bytes, more than any answer has")
         try:
-            if len(raw) <= _MAX_STRUCTURED:
+            if raw:
                 return msgspec.json.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             pass

@@ -1,0 +1,215 @@
+"""The workers' other side: started when there is something to check, ended when that takes too long or nothing comes.
+
+A worker is a fresh program and no copy of this process, so what is in this memory is not in its. It gets no
+environment, and no file but its two pipes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+#: Bytes of a schema and of an answer, as JSON. The longest answer of a model has 128,000 tokens.
+MAX_SCHEMA = 256 * 1024
+MAX_ANSWER = 1024 * 1024
+#: Seconds for one check, for a worker to start, and until one that has nothing to do is ended.
+LIMIT_S = 10.0
+_START_S = 60.0
+_IDLE_S = 30.0
+_WORKERS = 2
+_ARGV = (sys.executable, "-I", str(Path(__file__).with_name("worker.py")))
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+class Unchecked(Exception):
+    """It was not found out: it takes too long or too much memory (`too_hard`), or no worker can be had."""
+
+    def __init__(self, message: str, *, too_hard: bool) -> None:
+        super().__init__(message)
+        self.message = message
+        self.too_hard = too_hard
+
+
+class Verdict(NamedTuple):
+    """`code` "" where all is well, else `invalid_schema` or `no_answer`; `message` is one line."""
+
+    code: str
+    message: str
+
+
+class _Worker:
+    """One process. OSError or EOFError where it is gone, TimeoutError where it takes too long."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(  # noqa: S603  (this Python, this package's file)
+            _ARGV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/"
+        )
+        for pipe in (self._stdin, self._stdout):
+            os.set_blocking(pipe.fileno(), False)
+        try:
+            self._exchange(b"", _START_S)
+        except BaseException:
+            self.end()
+            raise
+
+    @property
+    def _stdin(self) -> IO[bytes]:
+        assert self._process.stdin is not None  # noqa: S101  (a pipe)
+        return self._process.stdin
+
+    @property
+    def _stdout(self) -> IO[bytes]:
+        assert self._process.stdout is not None  # noqa: S101  (a pipe)
+        return self._process.stdout
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    def ask(self, request: bytes, limit_s: float) -> bytes:
+        """The line that answers the line `request`."""
+        return self._exchange(request + b"\n", limit_s)
+
+    def _exchange(self, data: bytes, limit_s: float) -> bytes:
+        until = time.monotonic() + limit_s
+        to, back = self._stdin.fileno(), self._stdout.fileno()
+        waiting, answer = memoryview(data), b""
+        while not answer.endswith(b"\n"):
+            poll = select.poll()
+            poll.register(back, select.POLLIN)
+            if waiting:
+                poll.register(to, select.POLLOUT)
+            left = until - time.monotonic()
+            if left <= 0 or not (ready := dict(poll.poll(left * 1000))):
+                raise TimeoutError
+            if back in ready:
+                piece = os.read(back, 65536)
+                if not piece:
+                    raise EOFError
+                answer += piece
+            elif to in ready:
+                waiting = waiting[os.write(to, waiting[:65536]) :]
+        return answer
+
+    def end(self) -> None:
+        """End it, now."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._stdin, self._stdout):
+            try:
+                pipe.close()
+            except OSError:
+                continue
+
+
+class Pool:
+    """A few workers; what is asked of more of them waits. For any thread, and for any event loop."""
+
+    def __init__(self, limit_s: float = LIMIT_S) -> None:
+        self.limit_s = limit_s
+        self._idle: list[tuple[float, _Worker]] = []
+        self._lock = threading.Lock()
+        # Threads of its own: those that wait here must not be missed elsewhere.
+        self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="schemas")
+
+    @property
+    def pids(self) -> list[int]:
+        """The workers that have nothing to do."""
+        with self._lock:
+            return [worker.pid for _, worker in self._idle]
+
+    def check(self, schema: Any, **answer: Any) -> Verdict:
+        """The verdict on `schema`, or on `answer=` by it. Raises Unchecked."""
+        try:
+            request = json.dumps({"schema": schema, "limit_s": self.limit_s + 5, **answer}).encode()
+        except RecursionError:
+            return Verdict("invalid_schema", "it is nested too deeply")
+        said = json.loads(self._ask(request))
+        if said["code"] == "too_hard":
+            raise Unchecked(said["message"], too_hard=True)
+        return Verdict(said["code"], said["message"])
+
+    async def checked(self, schema: Any, **answer: Any) -> Verdict:
+        """`check`, with the event loop free meanwhile."""
+        import asyncio  # not at the top: a client needs none
+
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._threads, lambda: self.check(schema, **answer))
+        finally:
+            loop.call_later(_IDLE_S + 1, self.rest)
+
+    def _ask(self, request: bytes) -> bytes:
+        for fresh in (False, True):
+            worker = self._take(fresh=fresh)
+            try:
+                said = worker.ask(request, self.limit_s)
+            except TimeoutError:
+                worker.end()
+                raise Unchecked(f"it takes longer than {self.limit_s:g} s", too_hard=True) from None
+            except (OSError, EOFError):
+                # It may have ended while it had nothing to do; a fresh one that ends did so over this.
+                worker.end()
+                continue
+            except BaseException:
+                worker.end()
+                raise
+            with self._lock:
+                self._idle.append((time.monotonic(), worker))
+            return said
+        raise Unchecked("the process that checks it breaks down", too_hard=True)
+
+    def _take(self, *, fresh: bool) -> _Worker:
+        with self._lock:
+            if self._idle and not fresh:
+                return self._idle.pop()[1]
+        try:
+            return _Worker()
+        except (OSError, EOFError) as error:
+            why = getattr(error, "strerror", None) or "it ended at once"
+            raise Unchecked(f"no process to check it in: {why}", too_hard=False) from None
+
+    def rest(self, idle_s: float = _IDLE_S) -> None:
+        """End the workers that have had nothing to do for so long."""
+        before = time.monotonic() - idle_s
+        with self._lock:
+            old = [worker for since, worker in self._idle if since <= before]
+            self._idle = [(since, worker) for since, worker in self._idle if since > before]
+        for worker in old:
+            worker.end()
+
+
+#: One for the whole process.
+POOL = Pool()
+
+
+def too_large(schema: Any) -> str:
+    """Why `schema` is not even looked at; "" where it is."""
+    try:
+        size = len(json.dumps(schema, ensure_ascii=False).encode("utf-8", "replace"))
+    except (RecursionError, ValueError):
+        return "not a JSON Schema: nested too deeply"
+    return f"the schema has {size} bytes, the limit is {MAX_SCHEMA}" if size > MAX_SCHEMA else ""
+
+
+def problem(schema: Any) -> str:
+    """Why `schema` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one. Waits for that."""
+    return too_large(schema) or _problem(json.dumps(schema))
+
+
+@lru_cache(maxsize=64)
+def _problem(text: str) -> str:
+    try:
+        return POOL.check(json.loads(text)).message
+    except Unchecked as unchecked:
+        return f"the schema cannot be checked: {unchecked.message}"

@@ -1,0 +1,169 @@
+"""Checks schemas and answers, a JSON line each on stdin, a verdict for each on stdout: `{"code": …, "message": …}`.
+
+A request is `{"schema": …, "limit_s": …}`, with `"answer"` where one is to meet the schema. Codes: "" all is well,
+`invalid_schema`, `no_answer`, `too_hard`. An empty line says that it is ready. The process ends with its stdin, and by
+itself where a request takes longer than its limit: its parent may be gone by then.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from jsonschema import Draft202012Validator, SchemaError, ValidationError
+from jsonschema.exceptions import best_match
+from jsonschema.validators import extend
+from referencing.exceptions import Unresolvable
+from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
+
+#: Bytes of memory: some hundred times the largest answer, and little enough that it never is the agent's own end.
+_MEMORY = 256 * 1024 * 1024
+#: Keywords whose value is data and no schema, and those whose value has schemas by names of any kind.
+_DATA = frozenset({"const", "enum", "default", "examples"})
+_NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
+_CIRCLES = "the schema goes in circles, or is nested too deeply"
+
+
+def _unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[ValidationError]:
+    """The keyword `uniqueItems` in one pass; the library's own compares each item with each other one."""
+    if wanted is not True or not isinstance(value, list):
+        return
+    seen: set[Any] = set()
+    for number, item in enumerate(value):
+        if (form := _form(item)) in seen:
+            yield ValidationError(f"item {number} stands there before: the items have to be unique")
+            return
+        seen.add(form)
+
+
+def _form(value: Any) -> Any:
+    """Equal for equal JSON, and for nothing else: 1 is 1.0, and not true."""
+    if isinstance(value, dict):
+        return "object", frozenset((name, _form(part)) for name, part in value.items())
+    if isinstance(value, list):
+        return ("array", *map(_form, value))
+    return ("bool", value) if isinstance(value, bool) else value
+
+
+_Validator = extend(Draft202012Validator, {"uniqueItems": _unique})
+
+
+def check_schema(schema: Any) -> str:
+    """Why `schema` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one."""
+    try:
+        # Not `check_schema`, which takes the library's own validator.
+        error = best_match(_Validator(_Validator.META_SCHEMA).iter_errors(schema))
+        if error is not None:
+            raise error
+        for pattern in _patterns(schema):
+            re.compile(pattern)
+        for ref in _references(schema):
+            resolver = EMPTY_REGISTRY.with_resource("", DRAFT202012.create_resource(schema)).resolver()
+            resolver.lookup(ref)
+    except (SchemaError, ValidationError) as error:
+        where = "/".join(str(part) for part in error.absolute_path) or "its root"
+        return f"not a JSON Schema: {_line(error.message)} (at {where})"
+    except (re.error, OverflowError) as error:
+        return f"the pattern {pattern!r:.80} is none that can be used: {_line(str(error))}"
+    except Unresolvable as error:
+        return f"the schema refers to something that is not in it: {_line(str(error))}"
+    except RecursionError:
+        return f"not a JSON Schema: {_CIRCLES}"
+    return ""
+
+
+def _patterns(schema: Any) -> Iterator[str]:
+    for part in _parts(schema):
+        if isinstance(part.get("pattern"), str):
+            yield part["pattern"]
+        if isinstance(part.get("patternProperties"), dict):
+            yield from part["patternProperties"]
+
+
+def _references(schema: Any) -> list[str]:
+    """What the schema refers to, where its parts have no addresses of their own, which references would go by."""
+    parts = list(_parts(schema))
+    if any("$id" in part for part in parts):
+        return []
+    return [part[name] for part in parts for name in ("$ref", "$dynamicRef") if isinstance(part.get(name), str)]
+
+
+def _parts(schema: Any) -> Iterator[dict[str, Any]]:
+    """All schemas in `schema`, itself included."""
+    waiting = [schema]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, list):
+            waiting += part
+        elif isinstance(part, dict):
+            yield part
+            for name, value in part.items():
+                if name in _NAMED and isinstance(value, dict):
+                    waiting += value.values()
+                elif name not in _DATA:
+                    waiting.append(value)
+
+
+def check_answer(schema: Any, answer: Any) -> tuple[str, str]:
+    """(code, message): whether `answer` meets `schema`."""
+    try:
+        # With a registry of its own the validator fetches nothing: by default it would ask a schema's $ref of any host.
+        error = best_match(_Validator(schema, registry=EMPTY_REGISTRY).iter_errors(answer))
+    except Unresolvable as unresolvable:
+        return "invalid_schema", f"the schema refers to something that is not in it: {_line(str(unresolvable))}"
+    except (re.error, OverflowError) as unusable:
+        return "invalid_schema", f"a pattern of the schema cannot be used: {_line(str(unusable))}"
+    except RecursionError:
+        return "invalid_schema", _CIRCLES
+    if error is None:
+        return "", ""
+    where = "/".join(str(part) for part in error.absolute_path) or "its root"
+    return "no_answer", f"the model's answer does not meet the schema: {_line(error.message)} (at {where:.200})"
+
+
+def _line(text: str) -> str:
+    return " ".join(text[:1000].split())[:200]
+
+
+def _verdict(request: dict[str, Any]) -> tuple[str, str]:
+    try:
+        if "answer" in request:
+            return check_answer(request["schema"], request["answer"])
+        message = check_schema(request["schema"])
+    except MemoryError:
+        return "too_hard", "it takes too much memory"
+    return ("invalid_schema", message) if message else ("", "")
+
+
+def main() -> None:
+    """Answer until stdin ends."""
+    # What may not be set (a filter of system calls) is no reason not to start: there is the time limit as well.
+    for what, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(what, (value, value))
+    out = sys.stdout.buffer
+    out.write(b"\n")
+    out.flush()
+    for line in sys.stdin.buffer:
+        # The kernel ends the process: no handler of Python's would run while a pattern is searched for.
+        try:
+            request = json.loads(line)
+            signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
+            code, message = _verdict(request)
+        except RecursionError:
+            code, message = "too_hard", "it is nested too deeply"
+        except MemoryError:
+            code, message = "too_hard", "it takes too much memory"
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        out.write(json.dumps({"code": code, "message": message}).encode() + b"\n")
+        out.flush()
+
+
+if __name__ == "__main__":
+    main()
