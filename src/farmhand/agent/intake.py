@@ -72,7 +72,9 @@ async def check_schemas(tasks: list[Task]) -> None:
             found = (await schemas.POOL.checked(task.schema)).message
         except schemas.Unchecked as unchecked:
             if not unchecked.too_hard:
-                raise FarmhandError(f"task {task.id!r}: {unchecked.message}", hint="try again", code="agent_error") from None
+                raise FarmhandError(
+                    f"task {task.id!r}: {unchecked.message}", hint="try again", code="agent_error"
+                ) from None
             found = f"the schema cannot be checked: {unchecked.message}"
         if found:
             raise UsageError(f"task {task.id!r}: {found}", code="invalid_schema")

@@ -102,7 +102,8 @@ def retry_after_s(headers: Mapping[str, str], wall: float | None = None) -> floa
 
 def _positive(text: str | None, unit: float) -> float | None:
     try:
-        value = float(text) / unit if text is not None else math.nan
+        # Digits of other scripts and underscores are numbers to Python only.
+        value = float(text) / unit if text is not None and text.isascii() and "_" not in text else math.nan
     except ValueError:
         return None
     if math.isinf(value) and text is not None and text.strip().isdecimal():

@@ -50,7 +50,7 @@ class _Worker:
     """One process. OSError or EOFError where it is gone, TimeoutError where it takes too long."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(  # noqa: S603  (this Python, this package's file)
+        self._process = subprocess.Popen(
             _ARGV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/"
         )
         for pipe in (self._stdin, self._stdout):

@@ -39,12 +39,13 @@ class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     """One fault in the queue.
 
     kind: `status` (refuse with `status`), `spend_limit` (the final 429), `credit`, `usage_limit` and `workspace_limit`
-    (the 400 of an account whose balance, own limit or workspace's limit is used up), `slow` (wait `delay_s`, then answer as usual),
-    `stalled` (headers and `after_events` events, then silence for `delay_s`, 0 meaning until the client goes),
-    `cut` (drop the connection after `after_events` events, or in the middle of a plain body), `garbage` (200 with a
-    body that is no JSON), `stream_error` (an `event: error` after `after_events` events), `reset` (no answer at all).
+    (the 400 of an account whose balance, own limit or workspace's limit is used up), `slow` (wait `delay_s`, then
+    answer as usual), `stalled` (headers and `after_events` events, then silence for `delay_s`, 0 meaning until the
+    client goes), `cut` (drop the connection after `after_events` events, or in the middle of a plain body), `garbage`
+    (200 with a body that is no JSON), `stream_error` (an `event: error` after `after_events` events), `reset` (no
+    answer at all). `headers` go into a refusal, and `raw` in place of its JSON.
     `model` and `match` (a part of the raw body) narrow it down. Without `path` it is about /v1/messages and
-    count_tokens; `headers` go into a refusal, and `raw` in place of its JSON; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
+    count_tokens; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
     a method of theirs. There an event is a line of results, and `cut` has the call done and its answer lost.
     """
 

@@ -1,4 +1,4 @@
-"""Every kind of refusal, played to its end in virtual time: how many requests, after what waits, and what comes of it."""
+"""Every kind of refusal, played to its end in virtual time: how many requests, what waits, and what comes of it."""
 
 from __future__ import annotations
 
