@@ -120,6 +120,16 @@ CREATE TABLE session_message (
 ) WITHOUT ROWID;
 """
 
+#: What came later, and an older farmhand does without.
+LATER = """
+CREATE TABLE IF NOT EXISTS session_uncounted (
+    path TEXT NOT NULL,
+    offset INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (path, offset)
+) WITHOUT ROWID;
+"""
+
 _CHARGE_VALUES = (
     "sum(requests), sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), coalesce(sum(pico), 0)"
 )

@@ -1,57 +1,32 @@
 """The interactive side: what the CLI's own session logs say was used, and what that would have cost through the API.
 
 All of it is an estimate. The logs are read and never written; each file from where it was left off. One answer of the
-API stands in several lines (one per block of it, again in sessions that were resumed or branched off): lines with the
-same message id and request id are merged, and the one with the most output counts, which is the last that was written.
-Source of the format: lines of type `assistant` as Claude Code 2.1.197 writes them.
+API stands in several lines (one per block of it, again in sessions that were resumed or branched off), of which the one
+with the most tokens counts. The same answer are lines with the same message id and request id, anywhere; without a
+request id, as gateways have it, those with the same message id in one session; and of a side chain, which repeats its
+parent's answers under new request ids, those with the same message id. So does ccusage (its Rust source, 2026-09).
+A line that looks like an answer and cannot be counted is named. Source of the format: lines of type `assistant` as
+Claude Code 2.1.197 writes them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sqlite3
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
 from farmhand.cost.prices import PriceTable
+from farmhand.cost.session_lines import Found, Row, lines
 from farmhand.cost.store import CHUNK, Store
 
-#: No line of a log is longer; a longer one is left out.
-MAX_LINE = 64 * 1024 * 1024
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
-#: What the CLI writes in place of an answer that it made itself, such as an error.
-_NOT_A_MODEL = frozenset({"", "<synthetic>"})
-
-
-class _Cache(msgspec.Struct):
-    ephemeral_1h_input_tokens: int = 0
-
-
-class _Usage(msgspec.Struct):
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int | None = 0
-    cache_read_input_tokens: int | None = 0
-    cache_creation: _Cache | None = None
-
-
-class _Message(msgspec.Struct):
-    usage: _Usage
-    model: str = ""
-    id: str | None = None
-
-
-class _Line(msgspec.Struct):
-    message: _Message
-    timestamp: datetime
-    requestId: str | None = None  # noqa: N815  (the log's own name)
-
-
-_LINE = msgspec.json.Decoder(_Line)
+#: The rules above, by number: a store that was filled by others is filled again.
+_RULES = "2"
 
 
 class OnDay(msgspec.Struct, kw_only=True):
@@ -96,7 +71,8 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
 
 
 def read(store: Store, places: list[Path]) -> list[str]:
-    """Take in what is new in the logs below `places`. Returns the files that cannot be read, with the reason."""
+    """Take in what is new in the logs below `places`. Returns what is not counted: files and lines, with the reason."""
+    _by_these_rules(store)
     unread = []
     for place in places:
         for root, folders, names in os.walk(place):
@@ -106,62 +82,87 @@ def read(store: Store, places: list[Path]) -> list[str]:
                     continue
                 path = os.path.join(root, name)
                 try:
-                    _read_file(store, path)
+                    _read_file(store, path, _session(Path(path).relative_to(place).parts))
                 except OSError as error:
-                    unread.append(f"{path}: {error.strerror}")
+                    unread.append(f"{_shown(path)}: {error.strerror}")
+    query = "SELECT path, count(*), min(offset), reason FROM session_uncounted GROUP BY path ORDER BY path"
+    for path, count, offset, reason in store.rows(query):
+        what = "a line is" if count == 1 else f"{count} lines are"
+        unread.append(f"{path}: {what} not counted, the first at byte {offset}: {reason}")
     return unread
 
 
-def _read_file(store: Store, path: str) -> None:
+def _by_these_rules(store: Store) -> None:
+    """Have what other rules have told apart read again. What is known by its ids stays, also of files that are gone."""
+    if store.rows("SELECT 1 FROM meta WHERE name = 'session_rules' AND value = ?", (_RULES,)):
+        return
+    with store.transaction() as db:
+        db.execute("DELETE FROM session_message WHERE key LIKE '/%'")
+        db.execute("DELETE FROM session_file")
+        db.execute("REPLACE INTO meta VALUES ('session_rules', ?)", (_RULES,))
+
+
+def _session(parts: tuple[str, ...]) -> str:
+    """The session of a log by its place: PROJECT/SESSION.jsonl, …/SESSION/subagents/AGENT.jsonl, …/SESSION/FILE."""
+    if len(parts) == 2:
+        return parts[1].removesuffix(".jsonl")
+    return parts[-3] if len(parts) >= 4 and parts[-2] == "subagents" else "".join(parts[-2:-1])
+
+
+def _shown(path: str) -> str:
+    return path.encode("utf-8", "backslashreplace").decode()
+
+
+def _read_file(store: Store, path: str, session: str) -> None:
     """What is behind the place where this file was left off; all of it again where it is another file by now."""
+    name = _shown(path)
     with open(path, "rb") as file:
         status = os.fstat(file.fileno())
-        known = store.rows("SELECT inode, offset FROM session_file WHERE path = ?", (path,))
+        known = store.rows("SELECT inode, offset FROM session_file WHERE path = ?", (name,))
         offset = int(known[0][1]) if known and known[0][0] == status.st_ino and known[0][1] <= status.st_size else 0
         if offset == status.st_size and known:
             return
         file.seek(offset)
-        lines = _lines(file, path, offset)
-        while chunk := list(islice(lines, CHUNK)):
-            _keep(store, path, status.st_ino, chunk)
+        if not offset:
+            with store.transaction() as db:
+                db.execute("DELETE FROM session_uncounted WHERE path = ?", (name,))
+        found = lines(file, name, session, offset)
+        while chunk := list(islice(found, CHUNK)):
+            _keep(store, name, status.st_ino, chunk)
 
 
-def _lines(file: BinaryIO, path: str, offset: int) -> Iterator[tuple[int, tuple[Any, ...] | None]]:
-    """(where the line ends, its row) of every whole line; the row is None where it is no answer of the API."""
-    while raw := file.readline(MAX_LINE):
-        if not raw.endswith(b"\n"):
-            return  # still being written
-        start, offset = offset, offset + len(raw)
-        yield offset, _row(raw, f"{path}@{start}") if b'"usage"' in raw else None
-
-
-def _row(raw: bytes, place: str) -> tuple[Any, ...] | None:
-    try:
-        line = _LINE.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    message, usage = line.message, line.message.usage
-    if message.model in _NOT_A_MODEL:
-        return None
-    # What has no ids cannot be told from its copies: each line counts, as in ccusage.
-    key = f"{message.id} {line.requestId}" if message.id and line.requestId else place
-    at = line.timestamp if line.timestamp.tzinfo else line.timestamp.replace(tzinfo=UTC)
-    hour = usage.cache_creation.ephemeral_1h_input_tokens if usage.cache_creation else 0
-    written = usage.cache_creation_input_tokens or 0
-    counts = (usage.input_tokens, usage.output_tokens, written, min(hour, written), usage.cache_read_input_tokens or 0)
-    return key, at.timestamp(), message.model, *counts
-
-
-def _keep(store: Store, path: str, inode: int, chunk: list[tuple[int, tuple[Any, ...] | None]]) -> None:
+def _keep(store: Store, path: str, inode: int, chunk: list[Found]) -> None:
     with store.transaction() as db:
-        db.executemany(
-            "INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-            " at = min(at, excluded.at), model = excluded.model, fresh = excluded.fresh, output = excluded.output,"
-            " written = excluded.written, written_1h = excluded.written_1h, read = excluded.read"
-            " WHERE (excluded.output, excluded.fresh, excluded.read) > (output, fresh, read)",
-            [row for _, row in chunk if row is not None],
-        )
+        for end, row in chunk:
+            if isinstance(row, Row):
+                _keep_row(db, row)
+            elif row is not None:
+                db.execute("REPLACE INTO session_uncounted VALUES (?, ?, ?)", (path, end, str(row)))
         db.execute("REPLACE INTO session_file VALUES (?, ?, ?)", (path, inode, chunk[-1][0]))
+
+
+def _keep_row(db: sqlite3.Connection, row: Row) -> None:
+    """Add a row, or what it has more than the one that is there for the same answer.
+
+    A side chain's key has a `~`; it counts only as long as no other line has the answer.
+    """
+    key = row.key
+    if row.message:
+        # Of this message: from the blank behind its id up to the next character.
+        span = (f"{row.message} ", f"{row.message}!")
+        if row.side:
+            query = "SELECT key FROM session_message WHERE key >= ? AND key < ? ORDER BY key = ? DESC LIMIT 1"
+            found = db.execute(query, (*span, key)).fetchone()
+            key = found[0] if found is not None else f"{row.message} ~"
+        else:
+            db.execute("DELETE FROM session_message WHERE key = ?", (f"{row.message} ~",))
+    db.execute(
+        "INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
+        " at = min(at, excluded.at), model = excluded.model, fresh = excluded.fresh, output = excluded.output,"
+        " written = excluded.written, written_1h = excluded.written_1h, read = excluded.read WHERE"
+        " excluded.fresh + excluded.output + excluded.written + excluded.read > fresh + output + written + read",
+        (key, *row.values),
+    )
 
 
 def interactive(store: Store, table: PriceTable, since: float, places: list[Path], unread: list[str]) -> Interactive:

@@ -98,6 +98,7 @@ class Store:
             for statement in schema.TABLES.split(";"):
                 self.db.execute(statement)
             self.db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
+        self.db.execute(schema.LATER)
         wanted = ",".join(map(str, self.breaks))
         known = self.db.execute("SELECT value FROM meta WHERE name = 'breaks'").fetchone()
         if known is None or known[0] != wanted:

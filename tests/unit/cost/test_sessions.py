@@ -177,3 +177,136 @@ def test_where_the_logs_are(tmp_path: Path) -> None:
     assert directories({"HOME": str(home)}) == usual
     assert directories({"HOME": str(home), "XDG_CONFIG_HOME": str(home / ".config")}) == usual
     assert directories({"HOME": str(home), "CLAUDE_CONFIG_DIR": f"{other}, /nowhere"}) == [other / "projects"]
+
+
+def answer(line_: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {**line_, **more}
+
+
+def test_without_a_request_id_an_answer_is_told_by_its_message_and_session(store: Store, logs: Path) -> None:
+    write(logs / "p" / "one.jsonl", *[line("m1", None, output_tokens=count) for count in (1, 7, 3)])
+    write(logs / "p" / "one" / "subagents" / "a.jsonl", line("m1", None, output_tokens=2))
+    found = estimate(store, logs)
+    assert (found.messages, found.days[0].output_tokens) == (1, 7)
+    # Gateways have the same message id in several sessions, for several answers.
+    write(logs / "p" / "two.jsonl", line("m1", None))
+    write(logs / "p" / "three.jsonl", answer(line("m1", None), sessionId="one"), answer(line("m1", None), requestId=""))
+    assert estimate(store, logs).messages == 3
+
+
+@pytest.mark.parametrize("side_first", [False, True])
+def test_a_side_chain_that_repeats_its_parent_s_answers_counts_for_itself_only(
+    store: Store, logs: Path, side_first: bool
+) -> None:
+    parent = [line("m1", "r1", output_tokens=5), line("m2", "r2", output_tokens=6, hours=1)]
+    side = [
+        answer(line("m1", "r9", output_tokens=5), isSidechain=True),
+        answer(line("m2", "r8", output_tokens=3, hours=2), isSidechain=True),
+        answer(line("m2", "r8", output_tokens=6, hours=2), isSidechain=True),
+        answer(line("m3", "r7", output_tokens=1), isSidechain=True),
+        answer(line("m3", "r7", output_tokens=4), isSidechain=True),
+    ]
+    write(logs / "p" / "one.jsonl", *(side if side_first else parent))
+    estimate(store, logs)
+    write(logs / "p" / "two.jsonl", *(parent if side_first else side))
+    found = estimate(store, logs)
+    assert (found.messages, found.days[0].output_tokens) == (3, 15)
+
+
+CASES = {
+    "BOM": ('\ufeff{"type": "assistant"', 1),
+    "float counts": ('"input_tokens": 10.0', 1),
+    "null counts": ('"output_tokens": null', 1),
+    "number for a time": ('"timestamp": 1795860000000', 1),
+    "seconds for a time": ('"timestamp": 1795860000.5', 1),
+    "no zone": ('"timestamp": "2026-11-28T10:00:00"', 1),
+    "half a surrogate pair": ('"cwd": "\\ud83d"', 1),
+    "half a fraction": ('"input_tokens": 10.5', 0),
+    "a word for a count": ('"input_tokens": "many"', 0),
+    "below zero": ('"output_tokens": -5', 0),
+    "far too many": ('"output_tokens": 1e30', 0),
+    "too many digits": (f'"output_tokens": {"9" * 5000}', 0),
+    "usage null": ('"usage": null', 0),
+    "usage a list": ('"usage": []', 0),
+    "a word for a time": ('"timestamp": "yesterday"', 0),
+    "a negative time": ('"timestamp": -5', 0),
+    "no time": ('"timestamp_": 1', 0),
+    "cut": ('"cut": ', 0),
+}
+
+
+@pytest.mark.parametrize(("part", "counted"), CASES.values(), ids=CASES)
+def test_each_odd_line_is_counted_or_named_and_named_again(store: Store, logs: Path, part: str, counted: int) -> None:
+    text = json.dumps(line("m1", "r1"))
+    name = part.strip("\ufeff{").split(":")[0]
+    if name == '"usage"':
+        text = text.replace(json.dumps(line()["message"]["usage"]), part.partition(": ")[2])
+    elif name == '"timestamp_"':
+        text = text.replace('"timestamp"', '"timestamp_"')
+    elif name in text and part[0] != "\ufeff":
+        start = text.index(name)
+        end = min(place for mark in (", ", "}") if (place := text.find(mark, start)) >= 0)
+        text = text[:start] + part + text[end:]
+    elif part[0] == "\ufeff":
+        text = "\ufeff" + text
+    else:
+        text = text.replace("{", "{" + part + ("" if name == '"cut"' else ", "), 1)
+    path = logs / "p" / "one.jsonl"
+    write(path, text, line("m2", "r2"))
+    for _ in range(2):
+        found = estimate(store, logs)
+        assert found.messages == 1 + counted
+        assert len(found.unread) == 1 - counted
+        if not counted:
+            assert found.unread[0].startswith(f"{path}: a line is not counted, the first at byte ")
+            assert "\n" not in found.unread[0]
+
+
+def test_lines_that_are_too_long_are_named_and_the_rest_is_read(
+    store: Store, logs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farmhand.cost.session_lines.MAX_LINE", 1000)
+    path = logs / "p" / "one.jsonl"
+    long = {**line("m1", "r1"), "text": "x" * 5000}
+    write(path, {"type": "user", "text": "x" * 5000}, long, line("m2", "r2"), long)
+    found = estimate(store, logs)
+    assert found.messages == 1
+    [unread] = found.unread
+    assert "2 lines are not counted" in unread
+    assert "longer than 1000 bytes" in unread
+    with path.open("a") as file:
+        file.write(json.dumps(long))  # still being written
+    assert estimate(store, logs).unread == [unread]
+
+
+def test_a_last_line_without_its_end_counts_once(store: Store, logs: Path) -> None:
+    path = logs / "p" / "one.jsonl"
+    path.write_text(json.dumps(line("m1", "r1")))
+    assert estimate(store, logs).messages == 1
+    with path.open("a") as file:
+        file.write("\n" + json.dumps(line(None, None)))
+    assert estimate(store, logs).messages == 2
+    with path.open("a") as file:
+        file.write("\n")
+    assert estimate(store, logs).messages == 2
+
+
+def test_a_name_that_is_not_utf_8(store: Store, logs: Path) -> None:
+    path = os.fsencode(logs / "p") + b"/\xff.jsonl"
+    with open(path, "w") as file:
+        file.write(json.dumps(line()) + "\n" + json.dumps({**line("m2"), "timestamp": "never"}) + "\n")
+    found = estimate(store, logs)
+    assert found.messages == 1
+    assert found.unread[0].startswith(f"{logs}/p/\\udcff.jsonl: ")
+
+
+def test_what_was_told_apart_by_older_rules_is_read_again(store: Store, logs: Path) -> None:
+    path = logs / "p" / "one.jsonl"
+    write(path, line("m1", None), line("m1", None))
+    gone = ("m0 r0", START.timestamp(), "claude-opus-5-5", 1, 1, 0, 0, 0)
+    with store.transaction() as db:
+        db.execute("INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?)", gone)
+        for number in range(2):
+            db.execute("INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (f"{path}@{number}", *gone[1:]))
+        db.execute("INSERT INTO session_file VALUES (?, ?, ?)", (str(path), path.stat().st_ino, path.stat().st_size))
+    assert estimate(store, logs).messages == 2
