@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import NamedTuple
 
@@ -12,6 +13,9 @@ MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
 #: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
+#: A refusal by a budget that is not the task's own, as its message names it: the task has not been begun, and is no
+#: failure of its own.
+SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
 

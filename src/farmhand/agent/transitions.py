@@ -15,6 +15,7 @@ import msgspec
 
 from farmhand.agent.records import USAGE
 from farmhand.errors import FarmhandError
+from farmhand.rules import SHARED_BUDGET
 from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
 
 #: Rows that one step changes at most, so that a step of a large queue does not hold up the others.
@@ -223,12 +224,17 @@ def finish(db: sqlite3.Connection, seq: int, result: Result, now: float) -> bool
             result.text,
             None if result.structured is None else msgspec.json.encode(result.structured),
             result.stop_reason,
-            None if error is None else error.code,
+            None if error is None else _cause(error),
             None if error is None else msgspec.json.encode(error),
             seq,
         ),
     )
     return True
+
+
+def _cause(error: TaskError) -> str:
+    """The error's code in the records of finished tasks, which have no message."""
+    return "budget_shared" if error.code == "budget" and SHARED_BUDGET.search(error.message) else error.code
 
 
 def _next_done(db: sqlite3.Connection) -> int:

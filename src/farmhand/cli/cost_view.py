@@ -74,11 +74,12 @@ class _View:
         spent, whole = self.shown["spent"], self.shown["whole"]
         days = f"{spent['days']} day{'s' if spent['days'] != 1 else ''}"
         self.line(f"Spent since {spent['since']} ({days}, UTC), in US$", "bold")
+        refused = f"; {whole['refused']} not begun for want of budget" if whole["refused"] else ""
         rows: list[tuple[str, str | None, str]] = [
             (
                 "total",
                 spent["total_usd"],
-                f"{whole['tasks']} tasks, {whole['failed']} failed; {whole['requests']} requests",
+                f"{whole['tasks']} tasks, {whole['failed']} failed; {whole['requests']} requests{refused}",
             ),
             ("per day", spent["per_day_usd"], "the total over the days, rounded down"),
             ("today", spent["today_usd"], ""),

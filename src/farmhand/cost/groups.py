@@ -17,6 +17,13 @@ DAY_S = 86400
 #: What can be grouped by; `label:NAME` too.
 KEYS = ("model", "day", "batch", "label", "host", "engine", "work-class")
 
+#: SQL over rows of the sums of tasks: those that were begun, of them those that failed, and those that were refused.
+FAILED, REFUSED = (
+    f"iif(state IS (SELECT id FROM word WHERE text = '{state}'), tasks, 0)"  # noqa: S608  (words from the next line)
+    for state in ("failed", "refused")
+)
+TASKS = f"(tasks - {REFUSED})"
+
 
 def breaks(table: PriceTable) -> tuple[int, ...]:
     """The prompt lengths at which a bill changes its prices: as sent, and with the overhead of plain `claude -p`."""
@@ -55,7 +62,10 @@ def price_groups(store: Store, table: PriceTable, since_day: int) -> list[Group]
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """The sums of one group: money, tokens, tasks. Of `requests` `unpriced` ones have no known cost."""
+    """The sums of one group: money, tokens, tasks. Of `requests` `unpriced` ones have no known cost.
+
+    `refused` are tasks that a budget of their batch or of the host's day had no room for, beside `tasks`.
+    """
 
     key: str
     spent_pico: int
@@ -70,6 +80,7 @@ class Part(msgspec.Struct, kw_only=True):
     failed: int
     retries: int
     uncertain: int
+    refused: int
 
 
 def parts(store: Store, by: str, since_day: int) -> list[Part]:
@@ -88,11 +99,12 @@ def _parts(store: Store, by: str, since_day: int) -> Iterator[Part]:
     order = "1" if by in ("day", "host") else "2 DESC, 1"
     query = (
         f"SELECT key, sum(pico), sum(requests), sum(unpriced), sum(fresh), sum(output),"  # noqa: S608  (names from this module)
-        f" sum(written), sum(written_1h), sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain) FROM ("
+        f" sum(written), sum(written_1h), sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain),"
+        " sum(refused) FROM ("
         f"SELECT {key} AS key, pico, requests, iif(priced, 0, requests) AS unpriced, fresh, output, written,"
-        f" written_1h, read, 0 AS tasks, 0 AS failed, 0 AS retries, 0 AS uncertain FROM {spend} AS x WHERE day >= ?"
-        f" UNION ALL SELECT {key}, 0, 0, 0, 0, 0, 0, 0, 0, tasks,"
-        f" iif(state = (SELECT id FROM word WHERE text = 'failed'), tasks, 0), retries, uncertain"
+        f" written_1h, read, 0 AS tasks, 0 AS failed, 0 AS retries, 0 AS uncertain, 0 AS refused"
+        f" FROM {spend} AS x WHERE day >= ?"
+        f" UNION ALL SELECT {key}, 0, 0, 0, 0, 0, 0, 0, 0, {TASKS}, {FAILED}, retries, uncertain, {REFUSED}"
         f" FROM {work} AS x WHERE day >= ?) GROUP BY key ORDER BY {order}"
     )
     for row in store.rows(query, (*values, since_day, *values, since_day)):

@@ -13,7 +13,7 @@ import msgspec
 
 from farmhand.cost import groups
 from farmhand.cost.figures import Figures, document
-from farmhand.cost.groups import DAY_S
+from farmhand.cost.groups import DAY_S, FAILED, TASKS
 from farmhand.cost.money import plain
 from farmhand.cost.prices import PriceTable
 from farmhand.cost.savings import Group, savings
@@ -129,7 +129,6 @@ class _Places:
 
 _HOST = "(SELECT host FROM ledger WHERE id = x.ledger)"
 _MODEL = "(SELECT text FROM word WHERE id = x.model)"
-_FAILED = "iif(state = (SELECT id FROM word WHERE text = 'failed'), tasks, 0)"
 
 
 def report(store: Store, table: PriceTable, found: Figures, *, since_day: int, now: float) -> Report:
@@ -163,7 +162,7 @@ def _cells(store: Store, since_day: int, hosts: _Places, models: _Places) -> lis
         " sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain) FROM ("
         f"SELECT day, {_HOST} AS host, {_MODEL} AS model, pico, requests, iif(priced, 0, requests) AS unpriced, fresh,"
         " output, written, read, 0 AS tasks, 0 AS failed, 0 AS retries, 0 AS uncertain FROM spend AS x WHERE day >= ?"
-        f" UNION ALL SELECT day, {_HOST}, {_MODEL}, 0, 0, 0, 0, 0, 0, 0, tasks, {_FAILED}, retries, uncertain"
+        f" UNION ALL SELECT day, {_HOST}, {_MODEL}, 0, 0, 0, 0, 0, 0, 0, {TASKS}, {FAILED}, retries, uncertain"
         " FROM work AS x WHERE day >= ?) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
     )
     rows = store.rows(query, (since_day, since_day))
@@ -261,7 +260,7 @@ def _by_batch(
         "SELECT batch, day, host, model, sum(pico), sum(requests), sum(tasks), sum(failed) FROM ("  # noqa: S608  (names from this module)
         f"SELECT batch, day, {_HOST} AS host, {_MODEL} AS model, pico, requests, 0 AS tasks, 0 AS failed"
         f" FROM spend AS x WHERE day >= ? AND batch IN ({marks}) UNION ALL"
-        f" SELECT batch, day, {_HOST}, {_MODEL}, 0, 0, tasks, {_FAILED} FROM work AS x"
+        f" SELECT batch, day, {_HOST}, {_MODEL}, 0, 0, {TASKS}, {FAILED} FROM work AS x"
         f" WHERE day >= ? AND batch IN ({marks})) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
     )
     places = {word: place for place, word in enumerate(batches)}

@@ -97,6 +97,11 @@ class Finished(_Line, kw_only=True):
     error: str | None = None
 
     @property
+    def outcome(self) -> str:
+        """Its state, and `refused` where a budget of its batch or of the host's day had no room: it did not begin."""
+        return "refused" if self.error == "budget_shared" else self.state
+
+    @property
     def number(self) -> int:
         """Its place in the ledger's order."""
         return self.done_no

@@ -179,7 +179,7 @@ class Store:
         )
 
     def _done(self, ledger: int, row: Finished) -> tuple[Any, ...]:
-        texts = (row.state, row.error or "", row.model, row.engine, row.batch, row.work_class, row.label_text)
+        texts = (row.outcome, row.error or "", row.model, row.engine, row.batch, row.work_class, row.label_text)
         return (
             *(ledger, row.done_no, row.id, row.created_at, row.started_at, row.finished_at),
             *map(self.word, texts),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.cost.groups import parts
+from farmhand.cost.rows import finished
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
@@ -17,6 +19,7 @@ from tests.integration.dispatch.test_farmhand_task import ssh_inventory
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 from tests.support.messages_api.faults import Fault
+from tests.unit.cost.ledgers import new_store
 
 
 @pytest.fixture
@@ -219,6 +222,28 @@ async def test_a_budget_stops_the_batch_and_a_greater_one_goes_on(farm: Farm) ->
     assert (await farm.batch()).status == 0
     assert len(farm.results()) == 100
     assert len(farm.api.posts) == 100
+
+
+async def test_what_a_budget_had_no_room_for_is_no_failure_of_the_batch_nor_of_its_cost(
+    farm: Farm, tmp_path: Path
+) -> None:
+    await farm.start()
+    farm.write([{"prompt": f"number {n}", "max_tokens": 100} for n in range(100)])
+    summary = json.loads((await farm.batch("--max-usd", "0.0005", "--json")).out)
+    assert summary["left"] > 0
+    store = new_store(tmp_path / "cost.db")
+    try:
+        for end in ("stopped", "done"):
+            lines = await farm.agents[0].get("/v1/finished?limit=10000")
+            store.merge_done(1, (finished(json.dumps(line).encode()) for line in lines))
+            [whole] = parts(store, "batch", 0)
+            assert (whole.key, whole.tasks, whole.failed) == (summary["batch"], summary["done"], summary["failed"])
+            assert whole.refused > 0
+            if end == "stopped":
+                summary = json.loads((await farm.batch("--json")).out)
+                assert (summary["done"], summary["failed"], summary["left"]) == (100, 0, 0)
+    finally:
+        store.close()
 
 
 async def test_two_clients_do_not_write_one_output(farm: Farm) -> None:

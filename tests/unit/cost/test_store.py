@@ -92,8 +92,10 @@ def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], sinc
             assert sum(part.requests for part in parts) == len(kept)
             assert sum(part.unpriced for part in parts) == sum(row.cost_usd is None for row in kept)
             assert sum(part.output_tokens for part in parts) == sum(row.output_tokens for row in kept)
-            assert sum(part.tasks for part in parts) == len(done)
-            assert sum(part.failed for part in parts) == sum(task.state == "failed" for task in done)
+            assert sum(part.tasks + part.refused for part in parts) == len(done)
+            assert sum(part.refused for part in parts) == sum(task.error == "budget_shared" for task in done)
+            failed = [task for task in done if task.state == "failed" and task.error != "budget_shared"]
+            assert sum(part.failed for part in parts) == len(failed)
             assert sum(part.uncertain for part in parts) == sum(task.uncertain for task in done)
         priced = groups.price_groups(store, ledgers.TABLE, since)
         assert sum(group.requests for group in priced) == len(kept)

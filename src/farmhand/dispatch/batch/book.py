@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -12,11 +11,10 @@ from farmhand.dispatch.batch.journal import CANCELLED, FAILED, SENT, STATE_NAMES
 from farmhand.dispatch.batch.output import PICO, Output, line_of, pico
 from farmhand.dispatch.batch.plan import Plan, digest_of, encode
 from farmhand.errors import UsageError
+from farmhand.rules import SHARED_BUDGET
 
 #: A portion ends with the task that passes this.
 MAX_PORTION_BYTES = 4 * 1024 * 1024
-#: A budget of the batch or of the host's day, as its refusal names it; a task's own is that task's failure.
-_SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
 
 
 @dataclass
@@ -199,7 +197,7 @@ class Book:
         """Whether a budget that is not the task's own had no room for it."""
         error = result.get("error") or {}
         message = str(error.get("message") or "")
-        if error.get("code") != "budget" or not _SHARED_BUDGET.search(message):
+        if error.get("code") != "budget" or not SHARED_BUDGET.search(message):
             return False
         taken.denied = message
         return True
