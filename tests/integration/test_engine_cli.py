@@ -165,6 +165,8 @@ async def test_a_prompt_reaches_the_api_byte_for_byte(agent: Agent, api: Message
     [
         (Fault(kind="status", status=401), "authentication_error"),
         (Fault(kind="status", status=402), "billing_error"),
+        (Fault(kind="credit"), "billing_error"),
+        (Fault(kind="usage_limit"), "spend_limit"),
         (Fault(kind="spend_limit"), "spend_limit"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

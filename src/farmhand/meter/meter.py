@@ -25,6 +25,8 @@ from farmhand.task import Usage
 FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
+#: What came of it after so many seconds is enough: the status says the most.
+_ERROR_BODY_S = 30.0
 #: Refusals for a limit or for load: the window of the gate shrinks.
 _LOAD = frozenset({429, 529})
 
@@ -283,7 +285,8 @@ class Meter:
     @staticmethod
     async def _refusal(grant: Grant, answer: Connection) -> ApiError:
         try:
-            detail = await answer.read(_MAX_ERROR_BODY)
+            async with asyncio.timeout(_ERROR_BODY_S):
+                detail = await answer.read(_MAX_ERROR_BODY)
         except (UpstreamError, TimeoutError):
             detail = b""
         finally:

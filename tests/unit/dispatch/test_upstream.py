@@ -9,7 +9,10 @@ from aiohttp import web
 
 from farmhand.dispatch.upstream import check_key
 from farmhand.errors import FarmhandError, NotConfigured, Refused
-from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+from farmhand.rotation.provider import Provider
+from farmhand.wire.errors import WireError
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.messages_api.faults import Kind
 
 
 async def check(key: str, url: str) -> FarmhandError | None:
@@ -54,6 +57,32 @@ async def test_other_answers(status: int, kind: type[FarmhandError]) -> None:
         await runner.cleanup()
     assert type(got) is kind
     assert asked == ["/v1/models"]
+
+
+@pytest.mark.parametrize("kind", ["credit", "usage_limit", "workspace_limit", "spend_limit"])
+async def test_an_account_without_money_does_not_serve_the_key_whatever_the_status(kind: Kind) -> None:
+    async with MessagesApi() as api:
+        api.fault(Fault(kind=kind, path="/v1/models", count=2))
+        refused = await check(DEFAULT_KEY, api.url)
+        assert isinstance(refused, Refused)
+        assert refused.exit_code == 5
+        assert "(402)" in refused.message
+        assert "Console" in refused.hint
+        with pytest.raises(WireError) as dead:
+            await asyncio.to_thread(Provider(api.url).alive, DEFAULT_KEY)
+        assert dead.value.code == "dead_key"
+
+
+@pytest.mark.parametrize("status", [408, 429, 520, 529])
+async def test_what_passes_says_nothing_about_the_key(status: int) -> None:
+    async with MessagesApi() as api:
+        api.fault(Fault(kind="status", status=status, path="/v1/models", raw="[" * 50_000, count=2))
+        passing = await check(DEFAULT_KEY, api.url)
+        assert passing is not None
+        assert (type(passing), passing.code) == (FarmhandError, "api_unreachable")
+        with pytest.raises(WireError) as unknown:
+            await asyncio.to_thread(Provider(api.url).alive, DEFAULT_KEY)
+        assert unknown.value.code == "api_unreachable"
 
 
 async def test_nobody_there_and_no_url() -> None:
