@@ -84,6 +84,34 @@ def test_a_schema_shapes_the_answer(farm: Farm, engine: str) -> None:
     assert isinstance(json.loads(done.stdout)["count"], int)
 
 
+def test_an_answer_that_takes_for_ever_to_check_ends_a_process_with_limits_and_not_the_agent(
+    farm: Farm, api: ApiControl
+) -> None:
+    agent = farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent").stdout.strip()
+    done = farm.cheap("--schema", '{"type": "string"}', "How many cows?")
+    assert done.returncode == 0, done.stderr
+    (worker,) = farm.exec("pgrep", "-P", agent, "-f", "schemas/worker.py").stdout.split()
+    limits = farm.exec("cat", f"/proc/{worker}/limits").stdout
+    assert re.search(r"Max address space +268435456 +268435456", limits), limits
+    assert re.search(r"Max core file size +0 +0", limits), limits
+    api.rule("hard", {"tool_use": {"name": "answer", "input": {"answer": "a" * 40 + "!"}}})
+    before = len(api.posts())
+    done = farm.cheap("--json", "--schema", '{"type": "string", "pattern": "^(a+)+$"}', "hard")
+    assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "schema_limit"), done.stderr
+    assert len(api.posts()) == before + 1
+    assert farm.exec("pgrep", "-P", agent, "-f", "schemas/worker.py").stdout.split() == []
+    assert farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent").stdout.strip() == agent
+
+
+@pytest.mark.parametrize(("kind", "code"), [("credit", "billing_error"), ("workspace_limit", "spend_limit")])
+def test_an_account_without_money_exits_5_with_a_hint(farm: Farm, api: ApiControl, kind: str, code: str) -> None:
+    api.fault(kind=kind, count=1)
+    done = farm.cheap("--json", "hello")
+    error = json.loads(done.stdout)["error"]
+    assert (done.returncode, error["code"]) == (5, code)
+    assert "Console" in error["hint"]
+
+
 def test_a_failing_task_says_why_and_exits_1(farm: Farm, api: ApiControl) -> None:
     api.fault(kind="status", status=403, count=1)
     done = farm.cheap("hello")
