@@ -18,8 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-#: Bytes of a schema and of an answer, as JSON. The longest answer of a model has 128,000 tokens.
-MAX_SCHEMA = 256 * 1024
+#: Bytes of a schema and of an answer, as JSON. The claude CLI takes a schema as an argument, which Linux bounds at
+#: 128 KiB (MAX_ARG_STRLEN); the longest answer of a model has 128,000 tokens.
+MAX_SCHEMA = 120 * 1024
 MAX_ANSWER = 1024 * 1024
 #: Seconds for one check, for a worker to start, and until one that has nothing to do is ended.
 LIMIT_S = 10.0
