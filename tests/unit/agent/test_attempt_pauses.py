@@ -1,0 +1,53 @@
+"""A task of a batch waits for an API that cannot, with pauses that grow: no loop, however long its time lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from farmhand.agent.attempts import Room, Run
+from farmhand.agent.engines import Answer
+from farmhand.agent.ledger import Ledger
+from farmhand.cost.prices import price_table
+from farmhand.meter import ApiError, Key
+from farmhand.task import Task
+
+KEY = Key("sk-ant-test-pauses-00000000000")
+
+
+class Failing:
+    """Fails for the moment, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    async def run(self, *_: Any) -> Answer:
+        if self.left:
+            self.left -= 1
+            raise ApiError("overloaded_error", "Overloaded", status=529, passes=True)
+        return Answer(text="done", stop_reason="end_turn")
+
+
+async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite3")
+    await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
+    nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
+    config = SimpleNamespace(task_timeout_max_s=600, attempts=3, prices=price_table)
+    room = Room(cast(Any, config), ledger, {"api": cast(Any, Failing(12))}, *cast(Any, [nothing] * 4))
+    live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=False, grant=None)
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    monkeypatch.setattr("farmhand.agent.attempts.asyncio.sleep", sleep)
+    await asyncio.wait_for(Run(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run(), 30)
+    assert ledger.known("one").state == "succeeded"
+    ledger.close()
+    assert len(pauses) == 12
+    assert all(0.25 <= pause <= 20 for pause in pauses)
+    assert all(pause >= 10 for pause in pauses[6:])
