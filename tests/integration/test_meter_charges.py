@@ -9,6 +9,7 @@ import json
 import pytest
 
 from farmhand.cost.prices import price_table
+from farmhand.cost.terms import DEAREST
 from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream
 from farmhand.meter.policy import at_most
 from farmhand.task import Usage
@@ -90,7 +91,7 @@ async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
     assert [charge.complete for charge in one.charges] == ([False] if known else [])
     assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
     # Nobody knows what it cost: the budget takes it at the most.
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = price_table().cost(MODEL, at_most(body(), 64), DEAREST)
     assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
 
 
@@ -182,7 +183,7 @@ async def test_without_a_price_no_budget_has_room(served: Served, api: MessagesA
 async def test_many_at_once_never_pass_the_budget_and_what_is_settled_is_what_the_api_counted(
     served: Served, api: MessagesApi
 ) -> None:
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = price_table().cost(MODEL, at_most(body(), 64), DEAREST)
     assert most is not None
     batch, day = Budget("batch b", most * 3), Budget("day", None)
     grants = [grant(batch, day) for _ in range(60)]

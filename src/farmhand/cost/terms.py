@@ -33,7 +33,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
         """In one line for the ledger, only what is not the standard; "" for an answer on the standard terms."""
         said = [f"{name}={value}" for name in KINDS if (value := getattr(self, name)) not in ("", *USUAL[name])]
         said += [f"unknown={','.join(self.unknown)}"] if self.unknown else []
-        return " ".join(said + ["output=estimated"] if self.estimated else said)
+        return " ".join([*said, "output=estimated"] if self.estimated else said)
 
 
 #: The fields of `usage` that change a price.

@@ -1,7 +1,7 @@
 """Reading JSON as a peer really writes it: what a strict reader refuses for one character is still a paid answer.
 
-A lone half of a surrogate pair (`"\\ud83d"`, what cutting a text in the middle of an emoji leaves) and bytes that are no
-UTF-8 become U+FFFD.
+A lone half of a surrogate pair (`"\\ud83d"`: a text that was cut in the middle of an emoji) and bytes that are no UTF-8
+become U+FFFD.
 """
 
 from __future__ import annotations

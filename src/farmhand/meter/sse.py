@@ -1,8 +1,8 @@
 """Server-sent events, split as the specification says and a little beyond it, since gateways rewrite streams.
 
-Source: the HTML standard, "Server-sent events": lines end with LF, CRLF or CR, a byte order mark may come first, several
-`data` lines make one event. Beyond it: a `data` line that is a whole JSON object is an event at once, so that none is
-lost where the blank line after it, or the end of the last line, is missing.
+Source: the HTML standard, "Server-sent events": lines end with LF, CRLF or CR, a byte order mark may come first, and
+several `data` lines make one event. Beyond it: a `data` line that is a whole JSON object is an event at once, so that
+none is lost where the blank line after it, or the end of the last line, is missing.
 """
 
 from __future__ import annotations
