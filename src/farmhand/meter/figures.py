@@ -63,6 +63,10 @@ class Figures:
             elif value is not None:
                 self._odd.add(kind)
 
+    def doubt(self, name: str) -> None:
+        """The figures are not all, for what `name` says."""
+        self._odd.add(name)
+
     def usage(self, seen: int = 0) -> Usage:
         """The counts; `seen` output tokens at the least."""
         usage = Usage(requests=1, **self._counts)

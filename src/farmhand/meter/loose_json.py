@@ -74,7 +74,7 @@ def _decode(data: bytes, *, halves: bool) -> Any:
             return msgspec.json.decode(mend(data))
         text = data.decode("utf-8-sig", "replace")
         value = json.loads(text, strict=False, parse_constant=_no_constant)
-        return value if halves else _clean(value)
+        return value if halves else clean(value)
     except REFUSED as error:
         raise ValueError("not JSON") from error
 
@@ -83,13 +83,14 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON")
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
+    """`value`, as decoded with halves left in, without them."""
     match value:
         case str():
             return well_formed(value)
         case list():
-            return [_clean(one) for one in value]
+            return [clean(one) for one in value]
         case dict():
-            return {well_formed(name): _clean(one) for name, one in value.items()}
+            return {well_formed(name): clean(one) for name, one in value.items()}
         case _:
             return value

@@ -46,6 +46,7 @@ class AnswerWatch:
         self._figures = Figures()
         self._events = EventDecoder()
         self._body = bytearray()
+        self._id: Any = None
         self._max_tokens = max_tokens
         self._sniffed = self._wrote = False
         self._narrow = self._wide = 0
@@ -118,8 +119,7 @@ class AnswerWatch:
         delta = event.get("delta")
         match event.get("type") or name:
             case "message_start":
-                message = event.get("message")
-                self._figures.take(message.get("usage") if isinstance(message, dict) else None, first=True)
+                self._start(event.get("message"))
             case "message_delta":
                 self._figures.take(event.get("usage"))
                 stop_reason = delta.get("stop_reason") if isinstance(delta, dict) else None
@@ -130,6 +130,15 @@ class AnswerWatch:
                 self.problem = problem_from_event(event)
             case _:
                 self._weigh(data)
+
+    def _start(self, message: Any) -> None:
+        if not isinstance(message, dict):
+            return
+        if self._wrote and message.get("id") != self._id:
+            # A proxy has asked anew: nobody tells what the first message used.
+            self._figures.doubt("message_start")
+        self._id = message.get("id")
+        self._figures.take(message.get("usage"), first=True)
 
     def _weigh(self, data: bytes) -> None:
         for text in _WRITTEN.findall(data):
