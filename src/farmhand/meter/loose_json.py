@@ -1,14 +1,14 @@
 """Reading JSON as a peer really writes it: what a strict reader refuses for one character is still a paid answer.
 
 A lone half of a surrogate pair (`"\\ud83d"`: a text that was cut in the middle of an emoji) and bytes that are no UTF-8
-become U+FFFD.
+become U+FFFD. NaN and infinities, which JSON does not know, are null.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -16,6 +16,7 @@ import msgspec
 REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 #: Above this only the mended bytes are read: Python's own reader takes too much memory for each small object.
 _MAX_PYTHON = 1024 * 1024
+_MAX_DIGITS = 40
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_HIGH = re.compile(_HIGH + rb"(?!" + _LOW + rb")")
@@ -73,14 +74,14 @@ def _decode(data: bytes, *, halves: bool) -> Any:
         if len(data) > _MAX_PYTHON:
             return msgspec.json.decode(mend(data))
         text = data.decode("utf-8-sig", "replace")
-        value = json.loads(text, strict=False, parse_constant=_no_constant)
+        value = json.loads(text, strict=False, parse_constant=lambda _name: None, parse_int=_integer)
         return value if halves else clean(value)
     except REFUSED as error:
         raise ValueError("not JSON") from error
 
 
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
 
 
 def clean(value: Any) -> Any:

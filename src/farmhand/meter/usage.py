@@ -117,7 +117,7 @@ class AnswerWatch:
             return
         event = _object(data)
         delta = event.get("delta")
-        match event.get("type") or name:
+        match event.get("type") or name or ("error" if "error" in event else ""):
             case "message_start":
                 self._start(event.get("message"))
             case "message_delta":

@@ -43,9 +43,9 @@ class Reader:
     @property
     def tool_input(self) -> str:
         """The input of the first tool that has a whole one, as JSON; else what there is of the first, "" for none."""
-        inputs = ["".join(parts) or self._given.get(place, "") for place, parts in self._inputs.items()]
-        inputs = [text for text in inputs if text]
-        return next((text for text in inputs if _is_json(text)), inputs[0] if inputs else "")
+        inputs = {place: loose_json.well_formed("".join(parts)) for place, parts in self._inputs.items()}
+        texts = [text for place, joined in inputs.items() if (text := joined or self._given.get(place, ""))]
+        return next((text for text in texts if _is_json(text)), texts[0] if texts else "")
 
     def take(self, name: str, data: bytes) -> None:
         """The next event of a stream: its name, "" for none, and its data. ApiError where it is an error."""
@@ -58,7 +58,7 @@ class Reader:
             self._damaged = self._damaged or _CONTENT in data or name.startswith(_CONTENT.decode())
             return
         if isinstance(event, dict):
-            self._event(event, event.get("type") or name)
+            self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
 
     def close(self) -> None:
         """The stream has come to its proper end: ApiError where the message has not."""
