@@ -76,7 +76,7 @@ def _decode(data: bytes, *, halves: bool) -> Any:
         text = data.decode("utf-8-sig", "replace")
         value = json.loads(text, strict=False, parse_constant=lambda _name: None, parse_int=_integer)
         return value if halves else clean(value)
-    except REFUSED as error:
+    except (*REFUSED, ValueError) as error:
         raise ValueError("not JSON") from error
 
 
