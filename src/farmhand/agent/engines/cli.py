@@ -148,7 +148,7 @@ class CliEngine:
                 hint="a task with tools may have written it itself: look at its prompt and what it read",
             )
         if task.schema is None:
-            return Answer(text=said.result or "", stop_reason=output.stop_reason)
+            return Answer(text=_whole(said.result or "", output), stop_reason=output.stop_reason)
         answer = check_answer(task.schema, from_object(task.schema, said.structured()))
         return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
@@ -165,3 +165,12 @@ class CliEngine:
         how = f"signal {ended.signal}" if ended.signal else f"exit status {ended.rc}"
         message = " ".join(redact(words[:10_000]).split())[:300]
         return EngineError("cli_error", f"the claude CLI failed ({how}): {message}")
+
+
+def _whole(result: str, output: Output) -> str:
+    """The text of the last message, of which the CLI's own result is the last block, without that block's first words.
+
+    Measured with 2.1.330: what stands in `content_block_start` is not in the result.
+    """
+    streamed = "".join(output.text)
+    return streamed if streamed.endswith(result) else result
