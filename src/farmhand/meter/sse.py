@@ -55,17 +55,17 @@ class EventDecoder:
         if self._first:
             text, self._first = text.removeprefix(_BOM), False
         for line in text.split(b"\n"):
-            if line.startswith(b"data:"):
+            if not line:
+                if self._data:
+                    found.append((self._name, b"\n".join(self._data)))
+                    self._data, self._held = [], 0
+                self._name = ""
+            elif line.startswith(b"data:"):
                 data = line[5:].strip()
-                if not self._data and data[:1] == b"{" and data[-1:] == b"}":
+                if data.startswith(b"{") and data.endswith(b"}") and not self._data:
                     found.append((self._name, data))
                 else:
                     self._data.append(data)
                     self._held += len(data) + 1
             elif line.startswith(b"event:"):
                 self._name = line[6:].strip().decode("latin-1")
-            elif not line:
-                if self._data:
-                    found.append((self._name, b"\n".join(self._data)))
-                    self._data, self._held = [], 0
-                self._name = ""

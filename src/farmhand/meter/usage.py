@@ -66,8 +66,7 @@ class AnswerWatch:
         if not self._sniffed:
             self._sniff(chunk)
         if self.streamed:
-            for name, data in self._events.feed(chunk):
-                self._event(name, data)
+            self._take(self._events.feed(chunk))
         else:
             self._body += chunk
         if max(len(self._body), self._events.pending) > _MAX_LOOK:
@@ -96,8 +95,7 @@ class AnswerWatch:
             self.streamed = first in _STREAM or (self.streamed and first not in _PLAIN)
 
     def _flush(self) -> None:
-        for name, data in self._events.flush():
-            self._event(name, data)
+        self._take(self._events.flush())
 
     def _plain(self, body: bytes) -> None:
         message = _object(body)
@@ -109,12 +107,20 @@ class AnswerWatch:
         self.stop_reason = _word(message.get("stop_reason"))
         self.ended = self.known or "content" in message
 
+    def _take(self, events: list[tuple[str, bytes]]) -> None:
+        """Look at events; all of a piece that only bring text are looked at together."""
+        quiet: list[bytes] = []
+        for name, data in events:
+            if name not in _TELLING_NAMES and _TELLING[0] not in data and _TELLING[1] not in data:
+                quiet.append(data)
+                continue
+            self._weigh(quiet)
+            quiet = []
+            if not self.ended:
+                self._event(name, data)
+        self._weigh(quiet)
+
     def _event(self, name: str, data: bytes) -> None:
-        if self.ended:
-            return
-        if name not in _TELLING_NAMES and not any(telling in data for telling in _TELLING):
-            self._weigh(data)
-            return
         event = _object(data)
         delta = event.get("delta")
         match event.get("type") or name or ("error" if "error" in event else ""):
@@ -129,7 +135,7 @@ class AnswerWatch:
             case "error":
                 self.problem = problem_from_event(event)
             case _:
-                self._weigh(data)
+                self._weigh([data])
 
     def _start(self, message: Any) -> None:
         if not isinstance(message, dict):
@@ -140,9 +146,9 @@ class AnswerWatch:
         self._id = message.get("id")
         self._figures.take(message.get("usage"), first=True)
 
-    def _weigh(self, data: bytes) -> None:
-        for text in _WRITTEN.findall(data):
-            self._wrote = self._wrote or bool(text)
+    def _weigh(self, events: list[bytes]) -> None:
+        if text := b"".join(_WRITTEN.findall(b"\n".join(events))):
+            self._wrote = True
             wide = 0 if text.isascii() else len(text.translate(None, _ASCII))
             self._narrow += len(text) - wide
             self._wide += wide
