@@ -76,6 +76,9 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 class Usage(msgspec.Struct, kw_only=True):
     """Tokens as the API counted them, summed over a task's requests. `requests` counts calls that were answered.
 
+    The output of an answer that was cut off is estimated from what had passed. The API's figures are believed up to
+    what an answer can have.
+
     `cache_creation_1h_input_tokens` is the part of `cache_creation_input_tokens` kept for an hour and not 5 minutes.
     """
 
@@ -101,11 +104,12 @@ class TaskError(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What became of a task. Times are in seconds; `cost_usd` is null while the model's price is unknown.
+    """What became of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
 
     `attempts` counts engine starts, `retries` requests that the meter sent again within them, `uncertain` those that
-    the API may have charged for without our knowing how much (cut off, or under way in a crash): `cost_usd` is without
-    them. `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    the API may have charged for without our knowing how much: of one that was cut off `cost_usd` has what had passed,
+    its output estimated; one under way in a crash is not in it; one whose figures are not to be believed makes it null.
+    `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
     """
 
     id: str

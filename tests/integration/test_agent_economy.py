@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import resource
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from farmhand.cost.money import pico
 from farmhand.cost.prices import price_table
 from farmhand.task import Usage
 from tests.support.agent import KEY, Agent, wait_batch
-from tests.support.messages_api import BatchFault, Fault, MessagesApi, Plan
+from tests.support.messages_api import BatchFault, Fault, MessagesApi, Plan, batch_api
 from tests.support.messages_api.batch import Item
+from tests.support.messages_api.deliver import deliver_lines
 
 MODEL = "claude-haiku-5-5"
 CREATE = "/v1/messages/batches"
@@ -221,7 +223,7 @@ async def test_a_batch_cancelled_at_the_provider_fails_its_tasks(thrifty: Agent,
 
 
 async def test_budgets_are_kept_at_half_price(thrifty: Agent, api: MessagesApi) -> None:
-    await thrifty.call("PUT", "/v1/batches/e", body={"max_usd": 0.0012, "concurrency": None})
+    await thrifty.call("PUT", "/v1/batches/e", body={"max_usd": 0.00132, "concurrency": None})
     await thrifty.submit(*tasks(5, max_tokens=1000))
     await wait_batch(thrifty, "e", succeeded=4, failed=1)
     failed = [one for one in (await thrifty.get("/v1/results?batch=e&after=0"))["results"] if one["state"] == "failed"]
@@ -260,3 +262,60 @@ async def test_a_disk_that_is_full_when_the_batch_is_answered_holds_it_up_and_no
     resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE, (most, most))
     await wait_batch(thrifty, "e", succeeded=3)
     assert len(api.batches.all()) == 1
+
+
+def answered(line: bytes, **usage: Any) -> dict[str, Any]:
+    """A line of results whose message has another `usage` as well."""
+    told: dict[str, Any] = json.loads(line)
+    told["result"]["message"]["usage"] |= usage
+    return told
+
+
+def written(line: dict[str, Any]) -> bytes:
+    return json.dumps(line).encode() + b"\n"
+
+
+#: What becomes of the line for "say N": its bytes, and what the task then has (text or not, cost's factor, uncertain).
+LINES: list[tuple[str, Callable[[bytes], bytes], bool, str | None, int]] = [
+    ("blank lines", lambda line: b"\r\n\n" + line.rstrip(b"\n") + b"\r\n", True, "1", 0),
+    ("half an emoji", lambda line: line.replace(b"say 1", rb"say 1\ud83d"), True, "1", 0),
+    ("not UTF-8", lambda line: line.replace(b"say 2", b"say 2\xff"), True, "1", 0),
+    ("far too large", lambda line: written(answered(line, output_tokens=10**14)), True, None, 1),
+    ("beyond 64 bits", lambda line: written(answered(line, input_tokens=2**70)), True, None, 1),
+    ("negative", lambda line: written(answered(line, output_tokens=-1)), True, None, 1),
+    ("place us", lambda line: written(answered(line, inference_geo="us")), True, "1.1", 0),
+    ("place eu", lambda line: written(answered(line, inference_geo="eu")), True, None, 0),
+    ("no usage", lambda line: written(answered(line)).replace(b'"usage"', b'"abuse"'), True, None, 1),
+    ("damaged", lambda line: line[: len(line) // 2] + b"\n", False, "0", 1),
+]
+
+
+async def test_odd_results_keep_their_answers_and_are_priced_as_they_say(
+    thrifty: Agent, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def deliver_oddly(request: Any, lines: Sequence[bytes], headers: dict[str, str], fault: Any) -> Any:
+        odd = []
+        for number, (_, change, *_rest) in enumerate(LINES):
+            [line] = [line for line in lines if b": say %d" % number + b'"' in line]
+            odd.append(change(line))
+        return await deliver_lines(request, odd, headers, fault)
+
+    monkeypatch.setattr(batch_api, "deliver_lines", deliver_oddly)
+    await thrifty.submit(*tasks(len(LINES)))
+    succeeded = sum(one[2] for one in LINES)
+    await wait_batch(thrifty, "e", succeeded=succeeded, failed=len(LINES) - succeeded)
+    assert len(api.batches.all()) == 1
+    results = {one["id"]: one for one in (await thrifty.get("/v1/results?batch=e&after=0"))["results"]}
+    usual = results["e-0"]["cost_usd"]
+    found = [
+        (name, "say" in results[f"e-{n}"]["text"], results[f"e-{n}"]["cost_usd"], results[f"e-{n}"]["uncertain"])
+        for n, (name, *_) in enumerate(LINES)
+    ]
+    assert found == [
+        (name, text, None if factor is None else pytest.approx(usual * float(factor)), uncertain)
+        for name, _, text, factor, uncertain in LINES
+    ]
+    assert results["e-1"]["text"].endswith("say 1\ufffd")
+    terms = {one["task"]: one["terms"] for one in await thrifty.get("/v1/charges")}
+    assert terms["e-3"] == "unknown=output_tokens"
+    assert (terms["e-0"], terms["e-6"]) == ("", "inference_geo=us")

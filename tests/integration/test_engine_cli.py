@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.agent import KEY, Agent, bodies, follow_until
+from tests.support.answers import CASES
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step
 from tests.support.messages_api.rules import ToolUse
@@ -321,3 +322,24 @@ async def test_a_sandbox_that_was_started_ahead_serves_one_task_and_ends(
     assert ended == [True, True, False]
     await agent.stop()
     assert sandboxes.started[2].wait(timeout=20) == 0
+
+
+#: Whole answers that the CLI reads as well, or that the meter must not take for broken ones.
+READ_BY_THE_CLI = (
+    "done after the end", "no final newline", "error after the end", "cut after the end", "silence after the end",
+    "gzip", "text in content_block_start", "half an emoji", "usage zeros in message_delta", "usage far too large",
+)  # fmt: skip
+
+
+async def test_whole_answers_of_every_kind_are_paid_once_by_the_cli_too(agent: Agent, api: MessagesApi) -> None:
+    cases = {case.name: case for case in CASES if case.name in READ_BY_THE_CLI}
+    assert cases.keys() == set(READ_BY_THE_CLI)
+    wrong = {}
+    for number, case in enumerate(cases.values()):
+        api.fault(Fault(kind="verbatim", match=f"case {number}.", answer=case.answer, count=-1))
+        result = await agent.run(id=f"case-{number}", prompt=f"case {number}.", engine="cli")
+        asked = sum(f"case {number}." in post.body for post in api.posts)
+        found = (result["state"], result["text"], asked, result["uncertain"], result["cost_usd"] is None)
+        if found != ("succeeded", case.text, 1, case.uncertain, case.factor is None):
+            wrong[case.name] = (*found, result["error"])
+    assert not wrong

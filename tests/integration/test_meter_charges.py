@@ -9,10 +9,11 @@ import json
 import pytest
 
 from farmhand.cost.prices import price_table
+from farmhand.cost.terms import DEAREST
 from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream
 from farmhand.meter.policy import at_most
 from farmhand.task import Usage
-from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
 from tests.support.messages_api.limits import Limits
 from tests.support.meter import BODY, MODEL, Served
 
@@ -90,7 +91,7 @@ async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
     assert [charge.complete for charge in one.charges] == ([False] if known else [])
     assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
     # Nobody knows what it cost: the budget takes it at the most.
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = price_table().cost(MODEL, at_most(body(), 64), DEAREST)
     assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
 
 
@@ -135,6 +136,48 @@ async def test_a_spent_spend_limit_parks_the_key(served: Served, api: MessagesAp
         await ask(served, grant())
     assert refusal.value.parks_key
     assert len(api.posts) == 1
+
+
+async def test_a_stream_that_its_client_cuts_is_charged_for_what_had_passed(served: Served, api: MessagesApi) -> None:
+    api.state.event_s = 0.02
+    one = grant(Budget("task", 10**12))
+    long = body(max_tokens=2000, messages=[{"role": "user", "content": "a long story " * 60}])
+    passed = b""
+    async with served.meter.send(one, "/v1/messages", long, {"anthropic-version": "2023-06-01"}) as exchange:
+        while passed.count(b"text_delta") < 6:
+            passed += await exchange.piece()
+    [charge] = one.charges
+    texts = [json.loads(line[5:])["delta"].get("text", "") for line in passed.split(b"\n") if b"text_delta" in line]
+    assert (charge.complete, charge.terms.text, one.uncertain) == (False, "output=estimated", 1)
+    assert charge.usage.output_tokens == -(-len("".join(texts)) // 2) > 20
+    assert charge.usage.input_tokens == api.posts[0].usage["input_tokens"]
+
+
+@pytest.mark.parametrize("figure", [10**14, 2**63, -1, 1.5, "12", None])
+async def test_an_unknown_figure_is_settled_at_the_most(served: Served, api: MessagesApi, figure: object) -> None:
+    odd = json.dumps({"content": [], "stop_reason": "end_turn", "usage": {"input_tokens": 5, "output_tokens": figure}})
+    api.fault(Fault(kind="verbatim", answer=Verbatim(body=odd.encode())))
+    budget = Budget("task", 10**12)
+    one = grant(budget)
+    await ask(served, one)
+    [charge] = one.charges
+    assert (charge.complete, charge.terms.text, one.uncertain) == (True, "unknown=output_tokens", 1)
+    assert (budget.spent_pico, budget.reserved_pico) == (price_table().cost(MODEL, at_most(body(), 64), DEAREST), 0)
+
+
+async def test_a_place_that_costs_more_is_within_what_was_reserved(served: Served, api: MessagesApi) -> None:
+    usage = {"input_tokens": 40, "output_tokens": 64, "inference_geo": "us"}
+    answer = json.dumps({"content": [], "stop_reason": "end_turn", "usage": usage})
+    api.fault(Fault(kind="verbatim", answer=Verbatim(body=answer.encode())))
+    budget = Budget("task", 10**12)
+    one = grant(budget)
+    await ask(served, one)
+    standard = price_table().cost(MODEL, one.usage)
+    most = price_table().cost(MODEL, at_most(body(), 64), DEAREST)
+    assert standard is not None
+    assert most is not None
+    assert budget.spent_pico * 10 == standard * 11
+    assert most >= budget.spent_pico
 
 
 @pytest.mark.parametrize("kind", ["slow", "stalled"])
@@ -182,7 +225,7 @@ async def test_without_a_price_no_budget_has_room(served: Served, api: MessagesA
 async def test_many_at_once_never_pass_the_budget_and_what_is_settled_is_what_the_api_counted(
     served: Served, api: MessagesApi
 ) -> None:
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = price_table().cost(MODEL, at_most(body(), 64), DEAREST)
     assert most is not None
     batch, day = Budget("batch b", most * 3), Budget("day", None)
     grants = [grant(batch, day) for _ in range(60)]

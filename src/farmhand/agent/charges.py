@@ -8,13 +8,14 @@ from farmhand.meter import Grant
 
 
 def charges_of(grant: Grant, prices: PriceTable) -> list[Charge]:
-    """The answers to `grant` so far, priced. Of one that broke off what the API had told is charged."""
+    """The answers to `grant` so far, priced on their terms. Of one that broke off what had passed is charged."""
     return [
         Charge(
             request_id=charge.request_id,
             model=grant.model,
             usage=charge.usage,
-            cost_pico=prices.cost(grant.model, charge.usage),
+            cost_pico=prices.cost(grant.model, charge.usage, charge.terms),
+            terms=charge.terms.text,
         )
         for charge in grant.charges
     ]

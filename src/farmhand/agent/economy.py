@@ -25,6 +25,7 @@ from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerStuck, insi
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import Wait
+from farmhand.cost.terms import DEAREST
 from farmhand.meter import ApiError, BudgetSpent, Key, Reservation
 from farmhand.meter.message_batches import MessageBatches
 from farmhand.meter.policy import at_most
@@ -187,7 +188,7 @@ class Economy:
 
     def _reserve(self, task: Task, body: bytes) -> Reservation:
         budgets = self._room.budgets.of(task)
-        most = self._room.prices.cost(resolve_model(task.model), at_most(body, task.max_tokens), economy=True)
+        most = self._room.prices.cost(resolve_model(task.model), at_most(body, task.max_tokens), DEAREST, economy=True)
         limited = next((budget.name for budget in budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")

@@ -7,11 +7,10 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
-import msgspec
-
 from farmhand.agent.attempts import Room
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
+from farmhand.agent.engines.reader import Reader
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.transitions import AttemptEnd, Charge
 from farmhand.meter import ApiError, Reservation
@@ -23,6 +22,7 @@ from farmhand.task import Result, State, Task, TaskError, resolve_model
 log = logging.getLogger("jada-agent")
 #: Results that are recorded together.
 _TOGETHER = 200
+_MAX_ID = 200
 _EXPIRED = ApiError("expired", "the provider did not come to this request within 24 hours", retryable=True)
 _CANCELED = ApiError("economy_cancelled", "the Message Batch was cancelled at the provider")
 _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or its results, no more")
@@ -93,9 +93,9 @@ class Results:
         task = self._room.ledger.spec(one.seq)
         match line.result.type:
             case "succeeded":
-                await self._succeeded(one, task, line.result.message)
+                await self._succeeded(one, task, line.result.message or {})
             case "errored":
-                await self._end(one, task, problem_from_event(line.result.error))
+                await self._end(one, task, problem_from_event(line.result.error or {}))
             case "expired":
                 await self._end(one, task, _EXPIRED)
             case _:
@@ -103,15 +103,24 @@ class Results:
 
     async def _succeeded(self, one: Out, task: Task, message: dict[str, Any]) -> None:
         model = resolve_model(task.model)
-        usage = usage_of(message.get("usage"))
-        cost = self._room.prices.cost(model, usage, economy=True)
-        charge = Charge(request_id=str(message.get("id") or ""), model=model, usage=usage, cost_pico=cost, economy=True)
-        self._settle(one, task, cost or 0)
-        text, tool_input = _parts(message.get("content"))
+        usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")))
+        cost = self._room.prices.cost(model, usage, terms, economy=True)
+        charge = Charge(
+            request_id=str(message.get("id") or "")[:_MAX_ID],
+            model=model,
+            usage=usage,
+            cost_pico=cost,
+            economy=True,
+            terms=terms.text,
+        )
+        self._settle(one, task, cost)
+        reader = Reader(lambda _text: None)
+        uncertain = int(bool(terms.unknown))
         try:
-            answer = await answer_of(task, text, tool_input, str(message.get("stop_reason") or ""))
-        except EngineError as error:
-            await self._end(one, task, error, charges=[charge])
+            reader.whole(message)
+            answer = await answer_of(task, reader)
+        except (EngineError, ApiError) as error:
+            await self._end(one, task, error, charges=[charge], uncertain=uncertain)
             return
         result = Result(
             id=task.id,
@@ -120,7 +129,7 @@ class Results:
             structured=answer.structured,
             stop_reason=answer.stop_reason,
         )
-        await self.finish(one.seq, task.id, one.batch, self._attempt("succeeded", [charge]), result)
+        await self.finish(one.seq, task.id, one.batch, self._attempt("succeeded", [charge], uncertain), result)
 
     async def _end(
         self,
@@ -132,7 +141,7 @@ class Results:
         uncertain: int = 0,
     ) -> None:
         """The attempt brought no answer: the task fails, or waits for another attempt."""
-        self._settle(one, task, 0)
+        self._settle(one, task, None if uncertain else 0)
         attempt = self._attempt(problem.code, charges or [], uncertain)
         if problem.retryable and one.attempts < self._room.config.attempts and not one.final:
             state: State = "queued" if self._room.keys.held else "awaiting_key"
@@ -158,10 +167,11 @@ class Results:
             outcome=outcome, charges=charges, uncertain=uncertain, price_version=self._room.prices.version
         )
 
-    def _settle(self, one: Out, task: Task, cost: int) -> None:
+    def _settle(self, one: Out, task: Task, cost: int | None) -> None:
+        """It cost `cost`; where that is not known, what was reserved."""
         reservation = self._reserved.pop((one.seq, one.number), None)
         if reservation is not None:
-            reservation.settle(cost)
+            reservation.settle(reservation.pico if cost is None else cost)
         elif cost:
             # Sent before a restart.
             for budget in self._room.budgets.of(task):
@@ -172,17 +182,3 @@ class Results:
         if await self._room.ledger.end(seq, attempt, result):
             self._room.progress.done(batch)
             self._room.stage.end(task_id)
-
-
-def _parts(content: Any) -> tuple[str, str]:
-    """A message's text, and the input of its tool as JSON, "" for none."""
-    texts: list[str] = []
-    tool_input = ""
-    for block in content if isinstance(content, list) else []:
-        if not isinstance(block, dict):
-            continue
-        if block.get("type") == "text":
-            texts.append(str(block.get("text") or ""))
-        elif block.get("type") == "tool_use":
-            tool_input = msgspec.json.encode(block.get("input")).decode()
-    return "".join(texts), tool_input

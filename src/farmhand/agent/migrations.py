@@ -255,8 +255,15 @@ ALTER TABLE attempt ADD COLUMN provider_batch INTEGER REFERENCES provider_batch 
 CREATE INDEX attempt_at_provider ON attempt (provider_batch) WHERE outcome = 'running' AND provider_batch IS NOT NULL;
 """
 
+_TO_4 = ""
+
+# What decided a charge's cost beside its tokens: see `farmhand.cost.terms.Terms`.
+_TO_5 = """
+ALTER TABLE charge ADD COLUMN terms TEXT NOT NULL DEFAULT '';
+"""
+
 #: The step at index N leads from version N to N + 1.
-STEPS = (_TO_1, _TO_2, _TO_3)
+STEPS = (_TO_1, _TO_2, _TO_3, _TO_4, _TO_5)
 #: The file's own version. An agent refuses a newer one.
 SCHEMA_VERSION = len(STEPS)
 _INCREMENTAL = 2

@@ -158,7 +158,7 @@ def as_charge(row: sqlite3.Row) -> dict[str, Any]:
     """One line of `GET /v1/charges`: a row of `charge` joined with its task's."""
     plain = (
         "no", "task", "attempt", "batch", "work_class", "model", "engine", "created_at", "request_id", "price_version",
-        *USAGE,
+        "terms", *USAGE,
     )  # fmt: skip
     return {name: row[name] for name in plain} | {
         "labels": _decode(row["labels"], _LABELS),

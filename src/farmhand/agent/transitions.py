@@ -35,13 +35,17 @@ class Ended(Exception):
 
 @dataclass(slots=True, kw_only=True)
 class Charge:
-    """One answered request: what the API counted, and what it cost (None where the price is not known)."""
+    """One answered request: what the API counted, and what it cost (None where that is not known).
+
+    `terms` are what beside the tokens decided the cost, in the words of `farmhand.cost.terms.Terms`.
+    """
 
     request_id: str
     model: str
     usage: Usage
     cost_pico: int | None
     economy: bool = False
+    terms: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -193,13 +197,15 @@ def _charge(
 def _insert_charge(
     db: sqlite3.Connection, seq: int, number: int, charge: Charge, price_version: str, now: float
 ) -> None:
-    columns = ("task_seq", "attempt", "request_id", "model", "cost_pico", "price_version", "created_at", "economy")
+    columns = (
+        "task_seq", "attempt", "request_id", "model", "cost_pico", "price_version", "created_at", "economy", "terms",
+    )  # fmt: skip
     names = ", ".join((*columns, *USAGE))
     marks = ", ".join("?" * (len(columns) + len(USAGE)))
     db.execute(
         f"INSERT INTO charge ({names}) VALUES ({marks})",
         (seq, number, charge.request_id, charge.model, charge.cost_pico, price_version, now, charge.economy,
-         *(getattr(charge.usage, name) for name in USAGE)),
+         charge.terms, *(getattr(charge.usage, name) for name in USAGE)),
     )  # fmt: skip
 
 

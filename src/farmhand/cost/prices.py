@@ -11,6 +11,7 @@ import time
 import tomllib
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from farmhand.cost.terms import KINDS, STANDARD, Terms, factors_of
 from farmhand.errors import NotConfigured
 from farmhand.task import Usage
 
@@ -99,6 +101,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
     source: str = ""
     batch_factor: Decimal | None = None
     aliases: dict[str, str] = {}
+    factors: dict[str, dict[str, Decimal]] = {}
     price: tuple[Price, ...] = ()
 
 
@@ -114,13 +117,22 @@ class _Span(NamedTuple):
 
 class PriceTable:
     """Prices by model and time. `version` says which table it is: the day its source was read, and the operator's own
-    file where there is one. `aliases` are other names of models.
+    file where there is one. `aliases` are other names of models. `factors` multiply prices, by what an answer says of
+    its terms (see `Terms`) and its value.
     """
 
-    def __init__(self, version: str, source: str, aliases: dict[str, str], spans: dict[str, list[_Span]]) -> None:
+    def __init__(
+        self,
+        version: str,
+        source: str,
+        aliases: dict[str, str],
+        spans: dict[str, list[_Span]],
+        factors: dict[str, dict[str, Fraction]],
+    ) -> None:
         self.version = version
         self.source = source
         self.aliases = aliases
+        self.factors = factors
         self._spans = spans
 
     @property
@@ -160,14 +172,31 @@ class PriceTable:
                 return span.rates[span.over is not None and prompt > span.over, economy]
         return None
 
-    def cost(self, model: str, usage: Usage, *, economy: bool = False, at: float | None = None) -> int | None:
-        """Pico-dollars of one request that used `usage`; None, never zero, where a price is unknown.
+    def cost(
+        self, model: str, usage: Usage, terms: Terms = STANDARD, *, economy: bool = False, at: float | None = None
+    ) -> int | None:
+        """Pico-dollars of one request that used `usage` on `terms`; None, never zero, where a price is unknown.
 
-        `economy` and `at` as for `rates`.
+        `economy` and `at` as for `rates`. A fraction of a pico-dollar, which a factor can leave, counts as a whole one.
         """
+        factor = self.factor(terms)
         prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
-        rates = self.rates(model, prompt, economy=economy, at=at)
-        return None if rates is None else rates.cost(usage)
+        rates = self.rates(model, prompt, economy=economy or terms.service_tier == "batch", at=at)
+        cost = None if rates is None or factor is None else rates.cost(usage)
+        return None if cost is None or factor is None else -(-cost * factor.numerator // factor.denominator)
+
+    def factor(self, terms: Terms) -> Fraction | None:
+        """What the terms multiply every price by; None where that is not known."""
+        product = Fraction(1)
+        if terms is STANDARD:
+            return product
+        for kind in KINDS:
+            value = getattr(terms, kind)
+            factor = self.factors.get(kind, {}).get(value) if value else Fraction(1)
+            if factor is None:
+                return None
+            product *= factor
+        return None if terms.unknown else product
 
 
 @cache
@@ -180,7 +209,7 @@ def price_table(override: Path | None = None) -> PriceTable:
     base = _parse(shipped, "prices.toml")
     if base.version is None or not base.source or base.batch_factor is None:
         raise NotConfigured("prices.toml: version, source or batch_factor is missing")
-    spans = _spans(base, base.batch_factor, "prices.toml")
+    spans, factors = _spans(base, base.batch_factor, "prices.toml"), factors_of(base.factors, "prices.toml")
     aliases, version = dict(base.aliases), base.version.isoformat()
     if override is not None:
         try:
@@ -194,9 +223,11 @@ def price_table(override: Path | None = None) -> PriceTable:
             own = _parse(text, str(override))
             spans |= _spans(own, own.batch_factor or base.batch_factor, str(override))
             aliases |= own.aliases
+            for kind, values in factors_of(own.factors, str(override)).items():
+                factors[kind] = factors[kind] | values
             version += "+" + hashlib.sha256(text.encode()).hexdigest()[:8]
     _check_aliases(aliases, spans, str(override or "prices.toml"))
-    return PriceTable(version, base.source, aliases, spans)
+    return PriceTable(version, base.source, aliases, spans, factors)
 
 
 def _parse(text: str, where: str) -> _File:

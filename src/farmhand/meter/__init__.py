@@ -2,9 +2,10 @@
 
 from farmhand.meter.app import create_server
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
+from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Charge, Grant, Grants, Key
 from farmhand.meter.limits import Limits
-from farmhand.meter.meter import Exchange, Meter, RetryPolicy
+from farmhand.meter.meter import Meter, RetryPolicy
 from farmhand.meter.problems import ApiError
 from farmhand.meter.upstream import Upstream
 

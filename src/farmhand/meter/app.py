@@ -9,9 +9,10 @@ from http import HTTPStatus
 
 import msgspec
 
+from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Grant
 from farmhand.meter.http_server import Connection, Server, TooLarge
-from farmhand.meter.meter import COUNT_TOKENS, Exchange, Meter
+from farmhand.meter.meter import COUNT_TOKENS, Meter
 from farmhand.meter.problems import ApiError
 
 #: The provider's own limit on one request. Source: its error reference (413 request_too_large above 32 MB).

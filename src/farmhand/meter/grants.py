@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from farmhand.cost.terms import STANDARD, Terms
 from farmhand.meter.budget import Budget
 from farmhand.meter.problems import ApiError
 from farmhand.task import Usage
@@ -43,12 +44,14 @@ _AT_ONCE = 2
 class Charge:
     """One answered request: its usage, and the API's own id of it ("" where it gave none).
 
-    Not `complete`: the answer broke off, and `usage` is what the API had told until then.
+    Not `complete`: the answer broke off, and `usage` is what the API had told until then, its output estimated from
+    what had passed. `terms` are what else decides its price.
     """
 
     usage: Usage
     request_id: str = ""
     complete: bool = True
+    terms: Terms = STANDARD
 
 
 @dataclass(slots=True)

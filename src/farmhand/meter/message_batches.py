@@ -7,6 +7,7 @@ sees it. `results_url` is not followed: the key goes to no address but the upstr
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -15,9 +16,11 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from farmhand.meter import loose_json
 from farmhand.meter.grants import Key
 from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
 
+log = logging.getLogger("jada-agent")
 PATH = "/v1/messages/batches"
 _VERSION = {"anthropic-version": "2023-06-01", "content-type": "application/json"}
 _MAX_ERROR_BODY = 64 * 1024
@@ -61,8 +64,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     """What became of one request: `type` is succeeded, errored, canceled or expired."""
 
     type: str
-    message: dict[str, Any] = {}
-    error: dict[str, Any] = {}
+    message: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
 
 
 class Line(msgspec.Struct, kw_only=True):
@@ -117,21 +120,26 @@ class MessageBatches:
             after = page.last_id
 
     async def results(self, key: Key, batch_id: str) -> AsyncIterator[Line]:
-        """The results of an ended batch, in any order, as they come. ApiError where they break off."""
-        rest = bytearray()
+        """The results of an ended batch, in any order, as they come. ApiError where they break off, or are none.
+
+        A line that is damaged among others is left out: it must not hold up the answers of all.
+        """
+        rest, sound = bytearray(), 0
         async with await self._open("GET", f"/{batch_id}/results", key, None) as answer:
             try:
                 async for piece in answer.content.iter_any():
                     *lines, last = (rest + piece).split(b"\n")
                     rest = bytearray(last)
-                    for line in filter(None, lines):
-                        yield _decode(bytes(line), Line)
+                    for line in lines:
+                        if line.strip() and (decoded := _line(bytes(line), sound)) is not None:
+                            sound += 1
+                            yield decoded
                     if len(rest) > _MAX_LINE:
                         raise ApiError("api_error", f"a result of batch {batch_id} is longer than {_MAX_LINE} bytes")
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise connection_problem(error, "while the results were under way") from None
-        if rest:
-            yield _decode(bytes(rest), Line)
+        if rest.strip() and (decoded := _line(bytes(rest), sound)) is not None:
+            yield decoded
 
     async def _view(self, method: str, path: str, key: Key, body: bytes | None = None) -> View:
         view: View = await self._decoded(method, path, key, body, View)
@@ -174,6 +182,18 @@ class MessageBatches:
 
 def _decode(text: bytes, kind: Any) -> Any:
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return loose_json.decode_as(text, kind)
+    except loose_json.REFUSED:
         raise ApiError("api_error", "the API sent something that is no Message Batch", retryable=True) from None
+
+
+def _line(text: bytes, sound: int) -> Line | None:
+    """One line of the results; None where it is damaged and `sound` ones came before it."""
+    try:
+        line: Line = _decode(text, Line)
+    except ApiError:
+        if not sound:
+            raise
+        log.warning("a result of a Message Batch is not of its form, and is left out: %d bytes", len(text))
+        return None
+    return line

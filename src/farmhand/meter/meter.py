@@ -11,8 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from farmhand.cost.prices import price_table
+from farmhand.cost.terms import DEAREST, Terms
 from farmhand.meter import policy
 from farmhand.meter.budget import BudgetSpent, Reservation
+from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
@@ -48,31 +50,6 @@ class RetryPolicy:
         backoff = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60))
         backoff *= random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
         return backoff if retry_after_s is None else min(max(retry_after_s + backoff / 10, backoff), LONGEST_S)
-
-
-class Exchange:
-    """One answer of the API, open: its status, its headers, and its body in pieces as they come."""
-
-    def __init__(self, answer: Connection, watch: AnswerWatch) -> None:
-        self._answer = answer
-        self._watch = watch
-        self.status = answer.status
-        self.headers = answer.headers
-        self.streamed = watch.streamed
-
-    @property
-    def ended(self) -> bool:
-        """Whether the pieces until now are a whole answer."""
-        return self._watch.ended
-
-    async def piece(self) -> bytes:
-        """The next piece of the body, unbuffered; nothing at its end. ApiError: it was cut, or fell silent."""
-        try:
-            piece = await self._answer.piece()
-        except (UpstreamError, TimeoutError) as error:
-            raise connection_problem(error, "while the answer was under way") from None
-        self._watch.feed(piece)
-        return piece
 
 
 class _Call:
@@ -112,8 +89,8 @@ class _Call:
 class Meter:
     """Sends requests to the Messages API at `upstream` on behalf of grants.
 
-    `price` gives the pico-dollars of a usage of a model, None where it is not known. `clock` and `sleep` are what
-    waiting goes by.
+    `price` gives the pico-dollars of a usage of a model on an answer's terms, None where it is not known. `clock` and
+    `sleep` are what waiting goes by.
     """
 
     def __init__(
@@ -121,7 +98,7 @@ class Meter:
         upstream: Upstream,
         *,
         retry: RetryPolicy | None = None,
-        price: Callable[[str, Usage], int | None] | None = None,
+        price: Callable[[str, Usage, Terms], int | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
     ) -> None:
@@ -158,7 +135,7 @@ class Meter:
             answer = await self._open(call, path, outgoing)
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            watch = AnswerWatch(streamed=kind == "text/event-stream")
+            watch = AnswerWatch(streamed=kind == "text/event-stream", max_tokens=ask.max_tokens)
             try:
                 yield Exchange(answer, watch)
             except ApiError as problem:
@@ -204,7 +181,7 @@ class Meter:
         """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it."""
         if not grant.budgets:
             return 0
-        most = self._price(grant.model, policy.at_most(body, max_tokens))
+        most = self._price(grant.model, policy.at_most(body, max_tokens), DEAREST)
         limited = next((budget.name for budget in grant.budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(
@@ -213,14 +190,16 @@ class Meter:
         return most or 0
 
     def _charge(self, call: _Call, watch: AnswerWatch, request_id: str) -> None:
-        """Count an answer that has ended, whole or not. One that is not is settled at the most it may have cost."""
+        """Count an answer that has ended, whole or not. What is not known of it is settled at the most it may cost."""
         grant, usage = call.grant, watch.finish()
-        if watch.known:
-            grant.charges.append(Charge(usage, request_id, watch.ended))
+        terms = watch.terms
+        if watch.known or watch.ended:
+            grant.charges.append(Charge(usage, request_id, watch.ended, terms))
             grant.on_charge()
-        cost = self._price(grant.model, usage) if grant.budgets and watch.known else None
+        cost = self._price(grant.model, usage, terms) if grant.budgets and watch.known else None
         if watch.ended:
-            call.end(call.most if cost is None else cost, usage, streamed=watch.streamed)
+            grant.uncertain += bool(terms.unknown)
+            call.end(call.most if cost is None else cost, None if terms.unknown else usage, streamed=watch.streamed)
         else:
             grant.uncertain += 1
             call.end(max(call.most, cost or 0))

@@ -1,112 +1,171 @@
-"""Watching an answer of the API, plain or streamed, while it passes: what it used, how it ended."""
+"""Watching an answer of the API, plain or streamed, while it passes: what it used, on which terms, how it ended."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-import msgspec
-
+from farmhand.cost.terms import STANDARD, Terms
+from farmhand.meter import loose_json
+from farmhand.meter.figures import Figures, usage_of
 from farmhand.meter.problems import ApiError, problem_from_event
+from farmhand.meter.sse import EventDecoder
 from farmhand.task import Usage
 
-#: Bytes of one plain answer, or of one line of a stream, that are looked at; any real answer is far smaller.
+__all__ = ["AnswerWatch", "usage_of"]
+#: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
-_COUNTED = frozenset({"input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens"})
 #: What the events that count hold. Text deltas, most of a stream, do not, since quotes in their text are escaped.
 _TELLING = (b'"message_', b'"error"')
+_TELLING_NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
+#: What a model has written, as it stands in an event. Possessive: linear whatever comes.
+_WRITTEN = re.compile(rb'"(?:text|thinking|partial_json)"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
+_ASCII = bytes(range(128))
+#: An answer's first byte, where its type is not to be trusted: JSON or a page; the field names of an event stream.
+_PLAIN, _STREAM = b'{["<', b":edir"
+_LEADING = b"\xef\xbb\xbf \t\r\n"
 
 
 class AnswerWatch:
     """Feed it the body of one answer in any pieces, then `finish` it.
 
     `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,
-    cumulatively, in each `message_delta`; a plain answer in its `usage`. `known`: there was any such report; `ended`:
-    the answer is whole. `stop_reason` is the API's; `problem` is the error that a stream ended with. Source: the
-    provider's streaming reference.
+    cumulatively, in each `message_delta`; a plain answer in its `usage`. What had passed of a stream that breaks off is
+    estimated from its text, up to `max_tokens`. `terms`, once finished, say so. `known`: there was any report; `ended`:
+    the answer is whole: what comes behind `message_stop` changes nothing. `stop_reason` is the API's; `problem` is the
+    error that a stream ended with. `streamed` is what the answer's head says, until its first byte says otherwise.
+    Source: the provider's streaming reference.
     """
 
-    def __init__(self, *, streamed: bool) -> None:
-        self.usage = Usage(requests=1)
+    def __init__(self, *, streamed: bool, max_tokens: int = 0) -> None:
+        self.terms: Terms = STANDARD
         self.stop_reason = ""
         self.problem: ApiError | None = None
-        self.known = False
         self.ended = False
         self.streamed = streamed
-        self._rest = bytearray()
+        self._figures = Figures()
+        self._events = EventDecoder()
+        self._body = bytearray()
+        self._id: Any = None
+        self._max_tokens = max_tokens
+        self._sniffed = self._wrote = False
+        self._narrow = self._wide = 0
+
+    @property
+    def usage(self) -> Usage:
+        """The usage as far as the API has told it, and of an answer that is not whole at least what has passed."""
+        return self._figures.usage(0 if self.ended else self._passed())
+
+    @property
+    def known(self) -> bool:
+        """Whether there was any report."""
+        return self._figures.told
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
+        if not self._sniffed:
+            self._sniff(chunk)
         if self.streamed:
-            lines, newline, chunk = chunk.rpartition(b"\n")
-            if newline:
-                self._lines(bytes(self._rest) + lines)
-                self._rest.clear()
-        self._rest += chunk
-        if len(self._rest) > _MAX_LOOK:
+            self._take(self._events.feed(chunk))
+        else:
+            self._body += chunk
+        if max(len(self._body), self._events.pending) > _MAX_LOOK:
             raise ApiError("api_error", f"the API's answer is larger than {_MAX_LOOK} bytes")
+
+    def close(self) -> None:
+        """The body has come to its proper end. One that said why it stops is whole even without `message_stop`."""
+        if self.streamed:
+            self._flush()
+            self.ended = self.ended or (bool(self.stop_reason) and self.problem is None)
 
     def finish(self) -> Usage:
         """The body has ended, or will not go on: the usage as far as the API told it."""
         if self.streamed:
-            self._lines(bytes(self._rest))
-        else:
-            message = _decode(bytes(self._rest))
-            self._count(message.get("usage"))
-            self.stop_reason = str(message.get("stop_reason") or "")
-            self.ended = self.known
-        self._rest = bytearray()
+            self._flush()
+        elif self._body:
+            self._plain(bytes(self._body))
+            self._body.clear()
+        self.terms = self._figures.terms(whole=self.ended, wrote=self._wrote)
         return self.usage
 
-    def _lines(self, lines: bytes) -> None:
-        for telling in _TELLING:
-            at = lines.find(telling)
-            while at >= 0:
-                start, end = lines.rfind(b"\n", 0, at) + 1, lines.find(b"\n", at)
-                line = lines[start : end if end >= 0 else None]
-                if line.startswith(b"data:"):
-                    self._event(_decode(line[5:]))
-                at = lines.find(telling, start + len(line))
+    def _sniff(self, chunk: bytes) -> None:
+        first = chunk.lstrip(_LEADING)[:1]
+        if first:
+            self._sniffed = True
+            self.streamed = first in _STREAM or (self.streamed and first not in _PLAIN)
 
-    def _event(self, event: dict[str, Any]) -> None:
-        match event.get("type"):
+    def _flush(self) -> None:
+        self._take(self._events.flush())
+
+    def _plain(self, body: bytes) -> None:
+        message = _object(body)
+        if "error" in message and "content" not in message:
+            self.problem = problem_from_event(message)
+            return
+        self._figures.take(message.get("usage"))
+        self._wrote = bool(message.get("content"))
+        self.stop_reason = _word(message.get("stop_reason"))
+        self.ended = self.known or "content" in message
+
+    def _take(self, events: list[tuple[str, bytes]]) -> None:
+        """Look at events; all of a piece that only bring text are looked at together."""
+        quiet: list[bytes] = []
+        for name, data in events:
+            if name not in _TELLING_NAMES and _TELLING[0] not in data and _TELLING[1] not in data:
+                quiet.append(data)
+                continue
+            self._weigh(quiet)
+            quiet = []
+            if not self.ended:
+                self._event(name, data)
+        self._weigh(quiet)
+
+    def _event(self, name: str, data: bytes) -> None:
+        event = _object(data)
+        delta = event.get("delta")
+        match event.get("type") or name or ("error" if "error" in event else ""):
             case "message_start":
-                message = event.get("message")
-                self._count(message.get("usage") if isinstance(message, dict) else None)
+                self._start(event.get("message"))
             case "message_delta":
-                self._count(event.get("usage"))
-                delta = event.get("delta")
-                self.stop_reason = str((delta if isinstance(delta, dict) else {}).get("stop_reason") or "")
+                self._figures.take(event.get("usage"))
+                stop_reason = delta.get("stop_reason") if isinstance(delta, dict) else None
+                self.stop_reason = _word(stop_reason) or self.stop_reason
             case "message_stop":
-                self.ended = self.known
+                self.ended = True
             case "error":
                 self.problem = problem_from_event(event)
+            case _:
+                self._weigh([data])
 
-    def _count(self, usage: Any) -> None:
-        if not isinstance(usage, dict):
+    def _start(self, message: Any) -> None:
+        if not isinstance(message, dict):
             return
-        self.known = True
-        for name in _COUNTED & usage.keys():
-            self._set(name, usage[name])
-        # Source: the prompt caching reference; the part kept for an hour costs more than that kept for 5 minutes.
-        written = usage.get("cache_creation")
-        if isinstance(written, dict):
-            self._set("cache_creation_1h_input_tokens", written.get("ephemeral_1h_input_tokens"))
+        if self._wrote and message.get("id") != self._id:
+            # A proxy has asked anew: nobody tells what the first message used.
+            self._figures.doubt("message_start")
+        self._id = message.get("id")
+        self._figures.take(message.get("usage"), first=True)
 
-    def _set(self, name: str, value: Any) -> None:
-        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-            setattr(self.usage, name, value)
+    def _weigh(self, events: list[bytes]) -> None:
+        if text := b"".join(_WRITTEN.findall(b"\n".join(events))):
+            self._wrote = True
+            wide = 0 if text.isascii() else len(text.translate(None, _ASCII))
+            self._narrow += len(text) - wide
+            self._wide += wide
+
+    def _passed(self) -> int:
+        """Output tokens of the text that has passed, rather too many: two ASCII characters or one other byte each."""
+        passed = -(-self._narrow // 2) + self._wide
+        return min(passed, self._max_tokens) if self._max_tokens else passed
 
 
-def usage_of(told: Any) -> Usage:
-    """What the `usage` of one whole message says, as decoded from JSON."""
-    watch = AnswerWatch(streamed=False)
-    watch._count(told)
-    return watch.usage
-
-
-def _decode(data: bytes) -> dict[str, Any]:
+def _object(data: bytes) -> dict[str, Any]:
     try:
-        value = msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        value = loose_json.decode(data)
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _word(value: Any) -> str:
+    return value[:64] if isinstance(value, str) else ""

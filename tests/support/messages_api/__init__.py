@@ -34,6 +34,7 @@ from tests.support.messages_api.limits import Limits
 from tests.support.messages_api.rules import Rule, Step
 from tests.support.messages_api.server import MessagesApi
 from tests.support.messages_api.state import DEFAULT_ADMIN_KEY, DEFAULT_KEY
+from tests.support.messages_api.verbatim import Verbatim
 
 __all__ = [
     "DEFAULT_ADMIN_KEY",
@@ -47,4 +48,5 @@ __all__ = [
     "Posting",
     "Rule",
     "Step",
+    "Verbatim",
 ]

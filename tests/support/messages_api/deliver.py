@@ -12,6 +12,7 @@ from aiohttp import web
 from tests.support.messages_api import sse
 from tests.support.messages_api.errors import ApiError
 from tests.support.messages_api.faults import Fault
+from tests.support.messages_api.verbatim import deliver_verbatim
 
 #: Lines of results to a write.
 _LINES = 100
@@ -29,6 +30,8 @@ async def deliver(
     pace_s: float,
 ) -> web.StreamResponse:
     """Send `message`. `pace_s` is the pause between the events of a stream."""
+    if fault is not None and fault.answer is not None:
+        return await deliver_verbatim(request, fault.answer, headers)
     if stream:
         return await _stream(request, message, headers, fault, pace_s)
     return await deliver_value(request, msgspec.json.encode(message), headers, fault)

@@ -9,6 +9,7 @@ from typing import Generic, Literal, TypeVar
 import msgspec
 
 from tests.support.messages_api.errors import CREDIT, USAGE_LIMIT, WORKSPACE_LIMIT, ApiError
+from tests.support.messages_api.verbatim import Verbatim
 
 Kind = Literal[
     "status",
@@ -22,6 +23,7 @@ Kind = Literal[
     "garbage",
     "stream_error",
     "reset",
+    "verbatim",
 ]
 #: The refusals of an account without money that come as a 400.
 _NO_MONEY = {"credit": CREDIT, "usage_limit": USAGE_LIMIT, "workspace_limit": WORKSPACE_LIMIT}
@@ -43,7 +45,8 @@ class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     answer as usual), `stalled` (headers and `after_events` events, then silence for `delay_s`, 0 meaning until the
     client goes), `cut` (drop the connection after `after_events` events, or in the middle of a plain body), `garbage`
     (200 with a body that is no JSON), `stream_error` (an `event: error` after `after_events` events), `reset` (no
-    answer at all). `headers` go into a refusal, and `raw` in place of its JSON.
+    answer at all), `verbatim` (`answer`, byte for byte, in place of the answer to a request that is in order).
+    `headers` go into a refusal, and `raw` in place of its JSON.
     `model` and `match` (a part of the raw body) narrow it down. Without `path` it is about /v1/messages and
     count_tokens; `path`, with `*` for any part, names other endpoints (`/v1/messages/batches/*/results`), and `method`
     a method of theirs. There an event is a line of results, and `cut` has the call done and its answer lost.
@@ -61,6 +64,7 @@ class Fault(Scripted, forbid_unknown_fields=True, kw_only=True):
     raw: str | None = None
     delay_s: float = 0.0
     after_events: int = 2
+    answer: Verbatim | None = None
 
     def hits(self, method: str, path: str, model: str, raw: bytes) -> bool:
         """Whether it is about this request."""

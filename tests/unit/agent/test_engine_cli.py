@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.cli import CliEngine, arguments, environment, stdin
-from farmhand.meter import Grant, Grants, Key
-from farmhand.task import Task
+from farmhand.meter import Charge, Grant, Grants, Key
+from farmhand.task import Task, Usage
 
 TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
 
@@ -64,17 +66,18 @@ GOOD = {"type": "result", "subtype": "success", "result": "an answer", "is_error
 WELL = {"type": "farmhand.exit", "rc": 0, "signal": 0, "oom": False, "stderr": ""}
 
 
-async def judged(directory: Path, *lines: dict[str, Any]) -> Answer:
-    """What the engine makes of a sandbox that sends `lines`."""
+async def judged(directory: Path, *lines: dict[str, Any] | bytes, answered: bool = True) -> Answer:
+    """What the engine makes of a sandbox that sends `lines`; `answered`: a request of it was, at the meter."""
 
     async def sandbox(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
-        writer.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
+        writer.writelines((line if isinstance(line, bytes) else msgspec.json.encode(line)) + b"\n" for line in lines)
         writer.close()
 
     async with await asyncio.start_unix_server(sandbox, directory / "task.sock"):
         engine = CliEngine(Config(runtime_dir=str(directory)), Grants())
         grant = Grant(task_id="one", key=Key("sk-ant-test-judge-00000000"), model="claude-haiku-5-5")
+        grant.charges += [Charge(Usage(requests=1))] * answered
         return await engine.run(TASK, grant, lambda _text: None, 5)
 
 
@@ -100,3 +103,37 @@ async def test_failure_is_judged_by_status_is_error_and_turns_and_never_by_the_s
         await judged(tmp_path, *lines)
     assert error.value.code == code
     assert says in error.value.message
+
+
+async def test_a_result_without_any_request_at_the_meter_is_no_success(tmp_path: Path) -> None:
+    with pytest.raises(EngineError) as error:
+        await judged(tmp_path, GOOD, WELL, answered=False)
+    assert (error.value.code, error.value.retryable) == ("no_request", False)
+    assert error.value.hint
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        rb'{"type":"result","result":"half \ud83d","is_error":false,"num_turns":1}',
+        b'{"type":"result","result":"half \xff","is_error":false,"num_turns":1}',
+        rb'{"type":"result","result":"half \udc04","is_error":false,"num_turns":1,"other":"\ud83d"}',
+    ],
+)
+async def test_half_a_character_costs_no_answer(tmp_path: Path, line: bytes) -> None:
+    assert (await judged(tmp_path, line, WELL)).text == "half \ufffd"
+
+
+@pytest.mark.parametrize(
+    "dialect", ["https://json-schema.org/draft/2020-12/schema", "https://json-schema.org/draft-07"]
+)
+@pytest.mark.parametrize("kind", ["object", "array"])
+def test_no_dialect_s_name_is_sent_with_a_schema(dialect: str, kind: str) -> None:
+    schema = {"$schema": dialect, "type": kind, "properties": {"$schema": {"type": "string"}}}
+    task = Task(id="one", prompt="p", schema=schema, engine="cli")
+    argv = arguments(task, Config(claude_path="/usr/bin/claude"), "claude-haiku-5-5")
+    [tool] = request_body(task, "claude-haiku-5-5")["tools"]
+    for given in (json.loads(argv[argv.index("--json-schema") + 1]), tool["input_schema"]):
+        inner = given if kind == "object" else given["properties"]["answer"]
+        assert "$schema" not in {*given, *inner}
+        assert inner["properties"] == {"$schema": {"type": "string"}}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from farmhand.cost.money import pico, plain, usd
 from farmhand.cost.prices import price_table
+from farmhand.cost.terms import DEAREST, Terms
 from farmhand.errors import NotConfigured
 from farmhand.task import MODELS, Usage
 
@@ -54,6 +55,74 @@ def test_the_price_of_the_request_s_own_time_counts() -> None:
     assert table.cost("claude-sonnet-5-5", usage, at=at("2026-10-07")) == pico(Decimal("0.1"))
     assert table.cost("claude-sonnet-5-5", usage) == pico(Decimal("0.1"))
     assert table.changes == (int(at("2026-10-07") // 86400),)
+
+
+def test_a_model_of_a_third_party_s_word_has_a_price_and_is_marked() -> None:
+    table, usage = price_table(), Usage(input_tokens=1000, output_tokens=1000, cache_read_input_tokens=1000)
+    assert table.cost("claude-fable-5-2", usage, at=at("2026-11-09")) == pico(Decimal("0.0482"))
+    [span] = table._spans["claude-fable-5-2"]
+    assert span.row.source == "third party"
+
+
+@pytest.mark.parametrize(
+    ("terms", "factor"),
+    [
+        (Terms(), "1"),
+        (Terms(inference_geo="global", speed="standard", service_tier="standard"), "1"),
+        (Terms(inference_geo="not_available"), "1"),
+        (Terms(inference_geo="us"), "1.1"),
+        (Terms(service_tier="batch"), "0.5"),
+        (Terms(inference_geo="us", service_tier="batch"), "0.55"),
+        (Terms(estimated=True), "1"),
+    ],
+)
+@pytest.mark.parametrize("model", ["claude-haiku-5-5", "claude-opus-5-5", "claude-sonnet-4-6"])
+def test_what_the_answer_says_of_its_terms_multiplies_every_price(model: str, terms: Terms, factor: str) -> None:
+    table = price_table()
+    usage = Usage(
+        input_tokens=10_003, output_tokens=517, cache_creation_input_tokens=41, cache_creation_1h_input_tokens=7,
+        cache_read_input_tokens=11,
+    )  # fmt: skip
+    standard, cost = table.cost(model, usage), table.cost(model, usage, terms)
+    assert standard is not None
+    assert cost == standard * Decimal(factor)
+
+
+@pytest.mark.parametrize(
+    "terms",
+    [
+        Terms(inference_geo="eu"),
+        Terms(speed="fast"),
+        Terms(service_tier="priority"),
+        Terms(service_tier="flex"),
+        Terms(unknown=("input_tokens",)),
+        Terms(inference_geo="us", speed="ludicrous"),
+    ],
+)
+@pytest.mark.parametrize("economy", [True, False])
+def test_terms_without_a_factor_have_no_price_and_never_the_standard_one(terms: Terms, economy: bool) -> None:
+    assert price_table().cost("claude-haiku-5-5", Usage(input_tokens=1), terms, economy=economy) is None
+
+
+def test_no_place_costs_more_than_what_is_reserved_for() -> None:
+    table = price_table()
+    assert table.factor(DEAREST) == max(table.factors["inference_geo"].values())
+
+
+def test_a_part_of_a_pico_dollar_counts_as_a_whole_one(tmp_path: Path) -> None:
+    own = tmp_path / "prices.toml"
+    own.write_text('[[price]]\nmodel = "m"\ninput = "0.000001"\noutput = "1"\nbatch_factor = "1"\n')
+    assert price_table(own).cost("m", Usage(input_tokens=1), Terms(inference_geo="us")) == 2
+
+
+def test_an_operator_s_file_can_give_a_factor_that_ours_has_not(tmp_path: Path) -> None:
+    own = tmp_path / "prices.toml"
+    own.write_text('[factors.speed]\nfast = "2"\n')
+    table, usage = price_table(own), Usage(output_tokens=10)
+    cost = table.cost("claude-opus-4-8", usage)
+    assert cost is not None
+    assert table.cost("claude-opus-4-8", usage, Terms(speed="fast", inference_geo="us")) == cost * Decimal("2.2")
+    assert price_table().factor(Terms(speed="fast")) is None
 
 
 def test_a_batch_costs_half() -> None:
@@ -106,6 +175,9 @@ ROW = 'input = "1"\noutput = "2"\n'
     ("text", "words"),
     [
         ("version = ", "not TOML"),
+        ('[factors.mood]\ngood = "1"\n', "factors: mood is none of inference_geo, speed, service_tier"),
+        ('[factors.speed]\nfast = "0"\n', "factors: speed: fast is 0, not above 0"),
+        ('[factors.speed]\nfast = "NaN"\n', "factors: speed: fast is NaN"),
         (f'[[price]]\nmodel = "m"\n{ROW}colour = "red"\n', "price 1 (m): Object contains unknown field `colour`"),
         (f'[[price]]\nmodel = "a"\n{ROW}[[price]]\nmodel = "m"\ninput = "1"\n', "price 2 (m): Object missing required"),
         ('[[price]]\nmodel = "m"\ninput = "x"\noutput = "2"\n', "price 1 (m).input: Invalid decimal"),

@@ -7,14 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farmhand.cost.terms import Terms
 from farmhand.meter.problems import ApiError
-from farmhand.meter.usage import AnswerWatch
+from farmhand.meter.usage import AnswerWatch, usage_of
+from tests.support.answers import CASES, Case
+from tests.support.answers.parts import HELLO, OPEN, PLAIN, STOP, USAGE, delta, end, start, text
 
 
 def sse(*events: dict[str, object]) -> bytes:
     return b"".join(b"event: %s\ndata: %s\n\n" % (str(e["type"]).encode(), json.dumps(e).encode()) for e in events)
 
 
+PACKED = {"content-encoding"}
+FIELDS = (
+    "cache_creation",
+    "ephemeral_1h_input_tokens",
+    "iterations",
+    "inference_geo",
+    "server_tool_use",
+    "speed",
+    "type",
+)
 STREAM = sse(
     {
         "type": "message_start",
@@ -32,8 +45,8 @@ STREAM = sse(
 def test_a_stream_counts_the_same_however_it_is_cut_into_pieces(cuts: list[int]) -> None:
     watch = AnswerWatch(streamed=True)
     edges = [0, *sorted(cuts), len(STREAM)]
-    for start, end in itertools.pairwise(edges):
-        watch.feed(STREAM[start:end])
+    for first, last in itertools.pairwise(edges):
+        watch.feed(STREAM[first:last])
     usage = watch.finish()
     assert (usage.input_tokens, usage.cache_read_input_tokens, usage.output_tokens, usage.requests) == (11, 5, 40, 1)
     assert watch.stop_reason == "end_turn"
@@ -77,3 +90,89 @@ def test_a_figure_that_is_no_count_is_left_out(wrong: object) -> None:
     watch = AnswerWatch(streamed=False)
     watch.feed(json.dumps({"usage": {"input_tokens": wrong, "output_tokens": 2}}).encode())
     assert (watch.finish().input_tokens, watch.usage.output_tokens) == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if "gzip" not in case.name and not PACKED & case.headers.keys()],
+    ids=lambda case: case.name,
+)
+def test_every_case_counts_the_same_in_one_piece_and_byte_by_byte(case: Case) -> None:
+    """The watch alone: what the agent makes of it all is played in tests/integration/test_answer_cases.py."""
+    seen = []
+    for size in (1, 3, len(case.body) or 1):
+        watch = AnswerWatch(streamed=case.headers.get("content-type", "").lower().startswith("text/event-stream"))
+        for at in range(0, len(case.body), size):
+            watch.feed(case.body[at : at + size])
+        if case.ending != "cut":
+            watch.close()
+        seen.append((watch.finish(), watch.terms, watch.ended, watch.stop_reason, watch.streamed))
+    assert seen[0] == seen[1] == seen[2]
+    if case.state == "succeeded":
+        assert watch.ended
+        assert bool(watch.terms.unknown) == bool(case.uncertain)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "narrow", "wide"),
+    [([text("four words of text")], 18, 0), ([text("ü" * 9)], 0, 18), ([text("a\n"), text("b")], 4, 0), ([], 0, 0),
+     ([delta({"type": "thinking_delta", "thinking": "hm, so"})], 6, 0),
+     ([delta({"type": "input_json_delta", "partial_json": '{"a": 1}'})], 10, 0),
+     ([delta({"type": "signature_delta", "signature": "x" * 400})], 0, 0)],
+)  # fmt: skip
+def test_a_stream_that_is_cut_counts_what_has_passed_and_says_so(pieces: list[bytes], narrow: int, wide: int) -> None:
+    def utf8(event: bytes) -> bytes:
+        return event.replace(b"\\u00fc", "ü".encode())
+
+    watch = AnswerWatch(streamed=True, max_tokens=4096)
+    watch.feed(start() + OPEN + b"".join(map(utf8, pieces)))
+    usage = watch.finish()
+    assert usage.output_tokens == max(1, -(-narrow // 2) + wide)
+    assert (usage.input_tokens, watch.ended, watch.terms) == (100, False, Terms(estimated=True))
+
+
+def test_what_has_passed_is_never_more_than_was_asked_for_nor_less_than_was_told() -> None:
+    watch = AnswerWatch(streamed=True, max_tokens=20)
+    watch.feed(start() + OPEN + text("x" * 1000))
+    assert watch.finish().output_tokens == 20
+    watch = AnswerWatch(streamed=True, max_tokens=20)
+    watch.feed(start() + OPEN + text("x") + end({"output_tokens": 15}))
+    assert watch.finish().output_tokens == 15
+
+
+@given(reports=st.lists(st.dictionaries(st.sampled_from(sorted(USAGE)), st.integers(0, 10**6), max_size=4), max_size=5))
+def test_of_cumulative_figures_the_highest_counts(reports: list[dict[str, int]]) -> None:
+    watch = AnswerWatch(streamed=True)
+    watch.feed(start() + HELLO + b"".join(end(report) for report in reports) + STOP)
+    usage = watch.finish()
+    for name, first in USAGE.items():
+        assert getattr(usage, name) == max([first, *(report.get(name, 0) for report in reports)])
+
+
+@given(
+    told=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*USAGE, *FIELDS]),
+            inner,
+            max_size=5,
+        ),
+        max_leaves=12,
+    )
+)  # fmt: skip
+def test_whatever_usage_says_the_counts_are_bounded_and_a_price_can_be_asked_for(told: object) -> None:
+    usage, terms = usage_of(told)
+    assert all(0 <= getattr(usage, name) <= 10**9 for name in usage.__struct_fields__)
+    assert usage.cache_creation_1h_input_tokens <= usage.cache_creation_input_tokens
+    assert terms.text.isprintable() or not terms.text.isascii()
+
+
+def test_the_plain_answer_has_nothing_to_say_of_its_terms() -> None:
+    watch = AnswerWatch(streamed=True)
+    watch.feed(PLAIN)
+    watch.finish()
+    assert (watch.terms, watch.terms.text) == (Terms(), "")
+    assert Terms(inference_geo="us", unknown=("input_tokens",), estimated=True).text == (
+        "inference_geo=us unknown=input_tokens output=estimated"
+    )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
-from farmhand.meter import ApiError, Exchange, Grant, Meter
-from farmhand.meter.problems import problem_from_event
+from farmhand.agent.engines.reader import Reader
+from farmhand.meter import Exchange, Grant, Meter, loose_json
+from farmhand.meter.sse import EventDecoder
 from farmhand.task import ALWAYS_THINKING, Task
 
 _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"
+#: Where an answer stops that goes on: what a schema asks for is not whole.
+_CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
+_FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
 def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, Any]:
@@ -35,7 +40,8 @@ def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, An
         body["thinking"] = {"type": "disabled"}
     system = [task.system] if task.system else []
     if task.schema is not None:
-        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": as_object(task.schema)}
+        schema = without_dialect(as_object(task.schema))
+        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": schema}
         body["tools"] = [tool]
         body["tool_choice"] = {"type": "auto"} if thinks else {"type": "tool", "name": _ANSWER_TOOL}
         if thinks:
@@ -45,49 +51,30 @@ def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, An
     return body
 
 
-async def events(exchange: Exchange) -> AsyncIterator[dict[str, Any]]:
-    """The data of each server-sent event of a streamed answer."""
-    rest = b""
+def without_dialect(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without `$schema`: the API reads 2020-12 and the CLI draft-07, and each refuses the other's name."""
+    return {name: value for name, value in schema.items() if name != "$schema"}
+
+
+async def read(exchange: Exchange, reader: Reader) -> None:
+    """Read the answer, a stream or a whole message whatever was asked for. ApiError where there is no whole one."""
+    events, body = EventDecoder(), bytearray()
     while piece := await exchange.piece():
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                try:
-                    event = msgspec.json.decode(line[5:])
-                except (msgspec.DecodeError, UnicodeDecodeError):
-                    raise ApiError("api_error", "the API sent an event that is not JSON", retryable=True) from None
-                if isinstance(event, dict):
-                    yield event
-
-
-class _Reader:
-    """Puts the pieces of one streamed message together."""
-
-    def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.text: list[str] = []
-        self.json: list[str] = []
-        self.stop_reason = ""
-        self.ended = False
-        self._on_text = on_text
-
-    def take(self, event: dict[str, Any]) -> None:
-        match event.get("type"):
-            case "content_block_delta":
-                self._delta(event.get("delta") or {})
-            case "message_delta":
-                self.stop_reason = str((event.get("delta") or {}).get("stop_reason") or "")
-            case "message_stop":
-                self.ended = True
-            case "error":
-                raise problem_from_event(event)
-
-    def _delta(self, delta: dict[str, Any]) -> None:
-        if delta.get("type") == "text_delta":
-            text = str(delta.get("text", ""))
-            self.text.append(text)
-            self._on_text(text)
-        elif delta.get("type") == "input_json_delta":
-            self.json.append(str(delta.get("partial_json", "")))
+        if exchange.streamed:
+            for event in events.feed(piece):
+                reader.take(*event)
+        else:
+            body += piece
+    if exchange.streamed:
+        for event in events.flush():
+            reader.take(*event)
+        reader.close()
+        return
+    try:
+        message = loose_json.decode(bytes(body))
+    except ValueError:
+        message = None
+    reader.whole(message)
 
 
 class ApiEngine:
@@ -98,36 +85,37 @@ class ApiEngine:
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """One request; see `Engine.run`. Schema tasks stream no text."""
-        reader = _Reader(on_text if task.schema is None else lambda _text: None)
+        reader = Reader(on_text if task.schema is None else lambda _text: None)
         body = msgspec.json.encode(request_body(task, grant.model))
         async with self._meter.send(grant, "/v1/messages", body, _HEADERS) as exchange:
-            if not exchange.streamed:
-                raise ApiError("api_error", "the API did not answer with a stream", retryable=True)
-            async for event in events(exchange):
-                reader.take(event)
-        if not reader.ended:
-            raise ApiError(
-                "connection", "the connection to the API was cut while the answer was under way", retryable=True
-            )
-        return await answer_of(task, "".join(reader.text), "".join(reader.json), reader.stop_reason)
+            await read(exchange, reader)
+        return await answer_of(task, reader)
 
 
-async def answer_of(task: Task, text: str, tool_input: str, stop_reason: str) -> Answer:
+async def answer_of(task: Task, reader: Reader) -> Answer:
     """The answer to `task` in a whole message: its text, or the input of the tool that a schema is asked for with.
 
     Raises EngineError where the message is no answer.
     """
+    stop_reason = reader.stop_reason
     if stop_reason == "refusal":
         raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
     if task.schema is None:
-        return Answer(text=text, stop_reason=stop_reason)
-    if stop_reason == "max_tokens":
-        raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
+        return Answer(text=reader.text, stop_reason=stop_reason)
+    if stop_reason in _CUT_OFF:
+        raise EngineError("no_answer", f"the answer was cut off at {_CUT_OFF[stop_reason]}", hint="raise --max-tokens")
+    # A model that was not forced may have put the JSON into its text.
+    written = reader.tool_input or _unfenced(reader.text)
     try:
-        # A model that was not forced may have put the JSON into its text.
-        value = msgspec.json.decode(tool_input or text)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+        value = loose_json.decode(written.encode("utf-8", "surrogatepass"))
+    except ValueError:
         raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
     return Answer(
         text="", structured=await check_answer(task.schema, from_object(task.schema, value)), stop_reason=stop_reason
     )
+
+
+def _unfenced(text: str) -> str:
+    """The text inside the one Markdown fence that all of it stands in, if it does."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1] if fenced else text

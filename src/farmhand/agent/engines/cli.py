@@ -16,6 +16,7 @@ from farmhand import claude
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
+from farmhand.agent.engines.api import without_dialect
 from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
 from farmhand.agent.engines.spares import Line, Spares
 from farmhand.meter import Grant, Grants
@@ -32,7 +33,7 @@ def arguments(task: Task, config: Config, model: str) -> list[str]:
         # Nobody is there to ask; the sandbox is what holds the task.
         argv += ["--permission-mode", "bypassPermissions"]
     if task.schema is not None:
-        argv += ["--json-schema", msgspec.json.encode(as_object(task.schema)).decode()]
+        argv += ["--json-schema", msgspec.json.encode(without_dialect(as_object(task.schema))).decode()]
     return argv
 
 
@@ -118,7 +119,10 @@ class CliEngine:
             ) from None
 
     async def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:
-        """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
+        """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing.
+
+        And one that the API was asked for: a task with tools can write the line of a result itself.
+        """
         ended, said = output.ended, output.said
         if ended is None:
             raise EngineError(
@@ -137,8 +141,14 @@ class CliEngine:
             raise grant.problem
         if ended.rc != 0 or said is None or said.is_error or not said.num_turns:
             raise self._failure(ended, said)
+        if not grant.charges:
+            raise EngineError(
+                "no_request",
+                "the claude CLI reported an answer, and the API has answered no request of the task",
+                hint="a task with tools may have written it itself: look at its prompt and what it read",
+            )
         if task.schema is None:
-            return Answer(text=said.result or "", stop_reason=output.stop_reason)
+            return Answer(text=_whole(said.result or "", output), stop_reason=output.stop_reason)
         answer = await check_answer(task.schema, from_object(task.schema, said.structured()))
         return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
@@ -155,3 +165,12 @@ class CliEngine:
         how = f"signal {ended.signal}" if ended.signal else f"exit status {ended.rc}"
         message = " ".join(redact(words[:10_000]).split())[:300]
         return EngineError("cli_error", f"the claude CLI failed ({how}): {message}")
+
+
+def _whole(result: str, output: Output) -> str:
+    """The text of the last message, of which the CLI's own result is the last block, without that block's first words.
+
+    Measured with 2.1.330: what stands in `content_block_start` is not in the result.
+    """
+    streamed = "".join(output.text)
+    return streamed if streamed.endswith(result) else result

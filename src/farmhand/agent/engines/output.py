@@ -9,6 +9,7 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.schemas import MAX_ANSWER
+from farmhand.meter.loose_json import REFUSED, decode_as
 
 #: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
 MAX_LINE = 16 * 1024 * 1024
@@ -26,13 +27,14 @@ class _Line(msgspec.Struct):
 
 class _Delta(msgspec.Struct):
     type: str = ""
-    text: str = ""
+    text: str | None = None
     stop_reason: str | None = None
 
 
 class _Event(msgspec.Struct):
     type: str = ""
     delta: _Delta | None = None
+    content_block: _Delta | None = None
 
 
 class Said(msgspec.Struct):
@@ -51,8 +53,8 @@ class Said(msgspec.Struct):
             raise EngineError("no_answer", f"the structured answer has {len(raw)} bytes, more than any answer has")
         try:
             if raw:
-                return msgspec.json.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return decode_as(raw, object)
+        except REFUSED:
             pass
         raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
 
@@ -80,20 +82,20 @@ class Output:
     def take(self, line: bytes) -> None:
         """The next line. EngineError once there is more text than any answer has."""
         try:
-            match (head := msgspec.json.decode(line, type=_Line)).type:
+            match (head := decode_as(line, _Line)).type:
                 case "stream_event":
-                    event = msgspec.json.decode(head.event, type=_Event)
+                    event = decode_as(bytes(head.event), _Event)
                 case "result":
-                    self.said = msgspec.json.decode(line, type=Said)
+                    self.said = decode_as(line, Said)
                     return
                 case "farmhand.exit":
-                    self.ended = msgspec.json.decode(line, type=Ended)
+                    self.ended = decode_as(line, Ended)
                     return
                 case _:
                     return
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except REFUSED:
             return
-        self._stream(event.type, event.delta or _Delta())
+        self._stream(event.type, event.delta or event.content_block or _Delta())
 
     def _stream(self, kind: str, delta: _Delta) -> None:
         match kind:
@@ -101,7 +103,7 @@ class Output:
                 # The next message, after a tool's answer.
                 self._tell("\n\n")
                 self.text.clear()
-            case "content_block_delta" if delta.type == "text_delta":
+            case "content_block_delta" | "content_block_start" if delta.type in ("text_delta", "text") and delta.text:
                 self.text.append(delta.text)
                 self._tell(delta.text)
             case "message_delta":

@@ -1,0 +1,158 @@
+"""Putting a message together: from the events of a stream, or from one whole message."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from farmhand.meter import ApiError, loose_json
+from farmhand.meter.problems import problem_from_event
+
+#: Blocks whose input is a tool's at the API's side, and so no answer of the task's.
+_THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})
+#: Where a damaged event would have brought a part of the answer.
+_CONTENT = b"content_block"
+_MAX_WORD = 64
+
+
+class Reader:
+    """Takes the events of one message. `ended`: it is whole, and nothing that comes later changes it.
+
+    `stop_reason` is the API's, "" where it gave none. Text goes to `on_text` as it comes.
+    """
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self.stop_reason = ""
+        self.ended = False
+        self._on_text = on_text
+        self._text: list[str] = []
+        self._half = ""
+        self._inputs: dict[Any, list[str]] = {}
+        self._given: dict[Any, str] = {}
+        self._theirs: set[Any] = set()
+        self._id: Any = None
+        self._damaged = False
+
+    @property
+    def text(self) -> str:
+        """The text; half a character at its end is U+FFFD."""
+        return "".join(self._text) + loose_json.well_formed(self._half)
+
+    @property
+    def tool_input(self) -> str:
+        """The input of the first tool that has a whole one, as JSON; else what there is of the first, "" for none."""
+        inputs = {place: loose_json.well_formed("".join(parts)) for place, parts in self._inputs.items()}
+        texts = [text for place, joined in inputs.items() if (text := joined or self._given.get(place, ""))]
+        return next((text for text in texts if _is_json(text)), texts[0] if texts else "")
+
+    def take(self, name: str, data: bytes) -> None:
+        """The next event of a stream: its name, "" for none, and its data. ApiError where it is an error."""
+        if self.ended:
+            return
+        try:
+            event = loose_json.decode_halves(data)
+        except ValueError:
+            # `[DONE]` and the like is nothing; of a damaged event a part of the answer may be missing.
+            self._damaged = self._damaged or _CONTENT in data or name.startswith(_CONTENT.decode())
+            return
+        if isinstance(event, dict):
+            self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
+
+    def close(self) -> None:
+        """The stream has come to its proper end: ApiError where the message has not."""
+        if self._damaged:
+            raise ApiError("api_error", "the API sent an event that is not JSON", retryable=True)
+        if not self.ended and not self.stop_reason:
+            raise ApiError(
+                "connection", "the connection to the API was cut while the answer was under way", retryable=True
+            )
+
+    def whole(self, message: Any) -> None:
+        """Take a message that came at once. ApiError where it is none."""
+        if isinstance(message, dict) and "error" in message and "content" not in message:
+            raise problem_from_event(message)
+        if not isinstance(message, dict) or not isinstance(message.get("content"), list | str):
+            raise ApiError("api_error", "the API sent something that is no message", retryable=True)
+        content = message["content"]
+        for index, block in enumerate([{"type": "text", "text": content}] if isinstance(content, str) else content):
+            self._start(index, block)
+        self.stop_reason = _word(message.get("stop_reason"))
+        self.ended = True
+
+    def _event(self, event: dict[str, Any], kind: Any) -> None:
+        delta = event.get("delta")
+        match kind:
+            case "message_start":
+                self._begin(event.get("message"))
+            case "content_block_start":
+                self._start(event.get("index"), event.get("content_block"))
+            case "content_block_delta" if isinstance(delta, dict):
+                self._delta(event.get("index"), delta)
+            case "message_delta" if isinstance(delta, dict):
+                self.stop_reason = _word(delta.get("stop_reason")) or self.stop_reason
+            case "message_stop":
+                self.ended = True
+            case "error":
+                raise problem_from_event(loose_json.clean(event))
+
+    def _begin(self, message: Any) -> None:
+        """A start that comes again repeats the first, or is that of another message, asked for anew by a proxy."""
+        found = message.get("id") if isinstance(message, dict) else None
+        if self._id is not None and found != self._id:
+            self._text.clear()
+            self._inputs.clear()
+            self._given.clear()
+            self._half = ""
+            self._damaged = False
+        self._id = found
+
+    def _start(self, index: Any, block: Any) -> None:
+        if not isinstance(block, dict):
+            return
+        kind = block.get("type")
+        if kind == "text":
+            self._say(block.get("text"))
+        elif kind in ("tool_use", *_THEIRS):
+            if kind in _THEIRS:
+                self._theirs.add(_place(index))
+                return
+            self._inputs.setdefault(_place(index), [])
+            if isinstance(given := block.get("input"), dict):
+                self._given[_place(index)] = msgspec.json.encode(loose_json.clean(given)).decode()
+
+    def _delta(self, index: Any, delta: dict[str, Any]) -> None:
+        match delta.get("type"):
+            case "text_delta" | None:
+                self._say(delta.get("text"))
+            case "input_json_delta" if isinstance(delta.get("partial_json"), str):
+                if _place(index) not in self._theirs:
+                    self._inputs.setdefault(_place(index), []).append(delta["partial_json"])
+
+    def _say(self, text: Any) -> None:
+        if not isinstance(text, str) or not text:
+            return
+        text, self._half = self._half + text, ""
+        if "\ud800" <= text[-1] <= "\udbff":
+            # The first half of a character: the other may come with the next piece.
+            text, self._half = text[:-1], text[-1]
+        if text := loose_json.well_formed(text):
+            self._text.append(text)
+            self._on_text(text)
+
+
+def _place(index: Any) -> Any:
+    return index if isinstance(index, int | str) else None
+
+
+def _word(value: Any) -> str:
+    return loose_json.well_formed(value[:_MAX_WORD]) if isinstance(value, str) else ""
+
+
+def _is_json(text: str) -> bool:
+    try:
+        loose_json.decode(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,141 @@
+"""The `usage` of an answer: which of its figures are believed, and what they come to.
+
+Figures in a stream are cumulative, and gateways repeat some of them as zeros: the highest of each counts. A figure that
+no answer can have (negative, a fraction, a text, beyond any model) is not believed, and the answer's cost is not known.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmhand.cost.terms import KINDS, Terms
+from farmhand.task import Usage
+
+#: Above what any answer can have: contexts hold up to a million tokens, answers have up to 300,000.
+_MOST_INPUT = 10_000_000
+_MOST_OUTPUT = 1_000_000
+_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+_WRITTEN, _WRITTEN_1H = "cache_creation_input_tokens", "cache_creation_1h_input_tokens"
+_MOST = dict.fromkeys(_INPUT, _MOST_INPUT) | {"output_tokens": _MOST_OUTPUT}
+#: Source: the prompt caching reference; what is kept for an hour costs more than what is kept for 5 minutes.
+_KEPT = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
+#: Passes over the prompt that have the price of the request's model. Source: the compaction guide.
+_PASSES = frozenset({None, "message", "compaction"})
+_MAX_PASSES = 100
+_MAX_WORD = 40
+
+
+def count(value: Any, most: int) -> int | None:
+    """`value` where it is a number of tokens up to `most`; 12.0 is 12. None where it is not to be believed."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
+
+
+class Figures:
+    """Gathers what one answer reports. `told`: there was any report."""
+
+    def __init__(self) -> None:
+        self.told = False
+        self._counts: dict[str, int] = {}
+        self._odd: set[str] = set()
+        self._terms: dict[str, str] = {}
+        self._output_told = False
+
+    def take(self, told: Any, *, first: bool = False) -> None:
+        """Another report. `first`: of a stream's start, whose output tokens are those until then."""
+        if not isinstance(told, dict):
+            return
+        self.told = True
+        counts, odd = _counts(told)
+        sums, more = _passes(told.get("iterations"))
+        for name in counts.keys() | sums.keys():
+            self._counts[name] = max(self._counts.get(name, 0), counts.get(name, 0), sums.get(name, 0))
+        # The last word on a figure counts, for whether it is to be believed.
+        self._odd -= {name for name, value in told.items() if value is not None}
+        self._odd |= odd | more
+        if not first:
+            self._output_told = self._output_told or "output_tokens" in counts
+        for kind in KINDS:
+            value = told.get(kind)
+            if isinstance(value, str) and len(value) <= _MAX_WORD:
+                self._terms[kind] = value
+            elif value is not None:
+                self._odd.add(kind)
+
+    def doubt(self, name: str) -> None:
+        """The figures are not all, for what `name` says."""
+        self._odd.add(name)
+
+    def usage(self, seen: int = 0) -> Usage:
+        """The counts; `seen` output tokens at the least."""
+        usage = Usage(requests=1, **self._counts)
+        usage.output_tokens = max(usage.output_tokens, seen)
+        return usage
+
+    def terms(self, *, whole: bool, wrote: bool) -> Terms:
+        """The terms of the answer. `whole`: it has come to its end, `wrote`: with something in it."""
+        unknown = set(self._odd)
+        if not any(self._counts.get(name) for name in _INPUT):
+            unknown.add("input_tokens")
+        if whole and (not self._output_told or (wrote and not self._counts.get("output_tokens"))):
+            unknown.add("output_tokens")
+        if not whole:
+            unknown.discard("output_tokens")
+        return Terms(unknown=tuple(sorted(unknown)), estimated=not whole, **self._terms)
+
+
+def usage_of(told: Any, *, wrote: bool = True) -> tuple[Usage, Terms]:
+    """What the `usage` of one whole message says, as decoded from JSON; `wrote`: the message has content."""
+    figures = Figures()
+    figures.take(told)
+    return figures.usage(), figures.terms(whole=True, wrote=wrote)
+
+
+def _counts(told: dict[str, Any]) -> tuple[dict[str, int], set[str]]:
+    """The counts of one report, and the names of those that are not to be believed; null is not told."""
+    counts: dict[str, int] = {}
+    odd: set[str] = set()
+    for name, most in _MOST.items():
+        if (value := told.get(name)) is not None:
+            believed = count(value, most)
+            if believed is None:
+                odd.add(name)
+            else:
+                counts[name] = believed
+    kept = told.get("cache_creation")
+    if kept is not None:
+        parts = {name: count(value or 0, _MOST_INPUT) for name, value in kept.items()} if isinstance(kept, dict) else {}
+        if not isinstance(kept, dict) or None in parts.values() or any(parts[name] for name in parts.keys() - _KEPT):
+            odd.add("cache_creation")
+        else:
+            written = sum(part or 0 for part in parts.values())
+            counts[_WRITTEN] = max(counts.get(_WRITTEN, 0), written)
+            counts[_WRITTEN_1H] = parts.get("ephemeral_1h_input_tokens") or 0
+    # Tools of the API's own side have prices that no tokens tell.
+    used = told.get("server_tool_use")
+    if used is not None and (not isinstance(used, dict) or any(used.values())):
+        odd.add("server_tool_use")
+    return counts, odd
+
+
+def _passes(told: Any) -> tuple[dict[str, int], set[str]]:
+    """The sums over the passes of an answer: the tokens of a compaction stand nowhere else."""
+    if told is None:
+        return {}, set()
+    if not isinstance(told, list) or len(told) > _MAX_PASSES:
+        return {}, {"iterations"}
+    sums: dict[str, int] = {}
+    odd: set[str] = set()
+    for one in told:
+        kind = one.get("type") if isinstance(one, dict) else ""
+        if not isinstance(kind, str | None) or kind not in _PASSES or one.get("model") is not None:
+            odd.add("iterations")
+            continue
+        counts, wrong = _counts(one)
+        odd |= {"iterations"} if wrong else set()
+        for name, value in counts.items():
+            sums[name] = sums.get(name, 0) + value
+    if any(value > _MOST.get(name, _MOST_INPUT) for name, value in sums.items()):
+        return {}, {"iterations"}
+    return sums, odd

@@ -1,0 +1,125 @@
+"""Answers to a task with a schema."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.support.answers.parts import (
+    ATTEMPTS,
+    JSON,
+    OPEN,
+    STOP,
+    TOOL,
+    Case,
+    block,
+    close,
+    end,
+    message,
+    partial,
+    start,
+    text,
+)
+
+
+def _schema(name: str, source: str, blocks: bytes, **more: Any) -> Case:
+    given: dict[str, Any] = {"structured": {"name": "Ada"}} | more
+    body = start() + blocks + end(stop_reason="tool_use") + STOP
+    return Case(name=name, source=source, body=body, schema=True, text="", stop_reason="tool_use", **given)
+
+
+STRUCTURED = [
+    _schema(
+        "schema",
+        "the provider's tool use reference",
+        TOOL + partial("") + partial('{"name": "A') + partial('da"}') + close(),
+    ),
+    _schema(
+        "schema, input in the start",
+        "sglang, vLLM: whole input at once",
+        block({"type": "tool_use", "name": "answer", "input": {"name": "Ada"}}) + close(),
+    ),
+    _schema("schema, null pieces", "LiteLLM", TOOL + partial(None) + partial('{"name": "Ada"}') + close()),
+    _schema(
+        "schema, text on the tool's block", "sglang 24293", TOOL + text("Here: ") + partial('{"name": "Ada"}') + close()
+    ),
+    _schema(
+        "schema, two calls",
+        "parallel tool use",
+        TOOL
+        + partial('{"name": "Ada"}')
+        + close()
+        + TOOL.replace(b'"index": 0', b'"index": 1')
+        + partial('{"name": "Bob"}', 1)
+        + close(1),
+    ),
+    _schema(
+        "schema, a server's tool first",
+        "vercel/ai",
+        block({"type": "server_tool_use", "name": "web_search", "input": {}})
+        + partial('{"q": 1}')
+        + close()
+        + TOOL.replace(b'"index": 0', b'"index": 1')
+        + partial('{"name": "Ada"}', 1)
+        + close(1),
+    ),
+    _schema(
+        "schema, fenced text",
+        "models that were not forced",
+        OPEN + text("```json\n" + '{"name": "Ada"}\n```') + close(),
+    ),
+    _schema(
+        "schema, half an emoji",
+        "anthropic-sdk-typescript",
+        TOOL + partial('{"name": "A\ud83d"}') + close(),
+        structured={"name": "A\ufffd"},
+    ),
+    _schema(
+        "schema, escaped half an emoji",
+        "anthropic-sdk-typescript",
+        TOOL + partial('{"name": "A\\ud83d"}') + close(),
+        structured={"name": "A\ufffd"},
+    ),
+    Case(
+        name="schema, whole message",
+        source="LiteLLM: stream is ignored",
+        body=message([{"type": "tool_use", "name": "answer", "input": {"name": "A\ud83d"}}], stop_reason="tool_use"),
+        headers=JSON,
+        schema=True,
+        text="",
+        structured={"name": "A\ufffd"},
+        stop_reason="tool_use",
+    ),
+    Case(
+        name="schema, max_tokens",
+        source="the provider's stop reasons",
+        body=start() + TOOL + partial('{"name": "A') + end(stop_reason="max_tokens") + STOP,
+        schema=True,
+        state="failed",
+        code="no_answer",
+        text="",
+        stop_reason="",
+    ),
+    Case(
+        name="schema, context window exceeded",
+        source="langchain-anthropic",
+        body=start() + TOOL + partial('{"name": "A') + end(stop_reason="model_context_window_exceeded") + STOP,
+        schema=True,
+        state="failed",
+        code="no_answer",
+        text="",
+        stop_reason="",
+    ),
+    Case(
+        name="schema, no JSON",
+        source="vercel/ai: partial JSON that never ends",
+        body=start() + TOOL + partial('{"name": A') + close() + end(stop_reason="tool_use") + STOP,
+        schema=True,
+        state="failed",
+        code="no_answer",
+        text="",
+        stop_reason="",
+        requests=ATTEMPTS,
+        tokens=None,
+        factor="any",
+    ),
+]
