@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 
 import pytest
 
 from farmhand.cost.prices import price_table
-from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream
-from farmhand.meter.policy import at_most
+from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream, policy, reserve
 from farmhand.task import Usage
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.messages_api.limits import Limits
@@ -34,6 +34,14 @@ async def ask(served: Served, grant: Grant, data: bytes | None = None) -> None:
 
 def grant(*budgets: Budget, model: str = MODEL) -> Grant:
     return Grant(task_id="t", key=Key(DEFAULT_KEY), model=model, budgets=budgets)
+
+
+def at_most(data: bytes, *, model: str = MODEL) -> int:
+    """Pico-dollars that are reserved for a request."""
+    request = policy.read(data, model=model, max_tokens=128_000)
+    most = reserve.cost(request, partial(price_table().cost, model))
+    assert most is not None
+    return most
 
 
 async def until_asked(api: MessagesApi, count: int = 1) -> None:
@@ -90,7 +98,7 @@ async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
     assert [charge.complete for charge in one.charges] == ([False] if known else [])
     assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
     # Nobody knows what it cost: the budget takes it at the most.
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = at_most(body())
     assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
 
 
@@ -182,8 +190,7 @@ async def test_without_a_price_no_budget_has_room(served: Served, api: MessagesA
 async def test_many_at_once_never_pass_the_budget_and_what_is_settled_is_what_the_api_counted(
     served: Served, api: MessagesApi
 ) -> None:
-    most = price_table().cost(MODEL, at_most(body(), 64))
-    assert most is not None
+    most = at_most(body())
     batch, day = Budget("batch b", most * 3), Budget("day", None)
     grants = [grant(batch, day) for _ in range(60)]
     outcomes = await asyncio.gather(*(ask(served, one) for one in grants), return_exceptions=True)

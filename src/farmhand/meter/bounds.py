@@ -14,7 +14,7 @@ def check_values(text: bytes, most: int) -> None:
 
     For a text that is no JSON this holds as far as it is JSON, which is as far as a decoder gets.
     """
-    if sum(map(text.count, _MARKS)) <= most:
+    if len(text) <= most or sum(map(text.count, _MARKS)) <= most:
         return
     # Text may be full of commas: what stands within strings does not count. Runs of backslashes begin at an escape.
     bare = text.replace(b"\\\\", b"").replace(b'\\"', b"") if b"\\" in text else text

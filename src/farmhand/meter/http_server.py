@@ -106,7 +106,6 @@ class Connection(asyncio.Protocol):
         """The whole body. TooLarge where it is larger than `max_body`, TooSlow where it does not come; then nothing
         more is read of it.
         """
-        self._wanted = True
         # One that does not say how large it is may be as large as any.
         size = int(self.headers.get("content-length", self._server.max_body))
         if size > self._server.max_body:
@@ -114,6 +113,7 @@ class Connection(asyncio.Protocol):
         if size > _SMALL_BODY and not (self._whole and self._body_bytes <= _SMALL_BODY):
             await self._server.room.take(size)
             self._held = size
+        self._wanted = True
         if not self._whole and self.headers.get("expect", "").lower() == "100-continue":
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:

@@ -90,6 +90,6 @@ def _webp(head: bytes) -> tuple[int, int]:
         (bits,) = struct.unpack_from("<I", head, 21)
         return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
     if kind == b"VP8X":
-        width, height = (int.from_bytes(head[at : at + 3], "little") + 1 for at in (24, 27))
-        return width, height
+        across, down = struct.unpack_from("3s3s", head, 24)
+        return int.from_bytes(across, "little") + 1, int.from_bytes(down, "little") + 1
     raise ValueError("no picture")

@@ -49,7 +49,7 @@ BETAS = frozenset({
     "thinking-display-updates-2026-08-18", "thinking-token-count-2026-05-13", "token-counting-2024-11-01",
 })  # fmt: skip
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
-_VERSION = re.compile(r"\d{4}-\d\d-\d\d")
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PLAIN = re.compile(r"[ -~]{1,256}")
 #: Betas that were left out, each told once; a task chooses their names, so they are not kept without end.
 _left_out: set[str] = set()
@@ -171,8 +171,11 @@ class _Found:
 
 def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
     """The `max_tokens` of the request. ApiError."""
-    if (name := document.get("model")) != model:
-        raise _refused(f"this task's token is for the model {model!r}, not {str(name)[:80]!r}")
+    name = document.get("model")
+    if not isinstance(name, str):
+        raise _malformed("model is no text")
+    if name != model:
+        raise _refused(f"this task's token is for the model {model!r}, not {name[:80]!r}")
     if not isinstance(document.get("stream", False), bool):
         raise _malformed("stream is neither true nor false")
     asked = document.get("max_tokens", 0)
