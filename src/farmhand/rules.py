@@ -13,9 +13,8 @@ MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
 #: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
-#: UTF-8 bytes of all labels and the work class, and of a schema as JSON: so many times more than any real one has.
+#: UTF-8 bytes of all labels and the work class.
 MAX_LABEL_BYTES = 64 * 1024
-MAX_SCHEMA_BYTES = 256 * 1024
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
 
@@ -97,13 +96,7 @@ def _options(task: Task) -> Broken | None:
 def _schema(task: Task) -> Broken | None:
     if task.schema is None:
         return None
-    try:
-        text = json.dumps(task.schema)
-    except (RecursionError, ValueError):
-        return Broken("invalid_schema", "not a JSON Schema: nested too deeply, or with numbers that are too long")
-    if len(text) > MAX_SCHEMA_BYTES:
-        return Broken("too_large", f"the schema has {len(text)} bytes, the limit is {MAX_SCHEMA_BYTES}")
-    message = _schema_problem(text)
+    message = _schema_problem(json.dumps(task.schema))
     return Broken("invalid_schema", message) if message else None
 
 

@@ -98,6 +98,8 @@ class _Door:
                     connection.abort()
                 else:
                     _refuse(connection, problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
+                # The grant keeps the problem, and must not keep the body through the frames that it came through.
+                problem.__traceback__ = None
 
 
 async def _pass(exchange: Exchange, connection: Connection) -> None:

@@ -126,8 +126,8 @@ class Connection(asyncio.Protocol):
             raise TooSlow from None
         if self._body_bytes > self._server.max_body:
             raise TooLarge
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        self._body.clear()
+        pieces, self._body = self._body, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         if self._held:
             self._server.room.give(self._held - len(body))
             self._held = len(body)
@@ -358,15 +358,13 @@ _STATUSES = frozenset(HTTPStatus)
 class Server:
     """Gives each connection its protocol (call it), and each request to `handler`; bodies up to `max_body` bytes.
 
-    Large bodies share `room` bytes, three of the largest by default.
+    Large bodies share room for two of the largest.
     """
 
-    def __init__(
-        self, handler: Callable[[Connection], Awaitable[None]], max_body: int, room: int | None = None
-    ) -> None:
+    def __init__(self, handler: Callable[[Connection], Awaitable[None]], max_body: int) -> None:
         self.handler = handler
         self.max_body = max_body
-        self.room = Room(max(max_body, 3 * max_body if room is None else room))
+        self.room = Room(2 * max_body)
         self.connections: set[Connection] = set()
 
     def __call__(self) -> Connection:

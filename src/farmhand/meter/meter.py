@@ -7,10 +7,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -30,6 +31,7 @@ COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
 #: Refusals for a limit or for load: the window of the gate shrinks.
 _LOAD = frozenset({429, 529})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,8 @@ class Meter:
         self._retry = retry or RetryPolicy()
         self._price = price or price_table().cost
         self._sleep = sleep
-        self._checking = asyncio.Lock()
+        #: One thread, which checks large bodies one after another.
+        self._checker = ThreadPoolExecutor(1, "check")
 
     @asynccontextmanager
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
@@ -205,8 +208,11 @@ class Meter:
         grant.started += 1
         if len(body) <= _LARGE:
             return policy.read(body, model=grant.model, max_tokens=grant.max_tokens)
-        async with self._checking:
-            return await asyncio.to_thread(policy.read, body, model=grant.model, max_tokens=grant.max_tokens)
+        return await self._slowly(partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens))
+
+    async def _slowly(self, step: Callable[[], T]) -> T:
+        """What takes long, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._checker, step)
 
     async def _most(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
         """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it.
@@ -229,8 +235,7 @@ class Meter:
 
     async def _count(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
         """Tokens of the request as the API counts them, which is free. ApiError."""
-        async with self._checking:
-            body = await asyncio.to_thread(policy.to_count, request)
+        body = await self._slowly(partial(policy.to_count, request))
         answer = b""
         async with self._uncounted(grant, COUNT_TOKENS, body, headers) as exchange:
             while piece := await exchange.piece():
