@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farmhand.meter.bounds import check_values
@@ -26,6 +26,7 @@ def marks(value: Any) -> int:
 
 
 @given(VALUES, st.booleans())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_it_counts_what_a_decoder_makes(value: Any, ascii_only: bool) -> None:
     text = json.dumps(value, ensure_ascii=ascii_only).encode()
     count = marks(value)

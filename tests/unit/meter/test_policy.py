@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farmhand.meter import ApiError, policy
@@ -34,7 +34,7 @@ def refused(body: bytes | dict[str, Any]) -> ApiError:
 
 # --- what is sent ------------------------------------------------------------------------------------------
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ANYTHING = st.recursive(
     st.none()
     | st.booleans()
@@ -42,7 +42,7 @@ ANYTHING = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
-    max_leaves=12,
+    max_leaves=6,
 )
 
 
@@ -98,6 +98,7 @@ def doubled(text: bytes) -> list[str]:
 
 
 @given(requests())
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_every_parser_reads_in_it_what_was_checked(request_: tuple[dict[str, Any], bytes]) -> None:
     document, text = request_
     sent = read(text).body

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farmhand.cost.prices import price_table
@@ -84,6 +84,7 @@ BLOCK = st.builds(lambda text, marker: {"type": "text", "text": text, **marker},
     st.integers(1, 128_000),
     st.booleans(),
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_reservation_covers_what_the_api_counts(
     content: list[dict[str, Any]], system: str, tools: list[dict[str, Any]], max_tokens: int, ascii_only: bool
 ) -> None:
