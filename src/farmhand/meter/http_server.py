@@ -17,8 +17,8 @@ from typing import cast
 import httptools
 
 _MAX_HEAD = 64 * 1024
-#: Bytes that wait for a handler, or of a request that came ahead, before the socket is read no further.
-_MAX_WAITING = 256 * 1024
+#: Bytes that are read at once, and so the most that waits for a handler; a user has many connections.
+_READ = 32 * 1024
 #: How long what is still sent after a refusal is read and dropped: a closed socket would take the answer with it.
 _LINGER_S = 10.0
 #: How long a client may take from the first byte of a head to its end, for a body, and between two requests.
@@ -69,7 +69,7 @@ class Room:
                 turn.set_result(None)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
     """A client's connection and the request on it: `method`, `target`, `headers` (names in lower case).
 
     A handler reads `body`, then either answers with `reply`, or with `start`, any number of `write`, and `end`. It says
@@ -287,13 +287,21 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._wake()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`; what is read is taken out before anything else is."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.data_received(bytes(self._server.buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self._dropping:
             return
         if self._whole:
             self._ahead += data
-            if len(self._ahead) > _MAX_WAITING:
+            if len(self._ahead) > _READ:
                 self._pause()
             return
         if not self._head:
@@ -311,7 +319,7 @@ class Connection(asyncio.Protocol):
             self._task = self._loop.create_task(self._handle())
         elif self._wanted:
             self._wake()
-        if self._body_bytes > _MAX_WAITING and not self._wanted and not self._dropping:
+        if self._head and not self._whole and not self._wanted and not self._dropping:
             self._pause()
 
     # --- what the parser calls; see httptools ---------------------------------------------------------------------
@@ -365,6 +373,7 @@ class Server:
         self.handler = handler
         self.max_body = max_body
         self.room = Room(2 * max_body)
+        self.buffer = memoryview(bytearray(_READ))
         self.connections: set[Connection] = set()
 
     def __call__(self) -> Connection:

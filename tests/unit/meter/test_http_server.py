@@ -179,7 +179,7 @@ async def test_a_body_that_nobody_wants_yet_is_not_taken_in() -> None:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         [connection] = talk.server.connections
-        assert connection._body_bytes < MAX_BODY
+        assert connection._body_bytes <= 32 * 1024
         talk.go_on.set()
         assert (await saying).startswith(b"HTTP/1.1 200")
 
@@ -274,7 +274,7 @@ async def test_large_bodies_share_their_room_and_small_ones_need_none() -> None:
         await asyncio.sleep(0.2)
         assert len(talk.seen) == 2
         assert talk.server.room.free == 0
-        assert sum(connection._body_bytes for connection in talk.server.connections) < 2 * MAX_BODY + 3 * 600 * 1024
+        assert sum(connection._body_bytes for connection in talk.server.connections) < 2 * MAX_BODY + 3 * 33 * 1024
         assert (await talk.say(post(b"y", b"small"), until=b"got 5")).startswith(b"HTTP/1.1 200")
         talk.go_on.set()
         assert all(answer.startswith(b"HTTP/1.1 200") for answer in await asyncio.gather(*saying))
