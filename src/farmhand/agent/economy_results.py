@@ -61,7 +61,7 @@ class Results:
                     return False
                 continue
             ours = True
-            problem = problem_from_event(line.result.error) if line.result.type == "errored" else None
+            problem = problem_from_event(line.result.error or {}) if line.result.type == "errored" else None
             if problem is not None and problem.parks_key and not one.final:
                 await self._park(sent, one, problem)
                 continue

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.engines import EngineError
-from farmhand.schemas import MAX_ANSWER
 from farmhand.meter.loose_json import REFUSED, decode_as
+from farmhand.schemas import MAX_ANSWER
 
 #: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
 MAX_LINE = 16 * 1024 * 1024
