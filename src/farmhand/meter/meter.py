@@ -26,6 +26,8 @@ from farmhand.task import Usage
 FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
+#: Characters of a request's id that are kept; the API's have 28.
+_MAX_ID = 200
 #: Refusals for a limit or for load: the window of the gate shrinks.
 _LOAD = frozenset({429, 529})
 
@@ -135,7 +137,7 @@ class Meter:
                 self.errors[problem.code] += 1
                 raise
             finally:
-                request_id = answer.headers.get("request-id", "")
+                request_id = answer.headers.get("request-id", "")[:_MAX_ID].encode("ascii", "replace").decode()
                 answer.close()
                 if watch.problem is not None:
                     self.errors[watch.problem.code] += 1

@@ -176,3 +176,19 @@ def test_the_plain_answer_has_nothing_to_say_of_its_terms() -> None:
     assert Terms(inference_geo="us", unknown=("input_tokens",), estimated=True).text == (
         "inference_geo=us unknown=input_tokens output=estimated"
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [(start() + OPEN, text("x" * 4096) * 256), (b"data: ", b"x" * 2**20), (b'{"content": "', b"x" * 2**20)],
+    ids=["events", "one event", "one message"],
+)
+def test_an_answer_without_end_is_refused(head: bytes, piece: bytes) -> None:
+    def feed() -> None:
+        watch = AnswerWatch(streamed=True)
+        watch.feed(head)
+        for _ in range(256):
+            watch.feed(piece)
+
+    with pytest.raises(ApiError, match="larger than any"):
+        feed()
