@@ -34,6 +34,8 @@ COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
 #: What came of it after so many seconds is enough: the status says the most.
 _ERROR_BODY_S = 30.0
+#: Characters of a request's id that are kept; the API's have 28.
+_MAX_ID = 200
 #: Refusals for a limit or for load: the window of the gate shrinks.
 _LOAD = frozenset({429, 529})
 T = TypeVar("T")
@@ -157,7 +159,7 @@ class Meter:
                 self.errors[problem.code] += 1
                 raise
             finally:
-                request_id = answer.headers.get("request-id", "")
+                request_id = answer.headers.get("request-id", "")[:_MAX_ID].encode("ascii", "replace").decode()
                 answer.close()
                 if watch.problem is not None:
                     self.errors[watch.problem.code] += 1

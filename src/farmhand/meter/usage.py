@@ -15,6 +15,8 @@ from farmhand.task import Usage
 __all__ = ["AnswerWatch", "usage_of"]
 #: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
+#: Bytes of all of one answer: 300,000 tokens, each an event of its own, are some 60 MB.
+_MAX_BODY = 128 * 1024 * 1024
 #: What the events that count hold. Text deltas, most of a stream, do not, since quotes in their text are escaped.
 _TELLING = (b'"message_', b'"error"')
 _TELLING_NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
@@ -49,7 +51,7 @@ class AnswerWatch:
         self._id: Any = None
         self._max_tokens = max_tokens
         self._sniffed = self._wrote = False
-        self._narrow = self._wide = 0
+        self._narrow = self._wide = self._seen = 0
 
     @property
     def usage(self) -> Usage:
@@ -69,8 +71,9 @@ class AnswerWatch:
             self._take(self._events.feed(chunk))
         else:
             self._body += chunk
-        if max(len(self._body), self._events.pending) > _MAX_LOOK:
-            raise ApiError("api_error", f"the API's answer is larger than {_MAX_LOOK} bytes")
+        self._seen += len(chunk)
+        if max(len(self._body), self._events.pending) > _MAX_LOOK or self._seen > _MAX_BODY:
+            raise ApiError("api_error", f"the API's answer is larger than any: {self._seen} bytes until now")
 
     def close(self) -> None:
         """The body has come to its proper end. One that said why it stops is whole even without `message_stop`."""

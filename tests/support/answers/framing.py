@@ -98,6 +98,11 @@ FRAMING = [
         headers={"content-type": "Text/Event-Stream;Charset=UTF-8"},
     ),
     Case(
+        name="request id of other bytes",
+        source="hostile: a header that is no UTF-8",
+        headers=SSE | {"request-id": "req_\xfc\xff" * 99},
+    ),
+    Case(
         name="gzip",
         source="anthropic-sdk-python: encoded though identity was asked for",
         body=gzip.compress(PLAIN),

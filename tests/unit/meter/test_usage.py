@@ -176,3 +176,22 @@ def test_the_plain_answer_has_nothing_to_say_of_its_terms() -> None:
     assert Terms(inference_geo="us", unknown=("input_tokens",), estimated=True).text == (
         "inference_geo=us unknown=input_tokens output=estimated"
     )
+
+
+@pytest.mark.parametrize(
+    ("head", "piece"),
+    [(start() + OPEN, text("x" * 4096)), (b"data: ", b"x" * 4096), (b'{"content": "', b"x" * 4096)],
+    ids=["events", "one event", "one message"],
+)
+def test_an_answer_without_end_is_refused(head: bytes, piece: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("farmhand.meter.usage._MAX_BODY", 2**20)
+    monkeypatch.setattr("farmhand.meter.usage._MAX_LOOK", 2**19)
+
+    def feed() -> None:
+        watch = AnswerWatch(streamed=True)
+        watch.feed(head)
+        for _ in range(300):
+            watch.feed(piece)
+
+    with pytest.raises(ApiError, match="larger than any"):
+        feed()
