@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from farmhand.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.wire.child import scrubbed
 
 _TIMEOUT_S = 20.0
 KINDS = "desktop, mail:ADDRESS, webhook:URL or webhook:FILE"
@@ -41,7 +42,9 @@ def notify(way: str, title: str, lines: list[str]) -> None:
 
 def _run(argv: list[str], stdin: str, fix: str) -> None:
     try:
-        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            argv, env=scrubbed(), input=stdin.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
     except FileNotFoundError:
         raise FarmhandError(f"{argv[0]} is not installed", hint=fix, code="not_notified") from None
     except (OSError, subprocess.TimeoutExpired) as error:

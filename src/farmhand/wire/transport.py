@@ -9,7 +9,7 @@ import _socket  # socket itself adds enum names and selectors, which cost every 
 import os
 import re
 
-from .child import spawn
+from .child import scrubbed, spawn
 from .digest import sha256
 from .errors import WireError, not_configured
 
@@ -25,8 +25,6 @@ AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
 _CONTROL_PATH_MAX = 108 - 1 - 17
 _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:%-]*")
-#: Nothing of these may reach a program on the way: they carry credentials and settings of other tools.
-_PRIVATE_VARIABLES = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_")
 
 
 class Stream(Protocol):
@@ -225,10 +223,9 @@ class SshTransport:
         ours, theirs = _socket.socketpair()
         # A file and not a pipe: a master connection that stays behind would hold a pipe open.
         errors = _scratch_file()
-        environment = {name: value for name, value in os.environ.items() if not _PRIVATE_VARIABLES.match(name)}
         try:
             # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
-            process = spawn(self.argv(), environment, theirs.fileno(), theirs.fileno(), errors)
+            process = spawn(self.argv(), scrubbed(), theirs.fileno(), theirs.fileno(), errors)
         except OSError as error:
             ours.close()
             os.close(errors)
@@ -248,7 +245,9 @@ class SshTransport:
 
         quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(leave, stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
+            subprocess.run(
+                leave, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False
+            )
         with contextlib.suppress(OSError):
             os.unlink(self._control_path())
         return True
