@@ -50,11 +50,7 @@ def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
 
 def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: float) -> dict[str, str]:
     """The CLI's environment: the operator's own without any credential or switch but where the login is."""
-    kept = {
-        name: value
-        for name, value in scrubbed(environ, keep=_LOGIN).items()
-        if not _PRIVATE.match(name)
-    }
+    kept = {name: value for name, value in scrubbed(environ, keep=_LOGIN).items() if not _PRIVATE.match(name)}
     limit = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task["max_tokens"])} if "max_tokens" in task else {}
     return kept | claude.SWITCHES | limit | {"API_TIMEOUT_MS": str(int(timeout_s * 1000))}
 

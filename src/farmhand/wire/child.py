@@ -71,9 +71,7 @@ def scrubbed(
         for name, value in (os.environ if environ is None else environ).items()
         if name in keep
         or not (
-            _CREDENTIAL_NAME.match(name)
-            or _CREDENTIAL_VALUE.search(value)
-            or (not settings and _SETTING.match(name))
+            _CREDENTIAL_NAME.match(name) or _CREDENTIAL_VALUE.search(value) or (not settings and _SETTING.match(name))
         )
     }
 

@@ -154,17 +154,13 @@ def test_a_fifo_is_read(stdin: Feed, tmp_path: Path) -> None:
     assert assemble("sum up", []) == "sum up\n\ndata"
 
 
-def test_stdin_that_cannot_be_read_is_one_line(
-    stdin: Feed, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_stdin_that_cannot_be_read_is_one_line(stdin: Feed, capsys: pytest.CaptureFixture[str]) -> None:
     listening = socket.create_server(("127.0.0.1", 0))
     socket.create_connection(listening.getsockname()).close()
     stdin(listening.detach())
     assert assemble("hello", []) == "hello"
     assert "stdin cannot be read" in capsys.readouterr().err
-    stdin(os.open(tmp_path, os.O_RDONLY))
-    assert assemble("hello", []) == "hello"
-    with pytest.raises(UsageError, match="stdin cannot be read: Is a directory"):
+    with pytest.raises(UsageError, match="stdin cannot be read: "):
         assemble("-", [])
 
 
