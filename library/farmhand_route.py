@@ -13,8 +13,8 @@ description:
   - Runs on the controller, where the workstation is, and changes nothing.
 options:
   address:
-    description: Another address than the one that Ansible connects to, which is reached with nothing of Ansible's arguments;
-      an alias of C(~/.ssh/config) is one.
+    description: Another address than the one that Ansible connects to, or an alias of C(~/.ssh/config). Nothing of
+      Ansible's own arguments is taken with it.
     type: str
     default: ""
   port:

@@ -45,7 +45,7 @@ CONNECTION = frozenset(
 _FILES = frozenset(name for name in CONNECTION if name.endswith("_FILE"))
 _VAULTS = "ANSIBLE_VAULT_IDENTITY_LIST"
 #: What Ansible, its callback plugins and ansible-runner read.
-_FOREIGN = re.compile(r"(ANSIBLE|AWX|RUNNER|JUNIT|AD_HOC|ORIGINAL_STDOUT|JOB_EVENT)_")
+_FOREIGN = re.compile(r"_?(ANSIBLE|AWX|RUNNER|JUNIT|AD_HOC|ORIGINAL_STDOUT|JOB_EVENT)_")
 
 
 def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 #: ssh_config(5), in small letters.
 CARRIED = frozenset(
-    """addressfamily bindaddress bindinterface canonicaldomains canonicalizefallbacklocal canonicalizehostname
-    canonicalizemaxdots canonicalizepermittedcnames casignaturealgorithms checkhostip ciphers compression
-    connectionattempts globalknownhostsfile hostkeyalgorithms hostkeyalias hostname ipqos kexalgorithms
-    knownhostscommand macs port proxycommand proxyjump proxyusefdpass pubkeyacceptedalgorithms pubkeyacceptedkeytypes
-    rekeylimit requiredrsasize revokedhostkeys tag tcpkeepalive userknownhostsfile versionaddendum""".split()
-)
+    {
+        "addressfamily", "bindaddress", "bindinterface", "canonicaldomains", "canonicalizefallbacklocal",
+        "canonicalizehostname", "canonicalizemaxdots", "canonicalizepermittedcnames", "casignaturealgorithms",
+        "checkhostip", "ciphers", "compression", "connectionattempts", "globalknownhostsfile",
+        "hostkeyalgorithms", "hostkeyalias", "hostname", "ipqos", "kexalgorithms", "knownhostscommand",
+        "macs", "port", "proxycommand", "proxyjump", "proxyusefdpass", "pubkeyacceptedalgorithms",
+        "pubkeyacceptedkeytypes", "rekeylimit", "requiredrsasize", "revokedhostkeys", "tag", "tcpkeepalive",
+        "userknownhostsfile", "versionaddendum",
+    }
+)  # fmt: skip
 #: ssh(1): the letters that take no value and those that do.
 _FLAGS = "46AaCfGgKkMNnqsTtVvXxYy12" + "".join(f"{letter}:" for letter in "BbcDEeFIiJLlmOoPpQRSWw")
 _LETTERS = {

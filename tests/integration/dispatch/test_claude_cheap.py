@@ -9,6 +9,7 @@ import os
 import pty
 import secrets
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -344,6 +345,96 @@ async def test_no_process_and_no_file_of_the_workstation_holds_the_key(
     files = [path for path in workstation.home.parent.rglob("*") if path.is_file() and path != source]
     assert files
     assert [path for path in files if key.encode() in path.read_bytes()] == []
+
+
+async def test_the_shared_connection_that_stays_does_not_hold_the_key(
+    workstation: Workstation, farm: Sshd, api: MessagesApi
+) -> None:
+    key = f"sk-ant-test-{secrets.token_hex(16)}"
+    api.state.keys = frozenset({key})
+    workstation.environment |= {"MY_OWN_KEY": key, "SEEN_BY_SSH": "yes"}
+    done = await workstation.run("claude-cheap", "--key-source", "env:MY_OWN_KEY", "hello")
+    assert done.status == 0, done.err
+    runtime = workstation.environment["XDG_RUNTIME_DIR"]
+    masters = []
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if runtime.encode() in (directory / "cmdline").read_bytes():
+                masters.append(memory(directory))
+        except OSError:
+            continue
+    assert masters, "the shared connection has ended"
+    assert all(b"SEEN_BY_SSH=yes" in held for held in masters), "nothing can be told from these"
+    assert not any(key.encode() in held for held in masters)
+
+
+def memory(process: Path) -> bytes:
+    """What a process can write to, and so keeps: ssh writes its title over what /proc shows as its environment."""
+    held = []
+    with (process / "mem").open("rb", buffering=0) as file:
+        for line in (process / "maps").read_text().splitlines():
+            span, mode = line.split()[:2]
+            start, end = (int(part, 16) for part in span.split("-"))
+            if mode.startswith("rw"):
+                file.seek(start)
+                held.append(file.read(end - start))
+    return b"".join(held)
+
+
+async def test_a_key_in_a_variable_reaches_no_program_but_the_one_that_prints_a_key(
+    workstation: Workstation, farm: Sshd, tmp_path: Path
+) -> None:
+    """Programs that note their environment, in the place of those that are started: ssh, mail, ansible-playbook, …"""
+    key = f"sk-ant-test-{secrets.token_hex(16)}"
+    bin_dir = tmp_path / "bin"
+    bin_dir.mkdir()
+    for name in ("ssh", "mail", "notify-send"):
+        (bin_dir / name).write_text(f'#!/bin/sh\nenv > "{tmp_path}/$(basename "$0").env"\n')
+        (bin_dir / name).chmod(0o755)
+    workstation.environment |= {"MY_OWN_KEY": key, "PATH": f"{bin_dir}:{workstation.environment['PATH']}"}
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "ansible.cfg").write_text("[defaults]\n")
+    play = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"shell": f"env > {tmp_path}/up.env"}]}]
+    (project / "site.yml").write_text(json.dumps(play))
+    source = ("--key-source", "env:MY_OWN_KEY")
+    assert (await workstation.run("claude-cheap", *source, "--fallback", "none", "hello")).status == 4
+    checks = ["doctor", "--no-canary", "--skip", "at-rest", "--skip", "shells", "--skip", "api"]
+    for way in ("mail:me@example.com", "desktop"):
+        assert (await workstation.run("farmhand", *checks, "--notify", way)).status == 1
+    up = await workstation.run("farmhand", "up", "--project-dir", str(project))
+    assert up.status == 0, up.err
+    seen = {path.stem: path.read_text() for path in tmp_path.glob("*.env")}
+    assert sorted(seen) == ["mail", "notify-send", "ssh", "up"]
+    assert [name for name, text in seen.items() if key in text or "PATH=" not in text] == []
+
+
+async def test_stdin_of_nodes_spawn_is_a_socket_and_is_read(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
+) -> None:
+    program = tmp_path / "spawn.js"
+    program.write_text(
+        "const { spawn } = require('child_process');\n"
+        "const task = spawn('claude-cheap', ['What colour is it?'], { stdio: ['pipe', 'inherit', 'inherit'] });\n"
+        "setTimeout(() => task.stdin.end('The barn is red.\\n'), Number(process.argv[2]));\n"
+        "task.on('exit', (status) => process.exit(status));\n"
+    )
+    for wait_ms in ("0", "500"):
+        process = await asyncio.create_subprocess_exec("node", str(program), wait_ms, env=workstation.environment)
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    assert received(api) == ["What colour is it?\n\nThe barn is red.\n"] * 2
+
+
+async def test_a_silent_stdin_is_left_out_with_one_line(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = await workstation.start("claude-cheap", "hello", stdin=theirs.fileno())
+        out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 0, err.decode()
+    assert b"hello" in out
+    assert err.count(b"\n") == 1
+    assert b"nothing came on stdin within 3 s" in err
+    assert received(api) == ["hello"]
 
 
 async def agent_knows(agent: Agent, task_id: str) -> None:
