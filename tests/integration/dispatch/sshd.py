@@ -25,6 +25,31 @@ def free_port(address: str = "127.0.0.1") -> int:
         return int(probe.getsockname()[1])
 
 
+def shared_connections(directory: str) -> list[bytes]:
+    """What the processes that share a connection in `directory` hold in their memory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if directory.encode() in (process / "cmdline").read_bytes():
+                found.append(_memory(process))
+        except OSError:
+            continue
+    return found
+
+
+def _memory(process: Path) -> bytes:
+    """What a process can write to, and so keeps: ssh writes its title over what /proc shows as its environment."""
+    held = []
+    with (process / "mem").open("rb", buffering=0) as file:
+        for line in (process / "maps").read_text().splitlines():
+            span, mode = line.split()[:2]
+            start, end = (int(part, 16) for part in span.split("-"))
+            if mode.startswith("rw"):
+                file.seek(start)
+                held.append(file.read(end - start))
+    return b"".join(held)
+
+
 class Sshd:
     """An sshd for the user who runs the tests; the account's forced command is `command`, "" for none."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, entry
-from tests.integration.dispatch.sshd import Sshd, free_port, keygen
+from tests.integration.dispatch.sshd import Sshd, free_port, keygen, shared_connections
 from tests.support.agent import Agent, bodies
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
@@ -355,30 +355,10 @@ async def test_the_shared_connection_that_stays_does_not_hold_the_key(
     workstation.environment |= {"MY_OWN_KEY": key, "SEEN_BY_SSH": "yes"}
     done = await workstation.run("claude-cheap", "--key-source", "env:MY_OWN_KEY", "hello")
     assert done.status == 0, done.err
-    runtime = workstation.environment["XDG_RUNTIME_DIR"]
-    masters = []
-    for directory in Path("/proc").glob("[0-9]*"):
-        try:
-            if runtime.encode() in (directory / "cmdline").read_bytes():
-                masters.append(memory(directory))
-        except OSError:
-            continue
+    masters = shared_connections(workstation.environment["XDG_RUNTIME_DIR"])
     assert masters, "the shared connection has ended"
     assert all(b"SEEN_BY_SSH=yes" in held for held in masters), "nothing can be told from these"
     assert not any(key.encode() in held for held in masters)
-
-
-def memory(process: Path) -> bytes:
-    """What a process can write to, and so keeps: ssh writes its title over what /proc shows as its environment."""
-    held = []
-    with (process / "mem").open("rb", buffering=0) as file:
-        for line in (process / "maps").read_text().splitlines():
-            span, mode = line.split()[:2]
-            start, end = (int(part, 16) for part in span.split("-"))
-            if mode.startswith("rw"):
-                file.seek(start)
-                held.append(file.read(end - start))
-    return b"".join(held)
 
 
 async def test_a_key_in_a_variable_reaches_no_program_but_the_one_that_prints_a_key(
