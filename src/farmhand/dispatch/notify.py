@@ -23,7 +23,9 @@ def check_way(way: str) -> str:
         return way
     if kind == "webhook" and rest.startswith(("https://", "http://", "/", "~/")):
         return way
-    raise UsageError(f"--notify {way!r:.100} is none of {KINDS}")
+    # A webhook's URL is as good as a password, so it is not repeated.
+    shown = "what was given" if "/" in way else f"{way!r:.100}"
+    raise UsageError(f"--notify: {shown} is none of {KINDS}")
 
 
 def notify(way: str, title: str, lines: list[str]) -> None:
