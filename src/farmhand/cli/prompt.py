@@ -13,6 +13,7 @@ from farmhand.errors import UsageError
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 #: As farmhand.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
@@ -48,16 +49,23 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     return prompt
 
 
+def check_text(value: Any, where: str) -> None:
+    """Refuse an argument with bytes that are not UTF-8, which come in as lone surrogates. Raises UsageError."""
+    import json
+
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first") from None
+
+
 def _shown(name: str) -> str:
     """A file's name as text; bytes of it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _from_argument(argument: str) -> str:
-    try:
-        argument.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the prompt is not valid UTF-8", code="invalid_prompt", hint="convert it first") from None
+    check_text(argument, "the prompt")
     return argument
 
 

@@ -98,6 +98,9 @@ async def test_json_is_the_whole_result(workstation: Workstation, farm: Sshd) ->
         ([], b"a\0b", 2, "NUL byte at 1"),
         ([], b"ab\xff", 2, "not valid UTF-8 at byte 2"),
         ([b"\xff".decode(errors="surrogateescape")], None, 2, "not valid UTF-8"),
+        (["--system", "\udcff", "x"], None, 2, "--system is not valid UTF-8"),
+        (["--id", "\udcff", "x"], None, 2, "--id is not valid UTF-8"),
+        (["--schema", '{"enum": ["\\ud800"]}', "x"], None, 2, "--schema is not valid UTF-8"),
         (["--nope", "x"], None, 2, "No such option"),
         (["a", "b"], None, 2, "quote the prompt"),
         (["--engine", "gpu", "x"], None, 2, "'gpu' is not one of"),
@@ -310,6 +313,41 @@ async def test_text_comes_as_it_is_made_on_a_terminal(workstation: Workstation, 
     assert await process.wait() == 0
     assert len(pieces) > 2
     assert b"".join(pieces).endswith(b"hello\r\n")
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "ascii:strict"},
+        {"PYTHONIOENCODING": "latin-1"},
+    ],
+)
+async def test_a_terminal_that_is_not_utf_8_gets_the_answer_with_replacements(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, variables: dict[str, str]
+) -> None:
+    prompt = "one é, one 😀 and the end"
+    (workstation.home / "prompt").write_text(prompt)
+    workstation.environment |= variables
+    for options in ([], ["--json"]):
+        ours, theirs = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            str(BIN / "claude-cheap"),
+            *("-f", str(workstation.home / "prompt")),
+            *options,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=workstation.environment,
+            cwd=CHECKOUT,
+        )
+        os.close(theirs)
+        said = b"".join(await asyncio.to_thread(read_terminal, ours))
+        assert await process.wait() == 0, said
+        assert b"and the end" in said
+    piped = await workstation.run("claude-cheap", "-f", str(workstation.home / "prompt"))
+    assert prompt.encode() in piped.out
 
 
 async def test_status(workstation: Workstation, farm: Sshd) -> None:
