@@ -131,7 +131,7 @@ def usage_of(row: Charge) -> Usage:
     )
 
 
-def new_store(path: Path | str = ":memory:") -> Store:
+def new_store(path: Path | str) -> Store:
     """A store for the table that ships."""
     return Store(Path(path), groups.breaks(TABLE))
 
