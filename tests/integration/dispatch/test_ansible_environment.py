@@ -13,6 +13,7 @@ import pytest
 from farmhand.dispatch.ansible_environment import CONNECTION
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation
+from tests.integration.dispatch.sshd import Sshd
 from tests.support.messages_api import MessagesApi
 
 
@@ -79,3 +80,29 @@ async def test_up_runs_the_whole_site_with_the_checkouts_own_settings(
     assert done.status == 0, done.err
     assert b"forks 5, key checks True" in done.out
     assert b"tagged" in done.out
+
+
+async def test_no_batch_goes_to_a_host_whose_key_is_unknown(
+    tmp_path: Path, api: MessagesApi, workstation: Workstation
+) -> None:
+    """ansible-runner switches the check off where its caller does not say otherwise, and the key goes by this way."""
+    directory = tmp_path / "sshd"
+    directory.mkdir()
+    server = Sshd(directory, "")
+    server.start()
+    known = tmp_path / "known"
+    known.touch()
+    farm = Farm(tmp_path, api, workstation)
+    farm.inventory.write_text(
+        f"[farm]\nfarm1 ansible_host=127.0.0.1 ansible_port={server.port} ansible_user={server.user}"
+        f" ansible_ssh_private_key_file={server.identity} ansible_ssh_common_args='-o UserKnownHostsFile={known}'\n"
+    )
+    workstation.environment["ANSIBLE_HOST_KEY_CHECKING"] = "False"
+    farm.write(["one"])
+    try:
+        done = await farm.batch("--patience", "1")
+    finally:
+        server.stop()
+    assert done.status == 4, done.err
+    assert "Host key verification failed" in done.err
+    assert known.read_text() == ""
