@@ -5,6 +5,7 @@ So it is in no argument vector, no environment, no file, no log and no artifact.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable
@@ -40,6 +41,16 @@ def operators_key(source: str) -> str:
         for name in os.environ.keys() - scrubbed(settings=True):
             del os.environ[name]
     return key
+
+
+def check_host_keys(connection: Any) -> None:
+    """Have Ansible's `connection` check the host's key, as the API key goes there.
+
+    ansible-runner switches that off where nothing says otherwise, and an operator may have for other work.
+    """
+    with contextlib.suppress(KeyError):  # it has no such option: it is not by ssh
+        if connection.get_option("host_key_checking") is False:
+            connection.set_option("host_key_checking", True)
 
 
 def hand_over(execute: Execute, key: str, host: str, socket: str) -> None:

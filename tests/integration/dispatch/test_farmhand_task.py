@@ -181,6 +181,19 @@ async def test_over_ssh_with_and_without_become_and_no_key_in_any_output(
     assert "jada-agent bridge" in plain.out.decode()
 
 
+async def test_the_key_goes_to_no_host_whose_key_is_unknown(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
+    inventory, _ = ssh_inventory(workstation, farm, tmp_path)
+    farm.known_hosts.write_text("")
+    workstation.environment["ANSIBLE_HOST_KEY_CHECKING"] = "False"  # ansible-runner sets it so, too
+    done = await ansible(workstation, inventory, agent, "prompt=x")
+    assert done.status == 4
+    assert b"Host key verification failed" in done.out
+    assert farm.known_hosts.read_text() == ""
+
+
 async def test_ansibles_shared_connection_does_not_hold_a_key_from_the_environment(
     workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
 ) -> None:
