@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-
 ROOT = Path(__file__).resolve().parent.parent
 #: What git ignores there, beside names that begin with a dot: .gitignore says why.
 _IGNORED = {"artifacts", "env", "dist"}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.dispatch import ansible_environment as module
 from farmhand.dispatch.ansible_environment import CONNECTION, ansible_environment, find_program
 from farmhand.errors import NotConfigured
 
@@ -69,7 +68,7 @@ def test_the_operator_can_read_which_are_taken_over() -> None:
 
 
 def test_a_program_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(module.sys, "executable", str(tmp_path / "python"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(NotConfigured, match="ansible is not installed"):
         find_program("ansible")
