@@ -38,6 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
+        handover.check_host_keys(self._connection)
         arguments = dict(self._task.args)
         try:
             wait_s = float(arguments.get("wait_s") or 0)

@@ -47,6 +47,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
+        handover.check_host_keys(self._connection)
         try:
             if self._task.args.get("desk"):
                 return result | self._turn(str(self._task.args["desk"]), task_vars or {})

@@ -1,15 +1,31 @@
 """For all tests: nothing is skipped. What a test needs is installed by make, or the run fails and says what it is.
 
 Skips are turned into failures here, those of single tests and those of whole files. And signals that end a
-program do so: in the background of a shell, or below nohup, tests and all they start are told to ignore some.
+program do so: in the background of a shell, or below nohup, tests and all they start are told to ignore some. And
+nothing is left in the checkout: what tests write is in directories of their own.
 """
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+#: What git ignores there, beside names that begin with a dot: .gitignore says why.
+_IGNORED = {"artifacts", "env", "dist"}
+_AT_FIRST = {path.name for path in ROOT.iterdir()}
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A run that leaves something at the top of the checkout has failed."""
+    left = {path.name for path in ROOT.iterdir()} - _AT_FIRST - _IGNORED
+    left = {name for name in left if not name.startswith(".")}
+    if left:
+        print(f"left in {ROOT} by this run: {', '.join(sorted(left))}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_configure() -> None:

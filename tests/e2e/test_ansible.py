@@ -70,3 +70,10 @@ def test_site_yml_run_again_changes_nothing(farm: Farm) -> None:
     (recap,) = re.findall(r"^farm1 .*", done.stdout, re.MULTILINE)
     assert "changed=0 " in recap
     assert "failed=0 " in recap
+
+
+def test_site_yml_leaves_nothing_in_the_logins_home(farm: Farm) -> None:
+    farm.build()
+    left = farm.exec("sh", "-c", "ls -A ~admin").stdout.split()
+    # sudo makes the other one.
+    assert set(left) <= {".ssh", ".sudo_as_admin_successful"}

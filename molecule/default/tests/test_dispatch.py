@@ -129,7 +129,6 @@ def test_controller_knows_the_host(host: Host) -> None:
     listed = json.loads((CONTROLLER / "hosts.json").read_text(encoding="utf-8"))
     assert listed["hosts"][name] == {
         "address": name,
-        "port": 22,
         "user": "farmhand",
         "identity_file": str(CONTROLLER / "dispatch_ed25519"),
         "known_hosts_file": None,

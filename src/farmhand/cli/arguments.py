@@ -27,7 +27,14 @@ class Option:
 
 
 OPTIONS = (
-    Option("-f", "--file", to="file", many=True, what="FILE", about="Add a text file below the prompt; repeatable."),
+    Option(
+        "-f",
+        "--file",
+        to="file",
+        many=True,
+        what="FILE",
+        about="Add a text file below the prompt (-: stdin); repeatable.",
+    ),
     Option("--no-stdin", to="no_stdin", kind="flag", about="Do not read stdin, even if something is piped in."),
     Option("--json", to="as_json", kind="flag", about="Print the whole result as one JSON object."),
     Option("-m", "--model", to="model", what="NAME", about="haiku (default), sonnet, opus or a full model id."),

@@ -13,6 +13,7 @@ import click
 from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.progress import Progress, summary
+from farmhand.cli.prompt import check_text
 from farmhand.cli.signals import TwoStops
 from farmhand.cli.up import find_project
 from farmhand.dispatch import problems, settings
@@ -205,6 +206,8 @@ def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
         "priority": options.priority,
         "economy": options.economy,
     }
+    for name, value in given.items():
+        check_text(value, "--label" if name == "labels" else f"--{name.removesuffix('_s').replace('_', '-')}")
     return {name: value for name, value in given.items() if value not in (None, "", [], {}, 0.0, False)}
 
 

@@ -13,31 +13,33 @@ from farmhand.errors import UsageError
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 #: As farmhand.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
-#: Beside an argument, stdin is a bonus: say that we wait for it, and do not wait for ever.
-NOTE_AFTER_S = 3.0
-GIVE_UP_AFTER_S = 60.0
-_WAITING = "waiting for stdin; if nothing is piped in, use < /dev/null or --no-stdin"
+#: Beside an argument, stdin is a bonus: a silent pipe is left alone after so many seconds.
+GIVE_UP_AFTER_S = 3.0
+_GOING_ON = "nothing came on stdin within {:g} s, so it is left out (--no-stdin saves the wait, -f - waits for it)"
+_CHUNK = 1024 * 1024
 
 
 def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = True) -> str:
     """The prompt: the argument, then stdin, then each file under a header line, with blank lines between.
 
-    Stdin is read to its end when the argument is `-`, or when there is neither argument nor file. Beside those it is
-    read when it is a pipe, or a regular file at its start; a terminal, /dev/null and a file that somebody else is
-    reading (the body of a `while read` loop) are left alone. Raises UsageError.
+    Stdin is read to its end when the argument or a file is `-`, or when there is neither. Beside others it is read when
+    it is a pipe or a socket on which something comes soon, or a regular file at its start; a terminal, /dev/null and a
+    file that somebody else is reading (the body of a `while read` loop) are left alone. Raises UsageError.
     """
     parts: list[str] = []
     if argument not in (None, "-"):
         assert argument is not None  # noqa: S101  (for the type checker)
         parts.append(_from_argument(argument))
+    asked_for = "-" in (argument, *files)
     if use_stdin:
-        piped = _from_stdin(required=argument == "-" or (argument is None and not files), forced=argument == "-")
+        piped = _from_stdin(required=asked_for or (argument is None and not files), forced=asked_for)
         if piped:
             parts.append(piped)
-    parts += [f"----- file: {name} -----\n{_from_file(name)}" for name in files]
+    parts += [f"----- file: {_shown(name)} -----\n{_from_file(name)}" for name in files if name != "-"]
     prompt = "\n\n".join(parts)
     if not prompt.strip():
         raise UsageError("the prompt is empty", code="empty_prompt", hint="give it as an argument or on stdin")
@@ -47,11 +49,23 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     return prompt
 
 
-def _from_argument(argument: str) -> str:
+def check_text(value: Any, where: str) -> None:
+    """Refuse an argument with bytes that are not UTF-8, which come in as lone surrogates. Raises UsageError."""
+    import json
+
     try:
-        argument.encode()
+        json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise UsageError("the prompt is not valid UTF-8", code="invalid_prompt", hint="convert it first") from None
+        raise UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first") from None
+
+
+def _shown(name: str) -> str:
+    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
+    return os.fsencode(name).decode("utf-8", "replace")
+
+
+def _from_argument(argument: str) -> str:
+    check_text(argument, "the prompt")
     return argument
 
 
@@ -59,42 +73,58 @@ def _from_file(name: str) -> str:
     try:
         with open(name, "rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"-f {name}: {error.strerror}", code="invalid_file") from None
-    return _text(data, f"the file {name}")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"-f {_shown(name)}: {_reason(error)}", code="invalid_file") from None
+    return _text(data, f"the file {_shown(name)}")
 
 
 def _from_stdin(*, required: bool, forced: bool) -> str:
     if sys.stdin is None or sys.stdin.closed:
         return ""
     descriptor = sys.stdin.fileno()
-    if required:
-        if os.isatty(descriptor) and not forced:
-            raise UsageError("there is no prompt", code="empty_prompt", hint="give it as an argument or on stdin")
-    elif not _has_something_for_us(descriptor):
-        return ""
-    else:
-        _await_first_byte(descriptor)
-    with os.fdopen(descriptor, "rb", closefd=False) as stream:
-        return _text(stream.read(MAX_PROMPT_BYTES + 1), "stdin")
+    try:
+        if required:
+            if os.isatty(descriptor) and not forced:
+                raise UsageError("there is no prompt", code="empty_prompt", hint="give it as an argument or on stdin")
+        elif not _has_something_for_us(descriptor):
+            return ""
+        elif not select.select([descriptor], [], [], GIVE_UP_AFTER_S)[0]:
+            note(_GOING_ON.format(GIVE_UP_AFTER_S))
+            return ""
+        data = _read(descriptor)
+    except OSError as error:
+        if not required:
+            note(f"stdin cannot be read, so it is left out: {_reason(error)}")
+            return ""
+        raise UsageError(f"stdin cannot be read: {_reason(error)}", code="invalid_file") from None
+    return _text(data, "stdin")
 
 
 def _has_something_for_us(descriptor: int) -> bool:
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return os.lseek(descriptor, 0, os.SEEK_CUR) == 0
-    return stat.S_ISFIFO(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _await_first_byte(descriptor: int) -> None:
-    if select.select([descriptor], [], [], NOTE_AFTER_S)[0]:
-        return
-    note(_WAITING)
-    if not select.select([descriptor], [], [], GIVE_UP_AFTER_S - NOTE_AFTER_S)[0]:
-        hint = (
-            "use < /dev/null or --no-stdin if nothing is piped in; with - as the prompt stdin is awaited without limit"
-        )
-        raise UsageError(f"nothing came on stdin within {GIVE_UP_AFTER_S:g} s", hint=hint)
+def _read(descriptor: int) -> bytes:
+    """All of it, up to one byte too many. Whoever gave it to us may have made it non-blocking."""
+    pieces, size = [], 0
+    while size <= MAX_PROMPT_BYTES:
+        try:
+            piece = os.read(descriptor, _CHUNK)
+        except BlockingIOError:
+            select.select([descriptor], [], [])
+            continue
+        if not piece:
+            break
+        pieces.append(piece)
+        size += len(piece)
+    return b"".join(pieces)
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _text(data: bytes, what: str) -> str:
@@ -106,7 +136,8 @@ def _text(data: bytes, what: str) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        where = f"{what} is not valid UTF-8 at byte {error.start}"
+        line = data.count(b"\n", 0, error.start) + 1
+        where = f"{what} is not valid UTF-8 at byte {error.start}, in line {line}"
         raise UsageError(where, code="invalid_prompt", hint="convert it to UTF-8 first") from None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from farmhand.cli.say import CONTROL
+from farmhand.cli.say import CONTROL, without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def printable(text: str) -> str:
 
 def write_bytes(text: str) -> None:
     """`text` to stdout in UTF-8, whatever the locale says, with a line end."""
-    data = text.encode("utf-8", "surrogatepass")
+    data = text.encode("utf-8", "replace")
     sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
     sys.stdout.buffer.flush()
 
@@ -33,7 +33,8 @@ def write_json(value: dict[str, Any]) -> None:
 
 def error_object(error: FarmhandError) -> dict[str, Any]:
     """The JSON form of a failure that has no result."""
-    return {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    said = {"message": error.message, "hint": error.hint}
+    return {"error": {"code": error.code, **{name: without_secrets(text) for name, text in said.items()}}}
 
 
 def answer_text(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 
-from farmhand.cli.prompt import assemble
+from farmhand.cli.prompt import assemble, check_text
 from farmhand.dispatch import hosts, settings
 from farmhand.dispatch.record import Record
 from farmhand.errors import FarmhandError, UsageError
@@ -109,13 +109,20 @@ def _run(options: Options) -> int:
 
 def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
     """The task as the wire has it; what is not asked for is left to the agent's defaults. Raises UsageError."""
+    for name, given in (
+        ("--id", options.task_id),
+        ("--system", options.system),
+        ("--model", conf.model),
+        ("--tools", options.tools),
+    ):
+        check_text(given, name)
     task: dict[str, Any] = {
         "id": options.task_id or new_task_id(),
         "prompt": assemble(options.prompt, options.file, use_stdin=not options.no_stdin),
         "timeout_s": conf.timeout_s,
     }
     optional = {
-        "system": _text(options.system, "--system"),
+        "system": options.system,
         "model": conf.model,
         "engine": options.engine,
         "network": options.network,
@@ -145,15 +152,9 @@ def read_schema(given: str) -> dict[str, Any]:
         raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
     if not isinstance(schema, dict):
         raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
+    check_text(schema, where)
     from farmhand import schemas  # not at the top: most calls have none
 
     if message := schemas.problem(schema):
         raise UsageError(f"{where}: {message}", code="invalid_schema")
     return schema
-
-
-def _text(value: str | None, where: str) -> str | None:
-    """An argument that is text; bytes that are not UTF-8 come in as lone surrogates."""
-    if value is not None and any("\ud800" <= char <= "\udfff" for char in value):
-        raise UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first")
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and nothing from afar gives any.
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What stands in a URL before its host: user and password, or a token.
+_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 #: What stands before the colon; set by `end`.
 _program = "farmhand"
 
@@ -24,6 +27,10 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
     """Do `call` and end the process with its status. Failures are one line on stderr."""
     global _program
     _program = program
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that is not UTF-8 gets a replacement for what it has not: no answer is lost for a letter.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         if sys.stdout is None:
             raise UsageError("stdout is closed: there is nowhere to write to")
@@ -39,8 +46,11 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
         os._exit(1)
     except Exception as error:
         if os.environ.get("FARMHAND_DEBUG"):
-            raise
-        what = f"{type(error).__name__}: {redact(str(error))}"
+            from traceback import format_exc
+
+            sys.stderr.write(without_secrets(format_exc()))
+            os._exit(1)
+        what = f"{type(error).__name__}: {error}"
         note(what if isinstance(error, OSError) else f"{what} (FARMHAND_DEBUG=1 shows where)")
         # Not sys.exit: flushing a stdout that is full would fail a second time.
         os._exit(1)
@@ -51,8 +61,13 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
 
 
 def note(text: str) -> None:
-    """One line on stderr under the program's name."""
-    print(f"{_program}: {one_line(text)}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
+    """One line on stderr under the program's name. Whatever it echoes, it holds no key."""
+    print(f"{_program}: {one_line(without_secrets(text))}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without keys and without the password of a URL: an argument or a setting that is echoed may be one."""
+    return _PASSWORD.sub("\\1…@", redact(text))
 
 
 def one_line(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,7 @@ import click
 
 from farmhand.cli import render
 from farmhand.dispatch import settings
+from farmhand.dispatch.ansible_environment import ansible_environment, find_program
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured
 
 #: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
@@ -72,17 +71,10 @@ def is_project(directory: Path) -> bool:
 
 def play(directory: Path, arguments: tuple[str, ...], *, quiet: bool) -> int:
     """Run the playbook in its directory, with its own ansible.cfg; ansible-playbook's status."""
-    beside_us = Path(sys.executable).with_name("ansible-playbook")
-    program = str(beside_us) if beside_us.exists() else shutil.which("ansible-playbook")
-    if program is None:
-        raise NotConfigured("ansible-playbook is not installed", hint="pip install 'farmhand[workstation]'")
-    environment = dict(os.environ)
-    # A setting from elsewhere would replace the checkout's whole configuration.
-    environment.pop("ANSIBLE_CONFIG", None)
     done = subprocess.run(
-        [program, "site.yml", *arguments],
+        [find_program("ansible-playbook"), "site.yml", *arguments],
         cwd=directory,
-        env=environment,
+        env=ansible_environment(directory),
         stdout=sys.stderr if quiet else None,
         check=False,
     )

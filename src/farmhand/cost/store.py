@@ -21,6 +21,8 @@ from farmhand.errors import FarmhandError, NotConfigured
 #: Rows of one transaction: enough to be fast, few enough to stay small in memory.
 CHUNK = 10_000
 _BUSY_S = 60.0
+#: SQLite's name for a database that is no file.
+_IN_MEMORY = ":memory:"
 
 
 class StoreDamaged(FarmhandError):
@@ -44,6 +46,9 @@ class Store:
     """
 
     def __init__(self, path: Path, breaks: Iterable[int] = ()) -> None:
+        if path.name == _IN_MEMORY:
+            # SQLite would keep it in memory, and the empty file that is made first would stay.
+            raise NotConfigured(f"the cost store {path} is no file", hint="give a file's name")
         self.path = path
         self.breaks = tuple(sorted({edge for edge in breaks if edge >= 0}))
         self._words: dict[str, int] = {}

@@ -5,12 +5,14 @@ So it is in no argument vector, no environment, no file, no log and no artifact.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 from collections.abc import Callable
 from typing import Any
 
 from farmhand.dispatch import settings
+from farmhand.wire.child import scrubbed
 from farmhand.wire.errors import WireError
 from farmhand.wire.keys import holds_key, redact
 from farmhand.wire.keysource import read_key
@@ -20,17 +22,35 @@ from farmhand.wire.message import key_request, parse_response
 Execute = Callable[..., dict[str, Any]]
 #: Statuses of a shell that does not find the program, or may not run it.
 NOT_FOUND = (126, 127)
+#: Keys that were taken out of this process's environment, by their sources: a loop asks for one again.
+_FROM_ENVIRONMENT: dict[str, str] = {}
 
 
 def operators_key(source: str) -> str:
     """The key from `source`; if that is empty, from the operator's setting. Raises WireError, FarmhandError."""
-    key = read_key(source or settings.load().key_source)
+    source = source or settings.load().key_source
+    key = _FROM_ENVIRONMENT.get(source) or read_key(source)
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts and holds_key(dict(os.environ), key):
         # Too late to prevent it: the least is that it does not go unnoticed.
         message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
         raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
+    if source.startswith("env:"):
+        # This process starts ssh, which inherits its environment and may stay as a shared connection.
+        _FROM_ENVIRONMENT[source] = key
+        for name in os.environ.keys() - scrubbed(settings=True):
+            del os.environ[name]
     return key
+
+
+def check_host_keys(connection: Any) -> None:
+    """Have Ansible's `connection` check the host's key, as the API key goes there.
+
+    ansible-runner switches that off where nothing says otherwise, and an operator may have for other work.
+    """
+    with contextlib.suppress(KeyError):  # it has no such option: it is not by ssh
+        if connection.get_option("host_key_checking") is False:
+            connection.set_option("host_key_checking", True)
 
 
 def hand_over(execute: Execute, key: str, host: str, socket: str) -> None:

@@ -17,12 +17,19 @@ _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
 class Host(Record):
-    """One farm host and how to log in to its dispatch account. `known_hosts_file` None stands for ssh's own files."""
+    """One farm host and how to log in to its dispatch account.
+
+    `address` is what ssh is given, which may be an alias of its configuration; `port` 0 leaves the port to that.
+    `options` are more of ssh's options (`ProxyJump=bastion`), `ssh_config` another configuration than the usual one.
+    `known_hosts_file` None stands for ssh's own files.
+    """
 
     name: str
     address: str
-    port: int = 22
+    port: int = 0
     user: str = "farmhand"
+    options: tuple[str, ...] = ()
+    ssh_config: str | None = None
     identity_file: str | None = None
     known_hosts_file: str | None = None
 
@@ -33,6 +40,8 @@ class Host(Record):
             name=self.name,
             port=self.port,
             user=self.user,
+            options=self.options,
+            ssh_config=self.ssh_config,
             identity_file=self.identity_file,
             known_hosts_file=self.known_hosts_file,
             connect_timeout_s=connect_timeout_s,
@@ -65,6 +74,8 @@ def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
         "address": (str,),
         "port": (int,),
         "user": (str,),
+        "options": (list,),
+        "ssh_config": (str, type(None)),
         "identity_file": (str, type(None)),
         "known_hosts_file": (str, type(None)),
     }
@@ -76,7 +87,23 @@ def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
         raise NotConfigured(f"{where}: address is missing", hint=_WRITTEN_BY)
     if not 1 <= values.get("port", 22) <= 65535:
         raise NotConfigured(f"{where}: port is {values['port']}, not 1 to 65535", hint=_WRITTEN_BY)
+    if "options" in values:
+        values["options"] = tuple(_option(where, each) for each in values["options"])
     return Host(name=name, **values)
+
+
+def _option(where: str, text: Any) -> str:
+    """`text` if it is an option of ssh that says how a host is reached, and nothing else."""
+    from farmhand.wire import route  # not at the top: most hosts need none
+
+    try:
+        made = route.option(text) if isinstance(text, str) else ""
+    except ValueError as error:
+        raise NotConfigured(f"{where}: options: {error}", hint=_WRITTEN_BY) from None
+    if not made:
+        message = f"{where}: options: {text!r} does not say how to reach a host"
+        raise NotConfigured(message, hint="log-ins, forwardings and host key checks are not set here")
+    return made
 
 
 def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
@@ -91,6 +118,8 @@ def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) 
 def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
     """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
+        if wanted not in hosts and wanted[:1] == "[" and wanted[-1:] == "]":  # an IPv6 literal as URLs have it
+            wanted = wanted[1:-1]
         if wanted not in hosts:
             names = ", ".join(sorted(hosts))
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.errors import NotConfigured
+from farmhand.wire.child import scrubbed
 
 #: What brings the login back.
 FIX = "log in: run claude, then /login"
@@ -88,7 +89,9 @@ def _from_keychain() -> Login:
     command = ["security", "find-generic-password", "-s", _KEYCHAIN_ITEM]
     quiet = subprocess.DEVNULL
     try:
-        found = subprocess.run(command, stdin=quiet, stdout=quiet, stderr=quiet, timeout=10, check=False).returncode
+        found = subprocess.run(
+            command, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=10, check=False
+        ).returncode
     except (OSError, subprocess.TimeoutExpired):
         found = 1
     if found != 0:

@@ -9,6 +9,7 @@ import urllib.request
 from pathlib import Path
 
 from farmhand.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.wire.child import scrubbed
 
 _TIMEOUT_S = 20.0
 KINDS = "desktop, mail:ADDRESS, webhook:URL or webhook:FILE"
@@ -22,7 +23,9 @@ def check_way(way: str) -> str:
         return way
     if kind == "webhook" and rest.startswith(("https://", "http://", "/", "~/")):
         return way
-    raise UsageError(f"--notify {way!r:.100} is none of {KINDS}")
+    # A webhook's URL is as good as a password, so it is not repeated.
+    shown = "what was given" if "/" in way else f"{way!r:.100}"
+    raise UsageError(f"--notify: {shown} is none of {KINDS}")
 
 
 def notify(way: str, title: str, lines: list[str]) -> None:
@@ -41,7 +44,9 @@ def notify(way: str, title: str, lines: list[str]) -> None:
 
 def _run(argv: list[str], stdin: str, fix: str) -> None:
     try:
-        done = subprocess.run(argv, input=stdin.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(
+            argv, env=scrubbed(), input=stdin.encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
+        )
     except FileNotFoundError:
         raise FarmhandError(f"{argv[0]} is not installed", hint=fix, code="not_notified") from None
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -19,13 +19,18 @@ def parameters(conf: Settings) -> dict[str, Any]:
     return {
         "key_source": conf.key_source,
         "hosts": [
-            {name: getattr(host, name) for name in Host.names()} for host in load_hosts(conf.hosts_path).values()
+            {name: _plain(getattr(host, name)) for name in Host.names()}
+            for host in load_hosts(conf.hosts_path).values()
         ],
         "upstream_url": conf.upstream_url,
         "admin_key_source": conf.admin_key_source,
         "admin_url": conf.admin_url,
         "connect_timeout_s": conf.connect_timeout_s,
     }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def age_days(conf: Settings, key: str) -> float:

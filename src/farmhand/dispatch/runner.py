@@ -7,9 +7,6 @@ plugin gets the key from a socket.
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +18,7 @@ import msgspec
 import yaml
 
 from farmhand.dispatch import problems
+from farmhand.dispatch.ansible_environment import ansible_environment
 from farmhand.dispatch.keyserver import KeyServer
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed
 from farmhand.task import Result, Task
@@ -28,7 +26,15 @@ from farmhand.wire.errors import WireError
 from farmhand.wire.keys import redact
 from farmhand.wire.keysource import DEFAULT_SOURCE, read_key
 
-_CREDENTIAL = re.compile(r"(ANTHROPIC|CLAUDE)_|sk-ant-", re.IGNORECASE)
+#: The variables by which ansible-runner gets the events of the run.
+_RUNNERS = (
+    "ANSIBLE_CALLBACK_PLUGINS",
+    "ANSIBLE_STDOUT_CALLBACK",
+    "ANSIBLE_RETRY_FILES_ENABLED",
+    "AWX_ISOLATED_DATA_DIR",
+    "RUNNER_OMIT_EVENTS",
+    "RUNNER_ONLY_FAILED_EVENTS",
+)
 #: ansible-playbook's own time for a host, so that an unreachable one does not hold up the others. Seconds.
 _CONNECT_TIMEOUT = "10"
 
@@ -140,24 +146,19 @@ def prepare(
     arguments: dict[str, Any] = {"inventory": inventory} if inventory is not None else {}
     if on_event is not None:
         arguments["event_handler"] = on_event
+    own = {"ANSIBLE_TIMEOUT": _CONNECT_TIMEOUT, **(settings or {})}
+    # ansible-runner starts from our whole environment and adds to what these already say.
+    empty = dict.fromkeys(("ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_STDOUT_CALLBACK", "AWX_LIB_DIRECTORY"), "")
     runner = ansible_runner.interface.init_runner(
         private_data_dir=str(private),
         project_dir=str(project_dir),
         playbook=str(playbook),
-        envvars={
-            "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
-            "ANSIBLE_TIMEOUT": _CONNECT_TIMEOUT,
-            **(settings or {}),
-        },
+        envvars=empty,
         quiet=True,
         **arguments,
     )
-    environment: dict[str, str] = runner.config.env
-    for name, value in list(environment.items()):
-        if _CREDENTIAL.search(name) or _CREDENTIAL.search(value):
-            del environment[name]
-    # ansible-playbook is installed beside us, whether or not our virtual environment is on the operator's PATH.
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', os.defpath)}"
+    made: dict[str, str] = runner.config.env
+    runner.config.env = ansible_environment(project_dir) | {name: made[name] for name in _RUNNERS} | own
     return runner
 
 

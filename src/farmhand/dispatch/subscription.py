@@ -22,10 +22,11 @@ from farmhand import claude
 from farmhand.dispatch.login import FIX, find_login
 from farmhand.errors import NotConfigured, Refused, TaskFailed
 from farmhand.task import DEFAULT_MODEL, DEFAULT_TIMEOUT_S, resolve_model
+from farmhand.wire.child import scrubbed
 from farmhand.wire.keys import redact
 
-#: What may bill somebody or lead elsewhere: keys, tokens, base URLs, cloud switches, and settings of ours.
-_PRIVATE = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_|CLAUDECODE$|AWS_BEARER_TOKEN_BEDROCK$|VERTEX_|CLOUD_ML_REGION$")
+#: What leads elsewhere, beside what no program that is started from here gets: the clouds' switches.
+_PRIVATE = re.compile(r"VERTEX_|CLOUD_ML_REGION$")
 #: The two that say where the login is.
 _LOGIN = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN")
 #: `claude auth status`: the ways to authenticate that draw on a plan.
@@ -49,7 +50,7 @@ def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
 
 def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: float) -> dict[str, str]:
     """The CLI's environment: the operator's own without any credential or switch but where the login is."""
-    kept = {name: value for name, value in environ.items() if name in _LOGIN or not _PRIVATE.match(name)}
+    kept = {name: value for name, value in scrubbed(environ, keep=_LOGIN).items() if not _PRIVATE.match(name)}
     limit = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task["max_tokens"])} if "max_tokens" in task else {}
     return kept | claude.SWITCHES | limit | {"API_TIMEOUT_MS": str(int(timeout_s * 1000))}
 

@@ -19,6 +19,8 @@ _PRIORITY = 1_000_000
 _NO_CANARY = frozenset({"draining", "budget"})
 #: What a connection that was good before may answer once the agent or the line behind it has gone.
 _STALE = frozenset({"lost", "unreachable", "agent_down"})
+#: What an entry of hosts.json may say of the way, beside its name and address.
+_WAY = ("port", "user", "options", "ssh_config", "identity_file", "known_hosts_file")
 T = TypeVar("T")
 #: Codes that say that no agent was spoken to.
 UNREACHED = frozenset(
@@ -34,7 +36,7 @@ def transport_of(entry: Mapping[str, Any], connect_timeout_s: float) -> Transpor
     name = str(entry["name"])
     if entry.get("socket"):
         return UnixTransport(str(entry["socket"]), name=name, connect_timeout_s=connect_timeout_s)
-    known = {what: entry[what] for what in ("port", "user", "identity_file", "known_hosts_file") if entry.get(what)}
+    known = {what: entry[what] for what in _WAY if entry.get(what)}
     return SshTransport(str(entry["address"]), name=name, connect_timeout_s=connect_timeout_s, **known)
 
 

@@ -16,6 +16,14 @@ _DENIED = re.compile(r"Permission denied|Too many authentication failures|no mut
 _UNSAFE_KEY_FILE = re.compile(r"UNPROTECTED PRIVATE KEY FILE|bad permissions")
 _UNREADABLE_KEY = re.compile(r'Load key "[^"]*": (?!bad permissions)')
 _NAME = re.compile(r"Could not resolve hostname")
+#: What ssh says after a jump host or proxy command has said why it ended. A direct connection gets no further than a
+#: refusal, and its login comes after this.
+_PROXY = re.compile(r"^(kex|ssh)_exchange_identification: |UNKNOWN port 65535|^stdio forwarding failed", re.MULTILINE)
+_SHARED = re.compile(r"mux_client|ControlSocket")
+_ENDED = re.compile(r"Connection (closed|reset) by|Connection to|kex_exchange|stdio forwarding|ssh_exchange|banner ")
+_WHOSE_KEY = re.compile(r"host key is known for (\S+)|host key for (\S+) has changed|authenticity of host '(\S+)")
+#: The codes that say that the host itself was not reached, or is not the one that it should be.
+NOT_THERE = frozenset({"unreachable", "host_key_unknown", "host_key_changed"})
 
 
 def classify(status: int, said: str, name: str) -> WireError | None:
@@ -37,10 +45,13 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
     # The order matters: a changed key is followed by "Host key verification failed" and "Permission denied" as well.
     if _CHANGED_KEY.search(said):
         hint = "find out why before you trust it; if the host was rebuilt, remove its old key with ssh-keygen -R"
-        return WireError("host_key_changed", f"{name}: the host key is not the one on record", hint)
+        return WireError("host_key_changed", f"{name}: the host key{_whose(said)} is not the one on record", hint)
     if _UNKNOWN_KEY.search(said) or "Host key verification failed" in said:
         hint = "check its fingerprint on the host's console and add it to known_hosts; it is never accepted silently"
-        return WireError("host_key_unknown", f"{name}: the host key is unknown", hint)
+        return WireError("host_key_unknown", f"{name}: the host key{_whose(said)} is unknown", hint)
+    if _PROXY.search(said) and not _ENDED.match(last):
+        hint = "check ProxyJump and ProxyCommand: ansible_ssh_common_args in the inventory, ~/.ssh/config"
+        return WireError("unreachable", f"{name}: the way there through another host failed: {last}", hint)
     if _UNSAFE_KEY_FILE.search(said):
         hint = "chmod 600 the identity_file named in hosts.json"
         return WireError("login_refused", f"{name}: others could read the dispatch key, so ssh does not use it", hint)
@@ -56,9 +67,16 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
     return WireError("unreachable", f"{name}: {last}", hint)
 
 
+def _whose(said: str) -> str:
+    """Of which host, as ssh calls it: it may be a jump host's."""
+    found = _WHOSE_KEY.search(said)
+    return f" of {redact(next(filter(None, found.groups())))[:100]}".rstrip("',") if found else ""
+
+
 def _last_line(said: str) -> str:
     """ssh's last line that says something, without a key and without line ends."""
-    lines = [line.strip() for line in said.splitlines() if line.strip() and not line.startswith("Connection to")]
-    # What a shared connection says about itself is not why the call failed.
-    lines = [line for line in lines if not line.startswith(("mux_client", "ControlSocket"))] or lines
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    # What a shared connection says about itself is not why the call failed, nor is that it ended.
+    for says_nothing in (_SHARED, _ENDED):
+        lines = [line for line in lines if not says_nothing.match(line)] or lines[-1:]
     return redact(lines[-1])[:300] if lines else "ssh gave no reason"

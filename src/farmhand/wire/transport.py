@@ -9,12 +9,13 @@ import _socket  # socket itself adds enum names and selectors, which cost every 
 import os
 import re
 
-from .child import spawn
+from .child import scrubbed, spawn
 from .digest import sha256
 from .errors import WireError, not_configured
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Protocol
 
     from .child import Child
@@ -24,9 +25,7 @@ else:
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
 _CONTROL_PATH_MAX = 108 - 1 - 17
-_ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._:%-]*")
-#: Nothing of these may reach a program on the way: they carry credentials and settings of other tools.
-_PRIVATE_VARIABLES = re.compile(r"(ANTHROPIC|CLAUDE|FARMHAND)_")
+_ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 
 
 class Stream(Protocol):
@@ -135,8 +134,9 @@ class _SshStream:
 class SshTransport:
     """ssh to a farm host. An unknown or changed host key ends the connection; nothing here ever accepts one.
 
-    The operator's own ssh configuration applies (a jump host, say); what security hangs on is set on the command line,
-    which wins over it.
+    The operator's own ssh configuration applies to `address` (an alias, a jump host, a port if `port` is 0), or that in
+    `ssh_config`; `options` are those of `route.CARRIED` that Ansible gives as well. What security hangs on comes first
+    on the command line, where it wins over all of them.
     """
 
     def __init__(
@@ -144,23 +144,29 @@ class SshTransport:
         address: str,
         *,
         name: str = "",
-        port: int = 22,
+        port: int = 0,
         user: str = "farmhand",
+        options: Iterable[str] = (),
+        ssh_config: str | None = None,
         identity_file: str | None = None,
         known_hosts_file: str | None = None,
         connect_timeout_s: float = 10.0,
         control_dir: str | None = None,
     ) -> None:
         self.name = name or address
+        if address[:1] == "[" and address[-1:] == "]":  # an IPv6 literal as URLs have it
+            address = address[1:-1]
         for what, text in (("address", address), ("user", user)):
             if _ADDRESS.fullmatch(text) is None:
                 raise not_configured(f"farm host {self.name}: the {what} {text!r} is not one")
-        for path in (identity_file, known_hosts_file):
+        for path in (identity_file, known_hosts_file, None if ssh_config == "none" else ssh_config):
             if path is not None and not os.path.exists(os.path.expanduser(path)):
                 raise not_configured(f"farm host {self.name}: {path} does not exist", "run site.yml again: farmhand up")
         self.address = address
         self.port = port
         self.user = user
+        self.options = tuple(options)
+        self.ssh_config = ssh_config
         self.identity_file = os.path.expanduser(identity_file) if identity_file else None
         self.known_hosts_file = os.path.expanduser(known_hosts_file) if known_hosts_file else None
         self.connect_timeout_s = connect_timeout_s
@@ -174,6 +180,7 @@ class SshTransport:
         options = [
             "BatchMode=yes",
             "StrictHostKeyChecking=yes",
+            "NoHostAuthenticationForLocalhost=no",
             "VerifyHostKeyDNS=no",
             "UpdateHostKeys=no",
             f"ConnectTimeout={max(1, round(self.connect_timeout_s))}",
@@ -191,11 +198,14 @@ class SshTransport:
             options.append(f"UserKnownHostsFile={_quoted(self.known_hosts_file)}")
         if self.identity_file is not None:
             options += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(self.identity_file)}"]
+        options += [f"User={self.user}", *([f"Port={self.port}"] if self.port else []), *self.options]
         flags = [word for option in options for word in ("-o", option)]
-        return ["ssh", "-T", *flags, "-p", str(self.port), "-l", self.user, "--", self.address, "jada-agent", "bridge"]
+        config = ["-F", os.path.expanduser(self.ssh_config)] if self.ssh_config else []
+        return ["ssh", "-T", *config, *flags, "--", self.address, "jada-agent", "bridge"]
 
     def _control_path(self) -> str:
-        identity = "\0".join(map(str, (self.user, self.address, self.port, self.identity_file, self.known_hosts_file)))
+        way = (self.user, self.address, self.port, self.ssh_config, *self.options)
+        identity = "\0".join(map(str, (*way, self.identity_file, self.known_hosts_file)))
         return os.path.join(self.control_dir, "cm-" + sha256(identity.encode()).hexdigest()[:16])
 
     def _control_options(self) -> list[str]:
@@ -225,10 +235,9 @@ class SshTransport:
         ours, theirs = _socket.socketpair()
         # A file and not a pipe: a master connection that stays behind would hold a pipe open.
         errors = _scratch_file()
-        environment = {name: value for name, value in os.environ.items() if not _PRIVATE_VARIABLES.match(name)}
         try:
             # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
-            process = spawn(self.argv(), environment, theirs.fileno(), theirs.fileno(), errors)
+            process = spawn(self.argv(), scrubbed(), theirs.fileno(), theirs.fileno(), errors)
         except OSError as error:
             ours.close()
             os.close(errors)
@@ -248,7 +257,7 @@ class SshTransport:
 
         quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            subprocess.run(leave, stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
+            subprocess.run(leave, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
         with contextlib.suppress(OSError):
             os.unlink(self._control_path())
         return True

@@ -18,19 +18,45 @@ def keygen(path: Path) -> str:
     return path.with_suffix(".pub").read_text().strip()
 
 
-def free_port() -> int:
+def free_port(address: str = "127.0.0.1") -> int:
     """A loopback port that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
+
+
+def shared_connections(directory: str) -> list[bytes]:
+    """What the processes that share a connection in `directory` hold in their memory."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if directory.encode() in (process / "cmdline").read_bytes():
+                found.append(_memory(process))
+        except OSError:
+            continue
+    return found
+
+
+def _memory(process: Path) -> bytes:
+    """What a process can write to, and so keeps: ssh writes its title over what /proc shows as its environment."""
+    held = []
+    with (process / "mem").open("rb", buffering=0) as file:
+        for line in (process / "maps").read_text().splitlines():
+            span, mode = line.split()[:2]
+            start, end = (int(part, 16) for part in span.split("-"))
+            if mode.startswith("rw"):
+                file.seek(start)
+                held.append(file.read(end - start))
+    return b"".join(held)
 
 
 class Sshd:
     """An sshd for the user who runs the tests; the account's forced command is `command`, "" for none."""
 
-    def __init__(self, directory: Path, command: str) -> None:
+    def __init__(self, directory: Path, command: str, address: str = "127.0.0.1") -> None:
         self.directory = directory
-        self.port = free_port()
+        self.address = address
+        self.port = free_port(address)
         self.user = getpass.getuser()
         self.identity = directory / "id"
         self.known_hosts = directory / "known_hosts"
@@ -41,16 +67,16 @@ class Sshd:
         self.authorize(public, command)
         self.trust(self.host_public)
 
-    def authorize(self, public: str, command: str) -> None:
+    def authorize(self, public: str, command: str, options: str = "restrict") -> None:
         """Let the key in, with its forced command if there is one."""
-        options = "restrict" + (f',command="{command}"' if command else "")
+        options += f',command="{command}"' if command else ""
         authorized = self.directory / "authorized_keys"
         authorized.write_text(f"{options} {public}\n")
         authorized.chmod(0o600)
 
     def trust(self, public: str) -> None:
         """Put the host's key on record."""
-        self.known_hosts.write_text(f"[127.0.0.1]:{self.port} {public}\n")
+        self.known_hosts.write_text(f"[{self.address}]:{self.port} {public}\n")
 
     def start(self) -> None:
         """Start it and wait until it listens."""
@@ -61,7 +87,7 @@ class Sshd:
             Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
         config = self.directory / "sshd_config"
         config.write_text(
-            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {self._host_key}\nPidFile none\nStrictModes no\n"
+            f"Port {self.port}\nListenAddress {self.address}\nHostKey {self._host_key}\nPidFile none\nStrictModes no\n"
             f"AuthorizedKeysFile {self.directory}/authorized_keys\nUsePAM no\nPasswordAuthentication no\n"
             "PermitRootLogin prohibit-password\nPrintMotd no\nLogLevel ERROR\n"
         )
@@ -71,7 +97,7 @@ class Sshd:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.address, self.port), timeout=1).close()
             except OSError:
                 assert self._process.poll() is None, "sshd did not start"
                 time.sleep(0.05)

@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import json
 import os
+import secrets
 import signal
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from farmhand.dispatch import Outcome, run_tasks
 from farmhand.errors import NotConfigured, TaskFailed, UsageError
 from farmhand.task import Task
 from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation
-from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.sshd import Sshd, shared_connections
 from tests.integration.dispatch.test_claude_cheap import agent_knows, received
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
@@ -178,6 +179,40 @@ async def test_over_ssh_with_and_without_become_and_no_key_in_any_output(
     for done in (plain, become):
         assert DEFAULT_KEY not in done.out.decode() + done.err
     assert "jada-agent bridge" in plain.out.decode()
+
+
+async def test_the_key_goes_to_no_host_whose_key_is_unknown(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
+    inventory, _ = ssh_inventory(workstation, farm, tmp_path)
+    farm.known_hosts.write_text("")
+    workstation.environment["ANSIBLE_HOST_KEY_CHECKING"] = "False"  # ansible-runner sets it so, too
+    done = await ansible(workstation, inventory, agent, "prompt=x")
+    assert done.status == 4
+    assert b"Host key verification failed" in done.out
+    assert farm.known_hosts.read_text() == ""
+
+
+async def test_ansibles_shared_connection_does_not_hold_a_key_from_the_environment(
+    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    key = f"sk-ant-test-{secrets.token_hex(16)}"
+    api.state.keys = frozenset({key})
+    farm.authorize(farm.identity.with_suffix(".pub").read_text().strip(), "")
+    inventory, wrapper = ssh_inventory(workstation, farm, tmp_path)
+    workstation.environment |= {"FARMHAND_KEY_SOURCE": "env:THE_KEY", "THE_KEY": key, "SEEN_BY_SSH": "yes"}
+    tasks = [{"farmhand_task": {"prompt": "number {{ item }}", "socket": str(agent.socket)}, "loop": [1, 2]}]
+    play = tmp_path / "play.json"
+    play.write_text(json.dumps([{"hosts": "farm", "gather_facts": False, "tasks": tasks}]))
+    shell = f"ansible_shell_executable={wrapper}"
+    done = await workstation.run("ansible-playbook", "-i", str(inventory), str(play), "-e", shell)
+    assert done.status == 0, done.out.decode() + done.err
+    assert received(api) == ["number 1", "number 2"]
+    held = shared_connections(workstation.environment["XDG_RUNTIME_DIR"])
+    assert held, "the shared connection has ended"
+    assert all(b"SEEN_BY_SSH=yes" in each for each in held), "nothing can be told from these"
+    assert not any(key.encode() in each for each in held)
 
 
 async def test_the_literal_ansible_runner_command(

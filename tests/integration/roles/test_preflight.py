@@ -76,6 +76,7 @@ READS = {
     "import_tasks",
     "include_tasks",
     "include_role",
+    "farmhand_route",
 }
 
 
@@ -132,7 +133,7 @@ def test_a_wrong_variable_is_one_line_with_its_name_the_rule_and_the_fix(
 )
 def test_a_preflight_has_no_task_that_changes_anything(path: Path) -> None:
     for task in yaml.safe_load(path.read_text(encoding="utf-8")):
-        modules = {name.removeprefix("ansible.builtin.") for name in task if name.startswith("ansible.builtin.")}
+        modules = {name.removeprefix("ansible.builtin.") for name in task if name.startswith(("ansible.", "farmhand_"))}
         assert len(modules) == 1, task
         if modules == {"command"}:
             assert task["changed_when"] is False

@@ -209,12 +209,6 @@ class Farm:
         if not hosts.exists():
             return []
         return [
-            SshTransport(
-                entry["address"],
-                port=entry["port"],
-                user=entry["user"],
-                identity_file=entry["identity_file"],
-                known_hosts_file=entry["known_hosts_file"],
-            ).argv()[1:]
+            SshTransport(**entry).argv()[1:]
             for entry in json.loads(hosts.read_text(encoding="utf-8"))["hosts"].values()
         ]

@@ -38,6 +38,15 @@ def test_only_what_was_asked_for_becomes_a_default() -> None:
         defaults(options(labels=("x",)), Settings())
 
 
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [({"system": "\udcff"}, "--system"), ({"labels": ("a=\udcff",)}, "--label"), ({"tools": ("\udcff",)}, "--tools")],
+)
+def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"^{name} is not valid UTF-8"):
+        defaults(options(**given), Settings())
+
+
 def test_the_last_line() -> None:
     whole = {"total": 500, "done": 498, "failed": 2, "cancelled": 0, "left": 0, "cost_usd": 0.0123, "unpriced": 2}
     whole |= {"seconds": 12.3, "per_s": 40.7, "twice": 0, "twice_usd": 0.0, "uncertain": 0}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pty
+import socket
 import sys
 import threading
 import time
@@ -89,33 +90,94 @@ def test_files_come_last_under_their_names(stdin: Feed, tmp_path: Path) -> None:
     assert assemble(None, names[:1]) == f"----- file: {names[0]} -----\nA\n"
 
 
-def test_a_pipe_that_nobody_writes_to_is_noted_and_given_up(
-    stdin: Feed, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def connected() -> tuple[int, int]:
+    """The two ends of a socket pair, as Node's and Bun's `spawn` make stdin."""
+    ours, theirs = socket.socketpair()
+    return ours.detach(), theirs.detach()
+
+
+@pytest.mark.parametrize("make", [os.pipe, connected], ids=["pipe", "socket"])
+def test_stdin_on_which_nothing_comes_is_left_out_with_one_line(
+    make: Callable[[], tuple[int, int]],
+    stdin: Feed,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(prompt, "NOTE_AFTER_S", 0.05)
-    monkeypatch.setattr(prompt, "GIVE_UP_AFTER_S", 0.1)
-    ours, theirs = os.pipe()
+    assert prompt.GIVE_UP_AFTER_S == 3
+    monkeypatch.setattr(prompt, "GIVE_UP_AFTER_S", 0.05)
+    ours, theirs = make()
     stdin(ours)
-    with pytest.raises(UsageError, match="nothing came on stdin"):
-        assemble("hello", [])
-    assert "--no-stdin" in capsys.readouterr().err
+    assert assemble("hello", []) == "hello"
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "--no-stdin" in said
     os.close(theirs)
 
 
-def test_a_slow_pipe_is_waited_for(stdin: Feed, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prompt, "NOTE_AFTER_S", 0.05)
-    ours, theirs = os.pipe()
+@pytest.mark.parametrize("make", [os.pipe, connected], ids=["pipe", "socket"])
+@pytest.mark.parametrize("files", [[], ["-"]])
+def test_what_comes_later_is_waited_for_where_stdin_is_asked_for(
+    make: Callable[[], tuple[int, int]], files: list[str], stdin: Feed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prompt, "GIVE_UP_AFTER_S", 0.01)
+    ours, theirs = make()
+    os.set_blocking(ours, False)
     stdin(ours)
 
     def slowly() -> None:
-        time.sleep(0.15)
-        os.write(theirs, b"late")
+        for piece in (b"la", b"te"):
+            time.sleep(0.1)
+            os.write(theirs, piece)
         os.close(theirs)
 
     writer = threading.Thread(target=slowly)
     writer.start()
-    assert assemble("hello", []) == "hello\n\nlate"
+    assert assemble("hello" if files else "-", files) == ("hello\n\nlate" if files else "late")
     writer.join()
+
+
+def test_a_socket_is_read_beside_an_argument(stdin: Feed) -> None:
+    ours, theirs = connected()
+    os.write(theirs, b"The barn is red.\n")
+    os.close(theirs)
+    stdin(ours)
+    assert assemble("What colour is it?", []) == "What colour is it?\n\nThe barn is red.\n"
+
+
+def test_a_fifo_is_read(stdin: Feed, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    ours = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+    theirs = os.open(tmp_path / "fifo", os.O_WRONLY)
+    os.write(theirs, b"data")
+    os.close(theirs)
+    stdin(ours)
+    assert assemble("sum up", []) == "sum up\n\ndata"
+
+
+def test_stdin_that_cannot_be_read_is_one_line(stdin: Feed, capsys: pytest.CaptureFixture[str]) -> None:
+    listening = socket.create_server(("127.0.0.1", 0))
+    socket.create_connection(listening.getsockname()).close()
+    stdin(listening.detach())
+    assert assemble("hello", []) == "hello"
+    assert "stdin cannot be read" in capsys.readouterr().err
+    with pytest.raises(UsageError, match="stdin cannot be read: "):
+        assemble("-", [])
+
+
+def test_a_file_whose_name_is_not_utf_8(stdin: Feed, tmp_path: Path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
+    Path(name).write_text("x")
+    assert assemble(None, [name], use_stdin=False) == f"----- file: {tmp_path}/caf\ufffd -----\nx"
+    with pytest.raises(UsageError, match="caf\ufffd2: No such file"):
+        assemble(None, [name + "2"], use_stdin=False)
+    with pytest.raises(UsageError, match="null byte"):
+        assemble(None, ["a\0b"], use_stdin=False)
+
+
+def test_bad_utf_8_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"one\ntwo\nthree \xff\n")
+    with pytest.raises(UsageError, match="at byte 14, in line 3"):
+        assemble(None, [f"{tmp_path}/a"], use_stdin=False)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hypothesis import strategies as st
@@ -131,9 +133,16 @@ def usage_of(row: Charge) -> Usage:
     )
 
 
-def new_store(path: Path | str = ":memory:") -> Store:
+def new_store(path: Path | str) -> Store:
     """A store for the table that ships."""
     return Store(Path(path), groups.breaks(TABLE))
+
+
+@contextmanager
+def temporary_store() -> Iterator[Store]:
+    """A store in a directory of its own, which goes with it."""
+    with TemporaryDirectory() as directory, closing(new_store(f"{directory}/cost.db")) as store:
+        yield store
 
 
 def fill(store: Store, uuid: str, rows: Iterable[Charge], tasks: Iterable[Finished] = (), host: str = "farm1") -> None:

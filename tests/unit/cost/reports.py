@@ -6,7 +6,7 @@ from farmhand.cost.figures import figures
 from farmhand.cost.report import Report, report
 from farmhand.cost.rows import Finished
 from farmhand.task import Usage
-from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, new_store
+from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
 #: What would run if a page took it for markup, and what a spreadsheet would take for a formula.
 EVIL = "</script><img src=x onerror=alert(1)>"
@@ -19,37 +19,36 @@ USAGE = Usage(
 
 def made_up() -> Report:
     """Haiku on farm1 and opus on farm2 over four days, a failure of each, one model without a price."""
-    store = new_store()
     ways = (
         ("u1", "farm1", "claude-haiku-5-5", "nightly"),
         ("u2", "farm2", "claude-opus-5-5", EVIL),
         ("u3", "farm<b>3", EVIL_MODEL, FORMULA),
     )
-    for uuid, host, model, batch in ways:
-        rows, tasks = [], []
-        for no in range(1, 9):
-            at = NOW - (no // 2) * DAY
-            rows.append(charge(no, model=model, usage=USAGE, at=at, batch=batch))
-            failed = no == 1
-            tasks.append(
-                Finished(
-                    done_no=no,
-                    id=f"{uuid}-{no}",
-                    state="failed" if failed else "succeeded",
-                    error="timeout" if failed else None,
-                    model=model,
-                    engine="api",
-                    batch=batch,
-                    created_at=at - 40,
-                    started_at=at - 20,
-                    finished_at=at,
-                    retries=int(no == 2),
-                    uncertain=int(failed),
-                    cost_usd=rows[-1].cost_usd,
+    with temporary_store() as store:
+        for uuid, host, model, batch in ways:
+            rows, tasks = [], []
+            for no in range(1, 9):
+                at = NOW - (no // 2) * DAY
+                rows.append(charge(no, model=model, usage=USAGE, at=at, batch=batch))
+                failed = no == 1
+                tasks.append(
+                    Finished(
+                        done_no=no,
+                        id=f"{uuid}-{no}",
+                        state="failed" if failed else "succeeded",
+                        error="timeout" if failed else None,
+                        model=model,
+                        engine="api",
+                        batch=batch,
+                        created_at=at - 40,
+                        started_at=at - 20,
+                        finished_at=at,
+                        retries=int(no == 2),
+                        uncertain=int(failed),
+                        cost_usd=rows[-1].cost_usd,
+                    )
                 )
-            )
-        fill(store, uuid, rows, tasks, host=host)
-    try:
+            fill(store, uuid, rows, tasks, host=host)
         found = figures(
             store,
             TABLE,
@@ -61,5 +60,3 @@ def made_up() -> Report:
             errors={"farm2": f"farm2: {EVIL}"},
         )
         return report(store, TABLE, found, since_day=0, now=NOW)
-    finally:
-        store.close()

@@ -8,19 +8,17 @@ from hypothesis import given, settings
 from farmhand.cost.figures import figures
 from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, Report, as_document, report
 from farmhand.cost.rows import Charge, Finished
-from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, new_store
+from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 
 
 def _report(rows: list[Charge], tasks: list[Finished], since_day: int = 0) -> Report:
-    store = new_store()
-    fill(store, "u1", rows, tasks)
-    found = figures(
-        store, TABLE, by="model", since_day=since_day, now=NOW, baseline="claude-sonnet-5-5", boxes={}, errors={}
-    )
-    answer = report(store, TABLE, found, since_day=since_day, now=NOW)
-    store.close()
-    return answer
+    with temporary_store() as store:
+        fill(store, "u1", rows, tasks)
+        found = figures(
+            store, TABLE, by="model", since_day=since_day, now=NOW, baseline="claude-sonnet-5-5", boxes={}, errors={}
+        )
+        return report(store, TABLE, found, since_day=since_day, now=NOW)
 
 
 @settings(max_examples=30, deadline=None)

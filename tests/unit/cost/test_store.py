@@ -239,3 +239,11 @@ def test_amounts_on_the_wire_are_read_exactly() -> None:
     assert read_charge(line % b'"0.000000000001"').cost_pico == 1
     assert read_charge(line % b"1.18e-05").cost_pico == 11_800_000
     assert read_charge(line % b"null").cost_pico is None
+
+
+def test_a_store_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in (":memory:", f"{tmp_path}/:memory:"):
+        with pytest.raises(NotConfigured, match=":memory: is no file"):
+            new_store(name)
+    assert list(tmp_path.iterdir()) == []

@@ -18,12 +18,17 @@ def test_what_site_yml_writes_is_read(tmp_path: Path) -> None:
         "user": "farmhand",
         "identity_file": "/k",
         "known_hosts_file": None,
+        "options": ["ProxyJump=bastion"],
+        "ssh_config": None,
     }
     path.write_text(json.dumps({"hosts": {"farm1": {**entry, "later": 1}, "farm2": {"address": "f2"}}}))
     hosts = load_hosts(path)
-    assert hosts == {"farm1": Host(name="farm1", **entry), "farm2": Host(name="farm2", address="f2")}
+    assert hosts == {
+        "farm1": Host(name="farm1", **{**entry, "options": ("ProxyJump=bastion",)}),
+        "farm2": Host(name="farm2", address="f2"),
+    }
     transport = hosts["farm2"].transport(3.0)
-    assert (transport.name, transport.address, transport.port, transport.user) == ("farm2", "f2", 22, "farmhand")
+    assert (transport.name, transport.address, transport.port, transport.user) == ("farm2", "f2", 0, "farmhand")
     assert transport.connect_timeout_s == 3.0
 
 
@@ -40,6 +45,12 @@ def test_what_site_yml_writes_is_read(tmp_path: Path) -> None:
         ({"hosts": {"a": {"address": "x", "port": True}}}, "port is True"),
         ({"hosts": {"a": {"address": "x", "port": 0}}}, "port is 0"),
         ({"hosts": {"a": {"address": "x", "user": None}}}, "user is None"),
+        ({"hosts": {"a": {"address": "x", "options": "ProxyJump=b"}}}, "options is 'ProxyJump=b'"),
+        ({"hosts": {"a": {"address": "x", "options": [1]}}}, "options: 1 does not say"),
+        ({"hosts": {"a": {"address": "x", "options": ["-Jb"]}}}, "'-Jb' is no option"),
+        ({"hosts": {"a": {"address": "x", "options": ["StrictHostKeyChecking=no"]}}}, "does not say how to reach"),
+        ({"hosts": {"a": {"address": "x", "options": ["LocalCommand=id"]}}}, "does not say how to reach"),
+        ({"hosts": {"a": {"address": "x", "ssh_config": 1}}}, "ssh_config is 1"),
     ],
 )
 def test_a_broken_file_is_refused_with_its_name(tmp_path: Path, document: Any, words: str) -> None:
@@ -67,6 +78,11 @@ def test_choosing() -> None:
     ):
         with pytest.raises(NotConfigured, match=words):
             choose_host(hosts, wanted, path)
+
+
+def test_an_ipv6_literal_as_a_name_may_have_brackets() -> None:
+    host = Host(name="2001:db8::7", address="2001:db8::7")
+    assert candidates({host.name: host}, "[2001:db8::7]", Path("/x")) == [host]
 
 
 def test_candidates_are_all_in_their_order_or_the_one_that_is_wanted() -> None:

@@ -54,4 +54,4 @@ def test_the_policy() -> None:
 
 def test_the_parameters_are_plain_data(conf: Settings) -> None:
     [host] = parameters(conf)["hosts"]
-    assert (host["name"], host["address"], host["port"]) == ("farm1", "192.0.2.1", 22)
+    assert (host["name"], host["address"], host["port"], host["options"]) == ("farm1", "192.0.2.1", 0, [])

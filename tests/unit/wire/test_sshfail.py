@@ -41,6 +41,34 @@ farmhand@farm1: Permission denied (publickey).
         (255, "ssh: Could not resolve hostname farm1: Name or service not known", "unreachable", "correct its address"),
         (255, "", "unreachable", "ssh gave no reason"),
         (255, "mux_client_request_session: x\nkex_exchange_identification: y", "unreachable", "kex_exchange"),
+        (
+            255,
+            "No ED25519 host key is known for [b]:22 and you have\nHost key verification failed.",
+            "host_key_unknown",
+            "of [b]:22",
+        ),
+        (
+            255,
+            "jo@bastion: Permission denied (publickey).\r\nConnection closed by UNKNOWN port 65535",
+            "unreachable",
+            "through another host failed: jo@bastion: Permission denied",
+        ),
+        (
+            255,
+            "channel 0: open failed: connect failed: No route to host\nstdio forwarding failed\n"
+            "kex_exchange_identification: Connection closed by remote host\nConnection closed by UNKNOWN port 65535\n",
+            "unreachable",
+            "No route to host",
+        ),
+        (
+            255,
+            "ssh: connect to host 10.0.0.1 port 22: Connection refused\n"
+            "kex_exchange_identification: Connection closed by remote host\n",
+            "unreachable",
+            "through another host failed: ssh: connect to host 10.0.0.1",
+        ),
+        (255, "Connection closed by UNKNOWN port 65535", "unreachable", "UNKNOWN port"),
+        (255, "kex_exchange_identification: Connection closed by remote host", "unreachable", "host is up"),
         (127, "sh: 1: jada-agent: not found", "agent_missing", "not installed"),
         (126, "", "agent_missing", "not installed"),
         (4, "jada-agent: /run/x: No such file or directory (is jada-agent running?)", "agent_down", "No such file"),

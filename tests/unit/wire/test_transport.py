@@ -34,7 +34,25 @@ def test_ssh_never_accepts_a_host_key_and_shares_nothing(tmp_path: Path) -> None
     assert given["IdentitiesOnly"] == "yes"
     assert given["IdentityFile"] == f'"{tmp_path}/id 1%%"'
     assert given["UserKnownHostsFile"] == f'"{known}"'
-    assert argv[-8:] == ["-p", "2222", "-l", "jo", "--", "farm1.example", "jada-agent", "bridge"]
+    assert (given["Port"], given["User"]) == ("2222", "jo")
+    assert argv[-4:] == ["--", "farm1.example", "jada-agent", "bridge"]
+
+
+def test_what_security_hangs_on_comes_before_the_options_of_the_way() -> None:
+    argv = SshTransport("h", options=["StrictHostKeyChecking=no", "ProxyJump=b"], ssh_config="none").argv()
+    assert argv[2:4] == ["-F", "none"]
+    assert "Port" not in options(argv), "the operator's ~/.ssh/config says it"
+    words = [word for word in argv if word.startswith("StrictHostKeyChecking")]
+    assert words[0] == "StrictHostKeyChecking=yes", "of an option given twice ssh takes the first"
+    assert argv.index("ProxyJump=b") > argv.index("StrictHostKeyChecking=yes")
+
+
+@pytest.mark.parametrize(
+    ("address", "given"),
+    [("::1", "::1"), ("[::1]", "::1"), ("fe80::1%eth0", "fe80::1%eth0"), ("[2001:db8::2]", "2001:db8::2")],
+)
+def test_an_ipv6_literal_is_an_address(address: str, given: str) -> None:
+    assert SshTransport(address).argv()[-3] == given
 
 
 def test_a_shared_connection_has_a_private_directory_and_a_short_path() -> None:
@@ -63,7 +81,7 @@ def test_the_control_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert default_control_dir() == "/c/farmhand/ssh"
 
 
-@pytest.mark.parametrize("address", ["-oProxyCommand=id", "", "a b", "a;id", "$(id)", "a\nb"])
+@pytest.mark.parametrize("address", ["-oProxyCommand=id", "", "a b", "a;id", "$(id)", "a\nb", "[a]b", "[-oX]"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(WireError, match="address") as caught:
         SshTransport(address)

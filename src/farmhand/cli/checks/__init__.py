@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from farmhand.cli.render import printable
+from farmhand.cli.say import without_secrets
 from farmhand.errors import FarmhandError
-from farmhand.wire.keys import redact
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str
 
 def _line(text: str) -> str:
     """One line without a key and without what a terminal takes for a command."""
-    return printable(" ".join(redact(text).split()))
+    return printable(" ".join(without_secrets(text).split()))
 
 
 __all__ = ["Check", "by_error", "failed", "passed", "run"]

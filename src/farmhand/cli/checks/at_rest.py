@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.cli.up import find_project
+from farmhand.dispatch.ansible_environment import ansible_environment, find_program
 from farmhand.dispatch.settings import Settings
 from farmhand.errors import NotConfigured
 
@@ -54,20 +52,14 @@ def _line(host: str, answer: dict[str, Any] | None) -> Check:
 
 def _search(directory: Path) -> dict[str, dict[str, Any]]:
     """What farmhand_search found on each host of the group farm. Raises NotConfigured."""
-    beside_us = Path(sys.executable).with_name("ansible")
-    program = str(beside_us) if beside_us.exists() else shutil.which("ansible")
-    if program is None:
-        raise NotConfigured("ansible is not installed", hint="pip install 'farmhand[workstation]'")
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "ANSIBLE_CONFIG"))
-    }
+    program = find_program("ansible")
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
     with tempfile.TemporaryDirectory(prefix="farmhand-") as tree:
         try:
             done = subprocess.run(
                 [program, *arguments, "--tree", tree],
                 cwd=directory,
-                env=environment,
+                env=ansible_environment(directory),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=_LIMIT_S,

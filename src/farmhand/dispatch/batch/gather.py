@@ -19,7 +19,9 @@ from farmhand.errors import UsageError
 #: What a record's prompt is made by where no template is given.
 CSV_TEMPLATE = "{prompt}"
 FILES_TEMPLATE = "{text}"
-_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_MAX_HEADER = 1 << 20
+_SUFFIXES = (".csv", ".tsv")
+_DELIMITERS = {".tsv": "\t"}
 
 
 def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[Source, Any]:
@@ -28,6 +30,13 @@ def source(names: Sequence[str], form: str, template: str | None, defaults: dict
     `template` is a file's name or the text itself. Raises UsageError.
     """
     text = None if template is None else read_template(template)
+    if text is not None and not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(
+                "--template is not valid UTF-8", code="invalid_template", hint="convert it first"
+            ) from None
     if form in ("files", "files-from"):
         made = Template(FILES_TEMPLATE if text is None else text)
         paths = list(_from_lists(names) if form == "files-from" else _files(names))
@@ -37,12 +46,20 @@ def source(names: Sequence[str], form: str, template: str | None, defaults: dict
     if len(names) != 1:
         raise UsageError(f"a batch has one input, not {len(names)}", hint="for a list of text files add --files")
     suffix = Path(names[0]).suffix.lower()
-    if form == "csv" or (form == "auto" and suffix in _DELIMITERS):
+    if form == "csv" or (form == "auto" and suffix in _SUFFIXES):
         made = Template(CSV_TEMPLATE if text is None else text)
-        table = Csv(_open(names[0]), Maker(defaults, made), _DELIMITERS.get(suffix, ","))
+        file = _open(names[0])
+        table = Csv(file, Maker(defaults, made), _DELIMITERS.get(suffix) or _delimiter(file))
         return table, {"form": "csv", "template": text}
     maker = Maker(defaults, None if text is None else Template(text))
     return JsonLines(_open(names[0]), maker), {"form": "jsonl", "template": text}
+
+
+def _delimiter(file: IO[bytes]) -> str:
+    """What the header's columns are divided by: a comma if there is one, else what spreadsheets write elsewhere."""
+    header = file.readline(_MAX_HEADER)
+    file.seek(0)
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def read_template(given: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -184,6 +185,11 @@ class Csv:
         return _digest(self._file)
 
 
+def shown(path: Path | str) -> str:
+    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
 class Files:
     """Text files, one task each: the columns are path, name (without directories) and text."""
 
@@ -205,8 +211,8 @@ class Files:
         self.digest = digest.hexdigest()
 
     def _made(self, path: Path, text: str) -> dict[str, Any]:
-        made = self._maker.fields({"path": str(path), "name": path.name, "text": text})
-        made["labels"] = {"path": str(path), **made.get("labels", {})}
+        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": text})
+        made["labels"] = {"path": shown(path), **made.get("labels", {})}
         return made
 
     def _text(self, path: Path) -> str:
@@ -214,13 +220,14 @@ class Files:
             with path.open("rb") as file:
                 data = file.read(MAX_PROMPT_BYTES + 1)
         except OSError as error:
-            raise BadRecord(f"{path}: {error.strerror}") from None
+            raise BadRecord(f"{shown(path)}: {error.strerror}") from None
         if len(data) > MAX_PROMPT_BYTES:
-            raise BadRecord(f"{path} is larger than {MAX_PROMPT_BYTES} bytes")
+            raise BadRecord(f"{shown(path)} is larger than {MAX_PROMPT_BYTES} bytes")
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
-            raise BadRecord(f"{path} is not valid UTF-8 at byte {error.start}") from None
+            line = data.count(b"\n", 0, error.start) + 1
+            raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
     def again(self, n: int, at: int) -> dict[str, Any]:
         """See Source."""
@@ -269,7 +276,13 @@ def _header(row: list[str]) -> list[str]:
 
 def _json(line: bytes) -> Any:
     try:
-        return json.loads(_decode(line, "utf-8-sig"))
+        value = json.loads(_decode(line, "utf-8-sig"))
+        if b"\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise BadRecord(f"has half a character, \\u{half:04x} without its other half") from None
     except (ValueError, RecursionError) as error:
         if isinstance(error, BadRecord):
             raise

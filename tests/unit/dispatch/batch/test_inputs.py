@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,13 +36,55 @@ def test_tasks_prompts_blank_lines_and_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [(b"{", "is not JSON"), (b"1", "neither an object"), (b'"\xff"', "UTF-8 at byte 1"), (b"[" * 9999, "is not JSON")],
+    [(b"{", "is not JSON"), (b"1", "neither an object"), (b'"\xff"', "UTF-8 at byte 1"), (b"[" * 9999, "is not JSON")]
+    + [
+        (line, r"has half a character, \ud83d")
+        for line in (
+            rb'"half \ud83d smile"',
+            rb'{"prompt": "x", "id": "\uD83D"}',
+            rb'{"prompt": "x", "labels": {"a": "\ud83d"}}',
+            rb'{"prompt": "x", "labels": {"\ud83d": "a"}}',
+            rb'{"prompt": "x", "schema": {"enum": [["\ud83d"]]}}',
+        )
+    ],
 )
 def test_lines_that_are_no_tasks_say_so_and_the_next_go_on(line: bytes, words: str) -> None:
     first, second = lines(line + b'\n"fine"').records()
     assert first.fields is None
     assert words in first.problem
     assert (second.n, second.fields) == (2, {"prompt": "fine"})
+
+
+def test_a_whole_character_in_two_escapes_is_one() -> None:
+    [record] = lines(rb'"a \ud83d\ude00 smile, \\ud83d"').records()
+    assert record.fields == {"prompt": "a 😀 smile, \\ud83d"}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_may_be_divided_as_spreadsheets_do(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f'\ufeffname{mark}topic\r\nAnna{mark}"a,b;c"\r\n'.encode())
+    made, _ = source([str(path)], "auto", "{name}: {topic}", {})
+    [record] = made.records()
+    assert record.fields == {"prompt": "Anna: a,b;c"}
+    assert made.again(record.n, record.at) == record.fields
+
+
+def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.write_text("x")
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"a\nb\xff")
+    made = Files([odd, bad, odd.with_name(odd.name + "2")], Maker({}, Template("{name}: {text}")))
+    first, second, third = made.records()
+    assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
+    assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"
+    assert third.problem == f"{tmp_path}/caf\ufffd2: No such file or directory"
+
+
+def test_a_template_that_is_not_utf_8() -> None:
+    with pytest.raises(UsageError, match="--template is not valid UTF-8"):
+        source(["x"], "jsonl", "{a}\udcff", {})
 
 
 def test_csv_is_read_again_by_offset_whatever_its_values_hold() -> None:

@@ -1,0 +1,159 @@
+"""The way that Ansible's ssh takes to a host, in the options that claude-cheap gives to its own ssh.
+
+Carried over is what leads to the host and what its key is checked against. Who logs in, what is forwarded or shared and
+whether the host key is checked at all is not: the transport says that itself.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import re
+import shlex
+import subprocess
+
+from . import sshfail
+from .child import scrubbed
+from .errors import WireError, not_configured
+
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from .transport import SshTransport
+
+#: ssh_config(5), in small letters.
+CARRIED = frozenset(
+    {
+        "addressfamily", "bindaddress", "bindinterface", "canonicaldomains", "canonicalizefallbacklocal",
+        "canonicalizehostname", "canonicalizemaxdots", "canonicalizepermittedcnames", "casignaturealgorithms",
+        "checkhostip", "ciphers", "compression", "connectionattempts", "globalknownhostsfile",
+        "hostkeyalgorithms", "hostkeyalias", "hostname", "ipqos", "kexalgorithms", "knownhostscommand",
+        "macs", "port", "proxycommand", "proxyjump", "proxyusefdpass", "pubkeyacceptedalgorithms",
+        "pubkeyacceptedkeytypes", "rekeylimit", "requiredrsasize", "revokedhostkeys", "tag", "tcpkeepalive",
+        "userknownhostsfile", "versionaddendum",
+    }
+)  # fmt: skip
+#: ssh(1): the letters that take no value and those that do.
+_FLAGS = "46AaCfGgKkMNnqsTtVvXxYy12" + "".join(f"{letter}:" for letter in "BbcDEeFIiJLlmOoPpQRSWw")
+_LETTERS = {
+    "-4": "AddressFamily=inet",
+    "-6": "AddressFamily=inet6",
+    "-B": "BindInterface={}",
+    "-b": "BindAddress={}",
+    "-C": "Compression=yes",
+    "-c": "Ciphers={}",
+    "-J": "ProxyJump={}",
+    "-m": "MACs={}",
+    "-P": "Tag={}",
+    "-p": "Port={}",
+}
+_OPTION = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(\S.*)", re.DOTALL)
+#: Options whose words are paths; Ansible runs in the checkout, claude-cheap anywhere.
+_PATHS = frozenset({"userknownhostsfile", "globalknownhostsfile", "revokedhostkeys"})
+_URI = re.compile(r"ssh://(?:[^@/]*@)?(\[[^]]*\]|[^:/]*)(?::(\d+))?/?")
+#: sun_path and all; no route needs more.
+_MAX_OPTION = 4096
+
+
+def option(text: str) -> str:
+    """`text` as `Name=value` if it is an option that is carried, "" if not. Raises ValueError if it is no option."""
+    found = _OPTION.fullmatch(text.rstrip())
+    if found is None or "\n" in text or "\0" in text or len(text) > _MAX_OPTION:
+        raise ValueError(f"{text[:80]!r} is no option of ssh (Name=value)")
+    return f"{found[1]}={found[2]}" if found[1].lower() in CARRIED else ""
+
+
+def options_of(arguments: Iterable[str]) -> tuple[list[str], str]:
+    """The options carried from texts with ssh's arguments (`-J bastion -o Port=22`), and the file of the last `-F`.
+
+    Raises ValueError, naming what is no argument of ssh.
+    """
+    found: list[str] = []
+    config = ""
+    for text in arguments:
+        given, rest = _parsed(shlex.split(text))
+        if rest:
+            raise ValueError(f"{rest[0][:80]!r} is no argument of ssh")
+        for letter, value in given:
+            if letter == "-F":
+                config = value if value == "none" else os.path.abspath(os.path.expanduser(value))
+            elif letter == "-o" or letter in _LETTERS:
+                made = option(value if letter == "-o" else _LETTERS[letter].format(value))
+                found += [made] if made else []
+    return [kept for each in found if (kept := _absolute(each))], config
+
+
+def _parsed(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    try:
+        return getopt.getopt(words, _FLAGS)
+    except getopt.GetoptError as error:
+        raise ValueError(str(error)) from None
+
+
+def _absolute(text: str) -> str:
+    """The option with absolute paths; "" for known hosts that are nowhere, which is how checks are switched off."""
+    name, _, value = text.partition("=")
+    if name.lower() not in _PATHS:
+        return text
+    words = shlex.split(value)
+    if words == ["/dev/null"]:
+        return ""
+    paths = [
+        word if word.startswith(("/", "~", "%", "$")) or word == "none" else os.path.abspath(word) for word in words
+    ]
+    return f"{name}=" + " ".join(f'"{path}"' if " " in path else path for path in paths)
+
+
+def destination(text: str) -> tuple[str, int]:
+    """Address and port (0: none) of what ssh may be given as a destination: `[user@]host` or `ssh://[user@]host[:port]`.
+
+    An IPv6 literal may stand in brackets.
+    """
+    uri = _URI.fullmatch(text)
+    host, port = (uri[1], int(uri[2] or 0)) if uri else (text.rpartition("@")[2], 0)
+    return unbracketed(host), port
+
+
+def unbracketed(address: str) -> str:
+    """An IPv6 literal without the brackets that URLs and known_hosts put around it, any other address as it is."""
+    return address[1:-1] if address.startswith("[") and address.endswith("]") and ":" in address else address
+
+
+def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
+    """What hosts.json says of the way to a host: `address`, and of `port`, `options` and `ssh_config` those there are.
+
+    `arguments` are Ansible's texts. Raises ValueError.
+    """
+    host, named = destination(address)
+    carried, config = options_of(arguments)
+    made: dict[str, Any] = {"address": host}
+    if port or named:
+        made["port"] = port or named
+    if carried:
+        made["options"] = carried
+    if config:
+        made["ssh_config"] = config
+    return made
+
+
+def probe(transport: SshTransport) -> WireError | None:
+    """Go there and let the host turn us away at the login; why we did not get so far, None if we did.
+
+    It runs in the root directory with nothing of this process's, as claude-cheap may be called from anywhere.
+    """
+    argv = transport.argv()
+    argv[1:1] = ["-o", "PreferredAuthentications=none"]
+    quiet = subprocess.DEVNULL
+    limit = 3 * transport.connect_timeout_s
+    try:
+        done = subprocess.run(
+            argv, cwd="/", env=scrubbed(), stdin=quiet, capture_output=True, timeout=limit, check=False
+        )
+    except OSError as error:
+        return not_configured(f"ssh cannot be started: {error.strerror}", "install openssh-client")
+    except subprocess.TimeoutExpired:
+        return WireError("unreachable", f"{transport.name}: ssh did not get there within {limit:g} s")
+    failure = sshfail.classify(done.returncode, done.stderr.decode("utf-8", "replace"), transport.name)
+    return failure if failure is not None and failure.code in sshfail.NOT_THERE else None

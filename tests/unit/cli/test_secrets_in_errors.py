@@ -1,0 +1,134 @@
+"""A key that is given in the wrong place is never shown back: not on stderr, not in JSON, by no verb and no option."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from farmhand.cli import app, say
+from farmhand.cli.arguments import OPTIONS
+from farmhand.dispatch.settings import PREFIX, Settings
+
+KEY = "sk-ant-api03-pasted_by-mistake-0000000000"
+URL = "https://jo:hunter2@proxy.example/x"
+BOTH = URL + KEY
+SECRETS = (KEY, "hunter2", "pasted_by")
+
+
+def call(home: Path, *arguments: str, program: str = "farmhand", **variables: str) -> tuple[int, str]:
+    """Status, and all that was said, of a command in an empty home."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name(program)), *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **variables},
+        cwd=home,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def every_option() -> list[tuple[str, str]]:
+    """Each verb with each of its options that take a value."""
+    context = click.Context(app.farmhand)
+    found = []
+    for verb in app.VERBS:
+        command = app.farmhand.get_command(context, verb)
+        assert command is not None
+        for parameter in command.params:
+            if isinstance(parameter, click.Option) and not parameter.is_flag:
+                found.append((verb, parameter.opts[-1]))
+    return found
+
+
+#: These wait, watch or write where they are told to, and say nothing of their own value.
+LEFT_OUT = {("report", "--out")}
+
+
+@pytest.mark.parametrize(("verb", "option"), [pair for pair in every_option() if pair not in LEFT_OUT])
+def test_no_option_shows_its_value(tmp_path: Path, verb: str, option: str) -> None:
+    prompt = ["hello"] if verb == "run" else ["in.jsonl", "--out", "o"] if verb == "batch" else []
+    if option == "--out":
+        prompt = ["in.jsonl"]
+    # What is wrong is said on stderr and, with --json, on stdout as well.
+    _, said = call(tmp_path, verb, *prompt, option, BOTH, "--json")
+    assert not [secret for secret in SECRETS if secret in said], said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [KEY],
+        [f"--{KEY}"],
+        ["--nothing", KEY],
+        ["status", KEY],
+        ["run", KEY, KEY],
+        ["run", "--timeout", KEY, "x"],
+        ["run", "-f", f"/{KEY}", "x"],
+        ["batch", KEY, "--out", "o"],
+        ["flush", KEY],
+        ["rotate", "--new-key", KEY],
+        ["rotate", "--abort", KEY],
+    ],
+)
+def test_no_argument_is_shown(tmp_path: Path, arguments: list[str]) -> None:
+    status, said = call(tmp_path, *arguments)
+    assert status != 0
+    assert said.count("\n") == 1
+    assert not [secret for secret in SECRETS if secret in said], said
+
+
+@pytest.mark.parametrize("name", [PREFIX + name.upper() for name in Settings.names()])
+def test_no_variable_is_shown(tmp_path: Path, name: str) -> None:
+    variable = "FARMHAND_CONFIG" if name == "FARMHAND_CONFIG_FILE" else name
+    for verb in (["run", "x"], ["rotate", "--status"]):
+        _, said = call(tmp_path, *verb, **{variable: BOTH})
+        assert not [secret for secret in SECRETS if secret in said], said
+
+
+def test_a_traceback_that_was_asked_for_holds_none(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FARMHAND_DEBUG", "1")
+
+    def left(status: int) -> None:
+        raise SystemExit(status)
+
+    monkeypatch.setattr(os, "_exit", left)
+
+    def fail() -> int:
+        raise RuntimeError(f"{KEY} {URL}")
+
+    with pytest.raises(SystemExit):
+        say.end("farmhand", fail)
+    said = capfd.readouterr().err
+    assert "RuntimeError" in said
+    assert not [secret for secret in SECRETS if secret in said], said
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://u:p@h/x", "at https://…@h/x"),
+        ("at https://token@h", "at https://…@h"),
+        ("ssh://jo@h:22", "ssh://…@h:22"),
+        ("https://h/a@b", "https://h/a@b"),
+        ("me@example.com", "me@example.com"),
+        ("'http://u:p@h' x@y", "'http://…@h' x@y"),
+    ],
+)
+def test_what_stands_before_a_urls_host_is_hidden(text: str, shown: str) -> None:
+    assert say.without_secrets(text) == shown
+
+
+def test_the_table_of_options_is_the_one_that_is_tried() -> None:
+    assert {name for option in OPTIONS for name in option.names if name.startswith("--")} <= {
+        name for verb, name in every_option() if verb == "run"
+    } | {"--no-stdin", "--json", "--allow-subscription", "--no-allow-subscription"}
