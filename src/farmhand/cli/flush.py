@@ -131,7 +131,7 @@ def _visit(
                 deliver.follow(client, host.name, spool, key, run_task, only=only)
     except WireError as error:
         problem = error
-    return None if problem is None else problems.from_wire(problem)
+    return None if problem is None else problems.from_wire(problem, host.name)
 
 
 def _key(conf: settings.Settings) -> str:

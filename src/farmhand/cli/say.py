@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-#: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and nothing from afar gives any.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What nothing from afar gives a terminal: C0 without tab and line feed, DEL, C1, which are commands there; what turns
+#: the direction of text, so that it reads as another; lone surrogates, which no encoding has.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: What stands before the colon; set by `end`.
 _program = "farmhand"
 
@@ -56,5 +57,10 @@ def note(text: str) -> None:
 
 
 def one_line(text: str) -> str:
-    """`text` in one line. Some of it comes from afar, and on a terminal control characters are commands."""
-    return CONTROL.sub("\ufffd", " ".join(text.split()))
+    """`text` in one line, as `printable` has it."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what would be a command there, or turn what is read, becomes U+FFFD."""
+    return CONTROL.sub("\ufffd", text)

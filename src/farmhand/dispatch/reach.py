@@ -38,7 +38,7 @@ def reach(
             transport = host.transport(limit) if way is None else way(host, limit)
             return host, _connect(transport, connect_timeout_s, turn_back=not last)
         except WireError as error:
-            failure = problems.from_wire(error)
+            failure = problems.from_wire(error, host.name)
         if not isinstance(failure, FarmUnreachable):
             raise failure
         failures.append(failure)

@@ -13,6 +13,8 @@ from ..wire.transport import SshTransport, Transport, UnixTransport
 CANARY_TIMEOUT_S = 60.0
 #: How long an agent may be away meanwhile, or refuse the task since it is draining.
 CANARY_PATIENCE_S = 15.0
+#: Until it has ended, in the queue and at work.
+CANARY_WITHIN_S = 180.0
 #: Ahead of everything that is queued.
 _PRIORITY = 1_000_000
 #: Not the key's fault: the host takes no tasks, or its day's budget is spent.
@@ -20,11 +22,12 @@ _NO_CANARY = frozenset({"draining", "budget"})
 #: What a connection that was good before may answer once the agent or the line behind it has gone.
 _STALE = frozenset({"lost", "unreachable", "agent_down"})
 T = TypeVar("T")
-#: Codes that say that no agent was spoken to.
+#: Codes that say that no agent was spoken to, or none that answers as one does.
 UNREACHED = frozenset(
     {
         "unreachable", "lost", "agent_down", "agent_missing", "host_key_unknown", "host_key_changed", "login_refused",
-        "not_an_agent", "not_configured", "agent_too_old", "client_too_old",
+        "not_an_agent", "not_configured", "agent_too_old", "client_too_old", "bad_answer", "agent_error",
+        "not_in_time",
     }
 )  # fmt: skip
 
@@ -105,7 +108,14 @@ class Place:
         }
         try:
             result = self._call(
-                lambda client: run_task(client, task, key, lambda _event: None, resume_s=CANARY_PATIENCE_S)
+                lambda client: run_task(
+                    client,
+                    task,
+                    key,
+                    lambda _event: None,
+                    resume_s=CANARY_PATIENCE_S,
+                    within_s=CANARY_WITHIN_S,
+                )
             )
         except WireError as error:
             if error.code in _NO_CANARY:

@@ -57,7 +57,7 @@ def test_bodies_by_length(body: bytes, step: int, close: bytes) -> None:
 def test_a_body_up_to_the_end() -> None:
     answer = response(OK + b"\r\nabc")
     assert (answer.will_close, answer.isclosed()) == (True, False)
-    assert answer.read(2) == b"ab"
+    assert answer.read1(2) == b"ab"
     assert answer.read(10) == b"c"
 
 

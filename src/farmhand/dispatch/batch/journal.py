@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from farmhand.errors import FarmhandError, UsageError
 
 VERSION = 1
+#: Pico-dollars: what a host may be noted to have cost, so that no host's figures overflow the sum of all.
+_MOST_COST = 2**60
 WAITING, SENT, SUCCEEDED, FAILED, CANCELLED = range(5)
 STATE_NAMES = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 _SCHEMA = """
@@ -173,13 +175,14 @@ class Journal:
     def advance(self, host: int, after: int, cost: int = 0, uncertain: int = 0) -> None:
         """Results up to `after` are taken; the host has done work for `cost` more."""
         self.db.execute(
-            "UPDATE host SET after = max(after, ?), cost = cost + ?, uncertain = uncertain + ? WHERE no = ?",
-            (after, cost, uncertain, host),
+            "UPDATE host SET after = max(after, ?), cost = min(cost + ?, ?), uncertain = uncertain + ? WHERE no = ?",
+            (after, min(cost, _MOST_COST), _MOST_COST, uncertain, host),
         )
 
     def count_twice(self, host: int, cost: int) -> None:
         """The host has done for `cost` what another had done before."""
-        self.db.execute("UPDATE host SET twice = twice + 1, twice_cost = twice_cost + ? WHERE no = ?", (cost, host))
+        query = "UPDATE host SET twice = twice + 1, twice_cost = min(twice_cost + ?, ?) WHERE no = ?"
+        self.db.execute(query, (cost, _MOST_COST, host))
 
     def unsure(self, host: int | None = None) -> None:
         """What is sent to the host (to all) may have been lost there."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,7 +30,8 @@ class _Head(msgspec.Struct):
 
 def pico(cost_usd: Any) -> int | None:
     """A result's cost in pico-dollars; None where it is not known."""
-    return None if cost_usd is None else round(float(cost_usd) * PICO)
+    # The text of a float is the amount that was meant; the float itself is off by less than it shows.
+    return None if cost_usd is None else int((Decimal(str(cost_usd)) * PICO).to_integral_value())
 
 
 def line_of(n: int, task_id: str, host: str, result: dict[str, Any]) -> bytes:
