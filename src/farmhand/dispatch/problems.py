@@ -56,11 +56,13 @@ _KINDS: dict[str, type[FarmhandError]] = {
 def from_wire(error: WireError, host: str = "") -> FarmhandError:
     """The package's error for one of the wire. A code not known here goes by its status: 4xx blames the request.
 
-    With `host` its message names the host, whose own words may not.
+    With `host` somebody looks at a host: the message names it, and whatever it answers, it could not be asked.
     """
     kind = _KINDS.get(error.code)
     if kind is None:
         kind = UsageError if 400 <= error.status < 500 else FarmUnreachable
+    if host and error.status and not issubclass(kind, FarmUnreachable):
+        kind = FarmUnreachable
     message = error.message if not host or host in error.message else f"{host}: {error.message}"
     return kind(message, hint=error.hint, code=error.code)
 

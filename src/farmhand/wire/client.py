@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SILENCE_S = 45.0
 #: All events of one task are no longer (its text, its result, and pings), nor is a page of a ledger's lines.
 MAX_STREAM_BYTES = 4 * schema.MAX_BYTES
+MAX_EVENTS = 500_000
 #: From the end of `results`' own waiting, at most 30 s, to the end of its answer. Seconds.
 _ANSWER_S = 60.0
 #: How long the end of an answer is waited for whose contents are there already. Seconds.
@@ -155,7 +156,9 @@ class Client:
         self._open_events = True
         result: dict[str, Any] | None = None
         try:
-            for line in self._lines(response, schema.MAX_BYTES, MAX_STREAM_BYTES):
+            for number, line in enumerate(self._lines(response, schema.MAX_BYTES, MAX_STREAM_BYTES)):
+                if number >= MAX_EVENTS:
+                    raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
                 event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
                 if event.get("type") == "result":
                     # All that matters; what follows, or does not, loses nothing.

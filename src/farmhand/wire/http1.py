@@ -13,7 +13,7 @@ MAX_LINE = 65536
 MAX_HEADERS = 100
 MAX_INTERIM = 100
 _PIECE = 65536
-#: What a line brings at least once its patience is used up, and the longest that one answer may take whatever it brings.
+#: What a line brings at least once patience is used up, and the longest that one answer may take whatever it brings.
 SLOWEST_BYTES_PER_S = 16 * 1024
 LONGEST_S = 900.0
 _LENGTH = re.compile(r"[0-9]{1,18}")

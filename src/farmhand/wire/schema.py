@@ -27,6 +27,8 @@ MAX_LINE_BYTES = 1024 * 1024
 MAX_DEPTH = 100
 #: Values and names in one answer. The fullest turn has a third of it.
 MAX_VALUES = 3_000_000
+#: An answer that may have few bytes may have few values as well: `{}` takes 30 times its size in memory.
+_BYTES_A_VALUE = 16
 #: What 64 bits hold, which is what JSON encoders and SQLite take.
 _INTEGERS = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -56,8 +58,9 @@ def decode(data: bytes, check: Check, most: int = MAX_BYTES) -> Any:
     """The JSON value in `data`, which has `most` bytes at most, once it has passed `check`. Raises Misfit."""
     if len(data) > most:
         raise Misfit(f"is longer than {most} bytes")
-    if _values(data, exact=False) > MAX_VALUES and _values(data, exact=True) > MAX_VALUES:
-        raise Misfit(f"has more than {MAX_VALUES} values")
+    limit = min(MAX_VALUES, most // _BYTES_A_VALUE)
+    if _values(data, exact=False) > limit and _values(data, exact=True) > limit:
+        raise Misfit(f"has more than {limit} values")
     try:
         value = json.loads(data.decode("utf-8", "replace"), parse_constant=_constant)
     except RecursionError:

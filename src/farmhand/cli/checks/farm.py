@@ -54,7 +54,9 @@ def _oldest(client: Client, status: dict[str, Any]) -> float:
     for state in ("queued", "awaiting_key"):
         if status.get(state):
             page = client.tasks(state=state, limit=20).get("tasks") or []
-            waits = max([waits, *(float(task.get("queued_s") or 0) for task in page if task.get("engine") != "economy")])
+            waits = max(
+                [waits, *(float(task.get("queued_s") or 0) for task in page if task.get("engine") != "economy")]
+            )
     return waits
 
 

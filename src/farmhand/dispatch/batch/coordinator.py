@@ -263,7 +263,9 @@ class Coordinator:
         nothing = nothing and not (answer.get("unfinished") or answer.get("halted") or answer.get("rest"))
         one.fruitless = one.fruitless + 1 if one.given and nothing else 0
         if one.fruitless >= pace.MOST_FRUITLESS:
-            self._lose(one, FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them"))
+            self._lose(
+                one, FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them")
+            )
             return
         if one.lost and one.failures and one.ever:
             self._say(f"{one.name} is back")
@@ -315,7 +317,7 @@ class Coordinator:
             self.stop(error)
 
     def _alone(self, one: Host) -> bool:
-        """Whether nobody else takes tasks, so that what ends this host ends the batch. One host's word ends no other."""
+        """Whether nobody else takes tasks, so that what ends this host ends the batch. Its word ends no other host."""
         return not self._others(one) and len(self.hosts) >= self._expected
 
     def _others(self, one: Host) -> list[Host]:
