@@ -1,4 +1,4 @@
-"""Farm hosts in memory behind the transport: an honest agent, and agents that answer as no agent does, byte for byte."""
+"""Farm hosts in memory behind the transport: an honest agent, and some that answer as no agent does, byte for byte."""
 
 from __future__ import annotations
 
@@ -296,4 +296,55 @@ SOMEWHERE: dict[str, tuple[str, Callable[[], Pieces]]] = {
         {"done_no": 1, "id": "t", "state": "x", "model": "m", "engine": "e", "created_at": "now", "finished_at": "now"},
         path="finished",
     ),
+}
+
+
+#: What `jada-agent turn` may print on a host where something is wrong. %ID is the id of a task that was handed over.
+TURNS: dict[str, bytes] = {
+    "deep": b'{"results": ' + _DEEP + b"}",
+    "digits": b'{"next": ' + _DIGITS + b"}",
+    "digits that Python reads": b'{"next": ' + b"9" * 4000 + b"}",
+    "not JSON": b"Segmentation fault",
+    "a list": b"[]",
+    "nothing": b"{}",
+    "nothing, again and again": b'{"taken": ["%ID"], "unfinished": 0, "results": [], "next": 0}',
+    "taken is a number": b'{"taken": 7}',
+    "taken is a number in a list": b'{"taken": [7]}',
+    "results is an object": b'{"results": {"id": "%ID"}}',
+    "a result is a text": b'{"results": ["%ID"]}',
+    "a result without an id": b'{"results": [{"state": "succeeded"}]}',
+    "a state is a list": b'{"results": [{"id": "%ID", "state": ["succeeded"]}]}',
+    "cost below 0": b'{"results": [{"id": "%ID", "state": "succeeded", "cost_usd": -1000}]}',
+    "cost is a text": b'{"results": [{"id": "%ID", "state": "succeeded", "cost_usd": "much"}]}',
+    "cost is NaN": b'{"results": [{"id": "%ID", "state": "succeeded", "cost_usd": NaN}]}',
+    "cost is infinite": b'{"results": [{"id": "%ID", "state": "succeeded", "cost_usd": 1e999}]}',
+    "cost is a list": b'{"results": [{"id": "%ID", "state": "succeeded", "cost_usd": [1]}]}',
+    "uncertain is a text": b'{"results": [{"id": "%ID", "state": "succeeded", "uncertain": "x"}]}',
+    "uncertain below 0": b'{"results": [{"id": "%ID", "state": "succeeded", "uncertain": -7}]}',
+    "uncertain beyond all": b'{"results": [{"id": "%ID", "state": "succeeded", "uncertain": 9e99}]}',
+    "usage is a list": b'{"results": [{"id": "%ID", "state": "succeeded", "usage": [1]}]}',
+    "error is a text": b'{"results": [{"id": "%ID", "state": "failed", "error": "bad"}]}',
+    "structured of 100 digits": b'{"results": [{"id": "%ID", "state": "succeeded", "structured": '
+    + b"9" * 100
+    + b"}]}",
+    "next is a text": b'{"next": "last"}',
+    "next is negative": b'{"next": -1}',
+    "next of 2^70": b'{"next": 1180591620717411303424}',
+    "unfinished is a list": b'{"unfinished": [1]}',
+    "waiting is a text": b'{"waiting": "slots"}',
+    "waiting has a number": b'{"waiting": [1]}',
+    "waiting has no reason": b'{"waiting": [{"detail": "x"}]}',
+    "slots is a list": b'{"slots": [4]}',
+    "slots has a text": b'{"slots": {"api": {"total": "4", "free": 4}}}',
+    "halted is a text": b'{"halted": "yes"}',
+    "halted for the settings": b'{"halted": {"code": "not_configured", "message": "no"}}',
+    "halted for a budget": b'{"halted": {"code": "budget", "message": "the budget of the day is spent"}}',
+    "error is a number": b'{"error": 7}',
+    "error of the settings": b'{"error": {"code": "no_key", "message": "no key"}}',
+    "error of a budget": b'{"error": {"code": "budget", "message": "spent"}}',
+    "error with commands": b'{"error": {"code": "x", "message": "\\u001b[2J\\u009b\\u202e"}}',
+    "the key is refused": b'{"taken": ["%ID"], "unfinished": 1, "waiting": [{"reason": "key_refused"}]}',
+    "refused without an id": b'{"refused": [{"code": "x"}]}',
+    "cancelled is a text": b'{"cancelled": "all"}',
+    "stopped has a list": b'{"stopped": [["%ID"]]}',
 }

@@ -22,6 +22,7 @@ from farmhand.wire.errors import WireError
 #: How long a stop waits for running tasks, and a host that holds tasks of an earlier run for its first sign. Seconds.
 STOP_S = 12.0
 ABSENT_S = 15.0
+_NO_KEY = "the API refused the key"
 
 
 class Coordinator:
@@ -130,6 +131,10 @@ class Coordinator:
             self.error = self.error or error
             if not self.stopping:
                 self.stopping = True
+                for one in self.hosts.values():
+                    # Hosts that answer and have no key can be told to let go of what they have.
+                    if one.error is not None and one.error.code == "key_refused":
+                        one.lost, one.not_before = False, 0.0
                 self._stop_at = time.monotonic() + STOP_S
             self._changed.notify_all()
 
@@ -184,8 +189,6 @@ class Coordinator:
         if one.holds(time.monotonic()) and self._others(one):
             self._say(f"{one.name} is being emptied: what has not started there goes to the others")
             return self._take_back(one, turn)
-        if one.take_back:
-            return self._take_back(one, turn)
         tasks = self._portion(one, sent)
         one.given = len(tasks)
         if not (tasks or sent or turn["cancel"]):
@@ -227,7 +230,7 @@ class Coordinator:
 
     def _take_back(self, one: Host, turn: dict[str, Any]) -> dict[str, Any]:
         """Cancel what has not started there."""
-        one.held_since, one.take_back, one.given = None, False, 0
+        one.held_since, one.given = None, 0
         with self.book.journal.transaction():
             self.book.journal.stopping(one.no)
         return turn | {"stop": True, "wait_s": 0.5}
@@ -259,13 +262,8 @@ class Coordinator:
 
     def _heard(self, one: Host, answer: dict[str, Any], taken: Taken) -> None:
         now = time.monotonic()
-        nothing = not (taken.finished or taken.denied or taken.conflicts)
-        nothing = nothing and not (answer.get("unfinished") or answer.get("halted") or answer.get("rest"))
-        one.fruitless = one.fruitless + 1 if one.given and nothing else 0
-        if one.fruitless >= pace.MOST_FRUITLESS:
-            self._lose(
-                one, FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them")
-            )
+        if (useless := self._useless(one, answer, taken)) is not None:
+            self._lose(one, useless)
             return
         if one.lost and one.failures and one.ever:
             self._say(f"{one.name} is back")
@@ -284,9 +282,22 @@ class Coordinator:
             self._deny(one, taken.denied)
         for wait in answer.get("waiting") or []:
             if wait.get("reason") == "key_refused":
-                self._refused_key(one, str(wait.get("detail") or "the API refused the key"))
+                self.stop(trouble.refused_key(one.name, str(wait.get("detail") or _NO_KEY)))
             elif wait.get("reason") == "no_key":
                 one.fresh = True
+
+    def _useless(self, one: Host, answer: dict[str, Any], taken: Taken) -> FarmhandError | None:
+        """Why the host is no help although it answers: the others go on without it. None if it may be, or is alone."""
+        nothing = not (taken.finished or taken.denied or taken.conflicts)
+        nothing = nothing and not (answer.get("unfinished") or answer.get("halted") or answer.get("rest"))
+        one.fruitless = one.fruitless + 1 if one.given and nothing else 0
+        if one.fruitless >= pace.MOST_FRUITLESS:
+            return FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them")
+        for wait in answer.get("waiting") or []:
+            if wait["reason"] == "key_refused" and not self._alone(one):
+                # If it is so, the others will soon say it as well.
+                return trouble.refused_key(one.name, str(wait.get("detail") or _NO_KEY))
+        return None
 
     def _missing(self, one: Host, answer: dict[str, Any]) -> None:
         """The agent says it has nothing unfinished, and yet lines are out there: its ledger is another one."""
@@ -333,15 +344,6 @@ class Coordinator:
         if all(other.denied for other in live):
             hint = "what is done is kept: raise --max-usd, or the host's budget, and give the same command"
             self.stop(Refused(message, code="budget", hint=hint))
-
-    def _refused_key(self, one: Host, detail: str) -> None:
-        """The API refused the key, the host says: if so, the others will soon say it as well."""
-        error = trouble.refused_key(one.name, detail)
-        if self._alone(one):
-            self.stop(error)
-            return
-        one.take_back = one.halted is None or one.halted.code != error.code
-        self._halt(one, error, time.monotonic())
 
     # --- the end --------------------------------------------------------------------------------------------------
 

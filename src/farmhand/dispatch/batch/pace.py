@@ -65,7 +65,6 @@ class Host:
     after: int = 0
     given: int = 0
     fruitless: int = 0
-    take_back: bool = False
 
     def miss(self, error: FarmhandError, now: float) -> None:
         """It did not answer: leave it alone for a while, longer each time."""
