@@ -11,6 +11,7 @@ import click
 from farmhand.cli import render
 from farmhand.cli.say import one_line
 from farmhand.dispatch import hosts, problems, settings
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmhandError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
@@ -44,9 +45,11 @@ def command(as_json: bool, host: str | None, connect_timeout: float | None, conf
         answers = dict(zip(chosen, asked, strict=True))
     if as_json:
         shown = {name: render.error_object(a) if isinstance(a, FarmhandError) else a for name, a in answers.items()}
-        render.write_json({"hosts": shown})
+        render.write_json({"hosts": shown, "spool": kept(conf)})
     else:
         write_table(answers)
+        for line in spool_notes(conf):
+            render.write_bytes(line)
     failures = [answer for answer in answers.values() if isinstance(answer, FarmhandError)]
     return failures[-1].exit_code if failures else 0
 
@@ -58,6 +61,30 @@ def ask(host: hosts.Host, connect_timeout_s: float) -> dict[str, Any] | Farmhand
             return client.status()
     except WireError as error:
         return problems.from_wire(error, host.name)
+
+
+def kept(conf: settings.Settings) -> list[dict[str, Any]]:
+    """What the spool holds, by the hosts file that it is for: how many tasks are queued, and how many are at a host."""
+    spool = open_spool(conf)
+    entries = [*spool.waiting(), *spool.elsewhere()]
+    farms = sorted({entry.farm for entry in entries})
+    return [
+        {
+            "hosts_file": farm or None,
+            "queued": sum(entry.farm == farm and not entry.sent for entry in entries),
+            "sent": sum(entry.farm == farm and bool(entry.sent) for entry in entries),
+        }
+        for farm in farms
+    ]
+
+
+def spool_notes(conf: settings.Settings) -> list[str]:
+    """A line for each hosts file that tasks wait for on this machine."""
+    return [
+        f"kept here for the hosts of {one['hosts_file'] or 'the usual hosts.json'}: {one['queued']} queued,"
+        f" {one['sent']} sent (farmhand flush shows them)"
+        for one in kept(conf)
+    ]
 
 
 def row(name: str, status: dict[str, Any]) -> list[str]:

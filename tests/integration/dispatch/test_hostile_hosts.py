@@ -16,7 +16,7 @@ from farmhand.cli import app, top_view
 from farmhand.cli.top import Watch
 from farmhand.dispatch import hosts
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmhandError
 from farmhand.rotation import fleet
 from farmhand.rotation.machine import Machine
@@ -148,7 +148,7 @@ def test_an_answer_that_is_none_is_that_host_s_problem(desk: Desk, case: str, tm
 
 def flushed(desk: Desk) -> None:
     """What waits for the good host is answered although the bad one is visited first."""
-    spool = Spool(spool_dir(desk.settings))
+    spool = open_spool(desk.settings)
     for name in ("bad", "good"):
         spool.add({"id": f"for-{name}", "prompt": "p"}, wanted=name)
     said = desk.run("flush", "--json")

@@ -7,12 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.cli.up import find_project
+from farmhand.dispatch.scratch import private_directory
 from farmhand.dispatch.settings import Settings
 from farmhand.errors import NotConfigured
 
@@ -62,10 +62,12 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
         name: value for name, value in os.environ.items() if not name.startswith(("ANTHROPIC_", "ANSIBLE_CONFIG"))
     }
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
-    with tempfile.TemporaryDirectory(prefix="farmhand-") as tree:
+    with private_directory() as private:
+        tree = private / "tree"
+        tree.mkdir()
         try:
             done = subprocess.run(
-                [program, *arguments, "--tree", tree],
+                [program, *arguments, "--tree", str(tree)],
                 cwd=directory,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -75,7 +77,7 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
             )
         except subprocess.TimeoutExpired:
             raise NotConfigured(f"ansible did not end within {_LIMIT_S:.0f} s") from None
-        answers = {path.name: _answer(path) for path in Path(tree).iterdir()}
+        answers = {path.name: _answer(path) for path in tree.iterdir()}
     if not answers:
         said = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-200:]
         raise NotConfigured(f"ansible searched no host: {said}")
@@ -86,6 +88,6 @@ def _answer(path: Path) -> dict[str, Any]:
     """What the module said of one host; Ansible's own words where it did not get there."""
     try:
         answer = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     return answer if isinstance(answer, dict) else {}

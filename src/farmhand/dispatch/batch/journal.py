@@ -75,8 +75,11 @@ class Sent(NamedTuple):
 class Journal:
     """See the module. Methods that change something belong into a `transaction`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make it. Raises UsageError where another client has it, or where it is no journal."""
+    def __init__(self, path: Path, *, any_version: bool = False) -> None:
+        """Open or make it. Raises UsageError where another client has it, or where it is no journal.
+
+        With `any_version` another version's is opened as well, to be removed.
+        """
         self.path = path
         self.fresh = not path.exists()
         try:
@@ -93,7 +96,9 @@ class Journal:
             raise _unusable(path, error) from None
         except sqlite3.DatabaseError:
             raise UsageError(f"{path} is not a journal of farmhand batch", hint="choose another --out") from None
-        if version not in (0, VERSION):
+        self.version = int(version)
+        if version not in (0, VERSION) and not any_version:
+            self.close()
             raise UsageError(f"{path} was written by another version of farmhand", hint="use that, or --restart")
         self.fresh = version == 0
 
