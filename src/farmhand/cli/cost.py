@@ -263,4 +263,4 @@ def _cell(value: Any) -> Any:
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return value
     text = render.printable(value)
-    return f"'{text}" if text[:1] in _BLANK or text.lstrip()[:1] in _FORMULA else text
+    return f"'{text}" if value[:1] in _BLANK or value.lstrip()[:1] in _FORMULA else text

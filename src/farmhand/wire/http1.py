@@ -215,10 +215,16 @@ class Connection:
             return self._sock.recv(most)
         whole = min(self._wait_s + self._came / SLOWEST_BYTES_PER_S, LONGEST_S)
         left = self._began + whole - time.monotonic()
+        endless = Endless(f"an answer that has not ended after {whole:.0f} s")
         if left <= 0:
-            raise Endless(f"an answer that has not ended after {whole:.0f} s")
+            raise endless
         self._sock.settimeout(min(self._silence_s, left))
-        piece = self._sock.recv(most)
+        try:
+            piece = self._sock.recv(most)
+        except TimeoutError:
+            if left < self._silence_s and self._came:
+                raise endless from None
+            raise
         self._came += len(piece)
         return piece
 
