@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cli.app import note, one_line
+from farmhand.cli.app import note
+from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch import deliver, hosts, problems, settings
 from farmhand.dispatch.spool import Kept, Spool, Waiting, open_spool

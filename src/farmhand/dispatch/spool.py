@@ -334,7 +334,9 @@ def _read_waiting(path: Path) -> Waiting | None:
         return None
     wanted, sent, queued_at = (document.get(name) for name in ("wanted", "sent", "queued_at"))
     farm = document.get("hosts_file", "")
-    if not all(isinstance(text, str) for text in (wanted, sent, farm)) or not isinstance(queued_at, int | float):
+    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(farm, str):
+        return None
+    if not isinstance(queued_at, int | float):
         return None
     return Waiting(
         path=path, number=int(match[1]), task=task, wanted=wanted, sent=sent, queued_at=float(queued_at), farm=farm
