@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import app, top_view
+from farmhand.cli.say import one_line
 from farmhand.cli.top import Watch
 from farmhand.dispatch import hosts
 from farmhand.dispatch.settings import Settings
@@ -86,7 +87,7 @@ class Desk:
         done = answers[0]
         error, status, err = done.exception, done.exit_code, done.stderr
         if isinstance(error, FarmhandError):
-            status, err = error.exit_code, err + f"{app.one_line(str(error))}\n"
+            status, err = error.exit_code, err + f"{one_line(str(error))}\n"
         elif error is not None and not isinstance(error, SystemExit):
             raise error
         elif isinstance(done.return_value, int):
