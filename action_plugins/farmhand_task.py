@@ -99,7 +99,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except Exception as error:  # Connection and become plugins raise what they like.
             said = redact(" ".join(str(error).split()))
             return _failure("unreachable", f"{host}: Ansible cannot use its variables: {said}", "check the inventory")
-        answer = turn.parse(done["stdout"])
+        try:
+            answer = turn.parse(done["stdout"], host)
+        except WireError as error:
+            return _failure(error.code, error.message, error.hint)
         if answer is not None:
             return answer
         if done["rc"] in handover.NOT_FOUND:

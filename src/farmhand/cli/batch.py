@@ -20,7 +20,7 @@ from farmhand.dispatch import problems, settings
 from farmhand.dispatch.batch import gather
 from farmhand.dispatch.batch.book import Book
 from farmhand.dispatch.batch.coordinator import Coordinator
-from farmhand.dispatch.batch.journal import Journal
+from farmhand.dispatch.batch.journal import VERSION, Journal
 from farmhand.dispatch.batch.output import Output
 from farmhand.dispatch.batch.pace import Limits
 from farmhand.dispatch.batch.plan import InvalidInput, Plan, prepare
@@ -94,7 +94,7 @@ class Options:
 @click.option(
     "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
 )
-@click.option("--restart", is_flag=True, help="Forget FILE and what was done, and begin anew.")
+@click.option("--restart", is_flag=True, help="Forget FILE, an output of this command, and begin anew.")
 @click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end, and no progress.")
 @click.option("-m", "--model", metavar="NAME", help="haiku (default), sonnet, opus or a full model id.")
@@ -221,15 +221,32 @@ def open_journal(options: Options) -> Journal:
         raise UsageError(f"--out {out} is not a regular file")
     if any(name != "-" and Path(name).exists() and out.exists() and out.samefile(name) for name in options.inputs):
         raise UsageError(f"--out {out} is the input")
-    journal = Journal(path)
+    journal = Journal(path, any_version=options.restart)
     if options.restart:
-        out.unlink(missing_ok=True)
-        journal.remove()
+        _forget(out, journal, ordered=options.ordered)
         journal = Journal(path)
     if journal.fresh and out.exists() and out.stat().st_size:
         journal.remove()
-        raise UsageError(f"--out {out} is there already, without its {path.name}", hint="another --out, or --restart")
+        raise UsageError(f"--out {out} is there already, without its {path.name}", hint="choose another --out")
     return journal
+
+
+def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
+    """Remove an output and its journal. Raises UsageError where the file is no output of the journal's batch."""
+    try:
+        if journal.fresh and out.exists() and out.stat().st_size:
+            what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
+            raise UsageError(what, hint="move it away, or choose another --out")
+        if journal.version == VERSION:
+            Output(out, journal, ordered=ordered).check()
+    except BaseException:
+        if journal.fresh:
+            journal.remove()
+        else:
+            journal.close()
+        raise
+    out.unlink(missing_ok=True)
+    journal.remove()
 
 
 def _prepared(plan: Plan, journal: Journal, key_source: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from farmhand.cli import render
@@ -132,4 +131,4 @@ def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) ->
 
 
 def _is_terminal(stream: Any) -> bool:
-    return stream is not None and os.isatty(stream.fileno())
+    return stream is not None and bool(stream.isatty())

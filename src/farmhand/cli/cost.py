@@ -29,6 +29,10 @@ from farmhand.wire.errors import WireError
 from farmhand.wire.keysource import read_key
 
 _SPAN = re.compile(r"(\d{1,5})([dw])")
+_NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
+#: What a cell begins with that spreadsheets evaluate (also in the wide forms), or pass over before they look.
+_FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+_BLANK = ("\t", "\r", "\n")
 
 
 #: What `farmhand cost` and `farmhand report` both take.
@@ -154,7 +158,7 @@ def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: floa
             client.connect()
             client.close()  # its turn may come when an idle connection is gone; ssh shares one that stays
         except WireError as error:
-            return problems.from_wire(error)
+            return problems.from_wire(error, host.name)
         return client
 
     # All at once, so that hosts that are down keep nobody waiting one after the other.
@@ -168,7 +172,7 @@ def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: floa
             with client:
                 pull.pull(store, name, client)
         except WireError as error:
-            errors[name] = problems.from_wire(error)
+            errors[name] = problems.from_wire(error, name)
         except (WireMismatch, BadLedger) as error:
             errors[name] = error
     return errors
@@ -247,5 +251,16 @@ def as_csv_text(shown: dict[str, Any]) -> str:
     columns = list(shown["whole"])
     writer = csv.writer(out)
     writer.writerow([shown["by"], *columns[1:]])
-    writer.writerows([row[column] for column in columns] for row in rows)
+    writer.writerows([_cell(row[column]) for column in columns] for row in rows)
     return out.getvalue()
+
+
+def _cell(value: Any) -> Any:
+    """A cell's value that no spreadsheet takes for a formula: a text that begins like one gets a quote in front.
+
+    Numbers are left as they are, negative ones too.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    text = render.printable(value)
+    return f"'{text}" if value[:1] in _BLANK or value.lstrip()[:1] in _FORMULA else text

@@ -8,7 +8,7 @@ from typing import Any
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
@@ -50,7 +50,7 @@ def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> 
     if policy == "ask":
         policy = ask(reason, task, conf)
     if policy == "queue":
-        Spool(spool_dir(conf)).add(task, wanted=conf.host)
+        open_spool(conf).add(task, wanted=conf.host)
         raise Spooled(task["id"], reason)
     if policy == "subscription":
         return on_subscription(reason, task, conf)

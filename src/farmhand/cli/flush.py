@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections import Counter
 from typing import Any
 
 import click
 
 from farmhand.cli import render
 from farmhand.cli.app import note
+from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.dispatch import deliver, hosts, problems, settings
-from farmhand.dispatch.spool import Kept, Spool, Waiting, spool_dir
+from farmhand.dispatch.spool import Kept, Spool, Waiting, open_spool
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
@@ -49,7 +52,7 @@ def command(
     """
     try:
         conf = settings.load(config, key_source=key_source, connect_timeout_s=connect_timeout)
-        spool = Spool(spool_dir(conf))
+        spool = open_spool(conf)
         if drop:
             return _drop(spool, task_id, as_json=as_json)
         if task_id is not None:
@@ -67,23 +70,24 @@ def flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -
     """Deliver, collect, and say what there is."""
     before = {kept.task["id"] for kept in spool.results()}
     problems_met = deliver_all(spool, conf, wait=wait)
-    waiting, broken = spool.waiting(), spool.broken()
+    waiting, elsewhere, broken = spool.waiting(), spool.elsewhere(), spool.broken()
+    problems_met += _for_others(elsewhere)
     results = spool.results()
     if as_json:
         render.write_json(
             {
                 "results": [{"new": kept.task["id"] not in before, **_kept(kept)} for kept in results],
-                "waiting": [_waiting(entry) for entry in waiting],
+                "waiting": [_waiting(entry) for entry in (*waiting, *elsewhere)],
                 "problems": [*problems_met, *(f"{path}: not a task" for path in broken)],
             }
         )
     else:
-        _write_table(results, waiting)
+        _write_table(results, [*waiting, *elsewhere])
     for problem in problems_met:
         note(problem)
     for path in broken:
         note(f"{path}: not a task (move it away)")
-    if any(not entry.sent for entry in waiting):
+    if any(not entry.sent for entry in (*waiting, *elsewhere)):
         return FarmUnreachable.exit_code
     return NotConfigured.exit_code if broken else 0
 
@@ -131,7 +135,7 @@ def _visit(
                 deliver.follow(client, host.name, spool, key, run_task, only=only)
     except WireError as error:
         problem = error
-    return None if problem is None else problems.from_wire(problem)
+    return None if problem is None else problems.from_wire(problem, host.name)
 
 
 def _key(conf: settings.Settings) -> str:
@@ -158,7 +162,23 @@ def _kept(kept: Kept) -> dict[str, Any]:
 
 
 def _waiting(entry: Waiting) -> dict[str, Any]:
-    return {"id": entry.id, "host": entry.sent or None, "wanted": entry.wanted or None, "queued_at": entry.queued_at}
+    about = {"id": entry.id, "host": entry.sent or None, "wanted": entry.wanted or None, "queued_at": entry.queued_at}
+    return about | {"hosts_file": entry.farm or None}
+
+
+def _for_others(elsewhere: list[Waiting]) -> list[str]:
+    """What waits for hosts that these settings do not know: a line for each hosts file."""
+    counts = Counter(entry.farm for entry in elsewhere)
+    lines = []
+    for farm, count in sorted(counts.items()):
+        tasks = "1 task waits" if count == 1 else f"{count} tasks wait"
+        if os.path.isdir(farm):
+            lines.append(f"{tasks} in {farm}, where an older version put them: farmhand flush with their settings")
+            continue
+        told = f"with FARMHAND_HOSTS_FILE={farm}" if farm else "without a hosts file of its own"
+        where = farm or "the usual hosts.json"
+        lines.append(f"{tasks} for the hosts of {where}: farmhand flush {told} sends them")
+    return lines
 
 
 def _write_table(results: list[Kept], waiting: list[Waiting]) -> None:
@@ -182,6 +202,6 @@ def _write_table(results: list[Kept], waiting: list[Waiting]) -> None:
     width = max(len(row[0]) for row in rows)
     for task_id, state, host, at, prompt in rows:
         when = time.strftime("%m-%d %H:%M", time.localtime(at))
-        start = " ".join(render.printable(prompt[:200]).split())[:40]
-        sys.stdout.write(f"{task_id:{width}}  {state:9}  {host:10}  {when}  {start}\n")
+        start = one_line(prompt[:200])[:40]
+        sys.stdout.write(f"{task_id:{width}}  {one_line(state)[:20]:9}  {host:10}  {when}  {start}\n")
     sys.stdout.flush()

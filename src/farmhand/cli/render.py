@@ -1,11 +1,15 @@
-"""What goes to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object."""
+"""What goes to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
+
+Some of it comes from afar. Into a pipe an answer goes byte for byte; on a terminal, and in JSON anywhere, nothing goes
+out as it is that a terminal would take for more than text: see `say.CONTROL`.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from farmhand.cli.say import CONTROL, without_secrets
+from farmhand.cli.say import CONTROL, printable, without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -14,13 +18,10 @@ if TYPE_CHECKING:
     from farmhand.errors import FarmhandError
 
 
-def printable(text: str) -> str:
-    """`text` for a terminal: control characters become U+FFFD."""
-    return CONTROL.sub("\ufffd", text)
-
-
 def write_bytes(text: str) -> None:
-    """`text` to stdout in UTF-8, whatever the locale says, with a line end."""
+    """`text` to stdout in UTF-8, whatever the locale says, with a line end; on a terminal as `printable` has it."""
+    if sys.stdout.isatty():
+        text = printable(text)
     data = text.encode("utf-8", "replace")
     sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
     sys.stdout.buffer.flush()
@@ -28,7 +29,16 @@ def write_bytes(text: str) -> None:
 
 def write_json(value: dict[str, Any]) -> None:
     """One line of JSON to stdout."""
-    write_bytes(json.dumps(value, ensure_ascii=False))
+    write_bytes(json_text(value))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """`value` as JSON; what a terminal must not get stands in it as an escape, which means the same."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+__all__ = ["Printer", "answer_text", "error_object", "json_text", "printable", "write_bytes", "write_json"]
 
 
 def error_object(error: FarmhandError) -> dict[str, Any]:
@@ -40,7 +50,7 @@ def error_object(error: FarmhandError) -> dict[str, Any]:
 def answer_text(result: dict[str, Any]) -> str:
     """The answer of a result: the structured one as JSON if there is one, else the text."""
     if result.get("structured") is not None:
-        return json.dumps(result["structured"], ensure_ascii=False, indent=2)
+        return json_text(result["structured"], indent=2)
     return str(result.get("text") or "")
 
 

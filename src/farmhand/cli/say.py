@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-#: C0 without tab and line feed, DEL, C1: on a terminal these are commands, and nothing from afar gives any.
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What nothing from afar gives a terminal: C0 without tab and line feed, DEL, C1, which are commands there; what turns
+#: the direction of text, so that it reads as another; lone surrogates, which no encoding has.
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 #: What stands in a URL before its host: user and password, or a token.
 _PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 #: What stands before the colon; set by `end`.
@@ -71,5 +72,10 @@ def without_secrets(text: str) -> str:
 
 
 def one_line(text: str) -> str:
-    """`text` in one line. Some of it comes from afar, and on a terminal control characters are commands."""
-    return CONTROL.sub("\ufffd", " ".join(text.split()))
+    """`text` in one line, as `printable` has it."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """`text` for a terminal: what would be a command there, or turn what is read, becomes U+FFFD."""
+    return CONTROL.sub("\ufffd", text)

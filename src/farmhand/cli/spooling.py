@@ -6,7 +6,7 @@ import os
 
 from farmhand.cli.say import note
 from farmhand.dispatch import problems
-from farmhand.dispatch.settings import spool_name
+from farmhand.dispatch.settings import old_spool_name, spool_name
 from farmhand.errors import FarmUnreachable
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
@@ -35,22 +35,20 @@ class Spooling:
         self.waiting: Waiting | None = None
         self._idle = not _has_waiting(conf)
         if not self._idle:
-            from farmhand.dispatch.spool import same
-
             self.waiting = self.spool.find(task["id"])
             if self.waiting is not None:
-                same(self.waiting, task)
+                self.spool.same(self.waiting, task)
 
     @property
     def spool(self) -> Spool:
         """The spool itself."""
-        from farmhand.dispatch.spool import Spool, spool_dir
+        from farmhand.dispatch.spool import open_spool
 
-        return Spool(spool_dir(self.conf))
+        return open_spool(self.conf)
 
     def result(self) -> dict[str, Any] | None:
         """The result of this very task, if it was spooled and has ended since. Raises UsageError for another's id."""
-        if not _may_be_kept(self.conf, self.task["id"]):
+        if not _may_be_kept(self.task["id"]):
             return None
         from farmhand.dispatch.spool import id_conflict
 
@@ -111,11 +109,11 @@ class Spooling:
 def _has_waiting(conf: Settings) -> bool:
     """Whether there may be a task in the spool."""
     try:
-        return bool(os.listdir(os.path.join(spool_name(conf), "waiting")))
+        return os.path.isdir(old_spool_name(conf)) or bool(os.listdir(os.path.join(spool_name(), "waiting")))
     except OSError:
         return False
 
 
-def _may_be_kept(conf: Settings, task_id: str) -> bool:
+def _may_be_kept(task_id: str) -> bool:
     """Whether there may be a result of this id in the spool."""
-    return os.path.exists(os.path.join(spool_name(conf), "results", f"{task_id}.json"))
+    return os.path.exists(os.path.join(spool_name(), "results", f"{task_id}.json"))

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import click
 
 from farmhand.cli import render
+from farmhand.cli.say import one_line
 from farmhand.dispatch import hosts, problems, settings
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmhandError
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
 
 _COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
+#: Reasons why tasks wait that are shown of one host; an agent knows about ten.
+MOST_WAITS = 20
 #: The provider's own address: only another one is worth a line.
 _USUAL_UPSTREAM = "https://api.anthropic.com"
 
@@ -34,12 +39,17 @@ def command(as_json: bool, host: str | None, connect_timeout: float | None, conf
         if as_json:
             render.write_json(render.error_object(error))
         raise
-    answers = {name: ask(entry, conf.connect_timeout_s) for name, entry in chosen.items()}
+    # All at once: one that takes its time keeps no other waiting.
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        asked = pool.map(lambda entry: ask(entry, conf.connect_timeout_s), chosen.values())
+        answers = dict(zip(chosen, asked, strict=True))
     if as_json:
         shown = {name: render.error_object(a) if isinstance(a, FarmhandError) else a for name, a in answers.items()}
-        render.write_json({"hosts": shown})
+        render.write_json({"hosts": shown, "spool": kept(conf)})
     else:
         write_table(answers)
+        for line in spool_notes(conf):
+            render.write_bytes(line)
     failures = [answer for answer in answers.values() if isinstance(answer, FarmhandError)]
     return failures[-1].exit_code if failures else 0
 
@@ -50,18 +60,42 @@ def ask(host: hosts.Host, connect_timeout_s: float) -> dict[str, Any] | Farmhand
         with Client(host.transport(connect_timeout_s)) as client:
             return client.status()
     except WireError as error:
-        return problems.from_wire(error)
+        return problems.from_wire(error, host.name)
+
+
+def kept(conf: settings.Settings) -> list[dict[str, Any]]:
+    """What the spool holds, by the hosts file that it is for: how many tasks are queued, and how many are at a host."""
+    spool = open_spool(conf)
+    entries = [*spool.waiting(), *spool.elsewhere()]
+    farms = sorted({entry.farm for entry in entries})
+    return [
+        {
+            "hosts_file": farm or None,
+            "queued": sum(entry.farm == farm and not entry.sent for entry in entries),
+            "sent": sum(entry.farm == farm and bool(entry.sent) for entry in entries),
+        }
+        for farm in farms
+    ]
+
+
+def spool_notes(conf: settings.Settings) -> list[str]:
+    """A line for each hosts file that tasks wait for on this machine."""
+    return [
+        f"kept here for the hosts of {one['hosts_file'] or 'the usual hosts.json'}: {one['queued']} queued,"
+        f" {one['sent']} sent (farmhand flush shows them)"
+        for one in kept(conf)
+    ]
 
 
 def row(name: str, status: dict[str, Any]) -> list[str]:
     """One host's cells, in the order of the columns."""
-    about = [str(status.get(what, "?")) for what in ("version", "state")]
+    about = [str(status.get(what, "?"))[:24] for what in ("version", "state")]
     counts = [str(status.get(count, "?")) for count in ("running", "queued", "awaiting_key")]
     slots = status.get("slots") or {}
     free = [
         f"{slots[engine]['free']}/{slots[engine]['total']}" if engine in slots else "?" for engine in ("api", "cli")
     ]
-    return [name, *about, *counts, *free, str(status.get("key") or "none")]
+    return [name, *about, *counts, *free, str(status.get("key") or "none")[:24]]
 
 
 def notes(name: str, status: dict[str, Any]) -> list[str]:
@@ -70,17 +104,17 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
     per_s = (status.get("throughput") or {}).get("per_s")
     if per_s:
         lines.append(f"{name}: {per_s:g} tasks end per second")
-    for wait in status.get("waiting") or []:
+    for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")
         until_text = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if isinstance(until, int | float) else ""
         tasks = "1 task waits" if wait.get("tasks") == 1 else f"{wait.get('tasks')} tasks wait"
-        lines.append(f"{name}: {tasks}: {wait.get('detail')}{until_text}")
+        lines.append(f"{name}: {tasks}: {wait.get('detail') or wait['reason']:.200}{until_text}")
     day = status.get("budget_day")
     if day:
-        lines.append(f"{name}: US$ {day.get('spent_usd'):.4f} of {day.get('limit_usd'):g} of the day's budget is spent")
+        lines.append(f"{name}: US$ {day['spent_usd']:.4f} of {day['limit_usd']:g} of the day's budget is spent")
     upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
     if upstream != _USUAL_UPSTREAM:
-        lines.append(f"{name} sends its requests to {upstream}")
+        lines.append(f"{name} sends its requests to {upstream:.200}")
     return lines
 
 
@@ -96,11 +130,11 @@ def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:
         for column in _COLUMNS:
             table.add_column(column, no_wrap=True)
         for name, status in answered.items():
-            table.add_row(*(Text(render.printable(cell)) for cell in row(name, status)))
+            table.add_row(*(Text(one_line(cell)) for cell in row(name, status)))
         Console().print(table)
         for name, status in answered.items():
             for line in notes(name, status):
-                Console(soft_wrap=True).print(Text(render.printable(line)))
+                Console(soft_wrap=True).print(Text(one_line(line)))
     for answer in answers.values():
         if isinstance(answer, FarmhandError):
-            Console(stderr=True, soft_wrap=True).print(Text(render.printable(str(answer))))
+            Console(stderr=True, soft_wrap=True).print(Text(one_line(str(answer))))

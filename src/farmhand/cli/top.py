@@ -79,7 +79,7 @@ class Watch:
             self.status = self._client.status()
         except WireError as error:
             self.close()
-            self.error = problems.from_wire(error)
+            self.error = problems.from_wire(error, self.name)
             return
         self.at, self.error = time.monotonic(), None
         self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))

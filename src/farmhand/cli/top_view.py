@@ -7,8 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from farmhand.cli.render import printable
-from farmhand.cli.say import note
+from farmhand.cli.say import note, one_line
 from farmhand.cli.status import notes
 
 if TYPE_CHECKING:
@@ -41,7 +40,7 @@ def cells(watch: Watch) -> list[str]:
     status = watch.status
     if status is None:
         return [watch.name, "no answer" if watch.error else "asking", *("",) * 6]
-    state = "no answer" if watch.error else str(status.get("state", "?"))
+    state = "no answer" if watch.error else str(status.get("state", "?"))[:24]
     counts = [str(status.get(name, "?")) for name in _COUNTS]
     rate = (status.get("throughput") or {}).get("per_s") or 0
     return [watch.name, state, *counts, _slots(status, "api"), _slots(status, "cli"), f"{rate:g}"]
@@ -72,7 +71,7 @@ def plain(watch: Watch) -> None:
     name, state, running, queued, awaiting, api, cli, rate = cells(watch)
     text = f"{name}: {state}, {running} running, {queued} queued, {awaiting} awaiting a key"
     text += f", slots in use: api {api}, cli {cli}, {rate} tasks/s"
-    sys.stdout.write(printable(text) + "\n")
+    sys.stdout.write(one_line(text) + "\n")
 
 
 def screen(watches: Sequence[Watch], interval: float) -> RenderableType:
@@ -82,7 +81,7 @@ def screen(watches: Sequence[Watch], interval: float) -> RenderableType:
     from rich.text import Text
 
     def text(value: str, style: str = "") -> Text:
-        return Text(printable(value), style=style, overflow="ellipsis")
+        return Text(one_line(value), style=style, overflow="ellipsis")
 
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for number, head in enumerate(("host", "state", "running", "queued", "no key", "api", "cli", "tasks/s", "")):

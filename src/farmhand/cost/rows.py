@@ -6,41 +6,51 @@ Keys that this version does not know are a newer agent's, and left alone.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from farmhand.cost.money import pico
-from farmhand.errors import FarmhandError
+from farmhand.errors import FarmUnreachable
+from farmhand.wire.schema import LATEST
 
-#: What is above could not be summed exactly in 64 bits, and is no request's.
-Count = Annotated[int, msgspec.Meta(ge=0, le=10**12)]
-Moment = Annotated[float, msgspec.Meta(ge=0, lt=1e11)]
+#: A place in a ledger; and tokens or requests, of which nine thousand million such are summed exactly in 64 bits.
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
+Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
+Name = Annotated[str, msgspec.Meta(max_length=256)]
+#: US$; what is above is no cost, not even of what a ledger's first version kept as one sum.
+MAX_COST_USD = 1_000_000
+#: Characters of a decoder's words about a line that are shown.
+_SHOWN = 200
 
 
-class BadLedger(FarmhandError):
+class BadLedger(FarmUnreachable):
     """A host's agent sent a line that is none of its ledger's."""
 
-    code = "agent_error"
+    code = "bad_answer"
+
+
+_Row = TypeVar("_Row", bound="_Line")
 
 
 class _Line(msgspec.Struct, kw_only=True):
-    batch: str = ""
+    batch: Name = ""
     labels: dict[str, str] = {}
     work_class: str = ""
-    model: str
-    engine: str
+    model: Name
+    engine: Name
     input_tokens: Count = 0
     output_tokens: Count = 0
     cache_creation_input_tokens: Count = 0
     cache_creation_1h_input_tokens: Count = 0
     cache_read_input_tokens: Count = 0
     cost_usd: Decimal | None = None
-    price_version: str | None = None
+    price_version: Name | None = None
 
     def __post_init__(self) -> None:
-        if self.cost_usd is not None and not (self.cost_usd.is_finite() and 0 <= self.cost_usd < 1_000_000):
-            raise ValueError(f"cost_usd is {self.cost_usd}")
+        if self.cost_usd is not None and not (self.cost_usd.is_finite() and 0 <= self.cost_usd < MAX_COST_USD):
+            raise ValueError(f"cost_usd is {self.cost_usd:.6g}, not 0 to {MAX_COST_USD}")
 
     @property
     def tokens(self) -> tuple[int, int, int, int, int]:
@@ -70,7 +80,7 @@ class Charge(_Line, kw_only=True):
     `requests` is more than 1 in what a ledger's first version kept as sums per task.
     """
 
-    no: Count
+    no: Number
     requests: Count = 1
     economy: bool = False
     created_at: Moment
@@ -84,9 +94,9 @@ class Charge(_Line, kw_only=True):
 class Finished(_Line, kw_only=True):
     """One finished task without its texts; times are Unix seconds, `done_no` its place in the order of finishing."""
 
-    done_no: Count
-    id: str
-    state: str
+    done_no: Number
+    id: Name
+    state: Name
     created_at: Moment
     started_at: Moment | None = None
     finished_at: Moment
@@ -94,7 +104,7 @@ class Finished(_Line, kw_only=True):
     retries: Count = 0
     uncertain: Count = 0
     requests: Count = 0
-    error: str | None = None
+    error: Name | None = None
 
     @property
     def outcome(self) -> str:
@@ -113,15 +123,20 @@ _FINISHED = msgspec.json.Decoder(Finished)
 
 def charge(line: bytes) -> Charge:
     """The charge in a line. Raises BadLedger."""
-    try:
-        return _CHARGE.decode(line)
-    except msgspec.DecodeError as error:
-        raise BadLedger(f"a charge of the ledger is not of its form: {error}", hint="upgrade: farmhand up") from None
+    return _decoded(_CHARGE, line, "a charge")
 
 
 def finished(line: bytes) -> Finished:
     """The finished task in a line. Raises BadLedger."""
+    return _decoded(_FINISHED, line, "a task")
+
+
+def _decoded(decoder: msgspec.json.Decoder[_Row], line: bytes, what: str) -> _Row:
     try:
-        return _FINISHED.decode(line)
-    except msgspec.DecodeError as error:
-        raise BadLedger(f"a task of the ledger is not of its form: {error}", hint="upgrade: farmhand up") from None
+        return decoder.decode(line)
+    except RecursionError:
+        why = "it is nested too deeply"
+    # Bytes that are no UTF-8 are an error of their own, and a number with a huge exponent a third kind.
+    except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
+        why = str(error)[:_SHOWN]
+    raise BadLedger(f"{what} of the ledger is not of its form: {why}", hint="upgrade: farmhand up")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.cost import schema
-from farmhand.cost.rows import Charge, Finished
+from farmhand.cost.rows import BadLedger, Charge, Finished
 from farmhand.errors import FarmhandError, NotConfigured
 
 #: Rows of one transaction: enough to be fast, few enough to stay small in memory.
@@ -23,6 +23,8 @@ CHUNK = 10_000
 _BUSY_S = 60.0
 #: SQLite's name for a database that is no file.
 _IN_MEMORY = ":memory:"
+#: Pico-dollars of one host, US$ 500,000: more is no farm's, and would overflow what SQLite sums for all of them.
+MOST_PICO = 5 * 10**17
 
 
 class StoreDamaged(FarmhandError):
@@ -150,6 +152,8 @@ class Store:
         came = 0
         for chunk in _chunks(rows):
             with self.transaction() as db:
+                if table == "charge":
+                    self._check_sum(ledger, sum(row.cost_pico or 0 for row in chunk))
                 self._chunk([values(ledger, row) for row in chunk], table, sums)
                 cursor = f"{table}_no"
                 db.execute(
@@ -158,6 +162,14 @@ class Store:
                 )
             came += len(chunk)
         return came
+
+    def _check_sum(self, ledger: int, more: int) -> None:
+        query = (
+            "SELECT total(pico) FROM spend WHERE ledger IN"
+            " (SELECT id FROM ledger WHERE host = (SELECT host FROM ledger WHERE id = ?))"
+        )
+        if self.db.execute(query, (ledger,)).fetchone()[0] + more > MOST_PICO:
+            raise BadLedger(f"its charges come to more than US$ {MOST_PICO // 10**12}, which nobody believes")
 
     def _chunk(self, rows: list[tuple[Any, ...]], table: str, sums: tuple[str, str]) -> None:
         new = f"new_{table}"

@@ -44,6 +44,7 @@ _KINDS: dict[str, type[FarmhandError]] = {
             "agent_missing",
             "agent_down",
             "not_an_agent",
+            "bad_answer",
             "stranger",
             "draining",
         ),
@@ -52,12 +53,18 @@ _KINDS: dict[str, type[FarmhandError]] = {
 }
 
 
-def from_wire(error: WireError) -> FarmhandError:
-    """The package's error for one of the wire. A code not known here goes by its status: 4xx blames the request."""
+def from_wire(error: WireError, host: str = "") -> FarmhandError:
+    """The package's error for one of the wire. A code not known here goes by its status: 4xx blames the request.
+
+    With `host` somebody looks at a host: the message names it, and whatever it answers, it could not be asked.
+    """
     kind = _KINDS.get(error.code)
     if kind is None:
         kind = UsageError if 400 <= error.status < 500 else FarmUnreachable
-    return kind(error.message, hint=error.hint, code=error.code)
+    if host and error.status and not issubclass(kind, FarmUnreachable):
+        kind = FarmUnreachable
+    message = error.message if not host or host in error.message else f"{host}: {error.message}"
+    return kind(message, hint=error.hint, code=error.code)
 
 
 def from_result(result: dict[str, Any]) -> FarmhandError | None:

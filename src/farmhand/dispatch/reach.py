@@ -38,9 +38,10 @@ def reach(
             transport = host.transport(limit) if way is None else way(host, limit)
             return host, _connect(transport, connect_timeout_s, turn_back=not last)
         except WireError as error:
-            failure = problems.from_wire(error)
-        if not isinstance(failure, FarmUnreachable):
-            raise failure
+            failure = problems.from_wire(error, host.name)
+            # What a host answers, whatever it is, is that host's problem; the settings are everybody's.
+            if not error.status and not isinstance(failure, FarmUnreachable):
+                raise failure from None
         failures.append(failure)
         if not last:
             on_skip(failure)

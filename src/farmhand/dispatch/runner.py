@@ -7,7 +7,6 @@ plugin gets the key from a socket.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import yaml
 from farmhand.dispatch import problems
 from farmhand.dispatch.ansible_environment import ansible_environment
 from farmhand.dispatch.keyserver import KeyServer
+from farmhand.dispatch.scratch import private_directory
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed
 from farmhand.task import Result, Task
 from farmhand.wire.errors import WireError
@@ -85,16 +85,14 @@ def run_tasks(
         key = read_key(key_source)
     except WireError as error:
         raise problems.from_wire(error) from None
-    with tempfile.TemporaryDirectory(prefix="farmhand-") as name:
-        private = Path(name)
-        with KeyServer(key, private) as server:
-            playbook = private / "play.yml"
-            playbook.write_text(play(tasks, hosts, {**(module_args or {}), "key_source": server.source}), "utf-8")
-            runner = prepare(playbook, private, project_dir, inventory)
-            runner.run()
-            outcomes = list(_outcomes(runner.events))
-            if not outcomes:
-                raise nothing_ran(runner, hosts)
+    with private_directory() as private, KeyServer(key, private) as server:
+        playbook = private / "play.yml"
+        playbook.write_text(play(tasks, hosts, {**(module_args or {}), "key_source": server.source}), "utf-8")
+        runner = prepare(playbook, private, project_dir, inventory)
+        runner.run()
+        outcomes = list(_outcomes(runner.events))
+        if not outcomes:
+            raise nothing_ran(runner, hosts)
     return outcomes + list(_not_tried(tasks, outcomes))
 
 
@@ -188,7 +186,12 @@ def _outcome(kind: str, host: str, task_id: str, answer: dict[str, Any]) -> Outc
         error = FarmUnreachable(f"{host}: {message}", hint="check the inventory and ssh")
         return Outcome(host=host, task_id=task_id, result=None, error=error)
     known = {name: answer[name] for name in Result.__struct_fields__ if name in answer}
-    result = msgspec.convert(known, Result, strict=False) if "state" in known else None
+    try:
+        result = msgspec.convert(known, Result, strict=False) if "state" in known else None
+    except (msgspec.ValidationError, ValueError, ArithmeticError, RecursionError) as wrong:
+        # What a host sends is that host's problem, and no other outcome's.
+        error = FarmUnreachable(f"{host}: its result is not one of the wire: {str(wrong)[:200]}", code="bad_answer")
+        return Outcome(host=host, task_id=task_id, result=None, error=error)
     return Outcome(host=host, task_id=task_id, result=result, error=_error(result, answer, f"{host}: {message}"))
 
 
@@ -197,7 +200,8 @@ def _error(result: Result | None, answer: dict[str, Any], message: str) -> Farmh
         return problems.from_result(msgspec.to_builtins(result))
     wire = answer.get("error")
     if isinstance(wire, dict):
-        return problems.from_wire(WireError(str(wire["code"]), str(wire["message"]), str(wire.get("hint", "")), 400))
+        code, said = str(wire.get("code") or "agent_error"), str(wire.get("message") or message)
+        return problems.from_wire(WireError(code, said, str(wire.get("hint") or ""), 400))
     return TaskFailed(message, code="module_failed")
 
 

@@ -110,12 +110,22 @@ def _xdg(environ: Mapping[str, str], name: str, usual: str) -> str:
     return base if base.startswith("/") else os.path.expanduser(usual)
 
 
-def spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
+def spool_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the spool is: one for all farms, since whoever looks into it wants to see everything that waits."""
+    return os.path.join(_xdg(environ, "XDG_STATE_HOME", "~/.local/state"), "farmhand", "spool")
+
+
+def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """What tells the hosts of these settings from others in the spool: their hosts file, "" for the usual one."""
     path = os.path.join(os.getcwd(), conf.hosts_name)
     usual = os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", HOSTS_FILE)
-    mark = "" if path == usual else f"-{sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return os.path.join(_xdg(environ, "XDG_STATE_HOME", "~/.local/state"), "farmhand", f"spool{mark}")
+    return "" if path == usual else path
+
+
+def old_spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the spool of a farm other than the usual one was up to 0.1; "" for the usual one."""
+    farm = farm_name(conf, environ)
+    return f"{spool_name(environ)}-{sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
 
 
 def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **flags: Any) -> Settings:

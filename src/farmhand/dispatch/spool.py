@@ -1,9 +1,10 @@
 """The workstation's spool: tasks that no farm host could take yet, and what became of them.
 
-    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; a farm with settings elsewhere has its own
+    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; one for all farms
         waiting/NNNNNNNNNNNN-ID.json          one task each, in the order of their numbers
         results/ID.json                       the task with its result and the host it ran on
 
+Each task names the farm it is for by its hosts file; it is sent to no other, and whoever looks sees all of them.
 Files are 0600, written beside their place, synced and moved into it: after a crash a task is there whole or not at all,
 and one whose result is kept already is not sent again. No file holds the key. Standard library only.
 """
@@ -18,12 +19,12 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from farmhand.dispatch.settings import Settings, spool_name
-from farmhand.errors import NotConfigured, UsageError
+from farmhand.dispatch.settings import Settings, farm_name, old_spool_name, spool_name
+from farmhand.errors import FarmhandError, NotConfigured, UsageError
 
 #: As farmhand.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -34,7 +35,10 @@ KEEP_S = 30 * 86400.0
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none)."""
+    """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none).
+
+    `farm` is the hosts file that it was meant for, "" for the usual one.
+    """
 
     path: Path
     number: int
@@ -42,6 +46,7 @@ class Waiting:
     wanted: str
     sent: str
     queued_at: float
+    farm: str = ""
 
     @property
     def id(self) -> str:
@@ -59,16 +64,28 @@ class Kept:
     at: float
 
 
-def spool_dir(conf: Settings, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the spool for the hosts of these settings is: what was meant for one farm never goes to another."""
-    return Path(spool_name(conf, environ))
+def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the spool is."""
+    return Path(spool_name(environ))
+
+
+def open_spool(conf: Settings, environ: Mapping[str, str] = os.environ) -> Spool:
+    """The spool as the hosts of these settings have it; what an older version kept apart for them is brought in."""
+    spool = Spool(spool_dir(environ), farm_name(conf, environ))
+    old = old_spool_name(conf, environ)
+    if old and os.path.isdir(old):
+        # Where it cannot be written it is still seen, as another farm's.
+        with contextlib.suppress(FarmhandError):
+            spool.adopt(Path(old))
+    return spool
 
 
 class Spool:
-    """The spool in `directory`, which is made when something is put into it."""
+    """The spool in `directory`, which is made when something is put into it, as `farm` has it; None: all farms."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, farm: str | None = None) -> None:
         self.directory = directory
+        self.farm = farm
         self._waiting = self.directory / "waiting"
         self._results = self.directory / "results"
 
@@ -81,20 +98,67 @@ class Spool:
         with self._locked():
             known = self.find(str(task["id"]))
             if known is not None:
-                return same(known, task)
+                return self.same(known, task)
             number = max(self._numbers(), default=0) + 1
             path = self._waiting / f"{number:012d}-{task['id']}.json"
-            entry = Waiting(path=path, number=number, task=task, wanted=wanted, sent=sent, queued_at=time.time())
+            entry = Waiting(
+                path=path,
+                number=number,
+                task=task,
+                wanted=wanted,
+                sent=sent,
+                queued_at=time.time(),
+                farm=self.farm or "",
+            )
             self._store(entry)
             return entry
 
     def waiting(self) -> list[Waiting]:
-        """What waits, oldest first; files that are no task are in `broken`."""
+        """What waits for this farm, oldest first; files that are no task are in `broken`."""
         return list(self.each())
 
     def each(self) -> Iterator[Waiting]:
         """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in self._all() if self._is_ours(entry))
+
+    def elsewhere(self) -> list[Waiting]:
+        """What waits for other farms, oldest first, and what an older version has kept apart for them."""
+        found = [entry for entry in self._all() if not self._is_ours(entry)]
+        for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*")):
+            found += [replace(entry, farm=str(path)) for entry in Spool(path).each()]
+        return found
+
+    def _all(self) -> Iterator[Waiting]:
         return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
+
+    def _is_ours(self, entry: Waiting) -> bool:
+        return self.farm in (None, entry.farm)
+
+    def same(self, known: Waiting, task: dict[str, Any]) -> Waiting:
+        """`known` if it is `task` for this farm; UsageError id_conflict if another task, or farm, has its id."""
+        if known.task != task or not self._is_ours(known):
+            raise id_conflict(known.id)
+        return known
+
+    def adopt(self, old: Path) -> None:
+        """Bring in what an older version has kept in the directory `old`: tasks for this farm, and results."""
+        before = Spool(old)
+        for entry in before.waiting():
+            with contextlib.suppress(UsageError):
+                self.add(entry.task, wanted=entry.wanted, sent=entry.sent)
+                entry.path.unlink(missing_ok=True)
+        for path in sorted((old / "results").glob("*.json")):
+            with contextlib.suppress(OSError), self._locked():
+                if not (self._results / path.name).exists():
+                    path.rename(self._results / path.name)
+        for path in (old / "waiting", old / "results", old / "lock", old):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def clear(self) -> None:
+        """Forget every task that waits for this farm."""
+        for entry in self.waiting():
+            self.drop(entry.id)
 
     def broken(self) -> list[Path]:
         """Files among the waiting ones that hold no task, such as those somebody has edited."""
@@ -164,7 +228,7 @@ class Spool:
             for kept in self.results():
                 if time.time() - kept.at > KEEP_S:
                     (self._results / f"{kept.task['id']}.json").unlink(missing_ok=True)
-            for entry in self.waiting():
+            for entry in self._all():
                 kept_already = self.kept(entry.id)
                 if kept_already is not None and kept_already.task == entry.task:
                     entry.path.unlink(missing_ok=True)
@@ -184,7 +248,8 @@ class Spool:
     @staticmethod
     def _store(entry: Waiting, *, sent: str | None = None) -> None:
         whom = entry.sent if sent is None else sent
-        _write(entry.path, {"task": entry.task, "wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at})
+        about = {"wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at, "hosts_file": entry.farm}
+        _write(entry.path, {"task": entry.task, **about})
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -208,13 +273,6 @@ def check_id(task: dict[str, Any]) -> None:
     if TASK_ID.fullmatch(str(task["id"])) is None:
         hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
         raise UsageError(f"the task id {str(task['id'])!r:.80} is not one", code="invalid_task", hint=hint)
-
-
-def same(known: Waiting, task: dict[str, Any]) -> Waiting:
-    """`known` if it is `task`; UsageError id_conflict if another task has its id."""
-    if known.task != task:
-        raise id_conflict(known.id)
-    return known
 
 
 def id_conflict(task_id: str) -> UsageError:
@@ -264,7 +322,7 @@ def _sync(directory: Path) -> None:
 def _read(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return document if isinstance(document, dict) else {}
 
@@ -275,9 +333,14 @@ def _read_waiting(path: Path) -> Waiting | None:
     if match is None or not isinstance(task, dict) or task.get("id") != match[2]:
         return None
     wanted, sent, queued_at = (document.get(name) for name in ("wanted", "sent", "queued_at"))
-    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(queued_at, int | float):
+    farm = document.get("hosts_file", "")
+    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(farm, str):
         return None
-    return Waiting(path=path, number=int(match[1]), task=task, wanted=wanted, sent=sent, queued_at=float(queued_at))
+    if not isinstance(queued_at, int | float):
+        return None
+    return Waiting(
+        path=path, number=int(match[1]), task=task, wanted=wanted, sent=sent, queued_at=float(queued_at), farm=farm
+    )
 
 
 def _read_kept(path: Path) -> Kept | None:

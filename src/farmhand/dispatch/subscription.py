@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from farmhand import claude
 from farmhand.dispatch.login import FIX, find_login
+from farmhand.dispatch.scratch import private_directory
 from farmhand.errors import NotConfigured, Refused, TaskFailed
 from farmhand.task import DEFAULT_MODEL, DEFAULT_TIMEOUT_S, resolve_model
 from farmhand.wire.child import scrubbed
@@ -156,10 +157,12 @@ class _Call:
 def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_Call]:
     """The CLI in an empty directory of its own, so that nothing of a project reaches it. Ended on the way out."""
     with (
-        tempfile.TemporaryDirectory(prefix="farmhand-") as empty,
+        private_directory() as private,
         tempfile.TemporaryFile() as prompt,
         tempfile.TemporaryFile() as errors,
     ):
+        empty = private / "empty"
+        empty.mkdir()
         prompt.write(stdin)
         prompt.seek(0)
         process = subprocess.Popen(

@@ -13,6 +13,8 @@ from ..wire.transport import SshTransport, Transport, UnixTransport
 CANARY_TIMEOUT_S = 60.0
 #: How long an agent may be away meanwhile, or refuse the task since it is draining.
 CANARY_PATIENCE_S = 15.0
+#: Until it has ended, in the queue and at work.
+CANARY_WITHIN_S = 180.0
 #: Ahead of everything that is queued.
 _PRIORITY = 1_000_000
 #: Not the key's fault: the host takes no tasks, or its day's budget is spent.
@@ -22,11 +24,12 @@ _STALE = frozenset({"lost", "unreachable", "agent_down"})
 #: What an entry of hosts.json may say of the way, beside its name and address.
 _WAY = ("port", "user", "options", "ssh_config", "identity_file", "known_hosts_file")
 T = TypeVar("T")
-#: Codes that say that no agent was spoken to.
+#: Codes that say that no agent was spoken to, or none that answers as one does.
 UNREACHED = frozenset(
     {
         "unreachable", "lost", "agent_down", "agent_missing", "host_key_unknown", "host_key_changed", "login_refused",
-        "not_an_agent", "not_configured", "agent_too_old", "client_too_old",
+        "not_an_agent", "not_configured", "agent_too_old", "client_too_old", "bad_answer", "agent_error",
+        "not_in_time",
     }
 )  # fmt: skip
 
@@ -107,7 +110,14 @@ class Place:
         }
         try:
             result = self._call(
-                lambda client: run_task(client, task, key, lambda _event: None, resume_s=CANARY_PATIENCE_S)
+                lambda client: run_task(
+                    client,
+                    task,
+                    key,
+                    lambda _event: None,
+                    resume_s=CANARY_PATIENCE_S,
+                    within_s=CANARY_WITHIN_S,
+                )
             )
         except WireError as error:
             if error.code in _NO_CANARY:

@@ -225,8 +225,8 @@ class Steps:
         try:
             do()
         except WireError as error:
-            # On the way back no host may keep the others from it.
-            if error.code not in UNREACHED and not back:
+            # What a host itself refuses, whatever for, is its own problem; on the way back no host may keep the others.
+            if error.code not in UNREACHED and not error.status and not back:
                 raise
             self._tell(f"{place.name} cannot be reached: {error.message}")
             state.hosts[place.name] = {"state": "unreached", "why": error.message}

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 
-from . import http1, message
+from . import http1, message, schema
 from .errors import WireError
 
 TYPE_CHECKING = False  # as in http1
@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 
 #: The agent sends a ping every 10 s of silence, so this long without a byte means that the line is dead.
 SILENCE_S = 45.0
-#: Nothing the agent sends as one event is longer: a result's text is far below.
-MAX_EVENT_BYTES = 64 * 1024 * 1024
-_SLOWEST_BYTES_PER_S = 16 * 1024
+#: All events of one task are no longer (its text, its result, and pings), nor is a page of a ledger's lines.
+MAX_STREAM_BYTES = 4 * schema.MAX_BYTES
+MAX_EVENTS = 500_000
+#: From the end of `results`' own waiting, at most 30 s, to the end of its answer. Seconds.
+_ANSWER_S = 60.0
+#: How long the end of an answer is waited for whose contents are there already. Seconds.
+_REST_S = 2.0
 #: What stands in a path or a query as it is.
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 
@@ -53,44 +57,44 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`."""
-        return self._call("GET", "/v1/status")
+        return self._object("GET", "/v1/status", schema.STATUS)
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
         """Hand over tasks, all or none, with the key if given: their ids and states. The same id again runs once."""
         body = json.dumps({"tasks": tasks}, ensure_ascii=False, separators=(",", ":")).encode()
-        return _list(self._call("POST", "/v1/tasks", body=body, key=key), "tasks")
+        states: list[dict[str, Any]] = self._object("POST", "/v1/tasks", schema.STATES, body=body, key=key)["tasks"]
+        return states
 
     def task(self, task_id: str) -> dict[str, Any]:
         """The result of one task, as far as it is. Raises WireError `no_such_task`."""
-        return _dict(self._call("GET", _task_path(task_id)), "task")
+        return self._task("GET", task_id)
 
     def tasks(self, *, batch: str = "", state: str = "", after: str = "", limit: int = 0) -> dict[str, Any]:
         """One page of results: `{"tasks": […], "next": id or null}`."""
         wanted = {"batch": batch, "state": state, "after": after, "limit": limit or ""}
         query = _query({name: value for name, value in wanted.items() if value != ""})
-        return self._call("GET", "/v1/tasks" + (f"?{query}" if query else ""))
+        return self._object("GET", "/v1/tasks" + (f"?{query}" if query else ""), schema.TASKS, most=schema.MAX_BYTES)
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Stop a task: its result, which says `cancelled` or what it already was."""
-        return _dict(self._call("DELETE", _task_path(task_id)), "task")
+        return self._task("DELETE", task_id)
 
     def cancel_many(self, ids: list[str]) -> dict[str, str]:
         """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
         body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
-        states = _list(self._call("POST", "/v1/tasks/cancel", body=body), "tasks")
-        return {str(state.get("id")): str(state.get("state")) for state in states}
+        states = self._object("POST", "/v1/tasks/cancel", schema.STATES, body=body)["tasks"]
+        return {state["id"]: state["state"] for state in states}
 
     def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
         """Make a batch known, or change its limits: what it is and has done."""
         body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
-        return _dict(self._call("PUT", _batch_path(batch), body=body), "batch")
+        found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BATCH, body=body)["batch"]
+        return found
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
         """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
         query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
-        answer = self._call("GET", f"/v1/results?{query}")
-        _list(answer, "results")
-        return answer
+        return self._object("GET", f"/v1/results?{query}", schema.RESULTS, most=schema.MAX_BYTES)
 
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
@@ -98,30 +102,30 @@ class Client:
         `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
         """
         query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
-        return self._call("PUT", f"/v1/key{query}", body=b"", key=key)
+        return self._object("PUT", f"/v1/key{query}", schema.KEY, body=b"", key=key)
 
     def forget_key(self, fingerprint: str) -> bool:
         """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
-        return bool(self._call("DELETE", f"/v1/key/{_quoted(fingerprint)}").get("forgotten"))
+        return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KEY).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
         """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""
-        return self._call("PUT", "/v1/drain", body=json.dumps({"mode": mode}).encode())
+        return self._object("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
-        return self._call("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""))
+        return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), schema.USAGE_TOTALS)
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
-        return self._ndjson(f"/v1/charges?{_query({'after': after, 'limit': limit})}")
+        return self._ndjson(f"/v1/charges?{_query({'after': after, 'limit': limit})}", limit)
 
     def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/finished`: the same for finished tasks."""
-        return self._ndjson(f"/v1/finished?{_query({'after': after, 'limit': limit})}")
+        return self._ndjson(f"/v1/finished?{_query({'after': after, 'limit': limit})}", limit)
 
-    def _ndjson(self, path: str) -> Iterator[bytes]:
-        """The lines of an answer as they come; WireError `lost` where it breaks off."""
+    def _ndjson(self, path: str, limit: int) -> Iterator[bytes]:
+        """The lines of an answer as they come; WireError `lost` where it breaks off, `bad_answer` for too many."""
         response = self._request("GET", path)
         if response.status != 200:
             self._finish(response)
@@ -129,14 +133,18 @@ class Client:
         message.check_wire(response.headers, self.transport.name)
         self._open_events = True
         try:
-            yield from self._lines(response)
+            lines = self._lines(response, schema.MAX_LINE_BYTES, MAX_STREAM_BYTES)
+            for number, line in enumerate(lines, start=1):
+                if number > limit:
+                    raise message.bad_answer(self.transport.name, f"more than the {limit} lines that were asked for")
+                yield line
         finally:
             self._open_events = False
             if response.will_close or not response.isclosed():
                 self.close()
 
-    def events(self, task_id: str) -> Iterator[dict[str, Any]]:
-        """The events of a task as they come, the last one being the result. Pings are left out.
+    def events(self, task_id: str, *, pings: bool = False) -> Iterator[dict[str, Any]]:
+        """The events of a task as they come, the last one being the result. Pings are left out, unless asked for.
 
         Raises WireError `lost` if the line breaks before the result.
         """
@@ -148,52 +156,87 @@ class Client:
         self._open_events = True
         result: dict[str, Any] | None = None
         try:
-            for line in self._lines(response):
-                event = _event(line, self.transport.name)
+            for number, line in enumerate(self._lines(response, schema.MAX_BYTES, MAX_STREAM_BYTES)):
+                if number >= MAX_EVENTS:
+                    raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
+                event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
                 if event.get("type") == "result":
+                    # All that matters; what follows, or does not, loses nothing.
                     result = event
-                elif event.get("type") != "ping":
+                    break
+                if pings or event.get("type") != "ping":
                     yield event
-        except WireError:
-            # The result is all that matters; a line that breaks after it loses nothing.
-            if result is None:
-                raise
         finally:
             self._open_events = False
+            if result is not None:
+                self._read_out(response)
             if not response.isclosed():
                 self.close()
         if result is None:
             raise self._lost()
         yield result
 
-    def _lines(self, response: http1.Response) -> Iterator[bytes]:
-        pending = b""
+    def _read_out(self, response: http1.Response) -> None:
+        """Read the rest of an answer, if it ends soon: the connection can then be used again."""
+        with contextlib.suppress(http1.HttpError, OSError):
+            if self._http is not None:
+                self._http.patience(_REST_S, _REST_S)
+            for _ in range(16):
+                if response.isclosed() or not response.read1():
+                    return
+
+    def _lines(self, response: http1.Response, longest: int, most: int) -> Iterator[bytes]:
+        """The lines of a body: none longer than `longest` bytes, of `most` bytes in all, and none that does not end."""
+        pending, searched, came = bytearray(), 0, 0
         while True:
             try:
                 piece = response.read1(65536)
-            except (http1.HttpError, OSError, ValueError) as error:
+            except (http1.HttpError, OSError) as error:
                 raise self._broken(error, answered=True) from None
             if not piece:
                 break
             pending += piece
-            if len(pending) > MAX_EVENT_BYTES:
-                raise WireError(
-                    "agent_error", f"{self.transport.name}: an event is longer than {MAX_EVENT_BYTES} bytes"
-                )
-            *lines, pending = pending.split(b"\n")
-            yield from filter(None, lines)
+            came += len(piece)
+            if (end := pending.rfind(b"\n", searched) + 1) > 0:
+                lines = bytes(pending[:end]).split(b"\n")
+                del pending[:end]
+                self._patience(self.silence_s)
+                yield from filter(None, lines)
+            searched = len(pending)
+            if searched > longest or came > most:
+                raise message.bad_answer(self.transport.name, f"a line or an answer of more than {longest} bytes")
 
-    def _call(self, method: str, path: str, *, body: bytes | None = None, key: str | None = None) -> dict[str, Any]:
-        return self._finish(self._request(method, path, body=body, key=key))
+    def _task(self, method: str, task_id: str) -> dict[str, Any]:
+        path = _task_path(task_id)
+        found: dict[str, Any] = self._object(method, path, schema.TASK, most=schema.MAX_BYTES)["task"]
+        return found
 
-    def _finish(self, response: http1.Response) -> dict[str, Any]:
+    def _object(
+        self,
+        method: str,
+        path: str,
+        check: schema.Check,
+        *,
+        body: bytes | None = None,
+        key: str | None = None,
+        most: int = schema.MAX_SMALL_BYTES,
+    ) -> dict[str, Any]:
+        """The object that answers a request, once it has passed `check`."""
+        return self._finish(self._request(method, path, body=body, key=key), check, most)
+
+    def _finish(
+        self, response: http1.Response, check: schema.Check = schema.anything, most: int = schema.MAX_SMALL_BYTES
+    ) -> dict[str, Any]:
         try:
-            body = response.read(message.MAX_ANSWER_BYTES)
+            body = response.read(most)
         except (http1.HttpError, OSError) as error:
             raise self._broken(error, answered=True) from None
         if response.will_close:
             self.close()
-        return message.answer(response.status, response.headers, body, self.transport.name)
+        answer: dict[str, Any] = message.answer(
+            response.status, response.headers, body, self.transport.name, check, most
+        )
+        return answer
 
     def connect(self) -> None:
         """Open a stream, unless one is open, and ask for the status: no key and no prompt goes before an answer."""
@@ -210,8 +253,11 @@ class Client:
     def _greet(self) -> None:
         self._stream = self.transport.open()
         self._http = http1.Connection(self._stream.sock)
-        self._stream.sock.settimeout(self.transport.connect_timeout_s)
-        self._finish(self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False))
+        limit = self.transport.connect_timeout_s
+        self._http.patience(limit, limit)
+        self._finish(
+            self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False), schema.STATUS
+        )
         if self._stream is None:
             raise WireError("not_an_agent", f"{self.transport.name}: the agent does not keep the connection open")
 
@@ -220,14 +266,14 @@ class Client:
         headers = message.request_headers(key)
         self.connect()
         # The limit on sending counts for the whole of the body, so a long one on a slow line gets more.
-        self._patience(self.silence_s + len(body or b"") / _SLOWEST_BYTES_PER_S)
+        self._patience(self.silence_s + len(body or b"") / http1.SLOWEST_BYTES_PER_S)
         response = self._exchange(method, path, body, headers, answered=True)
         self._patience(self.silence_s)
         return response
 
-    def _patience(self, seconds: float) -> None:
-        if self._stream is not None:
-            self._stream.sock.settimeout(seconds)
+    def _patience(self, silence_s: float) -> None:
+        if self._http is not None:
+            self._http.patience(silence_s, max(silence_s, _ANSWER_S))
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], *, answered: bool
@@ -247,11 +293,13 @@ class Client:
     def _broken(self, error: Exception, *, answered: bool) -> WireError:
         """Close, and say why: in the transport's words if it has some, else in ours."""
         name = self.transport.name
-        timed_out = isinstance(error, TimeoutError)
+        timed_out = isinstance(error, TimeoutError | http1.Endless)
         reason = None if self._stream is None or timed_out else self._stream.failure()
         self.close()
         if reason is not None:
             return reason
+        if answered and isinstance(error, http1.HttpError) and not isinstance(error, http1.CutOff):
+            return message.bad_answer(name, str(error))
         if answered:
             return self._lost()
         if timed_out:
@@ -288,27 +336,3 @@ def _query(fields: dict[str, Any]) -> str:
 
 def _batch_path(batch: str) -> str:
     return "/v1/batches/" + _quoted(batch)
-
-
-def _event(line: bytes, name: str) -> dict[str, Any]:
-    try:
-        event = json.loads(line)
-    except ValueError:
-        event = None
-    if not isinstance(event, dict):
-        raise WireError("agent_error", f"{name}: an event of the agent is not a JSON object")
-    return event
-
-
-def _dict(body: dict[str, Any], name: str) -> dict[str, Any]:
-    value = body.get(name)
-    if not isinstance(value, dict):
-        raise WireError("agent_error", f"the agent's answer has no object {name!r}")
-    return value
-
-
-def _list(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    value = body.get(name)
-    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise WireError("agent_error", f"the agent's answer has no list {name!r}")
-    return value

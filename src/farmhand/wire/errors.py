@@ -10,7 +10,8 @@ class WireError(Exception):
 
     Codes made here: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
     `host_key_unknown`, `host_key_changed`, `login_refused`, `agent_missing`, `agent_down`, `agent_too_old`,
-    `client_too_old`, `not_an_agent`. Every other code is the agent's own.
+    `client_too_old`, `not_an_agent`, `bad_answer` (it is none of the wire, so nobody knows what was done). Every other
+    code is the agent's own.
     """
 
     def __init__(self, code: str, message: str, hint: str = "", status: int = 0) -> None:

@@ -21,6 +21,8 @@ FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 RESUME_S = 60.0
 #: An agent restarts between two hand-overs now and then; more often than this something is wrong.
 _MAX_HANDOVERS = 5
+#: A line that breaks and comes back so often is no line.
+_MAX_BREAKS = 1000
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 #: What may pass by itself once the agent has answered before.
 _PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
@@ -33,6 +35,7 @@ def run_task(
     on_event: OnEvent,
     *,
     resume_s: float = RESUME_S,
+    within_s: float | None = None,
     on_submitting: Callable[[], None] = lambda: None,
     on_submitted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
@@ -42,9 +45,11 @@ def run_task(
     the text may come again from its start. `on_submitting` is called once an agent has answered and before the task is
     sent, `on_submitted` once the agent has it. With `key` None a task that waits for a key ends the wait: its result so
     far is returned, in state `awaiting_key`. A key that the API refuses is not brought again: the task is cancelled.
+    With `within_s` a task that has not ended by then is cancelled: WireError `not_in_time`.
     Raises WireError; its code and message are the API's own for a refused key.
     """
     follower = _Follower(client, task, key, on_event, resume_s)
+    follower.within_s = within_s
     follower.on_submitting = on_submitting
     follower.again(follower.submit)
     on_submitted()
@@ -65,7 +70,9 @@ class _Follower:
         self.reached = False
         self.followed = False
         self.on_submitting: Callable[[], None] = lambda: None
-        self.last_sign = time.monotonic()
+        self.within_s: float | None = None
+        self.last_sign = self.began = time.monotonic()
+        self.breaks = 0
 
     def again(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """`step`'s answer; a step is repeated as long as the line comes back within the time for it."""
@@ -78,8 +85,12 @@ class _Follower:
                 if sign != self.last_sign:
                     tries, sign = 0, self.last_sign
                 waited = time.monotonic() - self.last_sign
+                self.breaks += 1
                 if not self.reached or error.code not in _PASSING or waited > self.resume_s:
                     raise self._final(error) from None
+                if self.breaks > _MAX_BREAKS:
+                    raise self._final(error) from None
+                self._check_time()
             self.client.close()
             time.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1
@@ -89,6 +100,15 @@ class _Follower:
             error.message = f"{error.message}; task {self.task['id']} goes on there"
             error.hint = f"the same command with --id {self.task['id']} takes it up again"
         return error
+
+    def _check_time(self) -> None:
+        if self.within_s is None or time.monotonic() - self.began < self.within_s:
+            return
+        self.client.close()
+        with contextlib.suppress(WireError):
+            self.client.cancel(str(self.task["id"]))
+        name = self.client.transport.name
+        raise WireError("not_in_time", f"{name}: a task has not ended within {self.within_s:g} s", "farmhand status")
 
     def _sign(self) -> None:
         self.reached = True
@@ -124,8 +144,12 @@ class _Follower:
 
     def _until_key_is_wanted(self) -> dict[str, Any] | None:
         """The result, or None once the task waits for a key."""
-        for event in self.client.events(str(self.task["id"])):
+        pings = {"pings": True} if self.within_s is not None else {}
+        for event in self.client.events(str(self.task["id"]), **pings):
             self._sign()
+            self._check_time()
+            if event.get("type") == "ping":
+                continue
             if event.get("type") == "state" and event.get("state") == "awaiting_key":
                 if event.get("reason"):
                     self._refused(event)

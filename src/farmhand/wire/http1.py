@@ -5,10 +5,19 @@ Not http.client: that one brings email and ssl with it, which cost every call of
 
 from __future__ import annotations
 
-#: Limits of an answer's head, as http.client has them.
+import re
+import time
+
+#: Limits of an answer's head, as http.client has them; of its trailers and of interim answers before it as well.
 MAX_LINE = 65536
 MAX_HEADERS = 100
+MAX_INTERIM = 100
 _PIECE = 65536
+#: What a line brings at least once patience is used up, and the longest that one answer may take whatever it brings.
+SLOWEST_BYTES_PER_S = 16 * 1024
+LONGEST_S = 900.0
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,15}")
 #: For type checkers only: importing typing costs each start 5 ms, sockets' enum front as much again.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,11 +26,19 @@ if TYPE_CHECKING:
 
 
 class HttpError(Exception):
-    """The other side does not speak HTTP/1.1, or broke off in the middle of an answer."""
+    """The other side does not speak HTTP/1.1, or not as an agent does."""
 
 
-class NoAnswer(HttpError):
+class CutOff(HttpError):
+    """The other side broke off in the middle of an answer."""
+
+
+class NoAnswer(CutOff):
     """The other side closed the connection before the first byte of an answer."""
+
+
+class Endless(HttpError):
+    """The other side sends, and its answer takes longer than any good one."""
 
 
 class Source:
@@ -41,8 +58,10 @@ class Source:
         start = 0
         while (end := self._buffer.find(b"\n", start)) < 0:
             start = len(self._buffer)
-            if start > MAX_LINE or not self._fill():
-                raise HttpError("a line of the head is too long or cut off")
+            if start > MAX_LINE:
+                raise HttpError("a line of the head is too long")
+            if not self._fill():
+                raise CutOff("a line of the head is cut off")
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         return line.removesuffix(b"\r")
@@ -96,7 +115,7 @@ class Response:
             self._left = 0
 
     def _head(self) -> int:
-        while True:
+        for _ in range(MAX_INTERIM + 1):
             if not self._source.has_begun():
                 raise NoAnswer("no answer")
             version, _, rest = self._source.line().partition(b" ")
@@ -110,8 +129,9 @@ class Response:
                 self.headers.add(line)
             else:
                 raise HttpError("too many headers")
-            if code != b"100":  # an interim answer; the real one follows
+            if not code.startswith(b"1"):  # an interim answer; the real one follows
                 return int(code)
+        raise HttpError("too many interim answers")
 
     def _length(self) -> int | None:
         if self.status in (204, 304):
@@ -119,7 +139,7 @@ class Response:
         given = self.headers.get("Content-Length")
         if not given:
             return None
-        if not (given.isascii() and given.isdigit()):
+        if _LENGTH.fullmatch(given) is None:
             raise HttpError("no content length")
         return int(given)
 
@@ -138,18 +158,20 @@ class Response:
         if not piece:
             self._closed = True
             if self._left is not None:
-                raise HttpError("the body is cut off")
+                raise CutOff("the body is cut off")
         elif self._left is not None:
             self._left -= len(piece)
             self._closed = not self._left and not self._chunked
         return piece
 
     def read(self, most: int) -> bytes:
-        """All of the body, but `most` bytes at most."""
+        """All of the body. Raises HttpError for one of more than `most` bytes."""
         pieces, size = [], 0
-        while size < most and (piece := self.read1(min(_PIECE, most - size))):
+        while piece := self.read1():
             pieces.append(piece)
             size += len(piece)
+            if size > most:
+                raise HttpError(f"an answer of more than {most} bytes")
         return b"".join(pieces)
 
     def _next_chunk(self) -> bool:
@@ -158,15 +180,15 @@ class Response:
             raise HttpError("a chunk is longer than it says")
         self._first_chunk = False
         digits = self._source.line().partition(b";")[0].strip()
-        try:
-            self._left = int(digits, 16)
-        except ValueError:
-            raise HttpError("no chunk size") from None
-        if self._left < 0:
+        if _CHUNK_SIZE.fullmatch(digits) is None:
             raise HttpError("no chunk size")
+        self._left = int(digits, 16)
         if not self._left:
-            while self._source.line():
-                pass
+            for _ in range(MAX_HEADERS + 1):
+                if not self._source.line():
+                    break
+            else:
+                raise HttpError("too many trailers")
         return bool(self._left)
 
 
@@ -176,7 +198,35 @@ class Connection:
     def __init__(self, sock: socket, host: str = "jada-agent") -> None:
         self._sock = sock
         self._host = host
-        self._source = Source(sock.recv)
+        self._source = Source(self._receive)
+        self._silence_s = self._began = self._wait_s = 0.0
+        self._came = 0
+
+    def patience(self, silence_s: float, wait_s: float) -> None:
+        """From now on `silence_s` may pass without a byte, and `wait_s` until the answer, or the next piece of it, is
+        there; longer for what is large, as a slow line brings it.
+        """
+        self._silence_s, self._wait_s = silence_s, wait_s
+        self._began, self._came = time.monotonic(), 0
+        self._sock.settimeout(silence_s)
+
+    def _receive(self, most: int) -> bytes:
+        if not self._wait_s:
+            return self._sock.recv(most)
+        whole = min(self._wait_s + self._came / SLOWEST_BYTES_PER_S, LONGEST_S)
+        left = self._began + whole - time.monotonic()
+        endless = Endless(f"an answer that has not ended after {whole:.0f} s")
+        if left <= 0:
+            raise endless
+        self._sock.settimeout(min(self._silence_s, left))
+        try:
+            piece = self._sock.recv(most)
+        except TimeoutError:
+            if left < self._silence_s and self._came:
+                raise endless from None
+            raise
+        self._came += len(piece)
+        return piece
 
     def request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> None:
         """Send a request. Raises ValueError for what would end a line of the head, OSError."""

@@ -6,10 +6,9 @@
 from __future__ import annotations
 
 import io
-import json
 
 from .. import __version__
-from . import http1, keys
+from . import http1, keys, schema
 from .errors import WireError
 
 TYPE_CHECKING = False  # as in http1
@@ -20,8 +19,8 @@ WIRE = 1
 WIRE_HEADER = "X-Farmhand-Wire"
 AGENT_HEADER = "X-Farmhand-Agent"
 KEY_HEADER = "X-Farmhand-Key"
-#: No answer but the events and the metrics is longer; events are read line by line.
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+#: Characters of a host's own words that are shown.
+_SHOWN = 1000
 
 
 def request_headers(key: str | None = None) -> dict[str, str]:
@@ -40,8 +39,8 @@ def check_wire(headers: http1.Headers, name: str) -> None:
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
         return
-    agent = headers.get(AGENT_HEADER, "of unknown version")
-    if not (spoken.isascii() and spoken.isdigit()):
+    agent = headers.get(AGENT_HEADER, "of unknown version")[:40]
+    if not (spoken.isascii() and spoken.isdigit() and len(spoken) < 6):
         raise WireError(
             "not_an_agent", f"{name}: what answers there is not a jada-agent", "check the address in hosts.json"
         )
@@ -51,9 +50,18 @@ def check_wire(headers: http1.Headers, name: str) -> None:
     raise WireError("client_too_old", message, "upgrade farmhand on this machine")
 
 
-def answer(status: int, headers: http1.Headers, body: bytes, name: str) -> dict[str, Any]:
-    """The JSON object of a response. Raises WireError for an error answer and for anything that is not of the wire."""
-    problem = _problem(body)
+def answer(
+    status: int,
+    headers: http1.Headers,
+    body: bytes,
+    name: str,
+    check: schema.Check = schema.anything,
+    most: int = schema.MAX_SMALL_BYTES,
+) -> Any:
+    """The JSON of a response that passes `check`. Raises WireError for an error answer and for all that is not of the
+    wire: `bad_answer` where an agent answered, and nobody knows whether it did what was asked.
+    """
+    problem = _problem(body) if status >= 400 else None
     if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
         problem.status = status
         raise problem
@@ -62,25 +70,31 @@ def answer(status: int, headers: http1.Headers, body: bytes, name: str) -> dict[
         error = problem or WireError("agent_error", f"{name}: the agent answered with HTTP {status} and no reason")
         error.status = status
         raise error
+    return decoded(body, name, check, most)
+
+
+def decoded(data: bytes, name: str, check: schema.Check, most: int = schema.MAX_SMALL_BYTES) -> Any:
+    """The JSON in `data`, which came from the host `name`. Raises WireError `bad_answer`."""
     try:
-        value = json.loads(body)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise WireError("agent_error", f"{name}: the agent's answer is not a JSON object", status=status)
-    return value
+        return schema.decode(data, check, most)
+    except schema.Misfit as misfit:
+        raise bad_answer(name, str(misfit)) from None
+
+
+def bad_answer(name: str, what: str) -> WireError:
+    """What the host `name` sends is not of the wire: `what` says of an answer what is wrong with it."""
+    return WireError(
+        "bad_answer", f"{name}: its answer is not one of the wire: {what}", "see jada-agent's journal there"
+    )
 
 
 def _problem(body: bytes) -> WireError | None:
     """The error object of a body, if it is one."""
     try:
-        error = json.loads(body)["error"]
-        code, message, hint = error["code"], error["message"], error.get("hint", "")
-    except (ValueError, TypeError, KeyError, AttributeError):
+        error = schema.decode(body, schema.ERROR_ANSWER, schema.MAX_SMALL_BYTES)["error"]
+    except schema.Misfit:
         return None
-    if not all(isinstance(text, str) for text in (code, message, hint)):
-        return None
-    return WireError(code, keys.redact(message), keys.redact(hint))
+    return WireError(error["code"], keys.redact(error["message"])[:_SHOWN], keys.redact(error.get("hint", ""))[:_SHOWN])
 
 
 def key_request(key: str) -> bytes:
@@ -94,9 +108,10 @@ def parse_response(raw: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a whole response as the bridge printed it. Raises WireError."""
     try:
         response = http1.Response(http1.Source(io.BytesIO(raw).read))
-        body = response.read(MAX_ANSWER_BYTES)
+        body = response.read(schema.MAX_SMALL_BYTES)
     except http1.HttpError:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None
-    return answer(response.status, response.headers, body, name)
+    found: dict[str, Any] = answer(response.status, response.headers, body, name, schema.KEY)
+    return found

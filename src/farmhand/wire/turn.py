@@ -18,15 +18,21 @@ from typing import IO, Any
 from .client import Client
 from .errors import WireError
 from .follow import FINAL_STATES
+from .message import decoded
+from .schema import TURN
 from .transport import UnixTransport
 
 #: Goes before the answer, since a chatty login may say something first.
 MARK = "FARMHAND-TURN "
 MAX_RESULTS_BYTES = 8 * 1024 * 1024
+#: The results above and one more page of them, with every character escaped.
+MAX_ANSWER_BYTES = 256 * 1024 * 1024 - 4096
 #: Results that come one by one are taken together.
 _BREATH_S = 0.02
 #: Refusals that mean the host and not a task.
-_HALTING = frozenset({"draining", "budget", "ledger_stuck", "no_such_route", "agent_error", "bad_key", "stranger"})
+_HALTING = frozenset(
+    {"draining", "budget", "ledger_stuck", "no_such_route", "agent_error", "bad_answer", "bad_key", "stranger"}
+)
 
 
 class _Turn:
@@ -166,13 +172,15 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
     return 0
 
 
-def parse(output: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent turn` printed; None if there is none."""
+def parse(output: str, host: str) -> dict[str, Any] | None:
+    """The answer in what `jada-agent turn` printed on `host`; None if there is none. Raises WireError `bad_answer`."""
     _, mark, rest = output.partition(MARK)
     if not mark:
         return None
-    try:
-        answer = json.loads(rest.partition("\n")[0])
-    except ValueError:
-        return None
-    return answer if isinstance(answer, dict) else None
+    return check(rest.partition("\n")[0].encode("utf-8", "replace"), host)
+
+
+def check(answer: bytes, host: str) -> dict[str, Any]:
+    """The answer to a turn that came from `host`, once it is known to be one. Raises WireError `bad_answer`."""
+    found: dict[str, Any] = decoded(answer, host, TURN, MAX_ANSWER_BYTES)
+    return found

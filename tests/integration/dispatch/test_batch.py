@@ -17,6 +17,7 @@ from tests.integration.dispatch.conftest import Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
 from tests.integration.dispatch.test_farmhand_task import ssh_inventory
 from tests.support.agent import Agent
+from tests.support.hostile import TURNS
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 from tests.support.messages_api.faults import Fault
 from tests.unit.cost.ledgers import new_store
@@ -345,3 +346,34 @@ async def test_over_ssh(workstation: Workstation, tmp_path: Path, agent: Agent, 
         assert len(farm.results()) == len(api.posts) == 30
     finally:
         server.stop()
+
+
+async def test_a_hostile_host_ends_no_batch_and_its_word_costs_nothing(farm: Farm) -> None:
+    """The second host's agent prints what no agent prints, another thing at each turn."""
+    await farm.start(hosts=2)
+    turns = farm.directory / "turns"
+    turns.mkdir()
+    wanted = ("cost below 0", "deep", "digits", "waiting has a number", "error is a number", "a result is a text")
+    for number, case in enumerate(wanted):
+        (turns / str(number)).write_bytes(b"FARMHAND-TURN " + TURNS[case])
+    count, shell = farm.directory / "count", farm.directory / "shell"
+    # What the host's shell does with the command of a turn.
+    shell.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *jada-agent*turn*)\n'
+        f"cat > /dev/null; echo >> {count}; n=$(wc -l < {count}); exec cat {turns}/$(( (n - 1) % {len(wanted)} ));;\n"
+        'esac\nexec /bin/sh "$@"\n'
+    )
+    shell.chmod(0o755)
+    inventory = farm.inventory.read_text()
+    farm.inventory.write_text(inventory.replace("farm2 ", f"farm2 ansible_shell_executable={shell} "))
+    farm.api.state.latency_s = 0.2
+    farm.write([f"number {n}" for n in range(60)])
+    done = await farm.batch("--max-usd", "1")
+    assert done.status == 0, done.err
+    results = farm.results()
+    assert sorted(result["n"] for result in results) == list(range(1, 61))
+    assert {result["host"] for result in results} == {"farm1"}
+    assert all(result["cost_usd"] > 0 for result in results)
+    assert "farm2: its answer is not one of the wire: " in done.err
+    assert count.exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
@@ -120,7 +120,9 @@ class Farm:
         self.close_connections()
         self.container.remove()
         self._loopback.stop()
-        for path in (self.inventory, self.state, spool_dir(Settings(config_file=str(self.config)))):
+        # The spool is the operator's: only what waits for this farm goes with it.
+        open_spool(Settings(config_file=str(self.config))).clear()
+        for path in (self.inventory, self.state):
             if path.exists():
                 shutil.rmtree(path)
 

@@ -71,8 +71,35 @@ def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
             open_journal(options(out=str(out), inputs=inputs))
     assert taken.read_text() == "mine\n"
     assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
-    open_journal(options(out=str(taken), restart=True)).remove()
-    assert not taken.exists()
+
+
+@pytest.mark.parametrize("text", ["mine\n", '{"n": 1, "id": "a", "state": "failed"}\n', "mine"])
+def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(text)
+    with pytest.raises(UsageError, match="not known to be an output"):
+        open_journal(options(out=str(out), restart=True))
+    assert out.read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    out.unlink()
+    journal = open_journal(options(out=str(out)))
+    with journal.transaction():
+        journal.begin_new({"batch": "b"})
+        journal.add(1, 0, "x", b"digest")
+    journal.close()
+    # The journal of another file beside it makes it no output either.
+    out.write_text(text)
+    with pytest.raises(UsageError, match=r"was not written by farmhand batch|not in this batch"):
+        open_journal(options(out=str(out), restart=True))
+    assert out.read_text() == text
+    out.write_text('{"n": 1, "id": "x", "state": "failed"}\n{"n":')
+    again = open_journal(options(out=str(out), restart=True))
+    assert (again.fresh, out.exists()) == (True, False)
+    again.db.execute("PRAGMA user_version = 7")
+    again.close()
+    with pytest.raises(UsageError, match="another version"):
+        open_journal(options(out=str(out)))
+    assert open_journal(options(out=str(out), restart=True)).fresh
 
 
 def test_amounts_and_times() -> None:

@@ -209,3 +209,19 @@ def test_box_prices() -> None:
     assert cost.box_prices("24", ["a", "b"]) == {"a": 24 * 10**12, "b": 24 * 10**12}
     assert cost.box_prices("24, b=12.5", ["a", "b"]) == {"a": 24 * 10**12, "b": 12_500 * 10**9}
     assert cost.box_prices("b=1", ["a", "b"]) == {"a": None, "b": 10**12}
+
+
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", "--", "-"]
+    plain = ["a=b", "haiku", "", "2026-11-28", "-0.50", "-12", "0.001", "label -x", "#=1"]
+    values = [*formulas, *plain, "\x9b2J\u202e"]
+    columns = {"key": "", "spent_usd": ""}
+    rows = [{"key": value, "spent_usd": "-1.25"} for value in values]
+    text = cost.as_csv_text({"by": "label:x", "whole": columns, "groups": rows})
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    assert read[0] == ["label:x", "spent_usd"]
+    cells = [row[0] for row in read[1:]]
+    assert {row[1] for row in read[1:]} == {"-1.25"}
+    assert all(cell.startswith("'") for cell in cells[: len(formulas)])
+    assert cells[len(formulas) : -1] == plain
+    assert cells[-1] == "\ufffd2J\ufffd"

@@ -10,7 +10,7 @@ import pytest
 from farmhand.cli import fallback
 from farmhand.cli.fallback import Spooled, fall_back, policy_of
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmUnreachable, Refused, WireMismatch
 
 TASK: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
@@ -41,7 +41,7 @@ def test_queueing_is_told_with_the_reason() -> None:
     assert str(caught.value) == (
         "queued as task t: farm1: no route (look) (farmhand flush t gives its answer once a farm host is back)"
     )
-    [entry] = Spool(spool_dir(Settings())).waiting()
+    [entry] = open_spool(Settings()).waiting()
     assert (entry.task, entry.wanted, entry.sent) == (TASK, "farm1", "")
 
 
@@ -54,7 +54,7 @@ def test_none_is_the_reason_itself() -> None:
 def test_versions_that_do_not_match_are_not_waited_for() -> None:
     with pytest.raises(WireMismatch):
         fall_back(WireMismatch("too old"), TASK, Settings(fallback="queue"))
-    assert Spool(spool_dir(Settings())).waiting() == []
+    assert open_spool(Settings()).waiting() == []
 
 
 def test_the_subscription_that_is_off_is_refused_with_the_reason() -> None:

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import pty
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 
-from farmhand.cli.render import Printer, answer_text, printable
+from farmhand.cli.render import Printer, answer_text, printable, write_json
+from farmhand.cli.say import CONTROL, one_line
 
 
 def show(*events: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:
@@ -58,3 +64,44 @@ def test_a_structured_answer_is_json() -> None:
     assert answer_text({"structured": {"a": "é"}, "text": "x"}) == '{\n  "a": "é"\n}'
     assert answer_text({"structured": [], "text": "x"}) == "[]"
     assert answer_text({"structured": None, "text": "x"}) == "x"
+
+
+EVIL = "a\x1b[2J\x9b31m\x07\x7f\u202eb\u2066c\u2069\u200e\u200f\u061c\u2028\ud83d é\n\t"
+
+
+def test_json_has_escapes_for_what_a_terminal_must_not_get(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    write_json({"text": EVIL, EVIL: [EVIL]})
+    line = capfdbinary.readouterr().out
+    assert not CONTROL.search(line.decode())
+    assert json.loads(line) == {"text": EVIL, EVIL: [EVIL]}
+    assert json.loads(answer_text({"structured": {"a": EVIL}})) == {"a": EVIL}
+    assert not CONTROL.search(answer_text({"structured": {"a": EVIL}}))
+    assert "é".encode() in line
+
+
+def test_text_for_a_terminal_has_nothing_that_turns_it_or_cannot_be_encoded() -> None:
+    shown = printable(EVIL)
+    assert not CONTROL.search(shown)
+    assert shown.endswith(" é\n\t")
+    assert len(shown) == len(EVIL)
+    assert one_line(EVIL).count("\ufffd") > 10
+    assert "\n" not in one_line(EVIL)
+
+
+@pytest.mark.parametrize("printer", [True, False])
+def test_an_answer_is_safe_on_a_terminal_and_whole_in_a_pipe(printer: bool) -> None:
+    """`printer` False: written at once, as with --schema and farmhand flush ID."""
+    program = (
+        "from farmhand.cli.render import Printer\n"
+        f"Printer(stream={printer}).finish({{'text': {EVIL.replace(chr(0xD83D), '')!r}}})"
+    )
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    subprocess.run([sys.executable, "-c", program], stdout=theirs, env=environment, check=True)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert not CONTROL.search(shown.replace("\r\n", "\n"))
+    if not printer:
+        piped = subprocess.run([sys.executable, "-c", program], capture_output=True, env=environment, check=True)
+        assert piped.stdout == EVIL.replace(chr(0xD83D), "").encode() + b"\n"

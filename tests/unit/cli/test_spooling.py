@@ -10,7 +10,7 @@ import pytest
 from farmhand.cli import fallback
 from farmhand.cli.spooling import Spooling
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmUnreachable, UsageError
 from farmhand.wire.errors import WireError
 
@@ -29,7 +29,7 @@ def test_a_lost_task_is_noted_for_the_host_that_may_have_it(error: WireError) ->
     failure = Spooling(TASK, Settings()).failed(error, "farm1")
     assert isinstance(failure, fallback.Spooled)
     assert str(failure).startswith("task t may be running on farm1: ")
-    [entry] = Spool(spool_dir(Settings())).waiting()
+    [entry] = open_spool(Settings()).waiting()
     assert (entry.sent, entry.task) == ("farm1", TASK)
     assert Spooling(TASK, Settings()).wanted() == "farm1"
 
@@ -42,14 +42,14 @@ def test_what_the_host_said_itself_is_passed_on(error: WireError, policy: str) -
     failure = Spooling(TASK, Settings(fallback=policy)).failed(error, "farm1")
     assert not isinstance(failure, fallback.Spooled)
     assert failure.code == error.code
-    assert Spool(spool_dir(Settings())).waiting() == []
+    assert open_spool(Settings()).waiting() == []
 
 
 def test_a_call_waits_for_the_host_that_another_has_sent_its_task_to() -> None:
-    Spool(spool_dir(Settings())).add(TASK)
+    open_spool(Settings()).add(TASK)
     call = Spooling(TASK, Settings())
     assert call.wanted() == ""
-    Spool(spool_dir(Settings())).claim("t", "farm2")
+    open_spool(Settings()).claim("t", "farm2")
     with pytest.raises(FarmUnreachable, match="has just been sent to farm2"):
         call.sending("farm1")
     call.sending("farm2")
@@ -60,6 +60,6 @@ def test_a_call_waits_for_the_host_that_another_has_sent_its_task_to() -> None:
 
 
 def test_another_task_with_the_id_is_refused_at_once() -> None:
-    Spool(spool_dir(Settings())).add(TASK)
+    open_spool(Settings()).add(TASK)
     with pytest.raises(UsageError, match="another task"):
         Spooling(TASK | {"prompt": "q"}, Settings())

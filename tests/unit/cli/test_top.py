@@ -62,7 +62,7 @@ def test_one_connection_is_kept_and_made_again_when_it_is_lost(client: type[Fake
     assert (client.made, client.closed, host.error) == (1, 0, None)
     client.breaks = 1
     host.ask()
-    assert (client.closed, str(host.error)) == (1, "the connection was lost")
+    assert (client.closed, str(host.error)) == (1, "farm1: the connection was lost")
     assert host.status is not None  # the last figures stay
     host.ask()
     assert (client.made, host.error) == (2, None)

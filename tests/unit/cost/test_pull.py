@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Self
 
@@ -128,3 +129,46 @@ def test_lines_that_are_none_are_refused(store: Store) -> None:
     agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign]
     with pytest.raises(BadLedger):
         pull(store, "farm1", agent)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[" * 100_000,
+        b'{"no": ' + b"9" * 50_000 + b"}",
+        b'{"no": 1, "model": "\xff"}',
+        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "later": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "cost_usd": 1e999999999}',
+        b'{"no": 1, "model": "m", "engine": "api", "created_at": 4102444801}',
+        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "output_tokens": 1000000001}',
+        b'{"no": 1, "model": "\\ud83d", "engine": "api", "created_at": 1}',
+    ],
+)
+def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: Store, line: bytes) -> None:
+    agent = FakeAgent()
+    agent.charges = lambda after, limit: iter([line])  # type: ignore[method-assign]
+    with pytest.raises(BadLedger) as caught:
+        pull(store, "farm2", agent)
+    assert str(caught.value).startswith("farm2: a charge of the ledger is not of its form: ")
+    assert len(str(caught.value)) < 400
+    assert pull(store, "farm1", FakeAgent("u2", [charge(1)])) == 1
+
+
+def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: Store) -> None:
+    agent = FakeAgent(rows=[charge(2)])
+    pull(store, "farm2", agent)
+    agent.charges = lambda after, limit: iter([msgspec.json.encode(charge(1))])  # type: ignore[method-assign]
+    with pytest.raises(BadLedger, match="number 1 of the ledger comes behind 2"):
+        pull(store, "farm2", agent)
+    for number in range(40):
+        rows = [msgspec.structs.replace(charge(no), cost_usd=Decimal(400_000)) for no in range(1, 5)]
+        with pytest.raises(BadLedger, match="more than US"):
+            pull(store, "farm2", FakeAgent(f"claimed-{number}", rows))
+    pull(store, "farm1", FakeAgent("u2", [charge(1)]))
+    assert {part.key for part in groups.parts(store, "host", 0)} == {"farm1", "farm2"}
+
+
+def test_a_ledger_without_end_is_left_after_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulling, "WITHIN_S", -1.0)
+    with pytest.raises(BadLedger, match="has not ended"):
+        pull(store, "farm2", FakeAgent(rows=[charge(no) for no in range(1, 9)]))

@@ -78,10 +78,10 @@ def test_one_that_does_not_is_passed_over_quickly(monkeypatch: pytest.MonkeyPatc
 def test_all_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     _, skipped, answered = try_hosts(monkeypatch, a=DOWN, b=WireError("agent_down", "b sleeps"))
     assert isinstance(answered, FarmUnreachable)
-    assert str(answered) == "no farm host answers: no route (look); b sleeps"
+    assert str(answered) == "no farm host answers: a: no route (look); b sleeps"
     assert len(skipped) == 1
     _, _, alone = try_hosts(monkeypatch, a=DOWN)
-    assert str(alone) == "no route (look)"
+    assert str(alone) == "a: no route (look)"
 
 
 def test_what_is_to_be_set_up_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from farmhand import task as vocabulary
 from farmhand.dispatch import spool as spool_module
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.settings import Settings, farm_name, old_spool_name
+from farmhand.dispatch.spool import Spool, open_spool, spool_dir
 from farmhand.errors import NotConfigured, UsageError
 
 
@@ -33,21 +33,56 @@ def test_the_pattern_of_ids_is_the_vocabulary_s() -> None:
 
 def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
-    conf = Settings(config_file="/h/.config/farmhand/config.toml")
-    assert spool_dir(conf, {}) == Path("/h/.local/state/farmhand/spool")
-    assert spool_dir(conf, {"XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/farmhand/spool")
-    assert spool_dir(conf, {"XDG_STATE_HOME": "/s"}) == Path("/s/farmhand/spool")
+    assert spool_dir({}) == Path("/h/.local/state/farmhand/spool")
+    assert spool_dir({"XDG_STATE_HOME": "relative"}) == Path("/h/.local/state/farmhand/spool")
+    assert spool_dir({"XDG_STATE_HOME": "/s"}) == Path("/s/farmhand/spool")
 
 
-def test_every_farm_has_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_farm_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
     usual = Settings(config_file="/h/.config/farmhand/config.toml")
     others = [Settings(config_file="/demo/config.toml"), usual.replaced(hosts_file="/work/hosts.json")]
-    found = {spool_dir(conf, {}).name for conf in (usual, *others)}
-    assert len(found) == 3
-    assert spool_dir(usual, {"XDG_CONFIG_HOME": "/c"}).name != "spool"
+    assert [farm_name(conf, {}) for conf in (usual, *others)] == ["", "/demo/hosts.json", "/work/hosts.json"]
+    assert farm_name(usual, {"XDG_CONFIG_HOME": "/c"}) == "/h/.config/farmhand/hosts.json"
     moved = Settings(config_file="/c/farmhand/config.toml")
-    assert spool_dir(moved, {"XDG_CONFIG_HOME": "/c"}).name == "spool"
+    assert farm_name(moved, {"XDG_CONFIG_HOME": "/c"}) == ""
+
+
+def test_one_spool_shows_what_waits_for_every_farm_and_gives_each_its_own(tmp_path: Path) -> None:
+    usual, demo = Spool(tmp_path / "spool", ""), Spool(tmp_path / "spool", "/demo/hosts.json")
+    usual.add(task("a"))
+    demo.add(task("b"), wanted="farm2")
+    assert [entry.id for entry in usual.waiting()] == ["a"]
+    assert [(entry.id, entry.farm) for entry in usual.elsewhere()] == [("b", "/demo/hosts.json")]
+    assert [entry.id for entry in demo.waiting()] == ["b"]
+    assert [(entry.id, entry.farm) for entry in demo.elsewhere()] == [("a", "")]
+    with pytest.raises(UsageError) as caught:
+        usual.add(task("b"))
+    assert caught.value.code == "id_conflict"
+    demo.claim("b", "farm2")
+    assert [(entry.sent, entry.farm) for entry in demo.waiting()] == [("farm2", "/demo/hosts.json")]
+    demo.clear()
+    assert ([entry.id for entry in usual.waiting()], demo.waiting()) == (["a"], [])
+
+
+def test_what_an_older_version_kept_apart_is_seen_and_brought_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": "/c"}
+    conf = Settings(config_file="/demo/config.toml")
+    apart = Spool(Path(old_spool_name(conf, environ)))
+    apart.add(task("a"))
+    apart.add(task("b"), sent="farm1")
+    apart.add(task("done"))
+    apart.finish("done", {"id": "done", "state": "succeeded"}, "farm1")
+    usual = open_spool(Settings(config_file="/c/farmhand/config.toml"), environ)
+    assert usual.waiting() == []
+    assert [entry.id for entry in usual.elsewhere()] == ["a", "b"]
+    ours = open_spool(conf, environ)
+    assert [(entry.id, entry.sent) for entry in ours.waiting()] == [("a", ""), ("b", "farm1")]
+    assert ours.kept("done") is not None
+    assert not apart.directory.exists()
+    assert {entry.farm for entry in usual.elsewhere()} == {"/demo/hosts.json"}
 
 
 def test_nothing_is_made_before_something_is_kept(spool: Spool) -> None:

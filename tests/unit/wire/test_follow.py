@@ -152,3 +152,22 @@ def test_ids_fit_the_vocabulary_and_sort_by_time() -> None:
     assert all(vocabulary.TASK_ID.fullmatch(one) for one in ids)
     assert [one[:12] for one in ids] == sorted(one[:12] for one in ids)
     assert vocabulary.FINAL_STATES == follow.FINAL_STATES
+
+
+def test_a_task_that_has_not_ended_in_time_is_cancelled_and_the_host_named() -> None:
+    queued = events({"type": "state", "state": "queued"}, {"type": "ping"}, {"type": "ping"}, end=False)
+    cancelled = answer({"task": {"id": "t1", "state": "cancelled"}})
+    agent = Scripted([ACCEPTED, queued], [cancelled])
+    with pytest.raises(WireError, match="scripted: a task has not ended within 0 s") as caught:
+        run(agent, within_s=0.0)
+    assert caught.value.code == "not_in_time"
+    assert paths(agent)[-1] == "DELETE /v1/tasks/t1"
+
+
+def test_a_line_that_breaks_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(follow, "_MAX_BREAKS", 5)
+    breaking = events({"type": "text", "text": "a"}, end=False)
+    agent = Scripted([ACCEPTED, breaking], *([breaking] for _ in range(50)))
+    with pytest.raises(WireError, match="the connection was lost"):
+        run(agent)
+    assert len(agent.scripts) > 40

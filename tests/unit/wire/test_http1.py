@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import socket
+import threading
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farmhand.wire import http1
 from farmhand.wire.http1 import MAX_HEADERS, MAX_LINE, Connection, HttpError, NoAnswer, Response, Source
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -57,11 +60,15 @@ def test_bodies_by_length(body: bytes, step: int, close: bytes) -> None:
 def test_a_body_up_to_the_end() -> None:
     answer = response(OK + b"\r\nabc")
     assert (answer.will_close, answer.isclosed()) == (True, False)
-    assert answer.read(2) == b"ab"
+    assert answer.read1(2) == b"ab"
     assert answer.read(10) == b"c"
 
 
 def test_interim_answers_and_answers_without_a_body() -> None:
+    early = response(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 100 + OK + b"Content-Length: 0\r\n\r\n")
+    assert (early.status, early.headers.get("Link")) == (200, "")
+    with pytest.raises(http1.HttpError, match="interim"):
+        response(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 101 + OK + b"\r\n")
     answer = response(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 \r\nX-A: 1\r\nx-a: 2\r\n\r\n")
     assert (answer.status, answer.headers.get("X-a"), answer.isclosed()) == (204, "1", True)
 
@@ -124,3 +131,39 @@ def test_a_request_and_its_answer_on_one_connection() -> None:
             connection.request("GET", "/p", None, {"X-A": "1\r\nX-B: 2"})
         connection.request("PUT", "/v1/key", None, {})
         assert b"Content-Length: 0\r\n" in theirs.recv(65536)
+
+
+def test_a_body_is_never_longer_than_it_may_be() -> None:
+    for head in (b"Content-Length: 5\r\n\r\n", b"\r\n"):
+        assert response(OK + head + b"12345").read(5) == b"12345"
+        with pytest.raises(http1.HttpError, match="more than 4 bytes"):
+            response(OK + head + b"12345").read(4)
+
+
+def test_trailers_have_an_end() -> None:
+    chunked = OK + b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n"
+    assert response(chunked + b"X-A: b\r\n" * 100 + b"\r\n").read(9) == b"ok"
+    with pytest.raises(http1.HttpError, match="too many trailers"):
+        response(chunked + b"X-A: b\r\n" * 101 + b"\r\n").read(9)
+
+
+def test_an_answer_that_goes_on_and_on_is_given_up_whatever_comes() -> None:
+    ours, theirs = socket.socketpair()
+    ended = threading.Event()
+
+    def send() -> None:
+        with contextlib.suppress(OSError):
+            theirs.sendall(OK + b"Content-Length: 99999999999\r\n\r\n")
+            while not ended.wait(0.01):
+                theirs.sendall(b"x")
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    connection = http1.Connection(ours)
+    connection.patience(5.0, 0.3)
+    with pytest.raises(http1.Endless, match="has not ended"):
+        connection.getresponse().read(1 << 40)
+    ended.set()
+    ours.close()
+    thread.join()
+    theirs.close()

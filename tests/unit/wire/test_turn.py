@@ -12,6 +12,7 @@ import pytest
 
 from farmhand.wire import frames, turn
 from farmhand.wire.client import Client
+from farmhand.wire.errors import WireError
 from tests.unit.wire.scripted import STATUS, Scripted, answer
 
 SLOTS = answer(STATUS | {"slots": {"api": {"total": 2, "free": 2}}})
@@ -135,13 +136,15 @@ def test_a_stop_cancels_what_has_not_started() -> None:
 def test_the_answer_is_found_among_what_a_login_says_and_an_error_keeps_what_there_is() -> None:
     target = io.BytesIO()
     assert turn.main("/nowhere.sock", io.BytesIO(b'{"batch": "b"}'), target) == 0
-    said = turn.parse("Welcome!\n" + target.getvalue().decode() + "bye\n")
+    said = turn.parse("Welcome!\n" + target.getvalue().decode() + "bye\n", "farm1")
     assert said is not None
     assert said["error"]["code"] == "agent_missing"
     assert said["results"] == []
-    assert turn.parse("nothing of it") is None
-    assert turn.parse(turn.MARK + "[1]") is None
-    assert turn.parse(turn.MARK + "{") is None
+    assert turn.parse("nothing of it", "farm1") is None
+    for wrong in ("[1]", "{", '{"results": [{"id": "a", "state": "succeeded", "cost_usd": -1000}]}'):
+        with pytest.raises(WireError, match="farm1: its answer is not one of the wire") as caught:
+            turn.parse(turn.MARK + wrong, "farm1")
+        assert caught.value.code == "bad_answer"
     target = io.BytesIO()
     turn.main("/nowhere.sock", io.BytesIO(b"[]"), target)
     assert b"invalid_turn" in target.getvalue()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.cli.up import find_project
 from farmhand.dispatch.ansible_environment import ansible_environment, find_program
+from farmhand.dispatch.scratch import private_directory
 from farmhand.dispatch.settings import Settings
 from farmhand.errors import NotConfigured
 
@@ -54,10 +54,12 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
     """What farmhand_search found on each host of the group farm. Raises NotConfigured."""
     program = find_program("ansible")
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
-    with tempfile.TemporaryDirectory(prefix="farmhand-") as tree:
+    with private_directory() as private:
+        tree = private / "tree"
+        tree.mkdir()
         try:
             done = subprocess.run(
-                [program, *arguments, "--tree", tree],
+                [program, *arguments, "--tree", str(tree)],
                 cwd=directory,
                 env=ansible_environment(directory),
                 stdin=subprocess.DEVNULL,
@@ -67,7 +69,7 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
             )
         except subprocess.TimeoutExpired:
             raise NotConfigured(f"ansible did not end within {_LIMIT_S:.0f} s") from None
-        answers = {path.name: _answer(path) for path in Path(tree).iterdir()}
+        answers = {path.name: _answer(path) for path in tree.iterdir()}
     if not answers:
         said = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-200:]
         raise NotConfigured(f"ansible searched no host: {said}")
@@ -78,6 +80,6 @@ def _answer(path: Path) -> dict[str, Any]:
     """What the module said of one host; Ansible's own words where it did not get there."""
     try:
         answer = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     return answer if isinstance(answer, dict) else {}

@@ -22,6 +22,8 @@ from farmhand.wire.keysource import read_key
 SKEW_S = 5.0
 #: A task that waits for longer is worth a look; one of economy may wait for a day. Seconds.
 OLDEST_S = 3600.0
+#: Until the canary has ended, in the queue and at work. Seconds.
+CANARY_S = 180.0
 NAMES = ("reach", "cli", "clock", "queue", "budget")
 
 
@@ -35,7 +37,7 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
             after = time.time()
             oldest = _oldest(client, status)
     except WireError as error:
-        return [by_error("reach", problems.from_wire(error), host.name, "farmhand up")]
+        return [by_error("reach", problems.from_wire(error, host.name), host.name, "farmhand up")]
     checks = [
         ("reach", lambda: reach(host.name, status)),
         ("cli", lambda: cli(host.name, status)),
@@ -52,7 +54,9 @@ def _oldest(client: Client, status: dict[str, Any]) -> float:
     for state in ("queued", "awaiting_key"):
         if status.get(state):
             page = client.tasks(state=state, limit=20).get("tasks") or []
-            waits = max([waits, *(float(task["queued_s"]) for task in page if task.get("engine") != "economy")])
+            waits = max(
+                [waits, *(float(task.get("queued_s") or 0) for task in page if task.get("engine") != "economy")]
+            )
     return waits
 
 
@@ -128,9 +132,9 @@ def canary(host: Host, conf: Settings) -> Check:
     try:
         key = read_key(conf.key_source)
         with Client(host.transport(conf.connect_timeout_s)) as client:
-            result = run_task(client, task, key, lambda _event: None, resume_s=5.0)
+            result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
     except WireError as error:
-        return by_error("canary", problems.from_wire(error), host.name)
+        return by_error("canary", problems.from_wire(error, host.name), host.name)
     failure: FarmhandError | None = problems.from_result(result)
     if failure is not None:
         return by_error("canary", failure, host.name, "farmhand status, and the journal of jada-agent")

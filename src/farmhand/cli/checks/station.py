@@ -14,7 +14,7 @@ from farmhand.cli.checks import Check, failed, passed
 from farmhand.dispatch import problems, rotate, subscription
 from farmhand.dispatch.login import FIX, find_login
 from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import Spool, spool_dir
+from farmhand.dispatch.spool import open_spool
 from farmhand.dispatch.upstream import check_key
 from farmhand.errors import NotConfigured
 from farmhand.wire.errors import WireError
@@ -117,14 +117,18 @@ def _key(conf: Settings) -> str:
 
 def spool(conf: Settings) -> Check:
     """Nothing waits in the spool for a host."""
-    found = Spool(spool_dir(conf))
+    found = open_spool(conf)
     broken = found.broken()
     if broken:
         return failed("spool", f"{broken[0]} is not a task", "move it away")
+    elsewhere = [entry for entry in found.elsewhere() if not entry.sent]
     queued = [entry for entry in found.waiting() if not entry.sent]
-    if queued:
-        hours = max(0.0, time.time() - queued[0].queued_at) / 3600
-        return failed("spool", f"{len(queued)} tasks wait, the oldest for {hours:.1f} h", "farmhand flush")
+    if queued or elsewhere:
+        hours = max(time.time() - entry.queued_at for entry in (*queued, *elsewhere)) / 3600
+        said = f"{len(queued) + len(elsewhere)} tasks wait, the oldest for {max(0.0, hours):.1f} h"
+        others = sorted({entry.farm or "the usual hosts.json" for entry in elsewhere})
+        others_said = f"; {len(elsewhere)} of them for the hosts of {', '.join(others)}" if elsewhere else ""
+        return failed("spool", said + others_said, "farmhand flush, with the settings that they were queued with")
     return passed("spool", "nothing waits for a host")
 
 

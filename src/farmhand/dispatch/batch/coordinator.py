@@ -13,13 +13,16 @@ from typing import Any
 
 from farmhand.dispatch.batch import pace, trouble
 from farmhand.dispatch.batch.book import Book, Taken
-from farmhand.dispatch.batch.output import PICO
+from farmhand.dispatch.batch.output import PICO, pico
 from farmhand.dispatch.batch.pace import Host, Limits
 from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, UsageError
+from farmhand.wire import turn
+from farmhand.wire.errors import WireError
 
 #: How long a stop waits for running tasks, and a host that holds tasks of an earlier run for its first sign. Seconds.
 STOP_S = 12.0
 ABSENT_S = 15.0
+_NO_KEY = "the API refused the key"
 
 
 class Coordinator:
@@ -55,19 +58,19 @@ class Coordinator:
             one = self._host(host)
             while not self.over:
                 wait = one.not_before - time.monotonic()
-                turn = self._next(one) if wait <= 0 else None
-                if turn is not None:
-                    one.due_at = time.monotonic() + float(turn["wait_s"]) + pace.SILENT_S
-                    return self._encode(turn)
+                planned = self._next(one) if wait <= 0 else None
+                if planned is not None:
+                    one.due_at = time.monotonic() + float(planned["wait_s"]) + pace.SILENT_S
+                    return self._encode(planned)
                 self._changed.wait(min(max(wait, 0.05), 1.0) if wait > 0 else 1.0)
             return None
 
     def give(self, host: str, answer: bytes) -> dict[str, Any]:
         """See desk.Coordinator."""
         try:
-            given = json.loads(answer)
-        except ValueError:
-            given = {"error": {"code": "agent_error", "message": "its answer is not JSON", "hint": ""}}
+            given = turn.check(answer, host)
+        except WireError as error:
+            given = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
         with self._changed:
             one = self._host(host)
             one.due_at = None
@@ -128,6 +131,10 @@ class Coordinator:
             self.error = self.error or error
             if not self.stopping:
                 self.stopping = True
+                for one in self.hosts.values():
+                    # Hosts that answer and have no key can be told to let go of what they have.
+                    if one.error is not None and one.error.code == "key_refused":
+                        one.lost, one.not_before = False, 0.0
                 self._stop_at = time.monotonic() + STOP_S
             self._changed.notify_all()
 
@@ -183,6 +190,7 @@ class Coordinator:
             self._say(f"{one.name} is being emptied: what has not started there goes to the others")
             return self._take_back(one, turn)
         tasks = self._portion(one, sent)
+        one.given = len(tasks)
         if not (tasks or sent or turn["cancel"]):
             return None
         if tasks and self.book.waiting:
@@ -222,7 +230,7 @@ class Coordinator:
 
     def _take_back(self, one: Host, turn: dict[str, Any]) -> dict[str, Any]:
         """Cancel what has not started there."""
-        one.held_since = None
+        one.held_since, one.given = None, 0
         with self.book.journal.transaction():
             self.book.journal.stopping(one.no)
         return turn | {"stop": True, "wait_s": 0.5}
@@ -235,7 +243,7 @@ class Coordinator:
         share: dict[str, Any] = {"max_usd": None, "concurrency": None}
         live = self._live()
         if self._limits.max_usd is not None:
-            left = max(0, round(self._limits.max_usd * PICO) - self.book.totals.cost_pico)
+            left = max(0, (pico(self._limits.max_usd) or 0) - self.book.totals.cost_pico)
             share["max_usd"] = max(1, one.cost_pico + left // live) / PICO
         if self._limits.concurrency is not None:
             share["concurrency"] = min(max(1, self._limits.concurrency // live), 1024)
@@ -254,6 +262,9 @@ class Coordinator:
 
     def _heard(self, one: Host, answer: dict[str, Any], taken: Taken) -> None:
         now = time.monotonic()
+        if (useless := self._useless(one, answer, taken)) is not None:
+            self._lose(one, useless)
+            return
         if one.lost and one.failures and one.ever:
             self._say(f"{one.name} is back")
         one.hear(taken.finished, answer.get("slots"), now, answer.get("waiting") or [])
@@ -271,9 +282,22 @@ class Coordinator:
             self._deny(one, taken.denied)
         for wait in answer.get("waiting") or []:
             if wait.get("reason") == "key_refused":
-                self._refused_key(one, str(wait.get("detail") or "the API refused the key"))
+                self.stop(trouble.refused_key(one.name, str(wait.get("detail") or _NO_KEY)))
             elif wait.get("reason") == "no_key":
                 one.fresh = True
+
+    def _useless(self, one: Host, answer: dict[str, Any], taken: Taken) -> FarmhandError | None:
+        """Why the host is no help although it answers: the others go on without it. None if it may be, or is alone."""
+        nothing = not (taken.finished or taken.denied or taken.conflicts)
+        nothing = nothing and not (answer.get("unfinished") or answer.get("halted") or answer.get("rest"))
+        one.fruitless = one.fruitless + 1 if one.given and nothing else 0
+        if one.fruitless >= pace.MOST_FRUITLESS:
+            return FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them")
+        for wait in answer.get("waiting") or []:
+            if wait["reason"] == "key_refused" and not self._alone(one):
+                # If it is so, the others will soon say it as well.
+                return trouble.refused_key(one.name, str(wait.get("detail") or _NO_KEY))
+        return None
 
     def _missing(self, one: Host, answer: dict[str, Any]) -> None:
         """The agent says it has nothing unfinished, and yet lines are out there: its ledger is another one."""
@@ -293,15 +317,19 @@ class Coordinator:
         with self.book.journal.transaction():
             self.book.journal.unsure(one.no)
         one.miss(error, time.monotonic())
-        if isinstance(error, NotConfigured | Refused):
+        if isinstance(error, NotConfigured | Refused) and self._alone(one):
             self.stop(error)
 
     def _halt(self, one: Host, error: FarmhandError, now: float) -> None:
         if one.halted is None or one.halted.code != error.code:
             self._say(f"{one.name} takes no tasks now: {error.message}")
         one.halt(error, now)
-        if error.exit_code in (3, 5) and not self._others(one) and len(self.hosts) >= self._expected:
+        if error.exit_code in (3, 5) and self._alone(one):
             self.stop(error)
+
+    def _alone(self, one: Host) -> bool:
+        """Whether nobody else takes tasks, so that what ends this host ends the batch. Its word ends no other host."""
+        return not self._others(one) and len(self.hosts) >= self._expected
 
     def _others(self, one: Host) -> list[Host]:
         """The other hosts that take tasks."""
@@ -316,9 +344,6 @@ class Coordinator:
         if all(other.denied for other in live):
             hint = "what is done is kept: raise --max-usd, or the host's budget, and give the same command"
             self.stop(Refused(message, code="budget", hint=hint))
-
-    def _refused_key(self, one: Host, detail: str) -> None:
-        self.stop(trouble.refused_key(one.name, detail))
 
     # --- the end --------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,7 @@ class Maker:
         except MissingColumn as error:
             raise BadRecord(str(error)) from None
         if record.get("id") not in (None, ""):
-            made["id"] = str(record["id"])
+            made["id"] = record["id"]
         return made
 
 

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 from farmhand.errors import FarmhandError, UsageError
 
 VERSION = 1
+#: Pico-dollars: what a host may be noted to have cost, so that no host's figures overflow the sum of all.
+_MOST_COST = 2**60
 WAITING, SENT, SUCCEEDED, FAILED, CANCELLED = range(5)
 STATE_NAMES = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 _SCHEMA = """
@@ -73,8 +75,11 @@ class Sent(NamedTuple):
 class Journal:
     """See the module. Methods that change something belong into a `transaction`."""
 
-    def __init__(self, path: Path) -> None:
-        """Open or make it. Raises UsageError where another client has it, or where it is no journal."""
+    def __init__(self, path: Path, *, any_version: bool = False) -> None:
+        """Open or make it. Raises UsageError where another client has it, or where it is no journal.
+
+        With `any_version` another version's is opened as well, to be removed.
+        """
         self.path = path
         self.fresh = not path.exists()
         try:
@@ -91,7 +96,9 @@ class Journal:
             raise _unusable(path, error) from None
         except sqlite3.DatabaseError:
             raise UsageError(f"{path} is not a journal of farmhand batch", hint="choose another --out") from None
-        if version not in (0, VERSION):
+        self.version = int(version)
+        if version not in (0, VERSION) and not any_version:
+            self.close()
             raise UsageError(f"{path} was written by another version of farmhand", hint="use that, or --restart")
         self.fresh = version == 0
 
@@ -173,13 +180,14 @@ class Journal:
     def advance(self, host: int, after: int, cost: int = 0, uncertain: int = 0) -> None:
         """Results up to `after` are taken; the host has done work for `cost` more."""
         self.db.execute(
-            "UPDATE host SET after = max(after, ?), cost = cost + ?, uncertain = uncertain + ? WHERE no = ?",
-            (after, cost, uncertain, host),
+            "UPDATE host SET after = max(after, ?), cost = min(cost + ?, ?), uncertain = uncertain + ? WHERE no = ?",
+            (after, min(cost, _MOST_COST), _MOST_COST, uncertain, host),
         )
 
     def count_twice(self, host: int, cost: int) -> None:
         """The host has done for `cost` what another had done before."""
-        self.db.execute("UPDATE host SET twice = twice + 1, twice_cost = twice_cost + ? WHERE no = ?", (cost, host))
+        query = "UPDATE host SET twice = twice + 1, twice_cost = min(twice_cost + ?, ?) WHERE no = ?"
+        self.db.execute(query, (cost, _MOST_COST, host))
 
     def unsure(self, host: int | None = None) -> None:
         """What is sent to the host (to all) may have been lost there."""

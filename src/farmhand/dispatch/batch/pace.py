@@ -22,6 +22,8 @@ MOST = 1000
 _FIRST = 256
 #: From the end of a turn to the next portion's arrival, at most, as a rule.
 _GAP_S = 1.0
+#: So often in a row a host may be given tasks, and have none of them afterwards.
+MOST_FRUITLESS = 3
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
@@ -61,6 +63,8 @@ class Host:
     heard_at: float = field(default_factory=time.monotonic)
     limits: dict[str, Any] | None = None
     after: int = 0
+    given: int = 0
+    fruitless: int = 0
 
     def miss(self, error: FarmhandError, now: float) -> None:
         """It did not answer: leave it alone for a while, longer each time."""

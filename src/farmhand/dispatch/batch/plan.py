@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -71,6 +72,17 @@ def id_of(batch: str, n: int, digest: bytes) -> str:
     return suffixed(batch, f"-{n}-{digest[:4].hex()}")
 
 
+def given_id(given: Any) -> str | None:
+    """The id that a line brings, None if it brings none; a whole number is its digits. Raises BadRecord."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise BadRecord(f"has the id {json.dumps(given):.80}, which is neither a text nor a whole number")
+    if not TASK_ID.fullmatch(str(given)):
+        raise BadRecord(f"has the id {given!r:.80}, which does not match {TASK_ID.pattern}")
+    return str(given)
+
+
 def new_name() -> str:
     """A batch's name."""
     return "b" + secrets.token_hex(6)
@@ -131,9 +143,10 @@ def _fill(plan: Plan, journal: Journal, is_secret: Secret) -> None:
 
 def _line(plan: Plan, journal: Journal, is_secret: Secret, batch: str, n: int, at: int, fields: dict[str, Any]) -> str:
     """Take one line in; what is wrong with it, "" if nothing."""
-    given = fields.get("id")
-    if given is not None and (not isinstance(given, str) or not TASK_ID.fullmatch(given)):
-        return f"has the id {given!r:.80}, which does not match {TASK_ID.pattern}"
+    try:
+        given = given_id(fields.get("id"))
+    except BadRecord as error:
+        return str(error)
     if "batch" in fields:
         return "has a batch of its own (leave batch out: it is this one's)"
     try:

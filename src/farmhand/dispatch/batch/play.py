@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 from farmhand.dispatch.batch.coordinator import Coordinator
 from farmhand.dispatch.batch.desk import Desk
+from farmhand.dispatch.scratch import private_directory
 from farmhand.errors import FarmhandError
 
 #: How often a run may end before its time without any host having answered in it.
@@ -78,23 +78,21 @@ class Run:
 
     def __call__(self, on_tick: Callable[[], None]) -> None:
         """Run to the end; `on_tick` is called a few times a second."""
-        with tempfile.TemporaryDirectory(prefix="farmhand-", ignore_cleanup_errors=True) as name:
-            private = Path(name)
-            with Desk(self._coordinator, private) as self._desk:
-                (private / "play.yml").write_text(
-                    playbook(self._farm.pattern, self._desk.path, self._coordinator.book.batch), "utf-8"
-                )
-                thread = threading.Thread(target=self._play, args=(private,), name="ansible-runner", daemon=True)
-                thread.start()
-                while not self._coordinator.over and thread.is_alive():
-                    self._coordinator.wait(_TICK_S)
-                    self._coordinator.tick()
-                    on_tick()
-                # The plays have nothing more to say; what they still tidy up is not worth waiting for.
-                thread.join(timeout=0.05)
-                if thread.is_alive():
-                    self.kill()
-                    thread.join(timeout=5)
+        with private_directory() as private, Desk(self._coordinator, private) as self._desk:
+            (private / "play.yml").write_text(
+                playbook(self._farm.pattern, self._desk.path, self._coordinator.book.batch), "utf-8"
+            )
+            thread = threading.Thread(target=self._play, args=(private,), name="ansible-runner", daemon=True)
+            thread.start()
+            while not self._coordinator.over and thread.is_alive():
+                self._coordinator.wait(_TICK_S)
+                self._coordinator.tick()
+                on_tick()
+            # The plays have nothing more to say; what they still tidy up is not worth waiting for.
+            thread.join(timeout=0.05)
+            if thread.is_alive():
+                self.kill()
+                thread.join(timeout=5)
 
     def kill(self) -> None:
         """End Ansible's processes: the hosts' own ones, and the one that started them."""

@@ -17,7 +17,7 @@ def finished(directory: Path, *, ordered: bool = False) -> Batch:
     return batch
 
 
-@pytest.mark.parametrize("tail", [b'{"n": 1', b"\xff", b"x" * 200_000])
+@pytest.mark.parametrize("tail", [b'{"n": 1', b"{", b'{"n":2,"text":"' + b"x" * 200_000, b"\0" * 5000])
 def test_a_torn_last_line_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     finished(tmp_path).close()
     whole = (tmp_path / "out.jsonl").read_bytes()
@@ -25,6 +25,38 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path, tail: bytes) -> None:
     batch = Batch(tmp_path)
     assert (tmp_path / "out.jsonl").read_bytes() == whole
     assert batch.book.totals.left == 0
+
+
+def test_a_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
+    finished(tmp_path).close()
+    whole = (tmp_path / "out.jsonl").read_bytes()
+    (tmp_path / "out.jsonl").write_bytes(whole.removesuffix(b"\n"))
+    batch = Batch(tmp_path)
+    assert batch.book.totals.left == 0
+    batch.close()
+    assert (tmp_path / "out.jsonl").read_bytes() == whole
+    (tmp_path / "out.jsonl").write_bytes(whole.removesuffix(b"\n"))
+    again = Batch(tmp_path)
+    again.output.close()
+    (tmp_path / "out.jsonl").write_bytes(whole.removesuffix(b"\n"))
+    again.output.drop_failed()
+    again.close()
+    kept = [line for line in whole.splitlines(keepends=True) if b'"succeeded"' in line]
+    assert (tmp_path / "out.jsonl").read_bytes() == b"".join(kept)
+
+
+@pytest.mark.parametrize(
+    "tail", [b"my remark", b"# {", b'{"id": "mine"}', b'{"n":1,"id":"mine","state":"failed"}', b"["]
+)
+def test_a_user_s_own_last_line_is_not_cut_off(tmp_path: Path, tail: bytes) -> None:
+    finished(tmp_path).close()
+    path = tmp_path / "out.jsonl"
+    mine = path.read_bytes() + tail
+    for text in (mine, tail):
+        path.write_bytes(text)
+        with pytest.raises(UsageError, match="choose another --out"):
+            Batch(tmp_path)
+        assert path.read_bytes() == text
 
 
 def test_a_line_that_is_in_the_output_and_not_in_the_journal_is_not_run_again(tmp_path: Path) -> None:

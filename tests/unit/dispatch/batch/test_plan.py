@@ -10,7 +10,7 @@ from farmhand.dispatch.batch.journal import Journal, suffixed
 from farmhand.dispatch.batch.plan import InvalidInput, id_of
 from farmhand.errors import UsageError
 from farmhand.task import TASK_ID
-from tests.unit.dispatch.batch.fake import KEY, Batch
+from tests.unit.dispatch.batch.fake import KEY, Batch, Host
 
 
 def problems(directory: Path, lines: list[Any]) -> list[str]:
@@ -54,6 +54,23 @@ def test_every_error_has_its_line_and_nothing_is_written(tmp_path: Path) -> None
     ):
         assert line.startswith(words)
     assert KEY not in "".join(found)
+
+
+def test_an_id_that_is_a_number_is_its_digits_and_what_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, [{"id": 7, "prompt": "x"}, {"id": "8", "prompt": "x"}])
+    host = Host("one")
+    batch.run(host)
+    assert [result["id"] for result in batch.results()] == ["7", "8"]
+    batch.close()
+    again = Batch(tmp_path)
+    assert again.book.totals.left == 0
+    again.close()
+    (tmp_path / "more").mkdir()
+    lines = [{"id": wrong, "prompt": "x"} for wrong in (True, 7.5, ["a"], -7, 10**70)] + [{"id": 7, "prompt": "x"}] * 2
+    found = problems(tmp_path / "more", lines)
+    words = ["true, which is neither", "7.5, which is neither", '["a"], which is neither', "-7, which does not match"]
+    for line, said in zip(found, [*words, "1000", "'7', as line 6"], strict=True):
+        assert f"has the id {said}" in line
 
 
 def test_many_errors_are_counted(tmp_path: Path) -> None:
