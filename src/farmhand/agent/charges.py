@@ -20,6 +20,14 @@ def charges_of(grant: Grant, prices: PriceTable) -> list[Charge]:
     ]
 
 
+def uncounted(end: AttemptEnd) -> AttemptEnd:
+    """The same attempt where the ledger will not take what it used: all of it stays reserved at the most."""
+    uncertain = end.uncertain + len(end.charges)
+    return AttemptEnd(
+        outcome="agent_error", retries=end.retries, uncertain=uncertain, price_version=end.price_version, held=None
+    )
+
+
 def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
     """How the attempt that used `grant` ended."""
     return AttemptEnd(
@@ -27,5 +35,6 @@ def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
         charges=charges_of(grant, prices),
         retries=grant.retries,
         uncertain=grant.uncertain,
+        held=dict(grant.held),
         price_version=prices.version,
     )

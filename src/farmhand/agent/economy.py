@@ -142,6 +142,7 @@ class Economy:
     async def _send(self, key: Key, portion: list[Waiting]) -> None:
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
+        most: dict[int, int | None] = {}
         size = 0
         for waiting in portion:
             task = self._ledger.spec(waiting.seq)
@@ -150,13 +151,14 @@ class Economy:
             if bodies and size > MOST_BYTES:
                 break
             try:
-                reserved[waiting.seq] = self._reserve(task, body)
+                most[waiting.seq] = self._most(task, body)
+                reserved[waiting.seq] = Reservation(self._room.budgets.of(task), most[waiting.seq] or 0)
             except BudgetSpent as spent:
                 await self._refuse(waiting, spent)
                 continue
             bodies[waiting.seq] = body
         try:
-            sent, out = await self.outbox.begin(list(bodies), key.fingerprint)
+            sent, out = await self.outbox.begin({seq: most[seq] for seq in bodies}, key.fingerprint)
         except BaseException:
             for unused in reserved.values():
                 unused.settle(0)
@@ -185,13 +187,14 @@ class Economy:
         log.info("Message Batch %s: %d tasks", view.id, len(out))
         self._spawn(self._watcher.watch(Sent(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at)))
 
-    def _reserve(self, task: Task, body: bytes) -> Reservation:
+    def _most(self, task: Task, body: bytes) -> int | None:
+        """The most that it may cost, in pico-dollars. BudgetSpent where that is not known and a budget limits it."""
         budgets = self._room.budgets.of(task)
         most = self._room.prices.cost(resolve_model(task.model), at_most(body, task.max_tokens), economy=True)
         limited = next((budget.name for budget in budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")
-        return Reservation(budgets, most or 0)
+        return most
 
     async def _refuse(self, waiting: Waiting, problem: ApiError) -> None:
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -12,7 +13,9 @@ import msgspec
 from farmhand.agent.attempts import Room
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
+from farmhand.agent.ledger import LedgerStuck
 from farmhand.agent.outbox import Out, Outbox, Sent
+from farmhand.agent.recovery import CRASHED, crashed
 from farmhand.agent.transitions import AttemptEnd, Charge
 from farmhand.meter import ApiError, Reservation
 from farmhand.meter.message_batches import Line
@@ -42,6 +45,18 @@ class Results:
         if not out:
             # Collected before, and then the agent was stopped.
             return True
+        if sent.crashes >= self._room.config.attempts:
+            for one in out.values():
+                await self._crashed(one, sent.crashes)
+            return True
+        await self._outbox.collecting(sent.no)
+        try:
+            return await self._collect(sent, out, lines)
+        finally:
+            with suppress(LedgerStuck):
+                await self._outbox.collected(sent.no)
+
+    async def _collect(self, sent: Sent, out: dict[str, Out], lines: AsyncIterator[Line]) -> bool:
         ours = bool(sent.id)
         together: list[tuple[Out, Line]] = []
         async for line in lines:
@@ -51,6 +66,9 @@ class Results:
                     return False
                 continue
             ours = True
+            if sent.crashes:
+                await self._alone(sent, one, line)
+                continue
             together.append((one, line))
             if len(together) >= _TOGETHER:
                 await self._record(together)
@@ -60,6 +78,20 @@ class Results:
             await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
         return True
 
+    async def _alone(self, sent: Sent, one: Out, line: Line) -> None:
+        """The agent has crashed over these results: should it again, it is known over which."""
+        if sent.crashes + one.crashes >= self._room.config.attempts:
+            await self._crashed(one, sent.crashes + one.crashes)
+            return
+        await self._outbox.collecting(sent.no, one.seq)
+        await self._one(one, line)
+        await self._outbox.collecting(sent.no)
+
+    async def _crashed(self, one: Out, times: int) -> None:
+        """The agent has ended over this result as often as it may: its task fails, and its cost stays uncertain."""
+        self._keep(one)
+        await self.finish(one.seq, one.task_id, one.batch, self._uncertain(CRASHED), crashed(one.task_id, times))
+
     async def lost(self, no: int) -> None:
         """Nothing more is to be learned of the batch: what it may have cost is uncertain."""
         for one in self._outbox.out(no):
@@ -68,14 +100,26 @@ class Results:
     def drop(self, out: Iterable[Out]) -> None:
         """What was reserved for these is free again: they have cost nothing."""
         for one in out:
-            reservation = self._reserved.pop((one.seq, one.number), None)
-            if reservation is not None:
-                reservation.settle(0)
+            self._settle(one, self._room.ledger.spec(one.seq), 0)
 
     async def _record(self, together: list[tuple[Out, Line]]) -> None:
         await asyncio.gather(*(self._one(one, line) for one, line in together))
 
     async def _one(self, one: Out, line: Line) -> None:
+        """Whatever is wrong with a result, its task does not run for ever."""
+        try:
+            await self._take(one, line)
+        except LedgerStuck:
+            raise
+        except Exception as error:
+            log.exception("task %s: %s", one.task_id, type(error).__name__)
+            self._keep(one)
+            why = f"its result could not be taken: {type(error).__name__}"
+            failed = TaskError(code="agent_error", message=why, hint="see the agent's journal")
+            result = Result(id=one.task_id, state="failed", error=failed)
+            await self.finish(one.seq, one.task_id, one.batch, self._uncertain("agent_error"), result)
+
+    async def _take(self, one: Out, line: Line) -> None:
         task = self._room.ledger.spec(one.seq)
         match line.result.type:
             case "succeeded":
@@ -118,8 +162,13 @@ class Results:
         uncertain: int = 0,
     ) -> None:
         """The attempt brought no answer: the task fails, or waits for another attempt."""
-        self._settle(one, task, 0)
-        attempt = self._attempt(problem.code, charges or [], uncertain)
+        if uncertain:
+            self._keep(one)
+            attempt = self._uncertain(problem.code)
+        else:
+            if charges is None:
+                self._settle(one, task, 0)
+            attempt = self._attempt(problem.code, charges or [])
         if problem.retryable and one.attempts < self._room.config.attempts and not one.final:
             state: State = "queued" if self._room.keys.held else "awaiting_key"
             await self._room.ledger.end(one.seq, attempt, state)
@@ -130,19 +179,26 @@ class Results:
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
         await self.finish(one.seq, one.task_id, one.batch, attempt, Result(id=task.id, state="failed", error=error))
 
-    def _attempt(self, outcome: str, charges: list[Charge], uncertain: int = 0) -> AttemptEnd:
-        return AttemptEnd(
-            outcome=outcome, charges=charges, uncertain=uncertain, price_version=self._room.prices.version
-        )
+    def _attempt(self, outcome: str, charges: list[Charge]) -> AttemptEnd:
+        return AttemptEnd(outcome=outcome, charges=charges, price_version=self._room.prices.version)
+
+    def _uncertain(self, outcome: str) -> AttemptEnd:
+        return AttemptEnd(outcome=outcome, uncertain=1, price_version=self._room.prices.version, held=None)
+
+    def _keep(self, one: Out) -> None:
+        """What the attempt did cost will never be known: what was reserved for it is spent."""
+        reservation = self._reserved.pop((one.seq, one.number), None)
+        if reservation is not None:
+            reservation.settle(reservation.pico)
 
     def _settle(self, one: Out, task: Task, cost: int) -> None:
         reservation = self._reserved.pop((one.seq, one.number), None)
         if reservation is not None:
             reservation.settle(cost)
-        elif cost:
+        else:
             # Sent before a restart.
-            for budget in self._room.budgets.of(task):
-                budget.settle(0, cost)
+            held = self._room.ledger.held(one.seq, one.number) or (0, 0.0)
+            self._room.budgets.known(task, *held, cost)
 
     async def finish(self, seq: int, task_id: str, batch: str, attempt: AttemptEnd | None, result: Result) -> None:
         """Record a task's end and tell those who wait for it. One that is final already keeps what it has."""

@@ -70,10 +70,10 @@ class Exchange:
 class _Call:
     """One request of a client: how big it is, its place at the gate, what it holds there and of the budgets."""
 
-    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "order", "reservation", "ticket")
+    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "number", "order", "reservation", "ticket")
 
     def __init__(
-        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int = 0, free: bool = False
+        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int | None = None, free: bool = False
     ) -> None:
         self.grant = grant
         self.gate = gate
@@ -82,14 +82,42 @@ class _Call:
         self.max_tokens = max_tokens
         self.most = most
         self.free = free
+        #: The number that it is held under in the grant; 0 while it is not.
+        self.number = 0
         self.reservation: Reservation | None = None
         self.ticket: Ticket | None = None
 
     async def begin(self) -> None:
         """Wait for room in the budgets, then at the gate. BudgetSpent where a budget has none."""
         if self.grant.budgets and not self.free:
-            self.reservation = await Reservation.make(self.grant.budgets, self.most)
+            self.reservation = await Reservation.make(self.grant.budgets, self.most or 0)
         self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
+        await self._hold()
+
+    async def _hold(self) -> None:
+        """Before it leaves, what it may cost is on record. One that was refused leaves again under the same number."""
+        if self.free or self.number:
+            return
+        self.grant.sent += 1
+        number = self.grant.sent
+        self.grant.held[number] = self.most
+        try:
+            await self.grant.on_hold(number, self.most)
+        except BaseException:
+            del self.grant.held[number]
+            raise
+        self.number = number
+
+    def lose(self, known: int = 0) -> None:
+        """It has left, and nobody knows what it costs, but for `known`: the rest stays held for good."""
+        number, self.number = self.number, 0
+        if number:
+            self.grant.held[number] = None if self.most is None else max(0, self.most - known)
+
+    def release(self) -> None:
+        """What it cost is known."""
+        number, self.number = self.number, 0
+        self.grant.held.pop(number, None)
 
     def end(self, cost: int = 0, usage: Usage | None = None, *, streamed: bool = True) -> None:
         """Give back what `begin` took; it cost `cost`. `usage`: of a whole answer."""
@@ -147,7 +175,11 @@ class Meter:
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = self._most(grant, body, ask.max_tokens)
             call = _Call(grant, gate, body, max_tokens=ask.max_tokens, most=most)
-            answer = await self._open(call, path, outgoing)
+            try:
+                answer = await self._open(call, path, outgoing)
+            except BaseException:
+                call.release()  # of what may have been charged for, nothing is left to release
+                raise
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             watch = AnswerWatch(streamed=kind == "text/event-stream")
@@ -192,30 +224,31 @@ class Meter:
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
         return policy.check(body, model=grant.model, max_tokens=grant.max_tokens, requests=grant.started)
 
-    def _most(self, grant: Grant, body: bytes, max_tokens: int) -> int:
+    def _most(self, grant: Grant, body: bytes, max_tokens: int) -> int | None:
         """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it."""
-        if not grant.budgets:
-            return 0
         most = self._price(grant.model, policy.at_most(body, max_tokens))
         limited = next((budget.name for budget in grant.budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(
                 f"the price of {grant.model} is not known: the budget of the {limited} has no room for it"
             )
-        return most or 0
+        return most
 
     def _charge(self, call: _Call, watch: AnswerWatch, request_id: str) -> None:
         """Count an answer that has ended, whole or not. One that is not is settled at the most it may have cost."""
         grant, usage = call.grant, watch.finish()
+        cost = self._price(grant.model, usage) if watch.known else None
+        most = call.most or 0
+        if watch.ended:
+            call.end(most if cost is None else cost, usage, streamed=watch.streamed)
+            call.release()
+        else:
+            grant.uncertain += 1
+            call.end(max(most, cost or 0))
+            call.lose(cost or 0)
         if watch.known:
             grant.charges.append(Charge(usage, request_id, watch.ended))
             grant.on_charge()
-        cost = self._price(grant.model, usage) if grant.budgets and watch.known else None
-        if watch.ended:
-            call.end(call.most if cost is None else cost, usage, streamed=watch.streamed)
-        else:
-            grant.uncertain += 1
-            call.end(max(call.most, cost or 0))
 
     async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
         """The head of the answer, after as many tries as it takes and the policy allows.
@@ -256,7 +289,9 @@ class Meter:
             # From the moment that there is a connection the API may have the request.
             sent = answer is not None
             call.grant.uncertain += sent and not call.free
-            call.end(call.most if sent else 0)
+            call.end((call.most or 0) if sent else 0)
+            if sent:
+                call.lose()
             if isinstance(error, UpstreamError | TimeoutError):
                 raise connection_problem(error, "before an answer came") from None
             raise
