@@ -90,6 +90,11 @@ class Agent:
                 env=os.environ | NO_CERTIFICATES,
             )
 
+    async def wait(self) -> int:
+        """Wait until it ends by itself; returns the exit status."""
+        assert self._process is not None
+        return await self._process.wait()
+
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""
         assert self._process is not None

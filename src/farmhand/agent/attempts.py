@@ -13,7 +13,7 @@ from farmhand.agent.charges import attempt_end, charges_of, uncounted
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.keys import Keys
-from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerStuck, insist
+from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
@@ -81,6 +81,8 @@ class Run:
             await self._guarded()
         except Ended:
             log.debug("task %s had ended before it began", self._claim.id)
+        except LedgerDamaged:
+            log.debug("task %s ends with the agent", self._claim.id)
         except LedgerStuck as error:
             # Stopping: as after a crash, the task is unfinished in the ledger.
             log.error("task %s: %s", self._claim.id, error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class LedgerDamaged(LedgerStuck):
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(f"the ledger {path} is damaged: {what}")
+        self.what = what
         self.hint = 'what to do: "The ledger is damaged" in docs/operations.md'
 
 
@@ -66,7 +68,8 @@ class Alarm:
             if self.damage is None:
                 self.damage = LedgerDamaged(self.path, str(error))
         if first:
-            self.on_damage()
+            with suppress(RuntimeError):  # the loop has ended before
+                self.on_damage()
         return LedgerDamaged(self.path, str(error))
 
     def connect(self) -> sqlite3.Connection:
@@ -105,6 +108,30 @@ class Alarm:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=Connection)
         db.row_factory = sqlite3.Row
         return db
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".damaged")
+
+
+def note(damage: LedgerDamaged, path: Path) -> None:
+    """Leave a note beside the file, so that no later start takes tasks into it: a client's call starts the agent again.
+
+    It is about this very file, by its inode: one that takes its place is looked at afresh.
+    """
+    with suppress(OSError):
+        _note(path).write_text(f"{path.stat().st_ino} {damage.what}\n", encoding="utf-8")
+
+
+def heed(path: Path) -> None:
+    """Raise LedgerDamaged where such a note is about the file; take one away that is about another."""
+    try:
+        inode, _, what = _note(path).read_text("utf-8").strip().partition(" ")
+        if inode == str(path.stat().st_ino):
+            raise LedgerDamaged(path, what)
+    except FileNotFoundError:
+        pass
+    _note(path).unlink(missing_ok=True)
 
 
 def check(db: sqlite3.Connection, alarm: Alarm, beat: Callable[[], None]) -> None:

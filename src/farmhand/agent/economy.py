@@ -21,7 +21,7 @@ from farmhand.agent.config import Config
 from farmhand.agent.economy_results import Results
 from farmhand.agent.economy_watch import RETRY, BatchWatcher
 from farmhand.agent.engines.api import request_body
-from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerStuck, insist
+from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import Wait
@@ -89,6 +89,8 @@ class Economy:
     async def _guard(work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except LedgerDamaged:
+            return  # the agent ends
         except Exception as error:
             # A restart finds everything in the ledger; the other batches go on.
             log.exception("economy: %s", type(error).__name__)
@@ -108,6 +110,8 @@ class Economy:
             try:
                 await self._send(key, portion)
                 attempt = 0
+            except LedgerDamaged:
+                raise
             except LedgerStuck as error:
                 log.error("%s; trying again", error)
                 await asyncio.sleep(STUCK_S)

@@ -223,6 +223,17 @@ class Scheduler:
         self._parking.close()
         self.stage.end_all()
 
+    async def abandon(self) -> None:
+        """End everything at once: nothing can be recorded any more. What ran counts as cut off by a crash."""
+        self._room.draining = True
+        await self._economy.close()
+        jobs = [live.job for live in self.stage.running() if live.job is not None]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        self._parking.close()
+        self.stage.end_all()
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
