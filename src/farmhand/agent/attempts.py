@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from farmhand.agent.budgets import Budgets
@@ -260,21 +261,28 @@ class Run:
         return recorded
 
     async def _record(self, then: Result | State, end: End) -> bool:
-        """Have `end` record it. What the ledger will not take, ends the task all the same: its charges are uncertain.
-
-        False where that came to pass.
+        """Have `end` record it. Figures that the ledger will not take are uncertain, and what was answered counts all
+        the same; an answer that it will not take ends the task. False where that came to pass.
         """
-        try:
-            await end(self._claim.seq, self._ended, then)
-        except LedgerStuck:
-            raise
-        except Exception as error:
-            log.exception("task %s: its end could not be recorded: %s", self._claim.id, type(error).__name__)
-            self._ended = None if self._ended is None else uncounted(self._ended)
-            message = f"the end of an attempt could not be recorded: {type(error).__name__}"
-            await end(self._claim.seq, self._ended, _failed(self._claim.id, "agent_error", message, "see its journal"))
-            return False
-        return True
+        tries = 3
+        while True:
+            tries -= 1
+            try:
+                await end(self._claim.seq, self._ended, then)
+            except LedgerStuck:
+                raise
+            except Exception as error:
+                if not tries:
+                    raise
+                name = type(error).__name__
+                log.exception("task %s: its end could not be recorded as it is: %s", self._claim.id, name)
+                self._ended = None if self._ended is None else uncounted(self._ended)
+                if tries == 1:
+                    self._ended = None if self._ended is None else replace(self._ended, outcome="agent_error")
+                    message = f"the end of an attempt could not be recorded: {name}"
+                    then = _failed(self._claim.id, "agent_error", message, "see its journal")
+            else:
+                return bool(tries)
 
     async def _write(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do `step` on the ledger; LedgerStuck where that cannot be written while the agent stops."""

@@ -22,6 +22,13 @@ _STATES = ("queued", "awaiting_key", "running", "succeeded", "failed", "cancelle
 _PAGE_CHARS = 8 * 1024 * 1024
 
 
+#: What a task's uncertain requests may have cost at the most; NULL where that is not known.
+_BOUND = (
+    "(SELECT CASE WHEN count(pico) = uncertain AND count(*) = uncertain THEN total(pico) END"
+    " FROM reservation WHERE task_seq = seq) AS uncertain_pico"
+)
+
+
 class NoSuchBatch(KeyError):
     """A batch that nobody has made and that has no tasks."""
 
@@ -216,7 +223,7 @@ class Reads:
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Finished tasks behind `done_no` `after`, in that order, without their texts."""
-        query = f"SELECT {FINISHED_COLUMNS} FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
+        query = f"SELECT {FINISHED_COLUMNS}, {_BOUND} FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
         return [records.as_finished(row) for row in self._db.execute(query, (after, limit))]
 
     def counts(self) -> dict[str, int]:

@@ -24,6 +24,11 @@ class BadLedger(FarmhandError):
     code = "agent_error"
 
 
+def _check_usd(name: str, usd: Decimal | None) -> None:
+    if usd is not None and not (usd.is_finite() and 0 <= usd < 1_000_000):
+        raise ValueError(f"{name} is {usd}")
+
+
 class _Line(msgspec.Struct, kw_only=True):
     batch: str = ""
     labels: dict[str, str] = {}
@@ -39,8 +44,7 @@ class _Line(msgspec.Struct, kw_only=True):
     price_version: str | None = None
 
     def __post_init__(self) -> None:
-        if self.cost_usd is not None and not (self.cost_usd.is_finite() and 0 <= self.cost_usd < 1_000_000):
-            raise ValueError(f"cost_usd is {self.cost_usd}")
+        _check_usd("cost_usd", self.cost_usd)
 
     @property
     def tokens(self) -> tuple[int, int, int, int, int]:
@@ -95,6 +99,17 @@ class Finished(_Line, kw_only=True):
     uncertain: Count = 0
     requests: Count = 0
     error: str | None = None
+    #: The most that the uncertain requests may have cost; None where that is not known.
+    uncertain_usd: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_usd("uncertain_usd", self.uncertain_usd)
+
+    @property
+    def uncertain_pico(self) -> int | None:
+        """`uncertain_usd` in pico-dollars."""
+        return None if self.uncertain_usd is None else pico(self.uncertain_usd)
 
     @property
     def number(self) -> int:

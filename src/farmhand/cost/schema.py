@@ -120,6 +120,19 @@ CREATE TABLE session_message (
 ) WITHOUT ROWID;
 """
 
+#: The most that the uncertain requests of a finished task may have cost; nothing is known of those that were merged
+#: before this table was there.
+BOUNDS = """
+CREATE TABLE IF NOT EXISTS bound (
+    ledger INTEGER NOT NULL REFERENCES ledger (id),
+    no INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    pico INTEGER,
+    PRIMARY KEY (ledger, no)
+) WITHOUT ROWID
+"""
+
 _CHARGE_VALUES = (
     "sum(requests), sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), coalesce(sum(pico), 0)"
 )
