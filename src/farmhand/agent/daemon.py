@@ -143,6 +143,7 @@ async def _serve(config: Config) -> None:
         meter = Meter(upstream, price=config.prices().cost)
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
+        await cli.clear()
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
