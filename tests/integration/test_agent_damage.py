@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.agent.damage import EXIT_DAMAGED
+from tests.integration.test_agent_crashes import asked
 from tests.support.agent import KEY, Agent
 from tests.support.messages_api import MessagesApi
 
@@ -70,17 +71,16 @@ async def test_a_page_that_is_damaged_under_the_running_agent_ends_it(
     if what == "tasks under way":
         api.state.latency_s = 3.0
         await agent.submit(*({"id": f"long{n}", "prompt": "wait"} for n in range(4)))
-        while len(api.posts) < 24:
-            await asyncio.sleep(0.02)
+        await asked(api, 24)
     flip(tmp_path / "state" / "ledger.db")
     paid = len(api.posts)
-    asked = None
+    told = None
     try:
         for n in range(30):
             if what == "read":
-                asked = await agent.call("GET", f"/v1/tasks/t{n % 20}")
+                told = await agent.call("GET", f"/v1/tasks/t{n % 20}")
             else:
-                asked = await agent.call(
+                told = await agent.call(
                     "POST", "/v1/tasks", headers=KEY, body={"tasks": [{"id": f"n{n}", "prompt": "hello " + "y" * 9000}]}
                 )
             await asyncio.sleep(0.02)
@@ -93,7 +93,7 @@ async def test_a_page_that_is_damaged_under_the_running_agent_ends_it(
     assert log.count("is damaged: ") == 1, log
     # Nothing was begun for what could not be recorded any more.
     assert len(api.posts) <= paid + 1
-    assert asked is None or asked[0] in (200, 503, 507), asked
+    assert told is None or told[0] in (200, 503, 507), told
     await refuses_to_start(agent)
 
 
