@@ -106,6 +106,7 @@ async def test_moved_aside_it_makes_room_for_a_new_one(tmp_path: Path, api: Mess
     (tmp_path / "aside").mkdir()
     for file in state.glob("ledger.db*"):
         shutil.move(file, tmp_path / "aside")
+    assert (state / "ledger.damaged").exists()
     await agent.start()
     assert not (state / "ledger.damaged").exists()
     assert (await agent.run(id="new", prompt="hello"))["state"] == "succeeded"

@@ -90,11 +90,16 @@ async def _open(app: web.Application, config: Config, inherited: dict[str, socke
         await runner.cleanup()
 
 
-def _open_ledger(config: Config) -> Ledger:
+async def _open_ledger(config: Config) -> Ledger:
     path = _ledger_path(config)
     try:
-        damage.heed(path)
-        return Ledger(path, beat=partial(systemd.notify, _CHECKING))
+        rescued = damage.heed(path)
+        ledger = Ledger(path, beat=partial(systemd.notify, _CHECKING))
+        if rescued:
+            await ledger.recount()
+            damage.forget(path)
+            log.warning("the ledger %s has taken the place of a damaged one", path)
+        return ledger
     except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise NotConfigured(f"{path}: {error}", hint="check state_dir and its owner") from None
 
@@ -126,7 +131,7 @@ async def _serve(config: Config) -> None:
         loop.add_signal_handler(number, stop.set)
     inherited = systemd.inherited_sockets()
     async with AsyncExitStack() as stack:
-        ledger = _open_ledger(config)
+        ledger = await _open_ledger(config)
         stack.callback(ledger.close)
 
         def end() -> None:

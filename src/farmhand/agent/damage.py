@@ -123,14 +123,19 @@ def note(damage: LedgerDamaged, path: Path) -> None:
         _note(path).write_text(f"{path.stat().st_ino} {damage.what}\n", encoding="utf-8")
 
 
-def heed(path: Path) -> None:
-    """Raise LedgerDamaged where such a note is about the file; take one away that is about another."""
+def heed(path: Path) -> bool:
+    """Whether there is such a note about another file, in whose place this one is. LedgerDamaged: about this one."""
     try:
         inode, _, what = _note(path).read_text("utf-8").strip().partition(" ")
-        if inode == str(path.stat().st_ino):
-            raise LedgerDamaged(path, what)
     except FileNotFoundError:
-        pass
+        return False
+    if path.exists() and inode == str(path.stat().st_ino):
+        raise LedgerDamaged(path, what)
+    return True
+
+
+def forget(path: Path) -> None:
+    """The note is about a file that is there no more, and the one in its place is in order."""
     _note(path).unlink(missing_ok=True)
 
 

@@ -138,6 +138,10 @@ class Ledger(Reads):
             log.error("task %s failed: the agent ended %d times while it ran", task_id, attempts)
         return waiting
 
+    async def recount(self) -> None:
+        """See `recovery.recount`."""
+        await self.write(recovery.recount)
+
     async def start(self, seq: int, key_fingerprint: str) -> int:
         """See `transitions.start`."""
         return await self.write(partial(transitions.start, seq=seq, key_fingerprint=key_fingerprint, now=self._wall()))

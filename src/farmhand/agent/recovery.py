@@ -49,6 +49,27 @@ def recover(db: sqlite3.Connection, attempts: int, now: float) -> tuple[int, lis
     return waiting, [row[1] for row in poison]
 
 
+def recount(db: sqlite3.Connection) -> None:
+    """The rows come from a damaged file, and some may be lost: make the sums that are kept beside them anew."""
+    states = ("queued", "awaiting_key", "running", "succeeded", "failed", "cancelled")
+    counts = ", ".join(f"sum(state = '{state}')" for state in states)
+    db.execute("DELETE FROM tally")
+    db.execute(
+        f"INSERT INTO tally (batch, {', '.join(states)}, cost_pico, unpriced, uncertain, last_done)"
+        f" SELECT batch, {counts}, total(cost_pico),"
+        " sum(cost_pico IS NULL), sum(uncertain), coalesce(max(done_no), 0) FROM task GROUP BY batch"
+    )
+    db.execute("UPDATE tally SET cost_pico = CAST(cost_pico AS INTEGER)")
+    db.execute(
+        "INSERT INTO batch (name, created_at) SELECT batch, min(created_at) FROM task WHERE batch != ''"
+        " GROUP BY batch ON CONFLICT DO NOTHING"
+    )
+    db.execute(
+        "INSERT INTO counter SELECT 'done', coalesce(max(done_no), 0) FROM task WHERE true"
+        " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+    )
+
+
 def _blame(db: sqlite3.Connection) -> None:
     """The crash counts for the results of Message Batches that were being taken in, or for the one that was handled."""
     db.execute(

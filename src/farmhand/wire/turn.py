@@ -26,7 +26,9 @@ MAX_RESULTS_BYTES = 8 * 1024 * 1024
 #: Results that come one by one are taken together.
 _BREATH_S = 0.02
 #: Refusals that mean the host and not a task.
-_HALTING = frozenset({"draining", "budget", "ledger_stuck", "no_such_route", "agent_error", "bad_key", "stranger"})
+_HALTING = frozenset(
+    {"draining", "budget", "ledger_stuck", "ledger_damaged", "no_such_route", "agent_error", "bad_key", "stranger"}
+)
 
 
 class _Turn:
