@@ -29,15 +29,8 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 8640
 _MOST = 100
 _OTHER = "other"
 _WAITS = (
-    "slots",
-    "batch_concurrency",
-    "rate_limit",
-    "api_error",
-    "no_key",
-    "key_refused",
-    "draining",
-    "economy",
-    "after_crash",
+    *("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused"),
+    *("draining", "economy", "after_crash"),
 )
 
 
