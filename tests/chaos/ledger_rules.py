@@ -21,6 +21,7 @@ def check(story: Story) -> Iterator[str]:
     for row in story.ledger["task"]:
         yield from _sums(story, row)
         yield from _attempts(story, row)
+        yield from _reservations(story, row)
     yield from _prices(story)
     yield from _tallies(story)
 
@@ -55,6 +56,16 @@ def _attempts(story: Story, row: Row) -> Iterator[str]:
         yield f"run twice: {row['id']} succeeded {outcomes['succeeded']} times"
     if row["state"] == "succeeded" and (not attempts or attempts[-1]["outcome"] != "succeeded"):
         yield f"attempts: {row['id']} succeeded, its attempts are {dict(outcomes)}"
+
+
+def _reservations(story: Story, row: Row) -> Iterator[str]:
+    """What is uncertain stays reserved, and nothing else does."""
+    held = [one for one in story.ledger["reservation"] if one["task_seq"] == row["seq"]]
+    if len(held) != row["uncertain"]:
+        yield f"reserved: {row['id']} has {row['uncertain']} uncertain requests, {len(held)} are reserved for"
+    for one in held:
+        if one["pico"] is None or one["pico"] < 0:
+            yield f"reserved: {row['id']} has {one['pico']} pico-dollars reserved"
 
 
 def _prices(story: Story) -> Iterator[str]:

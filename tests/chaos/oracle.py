@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
+from farmhand.agent.recovery import CRASHED
 from farmhand.task import FINAL_STATES
 from tests.chaos import ledger_rules
 from tests.chaos.plan import ATTEMPTS
@@ -35,6 +36,7 @@ class Case:
         self.charged = [one for one in requests if one.get("status") == 200 and one.get("usage")]
         self.whole = [one for one in self.charged if one.get("fault", "") not in SPOILERS and not one.get("aborted")]
         self.interrupted = sum(one["outcome"] == "interrupted" for one in self.attempts)
+        self.crashes = sum(one["crashes"] for one in self.attempts)
         self.cancelled = self.id in story.cancelled
 
 
@@ -110,7 +112,10 @@ def _result(case: Case, prompt: str) -> Iterator[str]:
     if row["state"] == "failed":
         spoilt = sum(faults[name] for name in (*SPOILERS, "reset", "batch errored", "batch expired"))
         refused = any(one.get("status") in (400, 403) for one in case.requests)
-        if not refused and spoilt < ATTEMPTS:
+        if row["error_code"] == CRASHED:
+            if case.crashes < ATTEMPTS:
+                yield f"lost: {case.id} failed after {case.crashes} crashes"
+        elif not refused and spoilt + case.crashes < ATTEMPTS:
             yield f"lost: {case.id} failed ({row['error_code']}) for {dict(faults)}"
 
 
@@ -129,6 +134,8 @@ def _runs(story: Story, case: Case) -> Iterator[str]:
     for outcome in outcomes[:-1]:
         if outcome in ("succeeded", "cancelled"):
             yield f"run twice: an attempt of {case.id} {outcome}, and another one followed: {outcomes}"
+    if case.crashes > ATTEMPTS:
+        yield f"poison: the agent crashed {case.crashes} times over {case.id}"
     bad = len([one for one in case.requests if one.get("fault", "") not in ("", "slow")])
     if len(outcomes) > 1 + case.interrupted + bad + outcomes.count("parked"):
         yield f"run twice: {case.id} had attempts {outcomes} for {bad} faults"

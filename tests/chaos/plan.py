@@ -8,8 +8,9 @@ from random import Random
 from typing import Any, Literal
 
 from tests.support.messages_api import BatchFault, Fault
+from tests.support.trap import RUNNING, STARTING
 
-Kind = Literal["kill", "full_disk", "clock", "again", "cancel", "cancel_many", "cancel_batch", "limit", "stop"]
+Kind = Literal["kill", "full_disk", "clock", "again", "cancel", "cancel_many", "cancel_batch", "limit", "stop", "trap"]
 CREATE = "/v1/messages/batches"
 #: Attempts that the agent makes of one task in one run; it is configured so.
 ATTEMPTS = 3
@@ -24,7 +25,7 @@ class Moment:
     delay_s: float
     #: Seconds: how long the disk stays full, or how far the clock jumps.
     amount: float = 0.0
-    #: Tasks or batches that it is about.
+    #: Tasks or batches that it is about; of a trap the point at which the agent dies.
     names: tuple[str, ...] = ()
 
 
@@ -155,3 +156,8 @@ def _moments(dice: Random, plan: Plan) -> Iterator[Moment]:
         yield at("limit", names=(dice.choice(sorted(plan.batches)),))
     if dice.random() < 0.15:
         yield at("stop")
+    # Of dice of their own: the rest of a seed's plan is as it was before there were traps.
+    traps = Random(f"traps {plan.seed}")  # noqa: S311  (a test's dice)
+    points = [*STARTING, *(RUNNING if plan.economy else RUNNING[:3])]
+    for _ in range(traps.choice([0, 1, 1, 2])):
+        yield Moment("trap", traps.randint(0, count), round(traps.uniform(0, 0.08), 3), names=(traps.choice(points),))

@@ -19,6 +19,7 @@ from tests.support.agent import KEY
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.messages_api import Plan as BatchPlan
+from tests.support.trap import STARTING, Trap
 
 #: How long a moment waits for the requests that it comes after; there may be fewer.
 _PATIENCE_S = 1.5
@@ -69,6 +70,7 @@ class _Run:
             economy_linger_s=0.05, economy_poll_s=0.2,
         )  # fmt: skip
         self.agent.clock = self.clock
+        self.agent.trap = self.trap = Trap(directory / "trap")
         self._freeing: asyncio.Task[None] | None = None
         self._done = asyncio.Event()
 
@@ -162,6 +164,7 @@ class _Run:
             "cancel_many": self._cancel,
             "cancel_batch": self._cancel_batch,
             "limit": self._limit,
+            "trap": self._trap,
         }
         if moment.kind == "clock":
             self.clock.jump(moment.amount)
@@ -171,6 +174,21 @@ class _Run:
     async def _kill(self, _moment: Moment) -> None:
         await self.agent.stop(signal.SIGKILL)
         await self._crashed()
+
+    async def _trap(self, moment: Moment) -> None:
+        """It dies in the middle of something: of its start after a crash, or of its work, if it comes to it."""
+        [point] = moment.names
+        self.trap.set(point)
+        if point in STARTING:
+            await self._kill(moment)
+            return
+        for _ in range(round(_PATIENCE_S / 0.01)):
+            if not self.trap.path.exists():
+                break
+            await asyncio.sleep(0.01)
+        if self.trap.unset():
+            await self.agent.wait()
+            await self._crashed()
 
     async def _stop(self, _moment: Moment) -> None:
         """As by systemd; what outlives the drain goes back."""
@@ -188,6 +206,8 @@ class _Run:
                 await self.agent.start()
                 break
             except AssertionError:
+                if self.agent.dead_by == -signal.SIGKILL:
+                    continue  # in a trap
                 if self._freeing is None or "Traceback" in self.agent.log.read_text():
                     raise
                 await self._freeing

@@ -11,7 +11,7 @@ from typing import Any
 from tests.chaos.plan import Plan
 
 Row = dict[str, Any]
-TABLES = ("task", "attempt", "charge", "batch", "tally", "provider_batch")
+TABLES = ("task", "attempt", "charge", "batch", "tally", "provider_batch", "reservation")
 
 
 @dataclass

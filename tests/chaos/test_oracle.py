@@ -124,6 +124,22 @@ def _cancelled(story: Story) -> None:
     _row(story).update(state="cancelled", text="")
 
 
+def _unreserved(story: Story) -> None:
+    story.ledger["reservation"].pop()
+
+
+def _reserved_for_ever(story: Story) -> None:
+    story.ledger["reservation"].append({"task_seq": _row(story)["seq"], "attempt": 1, "request": 9, "pico": 5})
+
+
+def _crashed_early(story: Story) -> None:
+    _row(story).update(state="failed", text="", error_code="agent_crashed")
+
+
+def _poison(story: Story) -> None:
+    next(one for one in story.ledger["attempt"] if one["task_seq"] == _row(story)["seq"])["crashes"] = 4
+
+
 def _untold(story: Story) -> None:
     story.charges.pop()
 
@@ -157,6 +173,10 @@ def test_a_story_that_is_right_passes(story: Story) -> None:
         (_shown_early, "invented: s0-1 was shown"),
         (_place_reused, "places: "),
         (_cancelled, "nobody asked for that"),
+        (_unreserved, "reserved: "),
+        (_reserved_for_ever, "reserved: s0-1"),
+        (_crashed_early, "lost: s0-1"),
+        (_poison, "poison: "),
         (_untold, "invented: the wire told"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",

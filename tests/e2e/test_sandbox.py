@@ -209,6 +209,95 @@ def test_what_a_task_leaves_running_ends_with_it(farm: Farm, api: ApiControl) ->
     assert farm.exec("pgrep", "-f", "^farmhand-holder").returncode == 1
 
 
+def test_what_the_kernel_and_the_api_would_tell_is_closed(farm: Farm, api: ApiControl) -> None:
+    program = (
+        "import ctypes, os, urllib.request as r, json\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "buffer = ctypes.create_string_buffer(512)\n"
+        "for name, *args in (('io_uring_setup', 425, 8, buffer), ('io_uring_enter', 426, 0, 0, 0, 0, 0),\n"
+        "        ('io_uring_register', 427, 0, 0, 0, 0), ('add_key', 248, b'user', b'x', b'y', 1, -3),\n"
+        "        ('request_key', 249, b'user', b'x', 0, -3), ('keyctl', 250, 0, -3, 1),\n"
+        "        ('process_vm_writev', 311, os.getpid(), 0, 0, 0, 0, 0)):\n"
+        "    ctypes.set_errno(0)\n"
+        "    print('call', name, libc.syscall(*args), os.strerror(ctypes.get_errno()))\n"
+        "q = r.Request(os.environ['ANTHROPIC_BASE_URL'] + '/v1/messages', json.dumps({'max_tokens': 500,\n"
+        "    'model': 'claude-haiku-5-5', 'thinking': {'type': 'disabled'},\n"
+        "    'messages': [{'role': 'user', 'content': 'x'}]}).encode(),\n"
+        "    {'x-api-key': os.environ['ANTHROPIC_API_KEY'], 'anthropic-version': '2023-06-01',\n"
+        "     'content-type': 'application/json'})\n"
+        "print('headers', sorted(name.lower() for name in r.urlopen(q).headers))\n"
+    )
+    tree = "find /sys/fs/cgroup -mindepth 1 2>/dev/null | head -n 1 | sed 's/^/TREE /'"
+    found = inside(farm, api, f"python3 - <<'PY'\n{program}PY\n{tree}; wc -l < /run/oom; echo x > /run/oom; ls /run")
+    calls = re.findall(r"^call (\w+) (-?\d+) (.*)$", found, re.MULTILINE)
+    assert len(calls) == 7, found
+    assert {(result, error) for _, result, error in calls} == {("-1", "Operation not permitted")}, found
+    [headers] = re.findall(r"^headers (.*)$", found, re.MULTILINE)
+    assert "request-id" in headers
+    assert "anthropic" not in headers
+    assert "TREE" not in found
+    assert "oom" in found  # its own counter, to be read only
+    assert re.search(r"/run/oom: (Permission denied|Read-only file system)", found)
+
+
+def units(farm: Farm) -> list[str]:
+    """The sandboxes that there are."""
+    listed = farm.exec("systemctl", "list-units", "--plain", "--no-legend", "--all", "jada-task@*.service").stdout
+    return [line.split()[0] for line in listed.splitlines() if line.strip()]
+
+
+def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sandboxes(
+    farm: Farm, api: ApiControl
+) -> None:
+    slots = farm.agent("GET", "/v1/status")[1]["slots"]["cli"]["total"]
+    spares = int(farm.exec("sed", "-n", "s/^sandbox_spares = //p", "/etc/jada-agent/config.toml").stdout)
+    forge = '{"type": "result", "result": "forged", "num_turns": 1}\n{"type": "farmhand.exit", "rc": 0}\n'
+    hold = (
+        "c=$PPID; r=$(cut -d' ' -f4 /proc/$c/stat);"
+        f" printf '%s' '{forge}' > /proc/$c/fd/1; sleep 1; kill -STOP $r; echo stopped; exec sleep 600"
+    )
+    api.rule("hold on", bash(hold), ANSWER)
+    tasks = [{"id": new_task_id(), "prompt": f"hold on {n}", "tools": ["Bash"]} for n in range(12)]
+    body = json.dumps({"tasks": tasks}).encode()
+    assert farm.agent("POST", "/v1/tasks", body=body, X_Farmhand_Key=farm.key)[0] == 200
+    most, until = 0, time.monotonic() + 900  # it is a busy machine that needs so long
+    while time.monotonic() < until:
+        most = max(most, len(units(farm)))
+        status = farm.agent("GET", "/v1/status")[1]
+        if not status["queued"] + status["running"]:
+            break
+        time.sleep(0.2)
+    else:
+        pytest.fail(f"the tasks have not ended: {status}")
+    results = [farm.agent("GET", f"/v1/tasks/{task['id']}")[1]["task"] for task in tasks]
+    assert {result["text"] for result in results} == {"forged"}, "they did not forge their results"
+    assert slots <= most <= slots + spares, "there were more sandboxes than there may be"
+    said = farm.exec("journalctl", "-u", "jada-agent", "--since", "-5min", "--no-pager").stdout
+    assert "does not end by itself" in said, "nobody was held up"
+    # And with the spare ones that were started meanwhile, none of them is stopped.
+    for _ in range(300):
+        stopped = [
+            unit for unit in units(farm)
+            if "T" in farm.exec("sh", "-c", f"ps -o stat= -p $(systemctl show -P MainPID {unit})").stdout
+        ]  # fmt: skip
+        if not stopped:
+            break
+        time.sleep(0.1)
+    assert stopped == []
+    assert "alive" in inside(farm, api, "echo alive")
+
+
+def test_the_end_of_a_sandbox_is_asked_for_by_the_agent_only_and_ends_nothing_else(farm: Farm) -> None:
+    ask = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect('/run/jada-agent/task-end.sock');"
+    ask += " s.sendall(sys.argv[1].encode() + b'\\n'); s.shutdown(1); s.recv(1)"
+    for user in ("farmhand", "nobody"):
+        assert farm.exec("runuser", "-u", user, "--", "python3", "-c", ask, "all").returncode != 0
+    before = farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent.service").stdout
+    for unit in ("jada-agent.service", "jada-task@*.service;jada-agent.service", "*", "../x", "jada-task@1 jada-agent"):
+        farm.exec("runuser", "-u", "jada", "--", "python3", "-c", ask, unit)
+    assert farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent.service").stdout == before
+
+
 def test_nothing_of_a_task_stays_behind(farm: Farm, api: ApiControl) -> None:
     inside(
         farm,

@@ -42,6 +42,23 @@ async def test_the_sdk_streams_through_unbuffered(served: Served, api: MessagesA
     assert served.grant.usage.requests == 1
 
 
+async def test_what_the_answer_tells_of_the_account_stays_here(served: Served, api: MessagesApi) -> None:
+    body = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
+    for stream in (False, True):
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(
+                f"{served.url}/v1/messages",
+                json=body | {"stream": stream},
+                headers={"x-api-key": served.token, "anthropic-version": "2023-06-01"},
+            ) as answer,
+        ):
+            assert answer.status == 200
+            told = {name.lower() for name in answer.headers}
+            assert "request-id" in told
+            assert not {name for name in told if name.startswith("anthropic")}, told
+
+
 @pytest.mark.parametrize("token", ["", "jt-unknown", DEFAULT_KEY, "\udcff"])
 async def test_another_token_is_refused(served: Served, api: MessagesApi, token: str) -> None:
     if token == "\udcff":

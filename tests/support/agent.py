@@ -61,6 +61,11 @@ class Agent:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def dead_by(self) -> int | None:
+        """How the daemon ended; below 0: the signal that ended it. None while it runs."""
+        return None if self._process is None else self._process.returncode
+
     async def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = await self.spawn()
@@ -89,6 +94,11 @@ class Agent:
                 stdout=log,
                 env=os.environ | NO_CERTIFICATES,
             )
+
+    async def wait(self) -> int:
+        """Wait until it ends by itself; returns the exit status."""
+        assert self._process is not None
+        return await self._process.wait()
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal and wait for the end; returns the exit status."""

@@ -8,29 +8,32 @@ import os
 import sys
 from pathlib import Path
 
-from tests.support import clock
+from tests.support import clock, trap
 from tests.support.agent import NO_CERTIFICATES, Agent
 from tests.support.clock import Clock
+from tests.support.trap import Trap
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preloaded"])
 
 
 class ForkedAgent(Agent):
-    """`jada-agent serve`, with a clock that can be set."""
+    """`jada-agent serve`, with a clock that can be set, and moments to die at."""
 
     clock: Clock | None = None
+    trap: Trap | None = None
 
     async def spawn(self) -> Child:
         """A new process of it."""
-        return await asyncio.to_thread(Child, self.config, self.log, None if self.clock is None else self.clock.path)
+        paths = [None if one is None else one.path for one in (self.clock, self.trap)]
+        return await asyncio.to_thread(Child, self.config, self.log, *paths)
 
 
 class Child:
     """A daemon, as `asyncio.subprocess.Process` would be."""
 
-    def __init__(self, config: Path, log: Path, time: Path | None) -> None:
-        self._process = _FORKS.Process(target=_serve, args=(config, log, time), daemon=True)
+    def __init__(self, config: Path, log: Path, time: Path | None, trap: Path | None) -> None:
+        self._process = _FORKS.Process(target=_serve, args=(config, log, time, trap), daemon=True)
         self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
@@ -51,13 +54,15 @@ class Child:
         return self._process.exitcode
 
 
-def _serve(config: Path, log: Path, time: Path | None) -> None:
+def _serve(config: Path, log: Path, time: Path | None, snare: Path | None) -> None:
     """Be the daemon."""
     with log.open("ab") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
     if time is not None:
         clock.follow(time)
+    if snare is not None:
+        trap.follow(snare)
     os.environ |= NO_CERTIFICATES
     from farmhand.agent.main import main
 

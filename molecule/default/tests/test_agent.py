@@ -104,12 +104,29 @@ def test_sandbox_sees_nothing_of_the_host(properties: Properties) -> None:
         "/run/jada-agent/meter.sock:/run/jada-agent/meter.sock:rbind",
         "-/run/jada-task/molecule:/tmp:rbind",
     ]
-    assert {"-/etc/jada-agent", "-/etc/ssh", "-/var/tmp"} <= set(loaded["InaccessiblePaths"].split())
+    hidden = {"-/etc/jada-agent", "-/etc/ssh", "-/var/tmp", "-/sys/fs/cgroup"}
+    assert hidden <= set(loaded["InaccessiblePaths"].split())
+
+
+def test_sandbox_calls_no_keyring_and_no_io_uring(properties: Properties) -> None:
+    allowed = set(properties(SANDBOX)["SystemCallFilter"].split())
+    assert "read" in allowed
+    closed = {"add_key", "keyctl", "request_key", "io_uring_setup", "io_uring_enter", "io_uring_register"}
+    assert not allowed & (closed | {"process_vm_readv", "process_vm_writev", "ptrace", "pidfd_getfd"})
+
+
+def test_a_damaged_ledger_is_not_started_again(properties: Properties) -> None:
+    assert properties("jada-agent.service")["RestartPreventExitStatus"] == "65"
 
 
 @pytest.mark.parametrize(
     ("path", "group", "mode"),
-    [("agent.sock", "farmhand", 0o660), ("meter.sock", "jada", 0o666), ("task.sock", "jada", 0o600)],
+    [
+        ("agent.sock", "farmhand", 0o660),
+        ("meter.sock", "jada", 0o666),
+        ("task.sock", "jada", 0o600),
+        ("task-end.sock", "jada", 0o600),
+    ],
 )
 def test_socket(host: Host, path: str, group: str, mode: int) -> None:
     file = host.file(f"/run/jada-agent/{path}")

@@ -6,14 +6,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 from farmhand.agent.budgets import Budgets
-from farmhand.agent.charges import attempt_end, charges_of
+from farmhand.agent.charges import attempt_end, charges_of, uncounted
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
 from farmhand.agent.keys import Keys
-from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerStuck, insist
+from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
 from farmhand.agent.reads import Waiting
@@ -24,6 +25,7 @@ log = logging.getLogger("jada-agent")
 #: How long the attempts of one task wait for each other; the meter's own retries wait longer.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=20.0)
 T = TypeVar("T")
+End = Callable[[int, AttemptEnd | None, Result | State], Awaitable[bool]]
 
 
 class Parked(Exception):
@@ -67,22 +69,32 @@ class Run:
         self._engine = engine
         self._key = key
         self._live = live
-        #: The grant of the attempt that is open; how an attempt ended, and the task, that the ledger may not have yet.
+        #: Whether an attempt is open, and its grant.
+        self._begun = False
         self._grant: Grant | None = None
+        #: How an attempt ended, and the task, that the ledger may not have yet.
         self._ended: AttemptEnd | None = None
         self._result: Result | None = None
 
     async def run(self) -> None:
         """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
         try:
-            await self._attempts(self._room.ledger.spec(self._claim.seq))
-        except asyncio.CancelledError:
-            await self._cut()
+            await self._guarded()
         except Ended:
             log.debug("task %s had ended before it began", self._claim.id)
+        except LedgerDamaged:
+            log.debug("task %s ends with the agent", self._claim.id)
         except LedgerStuck as error:
             # Stopping: as after a crash, the task is unfinished in the ledger.
             log.error("task %s: %s", self._claim.id, error)
+
+    async def _guarded(self) -> None:
+        try:
+            await self._attempts()
+        except asyncio.CancelledError:
+            await self._cut()
+        except (Ended, LedgerStuck):
+            raise
         except Exception as error:
             log.exception("task %s: %s", self._claim.id, type(error).__name__)
             self._close("agent_error")
@@ -96,18 +108,19 @@ class Run:
             await self._finish(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
             return
         self._close("interrupted")
-        try:
-            # What has its result, and waits for room on the disk to record it, does not run again.
-            await self._room.ledger.end(self._claim.seq, self._ended, self._result or "queued")
-        except LedgerStuck as error:
-            log.error("task %s: %s", self._claim.id, error)
+        # What has its result, and waits for room on the disk to record it, does not run again.
+        await self._record(self._result or "queued", self._room.ledger.end)
 
-    async def _attempts(self, task: Task) -> None:
+    async def _attempts(self) -> None:
+        # Before anything of the task is looked at: whatever that does to the agent, it is known which task it was.
+        await self._begin()
+        task = self._room.ledger.spec(self._claim.seq)
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, self._room.config.task_timeout_max_s)
         deadline = time.monotonic() + limit
-        turns, turn, tries = self._room.config.attempts, 1, 1
+        # Attempts that ended with the agent count as well.
+        turns, turn, tries = self._room.config.attempts, 1 + self._claim.crashes, 1
         while True:
-            await self._start(task)
+            self._open(task)
             try:
                 result, problem = await self._attempt(task, deadline, limit)
             except Parked:
@@ -121,10 +134,11 @@ class Run:
                 await self._put_back("queued")
                 return
             again = waits or (problem is not None and problem.retryable)
-            if not again or (counts and turn == turns):
+            if not again or (counts and turn >= turns):
                 await self._finish(result)
                 return
-            await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, "running"))
+            if not await self._end("running"):
+                return
             self._ended = None
             assert result.error is not None  # noqa: S101  (only errors are tried again)
             self._live.tell({"type": "restart", "reason": result.error.message})
@@ -134,13 +148,21 @@ class Run:
             await asyncio.sleep(delay)
             turn += counts
             tries += 1
+            await self._begin()
 
     def _free(self) -> bool:
         """Whether the attempt that has just ended can have cost nothing."""
         return self._ended is not None and not self._ended.charges and not self._ended.uncertain
 
-    async def _start(self, task: Task) -> None:
-        """The attempt is in the ledger before its request is sent."""
+    async def _begin(self) -> None:
+        """The attempt is in the ledger before anything is done for it."""
+        self._begun = True
+        await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
+        self._live.text.clear()
+        self._live.tell({"type": "state", "state": "running"})
+
+    def _open(self, task: Task) -> None:
+        """The attempt may spend."""
         before = self._live.grant
         self._grant = Grant(
             task_id=task.id,
@@ -149,21 +171,29 @@ class Run:
             max_tokens=task.max_tokens,
             budgets=self._room.budgets.of(task),
         )
+        self._grant.on_hold = self._hold
         if self._engine == "cli":
             self._grant.on_charge = self._note
         if before is not None:
             # Until the API answers, what it said last holds.
             self._grant.problem, self._grant.again_at = before.problem, before.again_at
         self._live.grant = self._grant
-        await self._write(lambda: self._room.ledger.start(self._claim.seq, self._key.fingerprint))
-        self._live.text.clear()
-        self._live.tell({"type": "state", "state": "running"})
+
+    async def _hold(self, request: int, most_pico: int | None) -> None:
+        """A request is about to leave: what it may cost is spent from now on, whatever becomes of the agent."""
+        try:
+            await self._write(lambda: self._room.ledger.reserve(self._claim.seq, request, most_pico))
+        except (Ended, LedgerStuck) as error:
+            if self._engine == "api":
+                raise
+            raise ApiError("api_error", "this task's agent is stopping", status=503) from error
 
     def _note(self) -> None:
         """Of an attempt with many answers each is recorded as it comes; where that fails, the attempt's end does it."""
         if self._grant is not None:
-            prices = self._room.prices
-            noted = self._room.ledger.charge(self._claim.seq, charges_of(self._grant, prices), prices.version)
+            prices, grant = self._room.prices, self._grant
+            charges, held = charges_of(grant, prices), dict(grant.held)
+            noted = self._room.ledger.charge(self._claim.seq, charges, prices.version, held)
             noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, EngineError | ApiError | None]:
@@ -193,10 +223,14 @@ class Run:
 
     def _close(self, outcome: str) -> None:
         """The open attempt, if there is one, has ended."""
+        begun, self._begun = self._begun, False
         grant, self._grant = self._grant, None
-        if grant is None:
+        if not begun:
             return
-        self._ended = attempt_end(grant, self._room.prices, outcome)
+        version = self._room.prices.version
+        self._ended = AttemptEnd(outcome=outcome, price_version=version)
+        if grant is not None:
+            self._ended = attempt_end(grant, self._room.prices, outcome)
         if self._ended.charges:
             self._room.keys.prove(self._key)
 
@@ -205,16 +239,51 @@ class Run:
 
     async def _put_back(self, state: State) -> None:
         """The task waits again."""
-        await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, state))
+        if not await self._end(state):
+            return
         self._live.text.clear()
         self._live.tell(self._room.stage.state_event(state))
 
     async def _finish(self, result: Result) -> None:
         """Record the result, and tell those who wait for it once it is committed."""
         self._result = result
-        await self._write(lambda: self._room.ledger.end(self._claim.seq, self._ended, result))
-        self._room.progress.done(self._claim.batch)
-        self._live.tell({"type": "end"})
+        await self._end(result)
+
+    async def _end(self, then: Result | State) -> bool:
+        """Record the end of the attempt. False: that was refused, and it is the task's end; those who wait know."""
+
+        async def patiently(seq: int, ended: AttemptEnd | None, then: Result | State) -> bool:
+            return await self._write(lambda: self._room.ledger.end(seq, ended, then))
+
+        recorded = await self._record(then, patiently)
+        if not recorded or isinstance(then, Result):
+            self._room.progress.done(self._claim.batch)
+            self._live.tell({"type": "end"})
+        return recorded
+
+    async def _record(self, then: Result | State, end: End) -> bool:
+        """Have `end` record it. Figures that the ledger will not take are uncertain, and what was answered counts all
+        the same; an answer that it will not take ends the task. False where that came to pass.
+        """
+        tries = 3
+        while True:
+            tries -= 1
+            try:
+                await end(self._claim.seq, self._ended, then)
+            except LedgerStuck:
+                raise
+            except Exception as error:
+                if not tries:
+                    raise
+                name = type(error).__name__
+                log.exception("task %s: its end could not be recorded as it is: %s", self._claim.id, name)
+                self._ended = None if self._ended is None else uncounted(self._ended)
+                if tries == 1:
+                    self._ended = None if self._ended is None else replace(self._ended, outcome="agent_error")
+                    message = f"the end of an attempt could not be recorded: {name}"
+                    then = _failed(self._claim.id, "agent_error", message, "see its journal")
+            else:
+                return bool(tries)
 
     async def _write(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do `step` on the ledger; LedgerStuck where that cannot be written while the agent stops."""

@@ -17,6 +17,7 @@ from farmhand.task import Task
 
 #: Budgets of batches that are kept; those without a task under way go first.
 _KEPT = 256
+_DAY_S = 86_400.0
 
 
 class Budgets:
@@ -31,12 +32,22 @@ class Budgets:
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:
-        """What the task's calls are reserved in; its own budget knows what its earlier attempts cost."""
+        """What the task's calls are reserved in; its own budget knows what its earlier attempts cost, or may have."""
         found = [self._batch(task.batch) if task.batch else None, self.day()]
         if task.max_usd is not None:
             spent = self._ledger.spent_by_task(task.id)
             found.insert(0, Budget(f"task {task.id}", pico(task.max_usd), spent))
         return tuple(budget for budget in found if budget is not None)
+
+    def known(self, task: Task, held_pico: int, held_since: float, cost_pico: int) -> None:
+        """A request of `task` did cost `cost_pico`; the ledger had held `held_pico` for it since before this start.
+
+        Call it before the ledger is told: a budget that is made by this still counts what was held.
+        """
+        for budget in self.of(task):
+            day = self._day is not None and budget is self._day[1]
+            today = self._wall() // _DAY_S == held_since // _DAY_S
+            budget.correct(cost_pico - (held_pico if today or not day else 0))
 
     def day(self) -> Budget | None:
         """The budget of this day (UTC), if the host has one."""
@@ -46,7 +57,7 @@ class Budgets:
         name = now.date().isoformat()
         if self._day is None or self._day[0] != name:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-            spent = self._ledger.spent_between(midnight, midnight + 86_400)
+            spent = self._ledger.spent_between(midnight, midnight + _DAY_S)
             self._day = (name, Budget(f"day {name}", self._day_pico, spent))
         return self._day[1]
 
@@ -79,7 +90,7 @@ class Budgets:
             return budget
         if len(self._batches) >= _KEPT:
             self._batches = {other: kept for other, kept in self._batches.items() if kept.reserved_pico}
-        budget = self._batches[name] = Budget(f"batch {name}", limit, pico(self._ledger.batch(name).cost_usd))
+        budget = self._batches[name] = Budget(f"batch {name}", limit, self._ledger.spent_by_batch(name))
         return budget
 
     def day_status(self) -> dict[str, Any] | None:

@@ -9,14 +9,17 @@ import socket
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent import systemd
+from farmhand.agent import damage, systemd
 from farmhand.agent.config import Config
+from farmhand.agent.damage import LedgerDamaged
 from farmhand.agent.door import Door
 from farmhand.agent.economy import Economy
 from farmhand.agent.engines import Engine
@@ -39,6 +42,8 @@ _PER_UID = {"agent": 512, "meter": 64}
 _BACKLOG = 1024
 #: How long what is under way may go on when the daemon stops.
 _PATIENCE_S = 2.0
+#: A large ledger takes longer to be looked at than a start may take by itself.
+_CHECKING = "EXTEND_TIMEOUT_USEC=60000000\nSTATUS=looking at the ledger"
 
 
 def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
@@ -85,24 +90,54 @@ async def _open(app: web.Application, config: Config, inherited: dict[str, socke
         await runner.cleanup()
 
 
-def _open_ledger(config: Config) -> Ledger:
-    path = Path(config.state_dir) / "ledger.db"
+async def _open_ledger(config: Config) -> Ledger:
+    path = _ledger_path(config)
     try:
-        return Ledger(path)
-    except sqlite3.Error as error:
+        rescued = damage.heed(path)
+        ledger = Ledger(path, beat=partial(systemd.notify, _CHECKING))
+        if rescued:
+            await ledger.recount()
+            damage.forget(path)
+            log.warning("the ledger %s has taken the place of a damaged one", path)
+        return ledger
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
         raise NotConfigured(f"{path}: {error}", hint="check state_dir and its owner") from None
 
 
+def _ledger_path(config: Config) -> Path:
+    return Path(config.state_dir) / "ledger.db"
+
+
+def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As usual, but that a damaged ledger is told once, at the end."""
+    if not isinstance(context.get("exception"), LedgerDamaged):
+        loop.default_exception_handler(context)
+
+
 async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain."""
+    """Serve until SIGTERM or SIGINT, then drain. LedgerDamaged, without a drain, where the ledger's file is damaged."""
+    try:
+        await _serve(config)
+    except LedgerDamaged as damaged:
+        damage.note(damaged, _ledger_path(config))
+        raise
+
+
+async def _serve(config: Config) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(_unhandled)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     inherited = systemd.inherited_sockets()
     async with AsyncExitStack() as stack:
-        ledger = _open_ledger(config)
+        ledger = await _open_ledger(config)
         stack.callback(ledger.close)
+
+        def end() -> None:
+            loop.call_soon_threadsafe(stop.set)
+
+        ledger.alarm.on_damage = end
         tls = config.ssl_context()
         connector = aiohttp.TCPConnector(ssl=tls, limit=0)
         session = await stack.enter_async_context(
@@ -113,6 +148,7 @@ async def serve(config: Config) -> None:
         meter = Meter(upstream, price=config.prices().cost)
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
+        await cli.clear()
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
@@ -129,6 +165,12 @@ async def serve(config: Config) -> None:
         systemd.notify("READY=1\nSTATUS=serving")
         log.info("jada-agent %s serves; upstream %s", __version__, config.upstream_url)
         await stop.wait()
+        if ledger.alarm.damage is not None:
+            systemd.notify("STOPPING=1\nSTATUS=the ledger is damaged")
+            await scheduler.abandon()
+            raise ledger.alarm.damage
         systemd.notify("STOPPING=1\nSTATUS=draining")
         log.info("stopping")
         await scheduler.drain()
+        if ledger.alarm.damage is not None:
+            raise ledger.alarm.damage

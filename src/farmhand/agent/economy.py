@@ -21,7 +21,7 @@ from farmhand.agent.config import Config
 from farmhand.agent.economy_results import Results
 from farmhand.agent.economy_watch import RETRY, BatchWatcher
 from farmhand.agent.engines.api import request_body
-from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerStuck, insist
+from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import Wait
@@ -89,6 +89,8 @@ class Economy:
     async def _guard(work: Coroutine[Any, Any, None]) -> None:
         try:
             await work
+        except LedgerDamaged:
+            return  # the agent ends
         except Exception as error:
             # A restart finds everything in the ledger; the other batches go on.
             log.exception("economy: %s", type(error).__name__)
@@ -108,6 +110,8 @@ class Economy:
             try:
                 await self._send(key, portion)
                 attempt = 0
+            except LedgerDamaged:
+                raise
             except LedgerStuck as error:
                 log.error("%s; trying again", error)
                 await asyncio.sleep(STUCK_S)
@@ -142,6 +146,7 @@ class Economy:
     async def _send(self, key: Key, portion: list[Waiting]) -> None:
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
+        most: dict[int, int | None] = {}
         size = 0
         for waiting in portion:
             task = self._ledger.spec(waiting.seq)
@@ -150,13 +155,14 @@ class Economy:
             if bodies and size > MOST_BYTES:
                 break
             try:
-                reserved[waiting.seq] = self._reserve(task, body)
+                most[waiting.seq] = self._most(task, body)
+                reserved[waiting.seq] = Reservation(self._room.budgets.of(task), most[waiting.seq] or 0)
             except ApiError as problem:
                 await self._refuse(waiting, problem)
                 continue
             bodies[waiting.seq] = body
         try:
-            sent, out = await self.outbox.begin(list(bodies), key.fingerprint)
+            sent, out = await self.outbox.begin({seq: most[seq] for seq in bodies}, key.fingerprint)
         except BaseException:
             for unused in reserved.values():
                 unused.settle(0)
@@ -185,7 +191,8 @@ class Economy:
         log.info("Message Batch %s: %d tasks", view.id, len(out))
         self._spawn(self._watcher.watch(Sent(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at)))
 
-    def _reserve(self, task: Task, body: bytes) -> Reservation:
+    def _most(self, task: Task, body: bytes) -> int | None:
+        """The most that it may cost, in pico-dollars. BudgetSpent where that is not known and a budget limits it."""
         budgets = self._room.budgets.of(task)
         model = resolve_model(task.model)
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
@@ -193,7 +200,7 @@ class Economy:
         limited = next((budget.name for budget in budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")
-        return Reservation(budgets, most or 0)
+        return most
 
     async def _refuse(self, waiting: Waiting, problem: ApiError) -> None:
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)

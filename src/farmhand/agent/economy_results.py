@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from farmhand.agent.attempts import Room
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
 from farmhand.agent.engines.reader import Reader
+from farmhand.agent.ledger import LedgerStuck
 from farmhand.agent.outbox import Out, Outbox, Sent
+from farmhand.agent.recovery import CRASHED, crashed
 from farmhand.agent.transitions import AttemptEnd, Charge
 from farmhand.meter import ApiError, Reservation
 from farmhand.meter.message_batches import Line
@@ -52,6 +55,18 @@ class Results:
         if not out:
             # Collected before, and then the agent was stopped.
             return True
+        if sent.crashes >= self._room.config.attempts:
+            for one in out.values():
+                await self._crashed(one, sent.crashes)
+            return True
+        await self._outbox.collecting(sent.no)
+        try:
+            return await self._collect(sent, out, lines)
+        finally:
+            with suppress(LedgerStuck):
+                await self._outbox.collected(sent.no)
+
+    async def _collect(self, sent: Sent, out: dict[str, Out], lines: AsyncIterator[Line]) -> bool:
         ours = bool(sent.id)
         together: list[tuple[Out, Line]] = []
         async for line in lines:
@@ -65,6 +80,9 @@ class Results:
             if problem is not None and problem.parks_key and not one.final:
                 await self._park(sent, one, problem)
                 continue
+            if sent.crashes:
+                await self._alone(sent, one, line)
+                continue
             together.append((one, line))
             if len(together) >= _TOGETHER:
                 await self._record(together)
@@ -74,6 +92,20 @@ class Results:
             await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
         return True
 
+    async def _alone(self, sent: Sent, one: Out, line: Line) -> None:
+        """The agent has crashed over these results: should it again, it is known over which."""
+        if sent.crashes + one.crashes >= self._room.config.attempts:
+            await self._crashed(one, sent.crashes + one.crashes)
+            return
+        await self._outbox.collecting(sent.no, one.seq)
+        await self._one(one, line)
+        await self._outbox.collecting(sent.no)
+
+    async def _crashed(self, one: Out, times: int) -> None:
+        """The agent has ended over this result as often as it may: its task fails, and its cost stays uncertain."""
+        self._keep(one)
+        await self.finish(one.seq, one.task_id, one.batch, self._attempt(CRASHED, [], 1), crashed(one.task_id, times))
+
     async def lost(self, no: int) -> None:
         """Nothing more is to be learned of the batch: what it may have cost is uncertain."""
         for one in self._outbox.out(no):
@@ -82,14 +114,26 @@ class Results:
     def drop(self, out: Iterable[Out]) -> None:
         """What was reserved for these is free again: they have cost nothing."""
         for one in out:
-            reservation = self._reserved.pop((one.seq, one.number), None)
-            if reservation is not None:
-                reservation.settle(0)
+            self._settle(one, self._room.ledger.spec(one.seq), 0)
 
     async def _record(self, together: list[tuple[Out, Line]]) -> None:
         await asyncio.gather(*(self._one(one, line) for one, line in together))
 
     async def _one(self, one: Out, line: Line) -> None:
+        """Whatever is wrong with a result, its task does not run for ever."""
+        try:
+            await self._take(one, line)
+        except LedgerStuck:
+            raise
+        except Exception as error:
+            log.exception("task %s: %s", one.task_id, type(error).__name__)
+            self._keep(one)
+            why = f"its result could not be taken: {type(error).__name__}"
+            failed = TaskError(code="agent_error", message=why, hint="see the agent's journal")
+            result = Result(id=one.task_id, state="failed", error=failed)
+            await self.finish(one.seq, one.task_id, one.batch, self._attempt("agent_error", [], 1), result)
+
+    async def _take(self, one: Out, line: Line) -> None:
         task = self._room.ledger.spec(one.seq)
         match line.result.type:
             case "succeeded":
@@ -141,7 +185,10 @@ class Results:
         uncertain: int = 0,
     ) -> None:
         """The attempt brought no answer: the task fails, or waits for another attempt."""
-        self._settle(one, task, None if uncertain else 0)
+        if uncertain:
+            self._keep(one)
+        elif charges is None:
+            self._settle(one, task, 0)
         attempt = self._attempt(problem.code, charges or [], uncertain)
         if problem.retryable and one.attempts < self._room.config.attempts and not one.final:
             state: State = "queued" if self._room.keys.held else "awaiting_key"
@@ -163,19 +210,33 @@ class Results:
         self._key_refused()
 
     def _attempt(self, outcome: str, charges: list[Charge], uncertain: int = 0) -> AttemptEnd:
+        """An attempt's end; of one whose cost is `uncertain` all stays reserved."""
         return AttemptEnd(
-            outcome=outcome, charges=charges, uncertain=uncertain, price_version=self._room.prices.version
+            outcome=outcome,
+            charges=charges,
+            uncertain=uncertain,
+            price_version=self._room.prices.version,
+            held=None if uncertain else {},
         )
+
+    def _keep(self, one: Out) -> None:
+        """What the attempt did cost will never be known: what was reserved for it is spent."""
+        reservation = self._reserved.pop((one.seq, one.number), None)
+        if reservation is not None:
+            reservation.settle(reservation.pico)
 
     def _settle(self, one: Out, task: Task, cost: int | None) -> None:
         """It cost `cost`; where that is not known, what was reserved."""
+        if cost is None:
+            self._keep(one)
+            return
         reservation = self._reserved.pop((one.seq, one.number), None)
         if reservation is not None:
-            reservation.settle(reservation.pico if cost is None else cost)
-        elif cost:
+            reservation.settle(cost)
+        else:
             # Sent before a restart.
-            for budget in self._room.budgets.of(task):
-                budget.settle(0, cost)
+            held = self._room.ledger.held(one.seq, one.number) or (0, 0.0)
+            self._room.budgets.known(task, *held, cost)
 
     async def finish(self, seq: int, task_id: str, batch: str, attempt: AttemptEnd | None, result: Result) -> None:
         """Record a task's end and tell those who wait for it. One that is final already keeps what it has."""

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from farmhand.agent.attempts import Room
 from farmhand.agent.economy_results import Results
-from farmhand.agent.ledger import STUCK_S, AttemptEnd, LedgerStuck, insist
+from farmhand.agent.ledger import STUCK_S, AttemptEnd, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.outbox import Outbox, Sent
 from farmhand.meter import ApiError, Key, RetryPolicy
 from farmhand.meter.message_batches import MessageBatches, View
@@ -139,6 +139,8 @@ class BatchWatcher:
                 continue
             try:
                 return await call(key)
+            except LedgerDamaged:
+                raise
             except LedgerStuck as error:
                 log.error("%s; trying again", error)
                 delay = STUCK_S

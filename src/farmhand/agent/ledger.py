@@ -9,13 +9,14 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from farmhand.agent import transitions
+from farmhand.agent import damage, recovery, transitions
+from farmhand.agent.damage import Alarm, LedgerDamaged
 from farmhand.agent.migrations import migrate
 from farmhand.agent.reads import NoSuchBatch, Reads
 from farmhand.agent.records import Totals
@@ -23,7 +24,7 @@ from farmhand.agent.transitions import AttemptEnd, Charge, Ended, IdConflict
 from farmhand.agent.writer import LedgerStuck, Step, Writer
 from farmhand.task import Result, State, Task, TaskError
 
-__all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerStuck", "NoSuchBatch", "TaskEnd"]
+__all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerDamaged", "LedgerStuck", "NoSuchBatch", "TaskEnd"]
 T = TypeVar("T")
 log = logging.getLogger("jada-agent")
 #: How often a ledger that cannot be written is tried again, in seconds.
@@ -46,11 +47,14 @@ class TaskEnd:
 async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool] = lambda: False) -> T:
     """Do `step` on the ledger as soon as that can be written: what was paid for is not thrown away.
 
-    LedgerStuck where it cannot be and `unless` says that nothing is worth waiting for.
+    LedgerStuck where it cannot be and `unless` says that nothing is worth waiting for, LedgerDamaged where it never can
+    be.
     """
     while True:
         try:
             return await step()
+        except LedgerDamaged:
+            raise
         except LedgerStuck as error:
             if unless():
                 raise
@@ -71,32 +75,35 @@ class Watcher:
         """So many tasks of a batch were cancelled at once."""
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    db.row_factory = sqlite3.Row
-    return db
-
-
 class Ledger(Reads):
     """The ledger in the file at `path`, made when missing. One process uses it at a time.
 
     Reads are done at once, on a connection of their own. A transition is done by the writer: what awaits it goes on
     after its commit, and what it changed is seen by every later read. `wall` is the clock, in Unix seconds.
+
+    LedgerDamaged where a page of the file is damaged: every page is looked at here, and `beat` called now and then
+    meanwhile; later each when it is met.
     """
 
-    def __init__(self, path: Path, *, wall: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, wall: Callable[[], float] = time.time, beat: Callable[[], None] = lambda: None
+    ) -> None:
         self.path = path
         self.watcher = Watcher()
+        self.alarm = Alarm(path)
         self._wall = wall
         self._noted: set[str] = set()
-        writing = _connect(path)
+        writing = self.alarm.connect()
         try:
+            damage.check(writing, self.alarm, beat)
             migrate(writing, path)
             writing.execute("PRAGMA synchronous = FULL")
-        except BaseException:
+        except BaseException as error:
             writing.close()
+            if damage.is_damage(error):
+                raise self.alarm.ring(error) from None
             raise
-        self._reading = _connect(path)
+        self._reading = self.alarm.connect()
         self._reading.execute("PRAGMA query_only = ON")
         super().__init__(self._reading)
         self._writer = Writer(writing)
@@ -111,7 +118,9 @@ class Ledger(Reads):
         return self._wall()
 
     def write(self, step: Step[T]) -> asyncio.Future[T]:
-        """Have `step` done by the writer; see `Writer.do`."""
+        """Have `step` done by the writer; see `Writer.do`. LedgerDamaged once a page was found to be damaged."""
+        if self.alarm.damage is not None:
+            raise self.alarm.damage
         return self._writer.do(step)
 
     async def submit(self, tasks: Iterable[Task], state: State, key_fingerprint: str | None) -> dict[str, State]:
@@ -122,18 +131,32 @@ class Ledger(Reads):
             )
         )
 
-    async def recover(self) -> int:
-        """See `transitions.recover`."""
-        return await self.write(partial(transitions.recover, now=self._wall()))
+    async def recover(self, attempts: int = 2**31) -> int:
+        """See `recovery.recover`; how many tasks await a key."""
+        waiting, failed = await self.write(partial(recovery.recover, attempts=attempts, now=self._wall()))
+        for task_id in failed:
+            log.error("task %s failed: the agent ended %d times while it ran", task_id, attempts)
+        return waiting
+
+    async def recount(self) -> None:
+        """See `recovery.recount`."""
+        await self.write(recovery.recount)
 
     async def start(self, seq: int, key_fingerprint: str) -> int:
         """See `transitions.start`."""
         return await self.write(partial(transitions.start, seq=seq, key_fingerprint=key_fingerprint, now=self._wall()))
 
-    def charge(self, seq: int, charges: Sequence[Charge], price_version: str) -> asyncio.Future[None]:
+    async def reserve(self, seq: int, request: int, most_pico: int | None) -> None:
+        """See `transitions.reserve`."""
+        now = self._wall()
+        await self.write(lambda db: transitions.reserve(db, seq, request, most_pico, now))
+
+    def charge(
+        self, seq: int, charges: Sequence[Charge], price_version: str, held: Mapping[int, int | None] | None = None
+    ) -> asyncio.Future[None]:
         """See `transitions.charge`."""
         now = self._wall()
-        return self.write(lambda db: transitions.charge(db, seq, charges, price_version, now))
+        return self.write(lambda db: transitions.charge(db, seq, charges, price_version, held, now))
 
     async def end(self, seq: int, attempt: AttemptEnd | None, then: Result | State) -> bool:
         """The attempt ended, if one ran, and the task is final (a Result) or goes on in a state: one transaction.
@@ -192,7 +215,7 @@ class Ledger(Reads):
 
     def apart(self, read: Callable[[Reads], T]) -> T:
         """`read` on a connection of its own, for another thread: what reads many rows must not hold up the loop."""
-        db = _connect(self.path)
+        db = self.alarm.connect()
         try:
             return read(Reads(db))
         finally:

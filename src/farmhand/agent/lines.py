@@ -24,6 +24,8 @@ class Lines:
         self._claimed: set[int] = set()
         self._running: Counter[str] = Counter()
         self.limits: dict[str, int] = ledger.concurrency()
+        #: Unfinished tasks that ran when the agent crashed: they are in no line.
+        self.suspects: set[int] = set()
         #: Batches none of whose tasks may start, since they are being cancelled.
         self.closed: set[str] = set()
 
@@ -57,15 +59,23 @@ class Lines:
             while ahead:
                 task = ahead.popleft()
                 if task.seq not in self._claimed and not self.is_full(task.batch):
-                    self._claimed.add(task.seq)
-                    self._running[task.batch] += 1
+                    self.claim(task)
                     return task
+
+    def claim(self, task: Waiting) -> None:
+        """The task is on its way out of the queue."""
+        self._claimed.add(task.seq)
+        self._running[task.batch] += 1
+
+    def next_suspects(self) -> list[tuple[Waiting, str]]:
+        """The queued tasks that ran when the agent crashed, with their engines; those of batches that end left out."""
+        return [found for found in self._ledger.suspects() if found[0].batch not in self.closed]
 
     def _read(self, engine: str) -> deque[Waiting]:
         full = self.full()
-        limit = _PORTION + len(self._claimed)
+        limit = _PORTION + len(self._claimed) + len(self.suspects)
         tasks = self._ledger.line_without(engine, full, limit) if full else self._ledger.line(engine, limit)
-        return deque(task for task in tasks if task.seq not in self._claimed)
+        return deque(task for task in tasks if task.seq not in self._claimed and task.seq not in self.suspects)
 
     def release(self, task: Waiting) -> None:
         """A claimed task has left its slot."""

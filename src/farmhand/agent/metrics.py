@@ -28,7 +28,10 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 8640
 #: What one label may have at most; what comes later is `other`, so that no client can fill the memory.
 _MOST = 100
 _OTHER = "other"
-_WAITS = ("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused", "draining", "economy")
+_WAITS = (
+    *("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused"),
+    *("draining", "economy", "after_crash"),
+)
 
 
 class Metrics(Watcher):

@@ -255,7 +255,26 @@ ALTER TABLE attempt ADD COLUMN provider_batch INTEGER REFERENCES provider_batch 
 CREATE INDEX attempt_at_provider ON attempt (provider_batch) WHERE outcome = 'running' AND provider_batch IS NOT NULL;
 """
 
-_TO_4 = ""
+# What requests may cost at the most, from before they leave until it is known what they did cost: a row per request,
+# `request` counts those of an attempt; `pico` is NULL where the price is not known. `attempt.crashes` counts the times
+# that the agent ended while it ran the attempt. Of one in a Message Batch it counts those while its result was handled
+# alone (`handling` is its task), `provider_batch.crashes` those while results were taken in together (`collecting`).
+_TO_4 = """
+CREATE TABLE reservation (
+    task_seq INTEGER NOT NULL REFERENCES task (seq) ON DELETE CASCADE,
+    attempt INTEGER NOT NULL,
+    request INTEGER NOT NULL,
+    pico INTEGER,
+    created_at REAL NOT NULL,
+    PRIMARY KEY (task_seq, attempt, request)
+) WITHOUT ROWID;
+CREATE INDEX reservation_created ON reservation (created_at);
+ALTER TABLE attempt ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX attempt_crashed ON attempt (task_seq) WHERE crashes > 0;
+ALTER TABLE provider_batch ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE provider_batch ADD COLUMN collecting INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE provider_batch ADD COLUMN handling INTEGER;
+"""
 
 # What decided a charge's cost beside its tokens: see `farmhand.cost.terms.Terms`.
 _TO_5 = """

@@ -6,7 +6,7 @@ A batch is noted as `creating` before it is sent: when no answer comes, or the a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,7 +18,10 @@ from farmhand.task import State
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A batch at the provider: its number here, its id there ("": no answer came yet), when it was made (Unix s)."""
+    """A batch at the provider: its number here, its id there ("": no answer came yet), when it was made (Unix s).
+
+    `crashes` counts the times that the agent ended while it took in results of it, which no single one is to blame for.
+    """
 
     no: int
     id: str
@@ -26,11 +29,15 @@ class Sent:
     cancelled: bool
     requests: int
     created_at: float
+    crashes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Out:
-    """An attempt that is in a batch. `final`: its task has ended meanwhile. `attempts` counts those of the task."""
+    """An attempt that is in a batch. `final`: its task has ended meanwhile. `attempts` counts those of the task.
+
+    `crashes` counts the times that the agent ended while it handled the attempt's result.
+    """
 
     seq: int
     number: int
@@ -38,6 +45,7 @@ class Out:
     batch: str
     final: bool
     attempts: int
+    crashes: int = 0
 
 
 class Outbox:
@@ -54,8 +62,11 @@ class Outbox:
 
     # --- transitions ----------------------------------------------------------------------------------------------
 
-    async def begin(self, seqs: Sequence[int], key_fingerprint: str) -> tuple[Sent, list[Out]]:
-        """The tasks run, in a batch that is about to be sent. Those that have ended meanwhile are not in it."""
+    async def begin(self, most_pico: Mapping[int, int | None], key_fingerprint: str) -> tuple[Sent, list[Out]]:
+        """The tasks run, in a batch that is about to be sent. Those that have ended meanwhile are not in it.
+
+        `most_pico`: what each may cost at the most, by its sequence number; it is spent until the cost is known.
+        """
         now = self._ledger.now()
 
         def step(db: sqlite3.Connection) -> int:
@@ -65,12 +76,13 @@ class Outbox:
                 (key_fingerprint, now),
             )
             no = int(made.lastrowid or 0)
-            for seq in seqs:
+            for seq, most in most_pico.items():
                 try:
                     number = transitions.start(db, seq, key_fingerprint, now)
                 except Ended:
                     continue
                 db.execute("UPDATE attempt SET provider_batch = ? WHERE task_seq = ? AND number = ?", (no, seq, number))
+                transitions.reserve(db, seq, 1, most, now)
                 db.execute("UPDATE provider_batch SET requests = requests + 1 WHERE no = ?", (no,))
             return no
 
@@ -89,6 +101,16 @@ class Outbox:
         await self._ledger.write(
             partial(_set, query="UPDATE provider_batch SET cancelled = 1 WHERE no = ?", values=(no,))
         )
+
+    async def collecting(self, no: int, handling: int | None = None) -> None:
+        """Its results are being taken in; of the task `handling` alone, where it is given. A crash counts for these."""
+        query = "UPDATE provider_batch SET collecting = 1, handling = ? WHERE no = ?"
+        await self._ledger.write(partial(_set, query=query, values=(handling, no)))
+
+    async def collected(self, no: int) -> None:
+        """They are taken in, or will be another time: the agent did not crash over them."""
+        query = "UPDATE provider_batch SET collecting = 0, handling = NULL WHERE no = ?"
+        await self._ledger.write(partial(_set, query=query, values=(no,)))
 
     async def ended(self, no: int) -> None:
         """Nothing of it is under way any more."""
@@ -114,10 +136,11 @@ class Outbox:
     def unended(self) -> list[Sent]:
         """The batches that are at the provider, or may be."""
         rows = self._ledger.rows(
-            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at FROM provider_batch"
+            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes"
+            " FROM provider_batch"
             " WHERE state != 'ended' ORDER BY no"
         )
-        return [Sent(row[0], row[1], row[2], bool(row[3]), row[4], row[5]) for row in rows]
+        return [Sent(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
 
     def known(self) -> set[str]:
         """The ids of all batches that are ours."""
@@ -126,12 +149,12 @@ class Outbox:
     def out(self, no: int) -> list[Out]:
         """The attempts in the batch that have not ended."""
         rows = self._ledger.rows(
-            "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts"
+            "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, a.crashes"
             " FROM attempt a JOIN task t ON t.seq = a.task_seq"
             " WHERE a.provider_batch = ? AND a.outcome = 'running' ORDER BY a.task_seq",
             no,
         )
-        return [Out(row[0], row[1], row[2], row[3], bool(row[4]), row[5]) for row in rows]
+        return [Out(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6]) for row in rows]
 
     def wanted(self, no: int) -> bool:
         """Whether anybody still waits for an attempt in the batch."""

@@ -22,19 +22,27 @@ _STATES = ("queued", "awaiting_key", "running", "succeeded", "failed", "cancelle
 _PAGE_CHARS = 8 * 1024 * 1024
 
 
+#: What a task's uncertain requests may have cost at the most; NULL where that is not known.
+_BOUND = (
+    "(SELECT CASE WHEN count(pico) = uncertain AND count(*) = uncertain THEN total(pico) END"
+    " FROM reservation WHERE task_seq = seq) AS uncertain_pico"
+)
+
+
 class NoSuchBatch(KeyError):
     """A batch that nobody has made and that has no tasks."""
 
 
 @dataclass(slots=True, frozen=True)
 class Waiting:
-    """A queued task, as far as the scheduler needs to know it."""
+    """A queued task, as the scheduler needs to know it. `crashes`: how often the agent has ended while it ran."""
 
     seq: int
     id: str
     batch: str
     priority: int
     key_fingerprint: str | None
+    crashes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -151,6 +159,24 @@ class Reads:
             values,
         )
 
+    def suspects(self) -> list[tuple[Waiting, str]]:
+        """The queued tasks that ran when the agent crashed, and their engines, those first that did the least often."""
+        rows = self._db.execute(
+            "SELECT seq, id, batch, priority, t.key_fingerprint, sum(crashes), engine"
+            " FROM attempt a JOIN task t ON seq = task_seq"
+            " WHERE crashes > 0 AND state = 'queued' AND engine != 'economy' GROUP BY seq"
+            " ORDER BY sum(crashes), priority DESC, seq"
+        )
+        return [(Waiting(*row[:6]), row[6]) for row in rows]
+
+    def suspected(self) -> set[int]:
+        """The sequence numbers of all unfinished tasks that ran when the agent crashed."""
+        query = (
+            "SELECT seq FROM attempt JOIN task ON seq = task_seq"
+            " WHERE crashes > 0 AND done_no IS NULL AND engine != 'economy'"
+        )
+        return {row[0] for row in self._db.execute(query)}
+
     def waits_for(self, key_fingerprint: str) -> bool:
         """Whether a queued task came with this key."""
         query = "SELECT 1 FROM task WHERE done_no IS NULL AND state = 'queued' AND key_fingerprint = ? LIMIT 1"
@@ -197,7 +223,7 @@ class Reads:
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Finished tasks behind `done_no` `after`, in that order, without their texts."""
-        query = f"SELECT {FINISHED_COLUMNS} FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
+        query = f"SELECT {FINISHED_COLUMNS}, {_BOUND} FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
         return [records.as_finished(row) for row in self._db.execute(query, (after, limit))]
 
     def counts(self) -> dict[str, int]:
@@ -232,16 +258,41 @@ class Reads:
         """Pages of the file that hold nothing."""
         return int(self._db.execute("PRAGMA freelist_count").fetchone()[0])
 
+    # What is reserved and not known yet counts as spent.
+
     def spent_by_task(self, task_id: str) -> int:
-        """Pico-dollars that the task has cost so far, as far as that is known."""
-        row = self._row("SELECT cost_pico FROM task WHERE id = ?", task_id)
-        return 0 if row is None else int(row[0] or 0)
+        """Pico-dollars that the task has cost so far, and may have."""
+        return self._sum(
+            "SELECT sum(cost_pico) FROM charge WHERE task_seq = t.seq",
+            "SELECT sum(pico) FROM reservation WHERE task_seq = t.seq",
+            "FROM task t WHERE id = ?",
+            task_id,
+        )
+
+    def spent_by_batch(self, name: str) -> int:
+        """Pico-dollars that the batch has cost so far, and may have."""
+        held = "SELECT sum(pico) FROM reservation JOIN task ON seq = task_seq WHERE batch = t.batch"
+        return self._sum("t.cost_pico", held, "FROM tally t WHERE batch = ?", name)
 
     def spent_between(self, since: float, until: float) -> int:
-        """Pico-dollars of the charges from `since` on and before `until`."""
-        query = "SELECT coalesce(sum(cost_pico), 0) FROM charge WHERE created_at >= ? AND created_at < ?"
-        row = self._row(query, since, until)
+        """Pico-dollars of the charges from `since` on and before `until`, and of what was reserved then."""
+        return self._sum(
+            "SELECT sum(cost_pico) FROM charge WHERE created_at >= ?1 AND created_at < ?2",
+            "SELECT sum(pico) FROM reservation WHERE created_at >= ?1 AND created_at < ?2",
+            "",
+            since,
+            until,
+        )
+
+    def _sum(self, known: str, held: str, source: str, *values: Any) -> int:
+        row = self._row(f"SELECT coalesce(({known}), 0) + coalesce(({held}), 0) {source}", *values)
         return 0 if row is None else int(row[0])
+
+    def held(self, seq: int, attempt: int) -> tuple[int, float] | None:
+        """Of what is reserved for the attempt: pico-dollars, and since when (Unix seconds). None: nothing."""
+        query = "SELECT total(pico), min(created_at) FROM reservation WHERE task_seq = ? AND attempt = ?"
+        row = self._row(query, seq, attempt)
+        return None if row is None or row[1] is None else (int(row[0]), float(row[1]))
 
     def budgets(self) -> dict[str, int]:
         """The batches that have a budget, in pico-dollars."""

@@ -151,6 +151,8 @@ def as_finished(row: sqlite3.Row) -> dict[str, Any]:
         "attempts", "retries", "uncertain", "price_version", *USAGE,
     )  # fmt: skip
     more = {"labels": _decode(row["labels"], _LABELS), "error": row["error_code"], "cost_usd": money(row["cost_pico"])}
+    bound = row["uncertain_pico"]
+    more["uncertain_usd"] = money(None if bound is None else int(bound))
     return {name: row[name] for name in plain} | more
 
 

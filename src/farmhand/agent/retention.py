@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import partial
 
 from farmhand.agent.config import Config
-from farmhand.agent.ledger import Ledger, LedgerStuck
+from farmhand.agent.ledger import Ledger, LedgerDamaged, LedgerStuck
 
 log = logging.getLogger("jada-agent")
 _DAY_S = 86_400.0
@@ -83,6 +83,8 @@ class Retention:
         while True:
             try:
                 await self.sweep()
+            except LedgerDamaged:
+                return  # the agent ends
             except LedgerStuck as error:
                 log.error("%s", error)
             except Exception as error:

@@ -55,12 +55,18 @@ class Scheduler:
         self.interrupted = 0
         self.budgets = Budgets(ledger, config.budget_day_usd)
         self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
+        self._suspect: Waiting | None = None
         self._parking = Parking(ledger, self.keys, self.lines, self.stage, self._pump)
 
     @property
     def draining(self) -> bool:
         """Whether new tasks are refused."""
         return self._room.draining or self.mode != "off"
+
+    @property
+    def suspecting(self) -> bool:
+        """Whether other tasks wait for those that ran when the agent crashed."""
+        return self._suspect is not None
 
     @property
     def stopping(self) -> bool:
@@ -74,10 +80,15 @@ class Scheduler:
     async def recover(self) -> None:
         """After a start: every unfinished task awaits a key."""
         before = self._ledger.uncertain()
-        waiting = await self._ledger.recover()
+        waiting = await self._ledger.recover(self._config.attempts)
+        self.lines.suspects = self._ledger.suspected()
         self.interrupted = self._ledger.uncertain() - before
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
+        if self.lines.suspects:
+            log.warning(
+                "%d tasks ran when the agent crashed: each runs alone before others do", len(self.lines.suspects)
+            )
         self._economy.start(self._room, lambda: not self._room.draining and self.mode != "running", self._parking.tidy)
 
     # --- what clients ask for -------------------------------------------------------------------------------------
@@ -212,6 +223,17 @@ class Scheduler:
         self._parking.close()
         self.stage.end_all()
 
+    async def abandon(self) -> None:
+        """End everything at once: nothing can be recorded any more. What ran counts as cut off by a crash."""
+        self._room.draining = True
+        await self._economy.close()
+        jobs = [live.job for live in self.stage.running() if live.job is not None]
+        for job in jobs:
+            job.cancel()
+        await asyncio.gather(*jobs, return_exceptions=True)
+        self._parking.close()
+        self.stage.end_all()
+
     # --- running --------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
@@ -222,6 +244,8 @@ class Scheduler:
         if not self.keys.held:
             if self.keys.refused:
                 self._parking.tidy()
+            return
+        if self._try_suspects():
             return
         for engine, slots in self.slots.items():
             while self.busy[engine] < slots:
@@ -237,6 +261,26 @@ class Scheduler:
                     break
                 self._start(task, engine, key)
 
+    def _try_suspects(self) -> bool:
+        """A task that ran when the agent crashed runs while nothing else does: should the agent crash again, no other
+        is to blame, or has to be paid again. Whether there is one that runs, or that is next.
+        """
+        if self._suspect is not None:
+            return True
+        if not self.lines.suspects:
+            return False
+        for task, engine in self.lines.next_suspects():
+            key = self.keys.of(task.key_fingerprint)
+            if key is None:
+                self._parking.tidy()
+                continue
+            if not any(self.busy.values()):
+                self.lines.claim(task)
+                self._suspect = task
+                self._start(task, engine, key)
+            return True
+        return False
+
     def _start(self, task: Waiting, engine: str, key: Key) -> None:
         self.busy[engine] += 1
         live = self.stage.enter(task.id)
@@ -248,6 +292,10 @@ class Scheduler:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
         self.busy[engine] -= 1
         self.lines.release(task)
+        if self._suspect is task:
+            self._suspect = None
+            if self._ledger.known(task.id).state in FINAL_STATES:
+                self.lines.suspects.discard(task.seq)
         live.job = live.claim = live.key = live.grant = None
         self.stage.leave(task.id)
         if self.keys.of(key.fingerprint) is None:

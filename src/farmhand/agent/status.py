@@ -102,6 +102,10 @@ class Status:
         waits.append(self._for_the_api(batch))
         if self._scheduler.mode == "running":
             waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
+        elif self._scheduler.suspecting:
+            waits.append(
+                Wait(reason="after_crash", tasks=queued, detail="a task that a crash cut off runs alone first")
+            )
         else:
             detail = "their batch runs as many at once as it may"
             waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +20,8 @@ from farmhand.task import FINAL_STATES, Result, State, Task, TaskError, Usage, r
 
 #: Rows that one step changes at most, so that a step of a large queue does not hold up the others.
 CHUNK = 2000
+#: Above any token count and any cost in pico-dollars of one request; the sum of many is still one of SQLite's integers.
+_MOST = 2**53
 
 
 class IdConflict(FarmhandError):
@@ -27,6 +29,10 @@ class IdConflict(FarmhandError):
 
     exit_code = 2
     code = "id_conflict"
+
+
+class OddFigure(ValueError):
+    """A figure that no request can have used or cost, and that sums could not hold."""
 
 
 class Ended(Exception):
@@ -50,13 +56,18 @@ class Charge:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptEnd:
-    """How an attempt ended, well or not. `uncertain` counts requests that may have been charged for, cost unknown."""
+    """How an attempt ended, well or not. `uncertain` counts requests that may have been charged for, cost unknown.
+
+    `held` has what stays reserved for those: number of the request → pico-dollars, None where its price is not known.
+    Without it everything does that the attempt had reserved.
+    """
 
     outcome: str
     charges: Sequence[Charge] = field(default_factory=list)
     retries: int = 0
     uncertain: int = 0
     price_version: str = ""
+    held: Mapping[int, int | None] | None = field(default_factory=dict)
 
 
 def digest(task: Task) -> bytes:
@@ -105,27 +116,6 @@ def submit(
     return states
 
 
-def recover(db: sqlite3.Connection, now: float) -> int:
-    """After a start: nothing runs and no key is there, so every unfinished task awaits one. How many that are.
-
-    The API may have charged for what ran, so each such attempt is counted as one uncertain request. What has gone out
-    in a Message Batch still runs, at the provider: the economy engine finds out.
-    """
-    ran = "SELECT seq FROM task WHERE state = 'running' AND engine != 'economy'"
-    db.execute(
-        f"UPDATE task SET uncertain = uncertain + 1 WHERE seq IN ({ran})"
-        " AND EXISTS (SELECT 1 FROM attempt WHERE task_seq = seq AND outcome = 'running')"
-    )
-    db.execute(
-        "UPDATE attempt SET outcome = 'interrupted', finished_at = ?"
-        f" WHERE outcome = 'running' AND task_seq IN ({ran})",
-        (now,),
-    )
-    db.execute(f"UPDATE task SET state = 'awaiting_key' WHERE seq IN ({ran})")
-    db.execute("UPDATE task SET state = 'awaiting_key' WHERE state = 'queued'")
-    return int(db.execute("SELECT coalesce(sum(awaiting_key), 0) FROM tally").fetchone()[0])
-
-
 def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) -> int:
     """The task runs; returns the number of this attempt. Raises Ended for a task that is final."""
     changed = db.execute(
@@ -142,11 +132,49 @@ def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) ->
     return number
 
 
-def charge(db: sqlite3.Connection, seq: int, charges: Sequence[Charge], price_version: str, now: float) -> None:
-    """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs."""
+def reserve(db: sqlite3.Connection, seq: int, request: int, most_pico: int | None, now: float) -> None:
+    """A request of the running attempt is about to leave and may cost `most_pico`. Raises Ended where none runs."""
+    if most_pico is not None and not 0 <= most_pico <= _MOST:
+        most_pico = None
+    changed = db.execute(
+        "INSERT OR REPLACE INTO reservation SELECT task_seq, number, ?, ?, ? FROM attempt"
+        " WHERE task_seq = ? AND outcome = 'running'",
+        (request, most_pico, now, seq),
+    ).rowcount
+    if not changed:
+        raise Ended
+
+
+def charge(
+    db: sqlite3.Connection,
+    seq: int,
+    charges: Sequence[Charge],
+    price_version: str,
+    held: Mapping[int, int | None] | None,
+    now: float,
+) -> None:
+    """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs.
+
+    `held` is what stays reserved; see `AttemptEnd`.
+    """
     running = db.execute("SELECT number FROM attempt WHERE task_seq = ? AND outcome = 'running'", (seq,)).fetchone()
     if running is not None:
         _charge(db, seq, running[0], charges, price_version, now)
+        if held is not None:
+            _hold(db, seq, running[0], held)
+
+
+def _hold(db: sqlite3.Connection, seq: int, number: int, held: Mapping[int, int | None]) -> None:
+    """Of what is reserved for requests of the attempt, `held` stays: the cost of the others is known."""
+    marks = ", ".join("?" * len(held))
+    db.execute(
+        f"DELETE FROM reservation WHERE task_seq = ? AND attempt = ? AND request NOT IN ({marks})", (seq, number, *held)
+    )
+    for request, pico in held.items():
+        db.execute(
+            "UPDATE reservation SET pico = ? WHERE task_seq = ? AND attempt = ? AND request = ?",
+            (pico, seq, number, request),
+        )
 
 
 def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> bool:
@@ -162,6 +190,8 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
         # Asked for a second time, by one who could not wait for the first.
         return False
     _charge(db, seq, running[0], end.charges, end.price_version, now)
+    if end.held is not None:
+        _hold(db, seq, running[0], end.held)
     db.execute(
         "UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?, price_version = ?"
         " WHERE seq = ?",
@@ -175,13 +205,16 @@ def _charge(
 ) -> None:
     """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
 
-    A cost that is not known makes the task's unknown for good.
+    A cost that is not known makes the task's unknown for good. Raises OddFigure.
     """
     if not charges:
         return
     query = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
     total, cost, unpriced = Usage(), 0, False
     for one in charges[db.execute(query, (seq, number)).fetchone()[0] :]:
+        for figure in (one.cost_pico or 0, *(getattr(one.usage, name) for name in USAGE)):
+            if type(figure) is not int or not 0 <= figure <= _MOST:
+                raise OddFigure(f"{figure!r:.40} is no count of tokens and no cost")
         total.add(one.usage)
         cost += one.cost_pico or 0
         unpriced = unpriced or one.cost_pico is None

@@ -8,6 +8,7 @@ import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from farmhand.errors import FarmhandError
@@ -114,8 +115,9 @@ class Writer:
             self._db.execute("COMMIT")
         except BaseException as error:
             # SQLite may have rolled back by itself, as it does on a full disk.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            with suppress(sqlite3.Error, LedgerStuck):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             for ask in group:
                 ask.error = LedgerStuck(f"the ledger cannot be written: {error}") if _passes(error) else error
 
@@ -125,7 +127,7 @@ class Writer:
         try:
             ask.value = ask.step(self._db)
         except BaseException as error:
-            if _passes(error) or not self._db.in_transaction:
+            if _passes(error) or isinstance(error, LedgerStuck) or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO step")
             ask.error = error

@@ -62,9 +62,15 @@ class Spooling:
         return self.conf.host if self.waiting is None else self.waiting.sent or self.conf.host
 
     def sending(self, host: str) -> None:
-        """The task is about to be sent to `host`. Raises FarmUnreachable if another call has sent it elsewhere."""
+        """The task is about to be sent to `host`.
+
+        Raises FarmUnreachable if another call has sent it elsewhere, or it was sent as often as it may be.
+        """
         if self.waiting is None:
             return
+        if self.waiting.worn_out:
+            what = f"task {self.waiting.id} was sent {self.waiting.deliveries} times, and its host was gone each time"
+            raise FarmUnreachable(what, hint=f"farmhand flush {self.waiting.id} asks that host what became of it")
         at = self.spool.claim(self.task["id"], host)
         if at not in ("", host):
             raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")

@@ -57,7 +57,7 @@ class Budget(msgspec.Struct, kw_only=True):
 class Uncertain(msgspec.Struct, kw_only=True):
     """Requests that may have been charged without our knowing how much. They are in no sum.
 
-    `upper_bound_pico` is None: the ledgers' feeds do not tell it.
+    `upper_bound_pico` is None where it is not known: a price was not, or an agent of before told it.
     """
 
     requests: int
@@ -158,7 +158,7 @@ def figures(
         groups=groups.parts(store, by, since_day),
         days=groups.parts(store, "day", since_day),
         unpriced=groups.unpriced(store, since_day),
-        uncertain=Uncertain(requests=whole.uncertain),
+        uncertain=Uncertain(requests=whole.uncertain, upper_bound_pico=store.upper_bound(since_day, whole.uncertain)),
         budgets=budgets,
         models=on_each_model(recorded, table),
         savings=saved,

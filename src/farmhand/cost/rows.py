@@ -34,6 +34,11 @@ class BadLedger(FarmUnreachable):
 _Row = TypeVar("_Row", bound="_Line")
 
 
+def _check_usd(name: str, usd: Decimal | None) -> None:
+    if usd is not None and not (usd.is_finite() and 0 <= usd < MAX_COST_USD):
+        raise ValueError(f"{name} is {usd:.6g}, not 0 to {MAX_COST_USD}")
+
+
 class _Line(msgspec.Struct, kw_only=True):
     batch: Name = ""
     labels: dict[str, str] = {}
@@ -49,8 +54,7 @@ class _Line(msgspec.Struct, kw_only=True):
     price_version: Name | None = None
 
     def __post_init__(self) -> None:
-        if self.cost_usd is not None and not (self.cost_usd.is_finite() and 0 <= self.cost_usd < MAX_COST_USD):
-            raise ValueError(f"cost_usd is {self.cost_usd:.6g}, not 0 to {MAX_COST_USD}")
+        _check_usd("cost_usd", self.cost_usd)
 
     @property
     def tokens(self) -> tuple[int, int, int, int, int]:
@@ -105,6 +109,17 @@ class Finished(_Line, kw_only=True):
     uncertain: Count = 0
     requests: Count = 0
     error: Name | None = None
+    #: The most that the uncertain requests may have cost; None where that is not known.
+    uncertain_usd: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_usd("uncertain_usd", self.uncertain_usd)
+
+    @property
+    def uncertain_pico(self) -> int | None:
+        """`uncertain_usd` in pico-dollars."""
+        return None if self.uncertain_usd is None else pico(self.uncertain_usd)
 
     @property
     def outcome(self) -> str:

@@ -120,13 +120,22 @@ CREATE TABLE session_message (
 ) WITHOUT ROWID;
 """
 
-#: What came later, and an older farmhand does without.
+#: What came later, and an older farmhand does without. `bound`: the most that the uncertain requests of a finished task
+#: may have cost; nothing is known of those that were merged before this table was there.
 LATER = """
 CREATE TABLE IF NOT EXISTS session_uncounted (
     path TEXT NOT NULL,
     offset INTEGER NOT NULL,
     reason TEXT NOT NULL,
     PRIMARY KEY (path, offset)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bound (
+    ledger INTEGER NOT NULL REFERENCES ledger (id),
+    no INTEGER NOT NULL,
+    day INTEGER NOT NULL,
+    requests INTEGER NOT NULL,
+    pico INTEGER,
+    PRIMARY KEY (ledger, no)
 ) WITHOUT ROWID;
 """
 

@@ -105,7 +105,8 @@ class Store:
             for statement in schema.TABLES.split(";"):
                 self.db.execute(statement)
             self.db.execute(f"PRAGMA user_version = {schema.SCHEMA_VERSION}")
-        self.db.execute(schema.LATER)
+        for statement in schema.LATER.split(";"):
+            self.db.execute(statement)
         wanted = ",".join(map(str, self.breaks))
         known = self.db.execute("SELECT value FROM meta WHERE name = 'breaks'").fetchone()
         if known is None or known[0] != wanted:
@@ -155,6 +156,8 @@ class Store:
                 if table == "charge":
                     self._check_sum(ledger, sum(row.cost_pico or 0 for row in chunk))
                 self._chunk([values(ledger, row) for row in chunk], table, sums)
+                if table == "done":
+                    self._bound(ledger, chunk)
                 cursor = f"{table}_no"
                 db.execute(
                     f"UPDATE ledger SET {cursor} = max({cursor}, ?) WHERE id = ?",  # noqa: S608
@@ -183,6 +186,21 @@ class Store:
         self.db.execute(f"INSERT INTO {table} SELECT * FROM {new}")  # noqa: S608
         for statement in sums:
             self.db.execute(statement)
+
+    def _bound(self, ledger: int, tasks: Iterable[Finished]) -> None:
+        """Note what their uncertain requests may have cost."""
+        rows = [
+            (ledger, task.done_no, int(task.finished_at // 86_400), task.uncertain, task.uncertain_pico)
+            for task in tasks
+            if task.uncertain
+        ]
+        self.db.executemany("INSERT OR IGNORE INTO bound VALUES (?, ?, ?, ?, ?)", rows)
+
+    def upper_bound(self, since_day: int, uncertain: int) -> int | None:
+        """The pico-dollars that the `uncertain` requests since a day may have cost at the most; None: not known."""
+        query = "SELECT total(requests), total(pico), count(*) = count(pico) FROM bound WHERE day >= ?"
+        requests, pico, known = self.rows(query, (since_day,))[0]
+        return int(pico) if known and requests == uncertain else None
 
     def _charge(self, ledger: int, row: Charge) -> tuple[Any, ...]:
         word = self.word

@@ -82,6 +82,10 @@ class _Courier:
         self._send(entry)
 
     def _send(self, entry: Waiting) -> None:
+        if entry.worn_out:
+            self.spool.give_up(entry)
+            self.report.finished.append(entry.id)
+            return
         if holds_key(entry.task, self.key):
             # The key of today need not be the one of the day when the task was spooled.
             self._failed(entry, WireError("key_in_task", "the API key itself stands in the task", "take it out"))
@@ -96,8 +100,7 @@ class _Courier:
                 # Nobody said no: the host may have it.
                 raise
             if error.code in _PASSING or error.status >= 500:
-                if not entry.sent:
-                    self.spool.release(entry.id)
+                self.spool.release(entry.id, keep=bool(entry.sent))
                 raise
             self._failed(entry, error)
             return

@@ -31,13 +31,16 @@ TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME = re.compile(r"(\d{12})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json")
 #: How long results are kept, in seconds.
 KEEP_S = 30 * 86400.0
+#: How often a task is sent that gets no word from its host: it may be what takes its hosts down.
+DELIVERIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
     """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none).
 
-    `farm` is the hosts file that it was meant for, "" for the usual one.
+    `farm` is the hosts file that it was meant for, "" for the usual one. `deliveries` counts how often it was sent, but
+    for those that a host has refused.
     """
 
     path: Path
@@ -47,6 +50,12 @@ class Waiting:
     sent: str
     queued_at: float
     farm: str = ""
+    deliveries: int = 0
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether it is not to be sent again."""
+        return self.deliveries >= DELIVERIES
 
     @property
     def id(self) -> str:
@@ -110,7 +119,7 @@ class Spool:
                 queued_at=time.time(),
                 farm=self.farm or "",
             )
-            self._store(entry)
+            self._store(entry, deliveries=int(bool(sent)))
             return entry
 
     def waiting(self) -> list[Waiting]:
@@ -188,16 +197,25 @@ class Spool:
             entry = self.find(task_id)
             if entry is None:
                 return ""
-            if not entry.sent:
-                self._store(entry, sent=host)
+            if entry.sent in ("", host):
+                self._store(entry, sent=host, deliveries=entry.deliveries + 1)
             return entry.sent or host
 
-    def release(self, task_id: str) -> None:
-        """Note that the host does not have the task: it said so."""
+    def release(self, task_id: str, *, keep: bool = False) -> None:
+        """Note that the host has refused the task; with `keep` it may have it from before all the same."""
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
-                self._store(entry, sent="")
+                self._store(entry, sent=entry.sent if keep else "", deliveries=max(0, entry.deliveries - 1))
+
+    def give_up(self, entry: Waiting) -> dict[str, Any]:
+        """Keep a task aside as failed that was sent as often as it may be without a word; its result."""
+        times = f"it was sent {entry.deliveries} times, and each time its host was gone before it said a word"
+        hint = "see the journal of that host's agent, and change the task before it is given again with another id"
+        error = {"code": "agent_crashed", "message": times, "hint": hint}
+        result = {"id": entry.id, "state": "failed", "text": "", "error": error}
+        self.finish(entry.id, result, entry.sent)
+        return result
 
     def finish(self, task_id: str, result: dict[str, Any], host: str) -> None:
         """Keep the task's result; then it waits no more."""
@@ -246,10 +264,10 @@ class Spool:
                 yield int(match[1])
 
     @staticmethod
-    def _store(entry: Waiting, *, sent: str | None = None) -> None:
+    def _store(entry: Waiting, *, deliveries: int, sent: str | None = None) -> None:
         whom = entry.sent if sent is None else sent
         about = {"wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at, "hosts_file": entry.farm}
-        _write(entry.path, {"task": entry.task, **about})
+        _write(entry.path, {"task": entry.task, **about, "deliveries": deliveries})
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -336,10 +354,18 @@ def _read_waiting(path: Path) -> Waiting | None:
     farm = document.get("hosts_file", "")
     if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(farm, str):
         return None
-    if not isinstance(queued_at, int | float):
+    deliveries = document.get("deliveries", int(bool(sent)))
+    if not isinstance(queued_at, int | float) or not isinstance(deliveries, int):
         return None
     return Waiting(
-        path=path, number=int(match[1]), task=task, wanted=wanted, sent=sent, queued_at=float(queued_at), farm=farm
+        path=path,
+        number=int(match[1]),
+        task=task,
+        wanted=wanted,
+        sent=sent,
+        queued_at=float(queued_at),
+        farm=farm,
+        deliveries=deliveries,
     )
 
 

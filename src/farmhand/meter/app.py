@@ -34,7 +34,8 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     529: "overloaded_error",
 }
-_RETURNED = ("content-type", "request-id", "retry-after")
+#: Of the API's answer a task needs these. Whose account pays, and how near its limits it is, are none of its business.
+_RETURNED = frozenset({"content-type", "request-id", "retry-after"})
 
 
 def _refuse(connection: Connection, status: int, message: str) -> None:
@@ -105,9 +106,7 @@ class _Door:
 
 
 async def _pass(exchange: Exchange, connection: Connection) -> None:
-    headers = {
-        name: value for name, value in exchange.headers.items() if name in _RETURNED or name.startswith("anthropic-")
-    }
+    headers = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
     # Few writes, which are what costs: the head goes with what comes first, the end with what comes last.
     piece = await exchange.piece()
     if not exchange.streamed:

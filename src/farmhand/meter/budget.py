@@ -64,6 +64,11 @@ class Budget:
         self.spent_pico += actual
         self.wake()
 
+    def correct(self, pico: int) -> None:
+        """What was spent turns out to be so much more, or less: the most had been counted for it."""
+        self.spent_pico = max(0, self.spent_pico + pico)
+        self.wake()
+
     async def room(self, pico: int) -> None:
         """Wait while only calls under way stand against `pico` more; BudgetSpent as soon as it can never fit."""
         while (left := self.left_pico) is not None and pico > left:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
@@ -36,6 +36,10 @@ class Key:
         raise TypeError("a Key is not serialised")
 
 
+async def _nobody(_request: int, _most_pico: int | None) -> None:
+    """Nobody keeps what is reserved."""
+
+
 #: Requests of one task that are under way at once; more wait. It bounds what their bodies take of the agent's memory.
 _AT_ONCE = 2
 
@@ -64,6 +68,10 @@ class Grant:
     requests sent again; `problem` is the error that the last request met, if it did, and `again_at` when what met it is
     tried again (Unix time; 0: not at a time that is known here); `cut_short`: the last answer broke off or met
     `max_tokens`; `revoked`: its token is used. `on_charge` is called after each charge.
+
+    `sent` counts what has left; what is sent again after it was lost counts again. `held` has what those of unknown
+    cost may have cost, under way or lost: number → pico-dollars, None where the price is unknown. `on_hold` is awaited
+    with both before a request leaves; what it raises keeps it here.
     """
 
     task_id: str
@@ -81,6 +89,9 @@ class Grant:
     cut_short: bool = False
     revoked: bool = False
     on_charge: Callable[[], None] = field(default=lambda: None, repr=False)
+    held: dict[int, int | None] = field(default_factory=dict)
+    sent: int = 0
+    on_hold: Callable[[int, int | None], Awaitable[None]] = field(default=_nobody, repr=False)
 
     @property
     def usage(self) -> Usage:

@@ -69,10 +69,10 @@ class _Counted(msgspec.Struct):
 class _Call:
     """One request of a client: how big it is, its place at the gate, what it holds there and of the budgets."""
 
-    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "order", "reservation", "ticket")
+    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "number", "order", "reservation", "ticket")
 
     def __init__(
-        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int = 0, free: bool = False
+        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int | None = None, free: bool = False
     ) -> None:
         self.grant = grant
         self.gate = gate
@@ -81,14 +81,42 @@ class _Call:
         self.max_tokens = max_tokens
         self.most = most
         self.free = free
+        #: The number that it is held under in the grant; 0 while it is not.
+        self.number = 0
         self.reservation: Reservation | None = None
         self.ticket: Ticket | None = None
 
     async def begin(self) -> None:
         """Wait for room in the budgets, then at the gate. BudgetSpent where a budget has none."""
         if self.grant.budgets and not self.free:
-            self.reservation = await Reservation.make(self.grant.budgets, self.most)
+            self.reservation = await Reservation.make(self.grant.budgets, self.most or 0)
         self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
+        await self._hold()
+
+    async def _hold(self) -> None:
+        """Before it leaves, what it may cost is on record. One that was refused leaves again under the same number."""
+        if self.free or self.number:
+            return
+        self.grant.sent += 1
+        number = self.grant.sent
+        self.grant.held[number] = self.most
+        try:
+            await self.grant.on_hold(number, self.most)
+        except BaseException:
+            del self.grant.held[number]
+            raise
+        self.number = number
+
+    def lose(self, known: int = 0) -> None:
+        """It has left, and nobody knows what it costs, but for `known`: the rest stays held for good."""
+        number, self.number = self.number, 0
+        if number:
+            self.grant.held[number] = None if self.most is None else max(0, self.most - known)
+
+    def release(self) -> None:
+        """What it cost is known."""
+        number, self.number = self.number, 0
+        self.grant.held.pop(number, None)
 
     def end(self, cost: int = 0, usage: Usage | None = None, *, streamed: bool = True) -> None:
         """Give back what `begin` took; it cost `cost`. `usage`: of a whole answer."""
@@ -147,7 +175,11 @@ class Meter:
             most = await self._most(grant, request, outgoing)
             call = _Call(grant, gate, request.body, max_tokens=request.max_tokens, most=most)
             del request
-            answer = await self._open(call, path, outgoing)
+            try:
+                answer = await self._open(call, path, outgoing)
+            except BaseException:
+                call.release()  # of what may have been charged for, nothing is left to release
+                raise
             call.body = b""  # it may be large, and is not needed again
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -201,13 +233,11 @@ class Meter:
         """What takes long, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._checker, step)
 
-    async def _most(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
+    async def _most(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int | None:
         """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it.
 
         Where the sure bound can never fit what is left of a budget, or there is none, the API counts the tokens.
         """
-        if not grant.budgets:
-            return 0
         limits = [budget for budget in grant.budgets if budget.limit_pico is not None]
 
         def price(usage: Usage) -> int | None:
@@ -221,7 +251,7 @@ class Meter:
         room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits) if limits else 0
         if limits and least is not None and least <= room and (most is None or most > room):
             most = reserve.cost(request, price, await self._count(grant, request, headers))
-        return most or least or 0
+        return most
 
     async def _count(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
         """Tokens of the request as the API counts them, which is free. ApiError."""
@@ -239,16 +269,21 @@ class Meter:
         """Count an answer that has ended, whole or not. What is not known of it is settled at the most it may cost."""
         grant, usage = call.grant, watch.finish()
         terms = watch.terms
+        cost = self._price(grant.model, usage, terms) if watch.known else None
+        most = call.most or 0
+        if watch.ended:
+            grant.uncertain += bool(terms.unknown)
+            call.end(most if cost is None else cost, None if terms.unknown else usage, streamed=watch.streamed)
+        else:
+            grant.uncertain += 1
+            call.end(max(most, cost or 0))
+        if watch.ended and not terms.unknown:
+            call.release()
+        else:
+            call.lose(cost or 0)
         if watch.known or watch.ended:
             grant.charges.append(Charge(usage, request_id, watch.ended, terms))
             grant.on_charge()
-        cost = self._price(grant.model, usage, terms) if grant.budgets and watch.known else None
-        if watch.ended:
-            grant.uncertain += bool(terms.unknown)
-            call.end(call.most if cost is None else cost, None if terms.unknown else usage, streamed=watch.streamed)
-        else:
-            grant.uncertain += 1
-            call.end(max(call.most, cost or 0))
 
     async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
         """The head of the answer, after as many tries as it takes and the policy allows.
@@ -291,7 +326,9 @@ class Meter:
             # From the moment that there is a connection the API may have the request.
             sent = answer is not None
             call.grant.uncertain += sent and not call.free
-            call.end(call.most if sent else 0)
+            call.end((call.most or 0) if sent else 0)
+            if sent:
+                call.lose()
             if isinstance(error, UpstreamError | TimeoutError):
                 raise connection_problem(error, "before an answer came") from None
             raise

@@ -31,7 +31,17 @@ MAX_ANSWER_BYTES = 256 * 1024 * 1024 - 4096
 _BREATH_S = 0.02
 #: Refusals that mean the host and not a task.
 _HALTING = frozenset(
-    {"draining", "budget", "ledger_stuck", "no_such_route", "agent_error", "bad_answer", "bad_key", "stranger"}
+    {
+        "draining",
+        "budget",
+        "ledger_stuck",
+        "ledger_damaged",
+        "no_such_route",
+        "agent_error",
+        "bad_answer",
+        "bad_key",
+        "stranger",
+    }
 )
 
 

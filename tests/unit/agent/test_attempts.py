@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +14,9 @@ from farmhand.agent.attempts import Room, Run
 from farmhand.agent.engines import Answer
 from farmhand.agent.ledger import Ledger, LedgerStuck
 from farmhand.cost.prices import price_table
-from farmhand.meter import Key
-from farmhand.task import Task
+from farmhand.meter import Grant, Key
+from farmhand.meter.grants import Charge
+from farmhand.task import Task, Usage
 
 KEY = Key("sk-ant-test-attempts-0000000000")
 
@@ -42,15 +44,77 @@ class Engine:
         return Answer(text="done", structured=None, stop_reason="end_turn")
 
 
+class Odd:
+    """Answers with what no ledger takes, and says that it was charged for."""
+
+    def __init__(self, answer: Answer, charged: Sequence[Charge] = ()) -> None:
+        self._answer = answer
+        self._charged = charged
+
+    async def run(self, _task: Task, grant: Grant, *_: Any) -> Answer:
+        for number, charge in enumerate(self._charged, start=1):
+            await grant.on_hold(number, 700)
+            grant.charges.append(charge)
+        return self._answer
+
+
+def tokens(**counts: Any) -> Charge:
+    return Charge(Usage(requests=1, **counts), "req_1")
+
+
+ODD = [
+    Odd(Answer(text="half of \ud83d")),
+    Odd(Answer(text="done", stop_reason="\udfff")),
+    Odd(Answer(text="done", structured={"n": "\ud800"})),
+    Odd(Answer(text="done", structured={"n": object()})),
+    Odd(Answer(text=cast(str, object()))),
+    *(
+        Odd(Answer(text="done"), [tokens(**{name: count})])
+        for name in ("input_tokens", "output_tokens", "cache_read_input_tokens")
+        for count in (2**63, 2**53 + 1, 10**40, -1, 1.5, "7", float("nan"), None)
+    ),
+    Odd(Answer(text="done"), [tokens(input_tokens=1), tokens(output_tokens=2**63 - 1)]),
+]
+
+
+@pytest.mark.parametrize("engine", ODD, ids=range(len(ODD)))
+async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path, engine: Odd) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite3")
+    await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
+    room, live = _room(ledger, engine), _live(cancelled=False)
+    await Run(room, ledger.line("api", 1)[0], "api", KEY, live).run()
+    result = ledger.result("one")
+    [(outcome,)] = ledger.rows("SELECT outcome FROM attempt")
+    if engine._charged:
+        # The answer was whole: only its figures are none.
+        assert (result.state, result.text, outcome) == ("succeeded", "done", "succeeded")
+    else:
+        assert (result.state, result.text, outcome) == ("failed", "", "agent_error")
+        assert result.error is not None
+        assert result.error.code == "agent_error"
+    # What was charged and cannot be counted stays spent at what was reserved.
+    charges = len(engine._charged)
+    assert result.uncertain == charges
+    assert ledger.spent_by_task("one") == ledger.spent_by_batch("b") == 700 * charges
+    ledger.close()
+
+
+def _room(ledger: Ledger, engine: Any) -> Room:
+    nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
+    config = SimpleNamespace(task_timeout_max_s=60, attempts=3, prices=price_table)
+    return Room(cast(Any, config), ledger, {"api": engine}, *cast(Any, [nothing] * 4))
+
+
+def _live(*, cancelled: bool) -> Any:
+    return SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=cancelled, grant=None)
+
+
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_result_that_waits_for_the_disk_is_kept_when_the_agent_stops(tmp_path: Path, cancelled: bool) -> None:
     ledger = FullDisk(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello")], "queued", KEY.fingerprint)
-    nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
-    config = SimpleNamespace(task_timeout_max_s=60, attempts=3, prices=price_table)
-    room = Room(cast(Any, config), ledger, {"api": cast(Any, Engine())}, *cast(Any, [nothing] * 4))
-    live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=cancelled, grant=None)
-    run = asyncio.create_task(Run(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run())
+    room, live = _room(ledger, Engine()), _live(cancelled=cancelled)
+    run = asyncio.create_task(Run(room, ledger.line("api", 1)[0], "api", KEY, live).run())
     await ledger.stuck.wait()
     run.cancel()
     await run

@@ -77,6 +77,7 @@ async def test_recovery_makes_every_unfinished_task_await_a_key(ledger: Ledger) 
     await ledger.submit([task("a"), task("b"), task("c")], "queued", "fp")
     seq = ledger.known("a").seq
     await ledger.start(seq, "fp")
+    await ledger.reserve(seq, 1, 5)
     await ledger.end(ledger.known("c").seq, None, done("c", "cancelled"))
     assert await ledger.recover() == 2
     assert [ledger.result(name).state for name in "abc"] == ["awaiting_key", "awaiting_key", "cancelled"]
@@ -85,6 +86,7 @@ async def test_recovery_makes_every_unfinished_task_await_a_key(ledger: Ledger) 
     assert await ledger.resume("new") == 2
     assert [waiting.id for waiting in ledger.line("api", 9)] == ["a", "b"]
     assert await ledger.start(seq, "new") == 2
+    await ledger.reserve(seq, 1, 5)
     assert await ledger.recover() == 2
     assert ledger.result("a").attempts == ledger.result("a").uncertain == 2
 

@@ -6,7 +6,7 @@ and the relay inside the sandbox as its API; its prompt comes by stdin as data; 
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.api import without_dialect
+from farmhand.agent.engines.leaving import ALL, Leaving, unit_of
 from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
 from farmhand.agent.engines.spares import Line, Spares
 from farmhand.meter import Grant, Grants
@@ -57,15 +58,26 @@ class CliEngine:
     def __init__(self, config: Config, grants: Grants) -> None:
         self._config = config
         self._grants = grants
+        runtime = Path(config.runtime_dir)
+        # What hangs counts: there are never more sandboxes than these, whatever the tasks do to them.
+        permits = asyncio.Semaphore(config.slots_cli + config.sandbox_spares)
         self._sandboxes = {
-            "none": Spares(Path(config.runtime_dir) / "task.sock", config.sandbox_spares, MAX_LINE),
-            "full": Spares(Path(config.runtime_dir) / "task-full.sock", 0, MAX_LINE),
+            "none": Spares(runtime / "task.sock", config.sandbox_spares, MAX_LINE, permits),
+            "full": Spares(runtime / "task-full.sock", 0, MAX_LINE, permits),
         }
+        self._end_socket = runtime / "task-end.sock"
+        self._leaving = Leaving(self._end_socket, permits.release)
+
+    async def clear(self) -> None:
+        """Before the first task: end what sandboxes an agent of before has left."""
+        if self._end_socket.exists():
+            await self._leaving.end(ALL)
 
     def close(self) -> None:
         """End the sandboxes that wait for a task."""
         for spares in self._sandboxes.values():
             spares.close()
+        self._leaving.close()
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """One CLI process; see `Engine.run`. The task token dies when this returns."""
@@ -90,8 +102,11 @@ class CliEngine:
         }
         reader, writer = await self._connect(task)
         output = Output(on_text)
+        unit: str | None = None
         try:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
+            if (unit := unit_of(first := await reader.readline())) is None:
+                output.take(first)
             # The sandbox's closing line is the last; its connection ends only when systemd has cleared the unit away.
             while output.ended is None and (line := await reader.readline()):
                 output.take(line)
@@ -100,10 +115,7 @@ class CliEngine:
         except OSError as error:
             raise EngineError("agent_error", f"the task's sandbox broke off: {error}", retryable=True) from None
         finally:
-            # Hanging up is what ends a sandbox early.
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            self._leaving.see_out((reader, writer), unit or "")
         return output
 
     async def _connect(self, task: Task) -> Line:

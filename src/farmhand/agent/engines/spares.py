@@ -20,10 +20,15 @@ Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Spares:
-    """Up to `wanted` connections to `path` that nobody has used yet; `limit` is the longest line that is read."""
+    """Up to `wanted` connections to `path` that nobody has used yet; `limit` is the longest line that is read.
 
-    def __init__(self, path: Path, wanted: int, limit: int) -> None:
+    Each takes one of `permits` and keeps it, also for whoever takes the connection: until it is gone, they give it
+    back. A task waits for one; a spare sandbox is started only where one is free.
+    """
+
+    def __init__(self, path: Path, wanted: int, limit: int, permits: asyncio.Semaphore | None = None) -> None:
         self.path = path
+        self._permits = permits if permits is not None else asyncio.Semaphore(2**31)
         self._wanted = wanted
         self._limit = limit
         self._lines: list[Line] = []
@@ -43,7 +48,12 @@ class Spares:
         if self._expiry is not None:
             self._expiry.cancel()
         while self._lines:
-            self._lines.pop()[1].close()
+            self._drop(self._lines.pop()[1])
+
+    def _drop(self, writer: asyncio.StreamWriter) -> None:
+        """Nothing of a task has run in it: it ends by itself."""
+        writer.close()
+        self._permits.release()
 
     def _ready(self) -> Line | None:
         """The one that has waited longest, past those that have died: systemd or the kernel may end any of them."""
@@ -51,11 +61,16 @@ class Spares:
             reader, writer = self._lines.pop(0)
             if not reader.at_eof() and reader.exception() is None and not writer.is_closing():
                 return reader, writer
-            writer.close()
+            self._drop(writer)
         return None
 
     async def _connect(self) -> Line:
-        return await asyncio.open_unix_connection(self.path, limit=self._limit)
+        await self._permits.acquire()
+        try:
+            return await asyncio.open_unix_connection(self.path, limit=self._limit)
+        except BaseException:
+            self._permits.release()
+            raise
 
     def _refill(self) -> None:
         if not self._wanted:
@@ -68,7 +83,7 @@ class Spares:
             self._filling = loop.create_task(self._fill(), name="spare sandboxes")
 
     async def _fill(self) -> None:
-        while len(self._lines) < self._wanted:
+        while len(self._lines) < self._wanted and not self._permits.locked():
             try:
                 self._lines.append(await self._connect())
             except OSError as error:
