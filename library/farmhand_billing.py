@@ -8,7 +8,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.farmhand.billing.keyfile import Refused
 from ansible.module_utils.farmhand.billing.outcome import absent, present
-from ansible.module_utils.farmhand.billing.plan import Wanted
+from ansible.module_utils.farmhand.billing.wanted import Wanted
 from ansible.module_utils.farmhand.billing.store import Store
 
 DOCUMENTATION = r"""

@@ -10,8 +10,8 @@ where the shell is at top level again, or at the end of the file.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 from ..wire.keys import redact
 from . import guard
@@ -23,12 +23,16 @@ MAX_WORDS = 40
 _DECLARING = re.compile(
     r"(?:(?:builtin|command)[ \t]+)?(?:export|declare|typeset|readonly)(?:[ \t]+(?:-[gxrU]+|--))*[ \t]+"
 )
-_FISH_SET = re.compile(r"(?:builtin[ \t]+)?set(?:[ \t]+(?:-[gxUufl]+|--(?:export|global|universal|path|unpath)))+[ \t]+")
+_FISH_SET = re.compile(
+    r"(?:builtin[ \t]+)?set(?:[ \t]+(?:-[gxUufl]+|--(?:export|global|universal|path|unpath)))+[ \t]+"
+)
 _FISH_EXPORT = re.compile(r"export[ \t]+")
 _NAME = re.compile(r"([A-Za-z_]\w*)(=?)")
 #: Words that are one in every shell, so that none has to be asked.
 _PLAIN = re.compile(r"[\w./:@%+,-]*|'[^']*'|\"[^\"\\$`]*\"")
 _BOUNDARY = re.compile(r"[ \t]*;?[ \t]*\r?$|[ \t]*;[ \t]*(?=#)|[ \t]+(?=\S)")
+#: What no shell takes for a command wherever it stands; in a text it is nothing special.
+_NEVER = "done then end )"
 _CONTINUED = re.compile(r"[ \t]+\\\r?\n[ \t]*")
 _GOES_ON = re.compile(r"(?:&&|\|\|?|!|(?<!\\)(?:\\\\)*\\)[ \t]*\r?$")
 _LOOKS_BACK = re.compile(r"\$\?|\$\{?(?:pipe)?status\b|^[ \t]*(?:and|or)\b")
@@ -37,7 +41,7 @@ _FUNCTION = re.compile(r"[ \t]*(?:function[ \t]|[^\s=\"'$;&|()]+[ \t]*\([ \t]*\)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A statement that does nothing but set `names`. `shown`: it without values; `comment`: what the line says behind it.
+    """A statement that does nothing but set `names`. `shown`: it without values; `comment`: the one behind it.
 
     `constant`: the values stand there themselves; nothing is expanded or run for them.
     """
@@ -48,25 +52,32 @@ class Assignment:
     constant: bool
 
 
-@dataclass
-class Edit:
-    """One change: of lines `first` to `last` (1-based) a comment, or an `unset` after line `last`; notes by name."""
+@dataclass(frozen=True)
+class Change:
+    """One change: lines `first` to `last` (1-based) become the comment `shown`; None: an `unset` behind `last`."""
 
     first: int
     last: int
-    shown: str | None
-    notes: dict[str, str] = field(default_factory=dict)
+    shown: str | None = None
+
+
+#: What is to be changed, and of each change the names that it is for with their notes.
+Changes = Mapping[Change, Mapping[str, str]]
 
 
 class Script:
-    """A shell's file before any change, and the questions about its lines that are put to `shell`."""
+    """A shell's file before any change, and the questions about its lines that are put to `shell`.
+
+    `shell` "" stands for a file of KEY=VALUE lines, which no shell reads.
+    """
 
     def __init__(self, text: str, shell: str) -> None:
         self.text = text
         self.shell = shell
         self.lines = text.split("\n")
         self.ending = "\r\n" if "\r\n" in text else "\n"
-        self._options = guard.options_for(text, shell) if guard.installed(shell) else None
+        # Lines of KEY=VALUE are no shell's: nobody has to be asked about them.
+        self._options = () if not shell else guard.options_for(text, shell) if guard.installed(shell) else None
         self._whole: dict[int, bool] = {}
 
     @property
@@ -76,7 +87,7 @@ class Script:
 
     def accepts(self, text: str) -> bool:
         """Whether the shell accepts `text`, started as for this file."""
-        return self._options is not None and guard.accepts(text, self.shell, self._options)
+        return not self.shell or (self._options is not None and guard.accepts(text, self.shell, self._options))
 
     def at_top(self, count: int) -> bool:
         """Whether after the first `count` lines every construct, quote and here-document is closed."""
@@ -91,7 +102,7 @@ class Script:
         if _goes_on(self.lines[:count]) or not self.accepts(before):
             return False
         # Inside of a here-document the shell takes anything.
-        return self.shell == "fish" or not self.accepts(f"{before})\n")
+        return self.shell == "fish" or not self.accepts(f"{before}{_NEVER}\n")
 
     def statement(self, line: int) -> tuple[int, int] | None:
         """The first and the last line of the statement at top level that holds `line`; None if that cannot be told."""
@@ -124,8 +135,8 @@ class Script:
         return None if found is None else (first, last, found)
 
     def _runs(self, line: int) -> bool:
-        """Whether the shell takes `line` for a command: a lone bracket there is refused, but not in a text."""
-        return not self.accepts("\n".join([*self.lines[: line - 1], ")", *self.lines[line:]]))
+        """Whether the shell takes `line` for a command: nonsense in its place is refused, but not in a text."""
+        return not self.accepts("\n".join([*self.lines[: line - 1], _NEVER, *self.lines[line:]]))
 
     def _stands_alone(self, first: int, last: int) -> bool:
         lines = self.lines[first - 1 : last]
@@ -138,74 +149,83 @@ class Script:
             return None
         return assignment("\n".join(self.lines[first - 1 : last]), self.shell, self.accepts)
 
-    def render(self, edits: Collection[Edit]) -> str | None:
-        """The text with the edits made; None if the shell would not accept it any more."""
-        text = self._render(edits)
-        if self.accepts(text):
-            return text
+    def render(self, changes: Changes) -> tuple[str, list[int]] | None:
+        """The text with the changes, and of each of its lines the one that it was; None if the shell refuses it."""
+        if not changes:
+            return self.text, list(range(1, len(self.lines) + 1))
+        made = self._render(changes)
+        if self.accepts(made[0]):
+            return made
         # A block must not be left with nothing in it.
-        filled = [edit.first for edit in edits if not self.accepts(self._render([edit]))]
-        for fill in (filled, [edit.first for edit in edits]):
-            text = self._render(edits, fill)
-            if self.accepts(text):
-                return text
+        filled = [change.first for change in changes if not self.accepts(self._render({change: changes[change]})[0])]
+        for fill in (filled, [change.first for change in changes]):
+            made = self._render(changes, fill)
+            if self.accepts(made[0]):
+                return made
         return None
 
-    def _render(self, edits: Collection[Edit], fill: Collection[int] = ()) -> str:
+    def _render(self, changes: Changes, fill: Collection[int] = ()) -> tuple[str, list[int]]:
         """`fill`: the lines at which `:` stands for what became a comment."""
-        commented = {edit.first: edit for edit in edits if edit.shown is not None}
-        after: dict[int, list[Edit]] = {}
-        for edit in edits:
-            if edit.shown is None:
-                after.setdefault(edit.last, []).append(edit)
-        end = self.ending.removesuffix("\n")
-        out: list[str] = []
+        commented = {change.first: change for change in changes if change.shown is not None}
+        after = {change.last: change for change in changes if change.shown is None}
+        cr = self.ending.removesuffix("\n")
+        out: list[tuple[str, int]] = []
         number = 1
         while number <= len(self.lines):
-            edit = commented.get(number)
-            last = edit.last if edit else number
-            # Without a line end the last line is one; with it what follows is no line but the end of the file.
-            at_end = last == len(self.lines)
-            if edit:
-                line = self.lines[number - 1]
+            line, change = self.lines[number - 1], commented.get(number)
+            last = change.last if change else number
+            if change:
                 indent = line[: len(line) - len(line.lstrip(" \t"))]
-                close = "" if at_end else end
-                out += [f"{indent}# {note}{end}" for note in dict.fromkeys(edit.notes.values())]
-                out.append(f"{indent}{': ' if number in fill else ''}# {edit.shown}{close}")
+                notes = dict.fromkeys(changes[change].values())
+                out += [(f"{indent}# {note}{cr}", number) for note in notes]
+                close = "" if last == len(self.lines) else cr
+                out.append((f"{indent}{': ' if number in fill else ''}# {change.shown}{close}", number))
             else:
-                out.append(self.lines[number - 1])
-            for follow in (f for n in range(number, last + 1) for f in after.get(n, [])):
-                block = [f"{line}{end}" for line in self.unset(follow)]
-                if at_end:
-                    out[-1:] = [*block, ""] if out[-1] == "" else [out[-1] + end, *block, ""]
+                out.append((line, number))
+            for follow in [after[n] for n in range(number, last + 1) if n in after]:
+                block = [(f"{text}{cr}", last) for text in self.unset(changes[follow])]
+                if last == len(self.lines):  # without a line end: it gets one, as what is added has
+                    text, origin = out.pop()
+                    out += [*([(text + cr, origin)] if text else []), *block, ("", last)]
                 else:
                     out += block
             number = last + 1
-        return "\n".join(out)
+        return "\n".join(text for text, _ in out), [origin for _, origin in out]
 
-    def unset(self, edit: Edit) -> list[str]:
-        """The lines that unset the edit's names."""
-        notes = [f"# {note}" for note in dict.fromkeys(edit.notes.values())]
-        names = sorted(edit.notes)
-        return notes + ([f"set -e {name}" for name in names] if self.shell == "fish" else [f"unset {' '.join(names)}"])
+    @property
+    def end(self) -> Change:
+        """The change at the end of the file."""
+        last = len(self.lines) - (self.lines[-1] == "" and len(self.lines) > 1)
+        return Change(last, last)
+
+    def unset(self, notes: Mapping[str, str]) -> list[str]:
+        """The lines that unset names; `notes` says why, by name."""
+        said = [f"# {note}" for note in dict.fromkeys(notes.values())]
+        names = sorted(notes)
+        return said + ([f"set -e {name}" for name in names] if self.shell == "fish" else [f"unset {' '.join(names)}"])
 
     def unset_already(self, line: int, name: str) -> bool:
         """Whether `line` is followed by an `unset` of the name: another one would not help."""
-        verb = "set -e" if self.shell == "fish" else "unset"
+        verb = "set -e " if self.shell == "fish" else "unset "
         for text in self.lines[line:]:
-            words = text.split()
-            if words and not text.lstrip().startswith("#"):
-                return text.strip().startswith(f"{verb} ") and name in words
+            if text.strip() and not text.lstrip().startswith("#"):
+                if not text.strip().startswith(verb):
+                    return False
+                if name in text.split():
+                    return True
         return False
+
+    def masked(self, line: int, names: Collection[str]) -> str:
+        """A line of KEY=VALUE as it may be shown: without the value."""
+        pattern = rf"\b({'|'.join(map(re.escape, names))})([ \t]*[=:]|[ \t]+(?:DEFAULT|OVERRIDE)=).*"
+        return redact(re.sub(pattern, r"\1\2…", self.lines[line - 1].strip()))
 
 
 def assignment(text: str, shell: str, accepts: Callable[[str], bool]) -> Assignment | None:
     """What `text` sets, if it is one statement that does nothing else. `accepts` asks `shell`."""
     rest = _CONTINUED.sub(" ", text.strip(" \t\r\n"))
-    if shell == "fish":
-        head = _FISH_SET.match(rest) or _FISH_EXPORT.match(rest)
-    else:
-        head = _DECLARING.match(rest)
+    heads = (_FISH_SET, _FISH_EXPORT) if shell == "fish" else (_DECLARING,)
+    head = next((found for pattern in heads if (found := pattern.match(rest))), None)
     if head is None and shell == "fish":
         return None
     listed = bool(head and _FISH_SET.match(rest) and shell == "fish")
@@ -226,6 +246,7 @@ def assignment(text: str, shell: str, accepts: Callable[[str], bool]) -> Assignm
             if name[2] != "=" and (value or head is None):
                 return None
             names.append(name[1])
+            constant = constant and (name[2] == "=" or listed)
             more = listed and end[1] < len(rest) and rest[end[1]] != "#"
             shown.append(f"{name[1]}=…" if name[2] else f"{name[1]} …" if more else name[1])
         if not _PLAIN.fullmatch(value):
@@ -258,14 +279,3 @@ def _goes_on(lines: list[str]) -> bool:
         if line.strip() and not line.lstrip().startswith("#"):
             return _GOES_ON.search(line) is not None
     return False
-
-
-def comment_line(text: str, line: int, note: str, names: Collection[str]) -> str:
-    """A file of KEY=VALUE lines with one of them commented out, its value hidden."""
-    lines = text.split("\n")
-    old = lines[line - 1]
-    ending = "\r" if old.endswith("\r") else ""
-    pattern = rf"\b({'|'.join(map(re.escape, names))})([ \t]*[=:]|[ \t]+(?:DEFAULT|OVERRIDE)=).*"
-    hidden = redact(re.sub(pattern, r"\1\2…", old.strip()))
-    lines[line - 1] = f"# {note}{ending}\n# {hidden}{ending}"
-    return "\n".join(lines)

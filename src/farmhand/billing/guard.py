@@ -13,6 +13,8 @@ from pathlib import Path
 _LINE = re.compile(rb"(?:line |:)(\d+)[:) ]|^\S+: (\d+):", re.MULTILINE)
 CHECK_S = 10.0
 _READ_ONLY = {"zsh": ["-f", "-n"], "fish": ["--no-config", "-n"]}
+#: zsh that reads commands from its input goes on after an error and then exits with 0; from a file it stops.
+_AS_FILE = {"zsh": ["/dev/stdin"]}
 #: What a start-up file may have switched on before the line that needs it; `-n` does not see that.
 OPTIONS: dict[str, tuple[tuple[str, ...], ...]] = {"bash": ((), ("-O", "extglob"))}
 
@@ -73,7 +75,7 @@ def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
         return None
     try:
         done = subprocess.run(
-            [program, *_READ_ONLY.get(shell, ["-n"]), *options],
+            [program, *_READ_ONLY.get(shell, ["-n"]), *options, *_AS_FILE.get(shell, [])],
             input=text.encode("utf-8", "surrogateescape"),
             env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "LC_ALL": "C"},
             capture_output=True,

@@ -12,7 +12,7 @@ import pytest
 from farmhand.billing import find
 from farmhand.billing.names import KEY, TOKEN
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.plan import Wanted
+from farmhand.billing.wanted import Wanted
 from farmhand.billing.store import Store
 from farmhand.wire.keys import fingerprint
 from tests.support.homes import HOMES, ONE

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.plan import Wanted
+from farmhand.billing.wanted import Wanted
 from farmhand.billing.store import Store
 
 Put = Callable[..., None]
