@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .verdict import Report
+from . import environs, scan, settings, trace, verdicts
+from .ask import LIMIT_S, Answer, Asking, CannotAsk
+from .kinds import Kind, own_files, to_ask
+from .names import counts
+from .reading import Reader
+from .sources import Sources
+from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
+
+#: So many shells are asked at the same time.
+_AT_ONCE = 4
+_RELEVANT = ("ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "CLOUD_ML_", "VERTEX_", "AZURE_", "HOME", "XDG_")
 
 
 def find(
@@ -17,11 +29,145 @@ def find(
     root: Path = Path("/"),
     ask: bool = True,
     ask_shell: bool = True,
+    limit_s: float = LIMIT_S,
 ) -> Report:
     """Start the operator's shells and see what `claude` gets in each.
 
     `environ` is the session's environment that the shells are started from: {} for none. `cwd` is where they start, the
     current project. `root` is the system's root (tests). `ask` also asks systemd's user manager (or launchd) for its
     environment. `ask_shell` False starts nothing of the operator's: the files are read, and every verdict is a reading.
+    `limit_s` is what one shell may take, in seconds.
     """
-    raise NotImplementedError
+    return _Search(home or Path.home(), environ, cwd, root, ask=ask, limit_s=limit_s).report(ask_shell=ask_shell)
+
+
+class _Search:
+    def __init__(
+        self, home: Path, environ: Mapping[str, str], cwd: Path | None, root: Path, *, ask: bool, limit_s: float
+    ) -> None:
+        self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
+        self.reader = Reader()
+        self.base = environs.session(root, home, environ, self.reader, ask=ask)
+        self.sources = Sources(home, self.base)
+        self.logged_in = False
+        self.hidden: dict[str, None] = {}
+
+    def report(self, *, ask_shell: bool) -> Report:
+        kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
+        asked: list[str] = []
+        if not ask_shell:
+            found = [self.read(kind) for kind in kinds]
+        else:
+            try:
+                found, asked = self.ask(kinds)
+            except CannotAsk as error:
+                self.sources = Sources(self.home, self.base)
+                found = [Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=str(error)) for kind in kinds]
+            found += self._foreign()
+        shown = list(dict.fromkeys(shown_command(command) for command in asked))
+        problems = list(self.reader.problems.values())
+        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown)
+
+    def _login_shell(self) -> str:
+        if shell := self.environ.get("SHELL"):
+            return shell
+        try:
+            return pwd.getpwuid(self.home.stat().st_uid).pw_shell
+        except (OSError, KeyError):
+            return "/bin/sh"
+
+    def _foreign(self) -> list[Verdict]:
+        """The operator's own shell, where it is none that can be asked: not to be passed over in silence."""
+        name = Path(self._login_shell()).name
+        if name in ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", ""):
+            return []
+        reason = f"farmhand does not know how to ask {name}"
+        return [Verdict(name, "interactive", UNKNOWN, UNKNOWN, reason=reason)]
+
+    def ask(self, kinds: list[Kind]) -> tuple[list[Verdict], list[str]]:
+        """Each kind's verdict by what its shell said, and which programs the start-up files asked for secrets."""
+        session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
+        with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                answers = list(pool.map(asking.ask, kinds))
+            said = self._ask_cli(asking, answers)
+            found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
+            return found, asking.asked()
+
+    def _ask_cli(self, asking: Asking, answers: list[Answer]) -> list[dict[str, object] | None]:
+        """The CLI's own answer for each kind. It is asked once for each environment that could matter to it."""
+        keys = []
+        by_key: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+        for answer in answers:
+            env = answer.got or {}
+            key = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
+            keys.append(key)
+            if answer.got is not None:
+                by_key.setdefault(key, env)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            said = dict(zip(by_key, pool.map(asking.cli, by_key.values()), strict=True))
+        return [said.get(key) for key in keys]
+
+    def verdict(self, answer: Answer, said: dict[str, object] | None) -> Verdict:
+        """What one shell's answer means."""
+        kind = answer.kind
+        told = trace.read(answer, own_files(kind.shell, self.home, self.environ), self.home)
+        for word in ("claude-cheap", "farmhand"):
+            if "function" in answer.definitions.get(word, "") or "alias" in answer.definitions.get(word, ""):
+                self.hidden[f"{word} in {self.sources.definition(word, told) or kind.shell}"] = None
+        env = answer.got
+        if env is None and answer.status is not None:
+            env, said = answer.before, answer.status  # the CLI itself was called, by its path
+        if env is None:
+            reason, at = self._why(answer, told)
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
+        found = self.sources.take(answer, told, env)
+        conf = self._settings(env)
+        for setting in conf.all:
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        logged_in = self._logged_in(env)
+        self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
+        return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
+
+    def _why(self, answer: Answer, told: trace.Trace) -> tuple[str, Location | None]:
+        """Why a shell could not be asked, and where it stopped."""
+        if answer.unanswered:
+            return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped
+        if answer.before is not None:
+            return "what is typed as claude there does not start the CLI", told.defined.get("claude") or told.called
+        if answer.ended == "out of time":
+            return f"it was not ready for claude after {self.limit_s:g} s", told.stopped
+        if answer.ended.startswith("signal"):
+            return f"it crashed ({answer.ended})", told.stopped
+        return "it ended before claude could be typed", told.stopped
+
+    def read(self, kind: Kind) -> Verdict:
+        """What the files of a kind say to whoever only reads them."""
+        found = dict(self.base)
+        for setting in self.base.values():
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        for setting in scan.settings(kind, self.home, self.environ, self.root, self.reader):
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text), shell=kind.shell)
+            found[setting.name] = setting
+        env = {name: setting.text or "" for name, setting in found.items()}
+        conf = self._settings({**self.environ, **env})
+        for setting in conf.all:
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        logged_in = self._logged_in(self.environ)
+        self.logged_in |= logged_in
+        return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, how="read")
+
+    def _config(self, env: Mapping[str, str]) -> Path:
+        return Path(env.get("CLAUDE_CONFIG_DIR") or self.home / ".claude")
+
+    def _settings(self, env: Mapping[str, str]) -> settings.Settings:
+        try:
+            user = pwd.getpwuid(self.home.stat().st_uid).pw_name
+        except (OSError, KeyError):
+            user = ""
+        return settings.read(settings.files(self.root, self._config(env), self.cwd, user), self.reader)
+
+    def _logged_in(self, env: Mapping[str, str]) -> bool:
+        return settings.logged_in(self._config(env), self.home)
+
+

@@ -1,0 +1,219 @@
+"""What fish's trace says: `fish_trace` for the files and commands, the events of variables for the lines."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from .ask import Answer
+from .kinds import DEFINED, FIELD
+from .names import WATCHED
+from .trace import GENERATED, Event, Trace, is_file
+from .verdict import Location
+
+_COMMAND = re.compile(r"(-*)> (.*)")
+_FRAME = re.compile(r"called on line (\d+) of file ([^\x1e]+)")
+#: What comes with fish is no file of the operator's.
+_ITS_OWN = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
+
+
+@dataclass
+class _File:
+    """A file that is being sourced. `path` None: what a command printed."""
+
+    depth: int
+    path: Path | None
+    #: Where it is sourced, for what was printed.
+    at: Location | None = None
+
+
+class _Reader:
+    def __init__(self, answer: Answer, home: Path) -> None:
+        self.home = home
+        self.cwd = Path(answer.before.get("PWD", "/")) if answer.before else home
+        self.trace = Trace()
+        self.open: list[_File] = []
+        self.before = ""
+        self.pending: Event | None = None
+        self.typed = self.prompting = False
+        #: The place of each function that the start-up files printed: direnv's hook.
+        self.printed: list[tuple[str, Location]] = []
+
+    def record(self, text: str) -> Location | None:
+        """Take in one record; returns where it is, as far as that is told."""
+        text = text.partition(FIELD)[2]
+        if text.startswith("\x1d"):
+            self._event(text[1:])
+            return None
+        match = _COMMAND.match(text)
+        if match is None:
+            return None
+        depth, said = len(match[1]), match[2]
+        while self.open and self.open[-1].depth >= depth:
+            self.open.pop()
+        if said.startswith("emit fish_prompt"):
+            self.prompting = True
+        if "farmhand-before" in said:
+            self.typed = True
+        self.pending = None
+        location = self._command(depth, said)
+        self.before = said
+        return location
+
+    def _command(self, depth: int, said: str) -> Location | None:
+        words = _split(said)
+        head = words[0] if words else ""
+        location = self._location(said)
+        if head == "source" or said.startswith("builtin source"):
+            self._source(depth, [word for word in words[1:] if word != "source"], location)
+        elif head == "set":
+            self._set(words[1:], location)
+        elif head in ("alias", "abbr", "function") and (word := _defined(words)):
+            if head == "function" and not (self.open and self.open[-1].path):
+                location = self._enclosing() or location
+            if location and not (head == "function" and word in self.trace.defined):
+                self.trace.defined[word] = location
+        elif head in ("env", "command") or "=" in head:
+            for word in words:
+                name, equals, value = word.partition("=")
+                if equals and name in WATCHED:
+                    self._add(Event(name, location, value=value, typed=self.typed))
+        if self.typed and "claude" in words and location:
+            self.trace.called = location
+        return location
+
+    def _source(self, depth: int, words: list[str], location: Location | None) -> None:
+        path = Path(words[0]) if words else None
+        if path is not None and not path.is_absolute():
+            path = self.cwd / path
+        if path is None or GENERATED.match(str(path)):
+            made = next((at for name, at in self.printed if name and name in self.before), None) if location is None else None
+            self.open.append(_File(depth, None, location or made))
+            if location and self.before.split():
+                self.printed.append((Path(self.before.split()[0]).name, location))
+            return
+        self.open.append(_File(depth, path, location))
+        if not _ITS_OWN.match(str(path)) and path not in self.trace.files:
+            self.trace.files.append(path)
+
+    def _set(self, words: list[str], location: Location | None) -> None:
+        flags = "".join(word for word in words if word.startswith("-") and not word.startswith("--"))
+        long = {word for word in words if word.startswith("--")}
+        rest = [word for word in words if not word.startswith("-")]
+        if not rest or rest[0] not in WATCHED or {"q", "S"} & set(flags) or {"--query", "--show"} & long:
+            return
+        unset = "e" in flags or "--erase" in long
+        if "l" in flags and "x" not in flags:
+            return
+        value = " ".join(rest[1:]) if len(rest) > 1 else None
+        self._add(Event(rest[0], location, self._through(), value, unset, self.typed, self.prompting and not self.typed))
+
+    def _add(self, event: Event) -> None:
+        self.trace.events.append(event)
+        self.pending = event
+
+    def _event(self, text: str) -> None:
+        """A variable's event: the line, where the file is one that can be edited."""
+        name, _, said = text.partition(FIELD)
+        frames = [(int(line), path.strip()) for line, path in _FRAME.findall(said.partition("in event handler")[2])]
+        event = self.pending if self.pending and self.pending.name == name else None
+        self.pending = None
+        if not frames:
+            return
+        line, path = frames[0]
+        full = path.replace("~", str(self.home), 1) if path.startswith("~") else path
+        if is_file(full) and not _ITS_OWN.match(full):
+            location = Location(Path(full), line)
+            if event is None:  # NAME=value before a command: fish tells no `set` for it
+                if _names(Path(full), line, name):
+                    self.trace.events.append(Event(name, location, typed=self.typed))
+            elif not _in_eval(location, event):
+                event.location = location
+
+    def _enclosing(self) -> Location | None:
+        """Where the innermost file of the operator's brought in what is run now."""
+        return next((each.at for each in reversed(self.open) if each.at), None)
+
+    def _through(self) -> Location | None:
+        files = [each for each in self.open if each.path and not _ITS_OWN.match(str(each.path))]
+        return files[-1].at if files else None
+
+    def _location(self, said: str) -> Location | None:
+        for each in reversed(self.open):
+            if each.path is None:
+                return each.at
+            if not _ITS_OWN.match(str(each.path)):
+                line = line_of(each.path, said, self.before)
+                return Location(each.path, line) if line else None
+        return None
+
+
+def line_of(path: Path, said: str, before: str) -> int:
+    """The line of a file at which a traced command most likely stands; 0 if there is none. `before` was run before it."""
+    try:
+        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return 0
+    words = _split(said)
+    if not words:
+        return 0
+    names = [word for word in WATCHED if re.search(rf"\b{word}\b", said)]
+    feeder = Path(before.split()[0]).name if before.split() else ""
+    best, found = 0, 0
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if text.startswith("#") or not re.search(rf"(^|[^\w-]){re.escape(words[0])}(?![\w-])", text):
+            continue
+        score = 1 + 4 * any(re.search(rf"\b{name}\b", text) for name in names) + 2 * ("$" in text or "(" in text) * bool(names)
+        score += 3 * sum(len(word) > 2 and word in text for word in words[1:4])
+        score += 3 * (words == ["source"] and bool(feeder) and feeder in text) + 2 * (words == ["source"] and "|" in text)
+        if score > best:
+            best, found = score, number
+    return found
+
+
+def _in_eval(location: Location, event: Event) -> bool:
+    """Whether the line is counted in the text of an `eval`, not in the file: it does not set anything there."""
+    try:
+        lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    except OSError:
+        return False
+    text = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+    return not re.search(r"\b(set|export|read|source|eval)\b|=", text)
+
+
+def _names(path: Path, line: int, name: str) -> bool:
+    lines = path.read_text("utf-8", "surrogateescape").splitlines()
+    return 0 < line <= len(lines) and name in lines[line - 1]
+
+
+def _split(said: str) -> list[str]:
+    try:
+        return shlex.split(said)
+    except ValueError:
+        return said.split()
+
+
+def _defined(words: list[str]) -> str:
+    """The word of DEFINED that a command makes into something else; "" for none."""
+    rest = [word for word in words[1:] if not word.startswith("-")]
+    name = rest[0].partition("=")[0] if rest else ""
+    return name if name in DEFINED else ""
+
+
+def read(answer: Answer, home: Path) -> Trace:
+    """The trace of an answer of fish."""
+    reader = _Reader(answer, home)
+    for record in answer.trace:
+        reader.record(record)
+    last = _Reader(answer, home)
+    last.open = reader.open[:]
+    done = reader.trace
+    stack = [each.path for each in reader.open if each.path and not _ITS_OWN.match(str(each.path))]
+    seen = next((text for text in reversed(answer.last) if _COMMAND.match(text.partition(FIELD)[2])), "")
+    if stack and stack[-1].is_file():
+        match = _COMMAND.match(seen.partition(FIELD)[2])
+        done.stopped = Location(stack[-1], line_of(stack[-1], match[2] if match else "", ""))
+    return done
