@@ -287,13 +287,15 @@ class _Planner:
         for name in WATCHED:
             if self.wanted.environ.get(name) and self.ways.goes(name):
                 said[f"{name} in {Location(None)} is left: {SESSION}"] = None
+        grouped: dict[str, list[str]] = {}
         for verdict in report.verdicts:
             if verdict.unknown:
                 at = f" at {verdict.stopped_at}" if verdict.stopped_at else ""
-                said[f"{verdict.kind} cannot be told ({verdict.reason}{at}): {_LOOK}"] = None
+                grouped.setdefault(f"who pays cannot be told ({verdict.reason}{at})", []).append(verdict.kind)
             elif verdict.metered and verdict.kind not in told:
                 name = verdict.base_url or verdict.credential
-                said[f"{name} reaches claude in {verdict.kind}: where it is set was not found; {_LOOK}"] = None
+                grouped.setdefault(f"{name} reaches claude, and where it is set was not found", []).append(verdict.kind)
+        said |= {f"{', '.join(kinds)}: {what}; {_LOOK}": None for what, kinds in grouped.items()}
         return [*said, *(f"{problem} (left as it is)" for problem in report.problems)]
 
     def digest(self, spot: Spot, attempt: _Attempt) -> str:
