@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..wire.keys import fingerprint
 from .ask import Answer
+from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
-from .trace import Event, Trace
 from .verdict import Location, Setting, Source, shown_command
 
 _UNIVERSAL = re.compile(r"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(\w+):")

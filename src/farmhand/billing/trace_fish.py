@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .ask import Answer
+from .events import GENERATED, Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
-from .trace import GENERATED, Event, Trace, is_file
 from .verdict import Location
 
 _COMMAND = re.compile(r"(-*)> (.*)")
