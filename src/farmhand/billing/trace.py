@@ -90,7 +90,7 @@ class _Reader:
         if source := _SOURCES.match(said):
             self._source(source[1], location)
         if said.startswith(("eval ", "emulate ")) and location:
-            self.evals.append(_Eval(depth, said, location, frame))
+            self.evals.append(_Eval(depth, said.replace("\\n", "\n"), location, frame))
             self.active.append(self.evals[-1])
         self.prompting = self.prompting or "__farmhand" in said
         self.typed = self.typed or "farmhand-before" in said
@@ -211,7 +211,7 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
                 continue
             if names and any(re.search(rf"\b{name}\b", text) for name in names) and "unset" not in text:
                 return Location(path, number)
-            if looser is None and head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}\b", text):
+            if looser is None and head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}(?![\w-])", text):
                 if not names or re.search(r"[$`]", text):
                     looser = Location(path, number)
     return looser
