@@ -104,10 +104,7 @@ class Asking:
 
     def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """What a terminal of this user would start a shell with."""
-        if self.user:  # the environment of somebody else is none of theirs
-            kept = {name: value for name, value in environ.items() if name in ("PATH", "LANG", "TERM", "TZ")}
-        else:
-            kept = dict(environ)
+        kept = dict(environ)
         kept.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
         kept.setdefault("TERM", "xterm-256color")
         with contextlib.suppress(KeyError):  # a container's uid may have no account
@@ -295,10 +292,10 @@ def _owner(home: Path) -> dict[str, Any] | None:
         raise CannotAsk(f"{home} belongs to uid {owner}, and this runs as uid {os.geteuid()}")
     try:
         account = pwd.getpwuid(owner)
-    except KeyError:
-        raise CannotAsk(f"{home} belongs to uid {owner}, which is no user of this machine") from None
-    groups = os.getgrouplist(account.pw_name, account.pw_gid)
-    return {"uid": owner, "gid": account.pw_gid, "groups": groups}
+        groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        return {"uid": owner, "gid": account.pw_gid, "groups": groups}
+    except KeyError:  # a container's uid may have no account
+        return {"uid": owner, "gid": home.stat().st_gid, "groups": []}
 
 
 def _environ(raw: bytes) -> dict[str, str]:

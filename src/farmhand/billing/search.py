@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import environs, scan, settings, trace, verdicts
 from .ask import LIMIT_S, Answer, Asking, CannotAsk
+from .events import Trace
 from .kinds import Kind, own_files, to_ask
 from .names import counts
 from .reading import Reader
@@ -45,6 +46,10 @@ class _Search:
     def __init__(
         self, home: Path, environ: Mapping[str, str], cwd: Path | None, root: Path, *, ask: bool, limit_s: float
     ) -> None:
+        if environ is os.environ and home.exists() and home.stat().st_uid != os.geteuid():
+            # The session is somebody else's (Ansible's become): of theirs only what is no matter of the person's.
+            environ = {name: environ[name] for name in ("PATH", "LANG", "TERM", "TZ") if name in environ}
+            ask = False
         self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
         self.reader = Reader()
         self.base = environs.session(root, home, environ, self.reader, ask=ask)
@@ -129,7 +134,7 @@ class _Search:
         self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
         return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
 
-    def _why(self, answer: Answer, told: trace.Trace) -> tuple[str, Location | None]:
+    def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:
         """Why a shell could not be asked, and where it stopped."""
         if answer.unanswered:
             return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ..wire.keys import fingerprint
 from .ask import Answer
+from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
-from .trace import Event, Trace
 from .verdict import Location, Setting, Source, shown_command
 
 _UNIVERSAL = re.compile(r"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(\w+):")
@@ -21,7 +21,7 @@ class Sources:
 
     def __init__(self, home: Path, base: Mapping[str, Setting]) -> None:
         self.home, self.base = home, base
-        self._found: dict[tuple[str, str], Source] = {}
+        self._found: dict[tuple[str, str, str], Source] = {}
 
     def listed(self) -> list[Source]:
         """All that were found, in the order in which the shells met them."""
@@ -31,7 +31,7 @@ class Sources:
         """Note a setting, and that it reaches `claude` in this kind of shell."""
         if setting.text == "":
             return
-        key = (setting.name, str(setting.location))
+        key = (setting.name, str(setting.location), str(setting.through or ""))
         source = self._found.get(key)
         if source is None:
             source = self._found[key] = Source(

@@ -174,7 +174,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     errors = b""
     answer = b""
     mark = spec["mark"].encode()
-    marked = False
+    marked = not mark
     ended = "out of time"
     reading = {out_r, err_r, tra_r, answers}
     closed_at = None
@@ -199,7 +199,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                 answer = (answer + piece)[-_MOST_ANSWER:]
             elif fd == out_r:
                 said += piece
-                if not marked and mark in said:
+                if not marked and mark in said:  # what start-up files print is of no use
                     marked, said = True, said.partition(mark)[2]
                 said = said[:_MOST_OUTPUT] if marked else said[-len(mark) :]
             elif fd == err_r:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from . import trace_fish
 from .ask import Answer
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
+from .events import Event, Trace, is_file
 from .verdict import Location
 
 _NAMES = "|".join(sorted(WATCHED, key=len, reverse=True))
@@ -20,41 +22,6 @@ _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
 _ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
-#: These are no files of the operator's: what stands in them was made by a command of the file that reads them.
-GENERATED = re.compile(r"(/dev/|/proc/|-$|Standard input|.*/\.psub\.)")
-
-
-@dataclass
-class Event:
-    """A watched name was set (or, with `unset`, taken away). `location` None: the trace does not tell where."""
-
-    name: str
-    location: Location | None
-    through: Location | None = None
-    value: str | None = None
-    unset: bool = False
-    typed: bool = False
-    prompt: bool = False
-
-
-@dataclass
-class Trace:
-    """The events in their order; `files` are those that the shell read; `stopped` is the last line it was seen at."""
-
-    events: list[Event] = field(default_factory=list)
-    files: list[Path] = field(default_factory=list)
-    stopped: Location | None = None
-    #: Where the words that were typed are defined: the last alias, abbreviation or function of that name.
-    defined: dict[str, Location] = field(default_factory=dict)
-    #: The last line of a file at which the command `claude` was called.
-    called: Location | None = None
-
-
-def is_file(path: str) -> bool:
-    """Whether a trace's word for where it is names a file that can be edited."""
-    return path.startswith("/") and not GENERATED.match(path) and Path(path).is_file()
-
-
 def events_of(said: str) -> list[tuple[str, str | None, bool]]:
     """The watched names that a traced command sets: name, value if it is told, whether it is unset."""
     if not _WORD.search(said):
@@ -123,7 +90,7 @@ class _Reader:
         if source := _SOURCES.match(said):
             self._source(source[1], location)
         if said.startswith(("eval ", "emulate ")) and location:
-            self.evals.append(_Eval(depth, said, location, frame))
+            self.evals.append(_Eval(depth, said.replace("\\n", "\n"), location, frame))
             self.active.append(self.evals[-1])
         self.prompting = self.prompting or "__farmhand" in said
         self.typed = self.typed or "farmhand-before" in said
@@ -244,7 +211,7 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
                 continue
             if names and any(re.search(rf"\b{name}\b", text) for name in names) and "unset" not in text:
                 return Location(path, number)
-            if looser is None and head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}\b", text):
+            if looser is None and head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}(?![\w-])", text):
                 if not names or re.search(r"[$`]", text):
                     looser = Location(path, number)
     return looser
@@ -253,8 +220,6 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
 def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
     """The trace of an answer. `starts` are the start-up files that a shell of this kind may read, first to last."""
     if answer.kind.shell == "fish":
-        from . import trace_fish
-
         return trace_fish.read(answer, home)
     starts = list(starts)
     reader = _Reader(answer, starts)

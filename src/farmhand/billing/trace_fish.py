@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .ask import Answer
+from .events import GENERATED, Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
-from .trace import GENERATED, Event, Trace, is_file
 from .verdict import Location
 
 _COMMAND = re.compile(r"(-*)> (.*)")
@@ -38,8 +38,10 @@ class _Reader:
         self.before = ""
         self.pending: Event | None = None
         self.typed = self.prompting = False
-        #: The place of each function that the start-up files printed: direnv's hook.
-        self.printed: list[tuple[str, Location]] = []
+        #: Where the hooks of the prompt come from that some command printed: fish does not trace what they do.
+        self.hooks: list[Location] = []
+        #: The lines at which the commands stand that are being run, by their depth.
+        self.lines: list[tuple[int, Location]] = []
 
     def record(self, text: str) -> Location | None:
         """Take in one record; returns where it is, as far as that is told."""
@@ -53,6 +55,8 @@ class _Reader:
         depth, said = len(match[1]), match[2]
         while self.open and self.open[-1].depth >= depth:
             self.open.pop()
+        while self.lines and self.lines[-1][0] >= depth:
+            self.lines.pop()
         if said.startswith("emit fish_prompt"):
             self.prompting = True
         if "farmhand-before" in said:
@@ -66,6 +70,10 @@ class _Reader:
         words = _split(said)
         head = words[0] if words else ""
         location = self._location(said)
+        if location is not None:
+            self.lines.append((depth, location))
+        if head == "function" and "fish_prompt" in words and location:
+            self.hooks.append(location)
         if head == "source" or said.startswith("builtin source"):
             self._source(depth, [word for word in words[1:] if word != "source"], location)
         elif head == "set":
@@ -89,10 +97,7 @@ class _Reader:
         if path is not None and not path.is_absolute():
             path = self.cwd / path
         if path is None or GENERATED.match(str(path)):
-            made = next((at for name, at in self.printed if name and name in self.before), None) if location is None else None
-            self.open.append(_File(depth, None, location or made))
-            if location and self.before.split():
-                self.printed.append((Path(self.before.split()[0]).name, location))
+            self.open.append(_File(depth, None, location))
             return
         self.open.append(_File(depth, path, location))
         if not _ITS_OWN.match(str(path)) and path not in self.trace.files:
@@ -123,14 +128,20 @@ class _Reader:
         if not frames:
             return
         line, path = frames[0]
-        full = path.replace("~", str(self.home), 1) if path.startswith("~") else path
-        if is_file(full) and not _ITS_OWN.match(full):
-            location = Location(Path(full), line)
-            if event is None:  # NAME=value before a command: fish tells no `set` for it
-                if _names(Path(full), line, name):
-                    self.trace.events.append(Event(name, location, typed=self.typed))
-            elif not _in_eval(location, event):
-                event.location = location
+        full = Path(path.replace("~", str(self.home), 1) if path.startswith("~") else path)
+        prompt = self.prompting and not self.typed
+        if not is_file(str(full)) or _ITS_OWN.match(str(full)):
+            if event is None and prompt and self.hooks:
+                self.trace.events.append(Event(name, self.hooks[-1], typed=False, prompt=True))
+            return
+        text = _line(full, line)
+        if name not in text and self.before.startswith("eval "):  # counted in the text of the `eval`
+            line = line_of(full, self.before, "") or line
+        if event is None:  # NAME=value before a command: fish traces no `set` for it
+            if name in text or self.before.startswith("eval "):
+                self.trace.events.append(Event(name, Location(full, line), typed=self.typed, prompt=prompt))
+        else:
+            event.location = Location(full, line)
 
     def _enclosing(self) -> Location | None:
         """Where the innermost file of the operator's brought in what is run now."""
@@ -146,8 +157,8 @@ class _Reader:
                 return each.at
             if not _ITS_OWN.match(str(each.path)):
                 line = line_of(each.path, said, self.before)
-                return Location(each.path, line) if line else None
-        return None
+                return Location(each.path, line) if line else self.lines[-1][1] if self.lines else None
+        return self.lines[-1][1] if self.lines else None
 
 
 def line_of(path: Path, said: str, before: str) -> int:
@@ -174,19 +185,9 @@ def line_of(path: Path, said: str, before: str) -> int:
     return found
 
 
-def _in_eval(location: Location, event: Event) -> bool:
-    """Whether the line is counted in the text of an `eval`, not in the file: it does not set anything there."""
-    try:
-        lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
-    except OSError:
-        return False
-    text = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
-    return not re.search(r"\b(set|export|read|source|eval)\b|=", text)
-
-
-def _names(path: Path, line: int, name: str) -> bool:
+def _line(path: Path, line: int) -> str:
     lines = path.read_text("utf-8", "surrogateescape").splitlines()
-    return 0 < line <= len(lines) and name in lines[line - 1]
+    return lines[line - 1] if 0 < line <= len(lines) else ""
 
 
 def _split(said: str) -> list[str]:
