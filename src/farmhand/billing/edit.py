@@ -34,7 +34,7 @@ _BOUNDARY = re.compile(r"[ \t]*;?[ \t]*\r?$|[ \t]*;[ \t]*(?=#)|[ \t]+(?=\S)")
 #: What no shell takes for a command wherever it stands; in a text it is nothing special.
 _NEVER = "done then end )"
 _CONTINUED = re.compile(r"[ \t]+\\\r?\n[ \t]*")
-_GOES_ON = re.compile(r"(?:&&|\|\|?|!|(?<!\\)(?:\\\\)*\\)[ \t]*\r?$")
+_GOES_ON = re.compile(r"(?:&&|\|\|?|!)[ \t]*(?:#.*)?\r?$|(?<!\\)(?:\\\\)*\\\r?$")
 _LOOKS_BACK = re.compile(r"\$\?|\$\{?(?:pipe)?status\b|^[ \t]*(?:and|or)\b")
 _FUNCTION = re.compile(r"[ \t]*(?:function[ \t]|[^\s=\"'$;&|()]+[ \t]*\([ \t]*\))")
 
@@ -261,8 +261,10 @@ def _word_end(text: str, start: int, shell: str, accepts: Callable[[str], bool])
     """(end of the word at `start`, start of what follows); None if what stands there is no single word."""
     for number, boundary in enumerate(_BOUNDARY.finditer(text, start)):
         value = text[start : boundary.start()]
-        if number > MAX_WORDS or (value.endswith(";") if shell == "fish" else value.startswith("(")):
+        if number > MAX_WORDS or (shell != "fish" and value.startswith("(")):
             return None
+        if value.endswith(";"):  # fish and zsh overlook it below
+            continue
         if _PLAIN.fullmatch(value) or accepts((_FISH_WORD if shell == "fish" else _POSIX_WORD).format(value)):
             return boundary.start(), boundary.end()
     return None

@@ -156,7 +156,9 @@ class _Planner:
         if known:
             attempt.ways, attempt.reason, attempt.in_vain = [], known, True
         elif ways and source.name in SECRETS and source.text and self.stands_there(source, source.text):
-            self.secrets[source.name].setdefault(source.text, source.location)
+            self.secrets[source.name].setdefault(
+                source.text.strip(), source.location
+            )  # a file with CRLF has a CR there
         elif ways and source.name in (KEY, HELPER) and source.command:
             self.hint(source)
         return attempt
@@ -226,7 +228,8 @@ class _Planner:
 
     def note(self, source: Source) -> str:
         """What stands above a change."""
-        moved = source.text in self.secrets.get(source.name, {}) and (source.name != KEY or is_key(source.text or ""))
+        text = (source.text or "").strip()
+        moved = text in self.secrets.get(source.name, {}) and (source.name != KEY or is_key(text))
         where = f"kept in {self.wanted.short(self.wanted.key_file)}" if moved else "taken out"
         return redact(f"farmhand {self.wanted.date}: {source.name} {where}, so that claude runs on the subscription")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.wanted import Wanted
 from farmhand.billing.store import Store
+from farmhand.billing.wanted import Wanted
 
 Put = Callable[..., None]
 
