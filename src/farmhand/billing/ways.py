@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import guard
+from . import guard, scan
 from .draft import Draft
 from .edit import Change
+from .kinds import Kind
 from .names import HELPER, METERED, WATCHED
 from .verdict import Location, Source
 from .wanted import Wanted
@@ -22,16 +23,13 @@ _LATER = {
     "function": "a function that runs when claude is typed sets it: take it out there, or type `command claude`",
     "prompt": "a hook of the prompt (direnv, mise, precmd …) sets it: take it out of what that loads",
 }
-#: What a shell reads when it starts, the last one last.
-_STARTS = {
-    ("bash", "login"): (".bash_profile", ".bash_login", ".profile"),
-    ("bash", "interactive"): (".bashrc",),
-    ("zsh", "login"): (".zshenv", ".zprofile", ".zlogin"),
-    ("zsh", "interactive"): (".zshenv", ".zshrc"),
-    ("zsh", "login interactive"): (".zshenv", ".zprofile", ".zshrc", ".zlogin"),
-    ("sh", "login"): (".profile",),
-}
-_NAMES = {name for names in _STARTS.values() for name in names} | {"config.fish"}
+#: Start-up files: each shell reads its own by itself, and an `unset` at the end of one is a sound place.
+_STARTS = frozenset(
+    {
+        *(".bash_profile", ".bash_login", ".bashrc", ".profile"),
+        *(".zshenv", ".zprofile", ".zshrc", ".zlogin", "config.fish"),
+    }
+)
 
 
 class Ways:
@@ -111,7 +109,7 @@ class Ways:
         path = path.resolve()
         generated = path.is_relative_to(home / ".cache")
         plain = not shown.startswith(("export", "declare", "typeset", "readonly", "set", "builtin", "command"))
-        return path == self.wanted.key_file.resolve() or generated or (plain and path.name not in _NAMES)
+        return path == self.wanted.key_file.resolve() or generated or (plain and path.name not in _STARTS)
 
     def why_not(self, path: Path) -> str | None:
         """Why the file has to stay as it is; None if it may be changed."""
@@ -132,10 +130,12 @@ class Ways:
     def _ends(self, source: Source) -> list[Way]:
         """An `unset` at the end of the start-up file that sets the name, or of the last one of each kind it reaches."""
         named = [place.path for place in (source.location, source.through) if place and place.path]
-        kinds = [kind.partition(" ") for kind in source.shells]
-        own = [(path, source.shell) for path in named if path.name in _NAMES]
-        last = [(path, shell) for shell, _, mode in kinds if (path := self.last_start(shell, mode))]
-        return [[change for path, shell in files for change in self._end(path, shell, source)] for files in (own, last)]
+        own = [(path, source.shell) for path in named if path.name in _STARTS]
+        last = [(path, kind.split()[0]) for kind in source.shells if (path := self.last_start(kind))]
+        return [
+            list(dict.fromkeys(change for path, shell in files for change in self._end(path, shell, source)))
+            for files in (own, last)
+        ]
 
     def _end(self, path: Path, shell: str, source: Source) -> Way:
         draft = None if self.why_not(path) else self.draft(path, shell)
@@ -143,16 +143,12 @@ class Ways:
             return []
         return [] if draft.script.unset_already(_before_end(draft), source.name) else [(draft, draft.script.end)]
 
-    def last_start(self, shell: str, mode: str) -> Path | None:
+    def last_start(self, kind: str) -> Path | None:
         """The last of its start-up files in the home that a shell of this kind reads."""
-        home, environ = self.wanted.home, self.wanted.environ
-        if shell == "fish":
-            path = Path(environ.get("XDG_CONFIG_HOME") or home / ".config") / "fish/config.fish"
-            return path if path.is_file() else None
-        directory = Path(environ.get("ZDOTDIR") or home) if shell == "zsh" else home
-        names = _STARTS.get((shell, mode), _STARTS.get((shell, mode.split()[0]), ()))
-        there = [path for path in (directory / name for name in names) if path.is_file()]
-        return None if not there else there[0] if shell == "bash" else there[-1]
+        shell, _, mode = kind.partition(" ")
+        files = scan.files(Kind(shell, mode, shell), self.wanted.home, self.wanted.environ, self.wanted.root)
+        own = [path for path in files if path.name in _STARTS and path.is_relative_to(self.wanted.home)]
+        return next((path for path in reversed(own) if path.is_file()), None)
 
 
 def _before_end(draft: Draft) -> int:
