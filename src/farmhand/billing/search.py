@@ -174,5 +174,3 @@ class _Search:
 
     def _logged_in(self, env: Mapping[str, str]) -> bool:
         return settings.logged_in(self._config(env), self.home)
-
-

@@ -74,7 +74,13 @@ def judge(
         how=how,
         source=source,
         fingerprint=fingerprint(setting.text) if setting and setting.text and billed != "cloud" else None,
-        api_key_source=str(said["apiKeySource"]) if said and said.get("apiKeySource") else KEY if there(KEY) else HELPER if helper else "none",
+        api_key_source=str(said["apiKeySource"])
+        if said and said.get("apiKeySource")
+        else KEY
+        if there(KEY)
+        else HELPER
+        if helper
+        else "none",
         headers=headers,
         base_url=f"{url} in {env[url].location}" if url else None,
     )
