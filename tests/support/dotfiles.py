@@ -124,7 +124,8 @@ class Dotfiles:
             check=False,
             **self._user(),
         )
-        return done.stdout
+        out: bytes = done.stdout
+        return out
 
     def truth(self, shell: str, mode: str) -> dict[str, str]:
         """The watched variables that decide something, as `claude` gets them in a real shell of this kind."""

@@ -30,9 +30,9 @@ LIMIT_S = 10.0
 #: How long the CLI may take to say who would pay. Seconds.
 CLI_LIMIT_S = 30.0
 _SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
-_KEEP = (
+_KEEP = (  # what the trace is read for
     rf"({'|'.join(WATCHED)})|claude|farmhand|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
-    rf"|{FIELD}(exit|exec|logout)\b"
+    rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
 )
 _KEEP_FISH = r"^\d+\x1f(-*> |\x1d)"
 #: A loop of so many lines is taken for one that does not end.
@@ -47,8 +47,8 @@ class CannotAsk(Exception):
 class Answer:
     """What one shell told.
 
-    `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that. `said` is
-    the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
+    `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that.
+    `said` is the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
     """
 
     kind: Kind

@@ -100,7 +100,7 @@ class Sources:
         return Setting(event.name, event.value, location, via, through=event.through)
 
     def _unseen(self, name: str, value: str, answer: Answer, told: Trace) -> Setting:
-        """A value that no event explains: a universal variable of fish, the wrapper over claude, or what cannot be traced."""
+        """A value that no event explains: a universal variable of fish, a wrapper over claude, what is not traced."""
         before = (answer.before or {}).get(name)
         if answer.kind.shell == "fish" and before == value and (at := self._universal(name)):
             return Setting(name, value, at, "universal")

@@ -109,6 +109,8 @@ class _Reader:
             self.trace.events.append(Event(name, at, through, value, unset, self.typed, prompt))
         if location is None:
             return
+        if _asks(said, location) and not self.typed:
+            self.trace.question = location
         for found in _WORD.findall(said):
             self.mentions[found[0]] = location
         for word in DEFINED:
@@ -200,6 +202,18 @@ def _corrected(path: Path, line: int, said: str) -> Location:
     return Location(path, line)
 
 
+_QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
+
+
+def _asks(said: str, location: Location) -> bool:
+    """Whether a command reads what somebody types: `read` with a prompt, or from the terminal itself."""
+    if not said.startswith(("read ", "builtin read ", "vared ", "select ")):
+        return False
+    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+    return bool(_QUESTION.match(said)) or "/dev/tty" in line
+
+
 def named_line(location: Location, name: str) -> Location:
     """Of a statement that goes on over several lines the one that has the name, if its first or last is not it."""
     lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
@@ -253,6 +267,7 @@ def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
     seen = [(last.record(record), record) for record in answer.last]
     plain = [at for at, _ in seen if at and at.path and "logout" not in at.path.name]
     left = [at for at, record in seen if at and re.search(rf"{FIELD}(exit|exec|logout)\b[^{FIELD}]*$", record)]
-    done.stopped = (left if left and answer.ended.startswith("exit") else plain or [None])[-1]
+    best = left if left and answer.ended.startswith("exit") else plain
+    done.stopped = best[-1] if best else None
     done.files = list(dict.fromkeys([*done.files, *reader.sourced]))
     return done

@@ -88,6 +88,8 @@ class _Reader:
                 name, equals, value = word.partition("=")
                 if equals and name in WATCHED:
                     self._add(Event(name, location, value=value, typed=self.typed))
+        if head == "read" and not self.typed and location and {"-p", "-P", "--prompt", "--prompt-str"} & set(words):
+            self.trace.question = location
         if self.typed and "claude" in words and location:
             self.trace.called = location
         return location
@@ -167,7 +169,7 @@ class _Reader:
 
 
 def line_of(path: Path, said: str, before: str) -> int:
-    """The line of a file at which a traced command most likely stands; 0 if there is none. `before` was run before it."""
+    """The line at which a traced command most likely stands; 0 if there is none. `before` was run just before it."""
     try:
         lines = path.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:

@@ -24,7 +24,7 @@ def judge(
     said: Mapping[str, Any] | None = None,
     how: str = "asked",
 ) -> Verdict:
-    """The verdict: cloud provider, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
+    """The verdict: cloud, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
 
     `said` is the CLI's own answer for this environment. Where it names something metered that the variables do not
     show, it is believed; where it names the plan although a metered variable is set, it is not.
