@@ -30,7 +30,7 @@ LIMIT_S = 10.0
 #: How long the CLI may take to say who would pay. Seconds.
 CLI_LIMIT_S = 30.0
 _SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
-_KEEP = (  # what the trace is read for
+_KEEP = (
     rf"({'|'.join(WATCHED)})|claude|farmhand|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
     rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
 )

@@ -38,7 +38,7 @@ class Trace:
 
     def __init__(self, start: bytes, keep: str) -> None:
         self.start = start
-        self.keep = re.compile(keep._encoded())
+        self.keep = re.compile(keep.encode())
         self.rest = b""
         self.kept: list[bytes] = []
         self.last: list[bytes] = []
@@ -153,7 +153,7 @@ def start(spec: dict[str, Any], out: int, err: int, traced: int) -> int:
         os.execve(spec["program"], spec["argv"], spec["env"])  # noqa: S606 - a shell is what is started
     except BaseException as error:
         with contextlib.suppress(OSError):
-            os.write(2, f"cannot be started: {error}"._encoded())
+            os.write(2, f"cannot be started: {error}".encode())
     finally:
         os._exit(127)
 
@@ -169,11 +169,11 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     for fd in (out_w, err_w, trace_w):
         os.close(fd)
     # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
-    trace, other = (Trace(spec["record"]._encoded(), spec["keep"]) for _ in range(2))
+    trace, other = (Trace(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
     errors = b""
     answer = b""
-    mark = spec["mark"]._encoded()
+    mark = spec["mark"].encode()
     marked = not mark
     ended = "out of time"
     reading = {out_r, err_r, trace_r, answers}

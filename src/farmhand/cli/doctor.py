@@ -40,8 +40,8 @@ _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "
 @click.command(
     "doctor",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 if every line is green, 1 if one is red or cannot be told, 2 usage, 3 not configured. What is "
-    f"left out by --skip does not count. Checks: {', '.join(NAMES)}.",
+    epilog="Exit status: 0 if every line is green, 1 if one is red or cannot be told, 2 usage, 3 not configured. "
+    f"What is left out by --skip does not count. Checks: {', '.join(NAMES)}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--skip", multiple=True, type=click.Choice(NAMES), metavar="CHECK", help="Leave a check out; repeatable.")
