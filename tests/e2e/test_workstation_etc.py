@@ -18,7 +18,7 @@ INSIDE = r"""
 import json, pathlib, subprocess, sys
 from farmhand.billing import find
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.plan import Wanted
+from farmhand.billing.wanted import Wanted
 from farmhand.billing.store import Store
 
 files = {pathlib.Path(path): text for path, text in json.load(open("/case.json")).items()}
