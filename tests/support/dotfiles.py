@@ -103,7 +103,9 @@ class Dotfiles:
     def environ(self) -> dict[str, str]:
         """What the session has."""
         path = f"{self.bin}:/usr/local/bin:/usr/bin:/bin"
-        return {"HOME": str(self.path), "PATH": path, "TERM": "dumb", "LANG": "C.UTF-8", **self.case.env}
+        env = {name: value.replace("$HOME", str(self.path)) for name, value in self.case.env.items() if name != "ENV"}
+        env |= {name: value for name, value in self.case.env.items() if name == "ENV"}
+        return {"HOME": str(self.path), "PATH": path, "TERM": "dumb", "LANG": "C.UTF-8", **env}
 
     def _user(self) -> dict[str, Any]:
         return {"user": UID, "group": UID, "extra_groups": []} if os.geteuid() == 0 else {}
@@ -122,7 +124,8 @@ class Dotfiles:
             check=False,
             **self._user(),
         )
-        return done.stdout
+        out: bytes = done.stdout
+        return out
 
     def truth(self, shell: str, mode: str) -> dict[str, str]:
         """The watched variables that decide something, as `claude` gets them in a real shell of this kind."""

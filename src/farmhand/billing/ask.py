@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import shims, supervise
-from .kinds import FIELD, RECORD, TRACE_FD, Kind
+from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
 
 #: By this variable a start-up file can tell that it is only asked.
@@ -32,8 +32,11 @@ CLI_LIMIT_S = 30.0
 _SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
 _KEEP = (
     rf"({'|'.join(WATCHED)})|claude|farmhand|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
-    rf"|{FIELD}(exit|exec|logout)\b"
+    rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
 )
+_KEEP_FISH = r"^\d+\x1f(-*> |\x1d)"
+#: A loop of so many lines is taken for one that does not end.
+_CIRCLE = 8
 
 
 class CannotAsk(Exception):
@@ -42,8 +45,10 @@ class CannotAsk(Exception):
 
 @dataclass
 class Answer:
-    """What one shell told. `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to
-    that. `said` is the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
+    """What one shell told.
+
+    `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that.
+    `said` is the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
     """
 
     kind: Kind
@@ -112,11 +117,12 @@ class Asking:
             kept.setdefault("SHELL", account.pw_shell)
             kept.setdefault("USER", account.pw_name)
             kept.setdefault("LOGNAME", account.pw_name)
-        kept.pop("OLDPWD", None)
+        for name in ("OLDPWD", "SHLVL", "_"):  # a terminal starts a shell of the first level
+            kept.pop(name, None)
         return kept | {"HOME": str(self.home), "PWD": str(self.cwd)}
 
     def given(self) -> dict[str, str]:
-        """The variables that only an asked shell has: they keep start-up files from attaching, updating and prompting."""
+        """The variables that only an asked shell has: with them start-up files attach, update and ask for nothing."""
         return {
             MARKER: "1",
             "TMUX": f"{self.cache}/tmux,0,0",
@@ -129,47 +135,53 @@ class Asking:
             "DISABLE_UPDATE_PROMPT": "true",
             "GIT_TERMINAL_PROMPT": "0",
             "SSH_ASKPASS_REQUIRE": "never",
-            "PAGER": "cat",
         }
 
     def ask(self, kind: Kind) -> Answer:
-        """Start the shell and type `claude` in it."""
-        bin_dir = self.scripts / kind.name.replace(" ", "-")
+        """Start the shell and type `claude` in it. One that is only too slow to be traced is asked again without."""
+        answer = self._ask(kind, traced=True)
+        if answer.ended == "out of time" and answer.before is None and _on_its_way(answer.last):
+            return self._ask(kind, traced=False)
+        return answer
+
+    def _ask(self, kind: Kind, *, traced: bool) -> Answer:
+        name = f"{kind.name.replace(' ', '-')}{'' if traced else '-again'}"
+        bin_dir = self.scripts / name
         bin_dir.mkdir()
         bin_dir.chmod(0o755)
-        answers = self._fifo(kind.name.replace(" ", "-"))
+        answers = self._fifo(name)
         shims.install(bin_dir, self.scripts, self.cache, answers, self.mark, self.environ["PATH"])
-        environ = {**self.environ, **self.given(), **kind.tracing(), "PATH": f"{bin_dir}:{self.environ['PATH']}"}
+        added = {**self.given(), **(kind.tracing() if traced else {})}
         if kind.shell == "fish":
-            environ |= self._fish(bin_dir)
+            added |= self._fish(bin_dir)
         said = self._run(
             kind.program,
-            kind.argv(bin_dir),
-            environ,
+            kind.argv(bin_dir, traced=traced),
+            {**self.environ, **added, "PATH": f"{bin_dir}:{self.environ['PATH']}"},
             answers,
-            trace_fd=TRACE_FD if kind.shell == "bash" else 0,
+            trace_fd=TRACE_FD if kind.shell == "bash" and traced else 0,
             record="\n" if kind.shell == "fish" else RECORD,
-            keep=r"^\d+\x1f(-*> |\x1d)" if kind.shell == "fish" else _KEEP,
+            keep=_KEEP_FISH if kind.shell == "fish" else _KEEP,
         )
-        sections: dict[str, bytes] = {}
         pieces = _SECTION.split(base64.b64decode(said["answer"]))
-        for label, content in zip(pieces[1::2], pieces[2::2], strict=True):
-            sections[label.decode()] = content
-        got = sections.get(shims.TYPED, sections.get(shims.OTHER))
+        sections = {label.decode(): content for label, content in zip(pieces[1::2], pieces[2::2], strict=True)}
         defined = re.findall(rb"FARMHAND_DEFINITION=([^\0]*)", sections.get(shims.BEFORE, b""))
-        added = {**self.given(), **kind.tracing(), **({} if kind.shell != "fish" else self._fish(bin_dir))}
-        read = lambda raw: None if raw is None else shims.clean(_environ(raw), added, self.environ, self.scripts)  # noqa: E731
+
+        def environ(*labels: str) -> dict[str, str] | None:
+            raw = next((sections[label] for label in labels if label in sections), None)
+            return None if raw is None else shims.clean(_environ(raw), added, self.environ, self.scripts)
+
         return Answer(
             kind,
-            read(sections.get(shims.BEFORE)),
-            read(got),
-            dict(zip(("claude", "claude-cheap", "farmhand"), (_text(each) for each in defined), strict=False)),
-            _text(base64.b64decode(said["said"])),
+            environ(shims.BEFORE),
+            environ(shims.TYPED, shims.OTHER),
+            dict(zip(DEFINED, (_text(each) for each in defined), strict=False)),
+            _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],
-            _text(base64.b64decode(said["errors"])),
-            [_text(base64.b64decode(each)) for each in said["kept"]],
-            [_text(base64.b64decode(each)) for each in said["last"]],
+            _decoded(said["errors"]),
+            [_decoded(each) for each in said["kept"]],
+            [_decoded(each) for each in said["last"]],
         )
 
     def cli(self, environ: Mapping[str, str]) -> dict[str, Any] | None:
@@ -182,7 +194,7 @@ class Asking:
         given = {**environ, **quiet, MARKER: "1"}
         argv = [program, "auth", "status", "--json"]
         said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
-        return status(_text(base64.b64decode(said["said"])))
+        return status(_decoded(said["said"]))
 
     def asked(self) -> list[str]:
         """The programs that give out secrets which the start-up files ran."""
@@ -214,7 +226,9 @@ class Asking:
         own: dict[str, str] = {}
         if not any((self.home / each).exists() for each in (".config/fish", ".local/share/fish")):
             # fish would make its directories; where the operator has none, they are not to appear.
-            own = {name: str(bin_dir / "fish") for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME") if name not in self.environ}
+            own = {
+                name: str(bin_dir / "fish") for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME") if name not in self.environ
+            }
         return own | {"XDG_DATA_DIRS": f"{data}:{was or '/usr/local/share:/usr/share'}"}
 
     def _run(
@@ -253,7 +267,8 @@ class Asking:
             cwd="/",
             start_new_session=True,
         ) as process:
-            assert process.stdin and process.stdout and process.stderr  # noqa: S101 - for the type checker
+            if process.stdin is None or process.stdout is None or process.stderr is None:
+                raise CannotAsk("no pipes")
             # stdin stays open: by its end the supervisor would know that nobody waits any more.
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(spec).encode() + b"\n")
@@ -300,7 +315,16 @@ def _owner(home: Path) -> dict[str, Any] | None:
 
 def _environ(raw: bytes) -> dict[str, str]:
     pairs = (_text(each).split("=", 1) for each in raw.split(b"\0") if b"=" in each)
-    return {name: value for name, value in pairs}
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def _on_its_way(last: list[str]) -> bool:
+    """Whether a trace shows a shell that still gets on: not one that waits, or runs in a circle."""
+    return len({record.rpartition(FIELD)[0] or record for record in last}) > _CIRCLE
+
+
+def _decoded(text: str) -> str:
+    return _text(base64.b64decode(text))
 
 
 def _text(raw: bytes) -> str:

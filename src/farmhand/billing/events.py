@@ -34,6 +34,8 @@ class Trace:
     stopped: Location | None = None
     #: Where the words that were typed are defined: the last alias, abbreviation or function of that name.
     defined: dict[str, Location] = field(default_factory=dict)
+    #: Where a start-up file asks a question, which nobody answers here.
+    question: Location | None = None
     #: The last line of a file at which the command `claude` was called.
     called: Location | None = None
 

@@ -34,15 +34,16 @@ RECORD, FIELD = "\x1d", "\x1f"
 TRACE_FD = 97
 _FRAMES = "".join(f"${{BASH_SOURCE[{n}]-}}{FIELD}${{BASH_LINENO[{n - 1}]-}}{FIELD}" for n in range(1, 7))
 _PS4 = {
-    "bash": f"{RECORD}${{BASH_SOURCE[0]-}}{FIELD}${{LINENO-}}{FIELD}${{#FUNCNAME[@]}}{FIELD}${{FUNCNAME[0]-}}{FIELD}{_FRAMES}",
+    "bash": f"{RECORD}${{BASH_SOURCE[0]-}}{FIELD}${{LINENO-}}{FIELD}${{#FUNCNAME[@]}}{FIELD}${{FUNCNAME[0]-}}{FIELD}"
+    + _FRAMES,
     "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
     "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
 }
 #: What a prompt would run first: direnv, mise, lazy loaders.
 _HOOKS = {
-    "bash": 'for __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
-    "zsh": 'if (( $+functions[precmd] )); then precmd; fi\nfor __farmhand in "${precmd_functions[@]}"; do '
-    'if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done',
+    "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
+    "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
+    'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done',
     "fish": "emit fish_prompt",
 }
 #: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
@@ -53,7 +54,8 @@ _DEFINITION = {False: '"$(command -V {} 2>/dev/null)"', True: '"$(type -t {} 2>/
 #: fish expands an abbreviation only where it is typed at a prompt, so it is looked up.
 _FISH_TYPED = """\
 set -l __farmhand claude
-set -l __farmhand_abbr (abbr --show 2>/dev/null | string match -r -- '^abbr -a (?:--position command )?(?:-U )?-- claude (.*)$')
+set -l __farmhand_abbr (abbr --show 2>/dev/null | string match -r -- \
+    '^abbr -a (?:--position command )?(?:-U )?-- claude (.*)$')
 set -q __farmhand_abbr[2]; and eval "set __farmhand $__farmhand_abbr[2]"
 eval "$__farmhand {arguments}"
 """
@@ -77,11 +79,11 @@ class Kind:
         """Whether it has a prompt."""
         return MODES[self.mode][1]
 
-    def argv(self, bin_dir: Path) -> list[str]:
-        """The shell as a terminal starts it, traced, and what is typed in it; `bin_dir` has the stand-in for claude."""
+    def argv(self, bin_dir: Path, *, traced: bool) -> list[str]:
+        """The shell as a terminal starts it, and what is typed in it; `bin_dir` has the stand-in for claude."""
         login, interactive = MODES[self.mode]
         flags = f"-{'l' * login}{'i' * interactive}c"
-        trace = [] if self.shell == "fish" else ["-x"]
+        trace = ["-x"] if traced and self.shell != "fish" else []
         return [self.shell, *trace, flags, self._typed(bin_dir)]
 
     def _typed(self, bin_dir: Path) -> str:

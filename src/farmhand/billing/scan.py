@@ -17,16 +17,16 @@ from .verdict import Location, Setting
 
 _NAMES = "|".join(sorted(WATCHED, key=len, reverse=True))
 _SETS = re.compile(rf"(?:^|[\s;&|({{'\"])(?P<name>{_NAMES})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;&|)'\"]*)")
-_FISH = re.compile(rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{_NAMES})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)")
+_FISH = re.compile(
+    rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{_NAMES})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)"
+)
 _UNIVERSAL = re.compile(rf"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{_NAMES}):(?P<value>.*)")
 _UNSETS = re.compile(rf"(?:^|[\s;])(?:unset|set\s+(?:-\S*e\S*|--erase)(?:\s+-\S+)*)\s+(?P<name>{_NAMES})\b")
 _SOURCES = re.compile(r"(?:^|[\s;&|{])(?:source|\.)\s+(?P<path>'[^']+'|\"[^\"]+\"|[^\s;&|)]+)")
 _DEPTH = 8
 
 
-def settings(
-    kind: Kind, home: Path, environ: Mapping[str, str], root: Path, reader: Reader
-) -> Iterator[Setting]:
+def settings(kind: Kind, home: Path, environ: Mapping[str, str], root: Path, reader: Reader) -> Iterator[Setting]:
     """What the files of a kind set, in their order; what is unset later in the same way is left out."""
     found: list[Setting] = []
     for path in files(kind, home, environ, root):

@@ -132,7 +132,12 @@ class _Search:
             self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
         logged_in = self._logged_in(env)
         self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
-        return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
+        told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
+        if told.question and not told_by.metered:
+            # What is set after the answer, nobody has seen.
+            reason = "a start-up file asks a question there, which nobody answers"
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(told.question))
+        return told_by
 
     def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:
         """Why a shell could not be asked, and where it stopped."""
@@ -174,5 +179,3 @@ class _Search:
 
     def _logged_in(self, env: Mapping[str, str]) -> bool:
         return settings.logged_in(self._config(env), self.home)
-
-

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..wire.keys import fingerprint
+from . import scan
 from .ask import Answer
 from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
+from .reading import Reader
 from .verdict import Location, Setting, Source, shown_command
 
 _UNIVERSAL = re.compile(r"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(\w+):")
@@ -98,7 +100,7 @@ class Sources:
         return Setting(event.name, event.value, location, via, through=event.through)
 
     def _unseen(self, name: str, value: str, answer: Answer, told: Trace) -> Setting:
-        """A value that no event explains: a universal variable of fish, the wrapper over claude, or what cannot be traced."""
+        """A value that no event explains: a universal variable of fish, a wrapper over claude, what is not traced."""
         before = (answer.before or {}).get(name)
         if answer.kind.shell == "fish" and before == value and (at := self._universal(name)):
             return Setting(name, value, at, "universal")
@@ -106,6 +108,13 @@ class Sources:
             at = told.called or told.defined.get("claude") or self.definition("claude", told)
             if at:
                 return Setting(name, value, at, _wrapper(answer))
+        read = [
+            each
+            for each in scan.settings(answer.kind, self.home, answer.before or {}, Path("/"), Reader())
+            if each.name == name
+        ]
+        if read:
+            return Setting(name, value, read[-1].location, read[-1].via, "", read[-1].through)
         at = self._named(name, answer, told)
         if at is None:
             files = [path for path in told.files if path.is_relative_to(self.home)]
@@ -153,7 +162,8 @@ def _lines(path: Path) -> list[str]:
 
 def _wrapper(answer: Answer) -> str:
     """Whether what is typed as claude is an alias or a function."""
-    return "alias" if "alias" in answer.definitions.get("claude", "").split("\n")[0] else "function"
+    said = answer.definitions.get("claude", "").split("\n")[0]
+    return "alias" if "alias" in said or said == "file" else "function"
 
 
 def _shell(setting: Setting, answer: Answer) -> str:

@@ -150,7 +150,7 @@ def start(spec: dict[str, Any], out: int, err: int, traced: int) -> int:
             with contextlib.suppress(OSError):
                 os.chdir(directory)
                 break
-        os.execve(spec["program"], spec["argv"], spec["env"])
+        os.execve(spec["program"], spec["argv"], spec["env"])  # noqa: S606 - a shell is what is started
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.write(2, f"cannot be started: {error}".encode())
@@ -163,11 +163,11 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     answers = os.open(spec["answers"], os.O_RDWR | os.O_NONBLOCK)
     out_r, out_w = os.pipe()
     err_r, err_w = os.pipe()
-    tra_r, tra_w = os.pipe()
+    trace_r, trace_w = os.pipe()
     begun = time.monotonic()
-    shell = start(spec, out_w, err_w, tra_w)
-    for each in (out_w, err_w, tra_w):
-        os.close(each)
+    shell = start(spec, out_w, err_w, trace_w)
+    for fd in (out_w, err_w, trace_w):
+        os.close(fd)
     # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
     trace, other = (Trace(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
@@ -176,7 +176,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     mark = spec["mark"].encode()
     marked = not mark
     ended = "out of time"
-    reading = {out_r, err_r, tra_r, answers}
+    reading = {out_r, err_r, trace_r, answers}
     closed_at = None
     while True:
         left = begun + spec["limit_s"] - time.monotonic()
@@ -225,16 +225,19 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     for each in (trace, other):
         each.end()
     trace = trace if trace.number else other
-    encode = lambda raw: base64.b64encode(raw).decode()  # noqa: E731
     return {
         "ended": ended,
-        "answer": encode(answer),
-        "said": encode(said if marked else b""),
-        "errors": encode(errors),
-        "kept": [encode(record) for record in trace.kept],
-        "last": [encode(record) for record in trace.last],
+        "answer": _encoded(answer),
+        "said": _encoded(said if marked else b""),
+        "errors": _encoded(errors),
+        "kept": [_encoded(record) for record in trace.kept],
+        "last": [_encoded(record) for record in trace.last],
         "took_s": time.monotonic() - begun,
     }
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
 
 
 def main() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from . import trace_fish
 from .ask import Answer
+from .events import Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
-from .events import Event, Trace, is_file
 from .verdict import Location
 
 _NAMES = "|".join(sorted(WATCHED, key=len, reverse=True))
@@ -22,6 +22,8 @@ _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
 _ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
+
+
 def events_of(said: str) -> list[tuple[str, str | None, bool]]:
     """The watched names that a traced command sets: name, value if it is told, whether it is unset."""
     if not _WORD.search(said):
@@ -103,9 +105,12 @@ class _Reader:
         for name, value, unset in events_of(said):
             at = location or (None if self.typed else self.mentions.get(name))
             prompt = self.prompting and not self.typed
+            at = named_line(at, name) if at else None
             self.trace.events.append(Event(name, at, through, value, unset, self.typed, prompt))
         if location is None:
             return
+        if _asks(said, location) and not self.typed:
+            self.trace.question = location
         for found in _WORD.findall(said):
             self.mentions[found[0]] = location
         for word in DEFINED:
@@ -135,7 +140,9 @@ class _Reader:
 
     def _absolute(self, path: str) -> Path:
         near = [self.cwd, *(file.parent for file in reversed(self.sourced))]
-        return Path(path) if path.startswith("/") else next((d / path for d in near if (d / path).is_file()), Path(path))
+        return (
+            Path(path) if path.startswith("/") else next((d / path for d in near if (d / path).is_file()), Path(path))
+        )
 
     def _with_callers(self, location: Location | None) -> list[Location]:
         places = [location] if location else []
@@ -195,6 +202,33 @@ def _corrected(path: Path, line: int, said: str) -> Location:
     return Location(path, line)
 
 
+_QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
+
+
+def _asks(said: str, location: Location) -> bool:
+    """Whether a command reads what somebody types: `read` with a prompt, or from the terminal itself."""
+    if not said.startswith(("read ", "builtin read ", "vared ", "select ")):
+        return False
+    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+    return bool(_QUESTION.match(said)) or "/dev/tty" in line
+
+
+def named_line(location: Location, name: str) -> Location:
+    """Of a statement that goes on over several lines the one that has the name, if its first or last is not it."""
+    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    here = location.line - 1
+    if not 0 <= here < len(lines) or name in lines[here]:
+        return location
+    first = last = here
+    while first > 0 and lines[first - 1].endswith("\\"):
+        first -= 1
+    while last + 1 < len(lines) and lines[last].endswith("\\"):
+        last += 1
+    found = next((number for number in range(first, last + 1) if name in lines[number]), here)
+    return Location(location.path, found + 1)
+
+
 def find_statement(said: str, files: Iterable[Path]) -> Location | None:
     """The line at which a traced command most likely stands: it begins alike, and names what it names or expands."""
     head = said.split(" ")[0].split("=")[0]
@@ -211,9 +245,9 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
                 continue
             if names and any(re.search(rf"\b{name}\b", text) for name in names) and "unset" not in text:
                 return Location(path, number)
-            if looser is None and head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}(?![\w-])", text):
-                if not names or re.search(r"[$`]", text):
-                    looser = Location(path, number)
+            alike = head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}(?![\w-])", text)
+            if looser is None and alike and (not names or re.search(r"[$`]", text)):
+                looser = Location(path, number)
     return looser
 
 
@@ -222,6 +256,8 @@ def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
     if answer.kind.shell == "fish":
         return trace_fish.read(answer, home)
     starts = list(starts)
+    if answer.kind.shell == "sh" and (named := (answer.before or {}).get("ENV")):
+        starts.append(Path(named.replace("$HOME", str(home)).replace("~", str(home), 1)))
     reader = _Reader(answer, starts)
     for record in answer.trace:
         reader.record(record)
@@ -231,6 +267,7 @@ def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
     seen = [(last.record(record), record) for record in answer.last]
     plain = [at for at, _ in seen if at and at.path and "logout" not in at.path.name]
     left = [at for at, record in seen if at and re.search(rf"{FIELD}(exit|exec|logout)\b[^{FIELD}]*$", record)]
-    done.stopped = (left if left and answer.ended.startswith("exit") else plain or [None])[-1]
+    best = left if left and answer.ended.startswith("exit") else plain
+    done.stopped = best[-1] if best else None
     done.files = list(dict.fromkeys([*done.files, *reader.sourced]))
     return done

@@ -41,7 +41,7 @@ class _Reader:
         #: Where the hooks of the prompt come from that some command printed: fish does not trace what they do.
         self.hooks: list[Location] = []
         #: The lines at which the commands stand that are being run, by their depth.
-        self.lines: list[tuple[int, Location]] = []
+        self.lines: list[tuple[int, Location, str]] = []
 
     def record(self, text: str) -> Location | None:
         """Take in one record; returns where it is, as far as that is told."""
@@ -71,7 +71,7 @@ class _Reader:
         head = words[0] if words else ""
         location = self._location(said)
         if location is not None:
-            self.lines.append((depth, location))
+            self.lines.append((depth, location, said))
         if head == "function" and "fish_prompt" in words and location:
             self.hooks.append(location)
         if head == "source" or said.startswith("builtin source"):
@@ -88,6 +88,8 @@ class _Reader:
                 name, equals, value = word.partition("=")
                 if equals and name in WATCHED:
                     self._add(Event(name, location, value=value, typed=self.typed))
+        if head == "read" and not self.typed and location and {"-p", "-P", "--prompt", "--prompt-str"} & set(words):
+            self.trace.question = location
         if self.typed and "claude" in words and location:
             self.trace.called = location
         return location
@@ -113,7 +115,9 @@ class _Reader:
         if "l" in flags and "x" not in flags:
             return
         value = " ".join(rest[1:]) if len(rest) > 1 else None
-        self._add(Event(rest[0], location, self._through(), value, unset, self.typed, self.prompting and not self.typed))
+        self._add(
+            Event(rest[0], location, self._through(), value, unset, self.typed, self.prompting and not self.typed)
+        )
 
     def _add(self, event: Event) -> None:
         self.trace.events.append(event)
@@ -152,6 +156,9 @@ class _Reader:
         return files[-1].at if files else None
 
     def _location(self, said: str) -> Location | None:
+        outer = self.lines[-1] if self.lines else None
+        if outer and outer[2].startswith(("export ", "eval ")) and any(n in said and n in outer[2] for n in WATCHED):
+            return outer[1]  # fish's own function, or the words of an eval
         for each in reversed(self.open):
             if each.path is None:
                 return each.at
@@ -162,7 +169,7 @@ class _Reader:
 
 
 def line_of(path: Path, said: str, before: str) -> int:
-    """The line of a file at which a traced command most likely stands; 0 if there is none. `before` was run before it."""
+    """The line at which a traced command most likely stands; 0 if there is none. `before` was run just before it."""
     try:
         lines = path.read_text("utf-8", "surrogateescape").splitlines()
     except OSError:
@@ -177,9 +184,17 @@ def line_of(path: Path, said: str, before: str) -> int:
         text = line.strip()
         if text.startswith("#") or not re.search(rf"(^|[^\w-]){re.escape(words[0])}(?![\w-])", text):
             continue
-        score = 1 + 4 * any(re.search(rf"\b{name}\b", text) for name in names) + 2 * ("$" in text or "(" in text) * bool(names)
+        if words[0] == "set" and names and (words[1] not in text or not re.search(rf"[$(]|{'|'.join(names)}", text)):
+            continue
+        score = (
+            1
+            + 4 * any(re.search(rf"\b{name}\b", text) for name in names)
+            + 2 * ("$" in text or "(" in text) * bool(names)
+        )
         score += 3 * sum(len(word) > 2 and word in text for word in words[1:4])
-        score += 3 * (words == ["source"] and bool(feeder) and feeder in text) + 2 * (words == ["source"] and "|" in text)
+        score += 3 * (words == ["source"] and bool(feeder) and feeder in text) + 2 * (
+            words == ["source"] and "|" in text
+        )
         if score > best:
             best, found = score, number
     return found

@@ -176,9 +176,11 @@ class Report:
             bare = [verdict for verdict in self.verdicts if verdict.metered and verdict.kind not in known]
             if bare:
                 said.append(f"{bare[0].credential} reaches claude in {_few([verdict.kind for verdict in bare])}")
-        elif any(not verdict.unknown for verdict in self.verdicts):
+        elif len(self.unknown) < len(self.verdicts):
             pays = "the subscription" if self.logged_in else "nobody (no login)"
-            said.append(f"no metered credential reaches an interactive claude; {pays} pays")
+            where = f"claude in {len(self.verdicts) - len(self.unknown)} kinds of shell"
+            where = where if self.unknown else "an interactive claude"
+            said.append(f"no metered credential reaches {where}; {pays} pays")
         for reason, kinds in _grouped(self.unknown).items():
             said.append(f"cannot be told for {_few(kinds)}: {reason}")
         if not self.verdicts:

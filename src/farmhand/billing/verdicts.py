@@ -24,7 +24,7 @@ def judge(
     said: Mapping[str, Any] | None = None,
     how: str = "asked",
 ) -> Verdict:
-    """The verdict: cloud provider, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
+    """The verdict: cloud, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
 
     `said` is the CLI's own answer for this environment. Where it names something metered that the variables do not
     show, it is believed; where it names the plan although a metered variable is set, it is not.
@@ -74,7 +74,13 @@ def judge(
         how=how,
         source=source,
         fingerprint=fingerprint(setting.text) if setting and setting.text and billed != "cloud" else None,
-        api_key_source=str(said["apiKeySource"]) if said and said.get("apiKeySource") else KEY if there(KEY) else HELPER if helper else "none",
+        api_key_source=str(said["apiKeySource"])
+        if said and said.get("apiKeySource")
+        else KEY
+        if there(KEY)
+        else HELPER
+        if helper
+        else "none",
         headers=headers,
         base_url=f"{url} in {env[url].location}" if url else None,
     )
