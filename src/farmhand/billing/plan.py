@@ -102,6 +102,7 @@ class _Planner:
                 break
             self.keys.take(self.secrets)
             if not self.write:
+                self.foresee_key_file(after)
                 after = self.foreseen(after)
                 break
             self.apply()
@@ -259,6 +260,18 @@ class _Planner:
             draft.written(content)
 
     # What is said
+
+    def foresee_key_file(self, report: Report) -> None:
+        """Plan for what a statement that reads the key file would bring in besides, once it is there."""
+        for source in report.reaching:
+            if source.location.path is None or source.location.path.resolve() != self.keys.path:
+                continue
+            for name, values in self.secrets.items():
+                other = dataclasses.replace(source, name=name, text=next(iter(values), None))
+                spot = self.ways.spot(other)
+                if values and self.ways.goes(name) and spot not in self.attempts:
+                    self.attempts[spot] = self.begin(spot, other)
+                    self.next(self.attempts[spot], frozenset(source.shells))
 
     def foreseen(self, report: Report) -> Report:
         """How it would be if every change helped: check mode cannot ask."""
