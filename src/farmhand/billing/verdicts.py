@@ -15,7 +15,7 @@ _BILLED = {"api_key": "api_key", "api_key_helper": "api_key", "third_party": "cl
 
 
 def shown(env: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, str]:
-    """Of an environment what agrees with the CLI's word: a wrapper that calls it by its path may have taken some away."""
+    """What of an environment agrees with the CLI's word: a wrapper that calls it by its path may have cut some out."""
     method = said.get("authMethod")
     kept = {"claude.ai": (), "oauth_token": (TOKEN,), "api_key": (KEY, *INDIRECT)}.get(str(method))
     gone = set() if kept is None else {*CLOUDS, TOKEN, KEY, *INDIRECT, HEADERS} - set(kept)
