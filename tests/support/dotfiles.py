@@ -65,6 +65,8 @@ class Case:
     pty: bool = False
     env: dict[str, str] = field(default_factory=dict)
     cwd: str | None = None
+    #: By kind of shell, what is to be said of it where that is not none: `billed`, or `unknown FILE:LINE`.
+    expect: dict[str, str] = field(default_factory=dict)
 
 
 def cases(name: str) -> list[Case]:

@@ -122,7 +122,8 @@ class _Search:
                 self.hidden[f"{word} in {self.sources.definition(word, told) or kind.shell}"] = None
         env = answer.got
         if env is None and answer.status is not None:
-            env, said = answer.before, answer.status  # the CLI itself was called, by its path
+            # The CLI itself was called, by its path: what it says counts, not what the shell has.
+            env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
         if env is None:
             reason, at = self._why(answer, told)
             return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")

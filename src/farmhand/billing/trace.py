@@ -23,6 +23,11 @@ _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builti
 _ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
 
+#: `read` with a prompt: what somebody would type is not known here.
+_QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
+#: What zsh says where a command would read from the terminal.
+_NO_TTY = re.compile(r"\n(/[^\n:]+):(\d+): [^\n]*: /dev/tty")
+
 
 def events_of(said: str) -> list[tuple[str, str | None, bool]]:
     """The watched names that a traced command sets: name, value if it is told, whether it is unset."""
@@ -94,6 +99,8 @@ class _Reader:
         if said.startswith(("eval ", "emulate ")) and location:
             self.evals.append(_Eval(depth, said.replace("\\n", "\n"), location, frame))
             self.active.append(self.evals[-1])
+        if (tty := _NO_TTY.search(fields[-1])) and is_file(tty[1]):
+            self._ask(Location(Path(tty[1]), int(tty[2])))
         self.prompting = self.prompting or "__farmhand" in said
         self.typed = self.typed or "farmhand-before" in said
         self._note(said, places)
@@ -109,8 +116,10 @@ class _Reader:
             self.trace.events.append(Event(name, at, through, value, unset, self.typed, prompt))
         if location is None:
             return
-        if _asks(said, location) and not self.typed:
-            self.trace.question = location
+        if said.startswith(("read ", "builtin read ", "vared ", "select ")) and _QUESTION.match(said):
+            self.trace.question = self.trace.question or location
+        elif said.startswith(("read ", "builtin read ")):
+            self._ask(location)
         for found in _WORD.findall(said):
             self.mentions[found[0]] = location
         for word in DEFINED:
@@ -120,6 +129,13 @@ class _Reader:
             self.trace.called = location
         if location.path and location.path not in self.trace.files:
             self.trace.files.append(location.path)
+
+    def _ask(self, location: Location) -> None:
+        """Note a `read` from the terminal itself."""
+        lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+        line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+        if "/dev/tty" in line and re.search(r"\b(read|vared|select)\b", line):
+            self.trace.question = self.trace.question or location
 
     def _made_by(self, function: str) -> Location | None:
         """Where the command stands whose output an `eval` took a function from."""
@@ -200,18 +216,6 @@ def _corrected(path: Path, line: int, said: str) -> Location:
         if named == [False, True] and not re.search(r"[$`]", text):
             line -= 1
     return Location(path, line)
-
-
-_QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
-
-
-def _asks(said: str, location: Location) -> bool:
-    """Whether a command reads what somebody types: `read` with a prompt, or from the terminal itself."""
-    if not said.startswith(("read ", "builtin read ", "vared ", "select ")):
-        return False
-    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
-    line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
-    return bool(_QUESTION.match(said)) or "/dev/tty" in line
 
 
 def named_line(location: Location, name: str) -> Location:

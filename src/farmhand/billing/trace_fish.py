@@ -224,12 +224,14 @@ def read(answer: Answer, home: Path) -> Trace:
     reader = _Reader(answer, home)
     for record in answer.trace:
         reader.record(record)
-    last = _Reader(answer, home)
-    last.open = reader.open[:]
     done = reader.trace
     stack = [each.path for each in reader.open if each.path and not _ITS_OWN.match(str(each.path))]
     seen = next((text for text in reversed(answer.last) if _COMMAND.match(text.partition(FIELD)[2])), "")
-    if stack and stack[-1].is_file():
-        match = _COMMAND.match(seen.partition(FIELD)[2])
-        done.stopped = Location(stack[-1], line_of(stack[-1], match[2] if match else "", ""))
+    match = _COMMAND.match(seen.partition(FIELD)[2])
+    if stack and match and stack[-1].is_file():
+        line = line_of(stack[-1], match[2], "")
+        # `exec` is in no trace: where fish has ended, it is the next one.
+        lines = stack[-1].read_text("utf-8", "surrogateescape").splitlines()
+        after = [number for number, text in enumerate(lines, 1) if number >= line and re.search(r"\bexec\b", text)]
+        done.stopped = Location(stack[-1], after[0] if after and answer.ended.startswith("exit") else line)
     return done

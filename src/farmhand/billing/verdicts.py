@@ -14,6 +14,14 @@ _PLAN = ("claude.ai", "oauth_token")
 _BILLED = {"api_key": "api_key", "api_key_helper": "api_key", "third_party": "cloud"}
 
 
+def shown(env: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, str]:
+    """What of an environment agrees with the CLI's word: a wrapper that calls it by its path may have cut some out."""
+    method = said.get("authMethod")
+    kept = {"claude.ai": (), "oauth_token": (TOKEN,), "api_key": (KEY, *INDIRECT)}.get(str(method))
+    gone = set() if kept is None else {*CLOUDS, TOKEN, KEY, *INDIRECT, HEADERS} - set(kept)
+    return {name: value for name, value in env.items() if name not in gone}
+
+
 def judge(
     shell: str,
     mode: str,
