@@ -155,10 +155,10 @@ class Dotfiles:
         out = b""
         until = time.monotonic() + 40
         try:
-            out += _quiet(parent, 0.7)
+            out += _quiet(parent, 0.5)
             for line in lines:
                 os.write(parent, f"{line}\r".encode())
-                out += _quiet(parent, 0.7)
+                out += _quiet(parent, 0.5)
             while f"{_MARK}END".encode() not in out and time.monotonic() < until:
                 out += _quiet(parent, 0.3)
         finally:

@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import secrets
+import shlex
 import shutil
 import subprocess
 import sys
@@ -152,7 +153,7 @@ class Asking:
         bin_dir.chmod(0o755)
         answers = self._fifo(name)
         shims.install(bin_dir, self.scripts, self.cache, answers, self.mark, self.environ["PATH"])
-        added = {**self.given(), **(kind.tracing() if traced else {})}
+        added = {**self.given(), **(kind.tracing() if traced else {}), **shims.functions(bin_dir, kind.shell)}
         if kind.shell == "fish":
             added |= self._fish(bin_dir)
         said = self._run(
@@ -214,8 +215,8 @@ class Asking:
         snippets = data / "fish" / "vendor_conf.d"
         was = self.environ.get("XDG_DATA_DIRS")
         if not snippets.exists():
-            snippets.mkdir(parents=True)
-            lines = [f"set -gx XDG_DATA_DIRS '{was}'" if was is not None else "set -e XDG_DATA_DIRS"]
+            snippets.mkdir(parents=True, exist_ok=True)
+            lines = [f"set -gx XDG_DATA_DIRS {shlex.quote(was)}" if was is not None else "set -e XDG_DATA_DIRS"]
             lines += ["set -g --unexport fish_trace 1"]
             for name in WATCHED:
                 lines += [

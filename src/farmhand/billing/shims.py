@@ -121,6 +121,23 @@ def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str,
         (bin_dir / name).hardlink_to(once)
 
 
+def functions(bin_dir: Path, shell: str) -> dict[str, str]:
+    """The same as functions, for a shell that takes them from outside: a start-up file may set PATH anew.
+
+    bash has them from its environment, which is returned; fish loads them from a vendor's directory, which is written.
+    """
+    names = [name for name in ASKED_ONCE if (bin_dir / name).exists()]
+    if shell == "bash":
+        return {f"BASH_FUNC_{name}%%": f'() {{ {shlex.quote(str(bin_dir / name))} "$@"; }}' for name in names}
+    if shell == "fish":
+        directory = bin_dir / "data" / "fish" / "vendor_functions.d"
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            path = shlex.quote(str(bin_dir / name))
+            (directory / f"{name}.fish").write_text(f"function {name}\n    {path} $argv\nend\n")
+    return {}
+
+
 def asked(cache: Path) -> list[str]:
     """The commands that were run, each once."""
     found = []

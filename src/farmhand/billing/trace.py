@@ -96,6 +96,8 @@ class _Reader:
         location = places[0] if places else None
         if source := _SOURCES.match(said):
             self._source(source[1], location)
+        if said.startswith("eval ") and location:
+            location, places = _beginning(location), [_beginning(location), *places[1:]]
         if said.startswith(("eval ", "emulate ")) and location:
             self.evals.append(_Eval(depth, said.replace("\\n", "\n"), location, frame))
             self.active.append(self.evals[-1])
@@ -216,6 +218,14 @@ def _corrected(path: Path, line: int, said: str) -> Location:
         if named == [False, True] and not re.search(r"[$`]", text):
             line -= 1
     return Location(path, line)
+
+
+def _beginning(location: Location) -> Location:
+    """Of an `eval` over several lines bash tells the last one: the line that has the word."""
+    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    above = range(min(location.line, len(lines)), 0, -1)
+    found = next((number for number in above if re.search(r"\beval\b", lines[number - 1])), location.line)
+    return Location(location.path, found)
 
 
 def named_line(location: Location, name: str) -> Location:

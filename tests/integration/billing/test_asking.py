@@ -112,10 +112,18 @@ def check_lines(home: Dotfiles, kind: str, name: str, sources: list[Source]) -> 
     broken = [path for path in before if path.suffix != "" or path.name.startswith(".") if not parses(path, shell)]
     try:
         if not broken:
-            assert name not in home.truth(shell, mode) or name in home.case.env, f"{kind}: {here}"
+            assert name not in arrives(home, shell, mode) or name in home.case.env, f"{kind}: {here}"
     finally:
         for path, text in before.items():
             path.write_text(text)
+
+
+def arrives(home: Dotfiles, shell: str, mode: str) -> dict[str, str]:
+    """As the truth; nothing where claude is no longer started: its line was the one that was taken away."""
+    try:
+        return home.truth(shell, mode)
+    except AssertionError:
+        return {}
 
 
 def parses(path: Path, shell: str) -> bool:
@@ -160,10 +168,9 @@ def test_a_password_manager_is_asked_once_and_it_is_said(directory: Path) -> Non
     home = Dotfiles(directory, Case("op", {**files, ".profile": 'eval "$(age -d ~/secrets)"\n', "secrets": "x\n"}))
     report = ask(home)
     told = {verdict.kind: verdict.billed for verdict in report.verdicts}
-    kinds = ("bash interactive", "zsh login", "zsh interactive", "zsh login interactive", "fish interactive")
-    assert {told[kind] for kind in kinds} == {"api_key"}
+    # Also where /etc/profile sets PATH anew for a login shell.
+    assert {billed for kind, billed in told.items() if not kind.startswith("sh ")} == {"api_key"}
     calls = (home.path / ".calls").read_text().splitlines()
-    # Where /etc/profile sets PATH anew, a login shell finds no stand-in, and here no op either.
     assert calls.count("op read op://Private/Anthropic/key") == 1
     assert "op read op://Private/Anthropic/key" in report.asked
     assert not list(Path("/dev/shm").glob("farmhand-ask-*/*/out"))
