@@ -31,7 +31,8 @@ LIMIT_S = 10.0
 CLI_LIMIT_S = 30.0
 _SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
 _KEEP = (
-    rf"({'|'.join(WATCHED)})|claude|farmhand|/dev/tty|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
+    rf"({'|'.join(WATCHED)})|claude|farmhand|/dev/tty"
+    rf"|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
     rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
 )
 _KEEP_FISH = r"^\d+\x1f(-*> |\x1d)"

@@ -49,11 +49,17 @@ for each in $PATH; do
     if [ -f "$each/$name" ] && [ -x "$each/$name" ]; then real=$each/$name; break; fi
 done
 IFS=$before
-[ -n "$real" ] || {{ echo "$name: not found" >&2; exit 127; }}
+[ -n "$real" ] || case $name in
+{known}
+esac
 file=
 for each do
     case $each in
-    --|run|exec|shell|x|hook|activate|-o|--out-file*|--output*) exec "$real" "$@" ;;
+    --|run|exec|shell|x|-o|--out-file*|--output*) exec "$real" "$@" ;;
+    hook|activate) # what the prompt runs later is to come here as well
+        "$real" "$@" | sed "s|$real|$0|g; s|$(readlink -f "$real")|$0|g"
+        exit
+        ;;
     esac
     [ ! -f "$each" ] || file=$each
 done
@@ -69,10 +75,11 @@ elif [ -z "$file" ] && [ -p /dev/stdin ]; then
         ;;
     esac
 fi
-slot={cache}/$({{ printf '%s\\n' "$name" "$PWD" "$#" "$feeds" "$@"; }} | cksum | tr ' ' -)
+words=$(printf '%s\\n' "$@" | sed '/^--shell-pid$/{{N;d;}}') # mise names the shell that asks
+slot={cache}/$(printf '%s\\n' "$name" "$PWD" "$feeds" "$words" | cksum | tr ' ' -)
 if mkdir "$slot" 2>/dev/null; then
     echo $$ >"$slot/pid"
-    printf '%s %s\\n' "$name" "$*" >"$slot/command"
+    printf '%s %s\\n' "$name" "$(printf %s "$words" | tr '\\n' ' ')" >"$slot/command"
     "$real" "$@" >"$slot/out"
     echo $? >"$slot/ended" && mv "$slot/ended" "$slot/status"
 fi
@@ -94,7 +101,9 @@ def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str,
     `answers` is the FIFO that they write to, `path` the PATH of the session: what is not on it gets no stand-in, as a
     start-up file may ask whether it is there.
     """
+    found = {name: at for name in ASKED_ONCE if (at := shutil.which(name, path=path))}
     words = {
+        "known": "\n".join(f"{name}) real={shlex.quote(at)} ;;" for name, at in found.items()) or "*) ;;",
         "env": shlex.quote(shutil.which("env") or "/usr/bin/env"),
         "answers": shlex.quote(str(answers)),
         "mark": shlex.quote(mark),
@@ -108,9 +117,8 @@ def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str,
         _write(bin_dir / name, script.format(**words))
     once = bin_dir / ".once"
     _write(once, _ONCE.format(**words))
-    for name in ASKED_ONCE:
-        if shutil.which(name, path=path):
-            (bin_dir / name).hardlink_to(once)
+    for name in found:
+        (bin_dir / name).hardlink_to(once)
 
 
 def asked(cache: Path) -> list[str]:
