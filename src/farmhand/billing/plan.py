@@ -139,10 +139,12 @@ class _Planner:
             changed |= self.drop(attempt)
         # Comments first, then the upper lines: with these made, the same file may need nothing else for the same name.
         begun: set[tuple[str, Path]] = set()
-        for spot in sorted(kinds, key=lambda spot: (not self.attempts[spot].comments, spot[2])):
+        for spot in sorted(kinds, key=lambda spot: (not self.attempts[spot].comments, spot[2] == 0, spot[2])):
             attempt = self.attempts[spot]
             files = {(spot[0], draft.path) for way in attempt.ways[:1] for draft, _ in way}
-            if number < _ONE_BY_ONE and not attempt.comments and files & begun:
+            # Where no line is known, what is done elsewhere for the name may be all that it needs.
+            same = {name for name, _ in begun} & {spot[0]} if spot[2] == 0 else files & begun
+            if number < _ONE_BY_ONE and not attempt.comments and same:
                 continue
             if number < ROUNDS and self.next(attempt, frozenset(kinds[spot])):
                 begun |= files

@@ -91,7 +91,7 @@ def test_every_home(operator: Operator) -> None:
         assert contents(operator.snapshot()) == contents(before)
         return
     after = operator.snapshot()
-    changed = {str(operator.home.path / name) for name in after if contents(after)[name] != contents(before).get(name)}
+    changed = {str(operator.home.path / name) for name in after if after[name][:2] != before.get(name, ())[:2]}
     assert changed == set(done["files"])
     # What would be taken back again, check mode cannot foresee.
     assert set(checked["files"]) <= changed or any("was taken back" in left for left in done["left"])
