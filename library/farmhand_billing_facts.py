@@ -11,29 +11,39 @@ DOCUMENTATION = r"""
 module: farmhand_billing_facts
 short_description: Tell who pays for an interactive claude, for each kind of shell
 description:
-  - Reads the start-up files of bash, zsh, fish and sh and what they source, the session's environment and the files
-    that it comes from, the settings of the claude CLI, and the current project's C(.envrc) and C(.env). None of them is
+  - Starts the operator's real shells (bash, zsh, fish and sh that are installed and have start-up files; login,
+    interactive, both), as a terminal does but without one, and looks at what C(claude), typed there, gets. Where the
+    CLI is installed, C(claude auth status --json) is asked with it. Their start-up files are run, as in every terminal,
+    always as the user whose home it is; E(FARMHAND_ASKING) is set, by which they can tell. A shell that is not ready
+    after ten seconds is ended, with all that it left.
+  - The session's environment and the files that it comes from, and the settings of the claude CLI, are read and not
     run.
-  - For each kind of shell it says which credential the real CLI would use, by the CLI's documented precedence, and who
-    is billed for it; for each setting of a metered credential the file and the line. No value is ever returned, only
-    fingerprints.
+  - For each kind of shell it says which credential the real CLI would use and who is billed for it; for each setting
+    of a metered credential the file and the line, by the shell's own trace. No value is ever returned, only
+    fingerprints. What could not be told is C(unknown).
 options:
   home:
     description: The home directory to look into.
     type: path
     default: "~"
   project_dir:
-    description: The current project, for its C(.claude/settings.json), C(settings.local.json), C(.envrc) and C(.env).
+    description: The current project, where the shells start, for its C(.claude/settings.json), C(settings.local.json),
+      and for what direnv or mise bring in there.
     type: path
   session:
     description: Count what the running session's environment holds, and ask systemd's user manager (or launchd).
+    type: bool
+    default: true
+  ask_shell:
+    description: Start the shells. With C(false) nothing of the operator's is run; the files are read line by line, and
+      every verdict is marked as a reading (C(how) is C(read)), which proves nothing.
     type: bool
     default: true
 author: [Farmhand]
 attributes:
   check_mode:
     support: full
-    description: It only reads, in check mode and out of it.
+    description: It does the same in check mode and out of it, and changes nothing itself.
   diff_mode:
     support: none
     description: Nothing changes.
@@ -48,7 +58,7 @@ EXAMPLES = r"""
 
 - name: No metered key reaches an interactive claude
   ansible.builtin.assert:
-    that: not farmhand_billing.metered
+    that: farmhand_billing.metered is false
     fail_msg: "{{ farmhand_billing.summary }}"
 """
 
@@ -64,8 +74,16 @@ ansible_facts:
       type: dict
       contains:
         metered:
-          description: Whether any kind of shell would not run on the subscription alone.
+          description: Whether any kind of shell would not run on the subscription alone; null where nothing metered was
+            seen, but not every kind could be told, or files were only read.
           type: bool
+        certain:
+          description: Whether every verdict was seen.
+          type: bool
+        unknown:
+          description: The kinds of shell of which nothing can be told.
+          type: list
+          elements: str
         logged_in:
           description: Whether the CLI has a login.
           type: bool
@@ -73,12 +91,16 @@ ansible_facts:
           description: One line.
           type: str
         shells:
-          description: For each shell (bash, zsh, fish, sh) and mode (login, interactive, login interactive) the
-            credential, who is billed (subscription, api_key, token, cloud, none), the source with its line, the key's
-            fingerprint, whether that is certain, what the CLI's init event says (api_key_source), the headers that the
-            API receives, and a base URL that is set.
+          description: For each kind of shell the credential, who is billed (subscription, api_key, token, cloud, none,
+            unknown), how that is known (asked, read), the source with its line, the key's fingerprint, what the CLI
+            says of itself (api_key_source), the headers that the API receives, and a base URL that is set; where it is
+            unknown the reason, and the line at which the shell stopped (stopped_at).
           type: list
           elements: dict
+        asked:
+          description: The password managers and the like that the start-up files ran, each of them once.
+          type: list
+          elements: str
         sources:
           description: Each setting of a metered credential, a provider's switch or a base URL, with path, line, how it
             is brought in, and the kinds of shell in which it reaches claude.
@@ -89,7 +111,7 @@ ansible_facts:
           type: list
           elements: str
         problems:
-          description: Files that could not be followed, with the line and the reason.
+          description: Files that could not be read, with the line and the reason.
           type: list
           elements: dict
 """
@@ -101,13 +123,16 @@ def main() -> None:
             "home": {"type": "path", "default": "~"},
             "project_dir": {"type": "path"},
             "session": {"type": "bool", "default": True},
+            "ask_shell": {"type": "bool", "default": True},
         },
         supports_check_mode=True,
     )
     given = module.params
     session = given["session"]
     project = Path(given["project_dir"]) if given["project_dir"] else None
-    report = find(Path(given["home"]), os.environ if session else {}, project, ask=session)
+    report = find(
+        Path(given["home"]), os.environ if session else {}, project, ask=session, ask_shell=given["ask_shell"]
+    )
     module.exit_json(changed=False, msg=report.line(), ansible_facts={"farmhand_billing": report.as_dict()})
 
 

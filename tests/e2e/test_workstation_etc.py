@@ -1,4 +1,4 @@
-"""The workstation's files in /etc, in a container: what PAM, bash and sh make of them, and what `find` says of them."""
+"""The workstation's files in /etc, in a container whose operator is root: what PAM, bash and sh make of them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from tests.support.farm.container import IMAGE
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "sk-ant-test-first-0000000000"
-#: Runs as root in the container. The operator `op` is asked with `su`, which goes through PAM.
+#: Runs as root in the container. The shells are asked with `su`, which goes through PAM.
 INSIDE = r"""
 import json, pathlib, subprocess, sys
 from farmhand.billing import find
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.plan import Wanted
+from farmhand.billing.wanted import Wanted
 from farmhand.billing.store import Store
 
 files = {pathlib.Path(path): text for path, text in json.load(open("/case.json")).items()}
-subprocess.run(["useradd", "--create-home", "--shell", "/bin/bash", "op"], check=True)
 for path, text in files.items():
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
@@ -35,13 +34,13 @@ def real():
     for shell in ("bash", "sh"):
         for mode, flag in FLAGS.items():
             inner = f"{shell} {flag} env"
-            out = subprocess.run(["su", "op", "-c", inner], capture_output=True, text=True, cwd="/home/op").stdout
+            out = subprocess.run(["su", "root", "-c", inner], capture_output=True, text=True, cwd="/root").stdout
             values = dict(line.split("=", 1) for line in out.splitlines() if "=" in line)
             found[f"{shell} {mode}"] = next((n for n in reversed(NAMES) if values.get(n)), "none")
     return found
 
 def told():
-    report = find(pathlib.Path("/home/op"), {}, None, ask=False)
+    report = find(pathlib.Path("/root"), {}, None, ask=False)
     return {v.kind: v.credential for v in report.verdicts if v.shell in ("bash", "sh")}
 
 store = Store(pathlib.Path("/root/state"))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from farmhand.billing.startup import MODES, SHELLS
+from farmhand.billing.kinds import MODES, SHELLS
 
 KINDS = [(shell, mode) for shell in SHELLS for mode in MODES]
 _FLAGS = {"login": "-lc", "interactive": "-ic", "login interactive": "-lic"}

@@ -10,22 +10,20 @@ from pathlib import Path
 
 from .names import WATCHED
 from .reading import Reader
-from .state import Place, Value, inherited
+from .verdict import Location, Setting
 
 _LINE = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=(.*)")
 _PAM = re.compile(r"[ \t]*([A-Za-z_]\w*)[ \t]+(?:DEFAULT|OVERRIDE)=(\S*|\"[^\"]*\")")
 TIMEOUT_S = 5.0
 
 
-def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Value]]:
+def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Setting]]:
     """The assignments of a file of KEY=VALUE lines, as PAM and systemd read it: never expanded."""
     for number, line in enumerate((reader.text(path) or "").split("\n"), start=1):
         match = None if line.lstrip().startswith("#") else _PAM.match(line) or _LINE.match(line)
         if match:
             value = match[2].strip().strip("\"'")
-            # Not every way of logging in reads the user's own files: Debian's `su` reads none of them, sshd only PAM's.
-            certain = path.name != ".pam_environment" and path.parent.name != "environment.d"
-            yield match[1], Value(value, Place(path, number), exported=True, certain=certain, via="file")
+            yield match[1], Setting(match[1], value, Location(path, number), "file")
 
 
 def files(root: Path, home: Path) -> list[Path]:
@@ -39,18 +37,18 @@ def files(root: Path, home: Path) -> list[Path]:
     return [*found, *(by_name[name] for name in sorted(by_name))]
 
 
-def session(root: Path, home: Path, environ: Mapping[str, str], reader: Reader, *, ask: bool) -> dict[str, Value]:
+def session(root: Path, home: Path, environ: Mapping[str, str], reader: Reader, *, ask: bool) -> dict[str, Setting]:
     """What a shell of a new session starts with; `ask` also asks systemd or launchd."""
-    found: dict[str, Value] = {}
+    found: dict[str, Setting] = {}
     for path in files(root, home):
         found |= {name: value for name, value in assignments(path, reader) if name in WATCHED}
     for name, text in (_managers(environ) if ask else {}).items():
         if name not in found or found[name].text != text:
-            found[name] = Value(text, Place(None, 0), exported=True, via="manager")
-    for name, value in inherited(environ).items():
+            found[name] = Setting(name, text, via="manager")
+    for name, text in environ.items():
         # The same value as in a file: it came from there.
-        if name not in found or found[name].text != value.text:
-            found[name] = value
+        if name in WATCHED and (name not in found or found[name].text != text):
+            found[name] = Setting(name, text)
     return found
 
 

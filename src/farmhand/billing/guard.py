@@ -1,4 +1,4 @@
-"""Which files may be changed, and whether a shell still accepts one."""
+"""Which files may be changed, and what a shell itself says of a text: `-n` reads it and runs nothing."""
 
 from __future__ import annotations
 
@@ -7,10 +7,16 @@ import re
 import shutil
 import stat
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 _LINE = re.compile(rb"(?:line |:)(\d+)[:) ]|^\S+: (\d+):", re.MULTILINE)
 CHECK_S = 10.0
+_READ_ONLY = {"zsh": ["-f", "-n"], "fish": ["--no-config", "-n"]}
+#: zsh that reads commands from its input goes on after an error and then exits with 0; from a file it stops.
+_AS_FILE = {"zsh": ["/dev/stdin"]}
+#: What a start-up file may have switched on before the line that needs it; `-n` does not see that.
+OPTIONS: dict[str, tuple[tuple[str, ...], ...]] = {"bash": ((), ("-O", "extglob"))}
 
 
 def refusal(path: Path, home: Path) -> str | None:
@@ -26,7 +32,7 @@ def refusal(path: Path, home: Path) -> str | None:
     if not stat.S_ISREG(status.st_mode):
         return "it is not a regular file"
     inside = target.is_relative_to(home.resolve())
-    if path.is_symlink() and path.is_relative_to(home) and not inside:
+    if path.is_relative_to(home) and not inside:
         return f"it is a link to {target}, outside of the home directory"
     if status.st_uid != os.geteuid():
         return f"it belongs to another user (uid {status.st_uid})"
@@ -39,26 +45,47 @@ def refusal(path: Path, home: Path) -> str | None:
     return None
 
 
+def installed(shell: str) -> bool:
+    """Whether there is a `shell` to ask."""
+    return shutil.which(shell) is not None
+
+
 def syntax_error(text: str, shell: str) -> int | None:
-    """The line that `shell` itself refuses, by its `-n`, which runs nothing.
+    """The line that `shell` itself refuses, whatever options are switched on.
 
     None if it accepts the text, or is not installed.
     """
+    lines = [_refused(text, shell, options) for options in OPTIONS.get(shell, ((),))]
+    return None if None in lines else lines[0]
+
+
+def options_for(text: str, shell: str) -> tuple[str, ...] | None:
+    """The first of OPTIONS with which `shell` accepts `text`; None if there is none."""
+    return next((o for o in OPTIONS.get(shell, ((),)) if _refused(text, shell, o) is None), None)
+
+
+def accepts(text: str, shell: str, options: Sequence[str] = ()) -> bool:
+    """Whether `shell`, started with `options`, finds `text` whole and valid."""
+    return installed(shell) and _refused(text, shell, options) is None
+
+
+def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
     program = shutil.which(shell)
     if program is None:
         return None
-    argv = {"zsh": [program, "-f", "-n"], "fish": [program, "--no-config", "-n"]}.get(shell, [program, "-n"])
     try:
         done = subprocess.run(
-            argv,
+            [program, *_READ_ONLY.get(shell, ["-n"]), *options, *_AS_FILE.get(shell, [])],
             input=text.encode("utf-8", "surrogateescape"),
             env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "LC_ALL": "C"},
             capture_output=True,
             timeout=CHECK_S,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except OSError:
         return None
+    except subprocess.TimeoutExpired:
+        return 1  # a text that its shell cannot get through is not touched
     if done.returncode == 0:
         return None
     found = _LINE.search(done.stderr)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..wire.keys import redact
-from . import plan as planning
-from .plan import Wanted
+from .plan import carry_out
 from .store import Store, hunks
+from .wanted import Wanted
 
 #: Shorter values (a switch's 1) are no secret, and are all over a file.
 _SHORTEST = 6
@@ -23,11 +23,10 @@ _NOTE = re.compile(r"[ \t]*# farmhand \d")
 
 def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
     """Take metered credentials out of the way. Raises keyfile.Refused, OSError, ValueError for a broken journal."""
-    plan = planning.make(wanted)
     store.entries()
+    plan = carry_out(wanted, store, write=write)
     private = wanted.key_file.resolve()
     tighten = private not in plan.files and _open_to_others(private)
-    backups = store.apply(plan.files, wanted.key_file) if write and plan.files else []
     if write and tighten:
         private.chmod(0o600)
     secrets = {s.text for s in plan.before.sources if s.text and len(s.text) >= _SHORTEST}
@@ -37,10 +36,11 @@ def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
     files = [str(path) for path in plan.files]
     return {
         "changed": bool(plan.files) or tighten,
-        "msg": plan.after.line(),
+        "msg": plan.after.line() if write or not plan.files else f"foreseen, not asked: {plan.after.line()}",
+        "edits": plan.edits,
         "moved": plan.moved,
         "files": files + ([str(private)] if tighten else []),
-        "backups": [str(path) for path in backups],
+        "backups": [str(path) for path in plan.backups],
         "left": plan.left,
         "hints": plan.hints,
         "billing": plan.after.as_dict(),
@@ -51,11 +51,13 @@ def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
 def absent(store: Store, *, write: bool) -> dict[str, Any]:
     """Take back what was changed. Raises OSError, ValueError for a broken journal."""
     undo = store.undo()
-    if write and undo.done:
+    if write:
         store.take_back(undo)
+        store.tidy(everything=True)
     return {
         "changed": bool(undo.files) or bool(undo.done),
         "msg": f"{len(undo.files)} files taken back" + (f", {len(undo.left)} left" if undo.left else ""),
+        "edits": [],
         "moved": [],
         "files": [str(path) for path in undo.files],
         "backups": [],

@@ -1,263 +1,336 @@
-"""What has to change so that an interactive `claude` runs on the subscription alone. Nothing is written here.
+"""Changing the operator's files until an interactive `claude` runs on the subscription alone; each change is proved.
 
-The search is repeated over the files as they would be, until nothing is left that can be taken out. So what one setting
-hid, and what the key in its new place would bring in again (a file that sources ~/repos.env), is seen to as well.
+Each place that sets a name has a few ways to deal with it (ways.py). One is tried, and the shells are asked again. A
+way after which the name still reaches `claude` from there is taken back, byte for byte, and the next one is tried. What
+is left then is reported with what to do. In check mode nothing is written, so nothing can be asked again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..wire.keys import fingerprint, is_key, redact
-from . import jsontext, keyfile
-from .edit import Cut, comment_line, edit
-from .guard import refusal, syntax_error
-from .keyfile import Refused
-from .names import HELPER, KEY, SECRETS
-from .search import find
-from .state import Place
-from .verdict import Report, Source
+from ..wire.keys import is_key, redact
+from . import search
+from .draft import Draft
+from .keychoice import KeyFile
+from .names import HELPER, KEY, METERED, SECRETS, WATCHED
+from .store import Run, Store
+from .verdict import Location, Report, Source, Verdict
+from .wanted import Wanted
+from .ways import SESSION, Spot, Way, Ways
 
-_ROUNDS = 12
-_SESSION = "the running session still has it: log in again, or open a new terminal"
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What the operator asked for. `keep`: names that stay; `chosen`: the key's fingerprint, if there are several."""
-
-    home: Path
-    key_file: Path
-    environ: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
-    root: Path = Path("/")
-    keep: Sequence[str] = ()
-    chosen: str = ""
-    edit_project: bool = False
-    ask: bool = True
-    date: str = ""
+#: Most times that the files are changed and the shells asked again.
+ROUNDS = 8
+_ONE_BY_ONE = 4
+_TAKEN_BACK = "what was tried in {} did not keep it from claude and was taken back; take it out by hand"
+_LOOK = "type claude there and see what /status says"
 
 
 @dataclass
 class Plan:
-    """`files`: by resolved path, (content now or None, content to be). `left`: what stays, with the reason."""
+    """What was (without writing: would be) done. `files`: by resolved path, (content before or None, content after).
+
+    `edits`: each name that was commented out or unset, with file and line; `left`: what stays, with what to do.
+    """
 
     before: Report
     after: Report
     files: dict[Path, tuple[bytes | None, bytes]]
+    edits: list[str]
     moved: list[str]
     left: list[str]
     hints: list[str]
+    backups: list[Path]
 
 
-def make(wanted: Wanted) -> Plan:
-    """The plan. Raises Refused with one line where the operator has to decide or to correct something first."""
-    return _Planner(wanted).plan()
+def carry_out(wanted: Wanted, store: Store, *, write: bool) -> Plan:
+    """Do it; without `write`, say what would be done first.
+
+    Raises Refused with one line where the operator has to decide or to correct something first, OSError, and ValueError
+    for a broken journal: then what this run has changed is taken back.
+    """
+    run = Run(store, wanted.key_file)
+    try:
+        return _Planner(wanted, store, run, write=write).plan()
+    except BaseException:
+        run.take_back()
+        raise
+
+
+@dataclass
+class _Attempt:
+    """What is being done about one spot: the way in force, the kinds of shell it was for, the ways not tried yet."""
+
+    source: Source
+    ways: list[Way]
+    reason: str
+    drafts: tuple[Draft, ...]
+    kinds: frozenset[str] = frozenset()
+    active: Way = field(default_factory=list)
+    fresh: bool = False
+    in_vain: bool = False
+
+    @property
+    def comments(self) -> bool:
+        """Whether what comes next is only to comment out."""
+        return bool(self.ways) and all(change.shown is not None for _, change in self.ways[0])
 
 
 class _Planner:
-    def __init__(self, wanted: Wanted) -> None:
-        self.wanted = wanted
-        self.planned: dict[Path, bytes] = {}
-        self.left: dict[tuple[str, str], str] = {}
-        self.stuck: set[tuple[Path, str]] = set()
-        self.secrets: dict[str, dict[str, list[Source]]] = {name: {} for name in SECRETS}
+    def __init__(self, wanted: Wanted, store: Store, run: Run, *, write: bool) -> None:
+        self.wanted, self.store, self.run, self.write = wanted, store, run, write
+        self.ways = Ways(wanted)
+        self.keys = KeyFile(wanted)
+        self.attempts: dict[Spot, _Attempt] = {}
+        self.secrets: dict[str, dict[str, Location]] = {name: {} for name in SECRETS}
         self.hints: dict[str, None] = {}
-        self.moved: dict[str, None] = {}
+        self.memory = store.memory()
+        self.told: set[str] = set()
 
     def look(self) -> Report:
         w = self.wanted
-        return find(w.home, w.environ, w.cwd, root=w.root, ask=w.ask, planned=self.planned)
+        return search.find(w.home, w.new_session, w.cwd, root=w.root, ask=w.ask, ask_shell=w.ask_shell)
 
     def plan(self) -> Plan:
         before = after = self.look()
-        for _ in range(_ROUNDS):
-            todo = self.sort(after)
-            self.keep_secrets()
-            for path, sources in todo.items():
-                self.take_out(path, sources)
-            after = self.look()
-            if not todo:
+        for number in range(ROUNDS + 1):
+            self.told |= {verdict.kind for verdict in after.verdicts if not verdict.unknown}
+            if not self.judge(after, number):
                 break
-        files = {}
-        for path, new in self.planned.items():
-            old = path.read_bytes() if path.exists() else None
-            if new != old:
-                files[path] = (old, new)
-        self.remains(files)
+            self.keys.take(self.secrets)
+            if not self.write:
+                self.foresee_key_file(after)
+                after = self.foreseen(after)
+                break
+            self.apply()
+            after = self.look()
+        files = self.files()
+        if self.write:
+            self.store.remember(self.remembered())
         for place in after.hidden:
             self.hints[f"an alias or function {place} hides the command: remove it there"] = None
-        problems = [f"{p} (left as it is)" for p in before.problems if not p.path.is_relative_to(self.wanted.key_file)]
-        return Plan(before, after, files, list(self.moved), [*self.left.values(), *problems], list(self.hints))
-
-    def remains(self, files: Mapping[Path, tuple[bytes | None, bytes]]) -> None:
-        """Tell where the key itself is still written, though nothing brings it to `claude` from there."""
-        for path, (_, new) in files.items():
-            for value in self.secrets[KEY]:
-                at = new.find(value.encode())
-                if at >= 0 and path != self.wanted.key_file.resolve():
-                    line = new.count(b"\n", 0, at) + 1
-                    self.hints[f"the key is still written in {path}:{line}, which does not reach claude"] = None
+        hints = [*self.hints, *self.keys.hints, *self.keys.remains(files, self.secrets)]
+        edits = [line for draft in self.ways.drafts.values() for line in draft.said()]
+        moved = list(self.keys.moved)
+        return Plan(before, after, files, edits, moved, self.left(after), hints, self.run.backups())
 
     # What is to be done
 
-    def sort(self, report: Report) -> dict[Path, list[Source]]:
-        """By file, what reaches `claude` and can be taken out; the rest is noted as left."""
-        todo: dict[Path, list[Source]] = {}
+    def judge(self, report: Report, number: int) -> bool:
+        """Take back what did not help and set what is to be tried next; whether the files are to be written again.
+
+        `number` counts the rounds; in the last one nothing new is tried.
+        """
+        changed = self.take_back_blinding(report)
+        kinds: dict[Spot, set[str]] = {}
         for source in report.reaching:
-            if source.name in self.wanted.keep:
+            if self.ways.goes(source.name):
+                spot = self.ways.spot(source)
+                kinds.setdefault(spot, set()).update(source.shells)
+                if spot not in self.attempts:
+                    self.attempts[spot] = self.begin(spot, source)
+        for spot, now in kinds.items():
+            attempt = self.attempts[spot]
+            if attempt.active and now < attempt.kinds:
+                attempt.active = []  # it has helped in some kinds of shell, and stays for them
+            changed |= self.drop(attempt)
+        # Comments first, then the upper lines: with these made, the same file may need nothing else for the same name.
+        begun: set[tuple[str, Path]] = set()
+        for spot in sorted(kinds, key=lambda spot: (not self.attempts[spot].comments, spot[2] == 0, spot[2])):
+            attempt = self.attempts[spot]
+            files = {(spot[0], draft.path) for way in attempt.ways[:1] for draft, _ in way}
+            # Where no line is known, what is done elsewhere for the name may be all that it needs.
+            same = {name for name, _ in begun} & {spot[0]} if spot[2] == 0 else files & begun
+            if number < _ONE_BY_ONE and not attempt.comments and same:
                 continue
-            if source.text and source.name in SECRETS:
-                self.secrets[source.name].setdefault(source.text, []).append(source)
-            place = self.where(source)
-            reason = self.why_not(source, place, report)
-            if reason:
-                self.left.setdefault((source.name, str(source.place)), f"{source} is left: {reason}")
-            elif place.path is not None:
-                todo.setdefault(place.path, []).append(source)
-                self.hint(source)
-        return todo
+            if number < ROUNDS and self.next(attempt, frozenset(kinds[spot])):
+                begun |= files
+                changed = True
+        return changed
 
-    def where(self, source: Source) -> Place:
-        """What has to be edited: where it is set, or the command that brings in a file which keeps it."""
-        path = source.place.path
-        from_outside = source.through is not None and source.via == "file"
-        if source.through is not None and (from_outside or path == self.wanted.key_file):
-            return source.through
-        return source.place
+    def begin(self, spot: Spot, source: Source) -> _Attempt:
+        """Find the ways for a spot that has turned up."""
+        ways, reason = self.ways.of(source)
+        attempt = _Attempt(source, ways, reason, tuple(dict.fromkeys(draft for way in ways for draft, _ in way)))
+        known = self.memory.get(self.digest(spot, attempt)) if ways else None
+        if known:
+            attempt.ways, attempt.reason, attempt.in_vain = [], known, True
+        elif ways and source.name in SECRETS and source.text and self.stands_there(source, source.text):
+            self.secrets[source.name].setdefault(
+                source.text.strip(), source.location
+            )  # a file with CRLF has a CR there
+        elif ways and source.name in (KEY, HELPER) and source.command:
+            self.hint(source)
+        return attempt
 
-    def why_not(self, source: Source, place: Place, report: Report) -> str | None:
-        if place.path is None:
-            if source.via == "manager":
-                return f"systemd's user manager has it: systemctl --user unset-environment {source.name}"
-            return _SESSION
-        if self.of_project(place.path) and not self.wanted.edit_project:
-            return "it is the project's file; take it out there, or set workstation_edit_project"
-        problem = next((p for p in report.problems if p.path == place.path), None)
-        if problem:
-            return f"the file is {problem.reason.split(':')[0]} (line {problem.line})"
-        if place.path.suffix == ".plist":
-            return "it is set by the machine's management profile; ask who manages this machine"
-        if (place.path, source.name) in self.stuck:
-            return "it cannot be taken out without changing what else stands there; comment it out by hand"
-        return refusal(place.path, self.wanted.home)
+    def next(self, attempt: _Attempt, kinds: frozenset[str]) -> bool:
+        """Set the next way that leaves its files whole; False if there is none."""
+        name, note = attempt.source.name, self.note(attempt.source)
+        while attempt.ways:
+            way = attempt.ways.pop(0)
+            made: Way = []
+            for draft, change in way:
+                if not draft.untouched or not draft.add(change, name, note):
+                    break
+                made.append((draft, change))
+            if len(made) == len(way):
+                attempt.active, attempt.kinds, attempt.fresh = way, kinds, True
+                return True
+            for draft, change in made:
+                draft.remove(change, name)
+        return False
 
-    def of_project(self, path: Path) -> bool:
-        cwd, home = self.wanted.cwd, self.wanted.home
-        return cwd is not None and cwd != home and (path.is_relative_to(cwd) or path.name == ".envrc")
+    def drop(self, attempt: _Attempt) -> bool:
+        """Take the attempt's way out of the drafts again; whether there was one."""
+        if not attempt.active:
+            return False
+        for draft, change in attempt.active:
+            draft.remove(change, attempt.source.name)
+        files = ", ".join(dict.fromkeys(str(draft.path) for draft, _ in attempt.active))
+        attempt.reason = _TAKEN_BACK.format(files)
+        attempt.active, attempt.in_vain = [], True
+        return True
+
+    def take_back_blinding(self, report: Report) -> bool:
+        """Take back the newest changes if a kind of shell that could be asked before them cannot be asked now."""
+        fresh = [attempt for attempt in self.attempts.values() if attempt.fresh]
+        for attempt in fresh:
+            attempt.fresh = False
+        blind = self.told & {verdict.kind for verdict in report.unknown}
+        dropped = [self.drop(attempt) for attempt in fresh if blind]
+        return any(dropped)
+
+    def stands_there(self, source: Source, text: str) -> bool:
+        """Whether the value itself stands in the file, so that taking it out would lose it.
+
+        What a program prints (a password manager's answer) is never written into a file.
+        """
+        path, line = source.location.path, source.location.line
+        if path is None:
+            return False
+        draft = self.ways.drafts.get(path.resolve())
+        whole = draft.script.assignment(draft.original_line(line)) if draft and draft.script.shell else None
+        if source.via in ("settings", "file", "universal") or (whole and whole[2].constant):
+            return True
+        try:
+            return text.encode("utf-8", "surrogateescape") in path.read_bytes()
+        except OSError:
+            return False
 
     def hint(self, source: Source) -> None:
-        """A command that gives the key can be the key's source; it is not run here."""
-        if source.text is not None or source.name not in (KEY, HELPER):
-            return
+        """A command that gives the key can be the key's source."""
         if source.command.endswith("…"):
             advice = 'put it into a script, and key_source = "command:SCRIPT" into config.toml'
             self.hints[f"the key came from a command ({source.command}): {advice}"] = None
-        elif source.command:
+        else:
             advice = f'key_source = "command:{source.command}" in config.toml uses it'
             self.hints[f"the key came from a command: {advice}"] = None
 
-    # The key
-
-    def keep_secrets(self) -> None:
-        """Put the key that was found into the key file. Raises Refused for two different ones."""
-        path = self.wanted.key_file.resolve()
-        old = self.planned.get(path)
-        if old is None:
-            old = path.read_bytes() if path.exists() else b""
-        text = old.decode("utf-8", "surrogateescape")
-        for name in SECRETS:
-            value = self.choose(name, text)
-            if value is None:
-                continue
-            if path.exists() and (reason := refusal(self.wanted.key_file, self.wanted.home)):
-                raise Refused(f"{self.wanted.key_file} cannot take the key: {reason}; nothing was changed")
-            text = keyfile.with_value(text, self.wanted.key_file, name, value)
-            self.moved[f"{name} ({fingerprint(value)}) to {self.wanted.key_file}"] = None
-        new = text.encode("utf-8", "surrogateescape")
-        if new != old:
-            self.planned[path] = new
-
-    def choose(self, name: str, text: str) -> str | None:
-        """The value of `name` to write into the key file; None if there is nothing to write."""
-        found = dict(self.secrets[name])
-        in_files = {value: sources for value, sources in found.items() if any(s.place.path for s in sources)}
-        found = in_files or found
-        if not found:
-            return None
-        there = keyfile.parse(text, self.wanted.key_file).get(name)
-        if not in_files and there:
-            return None  # the session is older than the file
-        values = [value for value in found if name != KEY or is_key(value)]
-        if not values:
-            self.hints["the value is no Anthropic API key (sk-ant-…), so it stays in the backup only"] = None
-            return None
-        candidates = dict.fromkeys([*([there] if there else []), *values])
-        if len(candidates) == 1:
-            return None if there else values[0]
-        if name != KEY:
-            self.hints[f"several values of {name} were found; they stay in the backups only"] = None
-            return None
-        chosen = [value for value in candidates if self.wanted.chosen and fingerprint(value) == self.wanted.chosen]
-        if chosen:
-            return None if chosen[0] == there else chosen[0]
-        places = {value: next((str(s.place) for s in found.get(value, [])), "") for value in candidates}
-        listed = ", ".join(f"{fingerprint(v)} ({places[v] or self.wanted.key_file})" for v in candidates)
-        raise Refused(
-            f"{len(candidates)} different keys were found: {listed}; nothing was changed. "
-            f"Say which one to keep: -e workstation_key=FINGERPRINT"
-        )
+    def note(self, source: Source) -> str:
+        """What stands above a change."""
+        text = (source.text or "").strip()
+        moved = text in self.secrets.get(source.name, {}) and (source.name != KEY or is_key(text))
+        where = f"kept in {self.wanted.short(self.wanted.key_file)}" if moved else "taken out"
+        return redact(f"farmhand {self.wanted.date}: {source.name} {where}, so that claude runs on the subscription")
 
     # The files
 
-    def take_out(self, path: Path, sources: list[Source]) -> None:
-        """Plan the file without `sources`; what cannot be taken out cleanly is not tried again."""
-        target = path.resolve()
-        raw = self.planned.get(target)
-        if raw is None:
-            raw = target.read_bytes()
-        text = raw.decode("utf-8", "surrogateescape")
-        shell = sources[0].shells[0].split()[0]
-        script = any(self.where(source).script is not None for source in sources)
-        if script and (line := syntax_error(text, shell)) is not None:
-            for source in sources:
-                self.left[(source.name, str(source.place))] = (
-                    f"{source} is left: {shell} does not accept {path} (line {line}); correct that first"
-                )
-            self.stuck |= {(path, source.name) for source in sources}
-            return
-        new = self.edited(text, path, sources, shell)
-        if new is None or new == text or (script and syntax_error(new, shell) is not None):
-            self.stuck |= {(path, source.name) for source in sources}
-            return
-        self.planned[target] = new.encode("utf-8", "surrogateescape")
+    def files(self) -> dict[Path, tuple[bytes | None, bytes]]:
+        """The files that are not as they were when this run began."""
+        found: dict[Path, tuple[bytes | None, bytes]] = {}
+        if self.keys.content is not None and self.keys.content != self.keys.original:
+            found[self.keys.path] = (self.keys.original, self.keys.content)
+        for draft in self.ways.drafts.values():
+            content = draft.render()
+            if content is not None and content != draft.original:
+                found[draft.path] = (draft.original, content)
+        return found
 
-    def edited(self, text: str, path: Path, sources: list[Source], shell: str) -> str | None:
-        first = self.where(sources[0])
-        if first.script is not None:
-            cuts = []
-            for source in sources:
-                place = self.where(source)
-                if place.script is not None:
-                    cuts.append(Cut(source.name, place, self.note(source), unset=place is not source.place))
-            return edit(first.script, cuts, shell)
-        if path.suffix == ".json":
-            new: str | None = text
-            for source in sources:
-                new = new and jsontext.without(new, (HELPER,) if source.name == HELPER else ("env", source.name))
-            return new
-        # From the last line up, so that the numbers stay right.
-        for source in sorted(sources, key=lambda source: -source.place.line):
-            text = comment_line(text, source.place.line, self.note(source))
-        return text
+    def apply(self) -> None:
+        """Write what is not written yet."""
+        due: dict[Path, tuple[bytes | None, bytes]] = {}
+        if self.keys.content is not None and self.keys.content != self.keys.written:
+            due[self.keys.path] = (self.keys.original, self.keys.content)
+        drafts = [(draft, draft.render()) for draft in self.ways.drafts.values()]
+        changed = [(draft, content) for draft, content in drafts if content is not None and content != draft.known]
+        self.run.apply({**due, **{draft.path: (draft.original, content) for draft, content in changed}})
+        self.keys.written = self.keys.content
+        for draft, content in changed:
+            draft.written(content)
 
-    def note(self, source: Source) -> str:
-        moved = source.name in SECRETS and source.text and (source.name != KEY or is_key(source.text))
-        where = f"kept in {_short(self.wanted.key_file, self.wanted.home)}" if moved else "taken out"
-        return redact(f"farmhand {self.wanted.date}: {source.name} {where}, so that claude runs on the subscription")
+    # What is said
+
+    def foresee_key_file(self, report: Report) -> None:
+        """Plan for what a statement that reads the key file would bring in besides, once it is there."""
+        for source in report.reaching:
+            if source.location.path is None or source.location.path.resolve() != self.keys.path:
+                continue
+            for name, values in self.secrets.items():
+                other = dataclasses.replace(source, name=name, text=next(iter(values), None))
+                spot = self.ways.spot(other)
+                if values and self.ways.goes(name) and spot not in self.attempts:
+                    self.attempts[spot] = self.begin(spot, other)
+                    self.next(self.attempts[spot], frozenset(source.shells))
+
+    def foreseen(self, report: Report) -> Report:
+        """How it would be if every change helped: check mode cannot ask."""
+        done = {spot for spot, attempt in self.attempts.items() if attempt.active}
+        sources = [
+            dataclasses.replace(source, shells=[]) if self.ways.spot(source) in done else source
+            for source in report.sources
+        ]
+        still = {
+            kind for source in sources for kind in source.shells if source.name in METERED or source.name == HELPER
+        }
+        found = dataclasses.replace(report, sources=sources)
+        found.verdicts = [_freed(v, report) if v.metered and v.kind not in still else v for v in report.verdicts]
+        return found
+
+    def left(self, report: Report) -> list[str]:
+        """What is not as it should be, each with what to do."""
+        said: dict[str, None] = {}
+        told: set[str] = set()
+        for source in report.reaching:
+            attempt = self.attempts.get(self.ways.spot(source))
+            if source.name in self.wanted.keep:
+                said[f"{source} is left, as workstation_keep says"] = None
+            elif attempt and not attempt.active:
+                said[f"{source} is left: {attempt.reason}"] = None
+            else:
+                continue
+            told |= set(source.shells)
+        for name in WATCHED:
+            if self.wanted.environ.get(name) and self.ways.goes(name):
+                said[f"{name} in {Location(None)} is left: {SESSION}"] = None
+        grouped: dict[str, list[str]] = {}
+        for verdict in report.verdicts:
+            if verdict.unknown:
+                at = f" at {verdict.stopped_at}" if verdict.stopped_at else ""
+                grouped.setdefault(f"who pays cannot be told ({verdict.reason}{at})", []).append(verdict.kind)
+            elif verdict.metered and verdict.kind not in told:
+                name = verdict.base_url or verdict.credential
+                grouped.setdefault(f"{name} reaches claude, and where it is set was not found", []).append(verdict.kind)
+        said |= {f"{', '.join(kinds)}: {what}; {_LOOK}": None for what, kinds in grouped.items()}
+        return [*said, *(f"{problem} (left as it is)" for problem in report.problems)]
+
+    def digest(self, spot: Spot, attempt: _Attempt) -> str:
+        """Tells a spot and the files that would be changed for it, as they are now, from all others."""
+        name, path, line, via = spot
+        draft = self.ways.drafts.get(path) if path else None
+        text = draft.script.lines[line - 1] if draft and 0 < line <= len(draft.script.lines) else ""
+        parts = [name, str(path), via, text, *(f"{draft.path}\0{draft.known!r}" for draft in attempt.drafts)]
+        return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+    def remembered(self) -> dict[str, str]:
+        """What was tried in vain, so that the next run does not write and take back the same again."""
+        idle = {spot: attempt for spot, attempt in self.attempts.items() if attempt.in_vain and not attempt.active}
+        return {self.digest(spot, attempt): attempt.reason for spot, attempt in idle.items()}
 
 
-def _short(path: Path, home: Path) -> str:
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+def _freed(verdict: Verdict, report: Report) -> Verdict:
+    """The verdict of a kind of shell that nothing metered reaches any more."""
+    billed = "subscription" if report.logged_in else "none"
+    return Verdict(verdict.shell, verdict.mode, "login" if report.logged_in else "none", billed, how="foreseen")

@@ -1,8 +1,7 @@
-"""Reading the operator's files, with what a plan would write in their place."""
+"""Reading the operator's files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,16 +22,12 @@ class Problem:
 
 @dataclass
 class Reader:
-    """`planned` holds what files are to become; `problems` those that could not be read or followed."""
+    """`problems` holds the files that could not be read."""
 
-    planned: Mapping[Path, bytes] = field(default_factory=dict)
     problems: dict[Path, Problem] = field(default_factory=dict)
 
     def read(self, path: Path) -> bytes | None:
         """The content of a regular file; None if there is none, or if it cannot be read, which is then noted."""
-        resolved = path.resolve() if self.planned else path
-        if resolved in self.planned:
-            return self.planned[resolved]
         try:
             if not path.is_file():
                 return None

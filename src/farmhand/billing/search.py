@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ..wire.keys import fingerprint
-from . import environs, launch, settings
-from .direnv import project_environment
-from .names import CLOUDS, HELPER, METERED, WATCHED, is_on
+from . import environs, scan, settings, trace, verdicts
+from .ask import LIMIT_S, Answer, Asking, CannotAsk
+from .events import Trace
+from .kinds import Kind, own_files, to_ask
+from .names import counts
 from .reading import Reader
-from .startup import MODES, SHELLS, Files
-from .state import Place, State, Value
-from .verdict import Report, Source, Verdict, judge, shown_command
+from .sources import Sources
+from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
+
+#: So many shells are asked at the same time.
+_AT_ONCE = 4
+_RELEVANT = ("ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "CLOUD_ML_", "VERTEX_", "AZURE_", "HOME", "XDG_")
 
 
 def find(
@@ -24,110 +29,154 @@ def find(
     *,
     root: Path = Path("/"),
     ask: bool = True,
-    planned: Mapping[Path, bytes] | None = None,
+    ask_shell: bool = True,
+    limit_s: float = LIMIT_S,
 ) -> Report:
-    """Look everywhere a metered credential could come from. Reads files; runs none of them.
+    """Start the operator's shells and see what `claude` gets in each.
 
-    `environ` is the session's environment that shells are started from: {} for none. `cwd` is the current project.
-    `ask` also asks systemd's user manager (or launchd) for its environment. `planned` is what files (by their resolved
-    paths) are to become: the answer is then how it will be.
+    `environ` is the session's environment that the shells are started from: {} for none. `cwd` is where they start, the
+    current project. `root` is the system's root (tests). `ask` also asks systemd's user manager (or launchd) for its
+    environment. `ask_shell` False starts nothing of the operator's: the files are read, and every verdict is a reading.
+    `limit_s` is what one shell may take, in seconds.
     """
-    return _Search(home or Path.home(), environ, cwd, root, Reader(planned or {}), ask=ask).report()
+    return _Search(home or Path.home(), environ, cwd, root, ask=ask, limit_s=limit_s).report(ask_shell=ask_shell)
 
 
 class _Search:
     def __init__(
-        self,
-        home: Path,
-        environ: Mapping[str, str],
-        cwd: Path | None,
-        root: Path,
-        reader: Reader,
-        *,
-        ask: bool,
+        self, home: Path, environ: Mapping[str, str], cwd: Path | None, root: Path, *, ask: bool, limit_s: float
     ) -> None:
-        self.home, self.cwd, self.root, self.reader = home, cwd, root, reader
-        self.files = Files(root, reader)
-        self.base = environs.session(root, home, environ, reader, ask=ask)
-        self.sources: dict[tuple[str, str, int], Source] = {}
-        self.read: dict[Path, settings.Settings] = {}
+        if environ is os.environ and home.exists() and home.stat().st_uid != os.geteuid():
+            # The session is somebody else's (Ansible's become): of theirs only what is no matter of the person's.
+            environ = {name: environ[name] for name in ("PATH", "LANG", "TERM", "TZ") if name in environ}
+            ask = False
+        self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
+        self.reader = Reader()
+        self.base = environs.session(root, home, environ, self.reader, ask=ask)
+        self.sources = Sources(home, self.base)
         self.logged_in = False
         self.hidden: dict[str, None] = {}
 
-    def report(self) -> Report:
-        verdicts = [self.kind(shell, mode) for shell in SHELLS for mode in MODES]
-        sources = [source for source in self.sources.values() if source.name in METERED or source.name == HELPER]
-        sources.sort(key=lambda s: (str(s.place.path or ""), s.place.line, s.name))
-        return Report(verdicts, sources, list(self.reader.problems.values()), self.logged_in, list(self.hidden))
+    def report(self, *, ask_shell: bool) -> Report:
+        kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
+        asked: list[str] = []
+        if not ask_shell:
+            found = [self.read(kind) for kind in kinds]
+        else:
+            try:
+                found, asked = self.ask(kinds)
+            except CannotAsk as error:
+                self.sources = Sources(self.home, self.base)
+                found = [Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=str(error)) for kind in kinds]
+            found += self._foreign()
+        shown = list(dict.fromkeys(shown_command(command) for command in asked))
+        problems = list(self.reader.problems.values())
+        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown)
 
-    def kind(self, shell: str, mode: str) -> Verdict:
-        login, interactive = MODES[mode]
-        state = State(shell, login, interactive, self.home, dict(self.base))
-        self.usual(state)
-        self.files.run(state)
-        self.hidden |= dict.fromkeys(launch.hidden(state))
-        project = project_environment(state, self.cwd, self.files)
-        env = {**launch.environment(state, self.files), **project.exported}
-        config = Path(_text(env, "CLAUDE_CONFIG_DIR") or self.home / ".claude")
-        conf = self.settings(config)
-        env |= conf.env
-        logged_in = settings.logged_in(config, self.home)
+    def _login_shell(self) -> str:
+        if shell := self.environ.get("SHELL"):
+            return shell
+        try:
+            return pwd.getpwuid(self.home.stat().st_uid).pw_shell
+        except (OSError, KeyError):
+            return "/bin/sh"
+
+    def _foreign(self) -> list[Verdict]:
+        """The operator's own shell, where it is none that can be asked: not to be passed over in silence."""
+        name = Path(self._login_shell()).name
+        if name in ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", ""):
+            return []
+        reason = f"farmhand does not know how to ask {name}"
+        return [Verdict(name, "interactive", UNKNOWN, UNKNOWN, reason=reason)]
+
+    def ask(self, kinds: list[Kind]) -> tuple[list[Verdict], list[str]]:
+        """Each kind's verdict by what its shell said, and which programs the start-up files asked for secrets."""
+        session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
+        with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
+            with ThreadPoolExecutor(_AT_ONCE) as pool:
+                answers = list(pool.map(asking.ask, kinds))
+            said = self._ask_cli(asking, answers)
+            found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
+            return found, asking.asked()
+
+    def _ask_cli(self, asking: Asking, answers: list[Answer]) -> list[dict[str, object] | None]:
+        """The CLI's own answer for each kind. It is asked once for each environment that could matter to it."""
+        keys = []
+        by_key: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+        for answer in answers:
+            env = answer.got or {}
+            key = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
+            keys.append(key)
+            if answer.got is not None:
+                by_key.setdefault(key, env)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            said = dict(zip(by_key, pool.map(asking.cli, by_key.values()), strict=True))
+        return [said.get(key) for key in keys]
+
+    def verdict(self, answer: Answer, said: dict[str, object] | None) -> Verdict:
+        """What one shell's answer means."""
+        kind = answer.kind
+        told = trace.read(answer, own_files(kind.shell, self.home, self.environ), self.home)
+        for word in ("claude-cheap", "farmhand"):
+            if "function" in answer.definitions.get(word, "") or "alias" in answer.definitions.get(word, ""):
+                self.hidden[f"{word} in {self.sources.definition(word, told) or kind.shell}"] = None
+        env = answer.got
+        if env is None and answer.status is not None:
+            # The CLI itself was called, by its path: what it says counts, not what the shell has.
+            env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
+        if env is None:
+            reason, at = self._why(answer, told)
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
+        found = self.sources.take(answer, told, env)
+        conf = self._settings(env)
+        for setting in conf.all:
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        logged_in = self._logged_in(env)
+        self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
+        told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
+        if told.question and not told_by.metered:
+            # What is set after the answer, nobody has seen.
+            reason = "a start-up file asks a question there, which nobody answers"
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(told.question))
+        return told_by
+
+    def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:
+        """Why a shell could not be asked, and where it stopped."""
+        if answer.unanswered:
+            return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped
+        if answer.before is not None:
+            return "what is typed as claude there does not start the CLI", told.defined.get("claude") or told.called
+        if answer.ended == "out of time":
+            return f"it was not ready for claude after {self.limit_s:g} s", told.stopped
+        if answer.ended.startswith("signal"):
+            return f"it crashed ({answer.ended})", told.stopped
+        return "it ended before claude could be typed", told.stopped
+
+    def read(self, kind: Kind) -> Verdict:
+        """What the files of a kind say to whoever only reads them."""
+        found = dict(self.base)
+        for setting in self.base.values():
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        for setting in scan.settings(kind, self.home, self.environ, self.root, self.reader):
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text), shell=kind.shell)
+            found[setting.name] = setting
+        env = {name: setting.text or "" for name, setting in found.items()}
+        conf = self._settings({**self.environ, **env})
+        for setting in conf.all:
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        logged_in = self._logged_in(self.environ)
         self.logged_in |= logged_in
-        verdict = judge(shell, mode, env, conf.helper, logged_in=logged_in)
-        for name, value in (*state.passed, *launch.dormant(state), *project.there, *conf.all, *self.base.items()):
-            self.note(name, value)
-        # What another setting wins over would be next once that is gone, so it reaches `claude` as well.
-        reaching = [(name, value) for name, values in state.live.items() for value in values]
-        reaching += [(name, value) for name, value in (*state.environment().items(), *env.items()) if name in WATCHED]
-        reaching += [(name, value) for name, value in conf.all if name == HELPER or value.text]
-        for name, value in reaching:
-            if value.text != "" and (name not in CLOUDS or value.text is None or is_on(value.text)):
-                kinds = self.note(name, value).shells
-                kinds += [] if verdict.kind in kinds else [verdict.kind]
-        return verdict
+        return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, how="read")
 
-    def usual(self, state: State) -> None:
-        """What every shell sets by itself."""
-        shell, interactive = state.shell, state.interactive
-        version = {"bash": "BASH_VERSION", "zsh": "ZSH_VERSION", "fish": "FISH_VERSION"}.get(shell)
-        defaults = {"HOME": str(self.home), "-": "himBHs" if interactive else "hBc"}
-        if version:
-            defaults[version] = "5.0"
-        if shell in ("bash", "zsh"):
-            defaults[shell.upper() if shell == "bash" else "ZSH_NAME"] = f"/bin/{shell}"
-        if interactive and shell != "fish":
-            defaults["PS1"] = "$ "
-        elif "PS1" in state.variables:
-            del state.variables["PS1"]
-        for name, text in defaults.items():
-            state.variables[name] = Value(text, exported=name == "HOME")
+    def _config(self, env: Mapping[str, str]) -> Path:
+        return Path(env.get("CLAUDE_CONFIG_DIR") or self.home / ".claude")
 
-    def settings(self, config: Path) -> settings.Settings:
-        if config not in self.read:
-            user = pwd.getpwuid(os.getuid()).pw_name
-            paths = settings.files(self.root, config, self.cwd, user)
-            self.read[config] = settings.read(paths, self.reader)
-        return self.read[config]
+    def _settings(self, env: Mapping[str, str]) -> settings.Settings:
+        try:
+            user = pwd.getpwuid(self.home.stat().st_uid).pw_name
+        except (OSError, KeyError):
+            user = ""
+        return settings.read(settings.files(self.root, self._config(env), self.cwd, user), self.reader)
 
-    def note(self, name: str, value: Value) -> Source:
-        place = value.place or Place(None, 0)
-        key = (name, str(place), place.word.start if place.word else -1)
-        if name not in (*WATCHED, HELPER) or value.text == "":
-            return Source(name, place, value.via, None)
-        if key not in self.sources:
-            self.sources[key] = Source(
-                name,
-                place,
-                value.via,
-                fingerprint(value.text) if value.text else None,
-                value.certain,
-                shown_command(value.ran),
-                value.through,
-                text=value.text,
-            )
-        return self.sources[key]
-
-
-def _text(env: Mapping[str, Value], name: str) -> str:
-    value = env.get(name)
-    return (value.text or "") if value else ""
+    def _logged_in(self, env: Mapping[str, str]) -> bool:
+        return settings.logged_in(self._config(env), self.home)

@@ -15,7 +15,7 @@ from typing import Any
 
 from .names import HELPER, WATCHED
 from .reading import Problem, Reader
-from .state import Place, Value
+from .verdict import Location, Setting
 
 _MEMBER = r'"{}"[ \t\r\n]*:'
 
@@ -24,9 +24,9 @@ _MEMBER = r'"{}"[ \t\r\n]*:'
 class Settings:
     """What all the files say together. `all` has every setting that was found, also those that others win over."""
 
-    env: dict[str, Value] = field(default_factory=dict)
-    helper: Value | None = None
-    all: list[tuple[str, Value]] = field(default_factory=list)
+    env: dict[str, Setting] = field(default_factory=dict)
+    helper: Setting | None = None
+    all: list[Setting] = field(default_factory=list)
 
 
 def files(root: Path, config: Path, project: Path | None, user: str) -> list[Path]:
@@ -48,13 +48,13 @@ def read(paths: list[Path], reader: Reader) -> Settings:
         env = tree.get("env")
         for name, value in (env if isinstance(env, dict) else {}).items():
             if name in WATCHED:
-                found = Value(str(value), Place(path, line_of(text, name)), exported=True, via="settings")
+                found = Setting(name, str(value), Location(path, line_of(text, name)), "settings")
                 settings.env[name] = found
-                settings.all.append((name, found))
+                settings.all.append(found)
         helper = tree.get(HELPER)
         if isinstance(helper, str) and helper:
-            settings.helper = Value(None, Place(path, line_of(text, HELPER)), via="settings", ran=helper)
-            settings.all.append((HELPER, settings.helper))
+            settings.helper = Setting(HELPER, None, Location(path, line_of(text, HELPER)), "settings", helper)
+            settings.all.append(settings.helper)
     return settings
 
 

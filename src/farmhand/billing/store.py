@@ -42,6 +42,7 @@ class Store:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.journal = directory / "journal.json"
+        self.remembered = directory / "tried.json"
 
     def entries(self) -> list[dict[str, Any]]:
         """What was changed and not taken back yet, oldest first. Raises OSError, or ValueError for a broken journal."""
@@ -53,35 +54,14 @@ class Store:
             raise ValueError("it is not a list")
         return found
 
-    def apply(self, files: Files, key_file: Path) -> list[Path]:
-        """Write `files`, the key file first, so that the key is never nowhere; the backups. OSError names the file."""
-        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.directory.chmod(0o700)
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        added: list[dict[str, Any]] = []
-        for path, (old, new) in files.items():
-            backup = None
-            if old is not None:
-                name = str(path).strip("/").replace("/", "%")[-150:]
-                handle, backup = tempfile.mkstemp(prefix=f"{name}.{stamp}.", dir=self.directory)
-                with open(handle, "wb") as out:
-                    out.write(old)
-            # Of the key file the values are not written down, only what tells ours from others.
-            private = path == key_file.resolve()
-            found = {"set": _added(old, new)} if private else {"hunks": _changes(old or b"", new)}
-            digests = {"before": _digest(old), "after": _digest(new)}
-            added.append({"path": str(path), "backup": backup, **digests, **found})
-        self._write([*self.entries(), *added])
-        first = key_file.resolve()
-        for path in sorted(files, key=lambda path: path != first):
-            replace(path, files[path][1], mode=0o600 if path == first else None)
-        return [Path(entry["backup"]) for entry in added if entry["backup"]]
+    def undo(self, run: str = "") -> Undo:
+        """What would take everything back; of a file that was changed since, our own lines, if they are still there.
 
-    def undo(self) -> Undo:
-        """What would take everything back; of a file that was changed since, our own lines, if they are still there."""
+        `run`: only what that run has changed.
+        """
         undo = Undo()
         current: dict[Path, bytes | None] = {}
-        for entry in reversed(self.entries()):
+        for entry in reversed([entry for entry in self.entries() if not run or entry.get("run") == run]):
             path = Path(entry["path"])
             now = current[path] if path in current else _read(path)
             before = _read(Path(entry["backup"])) if entry["backup"] else None
@@ -94,7 +74,7 @@ class Store:
             if now is None:
                 undo.left.append(f"{path} is gone; its original is {entry['backup']}")
                 continue
-            exact = _digest(now) == entry["after"]
+            exact = _digest(now) in (entry["after"], *entry.get("earlier", []))
             restored = before if exact else _taken_back(now, before or b"", entry)
             if restored is None and not (exact and before is None):
                 undo.left.append(f"{path} was changed since; take it back by hand from {entry['backup']}")
@@ -114,17 +94,119 @@ class Store:
                 path.unlink()
             else:
                 replace(path, content)
-        self._write([entry for entry in self.entries() if entry not in undo.done])
+        self.write([entry for entry in self.entries() if entry not in undo.done])
         for entry in undo.done:
-            if entry["backup"]:
-                Path(entry["backup"]).unlink(missing_ok=True)
-        if not self.entries():
-            self.journal.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self.directory.rmdir()
+            self.forget_backup(entry)
+        self.tidy()
 
-    def _write(self, entries: list[dict[str, Any]]) -> None:
+    def tidy(self, *, everything: bool = False) -> None:
+        """Remove what is not needed any more: an empty journal, the directory; with `everything` what is remembered."""
+        if everything:
+            self.remembered.unlink(missing_ok=True)
+        if self.journal.exists() and not self.entries():
+            self.journal.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.directory.rmdir()
+
+    def forget_backup(self, entry: dict[str, Any]) -> None:
+        """Remove the original that belongs to a change which is not there any more."""
+        if entry["backup"]:
+            Path(entry["backup"]).unlink(missing_ok=True)
+
+    def memory(self) -> dict[str, str]:
+        """What was tried in vain: digest of place and files → why. Empty if there is none that can be read."""
+        try:
+            found = json.loads(self.remembered.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def remember(self, memory: Mapping[str, str]) -> None:
+        """Keep `memory`; nothing is written where it is the same already."""
+        if memory == self.memory():
+            return
+        if memory:
+            self.prepare()
+            replace(self.remembered, json.dumps(memory, indent=1).encode() + b"\n", mode=0o600)
+        else:
+            self.tidy(everything=True)
+
+    def prepare(self) -> None:
+        """Make the directory, for nobody else to look into."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.directory.chmod(0o700)
+
+    def keep(self, path: Path, content: bytes, stamp: str) -> str:
+        """Keep an original; the path of its backup."""
+        name = str(path).strip("/").replace("/", "%")[-150:]
+        handle, backup = tempfile.mkstemp(prefix=f"{name}.{stamp}.", dir=self.directory)
+        with open(handle, "wb") as out:
+            out.write(content)
+        return backup
+
+    def write(self, entries: list[dict[str, Any]]) -> None:
+        """Write the journal."""
         replace(self.journal, json.dumps(entries, indent=1).encode() + b"\n", mode=0o600)
+
+
+class Run:
+    """One run's writing: a file that it writes several times has one original and one entry of the journal.
+
+    `before` is what a file was when the run began (None: not there). A file that is again what it was has no entry.
+    """
+
+    def __init__(self, store: Store, key_file: Path) -> None:
+        self.store = store
+        self.key_file = key_file.resolve()
+        self.stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self.name = ""
+        self.before: dict[Path, bytes | None] = {}
+
+    def apply(self, files: Files) -> None:
+        """Write `files`: path → (before the run, to be), the key file first, so that the key is never nowhere.
+
+        Raises OSError, which names the file, ValueError for a broken journal.
+        """
+        entries = self.store.entries()
+        self.name = self.name or f"{self.stamp}.{len(entries)}"
+        self.store.prepare()
+        ours = {entry["path"]: entry for entry in entries if entry.get("run") == self.name}
+        for path, (old, new) in files.items():
+            self.before.setdefault(path, old)
+            entry = ours.get(str(path))
+            if entry is None:
+                backup = None if old is None else self.store.keep(path, old, self.stamp)
+                entry = {"run": self.name, "path": str(path), "backup": backup, "before": _digest(old), "earlier": []}
+                entries.append(entry)
+            else:
+                entry["earlier"].append(entry["after"])
+            # Of the key file the values are not written down, only what tells ours from others.
+            private = path == self.key_file
+            found = {"set": _added(old, new)} if private else {"hunks": _changes(old or b"", new)}
+            entry.update(after=_digest(new), **found)
+        self.store.write(entries)
+        for path in sorted(files, key=lambda path: path != self.key_file):
+            replace(path, files[path][1], mode=0o600 if path == self.key_file else None)
+        self._settle(entries)
+
+    def _settle(self, entries: list[dict[str, Any]]) -> None:
+        """Drop the entries of files that are again what they were."""
+        idle = [entry for entry in entries if entry.get("run") == self.name and entry["before"] == entry["after"]]
+        if idle:
+            self.store.write([entry for entry in entries if entry not in idle])
+            for entry in idle:
+                self.store.forget_backup(entry)
+            self.store.tidy()
+
+    def take_back(self) -> None:
+        """Take back all that this run has written."""
+        if self.name:
+            self.store.take_back(self.store.undo(self.name))
+
+    def backups(self) -> list[Path]:
+        """The originals that this run has kept."""
+        ours = [entry for entry in self.store.entries() if self.name and entry.get("run") == self.name]
+        return [Path(entry["backup"]) for entry in ours if entry["backup"]]
 
 
 def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
@@ -179,10 +261,13 @@ def _taken_back(now: bytes, before: bytes, entry: dict[str, Any]) -> bytes | Non
     for old, new in entry.get("hunks", []):
         ours = new.encode("utf-8", "surrogateescape")
         start, end = old
-        if not ours or now.count(ours) != 1:
-            return None
         original = b"".join(before.splitlines(keepends=True)[start:end])
-        now = now.replace(ours, original)
+        if now.count(ours) == 1:
+            now = now.replace(ours, original)
+        elif entry["path"].endswith("/fish_variables") and original.partition(b":")[0] not in now:
+            now += original  # fish has written the file anew, without our comment; the order is nothing to it
+        else:
+            return None
     return now if entry.get("hunks") else None
 
 

@@ -3,31 +3,63 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from ..wire.keys import fingerprint, redact
-from .names import BASE_URLS, CLOUDS, HELPER, KEY, OAUTH, TOKEN, is_on
+from ..wire.keys import redact
+from .names import OAUTH
 from .reading import Problem
-from .state import Place, Value
+
+#: Who is billed, where that could not be seen.
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where something is set. `path` None stands for the session's environment; `line` 0 for the whole file."""
+
+    path: Path | None
+    line: int = 0
+
+    def __str__(self) -> str:
+        if self.path is None:
+            return "the session's environment"
+        return f"{self.path}:{self.line}" if self.line else str(self.path)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a name. `text` None: the value is known only when the `command` is run.
+
+    `via` is environment, manager (systemd, launchd), file (lines of KEY=VALUE), settings (of the CLI), universal
+    (fish), export (a statement of a shell), alias, function, prompt (a prompt's hook).
+    """
+
+    name: str
+    text: str | None
+    location: Location = Location(None)
+    via: str = "environment"
+    command: str = ""
+    through: Location | None = None
 
 
 @dataclass
 class Source:
     """Where a metered credential, a provider's switch or a base URL is set.
 
-    `shells` are the kinds of shell in which it reaches `claude`; none: it stands there, but nothing brings it in.
-    `text` is the value, for whoever moves it; it is in no output.
+    `shells` are the kinds of shell in which it reaches `claude`; none: it is set there, but taken away again before
+    `claude`, or nothing brings it in. `shell` is the one whose syntax the file has; "" for a file that is no shell's.
+    `through` is the statement of a shell's file that brings in what stands elsewhere. `text` is the value, for whoever
+    moves it; it is in no output.
     """
 
     name: str
-    place: Place
+    location: Location
     via: str
     fingerprint: str | None
-    certain: bool = True
+    shell: str = ""
+    through: Location | None = None
     command: str = ""
-    through: Place | None = None
     shells: list[str] = field(default_factory=list)
     text: str | None = field(default=None, repr=False)
 
@@ -35,40 +67,44 @@ class Source:
         """As plain data, without the value."""
         return {
             "name": self.name,
-            "path": str(self.place.path) if self.place.path else None,
-            "line": self.place.line or None,
+            "path": str(self.location.path) if self.location.path else None,
+            "line": self.location.line or None,
             "via": self.via,
             "through": str(self.through) if self.through else None,
             "fingerprint": self.fingerprint,
             "command": self.command or None,
-            "certain": self.certain,
+            "shell": self.shell or None,
             "shells": self.shells,
         }
 
     def __str__(self) -> str:
-        through = f" (through {self.through})" if self.through and self.through != self.place else ""
-        return f"{self.name} in {self.place}{through}"
+        through = f" (through {self.through})" if self.through and self.through != self.location else ""
+        return f"{self.name} in {self.location}{through}"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the real CLI would use in one kind of shell, by its documented precedence.
+    """What the real CLI would use in one kind of shell.
 
-    `billed` is subscription, api_key, token (whoever issued the bearer token), cloud or none. `api_key_source` is what
-    the CLI's init event says, `headers` carry the credential to the API (a cloud provider has its own).
+    `billed` is subscription, api_key, token (whoever issued the bearer token), cloud, none (no login) or unknown. `how`
+    is "asked" (the shell itself, and the CLI where it is installed) or "read" (off the files: no fact). `credential`
+    is the variable's name, apiKeyHelper, login, none or unknown. `api_key_source` is what the CLI says of itself,
+    `headers` carry the credential to the API (a cloud provider has its own). `reason` and `stopped_at` are there where
+    it could not be told.
     """
 
     shell: str
     mode: str
-    installed: bool
     credential: str
     billed: str
-    source: str
-    fingerprint: str | None
-    certain: bool
-    api_key_source: str
-    headers: tuple[str, ...]
-    base_url: str | None
+    how: str = "asked"
+    source: str = ""
+    fingerprint: str | None = None
+    api_key_source: str = "none"
+    headers: tuple[str, ...] = ()
+    base_url: str | None = None
+    reason: str = ""
+    stopped_at: str = ""
 
     @property
     def kind(self) -> str:
@@ -76,20 +112,26 @@ class Verdict:
         return f"{self.shell} {self.mode}"
 
     @property
+    def unknown(self) -> bool:
+        """Whether nobody can tell who would pay."""
+        return self.billed == UNKNOWN
+
+    @property
     def metered(self) -> bool:
         """Whether something other than the subscription would pay, or see the login on its way."""
-        return self.billed not in ("subscription", "none") or self.base_url is not None
+        return self.billed not in ("subscription", "none", UNKNOWN) or self.base_url is not None
 
     def as_dict(self) -> dict[str, object]:
         """As plain data."""
-        return {**self.__dict__, "headers": list(self.headers), "metered": self.metered}
+        return {**self.__dict__, "headers": list(self.headers), "metered": None if self.unknown else self.metered}
 
 
 @dataclass
 class Report:
-    """What was found. `problems` are files that could not be followed, each with its line.
+    """What was found. `problems` are files that could not be read, each with its line.
 
-    `hidden` are Farmhand's commands that an alias or a function of the operator's hides, with its place.
+    `hidden` are Farmhand's commands that an alias or a function of the operator's hides, with its place. `asked` is
+    which programs the start-up files asked for a secret, each of which was run once.
     """
 
     verdicts: list[Verdict]
@@ -97,32 +139,66 @@ class Report:
     problems: list[Problem]
     logged_in: bool
     hidden: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
 
     @property
     def metered(self) -> bool:
-        """Whether any kind of shell would not run on the subscription alone."""
+        """Whether in any kind of shell something other than the subscription is known to pay."""
         return any(verdict.metered for verdict in self.verdicts)
 
     @property
+    def unknown(self) -> list[Verdict]:
+        """The kinds of shell of which it cannot be told."""
+        return [verdict for verdict in self.verdicts if verdict.unknown]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the verdicts are readings of the files and not what the shells said."""
+        return any(verdict.how == "read" for verdict in self.verdicts)
+
+    @property
+    def certain(self) -> bool:
+        """Whether every verdict was seen: only then may anything say that the subscription pays."""
+        return bool(self.verdicts) and not self.unknown and not self.read_only
+
+    @property
     def reaching(self) -> list[Source]:
-        """The sources that reach `claude` in some kind of shell."""
+        """The sources that reach `claude` in some kind of shell, in the order in which the shells met them."""
         return [source for source in self.sources if source.shells]
 
     def line(self) -> str:
         """One line for an operator."""
-        if not self.metered:
+        said = []
+        if self.metered:
+            reaching = [source for source in self.reaching if source.name != OAUTH]
+            said += [f"{source} reaches claude in {_few(source.shells)}" for source in reaching]
+            known = {kind for source in reaching for kind in source.shells}
+            bare = [verdict for verdict in self.verdicts if verdict.metered and verdict.kind not in known]
+            if bare:
+                said.append(f"{bare[0].credential} reaches claude in {_few([verdict.kind for verdict in bare])}")
+        elif len(self.unknown) < len(self.verdicts):
             pays = "the subscription" if self.logged_in else "nobody (no login)"
-            return f"no metered credential reaches an interactive claude; {pays} pays"
-        return "; ".join(f"{s} reaches claude in {_few(s.shells)}" for s in self.reaching if s.name != OAUTH)
+            where = f"claude in {len(self.verdicts) - len(self.unknown)} kinds of shell"
+            where = where if self.unknown else "an interactive claude"
+            said.append(f"no metered credential reaches {where}; {pays} pays")
+        for reason, kinds in _grouped(self.unknown).items():
+            said.append(f"cannot be told for {_few(kinds)}: {reason}")
+        if not self.verdicts:
+            said.append("cannot be told: no shell with start-up files is installed")
+        read = "by reading alone, which is no proof: " if self.read_only else ""
+        return read + "; ".join(said)
 
     def as_dict(self) -> dict[str, object]:
-        """As plain data, without any value."""
+        """As plain data, without any value. `metered` is null where nothing metered was seen, but not all was."""
         return {
-            "metered": self.metered,
+            "metered": True if self.metered else False if self.certain else None,
+            "unknown": [verdict.kind for verdict in self.unknown],
+            "certain": self.certain,
             "logged_in": self.logged_in,
             "summary": self.line(),
             "shells": [verdict.as_dict() for verdict in self.verdicts],
             "sources": [source.as_dict() for source in self.sources],
+            "asked": self.asked,
             "hidden": self.hidden,
             "problems": [{"path": str(p.path), "line": p.line or None, "reason": p.reason} for p in self.problems],
         }
@@ -140,45 +216,10 @@ def _few(kinds: list[str]) -> str:
     return ", ".join(kinds[:3]) + (f" and {len(kinds) - 3} more kinds of shell" if len(kinds) > 3 else "")
 
 
-def judge(shell: str, mode: str, env: Mapping[str, Value], helper: Value | None, *, logged_in: bool) -> Verdict:
-    """The verdict for an environment: cloud provider, bearer token, key, helper, OAuth token, login; the first wins."""
-
-    def there(name: str) -> bool:
-        return name in env and env[name].text != ""
-
-    cloud = next((n for n in CLOUDS if there(n) and (env[n].text is None or is_on(env[n].text or ""))), None)
-    value: Value | None = None
-    headers: list[str] = []
-    if cloud:
-        credential, billed, value = cloud, "cloud", env[cloud]
-    elif there(TOKEN):
-        credential, billed, value = TOKEN, "token", env[TOKEN]
-        headers = ["authorization", *(["x-api-key"] if there(KEY) else [])]
-    elif there(KEY):
-        credential, billed, value = KEY, "api_key", env[KEY]
-        headers = [*(["authorization"] if helper else []), "x-api-key"]
-    elif helper:
-        credential, billed, value = HELPER, "api_key", helper
-        headers = ["authorization", "x-api-key"]
-    elif there(OAUTH):
-        credential, billed, value = OAUTH, "subscription", env[OAUTH]
-        headers = ["authorization"]
-    elif logged_in:
-        credential, billed, headers = "login", "subscription", ["authorization"]
-    else:
-        credential, billed = "none", "none"
-    url = next((name for name in BASE_URLS if there(name)), None)
-    source = "the login of the CLI" if credential == "login" else "" if value is None else str(value.place)
-    return Verdict(
-        shell=shell,
-        mode=mode,
-        installed=shutil.which(shell) is not None,
-        credential=credential,
-        billed=billed,
-        source=source,
-        fingerprint=fingerprint(value.text) if value and value.text and not cloud else None,
-        certain=value is None or value.certain,
-        api_key_source=KEY if there(KEY) else HELPER if helper else "none",
-        headers=tuple(headers),
-        base_url=f"{url} in {env[url].place}" if url else None,
-    )
+def _grouped(verdicts: list[Verdict]) -> dict[str, list[str]]:
+    """Kinds of shell by why nothing can be told of them."""
+    found: dict[str, list[str]] = {}
+    for verdict in verdicts:
+        at = f" ({verdict.stopped_at})" if verdict.stopped_at else ""
+        found.setdefault(f"{verdict.reason}{at}", []).append(verdict.kind)
+    return found

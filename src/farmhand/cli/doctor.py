@@ -1,4 +1,4 @@
-"""`farmhand doctor`: one screen, green or red, each red line with its fix. It changes nothing."""
+"""`farmhand doctor`: one screen: green, red, or yellow where nobody can tell, each with its fix. It changes nothing."""
 
 from __future__ import annotations
 
@@ -33,18 +33,26 @@ NAMES = (
     "canary",
 )
 
+_FLAGS = (("--no-canary", "no_canary"), ("--no-ask-shell", "no_ask_shell"), ("--ask-claude", "ask_claude"))
+_MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "yellow"), "left_out": ("-  ", "white")}
+
 
 @click.command(
     "doctor",
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit status: 0 if every line is green, 1 if one is red, 2 usage, 3 not configured. What is left out by "
-    f"--skip does not count. Checks: {', '.join(NAMES)}.",
+    epilog="Exit status: 0 if every line is green, 1 if one is red or cannot be told, 2 usage, 3 not configured. "
+    f"What is left out by --skip does not count. Checks: {', '.join(NAMES)}.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--skip", multiple=True, type=click.Choice(NAMES), metavar="CHECK", help="Leave a check out; repeatable.")
 @click.option("--no-canary", is_flag=True, help="Run no task on the farm (it costs a few tokens).")
+@click.option(
+    "--no-ask-shell", is_flag=True, help="Start none of your shells: read their files only, which proves nothing."
+)
 @click.option("--ask-claude", is_flag=True, help="Ask your own claude for one word: it draws on your plan.")
-@click.option("--notify", "ways", multiple=True, metavar="WAY", help=f"If a line is red, tell it: {KINDS}.")
+@click.option(
+    "--notify", "ways", multiple=True, metavar="WAY", help=f"If a line is red or cannot be told, tell it: {KINDS}."
+)
 @click.option("--install-timer", is_flag=True, help="Write a timer that runs this daily with these options, and stop.")
 @click.option("--key-source", metavar="SOURCE", help="As for claude-cheap.")
 @click.option("--project-dir", metavar="DIR", help="The checkout, from which hosts are searched for keys.")
@@ -67,22 +75,24 @@ def command(**given: Any) -> int:
         if given["install_timer"]:
             return _install_timer(given)
         skipped = {*given["skip"], *(["canary"] if given["no_canary"] else [])}
-        lines = examine(conf, skipped, ask_claude=given["ask_claude"])
+        lines = examine(conf, skipped, ask_claude=given["ask_claude"], ask_shell=not given["no_ask_shell"])
     except FarmhandError as error:
         if given["as_json"]:
             render.write_json(render.error_object(error))
         raise
-    red = [line for line in lines if line.ok is False]
+    bad = [line for line in lines if line.ok is False or line.unknown]
     if given["as_json"]:
-        render.write_json({"ok": not red, "checks": [line.as_dict() for line in lines]})
+        render.write_json({"ok": not bad, "checks": [line.as_dict() for line in lines]})
     else:
         write(lines)
-    for way in ways if red else ():
-        _tell(way, red, len(lines))
-    return 1 if red else 0
+    for way in ways if bad else ():
+        _tell(way, bad, len(lines))
+    return 1 if bad else 0
 
 
-def examine(conf: settings.Settings, skipped: Iterable[str], *, ask_claude: bool) -> list[Check]:
+def examine(
+    conf: settings.Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True
+) -> list[Check]:
     """Every line, the workstation's first. Hosts are looked at side by side."""
     left_out = set(skipped)
     known, no_hosts = _known_hosts(conf)
@@ -90,7 +100,7 @@ def examine(conf: settings.Settings, skipped: Iterable[str], *, ask_claude: bool
         looks = [pool.submit(farm.look, host, conf, left_out) for host in known.values()]
         canaries = [] if "canary" in left_out else [pool.submit(farm.canary, host, conf) for host in known.values()]
         search = None if "at-rest" in left_out else pool.submit(at_rest, conf, list(known))
-        lines = run(station.checks(conf, ask_claude=ask_claude), left_out)
+        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), left_out)
         lines += no_hosts
         found = {line.host: line for line in search.result()} if search is not None else {}
         for number, (name, look) in enumerate(zip(known, looks, strict=True)):
@@ -112,26 +122,32 @@ def _known_hosts(conf: settings.Settings) -> tuple[dict[str, hosts.Host], list[C
 
 
 def write(lines: list[Check]) -> None:
-    """The screen: a mark, what, what was seen; under a red line its fix; the sum last."""
+    """The screen: a mark, what, what was seen; under a red or yellow line its fix; the sum last."""
     coloured = sys.stdout.isatty()
     titles = [f"{line.host} {line.name}".strip() for line in lines]
     width = max(map(len, titles))
     for title, line in zip(titles, lines, strict=True):
-        mark, colour = {True: ("ok ", "green"), False: ("RED", "red"), None: ("-  ", "white")}[line.ok]
+        mark, colour = _MARKS[line.state]
         shown = click.style(mark, fg=colour) if coloured else mark
         sys.stdout.write(f"{shown}  {title:{width}}  {line.detail}\n")
-        if line.ok is False:
+        if line.fix:
             sys.stdout.write(f"{'':{width + 7}}fix: {line.fix}\n")
-    red = sum(line.ok is False for line in lines)
-    sys.stdout.write(f"{red} of {len(lines)} red\n" if red else "all green\n")
+    sys.stdout.write(f"{_sum(lines)}\n")
     sys.stdout.flush()
 
 
-def _tell(way: str, red: list[Check], total: int) -> None:
+def _sum(lines: list[Check]) -> str:
+    states = [line.state for line in lines]
+    red, unknown = states.count("red"), states.count("unknown")
+    parts = [f"{red} of {len(lines)} red"] * bool(red) + [f"{unknown} of {len(lines)} cannot be told"] * bool(unknown)
+    return ", ".join(parts) or "all green"
+
+
+def _tell(way: str, bad: list[Check], total: int) -> None:
     """Notify; that it failed is a line on stderr, and the exit status stays that of the checks."""
-    lines = [f"{line.host} {line.name}: {line.detail} (fix: {line.fix})".strip() for line in red]
+    lines = [f"{line.host} {line.name}: {line.detail} (fix: {line.fix})".strip() for line in bad]
     try:
-        notify(way, f"farmhand doctor: {len(red)} of {total} red", lines)
+        notify(way, f"farmhand doctor: {_sum(bad).replace(f'of {len(bad)}', f'of {total}')}", lines)
     except FarmhandError as error:
         note(f"nobody was told: {error}")
 
@@ -144,7 +160,7 @@ def _install_timer(given: dict[str, Any]) -> int:
     for name in ("key_source", "project_dir", "connect_timeout", "config"):
         if given[name] is not None:
             words += [f"--{name.replace('_', '-')}", str(given[name])]
-    words += [flag for flag, name in (("--no-canary", "no_canary"), ("--ask-claude", "ask_claude")) if given[name]]
+    words += [flag for flag, name in _FLAGS if given[name]]
     words += [word for name in given["skip"] for word in ("--skip", name)]
     words += [word for way in given["ways"] for word in ("--notify", way)]
     switch_on = timer.install(words)

@@ -16,7 +16,17 @@ ROOT = Path(__file__).resolve().parents[3]
 BIN = Path(sys.executable).parent
 TIMEOUT_S = 900.0
 _OTHERS = (
-    *(".ansible/", ".cache/", "bin/", ".claude.json", ".claude/b", ".claude/p", ".claude/s", ".zcompdump"),
+    *(
+        ".ansible/",
+        ".cache/",
+        "bin/",
+        ".claude.json",
+        ".claude/.last",
+        ".claude/b",
+        ".claude/p",
+        ".claude/s",
+        ".zcompdump",
+    ),
     *(".config/fish/fish_variables", ".local/share/fish/"),
 )
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from farmhand.billing.outcome import absent, present
-from farmhand.billing.plan import Wanted
 from farmhand.billing.store import Store
+from farmhand.billing.wanted import Wanted
 
 Put = Callable[..., None]
 
@@ -34,7 +34,7 @@ class Station:
         return (self.home / name).read_bytes().decode()
 
     def present(self, *, write: bool = True, **wanted: Any) -> dict[str, Any]:
-        given = {"ask": False, "date": "2026-11-24", "root": self.root, **wanted}
+        given = {"ask": False, "ask_shell": False, "date": "2026-11-24", "root": self.root, **wanted}
         return present(Wanted(self.home, self.home / "repos.env", **given), self.store, write=write)
 
     def absent(self) -> dict[str, Any]:

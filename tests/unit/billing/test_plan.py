@@ -20,55 +20,63 @@ NOTE = "# farmhand 2026-11-24: ANTHROPIC_API_KEY kept in ~/repos.env, so that cl
 GONE = "# farmhand 2026-11-24: {} taken out, so that claude runs on the subscription\n"
 
 
+UNSET = f"{NOTE}unset ANTHROPIC_API_KEY\n"
+COMMENT_OUT = "# export ANTHROPIC_API_KEY=…"
+COMMENT = f"{NOTE}# export ANTHROPIC_API_KEY=…\n"
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (f"A=1\n{EXPORT}B=2\n", f"A=1\n{NOTE}# export ANTHROPIC_API_KEY=…\nB=2\n"),
-        (f"{EXPORT[:-1]} # mine\n", f"{NOTE}# export ANTHROPIC_API_KEY=…  # mine\n"),
-        (EXPORT.replace("\n", "\r\n") * 1, f"{NOTE}# export ANTHROPIC_API_KEY=…\n".replace("\n", "\r\n")),
-        (EXPORT[:-1], f"{NOTE}# export ANTHROPIC_API_KEY=…"),
-        (f"export A=1 ANTHROPIC_API_KEY='{KEY}' B='2 3'\n", f"{NOTE}export A=1 B='2 3'\n"),
-        (f"export A=1 ANTHROPIC_API_KEY={KEY}; echo hi\n", f"{NOTE}export A=1; echo hi\n"),
-        (f"echo a; {EXPORT[:-1]}; echo b\n", f"{NOTE}echo a; :; echo b\n"),
-        (f"[ -t 1 ] && {EXPORT}", f"{NOTE}[ -t 1 ] && :\n"),
-        (
-            f"if true; then\n  {EXPORT}fi\n",
-            f"if true; then\n  {NOTE}  : # export ANTHROPIC_API_KEY=…\nfi\n",
-        ),
-        (
-            f'export ANTHROPIC_API_KEY="{KEY}" \\\n  ANTHROPIC_BASE_URL=https://x.example\n',
-            GONE.format("ANTHROPIC_BASE_URL") + "X",
-        ),
-        (f"set -a\n. ~/repos.env\nset +a\n{EXPORT}", None),
+        (f"A=1\n{EXPORT}B=2\n", f"A=1\n{COMMENT}B=2\n"),
+        (f"{EXPORT[:-1]} # mine\n", f"{COMMENT[:-1]}  # mine\n"),
+        (f"  export ANTHROPIC_API_KEY='{KEY}';\n", f"  {NOTE}  # export ANTHROPIC_API_KEY=…\n"),
+        (EXPORT[:-1], COMMENT[:-1]),
+        (f"if true; then\n\t{EXPORT}fi\n", f"if true; then\n\t{NOTE}\t# export ANTHROPIC_API_KEY=…\nfi\n"),
+        (f"export A=1 ANTHROPIC_API_KEY='{KEY}' B='2 3'\n", f"export A=1 ANTHROPIC_API_KEY='{KEY}' B='2 3'\n{UNSET}"),
+        (f"{EXPORT[:-1]}; export OTHER=1", f"{EXPORT[:-1]}; export OTHER=1\n{UNSET}"),
+        (f"[ -f / ] || [ -d / ] && {EXPORT}B=2\n", f"[ -f / ] || [ -d / ] && {EXPORT}{UNSET}B=2\n"),
+        (f"if true; then {EXPORT[:-1]}; fi\nB=2\n", f"if true; then {EXPORT[:-1]}; fi\n{UNSET}B=2\n"),
+        (f"f() {{\n  export $1={KEY}\n}}\nf ANTHROPIC_API_KEY\n", None),
+        (f"set -a\n. ~/repos.env\nset +a\n{EXPORT}", f"set -a\n. ~/repos.env\n{UNSET}set +a\n{COMMENT}"),
     ],
 )
 def test_only_the_setting_goes(station: Station, before: str, after: str | None) -> None:
-    station.put({".bashrc": before})
-    done = station.present()
+    station.put({".zshrc": before})
+    done = station.present(ask_shell=True)
     assert not done["billing"]["metered"]
     assert station.read("repos.env") == f"ANTHROPIC_API_KEY={KEY}\n"
-    assert KEY not in station.read(".bashrc")
-    if after is None:
-        # Now that repos.env has the key, what sources it would bring the key back.
-        assert f"set -a\n. ~/repos.env\n{NOTE}unset ANTHROPIC_API_KEY\nset +a\n" in station.read(".bashrc")
-    elif after.endswith("X"):
-        lines = station.read(".bashrc").splitlines()
-        assert all(line.startswith("#") for line in lines)
-        assert {NOTE.strip(), GONE.format("ANTHROPIC_BASE_URL").strip()} <= set(lines)
-    else:
-        assert station.read(".bashrc") == after
+    assert station.read(".zshrc") == (before + UNSET if after is None else after)
+    said = " ".join(done["edits"])
+    assert ("commented out in" in said, "unset after" in said) == (
+        COMMENT_OUT in str(after),
+        UNSET in str(after or UNSET),
+    )
+    station.absent()
+    assert station.read(".zshrc") == before
 
 
-def test_a_command_is_commented_out_and_never_run(station: Station, tmp_path: Path) -> None:
-    ran = tmp_path / "ran"
-    key = f"$(touch {ran}; pass show x)"
-    station.put({".zshrc": f'export ANTHROPIC_API_KEY="{key}"\nexport ANTHROPIC_AUTH_TOKEN=`pass t`\n'})
+def test_several_names_on_one_line_become_a_comment_only_if_all_have_to_go(station: Station) -> None:
+    line = f'export ANTHROPIC_API_KEY="{KEY}" \\\n  ANTHROPIC_BASE_URL=https://x.example\n'
+    station.put({".zshrc": line})
+    station.present()
+    lines = station.read(".zshrc").splitlines()
+    assert lines[-1] == "# export ANTHROPIC_API_KEY=… ANTHROPIC_BASE_URL=…"
+    assert lines[:2] == [NOTE.strip(), GONE.format("ANTHROPIC_BASE_URL").strip()]
+    station.absent()
+    done = station.present(keep=["ANTHROPIC_BASE_URL"], ask_shell=True)
+    assert station.read(".zshrc") == line + UNSET
+    assert "is left, as workstation_keep says" in done["left"][0]
+
+
+def test_what_a_program_prints_is_never_written_down(station: Station) -> None:
+    program = station.home / "bin/pass"
+    station.put({"bin/pass": f"#!/bin/sh\necho {KEY}\n", ".zshrc": f'export ANTHROPIC_API_KEY="$({program} show x)"\n'})
+    program.chmod(0o755)
     done = station.present()
-    assert not ran.exists()
     assert not done["billing"]["metered"]
     assert not (station.home / "repos.env").exists()
     assert done["moved"] == []
-    assert any("touch" in hint and 'key_source = "command:SCRIPT"' in hint for hint in done["hints"])
     assert station.read(".zshrc").splitlines()[1] == "# export ANTHROPIC_API_KEY=…"
 
 
@@ -77,7 +85,7 @@ def test_a_command_is_commented_out_and_never_run(station: Station, tmp_path: Pa
     [("pass show x", "command:pass show x"), ("echo tok-en-1", "(echo …)"), ("curl -H 'x: tok-en-1' y", "(curl …)")],
 )
 def test_a_command_that_may_hold_a_secret_is_not_shown(station: Station, helper: str, shown: str) -> None:
-    station.put({".claude/settings.json": json.dumps({"apiKeyHelper": helper})})
+    station.put({".zshrc": "", ".claude/settings.json": json.dumps({"apiKeyHelper": helper})})
     done = station.present()
     assert shown in done["hints"][0]
     assert "tok-en-1" not in json.dumps(done)
@@ -98,7 +106,7 @@ def test_switches_and_base_urls_are_taken_out_and_kept_on_request(station: Stati
 def test_settings_lose_the_member_and_nothing_else(station: Station) -> None:
     env = f'"env": {{\n    "ANTHROPIC_API_KEY": "{KEY}",\n    "A": "1"\n  }}'
     before = f'{{\n  "model": "opus",\n  {env},\n  "apiKeyHelper": "pass x"\n}}\n'
-    station.put({".claude/settings.json": before})
+    station.put({".zshrc": "", ".claude/settings.json": before})
     done = station.present()
     assert station.read(".claude/settings.json") == '{\n  "model": "opus",\n  "env": {\n    "A": "1"\n  }\n}\n'
     assert station.read("repos.env") == f"ANTHROPIC_API_KEY={KEY}\n"
@@ -111,7 +119,7 @@ def test_the_system_s_files_are_commented_out(station: Station) -> None:
     path = station.root / "etc/environment"
     path.parent.mkdir(parents=True)
     path.write_text(f'LANG=C.UTF-8\nANTHROPIC_API_KEY="{KEY}"\n')
-    station.put({".config/environment.d/key.conf": f"ANTHROPIC_API_KEY={KEY}\n"})
+    station.put({".zshrc": "", ".config/environment.d/key.conf": f"ANTHROPIC_API_KEY={KEY}\n"})
     done = station.present()
     assert not done["billing"]["metered"]
     assert path.read_text() == f"LANG=C.UTF-8\n{NOTE}# ANTHROPIC_API_KEY=…\n"
@@ -123,12 +131,13 @@ def test_the_running_session_and_the_project_are_left_and_named(station: Station
     (project / ".claude").mkdir(parents=True)
     settings = project / ".claude/settings.json"
     settings.write_text(json.dumps({"env": {"ANTHROPIC_API_KEY": KEY}}))
+    station.put({".zshrc": ""})
     done = station.present(environ={"ANTHROPIC_API_KEY": KEY}, cwd=project)
     assert done["left"] == [
-        "ANTHROPIC_API_KEY in the session's environment is left: the running session still has it: "
-        "log in again, or open a new terminal",
         f"ANTHROPIC_API_KEY in {settings}:1 is left: it is the project's file; take it out there, "
         "or set workstation_edit_project",
+        "ANTHROPIC_API_KEY in the session's environment is left: the running session still has it: "
+        "log in again, or open a new terminal",
     ]
     assert json.loads(settings.read_text()) == {"env": {"ANTHROPIC_API_KEY": KEY}}
     assert not station.present(environ={"ANTHROPIC_API_KEY": KEY}, cwd=project)["changed"]
@@ -221,8 +230,6 @@ def test_the_key_file_keeps_its_other_content(station: Station, before: str, aft
     [
         (".zshrc", f"{EXPORT}if true; then\n", "line 3"),
         (".bashrc", f"{EXPORT}echo 'open\n", "line 2"),
-        (".config/fish/config.fish", f"set -gx ANTHROPIC_API_KEY {KEY}\nif true\n", "line 2"),
-        (".claude/settings.json", f'{{"env": {{"ANTHROPIC_API_KEY": "{KEY}",}}}}', "settings.json:1: not JSON"),
     ],
 )
 def test_a_broken_file_is_left_byte_for_byte(station: Station, name: str, text: str, says: str) -> None:
@@ -231,6 +238,14 @@ def test_a_broken_file_is_left_byte_for_byte(station: Station, name: str, text: 
     assert station.read(name) == text
     assert any(says in left for left in done["left"]), done["left"]
     assert KEY not in json.dumps(done)
+
+
+def test_settings_that_are_no_json_are_left_and_named(station: Station) -> None:
+    text = f'{{"env": {{"ANTHROPIC_API_KEY": "{KEY}",}}}}'
+    station.put({".zshrc": "", ".claude/settings.json": text})
+    done = station.present()
+    assert station.read(".claude/settings.json") == text
+    assert "settings.json:1: not JSON" in done["left"][0]
 
 
 def test_a_file_that_only_its_shell_finds_broken_is_left(station: Station) -> None:
@@ -274,11 +289,13 @@ def test_a_hard_linked_file_is_left(station: Station) -> None:
     assert station.read(".zshrc") == EXPORT
 
 
-def test_somebody_else_s_file_is_left(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_somebody_else_s_file_is_left(station: Station) -> None:
+    if os.geteuid() != 0:
+        assert "it belongs to another user (uid 0)" in str(guard.refusal(Path("/etc/passwd"), station.home))
+        return
     station.put({".zshrc": EXPORT})
-    owner = (station.home / ".zshrc").stat().st_uid
-    monkeypatch.setattr("farmhand.billing.guard.os.geteuid", lambda: owner + 1)
-    assert f"it belongs to another user (uid {owner})" in station.present()["left"][0]
+    os.chown(station.home / ".zshrc", 54321, -1)
+    assert "it belongs to another user (uid 54321)" in station.present()["left"][0]
     assert station.read(".zshrc") == EXPORT
 
 

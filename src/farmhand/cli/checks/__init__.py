@@ -12,17 +12,27 @@ from farmhand.errors import FarmhandError
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the screen. `host` "" stands for the workstation; `ok` None: left out, as was asked."""
+    """One line of the screen. `host` "" stands for the workstation; `ok` None: left out, as was asked.
+
+    `unknown`: it could not be told, so it is neither green nor red; `ok` is None then as well.
+    """
 
     name: str
     ok: bool | None
     detail: str
     fix: str = ""
     host: str = ""
+    unknown: bool = False
+
+    @property
+    def state(self) -> str:
+        """green, red, unknown or left_out."""
+        return "unknown" if self.unknown else {True: "green", False: "red", None: "left_out"}[self.ok]
 
     def as_dict(self) -> dict[str, object]:
         """As plain data."""
-        return {"name": self.name, "host": self.host, "ok": self.ok, "detail": self.detail, "fix": self.fix}
+        given = {"name": self.name, "host": self.host, "ok": self.ok, "state": self.state}
+        return {**given, "detail": self.detail, "fix": self.fix}
 
 
 def passed(name: str, detail: str, host: str = "") -> Check:
@@ -33,6 +43,11 @@ def passed(name: str, detail: str, host: str = "") -> Check:
 def failed(name: str, detail: str, fix: str, host: str = "") -> Check:
     """A red line with what to do."""
     return Check(name=name, ok=False, detail=_line(detail), fix=_line(fix), host=host)
+
+
+def untold(name: str, detail: str, fix: str, host: str = "") -> Check:
+    """A yellow line: nobody knows, with what to do."""
+    return Check(name=name, ok=None, unknown=True, detail=_line(detail), fix=_line(fix), host=host)
 
 
 def by_error(name: str, error: FarmhandError, host: str = "", fix: str = "see farmhand doctor --json") -> Check:
@@ -64,4 +79,4 @@ def _line(text: str) -> str:
     return printable(" ".join(without_secrets(text).split()))
 
 
-__all__ = ["Check", "by_error", "failed", "passed", "run"]
+__all__ = ["Check", "by_error", "failed", "passed", "run", "untold"]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farmhand import billing
-from farmhand.cli.checks import Check, failed, passed
+from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
+from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.dispatch import problems, rotate, subscription
 from farmhand.dispatch.login import FIX, find_login
 from farmhand.dispatch.settings import Settings
@@ -24,14 +25,16 @@ from farmhand.wire.keysource import read_key
 #: A table that is older than this may be wrong. Days.
 PRICES_DAYS = 120
 _TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
-_METERED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
+_MARKER = (
+    "what it does there may be skipped while $FARMHAND_ASKING is set; or type env | grep ANTHROPIC in such a shell"
+)
 
 
-def checks(conf: Settings, *, ask_claude: bool) -> list[tuple[str, Callable[[], Check]]]:
+def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[tuple[str, Callable[[], Check]]]:
     """The checks by name, in the order of the screen."""
     return [
         ("environment", environment),
-        ("shells", shells),
+        ("shells", lambda: shells(ask_shell=ask_shell)),
         ("login", login),
         ("claude", lambda: claude(ask=ask_claude)),
         ("key", lambda: key(conf)),
@@ -44,21 +47,25 @@ def checks(conf: Settings, *, ask_claude: bool) -> list[tuple[str, Callable[[], 
 
 def environment() -> Check:
     """No metered credential in this very session's environment."""
-    found = [name for name in _METERED if os.environ.get(name)]
+    found = [name for name in METERED if name in os.environ and counts(name, os.environ[name])]
     if found:
         fix = f"unset {' '.join(found)}, and see the line shells for where it comes from"
-        return failed("environment", f"{' and '.join(found)} set in this session: claude would bill the key", fix)
-    return passed("environment", "$ANTHROPIC_API_KEY is empty")
+        does = "claude would not bill the plan" if set(found) - set(BASE_URLS) else "claude would not ask the provider"
+        return failed("environment", f"{' and '.join(found)} set in this session: {does}", fix)
+    return passed("environment", "no metered credential is set in this session")
 
 
-def shells() -> Check:
-    """No metered credential in any kind of interactive shell, by what their files say."""
-    report = billing.find(cwd=Path.cwd())
+def shells(*, ask_shell: bool = True) -> Check:
+    """No metered credential in any kind of interactive shell, as the shells themselves say."""
+    report = billing.find(cwd=Path.cwd(), ask_shell=ask_shell)
+    asked = f" (asked once: {', '.join(report.asked[:3])})" if report.asked else ""
     if report.metered:
-        return failed("shells", report.line(), _TAKE_OUT)
-    # A file that a shell would stumble over as well is no finding, but nobody should think that it was read.
+        return failed("shells", report.line() + asked, _TAKE_OUT)
+    if not report.certain:
+        return untold("shells", report.line() + asked, "leave out --no-ask-shell" if report.read_only else _MARKER)
+    # A file that could not be read is no finding, but nobody should think that it was.
     unread = [str(problem) for problem in report.problems]
-    return passed("shells", report.line() + (f" (not understood: {', '.join(unread[:3])})" if unread else ""))
+    return passed("shells", report.line() + asked + (f" (not read: {', '.join(unread[:3])})" if unread else ""))
 
 
 def login() -> Check:
@@ -79,8 +86,10 @@ def claude(*, ask: bool) -> Check:
     said = subscription.auth_status(program, os.environ, settings=True)
     if not said.get("loggedIn"):
         return failed("claude", "claude says that it is not logged in", FIX)
-    if said.get("authMethod") not in subscription.PLAN:
-        source = said.get("apiKeySource") or said.get("authMethod")
+    # The CLI says the same of its own token and of anybody's bearer token.
+    token = TOKEN if said.get("authMethod") == "oauth_token" and os.environ.get(TOKEN) else None
+    if token or said.get("authMethod") not in subscription.PLAN:
+        source = token or said.get("apiKeySource") or said.get("authMethod")
         return failed("claude", f"claude would use {source}, not the plan", "see the lines environment and shells")
     if not ask:
         return passed("claude", "would use the plan's login (not asked: --ask-claude sends it one word)")

@@ -1,0 +1,333 @@
+"""Asking a shell what `claude`, typed in it, would get. The start-up files are run, as in every terminal."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import inspect
+import json
+import os
+import pwd
+import re
+import secrets
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from . import shims, supervise
+from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
+from .names import WATCHED
+
+#: By this variable a start-up file can tell that it is only asked.
+MARKER = "FARMHAND_ASKING"
+#: How long one shell may take. Seconds.
+LIMIT_S = 10.0
+#: How long the CLI may take to say who would pay. Seconds.
+CLI_LIMIT_S = 30.0
+_SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
+_KEEP = (
+    rf"({'|'.join(WATCHED)})|claude|farmhand|/dev/tty"
+    rf"|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
+    rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
+)
+_KEEP_FISH = r"^\d+\x1f(-*> |\x1d)"
+#: A loop of so many lines is taken for one that does not end.
+_CIRCLE = 8
+
+
+class CannotAsk(Exception):
+    """No shell can be asked here, and why."""
+
+
+@dataclass
+class Answer:
+    """What one shell told.
+
+    `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that.
+    `said` is the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
+    """
+
+    kind: Kind
+    before: dict[str, str] | None
+    got: dict[str, str] | None
+    definitions: dict[str, str]
+    said: str
+    unanswered: str
+    ended: str
+    errors: str
+    trace: list[str] = field(repr=False, default_factory=list)
+    last: list[str] = field(repr=False, default_factory=list)
+
+    @property
+    def status(self) -> dict[str, Any] | None:
+        """What the real CLI said, where an alias or a function calls it by its path."""
+        return status(self.said)
+
+
+class Asking:
+    """One round of questions. A context manager: it holds private directories, which are removed afterwards.
+
+    Raises CannotAsk where the files belong to a user that this process cannot become.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        environ: Mapping[str, str],
+        session: Mapping[str, str],
+        cwd: Path,
+        limit_s: float = LIMIT_S,
+    ) -> None:
+        self.home, self.cwd, self.limit_s = home, cwd, limit_s
+        self.user = _owner(home)
+        self.environ = {**self._environment(environ), **session}
+        self.mark = f"\x1efarmhand-{secrets.token_hex(8)}\x1e"
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Asking:
+        """Make the directories: scripts where they may be run, answers where they are in memory only."""
+        uid = self.user["uid"] if self.user else None
+        self.scripts = self._directory(None, uid)
+        memory = Path("/dev/shm")  # noqa: S108 - a directory of our own, 0700, is made in it
+        self.cache = self._directory(memory if os.access(memory, os.W_OK) else None, uid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove them."""
+        self._stack.close()
+
+    def _directory(self, where: Path | None, uid: int | None) -> Path:
+        made = Path(tempfile.mkdtemp(prefix="farmhand-ask-", dir=where)).resolve()
+        self._stack.callback(shutil.rmtree, made, ignore_errors=True)
+        if uid is not None:
+            os.chown(made, uid, -1)
+        return made
+
+    def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """What a terminal of this user would start a shell with."""
+        kept = dict(environ)
+        kept.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
+        kept.setdefault("TERM", "xterm-256color")
+        with contextlib.suppress(KeyError):  # a container's uid may have no account
+            account = pwd.getpwuid(self.user["uid"] if self.user else os.getuid())
+            kept.setdefault("SHELL", account.pw_shell)
+            kept.setdefault("USER", account.pw_name)
+            kept.setdefault("LOGNAME", account.pw_name)
+        for name in ("OLDPWD", "SHLVL", "_"):  # a terminal starts a shell of the first level
+            kept.pop(name, None)
+        return kept | {"HOME": str(self.home), "PWD": str(self.cwd)}
+
+    def given(self) -> dict[str, str]:
+        """The variables that only an asked shell has: with them start-up files attach, update and ask for nothing."""
+        return {
+            MARKER: "1",
+            "TMUX": f"{self.cache}/tmux,0,0",
+            "ZELLIJ": "0",
+            "BYOBU_DISABLE": "1",
+            "ZSH_TMUX_AUTOSTART": "false",
+            "ZSH_TMUX_AUTOSTARTED": "true",
+            "ZELLIJ_AUTO_ATTACH": "false",
+            "DISABLE_AUTO_UPDATE": "true",
+            "DISABLE_UPDATE_PROMPT": "true",
+            "GIT_TERMINAL_PROMPT": "0",
+            "SSH_ASKPASS_REQUIRE": "never",
+        }
+
+    def ask(self, kind: Kind) -> Answer:
+        """Start the shell and type `claude` in it. One that is only too slow to be traced is asked again without."""
+        answer = self._ask(kind, traced=True)
+        if answer.ended == "out of time" and answer.before is None and _on_its_way(answer.last):
+            return self._ask(kind, traced=False)
+        return answer
+
+    def _ask(self, kind: Kind, *, traced: bool) -> Answer:
+        name = f"{kind.name.replace(' ', '-')}{'' if traced else '-again'}"
+        bin_dir = self.scripts / name
+        bin_dir.mkdir()
+        bin_dir.chmod(0o755)
+        answers = self._fifo(name)
+        shims.install(bin_dir, self.scripts, self.cache, answers, self.mark, self.environ["PATH"])
+        added = {**self.given(), **(kind.tracing() if traced else {}), **shims.functions(bin_dir, kind.shell)}
+        if kind.shell == "fish":
+            added |= self._fish(bin_dir)
+        said = self._run(
+            kind.program,
+            kind.argv(bin_dir, traced=traced),
+            {**self.environ, **added, "PATH": f"{bin_dir}:{self.environ['PATH']}"},
+            answers,
+            trace_fd=TRACE_FD if kind.shell == "bash" and traced else 0,
+            record="\n" if kind.shell == "fish" else RECORD,
+            keep=_KEEP_FISH if kind.shell == "fish" else _KEEP,
+        )
+        pieces = _SECTION.split(base64.b64decode(said["answer"]))
+        sections = {label.decode(): content for label, content in zip(pieces[1::2], pieces[2::2], strict=True)}
+        defined = re.findall(rb"FARMHAND_DEFINITION=([^\0]*)", sections.get(shims.BEFORE, b""))
+
+        def environ(*labels: str) -> dict[str, str] | None:
+            raw = next((sections[label] for label in labels if label in sections), None)
+            return None if raw is None else shims.clean(_environ(raw), added, self.environ, self.scripts)
+
+        return Answer(
+            kind,
+            environ(shims.BEFORE),
+            environ(shims.TYPED, shims.OTHER),
+            dict(zip(DEFINED, (_text(each) for each in defined), strict=False)),
+            _decoded(said["said"]),
+            _text(sections.get(shims.UNANSWERED, b"")).strip(),
+            said["ended"],
+            _decoded(said["errors"]),
+            [_decoded(each) for each in said["kept"]],
+            [_decoded(each) for each in said["last"]],
+        )
+
+    def cli(self, environ: Mapping[str, str]) -> dict[str, Any] | None:
+        """What the real CLI says with this environment of who would pay; None where it is not there or says nothing."""
+        program = shutil.which("claude", path=environ.get("PATH"))
+        if program is None:
+            return None
+        answers = self._fifo(f"cli-{secrets.token_hex(4)}")
+        quiet = {"DISABLE_AUTOUPDATER": "1", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"}
+        given = {**environ, **quiet, MARKER: "1"}
+        argv = [program, "auth", "status", "--json"]
+        said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
+        return status(_decoded(said["said"]))
+
+    def asked(self) -> list[str]:
+        """The programs that give out secrets which the start-up files ran."""
+        return shims.asked(self.cache)
+
+    def _fifo(self, name: str) -> Path:
+        path = self.cache / f"{name}.fifo"
+        os.mkfifo(path, 0o600)
+        if self.user:
+            os.chown(path, self.user["uid"], -1)
+        return path
+
+    def _fish(self, bin_dir: Path) -> dict[str, str]:
+        """fish tells by its events where a variable is set; the handlers are loaded as a vendor's would be."""
+        data = bin_dir / "data"
+        snippets = data / "fish" / "vendor_conf.d"
+        was = self.environ.get("XDG_DATA_DIRS")
+        if not snippets.exists():
+            snippets.mkdir(parents=True, exist_ok=True)
+            lines = [f"set -gx XDG_DATA_DIRS {shlex.quote(was)}" if was is not None else "set -e XDG_DATA_DIRS"]
+            lines += ["set -g --unexport fish_trace 1"]
+            for name in WATCHED:
+                lines += [
+                    f"function __farmhand_{name} --on-variable {name}",
+                    f"    printf '\\n\\x1d{name}\\x1f%s\\n' (status stack-trace | string join \\x1e) >&2",
+                    "end",
+                ]
+            (snippets / "00-farmhand.fish").write_text("\n".join(lines) + "\n")
+        own: dict[str, str] = {}
+        if not any((self.home / each).exists() for each in (".config/fish", ".local/share/fish")):
+            # fish would make its directories; where the operator has none, they are not to appear.
+            own = {
+                name: str(bin_dir / "fish") for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME") if name not in self.environ
+            }
+        return own | {"XDG_DATA_DIRS": f"{data}:{was or '/usr/local/share:/usr/share'}"}
+
+    def _run(
+        self,
+        program: str,
+        argv: list[str],
+        environ: Mapping[str, str],
+        answers: Path,
+        *,
+        trace_fd: int = 0,
+        record: str = RECORD,
+        keep: str = "(?!)",
+        limit_s: float | None = None,
+        mark: str | None = None,
+    ) -> dict[str, Any]:
+        """Run a program under a supervisor of its own. Raises CannotAsk if that did not work."""
+        spec = {
+            "program": program,
+            "argv": argv,
+            "env": {name: value for name, value in environ.items() if "=" not in name and "\0" not in name + value},
+            "cwd": [str(self.cwd), str(self.home), "/"],
+            "answers": str(answers),
+            "user": self.user,
+            "umask": 0o022,
+            "trace_fd": trace_fd,
+            "record": record,
+            "keep": keep,
+            "limit_s": self.limit_s if limit_s is None else limit_s,
+            "mark": self.mark if mark is None else mark,
+        }
+        with subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", inspect.getsource(supervise)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd="/",
+            start_new_session=True,
+        ) as process:
+            if process.stdin is None or process.stdout is None or process.stderr is None:
+                raise CannotAsk("no pipes")
+            # stdin stays open: by its end the supervisor would know that nobody waits any more.
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(spec).encode() + b"\n")
+                process.stdin.flush()
+            out = process.stdout.read()
+            errors = process.stderr.read()
+        try:
+            said: dict[str, Any] = json.loads(out)
+        except ValueError:
+            lines = _text(errors).strip().split("\n")
+            raise CannotAsk(f"{argv[0]} could not be watched: {lines[-1][:200]}") from None
+        return said
+
+
+def status(output: str) -> dict[str, Any] | None:
+    """The JSON object that `claude auth status --json` printed, whatever stands around it."""
+    start = output.find("{")
+    while start >= 0:
+        with contextlib.suppress(ValueError):
+            found, _ = json.JSONDecoder().raw_decode(output[start:])
+            if isinstance(found, dict) and "loggedIn" in found:
+                return found
+        start = output.find("{", start + 1)
+    return None
+
+
+def _owner(home: Path) -> dict[str, Any] | None:
+    """The user to become, None for this process's own. Raises CannotAsk: the files are run as nobody else."""
+    try:
+        owner = home.stat().st_uid
+    except OSError as error:
+        raise CannotAsk(f"{home} cannot be looked into: {error.strerror}") from None
+    if owner == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        raise CannotAsk(f"{home} belongs to uid {owner}, and this runs as uid {os.geteuid()}")
+    try:
+        account = pwd.getpwuid(owner)
+        groups = os.getgrouplist(account.pw_name, account.pw_gid)
+        return {"uid": owner, "gid": account.pw_gid, "groups": groups}
+    except KeyError:  # a container's uid may have no account
+        return {"uid": owner, "gid": home.stat().st_gid, "groups": []}
+
+
+def _environ(raw: bytes) -> dict[str, str]:
+    pairs = (_text(each).split("=", 1) for each in raw.split(b"\0") if b"=" in each)
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def _on_its_way(last: list[str]) -> bool:
+    """Whether a trace shows a shell that still gets on: not one that waits, or runs in a circle."""
+    return len({record.rpartition(FIELD)[0] or record for record in last}) > _CIRCLE
+
+
+def _decoded(text: str) -> str:
+    return _text(base64.b64decode(text))
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")

@@ -1,0 +1,131 @@
+"""The kinds of shell that a terminal may start, and how each is started, traced and made to type `claude`.
+
+Sources: bash(1) INVOCATION, zsh(1) STARTUP/SHUTDOWN FILES, dash(1), fish(1) and Debian's and Apple's builds of them.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SHELLS = ("bash", "zsh", "fish", "sh")
+#: mode → (login, interactive)
+MODES = {"login": (True, False), "interactive": (False, True), "login interactive": (True, True)}
+#: The start-up files, below HOME and below the system's root.
+_OWN = {
+    "bash": (".bashrc", ".bash_profile", ".bash_login", ".profile"),
+    "zsh": (".zshenv", ".zprofile", ".zshrc", ".zlogin"),
+    "fish": (".config/fish",),
+    "sh": (".profile",),
+}
+_SYSTEM = {
+    "bash": ("etc/profile", "etc/bash.bashrc", "etc/bashrc"),
+    "zsh": ("etc/zsh", "etc/zshenv", "etc/zprofile", "etc/zshrc", "etc/zlogin"),
+    "fish": ("etc/fish", "opt/homebrew/etc/fish", "usr/local/etc/fish"),
+    "sh": ("etc/profile",),
+}
+#: A trace record begins with RECORD and has its fields between FIELDs; the command is the last one.
+RECORD, FIELD = "\x1d", "\x1f"
+#: Descriptor for bash's trace. High, so that no start-up file has it for itself.
+TRACE_FD = 97
+_FRAMES = "".join(f"${{BASH_SOURCE[{n}]-}}{FIELD}${{BASH_LINENO[{n - 1}]-}}{FIELD}" for n in range(1, 7))
+_PS4 = {
+    "bash": f"{RECORD}${{BASH_SOURCE[0]-}}{FIELD}${{LINENO-}}{FIELD}${{#FUNCNAME[@]}}{FIELD}${{FUNCNAME[0]-}}{FIELD}"
+    + _FRAMES,
+    "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
+    "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
+}
+#: What a prompt would run first: direnv, mise, lazy loaders.
+_HOOKS = {
+    "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
+    "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
+    'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done',
+    "fish": "emit fish_prompt",
+}
+#: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
+ARGUMENTS = "auth status --json"
+#: The words whose definition is asked for: an alias or a function may stand before them.
+DEFINED = ("claude", "claude-cheap", "farmhand")
+_DEFINITION = {False: '"$(command -V {} 2>/dev/null)"', True: '"$(type -t {} 2>/dev/null)"'}
+#: fish expands an abbreviation only where it is typed at a prompt, so it is looked up.
+_FISH_TYPED = """\
+set -l __farmhand claude
+set -l __farmhand_abbr (abbr --show 2>/dev/null | string match -r -- \
+    '^abbr -a (?:--position command )?(?:-U )?-- claude (.*)$')
+set -q __farmhand_abbr[2]; and eval "set __farmhand $__farmhand_abbr[2]"
+eval "$__farmhand {arguments}"
+"""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One shell in one mode."""
+
+    shell: str
+    mode: str
+    program: str
+
+    @property
+    def name(self) -> str:
+        """`zsh login interactive`."""
+        return f"{self.shell} {self.mode}"
+
+    @property
+    def interactive(self) -> bool:
+        """Whether it has a prompt."""
+        return MODES[self.mode][1]
+
+    def argv(self, bin_dir: Path, *, traced: bool) -> list[str]:
+        """The shell as a terminal starts it, and what is typed in it; `bin_dir` has the stand-in for claude."""
+        login, interactive = MODES[self.mode]
+        flags = f"-{'l' * login}{'i' * interactive}c"
+        trace = ["-x"] if traced and self.shell != "fish" else []
+        return [self.shell, *trace, flags, self._typed(bin_dir)]
+
+    def _typed(self, bin_dir: Path) -> str:
+        hooks = _HOOKS.get(self.shell, "") if self.interactive else ""
+        at = shlex.quote(str(bin_dir))
+        if self.shell == "fish":
+            path = f"set -gx PATH {at} $PATH"
+            typed = _FISH_TYPED.format(arguments=ARGUMENTS) if self.interactive else f"claude {ARGUMENTS}"
+        else:
+            path = f'PATH={at}:"$PATH"; export PATH; hash -r'
+            typed = f"claude {ARGUMENTS}"
+        told = " ".join(_DEFINITION[self.shell == "fish"].format(name) for name in DEFINED)
+        return "\n".join([hooks, path, f"{at}/farmhand-before {told}", typed, f"{at}/farmhand-after"])
+
+    def tracing(self) -> dict[str, str]:
+        """The environment that makes the shell tell what it runs, with file and line."""
+        if self.shell == "fish":
+            return {"fish_trace": "1"}
+        own = {"BASH_XTRACEFD": str(TRACE_FD)} if self.shell == "bash" else {}
+        return {"PS4": _PS4[self.shell], **own}
+
+
+def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
+    """The shell's start-up files that this home has."""
+    base = {"zsh": environ.get("ZDOTDIR")}.get(shell) or home
+    found = [Path(base) / name for name in _OWN[shell]] + [home / name for name in _OWN[shell]]
+    if shell == "fish" and environ.get("XDG_CONFIG_HOME"):
+        found.insert(0, Path(environ["XDG_CONFIG_HOME"]) / "fish")
+    if shell == "sh" and environ.get("ENV"):
+        found.append(Path(os.path.expanduser(environ["ENV"].replace("$HOME", str(home)))))
+    return [path for path in dict.fromkeys(found) if path.exists()]
+
+
+def to_ask(home: Path, environ: Mapping[str, str], login_shell: str, root: Path) -> list[Kind]:
+    """The kinds that are installed and have start-up files; those of the operator's own shell first."""
+    usual = Path(login_shell).name
+    found = []
+    for shell in sorted(SHELLS, key=lambda shell: shell != usual):
+        path = environ.get("PATH") or os.defpath
+        program = login_shell if shell == usual and os.access(login_shell, os.X_OK) else shutil.which(shell, path=path)
+        program = program or shutil.which(shell)
+        system = any((root / name).exists() for name in _SYSTEM[shell])
+        if program and (system or own_files(shell, home, environ)):
+            found += [Kind(shell, mode, os.path.abspath(program)) for mode in MODES]
+    return found

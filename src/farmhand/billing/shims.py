@@ -1,0 +1,165 @@
+"""What stands on PATH before the real programs while the shells are asked: `claude`, and whatever gives out secrets.
+
+A program that gives out secrets, or that is slow, is run once for all the shells of one asking: the next one that calls
+it with the same words gets the same answer. So a password manager asks for its master password, or for a finger, once.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from .kinds import ARGUMENTS
+
+#: Password managers, keychains, decryption, and what reads project files.
+ASKED_ONCE = (
+    *("security", "op", "pass", "passage", "gopass", "rbw", "bw", "bws", "lpass", "secret-tool", "keyring"),
+    *("kwallet-query", "keepassxc-cli", "envchain", "pinentry", "age", "rage", "sops", "gpg", "gpg2", "ykman"),
+    *("vault", "doppler", "infisical", "chamber", "aws-vault", "dashlane", "dcli", "proton-pass", "enpass-cli"),
+    *("direnv", "mise", "rtx"),
+)
+#: Marks in what a stand-in tells.
+BEFORE, TYPED, OTHER, UNANSWERED, END = "before", "typed", "other", "unanswered", "end"
+
+_CLAUDE = """\
+#!/bin/sh
+case "$*" in *{arguments}) said={typed} ;; *) said={other} ;; esac
+{{ printf '\\000\\000%s\\n' "$said"; {env} -0; }} >{answers}
+"""
+_BEFORE = """\
+#!/bin/sh
+{{ printf '\\000\\000before\\n'; {env} -0; for each do printf 'FARMHAND_DEFINITION=%s\\000' "$each"; done; }} >{answers}
+printf %s {mark}
+"""
+_AFTER = """\
+#!/bin/sh
+printf '\\000\\000end\\n' >{answers}
+"""
+#: A call that runs a command of the operator's, or that writes a file, is not answered from memory. What reads its
+#: stdin, by what it is and without a file among its words, is told apart by what it is fed.
+_ONCE = """\
+#!/bin/sh
+name=${{0##*/}} real= before=$IFS
+IFS=:
+for each in $PATH; do
+    case $each in {scripts}/*) continue ;; esac
+    if [ -f "$each/$name" ] && [ -x "$each/$name" ]; then real=$each/$name; break; fi
+done
+IFS=$before
+[ -n "$real" ] || case $name in
+{known}
+esac
+file=
+for each do
+    case $each in
+    --|run|exec|shell|x|-o|--out-file*|--output*) exec "$real" "$@" ;;
+    hook|activate) # what the prompt runs later is to come here as well
+        "$real" "$@" | sed "s|$real|$0|g; s|$(readlink -f "$real")|$0|g"
+        exit
+        ;;
+    esac
+    [ ! -f "$each" ] || file=$each
+done
+feeds=
+if [ -f /dev/stdin ]; then
+    feeds=$(cksum </dev/stdin)
+elif [ -z "$file" ] && [ -p /dev/stdin ]; then
+    case "$name $*" in
+    gpg*|age*|rage*|sops*|keepassxc-cli*|*inject*)
+        cat >{cache}/fed.$$
+        exec <{cache}/fed.$$
+        feeds=$(cksum <{cache}/fed.$$)
+        ;;
+    esac
+fi
+words=$(printf '%s\\n' "$@" | sed '/^--shell-pid$/{{N;d;}}') # mise names the shell that asks
+slot={cache}/$(printf '%s\\n' "$name" "$PWD" "$feeds" "$words" | cksum | tr ' ' -)
+if mkdir "$slot" 2>/dev/null; then
+    echo $$ >"$slot/pid"
+    printf '%s %s\\n' "$name" "$(printf %s "$words" | tr '\\n' ' ')" >"$slot/command"
+    "$real" "$@" >"$slot/out"
+    echo $? >"$slot/ended" && mv "$slot/ended" "$slot/status"
+fi
+while [ ! -f "$slot/status" ]; do
+    if [ -s "$slot/pid" ] && ! kill -0 "$(cat "$slot/pid")" 2>/dev/null && [ ! -f "$slot/status" ]; then
+        {{ printf '\\000\\000unanswered\\n'; cat "$slot/command"; printf '\\000\\000end\\n'; }} >{answers}
+        sleep 60
+    fi
+    sleep 0.02
+done
+cat "$slot/out"
+exit "$(cat "$slot/status")"
+"""
+
+
+def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str, path: str) -> None:
+    """Write the stand-ins for one kind of shell into `bin_dir`, which is below `scripts`.
+
+    `answers` is the FIFO that they write to, `path` the PATH of the session: what is not on it gets no stand-in, as a
+    start-up file may ask whether it is there.
+    """
+    found = {name: at for name in ASKED_ONCE if (at := shutil.which(name, path=path))}
+    words = {
+        "known": "\n".join(f"{name}) real={shlex.quote(at)} ;;" for name, at in found.items()) or "*) ;;",
+        "env": shlex.quote(shutil.which("env") or "/usr/bin/env"),
+        "answers": shlex.quote(str(answers)),
+        "mark": shlex.quote(mark),
+        "arguments": shlex.quote(ARGUMENTS),
+        "scripts": shlex.quote(str(scripts)),
+        "cache": shlex.quote(str(cache)),
+        "typed": TYPED,
+        "other": OTHER,
+    }
+    for name, script in (("claude", _CLAUDE), ("farmhand-before", _BEFORE), ("farmhand-after", _AFTER)):
+        _write(bin_dir / name, script.format(**words))
+    once = bin_dir / ".once"
+    _write(once, _ONCE.format(**words))
+    for name in found:
+        (bin_dir / name).hardlink_to(once)
+
+
+def functions(bin_dir: Path, shell: str) -> dict[str, str]:
+    """The same as functions, for a shell that takes them from outside: a start-up file may set PATH anew.
+
+    bash has them from its environment, which is returned; fish loads them from a vendor's directory, which is written.
+    """
+    names = [name for name in ASKED_ONCE if (bin_dir / name).exists()]
+    if shell == "bash":
+        return {f"BASH_FUNC_{name}%%": f'() {{ {shlex.quote(str(bin_dir / name))} "$@"; }}' for name in names}
+    if shell == "fish":
+        directory = bin_dir / "data" / "fish" / "vendor_functions.d"
+        directory.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            path = shlex.quote(str(bin_dir / name))
+            (directory / f"{name}.fish").write_text(f"function {name}\n    {path} $argv\nend\n")
+    return {}
+
+
+def asked(cache: Path) -> list[str]:
+    """The commands that were run, each once."""
+    found = []
+    for path in sorted(cache.glob("*/command"), key=lambda path: path.stat().st_mtime_ns):
+        found.append(path.read_text("utf-8", "replace").split("\n")[0].strip())
+    return found
+
+
+def without(path: str, scripts: Path) -> str:
+    """PATH without the stand-ins."""
+    return ":".join(each for each in path.split(":") if not each.startswith(f"{scripts}{os.sep}"))
+
+
+def clean(
+    environ: Mapping[str, str], given: Mapping[str, str], session: Mapping[str, str], scripts: Path
+) -> dict[str, str]:
+    """A recorded environment without what was added to the session's for the asking."""
+    kept = {n: v for n, v in environ.items() if given.get(n) != v and n != "FARMHAND_DEFINITION"}
+    kept |= {n: session[n] for n, v in environ.items() if given.get(n) == v and n in session}
+    return kept | ({"PATH": without(environ["PATH"], scripts)} if "PATH" in environ else {})
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o755)

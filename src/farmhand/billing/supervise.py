@@ -1,0 +1,260 @@
+"""One shell in a session of its own, watched by a process that outlives whatever the shell leaves behind.
+
+Run as a program (`python -I -S -c SOURCE`), so that being a subreaper (prctl(2)) concerns no other process: what the
+shell starts and leaves, a daemon or a tmux server, becomes a child of this process and is ended with it. On stdin it
+gets one JSON object, whose end is a line end; when stdin is closed, whoever asked is gone, and all is ended. On stdout
+it gives one JSON object. Standard library only; nothing is imported after the shell was started.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import ctypes
+import json
+import os
+import re
+import select
+import signal
+import sys
+import time
+from typing import Any
+
+_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
+_PIECE = 1 << 16
+#: So much of an answer, of the output after the mark and of one trace record is kept. Bytes.
+_MOST_ANSWER = 4 << 20
+_MOST_OUTPUT = 1 << 18
+_MOST_RECORD = 1 << 16
+#: So many trace records are kept. A loop that goes on for ever fills no memory.
+_MOST_RECORDS = 20_000
+#: How long what is left over may take to end by itself before it is killed. Seconds.
+_GRACE_S = 0.2
+_END = b"\0\0end\n"
+
+
+class Trace:
+    """A stream of trace records, of which those are kept that `keep` finds, and the last ones."""
+
+    def __init__(self, start: bytes, keep: str) -> None:
+        self.start = start
+        self.keep = re.compile(keep.encode())
+        self.rest = b""
+        self.kept: list[bytes] = []
+        self.last: list[bytes] = []
+        self.number = 0
+        self.depth = 0
+
+    def feed(self, piece: bytes) -> None:
+        """Take in a piece of the stream."""
+        self.rest += piece
+        *records, self.rest = self.rest.split(self.start)
+        for record in records:
+            self.take(record)
+        if len(self.rest) > 2 * _MOST_RECORD:
+            self.rest = self.rest[:_MOST_RECORD]
+
+    def take(self, record: bytes) -> None:
+        """One whole record."""
+        if not record:
+            self.depth += 1  # bash doubles the first character for each level of nesting
+            return
+        record = b"%d\x1f" % self.depth + record[:_MOST_RECORD]
+        self.depth = 0
+        if self.keep.search(record) and len(self.kept) < _MOST_RECORDS:
+            self.kept.append(record)
+        self.last = [*self.last[-19:], record]
+        self.number += 1
+
+    def end(self) -> None:
+        """The stream is over."""
+        self.take(self.rest)
+        self.rest = b""
+
+
+def children() -> dict[int, list[int]]:
+    """Every process's children, by its id."""
+    found: dict[int, list[int]] = {}
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return found
+    for name in names:
+        if name.isdigit():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    parent = int(file.read().rpartition(b")")[2].split()[1])
+                found.setdefault(parent, []).append(int(name))
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All that `pid` and what it started have started."""
+    tree = children()
+    found: list[int] = []
+    todo = [pid]
+    while todo:
+        new = tree.get(todo.pop(), [])
+        found += new
+        todo += new
+    return found
+
+
+def reap() -> bool:
+    """Take the exit statuses of what has ended; whether any child is left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+
+
+def end_all(shell: int) -> None:
+    """End the shell, then politely and then by force all that it left."""
+    with contextlib.suppress(OSError):
+        os.kill(shell, signal.SIGKILL)
+    for number, limit in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
+        until = time.monotonic() + limit
+        while reap() and time.monotonic() < until:
+            for pid in descendants(os.getpid()):
+                with contextlib.suppress(OSError):
+                    os.kill(pid, number)
+            with contextlib.suppress(OSError):
+                os.killpg(shell, number)
+            time.sleep(0.005)
+
+
+def start(spec: dict[str, Any], out: int, err: int, traced: int) -> int:
+    """Start the shell: a session of its own, no terminal, nothing on stdin, as the user whose files they are."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        null = os.open(os.devnull, os.O_RDONLY)
+        for old, new in ((null, 0), (out, 1), (err, 2)):
+            os.dup2(old, new)
+        if spec["trace_fd"] > 2:
+            os.dup2(traced, spec["trace_fd"])
+        for signum in (signal.SIGPIPE, signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        user = spec["user"]
+        if user is not None:
+            os.setgroups(user["groups"])
+            os.setresgid(user["gid"], user["gid"], user["gid"])
+            os.setresuid(user["uid"], user["uid"], user["uid"])
+        os.umask(spec["umask"])
+        for directory in spec["cwd"]:
+            with contextlib.suppress(OSError):
+                os.chdir(directory)
+                break
+        os.execve(spec["program"], spec["argv"], spec["env"])  # noqa: S606 - a shell is what is started
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            os.write(2, f"cannot be started: {error}".encode())
+    finally:
+        os._exit(127)
+
+
+def watch(spec: dict[str, Any]) -> dict[str, Any]:
+    """Run the shell until the answer is whole, it has ended, or the time is over."""
+    answers = os.open(spec["answers"], os.O_RDWR | os.O_NONBLOCK)
+    out_r, out_w = os.pipe()
+    err_r, err_w = os.pipe()
+    trace_r, trace_w = os.pipe()
+    begun = time.monotonic()
+    shell = start(spec, out_w, err_w, trace_w)
+    for fd in (out_w, err_w, trace_w):
+        os.close(fd)
+    # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
+    trace, other = (Trace(spec["record"].encode(), spec["keep"]) for _ in range(2))
+    said = b""
+    errors = b""
+    answer = b""
+    mark = spec["mark"].encode()
+    marked = not mark
+    ended = "out of time"
+    reading = {out_r, err_r, trace_r, answers}
+    closed_at = None
+    while True:
+        left = begun + spec["limit_s"] - time.monotonic()
+        if left <= 0:
+            break
+        ready, _, _ = select.select([*reading, 0], [], [], min(left, 0.05))
+        if 0 in ready and not os.read(0, _PIECE):
+            ended = "abandoned"
+            break
+        for fd in ready:
+            if fd == 0:
+                continue
+            try:
+                piece = os.read(fd, _PIECE)
+            except BlockingIOError:
+                continue
+            if not piece:
+                reading.discard(fd)
+            elif fd == answers:
+                answer = (answer + piece)[-_MOST_ANSWER:]
+            elif fd == out_r:
+                said += piece
+                if not marked and mark in said:  # what start-up files print is of no use
+                    marked, said = True, said.partition(mark)[2]
+                said = said[:_MOST_OUTPUT] if marked else said[-len(mark) :]
+            elif fd == err_r:
+                errors = (errors + piece)[-4096:]
+                other.feed(piece)
+            else:
+                trace.feed(piece)
+        if answer.endswith(_END) or (_END in answer and b"\0\0unanswered" in answer):
+            ended = "answered"
+            break
+        if closed_at is None:
+            pid, status = (0, 0)
+            with contextlib.suppress(ChildProcessError):
+                pid, status = os.waitpid(shell, os.WNOHANG)
+            if pid == shell:
+                closed_at = time.monotonic()
+                code = os.waitstatus_to_exitcode(status)
+                ended = f"signal {-code}" if code < 0 else f"exit {code}"
+        elif not ready or time.monotonic() > closed_at + 0.5:
+            # The shell has ended; what it left may hold the pipes open for ever.
+            break
+    end_all(shell)
+    for each in (trace, other):
+        each.end()
+    trace = trace if trace.number else other
+    return {
+        "ended": ended,
+        "answer": _encoded(answer),
+        "said": _encoded(said if marked else b""),
+        "errors": _encoded(errors),
+        "kept": [_encoded(record) for record in trace.kept],
+        "last": [_encoded(record) for record in trace.last],
+        "took_s": time.monotonic() - begun,
+    }
+
+
+def _encoded(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()
+
+
+def main() -> None:
+    """Read what to do from stdin, do it, and tell it on stdout."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+    asked = b""
+    while not asked.endswith(b"\n"):
+        piece = os.read(0, _PIECE)
+        if not piece:
+            return
+        asked += piece
+    said = watch(json.loads(asked))
+    sys.stdout.write(json.dumps(said))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Who pays for an environment: the CLI's documented precedence, and what the CLI itself says of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..wire.keys import fingerprint
+from .names import BASE_URLS, CLOUDS, HEADERS, HELPER, INDIRECT, KEY, OAUTH, TOKEN, counts
+from .verdict import Setting, Verdict
+
+#: `claude auth status`: the ways to authenticate that draw on a plan, or, a bearer token, whose issuer is not told.
+_PLAN = ("claude.ai", "oauth_token")
+_BILLED = {"api_key": "api_key", "api_key_helper": "api_key", "third_party": "cloud"}
+
+
+def shown(env: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, str]:
+    """What of an environment agrees with the CLI's word: a wrapper that calls it by its path may have cut some out."""
+    method = said.get("authMethod")
+    kept = {"claude.ai": (), "oauth_token": (TOKEN,), "api_key": (KEY, *INDIRECT)}.get(str(method))
+    gone = set() if kept is None else {*CLOUDS, TOKEN, KEY, *INDIRECT, HEADERS} - set(kept)
+    return {name: value for name, value in env.items() if name not in gone}
+
+
+def judge(
+    shell: str,
+    mode: str,
+    env: Mapping[str, Setting],
+    helper: Setting | None,
+    *,
+    logged_in: bool,
+    said: Mapping[str, Any] | None = None,
+    how: str = "asked",
+) -> Verdict:
+    """The verdict: cloud, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
+
+    `said` is the CLI's own answer for this environment. Where it names something metered that the variables do not
+    show, it is believed; where it names the plan although a metered variable is set, it is not.
+    """
+
+    def there(name: str) -> bool:
+        return name in env and counts(name, env[name].text)
+
+    def first(names: tuple[str, ...]) -> str:
+        return next((name for name in names if there(name)), "")
+
+    logged_in = bool(said.get("loggedIn")) if said else logged_in
+    setting: Setting | None = None
+    headers: tuple[str, ...] = ()
+    if name := first(tuple(CLOUDS)):
+        credential, billed, setting = name, "cloud", env[name]
+    elif there(TOKEN):
+        credential, billed, setting = TOKEN, "token", env[TOKEN]
+        headers = ("authorization", *(("x-api-key",) if there(KEY) else ()))
+    elif there(KEY):
+        credential, billed, setting = KEY, "api_key", env[KEY]
+        headers = (*(("authorization",) if helper else ()), "x-api-key")
+    elif name := first(tuple(INDIRECT)):
+        credential, billed, setting = name, INDIRECT[name], env[name]
+    elif there(HEADERS):
+        credential, billed, setting = HEADERS, "token", env[HEADERS]
+    elif helper:
+        credential, billed, setting, headers = HELPER, "api_key", helper, ("authorization", "x-api-key")
+    elif there(OAUTH):
+        credential, billed, setting, headers = OAUTH, "subscription", env[OAUTH], ("authorization",)
+    elif logged_in:
+        credential, billed, headers = "login", "subscription", ("authorization",)
+    else:
+        credential, billed = "none", "none"
+    source = "the login of the CLI" if credential == "login" else str(setting.location) if setting else ""
+    method = str(said.get("authMethod") or "") if said else ""
+    if billed in ("subscription", "none") and said and said.get("loggedIn") and method not in _PLAN:
+        billed = _BILLED.get(method, "token")
+        credential = str(said.get("apiKeySource") or method or "unknown")[:80]
+        source, headers = "what claude auth status says", ()
+    url = first(BASE_URLS)
+    return Verdict(
+        shell=shell,
+        mode=mode,
+        credential=credential,
+        billed=billed,
+        how=how,
+        source=source,
+        fingerprint=fingerprint(setting.text) if setting and setting.text and billed != "cloud" else None,
+        api_key_source=str(said["apiKeySource"])
+        if said and said.get("apiKeySource")
+        else KEY
+        if there(KEY)
+        else HELPER
+        if helper
+        else "none",
+        headers=headers,
+        base_url=f"{url} in {env[url].location}" if url else None,
+    )
