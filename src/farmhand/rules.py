@@ -13,6 +13,8 @@ MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
 #: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
+#: UTF-8 bytes of all labels and the work class.
+MAX_LABEL_BYTES = 64 * 1024
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
 
@@ -46,13 +48,28 @@ def _identity(task: Task) -> Broken | None:
 def _text(task: Task) -> Broken | None:
     if not task.prompt.strip():
         return Broken("empty_prompt", "the prompt is empty")
-    size = len(task.prompt.encode())
-    if size > MAX_PROMPT_BYTES:
-        return Broken("too_large", f"the prompt has {size} bytes, the limit is {MAX_PROMPT_BYTES}", "split it")
     for name, text in (("prompt", task.prompt), ("system text", task.system)):
+        size = _bytes(text)
+        if isinstance(size, Broken):
+            return size._replace(message=f"the {name} {size.message}")
+        if size > MAX_PROMPT_BYTES:
+            return Broken("too_large", f"the {name} has {size} bytes, the limit is {MAX_PROMPT_BYTES}", "split it")
         if "\0" in text:
             return Broken(_INVALID, f"the {name} has a NUL character at {text.find(chr(0))}", "remove it")
+    size = _bytes("".join([task.work_class, *task.labels, *task.labels.values()]))
+    if isinstance(size, Broken):
+        return size._replace(message=f"a label or the work class {size.message}")
+    if size > MAX_LABEL_BYTES:
+        return Broken("too_large", f"labels and work class have {size} bytes, the limit is {MAX_LABEL_BYTES}")
     return None
+
+
+def _bytes(text: str) -> int | Broken:
+    """UTF-8 bytes of `text`."""
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        return Broken(_INVALID, f"has half a character (a lone surrogate) at {error.start}", "remove it")
 
 
 def _options(task: Task) -> Broken | None:

@@ -56,6 +56,15 @@ def bash(command: str) -> Step:
     return Step(tool_use=ToolUse(name="Bash", input={"command": command, "description": "a command"}))
 
 
+@pytest.mark.parametrize("model", ["haiku", "opus", "claude-haiku-4-5-20251001"])
+async def test_every_beta_that_the_cli_asks_for_passes(agent: Agent, api: MessagesApi, model: str) -> None:
+    for id_, task in (("text", {}), ("tools", {"tools": ["Bash", "Read"]}), ("schema", {"schema": {"type": "object"}})):
+        result = await agent.run(id=id_, prompt="hello", engine="cli", model=model, **task)
+        assert result["state"] == "succeeded", result
+    assert all("claude-code-20250219" in str(post.headers) for post in api.posts)
+    assert "asks for the beta" not in agent.log.read_text()
+
+
 async def test_a_text_task_runs_lean(agent: Agent, api: MessagesApi) -> None:
     result = await agent.run(id="one", prompt="Name a colour.", engine="cli")
     assert result["state"] == "succeeded", result

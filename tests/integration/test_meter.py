@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import aiohttp
 import pytest
 from aiohttp import web
 
-from farmhand.meter import Upstream, policy
+from farmhand.meter import Upstream, app, policy
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.meter import BODY, MODEL, Served
 
@@ -178,7 +179,61 @@ async def test_the_first_question_of_the_cli_is_answered(served: Served) -> None
 
 
 async def test_an_oversized_request_is_refused(served: Served, api: MessagesApi) -> None:
-    assert (await served.post(body=BODY | {"system": "x" * (33 * 1024 * 1024)}))[0] == 413
+    assert (await served.post(body=BODY | {"system": "x" * app.MAX_BODY}))[0] == 413
+    assert not api.posts
+
+
+@pytest.mark.parametrize("count", [1, 4])
+async def test_some_megabytes_pass_and_are_not_kept(served: Served, api: MessagesApi, count: int) -> None:
+    api.fault(Fault(kind="slow", delay_s=0.3, count=count))
+    body = BODY | {"system": "é" * 1_300_000}
+    calls = [asyncio.create_task(served.post(body=body)) for _ in range(count)]
+    assert [status for status, _ in await asyncio.gather(*calls)] == [200] * count
+    assert [json.loads(post.body) for post in api.posts] == [body] * count
+
+
+async def raw(served: Served, body: bytes, headers: bytes = b"") -> int:
+    """The status of the answer to a POST with these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rsplit(":", 1)[1]))
+    head = b"POST /v1/messages HTTP/1.1\r\nHost: localhost\r\nanthropic-version: 2023-06-01\r\nx-api-key: %b\r\n"
+    writer.write(head % served.token.encode() + headers + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    async with asyncio.timeout(30):
+        status = int((await reader.readline()).split()[1])
+    writer.close()
+    return status
+
+
+SMUGGLED = b'{"mod\\u0065l": "claude-opus-5-5", "model": "%b", "max_tokens": 999, "max_tokens": 64, "messages": %b}'
+
+
+async def test_of_doubled_keys_the_api_gets_the_one_that_was_checked(served: Served, api: MessagesApi) -> None:
+    messages = b'[{"role": "user", "content": "other", "c\\u006fntent": "hello"}]'
+    assert await raw(served, SMUGGLED % (MODEL.encode(), messages)) == 200
+    [post] = api.posts
+    assert post.body == json.dumps(BODY, separators=(",", ":"))
+
+
+async def test_a_charset_of_the_client_s_is_not_the_api_s(served: Served, api: MessagesApi) -> None:
+    odd = b"Content-Type: application/json; charset=utf-16\r\nContent-Encoding: gzip\r\n"
+    assert await raw(served, json.dumps(BODY).encode(), odd) == 200
+    [post] = api.posts
+    headers = {name.lower(): value for name, value in post.headers.items()}
+    assert headers["content-type"] == "application/json"
+    assert "content-encoding" not in headers
+
+
+async def test_betas_pass_by_name(served: Served, api: MessagesApi) -> None:
+    asked = "context-management-2025-06-27,compact-2026-01-12,fast-mode-2026-02-01,effort-2025-11-24"
+    assert await raw(served, json.dumps(BODY).encode(), f"anthropic-beta: {asked}\r\n".encode()) == 200
+    [post] = api.posts
+    headers = {name.lower(): value for name, value in post.headers.items()}
+    assert headers["anthropic-beta"] == "context-management-2025-06-27,effort-2025-11-24"
+
+
+async def test_what_is_refused_counts_among_the_requests_of_a_task(served: Served, api: MessagesApi) -> None:
+    served.grant.started = policy.MAX_REQUESTS - 1
+    assert (await served.post(body=BODY | {"speed": "fast"}))[0] == 400
+    assert (await served.post())[0] == 403
     assert not api.posts
 
 
@@ -196,6 +251,9 @@ IMAGE = {"type": "image", "source": {"type": "url", "url": "https://evil.example
         {"container": "c"},
         {"speed": "fast"},
         {"service_tier": "auto"},
+        {"max_tokens": -1},
+        {"fallbacks": [{"model": "claude-opus-5-5"}]},
+        {"context_management": {"edits": [{"type": "compact_20260112"}]}},
         {"messages": [{"role": "user", "content": [IMAGE]}]},
         {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": [IMAGE]}]}]},
         {

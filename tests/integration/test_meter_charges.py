@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
+from functools import partial
 
 import pytest
+from aiohttp import web
 
 from farmhand.cost.prices import price_table
-from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream
-from farmhand.meter.policy import at_most
+from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream, policy, reserve
 from farmhand.task import Usage
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.messages_api.limits import Limits
@@ -34,6 +36,14 @@ async def ask(served: Served, grant: Grant, data: bytes | None = None) -> None:
 
 def grant(*budgets: Budget, model: str = MODEL) -> Grant:
     return Grant(task_id="t", key=Key(DEFAULT_KEY), model=model, budgets=budgets)
+
+
+def at_most(data: bytes, *, model: str = MODEL) -> int:
+    """Pico-dollars that are reserved for a request."""
+    request = policy.read(data, model=model, max_tokens=128_000)
+    most = reserve.cost(request, partial(price_table().cost, model))
+    assert most is not None
+    return most
 
 
 async def until_asked(api: MessagesApi, count: int = 1) -> None:
@@ -90,7 +100,7 @@ async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
     assert [charge.complete for charge in one.charges] == ([False] if known else [])
     assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
     # Nobody knows what it cost: the budget takes it at the most.
-    most = price_table().cost(MODEL, at_most(body(), 64))
+    most = at_most(body())
     assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
 
 
@@ -179,11 +189,103 @@ async def test_without_a_price_no_budget_has_room(served: Served, api: MessagesA
     assert not api.posts
 
 
+def count_calls(api: MessagesApi) -> int:
+    return sum(entry.path.endswith("/count_tokens") for entry in api.log)
+
+
+async def test_what_fits_by_its_bytes_is_not_counted_first(served: Served, api: MessagesApi) -> None:
+    await ask(served, grant(Budget("task", at_most(body()))))
+    assert (len(api.posts), count_calls(api)) == (1, 0)
+
+
+async def test_what_fits_only_by_its_tokens_is_counted_and_passes(served: Served, api: MessagesApi) -> None:
+    data = body(messages=[{"role": "user", "content": "an ordinary text " * 5000}])
+    budget = Budget("task", at_most(data) // 2)
+    one = grant(budget)
+    await ask(served, one, data)
+    assert (len(api.posts), count_calls(api)) == (1, 1)
+    assert json.loads(api.log[0].body)["messages"] == json.loads(data)["messages"]
+    assert 0 < budget.spent_pico < at_most(data) // 2
+    assert (budget.reserved_pico, len(one.charges)) == (0, 1)
+
+
+async def test_what_does_not_fit_by_its_tokens_either_is_refused(served: Served, api: MessagesApi) -> None:
+    data = body(messages=[{"role": "user", "content": "an ordinary text " * 5000}])
+    with pytest.raises(BudgetSpent):
+        await ask(served, grant(Budget("task", at_most(data) // 10)), data)
+    assert (len(api.posts), count_calls(api)) == (0, 1)
+
+
+@pytest.mark.parametrize("pages", [1, 100])
+async def test_a_pdf_is_counted_by_the_api(served: Served, api: MessagesApi, pages: int) -> None:
+    data = base64.b64encode(b"%PDF-1.7 " + b"<< /Type /Page >>" * pages).decode()
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
+    budget = Budget("task", 10**10)
+    if pages == 1:
+        await ask(served, grant(budget), body(messages=[{"role": "user", "content": [pdf]}]))
+        assert budget.spent_pico >= 3000 * 10**5
+    else:
+        with pytest.raises(BudgetSpent):
+            await ask(served, grant(budget), body(messages=[{"role": "user", "content": [pdf]}]))
+    assert count_calls(api) == 1
+    assert (len(api.posts), budget.reserved_pico) == (int(pages == 1), 0)
+
+
+async def test_a_pdf_without_a_limit_is_not_counted(served: Served, api: MessagesApi) -> None:
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x"}}
+    await ask(served, grant(Budget("day", None)), body(messages=[{"role": "user", "content": [pdf]}]))
+    assert (len(api.posts), count_calls(api)) == (1, 0)
+
+
+@pytest.mark.parametrize("answer", [b"{}", b'{"input_tokens": -1}', b'{"input_tokens": 1e99}', b"x", b"[" * 9999])
+async def test_a_count_that_is_none_is_an_error_and_nothing_is_sent(
+    served: Served, api: MessagesApi, answer: bytes
+) -> None:
+    async def count(_request: web.Request) -> web.Response:
+        return web.Response(body=answer, content_type="application/json")
+
+    elsewhere = web.Application()
+    elsewhere.router.add_post("/v1/messages/count_tokens", count)
+    runner = web.AppRunner(elsewhere)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    served.meter._upstream = Upstream(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    data = body(messages=[{"role": "user", "content": "an ordinary text " * 5000}])
+    budget = Budget("task", at_most(data) // 2)
+    with pytest.raises(ApiError, match="does not tell how many tokens"):
+        await ask(served, grant(budget), data)
+    await runner.cleanup()
+    assert (budget.spent_pico, budget.reserved_pico) == (0, 0)
+    assert not api.posts
+
+
+@pytest.mark.parametrize(
+    "name", [b"cache_control", b"cache\\u005fcontrol", b"\\u0063\\u0061che_control"], ids=lambda name: name.decode()
+)
+async def test_a_cache_that_escapes_hide_is_reserved_for(served: Served, api: MessagesApi, name: bytes) -> None:
+    marked = b'[{"type":"text","text":"%b","%b":{"type":"ephemeral","ttl":"1h"}}]' % (b"word " * 4000, name)
+    data = body(system="@").replace(b'"@"', marked)
+    api.fault(Fault(kind="cut", after_events=4))
+    budget = Budget("task", 10**12)
+    with pytest.raises(ApiError):
+        await ask(served, grant(budget), data)
+    # At the most, which is above what the API has counted: 1-hour cache writes cost twice the price of input.
+    cost = price_table().cost(
+        MODEL,
+        Usage(
+            cache_creation_input_tokens=api.posts[0].usage["cache_creation_input_tokens"],
+            cache_creation_1h_input_tokens=api.posts[0].usage["cache_creation"]["ephemeral_1h_input_tokens"],
+            output_tokens=64,
+        ),
+    )
+    assert cost is not None
+    assert budget.spent_pico == at_most(data) > cost > 5000 * 2 * 10**5
+
+
 async def test_many_at_once_never_pass_the_budget_and_what_is_settled_is_what_the_api_counted(
     served: Served, api: MessagesApi
 ) -> None:
-    most = price_table().cost(MODEL, at_most(body(), 64))
-    assert most is not None
+    most = at_most(body())
     batch, day = Budget("batch b", most * 3), Budget("day", None)
     grants = [grant(batch, day) for _ in range(60)]
     outcomes = await asyncio.gather(*(ask(served, one) for one in grants), return_exceptions=True)

@@ -25,9 +25,8 @@ from farmhand.agent.ledger import STUCK_S, AttemptEnd, Ledger, LedgerStuck, insi
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.reads import Waiting
 from farmhand.agent.records import Wait
-from farmhand.meter import ApiError, BudgetSpent, Key, Reservation
+from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, policy, reserve
 from farmhand.meter.message_batches import MessageBatches
-from farmhand.meter.policy import at_most
 from farmhand.task import Result, State, Task, TaskError, resolve_model
 
 log = logging.getLogger("jada-agent")
@@ -151,8 +150,8 @@ class Economy:
                 break
             try:
                 reserved[waiting.seq] = self._reserve(task, body)
-            except BudgetSpent as spent:
-                await self._refuse(waiting, spent)
+            except ApiError as problem:
+                await self._refuse(waiting, problem)
                 continue
             bodies[waiting.seq] = body
         try:
@@ -187,7 +186,9 @@ class Economy:
 
     def _reserve(self, task: Task, body: bytes) -> Reservation:
         budgets = self._room.budgets.of(task)
-        most = self._room.prices.cost(resolve_model(task.model), at_most(body, task.max_tokens), economy=True)
+        model = resolve_model(task.model)
+        request = policy.read(body, model=model, max_tokens=task.max_tokens)
+        most = reserve.cost(request, partial(self._room.prices.cost, model, economy=True))
         limited = next((budget.name for budget in budgets if budget.limit_pico is not None), None)
         if most is None and limited is not None:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")

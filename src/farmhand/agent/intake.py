@@ -12,9 +12,12 @@ from farmhand.agent.config import Config
 from farmhand.agent.scheduler import DrainMode
 from farmhand.cost.money import pico
 from farmhand.errors import Refused, UsageError
+from farmhand.meter.bounds import check_values
 from farmhand.task import TASK_ID, Task
 
 MAX_TASKS = 1000
+#: Values of one request: 1000 tasks with a schema of some size each.
+MAX_VALUES = 500_000
 T = TypeVar("T")
 
 
@@ -27,8 +30,9 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
 def read_tasks(body: bytes, config: Config) -> list[Task]:
     """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
     try:
+        check_values(body, MAX_VALUES)
         raws = msgspec.json.decode(body, type=_Submission).tasks
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f'the request is not {{"tasks": […]}}: {error}', code="invalid_task") from None
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
@@ -91,8 +95,9 @@ class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
 
 def _body(data: bytes, kind: type[T], code: str) -> T:
     try:
+        check_values(data, MAX_VALUES)
         return msgspec.json.decode(data or b"{}", type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"the request's body: {error}", code=code) from None
 
 

@@ -10,12 +10,13 @@ from http import HTTPStatus
 import msgspec
 
 from farmhand.meter.grants import Grant
-from farmhand.meter.http_server import Connection, Server, TooLarge
+from farmhand.meter.http_server import Connection, Server, TooLarge, TooSlow
 from farmhand.meter.meter import COUNT_TOKENS, Exchange, Meter
 from farmhand.meter.problems import ApiError
 
-#: The provider's own limit on one request. Source: its error reference (413 request_too_large above 32 MB).
-MAX_BODY = 32 * 1024 * 1024
+#: Half of what the provider takes (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
+#: all it does, and a body takes up to six times its size while it is checked, one at a time.
+MAX_BODY = 16 * 1024 * 1024
 _PATHS = frozenset({"/v1/messages", COUNT_TOKENS})
 #: A client reaches the meter through a relay on its own loopback, by these names only.
 _HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
@@ -25,6 +26,7 @@ _ERROR_TYPES = {
     403: "permission_error",
     404: "not_found_error",
     405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "request_too_large",
     421: "invalid_request_error",
     429: "rate_limit_error",
@@ -81,19 +83,23 @@ class _Door:
                 _refuse(connection, 401, "used task token")
                 return
             try:
-                body = await connection.body()
+                # Nothing here keeps the body, which the meter lets go of as soon as it is sent.
+                sent = self._meter.send(grant, connection.target, await connection.body(), connection.headers)
+                async with sent as exchange:
+                    connection.release()
+                    await _pass(exchange, connection)
             except TooLarge:
                 _refuse(connection, 413, f"the request is larger than {MAX_BODY} bytes")
-                return
-            try:
-                async with self._meter.send(grant, connection.target, body, connection.headers) as exchange:
-                    await _pass(exchange, connection)
+            except TooSlow:
+                _refuse(connection, 408, "the request did not come to its end")
             except ApiError as problem:
                 if connection.started:
                     # The status is out: a cut answer can only be shown by cutting ours.
                     connection.abort()
                 else:
                     _refuse(connection, problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
+                # The grant keeps the problem, and must not keep the body through the frames that it came through.
+                problem.__traceback__ = None
 
 
 async def _pass(exchange: Exchange, connection: Connection) -> None:

@@ -1,13 +1,15 @@
 """HTTP/1.1 for the meter's own door: as little as it needs, since most of what a request costs would be spent here.
 
 httptools (llhttp) parses. One request on a connection at a time; what a client sends ahead waits. A body is read when
-its handler asks for it, so that no more of them are held than handlers want. All belongs to one event loop.
+its handler asks for it and, where it is large, once all that are held leave room for it. A client that falls silent in
+the middle of a request, or between two, is not waited for without end. All belongs to one event loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import cast
@@ -15,10 +17,16 @@ from typing import cast
 import httptools
 
 _MAX_HEAD = 64 * 1024
-#: Bytes that wait for a handler, or of a request that came ahead, before the socket is read no further.
-_MAX_WAITING = 256 * 1024
+#: Bytes that are read at once, and so the most that waits for a handler; a user has many connections.
+_READ = 32 * 1024
 #: How long what is still sent after a refusal is read and dropped: a closed socket would take the answer with it.
 _LINGER_S = 10.0
+#: How long a client may take from the first byte of a head to its end, for a body, and between two requests.
+_HEAD_S = 30.0
+_BODY_S = 60.0
+_IDLE_S = 600.0
+#: A body up to this takes none of the room that large ones share: they cannot keep an ordinary task waiting.
+_SMALL_BODY = 512 * 1024
 log = logging.getLogger("jada-agent")
 
 
@@ -26,10 +34,46 @@ class TooLarge(Exception):
     """The body is larger than the server takes."""
 
 
-class Connection(asyncio.Protocol):
+class TooSlow(Exception):
+    """The body did not come within its time."""
+
+
+class Room:
+    """Bytes that may be held at once; who finds no room waits, first come first served."""
+
+    def __init__(self, size: int) -> None:
+        self.free = size
+        self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
+
+    async def take(self, size: int) -> None:
+        """Hold `size` bytes, not more than there are in all, as soon as there is room."""
+        if not self._waiting and size <= self.free:
+            self.free -= size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((turn, size))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            # What it has got already is another's, and so is its place.
+            self.give(size if turn.done() and not turn.cancelled() else 0)
+            raise
+
+    def give(self, size: int) -> None:
+        """Give `size` bytes back."""
+        self.free += size
+        while self._waiting and (self._waiting[0][0].done() or self._waiting[0][1] <= self.free):
+            turn, wanted = self._waiting.popleft()
+            if not turn.done():
+                self.free -= wanted
+                turn.set_result(None)
+
+
+class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
     """A client's connection and the request on it: `method`, `target`, `headers` (names in lower case).
 
-    A handler reads `body`, then either answers with `reply`, or with `start`, any number of `write`, and `end`.
+    A handler reads `body`, then either answers with `reply`, or with `start`, any number of `write`, and `end`. It says
+    with `release` that it needs the body no more.
     """
 
     def __init__(self, server: Server) -> None:
@@ -44,6 +88,8 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._ahead = bytearray()
         self._reading_paused = self._writing_paused = self._dropping = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._held = 0
         self._fresh()
 
     def _fresh(self) -> None:
@@ -57,20 +103,40 @@ class Connection(asyncio.Protocol):
     # --- for the handler ------------------------------------------------------------------------------------------
 
     async def body(self) -> bytes:
-        """The whole body. TooLarge where it is larger than `max_body`; then nothing more is read of it."""
-        self._wanted = True
-        if int(self.headers.get("content-length", "0")) > self._server.max_body:
+        """The whole body. TooLarge where it is larger than `max_body`, TooSlow where it does not come; then nothing
+        more is read of it.
+        """
+        # One that does not say how large it is may be as large as any.
+        size = int(self.headers.get("content-length", self._server.max_body))
+        if size > self._server.max_body:
             raise TooLarge
+        if size > _SMALL_BODY and not (self._whole and self._body_bytes <= _SMALL_BODY):
+            await self._server.room.take(size)
+            self._held = size
+        self._wanted = True
         if not self._whole and self.headers.get("expect", "").lower() == "100-continue":
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        while not self._whole:
-            if self._body_bytes > self._server.max_body:
-                raise TooLarge
-            self._resume()
-            await self._change()
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while not self._whole and self._body_bytes <= self._server.max_body:
+                    self._resume()
+                    await self._change()
+        except TimeoutError:
+            self._body.clear()
+            raise TooSlow from None
         if self._body_bytes > self._server.max_body:
             raise TooLarge
-        return self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        pieces, self._body = self._body, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        if self._held:
+            self._server.room.give(self._held - len(body))
+            self._held = len(body)
+        return body
+
+    def release(self) -> None:
+        """The body is not held any more; the second time nothing happens."""
+        held, self._held = self._held, 0
+        self._server.room.give(held)
 
     def reply(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None:
         """A whole answer."""
@@ -137,6 +203,18 @@ class Connection(asyncio.Protocol):
             self._reading_paused = False
             self._transport.resume_reading()
 
+    def _wait(self, seconds: float | None) -> None:
+        """Wait so long for what comes next, and no longer; None: what comes next is ours."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = None if seconds is None else self._loop.call_later(seconds, self._give_up)
+
+    def _give_up(self) -> None:
+        if self._head_bytes:
+            self._refuse(408)
+        elif self._transport is not None:
+            self._transport.close()
+
     async def _handle(self) -> None:
         try:
             await self._server.handler(self)
@@ -147,6 +225,8 @@ class Connection(asyncio.Protocol):
             else:
                 self._keeps = False
                 self.reply(500, {})
+        finally:
+            self.release()
         self._task = None
         if not self._over:
             self.abort()
@@ -155,13 +235,16 @@ class Connection(asyncio.Protocol):
         else:
             self._fresh()
             self._resume()
+            self._wait(_IDLE_S)
             if self._ahead:
                 data, self._ahead = bytes(self._ahead), bytearray()
                 self.data_received(data)
 
     def _linger(self) -> None:
         self._dropping = True
+        self._wait(None)
         self._ahead.clear()
+        self._body.clear()
         if self._transport is None or self._transport.is_closing():
             return
         if self._whole:
@@ -186,10 +269,12 @@ class Connection(asyncio.Protocol):
         """See `asyncio.Protocol`."""
         self._transport = cast(asyncio.Transport, transport)
         self._server.connections.add(self)
+        self._wait(_IDLE_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See `asyncio.Protocol`; a client that leaves ends its call."""
         self._server.connections.discard(self)
+        self._wait(None)
         if self._task is not None:
             self._task.cancel()
 
@@ -202,16 +287,26 @@ class Connection(asyncio.Protocol):
         self._writing_paused = False
         self._wake()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`; what is read is taken out before anything else is."""
+        return self._server.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.data_received(bytes(self._server.buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         if self._dropping:
             return
         if self._whole:
             self._ahead += data
-            if len(self._ahead) > _MAX_WAITING:
+            if len(self._ahead) > _READ:
                 self._pause()
             return
         if not self._head:
+            if not self._head_bytes:
+                self._wait(_HEAD_S)
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -224,7 +319,7 @@ class Connection(asyncio.Protocol):
             self._task = self._loop.create_task(self._handle())
         elif self._wanted:
             self._wake()
-        if self._body_bytes > _MAX_WAITING and not self._wanted and not self._dropping:
+        if self._head and not self._whole and not self._wanted and not self._dropping:
             self._pause()
 
     # --- what the parser calls; see httptools ---------------------------------------------------------------------
@@ -248,6 +343,7 @@ class Connection(asyncio.Protocol):
         if self._parser.get_http_version() != "1.1":
             raise ValueError("an answer in pieces needs chunks, which HTTP/1.0 does not have")
         self._head = True
+        self._wait(None)
         self.method = self._parser.get_method().decode("latin-1")
         self.target = self._url.decode("utf-8", "surrogateescape")
         self.headers = self._incoming
@@ -268,11 +364,16 @@ _STATUSES = frozenset(HTTPStatus)
 
 
 class Server:
-    """Gives each connection its protocol (call it), and each request to `handler`; bodies up to `max_body` bytes."""
+    """Gives each connection its protocol (call it), and each request to `handler`; bodies up to `max_body` bytes.
+
+    Large bodies share room for two of the largest.
+    """
 
     def __init__(self, handler: Callable[[Connection], Awaitable[None]], max_body: int) -> None:
         self.handler = handler
         self.max_body = max_body
+        self.room = Room(2 * max_body)
+        self.buffer = memoryview(bytearray(_READ))
         self.connections: set[Connection] = set()
 
     def __call__(self) -> Connection:

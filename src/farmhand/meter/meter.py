@@ -7,11 +7,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, TypeVar
+
+import msgspec
 
 from farmhand.cost.prices import price_table
-from farmhand.meter import policy
+from farmhand.meter import policy, reserve
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.limits import Gate, Limits, Ticket
@@ -20,12 +25,13 @@ from farmhand.meter.upstream import Connection, Upstream, UpstreamError
 from farmhand.meter.usage import AnswerWatch
 from farmhand.task import Usage
 
-#: Request headers that pass; the rest of what a client sends ends here, its credentials first of all.
-FORWARDED = frozenset({"accept", "anthropic-version", "anthropic-beta", "content-type", "user-agent"})
+#: A body above this is checked in a thread, one at a time: it takes up to 0.3 s, and six times its size in memory.
+_LARGE = 256 * 1024
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
 #: Refusals for a limit or for load: the window of the gate shrinks.
 _LOAD = frozenset({429, 529})
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,12 @@ class RetryPolicy:
         """Seconds to wait after the failed `attempt` (1 is the first)."""
         jitter = random.uniform(0, min(self.cap_s, self.base_s * 2 ** (attempt - 1)))  # noqa: S311  (spreads load, guards nothing)
         return jitter if retry_after_s is None else retry_after_s + jitter
+
+
+class _Counted(msgspec.Struct):
+    """An answer of `COUNT_TOKENS`."""
+
+    input_tokens: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
 
 
 class Exchange:
@@ -125,29 +137,31 @@ class Meter:
         self._retry = retry or RetryPolicy()
         self._price = price or price_table().cost
         self._sleep = sleep
+        #: One thread, which checks large bodies one after another.
+        self._checker = ThreadPoolExecutor(1, "check")
 
     @asynccontextmanager
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
-        """POST `body` to `path` with the grant's key; of `headers` (names in lower case) FORWARDED pass.
+        """POST the request in `body` to `path` with the grant's key, as `policy` lets it and `headers` pass.
 
         The answer stays open inside the context. Raises ApiError when the API refuses, or still fails after the last
         retry, and BudgetSpent when one of the grant's budgets has no room; it is the grant's `problem` too. What the
         answer used is charged to the grant and its budgets whenever the context ends, so also for one that was cut.
         """
-        ask = self._check(grant, body)
-        outgoing = {"content-type": "application/json"}
-        outgoing |= {name: headers[name] for name in FORWARDED & headers.keys()}
-        outgoing |= {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
-        grant.started += 1
+        request = await self._check(grant, body)
+        del body
+        outgoing = policy.forwarded(headers) | {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
         try:
             if path.startswith(COUNT_TOKENS):
-                async with self._uncounted(grant, path, body, outgoing) as exchange:
+                async with self._uncounted(grant, path, request.body, outgoing) as exchange:
                     yield exchange
                 return
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
-            most = self._most(grant, body, ask.max_tokens)
-            call = _Call(grant, gate, body, max_tokens=ask.max_tokens, most=most)
+            most = await self._most(grant, request, outgoing)
+            call = _Call(grant, gate, request.body, max_tokens=request.max_tokens, most=most)
+            del request
             answer = await self._open(call, path, outgoing)
+            call.body = b""  # it may be large, and is not needed again
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             watch = AnswerWatch(streamed=kind == "text/event-stream")
@@ -185,24 +199,51 @@ class Meter:
         finally:
             call.end()
 
-    @staticmethod
-    def _check(grant: Grant, body: bytes) -> policy.Ask:
+    async def _check(self, grant: Grant, body: bytes) -> policy.Request:
+        """What is sent for `body`. Also what is refused counts as a request of the task: to look at it takes time."""
         if grant.cut_short:
             # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
-        return policy.check(body, model=grant.model, max_tokens=grant.max_tokens, requests=grant.started)
+        policy.check_number(grant.started)
+        grant.started += 1
+        if len(body) <= _LARGE:
+            return policy.read(body, model=grant.model, max_tokens=grant.max_tokens)
+        return await self._slowly(partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens))
 
-    def _most(self, grant: Grant, body: bytes, max_tokens: int) -> int:
-        """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it."""
+    async def _slowly(self, step: Callable[[], T]) -> T:
+        """What takes long, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._checker, step)
+
+    async def _most(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
+        """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it.
+
+        Where the sure bound can never fit what is left of a budget, or there is none, the API counts the tokens.
+        """
         if not grant.budgets:
             return 0
-        most = self._price(grant.model, policy.at_most(body, max_tokens))
-        limited = next((budget.name for budget in grant.budgets if budget.limit_pico is not None), None)
-        if most is None and limited is not None:
+        limits = [budget for budget in grant.budgets if budget.limit_pico is not None]
+        price = partial(self._price, grant.model)
+        least, most = reserve.cost(request, price, 0), reserve.cost(request, price)
+        if least is None and limits:
             raise BudgetSpent(
-                f"the price of {grant.model} is not known: the budget of the {limited} has no room for it"
+                f"the price of {grant.model} is not known: the budget of the {limits[0].name} has no room for it"
             )
-        return most or 0
+        room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits) if limits else 0
+        if limits and least is not None and least <= room and (most is None or most > room):
+            most = reserve.cost(request, price, await self._count(grant, request, headers))
+        return most or least or 0
+
+    async def _count(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
+        """Tokens of the request as the API counts them, which is free. ApiError."""
+        body = await self._slowly(partial(policy.to_count, request))
+        answer = b""
+        async with self._uncounted(grant, COUNT_TOKENS, body, headers) as exchange:
+            while piece := await exchange.piece():
+                answer += piece
+        try:
+            return msgspec.json.decode(answer, type=_Counted).input_tokens
+        except (ValueError, RecursionError):
+            raise ApiError("api_error", "the API does not tell how many tokens the request has") from None
 
     def _charge(self, call: _Call, watch: AnswerWatch, request_id: str) -> None:
         """Count an answer that has ended, whole or not. One that is not is settled at the most it may have cost."""

@@ -1,118 +1,222 @@
 """What a task may ask of the API: its own model, an answer of its own length, and nothing that the API fetches for it.
 
 The API can reach out by itself: tools that run there, MCP servers, files by URL. Through these a sandboxed task would
-have a network, and a bill, that nobody gave it. So the fields that pass are listed, and the rest is refused.
+have a network, and a bill, that nobody gave it. So what passes is listed, and the rest is refused. What is sent is the
+checked document, encoded anew: no other parser can read anything else in it.
 """
 
 from __future__ import annotations
 
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 import msgspec
 
+from farmhand.meter.bounds import check_values
+from farmhand.meter.images import image_tokens
 from farmhand.meter.problems import ApiError
-from farmhand.task import Usage
 
 #: Requests of one attempt. A task with tools takes one for each turn; far more than any easy task has.
 MAX_REQUESTS = 500
+#: Values of one request. Of a task with tools a turn has about 20, its tools a few thousand.
+MAX_VALUES = 100_000
+#: Source of the names: the provider's Messages reference; what is not here is not passed.
+_FIELDS = frozenset({
+    "cache_control", "context_management", "max_tokens", "messages", "metadata", "model", "output_config",
+    "stop_sequences", "stream", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
+})  # fmt: skip
+#: What counting tokens takes of them, but for `context_management`: what is cleared may not be, and is counted.
+_COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
+_MESSAGE_FIELDS = frozenset({"role", "content", "output_config"})
+_BLOCKS = frozenset({
+    "document", "image", "redacted_thinking", "search_result", "text", "thinking", "tool_reference",
+    "tool_result", "tool_use",
+})  # fmt: skip
+_INLINE = frozenset({"base64", "text", "content"})
 #: Tools that run where the client is; the API's own have types such as web_fetch_20250910.
 _CLIENT_TOOLS = frozenset({None, "custom"})
-_INLINE = frozenset({"", "base64", "text", "content"})
-_Ignored = msgspec.Raw
-#: Above what the API adds to a request by itself, 346 tokens of tool instructions the most. Source: its tool use page.
-_ADDED_TOKENS = 500
+#: Edits that only leave things out. `compact_*` is a paid pass of the model over the whole conversation.
+_EDITS = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
+#: What the claude CLI asks for, and what changes neither the price nor who reads. Source: requests and strings of
+#: 2.1.330. Each other one is left out: a field that needs it is then refused by the API, which costs nothing.
+BETAS = frozenset({
+    "claude-code-20250219", "context-management-2025-06-27", "effort-2025-11-24", "extended-cache-ttl-2025-04-11",
+    "interleaved-thinking-2025-05-14", "mid-conversation-system-2026-04-07", "per-turn-control-2026-07-01",
+    "prompt-caching-scope-2026-01-05", "redact-thinking-2026-02-12", "structured-outputs-2025-12-15",
+    "thinking-display-updates-2026-08-18", "thinking-token-count-2026-05-13", "token-counting-2024-11-01",
+})  # fmt: skip
+_NAME = re.compile(r"[a-z0-9-]{1,64}")
+_VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_PLAIN = re.compile(r"[ -~]{1,256}")
+#: Betas that were left out, each told once; a task chooses their names, so they are not kept without end.
+_left_out: set[str] = set()
+_MAX_LEFT_OUT = 100
+log = logging.getLogger("jada-agent")
 
 
-class _Source(msgspec.Struct):
-    type: str = ""
-    content: str | list[_Block] | None = None
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer.
+
+    `tokens` are what it can have at most on its way in, None where only the API can count them (a PDF). `written` is
+    how long the prompt cache may keep them: "" (not at all), "5m" or "1h".
+    """
+
+    body: bytes
+    max_tokens: int
+    tokens: int | None
+    written: str
 
 
-class _Block(msgspec.Struct):
-    type: str = ""
-    source: str | _Source | None = None
-    content: str | list[_Block] | None = None
-
-
-class _Message(msgspec.Struct):
-    content: str | list[_Block] = ""
-
-
-class _Tool(msgspec.Struct):
-    type: str | None = None
-
-
-class Ask(msgspec.Struct, forbid_unknown_fields=True):
-    """A request's body. Source of the names: the provider's Messages reference; what is not here is not passed."""
-
-    model: str
-    messages: list[_Message] = []
-    max_tokens: int = 0
-    tools: list[_Tool] | None = None
-    stream: bool = False
-    cache_control: _Ignored = _Ignored()
-    context_management: _Ignored = _Ignored()
-    metadata: _Ignored = _Ignored()
-    output_config: _Ignored = _Ignored()
-    stop_sequences: _Ignored = _Ignored()
-    system: _Ignored = _Ignored()
-    temperature: _Ignored = _Ignored()
-    thinking: _Ignored = _Ignored()
-    tool_choice: _Ignored = _Ignored()
-    top_k: _Ignored = _Ignored()
-    top_p: _Ignored = _Ignored()
-
-
-def check(body: bytes, *, model: str, max_tokens: int, requests: int) -> Ask:
+def read(body: bytes, *, model: str, max_tokens: int) -> Request:
     """The request in `body`; ApiError where it is not one that a task with these limits may make.
 
-    `requests` is how many it has made already.
+    It takes time and memory in proportion to the size of `body`: four times that for text with one rare character.
     """
     try:
-        ask = msgspec.json.decode(body, type=Ask)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        what = f"not a Messages API request that the meter passes: {error}"
-        raise ApiError("invalid_request", what[:500], status=400) from None
-    if ask.model != model:
-        raise _refused(f"this task's token is for the model {model!r}, not {ask.model[:80]!r}")
-    if ask.max_tokens > max_tokens:
-        # The API's own words: the claude CLI understands them and asks for less.
-        what = f"max_tokens: {ask.max_tokens} > {max_tokens}, which is the maximum allowed number of output tokens"
-        raise ApiError("invalid_request", f"{what} for this task of {model}", status=400)
+        check_values(body, MAX_VALUES)
+        document = msgspec.json.decode(body)
+    except (ValueError, RecursionError) as error:
+        raise _malformed(str(error)) from None
+    if not isinstance(document, dict):
+        raise _malformed("it is no object")
+    if unknown := sorted(document.keys() - _FIELDS):
+        raise _malformed(f"the field {unknown[0][:80]!r} is not passed")
+    asked = _check_limits(document, model, max_tokens)
+    _check_tools(document.get("tools"))
+    _check_edits(document.get("context_management"))
+    found = _Found()
+    found.blocks(document.get("system"))
+    for message in _objects(document.get("messages"), "messages"):
+        if other := sorted(message.keys() - _MESSAGE_FIELDS):
+            raise _malformed(f"the field {other[0][:80]!r} of a message is not passed")
+        found.blocks(message.get("content"))
+    try:
+        sent = msgspec.json.encode(document)
+    except (ValueError, OverflowError, RecursionError) as error:
+        raise _malformed(str(error)) from None
+    # The encoder writes names as they are and escapes each quote in a text: so these are names and whole values.
+    written = "" if b'"cache_control":' not in sent else "1h" if b'"1h"' in sent else "5m"
+    tokens = None if found.unsized else len(sent) - found.image_bytes + found.image_tokens
+    return Request(sent, asked, tokens, written)
+
+
+def to_count(request: Request) -> bytes:
+    """The body that has the API count the tokens of `request`."""
+    document = msgspec.json.decode(request.body)
+    return msgspec.json.encode({name: document[name] for name in _COUNTED if name in document})
+
+
+def check_number(requests: int) -> None:
+    """ApiError where a task has made so many `requests` that it may make no more."""
     if requests >= MAX_REQUESTS:
         raise _refused(f"this task has made {requests} requests, which is the limit")
-    for tool in ask.tools or ():
-        if tool.type not in _CLIENT_TOOLS:
-            raise _refused(f"the tool {tool.type[:80]!r} would run at the API's side")  # type: ignore[index]  # None is one of them
-    _check_blocks([block for message in ask.messages if isinstance(message.content, list) for block in message.content])
-    return ask
 
 
-def at_most(body: bytes, max_tokens: int) -> Usage:
-    """The most that the request in `body` may use, for what is reserved of a budget.
+def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
+    """What passes of a client's `headers` (names in lower case); its credentials, first of all, do not."""
+    passed = {"content-type": "application/json"}
+    passed |= {name: headers[name] for name in ("accept", "user-agent") if _PLAIN.fullmatch(headers.get(name, ""))}
+    if _VERSION.fullmatch(version := headers.get("anthropic-version", "")):
+        passed["anthropic-version"] = version
+    asked = [value.strip() for value in headers.get("anthropic-beta", "").split(",")[:100]]
+    for beta in set(asked) - BETAS - _left_out:
+        if _NAME.fullmatch(beta) and len(_left_out) < _MAX_LEFT_OUT:
+            _left_out.add(beta)
+            log.warning("a task's client asks for the beta %s, which the meter does not pass", beta)
+    if betas := [beta for beta in asked if beta in BETAS]:
+        passed["anthropic-beta"] = ",".join(betas)
+    return passed
 
-    Two bytes to a token and what the API adds for tools: text has about four bytes to a token, dense code and other
-    scripts two and a half, images far more. Where the body asks for the prompt cache, all of it may be written there.
-    """
-    tokens = len(body) // 2 + _ADDED_TOKENS
-    if b'"cache_control"' not in body:
-        return Usage(input_tokens=tokens, output_tokens=max_tokens, requests=1)
-    return Usage(
-        cache_creation_input_tokens=tokens,
-        cache_creation_1h_input_tokens=tokens if b'"1h"' in body else 0,
-        output_tokens=max_tokens,
-        requests=1,
-    )
+
+class _Found:
+    """What the blocks of a request hold, and the checks of them."""
+
+    def __init__(self) -> None:
+        self.image_bytes = self.image_tokens = 0
+        self.unsized = False
+
+    def blocks(self, content: Any) -> None:
+        """Look at all blocks in `content`, however deep. ApiError."""
+        if isinstance(content, str):
+            return
+        waiting = list(_objects(content, "content"))
+        while waiting:
+            block = waiting.pop()
+            kind = block.get("type")
+            if not isinstance(kind, str) or kind not in _BLOCKS:
+                raise _refused(f"a block of type {str(kind)[:80]!r} does not pass")
+            source = block.get("source")
+            for inner in (block.get("content"), source.get("content") if isinstance(source, dict) else None):
+                if inner is not None and not isinstance(inner, str):
+                    waiting += _objects(inner, "content")
+            if isinstance(source, dict):
+                self._source(kind, source)
+
+    def _source(self, kind: str, source: dict[str, Any]) -> None:
+        how, data = source.get("type"), source.get("data")
+        if not isinstance(how, str) or how not in _INLINE:
+            raise _refused(f"a source of type {str(how)[:80]!r} would be fetched by the API")
+        if how != "base64":
+            return
+        if kind == "image" and isinstance(data, str):
+            self.image_bytes += len(data)
+            self.image_tokens += image_tokens(data)
+        else:
+            self.unsized = True
 
 
-def _check_blocks(blocks: list[_Block]) -> None:
-    while blocks:
-        block = blocks.pop()
-        if block.type == "container_upload":
-            raise _refused("a file of the API's account is not a task's to read")
-        for content in (block.content, block.source.content if isinstance(block.source, _Source) else None):
-            if isinstance(content, list):
-                blocks.extend(content)
-        if isinstance(block.source, _Source) and block.source.type not in _INLINE:
-            raise _refused(f"a source of type {block.source.type[:80]!r} would be fetched by the API")
+def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
+    """The `max_tokens` of the request. ApiError."""
+    name = document.get("model")
+    if not isinstance(name, str):
+        raise _malformed("model is no text")
+    if name != model:
+        raise _refused(f"this task's token is for the model {model!r}, not {name[:80]!r}")
+    if not isinstance(document.get("stream", False), bool):
+        raise _malformed("stream is neither true nor false")
+    asked = document.get("max_tokens", 0)
+    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 0:
+        raise _malformed("max_tokens is no whole number of 0 or more")
+    if asked > max_tokens:
+        # The API's own words: the claude CLI understands them and asks for less.
+        what = f"max_tokens: {min(asked, 10**12)} > {max_tokens}, which is the maximum allowed number of output tokens"
+        raise ApiError("invalid_request", f"{what} for this task of {model}", status=400)
+    return asked
+
+
+def _check_tools(tools: Any) -> None:
+    for tool in () if tools is None else _objects(tools, "tools"):
+        kind = tool.get("type")
+        if not isinstance(kind, str | None) or kind not in _CLIENT_TOOLS:
+            raise _refused(f"the tool {str(kind)[:80]!r} would run at the API's side")
+
+
+def _check_edits(management: Any) -> None:
+    if management is None:
+        return
+    if not isinstance(management, dict) or management.keys() - {"edits"}:
+        raise _malformed("context_management has edits and nothing else")
+    for edit in _objects(management.get("edits", []), "edits"):
+        kind = edit.get("type")
+        if not isinstance(kind, str) or kind not in _EDITS:
+            raise _refused(f"the edit {str(kind)[:80]!r} of the context does not pass")
+
+
+def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+    """`value`, a list of objects; nothing is an empty one. ApiError."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
+        raise _malformed(f"{name} is no list of objects")
+    return value
+
+
+def _malformed(why: str) -> ApiError:
+    return ApiError("invalid_request", f"not a Messages API request that the meter passes: {why}"[:500], status=400)
 
 
 def _refused(what: str) -> ApiError:

@@ -24,6 +24,8 @@ _NEXT_ADDRESS_S = 0.25
 _MAX_HEAD = 64 * 1024
 #: Bytes of an answer that wait for their reader before the socket is read no further.
 _MAX_WAITING = 256 * 1024
+#: A larger body goes out in parts of this, so that the transport never holds a copy of all of it.
+_PART = 256 * 1024
 
 
 @lru_cache(maxsize=256)
@@ -62,7 +64,7 @@ class Connection(asyncio.Protocol):
         self._pieces: list[bytes] = []
         self._waiting_bytes = 0
         self._head_bytes = 0
-        self._paused = False
+        self._paused = self._full = False
         self._head = self._whole = True
         self._framed = self._keeps = False
         self._error: Exception | None = None
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a request, whole and at once; returns when the answer's head has come.
+        """Send a request; returns when the answer's head has come, which may be before all of the body has gone.
 
         Raises Cut, or TimeoutError after `idle_s` of silence; ValueError, before anything is sent, where a header or
         the path has a line break.
@@ -93,13 +95,29 @@ class Connection(asyncio.Protocol):
         if self._alarm is None:
             self._alarm = self._loop.call_later(self._idle_s, self._look)
         assert self._transport is not None  # noqa: S101  (the pool gives out connected ones)
-        self._transport.write(f"{head}\r\n\r\n".encode("utf-8", "surrogateescape") + body)
+        self._transport.write(f"{head}\r\n\r\n".encode("utf-8", "surrogateescape") + body[:_PART])
         try:
+            if len(body) > _PART:
+                await self._rest(self._transport, memoryview(body)[_PART:])
             while not self._head:
                 await self._more()
         except BaseException:
             self.abort()
             raise
+
+    async def _rest(self, transport: asyncio.Transport, body: memoryview) -> None:
+        """The rest of a body, as the other side takes it. Once that has answered it wants no more."""
+        while body and not self._head:
+            if self._full:
+                await self._more()
+            elif self._error is not None:
+                raise self._error
+            else:
+                transport.write(body[:_PART])
+                body = body[_PART:]
+                self._heard = self._loop.time()
+        if body:
+            self._keeps = False
 
     async def piece(self) -> bytes:
         """What has come of the answer's body since the last time, nothing at its end. Raises as `post` does."""
@@ -185,6 +203,15 @@ class Connection(asyncio.Protocol):
             self._whole = True
         self._fail(Cut((exc and getattr(exc, "strerror", None)) or "the server hung up"))
         self._upstream.forget(self)
+
+    def pause_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """See `asyncio.Protocol`."""
+        self._full = False
+        self._wake()
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""

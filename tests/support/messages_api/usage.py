@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import math
+import re
+import struct
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -25,22 +28,48 @@ def tokens(size: int, model: Model) -> int:
     return math.ceil(size / model.token_bytes)
 
 
-def _blocks(request: Request) -> Iterator[tuple[str, bytes, str | None]]:
-    """Every cacheable part in the order of the prefix: where it stands, its text, the ttl of its marker."""
+def _blocks(request: Request) -> Iterator[tuple[str, bytes, int, str | None]]:
+    """Every cacheable part in the order of the prefix: where it stands, its text, the tokens of its pictures and PDFs,
+    the ttl of its marker.
+    """
     body = request.body
     for tool in request.tools:
-        yield "tool", _dump(tool), _ttl(tool)
+        yield "tool", _dump(tool), 0, _ttl(tool)
     for role, content in [("system", body.get("system", []))] + [(m["role"], m["content"]) for m in body["messages"]]:
         if isinstance(content, str):
             content = [{"type": "text", "text": content}] if content else []
         for block in content:
-            yield role, _dump(block), _ttl(block)
+            yield role, _dump(block), _media(block), _ttl(block)
+
+
+def _media(block: dict[str, Any]) -> int:
+    """Tokens of a picture (PNG only, else 1 x 1) or a PDF. Source: the provider's vision and PDF pages."""
+    source = block.get("source")
+    if not isinstance(source, dict) or source.get("type") != "base64":
+        inner = block.get("content")
+        return sum(map(_media, inner)) if isinstance(inner, list) else 0
+    data = base64.b64decode(f"{source['data']}==")
+    if block["type"] == "document":
+        return 3000 * len(re.findall(rb"/Type\s*/Page\b", data))
+    width, height = struct.unpack_from(">II", data, 16) if data[12:16] == b"IHDR" and len(data) > 24 else (1, 1)
+    patches: int = math.ceil(width / 28) * math.ceil(height / 28)
+    return min(patches, 4784)
+
+
+def _bare(value: Any) -> Any:
+    """`value` without the bytes of pictures and PDFs, which are no text."""
+    if isinstance(value, list):
+        return [_bare(one) for one in value]
+    if not isinstance(value, dict) or value.get("type") == "tool_use":
+        return value
+    return {k: "" if k == "data" and value.get("type") == "base64" else _bare(v) for k, v in value.items()}
 
 
 def _dump(block: dict[str, Any]) -> bytes:
     if block.get("type") == "text":
         return str(block["text"]).encode("utf-8", "surrogatepass")
-    return json.dumps({k: v for k, v in block.items() if k != "cache_control"}, ensure_ascii=False).encode()
+    plain = {k: v for k, v in block.items() if k != "cache_control"}
+    return json.dumps(_bare(plain) if "content" in plain or "source" in plain else plain, ensure_ascii=False).encode()
 
 
 def _ttl(block: dict[str, Any]) -> str | None:
@@ -62,11 +91,12 @@ class PromptCache:
         """The input side of `usage`. `key` keeps one account's cache from another's."""
         model = request.model
         digest = hashlib.sha256(f"{key}\0{model.id}\0".encode())
-        size, edges, markers = 0, [], []
-        for role, raw, ttl in _blocks(request):
-            digest.update(f"{role} {len(raw)} ".encode() + raw)
+        size, seen, edges, markers = 0, 0, [], []
+        for role, raw, media, ttl in _blocks(request):
+            digest.update(f"{role} {len(raw)} {media} ".encode() + raw)
             size += len(raw)
-            edges.append((digest.hexdigest(), tokens(size, model)))
+            seen += media
+            edges.append((digest.hexdigest(), tokens(size, model) + seen))
             if ttl:
                 markers.append((len(edges) - 1, ttl))
         if isinstance(request.body.get("cache_control"), dict) and edges:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from farmhand.meter.http_server import Connection, Server, TooLarge
+from farmhand.meter import http_server
+from farmhand.meter.http_server import Connection, Room, Server, TooLarge, TooSlow
 
 MAX_BODY = 1024 * 1024
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
@@ -44,7 +45,16 @@ class Talk:
         except TooLarge:
             connection.reply(413, {}, b"too large")
             return
+        except TooSlow:
+            connection.reply(408, {}, b"too slow")
+            return
         self.seen.append((connection.method, connection.target, body))
+        if connection.target == "/hold":
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.left.set()
+                raise
         if connection.target == "/pieces":
             connection.start(200, {"a": "b"})
             await connection.write(b"one")
@@ -169,7 +179,7 @@ async def test_a_body_that_nobody_wants_yet_is_not_taken_in() -> None:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         [connection] = talk.server.connections
-        assert connection._body_bytes < MAX_BODY
+        assert connection._body_bytes <= 32 * 1024
         talk.go_on.set()
         assert (await saying).startswith(b"HTTP/1.1 200")
 
@@ -205,3 +215,114 @@ async def test_closing_cuts_what_takes_too_long() -> None:
         await talk.server.close(0.05)
         assert await saying == b""
         assert talk.left.is_set()
+
+
+@pytest.mark.parametrize(
+    "part", [b"POST /x", b"POST /x HTTP/1.1\r\n", HEAD % b"x", HEAD % b"x" + b"Content-Length: 2\r\n"]
+)
+async def test_half_a_head_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, part: bytes) -> None:
+    monkeypatch.setattr(http_server, "_HEAD_S", 0.2)
+    async with serve() as talk:
+        # A byte now and then makes it no longer.
+        answer = await talk.say(part, *[b"X" for _ in range(9)], pause_s=0.05)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in answer
+        assert not talk.headers
+
+
+async def test_half_a_head_behind_a_whole_request_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_HEAD_S", 0.2)
+    async with serve() as talk:
+        answer = await talk.say(post(), b"POST /", until=b"", pause_s=0.1)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 408 " in answer
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_half_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, chunked: bool) -> None:
+    monkeypatch.setattr(http_server, "_BODY_S", 0.2)
+    async with serve() as talk:
+        more = b"Transfer-Encoding: chunked\r\n\r\n5\r\nab" if chunked else b"Content-Length: %d\r\n\r\nab" % MAX_BODY
+        assert (await talk.say(HEAD % b"x" + more)).startswith(b"HTTP/1.1 408 ")
+        assert talk.server.room.free == 2 * MAX_BODY
+
+
+async def test_a_connection_without_requests_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_IDLE_S", 0.2)
+    async with serve() as talk:
+        assert await talk.say() == b""
+        assert (await talk.say(post())).endswith(b"got 2")
+
+
+async def test_time_that_the_answer_takes_is_not_the_client_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_HEAD_S", "_BODY_S", "_IDLE_S"):
+        monkeypatch.setattr(http_server, name, 0.2)
+    async with serve() as talk:
+        saying = asyncio.create_task(talk.say(post(b"hold", b"x" * MAX_BODY), until=b"got %d" % MAX_BODY))
+        await asyncio.sleep(0.8)
+        talk.go_on.set()
+        assert (await saying).startswith(b"HTTP/1.1 200")
+
+
+async def test_large_bodies_share_their_room_and_small_ones_need_none() -> None:
+    async with serve() as talk:
+        large = post(b"hold", b"x" * MAX_BODY)
+        saying = [asyncio.create_task(talk.say(large, until=b"got %d" % MAX_BODY)) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while len(talk.seen) < 2:  # noqa: ASYNC110  (the server is in this process)
+                await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert len(talk.seen) == 2
+        assert talk.server.room.free == 0
+        assert sum(connection._body_bytes for connection in talk.server.connections) < 2 * MAX_BODY + 3 * 33 * 1024
+        assert (await talk.say(post(b"y", b"small"), until=b"got 5")).startswith(b"HTTP/1.1 200")
+        talk.go_on.set()
+        assert all(answer.startswith(b"HTTP/1.1 200") for answer in await asyncio.gather(*saying))
+        assert talk.server.room.free == 2 * MAX_BODY
+
+
+async def test_who_leaves_while_it_waits_or_holds_leaves_its_room_to_others() -> None:
+    async with serve() as talk:
+        large = post(b"hold", b"x" * MAX_BODY)
+        saying = [asyncio.create_task(talk.say(large, until=b"got %d" % MAX_BODY)) for _ in range(5)]
+        async with asyncio.timeout(10):
+            while len(talk.seen) < 2:  # noqa: ASYNC110  (the server is in this process)
+                await asyncio.sleep(0.01)
+        for one in saying:
+            one.cancel()
+        await asyncio.wait(saying)
+        for connection in set(talk.server.connections):
+            connection.abort()
+        await asyncio.sleep(0.1)
+        assert talk.server.room.free == 2 * MAX_BODY
+
+
+async def test_room_goes_to_who_came_first() -> None:
+    room, got = Room(10), list[int]()
+
+    async def take(size: int) -> None:
+        await room.take(size)
+        got.append(size)
+
+    await take(8)
+    waiting = [asyncio.create_task(take(size)) for size in (9, 1, 2)]
+    await asyncio.sleep(0)
+    assert got == [8]
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert got == [8, 1]
+    room.give(8)
+    await asyncio.gather(*waiting[1:])
+    assert (got, room.free) == ([8, 1, 2], 7)
+
+
+async def test_room_that_was_given_to_one_who_leaves_is_another_s() -> None:
+    room = Room(10)
+    await room.take(10)
+    first, second = asyncio.create_task(room.take(10)), asyncio.create_task(room.take(10))
+    await asyncio.sleep(0)
+    room.give(10)
+    first.cancel()
+    await second
+    assert room.free == 0
