@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farmhand.cli.status import notes, row, write_table
+from farmhand.cli.flush import _for_others
+from farmhand.cli.status import kept, notes, row, spool_notes, write_table
+from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.spool import open_spool
 from farmhand.errors import FarmUnreachable
 
 STATUS: dict[str, Any] = {
@@ -50,3 +54,18 @@ def test_the_table_fits_and_tells_of_another_upstream_and_of_silent_hosts(capsys
     assert shown.err == "farm2: no\ufffd route (look)\n"
     write_table({"farm1": {**STATUS, "upstream": "http://127.0.0.1:1"}})
     assert "farm1 sends its requests to http://127.0.0.1:1\n" in capsys.readouterr().out
+
+
+def test_the_spool_is_shown_whatever_farm_its_tasks_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", "/c")
+    usual, demo = (Settings(config_file=f"{place}/config.toml") for place in ("/c/farmhand", "/demo"))
+    open_spool(usual).add({"id": "a", "prompt": "p"})
+    open_spool(demo).add({"id": "b", "prompt": "p"}, sent="farm1")
+    for conf in (usual, demo):
+        assert kept(conf) == [
+            {"hosts_file": None, "queued": 1, "sent": 0},
+            {"hosts_file": "/demo/hosts.json", "queued": 0, "sent": 1},
+        ]
+        assert any("/demo/hosts.json: 0 queued, 1 sent" in line for line in spool_notes(conf))
+    assert _for_others(open_spool(usual).elsewhere())[0].startswith("1 task waits for the hosts of /demo/hosts.json: ")
