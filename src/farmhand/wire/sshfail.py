@@ -45,10 +45,10 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
     # The order matters: a changed key is followed by "Host key verification failed" and "Permission denied" as well.
     if _CHANGED_KEY.search(said):
         hint = "find out why before you trust it; if the host was rebuilt, remove its old key with ssh-keygen -R"
-        return WireError("host_key_changed", f"{name}: the host key{_whose(said)} is not the one on record", hint)
+        return WireError("host_key_changed", f"{name}: the host key is not the one on record{_whose(said)}", hint)
     if _UNKNOWN_KEY.search(said) or "Host key verification failed" in said:
         hint = "check its fingerprint on the host's console and add it to known_hosts; it is never accepted silently"
-        return WireError("host_key_unknown", f"{name}: the host key{_whose(said)} is unknown", hint)
+        return WireError("host_key_unknown", f"{name}: the host key is unknown{_whose(said)}", hint)
     if _PROXY.search(said) and not _ENDED.match(last):
         hint = "check ProxyJump and ProxyCommand: ansible_ssh_common_args in the inventory, ~/.ssh/config"
         return WireError("unreachable", f"{name}: the way there through another host failed: {last}", hint)
@@ -70,7 +70,7 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
 def _whose(said: str) -> str:
     """Of which host, as ssh calls it: it may be a jump host's."""
     found = _WHOSE_KEY.search(said)
-    return f" of {redact(next(filter(None, found.groups())))[:100]}".rstrip("',") if found else ""
+    return f", that of {redact(next(filter(None, found.groups())))[:100]}".rstrip("',") if found else ""
 
 
 def _last_line(said: str) -> str:
