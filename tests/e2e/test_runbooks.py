@@ -126,7 +126,7 @@ with open(path, "r+b", buffering=0) as file:
 """
 
 
-@pytest.mark.parametrize("pages", ["range(4096, size, 4096)", "[size - 4096]"], ids=["all of it", "a page"])
+@pytest.mark.parametrize("pages", ["range(4096, size, 4096)", "[3 * 4096]"], ids=["all of it", "a page"])
 def test_the_ledger_is_damaged(station: Workstation, pages: str) -> None:
     ready(station)
     box = station.boxes["farm1"]
@@ -141,7 +141,7 @@ def test_the_ledger_is_damaged(station: Workstation, pages: str) -> None:
             return box.exec("systemctl", "show", "-P", "ExecMainStatus", "jada-agent.service").stdout.strip() == "65"
 
         # A page that nothing touches is found by the next start at the latest.
-        if "all" not in pages and not refused():
+        if not refused():
             box.exec("systemctl", "restart", "jada-agent.service")
         until(refused, "the agent's end")
         asked = len(station.api.posts())
@@ -156,7 +156,7 @@ def test_the_ledger_is_damaged(station: Workstation, pages: str) -> None:
         empty = book.command('ansible NAME --become -m shell -a "rm', NAME="farm1")
         again = book.command('ansible NAME --become -m shell -a "systemctl reset-failed', NAME="farm1")
         verify = book.command("ansible-playbook playbooks/verify.yml", NAME="farm1")
-        book.says("If that fails, or step 4 finds the new file damaged as well, leave it out")
+        book.says("If it fails, or step 4 finds the new file damaged as well, leave it out")
         if rescued.returncode or station.shell(again).returncode or station.shell(verify).returncode:
             done(station.shell(empty))
             done(station.shell(again))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 
@@ -301,6 +302,8 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
             hint="run the agent version that wrote it, or a newer one",
             code="ledger_version",
         )
+    if version == 0 and (version := _recognised(db)):
+        db.execute(f"PRAGMA user_version = {version}")
     new = version == 0
     if new:
         # Works before the first table only; an old file is rewritten once, below.
@@ -323,6 +326,25 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
     if db.execute("PRAGMA auto_vacuum").fetchone()[0] != _INCREMENTAL:
         _rewrite(db)
     db.execute("PRAGMA foreign_keys = ON")
+
+
+def _recognised(db: sqlite3.Connection) -> int:
+    """The version of a file that does not tell it, as what was dumped from a damaged one; 0 where it has none."""
+    have = _objects(db)
+    for version in range(SCHEMA_VERSION if have else 0, 0, -1):
+        with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
+            model.create_function("pico", 1, _pico, deterministic=True)
+            model.execute("PRAGMA legacy_alter_table = ON")
+            for step in STEPS[:version]:
+                model.executescript(step)
+            if _objects(model) <= have:
+                return version
+    return 0
+
+
+def _objects(db: sqlite3.Connection) -> set[str]:
+    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
+    return {row[0] for row in found.fetchall()}
 
 
 def _rewrite(db: sqlite3.Connection) -> None:

@@ -98,6 +98,24 @@ def test_an_old_file_ends_up_like_a_new_one(old: Path, tmp_path: Path) -> None:
     assert old.read_bytes() == before
 
 
+async def test_a_dump_is_taken_for_what_it_was(old: Path, tmp_path: Path) -> None:
+    """A dump does not carry the version."""
+    ledger = Ledger(old)
+    ledger.close()
+    rescued = tmp_path / "rescued.db"
+    with sqlite3.connect(old) as source, sqlite3.connect(rescued) as target:
+        target.executescript("\n".join(source.iterdump()))
+        assert target.execute("PRAGMA user_version").fetchone()[0] == 0
+    source.close()
+    target.close()
+    ledger = Ledger(rescued)
+    await ledger.recount()
+    assert ledger.result("done").text == "an answer ✓"
+    assert ledger.last_done() == 5
+    assert schema(rescued) == schema(old)
+    ledger.close()
+
+
 def test_a_migration_that_fails_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = schema(old)
     monkeypatch.setattr("farmhand.agent.migrations.STEPS", ("", "DROP TABLE attempt; SELECT nonsense;"))
