@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import shims, supervise
+from . import shims, supervise, verdicts
 from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
 
@@ -67,7 +67,7 @@ class Answer:
     @property
     def status(self) -> dict[str, Any] | None:
         """What the real CLI said, where an alias or a function calls it by its path."""
-        return status(self.said)
+        return verdicts.status(self.said)
 
 
 class Asking:
@@ -177,7 +177,7 @@ class Asking:
             kind,
             environ(shims.BEFORE),
             environ(shims.TYPED, shims.OTHER),
-            dict(zip(DEFINED, (_text(each) for each in defined), strict=False)),
+            dict(zip((*DEFINED, "deferred"), (_text(each) for each in defined), strict=False)),
             _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],
@@ -196,7 +196,7 @@ class Asking:
         given = {**environ, **quiet, MARKER: "1"}
         argv = [program, "auth", "status", "--json"]
         said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
-        return status(_decoded(said["said"]))
+        return verdicts.status(_decoded(said["said"]))
 
     def asked(self) -> list[str]:
         """The programs that give out secrets which the start-up files ran."""
@@ -283,18 +283,6 @@ class Asking:
             lines = _text(errors).strip().split("\n")
             raise CannotAsk(f"{argv[0]} could not be watched: {lines[-1][:200]}") from None
         return said
-
-
-def status(output: str) -> dict[str, Any] | None:
-    """The JSON object that `claude auth status --json` printed, whatever stands around it."""
-    start = output.find("{")
-    while start >= 0:
-        with contextlib.suppress(ValueError):
-            found, _ = json.JSONDecoder().raw_decode(output[start:])
-            if isinstance(found, dict) and "loggedIn" in found:
-                return found
-        start = output.find("{", start + 1)
-    return None
 
 
 def _owner(home: Path) -> dict[str, Any] | None:

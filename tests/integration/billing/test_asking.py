@@ -256,6 +256,16 @@ def test_a_wrapper_that_starts_no_claude_is_named(directory: Path) -> None:
     assert told["zsh interactive"].stopped_at == f"{home.path}/.zshrc:3"
 
 
+def test_what_waits_for_somebody_at_the_prompt_is_loaded_or_not_green(directory: Path) -> None:
+    defer = "zsh-defer() { typeset -ga _zsh_defer_tasks; _zsh_defer_tasks+=($*) }\nzsh-defer source ~/.keys\n"
+    turbo = "@zinit-scheduler() {\n  [[ $1 == burst ]] && source ~/.keys\n}\n"
+    keys = f"export ANTHROPIC_API_KEY={ONE}\n"
+    for name, text, billed in (("defer", defer, "unknown"), ("turbo", turbo, "api_key")):
+        home = Dotfiles(directory / name, Case(name, {".zshrc": text, ".keys": keys}))
+        told = {verdict.kind: verdict.billed for verdict in ask(home).verdicts}
+        assert (told["zsh interactive"], told["zsh login"]) == (billed, "none")
+
+
 def test_the_wrapper_from_before_is_named(directory: Path) -> None:
     text = 'alias farmhand=ls\n\nclaude-cheap() {\n  ssh box claude -p "$1"\n}\n'
     home = Dotfiles(directory, Case("hidden", {".zshrc": text}))
