@@ -89,6 +89,7 @@ class Asking:
         self.environ = {**self._environment(environ), **session}
         self.mark = f"\x1efarmhand-{secrets.token_hex(8)}\x1e"
         self._stack = contextlib.ExitStack()
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def __enter__(self) -> Asking:
         """Make the directories: scripts where they may be run, answers where they are in memory only."""
@@ -101,6 +102,12 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         """Remove them."""
         self._stack.close()
+
+    def stop(self) -> None:
+        """End the shells that are being asked: nobody waits for their answers any more."""
+        for process in list(self._running):
+            if process.stdin is not None:
+                process.stdin.close()
 
     def _directory(self, where: Path | None, uid: int | None) -> Path:
         made = Path(tempfile.mkdtemp(prefix="farmhand-ask-", dir=where)).resolve()
@@ -272,11 +279,13 @@ class Asking:
             if process.stdin is None or process.stdout is None or process.stderr is None:
                 raise CannotAsk("no pipes")
             # stdin stays open: by its end the supervisor would know that nobody waits any more.
+            self._running.add(process)
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(spec).encode() + b"\n")
                 process.stdin.flush()
             out = process.stdout.read()
             errors = process.stderr.read()
+            self._running.discard(process)
         try:
             said: dict[str, Any] = json.loads(out)
         except ValueError:

@@ -94,7 +94,12 @@ class _Search:
         session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
         with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                answers = list(pool.map(asking.ask, kinds))
+                try:
+                    answers = list(pool.map(asking.ask, kinds))
+                except BaseException:  # Ctrl-C: what was started is ended first
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    asking.stop()
+                    raise
             said = self._ask_cli(asking, answers)
             found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
             return found, asking.asked()

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -246,6 +248,23 @@ def test_the_real_cli_is_asked_with_what_each_shell_gives_it(directory: Path) ->
     assert billed["bash login"] == "token"
     assert billed["fish login"] == "cloud"
     assert report.logged_in
+
+
+def test_ctrl_c_ends_what_was_started(directory: Path) -> None:
+    home = Dotfiles(directory, Case("stop", {".bashrc": "touch ~/started\nsleep 600\n"}))
+    code = "import sys; from pathlib import Path; from farmhand.billing import find; home = Path(sys.argv[1]);"
+    code += f"find(home, {home.environ!r}, home, ask=False, limit_s=600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(home.path)], stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 60
+        while not (home.path / "started").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert b"KeyboardInterrupt" in errors
+    assert left_over(home) == []
 
 
 def test_a_wrapper_that_starts_no_claude_is_named(directory: Path) -> None:
