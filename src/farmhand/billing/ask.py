@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import shims, supervise
+from . import shims, supervise, verdicts
 from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
 
@@ -67,7 +67,7 @@ class Answer:
     @property
     def status(self) -> dict[str, Any] | None:
         """What the real CLI said, where an alias or a function calls it by its path."""
-        return status(self.said)
+        return verdicts.status(self.said)
 
 
 class Asking:
@@ -89,6 +89,7 @@ class Asking:
         self.environ = {**self._environment(environ), **session}
         self.mark = f"\x1efarmhand-{secrets.token_hex(8)}\x1e"
         self._stack = contextlib.ExitStack()
+        self._running: set[subprocess.Popen[bytes]] = set()
 
     def __enter__(self) -> Asking:
         """Make the directories: scripts where they may be run, answers where they are in memory only."""
@@ -101,6 +102,12 @@ class Asking:
     def __exit__(self, *_: object) -> None:
         """Remove them."""
         self._stack.close()
+
+    def stop(self) -> None:
+        """End the shells that are being asked: nobody waits for their answers any more."""
+        for process in list(self._running):
+            if process.stdin is not None:
+                process.stdin.close()
 
     def _directory(self, where: Path | None, uid: int | None) -> Path:
         made = Path(tempfile.mkdtemp(prefix="farmhand-ask-", dir=where)).resolve()
@@ -177,7 +184,7 @@ class Asking:
             kind,
             environ(shims.BEFORE),
             environ(shims.TYPED, shims.OTHER),
-            dict(zip(DEFINED, (_text(each) for each in defined), strict=False)),
+            dict(zip((*DEFINED, "deferred"), (_text(each) for each in defined), strict=False)),
             _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],
@@ -196,7 +203,7 @@ class Asking:
         given = {**environ, **quiet, MARKER: "1"}
         argv = [program, "auth", "status", "--json"]
         said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
-        return status(_decoded(said["said"]))
+        return verdicts.status(_decoded(said["said"]))
 
     def asked(self) -> list[str]:
         """The programs that give out secrets which the start-up files ran."""
@@ -272,29 +279,19 @@ class Asking:
             if process.stdin is None or process.stdout is None or process.stderr is None:
                 raise CannotAsk("no pipes")
             # stdin stays open: by its end the supervisor would know that nobody waits any more.
+            self._running.add(process)
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(json.dumps(spec).encode() + b"\n")
                 process.stdin.flush()
             out = process.stdout.read()
             errors = process.stderr.read()
+            self._running.discard(process)
         try:
             said: dict[str, Any] = json.loads(out)
         except ValueError:
             lines = _text(errors).strip().split("\n")
             raise CannotAsk(f"{argv[0]} could not be watched: {lines[-1][:200]}") from None
         return said
-
-
-def status(output: str) -> dict[str, Any] | None:
-    """The JSON object that `claude auth status --json` printed, whatever stands around it."""
-    start = output.find("{")
-    while start >= 0:
-        with contextlib.suppress(ValueError):
-            found, _ = json.JSONDecoder().raw_decode(output[start:])
-            if isinstance(found, dict) and "loggedIn" in found:
-                return found
-        start = output.find("{", start + 1)
-    return None
 
 
 def _owner(home: Path) -> dict[str, Any] | None:

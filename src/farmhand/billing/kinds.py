@@ -43,7 +43,9 @@ _PS4 = {
 _HOOKS = {
     "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
     "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
-    'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done',
+    'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done\n'
+    # zinit's own word for all that its turbo mode would load later.
+    "if (( $+functions[@zinit-scheduler] )); then @zinit-scheduler burst; fi",
     "fish": "emit fish_prompt",
 }
 #: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
@@ -96,6 +98,8 @@ class Kind:
             path = f'PATH={at}:"$PATH"; export PATH; hash -r'
             typed = f"claude {ARGUMENTS}"
         told = " ".join(_DEFINITION[self.shell == "fish"].format(name) for name in DEFINED)
+        if self.shell == "zsh":
+            told += ' "${#_zsh_defer_tasks}"'  # what waits for somebody at the prompt
         return "\n".join([hooks, path, f"{at}/farmhand-before {told}", typed, f"{at}/farmhand-after"])
 
     def tracing(self) -> dict[str, str]:

@@ -13,20 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..wire.keys import is_key, redact
-from . import search
+from . import remaining, search
 from .draft import Draft
 from .keychoice import KeyFile
-from .names import HELPER, KEY, METERED, SECRETS, WATCHED
+from .names import HELPER, KEY, SECRETS
 from .store import Run, Store
-from .verdict import Location, Report, Source, Verdict
+from .verdict import Location, Report, Source
 from .wanted import Wanted
-from .ways import SESSION, Spot, Way, Ways
+from .ways import Spot, Way, Ways
 
 #: Most times that the files are changed and the shells asked again.
 ROUNDS = 8
 _ONE_BY_ONE = 4
 _TAKEN_BACK = "what was tried in {} did not keep it from claude and was taken back; take it out by hand"
-_LOOK = "type claude there and see what /status says"
 
 
 @dataclass
@@ -103,7 +102,7 @@ class _Planner:
             self.keys.take(self.secrets)
             if not self.write:
                 self.foresee_key_file(after)
-                after = self.foreseen(after)
+                after = remaining.foreseen(after, self.done)
                 break
             self.apply()
             after = self.look()
@@ -115,7 +114,16 @@ class _Planner:
         hints = [*self.hints, *self.keys.hints, *self.keys.remains(files, self.secrets)]
         edits = [line for draft in self.ways.drafts.values() for line in draft.said()]
         moved = list(self.keys.moved)
-        return Plan(before, after, files, edits, moved, self.left(after), hints, self.run.backups())
+        return Plan(
+            before,
+            after,
+            files,
+            edits,
+            moved,
+            remaining.left(after, self.wanted, self.reason),
+            hints,
+            self.run.backups(),
+        )
 
     # What is to be done
 
@@ -275,46 +283,15 @@ class _Planner:
                     self.attempts[spot] = self.begin(spot, other)
                     self.next(self.attempts[spot], frozenset(source.shells))
 
-    def foreseen(self, report: Report) -> Report:
-        """How it would be if every change helped: check mode cannot ask."""
-        done = {spot for spot, attempt in self.attempts.items() if attempt.active}
-        sources = [
-            dataclasses.replace(source, shells=[]) if self.ways.spot(source) in done else source
-            for source in report.sources
-        ]
-        still = {
-            kind for source in sources for kind in source.shells if source.name in METERED or source.name == HELPER
-        }
-        found = dataclasses.replace(report, sources=sources)
-        found.verdicts = [_freed(v, report) if v.metered and v.kind not in still else v for v in report.verdicts]
-        return found
+    def reason(self, source: Source) -> str | None:
+        """Why `source` stays; None if it does not."""
+        attempt = self.attempts.get(self.ways.spot(source))
+        return attempt.reason if attempt and not attempt.active else None
 
-    def left(self, report: Report) -> list[str]:
-        """What is not as it should be, each with what to do."""
-        said: dict[str, None] = {}
-        told: set[str] = set()
-        for source in report.reaching:
-            attempt = self.attempts.get(self.ways.spot(source))
-            if source.name in self.wanted.keep:
-                said[f"{source} is left, as workstation_keep says"] = None
-            elif attempt and not attempt.active:
-                said[f"{source} is left: {attempt.reason}"] = None
-            else:
-                continue
-            told |= set(source.shells)
-        for name in WATCHED:
-            if self.wanted.environ.get(name) and self.ways.goes(name):
-                said[f"{name} in {Location(None)} is left: {SESSION}"] = None
-        grouped: dict[str, list[str]] = {}
-        for verdict in report.verdicts:
-            if verdict.unknown:
-                at = f" at {verdict.stopped_at}" if verdict.stopped_at else ""
-                grouped.setdefault(f"who pays cannot be told ({verdict.reason}{at})", []).append(verdict.kind)
-            elif verdict.metered and verdict.kind not in told:
-                name = verdict.base_url or verdict.credential
-                grouped.setdefault(f"{name} reaches claude, and where it is set was not found", []).append(verdict.kind)
-        said |= {f"{', '.join(kinds)}: {what}; {_LOOK}": None for what, kinds in grouped.items()}
-        return [*said, *(f"{problem} (left as it is)" for problem in report.problems)]
+    def done(self, source: Source) -> bool:
+        """Whether something is (or would be) done about `source`."""
+        attempt = self.attempts.get(self.ways.spot(source))
+        return attempt is not None and bool(attempt.active)
 
     def digest(self, spot: Spot, attempt: _Attempt) -> str:
         """Tells a spot and the files that would be changed for it, as they are now, from all others."""
@@ -328,9 +305,3 @@ class _Planner:
         """What was tried in vain, so that the next run does not write and take back the same again."""
         idle = {spot: attempt for spot, attempt in self.attempts.items() if attempt.in_vain and not attempt.active}
         return {self.digest(spot, attempt): attempt.reason for spot, attempt in idle.items()}
-
-
-def _freed(verdict: Verdict, report: Report) -> Verdict:
-    """The verdict of a kind of shell that nothing metered reaches any more."""
-    billed = "subscription" if report.logged_in else "none"
-    return Verdict(verdict.shell, verdict.mode, "login" if report.logged_in else "none", billed, how="foreseen")

@@ -94,7 +94,12 @@ class _Search:
         session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
         with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
             with ThreadPoolExecutor(_AT_ONCE) as pool:
-                answers = list(pool.map(asking.ask, kinds))
+                try:
+                    answers = list(pool.map(asking.ask, kinds))
+                except BaseException:  # Ctrl-C: what was started is ended first
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    asking.stop()
+                    raise
             said = self._ask_cli(asking, answers)
             found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
             return found, asking.asked()
@@ -134,10 +139,12 @@ class _Search:
         logged_in = self._logged_in(env)
         self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
         told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
-        if told.question and not told_by.metered:
-            # What is set after the answer, nobody has seen.
-            reason = "a start-up file asks a question there, which nobody answers"
-            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(told.question))
+        unseen = "a start-up file asks a question there, which nobody answers" if told.question else ""
+        if answer.definitions.get("deferred", "0") not in ("", "0"):
+            unseen = unseen or "zsh-defer loads more once somebody waits at the prompt"
+        if unseen and not told_by.metered:
+            where = str(told.question) if told.question else ""
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=unseen, stopped_at=where)
         return told_by
 
     def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,18 @@ from .verdict import Setting, Verdict
 #: `claude auth status`: the ways to authenticate that draw on a plan, or, a bearer token, whose issuer is not told.
 _PLAN = ("claude.ai", "oauth_token")
 _BILLED = {"api_key": "api_key", "api_key_helper": "api_key", "third_party": "cloud"}
+
+
+def status(output: str) -> dict[str, Any] | None:
+    """The JSON object that `claude auth status --json` printed, whatever stands around it."""
+    start = output.find("{")
+    while start >= 0:
+        with contextlib.suppress(ValueError):
+            found, _ = json.JSONDecoder().raw_decode(output[start:])
+            if isinstance(found, dict) and "loggedIn" in found:
+                return found
+        start = output.find("{", start + 1)
+    return None
 
 
 def shown(env: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, str]:

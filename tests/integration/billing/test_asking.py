@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -248,12 +250,39 @@ def test_the_real_cli_is_asked_with_what_each_shell_gives_it(directory: Path) ->
     assert report.logged_in
 
 
+def test_ctrl_c_ends_what_was_started(directory: Path) -> None:
+    home = Dotfiles(directory, Case("stop", {".bashrc": "touch ~/started\nsleep 600\n"}))
+    code = "import sys; from pathlib import Path; from farmhand.billing import find; home = Path(sys.argv[1]);"
+    code += f"find(home, {home.environ!r}, home, ask=False, limit_s=600)"
+    process = subprocess.Popen([sys.executable, "-c", code, str(home.path)], stderr=subprocess.PIPE)
+    try:
+        until = time.monotonic() + 60
+        while not (home.path / "started").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert b"KeyboardInterrupt" in errors
+    assert left_over(home) == []
+
+
 def test_a_wrapper_that_starts_no_claude_is_named(directory: Path) -> None:
     home = Dotfiles(directory, Case("ssh", {".zshrc": "A=1\nclaude() {\n  echo ssh box claude\n}\n"}))
     told = {verdict.kind: verdict for verdict in ask(home).verdicts}
     assert told["zsh interactive"].billed == "unknown"
     assert "does not start the CLI" in told["zsh interactive"].reason
     assert told["zsh interactive"].stopped_at == f"{home.path}/.zshrc:3"
+
+
+def test_what_waits_for_somebody_at_the_prompt_is_loaded_or_not_green(directory: Path) -> None:
+    defer = "zsh-defer() { typeset -ga _zsh_defer_tasks; _zsh_defer_tasks+=($*) }\nzsh-defer source ~/.keys\n"
+    turbo = "@zinit-scheduler() {\n  [[ $1 == burst ]] && source ~/.keys\n}\n"
+    keys = f"export ANTHROPIC_API_KEY={ONE}\n"
+    for name, text, billed in (("defer", defer, "unknown"), ("turbo", turbo, "api_key")):
+        home = Dotfiles(directory / name, Case(name, {".zshrc": text, ".keys": keys}))
+        told = {verdict.kind: verdict.billed for verdict in ask(home).verdicts}
+        assert (told["zsh interactive"], told["zsh login"]) == (billed, "none")
 
 
 def test_the_wrapper_from_before_is_named(directory: Path) -> None:

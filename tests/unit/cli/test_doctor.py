@@ -7,7 +7,9 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from farmhand import billing
 from farmhand.billing import Report, Verdict
+from farmhand.billing.names import METERED
 from farmhand.cli import doctor
 from farmhand.cli.checks import Check, failed, passed, station, untold
 
@@ -68,7 +70,7 @@ def test_shells_are_green_only_where_every_kind_was_seen(
     monkeypatch: pytest.MonkeyPatch, verdicts: list[Verdict], state: str
 ) -> None:
     report = Report(verdicts, [], [], logged_in=True, asked=["op read op://x"])
-    monkeypatch.setattr(station.billing, "find", lambda **_: report)
+    monkeypatch.setattr(billing, "find", lambda **_: report)
     line = station.shells()
     assert line.state == state
     assert "asked once: op read op://x" in line.detail
@@ -89,7 +91,7 @@ def test_shells_are_green_only_where_every_kind_was_seen(
 def test_the_session_is_looked_at_by_the_clis_own_names(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, state: str
 ) -> None:
-    for each in station.METERED:
+    for each in METERED:
         monkeypatch.delenv(each, raising=False)
     monkeypatch.setenv(name, value)
     assert station.environment().state == state
