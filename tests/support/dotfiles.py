@@ -83,6 +83,8 @@ class Dotfiles:
         self.bin = directory / "bin"
         self.path.mkdir(parents=True)
         self.bin.mkdir()
+        # Where it is missing, fish reads all manual pages of the machine at its first start.
+        (self.path / ".local/share/fish/generated_completions").mkdir(parents=True)
         for name, text in {**_PROGRAMS, "claude": ""}.items():
             (self.bin / name).write_text(_CLAUDE if name == "claude" else f"{_COUNT}{text}\n")
             (self.bin / name).chmod(0o755)

@@ -32,7 +32,9 @@ class Home:
     environ: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for directory in (self.path / "bin", self.path / ".claude", self.project):
+        # Where the last one is missing, fish reads all manual pages of the machine at its first start.
+        completions = self.path / ".local/share/fish/generated_completions"
+        for directory in (self.path / "bin", self.path / ".claude", self.project, completions):
             directory.mkdir(parents=True, exist_ok=True)
 
     @property
