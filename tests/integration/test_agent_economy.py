@@ -223,7 +223,7 @@ async def test_a_batch_cancelled_at_the_provider_fails_its_tasks(thrifty: Agent,
 
 
 async def test_budgets_are_kept_at_half_price(thrifty: Agent, api: MessagesApi) -> None:
-    await thrifty.call("PUT", "/v1/batches/e", body={"max_usd": 0.0014, "concurrency": None})
+    await thrifty.call("PUT", "/v1/batches/e", body={"max_usd": 0.00154, "concurrency": None})
     await thrifty.submit(*tasks(5, max_tokens=1000))
     await wait_batch(thrifty, "e", succeeded=4, failed=1)
     failed = [one for one in (await thrifty.get("/v1/results?batch=e&after=0"))["results"] if one["state"] == "failed"]
