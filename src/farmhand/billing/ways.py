@@ -14,7 +14,8 @@ from .wanted import Wanted
 
 #: One way: changes that belong together.
 Way = list[tuple[Draft, Change]]
-#: What tells one place that sets a name from another: name, file, line of the file as it was, how it is set.
+#: What tells one place that sets a name from another: name, file, line of the file as it was, how it is set and through
+#: which statement: what several files source has to be dealt with behind each of them.
 Spot = tuple[str, Path | None, int, str]
 SESSION = "the running session still has it: log in again, or open a new terminal"
 #: Where nothing that is put into a start-up file helps: what sets it runs later.
@@ -41,10 +42,15 @@ class Ways:
 
     def spot(self, source: Source) -> Spot:
         """The place of `source`, however its file's lines have moved since."""
-        path = source.location.path and source.location.path.resolve()
+        path, line = self._original(source.location)
+        through = self._original(source.through) if source.through else ()
+        return source.name, path, line, " ".join(map(str, (source.via, *through)))
+
+    def _original(self, location: Location) -> tuple[Path | None, int]:
+        """A location in the file as it was before anything was changed in it."""
+        path = location.path and location.path.resolve()
         draft = self.drafts.get(path) if path else None
-        line = source.location.line
-        return source.name, path, draft.original_line(line) if draft else line, source.via
+        return path, draft.original_line(location.line) if draft else location.line
 
     def of(self, source: Source) -> tuple[list[Way], str]:
         """The ways to deal with `source`, and what to say where none of them is left."""
