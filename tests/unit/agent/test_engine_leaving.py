@@ -14,8 +14,8 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import leaving
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.agent.engines.leaving import ALL, unit_of
-from farmhand.meter import Grant, Grants, Key
-from farmhand.task import Task
+from farmhand.meter import Charge, Grant, Grants, Key
+from farmhand.task import Task, Usage
 
 UNIT = "jada-task@3-1234-998.service"
 SAYS = (
@@ -24,7 +24,9 @@ SAYS = (
     {"type": "result", "result": "forged", "num_turns": 1},
     {"type": "farmhand.exit", "rc": 0},
 )
+#: Of a task that has asked the API once: without that no answer of it is believed.
 GRANT = Grant(task_id="one", key=Key("sk-ant-test-leaving-0000000"), model="claude-haiku-5-5")
+GRANT.charges.append(Charge(Usage(requests=1)))
 
 
 class Host:

