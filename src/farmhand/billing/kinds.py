@@ -121,6 +121,20 @@ def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
     return [path for path in dict.fromkeys(found) if path.exists()]
 
 
+def _has_commands(path: Path) -> bool:
+    """Whether a system's file, or one in a directory of such, has more than comments.
+
+    A shell that has nothing to read is not asked: fish would leave files in a home that never used it.
+    """
+    if path.is_dir():
+        return any(_has_commands(each) for each in path.rglob("*") if each.is_file())
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return path.exists()
+    return any(line.strip() and not line.lstrip().startswith(b"#") for line in lines)
+
+
 def to_ask(home: Path, environ: Mapping[str, str], login_shell: str, root: Path) -> list[Kind]:
     """The kinds that are installed and have start-up files; those of the operator's own shell first."""
     usual = Path(login_shell).name
@@ -129,7 +143,7 @@ def to_ask(home: Path, environ: Mapping[str, str], login_shell: str, root: Path)
         path = environ.get("PATH") or os.defpath
         program = login_shell if shell == usual and os.access(login_shell, os.X_OK) else shutil.which(shell, path=path)
         program = program or shutil.which(shell)
-        system = any((root / name).exists() for name in _SYSTEM[shell])
+        system = any(_has_commands(root / name) for name in _SYSTEM[shell])
         if program and (system or own_files(shell, home, environ)):
             found += [Kind(shell, mode, os.path.abspath(program)) for mode in MODES]
     return found

@@ -54,7 +54,7 @@ async def test_installed_completed_and_gone(home: Home) -> None:
     checked = await workstation(home, "--check", install=True)
     assert checked.status == 0, checked.out[-3000:]
     assert snapshot(home) == before
-    assert not (home.path / ".local").exists()
+    assert not (home.path / ".local/bin").exists()
 
     done = await workstation(home, "--diff", install=True)
     assert done.status == 0, done.out[-3000:]
