@@ -39,14 +39,19 @@ _PS4 = {
     "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
     "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
 }
-#: What a prompt would run first: direnv, mise, lazy loaders.
+#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a line that is
+#: typed. bash has its DEBUG trap for the last by itself.
 _HOOKS = {
     "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
     "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
     'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done\n'
     # zinit's own word for all that its turbo mode would load later.
-    "if (( $+functions[@zinit-scheduler] )); then @zinit-scheduler burst; fi",
-    "fish": "emit fish_prompt",
+    "if (( $+functions[@zinit-scheduler] )); then @zinit-scheduler burst; fi\n"
+    'for __farmhand in "${zsh_scheduled_events[@]}"; do eval "${__farmhand#*:*:}"; done\n'
+    "if (( $+functions[preexec] )); then preexec claude claude claude; fi\n"
+    'for __farmhand in "${preexec_functions[@]}"; do if (( $+functions[$__farmhand] )); then '
+    '"$__farmhand" claude claude claude; fi; done',
+    "fish": "emit fish_prompt\nemit fish_preexec claude",
 }
 #: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
 ARGUMENTS = "auth status --json"

@@ -60,7 +60,10 @@ def test_every_verdict_and_every_line_is_the_shells_own(directory: Path, case: C
     home = Dotfiles(directory, case)
     report = ask(home)
     real = truth(home)
-    assert {verdict.kind for verdict in report.verdicts} == set(real)
+    # A shell that has nothing to read is not asked: it gives what the session has.
+    for kind in real.keys() - {verdict.kind for verdict in report.verdicts}:
+        assert real[kind].keys() <= case.env.keys(), kind
+    assert any(verdict.shell == "bash" for verdict in report.verdicts)
     for verdict in report.verdicts:
         got = real[verdict.kind]
         used = next((name for name in _ORDER if name in got), None)
