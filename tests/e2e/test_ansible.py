@@ -74,6 +74,7 @@ def test_site_yml_run_again_changes_nothing(farm: Farm) -> None:
 
 def test_site_yml_leaves_nothing_in_the_logins_home(farm: Farm) -> None:
     farm.build()
-    left = farm.exec("sh", "-c", "ls -A ~admin").stdout.split()
-    # sudo makes the other one.
-    assert set(left) <= {".ssh", ".sudo_as_admin_successful"}
+    left = set(farm.exec("sh", "-c", "ls -A ~admin").stdout.split())
+    usual = farm.exec("ls", "-A", "/etc/skel").stdout.split()
+    # sudo makes the last one.
+    assert left <= {*usual, ".ssh", ".sudo_as_admin_successful"}
