@@ -19,7 +19,7 @@ MODES = {"login": (True, False), "interactive": (False, True), "login interactiv
 _OWN = {
     "bash": (".bashrc", ".bash_profile", ".bash_login", ".profile"),
     "zsh": (".zshenv", ".zprofile", ".zshrc", ".zlogin"),
-    "fish": (".config/fish",),
+    "fish": tuple(f".config/fish/{name}" for name in ("config.fish", "conf.d", "functions", "fish_variables")),
     "sh": (".profile",),
 }
 _SYSTEM = {
@@ -39,8 +39,8 @@ _PS4 = {
     "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
     "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
 }
-#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a line that is
-#: typed. bash has its DEBUG trap for the last by itself.
+#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a typed line.
+#: bash has its DEBUG trap for the last by itself.
 _HOOKS = {
     "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
     "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
@@ -51,7 +51,8 @@ _HOOKS = {
     "if (( $+functions[preexec] )); then preexec claude claude claude; fi\n"
     'for __farmhand in "${preexec_functions[@]}"; do if (( $+functions[$__farmhand] )); then '
     '"$__farmhand" claude claude claude; fi; done',
-    "fish": "emit fish_prompt\nemit fish_preexec claude",
+    # Without fish's own first steps in a new home, which write files and read all manual pages.
+    "fish": "functions --erase __fish_on_interactive\nemit fish_prompt\nemit fish_preexec claude",
 }
 #: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
 ARGUMENTS = "auth status --json"
@@ -120,7 +121,7 @@ def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
     base = {"zsh": environ.get("ZDOTDIR")}.get(shell) or home
     found = [Path(base) / name for name in _OWN[shell]] + [home / name for name in _OWN[shell]]
     if shell == "fish" and environ.get("XDG_CONFIG_HOME"):
-        found.insert(0, Path(environ["XDG_CONFIG_HOME"]) / "fish")
+        found = [Path(environ["XDG_CONFIG_HOME"]) / path.relative_to(home / ".config") for path in found] + found
     if shell == "sh" and environ.get("ENV"):
         found.append(Path(os.path.expanduser(environ["ENV"].replace("$HOME", str(home)))))
     return [path for path in dict.fromkeys(found) if path.exists()]

@@ -44,5 +44,7 @@ def test_a_shell_with_nothing_to_read_is_not_asked(
 
 def test_a_shell_with_a_file_of_the_home_is_asked(machine: tuple[Path, Path]) -> None:
     home, root = machine
-    (home / ".config/fish").mkdir(parents=True)
+    (home / ".config/fish/completions").mkdir(parents=True)
+    assert "fish" not in asked(home, root)
+    (home / ".config/fish/fish_variables").touch()
     assert "fish" in asked(home, root)
