@@ -147,7 +147,7 @@ class Results:
 
     async def _succeeded(self, one: Out, task: Task, message: dict[str, Any]) -> None:
         model = resolve_model(task.model)
-        usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")))
+        usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")), max_tokens=task.max_tokens)
         cost = self._room.prices.cost(model, usage, terms, economy=True)
         charge = Charge(
             request_id=str(message.get("id") or "")[:_MAX_ID],

@@ -45,7 +45,7 @@ class AnswerWatch:
         self.problem: ApiError | None = None
         self.ended = False
         self.streamed = streamed
-        self._figures = Figures()
+        self._figures = Figures(max_tokens)
         self._events = EventDecoder()
         self._body = bytearray()
         self._id: Any = None
