@@ -159,7 +159,9 @@ class Results:
         )
         self._settle(one, task, cost)
         reader = Reader(lambda _text: None)
-        uncertain = int(bool(terms.unknown))
+        # Terms without a price leave the cost unknown; a model without any has none that could be known.
+        unpriced = self._room.prices.cost(model, usage, economy=True) is None
+        uncertain = int(bool(terms.unknown) or (cost is None and not unpriced))
         try:
             reader.whole(message)
             answer = await answer_of(task, reader)
