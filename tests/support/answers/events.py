@@ -12,7 +12,6 @@ from tests.support.answers.parts import (
     TEXT,
     TOOL,
     Case,
-    Ending,
     block,
     close,
     delta,
@@ -23,6 +22,7 @@ from tests.support.answers.parts import (
     start,
     text,
 )
+from tests.support.messages_api.verbatim import Ending
 
 #: What comes in place of `message_stop`, and how the stream ends.
 ENDS: list[tuple[str, bytes, Ending]] = [
