@@ -281,10 +281,11 @@ LINES: list[tuple[str, Callable[[bytes], bytes], bool, str | None, int]] = [
     ("half an emoji", lambda line: line.replace(b"say 1", rb"say 1\ud83d"), True, "1", 0),
     ("not UTF-8", lambda line: line.replace(b"say 2", b"say 2\xff"), True, "1", 0),
     ("far too large", lambda line: written(answered(line, output_tokens=10**14)), True, None, 1),
+    ("above what was asked for", lambda line: written(answered(line, output_tokens=60_000)), True, None, 1),
     ("beyond 64 bits", lambda line: written(answered(line, input_tokens=2**70)), True, None, 1),
     ("negative", lambda line: written(answered(line, output_tokens=-1)), True, None, 1),
     ("place us", lambda line: written(answered(line, inference_geo="us")), True, "1.1", 0),
-    ("place eu", lambda line: written(answered(line, inference_geo="eu")), True, None, 0),
+    ("place eu", lambda line: written(answered(line, inference_geo="eu")), True, None, 1),
     ("no usage", lambda line: written(answered(line)).replace(b'"usage"', b'"abuse"'), True, None, 1),
     ("damaged", lambda line: line[: len(line) // 2] + b"\n", False, "0", 1),
 ]
@@ -318,4 +319,4 @@ async def test_odd_results_keep_their_answers_and_are_priced_as_they_say(
     assert results["e-1"]["text"].endswith("say 1\ufffd")
     terms = {one["task"]: one["terms"] for one in await thrifty.get("/v1/charges")}
     assert terms["e-3"] == "unknown=output_tokens"
-    assert (terms["e-0"], terms["e-6"]) == ("", "inference_geo=us")
+    assert (terms["e-0"], terms["e-7"]) == ("", "inference_geo=us")

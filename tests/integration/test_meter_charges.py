@@ -190,6 +190,37 @@ async def test_a_place_that_costs_more_is_within_what_was_reserved(served: Serve
     assert most >= budget.spent_pico
 
 
+@pytest.mark.parametrize("terms", [{"inference_geo": "eu"}, {"speed": "fast"}, {"service_tier": "priority"}])
+@pytest.mark.parametrize("priced", [True, False])
+async def test_terms_without_a_price_are_uncertain_unless_the_model_has_none(
+    served: Served, api: MessagesApi, priced: bool, terms: dict[str, str]
+) -> None:
+    usage = {"input_tokens": 40, "output_tokens": 64, **terms}
+    answer = json.dumps({"content": [], "stop_reason": "end_turn", "usage": usage})
+    api.fault(Fault(kind="verbatim", answer=Verbatim(body=answer.encode())))
+    if not priced:
+        served.meter._price = lambda *_: None
+    budget = Budget("task", 10**12 if priced else None)
+    one = grant(budget)
+    await ask(served, one)
+    [charge] = one.charges
+    assert charge.complete
+    most = at_most(body())
+    assert (one.uncertain, one.held, budget.spent_pico) == ((1, {1: most}, most) if priced else (0, {}, 0))
+
+
+async def test_terms_without_a_price_are_uncertain_also_where_nothing_could_be_reserved(
+    served: Served, api: MessagesApi
+) -> None:
+    usage = {"input_tokens": 40, "output_tokens": 64, "speed": "fast"}
+    answer = json.dumps({"content": [], "stop_reason": "end_turn", "usage": usage})
+    api.fault(Fault(kind="verbatim", answer=Verbatim(body=answer.encode())))
+    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0x"}}
+    one = grant(Budget("day", None))
+    await ask(served, one, body(messages=[{"role": "user", "content": [pdf]}]))
+    assert (one.uncertain, one.held) == (1, {1: None})
+
+
 @pytest.mark.parametrize("kind", ["slow", "stalled"])
 async def test_who_leaves_while_the_api_works_leaves_an_uncertain_request(
     served: Served, api: MessagesApi, kind: str

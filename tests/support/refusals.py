@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tests.support.messages_api.errors import CREDIT, USAGE_LIMIT, WORKSPACE_LIMIT
+from tests.support.messages_api.errors import CREDIT, DISABLED, USAGE_LIMIT, WORKSPACE_LIMIT
 
 #: Tries of a request, and refusals of one that say when to come back: what `RetryPolicy` has.
 TRIES, TOLD = 6, 50
@@ -143,6 +143,8 @@ REFUSALS = [
             body=_error("invalid_request_error", f"{CREDIT}: Extra inputs are not permitted")),
     Refusal("400 that quotes a value", 400, "fails", "invalid_request",
             body=_error("invalid_request_error", f"messages.0.role: Input should be 'user', not '{CREDIT}'")),
+    Refusal("400 that quotes a disabled organization", 400, "fails", "invalid_request",
+            body=_error("invalid_request_error", f"messages.0.role: Input should be 'user', not '{DISABLED}'")),
     Refusal("403", 403, "fails", "permission_error"),
     Refusal("404", 404, "fails", "not_found_error", body=_error("not_found_error", "no such path")),
     Refusal("413", 413, "fails", "request_too_large", body=HTML),
@@ -163,6 +165,10 @@ REFUSALS = [
             body=_error("invalid_request_error", CREDIT)),
     Refusal("400 usage limit", 400, "parks", "spend_limit", body=_error("invalid_request_error", USAGE_LIMIT)),
     Refusal("400 workspace limit", 400, "parks", "spend_limit", body=_error("invalid_request_error", WORKSPACE_LIMIT)),
+    Refusal("400 disabled", 400, "parks", "account_disabled", body=_error("invalid_request_error", DISABLED)),
+    Refusal("401 disabled", 401, "parks", "account_disabled", body=_error("authentication_error", DISABLED)),
+    Refusal("403 disabled", 403, "parks", "account_disabled",
+            body=_error("permission_error", "Your organization has been disabled. Please contact support.")),
     Refusal("429 usage limit", 429, "parks", "spend_limit", headers={"retry-after": "1"},
             body=_error("rate_limit_error", USAGE_LIMIT)),
     Refusal("429 spend limit", 429, "parks", "spend_limit",

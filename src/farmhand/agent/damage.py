@@ -134,6 +134,22 @@ def heed(path: Path) -> bool:
     return True
 
 
+def check_files(path: Path) -> bool:
+    """Whether there is a ledger; an empty file is none.
+
+    LedgerDamaged where there is none and its write-ahead log is not empty: SQLite would throw that away.
+    """
+    if _size(path):
+        return True
+    if _size(path.with_name(path.name + "-wal")):
+        raise LedgerDamaged(path, "it is empty or gone, and what was written last is still in ledger.db-wal beside it")
+    return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
 def forget(path: Path) -> None:
     """The note is about a file that is there no more, and the one in its place is in order."""
     _note(path).unlink(missing_ok=True)

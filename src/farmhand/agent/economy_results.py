@@ -147,7 +147,7 @@ class Results:
 
     async def _succeeded(self, one: Out, task: Task, message: dict[str, Any]) -> None:
         model = resolve_model(task.model)
-        usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")))
+        usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")), max_tokens=task.max_tokens)
         cost = self._room.prices.cost(model, usage, terms, economy=True)
         charge = Charge(
             request_id=str(message.get("id") or "")[:_MAX_ID],
@@ -159,7 +159,9 @@ class Results:
         )
         self._settle(one, task, cost)
         reader = Reader(lambda _text: None)
-        uncertain = int(bool(terms.unknown))
+        # Terms without a price leave the cost unknown; a model without any has none that could be known.
+        unpriced = self._room.prices.cost(model, usage, economy=True) is None
+        uncertain = int(bool(terms.unknown) or (cost is None and not unpriced))
         try:
             reader.whole(message)
             answer = await answer_of(task, reader)

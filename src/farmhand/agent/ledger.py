@@ -93,10 +93,13 @@ class Ledger(Reads):
         self.alarm = Alarm(path)
         self._wall = wall
         self._noted: set[str] = set()
+        there = damage.check_files(path)
         writing = self.alarm.connect()
         try:
             damage.check(writing, self.alarm, beat)
             migrate(writing, path)
+            if not there:
+                log.warning("the ledger %s is new: there was none", path)
             writing.execute("PRAGMA synchronous = FULL")
         except BaseException as error:
             writing.close()

@@ -111,8 +111,13 @@ def _row(raw: bytes, place: str, session: str) -> Row | None:
     key = place
     if message.id:
         key = f"{message.id} {line.requestId or '@' + (line.sessionId or session)}"
-    values = (_moment(line.timestamp), message.model, *counts, _count(usage.cache_read_input_tokens))
-    return Row(key, message.id or "", side, values)
+    values = (_moment(line.timestamp), _text(message.model), *counts, _count(usage.cache_read_input_tokens))
+    return Row(_text(key), _text(message.id or ""), side, values)
+
+
+def _text(text: str) -> str:
+    """`text` with U+FFFD for each lone half of a surrogate pair, which no file can hold."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _line(raw: bytes) -> _Line | None:
@@ -146,8 +151,10 @@ def _count(value: _Count) -> int:
 def _moment(value: datetime | int | float) -> float:
     """Unix seconds of a time of the log: RFC 3339, UTC where it names no zone, or a number of (milli)seconds."""
     if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    seconds = value / 1000 if value > 1e11 else value
+        seconds = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    else:
+        seconds = value / 1000 if 1e11 < value < 1e14 else value
+    # What has a zone may lie beyond the years that a date can have; so may a number.
     if not 0 < seconds < 1e11:
-        raise Uncounted(f"{value!r:.30} is no time")
+        raise Uncounted(f"{value!s:.30} is no time")
     return float(seconds)

@@ -19,6 +19,7 @@ _KINDS: dict[str, type[FarmhandError]] = {
     "network_refused": Refused,
     "refused": Refused,
     "budget": Refused,
+    "account_disabled": Refused,
     "billing_error": Refused,
     "spend_limit": Refused,
     "agent_error": TaskFailed,

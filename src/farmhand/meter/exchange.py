@@ -12,6 +12,8 @@ from farmhand.meter.usage import AnswerWatch
 #: How long, in seconds, and how much is read behind the end of an answer, so that its connection can be used again.
 _BEHIND_S = 1.0
 _MAX_BEHIND = 64 * 1024
+#: How long, in seconds, the end is waited for of a stream that has said why it stops.
+_STOP_S = 10.0
 #: Encodings that can be undone; the meter asks for none, and some proxies do not listen.
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _PLAIN = frozenset({"", "identity"})
@@ -47,7 +49,8 @@ class Exchange:
     async def piece(self) -> bytes:
         """The next piece of the body, unbuffered; nothing at its end. ApiError: it was cut, or fell silent.
 
-        An answer that is whole has ended: nothing that comes behind it, or fails to come, is told.
+        An answer that is whole has ended, as has a stream that said why it stops and brings no more: nothing that comes
+        behind it, or fails to come, is told.
         """
         if self._over:
             return b""
@@ -56,9 +59,13 @@ class Exchange:
             await self._behind()
             return b""
         try:
-            piece = await self._next()
+            async with asyncio.timeout(_STOP_S if self._watch.stop_reason else None):
+                piece = await self._next()
         except (UpstreamError, TimeoutError) as error:
-            raise connection_problem(error, "while the answer was under way") from None
+            self._watch.close()
+            if not self._watch.ended:
+                raise connection_problem(error, "while the answer was under way") from None
+            piece = b""
         if piece:
             self._watch.feed(piece)
         else:

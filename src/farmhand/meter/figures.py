@@ -1,7 +1,8 @@
 """The `usage` of an answer: which of its figures are believed, and what they come to.
 
 Figures in a stream are cumulative, and gateways repeat some of them as zeros: the highest of each counts. A figure that
-no answer can have (negative, a fraction, a text, beyond any model) is not believed, and the answer's cost is not known.
+no answer can have (negative, a fraction, a text, beyond any model, far beyond what was asked for) is not believed, and
+the answer's cost is not known.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ _MOST_INPUT = 10_000_000
 _MOST_OUTPUT = 1_000_000
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _WRITTEN, _WRITTEN_1H = "cache_creation_input_tokens", "cache_creation_1h_input_tokens"
-_MOST = dict.fromkeys(_INPUT, _MOST_INPUT) | {"output_tokens": _MOST_OUTPUT}
+_MOST = dict.fromkeys(_INPUT, _MOST_INPUT)
+#: What an answer may have above twice what was asked for: a pass may bring some of its own.
+_SLACK_OUTPUT = 1000
 #: Source: the prompt caching reference; what is kept for an hour costs more than what is kept for 5 minutes.
 _KEPT = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 #: Passes over the prompt that have the price of the request's model. Source: the compaction guide.
@@ -33,9 +36,11 @@ def count(value: Any, most: int) -> int | None:
 
 
 class Figures:
-    """Gathers what one answer reports. `told`: there was any report."""
+    """Gathers what one answer reports. `told`: there was any report. `max_tokens`: of its request, 0 for any."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_tokens: int = 0) -> None:
+        asked = 2 * max_tokens + _SLACK_OUTPUT
+        self._most = _MOST | {"output_tokens": min(asked, _MOST_OUTPUT) if max_tokens else _MOST_OUTPUT}
         self.told = False
         self._counts: dict[str, int] = {}
         self._odd: set[str] = set()
@@ -47,8 +52,8 @@ class Figures:
         if not isinstance(told, dict):
             return
         self.told = True
-        counts, odd = _counts(told)
-        sums, more = _passes(told.get("iterations"))
+        counts, odd = _counts(told, self._most)
+        sums, more = _passes(told.get("iterations"), self._most)
         for name in counts.keys() | sums.keys():
             self._counts[name] = max(self._counts.get(name, 0), counts.get(name, 0), sums.get(name, 0))
         # The last word on a figure counts, for whether it is to be believed.
@@ -85,18 +90,21 @@ class Figures:
         return Terms(unknown=tuple(sorted(unknown)), estimated=not whole, **self._terms)
 
 
-def usage_of(told: Any, *, wrote: bool = True) -> tuple[Usage, Terms]:
-    """What the `usage` of one whole message says, as decoded from JSON; `wrote`: the message has content."""
-    figures = Figures()
+def usage_of(told: Any, *, wrote: bool = True, max_tokens: int = 0) -> tuple[Usage, Terms]:
+    """What the `usage` of one whole message says, as decoded from JSON; `wrote`: the message has content.
+
+    `max_tokens` as for Figures.
+    """
+    figures = Figures(max_tokens)
     figures.take(told)
     return figures.usage(), figures.terms(whole=True, wrote=wrote)
 
 
-def _counts(told: dict[str, Any]) -> tuple[dict[str, int], set[str]]:
+def _counts(told: dict[str, Any], bounds: dict[str, int]) -> tuple[dict[str, int], set[str]]:
     """The counts of one report, and the names of those that are not to be believed; null is not told."""
     counts: dict[str, int] = {}
     odd: set[str] = set()
-    for name, most in _MOST.items():
+    for name, most in bounds.items():
         if (value := told.get(name)) is not None:
             believed = count(value, most)
             if believed is None:
@@ -119,7 +127,7 @@ def _counts(told: dict[str, Any]) -> tuple[dict[str, int], set[str]]:
     return counts, odd
 
 
-def _passes(told: Any) -> tuple[dict[str, int], set[str]]:
+def _passes(told: Any, bounds: dict[str, int]) -> tuple[dict[str, int], set[str]]:
     """The sums over the passes of an answer: the tokens of a compaction stand nowhere else."""
     if told is None:
         return {}, set()
@@ -132,10 +140,10 @@ def _passes(told: Any) -> tuple[dict[str, int], set[str]]:
         if not isinstance(kind, str | None) or kind not in _PASSES or one.get("model") is not None:
             odd.add("iterations")
             continue
-        counts, wrong = _counts(one)
+        counts, wrong = _counts(one, bounds)
         odd |= {"iterations"} if wrong else set()
         for name, value in counts.items():
             sums[name] = sums.get(name, 0) + value
-    if any(value > _MOST.get(name, _MOST_INPUT) for name, value in sums.items()):
+    if any(value > bounds.get(name, _MOST_INPUT) for name, value in sums.items()):
         return {}, {"iterations"}
     return sums, odd

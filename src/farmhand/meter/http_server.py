@@ -95,8 +95,9 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
     def _fresh(self) -> None:
         self._url = self._head_out = b""
         self._incoming: dict[str, str] = {}
-        self._body: list[bytes] = []
-        self._body_bytes = self._head_bytes = 0
+        # No list of the pieces: a client chooses how small they are, and each would be an object of its own.
+        self._body = bytearray()
+        self._body_bytes = self._head_bytes = self._wire_bytes = 0
         self._head = self._whole = self._keeps = self._wanted = self._over = False
         self.started = False
 
@@ -118,16 +119,15 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
             async with asyncio.timeout(_BODY_S):
-                while not self._whole and self._body_bytes <= self._server.max_body:
+                while not self._whole and not self._too_large:
                     self._resume()
                     await self._change()
         except TimeoutError:
             self._body.clear()
             raise TooSlow from None
-        if self._body_bytes > self._server.max_body:
+        if self._too_large:
             raise TooLarge
-        pieces, self._body = self._body, []
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        body, self._body = bytes(self._body), bytearray()
         if self._held:
             self._server.room.give(self._held - len(body))
             self._held = len(body)
@@ -166,6 +166,12 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
             self._transport.abort()
 
     # --- within ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _too_large(self) -> bool:
+        """Whether the body is, or what carries it: a tiny chunk takes more than it brings, a trailer brings nothing."""
+        most = self._server.max_body
+        return self._body_bytes > most or self._wire_bytes > 2 * most + _MAX_HEAD
 
     def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         self.started = True
@@ -304,6 +310,7 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
             if len(self._ahead) > _READ:
                 self._pause()
             return
+        self._wire_bytes += len(data)
         if not self._head:
             if not self._head_bytes:
                 self._wait(_HEAD_S)
@@ -353,7 +360,7 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
         """See httptools; a body that is too large is not kept."""
         self._body_bytes += len(body)
         if self._body_bytes <= self._server.max_body:
-            self._body.append(body)
+            self._body += body
 
     def on_message_complete(self) -> None:
         """See httptools."""
@@ -366,7 +373,7 @@ _STATUSES = frozenset(HTTPStatus)
 class Server:
     """Gives each connection its protocol (call it), and each request to `handler`; bodies up to `max_body` bytes.
 
-    Large bodies share room for two of the largest.
+    On the wire a body may be twice as large. Large bodies share room for two of the largest.
     """
 
     def __init__(self, handler: Callable[[Connection], Awaitable[None]], max_body: int) -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, TypeVar
 import msgspec
 
 from farmhand.cost.prices import price_table
-from farmhand.cost.terms import DEAREST, Terms
+from farmhand.cost.terms import DEAREST, STANDARD, Terms
 from farmhand.meter import policy, reserve
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.exchange import Exchange
@@ -271,13 +271,15 @@ class Meter:
         terms = watch.terms
         cost = self._price(grant.model, usage, terms) if watch.known else None
         most = call.most or 0
+        # Terms without a price leave the cost unknown; a model without any has none that could be known.
+        unpriced = call.most is None and self._price(grant.model, usage, STANDARD) is None
+        known = watch.ended and not terms.unknown and (cost is not None or unpriced)
+        grant.uncertain += not known
         if watch.ended:
-            grant.uncertain += bool(terms.unknown)
             call.end(most if cost is None else cost, None if terms.unknown else usage, streamed=watch.streamed)
         else:
-            grant.uncertain += 1
             call.end(max(most, cost or 0))
-        if watch.ended and not terms.unknown:
+        if known:
             call.release()
         else:
             call.lose(cost or 0)

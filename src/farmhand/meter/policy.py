@@ -59,7 +59,7 @@ log = logging.getLogger("jada-agent")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer.
+    """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer with its thinking.
 
     `tokens` are what it can have at most on its way in, None where only the API can count them (a PDF). `written` is
     how long the prompt cache may keep them: "" (not at all), "5m" or "1h".
@@ -170,7 +170,7 @@ class _Found:
 
 
 def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
-    """The `max_tokens` of the request. ApiError."""
+    """The most tokens of an answer: `max_tokens`, or what it may think where that is more. ApiError."""
     name = document.get("model")
     if not isinstance(name, str):
         raise _malformed("model is no text")
@@ -178,14 +178,20 @@ def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
         raise _refused(f"this task's token is for the model {model!r}, not {name[:80]!r}")
     if not isinstance(document.get("stream", False), bool):
         raise _malformed("stream is neither true nor false")
-    asked = document.get("max_tokens", 0)
-    if not isinstance(asked, int) or isinstance(asked, bool) or asked < 0:
-        raise _malformed("max_tokens is no whole number of 0 or more")
-    if asked > max_tokens:
-        # The API's own words: the claude CLI understands them and asks for less.
-        what = f"max_tokens: {min(asked, 10**12)} > {max_tokens}, which is the maximum allowed number of output tokens"
-        raise ApiError("invalid_request", f"{what} for this task of {model}", status=400)
-    return asked
+    most = 0
+    asked = {"max_tokens": document.get("max_tokens", 0)}
+    # With interleaved thinking the one may be above the other. Source: the provider's extended thinking guide.
+    if isinstance(thinking := document.get("thinking"), dict):
+        asked["thinking.budget_tokens"] = thinking.get("budget_tokens", 0)
+    for field, tokens in asked.items():
+        if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
+            raise _malformed(f"{field} is no whole number of 0 or more")
+        if tokens > max_tokens:
+            # The API's own words: the claude CLI understands them and asks for less.
+            what = f"{field}: {min(tokens, 10**12)} > {max_tokens}, which is the maximum allowed number of output"
+            raise ApiError("invalid_request", f"{what} tokens for this task of {model}", status=400)
+        most = max(most, tokens)
+    return most
 
 
 def _check_tools(tools: Any) -> None:

@@ -8,8 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 import aiohttp
-import msgspec
 
+from farmhand.meter import loose_json
 from farmhand.meter.headroom import retry_after_s
 from farmhand.meter.upstream import Unreachable, UpstreamError
 from farmhand.task import MODELS
@@ -110,8 +110,8 @@ class UnknownModel(ApiError):
 
 def _detail(body: bytes) -> dict[str, Any]:
     try:
-        error = msgspec.json.decode(body).get("error")
-    except (msgspec.DecodeError, AttributeError, UnicodeDecodeError, RecursionError):
+        error = loose_json.decode(body).get("error")
+    except (ValueError, AttributeError):
         return {}
     return error if isinstance(error, dict) else {}
 

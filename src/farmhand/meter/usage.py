@@ -33,9 +33,10 @@ class AnswerWatch:
 
     `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,
     cumulatively, in each `message_delta`; a plain answer in its `usage`. What had passed of a stream that breaks off is
-    estimated from its text, up to `max_tokens`. `terms`, once finished, say so. `known`: there was any report; `ended`:
-    the answer is whole: what comes behind `message_stop` changes nothing. `stop_reason` is the API's; `problem` is the
-    error that a stream ended with. `streamed` is what the answer's head says, until its first byte says otherwise.
+    estimated from its text, up to the request's `max_tokens`; far more than those is not believed. `terms`, once
+    finished, say so. `known`: there was any report; `ended`: the answer is whole: what comes behind `message_stop`, or
+    goes wrong between the `stop_reason` and it, changes nothing. `stop_reason` is the API's; `problem` is the error
+    that a stream ended with. `streamed` is what the answer's head says, until its first byte says otherwise.
     Source: the provider's streaming reference.
     """
 
@@ -45,7 +46,7 @@ class AnswerWatch:
         self.problem: ApiError | None = None
         self.ended = False
         self.streamed = streamed
-        self._figures = Figures()
+        self._figures = Figures(max_tokens)
         self._events = EventDecoder()
         self._body = bytearray()
         self._id: Any = None
@@ -76,7 +77,7 @@ class AnswerWatch:
             raise ApiError("api_error", f"the API's answer is larger than any: {self._seen} bytes until now")
 
     def close(self) -> None:
-        """The body has come to its proper end. One that said why it stops is whole even without `message_stop`."""
+        """No more will come. A stream that said why it stops is whole even without `message_stop`."""
         if self.streamed:
             self._flush()
             self.ended = self.ended or (bool(self.stop_reason) and self.problem is None)
@@ -135,6 +136,8 @@ class AnswerWatch:
                 self.stop_reason = _word(stop_reason) or self.stop_reason
             case "message_stop":
                 self.ended = True
+            case "error" if self.stop_reason:
+                self.ended = True
             case "error":
                 self.problem = problem_from_event(event)
             case _:
@@ -146,6 +149,8 @@ class AnswerWatch:
         if self._wrote and message.get("id") != self._id:
             # A proxy has asked anew: nobody tells what the first message used.
             self._figures.doubt("message_start")
+        if message.get("id") != self._id:
+            self.stop_reason = ""
         self._id = message.get("id")
         self._figures.take(message.get("usage"), first=True)
 

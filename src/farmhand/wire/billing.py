@@ -1,4 +1,4 @@
-"""How the API says that it serves a key no more for want of money, whatever the status that it says it with."""
+"""How the API says that it does not serve the account behind a key, whatever the status that it says it with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 #: Code → what to do about it.
 HINTS = {
     "billing_error": "check the credit and the billing details of the API account",
+    "account_disabled": "the provider has disabled this key's organization: ask its support, or use another one's key",
     "spend_limit": "raise the spend limit of the API account, or wait until it resets",
 }
-#: Beginnings of messages. An empty balance and one's own spend limit come as 400 `invalid_request_error`, so that
-#: nothing but the message tells them. Source: error bodies in public reports, 2025-05 to 2026-08.
+#: Beginnings of messages. An empty balance, one's own spend limit and a disabled organization come as 400
+#: `invalid_request_error`, so that nothing but the message tells them.
+#: Source: error bodies in public reports, 2025-05 to 2026-08.
 _MESSAGES = (
     (
         re.compile(r"your credit balance is too low\b", re.IGNORECASE),
@@ -25,6 +27,11 @@ _MESSAGES = (
         re.compile(r"you have reached your specified (?:\w+ )?api usage limits\b", re.IGNORECASE),
         "spend_limit",
         "raise the limit that was set for the organization or the workspace (Console, Limits), or wait until it resets",
+    ),
+    (
+        re.compile(r"(?:this|your) organization has been disabled\b", re.IGNORECASE),
+        "account_disabled",
+        HINTS["account_disabled"],
     ),
 )
 _SPENT = "enforced_spend_limit_reached"

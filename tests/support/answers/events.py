@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tests.support.answers.parts import (
+    ERROR,
     HELLO,
     JSON,
     OPEN,
@@ -21,8 +22,38 @@ from tests.support.answers.parts import (
     start,
     text,
 )
+from tests.support.messages_api.verbatim import Ending
+
+#: What comes in place of `message_stop`, and how the stream ends.
+ENDS: list[tuple[str, bytes, Ending]] = [
+    ("cut", b"", "cut"),
+    ("cut in the event", STOP[:-9], "cut"),
+    ("silence", b"", "hang"),
+    ("error", ERROR, "chunked"),
+]
 
 EVENTS = [
+    *(
+        Case(name=f"{kind} without data", source="anthropic-sdk-typescript 861", body=body)
+        for kind, body in [
+            ("content_block_stop", PLAIN.replace(close(), b"event: content_block_stop\ndata:\n\n")),
+            ("content_block_delta", PLAIN.replace(close(), b"event: content_block_delta\ndata:\n\n" + close())),
+        ]
+    ),
+    Case(
+        name="half a content_block_stop",
+        source="proxies that cut lines",
+        body=PLAIN.replace(close(), close()[:-6] + b"\n\n"),
+    ),
+    *(
+        Case(
+            name=f"{how} before message_stop",
+            source="node-fetch: premature close",
+            body=start() + HELLO + end() + behind,
+            ending=ending,
+        )
+        for how, behind, ending in ENDS
+    ),
     Case(name="message_stop twice", source="llmgateway 927: duplicate end events", body=PLAIN + STOP),
     Case(name="message_start twice", source="private-ai-gateway: duplicate message_start", body=start() + PLAIN),
     Case(

@@ -38,6 +38,22 @@ STRUCTURED = [
         "sglang, vLLM: whole input at once",
         block({"type": "tool_use", "name": "answer", "input": {"name": "Ada"}}) + close(),
     ),
+    _schema(
+        "schema, input as a text",
+        "gateways that pass on function arguments",
+        block({"type": "tool_use", "name": "answer", "input": '{"name": "Ada"}'}) + close(),
+    ),
+    _schema("schema, a piece that is the object", "LiteLLM", TOOL + partial({}) + partial({"name": "Ada"}) + close()),
+    Case(
+        name="schema, input as a text in a whole message",
+        source="gateways that pass on function arguments",
+        body=message([{"type": "tool_use", "name": "answer", "input": '{"name": "Ada"}'}], stop_reason="tool_use"),
+        headers=JSON,
+        schema=True,
+        text="",
+        structured={"name": "Ada"},
+        stop_reason="tool_use",
+    ),
     _schema("schema, null pieces", "LiteLLM", TOOL + partial(None) + partial('{"name": "Ada"}') + close()),
     _schema(
         "schema, text on the tool's block", "sglang 24293", TOOL + text("Here: ") + partial('{"name": "Ada"}') + close()

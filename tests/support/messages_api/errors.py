@@ -39,6 +39,8 @@ CREDIT = (
     "Please go to Plans & Billing to upgrade or purchase credits."
 )
 USAGE_LIMIT = "You have reached your specified API usage limits. You will regain access on 2026-12-01 at 00:00 UTC."
+#: Source: public reports of the claude CLI, "This organization has been disabled", 2025-07 to 2026-08.
+DISABLED = "This organization has been disabled."
 WORKSPACE_LIMIT = USAGE_LIMIT.replace("specified API", "specified workspace API")
 
 

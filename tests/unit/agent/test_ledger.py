@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.agent.ledger import AttemptEnd, Ended, IdConflict, Ledger, NoSuchBatch
+from farmhand.agent.ledger import AttemptEnd, Ended, IdConflict, Ledger, LedgerDamaged, NoSuchBatch
 from farmhand.agent.transitions import Charge
 from farmhand.cost.money import pico
 from farmhand.task import Result, Task, TaskError, Usage
@@ -47,6 +47,28 @@ async def run(ledger: Ledger, name: str, attempt: AttemptEnd | None = None, **mo
     seq = ledger.known(name).seq
     await ledger.start(seq, "fp")
     await ledger.end(seq, attempt or end("0.1"), done(name, **more))
+
+
+@pytest.mark.parametrize("how", ["empty", "gone"])
+async def test_a_write_ahead_log_without_its_file_is_not_thrown_away(tmp_path: Path, how: str) -> None:
+    path, wal = tmp_path / "ledger.db", tmp_path / "ledger.db-wal"
+    ledger = Ledger(path)
+    await ledger.submit([task()], "queued", "fp")
+    left = wal.read_bytes()
+    ledger.close()
+    assert left
+    wal.write_bytes(left)
+    path.write_bytes(b"") if how == "empty" else path.unlink()
+    with pytest.raises(LedgerDamaged, match=r"ledger\.db-wal"):
+        Ledger(path)
+    assert wal.read_bytes() == left
+
+
+def test_a_ledger_that_is_new_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(3):
+        Ledger(tmp_path / "ledger.db").close()
+    [told] = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert told.getMessage() == f"the ledger {tmp_path}/ledger.db is new: there was none"
 
 
 async def test_what_is_recorded_is_there_after_reopening(tmp_path: Path) -> None:

@@ -262,6 +262,30 @@ def test_each_odd_line_is_counted_or_named_and_named_again(store: Store, logs: P
             assert "\n" not in found.unread[0]
 
 
+def test_half_an_emoji_anywhere_in_an_answer_is_no_end(store: Store, logs: Path) -> None:
+    odd = "\ud83d"
+    path = logs / "p" / "one.jsonl"
+    write(path, line(f"m{odd}"), line("m2", f"r{odd}"), line("m3", model=f"claude{odd}"))
+    write(path, {**line("m4", None), "sessionId": odd}, {**line("m5"), "text": odd}, mode="a")
+    found = estimate(store, logs)
+    assert (found.messages, [one for one in found.unread if str(path) in one]) == (5, [])
+    assert estimate(store, logs).messages == 5
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59Z", 10**400, -1, 1e300]
+)
+def test_a_time_beyond_all_dates_is_named(store: Store, logs: Path, timestamp: object) -> None:
+    path = logs / "p" / "one.jsonl"
+    write(path, {**line("m1"), "timestamp": timestamp, "text": "\ud83d"}, line("m2"))
+    write(path, {**line("m3"), "timestamp": timestamp}, mode="a")
+    found = estimate(store, logs)
+    assert found.messages == 1
+    [unread] = found.unread
+    assert "2 lines are not counted" in unread
+    assert "\n" not in unread
+
+
 def test_lines_that_are_too_long_are_named_and_the_rest_is_read(
     store: Store, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

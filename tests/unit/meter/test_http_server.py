@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -170,6 +171,37 @@ async def test_a_body_that_is_too_large_is_refused_and_not_held(chunked: bool) -
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert b"connection: close" in answer
         assert not talk.seen
+
+
+async def test_chunks_that_take_more_than_they_bring_are_refused() -> None:
+    async with serve() as talk:
+        chunks = b"2\r\nxx\r\n" * (MAX_BODY // 2 - 1)
+        head = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n"
+        answer = await talk.say(head, chunks, b"0\r\n\r\n", until=b"too large")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert not talk.seen
+
+
+async def test_a_trailer_without_end_is_refused() -> None:
+    async with serve() as talk:
+        head = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: "
+        answer = await talk.say(head, b"x" * (3 * MAX_BODY), until=b"too large")
+        assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+async def test_a_body_in_tiny_chunks_takes_no_more_memory_than_its_bytes() -> None:
+    async with serve() as talk:
+        chunks = b"2\r\nxx\r\n" * 100_000
+        tracemalloc.start()
+        try:
+            head = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n"
+            answer = await talk.say(head, chunks, b"0\r\n\r\n", until=b"got 200000")
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        # The client's own buffer is 0.7 MB; an object for each chunk would be 4 MB.
+        assert peak < 3_000_000
 
 
 async def test_a_body_that_nobody_wants_yet_is_not_taken_in() -> None:

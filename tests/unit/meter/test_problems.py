@@ -63,6 +63,22 @@ def test_an_answer_of_any_form_becomes_one_line(body: bytes) -> None:
     assert problem.message == "the API answered HTTP 503"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\xef\xbb\xbf" + answer("invalid_request_error", "Your credit balance is too low to go on"),
+        answer("invalid_request_error", "Your credit balance is too low to \ud83d"),
+        answer("invalid_request_error", "Your credit balance is too low to X").replace(b"X", b"\xff"),
+    ],
+    ids=["byte order mark", "half an emoji", "no UTF-8"],
+)
+def test_a_body_that_a_strict_reader_refuses_is_still_understood(body: bytes) -> None:
+    problem = problem_from_answer(400, body)
+    assert (problem.code, problem.parks_key) == ("billing_error", True)
+    assert problem.message.startswith("Your credit balance is too low to ")
+    problem.message.encode()
+
+
 def test_messages_are_one_line_short_and_without_keys() -> None:
     problem = problem_from_answer(401, answer("x", f"bad\nkey {KEY} " + "y" * 5000))
     assert KEY not in problem.message

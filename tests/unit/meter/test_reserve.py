@@ -159,6 +159,13 @@ def test_what_is_counted_has_all_that_becomes_tokens() -> None:
     assert json.loads(policy.to_count(read(document))) == {"model": MODEL, "messages": document["messages"], **more}
 
 
+def test_what_may_be_thought_is_reserved_where_it_is_more_than_the_answer() -> None:
+    thinking = {"type": "enabled", "budget_tokens": 5000}
+    assert read(body(thinking=thinking)).max_tokens == 5000
+    assert read(body(thinking=thinking, max_tokens=6000)).max_tokens == 6000
+    assert reserved(body(thinking=thinking)) >= reserved(body(max_tokens=5000))
+
+
 def test_without_a_price_nothing_is_known() -> None:
     assert reserve.cost(read(body()), lambda _usage: None) is None
     # One of the kinds of tokens has none.

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farmhand.cost.prices import price_table
 from farmhand.cost.terms import Terms
 from farmhand.meter.problems import ApiError
 from farmhand.meter.usage import AnswerWatch, usage_of
 from tests.support.answers import CASES, Case
-from tests.support.answers.parts import HELLO, OPEN, PLAIN, STOP, USAGE, delta, end, start, text
+from tests.support.answers.parts import ERROR, HELLO, OPEN, PLAIN, STOP, USAGE, delta, end, start, text
 
 
 def sse(*events: dict[str, object]) -> bytes:
@@ -101,16 +102,18 @@ def test_every_case_counts_the_same_in_one_piece_and_byte_by_byte(case: Case) ->
     """The watch alone: what the agent makes of it all is played in tests/integration/test_answer_cases.py."""
     seen = []
     for size in (1, 3, len(case.body) or 1):
-        watch = AnswerWatch(streamed=case.headers.get("content-type", "").lower().startswith("text/event-stream"))
+        streamed = case.headers.get("content-type", "").lower().startswith("text/event-stream")
+        watch = AnswerWatch(streamed=streamed, max_tokens=4096)
         for at in range(0, len(case.body), size):
             watch.feed(case.body[at : at + size])
-        if case.ending != "cut":
+        if case.ending != "cut" or watch.stop_reason:
             watch.close()
         seen.append((watch.finish(), watch.terms, watch.ended, watch.stop_reason, watch.streamed))
     assert seen[0] == seen[1] == seen[2]
     if case.state == "succeeded":
         assert watch.ended
-        assert bool(watch.terms.unknown) == bool(case.uncertain)
+        # A factor is missing for terms that are not believed as for those without a price.
+        assert (price_table().factor(watch.terms) is None) == bool(case.uncertain)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,35 @@ def test_what_has_passed_is_never_more_than_was_asked_for_nor_less_than_was_told
     watch = AnswerWatch(streamed=True, max_tokens=20)
     watch.feed(start() + OPEN + text("x") + end({"output_tokens": 15}))
     assert watch.finish().output_tokens == 15
+
+
+@pytest.mark.parametrize("behind", [b"", b"event: message_stop\nda", ERROR], ids=["nothing", "half an event", "error"])
+def test_a_stream_that_said_why_it_stops_is_whole_whatever_comes_behind(behind: bytes) -> None:
+    watch = AnswerWatch(streamed=True, max_tokens=4096)
+    watch.feed(start() + HELLO + end() + behind)
+    watch.close()
+    assert watch.finish().output_tokens == 12
+    assert (watch.ended, watch.problem, watch.terms) == (True, None, Terms())
+
+
+def test_a_stop_reason_is_that_of_its_own_message() -> None:
+    watch = AnswerWatch(streamed=True)
+    watch.feed(start() + HELLO + end() + start(name="msg_2") + OPEN + text("hel"))
+    watch.close()
+    assert (watch.ended, watch.stop_reason) == (False, "")
+
+
+@pytest.mark.parametrize(("output", "believed"), [(64, True), (1128, True), (1129, False), (60_000, False)])
+def test_output_far_above_what_was_asked_for_is_not_believed(output: int, believed: bool) -> None:
+    told = USAGE | {"output_tokens": output}
+    watch = AnswerWatch(streamed=True, max_tokens=64)
+    watch.feed(start() + HELLO + end({"output_tokens": output}) + STOP)
+    usage = watch.finish()
+    expected = () if believed else ("output_tokens",)
+    assert (usage.output_tokens == output, watch.terms.unknown) == (believed, expected)
+    assert usage_of(told, max_tokens=64)[1].unknown == expected
+    passes = [{"type": "message", "output_tokens": output - 64}, {"type": "message", "output_tokens": 64}]
+    assert bool(usage_of(USAGE | {"iterations": passes}, max_tokens=64)[1].unknown) is not believed
 
 
 @given(reports=st.lists(st.dictionaries(st.sampled_from(sorted(USAGE)), st.integers(0, 10**6), max_size=4), max_size=5))

@@ -14,6 +14,9 @@ from farmhand.meter.problems import problem_from_event
 _THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})
 #: Where a damaged event would have brought a part of the answer.
 _CONTENT = b"content_block"
+_BLOCK_STOP = b"content_block_stop"
+#: Events that a text could be in which names the end of a block.
+_PARTS = (b"content_block_start", b"content_block_delta")
 _MAX_WORD = 64
 
 
@@ -55,7 +58,7 @@ class Reader:
             event = loose_json.decode_halves(data)
         except ValueError:
             # `[DONE]` and the like is nothing; of a damaged event a part of the answer may be missing.
-            self._damaged = self._damaged or _CONTENT in data or name.startswith(_CONTENT.decode())
+            self._damaged = self._damaged or _brings_content(name, data)
             return
         if isinstance(event, dict):
             self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
@@ -94,6 +97,9 @@ class Reader:
                 self.stop_reason = _word(delta.get("stop_reason")) or self.stop_reason
             case "message_stop":
                 self.ended = True
+            case "error" if self.stop_reason:
+                # In place of `message_stop`: all of the answer had come.
+                self.ended = True
             case "error":
                 raise problem_from_event(loose_json.clean(event))
 
@@ -104,7 +110,7 @@ class Reader:
             self._text.clear()
             self._inputs.clear()
             self._given.clear()
-            self._half = ""
+            self._half = self.stop_reason = ""
             self._damaged = False
         self._id = found
 
@@ -119,16 +125,25 @@ class Reader:
                 self._theirs.add(_place(index))
                 return
             self._inputs.setdefault(_place(index), [])
-            if isinstance(given := block.get("input"), dict):
-                self._given[_place(index)] = msgspec.json.encode(loose_json.clean(given)).decode()
+            self._give(index, block.get("input"))
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> None:
         match delta.get("type"):
             case "text_delta" | None:
                 self._say(delta.get("text"))
-            case "input_json_delta" if isinstance(delta.get("partial_json"), str):
-                if _place(index) not in self._theirs:
-                    self._inputs.setdefault(_place(index), []).append(delta["partial_json"])
+            case "input_json_delta" if _place(index) not in self._theirs:
+                parts, part = self._inputs.setdefault(_place(index), []), delta.get("partial_json")
+                if isinstance(part, str):
+                    parts.append(part)
+                else:
+                    self._give(index, part)
+
+    def _give(self, index: Any, given: Any) -> None:
+        """Take a tool's input that comes whole: an object, or its JSON as a text. Nothing replaces none."""
+        if isinstance(given, dict):
+            given = msgspec.json.encode(loose_json.clean(given)).decode()
+        if isinstance(given, str) and given and (given != "{}" or _place(index) not in self._given):
+            self._given[_place(index)] = loose_json.well_formed(given)
 
     def _say(self, text: Any) -> None:
         if not isinstance(text, str) or not text:
@@ -140,6 +155,13 @@ class Reader:
         if text := loose_json.well_formed(text):
             self._text.append(text)
             self._on_text(text)
+
+
+def _brings_content(name: str, data: bytes) -> bool:
+    """Whether an event that is not JSON would have brought a part of the answer: a block's end does not."""
+    told = name.encode("utf-8", "replace") + b" " + data
+    stops = _BLOCK_STOP in told and not any(part in told for part in _PARTS)
+    return bool(data) and _CONTENT in told and not stops
 
 
 def _place(index: Any) -> Any:
