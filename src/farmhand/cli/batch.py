@@ -237,8 +237,8 @@ def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
         if journal.fresh and out.exists() and out.stat().st_size:
             what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
             raise UsageError(what, hint="move it away, or choose another --out")
-        if journal.version == VERSION:
-            Output(out, journal, ordered=ordered).check()
+        # What another version has in its tables is not known here.
+        Output(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
     except BaseException:
         if journal.fresh:
             journal.remove()

@@ -162,6 +162,7 @@ class Client:
                 event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
                 if event.get("type") == "result":
                     # All that matters; what follows, or does not, loses nothing.
+                    self._check_id(event.get("result"), task_id)
                     result = event
                     break
                 if pings or event.get("type") != "ping":
@@ -209,7 +210,14 @@ class Client:
     def _task(self, method: str, task_id: str) -> dict[str, Any]:
         path = _task_path(task_id)
         found: dict[str, Any] = self._object(method, path, schema.TASK, most=schema.MAX_BYTES)["task"]
+        self._check_id(found, task_id)
         return found
+
+    def _check_id(self, result: dict[str, Any] | None, task_id: str) -> None:
+        """Refuse another task's result: WireError `bad_answer`."""
+        if result is not None and result.get("id") != task_id:
+            what = f"a result of the task {str(result.get('id'))!r:.70}, not of {task_id!r}"
+            raise message.bad_answer(self.transport.name, what)
 
     def _object(
         self,

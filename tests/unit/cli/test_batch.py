@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -95,11 +97,35 @@ def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, te
     out.write_text('{"n": 1, "id": "x", "state": "failed"}\n{"n":')
     again = open_journal(options(out=str(out), restart=True))
     assert (again.fresh, out.exists()) == (True, False)
+    with again.transaction():
+        again.begin_new({"batch": "b"})
     again.db.execute("PRAGMA user_version = 7")
     again.close()
     with pytest.raises(UsageError, match="another version"):
         open_journal(options(out=str(out)))
+    # Another version's journal beside it makes nothing an output either.
+    out.write_text("mine\n")
+    with pytest.raises(UsageError, match="was not written by farmhand batch"):
+        open_journal(options(out=str(out), restart=True))
+    assert out.read_text() == "mine\n"
+    out.write_text('{"n": 7, "id": "y", "state": "failed"}\n')
     assert open_journal(options(out=str(out), restart=True)).fresh
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("version", [0, 1, 7])
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path, version: int, restart: bool) -> None:
+    theirs = tmp_path / "out.jsonl.farmhand"
+    with contextlib.closing(sqlite3.connect(theirs)) as db:
+        db.execute("CREATE TABLE meta (name, value)")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    before = theirs.read_bytes()
+    with pytest.raises(UsageError, match="is not a journal of farmhand batch"):
+        open_journal(options(out=str(tmp_path / "out.jsonl"), restart=restart))
+    assert theirs.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
 
 
 def test_amounts_and_times() -> None:

@@ -105,6 +105,17 @@ def test_a_line_that_breaks_after_the_result_loses_nothing() -> None:
         assert list(client.events("t1")) == [RESULT]
 
 
+@pytest.mark.parametrize("other", [{"id": "t2"}, {}])
+def test_another_task_s_result_is_none_of_this_one(other: dict[str, str]) -> None:
+    result = {"state": "succeeded", **other}
+    agent = Scripted([events({"type": "result", "result": result})], [answer({"task": result})] * 2)
+    with Client(agent) as client:
+        for ask in (lambda: list(client.events("t1")), lambda: client.task("t1"), lambda: client.cancel("t1")):
+            with pytest.raises(WireError, match="not of 't1'") as caught:
+                ask()
+            assert (caught.value.code, agent.name in str(caught.value)) == ("bad_answer", True)
+
+
 def test_an_error_of_the_agent_keeps_code_hint_and_status_and_no_key() -> None:
     problem = {"error": {"code": "id_conflict", "message": f"other {KEY}", "hint": "new id"}}
     with Client(Scripted([answer(problem, 409)])) as client, pytest.raises(WireError) as caught:
