@@ -269,7 +269,7 @@ class SshTransport:
 
 
 def _scratch_file() -> int:
-    """A file without a name. On Linux it has `_MAX_SAID` bytes and gets no more: a host's stderr is written there, too."""
+    """A file without a name. On Linux it has `_MAX_SAID` bytes and no more: what a host says is written there, too."""
     try:
         descriptor = os.memfd_create("ssh-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):  # another system than Linux

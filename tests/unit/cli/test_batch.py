@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
+import os
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +51,50 @@ def test_only_what_was_asked_for_becomes_a_default() -> None:
 def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"^{name} is not valid UTF-8"):
         defaults(options(**given), Settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"labels": ("a=sk-ant-test-pasted-00",)}, "--label"),
+        ({"labels": ("sk-ant-test-pasted-00=a",)}, "--label"),
+        ({"work_class": "sk-ant-test-pasted-00"}, "--work-class"),
+        ({"tools": ("sk-ant-test-pasted-00",)}, "--tools"),
+    ],
+)
+def test_a_key_is_no_name(given: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"^an API key stands in {name}"):
+        defaults(options(**given), Settings())
+    with pytest.raises(UsageError, match=r"^an API key stands in --model"):
+        defaults(options(), Settings(model="sk-ant-test-pasted-00"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "sk-ant-test-pasted-00"},
+        {"id": "sk-ant-test pasted"},
+        {"model": "sk-ant-test-pasted-00"},
+        {"labels": {"a": "sk-ant-test-pasted-00"}},
+    ],
+)
+def test_a_key_as_a_name_in_a_line_is_refused_and_not_shown(tmp_path: Path, line: dict[str, Any]) -> None:
+    for name in ("site.yml", "ansible.cfg"):
+        (tmp_path / name).touch()
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "p", **line}) + "\n")
+    out = tmp_path / "out.jsonl"
+    arguments = [str(tmp_path / "in.jsonl"), "--out", str(out), "--json", "--project-dir", str(tmp_path)]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("farmhand"), "batch", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "line 1 " in done.stderr
+    assert "sk-ant-test" not in done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 
 
 def test_the_last_line() -> None:

@@ -172,3 +172,16 @@ def test_a_ledger_without_end_is_left_after_a_while(store: Store, monkeypatch: p
     monkeypatch.setattr(pulling, "WITHIN_S", -1.0)
     with pytest.raises(BadLedger, match="has not ended"):
         pull(store, "farm2", FakeAgent(rows=[charge(no) for no in range(1, 9)]))
+
+
+def test_a_key_among_a_host_s_names_is_not_kept(store: Store) -> None:
+    key = "sk-ant-test-pasted-0000000000"
+    names = {"batch": key, "model": key, "work_class": key, "labels": {key: key}}
+    agent = FakeAgent(rows=[msgspec.structs.replace(charge(1), **names)])
+    agent.tasks = [msgspec.structs.replace(task(1), **names)]
+    agent.budget = {"limit_usd": 1, "day": "today"}
+    assert pull(store, "farm1", agent) == 2
+    store.close()
+    kept = b"".join(path.read_bytes() for path in Path(store.path).parent.iterdir())
+    assert b"sk-ant-test" not in kept
+    assert "sk-ant-…".encode() in kept

@@ -7,6 +7,7 @@ import pytest
 from farmhand import __version__
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
+from farmhand.wire.keys import REDACTED
 from farmhand.wire.message import key_request, parse_response
 from tests.unit.wire.scripted import Scripted, answer, events
 
@@ -114,6 +115,19 @@ def test_another_task_s_result_is_none_of_this_one(other: dict[str, str]) -> Non
             with pytest.raises(WireError, match="not of 't1'") as caught:
                 ask()
             assert (caught.value.code, agent.name in str(caught.value)) == ("bad_answer", True)
+
+
+def test_no_secret_comes_in_a_status_or_in_what_is_wrong_with_one() -> None:
+    told = {"upstream": "https://jo:hunter2@proxy.example", "waiting": [{"reason": KEY, "detail": KEY}]}
+    agent = Scripted([answer(told), answer({"finished": {KEY[:30]: "x"}})])
+    with Client(agent) as client:
+        assert client.status() == {
+            "upstream": "https://…@proxy.example",
+            "waiting": [{"reason": REDACTED, "detail": REDACTED}],
+        }
+        with pytest.raises(WireError) as caught:
+            client.status()
+    assert "sk-ant-test" not in str(caught.value)
 
 
 def test_an_error_of_the_agent_keeps_code_hint_and_status_and_no_key() -> None:
