@@ -153,9 +153,9 @@ def test_a_socket_that_has_no_end_is_left_out_with_one_line(
     stdin(ours.detach())
     assert assemble("hello", []) == "hello"
     assert capsys.readouterr().err.endswith("so it is left out: it is a socket, but not a stream\n")
-    for asked_for in ((None, []), ("-", []), ("hello", ["-"])):
+    for argument, files in ((None, ""), ("-", ""), ("hello", "-")):
         with pytest.raises(UsageError, match="it is a socket, but not a stream"):
-            assemble(*asked_for)
+            assemble(argument, list(files))
     theirs.close()
 
 

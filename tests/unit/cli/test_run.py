@@ -106,7 +106,7 @@ PASTED = "sk-ant-test-pasted-0000000000"
     [({"task_id": PASTED}, "--id"), ({"model": f"x-{PASTED}"}, "--model"), ({"tools": (f"Bash,{PASTED}",)}, "--tools")],
 )
 def test_a_key_is_no_name(given: dict[str, Any], option: str) -> None:
-    conf = Settings(model=given.get("model"))
+    conf = Settings(model=given.get("model", ""))
     with pytest.raises(UsageError, match=f"an API key stands in {option}") as caught:
         build_task(options(**given), conf)
     assert (caught.value.code, caught.value.exit_code) == ("key_in_task", 2)

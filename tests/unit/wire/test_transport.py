@@ -159,9 +159,7 @@ def test_an_early_start_is_taken_once_and_ended_if_nobody_takes_it(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
-def test_what_a_host_says_on_stderr_has_room_for_so_much_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_host_says_on_stderr_has_so_much_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = 'printf "first\\n" >&2; for _ in 1 2 3; do head -c 65536 /dev/zero | tr "\\0" x >&2; done; exit 255'
     for name, script in (("ssh", said), ("little", "echo why >&2; exit 255")):
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
