@@ -44,6 +44,9 @@ def check(task: Task, *, deep: bool = True) -> Broken | None:
 
 
 def _identity(task: Task) -> Broken | None:
+    if task.is_named_by_key:
+        what = "an API key stands in its id, batch, model, tools, work class or labels"
+        return Broken("key_in_task", what, "take it out: it would be sent and kept")
     if not TASK_ID.fullmatch(task.id):
         return Broken(_INVALID, f"the id does not match {TASK_ID.pattern}")
     if task.batch and not TASK_ID.fullmatch(task.batch):

@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from farmhand.wire.keys import redact
+
 Engine = Literal["auto", "api", "cli"]
 Network = Literal["none", "full"]
 State = Literal["queued", "awaiting_key", "running", "succeeded", "failed", "cancelled"]
@@ -71,6 +73,12 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
         if self.engine != "auto":
             return self.engine
         return "cli" if self.tools else "api"
+
+    @property
+    def is_named_by_key(self) -> bool:
+        """Whether something like an API key stands in its id, batch, model, tools, work class or labels."""
+        names = (self.id, self.batch, self.model, self.work_class, *self.tools, *self.labels, *self.labels.values())
+        return any(redact(name) != name for name in names)
 
 
 class Usage(msgspec.Struct, kw_only=True):

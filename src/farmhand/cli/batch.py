@@ -13,7 +13,6 @@ import click
 from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.progress import Progress, summary
-from farmhand.cli.prompt import check_text
 from farmhand.cli.signals import TwoStops
 from farmhand.cli.up import find_project
 from farmhand.dispatch import problems, settings
@@ -25,9 +24,11 @@ from farmhand.dispatch.batch.output import Output
 from farmhand.dispatch.batch.pace import Limits
 from farmhand.dispatch.batch.plan import InvalidInput, Plan, prepare
 from farmhand.dispatch.batch.play import Farm, Run
+from farmhand.dispatch.given import as_name, as_text
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.task import TASK_ID
 from farmhand.wire.errors import WireError
+from farmhand.wire.keys import without_secrets
 from farmhand.wire.keysource import read_key
 
 _AGAIN = "give the same command again: it goes on from here"
@@ -133,7 +134,8 @@ def command(**given: Any) -> int:
         return run(options)
     except InvalidInput as error:
         if options.as_json:
-            render.write_json({"error": {**render.error_object(error)["error"], "lines": error.lines}})
+            lines = [without_secrets(line) for line in error.lines]
+            render.write_json({"error": {**render.error_object(error)["error"], "lines": lines}})
         for line in error.lines:
             note(line)
         raise
@@ -155,7 +157,7 @@ def run(options: Options) -> int:
     )
     project = find_project(conf.project_dir, Path.cwd())
     farm = Farm(project_dir=project, inventory=_inventory(options.inventory), pattern=options.hosts)
-    if options.batch is not None and not TASK_ID.fullmatch(options.batch):
+    if options.batch is not None and not TASK_ID.fullmatch(as_name(options.batch, "--batch")):
         raise UsageError(f"--batch {options.batch!r:.80} does not match {TASK_ID.pattern}")
     form = "files" if options.files else options.form
     source, about = gather.source(options.inputs, form, options.template, defaults(options, conf))
@@ -189,25 +191,24 @@ def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
         from farmhand.cli.run import read_schema
 
         schema = read_schema(options.schema)
-    labels = dict(label.partition("=")[::2] for label in options.labels)
     if any("=" not in label for label in options.labels):
         raise UsageError("--label is not of the form NAME=VALUE")
     given = {
-        "system": options.system,
-        "model": conf.model,
+        "system": options.system and as_text(options.system, "--system"),
+        "model": conf.model and as_name(conf.model, "--model"),
         "engine": options.engine,
         "network": options.network,
         "max_tokens": options.max_tokens,
         "timeout_s": conf.timeout_s,
-        "tools": [name.strip() for names in options.tools for name in names.split(",") if name.strip()],
+        "tools": [
+            name.strip() for part in options.tools for name in as_name(part, "--tools").split(",") if name.strip()
+        ],
         "schema": schema,
-        "labels": labels,
-        "work_class": options.work_class,
+        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in options.labels),
+        "work_class": options.work_class and as_name(options.work_class, "--work-class"),
         "priority": options.priority,
         "economy": options.economy,
     }
-    for name, value in given.items():
-        check_text(value, "--label" if name == "labels" else f"--{name.removesuffix('_s').replace('_', '-')}")
     return {name: value for name, value in given.items() if value not in (None, "", [], {}, 0.0, False)}
 
 
@@ -237,8 +238,8 @@ def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
         if journal.fresh and out.exists() and out.stat().st_size:
             what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
             raise UsageError(what, hint="move it away, or choose another --out")
-        if journal.version == VERSION:
-            Output(out, journal, ordered=ordered).check()
+        # What another version has in its tables is not known here.
+        Output(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
     except BaseException:
         if journal.fresh:
             journal.remove()

@@ -23,6 +23,7 @@ from farmhand.cost.prices import PriceTable, price_table
 from farmhand.cost.rows import BadLedger
 from farmhand.cost.store import Store, default_path
 from farmhand.dispatch import hosts, problems, settings
+from farmhand.dispatch.given import as_text
 from farmhand.errors import FarmhandError, NotConfigured, UsageError, WireMismatch
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
@@ -82,6 +83,7 @@ def command(
     try:
         if as_json and as_csv:
             raise UsageError("--json and --csv: choose one")
+        by = as_text(by, "--by")
         conf = settings.load(config, connect_timeout_s=connect_timeout, **flags)
         now = time.time()
         answer = _answer(conf, now, since=since, by=by, reprice=reprice, merge=not no_merge, logs=not no_interactive)

@@ -8,6 +8,7 @@ import stat
 import sys
 
 from farmhand.cli.say import note
+from farmhand.dispatch.given import as_text, check_stream, not_text
 from farmhand.errors import UsageError
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
@@ -27,19 +28,19 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     """The prompt: the argument, then stdin, then each file under a header line, with blank lines between.
 
     Stdin is read to its end when the argument or a file is `-`, or when there is neither. Beside others it is read when
-    it is a pipe or a socket on which something comes soon, or a regular file at its start; a terminal, /dev/null and a
-    file that somebody else is reading (the body of a `while read` loop) are left alone. Raises UsageError.
+    it is a pipe or a stream socket on which something comes soon, or a regular file at its start; a terminal, /dev/null
+    and a file that somebody else is reading (the body of a `while read` loop) are left alone. Raises UsageError.
     """
     parts: list[str] = []
     if argument not in (None, "-"):
         assert argument is not None  # noqa: S101  (for the type checker)
-        parts.append(_from_argument(argument))
+        parts.append(as_text(argument, "the prompt"))
     asked_for = "-" in (argument, *files)
     if use_stdin:
         piped = _from_stdin(required=asked_for or (argument is None and not files), forced=asked_for)
         if piped:
             parts.append(piped)
-    parts += [f"----- file: {_shown(name)} -----\n{_from_file(name)}" for name in files if name != "-"]
+    parts += [f"----- file: {shown(name)} -----\n{_from_file(name)}" for name in files if name != "-"]
     prompt = "\n\n".join(parts)
     if not prompt.strip():
         raise UsageError("the prompt is empty", code="empty_prompt", hint="give it as an argument or on stdin")
@@ -50,23 +51,18 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
 
 
 def check_text(value: Any, where: str) -> None:
-    """Refuse an argument with bytes that are not UTF-8, which come in as lone surrogates. Raises UsageError."""
+    """Refuse what has half a character (a lone surrogate) in it. Raises UsageError."""
     import json
 
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first") from None
+        raise not_text(where) from None
 
 
-def _shown(name: str) -> str:
+def shown(name: str) -> str:
     """A file's name as text; bytes of it that are not UTF-8 are replaced."""
     return os.fsencode(name).decode("utf-8", "replace")
-
-
-def _from_argument(argument: str) -> str:
-    check_text(argument, "the prompt")
-    return argument
 
 
 def _from_file(name: str) -> str:
@@ -74,8 +70,8 @@ def _from_file(name: str) -> str:
         with open(name, "rb") as file:
             data = file.read(MAX_PROMPT_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UsageError(f"-f {_shown(name)}: {_reason(error)}", code="invalid_file") from None
-    return _text(data, f"the file {_shown(name)}")
+        raise UsageError(f"-f {shown(name)}: {_reason(error)}", code="invalid_file") from None
+    return _text(data, f"the file {shown(name)}")
 
 
 def _from_stdin(*, required: bool, forced: bool) -> str:
@@ -88,7 +84,8 @@ def _from_stdin(*, required: bool, forced: bool) -> str:
                 raise UsageError("there is no prompt", code="empty_prompt", hint="give it as an argument or on stdin")
         elif not _has_something_for_us(descriptor):
             return ""
-        elif not select.select([descriptor], [], [], GIVE_UP_AFTER_S)[0]:
+        check_stream(descriptor)
+        if not required and not select.select([descriptor], [], [], GIVE_UP_AFTER_S)[0]:
             note(_GOING_ON.format(GIVE_UP_AFTER_S))
             return ""
         data = _read(descriptor)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sys
 
-from farmhand.cli.say import CONTROL, printable, without_secrets
+from farmhand.cli.say import CONTROL, printable
+from farmhand.wire.keys import without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 
-from farmhand.cli.prompt import assemble, check_text
+from farmhand.cli.prompt import assemble, check_text, shown
 from farmhand.dispatch import hosts, settings
+from farmhand.dispatch.given import as_name, as_text
 from farmhand.dispatch.record import Record
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.wire.errors import WireError
@@ -109,25 +110,22 @@ def _run(options: Options) -> int:
 
 def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
     """The task as the wire has it; what is not asked for is left to the agent's defaults. Raises UsageError."""
-    for name, given in (
-        ("--id", options.task_id),
-        ("--system", options.system),
-        ("--model", conf.model),
-        ("--tools", options.tools),
-    ):
-        check_text(given, name)
+    names = {"--id": options.task_id, "--model": conf.model}
+    task_id, model = (given and as_name(given, option) for option, given in names.items())
     task: dict[str, Any] = {
-        "id": options.task_id or new_task_id(),
+        "id": task_id or new_task_id(),
         "prompt": assemble(options.prompt, options.file, use_stdin=not options.no_stdin),
         "timeout_s": conf.timeout_s,
     }
     optional = {
-        "system": options.system,
-        "model": conf.model,
+        "system": options.system and as_text(options.system, "--system"),
+        "model": model,
         "engine": options.engine,
         "network": options.network,
         "max_tokens": options.max_tokens,
-        "tools": [name.strip() for names in options.tools for name in names.split(",") if name.strip()],
+        "tools": [
+            name.strip() for part in options.tools for name in as_name(part, "--tools").split(",") if name.strip()
+        ],
         "schema": None if options.schema is None else read_schema(options.schema),
     }
     return task | {name: value for name, value in optional.items() if value not in (None, "", [])}
@@ -136,9 +134,10 @@ def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
 def read_schema(given: str) -> dict[str, Any]:
     """The schema in the file called `given`, or in `given` itself when that begins with a brace. Raises UsageError."""
     where = "--schema"
-    text = given
-    if not given.lstrip().startswith("{"):
-        where = f"--schema {given}"
+    if given.lstrip().startswith("{"):
+        text = as_text(given, where)
+    else:
+        where = f"--schema {shown(given)}"
         try:
             with open(given, encoding="utf-8") as file:
                 text = file.read()

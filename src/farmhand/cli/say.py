@@ -8,7 +8,7 @@ import re
 import sys
 
 from farmhand.errors import FarmhandError, UsageError
-from farmhand.wire.keys import redact
+from farmhand.wire.keys import without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 #: What nothing from afar gives a terminal: C0 without tab and line feed, DEL, C1, which are commands there; what turns
 #: the direction of text, so that it reads as another; lone surrogates, which no encoding has.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-#: What stands in a URL before its host: user and password, or a token.
-_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 #: What stands before the colon; set by `end`.
 _program = "farmhand"
 
@@ -64,11 +62,6 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
 def note(text: str) -> None:
     """One line on stderr under the program's name. Whatever it echoes, it holds no key."""
     print(f"{_program}: {one_line(without_secrets(text))}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
-
-
-def without_secrets(text: str) -> str:
-    """`text` without keys and without the password of a URL: an argument or a setting that is echoed may be one."""
-    return _PASSWORD.sub("\\1…@", redact(text))
 
 
 def one_line(text: str) -> str:

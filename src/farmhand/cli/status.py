@@ -106,7 +106,7 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
         lines.append(f"{name}: {per_s:g} tasks end per second")
     for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")
-        until_text = f", until {datetime.fromtimestamp(until):%H:%M:%S}" if isinstance(until, int | float) else ""
+        until_text = f", until {_moment(until)}" if isinstance(until, int | float) else ""
         tasks = "1 task waits" if wait.get("tasks") == 1 else f"{wait.get('tasks')} tasks wait"
         lines.append(f"{name}: {tasks}: {wait.get('detail') or wait['reason']:.200}{until_text}")
     day = status.get("budget_day")
@@ -116,6 +116,12 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
     if upstream != _USUAL_UPSTREAM:
         lines.append(f"{name} sends its requests to {upstream:.200}")
     return lines
+
+
+def _moment(at: float) -> str:
+    """The time of day here, with the date where that is not today's."""
+    moment = datetime.fromtimestamp(at)
+    return f"{moment:%H:%M:%S}" if moment.date() == datetime.now().date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def write_table(answers: dict[str, dict[str, Any] | FarmhandError]) -> None:

@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 
-from . import http1, message, schema
+from . import http1, keys, message, schema
 from .errors import WireError
 
 TYPE_CHECKING = False  # as in http1
@@ -56,8 +56,9 @@ class Client:
             stream.close()
 
     def status(self) -> dict[str, Any]:
-        """`GET /v1/status`."""
-        return self._object("GET", "/v1/status", schema.STATUS)
+        """`GET /v1/status`, without secrets: it is shown."""
+        found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.STATUS))
+        return found
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
         """Hand over tasks, all or none, with the key if given: their ids and states. The same id again runs once."""
@@ -162,6 +163,7 @@ class Client:
                 event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
                 if event.get("type") == "result":
                     # All that matters; what follows, or does not, loses nothing.
+                    self._check_id(event.get("result"), task_id)
                     result = event
                     break
                 if pings or event.get("type") != "ping":
@@ -209,7 +211,14 @@ class Client:
     def _task(self, method: str, task_id: str) -> dict[str, Any]:
         path = _task_path(task_id)
         found: dict[str, Any] = self._object(method, path, schema.TASK, most=schema.MAX_BYTES)["task"]
+        self._check_id(found, task_id)
         return found
+
+    def _check_id(self, result: dict[str, Any] | None, task_id: str) -> None:
+        """Refuse another task's result: WireError `bad_answer`."""
+        if result is not None and result.get("id") != task_id:
+            what = f"a result of the task {str(result.get('id'))!r:.70}, not of {task_id!r}"
+            raise message.bad_answer(self.transport.name, what)
 
     def _object(
         self,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+TYPE_CHECKING = False  # as in http1
+if TYPE_CHECKING:
+    from typing import Any
+
 #: Where the key comes from unless the operator says otherwise; keysource has the forms.
 DEFAULT_SOURCE = "file:~/repos.env"
 #: Longest key that is taken. Real ones have about 110 characters.
@@ -11,6 +15,8 @@ MAX_KEY_CHARS = 512
 _KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{8,}")
 #: Case-insensitive and without a least length: hiding a piece of a key is the purpose, not recognising a whole one.
 _KEY_RUN = re.compile(r"sk-ant-[A-Za-z0-9_-]+", re.IGNORECASE)
+#: What stands in a URL before its host: user and password, or a token.
+_PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 REDACTED = "sk-ant-…[redacted]"
 FINGERPRINT_DIGITS = 12
 
@@ -53,6 +59,20 @@ def is_fingerprint(text: str) -> bool:
 def redact(text: str) -> str:
     """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
     return _KEY_RUN.sub(REDACTED, text)
+
+
+def without_secrets(text: str) -> str:
+    """`text` without keys and without the password of a URL: an argument or a setting that is echoed may be one."""
+    return _PASSWORD.sub("\\1…@", redact(text))
+
+
+def harmless(value: Any) -> Any:
+    """What a host tells of itself, as JSON has it, with every text in it `without_secrets`, and every name."""
+    if isinstance(value, str):
+        return without_secrets(value)
+    if isinstance(value, dict):
+        return {without_secrets(name): harmless(item) for name, item in value.items()}
+    return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
 def holds_key(value: object, key: str) -> bool:

@@ -84,7 +84,9 @@ def decoded(data: bytes, name: str, check: schema.Check, most: int = schema.MAX_
 def bad_answer(name: str, what: str) -> WireError:
     """What the host `name` sends is not of the wire: `what` says of an answer what is wrong with it."""
     return WireError(
-        "bad_answer", f"{name}: its answer is not one of the wire: {what}", "see jada-agent's journal there"
+        "bad_answer",
+        f"{name}: its answer is not one of the wire: {keys.redact(what)}",
+        "see jada-agent's journal there",
     )
 
 

@@ -6,6 +6,7 @@ A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a
 from __future__ import annotations
 
 import _socket  # socket itself adds enum names and selectors, which cost every call 8 ms
+import fcntl
 import os
 import re
 
@@ -25,6 +26,8 @@ else:
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
 _CONTROL_PATH_MAX = 108 - 1 - 17
+#: What of ssh's stderr is kept, bytes.
+_MAX_SAID = 64 * 1024
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 
 
@@ -120,7 +123,9 @@ class _SshStream:
         return None if status is None else sshfail.classify(status, self._said(), self._name)
 
     def _said(self) -> str:
-        return "" if self._errors < 0 else os.pread(self._errors, 64 * 1024, 0).decode("utf-8", "replace")
+        if self._errors < 0:
+            return ""
+        return os.pread(self._errors, _MAX_SAID, 0).rstrip(b"\0").decode("utf-8", "replace")
 
     def close(self) -> None:
         """End ssh. A shared master connection goes on by itself."""
@@ -264,14 +269,17 @@ class SshTransport:
 
 
 def _scratch_file() -> int:
-    """A file without a name."""
+    """A file without a name. On Linux it has `_MAX_SAID` bytes and no more: what a host says is written there, too."""
     try:
-        return os.memfd_create("ssh-stderr")
+        descriptor = os.memfd_create("ssh-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):  # another system than Linux
         import tempfile
 
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
+    os.ftruncate(descriptor, _MAX_SAID)
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return descriptor
 
 
 def _quoted(path: str) -> str:

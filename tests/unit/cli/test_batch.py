@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import os
+import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +51,50 @@ def test_only_what_was_asked_for_becomes_a_default() -> None:
 def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"^{name} is not valid UTF-8"):
         defaults(options(**given), Settings())
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"labels": ("a=sk-ant-test-pasted-00",)}, "--label"),
+        ({"labels": ("sk-ant-test-pasted-00=a",)}, "--label"),
+        ({"work_class": "sk-ant-test-pasted-00"}, "--work-class"),
+        ({"tools": ("sk-ant-test-pasted-00",)}, "--tools"),
+    ],
+)
+def test_a_key_is_no_name(given: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError, match=f"^an API key stands in {name}"):
+        defaults(options(**given), Settings())
+    with pytest.raises(UsageError, match=r"^an API key stands in --model"):
+        defaults(options(), Settings(model="sk-ant-test-pasted-00"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"id": "sk-ant-test-pasted-00"},
+        {"id": "sk-ant-test pasted"},
+        {"model": "sk-ant-test-pasted-00"},
+        {"labels": {"a": "sk-ant-test-pasted-00"}},
+    ],
+)
+def test_a_key_as_a_name_in_a_line_is_refused_and_not_shown(tmp_path: Path, line: dict[str, Any]) -> None:
+    for name in ("site.yml", "ansible.cfg"):
+        (tmp_path / name).touch()
+    (tmp_path / "in.jsonl").write_text(json.dumps({"prompt": "p", **line}) + "\n")
+    out = tmp_path / "out.jsonl"
+    arguments = [str(tmp_path / "in.jsonl"), "--out", str(out), "--json", "--project-dir", str(tmp_path)]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("farmhand"), "batch", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "LANG": "C.UTF-8"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "line 1 " in done.stderr
+    assert "sk-ant-test" not in done.stdout + done.stderr
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []
 
 
 def test_the_last_line() -> None:
@@ -95,11 +145,35 @@ def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, te
     out.write_text('{"n": 1, "id": "x", "state": "failed"}\n{"n":')
     again = open_journal(options(out=str(out), restart=True))
     assert (again.fresh, out.exists()) == (True, False)
+    with again.transaction():
+        again.begin_new({"batch": "b"})
     again.db.execute("PRAGMA user_version = 7")
     again.close()
     with pytest.raises(UsageError, match="another version"):
         open_journal(options(out=str(out)))
+    # Another version's journal beside it makes nothing an output either.
+    out.write_text("mine\n")
+    with pytest.raises(UsageError, match="was not written by farmhand batch"):
+        open_journal(options(out=str(out), restart=True))
+    assert out.read_text() == "mine\n"
+    out.write_text('{"n": 7, "id": "y", "state": "failed"}\n')
     assert open_journal(options(out=str(out), restart=True)).fresh
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("version", [0, 1, 7])
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path, version: int, restart: bool) -> None:
+    theirs = tmp_path / "out.jsonl.farmhand"
+    with contextlib.closing(sqlite3.connect(theirs)) as db:
+        db.execute("CREATE TABLE meta (name, value)")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    before = theirs.read_bytes()
+    with pytest.raises(UsageError, match="is not a journal of farmhand batch"):
+        open_journal(options(out=str(tmp_path / "out.jsonl"), restart=restart))
+    assert theirs.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
 
 
 def test_amounts_and_times() -> None:

@@ -144,6 +144,21 @@ def test_a_socket_is_read_beside_an_argument(stdin: Feed) -> None:
     assert assemble("What colour is it?", []) == "What colour is it?\n\nThe barn is red.\n"
 
 
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_socket_that_has_no_end_is_left_out_with_one_line(
+    kind: socket.SocketKind, stdin: Feed, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.send(b"a packet")
+    stdin(ours.detach())
+    assert assemble("hello", []) == "hello"
+    assert capsys.readouterr().err.endswith("so it is left out: it is a socket, but not a stream\n")
+    for argument, files in ((None, ""), ("-", ""), ("hello", "-")):
+        with pytest.raises(UsageError, match="it is a socket, but not a stream"):
+            assemble(argument, list(files))
+    theirs.close()
+
+
 def test_a_fifo_is_read(stdin: Feed, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     ours = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)

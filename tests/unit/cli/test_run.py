@@ -1,6 +1,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -92,3 +96,52 @@ def test_a_failed_task_is_raised_or_told_beside_its_json(capfd: pytest.CaptureFi
     shown = capfd.readouterr()
     assert json.loads(shown.out) == result
     assert shown.err == "farmhand: late (more)\n"
+
+
+PASTED = "sk-ant-test-pasted-0000000000"
+
+
+@pytest.mark.parametrize(
+    ("given", "option"),
+    [({"task_id": PASTED}, "--id"), ({"model": f"x-{PASTED}"}, "--model"), ({"tools": (f"Bash,{PASTED}",)}, "--tools")],
+)
+def test_a_key_is_no_name(given: dict[str, Any], option: str) -> None:
+    conf = Settings(model=given.get("model", ""))
+    with pytest.raises(UsageError, match=f"an API key stands in {option}") as caught:
+        build_task(options(**given), conf)
+    assert (caught.value.code, caught.value.exit_code) == ("key_in_task", 2)
+
+
+#: Prints the task, or the defaults of a batch, that the arguments make.
+PROGRAM = """
+import json, sys
+from tests.unit.cli import test_batch, test_run
+from farmhand.cli.batch import defaults
+from farmhand.dispatch.batch.gather import read_template
+from farmhand.dispatch.settings import Settings
+text, file = sys.argv[1:]
+given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))
+task = test_run.build_task(given, Settings())
+made = defaults(test_batch.options(system=text, labels=(f"{text}={text}",), work_class=text), Settings())
+print(json.dumps([task["prompt"], task["system"], task["schema"], made, read_template(text + "{x}")]))
+"""
+
+
+def test_arguments_are_utf_8_in_any_locale(tmp_path: Path) -> None:
+    file = tmp_path / "grüße"
+    file.write_text("é", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, "ö…", str(file)],
+        env={"PATH": os.environ["PATH"], "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert json.loads(done.stdout) == [
+        f"ö…\n\n----- file: {file} -----\né",
+        "ö…",
+        {"title": "ö…"},
+        {"system": "ö…", "labels": {"ö…": "ö…"}, "work_class": "ö…"},
+        "ö…{x}",
+    ]

@@ -13,6 +13,7 @@ import pytest
 from farmhand.cli import app, say
 from farmhand.cli.arguments import OPTIONS
 from farmhand.dispatch.settings import PREFIX, Settings
+from farmhand.wire import keys
 
 KEY = "sk-ant-api03-pasted_by-mistake-0000000000"
 URL = "https://jo:hunter2@proxy.example/x"
@@ -125,7 +126,7 @@ def test_a_traceback_that_was_asked_for_holds_none(
     ],
 )
 def test_what_stands_before_a_urls_host_is_hidden(text: str, shown: str) -> None:
-    assert say.without_secrets(text) == shown
+    assert keys.without_secrets(text) == shown
 
 
 def test_the_table_of_options_is_the_one_that_is_tried() -> None:

@@ -25,13 +25,16 @@ def answer(body):
     head = b"HTTP/1.1 200 OK\\r\\nX-Farmhand-Wire: 1\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(data)
     sys.stdout.buffer.write(head + data)
     sys.stdout.buffer.flush()
-result = {{"type": "result", "result": {{"id": "t", "state": "succeeded", "text": "hello"}}}}
-for body in ({{"version": "9"}}, {{"tasks": [{{"id": "t", "state": "queued"}}]}}, result):
+state = {{"id": "", "state": "queued"}}
+result = {{"type": "result", "result": {{"id": "", "state": "succeeded", "text": "hello"}}}}
+for body in ({{"version": "9"}}, {{"tasks": [state]}}, result):
     length = 0
     while (line := sys.stdin.buffer.readline()).strip():
         if line.lower().startswith(b"content-length:"):
             length = int(line.split(b":")[1])
-    sys.stdin.buffer.read(length)
+    sent = sys.stdin.buffer.read(length)
+    if sent:
+        state["id"] = result["result"]["id"] = json.loads(sent)["tasks"][0]["id"]
     answer(body)
 sys.stdin.buffer.read()
 """

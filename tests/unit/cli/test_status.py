@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,13 @@ def test_what_goes_on_is_a_line_each() -> None:
     assert second.startswith("farm1: 1 task waits: retry-after, until ")
     assert third == "farm1: US$ 0.0123 of 2.5 of the day's budget is spent"
     assert notes("farm1", {**STATUS, "throughput": {"per_s": 0}}) == []
+
+
+def test_a_wait_until_another_day_has_its_date() -> None:
+    now = datetime.now().replace(hour=12, minute=0, second=0, microsecond=0)
+    for until, shown in ((now, "12:00:00"), (now + timedelta(days=3), f"{now + timedelta(days=3):%Y-%m-%d} 12:00:00")):
+        waiting = [{"reason": "budget", "tasks": 2, "until": until.timestamp()}]
+        assert notes("farm1", {**STATUS, "waiting": waiting}) == [f"farm1: 2 tasks wait: budget, until {shown}"]
 
 
 def test_the_table_fits_and_tells_of_another_upstream_and_of_silent_hosts(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import msgspec
 import pytest
 
-from farmhand.cost import groups
+from farmhand.cost import groups, rows
 from farmhand.cost import pull as pulling
 from farmhand.cost import store as stores
 from farmhand.cost.pull import pull
@@ -17,6 +17,7 @@ from farmhand.cost.rows import BadLedger, Charge, Finished
 from farmhand.cost.store import Store
 from farmhand.errors import WireMismatch
 from farmhand.wire.errors import WireError
+from farmhand.wire.keys import REDACTED
 from tests.unit.cost.ledgers import NOW, charge, new_store
 
 
@@ -172,3 +173,18 @@ def test_a_ledger_without_end_is_left_after_a_while(store: Store, monkeypatch: p
     monkeypatch.setattr(pulling, "WITHIN_S", -1.0)
     with pytest.raises(BadLedger, match="has not ended"):
         pull(store, "farm2", FakeAgent(rows=[charge(no) for no in range(1, 9)]))
+
+
+def test_a_key_among_a_host_s_names_is_not_kept(store: Store) -> None:
+    key = "sk-ant-test-pasted-0000000000"
+    names = {"batch": key, "model": key, "work_class": key, "labels": {key: key}}
+    agent = FakeAgent(rows=[msgspec.structs.replace(charge(1), **names)])
+    agent.tasks = [msgspec.structs.replace(task(1), **names)]
+    hidden = json.dumps({"model": key, "engine": "api", "no": 2, "created_at": NOW}).replace("sk-ant", "s\\u006b-ant")
+    assert rows.charge(hidden.encode()).model == REDACTED
+    agent.budget = {"limit_usd": 1, "day": "today"}
+    assert pull(store, "farm1", agent) == 2
+    store.close()
+    kept = b"".join(path.read_bytes() for path in Path(store.path).parent.iterdir())
+    assert b"sk-ant-test" not in kept
+    assert "sk-ant-…".encode() in kept

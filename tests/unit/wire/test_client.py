@@ -7,6 +7,7 @@ import pytest
 from farmhand import __version__
 from farmhand.wire.client import Client
 from farmhand.wire.errors import WireError
+from farmhand.wire.keys import REDACTED
 from farmhand.wire.message import key_request, parse_response
 from tests.unit.wire.scripted import Scripted, answer, events
 
@@ -103,6 +104,30 @@ def test_a_line_that_breaks_in_mid_stream_is_lost() -> None:
 def test_a_line_that_breaks_after_the_result_loses_nothing() -> None:
     with Client(Scripted([events(RESULT, end=False)])) as client:
         assert list(client.events("t1")) == [RESULT]
+
+
+@pytest.mark.parametrize("other", [{"id": "t2"}, {}])
+def test_another_task_s_result_is_none_of_this_one(other: dict[str, str]) -> None:
+    result = {"state": "succeeded", **other}
+    agent = Scripted([events({"type": "result", "result": result})], [answer({"task": result})] * 2)
+    with Client(agent) as client:
+        for ask in (lambda: list(client.events("t1")), lambda: client.task("t1"), lambda: client.cancel("t1")):
+            with pytest.raises(WireError, match="not of 't1'") as caught:
+                ask()
+            assert (caught.value.code, agent.name in str(caught.value)) == ("bad_answer", True)
+
+
+def test_no_secret_comes_in_a_status_or_in_what_is_wrong_with_one() -> None:
+    told = {"upstream": "https://jo:hunter2@proxy.example", "waiting": [{"reason": KEY, "detail": KEY}]}
+    agent = Scripted([answer(told), answer({"finished": {KEY[:30]: "x"}})])
+    with Client(agent) as client:
+        assert client.status() == {
+            "upstream": "https://…@proxy.example",
+            "waiting": [{"reason": REDACTED, "detail": REDACTED}],
+        }
+        with pytest.raises(WireError) as caught:
+            client.status()
+    assert "sk-ant-test" not in str(caught.value)
 
 
 def test_an_error_of_the_agent_keeps_code_hint_and_status_and_no_key() -> None:

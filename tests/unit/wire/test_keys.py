@@ -52,3 +52,10 @@ def test_redact_keeps_other_text_and_is_stable() -> None:
     once = keys.redact(f"a {KEY}, b")
     assert once == f"a {keys.REDACTED}, b"
     assert keys.redact(once) == once
+
+
+def test_what_a_host_tells_of_itself_is_harmless() -> None:
+    told = {f"a {KEY}": [KEY, 1, None, {"url": "http://jo:hunter2@x/y"}]}
+    assert keys.harmless(told) == {
+        f"a {keys.REDACTED}": [keys.REDACTED, 1, None, {"url": "http://…@x/y"}],
+    }

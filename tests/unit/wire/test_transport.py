@@ -3,12 +3,14 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from farmhand.wire import transport
 from farmhand.wire.errors import WireError
 from farmhand.wire.transport import SshTransport, UnixTransport, default_control_dir
 
@@ -154,3 +156,22 @@ def test_an_early_start_is_taken_once_and_ended_if_nobody_takes_it(
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such files")
+def test_what_a_host_says_on_stderr_has_so_much_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = 'printf "first\\n" >&2; for _ in 1 2 3; do head -c 65536 /dev/zero | tr "\\0" x >&2; done; exit 255'
+    for name, script in (("ssh", said), ("little", "echo why >&2; exit 255")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    stream = SshTransport("box", control_dir="").open()
+    assert isinstance(stream, transport._SshStream)
+    assert stream.failure() is not None
+    assert os.fstat(stream._errors).st_size == 65536
+    assert stream._said().startswith("first\nxxx")
+    stream.close()
+    (tmp_path / "little").replace(tmp_path / "ssh")
+    stream = SshTransport("box", control_dir="").open()
+    assert "box: why" in str(stream.failure())
+    stream.close()

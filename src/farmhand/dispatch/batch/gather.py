@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from farmhand.dispatch.batch.inputs import Csv, Files, JsonLines, Maker, Source
 from farmhand.dispatch.batch.template import Template
+from farmhand.dispatch.given import as_text, check_stream
 from farmhand.errors import UsageError
 
 #: What a record's prompt is made by where no template is given.
@@ -30,13 +31,6 @@ def source(names: Sequence[str], form: str, template: str | None, defaults: dict
     `template` is a file's name or the text itself. Raises UsageError.
     """
     text = None if template is None else read_template(template)
-    if text is not None and not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UsageError(
-                "--template is not valid UTF-8", code="invalid_template", hint="convert it first"
-            ) from None
     if form in ("files", "files-from"):
         made = Template(FILES_TEMPLATE if text is None else text)
         paths = list(_from_lists(names) if form == "files-from" else _files(names))
@@ -73,10 +67,11 @@ def read_template(given: str) -> str:
         raise UsageError(where, code="invalid_template") from None
     except OSError as error:
         raise UsageError(f"--template {given}: {error.strerror}", code="invalid_template") from None
-    if "{" not in given:
-        what = f"--template {given!r:.80} is no file, and as a text it names no {{column}}"
+    text = as_text(given, "--template")
+    if "{" not in text:
+        what = f"--template {text!r:.80} is no file, and as a text it names no {{column}}"
         raise UsageError(what, code="invalid_template")
-    return given
+    return text
 
 
 def _open(name: str) -> IO[bytes]:
@@ -85,6 +80,7 @@ def _open(name: str) -> IO[bytes]:
         # The source keeps it open: see its `again`.
         file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
+        check_stream(file.fileno())
     except OSError as error:
         raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
     if stat.S_ISREG(mode):

@@ -6,6 +6,7 @@ Whoever has it open has it alone. A row is written before its task goes out, and
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -52,6 +53,9 @@ CREATE TABLE held (                     -- ordered: results that came early
 """
 
 
+_TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
+
+
 class Row(NamedTuple):
     """A line that is to be sent."""
 
@@ -85,16 +89,23 @@ class Journal:
         try:
             self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
             self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # Before anything is changed: it may be somebody else's database.
+            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            found = {
+                row[0] for row in self.db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+            }
+            if not (found >= _TABLES if version else not found):
+                raise sqlite3.DatabaseError
             self.db.execute("PRAGMA journal_mode = WAL")
             # A transaction lost in a power cut is found again: the output and the hosts' ledgers have it.
             self.db.execute("PRAGMA synchronous = NORMAL")
             self.db.execute("PRAGMA cache_size = -8192")
             self.db.execute("BEGIN IMMEDIATE")
             self.db.execute("COMMIT")
-            version = self.db.execute("PRAGMA user_version").fetchone()[0]
         except sqlite3.OperationalError as error:
             raise _unusable(path, error) from None
         except sqlite3.DatabaseError:
+            self.close()
             raise UsageError(f"{path} is not a journal of farmhand batch", hint="choose another --out") from None
         self.version = int(version)
         if version not in (0, VERSION) and not any_version:

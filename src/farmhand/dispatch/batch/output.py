@@ -101,10 +101,11 @@ class Output:
             raise UsageError(what, hint=_ANOTHER)
         return int(row[1]), row[2]
 
-    def check(self) -> None:
-        """Raise UsageError where the file is not the output of this batch, or of none."""
+    def check(self, *, any_batch: bool) -> None:
+        """Raise UsageError where the file is not the output of this batch; with `any_batch` where it is of none."""
         for head, _ in self._heads():
-            self._known(head)
+            if not any_batch:
+                self._known(head)
 
     def _agree(self) -> int | None:
         """What is in the output is done; what is done and in neither output nor `held` is asked for again.
