@@ -16,9 +16,11 @@ from .reading import Reader
 from .verdict import Location, Setting
 
 _TEST = re.compile(
-    r"(?<!read )-t\s+[\"']?[0-2]\b|(?<![/(`])\btty\b|\bisatty\b|\b(?:TMUX|ZELLIJ|TTY)\b|_EXECUTION_STRING\b"
+    r"(?<!read )-t\s+[\"']?[0-2]\b|\btty\b|\bisatty\b|\b(?:TMUX|ZELLIJ|TTY)\b|_EXECUTION_STRING\b"
     r"|-o\s+zle\b|\boptions\[zle\]"
 )
+#: What tells gpg its terminal is no test.
+_GPG_TTY = re.compile(r"\bGPG_TTY(?:=|\s)[\"']?(?:\$?\(tty\)|`tty`|\$\{?TTY\b)")
 _LEAVES = re.compile(r"\b(?:return|exit|exec)\b")
 _OTHER_SHELL = re.compile(r"\bexec\s+(?:-\w+\s+)*(?:\S*/)?(?:fish|zsh|bash|nu|xonsh|elvish|pwsh)\b(?!.*\s-\w*c\b)")
 WHY = "a metered credential is set there only on a terminal, outside of tmux or the like"
@@ -54,7 +56,7 @@ class _Tests:
 
     def __init__(self, text: str, shell: str) -> None:
         self.lines = ["" if line.lstrip().startswith("#") else line for line in text.split("\n")]
-        self.tests = [number for number, line in enumerate(self.lines, 1) if _TEST.search(line)]
+        self.tests = [number for number, line in enumerate(self.lines, 1) if _TEST.search(_GPG_TTY.sub("", line))]
         self.script = Script(text, shell) if self.tests else None
 
     def _span(self, line: int) -> tuple[int, int] | None:
