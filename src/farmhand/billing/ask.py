@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import shims, supervise, verdicts
+from . import leftovers, shims, supervise, verdicts
 from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
 
@@ -94,9 +94,18 @@ class Asking:
     def __enter__(self) -> Asking:
         """Make the directories: scripts where they may be run, answers where they are in memory only."""
         uid = self.user["uid"] if self.user else None
-        self.scripts = self._directory(None, uid)
+        scripts = Path(tempfile.gettempdir())
         memory = Path("/dev/shm")  # noqa: S108 - a directory of our own, 0700, is made in it
-        self.cache = self._directory(memory if os.access(memory, os.W_OK) else None, uid)
+        memory = memory if os.access(memory, os.W_OK) else scripts
+        for where in {scripts, memory}:
+            leftovers.remove(where, {os.geteuid(), os.geteuid() if uid is None else uid})
+        self._stack.enter_context(leftovers.signals_end_in_order())
+        try:
+            self.scripts = self._directory(scripts, uid)
+            self.cache = self._directory(memory, uid)
+        except BaseException:
+            self._stack.close()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -109,8 +118,8 @@ class Asking:
             if process.stdin is not None:
                 process.stdin.close()
 
-    def _directory(self, where: Path | None, uid: int | None) -> Path:
-        made = Path(tempfile.mkdtemp(prefix="farmhand-ask-", dir=where)).resolve()
+    def _directory(self, where: Path, uid: int | None) -> Path:
+        made = Path(tempfile.mkdtemp(prefix=f"{leftovers.PREFIX}{os.getpid()}-", dir=where)).resolve()
         self._stack.callback(shutil.rmtree, made, ignore_errors=True)
         if uid is not None:
             os.chown(made, uid, -1)
@@ -184,7 +193,7 @@ class Asking:
             kind,
             environ(shims.BEFORE),
             environ(shims.TYPED, shims.OTHER),
-            dict(zip((*DEFINED, "deferred"), (_text(each) for each in defined), strict=False)),
+            dict(zip((*DEFINED, "deferred", "waiting"), (_text(each) for each in defined), strict=False)),
             _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],

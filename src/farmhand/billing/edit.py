@@ -34,7 +34,7 @@ _BOUNDARY = re.compile(r"[ \t]*;?[ \t]*\r?$|[ \t]*;[ \t]*(?=#)|[ \t]+(?=\S)")
 #: What no shell takes for a command wherever it stands; in a text it is nothing special.
 _NEVER = "done then end )"
 _CONTINUED = re.compile(r"[ \t]+\\\r?\n[ \t]*")
-_GOES_ON = re.compile(r"(?:&&|\|\|?|!)[ \t]*(?:#.*)?\r?$|(?<!\\)(?:\\\\)*\\\r?$")
+_GOES_ON = re.compile(r"(?:&&|(?<!&)(?:\|\|?|!))[ \t]*(?:#.*)?\r?$|(?<!\\)(?:\\\\)*\\\r?$")
 _LOOKS_BACK = re.compile(r"\$\?|\$\{?(?:pipe)?status\b|^[ \t]*(?:and|or)\b")
 _FUNCTION = re.compile(r"[ \t]*(?:function[ \t]|[^\s=\"'$;&|()]+[ \t]*\([ \t]*\))")
 

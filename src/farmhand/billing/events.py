@@ -27,10 +27,14 @@ class Event:
 
 @dataclass
 class Trace:
-    """The events in their order; `files` are those that the shell read; `stopped` is the last line it was seen at."""
+    """The events in their order; `stopped` is the last line that the shell was seen at.
+
+    `files` are those that the shell may have read; `sourced` those of them that it was seen to read.
+    """
 
     events: list[Event] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
+    sourced: list[Path] = field(default_factory=list)
     stopped: Location | None = None
     #: Where the words that were typed are defined: the last alias, abbreviation or function of that name.
     defined: dict[str, Location] = field(default_factory=dict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from . import keyfile
 from .guard import refusal
 from .keyfile import Refused
 from .names import KEY, SECRETS
-from .verdict import Location
+from .verdict import Location, Report
 from .wanted import Wanted
 
 #: Of each name the values that stand in files, with the first place of each.
@@ -68,12 +69,22 @@ class KeyFile:
             f"Say which one to keep: -e workstation_key=FINGERPRINT"
         )
 
-    def remains(self, files: Mapping[Path, tuple[bytes | None, bytes]], found: Found) -> list[str]:
-        """Where the key itself is still written, though nothing brings it to `claude` from there."""
+    def remains(self, files: Mapping[Path, tuple[bytes | None, bytes]], found: Found, report: Report) -> list[str]:
+        """Where the key itself is still written, though nothing brings it to `claude` from there.
+
+        Looked into are the `files` that change and those that `report` names.
+        """
+        contents = {path: new for path, (_, new) in files.items()}
+        for path in dict.fromkeys(s.location.path.resolve() for s in report.sources if s.location.path):
+            if path not in contents:
+                with contextlib.suppress(OSError):
+                    contents[path] = path.read_bytes()
+        reaching = {s.location.path.resolve() for s in report.reaching if s.name == KEY and s.location.path}
         said = []
-        for path, (_, new) in files.items():
-            for at in (new.find(value.encode()) for value in found.get(KEY, {}) if path != self.path):
-                if at >= 0:
-                    line = new.count(b"\n", 0, at) + 1
+        for path, content in contents.items():
+            for value in found.get(KEY, {}):
+                at = content.find(value.encode("utf-8", "surrogateescape"))
+                if at >= 0 and path != self.path and path not in reaching:
+                    line = content.count(b"\n", 0, at) + 1
                     said.append(f"the key is still written in {path}:{line}, which does not reach claude")
         return said

@@ -39,21 +39,32 @@ _PS4 = {
     "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
     "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
 }
-#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a typed line.
-#: bash has its DEBUG trap for the last by itself.
+#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a line that
+#: is typed. bash has its DEBUG trap for the last by itself; bash-preexec's wants the line in a history, which is empty.
+#: All of it works with `nounset`, and with zsh's `ksh_arrays`, which has another meaning of `$+functions[x]`.
 _HOOKS = {
-    "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done',
-    "zsh": ": __farmhand\nif (( $+functions[precmd] )); then precmd; fi\n"
-    'for __farmhand in "${precmd_functions[@]}"; do if (( $+functions[$__farmhand] )); then "$__farmhand"; fi; done\n'
+    "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done\n'
+    "if declare -F __bp_preexec_invoke_exec >/dev/null; then\n"
+    '    for __farmhand in "${preexec_functions[@]-}"; do [ -z "$__farmhand" ] || "$__farmhand" claude; done\n'
+    "fi",
+    "zsh": ": __farmhand\nif (( ${+functions[precmd]} )); then precmd; fi\n"
+    'for __farmhand in "${precmd_functions[@]-}"; do '
+    'if (( ${+functions[$__farmhand]} )); then "$__farmhand"; fi; done\n'
     # zinit's own word for all that its turbo mode would load later.
-    "if (( $+functions[@zinit-scheduler] )); then @zinit-scheduler burst; fi\n"
-    'for __farmhand in "${zsh_scheduled_events[@]}"; do eval "${__farmhand#*:*:}"; done\n'
-    "if (( $+functions[preexec] )); then preexec claude claude claude; fi\n"
-    'for __farmhand in "${preexec_functions[@]}"; do if (( $+functions[$__farmhand] )); then '
+    "if (( ${+functions[@zinit-scheduler]} )); then @zinit-scheduler burst; fi\n"
+    'for __farmhand in "${zsh_scheduled_events[@]-}"; do eval "${__farmhand#*:*:}"; done\n'
+    "if (( ${+functions[preexec]} )); then preexec claude claude claude; fi\n"
+    'for __farmhand in "${preexec_functions[@]-}"; do if (( ${+functions[$__farmhand]} )); then '
     '"$__farmhand" claude claude claude; fi; done',
     # Without fish's own first steps in a new home, which write files and read all manual pages.
     "fish": "functions --erase __fish_on_interactive\nemit fish_prompt\nemit fish_preexec claude",
 }
+#: What waits for somebody at zsh's prompt: whether zsh-defer has anything, and the functions that `zle -F` would call.
+_WAITING = (
+    '"${${_zsh_defer_tasks[*]-}:+1}"',
+    '"$(zle -FL 2>/dev/null | while read -r __farmhand; do '
+    '__farmhand=${__farmhand##* }; functions -- "$__farmhand" "${${widgets[$__farmhand]-}#user:}"; done)"',
+)
 #: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
 ARGUMENTS = "auth status --json"
 #: The words whose definition is asked for: an alias or a function may stand before them.
@@ -105,7 +116,7 @@ class Kind:
             typed = f"claude {ARGUMENTS}"
         told = " ".join(_DEFINITION[self.shell == "fish"].format(name) for name in DEFINED)
         if self.shell == "zsh":
-            told += ' "${#_zsh_defer_tasks}"'  # what waits for somebody at the prompt
+            told = " ".join([told, *_WAITING])
         return "\n".join([hooks, path, f"{at}/farmhand-before {told}", typed, f"{at}/farmhand-after"])
 
     def tracing(self) -> dict[str, str]:

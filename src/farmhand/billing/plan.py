@@ -88,6 +88,7 @@ class _Planner:
         self.hints: dict[str, None] = {}
         self.memory = store.memory()
         self.told: set[str] = set()
+        self.exports: dict[str, frozenset[str]] = {}
 
     def look(self) -> Report:
         w = self.wanted
@@ -95,6 +96,7 @@ class _Planner:
 
     def plan(self) -> Plan:
         before = after = self.look()
+        self.exports = before.exports
         for number in range(ROUNDS + 1):
             self.told |= {verdict.kind for verdict in after.verdicts if not verdict.unknown}
             if not self.judge(after, number):
@@ -111,7 +113,7 @@ class _Planner:
             self.store.remember(self.remembered())
         for place in after.hidden:
             self.hints[f"an alias or function {place} hides the command: remove it there"] = None
-        hints = [*self.hints, *self.keys.hints, *self.keys.remains(files, self.secrets)]
+        hints = [*self.hints, *self.keys.hints, *self.keys.remains(files, self.secrets, after)]
         edits = [line for draft in self.ways.drafts.values() for line in draft.said()]
         moved = list(self.keys.moved)
         return Plan(
@@ -203,12 +205,16 @@ class _Planner:
         return True
 
     def take_back_blinding(self, report: Report) -> bool:
-        """Take back the newest changes if a kind of shell that could be asked before them cannot be asked now."""
+        """Take back the newest changes if a kind of shell that could be asked before them cannot be asked now.
+
+        So too where a shell has lost another variable: what follows in the file needs the name.
+        """
         fresh = [attempt for attempt in self.attempts.values() if attempt.fresh]
         for attempt in fresh:
             attempt.fresh = False
         blind = self.told & {verdict.kind for verdict in report.unknown}
-        dropped = [self.drop(attempt) for attempt in fresh if blind]
+        poorer = {kind for kind, now in report.exports.items() if self.exports.get(kind, now) - now}
+        dropped = [self.drop(attempt) for attempt in fresh if blind or poorer & attempt.kinds]
         return any(dropped)
 
     def stands_there(self, source: Source, text: str) -> bool:

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
-from . import environs, scan, settings, trace, verdicts
+from . import environs, guarded, scan, settings, trace, verdicts
 from .ask import LIMIT_S, Answer, Asking, CannotAsk
 from .events import Trace
 from .kinds import Kind, own_files, to_ask
-from .names import counts
+from .names import METERED, WATCHED, counts
 from .reading import Reader
 from .sources import Sources
 from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
 
+_Asked = TypeVar("_Asked")
+_Said = TypeVar("_Said")
 #: So many shells are asked at the same time.
 _AT_ONCE = 4
+#: A function, as zsh prints it, that names something metered or reads a file.
+_LOADS = re.compile(
+    rf"^(?P<function>\S+) \(\) {{\n(?:\t.*\n)*?\t.*(?:\b(?:{'|'.join(METERED)})\b|(?<![^\s;&|(])(?:source|\.|eval) )",
+    re.MULTILINE,
+)
 _RELEVANT = ("ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "CLOUD_ML_", "VERTEX_", "AZURE_", "HOME", "XDG_")
 
 
@@ -56,6 +66,7 @@ class _Search:
         self.sources = Sources(home, self.base)
         self.logged_in = False
         self.hidden: dict[str, None] = {}
+        self.exports: dict[str, frozenset[str]] = {}
 
     def report(self, *, ask_shell: bool) -> Report:
         kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
@@ -71,7 +82,7 @@ class _Search:
             found += self._foreign()
         shown = list(dict.fromkeys(shown_command(command) for command in asked))
         problems = list(self.reader.problems.values())
-        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown)
+        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown, self.exports)
 
     def _login_shell(self) -> str:
         if shell := self.environ.get("SHELL"):
@@ -93,13 +104,7 @@ class _Search:
         """Each kind's verdict by what its shell said, and which programs the start-up files asked for secrets."""
         session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
         with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                try:
-                    answers = list(pool.map(asking.ask, kinds))
-                except BaseException:  # Ctrl-C: what was started is ended first
-                    pool.shutdown(wait=False, cancel_futures=True)
-                    asking.stop()
-                    raise
+            answers = _at_once(asking, asking.ask, kinds)
             said = self._ask_cli(asking, answers)
             found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
             return found, asking.asked()
@@ -107,15 +112,15 @@ class _Search:
     def _ask_cli(self, asking: Asking, answers: list[Answer]) -> list[dict[str, object] | None]:
         """The CLI's own answer for each kind. It is asked once for each environment that could matter to it."""
         keys = []
-        by_key: dict[frozenset[tuple[str, str]], dict[str, str]] = {}
+        by_key: dict[tuple[str | None, frozenset[tuple[str, str]]], dict[str, str]] = {}
         for answer in answers:
             env = answer.got or {}
-            key = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
+            relevant = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
+            key = (shutil.which("claude", path=env.get("PATH")), relevant)  # a wrapper may be on the PATH of one only
             keys.append(key)
             if answer.got is not None:
                 by_key.setdefault(key, env)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            said = dict(zip(by_key, pool.map(asking.cli, by_key.values()), strict=True))
+        said = dict(zip(by_key, _at_once(asking, asking.cli, by_key.values()), strict=True))
         return [said.get(key) for key in keys]
 
     def verdict(self, answer: Answer, said: dict[str, object] | None) -> Verdict:
@@ -125,6 +130,8 @@ class _Search:
         for word in ("claude-cheap", "farmhand"):
             if "function" in answer.definitions.get(word, "") or "alias" in answer.definitions.get(word, ""):
                 self.hidden[f"{word} in {self.sources.definition(word, told) or kind.shell}"] = None
+        if answer.before is not None:
+            self.exports[kind.name] = frozenset(n for n, v in answer.before.items() if v and n not in WATCHED)
         env = answer.got
         if env is None and answer.status is not None:
             # The CLI itself was called, by its path: what it says counts, not what the shell has.
@@ -139,13 +146,26 @@ class _Search:
         logged_in = self._logged_in(env)
         self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
         told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
-        unseen = "a start-up file asks a question there, which nobody answers" if told.question else ""
-        if answer.definitions.get("deferred", "0") not in ("", "0"):
-            unseen = unseen or "zsh-defer loads more once somebody waits at the prompt"
-        if unseen and not told_by.metered:
-            where = str(told.question) if told.question else ""
-            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=unseen, stopped_at=where)
+        if told_by.metered:
+            return told_by
+        unseen = self._unseen(answer, told, env)
+        if unseen:
+            where = str(unseen[1] or "")
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=unseen[0], stopped_at=where)
         return told_by
+
+    def _unseen(self, answer: Answer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
+        """Why what a shell told may not be all, and where; None if it is."""
+        if told.question:
+            return "a start-up file asks a question there, which nobody answers", told.question
+        if answer.definitions.get("deferred", "0") not in ("", "0"):
+            return "zsh-defer loads more once somebody waits at the prompt", None
+        if waiting := _LOADS.search(answer.definitions.get("waiting", "")):
+            name = re.escape(waiting["function"])
+            return "`zle -F` has it load more once somebody waits at the prompt", self.sources.definition(name, told)
+        found = scan.settings(answer.kind, self.home, self.environ, self.root, self.reader)
+        files = dict.fromkeys([*scan.files(answer.kind, self.home, self.environ, self.root), *told.sourced])
+        return guarded.find(found, files, answer.kind.shell, env, self.reader)
 
     def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:
         """Why a shell could not be asked, and where it stopped."""
@@ -187,3 +207,14 @@ class _Search:
 
     def _logged_in(self, env: Mapping[str, str]) -> bool:
         return settings.logged_in(self._config(env), self.home)
+
+
+def _at_once(asking: Asking, ask: Callable[[_Asked], _Said], each: Iterable[_Asked]) -> list[_Said]:
+    """What is said to each question, several asked at the same time. Ctrl-C or SIGTERM: what was started is ended."""
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            return list(pool.map(ask, each))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            asking.stop()
+            raise

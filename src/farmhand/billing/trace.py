@@ -23,6 +23,8 @@ _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builti
 _ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
 
+#: Most lines of a command substitution whose beginning is looked for.
+_LONGEST = 40
 #: `read` with a prompt: what somebody would type is not known here.
 _QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
 #: What zsh says where a command would read from the terminal.
@@ -239,7 +241,11 @@ def named_line(location: Location, name: str) -> Location:
         first -= 1
     while last + 1 < len(lines) and lines[last].endswith("\\"):
         last += 1
-    found = next((number for number in range(first, last + 1) if name in lines[number]), here)
+    found = next((number for number in range(first, last + 1) if name in lines[number]), None)
+    if found is None:  # bash tells the last line of a `$(…)` over several
+        opens = re.compile(rf"\b{name}=[\"']?(\$\([^)]*|`[^`]*)$")
+        above = range(here - 1, max(-1, here - 1 - _LONGEST), -1)
+        found = next((number for number in above if opens.search(lines[number])), here)
     return Location(location.path, found + 1)
 
 
@@ -283,5 +289,6 @@ def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
     left = [at for at, record in seen if at and re.search(rf"{FIELD}(exit|exec|logout)\b[^{FIELD}]*$", record)]
     best = left if left and answer.ended.startswith("exit") else plain
     done.stopped = best[-1] if best else None
+    done.sourced = list(dict.fromkeys([*done.files, *reader.sourced[len(starts) :]]))
     done.files = list(dict.fromkeys([*done.files, *reader.sourced]))
     return done

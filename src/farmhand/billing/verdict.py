@@ -140,6 +140,8 @@ class Report:
     logged_in: bool
     hidden: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
+    #: By kind of shell the other variables that it exports with a value: none may get lost by an edit.
+    exports: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
 
     @property
     def metered(self) -> bool:

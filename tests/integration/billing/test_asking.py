@@ -253,21 +253,70 @@ def test_the_real_cli_is_asked_with_what_each_shell_gives_it(directory: Path) ->
     assert report.logged_in
 
 
-def test_ctrl_c_ends_what_was_started(directory: Path) -> None:
-    home = Dotfiles(directory, Case("stop", {".bashrc": "touch ~/started\nsleep 600\n"}))
-    code = "import sys; from pathlib import Path; from farmhand.billing import find; home = Path(sys.argv[1]);"
-    code += f"find(home, {home.environ!r}, home, ask=False, limit_s=600)"
-    process = subprocess.Popen([sys.executable, "-c", code, str(home.path)], stderr=subprocess.PIPE)
+_RUN = """\
+import sys; from pathlib import Path; from farmhand.billing import find; home = Path(sys.argv[1])
+find(home, {!r}, home, ask=False, limit_s=600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_was_started_and_leaves_no_secret(directory: Path, number: signal.Signals) -> None:
+    line = 'export ANTHROPIC_API_KEY="$(op read op://x/y)"\ntouch ~/started\nsleep 600\n'
+    home = Dotfiles(directory, Case("stop", {".bashrc": line}))
+    argv = [sys.executable, "-c", _RUN.format(home.environ), str(home.path)]
+    process = subprocess.Popen(argv, stderr=subprocess.PIPE)
     try:
         until = time.monotonic() + 60
         while not (home.path / "started").exists() and time.monotonic() < until:
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
+        assert secrets_of(process.pid)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert b"KeyboardInterrupt" in errors
+    assert (b"KeyboardInterrupt" in errors) if number == signal.SIGINT else process.returncode == 128 + number
     assert left_over(home) == []
+    assert secrets_of(process.pid) == []
+
+
+def test_what_a_killed_asking_left_is_removed_by_the_next(directory: Path) -> None:
+    line = 'export ANTHROPIC_API_KEY="$(op read op://x/y)"\n[ -e ~/started ] || { touch ~/started; sleep 600; }\n'
+    home = Dotfiles(directory, Case("killed", {".bashrc": line}))
+    process = subprocess.Popen([sys.executable, "-c", _RUN.format(home.environ), str(home.path)])
+    until = time.monotonic() + 60
+    while not (home.path / "started").exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert secrets_of(process.pid)
+    while left_over(home) and time.monotonic() < until:  # the supervisor sees the end by itself
+        time.sleep(0.05)
+    assert left_over(home) == []
+    ask(home)
+    assert secrets_of(process.pid) == []
+
+
+def secrets_of(pid: int) -> list[Path]:
+    """What an asking by this process holds of a password manager's answers."""
+    return list(Path("/dev/shm").glob(f"farmhand-ask-{pid}-*/*/out"))
+
+
+def test_a_wrapper_on_path_is_asked_as_claude_and_only_where_it_is(directory: Path) -> None:
+    cli = """\
+#!/bin/sh
+[ "$*" = "auth status --json" ] || { echo "unexpected: $*" >&2; exit 2; }
+[ -n "$ANTHROPIC_API_KEY" ] || { echo '{"loggedIn": false, "authMethod": "none"}'; exit 1; }
+echo '{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "ANTHROPIC_API_KEY"}'
+"""
+    wrapper = f'#!/bin/sh\nexport ANTHROPIC_API_KEY={ONE}\nPATH=${{PATH#"$HOME/bin:"}}\nexec claude "$@"\n'
+    files = {".zshrc": "export PATH=$HOME/bin:$PATH\n", ".bashrc": "A=1\n", "bin/claude": wrapper}
+    home = Dotfiles(directory, Case("wrapper", files))
+    (home.path / "bin/claude").chmod(0o755)
+    (home.bin / "claude").write_text(cli)
+    told = {verdict.kind: verdict for verdict in ask(home).verdicts}
+    assert told["zsh interactive"].billed == "api_key"
+    assert told["zsh login"].billed == "none"
+    assert told["bash interactive"].billed == "none"
 
 
 def test_a_wrapper_that_starts_no_claude_is_named(directory: Path) -> None:

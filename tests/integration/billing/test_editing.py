@@ -54,6 +54,7 @@ OWN = [
     Case("fish: function that is called", {FISH: f"function k\n  set -gx $argv[1] {ONE}\nend\nk {KEY}\nset -g A 1\n"}),
     Case("two keys", {".bashrc": EXPORT, ".zshrc": f"export {KEY}={TWO}\n"}),
     Case("an alias beside an export", {".bashrc": f"{EXPORT}alias claude='{KEY}={ONE} claude'\n"}),
+    Case("zsh: after jobs of their own", {".zshrc": f"true &!\n{EXPORT}true &|\nexport ANTHROPIC_AUTH_TOKEN={TWO}\n"}),
     Case("exec of another shell", {".bashrc": f"{EXPORT}case $- in *i*) exec zsh -i ;; esac\n", ".zshrc": "A=1\n"}),
 ]
 
@@ -115,3 +116,38 @@ def test_every_home(operator: Operator) -> None:
     operator.module(absent=True)
     assert contents(operator.snapshot()) == contents(before)
     assert not operator.state.exists()
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        Case(
+            "needed below",
+            {
+                ".bashrc": f'{EXPORT}export AIDER_KEY="${KEY}"\n',
+                ".zshrc": f"{EXPORT}[[ -z ${KEY} ]] && return 1\nexport AIDER_KEY=x\n",
+                FISH: f"set -gx {KEY} {ONE}\nset -gx AIDER_KEY ${KEY}\n",
+            },
+        )
+    ],
+    indirect=True,
+)
+def test_what_needs_the_key_in_the_rest_of_the_file_keeps_it(operator: Operator) -> None:
+    done = operator.module()
+    assert done["left"] == []
+    for shell in ("bash", "zsh", "fish"):
+        assert operator.home.run([shell, "-ic", "echo $AIDER_KEY"]).strip(), shell
+        assert operator.home.truth(shell, "interactive") == {}
+    assert any(f"still written in {operator.home.path}/.bashrc:1," in hint for hint in done["hints"])
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [Case("a file of its own", {".bashrc": "set -a\n. ~/keys.env\nset +a\n", "keys.env": f"A=1\n{KEY}={ONE}\n"})],
+    indirect=True,
+)
+def test_where_the_key_is_still_written_is_said_of_files_that_stay_too(operator: Operator) -> None:
+    done = operator.module()
+    path = f"{operator.home.path}/keys.env"
+    assert path not in done["files"]
+    assert f"the key is still written in {path}:2, which does not reach claude" in done["hints"]

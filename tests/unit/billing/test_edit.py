@@ -95,6 +95,12 @@ def test_zsh_s_arrays_and_a_subshell_are_no_values() -> None:
     assert change("(export K=x)\n", "zsh", 1) == ("unset", 1, 1)
 
 
+@pytest.mark.parametrize("before", ["true &!", "true &|", "true &! # at once"])
+def test_zsh_s_words_for_a_job_of_its_own_end_a_statement(before: str) -> None:
+    assert change(f"{before}\nexport K=x\n", "zsh", 2) == ("comment", 2, 2)
+    assert change("true |\n  export K=x\n", "zsh", 2) == ("unset", 1, 2)
+
+
 @pytest.mark.parametrize("shell", SH)
 def test_a_block_is_not_left_empty(shell: str) -> None:
     script = Script("export A=1\nif a; then\n  export K=1\n  export K=2\nfi\n", shell)
