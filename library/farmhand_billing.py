@@ -175,7 +175,8 @@ def main() -> None:
     except ValueError as error:
         module.fail_json(msg=f"{store.journal} cannot be read: {error}; the originals beside it are whole")
     except OSError as error:
-        module.fail_json(msg=f"{error.filename}: {error.strerror}; correct that and run again (or with state absent)")
+        what = f"{error.filename}: {error.strerror}" if error.filename else f"{type(error).__name__} {error}".strip()
+        module.fail_json(msg=f"{what}; correct that and run again (or with state absent)")
     module.exit_json(**outcome)
 
 

@@ -53,6 +53,12 @@ def send():
         statuses["413"] += 1  # it was refused before all of it was sent
     connection.close()
 
+# One that is in order: of a task that has asked the API nothing, no answer is believed.
+connection = http.client.HTTPConnection(url.hostname, url.port, timeout=60)
+plain = {"model": model, "max_tokens": 1000, "messages": [{"role": "user", "content": "hello"}]}
+connection.request("POST", "/v1/messages", json.dumps(plain), headers)
+connection.getresponse().read()
+connection.close()
 threads = [threading.Thread(target=send) for _ in range(4)]
 for thread in threads:
     thread.start()

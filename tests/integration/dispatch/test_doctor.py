@@ -159,7 +159,7 @@ async def test_hosts_red(station: Workstation, farm: Sshd, agent: Agent, tmp_pat
     await red(station, "farm1 reach", "the agent does not answer", "systemctl status jada-agent")
     farm.trust(keygen(tmp_path / "other"))
     # A shared connection would not look at the host's key again.
-    station.environment["XDG_RUNTIME_DIR"] = "/nowhere"
+    station.environment["XDG_RUNTIME_DIR"] = "/dev/null/nowhere"
     station.environment["XDG_CACHE_HOME"] = "/dev/null/nowhere"
     await red(station, "farm1 reach", "the host key is not the one on record", "ssh-keygen -R")
     farm.known_hosts.write_text("")
