@@ -58,7 +58,10 @@ def build(station: Workstation) -> None:
     with Runbook("Build a farm host") as book:
         done(station.shell(book.command("cp -rn")))
         listed(station, farm1=box.fixed)
-        book.says("`ansible_host` is the box's address, or its alias in `~/.ssh/config`, and `ansible_user` a login that may become root")
+        book.says(
+            "`ansible_host` is the box's address, or its alias in `~/.ssh/config`, and `ansible_user` a login that may "
+            "become root"
+        )
         variables = station.checkout / "inventory" / "group_vars" / "farm.yml"
         text = re.sub(r"(?<=jada_agent_upstream_url: ).*", station.api.url, variables.read_text("utf-8"))
         if any(files.EXTRA_CA_DIR.glob("*.crt")):  # as for the demo's farm
