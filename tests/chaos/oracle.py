@@ -37,6 +37,9 @@ class Case:
         self.whole = [one for one in self.charged if one.get("fault", "") not in SPOILERS and not one.get("aborted")]
         self.interrupted = sum(one["outcome"] == "interrupted" for one in self.attempts)
         self.crashes = sum(one["crashes"] for one in self.attempts)
+        #: Crashes while the results of its Message Batch were taken in, which no single one of them is to blame for.
+        out = {one["provider_batch"] for one in self.attempts}
+        self.together = max((one["crashes"] for one in story.ledger["provider_batch"] if one["no"] in out), default=0)
         self.cancelled = self.id in story.cancelled
 
 
@@ -113,8 +116,8 @@ def _result(case: Case, prompt: str) -> Iterator[str]:
         spoilt = sum(faults[name] for name in (*SPOILERS, "reset", "batch errored", "batch expired"))
         refused = any(one.get("status") in (400, 403) for one in case.requests)
         if row["error_code"] == CRASHED:
-            if case.crashes < ATTEMPTS:
-                yield f"lost: {case.id} failed after {case.crashes} crashes"
+            if case.crashes + case.together < ATTEMPTS:
+                yield f"lost: {case.id} failed after {case.crashes} and {case.together} crashes"
         elif not refused and spoilt + case.crashes < ATTEMPTS:
             yield f"lost: {case.id} failed ({row['error_code']}) for {dict(faults)}"
 
@@ -163,7 +166,7 @@ def _charges(story: Story, case: Case) -> Iterator[str]:
             f" for: {sorted(uncovered)}; it counts {case.row['uncertain']} as uncertain"
         )
     open_ends = [one for one in case.requests if one.get("fault", "") in (*SPOILERS, "reset") or one.get("aborted")]
-    most = len(open_ends) + case.interrupted + sum(one["outcome"] == "cancelled" for one in case.attempts)
+    most = len(open_ends) + case.interrupted + sum(one["outcome"] in ("cancelled", CRASHED) for one in case.attempts)
     if case.row["uncertain"] > most:
         yield f"invented: {case.id} counts {case.row['uncertain']} uncertain requests, at most {most} can be"
     if case.row["state"] == "succeeded" and not any(_request(story, one) not in uncovered for one in case.whole):
