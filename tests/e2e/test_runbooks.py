@@ -134,10 +134,11 @@ def test_the_ledger_is_damaged(station: Workstation, pages: str) -> None:
     ready(station)
     box = station.boxes["farm1"]
     for n in range(3):
-        done(station.shell(f"claude-cheap --id kept-{pages[0]}-{n} 'Keep this {n}'"))
+        done(station.shell(f"claude-cheap --id kept-{len(pages)}-{n} 'Keep this {n}'"))
     flip = _FLIP.replace("PAGES", pages)
     done(box.exec("runuser", "-u", "jada", "--", "python3", "-c", flip))
     with Runbook("The ledger is damaged") as book:
+        book.skip("farmhand flush", "farmhand cost")  # named for what they know of it
 
         def refused() -> bool:
             station.shell("claude-cheap --connect-timeout 5 --fallback none 'Are you there?'")
