@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.dispatch.sshd import Sshd
-from tests.support.agent import Agent
-from tests.support.messages_api import DEFAULT_KEY
+from tests.support.agent import Agent, bodies
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -116,3 +116,23 @@ def local_farm(tmp_path: Path, agent: Agent) -> Path:
     inventory.write_text(f"[farm]\nfarm1 ansible_connection=local ansible_python_interpreter={sys.executable}\n")
     assert agent.socket.exists()
     return inventory
+
+
+def received(api: MessagesApi) -> list[str]:
+    """The prompts that reached the API."""
+    return [
+        "".join(block["text"] for block in content)
+        if isinstance(content := body["messages"][-1]["content"], list)
+        else content
+        for body in bodies(api)
+    ]
+
+
+async def agent_knows(agent: Agent, task_id: str) -> None:
+    """Wait until the task runs."""
+    for _ in range(400):
+        status, answer = await agent.call("GET", f"/v1/tasks/{task_id}")
+        if status == 200 and answer["task"]["state"] == "running":
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"the agent never ran {task_id}")

@@ -6,28 +6,15 @@ import asyncio
 import hashlib
 import json
 import os
-import pty
-import secrets
 import signal
-import socket
 from pathlib import Path
 
 import pytest
 
-from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, entry
-from tests.integration.dispatch.sshd import Sshd, free_port, keygen, shared_connections
-from tests.support.agent import Agent, bodies
+from tests.integration.dispatch.conftest import BIN, Workstation, agent_knows, entry, received
+from tests.integration.dispatch.sshd import Sshd, free_port, keygen
+from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
-
-
-def received(api: MessagesApi) -> list[str]:
-    """The prompts that reached the API."""
-    return [
-        "".join(block["text"] for block in content)
-        if isinstance(content := body["messages"][-1]["content"], list)
-        else content
-        for body in bodies(api)
-    ]
 
 
 @pytest.mark.parametrize(
@@ -296,60 +283,6 @@ async def test_an_agent_that_restarts_in_between_gets_the_key_again(
     assert b"hello" in out
 
 
-async def test_text_comes_as_it_is_made_on_a_terminal(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
-    api.state.event_s = 0.15
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        str(BIN / "claude-cheap"),
-        "hello",
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=workstation.environment,
-        cwd=CHECKOUT,
-    )
-    os.close(theirs)
-    pieces = await asyncio.to_thread(read_terminal, ours)
-    assert await process.wait() == 0
-    assert len(pieces) > 2
-    assert b"".join(pieces).endswith(b"hello\r\n")
-
-
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-        {"PYTHONIOENCODING": "ascii"},
-        {"PYTHONIOENCODING": "ascii:strict"},
-        {"PYTHONIOENCODING": "latin-1"},
-    ],
-)
-async def test_a_terminal_that_is_not_utf_8_gets_the_answer_with_replacements(
-    workstation: Workstation, farm: Sshd, api: MessagesApi, variables: dict[str, str]
-) -> None:
-    prompt = "one é, one 😀 and the end"
-    (workstation.home / "prompt").write_text(prompt)
-    workstation.environment |= variables
-    for options in ([], ["--json"]):
-        ours, theirs = pty.openpty()
-        process = await asyncio.create_subprocess_exec(
-            str(BIN / "claude-cheap"),
-            *("-f", str(workstation.home / "prompt")),
-            *options,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=workstation.environment,
-            cwd=CHECKOUT,
-        )
-        os.close(theirs)
-        said = b"".join(await asyncio.to_thread(read_terminal, ours))
-        assert await process.wait() == 0, said
-        assert b"and the end" in said
-    piped = await workstation.run("claude-cheap", "-f", str(workstation.home / "prompt"))
-    assert prompt.encode() in piped.out
-
-
 async def test_status(workstation: Workstation, farm: Sshd) -> None:
     done = await workstation.run("farmhand", "status", "--json")
     assert json.loads(done.out)["hosts"]["farm1"]["state"] == "running"
@@ -358,124 +291,6 @@ async def test_status(workstation: Workstation, farm: Sshd) -> None:
     assert both.status == 4
     assert b"farm1" in both.out
     assert both.err.startswith("farm2: ")
-
-
-async def test_no_process_and_no_file_of_the_workstation_holds_the_key(
-    workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi
-) -> None:
-    # A key of its own: what else runs on this machine may have the usual one.
-    key = f"sk-ant-test-{secrets.token_hex(16)}"
-    api.state.keys = frozenset({key})
-    (workstation.home / "repos.env").write_text(f"ANTHROPIC_API_KEY={key}\n")
-    api.state.event_s = 0.2
-    process = await workstation.start("claude-cheap", "--id", "seen", "hello")
-    await agent_knows(agent, "seen")
-    for directory in Path("/proc").glob("[0-9]*"):
-        for name in ("cmdline", "environ"):
-            try:
-                held = (directory / name).read_bytes()
-            except OSError:
-                continue
-            assert key.encode() not in held, (directory / "comm").read_text()
-    out, _ = await process.communicate()
-    assert b"hello" in out
-    source = workstation.home / "repos.env"
-    files = [path for path in workstation.home.parent.rglob("*") if path.is_file() and path != source]
-    assert files
-    assert [path for path in files if key.encode() in path.read_bytes()] == []
-
-
-async def test_the_shared_connection_that_stays_does_not_hold_the_key(
-    workstation: Workstation, farm: Sshd, api: MessagesApi
-) -> None:
-    key = f"sk-ant-test-{secrets.token_hex(16)}"
-    api.state.keys = frozenset({key})
-    workstation.environment |= {"MY_OWN_KEY": key, "SEEN_BY_SSH": "yes"}
-    done = await workstation.run("claude-cheap", "--key-source", "env:MY_OWN_KEY", "hello")
-    assert done.status == 0, done.err
-    masters = shared_connections(workstation.environment["XDG_RUNTIME_DIR"])
-    assert masters, "the shared connection has ended"
-    assert all(b"SEEN_BY_SSH=yes" in held for held in masters), "nothing can be told from these"
-    assert not any(key.encode() in held for held in masters)
-
-
-async def test_a_key_in_a_variable_reaches_no_program_but_the_one_that_prints_a_key(
-    workstation: Workstation, farm: Sshd, tmp_path: Path
-) -> None:
-    """Programs that note their environment, in the place of those that are started: ssh, mail, ansible-playbook, …"""
-    key = f"sk-ant-test-{secrets.token_hex(16)}"
-    bin_dir = tmp_path / "bin"
-    bin_dir.mkdir()
-    for name in ("ssh", "mail", "notify-send"):
-        (bin_dir / name).write_text(f'#!/bin/sh\nenv > "{tmp_path}/$(basename "$0").env"\n')
-        (bin_dir / name).chmod(0o755)
-    workstation.environment |= {"MY_OWN_KEY": key, "PATH": f"{bin_dir}:{workstation.environment['PATH']}"}
-    project = tmp_path / "project"
-    project.mkdir()
-    (project / "ansible.cfg").write_text("[defaults]\n")
-    play = [{"hosts": "localhost", "gather_facts": False, "tasks": [{"shell": f"env > {tmp_path}/up.env"}]}]
-    (project / "site.yml").write_text(json.dumps(play))
-    source = ("--key-source", "env:MY_OWN_KEY")
-    assert (await workstation.run("claude-cheap", *source, "--fallback", "none", "hello")).status == 4
-    checks = ["doctor", "--no-canary", "--skip", "at-rest", "--skip", "shells", "--skip", "api"]
-    for way in ("mail:me@example.com", "desktop"):
-        assert (await workstation.run("farmhand", *checks, "--notify", way)).status == 1
-    up = await workstation.run("farmhand", "up", "--project-dir", str(project))
-    assert up.status == 0, up.err
-    seen = {path.stem: path.read_text() for path in tmp_path.glob("*.env")}
-    assert sorted(seen) == ["mail", "notify-send", "ssh", "up"]
-    assert [name for name, text in seen.items() if key in text or "PATH=" not in text] == []
-
-
-async def test_stdin_of_nodes_spawn_is_a_socket_and_is_read(
-    workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
-) -> None:
-    program = tmp_path / "spawn.js"
-    program.write_text(
-        "const { spawn } = require('child_process');\n"
-        "const task = spawn('claude-cheap', ['What colour is it?'], { stdio: ['pipe', 'inherit', 'inherit'] });\n"
-        "setTimeout(() => task.stdin.end('The barn is red.\\n'), Number(process.argv[2]));\n"
-        "task.on('exit', (status) => process.exit(status));\n"
-    )
-    for wait_ms in ("0", "500"):
-        process = await asyncio.create_subprocess_exec("node", str(program), wait_ms, env=workstation.environment)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
-    assert received(api) == ["What colour is it?\n\nThe barn is red.\n"] * 2
-
-
-async def test_a_silent_stdin_is_left_out_with_one_line(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        process = await workstation.start("claude-cheap", "hello", stdin=theirs.fileno())
-        out, err = await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0, err.decode()
-    assert b"hello" in out
-    assert err.count(b"\n") == 1
-    assert b"nothing came on stdin within 3 s" in err
-    assert received(api) == ["hello"]
-
-
-async def agent_knows(agent: Agent, task_id: str) -> None:
-    """Wait until the task runs."""
-    for _ in range(400):
-        status, answer = await agent.call("GET", f"/v1/tasks/{task_id}")
-        if status == 200 and answer["task"]["state"] == "running":
-            return
-        await asyncio.sleep(0.05)
-    raise AssertionError(f"the agent never ran {task_id}")
-
-
-def read_terminal(descriptor: int) -> list[bytes]:
-    """What is written to a terminal until its last writer has gone, piece by piece."""
-    pieces: list[bytes] = []
-    while True:
-        try:
-            piece = os.read(descriptor, 65536)
-        except OSError:  # EIO: how Linux says that the other side is closed
-            return pieces
-        if not piece:
-            return pieces
-        pieces.append(piece)
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.dispatch.conftest import BIN, CHECKOUT, Done, Workstation, entry
+from tests.integration.dispatch.conftest import BIN, CHECKOUT, Done, Workstation, agent_knows, entry, received
 from tests.integration.dispatch.sshd import Sshd, free_port
-from tests.integration.dispatch.test_claude_cheap import agent_knows, read_terminal, received
+from tests.integration.dispatch.test_claude_cheap_terminal import read_terminal
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 

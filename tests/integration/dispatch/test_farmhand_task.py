@@ -15,9 +15,8 @@ import pytest
 from farmhand.dispatch import Outcome, run_tasks
 from farmhand.errors import NotConfigured, TaskFailed, UsageError
 from farmhand.task import Task
-from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation
+from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation, agent_knows, received
 from tests.integration.dispatch.sshd import Sshd, shared_connections
-from tests.integration.dispatch.test_claude_cheap import agent_knows, received
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
