@@ -11,7 +11,7 @@ from typing import Any
 from farmhand.agent.attempts import Room
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
-from farmhand.agent.engines.reader import Reader
+from farmhand.agent.engines.reader import MessageReader
 from farmhand.agent.ledger import LedgerStuck
 from farmhand.agent.outbox import Out, Outbox, Sent
 from farmhand.agent.recovery import CRASHED, crashed
@@ -158,7 +158,7 @@ class Results:
             terms=terms.text,
         )
         self._settle(one, task, cost)
-        reader = Reader(lambda _text: None)
+        reader = MessageReader(lambda _text: None)
         # Terms without a price leave the cost unknown; a model without any has none that could be known.
         unpriced = self._room.prices.cost(model, usage, economy=True) is None
         uncertain = int(bool(terms.unknown) or (cost is None and not unpriced))

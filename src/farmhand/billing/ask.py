@@ -46,7 +46,7 @@ class CannotAsk(Exception):
 
 
 @dataclass
-class Answer:
+class ShellAnswer:
     """What one shell told.
 
     `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that.
@@ -155,14 +155,14 @@ class Asking:
             "SSH_ASKPASS_REQUIRE": "never",
         }
 
-    def ask(self, kind: Kind) -> Answer:
+    def ask(self, kind: Kind) -> ShellAnswer:
         """Start the shell and type `claude` in it. One that is only too slow to be traced is asked again without."""
         answer = self._ask(kind, traced=True)
         if answer.ended == "out of time" and answer.before is None and _on_its_way(answer.last):
             return self._ask(kind, traced=False)
         return answer
 
-    def _ask(self, kind: Kind, *, traced: bool) -> Answer:
+    def _ask(self, kind: Kind, *, traced: bool) -> ShellAnswer:
         name = f"{kind.name.replace(' ', '-')}{'' if traced else '-again'}"
         bin_dir = self.scripts / name
         bin_dir.mkdir()
@@ -189,7 +189,7 @@ class Asking:
             raw = next((sections[label] for label in labels if label in sections), None)
             return None if raw is None else shims.clean(_environ(raw), added, self.environ, self.scripts)
 
-        return Answer(
+        return ShellAnswer(
             kind,
             environ(shims.BEFORE),
             environ(shims.TYPED, shims.OTHER),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import environs, guarded, scan, settings, trace, verdicts
-from .ask import LIMIT_S, Answer, Asking, CannotAsk
+from .ask import LIMIT_S, Asking, CannotAsk, ShellAnswer
 from .events import Trace
 from .kinds import Kind, own_files, to_ask
 from .names import METERED, WATCHED, counts
@@ -109,7 +109,7 @@ class _Search:
             found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
             return found, asking.asked()
 
-    def _ask_cli(self, asking: Asking, answers: list[Answer]) -> list[dict[str, object] | None]:
+    def _ask_cli(self, asking: Asking, answers: list[ShellAnswer]) -> list[dict[str, object] | None]:
         """The CLI's own answer for each kind. It is asked once for each environment that could matter to it."""
         keys = []
         by_key: dict[tuple[str | None, frozenset[tuple[str, str]]], dict[str, str]] = {}
@@ -123,7 +123,7 @@ class _Search:
         said = dict(zip(by_key, _at_once(asking, asking.cli, by_key.values()), strict=True))
         return [said.get(key) for key in keys]
 
-    def verdict(self, answer: Answer, said: dict[str, object] | None) -> Verdict:
+    def verdict(self, answer: ShellAnswer, said: dict[str, object] | None) -> Verdict:
         """What one shell's answer means."""
         kind = answer.kind
         told = trace.read(answer, own_files(kind.shell, self.home, self.environ), self.home)
@@ -154,7 +154,7 @@ class _Search:
             return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=unseen[0], stopped_at=where)
         return told_by
 
-    def _unseen(self, answer: Answer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
+    def _unseen(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
         """Why what a shell told may not be all, and where; None if it is."""
         if told.question:
             return "a start-up file asks a question there, which nobody answers", told.question
@@ -167,7 +167,7 @@ class _Search:
         files = dict.fromkeys([*scan.files(answer.kind, self.home, self.environ, self.root), *told.sourced])
         return guarded.find(found, files, answer.kind.shell, env, self.reader)
 
-    def _why(self, answer: Answer, told: Trace) -> tuple[str, Location | None]:
+    def _why(self, answer: ShellAnswer, told: Trace) -> tuple[str, Location | None]:
         """Why a shell could not be asked, and where it stopped."""
         if answer.unanswered:
             return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped

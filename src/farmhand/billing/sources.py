@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..wire.keys import fingerprint
 from . import scan
-from .ask import Answer
+from .ask import ShellAnswer
 from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
@@ -51,7 +51,7 @@ class Sources:
         if reaches and kind not in source.shells:
             source.shells.append(kind)
 
-    def take(self, answer: Answer, told: Trace, env: Mapping[str, str]) -> dict[str, Setting]:
+    def take(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> dict[str, Setting]:
         """Note all that an answer shows; returns what `claude` gets of the watched names."""
         found = {}
         for name in WATCHED:
@@ -65,7 +65,7 @@ class Sources:
                 found[name] = Setting(name, value, last.location, last.via, "", last.through)
         return found
 
-    def _settings(self, name: str, answer: Answer, told: Trace, value: str | None) -> list[tuple[Setting, bool]]:
+    def _settings(self, name: str, answer: ShellAnswer, told: Trace, value: str | None) -> list[tuple[Setting, bool]]:
         """Every setting of a name that this shell met, in order, and whether it holds when `claude` is typed."""
         events = [event for event in told.events if event.name == name]
         found: list[tuple[Event, bool]] = []
@@ -89,7 +89,7 @@ class Sources:
             settings[-1] = (Setting(name, value, last.location, last.via, last.command, last.through), True)
         return settings
 
-    def _of_event(self, event: Event, answer: Answer, told: Trace) -> Setting | None:
+    def _of_event(self, event: Event, answer: ShellAnswer, told: Trace) -> Setting | None:
         via = _wrapper(answer) if event.typed else "prompt" if event.prompt else "export"
         location = event.location
         if location is None:
@@ -99,7 +99,7 @@ class Sources:
             return None
         return Setting(event.name, event.value, location, via, through=event.through)
 
-    def _unseen(self, name: str, value: str, answer: Answer, told: Trace) -> Setting:
+    def _unseen(self, name: str, value: str, answer: ShellAnswer, told: Trace) -> Setting:
         """A value that no event explains: a universal variable of fish, a wrapper over claude, what is not traced."""
         before = (answer.before or {}).get(name)
         if answer.kind.shell == "fish" and before == value and (at := self._universal(name)):
@@ -122,7 +122,7 @@ class Sources:
             at = Location(next(iter([*files, *own]), None))
         return Setting(name, value, at, "export" if at.path else "environment")
 
-    def _named(self, name: str, answer: Answer, told: Trace) -> Location | None:
+    def _named(self, name: str, answer: ShellAnswer, told: Trace) -> Location | None:
         """The last line that names it outside of a comment, in the files that were read."""
         own = [path for path in own_files(answer.kind.shell, self.home, {}) if path.is_file()]
         return _grep(rf"\b{name}\b", [*own, *told.files])
@@ -160,11 +160,11 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
-def _wrapper(answer: Answer) -> str:
+def _wrapper(answer: ShellAnswer) -> str:
     """Whether what is typed as claude is an alias or a function."""
     said = answer.definitions.get("claude", "").split("\n")[0]
     return "alias" if "alias" in said or said == "file" else "function"
 
 
-def _shell(setting: Setting, answer: Answer) -> str:
+def _shell(setting: Setting, answer: ShellAnswer) -> str:
     return answer.kind.shell if setting.via in ("export", "alias", "function", "prompt", "universal") else ""

@@ -33,7 +33,7 @@ _GRACE_S = 0.2
 _END = b"\0\0end\n"
 
 
-class Trace:
+class TraceTail:
     """A stream of trace records, of which those are kept that `keep` finds, and the last ones."""
 
     def __init__(self, start: bytes, keep: str) -> None:
@@ -169,7 +169,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     for fd in (out_w, err_w, trace_w):
         os.close(fd)
     # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
-    trace, other = (Trace(spec["record"].encode(), spec["keep"]) for _ in range(2))
+    trace, other = (TraceTail(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
     errors = b""
     answer = b""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import trace_fish
-from .ask import Answer
+from .ask import ShellAnswer
 from .events import Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
@@ -75,7 +75,7 @@ class _Eval:
 class _Reader:
     """The trace of bash, zsh or sh, record by record."""
 
-    def __init__(self, answer: Answer, starts: Iterable[Path]) -> None:
+    def __init__(self, answer: ShellAnswer, starts: Iterable[Path]) -> None:
         self.shell = answer.kind.shell
         self.cwd = Path(answer.before.get("PWD", "/")) if answer.before else Path("/")
         self.trace = Trace()
@@ -271,7 +271,7 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
     return looser
 
 
-def read(answer: Answer, starts: Iterable[Path], home: Path) -> Trace:
+def read(answer: ShellAnswer, starts: Iterable[Path], home: Path) -> Trace:
     """The trace of an answer. `starts` are the start-up files that a shell of this kind may read, first to last."""
     if answer.kind.shell == "fish":
         return trace_fish.read(answer, home)

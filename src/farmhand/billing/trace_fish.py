@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from .ask import Answer
+from .ask import ShellAnswer
 from .events import GENERATED, Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
@@ -20,7 +20,7 @@ _ITS_OWN = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
 
 
 @dataclass
-class _File:
+class _SourcedFile:
     """A file that is being sourced. `path` None: what a command printed."""
 
     depth: int
@@ -29,12 +29,12 @@ class _File:
     at: Location | None = None
 
 
-class _Reader:
-    def __init__(self, answer: Answer, home: Path) -> None:
+class _FishReader:
+    def __init__(self, answer: ShellAnswer, home: Path) -> None:
         self.home = home
         self.cwd = Path(answer.before.get("PWD", "/")) if answer.before else home
         self.trace = Trace()
-        self.open: list[_File] = []
+        self.open: list[_SourcedFile] = []
         self.before = ""
         self.pending: Event | None = None
         self.typed = self.prompting = False
@@ -99,9 +99,9 @@ class _Reader:
         if path is not None and not path.is_absolute():
             path = self.cwd / path
         if path is None or GENERATED.match(str(path)):
-            self.open.append(_File(depth, None, location))
+            self.open.append(_SourcedFile(depth, None, location))
             return
-        self.open.append(_File(depth, path, location))
+        self.open.append(_SourcedFile(depth, path, location))
         if not _ITS_OWN.match(str(path)) and path not in self.trace.files:
             self.trace.files.append(path)
 
@@ -219,9 +219,9 @@ def _defined(words: list[str]) -> str:
     return name if name in DEFINED else ""
 
 
-def read(answer: Answer, home: Path) -> Trace:
+def read(answer: ShellAnswer, home: Path) -> Trace:
     """The trace of an answer of fish."""
-    reader = _Reader(answer, home)
+    reader = _FishReader(answer, home)
     for record in answer.trace:
         reader.record(record)
     done = reader.trace

@@ -41,7 +41,7 @@ class _Message(msgspec.Struct):
     id: str | None = None
 
 
-class _Line(msgspec.Struct):
+class _LogLine(msgspec.Struct):
     message: _Message
     timestamp: datetime | int | float
     requestId: str | None = None  # noqa: N815  (the log's own names)
@@ -49,7 +49,7 @@ class _Line(msgspec.Struct):
     isSidechain: bool | None = None  # noqa: N815
 
 
-class Row(NamedTuple):
+class SessionRow(NamedTuple):
     """An answer: what it is told apart by, its message, whether a side chain has it, and what is kept of it."""
 
     key: str
@@ -62,11 +62,11 @@ class Uncounted(Exception):
     """A line looks like an answer, and is none that can be counted; its text says why."""
 
 
-_LINE = msgspec.json.Decoder(_Line)
+_LINE = msgspec.json.Decoder(_LogLine)
 
 
 #: (where the line ends, its row, or why there is none, or None where it is no answer of the API)
-Found = tuple[int, Row | Uncounted | None]
+Found = tuple[int, SessionRow | Uncounted | None]
 
 
 def lines(file: BinaryIO, path: str, session: str, offset: int) -> Iterator[Found]:
@@ -91,7 +91,7 @@ def lines(file: BinaryIO, path: str, session: str, offset: int) -> Iterator[Foun
         yield (offset if raw.endswith(b"\n") else start), row
 
 
-def _row(raw: bytes, place: str, session: str) -> Row | None:
+def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
     raw = raw.removeprefix(_BOM)
     try:
         line = _LINE.decode(raw)
@@ -112,7 +112,7 @@ def _row(raw: bytes, place: str, session: str) -> Row | None:
     if message.id:
         key = f"{message.id} {line.requestId or '@' + (line.sessionId or session)}"
     values = (_moment(line.timestamp), _text(message.model), *counts, _count(usage.cache_read_input_tokens))
-    return Row(_text(key), _text(message.id or ""), side, values)
+    return SessionRow(_text(key), _text(message.id or ""), side, values)
 
 
 def _text(text: str) -> str:
@@ -120,7 +120,7 @@ def _text(text: str) -> str:
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
-def _line(raw: bytes) -> _Line | None:
+def _line(raw: bytes) -> _LogLine | None:
     """A line that the fast decoder refuses; None where it is no answer. Raises Uncounted."""
     try:
         value = json.loads(raw.decode("utf-8", "replace"))
@@ -134,7 +134,7 @@ def _line(raw: bytes) -> _Line | None:
     if message.get("model") in _NOT_A_MODEL:
         return None
     try:
-        return msgspec.convert(value, _Line)
+        return msgspec.convert(value, _LogLine)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise Uncounted(str(error)) from None
 

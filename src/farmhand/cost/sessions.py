@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from farmhand.cost.prices import PriceTable
-from farmhand.cost.session_lines import Found, Row, lines
+from farmhand.cost.session_lines import Found, SessionRow, lines
 from farmhand.cost.store import CHUNK, Store
 
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
@@ -134,14 +134,14 @@ def _read_file(store: Store, path: str, session: str) -> None:
 def _keep(store: Store, path: str, inode: int, chunk: list[Found]) -> None:
     with store.transaction() as db:
         for end, row in chunk:
-            if isinstance(row, Row):
+            if isinstance(row, SessionRow):
                 _keep_row(db, row)
             elif row is not None:
                 db.execute("REPLACE INTO session_uncounted VALUES (?, ?, ?)", (path, end, str(row)))
         db.execute("REPLACE INTO session_file VALUES (?, ?, ?)", (path, inode, chunk[-1][0]))
 
 
-def _keep_row(db: sqlite3.Connection, row: Row) -> None:
+def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
     """Add a row, or what it has more than the one that is there for the same answer.
 
     A side chain's key has a `~`; it counts only as long as no other line has the answer.

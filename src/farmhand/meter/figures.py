@@ -35,7 +35,7 @@ def count(value: Any, most: int) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
 
 
-class Figures:
+class UsageFigures:
     """Gathers what one answer reports. `told`: there was any report. `max_tokens`: of its request, 0 for any."""
 
     def __init__(self, max_tokens: int = 0) -> None:
@@ -93,9 +93,9 @@ class Figures:
 def usage_of(told: Any, *, wrote: bool = True, max_tokens: int = 0) -> tuple[Usage, Terms]:
     """What the `usage` of one whole message says, as decoded from JSON; `wrote`: the message has content.
 
-    `max_tokens` as for Figures.
+    `max_tokens` as for UsageFigures.
     """
-    figures = Figures(max_tokens)
+    figures = UsageFigures(max_tokens)
     figures.take(told)
     return figures.usage(), figures.terms(whole=True, wrote=wrote)
 

@@ -38,7 +38,7 @@ class TooSlow(Exception):
     """The body did not come within its time."""
 
 
-class Room:
+class BodyRoom:
     """Bytes that may be held at once; who finds no room waits, first come first served."""
 
     def __init__(self, size: int) -> None:
@@ -379,7 +379,7 @@ class Server:
     def __init__(self, handler: Callable[[Connection], Awaitable[None]], max_body: int) -> None:
         self.handler = handler
         self.max_body = max_body
-        self.room = Room(2 * max_body)
+        self.room = BodyRoom(2 * max_body)
         self.buffer = memoryview(bytearray(_READ))
         self.connections: set[Connection] = set()
 

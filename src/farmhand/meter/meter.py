@@ -60,7 +60,7 @@ class RetryPolicy:
         return backoff if retry_after_s is None else min(max(retry_after_s + backoff / 10, backoff), LONGEST_S)
 
 
-class _Counted(msgspec.Struct):
+class _TokenCount(msgspec.Struct):
     """An answer of `COUNT_TOKENS`."""
 
     input_tokens: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
@@ -261,7 +261,7 @@ class Meter:
             while piece := await exchange.piece():
                 answer += piece
         try:
-            return msgspec.json.decode(answer, type=_Counted).input_tokens
+            return msgspec.json.decode(answer, type=_TokenCount).input_tokens
         except (ValueError, RecursionError):
             raise ApiError("api_error", "the API does not tell how many tokens the request has") from None
 

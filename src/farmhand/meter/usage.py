@@ -7,7 +7,7 @@ from typing import Any
 
 from farmhand.cost.terms import STANDARD, Terms
 from farmhand.meter import loose_json
-from farmhand.meter.figures import Figures, usage_of
+from farmhand.meter.figures import UsageFigures, usage_of
 from farmhand.meter.problems import ApiError, problem_from_event
 from farmhand.meter.sse import EventDecoder
 from farmhand.task import Usage
@@ -46,7 +46,7 @@ class AnswerWatch:
         self.problem: ApiError | None = None
         self.ended = False
         self.streamed = streamed
-        self._figures = Figures(max_tokens)
+        self._figures = UsageFigures(max_tokens)
         self._events = EventDecoder()
         self._body = bytearray()
         self._id: Any = None

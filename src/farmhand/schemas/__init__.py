@@ -4,6 +4,6 @@ A pattern, or a keyword that compares everything with everything, can take for e
 ends it. `worker.py` is what those processes run; it imports nothing of the rest, and never has a key in its memory.
 """
 
-from farmhand.schemas.pool import MAX_ANSWER, POOL, Pool, Unchecked, Verdict, problem, too_large
+from farmhand.schemas.pool import MAX_ANSWER, POOL, CheckResult, Pool, Unchecked, problem, too_large
 
-__all__ = ["MAX_ANSWER", "POOL", "Pool", "Unchecked", "Verdict", "problem", "too_large"]
+__all__ = ["MAX_ANSWER", "POOL", "CheckResult", "Pool", "Unchecked", "problem", "too_large"]

@@ -40,7 +40,7 @@ class Unchecked(Exception):
         self.too_hard = too_hard
 
 
-class Verdict(NamedTuple):
+class CheckResult(NamedTuple):
     """`code` "" where all is well, else `invalid_schema` or `no_answer`; `message` is one line."""
 
     code: str
@@ -129,18 +129,18 @@ class Pool:
         with self._lock:
             return [worker.pid for _, worker in self._idle]
 
-    def check(self, schema: Any, **answer: Any) -> Verdict:
+    def check(self, schema: Any, **answer: Any) -> CheckResult:
         """The verdict on `schema`, or on `answer=` by it. Raises Unchecked."""
         try:
             request = json.dumps({"schema": schema, "limit_s": self.limit_s + 5, **answer}).encode()
         except RecursionError:
-            return Verdict("invalid_schema", "it is nested too deeply")
+            return CheckResult("invalid_schema", "it is nested too deeply")
         said = json.loads(self._ask(request))
         if said["code"] == "too_hard":
             raise Unchecked(said["message"], too_hard=True)
-        return Verdict(said["code"], said["message"])
+        return CheckResult(said["code"], said["message"])
 
-    async def checked(self, schema: Any, **answer: Any) -> Verdict:
+    async def checked(self, schema: Any, **answer: Any) -> CheckResult:
         """`check`, with the event loop free meanwhile."""
         import asyncio  # not at the top: a client needs none
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from farmhand.agent.engines.reader import Reader
+from farmhand.agent.engines.reader import MessageReader
 from farmhand.meter import ApiError
 from tests.support.answers.parts import ERROR, HELLO, OPEN, TEXT, TOOL, block, close, end, partial, start, text
 
 
-def read(stream: bytes) -> Reader:
+def read(stream: bytes) -> MessageReader:
     """What the reader has of `stream`, each event of one `event` and one `data` line."""
-    reader = Reader(lambda _text: None)
+    reader = MessageReader(lambda _text: None)
     for event in stream.split(b"\n\n")[:-1]:
         name, _, data = event.partition(b"\n")
         reader.take(name.removeprefix(b"event: ").decode(), data.removeprefix(b"data:").strip())

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from farmhand.meter import http_server
-from farmhand.meter.http_server import Connection, Room, Server, TooLarge, TooSlow
+from farmhand.meter.http_server import BodyRoom, Connection, Server, TooLarge, TooSlow
 
 MAX_BODY = 1024 * 1024
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
@@ -330,7 +330,7 @@ async def test_who_leaves_while_it_waits_or_holds_leaves_its_room_to_others() ->
 
 
 async def test_room_goes_to_who_came_first() -> None:
-    room, got = Room(10), list[int]()
+    room, got = BodyRoom(10), list[int]()
 
     async def take(size: int) -> None:
         await room.take(size)
@@ -350,7 +350,7 @@ async def test_room_goes_to_who_came_first() -> None:
 
 
 async def test_room_that_was_given_to_one_who_leaves_is_another_s() -> None:
-    room = Room(10)
+    room = BodyRoom(10)
     await room.take(10)
     first, second = asyncio.create_task(room.take(10)), asyncio.create_task(room.take(10))
     await asyncio.sleep(0)

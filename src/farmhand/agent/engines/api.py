@@ -10,7 +10,7 @@ import msgspec
 
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
-from farmhand.agent.engines.reader import Reader
+from farmhand.agent.engines.reader import MessageReader
 from farmhand.meter import Exchange, Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 from farmhand.task import ALWAYS_THINKING, Task
@@ -56,7 +56,7 @@ def without_dialect(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in schema.items() if name != "$schema"}
 
 
-async def read(exchange: Exchange, reader: Reader) -> None:
+async def read(exchange: Exchange, reader: MessageReader) -> None:
     """Read the answer, a stream or a whole message whatever was asked for. ApiError where there is no whole one."""
     events, body = EventDecoder(), bytearray()
     while piece := await exchange.piece():
@@ -85,14 +85,14 @@ class ApiEngine:
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """One request; see `Engine.run`. Schema tasks stream no text."""
-        reader = Reader(on_text if task.schema is None else lambda _text: None)
+        reader = MessageReader(on_text if task.schema is None else lambda _text: None)
         body = msgspec.json.encode(request_body(task, grant.model))
         async with self._meter.send(grant, "/v1/messages", body, _HEADERS) as exchange:
             await read(exchange, reader)
         return await answer_of(task, reader)
 
 
-async def answer_of(task: Task, reader: Reader) -> Answer:
+async def answer_of(task: Task, reader: MessageReader) -> Answer:
     """The answer to `task` in a whole message: its text, or the input of the tool that a schema is asked for with.
 
     Raises EngineError where the message is no answer.

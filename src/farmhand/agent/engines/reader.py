@@ -20,7 +20,7 @@ _PARTS = (b"content_block_start", b"content_block_delta")
 _MAX_WORD = 64
 
 
-class Reader:
+class MessageReader:
     """Takes the events of one message. `ended`: it is whole, and nothing that comes later changes it.
 
     `stop_reason` is the API's, "" where it gave none. Text goes to `on_text` as it comes.
