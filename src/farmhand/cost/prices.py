@@ -27,6 +27,7 @@ from farmhand.task import Usage
 #: US$ per million tokens → pico-dollars per token.
 _PICO = 10**6
 _DAY_S = 86400
+_ONE = Fraction(1)
 
 
 class Rates(NamedTuple):
@@ -187,15 +188,13 @@ class PriceTable:
 
     def factor(self, terms: Terms) -> Fraction | None:
         """What the terms multiply every price by; None where that is not known."""
-        product = Fraction(1)
-        if terms is STANDARD:
-            return product
+        product = _ONE
         for kind in KINDS:
-            value = getattr(terms, kind)
-            factor = self.factors.get(kind, {}).get(value) if value else Fraction(1)
-            if factor is None:
-                return None
-            product *= factor
+            if value := getattr(terms, kind):
+                factor = self.factors.get(kind, {}).get(value)
+                if factor is None:
+                    return None
+                product = factor if product is _ONE else product * factor
         return None if terms.unknown else product
 
 
