@@ -243,15 +243,18 @@ class Meter:
         def price(usage: Usage) -> int | None:
             return self._price(grant.model, usage, DEAREST)
 
-        least, most = reserve.cost(request, price, 0), reserve.cost(request, price)
-        if least is None and limits:
+        most = reserve.cost(request, price)
+        if not limits:
+            return most
+        room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits)
+        if most is not None and most <= room:
+            return most
+        least = reserve.cost(request, price, 0)
+        if least is None:
             raise BudgetSpent(
                 f"the price of {grant.model} is not known: the budget of the {limits[0].name} has no room for it"
             )
-        room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits) if limits else 0
-        if limits and least is not None and least <= room and (most is None or most > room):
-            most = reserve.cost(request, price, await self._count(grant, request, headers))
-        return most
+        return reserve.cost(request, price, await self._count(grant, request, headers)) if least <= room else most
 
     async def _count(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
         """Tokens of the request as the API counts them, which is free. ApiError."""
