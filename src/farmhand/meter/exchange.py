@@ -59,7 +59,11 @@ class Exchange:
             await self._behind()
             return b""
         try:
-            async with asyncio.timeout(_STOP_S if self._watch.stop_reason else None):
+            # A timeout costs more than a piece: only what may have come to its end has one.
+            if self._watch.stop_reason:
+                async with asyncio.timeout(_STOP_S):
+                    piece = await self._next()
+            else:
                 piece = await self._next()
         except (UpstreamError, TimeoutError) as error:
             self._watch.close()
@@ -103,6 +107,8 @@ class Exchange:
 
     async def _behind(self) -> None:
         """Read what little comes behind the end; the rest, and what goes wrong there, harms nobody."""
+        if self._answer.read_out:
+            return
         left = _MAX_BEHIND
         try:
             async with asyncio.timeout(_BEHIND_S):

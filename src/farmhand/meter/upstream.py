@@ -77,6 +77,11 @@ class Connection(asyncio.Protocol):
         """Whether another request may be sent on it."""
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def read_out(self) -> bool:
+        """Whether all of the answer has come and has been read."""
+        return self._whole and not self._pieces
+
     async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
         """Send a request; returns when the answer's head has come, which may be before all of the body has gone.
 
