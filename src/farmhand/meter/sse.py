@@ -25,6 +25,11 @@ class EventDecoder:
         self._first = True
 
     @property
+    def between(self) -> bool:
+        """Whether nothing is held back: what comes next begins an event."""
+        return not (self._rest or self._data or self._name or self._after_cr or self._first)
+
+    @property
     def pending(self) -> int:
         """Bytes that no event has come of yet."""
         return len(self._rest) + self._held
@@ -60,12 +65,14 @@ class EventDecoder:
                     found.append((self._name, b"\n".join(self._data)))
                     self._data, self._held = [], 0
                 self._name = ""
-            elif line.startswith(b"data:"):
-                data = line[5:].strip()
-                if data.startswith(b"{") and data.endswith(b"}") and not self._data:
+                continue
+            field, _, value = line.partition(b":")
+            if field == b"data":
+                data = value.strip()
+                if data[:1] == b"{" and data[-1:] == b"}" and not self._data:
                     found.append((self._name, data))
                 else:
                     self._data.append(data)
                     self._held += len(data) + 1
-            elif line.startswith(b"event:"):
-                self._name = line[6:].strip().decode("latin-1")
+            elif field == b"event":
+                self._name = value.strip().decode("latin-1")

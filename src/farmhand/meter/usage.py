@@ -15,11 +15,15 @@ from farmhand.task import Usage
 __all__ = ["AnswerWatch", "usage_of"]
 #: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
+#: Bytes of events whose text is not counted yet: it is not at all where the answer comes to its end before.
+_MAX_UNCOUNTED = 64 * 1024
 #: Bytes of all of one answer: 300,000 tokens, each an event of its own, are some 60 MB.
 _MAX_BODY = 128 * 1024 * 1024
 #: What the events that count hold. Text deltas, most of a stream, do not, since quotes in their text are escaped.
 _TELLING = (b'"message_', b'"error"')
 _TELLING_NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
+#: What stands somewhere in each of them, by content or by name.
+_MAY_TELL = (b"message_", b"error")
 #: What a model has written, as it stands in an event. Possessive: linear whatever comes.
 _WRITTEN = re.compile(rb'"(?:text|thinking|partial_json)"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _ASCII = bytes(range(128))
@@ -51,7 +55,8 @@ class AnswerWatch:
         self._body = bytearray()
         self._id: Any = None
         self._max_tokens = max_tokens
-        self._sniffed = self._wrote = False
+        self._sniffed = self._content = False
+        self._uncounted = bytearray()
         self._narrow = self._wide = self._seen = 0
 
     @property
@@ -69,7 +74,9 @@ class AnswerWatch:
         if not self._sniffed:
             self._sniff(chunk)
         if self.streamed:
-            self._take(self._events.feed(chunk))
+            quiet = self._quiet(chunk)
+            self._uncounted += chunk[:quiet]
+            self._take(self._events.feed(chunk[quiet:]))
         else:
             self._body += chunk
         self._seen += len(chunk)
@@ -89,7 +96,7 @@ class AnswerWatch:
         elif self._body:
             self._plain(bytes(self._body))
             self._body.clear()
-        self.terms = self._figures.terms(whole=self.ended, wrote=self._wrote)
+        self.terms = self._figures.terms(whole=self.ended, wrote=self._wrote())
         return self.usage
 
     def _sniff(self, chunk: bytes) -> None:
@@ -107,22 +114,26 @@ class AnswerWatch:
             self.problem = problem_from_event(message)
             return
         self._figures.take(message.get("usage"))
-        self._wrote = bool(message.get("content"))
+        self._content = bool(message.get("content"))
         self.stop_reason = _word(message.get("stop_reason"))
         self.ended = self.known or "content" in message
 
+    def _quiet(self, chunk: bytes) -> int:
+        """How much of `chunk` are whole events that only bring text, most of a stream: they are not taken apart."""
+        if not self._events.between:
+            return 0
+        ends = [at for mark in _MAY_TELL if (at := chunk.find(mark)) >= 0]
+        blank = chunk.rfind(b"\n\n", 0, min(ends, default=len(chunk)))
+        return blank + 2 if blank >= 0 else 0
+
     def _take(self, events: list[tuple[str, bytes]]) -> None:
-        """Look at events; all of a piece that only bring text are looked at together."""
-        quiet: list[bytes] = []
         for name, data in events:
             if name not in _TELLING_NAMES and _TELLING[0] not in data and _TELLING[1] not in data:
-                quiet.append(data)
-                continue
-            self._weigh(quiet)
-            quiet = []
-            if not self.ended:
+                self._uncounted += data
+            elif not self.ended:
                 self._event(name, data)
-        self._weigh(quiet)
+        if len(self._uncounted) > _MAX_UNCOUNTED:
+            self._count()
 
     def _event(self, name: str, data: bytes) -> None:
         event = _object(data)
@@ -141,12 +152,12 @@ class AnswerWatch:
             case "error":
                 self.problem = problem_from_event(event)
             case _:
-                self._weigh([data])
+                self._uncounted += data
 
     def _start(self, message: Any) -> None:
         if not isinstance(message, dict):
             return
-        if self._wrote and message.get("id") != self._id:
+        if message.get("id") != self._id and self._wrote():
             # A proxy has asked anew: nobody tells what the first message used.
             self._figures.doubt("message_start")
         if message.get("id") != self._id:
@@ -154,15 +165,22 @@ class AnswerWatch:
         self._id = message.get("id")
         self._figures.take(message.get("usage"), first=True)
 
-    def _weigh(self, events: list[bytes]) -> None:
-        if text := b"".join(_WRITTEN.findall(b"\n".join(events))):
-            self._wrote = True
-            wide = 0 if text.isascii() else len(text.translate(None, _ASCII))
-            self._narrow += len(text) - wide
-            self._wide += wide
+    def _wrote(self) -> bool:
+        """Whether the model has written anything yet."""
+        known = self._content or self._narrow or self._wide
+        return bool(known) or any(found[1] for found in _WRITTEN.finditer(self._uncounted))
+
+    def _count(self) -> None:
+        """Count the text of the events until now."""
+        text = b"".join(_WRITTEN.findall(self._uncounted))
+        self._uncounted.clear()
+        wide = 0 if text.isascii() else len(text.translate(None, _ASCII))
+        self._narrow += len(text) - wide
+        self._wide += wide
 
     def _passed(self) -> int:
         """Output tokens of the text that has passed, rather too many: two ASCII characters or one other byte each."""
+        self._count()
         passed = -(-self._narrow // 2) + self._wide
         return min(passed, self._max_tokens) if self._max_tokens else passed
 
