@@ -54,11 +54,11 @@ class UsageFigures:
         self.told = True
         counts, odd = _counts(told, self._most)
         sums, more = _passes(told.get("iterations"), self._most)
-        for name in counts.keys() | sums.keys():
-            self._counts[name] = max(self._counts.get(name, 0), counts.get(name, 0), sums.get(name, 0))
+        for name, value in (*counts.items(), *sums.items()):
+            if value > self._counts.get(name, 0):
+                self._counts[name] = value
         # The last word on a figure counts, for whether it is to be believed.
-        self._odd -= {name for name, value in told.items() if value is not None}
-        self._odd |= odd | more
+        self._odd = {name for name in self._odd if told.get(name) is None} | odd | more
         if not first:
             self._output_told = self._output_told or "output_tokens" in counts
         for kind in KINDS:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -57,8 +56,7 @@ _MAX_LEFT_OUT = 100
 log = logging.getLogger("jada-agent")
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer with its thinking.
 
     `tokens` are what it can have at most on its way in, None where only the API can count them (a PDF). `written` is
@@ -83,16 +81,17 @@ def read(body: bytes, *, model: str, max_tokens: int) -> Request:
         raise _malformed(str(error)) from None
     if not isinstance(document, dict):
         raise _malformed("it is no object")
-    if unknown := sorted(document.keys() - _FIELDS):
-        raise _malformed(f"the field {unknown[0][:80]!r} is not passed")
+    if not _FIELDS.issuperset(document):
+        raise _malformed(f"the field {min(document.keys() - _FIELDS)[:80]!r} is not passed")
     asked = _check_limits(document, model, max_tokens)
     _check_tools(document.get("tools"))
     _check_edits(document.get("context_management"))
     found = _Found()
     found.blocks(document.get("system"))
     for message in _objects(document.get("messages"), "messages"):
-        if other := sorted(message.keys() - _MESSAGE_FIELDS):
-            raise _malformed(f"the field {other[0][:80]!r} of a message is not passed")
+        if not _MESSAGE_FIELDS.issuperset(message):
+            other = min(message.keys() - _MESSAGE_FIELDS)
+            raise _malformed(f"the field {other[:80]!r} of a message is not passed")
         found.blocks(message.get("content"))
     try:
         sent = msgspec.json.encode(document)
@@ -122,13 +121,15 @@ def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     passed |= {name: headers[name] for name in ("accept", "user-agent") if _PLAIN.fullmatch(headers.get(name, ""))}
     if _VERSION.fullmatch(version := headers.get("anthropic-version", "")):
         passed["anthropic-version"] = version
-    asked = [value.strip() for value in headers.get("anthropic-beta", "").split(",")[:100]]
+    if not (betas := headers.get("anthropic-beta", "")):
+        return passed
+    asked = [value.strip() for value in betas.split(",")[:100]]
     for beta in set(asked) - BETAS - _left_out:
         if _NAME.fullmatch(beta) and len(_left_out) < _MAX_LEFT_OUT:
             _left_out.add(beta)
             log.warning("a task's client asks for the beta %s, which the meter does not pass", beta)
-    if betas := [beta for beta in asked if beta in BETAS]:
-        passed["anthropic-beta"] = ",".join(betas)
+    if known := [beta for beta in asked if beta in BETAS]:
+        passed["anthropic-beta"] = ",".join(known)
     return passed
 
 

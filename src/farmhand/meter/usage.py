@@ -76,7 +76,10 @@ class AnswerWatch:
         if self.streamed:
             quiet = self._quiet(chunk)
             self._uncounted += chunk[:quiet]
-            self._take(self._events.feed(chunk[quiet:]))
+            if quiet < len(chunk):
+                self._take(self._events.feed(chunk[quiet:]))
+            if len(self._uncounted) > _MAX_UNCOUNTED:
+                self._count()
         else:
             self._body += chunk
         self._seen += len(chunk)
@@ -132,8 +135,6 @@ class AnswerWatch:
                 self._uncounted += data
             elif not self.ended:
                 self._event(name, data)
-        if len(self._uncounted) > _MAX_UNCOUNTED:
-            self._count()
 
     def _event(self, name: str, data: bytes) -> None:
         event = _object(data)
