@@ -81,7 +81,7 @@ def kept(conf: settings.Settings) -> list[dict[str, Any]]:
 def spool_notes(conf: settings.Settings) -> list[str]:
     """A line for each hosts file that tasks wait for on this machine."""
     return [
-        f"kept here for the hosts of {one['hosts_file'] or 'the usual hosts.json'}: {one['queued']} queued,"
+        f"kept here for {settings.hosts_of(one['hosts_file'] or '')}: {one['queued']} queued,"
         f" {one['sent']} sent (farmhand flush shows them)"
         for one in kept(conf)
     ]
