@@ -57,7 +57,7 @@ def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
         raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
     except OSError as error:
         raise NotConfigured(f"{path}: {error.strerror}", hint=_WRITTEN_BY) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not JSON: {error}", hint=_WRITTEN_BY) from None
     entries = document.get("hosts") if isinstance(document, dict) else None
     if not isinstance(entries, dict):

@@ -179,7 +179,7 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise NotConfigured(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not TOML: {error}") from None
     for name, value in values.items():
         if name not in _DEFAULTS:
