@@ -115,16 +115,8 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
             await self._server.room.take(size)
             self._held = size
         self._wanted = True
-        if not self._whole and self.headers.get("expect", "").lower() == "100-continue":
-            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        try:
-            async with asyncio.timeout(_BODY_S):
-                while not self._whole and not self._too_large:
-                    self._resume()
-                    await self._change()
-        except TimeoutError:
-            self._body.clear()
-            raise TooSlow from None
+        if not self._whole:
+            await self._rest()
         if self._too_large:
             raise TooLarge
         body, self._body = bytes(self._body), bytearray()
@@ -172,6 +164,19 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
         """Whether the body is, or what carries it: a tiny chunk takes more than it brings, a trailer brings nothing."""
         most = self._server.max_body
         return self._body_bytes > most or self._wire_bytes > 2 * most + _MAX_HEAD
+
+    async def _rest(self) -> None:
+        """Wait until the body is whole, or too large. TooSlow."""
+        if self.headers.get("expect", "").lower() == "100-continue":
+            self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        try:
+            async with asyncio.timeout(_BODY_S):
+                while not self._whole and not self._too_large:
+                    self._resume()
+                    await self._change()
+        except TimeoutError:
+            self._body.clear()
+            raise TooSlow from None
 
     def _begin(self, status: int, headers: Mapping[str, str]) -> None:
         self.started = True
@@ -314,9 +319,8 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
                 self._pause()
             return
         self._wire_bytes += len(data)
+        first = not self._head_bytes
         if not self._head:
-            if not self._head_bytes:
-                self._wait(_HEAD_S)
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -325,6 +329,8 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
         else:
             if not self._head and self._head_bytes > _MAX_HEAD:
                 self._refuse(431)
+            elif not self._head and first:
+                self._wait(_HEAD_S)
         if self._head and self._task is None and not self._dropping:
             self._task = self._loop.create_task(self._handle())
         elif self._wanted:
