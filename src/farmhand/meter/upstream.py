@@ -24,6 +24,8 @@ _NEXT_ADDRESS_S = 0.25
 _MAX_HEAD = 64 * 1024
 #: Bytes of an answer that wait for their reader before the socket is read no further.
 _MAX_WAITING = 256 * 1024
+#: Bytes that are read at once. asyncio's own way takes 256 KB from the system, and gives it back, for each packet.
+_READ = 64 * 1024
 #: A larger body goes out in parts of this, so that the transport never holds a copy of all of it.
 _PART = 256 * 1024
 
@@ -46,7 +48,7 @@ class Cut(UpstreamError):
     """The connection ended, or what came over it is no HTTP."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
     """One connection and the answer on it: `status` and `headers` (names in lower case) once `post` has returned.
 
     `close` ends the use of it: it is kept where the whole answer was read, else it is closed.
@@ -218,6 +220,14 @@ class Connection(asyncio.Protocol):
         self._full = False
         self._wake()
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """See `asyncio.BufferedProtocol`; what is read is taken out before anything else is."""
+        return self._upstream.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """See `asyncio.BufferedProtocol`."""
+        self.data_received(bytes(self._upstream.buffer[:nbytes]))
+
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._heard = self._loop.time()
@@ -281,6 +291,7 @@ class Upstream:
         self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
         self._tls = (tls or ssl.create_default_context()) if secure else None
         self._idle_s = idle_s
+        self.buffer = memoryview(bytearray(_READ))
         self._kept: deque[Connection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
