@@ -27,6 +27,11 @@ def _schema(name: str, source: str, blocks: bytes, **more: Any) -> Case:
     return Case(name=name, source=source, body=body, schema=True, text="", stop_reason="tool_use", **given)
 
 
+def _unanswered(name: str, source: str, events: bytes, **more: Any) -> Case:
+    given: dict[str, Any] = {"state": "failed", "code": "no_answer", "text": "", "stop_reason": ""} | more
+    return Case(name=name, source=source, body=start() + events + STOP, schema=True, **given)
+
+
 STRUCTURED = [
     _schema(
         "schema",
@@ -105,35 +110,20 @@ STRUCTURED = [
         structured={"name": "A\ufffd"},
         stop_reason="tool_use",
     ),
-    Case(
-        name="schema, max_tokens",
-        source="the provider's stop reasons",
-        body=start() + TOOL + partial('{"name": "A') + end(stop_reason="max_tokens") + STOP,
-        schema=True,
-        state="failed",
-        code="no_answer",
-        text="",
-        stop_reason="",
+    _unanswered(
+        "schema, max_tokens",
+        "the provider's stop reasons",
+        TOOL + partial('{"name": "A') + end(stop_reason="max_tokens"),
     ),
-    Case(
-        name="schema, context window exceeded",
-        source="langchain-anthropic",
-        body=start() + TOOL + partial('{"name": "A') + end(stop_reason="model_context_window_exceeded") + STOP,
-        schema=True,
-        state="failed",
-        code="no_answer",
-        text="",
-        stop_reason="",
+    _unanswered(
+        "schema, context window exceeded",
+        "langchain-anthropic",
+        TOOL + partial('{"name": "A') + end(stop_reason="model_context_window_exceeded"),
     ),
-    Case(
-        name="schema, no JSON",
-        source="vercel/ai: partial JSON that never ends",
-        body=start() + TOOL + partial('{"name": A') + close() + end(stop_reason="tool_use") + STOP,
-        schema=True,
-        state="failed",
-        code="no_answer",
-        text="",
-        stop_reason="",
+    _unanswered(
+        "schema, no JSON",
+        "vercel/ai: partial JSON that never ends",
+        TOOL + partial('{"name": A') + close() + end(stop_reason="tool_use"),
         requests=ATTEMPTS,
         tokens=None,
         factor="any",
