@@ -101,6 +101,8 @@ class Asking:
             leftovers.remove(where, {os.geteuid(), os.geteuid() if uid is None else uid})
         self._stack.enter_context(leftovers.signals_end_in_order())
         try:
+            # Once, and here: out of Ansible's zip several threads at once do not always get it (linecache).
+            self.supervisor = inspect.getsource(supervise)
             self.scripts = self._directory(scripts, uid)
             self.cache = self._directory(memory, uid)
         except BaseException:
@@ -278,7 +280,7 @@ class Asking:
             "mark": self.mark if mark is None else mark,
         }
         with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", inspect.getsource(supervise)],
+            [sys.executable, "-I", "-S", "-c", self.supervisor],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

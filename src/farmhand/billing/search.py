@@ -76,7 +76,7 @@ class _Search:
         else:
             try:
                 found, asked = self.ask(kinds)
-            except CannotAsk as error:
+            except (CannotAsk, OSError) as error:  # OSError: no process, no memory, no room for the private files
                 self.sources = Sources(self.home, self.base)
                 found = [Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=str(error)) for kind in kinds]
             found += self._foreign()
