@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import environs, guarded, scan, settings, trace, verdicts
-from .ask import LIMIT_S, Asking, CannotAsk, ShellAnswer
+from .ask import CLI_LIMIT_S, LIMIT_S, Asking, CannotAsk, ShellAnswer
 from .events import Trace
 from .kinds import Kind, own_files, to_ask
 from .names import METERED, WATCHED, counts
 from .reading import Reader
 from .sources import Sources
+from .supervise import OUT_OF_TIME
 from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
 
 _Asked = TypeVar("_Asked")
@@ -148,6 +149,9 @@ class _Search:
         told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
         if told_by.metered:
             return told_by
+        if said == {}:
+            reason = f"claude auth status gave no answer within {CLI_LIMIT_S:g} s"
+            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason)
         unseen = self._unseen(answer, told, env)
         if unseen:
             where = str(unseen[1] or "")
@@ -172,8 +176,10 @@ class _Search:
         if answer.unanswered:
             return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped
         if answer.before is not None:
-            return "what is typed as claude there does not start the CLI", told.defined.get("claude") or told.called
-        if answer.ended == "out of time":
+            late = f" within {self.limit_s:g} s" if answer.ended == OUT_OF_TIME else ""
+            at = told.defined.get("claude") or told.called
+            return f"what is typed as claude there does not start the CLI{late}", at
+        if answer.ended == OUT_OF_TIME:
             return f"it was not ready for claude after {self.limit_s:g} s", told.stopped
         if answer.ended.startswith("signal"):
             return f"it crashed ({answer.ended})", told.stopped

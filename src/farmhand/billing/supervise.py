@@ -31,6 +31,8 @@ _MOST_RECORDS = 20_000
 #: How long what is left over may take to end by itself before it is killed. Seconds.
 _GRACE_S = 0.2
 _END = b"\0\0end\n"
+#: How a shell ended that was not ready in time.
+OUT_OF_TIME = "out of time"
 
 
 class TraceTail:
@@ -175,14 +177,14 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     answer = b""
     mark = spec["mark"].encode()
     marked = not mark
-    ended = "out of time"
+    ended = OUT_OF_TIME
     reading = {out_r, err_r, trace_r, answers}
     closed_at = None
     while True:
         left = begun + spec["limit_s"] - time.monotonic()
         if left <= 0:
             break
-        ready, _, _ = select.select([*reading, 0], [], [], min(left, 0.05))
+        ready, _, _ = select.select([*reading, 0], [], [], 0 if ended == "answered" else min(left, 0.05))
         if 0 in ready and not os.read(0, _PIECE):
             ended = "abandoned"
             break
@@ -207,9 +209,11 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                 other.feed(piece)
             else:
                 trace.feed(piece)
+        if ended == "answered":  # what was written before the end of the answer has been read now, too
+            break
         if answer.endswith(_END) or (_END in answer and b"\0\0unanswered" in answer):
             ended = "answered"
-            break
+            continue
         if closed_at is None:
             pid, status = (0, 0)
             with contextlib.suppress(ChildProcessError):
@@ -232,7 +236,6 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
         "errors": _encoded(errors),
         "kept": [_encoded(record) for record in trace.kept],
         "last": [_encoded(record) for record in trace.last],
-        "took_s": time.monotonic() - begun,
     }
 
 
