@@ -68,6 +68,7 @@ class _Search:
         self.logged_in = False
         self.hidden: dict[str, None] = {}
         self.exports: dict[str, frozenset[str]] = {}
+        self.late: set[str] = set()
 
     def report(self, *, ask_shell: bool) -> Report:
         kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
@@ -80,10 +81,19 @@ class _Search:
             except (CannotAsk, OSError) as error:  # OSError: no process, no memory, no room for the private files
                 self.sources = Sources(self.home, self.base)
                 found = [Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=str(error)) for kind in kinds]
+                self.late = {kind.name for kind in kinds}
             found += self._foreign()
         shown = list(dict.fromkeys(shown_command(command) for command in asked))
-        problems = list(self.reader.problems.values())
-        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown, self.exports)
+        return Report(
+            found,
+            self.sources.listed(),
+            list(self.reader.problems.values()),
+            self.logged_in,
+            list(self.hidden),
+            shown,
+            self.exports,
+            frozenset(self.late),
+        )
 
     def _login_shell(self) -> str:
         if shell := self.environ.get("SHELL"):
@@ -139,6 +149,7 @@ class _Search:
             env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
         if env is None:
             reason, at = self._why(answer, told)
+            self.late |= {kind.name} if answer.ended == OUT_OF_TIME else set()
             return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
         found = self.sources.take(answer, told, env)
         conf = self._settings(env)
@@ -150,6 +161,7 @@ class _Search:
         if told_by.metered:
             return told_by
         if said == {}:
+            self.late.add(kind.name)
             reason = f"claude auth status gave no answer within {CLI_LIMIT_S:g} s"
             return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason)
         unseen = self._unseen(answer, told, env)
