@@ -45,15 +45,10 @@ def refusal(path: Path, home: Path) -> str | None:
     return None
 
 
-def installed(shell: str) -> bool:
-    """Whether there is a `shell` to ask."""
-    return shutil.which(shell) is not None
-
-
 def syntax_error(text: str, shell: str) -> int | None:
-    """The line that `shell` itself refuses, whatever options are switched on.
+    """The line that `shell` itself refuses, whatever options are switched on; 0 where it gave no answer.
 
-    None if it accepts the text, or is not installed.
+    None if it accepts the text.
     """
     lines = [_refused(text, shell, options) for options in OPTIONS.get(shell, ((),))]
     return None if None in lines else lines[0]
@@ -66,13 +61,19 @@ def options_for(text: str, shell: str) -> tuple[str, ...] | None:
 
 def accepts(text: str, shell: str, options: Sequence[str] = ()) -> bool:
     """Whether `shell`, started with `options`, finds `text` whole and valid."""
-    return installed(shell) and _refused(text, shell, options) is None
+    return _refused(text, shell, options) is None
+
+
+def refuses(text: str, shell: str, options: Sequence[str] = ()) -> bool:
+    """Whether `shell` says that `text` is not: without an answer it neither accepts nor refuses it."""
+    return bool(_refused(text, shell, options))
 
 
 def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
+    """The line, None for none; 0 where the shell is not here, cannot be started or takes too long."""
     program = shutil.which(shell)
     if program is None:
-        return None
+        return 0
     try:
         done = subprocess.run(
             [program, *_READ_ONLY.get(shell, ["-n"]), *options, *_AS_FILE.get(shell, [])],
@@ -82,11 +83,9 @@ def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
             timeout=CHECK_S,
             check=False,
         )
-    except OSError:
-        return None
-    except subprocess.TimeoutExpired:
-        return 1  # a text that its shell cannot get through is not touched
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
     if done.returncode == 0:
         return None
     found = _LINE.search(done.stderr)
-    return int(found[1] or found[2]) if found else 1
+    return max(1, int(found[1] or found[2])) if found else 1

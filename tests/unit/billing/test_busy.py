@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.billing import Report, plan
+from farmhand.billing import Report, search
 from tests.unit.billing.conftest import Station
 
 KEY = "sk-ant-test-first-0000000000"
@@ -17,18 +17,18 @@ SLOW = f"[ ! -e {{}}/slow ] || sleep 30\n{EXPORT}"
 @pytest.fixture
 def asked(station: Station, monkeypatch: pytest.MonkeyPatch) -> list[set[int]]:
     """The askings, from 1, in which the machine is busy."""
-    find = plan.search.find
+    find = search.find
     slow, busy = station.home / "slow", [set[int](), set[int]()]
 
     def counted(*given: Any, **named: Any) -> Report:
         busy[1].add(len(busy[1]) + 1)
         if len(busy[1]) in busy[0]:
             slow.touch()
-        report = find(*given, **named, limit_s=2.0 if slow.exists() else 10.0)
+        report: Report = find(*given, **named, limit_s=2.0 if slow.exists() else 10.0)
         slow.unlink(missing_ok=True)
         return report
 
-    monkeypatch.setattr(plan.search, "find", counted)
+    monkeypatch.setattr(search, "find", counted)
     station.put({".bashrc": SLOW.format(station.home)})
     return busy
 

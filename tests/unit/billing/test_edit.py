@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from typing import Any
+
 import pytest
 
 from farmhand.billing import guard
@@ -153,3 +156,26 @@ def test_five_thousand_lines_and_bytes_that_are_no_text() -> None:
     text = (filler.encode() + b"# caf\xe9 \xff\nexport K=\xfe\n" + filler.encode()).decode("utf-8", "surrogateescape")
     assert change(text, "bash", 2502) == ("comment", 2502, 2502)
     assert change(text, "zsh", 2502) == ("comment", 2502, 2502)
+
+
+def test_a_shell_that_gives_no_answer_neither_accepts_nor_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the text of a here-document would pass for commands otherwise."""
+    text = "A=1\ncat <<EOF\nexport K=x\nEOF\n"
+    script = Script(text, "bash")
+    real = subprocess.run
+
+    def busy(argv: list[str], **given: Any) -> Any:
+        if b"done then end" in given["input"]:
+            raise subprocess.TimeoutExpired(argv, 1)
+        return real(argv, **given)
+
+    monkeypatch.setattr(subprocess, "run", busy)
+    assert script.assignment(3) is None
+
+    def full(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "run", full)
+    assert not guard.accepts(text, "bash")
+    assert not Script(text, "bash").understood
+    assert guard.syntax_error(text, "bash") == 0
