@@ -85,7 +85,7 @@ class Ways:
         if not draft.script.understood:
             line = guard.syntax_error(draft.script.text, shell)
             if not line:
-                return f"there was no answer of {shell} as to whether {path} is whole; run this again"
+                return guard.no_answer(shell, path)
             return f"{shell} does not accept {path} (line {line}); correct that first"
         line = draft.original_line(place.line)
         if draft.json or not shell:
