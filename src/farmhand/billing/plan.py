@@ -27,7 +27,10 @@ ROUNDS = 8
 _ONE_BY_ONE = 4
 _IN_VAIN = "did not keep it from claude", "take it out by hand"
 _HARMED = "left a shell that lost another variable or could not be asked any more", "take it out by hand"
-_LATE = "left a shell that was not ready in time", "run this again when the machine is less busy"
+_LATE = (
+    "left a shell that was not ready in time",
+    "run this again when the machine is less busy, or take it out by hand",
+)
 
 
 @dataclass
@@ -65,7 +68,7 @@ def carry_out(wanted: Wanted, store: Store, *, write: bool) -> Plan:
 class _Attempt:
     """What is being done about one spot: the way in force, the kinds of shell it was for, the ways not tried yet.
 
-    `in_vain`: a way did not help; `late`: what it did could not be seen in time, so that is not remembered.
+    `in_vain`: a way did not help, which is remembered. `late`: whether it helped could not be seen in time.
     """
 
     source: Source
@@ -97,7 +100,7 @@ class _Planner:
         self.exports: dict[str, frozenset[str]] = {}
 
     def look(self) -> Report:
-        """What the shells say; they are asked once more if the time has run out for one that has told before."""
+        """What the shells say. If one that could be asked before is late now, all are asked once more."""
         w = self.wanted
         for _ in range(2):
             report = search.find(w.home, w.new_session, w.cwd, root=w.root, ask=w.ask, ask_shell=w.ask_shell)
@@ -313,10 +316,10 @@ class _Planner:
         return attempt.reason if attempt and not attempt.active else None
 
     def undecided(self, report: Report) -> list[str]:
-        """What was taken back because nobody could see in time whether it helped, where `report` does not say so."""
+        """What is left because nobody could see in time whether a change helped, and `report` does not show."""
         said = {self.ways.spot(source) for source in report.reaching}
         late = [attempt for spot, attempt in self.attempts.items() if attempt.late and spot not in said]
-        return [f"{attempt.source} is left: {attempt.reason}" for attempt in late if not attempt.active]
+        return [f"{attempt.source} is left: {attempt.reason}" for attempt in late]
 
     def done(self, source: Source) -> bool:
         """Whether something is (or would be) done about `source`."""

@@ -53,7 +53,7 @@ def test_what_could_not_be_seen_to_help_is_taken_back_said_and_not_remembered(
     path = station.home / ".bashrc"
     assert done["left"][-1] == (
         f"ANTHROPIC_API_KEY in {path}:2 is left: what was tried in {path} left a shell that was not ready in time "
-        "and was taken back; run this again when the machine is less busy"
+        "and was taken back; run this again when the machine is less busy, or take it out by hand"
     )
     asked[0].clear()
     done = station.present(**given)
