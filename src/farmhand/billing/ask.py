@@ -210,7 +210,7 @@ class Asking:
     def cli(self, environ: Mapping[str, str]) -> dict[str, Any] | None:
         """What the real CLI says with this environment of who would pay.
 
-        None where it is not there or says nothing, {} where it was too slow to say anything.
+        None where it is not there or has no such answer, {} where it was stopped before it gave one.
         """
         program = shutil.which("claude", path=environ.get("PATH"))
         if program is None:
@@ -221,7 +221,7 @@ class Asking:
         argv = [program, "auth", "status", "--json"]
         said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
         status = verdicts.status(_decoded(said["said"]))
-        return {} if status is None and said["ended"] == OUT_OF_TIME else status
+        return {} if status is None and not said["ended"].startswith("exit") else status
 
     def asked(self) -> list[str]:
         """The programs that give out secrets which the start-up files ran."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.billing import Report, Verdict, ask, find, search
+from farmhand.billing import Report, Verdict, ask, environs, find, search
 
 KEY = "sk-ant-test-first-0000000000"
 
@@ -55,6 +55,16 @@ def test_a_machine_that_can_start_nothing_more_is_no_verdict(
     assert str(error) in report.line()
 
 
+def test_a_machine_without_room_for_a_thread_is_no_verdict(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    report = look(home)
+    assert {verdict.billed for verdict in report.verdicts} == {"unknown"}
+    assert "can't start new thread" in report.line()
+
+
 _HALF = """\
 #!/bin/sh
 mkdir "$HOME/first-$KIND" 2>/dev/null && exec /usr/bin/env "$@"
@@ -94,16 +104,48 @@ def test_a_wrapper_that_is_stopped_before_the_call_that_counts_is_no_verdict(hom
     assert told(home, environ={"PATH": "/usr/bin:/bin"}).billed == "api_key"
 
 
-def test_a_cli_that_is_too_slow_to_say_who_pays_makes_nothing_green(
+def test_a_cli_that_is_stopped_before_it_says_who_pays_makes_nothing_green(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ask, "CLI_LIMIT_S", 1.0)
     monkeypatch.setattr(search, "CLI_LIMIT_S", 1.0)
     environ = {"PATH": program(home, "claude", "#!/bin/sh\nexec sleep 30\n")}
     verdict = told(home, environ=environ)
-    assert (verdict.billed, verdict.reason) == ("unknown", "claude auth status gave no answer within 1 s")
+    reason = "claude auth status was stopped before it answered (after 1 s, or by a signal)"
+    assert (verdict.billed, verdict.reason) == ("unknown", reason)
+    program(home, "claude", "#!/bin/sh\nkill -9 $$\n")
+    verdict = told(home, environ=environ)
+    assert (verdict.billed, verdict.reason) == ("unknown", reason)
     (home / ".bashrc").write_text(f"export ANTHROPIC_API_KEY={KEY}\n")
     assert told(home, environ=environ).billed == "api_key"
+
+
+def test_a_service_manager_that_gives_no_answer_makes_nothing_green(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be what gives the key to all that a desktop session starts."""
+    monkeypatch.setattr(environs, "TIMEOUT_S", 0.5)
+    environ = {"PATH": program(home, "systemctl", "#!/bin/sh\nexec sleep 30\n"), "XDG_RUNTIME_DIR": str(home)}
+    report = find(home, environ, root=home.parent / "root")
+    assert {verdict.billed for verdict in report.verdicts} == {"unknown"}
+    assert report.late == {verdict.kind for verdict in report.verdicts}
+    assert "systemctl --user show-environment gave no answer within 0.5 s" in report.line()
+    (home / ".bashrc").write_text(f"export ANTHROPIC_API_KEY={KEY}\n")
+    assert find(home, environ, root=home.parent / "root").metered
+
+
+@pytest.mark.parametrize(("error", "billed"), [(BlockingIOError, "unknown"), (FileNotFoundError, "none")])
+def test_a_service_manager_that_is_not_there_is_none_that_could_not_be_started(
+    home: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError], billed: str
+) -> None:
+    def run(*_: Any, **__: Any) -> None:
+        raise error(11, "no room")
+
+    environ = {"PATH": "/usr/bin:/bin", "XDG_RUNTIME_DIR": str(home)}
+    monkeypatch.setattr(subprocess, "run", run)
+    report = find(home, environ, root=home.parent / "root")
+    assert {verdict.billed for verdict in report.verdicts} == {billed}
+    assert ("systemctl --user show-environment could not be started: no room" in report.line()) == (billed == "unknown")
 
 
 def test_what_no_mark_follows_may_be_cut_off() -> None:
