@@ -61,7 +61,6 @@ class ShellAnswer:
     said: str
     unanswered: str
     ended: str
-    errors: str
     trace: list[str] = field(repr=False, default_factory=list)
     last: list[str] = field(repr=False, default_factory=list)
 
@@ -202,7 +201,6 @@ class Asking:
             _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],
-            _decoded(said["errors"]),
             [_decoded(each) for each in said["kept"]],
             [_decoded(each) for each in said["last"]],
         )

@@ -21,8 +21,8 @@ ASKED_ONCE = (
     *("vault", "doppler", "infisical", "chamber", "aws-vault", "dashlane", "dcli", "proton-pass", "enpass-cli"),
     *("direnv", "mise", "rtx"),
 )
-#: Marks in what a stand-in tells. What no other mark follows may be cut off: `whole` ends an environment.
-BEFORE, TYPED, OTHER, WHOLE, UNANSWERED, END = "before", "typed", "other", "whole", "unanswered", "end"
+#: Marks in what a stand-in tells, besides `end`, and `whole` after an environment: without one it may be cut off.
+BEFORE, TYPED, OTHER, UNANSWERED = "before", "typed", "other", "unanswered"
 
 _CLAUDE = """\
 #!/bin/sh

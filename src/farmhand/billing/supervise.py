@@ -173,7 +173,6 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
     trace, other = (TraceTail(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
-    errors = b""
     answer = b""
     mark = spec["mark"].encode()
     marked = not mark
@@ -205,7 +204,6 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                     marked, said = True, said.partition(mark)[2]
                 said = said[:_MOST_OUTPUT] if marked else said[-len(mark) :]
             elif fd == err_r:
-                errors = (errors + piece)[-4096:]
                 other.feed(piece)
             else:
                 trace.feed(piece)
@@ -233,7 +231,6 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
         "ended": ended,
         "answer": _encoded(answer),
         "said": _encoded(said if marked else b""),
-        "errors": _encoded(errors),
         "kept": [_encoded(record) for record in trace.kept],
         "last": [_encoded(record) for record in trace.last],
     }

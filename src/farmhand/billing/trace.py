@@ -20,7 +20,6 @@ _WORD = re.compile(rf"(?<![\w$])({_NAMES})(?!\w)(=?)")
 _DECLARING = {"export", "typeset", "declare", "local", "readonly", "integer", "setenv"}
 _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
-_ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
 
 #: Most lines of a command substitution whose beginning is looked for.
