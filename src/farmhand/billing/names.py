@@ -50,6 +50,8 @@ BASE_URLS = (
 #: Everything that must not reach an interactive `claude` which is to run on the subscription.
 METERED = (*CLOUDS, TOKEN, KEY, *INDIRECT, *BASE_URLS, HEADERS)
 WATCHED = (*METERED, OAUTH)
+#: All of them for a regular expression, the longer ones first.
+ANY = "|".join(sorted(WATCHED, key=len, reverse=True))
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIAL_HEADERS = ("x-api-key:", "authorization:")
 
