@@ -37,9 +37,12 @@ class Case:
         self.whole = [one for one in self.charged if one.get("fault", "") not in SPOILERS and not one.get("aborted")]
         self.interrupted = sum(one["outcome"] == "interrupted" for one in self.attempts)
         self.crashes = sum(one["crashes"] for one in self.attempts)
-        #: Crashes while the results of its Message Batch were taken in, which no single one of them is to blame for.
         out = {one["provider_batch"] for one in self.attempts}
-        self.together = max((one["crashes"] for one in story.ledger["provider_batch"] if one["no"] in out), default=0)
+        batches = [one for one in story.ledger["provider_batch"] if one["no"] in out]
+        #: Crashes while its Message Batch was taken in, of which none brought any of the results further.
+        self.stuck = max((one["crashes"] for one in batches), default=0)
+        #: Whether there was one while the results were taken in together: it counts for each of them.
+        self.suspected = any(one["suspected"] for one in batches)
         self.cancelled = self.id in story.cancelled
 
 
@@ -116,8 +119,8 @@ def _result(case: Case, prompt: str) -> Iterator[str]:
         spoilt = sum(faults[name] for name in (*SPOILERS, "reset", "batch errored", "batch expired"))
         refused = any(one.get("status") in (400, 403) for one in case.requests)
         if row["error_code"] == CRASHED:
-            if case.crashes + case.together < ATTEMPTS:
-                yield f"lost: {case.id} failed after {case.crashes} and {case.together} crashes"
+            if max(case.crashes + case.suspected, case.stuck) < ATTEMPTS:
+                yield f"lost: {case.id} failed after {case.crashes} crashes, and {case.stuck} of its Message Batch"
         elif not refused and spoilt + case.crashes < ATTEMPTS:
             yield f"lost: {case.id} failed ({row['error_code']}) for {dict(faults)}"
 

@@ -136,6 +136,14 @@ def _crashed_early(story: Story) -> None:
     _row(story).update(state="failed", text="", error_code="agent_crashed")
 
 
+def _batch_crashed_early(story: Story) -> None:
+    """One crash over a Message Batch and one over its result, of three."""
+    _row(story, 9).update(state="failed", text="", error_code="agent_crashed")
+    next(one for one in story.ledger["attempt"] if one["task_seq"] == _row(story, 9)["seq"])["crashes"] = 1
+    for batch in story.ledger["provider_batch"]:
+        batch.update(crashes=2, suspected=1)
+
+
 def _poison(story: Story) -> None:
     next(one for one in story.ledger["attempt"] if one["task_seq"] == _row(story)["seq"])["crashes"] = 4
 
@@ -176,6 +184,7 @@ def test_a_story_that_is_right_passes(story: Story) -> None:
         (_unreserved, "reserved: "),
         (_reserved_for_ever, "reserved: s0-1"),
         (_crashed_early, "lost: s0-1"),
+        (_batch_crashed_early, "lost: s0-9"),
         (_poison, "poison: "),
         (_untold, "invented: the wire told"),
     ],

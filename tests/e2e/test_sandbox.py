@@ -249,12 +249,15 @@ def units(farm: Farm) -> list[str]:
 def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sandboxes(
     farm: Farm, api: ApiControl
 ) -> None:
+    begun = int(time.time())
     slots = farm.agent("GET", "/v1/status")[1]["slots"]["cli"]["total"]
     spares = int(farm.exec("sed", "-n", "s/^sandbox_spares = //p", "/etc/jada-agent/config.toml").stdout)
     forge = '{"type": "result", "result": "forged", "num_turns": 1}\n{"type": "farmhand.exit", "rc": 0}\n'
+    # Once the agent hangs up, the runner kills the CLI and looks after half a second whether that has ended.
     hold = (
-        "c=$PPID; r=$(cut -d' ' -f4 /proc/$c/stat);"
-        f" printf '%s' '{forge}' > /proc/$c/fd/1; sleep 1; kill -STOP $r; echo stopped; exec sleep 600"
+        "c=$PPID; r=$(cut -d' ' -f4 /proc/$c/stat); exec 9> /proc/$c/fd/1;"
+        ' setsid sh -c "while [ -e /proc/$c/fd/1 ]; do :; done; kill -STOP $r; exec sleep 600" &'
+        f" printf '%s' '{forge}' >&9; wait"
     )
     api.rule("hold on", bash(hold), ANSWER)
     tasks = [{"id": new_task_id(), "prompt": f"hold on {n}", "tools": ["Bash"]} for n in range(12)]
@@ -272,7 +275,7 @@ def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sand
     results = [farm.agent("GET", f"/v1/tasks/{task['id']}")[1]["task"] for task in tasks]
     assert {result["text"] for result in results} == {"forged"}, "they did not forge their results"
     assert slots <= most <= slots + spares, "there were more sandboxes than there may be"
-    said = farm.exec("journalctl", "-u", "jada-agent", "--since", "-5min", "--no-pager").stdout
+    said = farm.exec("journalctl", "-u", "jada-agent", "--since", f"@{begun}", "--no-pager").stdout
     assert "does not end by itself" in said, "nobody was held up"
     # And with the spare ones that were started meanwhile, none of them is stopped.
     for _ in range(300):

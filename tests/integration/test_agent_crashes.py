@@ -17,6 +17,7 @@ from tests.support.agent import KEY, Agent
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.messages_api import Plan as BatchPlan
+from tests.support.trap import Trap
 
 POISON = "poison"
 _DEADLINE_S = 60.0
@@ -200,5 +201,42 @@ async def test_results_of_a_message_batch_that_take_the_agent_down_do_so_as_ofte
         api.state.latency_s = 0.0
         again = await agent.run(id="next", prompt="hello", economy=True)
         assert again["state"] == "succeeded"
+    finally:
+        await agent.stop()
+
+
+@pytest.mark.parametrize(
+    ("traps", "failed"),
+    [
+        pytest.param(["collecting", *["end"] * 5], [], id="between two results"),
+        pytest.param(["collecting", "handling", "end", "handling", "end", "collecting"], [], id="with progress"),
+        pytest.param(["collecting", "handling", "handling"], ["e0"], id="over one result"),
+        pytest.param(["collecting", "end", "handling", "handling"], ["e1"], id="over a later result"),
+        pytest.param(["collecting"] * 3, ["e0", "e1", "e2", "e3", "e4", "e5"], id="over the file"),
+    ],
+)
+async def test_only_the_result_that_takes_the_agent_down_again_and_again_is_lost(
+    tmp_path: Path, api: MessagesApi, traps: list[str], failed: list[str]
+) -> None:
+    agent = ForkedAgent(tmp_path, api.url, economy_linger_s=0.05, economy_poll_s=0.1)
+    agent.trap = trap = Trap(tmp_path / "trap")
+    api.batches.plan = BatchPlan(after_ms=1, order="given")
+    names = [f"e{n}" for n in range(6)]
+    await agent.start()
+    try:
+        trap.set(traps[0])
+        await agent.submit(*({"id": name, "prompt": "hello", "economy": True} for name in names))
+        for following in [*traps[1:], None]:
+            async with asyncio.timeout(_DEADLINE_S):
+                await agent.wait()
+            if following is not None:
+                trap.set(following)
+            await agent.start()
+            await agent.call("PUT", "/v1/key", headers=KEY)
+        found = {name: await agent.result(name) for name in names}
+        assert [name for name in names if found[name]["state"] != "succeeded"] == failed
+        assert {found[name]["error"]["code"] for name in failed} <= {"agent_crashed"}
+        assert {name: found[name]["uncertain"] for name in names} == {name: int(name in failed) for name in names}
+        assert len(api.batches.all()) == 1
     finally:
         await agent.stop()

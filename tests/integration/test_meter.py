@@ -10,8 +10,10 @@ import pytest
 from aiohttp import web
 
 from farmhand.meter import Upstream, app, policy
+from tests.support.answers import Case
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
-from tests.support.meter import BODY, MODEL, Served
+from tests.support.messages_api.verbatim import Ending
+from tests.support.meter import BODY, HEADERS, MODEL, Served
 
 
 async def test_the_sdk_gets_its_answer_and_the_api_gets_the_key(served: Served, api: MessagesApi) -> None:
@@ -77,7 +79,7 @@ async def test_another_token_is_refused(served: Served, api: MessagesApi, token:
 
 
 async def test_a_used_token_is_refused(served: Served, api: MessagesApi) -> None:
-    served.meter.grants.revoke(served.token)
+    await served.meter.grants.revoke(served.token)
     assert (await served.post())[0] == 401
     assert not api.posts
 
@@ -325,10 +327,29 @@ async def test_requests_beyond_a_few_wait_and_die_with_the_token(served: Served,
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
     assert len(api.posts) == 2
-    served.meter.grants.revoke(served.token)
-    statuses = sorted([status for status, _ in await asyncio.gather(*calls)])
-    assert statuses == [200, 200, 401, 401, 401, 401]
+    await served.meter.grants.revoke(served.token)
+    # What was under way is cut, and what it may have cost is on record at once.
+    assert served.grant.uncertain == len(served.grant.held) == 2
+    ends = await asyncio.gather(*calls, return_exceptions=True)
+    statuses = sorted(end[0] for end in ends if isinstance(end, tuple))
+    assert statuses == [401, 401, 401, 401]
     assert len(api.posts) == 2
+
+
+@pytest.mark.parametrize("ending", ["hang", "chunked", "cut"])
+async def test_an_answer_is_charged_before_the_end_of_its_token_whatever_comes_behind_it(
+    served: Served, api: MessagesApi, ending: Ending
+) -> None:
+    """As with the claude CLI, which ends once it has read message_stop, while the API keeps the connection open."""
+    api.fault(Fault(kind="verbatim", answer=Case(name=ending, source="", ending=ending).answer))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{served.url}/v1/messages", json=BODY, headers=HEADERS | {"x-api-key": served.token}) as answer,
+    ):
+        assert answer.status == 200
+        await answer.content.readuntil(b"message_stop")
+        await served.meter.grants.revoke(served.token)
+    assert (len(served.grant.charges), served.grant.uncertain) == (1, 0)
 
 
 async def test_a_redirect_is_not_followed(served: Served, api: MessagesApi) -> None:

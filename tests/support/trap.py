@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 #: What is committed when the daemon dies: a request that has not left, an attempt that has not begun, ….
-RUNNING = ("reserve", "start", "end", "begin", "opened", "collecting", "collected", "ended", "take_back")
+RUNNING = ("reserve", "start", "end", "begin", "opened", "collecting", "handling", "collected", "ended", "take_back")
 #: While the daemon starts: the pages are looked at, the crash is counted, what was reserved is spent.
 STARTING = ("check", "recover")
 
@@ -50,7 +50,7 @@ def follow(path: Path) -> None:
 
     for owner, points in (
         (Ledger, ("reserve", "start", "end", "recover")),
-        (Outbox, ("begin", "opened", "collecting", "collected", "ended", "take_back")),
+        (Outbox, RUNNING[3:]),
     ):
         for point in points:
             setattr(owner, point, _afterwards(getattr(owner, point), point, spring))

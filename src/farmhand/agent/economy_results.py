@@ -68,6 +68,8 @@ class Results:
 
     async def _collect(self, sent: Sent, out: dict[str, Out], lines: AsyncIterator[Line]) -> bool:
         ours = bool(sent.id)
+        # Taken in together, nobody could tell whose result it was that took the agent down for the first time.
+        alone = sent.suspected or self._room.config.attempts == 1
         together: list[tuple[Out, Line]] = []
         async for line in lines:
             one = out.pop(line.custom_id, None)
@@ -76,30 +78,26 @@ class Results:
                     return False
                 continue
             ours = True
-            problem = problem_from_event(line.result.error or {}) if line.result.type == "errored" else None
-            if problem is not None and problem.parks_key and not one.final:
-                await self._park(sent, one, problem)
-                continue
-            if sent.crashes:
+            if alone:
                 await self._alone(sent, one, line)
                 continue
             together.append((one, line))
             if len(together) >= _TOGETHER:
-                await self._record(together)
+                await self._record(sent, together)
                 together = []
-        await self._record(together)
+        await self._record(sent, together)
         for one in out.values():
             await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
         return True
 
     async def _alone(self, sent: Sent, one: Out, line: Line) -> None:
-        """The agent has crashed over these results: should it again, it is known over which."""
-        if sent.crashes + one.crashes >= self._room.config.attempts:
-            await self._crashed(one, sent.crashes + one.crashes)
-            return
-        await self._outbox.collecting(sent.no, one.seq)
-        await self._one(one, line)
-        await self._outbox.collecting(sent.no)
+        """Should the agent crash over this result, it is known that it was this one."""
+        await self._outbox.handling(sent.no, one.seq)
+        crashes = sent.suspected + one.crashes
+        if crashes >= self._room.config.attempts:
+            await self._crashed(one, crashes)
+        else:
+            await self._one(sent, one, line)
 
     async def _crashed(self, one: Out, times: int) -> None:
         """The agent has ended over this result as often as it may: its task fails, and its cost stays uncertain."""
@@ -116,13 +114,13 @@ class Results:
         for one in out:
             self._settle(one, self._room.ledger.spec(one.seq), 0)
 
-    async def _record(self, together: list[tuple[Out, Line]]) -> None:
-        await asyncio.gather(*(self._one(one, line) for one, line in together))
+    async def _record(self, sent: Sent, together: list[tuple[Out, Line]]) -> None:
+        await asyncio.gather(*(self._one(sent, one, line) for one, line in together))
 
-    async def _one(self, one: Out, line: Line) -> None:
+    async def _one(self, sent: Sent, one: Out, line: Line) -> None:
         """Whatever is wrong with a result, its task does not run for ever."""
         try:
-            await self._take(one, line)
+            await self._take(sent, one, line)
         except LedgerStuck:
             raise
         except Exception as error:
@@ -133,13 +131,17 @@ class Results:
             result = Result(id=one.task_id, state="failed", error=failed)
             await self.finish(one.seq, one.task_id, one.batch, self._attempt("agent_error", [], 1), result)
 
-    async def _take(self, one: Out, line: Line) -> None:
+    async def _take(self, sent: Sent, one: Out, line: Line) -> None:
         task = self._room.ledger.spec(one.seq)
         match line.result.type:
             case "succeeded":
                 await self._succeeded(one, task, line.result.message or {})
             case "errored":
-                await self._end(one, task, problem_from_event(line.result.error or {}))
+                problem = problem_from_event(line.result.error or {})
+                if problem.parks_key and not one.final:
+                    await self._park(sent, one, problem)
+                else:
+                    await self._end(one, task, problem)
             case "expired":
                 await self._end(one, task, _EXPIRED)
             case _:

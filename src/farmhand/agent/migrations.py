@@ -258,8 +258,9 @@ CREATE INDEX attempt_at_provider ON attempt (provider_batch) WHERE outcome = 'ru
 
 # What requests may cost at the most, from before they leave until it is known what they did cost: a row per request,
 # `request` counts those of an attempt; `pico` is NULL where the price is not known. `attempt.crashes` counts the times
-# that the agent ended while it ran the attempt. Of one in a Message Batch it counts those while its result was handled
-# alone (`handling` is its task), `provider_batch.crashes` those while results were taken in together (`collecting`).
+# that the agent ended while it ran the attempt; of one in a Message Batch, while its result was handled alone
+# (`handling` is its task). `provider_batch.crashes` counts those while its results were taken in (`collecting`) and no
+# single one was handled, since one last was; `suspected` is set by the first of them.
 _TO_4 = """
 CREATE TABLE reservation (
     task_seq INTEGER NOT NULL REFERENCES task (seq) ON DELETE CASCADE,
@@ -273,6 +274,7 @@ CREATE INDEX reservation_created ON reservation (created_at);
 ALTER TABLE attempt ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX attempt_crashed ON attempt (task_seq) WHERE crashes > 0;
 ALTER TABLE provider_batch ADD COLUMN crashes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE provider_batch ADD COLUMN suspected INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE provider_batch ADD COLUMN collecting INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE provider_batch ADD COLUMN handling INTEGER;
 """

@@ -20,7 +20,8 @@ from farmhand.task import State
 class Sent:
     """A batch at the provider: its number here, its id there ("": no answer came yet), when it was made (Unix s).
 
-    `crashes` counts the times that the agent ended while it took in results of it, which no single one is to blame for.
+    `crashes` counts the times that the agent ended while it took in results of it and handled none alone, since it last
+    handled one. `suspected`: that has come to pass, so that each is handled alone.
     """
 
     no: int
@@ -30,13 +31,14 @@ class Sent:
     requests: int
     created_at: float
     crashes: int = 0
+    suspected: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Out:
     """An attempt that is in a batch. `final`: its task has ended meanwhile. `attempts` counts those of the task.
 
-    `crashes` counts the times that the agent ended while it handled the attempt's result.
+    `crashes` counts the times that the agent ended while it handled a result of the task alone.
     """
 
     seq: int
@@ -102,10 +104,15 @@ class Outbox:
             partial(_set, query="UPDATE provider_batch SET cancelled = 1 WHERE no = ?", values=(no,))
         )
 
-    async def collecting(self, no: int, handling: int | None = None) -> None:
-        """Its results are being taken in; of the task `handling` alone, where it is given. A crash counts for these."""
-        query = "UPDATE provider_batch SET collecting = 1, handling = ? WHERE no = ?"
-        await self._ledger.write(partial(_set, query=query, values=(handling, no)))
+    async def collecting(self, no: int) -> None:
+        """Its results are being taken in; a crash counts for the batch."""
+        query = "UPDATE provider_batch SET collecting = 1 WHERE no = ?"
+        await self._ledger.write(partial(_set, query=query, values=(no,)))
+
+    async def handling(self, no: int, seq: int) -> None:
+        """The result of this task is next: until it is recorded, a crash counts for it. The batch has come on."""
+        query = "UPDATE provider_batch SET handling = ?, crashes = 0 WHERE no = ?"
+        await self._ledger.write(partial(_set, query=query, values=(seq, no)))
 
     async def collected(self, no: int) -> None:
         """They are taken in, or will be another time: the agent did not crash over them."""
@@ -136,11 +143,11 @@ class Outbox:
     def unended(self) -> list[Sent]:
         """The batches that are at the provider, or may be."""
         rows = self._ledger.rows(
-            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes"
+            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes, suspected"
             " FROM provider_batch"
             " WHERE state != 'ended' ORDER BY no"
         )
-        return [Sent(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6]) for row in rows]
+        return [Sent(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], bool(row[7])) for row in rows]
 
     def known(self) -> set[str]:
         """The ids of all batches that are ours."""
@@ -149,7 +156,8 @@ class Outbox:
     def out(self, no: int) -> list[Out]:
         """The attempts in the batch that have not ended."""
         rows = self._ledger.rows(
-            "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, a.crashes"
+            "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts,"
+            " (SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
             " FROM attempt a JOIN task t ON t.seq = a.task_seq"
             " WHERE a.provider_batch = ? AND a.outcome = 'running' ORDER BY a.task_seq",
             no,

@@ -71,12 +71,16 @@ def recount(db: sqlite3.Connection) -> None:
 
 
 def _blame(db: sqlite3.Connection) -> None:
-    """The crash counts for the results of Message Batches that were being taken in, or for the one that was handled."""
+    """Of Message Batches that were being taken in, the crash counts for the result that was handled alone.
+
+    Where there was none, it counts for the batch, and from then on each result is handled alone.
+    """
+    handled = "outcome = 'running' AND provider_batch = no AND task_seq = handling"
     db.execute(
-        "UPDATE attempt SET crashes = crashes + 1 WHERE outcome = 'running' AND EXISTS"
-        " (SELECT 1 FROM provider_batch WHERE no = attempt.provider_batch AND handling = attempt.task_seq)"
+        "UPDATE provider_batch SET crashes = crashes + 1, suspected = 1"
+        f" WHERE collecting AND NOT EXISTS (SELECT 1 FROM attempt WHERE {handled})"
     )
-    db.execute("UPDATE provider_batch SET crashes = crashes + 1 WHERE collecting AND handling IS NULL")
+    db.execute(f"UPDATE attempt SET crashes = crashes + 1 WHERE EXISTS (SELECT 1 FROM provider_batch WHERE {handled})")
     db.execute("UPDATE provider_batch SET collecting = 0, handling = NULL WHERE collecting")
 
 

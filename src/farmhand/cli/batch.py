@@ -24,7 +24,7 @@ from farmhand.dispatch.batch.output import Output
 from farmhand.dispatch.batch.pace import Limits
 from farmhand.dispatch.batch.plan import InvalidInput, Plan, prepare
 from farmhand.dispatch.batch.play import Farm, Run
-from farmhand.dispatch.given import as_name, as_text
+from farmhand.dispatch.given import as_name, as_names, as_text
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.task import TASK_ID
 from farmhand.wire.errors import WireError
@@ -200,9 +200,7 @@ def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
         "network": options.network,
         "max_tokens": options.max_tokens,
         "timeout_s": conf.timeout_s,
-        "tools": [
-            name.strip() for part in options.tools for name in as_name(part, "--tools").split(",") if name.strip()
-        ],
+        "tools": as_names(options.tools, "--tools"),
         "schema": schema,
         "labels": dict(as_name(label, "--label").partition("=")[::2] for label in options.labels),
         "work_class": options.work_class and as_name(options.work_class, "--work-class"),

@@ -71,7 +71,7 @@ def flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -
     before = {kept.task["id"] for kept in spool.results()}
     problems_met = deliver_all(spool, conf, wait=wait)
     waiting, elsewhere, broken = spool.waiting(), spool.elsewhere(), spool.broken()
-    problems_met += _for_others(elsewhere)
+    problems_met += _for_others(elsewhere, conf)
     results = spool.results()
     if as_json:
         render.write_json(
@@ -97,8 +97,11 @@ def show(spool: Spool, task_id: str, conf: settings.Settings, *, as_json: bool) 
     from farmhand.cli.carry import report
 
     if spool.kept(task_id) is None:
-        if spool.find(task_id) is None:
+        entry = spool.look(task_id)
+        if entry is None:
             raise UsageError(f"no task {task_id!r:.80} is in the spool", hint="farmhand flush lists them")
+        for line in _for_others([one for one in spool.elsewhere() if one.path == entry.path], conf):
+            raise FarmUnreachable(line)
         met = deliver_all(spool, conf, wait=True, only=task_id)
         if spool.kept(task_id) is None:
             raise FarmUnreachable(f"task {task_id} still waits: {'; '.join(met) or 'no farm host answers'}")
@@ -166,18 +169,19 @@ def _waiting(entry: Waiting) -> dict[str, Any]:
     return about | {"hosts_file": entry.farm or None}
 
 
-def _for_others(elsewhere: list[Waiting]) -> list[str]:
+def _for_others(elsewhere: list[Waiting], conf: settings.Settings) -> list[str]:
     """What waits for hosts that these settings do not know: a line for each hosts file."""
-    counts = Counter(entry.farm for entry in elsewhere)
     lines = []
-    for farm, count in sorted(counts.items()):
-        tasks = "1 task waits" if count == 1 else f"{count} tasks wait"
-        if os.path.isdir(farm):
-            lines.append(f"{tasks} in {farm}, where an older version put them: farmhand flush with their settings")
-            continue
-        told = f"with FARMHAND_HOSTS_FILE={farm}" if farm else "without a hosts file of its own"
-        where = farm or "the usual hosts.json"
-        lines.append(f"{tasks} for the hosts of {where}: farmhand flush {told} sends them")
+    for farm, count in sorted(Counter(entry.farm for entry in elsewhere).items()):
+        if farm == settings.old_spool_name(conf):
+            send = "they stay there while another task here has their ids, or the spool cannot be written"
+        elif os.path.isdir(farm):
+            send = "farmhand flush with the FARMHAND_HOSTS_FILE or --config of then sends them"
+        elif farm:
+            send = f"farmhand flush with FARMHAND_HOSTS_FILE={farm} sends them"
+        else:
+            send = "farmhand flush without a hosts file of its own sends them"
+        lines.append(f"{count} task{'s wait' if count > 1 else ' waits'} for {settings.hosts_of(farm)}: {send}")
     return lines
 
 

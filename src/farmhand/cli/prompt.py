@@ -8,7 +8,7 @@ import stat
 import sys
 
 from farmhand.cli.say import note
-from farmhand.dispatch.given import as_text, check_stream, not_text
+from farmhand.dispatch.given import as_text, check_stream, not_text, shown
 from farmhand.errors import UsageError
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
@@ -58,11 +58,6 @@ def check_text(value: Any, where: str) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise not_text(where) from None
-
-
-def shown(name: str) -> str:
-    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
-    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def _from_file(name: str) -> str:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import json
 
-from farmhand.cli.prompt import assemble, check_text, shown
+from farmhand.cli.prompt import assemble, check_text
 from farmhand.dispatch import hosts, settings
-from farmhand.dispatch.given import as_name, as_text
+from farmhand.dispatch.given import as_name, as_names, as_text, shown
 from farmhand.dispatch.record import Record
 from farmhand.errors import FarmhandError, UsageError
 from farmhand.wire.errors import WireError
@@ -123,9 +123,7 @@ def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
         "engine": options.engine,
         "network": options.network,
         "max_tokens": options.max_tokens,
-        "tools": [
-            name.strip() for part in options.tools for name in as_name(part, "--tools").split(",") if name.strip()
-        ],
+        "tools": as_names(options.tools, "--tools"),
         "schema": None if options.schema is None else read_schema(options.schema),
     }
     return task | {name: value for name, value in optional.items() if value not in (None, "", [])}

@@ -24,7 +24,7 @@ _USUAL_UPSTREAM = "https://api.anthropic.com"
 
 
 @click.command("status", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: host → its status or error.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: hosts by name, and the queue here.")
 @click.option("--host", metavar="NAME", help="Only this farm host.")
 @click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
 @click.option("--config", metavar="FILE", help="The settings file.")
@@ -81,7 +81,7 @@ def kept(conf: settings.Settings) -> list[dict[str, Any]]:
 def spool_notes(conf: settings.Settings) -> list[str]:
     """A line for each hosts file that tasks wait for on this machine."""
     return [
-        f"kept here for the hosts of {one['hosts_file'] or 'the usual hosts.json'}: {one['queued']} queued,"
+        f"kept here for {settings.hosts_of(one['hosts_file'] or '')}: {one['queued']} queued,"
         f" {one['sent']} sent (farmhand flush shows them)"
         for one in kept(conf)
     ]

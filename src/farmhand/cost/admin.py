@@ -128,7 +128,7 @@ class AdminApi:
         except urllib.error.HTTPError as error:
             with error:
                 raise ProviderFailed(*_refusal(path, error.code, error.read(65536))) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             reason = getattr(error, "reason", error)
             raise ProviderFailed(f"{self._url}{path} cannot be asked: {redact(str(reason))}") from None
 
@@ -136,7 +136,7 @@ class AdminApi:
 def _refusal(path: str, status: int, body: bytes) -> tuple[str]:
     try:
         message = str(json.loads(body)["error"]["message"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         message = "no reason given"
     return (f"{path}: HTTP {status}: {redact(message)}",)
 

@@ -233,7 +233,7 @@ def price_table(override: Path | None = None) -> PriceTable:
 def _parse(text: str, where: str) -> _File:
     try:
         return msgspec.convert(tomllib.loads(text), _File)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise NotConfigured(f"{where}: not TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise NotConfigured(f"{where}: {_place(str(error), text)}", hint="see docs/cost.md") from None

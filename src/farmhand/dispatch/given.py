@@ -13,6 +13,7 @@ from farmhand.wire.keys import redact
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from os import PathLike
 
 
 def as_text(argument: str, where: str) -> str:
@@ -42,6 +43,11 @@ def as_name(argument: str, where: str) -> str:
 def as_names(arguments: Iterable[str], where: str) -> list[str]:
     """The names in arguments that each hold some, with commas between. Raises UsageError."""
     return [name.strip() for part in arguments for name in as_name(part, where).split(",") if name.strip()]
+
+
+def shown(path: str | PathLike[str]) -> str:
+    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
+    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def not_text(where: str) -> UsageError:

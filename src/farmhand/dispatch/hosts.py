@@ -6,7 +6,7 @@ import json
 
 from farmhand.dispatch.record import Record
 from farmhand.errors import NotConfigured
-from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport, unbracketed
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
         raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
     except OSError as error:
         raise NotConfigured(f"{path}: {error.strerror}", hint=_WRITTEN_BY) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not JSON: {error}", hint=_WRITTEN_BY) from None
     entries = document.get("hosts") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
@@ -118,8 +118,7 @@ def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) 
 def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
     """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
     if wanted:
-        if wanted not in hosts and wanted[:1] == "[" and wanted[-1:] == "]":  # an IPv6 literal as URLs have it
-            wanted = wanted[1:-1]
+        wanted = wanted if wanted in hosts else unbracketed(wanted)
         if wanted not in hosts:
             names = ", ".join(sorted(hosts))
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")

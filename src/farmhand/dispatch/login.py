@@ -65,7 +65,7 @@ def _from_text(path: Path, text: str, now: float) -> Login:
     """The login in the file's text: `{"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}`, times in ms."""
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         document = None
     held = document.get("claudeAiOauth") if isinstance(document, dict) else None
     if not isinstance(held, dict) or not held.get("accessToken"):

@@ -128,6 +128,13 @@ def old_spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> s
     return f"{spool_name(environ)}-{sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
 
 
+def hosts_of(farm: str) -> str:
+    """Words for the hosts that a task waits for, by what the spool has: a `farm_name`, or an `old_spool_name`."""
+    if os.path.isdir(farm):
+        return f"a hosts file that an older version did not note, in {farm}"
+    return f"the hosts of {farm or 'the usual hosts.json'}"
+
+
 def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
     """The settings in force; a flag that is None was not given. NotConfigured names file or variable, and key."""
     path, asked_for = config_path(config, environ)
@@ -172,7 +179,7 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise NotConfigured(f"the settings file {path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not TOML: {error}") from None
     for name, value in values.items():
         if name not in _DEFAULTS:

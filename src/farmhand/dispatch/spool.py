@@ -98,9 +98,10 @@ class Spool:
         self._waiting = self.directory / "waiting"
         self._results = self.directory / "results"
 
-    def add(self, task: dict[str, Any], *, wanted: str = "", sent: str = "") -> Waiting:
+    def add(self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None) -> Waiting:
         """Keep `task` until a host has taken it. The same id with the same task is kept once; else id_conflict.
 
+        `queued_at` is in seconds since the epoch, None: now.
         Raises NotConfigured where it cannot be kept: a directory of somebody else, a disk that is full.
         """
         check_id(task)
@@ -116,7 +117,7 @@ class Spool:
                 task=task,
                 wanted=wanted,
                 sent=sent,
-                queued_at=time.time(),
+                queued_at=time.time() if queued_at is None else queued_at,
                 farm=self.farm or "",
             )
             self._store(entry, deliveries=int(bool(sent)))
@@ -133,9 +134,12 @@ class Spool:
     def elsewhere(self) -> list[Waiting]:
         """What waits for other farms, oldest first, and what an older version has kept apart for them."""
         found = [entry for entry in self._all() if not self._is_ours(entry)]
-        for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*")):
-            found += [replace(entry, farm=str(path)) for entry in Spool(path).each()]
+        for apart in self._apart():
+            found += [replace(entry, farm=str(apart.directory)) for entry in apart.each()]
         return found
+
+    def _apart(self) -> list[Spool]:
+        return [Spool(path) for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*"))]
 
     def _all(self) -> Iterator[Waiting]:
         return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
@@ -150,11 +154,19 @@ class Spool:
         return known
 
     def adopt(self, old: Path) -> None:
-        """Bring in what an older version has kept in the directory `old`: tasks for this farm, and results."""
+        """Bring in what an older version has kept in the directory `old`: tasks for this farm, and results.
+
+        What has the id of another task here stays there, and is still seen.
+        """
         before = Spool(old)
+        with contextlib.suppress(OSError):
+            before.tidy()
         for entry in before.waiting():
-            with contextlib.suppress(UsageError):
-                self.add(entry.task, wanted=entry.wanted, sent=entry.sent)
+            kept = self.kept(entry.id)
+            with contextlib.suppress(UsageError, OSError):
+                # One that cannot be taken away there has been brought in before, and may have ended since.
+                if kept is None or kept.task != entry.task:
+                    self.add(entry.task, wanted=entry.wanted, sent=entry.sent, queued_at=entry.queued_at)
                 entry.path.unlink(missing_ok=True)
         for path in sorted((old / "results").glob("*.json")):
             with contextlib.suppress(OSError), self._locked():
@@ -171,12 +183,17 @@ class Spool:
 
     def broken(self) -> list[Path]:
         """Files among the waiting ones that hold no task, such as those somebody has edited."""
-        return [path for path in self._files() if path.exists() and _read_waiting(path) is None]
+        files = [path for spool in (self, *self._apart()) for path in spool._files()]
+        return [path for path in files if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> Waiting | None:
         """The waiting task with this id. Found by its file's name: no other file is read."""
         named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
         return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
+
+    def look(self, task_id: str) -> Waiting | None:
+        """The same, but for what an older version has kept apart, too."""
+        return self.find(task_id) or next((entry for entry in self.elsewhere() if entry.id == task_id), None)
 
     def kept(self, task_id: str) -> Kept | None:
         """The result of the spooled task with this id, if it has come."""
@@ -229,12 +246,12 @@ class Spool:
             entry.path.unlink(missing_ok=True)
 
     def drop(self, task_id: str) -> bool:
-        """Forget a waiting task. False if there is none with this id."""
+        """Forget a waiting task, whatever farm it is for. False if there is none with this id."""
         with self._locked():
-            entry = self.find(task_id)
+            entry = self.look(task_id)
             if entry is not None:
                 entry.path.unlink(missing_ok=True)
-                _sync(self._waiting)
+                _sync(entry.path.parent)
             return entry is not None
 
     def tidy(self) -> None:

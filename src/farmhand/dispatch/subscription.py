@@ -104,7 +104,7 @@ def auth_status(program: str, environ: Mapping[str, str], *, settings: bool = Fa
             argv, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, timeout=_AUTH_STATUS_S, check=False
         )
         said = json.loads(done.stdout)
-    except (OSError, ValueError, subprocess.TimeoutExpired):
+    except (OSError, ValueError, RecursionError, subprocess.TimeoutExpired):
         said = None
     if not isinstance(said, dict):
         hint = "run it by itself to see why; an old CLI does not know it: claude update"
@@ -132,7 +132,7 @@ class _Call:
         """The objects it writes, until it ends."""
         assert self.process.stdout is not None  # noqa: S101  (for the type checker)
         for line in self.process.stdout:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, RecursionError):
                 if isinstance(value := json.loads(line), dict):
                     yield value
         self.process.wait()

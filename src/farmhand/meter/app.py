@@ -5,6 +5,7 @@ It speaks the Messages API's own dialect, errors included, and knows two paths. 
 
 from __future__ import annotations
 
+import asyncio
 from http import HTTPStatus
 
 import msgspec
@@ -85,6 +86,9 @@ class _Door:
             if grant.revoked:
                 _refuse(connection, 401, "used task token")
                 return
+            call = asyncio.current_task()
+            assert call is not None  # noqa: S101  (each request has its own)
+            grant.calls.add(call)
             try:
                 # Nothing here keeps the body, which the meter lets go of as soon as it is sent.
                 sent = self._meter.send(grant, connection.target, await connection.body(), connection.headers)
@@ -103,6 +107,8 @@ class _Door:
                     _refuse(connection, problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
                 # The grant keeps the problem, and must not keep the body through the frames that it came through.
                 problem.__traceback__ = None
+            finally:
+                grant.calls.discard(call)
 
 
 async def _pass(exchange: Exchange, connection: Connection) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from farmhand.cost.terms import STANDARD, Terms
 from farmhand.meter.budget import Budget
@@ -67,7 +67,7 @@ class Grant:
     for without our knowing how much: sent, and then cut, timed out or left before their answer's end. `retries` counts
     requests sent again; `problem` is the error that the last request met, if it did, and `again_at` when what met it is
     tried again (Unix time; 0: not at a time that is known here); `cut_short`: the last answer broke off or met
-    `max_tokens`; `revoked`: its token is used. `on_charge` is called after each charge.
+    `max_tokens`; `revoked`: its token is used; `calls` are under way. `on_charge` is called after each charge.
 
     `sent` counts what has left; what is sent again after it was lost counts again. `held` has what those of unknown
     cost may have cost, under way or lost: number → pico-dollars, None where the price is unknown. `on_hold` is awaited
@@ -88,6 +88,7 @@ class Grant:
     again_at: float = 0.0
     cut_short: bool = False
     revoked: bool = False
+    calls: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
     on_charge: Callable[[], None] = field(default=lambda: None, repr=False)
     held: dict[int, int | None] = field(default_factory=dict)
     sent: int = 0
@@ -118,11 +119,19 @@ class Grants:
         """The grant that `token` opens, or None for an unknown or used one."""
         return self._by_hash.get(self._hash(token))
 
-    def revoke(self, token: str) -> None:
-        """End `token`; ending it twice is the same as once."""
+    async def revoke(self, token: str) -> None:
+        """End `token` and the calls that are under way with it: after this, all that they cost is charged.
+
+        Ending it twice is the same as once.
+        """
         grant = self._by_hash.pop(self._hash(token), None)
-        if grant is not None:
-            grant.revoked = True
+        if grant is None:
+            return
+        grant.revoked = True
+        for call in grant.calls:
+            call.cancel()
+        if grant.calls:
+            await asyncio.wait(grant.calls)
 
     def __len__(self) -> int:
         return len(self._by_hash)

@@ -224,6 +224,9 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
     async def _handle(self) -> None:
         try:
             await self._server.handler(self)
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         except Exception:
             log.exception("the meter failed to answer %s", self.method)
             if self.started:

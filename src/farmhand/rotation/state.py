@@ -179,7 +179,7 @@ class Memory:
             return None
         except OSError as error:
             raise not_configured(f"{path}: {error.strerror}") from None
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
             raise not_configured(f"{path} is not a JSON object", "move it away, then look at the keys")

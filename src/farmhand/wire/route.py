@@ -15,6 +15,7 @@ import subprocess
 from . import sshfail
 from .child import scrubbed
 from .errors import WireError, not_configured
+from .transport import unbracketed
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
@@ -114,11 +115,6 @@ def destination(text: str) -> tuple[str, int]:
     uri = _URI.fullmatch(text)
     host, port = (uri[1], int(uri[2] or 0)) if uri else (text.rpartition("@")[2], 0)
     return unbracketed(host), port
-
-
-def unbracketed(address: str) -> str:
-    """An IPv6 literal without the brackets that URLs and known_hosts put around it, any other address as it is."""
-    return address[1:-1] if address.startswith("[") and address.endswith("]") and ":" in address else address
 
 
 def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:

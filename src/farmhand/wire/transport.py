@@ -159,8 +159,7 @@ class SshTransport:
         control_dir: str | None = None,
     ) -> None:
         self.name = name or address
-        if address[:1] == "[" and address[-1:] == "]":  # an IPv6 literal as URLs have it
-            address = address[1:-1]
+        address = unbracketed(address)
         for what, text in (("address", address), ("user", user)):
             if _ADDRESS.fullmatch(text) is None:
                 raise not_configured(f"farm host {self.name}: the {what} {text!r} is not one")
@@ -266,6 +265,11 @@ class SshTransport:
         with contextlib.suppress(OSError):
             os.unlink(self._control_path())
         return True
+
+
+def unbracketed(address: str) -> str:
+    """An IPv6 literal without the brackets that URLs and known_hosts put around it, any other address as it is."""
+    return address[1:-1] if address[:1] == "[" and address[-1:] == "]" and ":" in address else address
 
 
 def _scratch_file() -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.sshd import Sshd, serve
 from tests.support.agent import Agent, bodies
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
@@ -94,6 +94,15 @@ async def farm(tmp_path: Path, agent: Agent, workstation: Workstation) -> AsyncI
     server = Sshd(directory, f"{BIN}/jada-agent bridge --socket {agent.socket}")
     server.start()
     workstation.write_hosts(farm1=entry(server))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def jump(tmp_path: Path) -> Iterator[Sshd]:
+    """A host that forwards and nothing else."""
+    server = serve(tmp_path / "jump", "")
+    server.authorize(server.identity.with_suffix(".pub").read_text().strip(), "", "restrict,port-forwarding")
     yield server
     server.stop()
 

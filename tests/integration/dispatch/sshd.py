@@ -120,3 +120,11 @@ class Sshd:
             os.killpg(self._process.pid, signal.SIGTERM)
             self._process.wait(timeout=10)
             self._process = None
+
+
+def serve(directory: Path, command: str, address: str = "127.0.0.1") -> Sshd:
+    """One that runs, in a new directory."""
+    directory.mkdir()
+    server = Sshd(directory, command, address)
+    server.start()
+    return server

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.integration.dispatch.conftest import BIN, Done, Workstation
-from tests.integration.dispatch.sshd import Sshd
+from tests.integration.dispatch.sshd import Sshd, serve
 from tests.support.agent import Agent
 
 PLAY = [
@@ -63,25 +63,9 @@ def site(tmp_path: Path, workstation: Workstation) -> Site:
     return Site(tmp_path, workstation)
 
 
-def serve(directory: Path, command: str, address: str = "127.0.0.1") -> Sshd:
-    directory.mkdir()
-    server = Sshd(directory, command, address)
-    server.start()
-    return server
-
-
 @pytest.fixture
 def box(tmp_path: Path, agent: Agent) -> Iterator[Sshd]:
     server = serve(tmp_path / "box", f"{BIN}/jada-agent bridge --socket {agent.socket}")
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def jump(tmp_path: Path) -> Iterator[Sshd]:
-    """A host that forwards and nothing else."""
-    server = serve(tmp_path / "jump", "")
-    server.authorize(server.identity.with_suffix(".pub").read_text().strip(), "", "restrict,port-forwarding")
     yield server
     server.stop()
 

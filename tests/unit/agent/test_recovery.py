@@ -105,14 +105,28 @@ async def test_a_message_batch_is_to_blame_until_one_of_its_results_is(ledger: L
     await outbox.collecting(sent.no)
     await ledger.recover(3)
     assert outbox.unended()[0].crashes == 1
-    await outbox.collecting(sent.no, out[0].seq)
+    assert outbox.unended()[0].suspected
+    await outbox.collecting(sent.no)
     await ledger.recover(3)
-    assert outbox.unended()[0].crashes == 1
+    assert outbox.unended()[0].crashes == 2
+    await outbox.collecting(sent.no)
+    await outbox.handling(sent.no, out[0].seq)
+    await ledger.recover(3)
+    # It came as far as to that result.
+    assert (outbox.unended()[0].crashes, outbox.unended()[0].suspected) == (0, True)
     assert [one.crashes for one in outbox.out(sent.no)] == [1, 0]
-    await outbox.collecting(sent.no, out[0].seq)
+    await outbox.collecting(sent.no)
+    await outbox.handling(sent.no, out[0].seq)
     await outbox.collected(sent.no)
     await ledger.recover(3)
     assert [one.crashes for one in outbox.out(sent.no)] == [1, 0]
+    await outbox.collecting(sent.no)
+    await outbox.handling(sent.no, out[1].seq)
+    await ledger.end(out[1].seq, AttemptEnd(outcome="succeeded"), Result(id="b", state="succeeded"))
+    await ledger.recover(3)
+    # Whose result is recorded is to blame no more.
+    assert outbox.unended()[0].crashes == 1
+    assert [one.crashes for one in outbox.out(sent.no)] == [1]
     # Economy tasks run at the provider, and beside whatever else does.
     assert ledger.suspected() == set()
     held = ledger.held(out[0].seq, 1)

@@ -76,4 +76,6 @@ def test_the_spool_is_shown_whatever_farm_its_tasks_are_for(tmp_path: Path, monk
             {"hosts_file": "/demo/hosts.json", "queued": 0, "sent": 1},
         ]
         assert any("/demo/hosts.json: 0 queued, 1 sent" in line for line in spool_notes(conf))
-    assert _for_others(open_spool(usual).elsewhere())[0].startswith("1 task waits for the hosts of /demo/hosts.json: ")
+    assert _for_others(open_spool(usual).elsewhere(), usual)[0].startswith(
+        "1 task waits for the hosts of /demo/hosts.json: "
+    )

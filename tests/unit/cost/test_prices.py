@@ -175,6 +175,7 @@ ROW = 'input = "1"\noutput = "2"\n'
     ("text", "words"),
     [
         ("version = ", "not TOML"),
+        pytest.param("version = " + "[" * 200_000, "not TOML", id="deep"),
         ('[factors.mood]\ngood = "1"\n', "factors: mood is none of inference_geo, speed, service_tier"),
         ('[factors.speed]\nfast = "0"\n', "factors: speed: fast is 0, not above 0"),
         ('[factors.speed]\nfast = "NaN"\n', "factors: speed: fast is NaN"),

@@ -37,6 +37,7 @@ def test_what_site_yml_writes_is_read(tmp_path: Path) -> None:
     [
         ("{", "not JSON"),
         ("[]", "no object 'hosts'"),
+        pytest.param("[" * 200_000, "not JSON", id="deep"),
         ({"hosts": []}, "no object 'hosts'"),
         ({"hosts": {"a": 1}}, "host 'a' is not an object"),
         ({"hosts": {"a": {}}}, "address is missing"),

@@ -53,7 +53,17 @@ def test_an_ended_refresh_token_is_an_ended_login(tmp_path: Path) -> None:
         find_login(environ, now=NOW)
 
 
-@pytest.mark.parametrize("held", ["", "[]", "{}", {"claudeAiOauth": None}, {"claudeAiOauth": {"accessToken": ""}}])
+@pytest.mark.parametrize(
+    "held",
+    [
+        "",
+        "[]",
+        "{}",
+        pytest.param("[" * 200_000, id="deep"),
+        {"claudeAiOauth": None},
+        {"claudeAiOauth": {"accessToken": ""}},
+    ],
+)
 def test_a_file_without_a_login(tmp_path: Path, held: Any) -> None:
     with pytest.raises(NotConfigured, match="holds no login") as caught:
         find_login(write(tmp_path, held))

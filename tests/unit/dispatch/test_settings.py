@@ -44,6 +44,7 @@ def test_flag_over_variable_over_file(config: Path) -> None:
         ("timeout_s = nan", "not 0 to 86400"),
         ("connect_timeout_s = 0.1", "not 1 to 86400"),
         ("host", "not TOML"),
+        pytest.param("host = " + "[" * 200_000, "not TOML", id="deep"),
         ('fallback = "later"', "fallback is 'later', not one of ask, queue, subscription, none"),
         ('allow_subscription = "yes"', "allow_subscription is 'yes', not true or false"),
         ("allow_subscription = 1", "allow_subscription is 1, not true or false"),

@@ -85,6 +85,33 @@ def test_what_an_older_version_kept_apart_is_seen_and_brought_in(
     assert {entry.farm for entry in usual.elsewhere()} == {"/demo/hosts.json"}
 
 
+def test_what_cannot_be_brought_in_whole_is_neither_lost_nor_sent_twice(tmp_path: Path) -> None:
+    environ = {"XDG_STATE_HOME": str(tmp_path), "XDG_CONFIG_HOME": "/c"}
+    conf = Settings(config_file="/demo/config.toml")
+    apart = Spool(Path(old_spool_name(conf, environ)))
+    apart.add(task("a"), queued_at=1000.0)
+    again = apart.add(task("b"), queued_at=1000.0).path.read_bytes()
+    (apart.directory / "waiting" / "000000000009-c.json").write_text("{")
+    (apart.directory / "waiting" / ".000000000003-d.json.new").write_text("half of it")
+    usual = open_spool(Settings(config_file="/c/farmhand/config.toml"), environ)
+    usual.add({"id": "a", "prompt": "another"})
+    ours = open_spool(conf, environ)
+    assert [(entry.id, entry.queued_at) for entry in ours.waiting()] == [("b", 1000.0)]
+    assert [(entry.task["prompt"], entry.farm) for entry in ours.elsewhere()] == [
+        ("another", ""),
+        (task("a")["prompt"], str(apart.directory)),
+    ]
+    assert [path.name for path in ours.broken()] == ["000000000009-c.json"]
+    usual.finish("a", {"id": "a", "state": "succeeded"}, "farm1")
+    ours.finish("b", {"id": "b", "state": "succeeded"}, "farm1")
+    # As where its file could not be taken away.
+    (apart.directory / "waiting" / "000000000002-b.json").write_bytes(again)
+    assert [entry.id for entry in open_spool(conf, environ).waiting()] == ["a"]
+    ours.broken()[0].unlink()
+    open_spool(conf, environ)
+    assert not apart.directory.exists()
+
+
 def test_nothing_is_made_before_something_is_kept(spool: Spool) -> None:
     assert (spool.waiting(), spool.results(), spool.broken(), spool.find("a"), spool.kept("a")) == (
         [],

@@ -16,14 +16,14 @@ def grant() -> Grant:
     return Grant(task_id="t", key=Key(KEY), model="m")
 
 
-def test_a_token_opens_its_grant_until_it_is_revoked() -> None:
+async def test_a_token_opens_its_grant_until_it_is_revoked() -> None:
     grants = Grants()
     one, two = grant(), grant()
     token, other = grants.issue(one), grants.issue(two)
     assert token != other
     assert grants.find(token) is one
-    grants.revoke(token)
-    grants.revoke(token)
+    await grants.revoke(token)
+    await grants.revoke(token)
     assert grants.find(token) is None
     assert grants.find(other) is two
     assert len(grants) == 1

@@ -22,7 +22,9 @@ def test_private_and_read_back(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "rotation" / "state.json").stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"step": "nowhere"}', "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"step": "nowhere"}', "\x00", pytest.param("[" * 200_000, id="deep")]
+)
 def test_a_broken_state_is_one_clear_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
     with pytest.raises(WireError, match="move it away, then look at the keys") as caught:

@@ -87,7 +87,7 @@ class CliEngine:
                 task, grant, token, on_text if task.schema is None else lambda _t: None, timeout_s
             )
         finally:
-            self._grants.revoke(token)
+            await self._grants.revoke(token)
         return await self._judge(task, grant, output)
 
     async def _converse(

@@ -14,7 +14,7 @@ from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.dispatch import problems, rotate, subscription
 from farmhand.dispatch.login import FIX, find_login
-from farmhand.dispatch.settings import Settings
+from farmhand.dispatch.settings import Settings, hosts_of
 from farmhand.dispatch.spool import open_spool
 from farmhand.dispatch.upstream import check_key
 from farmhand.errors import NotConfigured
@@ -134,9 +134,10 @@ def spool(conf: Settings) -> Check:
     queued = [entry for entry in found.waiting() if not entry.sent]
     if queued or elsewhere:
         hours = max(time.time() - entry.queued_at for entry in (*queued, *elsewhere)) / 3600
-        said = f"{len(queued) + len(elsewhere)} tasks wait, the oldest for {max(0.0, hours):.1f} h"
-        others = sorted({entry.farm or "the usual hosts.json" for entry in elsewhere})
-        others_said = f"; {len(elsewhere)} of them for the hosts of {', '.join(others)}" if elsewhere else ""
+        count = len(queued) + len(elsewhere)
+        said = f"{count} task{'s wait' if count > 1 else ' waits'}, the oldest for {max(0.0, hours):.1f} h"
+        others = sorted({hosts_of(entry.farm) for entry in elsewhere})
+        others_said = f"; {len(elsewhere)} for {', for '.join(others)}" if elsewhere else ""
         return failed("spool", said + others_said, "farmhand flush, with the settings that they were queued with")
     return passed("spool", "nothing waits for a host")
 

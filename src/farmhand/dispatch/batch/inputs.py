@@ -9,13 +9,13 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Protocol
 
 from farmhand.dispatch.batch.template import MissingColumn, Template
+from farmhand.dispatch.given import shown
 from farmhand.task import MAX_PROMPT_BYTES
 
 #: No line is longer: a prompt of the greatest size, each byte escaped.
@@ -183,11 +183,6 @@ class Csv:
     def fingerprint(self) -> str:
         """See Source."""
         return _digest(self._file)
-
-
-def shown(path: Path | str) -> str:
-    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 class Files:
