@@ -1,7 +1,8 @@
 """Who pays for an interactive `claude`: what could bring a metered credential to it, and taking that away.
 
-Standard library only, and nothing of the operator's is ever run. Ansible's modules import it as
-`ansible.module_utils.farmhand.billing`; `farmhand doctor` calls `find`.
+Standard library only. The operator's start-up files are run by their own shells, as in every terminal (ask.py);
+`repos.env` and a project's files are only read. Ansible's modules import it as `ansible.module_utils.farmhand.billing`;
+`farmhand doctor` calls `find`.
 """
 
 from __future__ import annotations

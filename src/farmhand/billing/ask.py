@@ -23,6 +23,7 @@ from typing import Any
 from . import leftovers, shims, supervise, verdicts
 from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
+from .supervise import OUT_OF_TIME
 
 #: By this variable a start-up file can tell that it is only asked.
 MARKER = "FARMHAND_ASKING"
@@ -30,7 +31,7 @@ MARKER = "FARMHAND_ASKING"
 LIMIT_S = 10.0
 #: How long the CLI may take to say who would pay. Seconds.
 CLI_LIMIT_S = 30.0
-_SECTION = re.compile(rb"\0\0(before|typed|other|unanswered|end)\n")
+_SECTION = re.compile(rb"\0\0(before|typed|other|whole|unanswered|end)\n")
 _KEEP = (
     rf"({'|'.join(WATCHED)})|claude|farmhand|/dev/tty"
     rf"|{FIELD}\\?(builtin |command |\\)?(source|\.) |{FIELD}(eval|emulate) "
@@ -60,7 +61,6 @@ class ShellAnswer:
     said: str
     unanswered: str
     ended: str
-    errors: str
     trace: list[str] = field(repr=False, default_factory=list)
     last: list[str] = field(repr=False, default_factory=list)
 
@@ -101,6 +101,8 @@ class Asking:
             leftovers.remove(where, {os.geteuid(), os.geteuid() if uid is None else uid})
         self._stack.enter_context(leftovers.signals_end_in_order())
         try:
+            # Once, and here: out of Ansible's zip several threads at once do not always get it (linecache).
+            self.supervisor = inspect.getsource(supervise)
             self.scripts = self._directory(scripts, uid)
             self.cache = self._directory(memory, uid)
         except BaseException:
@@ -158,7 +160,7 @@ class Asking:
     def ask(self, kind: Kind) -> ShellAnswer:
         """Start the shell and type `claude` in it. One that is only too slow to be traced is asked again without."""
         answer = self._ask(kind, traced=True)
-        if answer.ended == "out of time" and answer.before is None and _on_its_way(answer.last):
+        if answer.ended == OUT_OF_TIME and answer.before is None and _on_its_way(answer.last):
             return self._ask(kind, traced=False)
         return answer
 
@@ -181,8 +183,10 @@ class Asking:
             record="\n" if kind.shell == "fish" else RECORD,
             keep=_KEEP_FISH if kind.shell == "fish" else _KEEP,
         )
-        pieces = _SECTION.split(base64.b64decode(said["answer"]))
-        sections = {label.decode(): content for label, content in zip(pieces[1::2], pieces[2::2], strict=True)}
+        sections = sections_of(base64.b64decode(said["answer"]))
+        # A wrapper that was stopped between two calls of the CLI may not have come to the one that counts.
+        done = said["ended"].startswith(("answered", "exit"))
+        calls = (shims.TYPED, shims.OTHER) if done else (shims.TYPED,)
         defined = re.findall(rb"FARMHAND_DEFINITION=([^\0]*)", sections.get(shims.BEFORE, b""))
 
         def environ(*labels: str) -> dict[str, str] | None:
@@ -192,18 +196,20 @@ class Asking:
         return ShellAnswer(
             kind,
             environ(shims.BEFORE),
-            environ(shims.TYPED, shims.OTHER),
+            environ(*calls),
             dict(zip((*DEFINED, "deferred", "waiting"), (_text(each) for each in defined), strict=False)),
             _decoded(said["said"]),
             _text(sections.get(shims.UNANSWERED, b"")).strip(),
             said["ended"],
-            _decoded(said["errors"]),
             [_decoded(each) for each in said["kept"]],
             [_decoded(each) for each in said["last"]],
         )
 
     def cli(self, environ: Mapping[str, str]) -> dict[str, Any] | None:
-        """What the real CLI says with this environment of who would pay; None where it is not there or says nothing."""
+        """What the real CLI says with this environment of who would pay.
+
+        None where it is not there or has no such answer, {} where it was stopped before it gave one.
+        """
         program = shutil.which("claude", path=environ.get("PATH"))
         if program is None:
             return None
@@ -212,7 +218,8 @@ class Asking:
         given = {**environ, **quiet, MARKER: "1"}
         argv = [program, "auth", "status", "--json"]
         said = self._run(program, argv, given, answers, limit_s=CLI_LIMIT_S, mark="")
-        return verdicts.status(_decoded(said["said"]))
+        status = verdicts.status(_decoded(said["said"]))
+        return {} if status is None and not said["ended"].startswith("exit") else status
 
     def asked(self) -> list[str]:
         """The programs that give out secrets which the start-up files ran."""
@@ -278,7 +285,7 @@ class Asking:
             "mark": self.mark if mark is None else mark,
         }
         with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", inspect.getsource(supervise)],
+            [sys.executable, "-I", "-S", "-c", self.supervisor],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -319,6 +326,12 @@ def _owner(home: Path) -> dict[str, Any] | None:
         return {"uid": owner, "gid": account.pw_gid, "groups": groups}
     except KeyError:  # a container's uid may have no account
         return {"uid": owner, "gid": home.stat().st_gid, "groups": []}
+
+
+def sections_of(answer: bytes) -> dict[str, bytes]:
+    """What was told, by its marks; not what stands behind the last one, which may be cut off."""
+    pieces = _SECTION.split(answer)
+    return {label.decode(): content for label, content in zip(pieces[1:-2:2], pieces[2:-2:2], strict=True)}
 
 
 def _environ(raw: bytes) -> dict[str, str]:

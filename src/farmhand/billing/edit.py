@@ -77,17 +77,21 @@ class Script:
         self.lines = text.split("\n")
         self.ending = "\r\n" if "\r\n" in text else "\n"
         # Lines of KEY=VALUE are no shell's: nobody has to be asked about them.
-        self._options = () if not shell else guard.options_for(text, shell) if guard.installed(shell) else None
+        self._options = () if not shell else guard.options_for(text, shell)
         self._whole: dict[int, bool] = {}
 
     @property
     def understood(self) -> bool:
-        """Whether the shell is here and accepts the file as it is."""
+        """Whether the shell accepts the file as it is."""
         return self._options is not None
 
     def accepts(self, text: str) -> bool:
         """Whether the shell accepts `text`, started as for this file."""
         return not self.shell or (self._options is not None and guard.accepts(text, self.shell, self._options))
+
+    def refuses(self, text: str) -> bool:
+        """Whether the shell says that `text` is not valid."""
+        return self._options is not None and guard.refuses(text, self.shell, self._options)
 
     def at_top(self, count: int) -> bool:
         """Whether after the first `count` lines every construct, quote and here-document is closed."""
@@ -102,7 +106,7 @@ class Script:
         if _goes_on(self.lines[:count]) or not self.accepts(before):
             return False
         # Inside of a here-document the shell takes anything.
-        return self.shell == "fish" or not self.accepts(f"{before}{_NEVER}\n")
+        return self.shell == "fish" or self.refuses(f"{before}{_NEVER}\n")
 
     def statement(self, line: int) -> tuple[int, int] | None:
         """The first and the last line of the statement at top level that holds `line`; None if that cannot be told."""
@@ -136,7 +140,7 @@ class Script:
 
     def _runs(self, line: int) -> bool:
         """Whether the shell takes `line` for a command: nonsense in its place is refused, but not in a text."""
-        return not self.accepts("\n".join([*self.lines[: line - 1], _NEVER, *self.lines[line:]]))
+        return self.refuses("\n".join([*self.lines[: line - 1], _NEVER, *self.lines[line:]]))
 
     def _stands_alone(self, first: int, last: int) -> bool:
         lines = self.lines[first - 1 : last]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from .ask import CannotAsk
 from .names import WATCHED
 from .reading import Reader
 from .verdict import Location, Setting
 
 _LINE = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=(.*)")
 _PAM = re.compile(r"[ \t]*([A-Za-z_]\w*)[ \t]+(?:DEFAULT|OVERRIDE)=(\S*|\"[^\"]*\")")
+#: How long a manager may take for one answer. Seconds.
 TIMEOUT_S = 5.0
 
 
@@ -37,12 +40,14 @@ def files(root: Path, home: Path) -> list[Path]:
     return [*found, *(by_name[name] for name in sorted(by_name))]
 
 
-def session(root: Path, home: Path, environ: Mapping[str, str], reader: Reader, *, ask: bool) -> dict[str, Setting]:
-    """What a shell of a new session starts with; `ask` also asks systemd or launchd."""
+def session(
+    root: Path, home: Path, environ: Mapping[str, str], manager: Mapping[str, str], reader: Reader
+) -> dict[str, Setting]:
+    """What a shell of a new session starts with; `manager` is what `of_manager` has told."""
     found: dict[str, Setting] = {}
     for path in files(root, home):
         found |= {name: value for name, value in assignments(path, reader) if name in WATCHED}
-    for name, text in (_managers(environ) if ask else {}).items():
+    for name, text in manager.items():
         if name not in found or found[name].text != text:
             found[name] = Setting(name, text, via="manager")
     for name, text in environ.items():
@@ -52,8 +57,11 @@ def session(root: Path, home: Path, environ: Mapping[str, str], reader: Reader, 
     return found
 
 
-def _managers(environ: Mapping[str, str]) -> dict[str, str]:
-    """The watched names in the environment that systemd's user manager or launchd gives to what it starts."""
+def of_manager(environ: Mapping[str, str]) -> dict[str, str]:
+    """The watched names in the environment that systemd's user manager or launchd gives to what it starts.
+
+    None of them where there is no such manager. Raises CannotAsk where it gives no answer.
+    """
     if sys.platform == "darwin":
         asked = {name: _output(["launchctl", "getenv", name], environ).strip() for name in WATCHED}
         return {name: text for name, text in asked.items() if text}
@@ -69,6 +77,10 @@ def _managers(environ: Mapping[str, str]) -> dict[str, str]:
 def _output(argv: list[str], environ: Mapping[str, str]) -> str:
     try:
         done = subprocess.run(argv, env=dict(environ), capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return ""
+    except subprocess.TimeoutExpired:
+        raise CannotAsk(f"{shlex.join(argv)} gave no answer within {TIMEOUT_S:g} s") from None
+    except OSError as error:
+        raise CannotAsk(f"{shlex.join(argv)} could not be started: {error.strerror}") from None
     return done.stdout if done.returncode == 0 else ""

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from .verdict import Location
 
-#: These are no files of the operator's: what stands in them was made by a command of the file that reads them.
+#: No files of the operator's: what a command printed for the file that reads it; what comes with fish or the asking.
 GENERATED = re.compile(r"(/dev/|/proc/|-$|Standard input|.*/\.psub\.)")
+SHIPPED = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
 
 
 @dataclass
@@ -45,5 +46,5 @@ class Trace:
 
 
 def is_file(path: str) -> bool:
-    """Whether a trace's word for where it is names a file that can be edited."""
-    return path.startswith("/") and not GENERATED.match(path) and Path(path).is_file()
+    """Whether a trace's word for where it is names a file of the operator's."""
+    return path.startswith("/") and not GENERATED.match(path) and not SHIPPED.match(path) and Path(path).is_file()

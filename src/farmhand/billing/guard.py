@@ -45,18 +45,13 @@ def refusal(path: Path, home: Path) -> str | None:
     return None
 
 
-def installed(shell: str) -> bool:
-    """Whether there is a `shell` to ask."""
-    return shutil.which(shell) is not None
-
-
 def syntax_error(text: str, shell: str) -> int | None:
-    """The line that `shell` itself refuses, whatever options are switched on.
+    """The line of `text` that `shell` refuses, whatever options are switched on.
 
-    None if it accepts the text, or is not installed.
+    None if it accepts the text, 0 if it gave no answer.
     """
     lines = [_refused(text, shell, options) for options in OPTIONS.get(shell, ((),))]
-    return None if None in lines else lines[0]
+    return None if None in lines else 0 if 0 in lines else lines[0]
 
 
 def options_for(text: str, shell: str) -> tuple[str, ...] | None:
@@ -66,13 +61,26 @@ def options_for(text: str, shell: str) -> tuple[str, ...] | None:
 
 def accepts(text: str, shell: str, options: Sequence[str] = ()) -> bool:
     """Whether `shell`, started with `options`, finds `text` whole and valid."""
-    return installed(shell) and _refused(text, shell, options) is None
+    return _refused(text, shell, options) is None
+
+
+def refuses(text: str, shell: str, options: Sequence[str] = ()) -> bool:
+    """Whether `shell`, started with `options`, says that `text` is not valid. Without an answer it does neither."""
+    return bool(_refused(text, shell, options))
+
+
+def no_answer(shell: str, path: Path) -> str:
+    """Why `shell` did not say whether the file at `path` is valid, and what to do."""
+    if shutil.which(shell) is None:
+        return f"there is no {shell} on PATH to check {path} with; take it out by hand"
+    return f"{shell} did not say in time whether {path} is valid; run this again"
 
 
 def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
+    """The line that is refused, None for none, 0 for no answer: no such shell, not started, too slow, or killed."""
     program = shutil.which(shell)
     if program is None:
-        return None
+        return 0
     try:
         done = subprocess.run(
             [program, *_READ_ONLY.get(shell, ["-n"]), *options, *_AS_FILE.get(shell, [])],
@@ -82,11 +90,9 @@ def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
             timeout=CHECK_S,
             check=False,
         )
-    except OSError:
-        return None
-    except subprocess.TimeoutExpired:
-        return 1  # a text that its shell cannot get through is not touched
-    if done.returncode == 0:
-        return None
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    if done.returncode <= 0:  # below 0: killed by a signal
+        return 0 if done.returncode else None
     found = _LINE.search(done.stderr)
-    return int(found[1] or found[2]) if found else 1
+    return max(1, int(found[1] or found[2])) if found else 1

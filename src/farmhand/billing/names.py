@@ -15,15 +15,15 @@ HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 #: Values that are secrets and worth keeping: they move into the key file.
 SECRETS = (KEY, TOKEN)
 #: Switches to another provider, whose own credentials then pay.
-CLOUDS = {
-    "CLAUDE_CODE_USE_BEDROCK": "Amazon Bedrock",
-    "CLAUDE_CODE_USE_MANTLE": "Amazon Bedrock",
-    "CLAUDE_CODE_USE_ANTHROPIC_AWS": "Claude Platform on AWS",
-    "CLAUDE_CODE_USE_VERTEX": "Google Vertex AI",
-    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD": "Claude Platform on Google Cloud",
-    "CLAUDE_CODE_USE_FOUNDRY": "Microsoft Foundry",
-    "CLAUDE_CODE_USE_GATEWAY": "an apps gateway",
-}
+CLOUDS = (
+    "CLAUDE_CODE_USE_BEDROCK",
+    "CLAUDE_CODE_USE_MANTLE",
+    "CLAUDE_CODE_USE_ANTHROPIC_AWS",
+    "CLAUDE_CODE_USE_VERTEX",
+    "CLAUDE_CODE_USE_ANTHROPIC_GOOGLE_CLOUD",
+    "CLAUDE_CODE_USE_FOUNDRY",
+    "CLAUDE_CODE_USE_GATEWAY",
+)
 #: Names behind which a credential stands that is not the login, and who is billed for it. What a profile, a host or an
 #: identity is billed to is its issuer's business; it is not known to be the plan, so it is not taken for it.
 INDIRECT = {
@@ -50,6 +50,8 @@ BASE_URLS = (
 #: Everything that must not reach an interactive `claude` which is to run on the subscription.
 METERED = (*CLOUDS, TOKEN, KEY, *INDIRECT, *BASE_URLS, HEADERS)
 WATCHED = (*METERED, OAUTH)
+#: All of them for a regular expression, the longer ones first.
+ANY = "|".join(sorted(WATCHED, key=len, reverse=True))
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIAL_HEADERS = ("x-api-key:", "authorization:")
 

@@ -25,7 +25,12 @@ from .ways import Spot, Way, Ways
 #: Most times that the files are changed and the shells asked again.
 ROUNDS = 8
 _ONE_BY_ONE = 4
-_TAKEN_BACK = "what was tried in {} did not keep it from claude and was taken back; take it out by hand"
+_IN_VAIN = "did not keep it from claude", "take it out by hand"
+_HARMED = "left a shell that lost another variable or could not be asked any more", "take it out by hand"
+_LATE = (
+    "left a shell that was not ready in time",
+    "run this again when the machine is less busy, or take it out by hand",
+)
 
 
 @dataclass
@@ -61,7 +66,10 @@ def carry_out(wanted: Wanted, store: Store, *, write: bool) -> Plan:
 
 @dataclass
 class _Attempt:
-    """What is being done about one spot: the way in force, the kinds of shell it was for, the ways not tried yet."""
+    """What is being done about one spot: the way in force, the kinds of shell it was for, the ways not tried yet.
+
+    `in_vain`: a way did not help, which is remembered. `late`: whether it helped could not be seen in time.
+    """
 
     source: Source
     ways: list[Way]
@@ -71,6 +79,7 @@ class _Attempt:
     active: Way = field(default_factory=list)
     fresh: bool = False
     in_vain: bool = False
+    late: bool = False
 
     @property
     def comments(self) -> bool:
@@ -91,8 +100,17 @@ class _Planner:
         self.exports: dict[str, frozenset[str]] = {}
 
     def look(self) -> Report:
+        """What the shells say. If one that could be asked before is late now, all are asked once more."""
         w = self.wanted
-        return search.find(w.home, w.new_session, w.cwd, root=w.root, ask=w.ask, ask_shell=w.ask_shell)
+        for _ in range(2):
+            report = search.find(w.home, w.new_session, w.cwd, root=w.root, ask=w.ask, ask_shell=w.ask_shell)
+            if not self.blind(report) & report.late:
+                break
+        return report
+
+    def blind(self, report: Report) -> set[str]:
+        """The kinds of shell that could be asked before, and now cannot."""
+        return self.told & {verdict.kind for verdict in report.unknown}
 
     def plan(self) -> Plan:
         before = after = self.look()
@@ -122,7 +140,7 @@ class _Planner:
             files,
             edits,
             moved,
-            remaining.left(after, self.wanted, self.reason),
+            [*remaining.left(after, self.wanted, self.reason), *self.undecided(after)],
             hints,
             self.run.backups(),
         )
@@ -193,15 +211,17 @@ class _Planner:
                 draft.remove(change, name)
         return False
 
-    def drop(self, attempt: _Attempt) -> bool:
+    def drop(self, attempt: _Attempt, why: tuple[str, str] = _IN_VAIN) -> bool:
         """Take the attempt's way out of the drafts again; whether there was one."""
         if not attempt.active:
             return False
         for draft, change in attempt.active:
             draft.remove(change, attempt.source.name)
         files = ", ".join(dict.fromkeys(str(draft.path) for draft, _ in attempt.active))
-        attempt.reason = _TAKEN_BACK.format(files)
-        attempt.active, attempt.in_vain = [], True
+        attempt.reason = f"what was tried in {files} {why[0]} and was taken back; {why[1]}"
+        attempt.active, attempt.late, attempt.in_vain = [], why is _LATE, why is not _LATE
+        if attempt.late:  # on a busy machine the next way would be no better
+            attempt.ways = []
         return True
 
     def take_back_blinding(self, report: Report) -> bool:
@@ -212,9 +232,10 @@ class _Planner:
         fresh = [attempt for attempt in self.attempts.values() if attempt.fresh]
         for attempt in fresh:
             attempt.fresh = False
-        blind = self.told & {verdict.kind for verdict in report.unknown}
+        blind = self.blind(report)
+        why = _LATE if blind and blind <= report.late else _HARMED
         poorer = {kind for kind, now in report.exports.items() if self.exports.get(kind, now) - now}
-        dropped = [self.drop(attempt) for attempt in fresh if blind or poorer & attempt.kinds]
+        dropped = [self.drop(attempt, why) for attempt in fresh if blind or poorer & attempt.kinds]
         return any(dropped)
 
     def stands_there(self, source: Source, text: str) -> bool:
@@ -293,6 +314,12 @@ class _Planner:
         """Why `source` stays; None if it does not."""
         attempt = self.attempts.get(self.ways.spot(source))
         return attempt.reason if attempt and not attempt.active else None
+
+    def undecided(self, report: Report) -> list[str]:
+        """What is left because nobody could see in time whether a change helped, and `report` does not show."""
+        said = {self.ways.spot(source) for source in report.reaching}
+        late = [attempt for spot, attempt in self.attempts.items() if attempt.late and spot not in said]
+        return [f"{attempt.source} is left: {attempt.reason}" for attempt in late]
 
     def done(self, source: Source) -> bool:
         """Whether something is (or would be) done about `source`."""

@@ -43,3 +43,11 @@ class Reader:
         """The same as text. Bytes that are not UTF-8 are kept, as lone surrogates."""
         raw = self.read(path)
         return None if raw is None else raw.decode("utf-8", "surrogateescape")
+
+
+def lines_of(path: Path | None) -> list[str]:
+    """The lines of a regular file as shells count them: by line feeds alone. None where it cannot be read."""
+    try:
+        return path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if path and path.is_file() else []
+    except OSError:
+        return []

@@ -11,17 +11,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from .kinds import MODES, Kind
-from .names import WATCHED
+from .names import ANY
 from .reading import Reader
 from .verdict import Location, Setting
 
-_NAMES = "|".join(sorted(WATCHED, key=len, reverse=True))
-_SETS = re.compile(rf"(?:^|[\s;&|({{'\"])(?P<name>{_NAMES})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;&|)'\"]*)")
-_FISH = re.compile(
-    rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{_NAMES})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)"
-)
-_UNIVERSAL = re.compile(rf"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{_NAMES}):(?P<value>.*)")
-_UNSETS = re.compile(rf"(?:^|[\s;])(?:unset|set\s+(?:-\S*e\S*|--erase)(?:\s+-\S+)*)\s+(?P<name>{_NAMES})\b")
+_SETS = re.compile(rf"(?:^|[\s;&|({{'\"])(?P<name>{ANY})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;&|)'\"]*)")
+_FISH = re.compile(rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{ANY})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)")
+#: How fish keeps a variable that is universal and exported.
+UNIVERSAL = re.compile(rf"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{ANY}):(?P<value>.*)")
+_UNSETS = re.compile(rf"(?:^|[\s;])(?:unset|set\s+(?:-\S*e\S*|--erase)(?:\s+-\S+)*)\s+(?P<name>{ANY})\b")
 _SOURCES = re.compile(r"(?:^|[\s;&|{])(?:source|\.)\s+(?P<path>'[^']+'|\"[^\"]+\"|[^\s;&|)]+)")
 _DEPTH = 8
 
@@ -69,7 +67,7 @@ def _of(path: Path, home: Path, reader: Reader, depth: int) -> Iterator[Setting 
             continue
         for match in _UNSETS.finditer(line):
             yield match["name"]
-        for match in (*_SETS.finditer(line), *_FISH.finditer(line), *_UNIVERSAL.finditer(line)):
+        for match in (*_SETS.finditer(line), *_FISH.finditer(line), *UNIVERSAL.finditer(line)):
             value = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match["value"].strip("'\""))
             plain = not re.search(r"[$`(]", match["value"]) or match["value"].startswith("'")
             via = "universal" if line.startswith("SETUVAR") else "alias" if re.match(r"\s*alias\s", line) else "export"

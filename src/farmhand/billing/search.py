@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from . import environs, guarded, scan, settings, trace, verdicts
-from .ask import LIMIT_S, Asking, CannotAsk, ShellAnswer
+from .ask import CLI_LIMIT_S, LIMIT_S, Asking, CannotAsk, ShellAnswer
 from .events import Trace
 from .kinds import Kind, own_files, to_ask
 from .names import METERED, WATCHED, counts
 from .reading import Reader
 from .sources import Sources
+from .supervise import OUT_OF_TIME
 from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
 
 _Asked = TypeVar("_Asked")
@@ -62,11 +63,18 @@ class _Search:
             ask = False
         self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
         self.reader = Reader()
-        self.base = environs.session(root, home, environ, self.reader, ask=ask)
+        self.silent = ""
+        manager: dict[str, str] = {}
+        try:
+            manager = environs.of_manager(environ) if ask else {}
+        except CannotAsk as error:
+            self.silent = str(error)
+        self.base = environs.session(root, home, environ, manager, self.reader)
         self.sources = Sources(home, self.base)
         self.logged_in = False
         self.hidden: dict[str, None] = {}
         self.exports: dict[str, frozenset[str]] = {}
+        self.late: set[str] = set()
 
     def report(self, *, ask_shell: bool) -> Report:
         kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
@@ -76,13 +84,22 @@ class _Search:
         else:
             try:
                 found, asked = self.ask(kinds)
-            except CannotAsk as error:
+            except (CannotAsk, OSError, RuntimeError) as error:  # no process, no room for the private files, no thread
                 self.sources = Sources(self.home, self.base)
-                found = [Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=str(error)) for kind in kinds]
+                found = [_unknown(kind, str(error)) for kind in kinds]
+                self.late = {kind.name for kind in kinds}
             found += self._foreign()
         shown = list(dict.fromkeys(shown_command(command) for command in asked))
-        problems = list(self.reader.problems.values())
-        return Report(found, self.sources.listed(), problems, self.logged_in, list(self.hidden), shown, self.exports)
+        return Report(
+            found,
+            self.sources.listed(),
+            list(self.reader.problems.values()),
+            self.logged_in,
+            list(self.hidden),
+            shown,
+            self.exports,
+            frozenset(self.late),
+        )
 
     def _login_shell(self) -> str:
         if shell := self.environ.get("SHELL"):
@@ -97,8 +114,7 @@ class _Search:
         name = Path(self._login_shell()).name
         if name in ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", ""):
             return []
-        reason = f"farmhand does not know how to ask {name}"
-        return [Verdict(name, "interactive", UNKNOWN, UNKNOWN, reason=reason)]
+        return [_unknown(Kind(name, "interactive", name), f"farmhand does not know how to ask {name}")]
 
     def ask(self, kinds: list[Kind]) -> tuple[list[Verdict], list[str]]:
         """Each kind's verdict by what its shell said, and which programs the start-up files asked for secrets."""
@@ -138,7 +154,9 @@ class _Search:
             env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
         if env is None:
             reason, at = self._why(answer, told)
-            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
+            if answer.ended == OUT_OF_TIME:
+                self.late.add(kind.name)
+            return _unknown(kind, reason, at)
         found = self.sources.take(answer, told, env)
         conf = self._settings(env)
         for setting in conf.all:
@@ -148,11 +166,12 @@ class _Search:
         told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
         if told_by.metered:
             return told_by
+        stopped = f"claude auth status was stopped before it answered (after {CLI_LIMIT_S:g} s, or by a signal)"
+        if silent := self.silent or (stopped if said == {} else ""):
+            self.late.add(kind.name)
+            return _unknown(kind, silent)
         unseen = self._unseen(answer, told, env)
-        if unseen:
-            where = str(unseen[1] or "")
-            return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=unseen[0], stopped_at=where)
-        return told_by
+        return _unknown(kind, *unseen) if unseen else told_by
 
     def _unseen(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
         """Why what a shell told may not be all, and where; None if it is."""
@@ -172,8 +191,10 @@ class _Search:
         if answer.unanswered:
             return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped
         if answer.before is not None:
-            return "what is typed as claude there does not start the CLI", told.defined.get("claude") or told.called
-        if answer.ended == "out of time":
+            late = f" within {self.limit_s:g} s" if answer.ended == OUT_OF_TIME else ""
+            at = told.defined.get("claude") or told.called
+            return f"what is typed as claude there does not start the CLI{late}", at
+        if answer.ended == OUT_OF_TIME:
             return f"it was not ready for claude after {self.limit_s:g} s", told.stopped
         if answer.ended.startswith("signal"):
             return f"it crashed ({answer.ended})", told.stopped
@@ -207,6 +228,11 @@ class _Search:
 
     def _logged_in(self, env: Mapping[str, str]) -> bool:
         return settings.logged_in(self._config(env), self.home)
+
+
+def _unknown(kind: Kind, reason: str, at: Location | None = None) -> Verdict:
+    """That it cannot be told for a kind of shell, why, and where it stopped."""
+    return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
 
 
 def _at_once(asking: Asking, ask: Callable[[_Asked], _Said], each: Iterable[_Asked]) -> list[_Said]:

@@ -21,17 +21,22 @@ ASKED_ONCE = (
     *("vault", "doppler", "infisical", "chamber", "aws-vault", "dashlane", "dcli", "proton-pass", "enpass-cli"),
     *("direnv", "mise", "rtx"),
 )
-#: Marks in what a stand-in tells.
-BEFORE, TYPED, OTHER, UNANSWERED, END = "before", "typed", "other", "unanswered", "end"
+#: Marks in what a stand-in tells, besides `end`, and `whole` after an environment: without one it may be cut off.
+BEFORE, TYPED, OTHER, UNANSWERED = "before", "typed", "other", "unanswered"
 
 _CLAUDE = """\
 #!/bin/sh
 case "$*" in *{arguments}) said={typed} ;; *) said={other} ;; esac
-{{ printf '\\000\\000%s\\n' "$said"; {env} -0; }} >{answers}
+{{ printf '\\000\\000%s\\n' "$said"; {env} -0; printf '\\000\\000whole\\n'; }} >{answers}
 """
 _BEFORE = """\
 #!/bin/sh
-{{ printf '\\000\\000before\\n'; {env} -0; for each do printf 'FARMHAND_DEFINITION=%s\\000' "$each"; done; }} >{answers}
+{{
+    printf '\\000\\000before\\n'
+    {env} -0
+    for each do printf 'FARMHAND_DEFINITION=%s\\000' "$each"; done
+    printf '\\000\\000whole\\n'
+}} >{answers}
 printf %s {mark}
 """
 _AFTER = """\

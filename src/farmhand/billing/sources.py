@@ -12,10 +12,8 @@ from .ask import ShellAnswer
 from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
-from .reading import Reader
+from .reading import Reader, lines_of
 from .verdict import Location, Setting, Source, shown_command
-
-_UNIVERSAL = re.compile(r"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(\w+):")
 
 
 class Sources:
@@ -138,8 +136,8 @@ class Sources:
 
     def _universal(self, name: str) -> Location | None:
         path = self.home / ".config/fish/fish_variables"
-        for number, line in enumerate(_lines(path), 1):
-            if (match := _UNIVERSAL.match(line)) and match[1] == name:
+        for number, line in enumerate(lines_of(path), 1):
+            if (match := scan.UNIVERSAL.match(line)) and match["name"] == name:
                 return Location(path, number)
         return None
 
@@ -147,17 +145,10 @@ class Sources:
 def _grep(pattern: str, files: list[Path]) -> Location | None:
     found = None
     for path in dict.fromkeys(files):
-        for number, line in enumerate(_lines(path), 1):
+        for number, line in enumerate(lines_of(path), 1):
             if re.search(pattern, line) and not line.lstrip().startswith("#"):
                 found = Location(path, number)
     return found
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text("utf-8", "surrogateescape").splitlines() if path.is_file() else []
-    except OSError:
-        return []
 
 
 def _wrapper(answer: ShellAnswer) -> str:

@@ -31,6 +31,8 @@ _MOST_RECORDS = 20_000
 #: How long what is left over may take to end by itself before it is killed. Seconds.
 _GRACE_S = 0.2
 _END = b"\0\0end\n"
+#: How a shell ended that was not ready in time.
+OUT_OF_TIME = "out of time"
 
 
 class TraceTail:
@@ -171,18 +173,17 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
     trace, other = (TraceTail(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
-    errors = b""
     answer = b""
     mark = spec["mark"].encode()
     marked = not mark
-    ended = "out of time"
+    ended = OUT_OF_TIME
     reading = {out_r, err_r, trace_r, answers}
     closed_at = None
     while True:
         left = begun + spec["limit_s"] - time.monotonic()
         if left <= 0:
             break
-        ready, _, _ = select.select([*reading, 0], [], [], min(left, 0.05))
+        ready, _, _ = select.select([*reading, 0], [], [], 0 if ended == "answered" else min(left, 0.05))
         if 0 in ready and not os.read(0, _PIECE):
             ended = "abandoned"
             break
@@ -203,13 +204,14 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                     marked, said = True, said.partition(mark)[2]
                 said = said[:_MOST_OUTPUT] if marked else said[-len(mark) :]
             elif fd == err_r:
-                errors = (errors + piece)[-4096:]
                 other.feed(piece)
             else:
                 trace.feed(piece)
+        if ended == "answered":  # what was written before the end of the answer has been read now, too
+            break
         if answer.endswith(_END) or (_END in answer and b"\0\0unanswered" in answer):
             ended = "answered"
-            break
+            continue
         if closed_at is None:
             pid, status = (0, 0)
             with contextlib.suppress(ChildProcessError):
@@ -229,10 +231,8 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
         "ended": ended,
         "answer": _encoded(answer),
         "said": _encoded(said if marked else b""),
-        "errors": _encoded(errors),
         "kept": [_encoded(record) for record in trace.kept],
         "last": [_encoded(record) for record in trace.last],
-        "took_s": time.monotonic() - begun,
     }
 
 

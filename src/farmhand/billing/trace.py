@@ -12,15 +12,14 @@ from . import trace_fish
 from .ask import ShellAnswer
 from .events import Event, Trace, is_file
 from .kinds import DEFINED, FIELD
-from .names import WATCHED
+from .names import ANY, WATCHED
+from .reading import lines_of
 from .verdict import Location
 
-_NAMES = "|".join(sorted(WATCHED, key=len, reverse=True))
-_WORD = re.compile(rf"(?<![\w$])({_NAMES})(?!\w)(=?)")
+_WORD = re.compile(rf"(?<![\w$])({ANY})(?!\w)(=?)")
 _DECLARING = {"export", "typeset", "declare", "local", "readonly", "integer", "setenv"}
 _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
-_ASSIGNS = re.compile(r"(?:\w+\+?=(?:'[^']*'|\$'[^']*'|\"[^\"]*\"|\S)*\s+)*(\w+)\+?=")
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
 
 #: Most lines of a command substitution whose beginning is looked for.
@@ -136,7 +135,7 @@ class _Reader:
 
     def _ask(self, location: Location) -> None:
         """Note a `read` from the terminal itself."""
-        lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+        lines = lines_of(location.path)
         line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
         if "/dev/tty" in line and re.search(r"\b(read|vared|select)\b", line):
             self.trace.question = self.trace.question or location
@@ -213,7 +212,7 @@ def _corrected(path: Path, line: int, said: str) -> Location:
     """zsh counts one line too many in what is sourced by `emulate sh -c`: the line beside it, if only that fits."""
     names = {name for name, _, _ in events_of(said)}
     if names:
-        lines = path.read_text("utf-8", "surrogateescape").splitlines()
+        lines = lines_of(path)
         text = lines[line - 1] if 0 < line <= len(lines) else ""
         before = lines[line - 2] if 1 < line <= len(lines) + 1 else ""
         named = [any(re.search(rf"\b{name}\b", each) for name in names) for each in (text, before)]
@@ -224,7 +223,7 @@ def _corrected(path: Path, line: int, said: str) -> Location:
 
 def _beginning(location: Location) -> Location:
     """Of an `eval` over several lines bash tells the last one: the line that has the word."""
-    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    lines = lines_of(location.path)
     above = range(min(location.line, len(lines)), 0, -1)
     found = next((number for number in above if re.search(r"\beval\b", lines[number - 1])), location.line)
     return Location(location.path, found)
@@ -232,7 +231,7 @@ def _beginning(location: Location) -> Location:
 
 def named_line(location: Location, name: str) -> Location:
     """Of a statement that goes on over several lines the one that has the name, if its first or last is not it."""
-    lines = location.path.read_text("utf-8", "surrogateescape").splitlines() if location.path else []
+    lines = lines_of(location.path)
     here = location.line - 1
     if not 0 <= here < len(lines) or name in lines[here]:
         return location
@@ -255,11 +254,7 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
     names = {match[0] for match in _WORD.findall(said)}
     looser: Location | None = None
     for path in files:
-        try:
-            lines = path.read_text("utf-8", "surrogateescape").splitlines()
-        except OSError:
-            continue
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(lines_of(path), 1):
             text = line.strip()
             if text.startswith("#") or not text:
                 continue

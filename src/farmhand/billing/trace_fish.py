@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .ask import ShellAnswer
-from .events import GENERATED, Event, Trace, is_file
+from .events import GENERATED, SHIPPED, Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import WATCHED
+from .reading import lines_of
 from .verdict import Location
 
 _COMMAND = re.compile(r"(-*)> (.*)")
 _FRAME = re.compile(r"called on line (\d+) of file ([^\x1e]+)")
-#: What comes with fish is no file of the operator's.
-_ITS_OWN = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
 
 
 @dataclass
@@ -27,6 +26,11 @@ class _SourcedFile:
     path: Path | None
     #: Where it is sourced, for what was printed.
     at: Location | None = None
+
+    @property
+    def own(self) -> Path | None:
+        """The file, if it is the operator's."""
+        return None if self.path is None or SHIPPED.match(str(self.path)) else self.path
 
 
 class _FishReader:
@@ -98,12 +102,11 @@ class _FishReader:
         path = Path(words[0]) if words else None
         if path is not None and not path.is_absolute():
             path = self.cwd / path
-        if path is None or GENERATED.match(str(path)):
-            self.open.append(_SourcedFile(depth, None, location))
-            return
+        if path is not None and GENERATED.match(str(path)):
+            path = None
         self.open.append(_SourcedFile(depth, path, location))
-        if not _ITS_OWN.match(str(path)) and path not in self.trace.files:
-            self.trace.files.append(path)
+        if (own := self.open[-1].own) and own not in self.trace.files:
+            self.trace.files.append(own)
 
     def _set(self, words: list[str], location: Location | None) -> None:
         flags = "".join(word for word in words if word.startswith("-") and not word.startswith("--"))
@@ -134,11 +137,11 @@ class _FishReader:
         line, path = frames[0]
         full = Path(path.replace("~", str(self.home), 1) if path.startswith("~") else path)
         prompt = self.prompting and not self.typed
-        if not is_file(str(full)) or _ITS_OWN.match(str(full)):
+        if not is_file(str(full)):
             if event is None and prompt and self.hooks:
                 self.trace.events.append(Event(name, self.hooks[-1], typed=False, prompt=True))
             return
-        text = _line(full, line)
+        text = "".join(lines_of(full)[line - 1 : line])
         if name not in text and self.before.startswith("eval "):  # counted in the text of the `eval`
             line = line_of(full, self.before, "") or line
         if event is None:  # NAME=value before a command: fish traces no `set` for it
@@ -152,7 +155,7 @@ class _FishReader:
         return next((each.at for each in reversed(self.open) if each.at), None)
 
     def _through(self) -> Location | None:
-        files = [each for each in self.open if each.path and not _ITS_OWN.match(str(each.path))]
+        files = [each for each in self.open if each.own]
         return files[-1].at if files else None
 
     def _location(self, said: str) -> Location | None:
@@ -162,25 +165,21 @@ class _FishReader:
         for each in reversed(self.open):
             if each.path is None:
                 return each.at
-            if not _ITS_OWN.match(str(each.path)):
-                line = line_of(each.path, said, self.before)
-                return Location(each.path, line) if line else self.lines[-1][1] if self.lines else None
+            if each.own:
+                line = line_of(each.own, said, self.before)
+                return Location(each.own, line) if line else self.lines[-1][1] if self.lines else None
         return self.lines[-1][1] if self.lines else None
 
 
 def line_of(path: Path, said: str, before: str) -> int:
     """The line at which a traced command most likely stands; 0 if there is none. `before` was run just before it."""
-    try:
-        lines = path.read_text("utf-8", "surrogateescape").splitlines()
-    except OSError:
-        return 0
     words = _split(said)
     if not words:
         return 0
     names = [word for word in WATCHED if re.search(rf"\b{word}\b", said)]
     feeder = Path(before.split()[0]).name if before.split() else ""
     best, found = 0, 0
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(lines_of(path), 1):
         text = line.strip()
         if text.startswith("#") or not re.search(rf"(^|[^\w-]){re.escape(words[0])}(?![\w-])", text):
             continue
@@ -198,11 +197,6 @@ def line_of(path: Path, said: str, before: str) -> int:
         if score > best:
             best, found = score, number
     return found
-
-
-def _line(path: Path, line: int) -> str:
-    lines = path.read_text("utf-8", "surrogateescape").splitlines()
-    return lines[line - 1] if 0 < line <= len(lines) else ""
 
 
 def _split(said: str) -> list[str]:
@@ -225,13 +219,13 @@ def read(answer: ShellAnswer, home: Path) -> Trace:
     for record in answer.trace:
         reader.record(record)
     done = reader.trace
-    stack = [each.path for each in reader.open if each.path and not _ITS_OWN.match(str(each.path))]
+    stack = [each.own for each in reader.open if each.own]
     seen = next((text for text in reversed(answer.last) if _COMMAND.match(text.partition(FIELD)[2])), "")
     match = _COMMAND.match(seen.partition(FIELD)[2])
     if stack and match and stack[-1].is_file():
         line = line_of(stack[-1], match[2], "")
         # `exec` is in no trace: where fish has ended, it is the next one.
-        lines = stack[-1].read_text("utf-8", "surrogateescape").splitlines()
-        after = [number for number, text in enumerate(lines, 1) if number >= line and re.search(r"\bexec\b", text)]
+        lines = enumerate(lines_of(stack[-1]), 1)
+        after = [number for number, text in lines if number >= line and re.search(r"\bexec\b", text)]
         done.stopped = Location(stack[-1], after[0] if after and answer.ended.startswith("exit") else line)
     return done

@@ -142,6 +142,8 @@ class Report:
     asked: list[str] = field(default_factory=list)
     #: By kind of shell the other variables that it exports with a value: none may get lost by an edit.
     exports: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
+    #: The kinds of shell that a busy machine may have kept from telling: asked again, they may tell.
+    late: frozenset[str] = frozenset()
 
     @property
     def metered(self) -> bool:

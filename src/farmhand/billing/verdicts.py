@@ -61,7 +61,7 @@ def judge(
     logged_in = bool(said.get("loggedIn")) if said else logged_in
     setting: Setting | None = None
     headers: tuple[str, ...] = ()
-    if name := first(tuple(CLOUDS)):
+    if name := first(CLOUDS):
         credential, billed, setting = name, "cloud", env[name]
     elif there(TOKEN):
         credential, billed, setting = TOKEN, "token", env[TOKEN]

@@ -84,9 +84,9 @@ class Ways:
             return f"{path} cannot be read"
         if not draft.script.understood:
             line = guard.syntax_error(draft.script.text, shell)
-            return (
-                f"{shell} does not accept {path} (line {line}); correct that first" if line else f"no {shell} is here"
-            )
+            if not line:
+                return guard.no_answer(shell, path)
+            return f"{shell} does not accept {path} (line {line}); correct that first"
         line = draft.original_line(place.line)
         if draft.json or not shell:
             shown = "" if draft.json else draft.script.masked(line, WATCHED)

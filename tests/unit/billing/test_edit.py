@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from farmhand.billing import guard
@@ -139,7 +143,7 @@ def test_the_end_of_a_file(before: str, after: str) -> None:
 
 def test_zsh_that_refuses_a_line_in_the_middle_is_heard() -> None:
     """Fed by its input, `zsh -n` goes on after an error, and what comes last decides how it exits."""
-    assert guard.syntax_error("if a; then\n)\nfi\n[[ a ]] && b\n", "zsh") is not None
+    assert guard.refuses("if a; then\n)\nfi\n[[ a ]] && b\n", "zsh")
 
 
 def test_options_that_a_file_switches_on_itself_are_no_error() -> None:
@@ -153,3 +157,48 @@ def test_five_thousand_lines_and_bytes_that_are_no_text() -> None:
     text = (filler.encode() + b"# caf\xe9 \xff\nexport K=\xfe\n" + filler.encode()).decode("utf-8", "surrogateescape")
     assert change(text, "bash", 2502) == ("comment", 2502, 2502)
     assert change(text, "zsh", 2502) == ("comment", 2502, 2502)
+
+
+def test_a_shell_that_gives_no_answer_neither_accepts_nor_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine the text of a here-document would pass for commands otherwise."""
+    text = "A=1\ncat <<EOF\nexport K=x\nEOF\n"
+    script = Script(text, "bash")
+    real = subprocess.run
+
+    def busy(argv: list[str], **given: Any) -> Any:
+        if b"done then end" in given["input"]:
+            raise subprocess.TimeoutExpired(argv, 1)
+        return real(argv, **given)
+
+    monkeypatch.setattr(subprocess, "run", busy)
+    assert script.assignment(3) is None
+
+    def full(*_: Any, **__: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "run", full)
+    assert not guard.accepts(text, "bash")
+    assert not Script(text, "bash").understood
+    assert guard.syntax_error(text, "bash") == 0
+
+
+def test_a_shell_that_is_killed_has_given_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel kills what is too much for its memory: that says nothing of the text."""
+    program = tmp_path / "bash"
+    program.write_text("#!/bin/sh\nkill -9 $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert not guard.accepts("A=1\n", "bash")
+    assert not guard.refuses("done\n", "bash")
+    # The options that the file needs got no answer: the line that is refused without them is not to be corrected.
+    program.write_text('#!/bin/sh\ncase $* in *extglob*) kill -9 $$ ;; esac\nexec /bin/bash "$@"\n')
+    assert guard.syntax_error("shopt -s extglob\nrm -f !(a|b)\n", "bash") == 0
+
+
+def test_what_is_said_without_an_answer_tells_a_late_shell_from_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rc = tmp_path / ".bashrc"
+    assert guard.no_answer("bash", rc) == f"bash did not say in time whether {rc} is valid; run this again"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert guard.no_answer("bash", rc) == f"there is no bash on PATH to check {rc} with; take it out by hand"
