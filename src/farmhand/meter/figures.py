@@ -54,9 +54,9 @@ class UsageFigures:
         self.told = True
         counts, odd = _counts(told, self._most)
         sums, more = _passes(told.get("iterations"), self._most)
-        for name, value in (*counts.items(), *sums.items()):
-            if value > self._counts.get(name, 0):
-                self._counts[name] = value
+        for name, number in (*counts.items(), *sums.items()):
+            if number > self._counts.get(name, 0):
+                self._counts[name] = number
         # The last word on a figure counts, for whether it is to be believed.
         self._odd = {name for name in self._odd if told.get(name) is None} | odd | more
         if not first:
