@@ -149,7 +149,7 @@ async def test_a_spool_that_waits_is_red(station: Workstation, farm: Sshd) -> No
     station.write_hosts(farm1=entry(farm) | {"port": free_port()})
     await station.run("claude-cheap", "hello")
     station.write_hosts(farm1=entry(farm))
-    await red(station, "spool", "1 tasks wait", "farmhand flush")
+    await red(station, "spool", "1 task waits", "farmhand flush")
 
 
 async def test_hosts_red(station: Workstation, farm: Sshd, agent: Agent, tmp_path: Path) -> None:
