@@ -7,6 +7,7 @@ the answer's cost is not known.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from farmhand.cost.terms import KINDS, Terms
@@ -25,7 +26,8 @@ _KEPT = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
 #: Passes over the prompt that have the price of the request's model. Source: the compaction guide.
 _PASSES = frozenset({None, "message", "compaction"})
 _MAX_PASSES = 100
-_MAX_WORD = 40
+#: A term, such as `not_available`.
+_WORD = re.compile(r"[A-Za-z0-9._:-]{1,40}")
 
 
 def count(value: Any, most: int) -> int | None:
@@ -63,9 +65,9 @@ class UsageFigures:
             self._output_told = self._output_told or "output_tokens" in counts
         for kind in KINDS:
             value = told.get(kind)
-            if isinstance(value, str) and len(value) <= _MAX_WORD:
+            if isinstance(value, str) and _WORD.fullmatch(value):
                 self._terms[kind] = value
-            elif value is not None:
+            elif value not in (None, ""):
                 self._odd.add(kind)
 
     def doubt(self, name: str) -> None:
