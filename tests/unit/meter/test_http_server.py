@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from farmhand.meter import http_server
-from farmhand.meter.http_server import BodyRoom, Connection, Server, TooLarge, TooSlow
+from farmhand.meter.body_room import BodyRoom
+from farmhand.meter.http_server import Connection, Server, TooLarge, TooSlow
 
 MAX_BODY = 1024 * 1024
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
