@@ -15,7 +15,7 @@ import pytest
 
 from tests.integration.dispatch.sshd import Sshd, serve
 from tests.support.agent import Agent, bodies
-from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
 
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -43,6 +43,15 @@ class Workstation:
 
     def write_hosts(self, **hosts: dict[str, object]) -> None:
         (self.config_dir / "hosts.json").write_text(json.dumps({"hosts": hosts}))
+
+    def rotate_with(self, api: MessagesApi) -> None:
+        """The settings of a rotation whose provider is `api`, with its Admin key."""
+        admin = self.home / "admin.env"
+        admin.write_text(f"ADMIN={DEFAULT_ADMIN_KEY}\n")
+        admin.chmod(0o600)
+        settings = {"upstream_url": api.url, "admin_url": api.url, "admin_key_source": f"file:{admin}#ADMIN"}
+        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
+        (self.config_dir / "config.toml").write_text(text)
 
     async def start(self, *argv: str, stdin: int = asyncio.subprocess.DEVNULL) -> asyncio.subprocess.Process:
         """Start a command of the package."""

@@ -15,7 +15,7 @@ from tests.integration.dispatch.sshd import Sshd, serve
 from tests.integration.dispatch.test_farmhand_task import ssh_inventory
 from tests.integration.dispatch.test_route import jump_block, ssh_config
 from tests.support.agent import Agent
-from tests.support.messages_api import DEFAULT_ADMIN_KEY, MessagesApi
+from tests.support.messages_api import MessagesApi
 
 
 def inventory(farm: Farm, box: Sshd, agent: Agent, host: str, more: str) -> None:
@@ -72,12 +72,7 @@ async def test_doctor_and_rotate_get_there(
             "ssh_config": config,
         }
         workstation.write_hosts(farm1=way)
-        admin = workstation.home / "admin.env"
-        admin.write_text(f"ADMIN={DEFAULT_ADMIN_KEY}\n")
-        admin.chmod(0o600)
-        settings = {"upstream_url": api.url, "admin_url": api.url, "admin_key_source": f"file:{admin}#ADMIN"}
-        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
-        (workstation.config_dir / "config.toml").write_text(text)
+        workstation.rotate_with(api)
         key = f"sk-ant-test-{uuid.uuid4().hex}"
         api.state.keys = api.state.current_keys() | {key}
         rotated = await workstation.run("farmhand", "rotate", "--new-key", "-", stdin=f"{key}\n".encode())

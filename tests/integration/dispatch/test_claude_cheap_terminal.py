@@ -17,19 +17,7 @@ from tests.support.messages_api import MessagesApi
 
 async def test_text_comes_as_it_is_made_on_a_terminal(workstation: Workstation, farm: Sshd, api: MessagesApi) -> None:
     api.state.event_s = 0.15
-    ours, theirs = pty.openpty()
-    process = await asyncio.create_subprocess_exec(
-        str(BIN / "claude-cheap"),
-        "hello",
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=workstation.environment,
-        cwd=CHECKOUT,
-    )
-    os.close(theirs)
-    pieces = await asyncio.to_thread(read_terminal, ours)
-    assert await process.wait() == 0
+    pieces = await at_a_terminal(workstation, "hello")
     assert len(pieces) > 2
     assert b"".join(pieces).endswith(b"hello\r\n")
 
@@ -50,20 +38,7 @@ async def test_a_terminal_that_is_not_utf_8_gets_the_answer_with_replacements(
     (workstation.home / "prompt").write_text(prompt)
     workstation.environment |= variables
     for options in ([], ["--json"]):
-        ours, theirs = pty.openpty()
-        process = await asyncio.create_subprocess_exec(
-            str(BIN / "claude-cheap"),
-            *("-f", str(workstation.home / "prompt")),
-            *options,
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=workstation.environment,
-            cwd=CHECKOUT,
-        )
-        os.close(theirs)
-        said = b"".join(await asyncio.to_thread(read_terminal, ours))
-        assert await process.wait() == 0, said
+        said = b"".join(await at_a_terminal(workstation, "-f", str(workstation.home / "prompt"), *options))
         assert b"and the end" in said
     piped = await workstation.run("claude-cheap", "-f", str(workstation.home / "prompt"))
     assert prompt.encode() in piped.out
@@ -95,6 +70,24 @@ async def test_a_silent_stdin_is_left_out_with_one_line(workstation: Workstation
     assert err.count(b"\n") == 1
     assert b"nothing came on stdin within 3 s" in err
     assert received(api) == ["hello"]
+
+
+async def at_a_terminal(workstation: Workstation, *arguments: str) -> list[bytes]:
+    """What `claude-cheap` shows on a terminal, in the pieces that it comes in. It ends well."""
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        str(BIN / "claude-cheap"),
+        *arguments,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=workstation.environment,
+        cwd=CHECKOUT,
+    )
+    os.close(theirs)
+    pieces = await asyncio.to_thread(read_terminal, ours)
+    assert await process.wait() == 0, pieces
+    return pieces
 
 
 def read_terminal(descriptor: int) -> list[bytes]:

@@ -22,7 +22,7 @@ from farmhand.wire.keysource import read_key
 from tests.integration.dispatch.conftest import BIN, Done, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent
-from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 #: Lines of a rotation's own account at which it is killed, in their order.
 STEPS = ("staged", "switching", "switched", "verified", "drained", "retiring", "dead", "retired")
@@ -104,12 +104,7 @@ async def farm(tmp_path: Path, workstation: Workstation) -> AsyncIterator[Farm]:
             servers[name] = Sshd(directory / "sshd", f"{BIN}/jada-agent bridge --socket {agents[name].socket}")
             servers[name].start()
         workstation.write_hosts(**{name: entry(server) for name, server in servers.items()})
-        admin = workstation.home / "admin.env"
-        admin.write_text(f"ADMIN={DEFAULT_ADMIN_KEY}\n")
-        admin.chmod(0o600)
-        settings = {"upstream_url": api.url, "admin_url": api.url, "admin_key_source": f"file:{admin}#ADMIN"}
-        text = "".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items())
-        (workstation.config_dir / "config.toml").write_text(text)
+        workstation.rotate_with(api)
         yield Farm(workstation, agents, api, log, [DEFAULT_KEY])
         for server in servers.values():
             server.stop()

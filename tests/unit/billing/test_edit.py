@@ -46,7 +46,7 @@ def change(text: str, shell: str, line: int) -> tuple[str, int, int]:
         ("export K=x; export B=1\n", 1, ("unset", 1, 1)),
         ("K=x cmd\n", 1, ("unset", 1, 1)),
         ("K=x && export K\n", 1, ("unset", 1, 1)),
-        ("export K=x || true\n", 1, ("unset", 1, 1)),  # a case of the table: what somebody wrote
+        ("export K=x || true\n", 1, ("unset", 1, 1)),  # the text that is edited, from a start-up file; nothing runs it
         ("export K=x > /dev/null\n", 1, ("unset", 1, 1)),
         ("export K=x &\n", 1, ("unset", 1, 1)),
         ("if a; then export K=x; fi\n", 1, ("unset", 1, 1)),
