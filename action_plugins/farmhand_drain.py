@@ -18,9 +18,8 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.dispatch import handover  # noqa: E402  (found through the line above)
-from farmhand.errors import FarmhandError  # noqa: E402
-from farmhand.wire.errors import WireError  # noqa: E402
+from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
+from farmhand.plugins import handover  # noqa: E402
 
 #: How long one round on the host waits, in seconds.
 _ROUND_S = 5.0

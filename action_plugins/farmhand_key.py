@@ -21,12 +21,12 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.dispatch import rotate, settings  # noqa: E402  (found through the line above)
-from farmhand.dispatch.keyserver import KeyServer  # noqa: E402
-from farmhand.errors import FarmhandError  # noqa: E402
+from farmhand.core import settings  # noqa: E402  (found through the line above)
+from farmhand.core.errors import FarmhandError, WireError  # noqa: E402
+from farmhand.core.keys import check_format  # noqa: E402
+from farmhand.plugins.keyserver import KeyServer  # noqa: E402
+from farmhand.rotation import operator  # noqa: E402
 from farmhand.rotation.build import check_new_key_source, memory_of  # noqa: E402
-from farmhand.wire.errors import WireError  # noqa: E402
-from farmhand.wire.keys import check_format  # noqa: E402
 
 PROMPT = "prompt"
 
@@ -64,7 +64,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         given = {name: value for name, value in self._task.args.items() if value is not None}
         if {"key_source", "hosts", "upstream_url"} <= set(given):
             return given
-        return rotate.parameters(settings.load()) | given
+        return operator.parameters(settings.load()) | given
 
     def _asked_for(self, arguments: dict[str, Any], stack: contextlib.ExitStack) -> str | None:
         """A source for the key that is typed in; None while a rotation goes on, which has its key already."""

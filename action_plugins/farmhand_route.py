@@ -13,9 +13,9 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.wire import route  # noqa: E402  (found through the line above)
-from farmhand.wire.errors import WireError  # noqa: E402
-from farmhand.wire.keys import redact  # noqa: E402
+from farmhand.core.errors import WireError  # noqa: E402  (found through the line above)
+from farmhand.core.keys import redact  # noqa: E402
+from farmhand.wire import route  # noqa: E402
 from farmhand.wire.transport import SshTransport  # noqa: E402
 
 #: In the order in which Ansible's ssh gets them; of an option given twice the first counts.

@@ -24,12 +24,12 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.dispatch import handover  # noqa: E402  (found through the line above)
-from farmhand.errors import FarmhandError  # noqa: E402
-from farmhand.wire import frames, turn  # noqa: E402
-from farmhand.wire.errors import WireError  # noqa: E402
-from farmhand.wire.ids import new_task_id  # noqa: E402
-from farmhand.wire.keys import holds_key, redact  # noqa: E402
+from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
+from farmhand.core.ids import new_task_id  # noqa: E402
+from farmhand.core.keys import holds_key, redact  # noqa: E402
+from farmhand.places import frames  # noqa: E402
+from farmhand.plugins import handover  # noqa: E402
+from farmhand.wire import turn  # noqa: E402
 
 #: An agent may restart between the hand-over and the task; more often than this something is wrong.
 _HANDOVERS = 3

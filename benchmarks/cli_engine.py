@@ -6,7 +6,7 @@ from benchmarks.driver import run_batch
 from benchmarks.ground import SLOW_MS, Ground
 from benchmarks.rivals import E, Rivals
 from benchmarks.rows import Row, interleaved, medians
-from farmhand.dispatch.hosts import load_hosts
+from farmhand.places.hosts import load_hosts
 
 TASKS = 16
 

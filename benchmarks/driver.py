@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from farmhand.core.ids import new_task_id
 from farmhand.wire.client import Client
-from farmhand.wire.ids import new_task_id
 from farmhand.wire.transport import Transport, UnixTransport
 from tests.support.agent import Agent
 from tests.support.farm import FarmError

@@ -7,9 +7,9 @@ from typing import Any
 from benchmarks.ground import ROOT, Ground
 from benchmarks.rivals import MODEL, PROMPT, A, Rivals
 from benchmarks.rows import Row
-from farmhand.cost.money import usd
-from farmhand.cost.prices import price_table
-from farmhand.task import Usage
+from farmhand.core.money import usd
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
 
 #: An agent that adds more than this wastes the user's money. Issue 3: 1.2 KB.
 TARGET = "<= 1,200"

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.ground import ROOT, Ground, check, timed, write_tasks
-from farmhand.task import MODELS
+from farmhand.core.task import MODELS
 from tests.support.farm import FarmError
 from tests.support.farm.run import Completed
 

@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 from ansible.errors import AnsibleFilterError
 
 try:
-    from farmhand.wire import keys
+    from farmhand.core import keys
 except ModuleNotFoundError:  # Ansible of the distribution: the checkout's own package is beside this directory.
     sys.path.append(str(Path(__file__).resolve().parent.parent / "src"))
-    from farmhand.wire import keys
+    from farmhand.core import keys
 
 #: Names no login shell, no sshd and no inventory may carry.
 PROTECTED_ENVIRONMENT = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")

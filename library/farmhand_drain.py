@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.wire import drain
+from ansible.module_utils.farmhand.core.errors import WireError
+from ansible.module_utils.farmhand.plugins import drain
 from ansible.module_utils.farmhand.wire.client import Client
-from ansible.module_utils.farmhand.wire.errors import WireError
 from ansible.module_utils.farmhand.wire.transport import UnixTransport
 
 DOCUMENTATION = r"""

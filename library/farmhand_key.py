@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.rotation.module import STATES, apply
-from ansible.module_utils.farmhand.wire.errors import WireError
+from ansible.module_utils.farmhand.core.errors import WireError
+from ansible.module_utils.farmhand.plugins.key import STATES, apply
 
 DOCUMENTATION = r"""
 module: farmhand_key

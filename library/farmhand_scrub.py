@@ -4,7 +4,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.host.scrub import Scrubber, places
+from ansible.module_utils.farmhand.plugins.scrub import Scrubber, places
 
 DOCUMENTATION = r"""
 module: farmhand_scrub

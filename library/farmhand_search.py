@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.host import search
+from ansible.module_utils.farmhand.plugins import search
 
 DOCUMENTATION = r"""
 module: farmhand_search

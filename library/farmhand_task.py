@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.farmhand.core.errors import WireError
+from ansible.module_utils.farmhand.plugins.task import cancel_when_unheard, failure, perform, predict, task_of
 from ansible.module_utils.farmhand.wire.client import Client
-from ansible.module_utils.farmhand.wire.errors import WireError
-from ansible.module_utils.farmhand.wire.module import cancel_when_unheard, failure, perform, predict, task_of
 from ansible.module_utils.farmhand.wire.transport import UnixTransport
 
 DOCUMENTATION = r"""

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
-from farmhand.agent.records import USAGE
-from farmhand.cost.money import pico
-from farmhand.cost.prices import price_table
-from farmhand.task import FINAL_STATES
+from farmhand.agent.store.rows import USAGE
+from farmhand.core.money import pico
+from farmhand.core.prices import price_table
+from farmhand.core.task import FINAL_STATES
 from tests.chaos.story import Row, Story
 
 _STATES = ("queued", "awaiting_key", "running", "succeeded", "failed", "cancelled")
@@ -70,7 +70,7 @@ def _reservations(story: Story, row: Row) -> Iterator[str]:
 
 def _prices(story: Story) -> Iterator[str]:
     """Every charge has the price of its tokens, half of it where it was economy."""
-    from farmhand.task import Usage
+    from farmhand.core.task import Usage
 
     prices = price_table()
     for charge in story.ledger["charge"]:

@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from farmhand.agent.recovery import CRASHED
-from farmhand.task import FINAL_STATES
+from farmhand.agent.store.recovery import CRASHED
+from farmhand.core.task import FINAL_STATES
 from tests.chaos import ledger_rules
 from tests.chaos.plan import ATTEMPTS
 from tests.chaos.story import Row, Story

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 
-from farmhand.wire.ids import new_task_id
+from farmhand.core.ids import new_task_id
 from tests.e2e.test_interrupt import until
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo

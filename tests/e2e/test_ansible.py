@@ -6,7 +6,7 @@ import json
 import re
 from pathlib import Path
 
-from farmhand.wire.ids import new_task_id
+from farmhand.core.ids import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
 

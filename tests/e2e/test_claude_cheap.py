@@ -90,7 +90,7 @@ def test_an_answer_that_takes_for_ever_to_check_ends_a_process_with_limits_and_n
     agent = farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent").stdout.strip()
     done = farm.cheap("--schema", '{"type": "string"}', "How many cows?")
     assert done.returncode == 0, done.stderr
-    (worker,) = farm.exec("pgrep", "-P", agent, "-f", "schemas/worker.py").stdout.split()
+    (worker,) = farm.exec("pgrep", "-P", agent, "-f", "core/schemas/worker.py").stdout.split()
     limits = farm.exec("cat", f"/proc/{worker}/limits").stdout
     assert re.search(r"Max address space +268435456 +268435456", limits), limits
     assert re.search(r"Max core file size +0 +0", limits), limits
@@ -99,7 +99,7 @@ def test_an_answer_that_takes_for_ever_to_check_ends_a_process_with_limits_and_n
     done = farm.cheap("--json", "--schema", '{"type": "string", "pattern": "^(a+)+$"}', "hard")
     assert (done.returncode, json.loads(done.stdout)["error"]["code"]) == (1, "schema_limit"), done.stderr
     assert len(api.posts()) == before + 1
-    assert farm.exec("pgrep", "-P", agent, "-f", "schemas/worker.py").stdout.split() == []
+    assert farm.exec("pgrep", "-P", agent, "-f", "core/schemas/worker.py").stdout.split() == []
     assert farm.exec("systemctl", "show", "-P", "MainPID", "jada-agent").stdout.strip() == agent
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.wire.ids import new_task_id
+from farmhand.core.ids import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 from tests.e2e.operator_steps import (
     doctor,
     done,

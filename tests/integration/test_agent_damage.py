@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.damage import EXIT_DAMAGED
+from farmhand.agent.store.damage import EXIT_DAMAGED
 from tests.integration.test_agent_crashes import asked
 from tests.support.agent import KEY, Agent
 from tests.support.messages_api import MessagesApi

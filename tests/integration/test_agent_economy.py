@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from farmhand.cost.money import pico
-from farmhand.cost.prices import price_table
-from farmhand.task import Usage
+from farmhand.core.money import pico
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
 from tests.support.agent import KEY, Agent, wait_batch
 from tests.support.messages_api import BatchFault, Fault, MessagesApi, Plan, batch_api
 from tests.support.messages_api.batch import Item

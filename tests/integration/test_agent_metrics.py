@@ -14,8 +14,8 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from farmhand.cost.prices import price_table
-from farmhand.task import resolve_model
+from farmhand.core.prices import price_table
+from farmhand.core.task import resolve_model
 from tests.support.agent import KEY, Agent, wait_batch
 from tests.support.messages_api import Fault, MessagesApi
 

@@ -21,7 +21,7 @@ def workers(agent: Agent) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             mine = int((path.parent / "stat").read_text().rpartition(")")[2].split()[1]) == agent.pid
-            if mine and b"schemas/worker.py" in path.read_bytes():
+            if mine and b"core/schemas/worker.py" in path.read_bytes():
                 found.append(int(path.parent.name))
         except OSError:
             continue

@@ -7,9 +7,9 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from farmhand.cost.money import usd
-from farmhand.cost.prices import price_table
-from farmhand.task import Usage
+from farmhand.core.money import usd
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
 from tests.support.agent import Agent
 from tests.support.answers import CASES, SCHEMA, Case
 from tests.support.messages_api import Fault, MessagesApi

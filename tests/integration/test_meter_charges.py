@@ -11,10 +11,10 @@ from functools import partial
 import pytest
 from aiohttp import web
 
-from farmhand.cost.prices import price_table
-from farmhand.cost.terms import DEAREST
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
+from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream, policy, reserve
-from farmhand.task import Usage
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
 from tests.support.messages_api.limits import Limits
 from tests.support.meter import BODY, MODEL, Served

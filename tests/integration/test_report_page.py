@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.cost.money import plain
+from farmhand.core.money import plain
 from farmhand.cost.report import as_document
 from farmhand.cost.report_html import page as report_page
 from tests.support.browser import Page, browser

@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from farmhand.cost.money import PICO_PER_USD, pico
+from farmhand.core.money import PICO_PER_USD, pico
 from farmhand.cost.sessions import Interactive, OnDay, interactive, read
 from farmhand.cost.store import Store
 from tests.support.ccusage import daily

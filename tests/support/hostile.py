@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from farmhand.wire.errors import WireError
+from farmhand.core.errors import WireError
 from farmhand.wire.transport import Stream
 from tests.unit.wire.scripted import read_request
 

@@ -35,9 +35,9 @@ class Trap:
 
 def follow(path: Path) -> None:
     """Go by the file in this process, which has loaded the daemon."""
-    from farmhand.agent import damage
-    from farmhand.agent.ledger import Ledger
-    from farmhand.agent.outbox import Outbox
+    from farmhand.agent.store import damage
+    from farmhand.agent.store.ledger import Ledger
+    from farmhand.agent.store.outbox import Outbox
 
     def spring(point: str) -> None:
         try:

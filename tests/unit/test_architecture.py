@@ -54,8 +54,8 @@ def part_of(module: str) -> str:
 def test_there_is_something_to_check() -> None:
     parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
     assert parts == set(ALLOWED)
-    assert "farmhand.wire.keys" in imports(PACKAGE / "wire" / "errors.py")
-    assert part_of("farmhand.wire.keys") == "wire"
+    assert "farmhand.core.keys" in imports(PACKAGE / "wire" / "errors.py")
+    assert part_of("farmhand.core.keys") == "wire"
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -110,13 +110,13 @@ def test_plugins_import_no_part_but_wire_errors_settings_and_handover(folder: st
                 used |= {f"{node.module}.{a.name}" for a in node.names}
         allowed = (
             "farmhand.wire",
-            "farmhand.errors",
-            "farmhand.dispatch.settings",
-            "farmhand.dispatch.handover",
-            "farmhand.dispatch.keyserver",
-            "farmhand.dispatch.rotate",
+            "farmhand.core.errors",
+            "farmhand.core.settings",
+            "farmhand.plugins.handover",
+            "farmhand.plugins.keyserver",
+            "farmhand.rotation.operator",
             "farmhand.rotation",
-            "farmhand.host",
+            "farmhand.plugins",
             "farmhand.billing",
         )
         assert all(name.startswith(allowed) for name in used), f"{path.name}: {used}"

@@ -13,13 +13,13 @@ from farmhand.agent.budgets import Budgets
 from farmhand.agent.charges import attempt_end, charges_of, uncounted
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
+from farmhand.agent.events import Live, Stage
 from farmhand.agent.keys import Keys
-from farmhand.agent.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerDamaged, LedgerStuck, insist
-from farmhand.agent.live import Live, Stage
 from farmhand.agent.progress import Progress
-from farmhand.agent.reads import Waiting
+from farmhand.agent.store.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerDamaged, LedgerStuck, insist
+from farmhand.agent.store.queries import Waiting
+from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
-from farmhand.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 
 log = logging.getLogger("jada-agent")
 #: How long the attempts of one task wait for each other; the meter's own retries wait longer.

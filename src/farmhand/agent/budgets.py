@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from farmhand.agent.ledger import Ledger
-from farmhand.agent.records import BatchView
-from farmhand.cost.money import pico, usd
-from farmhand.errors import Refused
+from farmhand.agent.store.ledger import Ledger
+from farmhand.agent.store.rows import BatchView
+from farmhand.core.errors import Refused
+from farmhand.core.money import pico, usd
+from farmhand.core.task import Task
 from farmhand.meter import Budget
-from farmhand.task import Task
 
 #: Budgets of batches that are kept; those without a task under way go first.
 _KEPT = 256

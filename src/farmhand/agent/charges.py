@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from farmhand.agent.transitions import AttemptEnd, Charge
-from farmhand.cost.prices import PriceTable
+from farmhand.agent.store.commands import AttemptEnd, Charge
+from farmhand.core.prices import PriceTable
 from farmhand.meter import Grant
 
 log = logging.getLogger("jada-agent")

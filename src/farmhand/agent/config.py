@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from farmhand.cost.prices import PriceTable, price_table
-from farmhand.errors import NotConfigured
-from farmhand.rules import MAX_USD, is_budget
+from farmhand.core.errors import NotConfigured
+from farmhand.core.prices import PriceTable, price_table
+from farmhand.core.rules import MAX_USD, is_budget
 
 Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=100_000)]

@@ -17,19 +17,20 @@ import aiohttp
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent import damage, systemd
+from farmhand.agent import systemd
 from farmhand.agent.config import Config
-from farmhand.agent.damage import LedgerDamaged
-from farmhand.agent.door import Door
-from farmhand.agent.economy import Economy
 from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
-from farmhand.agent.ledger import Ledger
-from farmhand.agent.retention import Retention
+from farmhand.agent.engines.message_batches import Economy
+from farmhand.agent.http.connection_limit import Door
+from farmhand.agent.http.server import Server
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.server import Server
-from farmhand.errors import NotConfigured
+from farmhand.agent.store import damage
+from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.ledger import Ledger
+from farmhand.agent.store.retention import Retention
+from farmhand.core.errors import NotConfigured
 from farmhand.meter import Meter, Upstream, create_server
 from farmhand.meter.http_server import Server as MeterServer
 from farmhand.meter.message_batches import MessageBatches

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from farmhand import __version__
 from farmhand.agent.bridge import LINGER_S, SOCKET, bridge
-from farmhand.errors import FarmhandError
+from farmhand.core.errors import FarmhandError
 
 DEFAULT_CONFIG = Path("/etc/jada-agent/config.toml")
 
@@ -65,7 +65,7 @@ def _check_config(config: Path) -> int:
 
 
 def _check_prices(path: Path) -> int:
-    from farmhand.cost.prices import price_table
+    from farmhand.core.prices import price_table
 
     price_table(path)
     return 0

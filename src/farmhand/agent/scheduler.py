@@ -13,17 +13,17 @@ from farmhand.agent.attempts import Room, Run
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
 from farmhand.agent.engines import EconomyEngine, Engine
+from farmhand.agent.events import Event, Live, Stage
+from farmhand.agent.key_wait import Parking
 from farmhand.agent.keys import Keys
-from farmhand.agent.ledger import CANCELLED, Ledger, LedgerStuck
-from farmhand.agent.lines import Lines
-from farmhand.agent.live import Event, Live, Stage
-from farmhand.agent.parking import Parking
 from farmhand.agent.progress import Progress
-from farmhand.agent.reads import Waiting
-from farmhand.agent.records import BatchView, Wait
-from farmhand.errors import FarmhandError
+from farmhand.agent.ready_queue import Lines
+from farmhand.agent.store.ledger import CANCELLED, Ledger, LedgerStuck
+from farmhand.agent.store.queries import Waiting
+from farmhand.agent.store.rows import BatchView, Wait
+from farmhand.core.errors import FarmhandError
+from farmhand.core.task import FINAL_STATES, Result, State, Task
 from farmhand.meter import Key
-from farmhand.task import FINAL_STATES, Result, State, Task
 
 log = logging.getLogger("jada-agent")
 DrainMode = Literal["off", "queue", "running"]

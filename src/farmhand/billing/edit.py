@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from ..wire.keys import redact
+from ..core.keys import redact
 from . import guard
 
 #: Longest statement, in lines, whose ends are looked for; behind that the end of the file has to do.

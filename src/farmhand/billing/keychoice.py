@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..wire.keys import fingerprint, is_key
+from ..core.keys import fingerprint, is_key
 from . import keyfile
 from .guard import refusal
 from .keyfile import Refused

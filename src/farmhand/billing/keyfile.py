@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ..wire import envfile
+from ..core import envfile
 
 _BARE = re.compile(r"[^\s\"'\\$`;&|<>()#]*")
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from ..wire.keys import redact
+from ..core.keys import redact
 from .plan import carry_out
 from .store import Store, hunks
 from .wanted import Wanted

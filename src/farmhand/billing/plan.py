@@ -12,7 +12,7 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..wire.keys import is_key, redact
+from ..core.keys import is_key, redact
 from . import remaining, search
 from .draft import Draft
 from .keychoice import KeyFile

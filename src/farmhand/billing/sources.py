@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..wire.keys import fingerprint
+from ..core.keys import fingerprint
 from . import scan
 from .ask import ShellAnswer
 from .events import Event, Trace

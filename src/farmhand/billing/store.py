@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..wire import envfile
-from ..wire.keys import fingerprint
+from ..core import envfile
+from ..core.keys import fingerprint
 
 _LINE = re.compile(rb"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=")
 Files = Mapping[Path, tuple[bytes | None, bytes]]

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..wire.keys import redact
+from ..core.keys import redact
 from .names import OAUTH
 from .reading import Problem
 

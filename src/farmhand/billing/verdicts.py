@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from ..wire.keys import fingerprint
+from ..core.keys import fingerprint
 from .names import BASE_URLS, CLOUDS, HEADERS, HELPER, INDIRECT, KEY, OAUTH, TOKEN, counts
 from .verdict import Setting, Verdict
 

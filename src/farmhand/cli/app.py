@@ -9,7 +9,7 @@ import click
 
 from farmhand import __version__
 from farmhand.cli.say import end, note, one_line
-from farmhand.errors import FarmhandError
+from farmhand.core.errors import FarmhandError
 
 __all__ = ["VERBS", "execute", "farmhand", "note"]
 #: Verb → what its module is for; each lives in the module of its name as `command`.

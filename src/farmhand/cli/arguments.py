@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farmhand.dispatch.settings import FALLBACKS
+from farmhand.core.settings import FALLBACKS
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:

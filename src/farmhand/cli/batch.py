@@ -10,26 +10,26 @@ from typing import Any
 
 import click
 
+from farmhand.batch import sources
+from farmhand.batch.accounting import Book
+from farmhand.batch.coordinator import Coordinator
+from farmhand.batch.host_state import Limits
+from farmhand.batch.journal import VERSION, Journal
+from farmhand.batch.output import Output
+from farmhand.batch.prepare import InvalidInput, Plan, prepare
 from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.progress import Progress, summary
 from farmhand.cli.signals import TwoStops
 from farmhand.cli.up import find_project
-from farmhand.dispatch import problems, settings
-from farmhand.dispatch.batch import gather
-from farmhand.dispatch.batch.book import Book
-from farmhand.dispatch.batch.coordinator import Coordinator
-from farmhand.dispatch.batch.journal import VERSION, Journal
-from farmhand.dispatch.batch.output import Output
-from farmhand.dispatch.batch.pace import Limits
-from farmhand.dispatch.batch.plan import InvalidInput, Plan, prepare
-from farmhand.dispatch.batch.play import Farm, Run
-from farmhand.dispatch.given import as_name, as_names, as_text
-from farmhand.errors import FarmhandError, UsageError
-from farmhand.task import TASK_ID
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import without_secrets
-from farmhand.wire.keysource import read_key
+from farmhand.core import settings
+from farmhand.core.decoding import as_name, as_names, as_text
+from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.core.keys import without_secrets
+from farmhand.core.keysource import read_key
+from farmhand.core.task import TASK_ID
+from farmhand.places.ansible_worker import Farm, Run
+from farmhand.wire import problems
 
 _AGAIN = "give the same command again: it goes on from here"
 
@@ -160,7 +160,7 @@ def run(options: Options) -> int:
     if options.batch is not None and not TASK_ID.fullmatch(as_name(options.batch, "--batch")):
         raise UsageError(f"--batch {options.batch!r:.80} does not match {TASK_ID.pattern}")
     form = "files" if options.files else options.form
-    source, about = gather.source(options.inputs, form, options.template, defaults(options, conf))
+    source, about = sources.source(options.inputs, form, options.template, defaults(options, conf))
     about |= {"defaults": defaults(options, conf), "ordered": options.ordered}
     plan = Plan(source, options.batch or "", about)
     journal = open_journal(options)

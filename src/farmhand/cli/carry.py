@@ -8,21 +8,21 @@ from farmhand.cli import render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.spooling import Spooling
-from farmhand.dispatch import hosts, problems
-from farmhand.dispatch.reach import reach
-from farmhand.errors import FarmUnreachable, UsageError
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError
+from farmhand.core.keys import holds_key
+from farmhand.core.keysource import read_key
+from farmhand.places import hosts
+from farmhand.places.reach import reach
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
-from farmhand.wire.keys import holds_key
-from farmhand.wire.keysource import read_key
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 
     from farmhand.cli.run_task import Options, Way
-    from farmhand.dispatch.settings import Settings
+    from farmhand.core.settings import Settings
     from farmhand.wire.transport import Transport
 
 #: How long the agent may take to confirm that a task is stopped.

@@ -16,18 +16,19 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cost import groups, pull, sessions
-from farmhand.cost.figures import Figures, document, figures
-from farmhand.cost.money import pico
-from farmhand.cost.prices import PriceTable, price_table
+from farmhand.core import settings
+from farmhand.core.decoding import as_text
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError, WireMismatch
+from farmhand.core.keysource import read_key
+from farmhand.core.money import pico
+from farmhand.core.prices import PriceTable, price_table
+from farmhand.cost import merge, queries, sessions
 from farmhand.cost.rows import BadLedger
 from farmhand.cost.store import Store, default_path
-from farmhand.dispatch import hosts, problems, settings
-from farmhand.dispatch.given import as_text
-from farmhand.errors import FarmhandError, NotConfigured, UsageError, WireMismatch
+from farmhand.cost.summary import Figures, document, figures
+from farmhand.places import hosts
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
-from farmhand.wire.keysource import read_key
 
 _SPAN = re.compile(r"(\d{1,5})([dw])")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
@@ -59,7 +60,7 @@ def ledger_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command("cost", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--by", default="model", metavar="WHAT", help=f"Group by {', '.join(groups.KEYS)} or label:NAME.")
+@click.option("--by", default="model", metavar="WHAT", help=f"Group by {', '.join(queries.KEYS)} or label:NAME.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; amounts are exact strings in US$.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the groups as CSV, with the same amounts.")
 @click.option("--reprice", is_flag=True, help="Show beside it what the same requests cost by today's price table.")
@@ -147,7 +148,7 @@ def baseline_of(conf: settings.Settings, table: PriceTable) -> str:
 
 def open_store(conf: settings.Settings, table: PriceTable) -> Store:
     """The merged ledgers."""
-    return Store(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), groups.breaks(table))
+    return Store(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), queries.breaks(table))
 
 
 def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
@@ -172,7 +173,7 @@ def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: floa
             continue
         try:
             with client:
-                pull.pull(store, name, client)
+                merge.pull(store, name, client)
         except WireError as error:
             errors[name] = problems.from_wire(error, name)
         except (WireMismatch, BadLedger) as error:
@@ -191,12 +192,12 @@ def _provider(conf: settings.Settings, store: Store, first: int, now: float) -> 
     except WireError as error:
         raise problems.from_wire(error) from None
     api = admin.AdminApi(key, conf.admin_url)
-    start = groups.first_day(store)
+    start = queries.first_day(store)
     if start is None:
         return {"error": "nothing was spent that could be compared"}
     try:
-        ours = groups.parts(store, "model", max(first, start))
-        return document(admin.compare(api, ours, max(first, start), int(now // groups.DAY_S) + 1))
+        ours = queries.parts(store, "model", max(first, start))
+        return document(admin.compare(api, ours, max(first, start), int(now // queries.DAY_S) + 1))
     except admin.ProviderFailed as error:
         return {"error": str(error)}
 
@@ -204,7 +205,7 @@ def _provider(conf: settings.Settings, store: Store, first: int, now: float) -> 
 def _interactive(store: Store, table: PriceTable, first: int) -> dict[str, Any]:
     places = sessions.directories()
     unread = sessions.read(store, places)
-    return document(sessions.interactive(store, table, first * groups.DAY_S, places, unread))
+    return document(sessions.interactive(store, table, first * queries.DAY_S, places, unread))
 
 
 def since_day(text: str | None, today: date) -> int:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farmhand.cli.render import printable
-from farmhand.cost.money import plain
+from farmhand.core.money import plain
 
 #: More groups than these are one line, so that the sum is still the whole; --json and --csv have them all.
 SHOWN_GROUPS = 20

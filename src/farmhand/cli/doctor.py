@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render
+from farmhand.cli import render, timer
 from farmhand.cli.app import note
 from farmhand.cli.checks import Check, by_error, farm, run, station
 from farmhand.cli.checks.at_rest import at_rest
-from farmhand.dispatch import hosts, settings, timer
-from farmhand.dispatch.notify import KINDS, check_way, notify
-from farmhand.errors import FarmhandError, UsageError
+from farmhand.cli.notify import KINDS, check_way, notify
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.places import hosts
 
 NAMES = (
     "environment",

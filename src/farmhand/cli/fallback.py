@@ -7,9 +7,9 @@ from typing import Any
 
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
+from farmhand.core.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
 _MEANINGS = {"q": "queue", "s": "subscription", "n": "none"}
@@ -78,7 +78,7 @@ def ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
 
 def subscription_refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
     """Why this task may not run on the subscription; None if it may."""
-    from farmhand.dispatch import subscription
+    from farmhand.offline import subscription
 
     try:
         subscription.check_allowed(task, allowed=conf.allow_subscription)
@@ -89,7 +89,7 @@ def subscription_refusal(task: dict[str, Any], conf: Settings) -> Refused | None
 
 def on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """The task's answer from the operator's own claude. Stopped if a signal ends it."""
-    from farmhand.dispatch import subscription
+    from farmhand.offline import subscription
 
     refused = subscription_refusal(task, conf)
     if refused is not None:

@@ -14,13 +14,15 @@ from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.dispatch import deliver, hosts, problems, settings
-from farmhand.dispatch.spool import Kept, Spool, Waiting, open_spool
-from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError, WireError
+from farmhand.core.keysource import read_key
+from farmhand.offline import deliver
+from farmhand.offline.spool import Kept, Spool, Waiting, open_spool
+from farmhand.places import hosts
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
-from farmhand.wire.keysource import read_key
 
 
 @click.command(

@@ -8,15 +8,15 @@ import stat
 import sys
 
 from farmhand.cli.say import note
-from farmhand.dispatch.given import as_text, check_stream, not_text, shown
-from farmhand.errors import UsageError
+from farmhand.core.decoding import as_text, check_stream, not_text, shown
+from farmhand.core.errors import UsageError
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-#: As farmhand.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
+#: As farmhand.core.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 #: Beside an argument, stdin is a bonus: a silent pipe is left alone after so many seconds.
 GIVE_UP_AFTER_S = 3.0

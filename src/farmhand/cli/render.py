@@ -10,13 +10,13 @@ import json
 import sys
 
 from farmhand.cli.say import CONTROL, printable
-from farmhand.wire.keys import without_secrets
+from farmhand.core.keys import without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any, TextIO
 
-    from farmhand.errors import FarmhandError
+    from farmhand.core.errors import FarmhandError
 
 
 def write_bytes(text: str) -> None:

@@ -13,11 +13,12 @@ import click
 
 from farmhand.cli import render
 from farmhand.cli.cost import baseline_of, box_prices, ledger_options, merge_all, open_store, since_day
-from farmhand.cost.figures import figures
-from farmhand.cost.prices import price_table
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.core.prices import price_table
 from farmhand.cost.report import Report, as_document, report
-from farmhand.dispatch import hosts, settings
-from farmhand.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.cost.summary import figures
+from farmhand.places import hosts
 
 
 @click.command("report", context_settings={"help_option_names": ["-h", "--help"]})

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from farmhand.cli.cost_view import aligned
 from farmhand.cli.render import printable
-from farmhand.cost.groups import DAY_S
-from farmhand.cost.money import plain
+from farmhand.core.money import plain
+from farmhand.cost.queries import DAY_S
 from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, Report
 
 #: Days and batches that are shown one by one; the page has all of them.

@@ -12,12 +12,13 @@ import click
 
 from farmhand.cli import render
 from farmhand.cli.app import note
-from farmhand.dispatch import problems, rotate, settings
-from farmhand.errors import FarmhandError, UsageError
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.core.keysource import read_key
+from farmhand.rotation import operator
 from farmhand.rotation.build import build, check_new_key_source, clean, memory_of
 from farmhand.rotation.machine import Machine
-from farmhand.wire.errors import WireError
-from farmhand.wire.keysource import read_key
+from farmhand.wire import problems
 
 #: Nothing longer is read from stdin.
 _MAX_STDIN = 4096
@@ -69,7 +70,7 @@ def command(**given: Any) -> int:
 
 
 def _run(conf: settings.Settings, given: dict[str, Any]) -> int:
-    parameters = rotate.parameters(conf) | {"force": given["force"], "drain_s": given["drain_timeout"]}
+    parameters = operator.parameters(conf) | {"force": given["force"], "drain_s": given["drain_timeout"]}
     machine = build(parameters, tell=note)
     if given["show"]:
         return _show(machine, conf, as_json=given["as_json"])
@@ -111,7 +112,7 @@ def _new_key(source: str | None) -> str:
 def _show(machine: Machine, conf: settings.Settings, *, as_json: bool) -> int:
     about = machine.status()
     about["old"] = about.get("old", "")
-    about["too_old"] = rotate.is_old(about["age_days"], conf)
+    about["too_old"] = operator.is_old(about["age_days"], conf)
     if as_json:
         render.write_json(about)
         return 0

@@ -9,12 +9,12 @@ import contextlib
 import json
 
 from farmhand.cli.prompt import assemble, check_text
-from farmhand.dispatch import hosts, settings
-from farmhand.dispatch.given import as_name, as_names, as_text, shown
-from farmhand.dispatch.record import Record
-from farmhand.errors import FarmhandError, UsageError
-from farmhand.wire.errors import WireError
-from farmhand.wire.ids import new_task_id
+from farmhand.core import settings
+from farmhand.core.decoding import as_name, as_names, as_text, shown
+from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.core.ids import new_task_id
+from farmhand.core.record import Record
+from farmhand.places import hosts
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def read_schema(given: str) -> dict[str, Any]:
     if not isinstance(schema, dict):
         raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
     check_text(schema, where)
-    from farmhand import schemas  # not at the top: most calls have none
+    from farmhand.core import schemas  # not at the top: most calls have none
 
     if message := schemas.problem(schema):
         raise UsageError(f"{where}: {message}", code="invalid_schema")

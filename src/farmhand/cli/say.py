@@ -7,8 +7,8 @@ import os
 import re
 import sys
 
-from farmhand.errors import FarmhandError, UsageError
-from farmhand.wire.keys import without_secrets
+from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.keys import without_secrets
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 
 from farmhand.cli.say import note
-from farmhand.dispatch import problems
-from farmhand.dispatch.settings import old_spool_name, spool_name
-from farmhand.errors import FarmUnreachable
+from farmhand.core.errors import FarmUnreachable
+from farmhand.core.settings import old_spool_name, spool_name
+from farmhand.wire import problems
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 
-    from farmhand.dispatch.settings import Settings
-    from farmhand.dispatch.spool import Spool, Waiting
-    from farmhand.errors import FarmhandError
+    from farmhand.core.errors import FarmhandError, WireError
+    from farmhand.core.settings import Settings
+    from farmhand.offline.spool import Spool, Waiting
     from farmhand.wire.client import Client
-    from farmhand.wire.errors import WireError
 
 #: How long a call may spend on what waits. It is spent while the model works on the call's own task. Seconds.
 DELIVER_S = 0.5
@@ -42,7 +41,7 @@ class Spooling:
     @property
     def spool(self) -> Spool:
         """The spool itself."""
-        from farmhand.dispatch.spool import open_spool
+        from farmhand.offline.spool import open_spool
 
         return open_spool(self.conf)
 
@@ -50,7 +49,7 @@ class Spooling:
         """The result of this very task, if it was spooled and has ended since. Raises UsageError for another's id."""
         if not _may_be_kept(self.task["id"]):
             return None
-        from farmhand.dispatch.spool import id_conflict
+        from farmhand.offline.spool import id_conflict
 
         kept = self.spool.kept(self.task["id"])
         if kept is not None and kept.task != self.task:
@@ -79,7 +78,7 @@ class Spooling:
         """The task is at `host`; so send along what waits, for a moment, and say so."""
         if self._idle:
             return
-        from farmhand.dispatch import deliver
+        from farmhand.offline import deliver
 
         report = deliver.visit(client, host, self.spool, key, within_s=DELIVER_S)
         mine = {self.task["id"]}

@@ -10,11 +10,12 @@ import click
 
 from farmhand.cli import render
 from farmhand.cli.say import one_line
-from farmhand.dispatch import hosts, problems, settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmhandError
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.offline.spool import open_spool
+from farmhand.places import hosts
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 
 _COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
 #: Reasons why tasks wait that are shown of one host; an agent knows about ten.

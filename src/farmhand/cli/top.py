@@ -21,10 +21,11 @@ import click
 
 from farmhand.cli import render, top_view
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.dispatch import hosts, problems, settings
-from farmhand.errors import FarmhandError, UsageError
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.places import hosts
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 
 #: Samples of a host's throughput that are drawn.
 HISTORY = 24

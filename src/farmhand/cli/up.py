@@ -9,9 +9,9 @@ from pathlib import Path
 import click
 
 from farmhand.cli import render
-from farmhand.dispatch import settings
-from farmhand.dispatch.ansible_environment import ansible_environment, find_program
-from farmhand.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.places.ansible_environment import ansible_environment, find_program
 
 #: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
 _UNREACHABLE = 4

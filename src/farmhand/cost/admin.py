@@ -19,10 +19,10 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from farmhand import __version__
-from farmhand.cost.groups import DAY_S, Part
-from farmhand.cost.money import pico
-from farmhand.errors import FarmhandError, NotConfigured
-from farmhand.wire.keys import redact
+from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.keys import redact
+from farmhand.core.money import pico
+from farmhand.cost.queries import DAY_S, Part
 
 DEFAULT_URL = "https://api.anthropic.com"
 API_VERSION = "2023-06-01"

@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from farmhand.cost import groups
-from farmhand.cost.figures import Figures, document
-from farmhand.cost.groups import DAY_S, FAILED, TASKS
-from farmhand.cost.money import plain
-from farmhand.cost.prices import PriceTable
+from farmhand.core.money import plain
+from farmhand.core.prices import PriceTable
+from farmhand.cost import queries
+from farmhand.cost.queries import DAY_S, FAILED, TASKS
 from farmhand.cost.savings import Group, savings
 from farmhand.cost.store import Store
+from farmhand.cost.summary import Figures, document
 
 DOCUMENT_VERSION = 1
 #: So many of the dearest batches are in the report.
@@ -135,7 +135,7 @@ def report(store: Store, table: PriceTable, found: Figures, *, since_day: int, n
     """The report since a day (since 1970); `found` are the figures of the same days."""
     hosts, models, causes = _Places(), _Places(), _Places()
     batches, in_all = _top_batches(store, since_day)
-    first = groups.first_day(store)
+    first = queries.first_day(store)
     today = int(now // DAY_S)
     cells = _cells(store, since_day, hosts, models)
     return Report(

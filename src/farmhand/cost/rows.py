@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from farmhand.cost.money import pico
-from farmhand.errors import FarmUnreachable
-from farmhand.wire.keys import harmless
+from farmhand.core.errors import FarmUnreachable
+from farmhand.core.keys import harmless
+from farmhand.core.money import pico
 from farmhand.wire.schema import LATEST
 
 #: A place in a ledger; and tokens or requests, of which nine thousand million such are summed exactly in 64 bits.

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 import msgspec
 
+from farmhand.core.prices import PriceTable
 from farmhand.cost.overhead import LEAN_ENGINES, OVERHEAD_TOKENS
-from farmhand.cost.prices import PriceTable
 
 LEVERS = ("cheaper model", "lean prompts", "caching", "batch discount", "price changes")
 

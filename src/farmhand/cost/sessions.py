@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from farmhand.cost.prices import PriceTable
+from farmhand.core.prices import PriceTable
 from farmhand.cost.session_lines import Found, SessionRow, lines
 from farmhand.cost.store import CHUNK, Store
 

@@ -14,9 +14,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.cost import schema
 from farmhand.cost.rows import BadLedger, Charge, Finished
-from farmhand.errors import FarmhandError, NotConfigured
 
 #: Rows of one transaction: enough to be fast, few enough to stay small in memory.
 CHUNK = 10_000

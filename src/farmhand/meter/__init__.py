@@ -2,11 +2,11 @@
 
 from farmhand.meter.app import create_server
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
+from farmhand.meter.errors import ApiError
 from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Charge, Grant, Grants, Key
 from farmhand.meter.limits import Limits
 from farmhand.meter.meter import Meter, RetryPolicy
-from farmhand.meter.problems import ApiError
 from farmhand.meter.upstream import Upstream
 
 __all__ = [

@@ -10,11 +10,11 @@ from http import HTTPStatus
 
 import msgspec
 
+from farmhand.meter.errors import ApiError
 from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Grant
 from farmhand.meter.http_server import Connection, Server, TooLarge, TooSlow
 from farmhand.meter.meter import COUNT_TOKENS, Meter
-from farmhand.meter.problems import ApiError
 
 #: Half of what the provider takes (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
 #: all it does, and a body takes up to six times its size while it is checked, one at a time.

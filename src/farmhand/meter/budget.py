@@ -1,6 +1,6 @@
 """Budgets: what may be spent. Reserved before a call at the most it may cost, settled after it at what it did cost.
 
-All sums are whole pico-dollars (see `farmhand.cost.money`). All methods belong to one event loop.
+All sums are whole pico-dollars (see `farmhand.core.money`). All methods belong to one event loop.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Self
 
-from farmhand.cost.money import usd
-from farmhand.meter.problems import ApiError
+from farmhand.core.money import usd
+from farmhand.meter.errors import ApiError
 
 
 class BudgetSpent(ApiError):

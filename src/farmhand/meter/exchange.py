@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from farmhand.meter.problems import ApiError, connection_problem
+from farmhand.meter.errors import ApiError, connection_problem
 from farmhand.meter.upstream import Connection, UpstreamError
 from farmhand.meter.usage import AnswerWatch
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from farmhand.cost.terms import KINDS, Terms
-from farmhand.task import Usage
+from farmhand.core.task import Usage
+from farmhand.core.terms import KINDS, Terms
 
 #: Above what any answer can have: contexts hold up to a million tokens, answers have up to 300,000.
 _MOST_INPUT = 10_000_000

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from farmhand.cost.terms import STANDARD, Terms
+from farmhand.core.keys import fingerprint
+from farmhand.core.task import Usage
+from farmhand.core.terms import STANDARD, Terms
 from farmhand.meter.budget import Budget
-from farmhand.meter.problems import ApiError
-from farmhand.task import Usage
-from farmhand.wire.keys import fingerprint
+from farmhand.meter.errors import ApiError
 
 
 class Key:

@@ -23,9 +23,9 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+from farmhand.core.task import Usage
+from farmhand.meter.errors import ApiError
 from farmhand.meter.headroom import Bucket, read_headers
-from farmhand.meter.problems import ApiError
-from farmhand.task import Usage
 
 #: Requests under way before anything is known of the limits, and the most there ever are.
 FIRST_WINDOW = 32

@@ -17,8 +17,8 @@ import aiohttp
 import msgspec
 
 from farmhand.meter import loose_json
+from farmhand.meter.errors import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.grants import Key
-from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
 
 log = logging.getLogger("jada-agent")
 PATH = "/v1/messages/batches"

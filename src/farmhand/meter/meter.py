@@ -15,18 +15,18 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from farmhand.cost.prices import price_table
-from farmhand.cost.terms import DEAREST, STANDARD, Terms
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
+from farmhand.core.terms import DEAREST, STANDARD, Terms
 from farmhand.meter import policy, reserve
 from farmhand.meter.budget import BudgetSpent, Reservation
+from farmhand.meter.errors import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
-from farmhand.meter.problems import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.upstream import Connection, Upstream, UpstreamError
 from farmhand.meter.usage import AnswerWatch
-from farmhand.task import Usage
 
 #: A body above this is checked in a thread, one at a time: it takes up to 0.3 s, and six times its size in memory.
 _LARGE = 256 * 1024

@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from farmhand.meter.bounds import check_values
+from farmhand.meter.errors import ApiError
 from farmhand.meter.images import image_tokens
-from farmhand.meter.problems import ApiError
 
 #: Requests of one attempt. A task with tools takes one for each turn; far more than any easy task has.
 MAX_REQUESTS = 500

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from farmhand.core.task import Usage
 from farmhand.meter.policy import Request
-from farmhand.task import Usage
 
 #: Above what the API adds by itself, with tools 346 tokens and more with newer models. Source: its tool use page.
 _ADDED_TOKENS = 1000

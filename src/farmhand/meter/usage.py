@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from farmhand.cost.terms import STANDARD, Terms
+from farmhand.core.task import Usage
+from farmhand.core.terms import STANDARD, Terms
 from farmhand.meter import loose_json
+from farmhand.meter.errors import ApiError, problem_from_event
 from farmhand.meter.figures import UsageFigures, usage_of
-from farmhand.meter.problems import ApiError, problem_from_event
 from farmhand.meter.sse import EventDecoder
-from farmhand.task import Usage
 
 __all__ = ["AnswerWatch", "usage_of"]
 #: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.

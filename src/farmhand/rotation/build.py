@@ -6,9 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..wire.errors import WireError, not_configured
-from ..wire.keys import is_key
-from ..wire.keysource import DEFAULT_SOURCE, read_key
+from ..core.errors import WireError, not_configured
+from ..core.keys import is_key
+from ..core.keysource import DEFAULT_SOURCE, read_key
 from .fleet import Place
 from .machine import Machine
 from .provider import Provider

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ..core.errors import WireError
 from ..wire.client import Client
-from ..wire.errors import WireError
 from ..wire.follow import run_task
 from ..wire.transport import SshTransport, Transport, UnixTransport
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..wire.errors import WireError
-from ..wire.keys import check_format, fingerprint
+from ..core.errors import WireError
+from ..core.keys import check_format, fingerprint
 from .sources import Slots
 from .state import ROLLED_BACK, ROLLING_BACK, STEPS, State
 from .steps import Steps, Unfinished

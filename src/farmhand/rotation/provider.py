@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from ..wire.errors import WireError
-from ..wire.keys import redact
-from ..wire.upstream import call, free_call
+from ..core.api_call import call, free_call
+from ..core.errors import WireError
+from ..core.keys import redact
 
 ADMIN_PREFIX = "sk-ant-admin"
 CONSOLE = "https://platform.claude.com/settings/keys"

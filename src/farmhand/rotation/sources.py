@@ -13,9 +13,9 @@ import stat
 from dataclasses import dataclass
 from typing import Protocol
 
-from ..wire import envfile, keys
-from ..wire.errors import WireError, not_configured
-from ..wire.keysource import DEFAULT_NAME, read_private
+from ..core import envfile, keys
+from ..core.errors import WireError, not_configured
+from ..core.keysource import DEFAULT_NAME, read_private
 from .state import leftover, replace_file
 
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..wire.errors import WireError, not_configured
-from ..wire.keys import is_fingerprint
+from ..core.errors import WireError, not_configured
+from ..core.keys import is_fingerprint
 
 #: What is asked for, in order.
 STEPS = ("staged", "switched", "verified", "drained", "retired")

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from ..wire.errors import WireError
-from ..wire.keys import fingerprint
+from ..core.errors import WireError
+from ..core.keys import fingerprint
 from .fleet import UNREACHED, Place
 from .provider import CONSOLE, Provider
 from .sources import Slots, Source

@@ -9,8 +9,9 @@ import contextlib
 import json
 import re
 
-from . import http1, keys, message, schema
-from .errors import WireError
+from ..core import keys
+from ..core.errors import WireError
+from . import http1, message, schema
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ class Client:
         return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KEY).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
-        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.wire.drain."""
+        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.plugins.drain."""
         return self._object("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:

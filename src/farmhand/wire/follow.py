@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 
-from .errors import WireError
+from ..core.errors import WireError
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 
 from .. import __version__
-from . import http1, keys, schema
-from .errors import WireError
+from ..core import keys
+from ..core.errors import WireError
+from . import http1, schema
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import re
 import shlex
 import subprocess
 
+from ..core.child import scrubbed
+from ..core.errors import WireError, not_configured
 from . import sshfail
-from .child import scrubbed
-from .errors import WireError, not_configured
 from .transport import unbracketed
 
 TYPE_CHECKING = False  # as in http1

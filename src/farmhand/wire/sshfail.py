@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from .errors import WireError
-from .keys import redact
+from ..core.errors import WireError
+from ..core.keys import redact
 
 #: ssh itself failed; every other status is the remote command's.
 _SSH_FAILED = 255

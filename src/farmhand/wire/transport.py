@@ -10,16 +10,16 @@ import fcntl
 import os
 import re
 
-from .child import scrubbed, spawn
-from .digest import sha256
-from .errors import WireError, not_configured
+from ..core.child import scrubbed, spawn
+from ..core.digest import sha256
+from ..core.errors import WireError, not_configured
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
-    from .child import Child
+    from ..core.child import Child
 else:
     Protocol = object
 

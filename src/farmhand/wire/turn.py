@@ -15,8 +15,8 @@ import json
 import time
 from typing import IO, Any
 
+from ..core.errors import WireError
 from .client import Client
-from .errors import WireError
 from .follow import FINAL_STATES
 from .message import decoded
 from .schema import TURN

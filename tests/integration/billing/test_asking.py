@@ -22,7 +22,7 @@ import pytest
 
 from farmhand.billing import Report, Source, find
 from farmhand.billing.names import BASE_URLS, CLOUDS, INDIRECT, KEY, TOKEN
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 from tests.support.claude import claude_binary
 from tests.support.dotfiles import KINDS, ONE, Case, Dotfiles, cases
 from tests.support.shells import Home

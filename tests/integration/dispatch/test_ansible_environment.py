@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.dispatch.ansible_environment import CONNECTION
+from farmhand.places.ansible_environment import CONNECTION
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation
 from tests.integration.dispatch.sshd import Sshd

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.cost.groups import parts
+from farmhand.cost.queries import parts
 from farmhand.cost.rows import finished
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import Workstation, entry

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import BIN, Workstation
 from tests.integration.dispatch.sshd import Sshd, serve

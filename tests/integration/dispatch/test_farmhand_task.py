@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.dispatch import Outcome, run_tasks
-from farmhand.errors import NotConfigured, TaskFailed, UsageError
-from farmhand.task import Task
+from farmhand.core.errors import NotConfigured, TaskFailed, UsageError
+from farmhand.core.task import Task
+from farmhand.places.runner import Outcome, run_tasks
 from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation, agent_knows, received
 from tests.integration.dispatch.sshd import Sshd, shared_connections
 from tests.support.agent import Agent

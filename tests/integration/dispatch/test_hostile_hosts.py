@@ -15,14 +15,13 @@ from click.testing import CliRunner
 from farmhand.cli import app, top_view
 from farmhand.cli.say import one_line
 from farmhand.cli.top import Watch
-from farmhand.dispatch import hosts
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmhandError
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
+from farmhand.places import hosts
 from farmhand.rotation import fleet
 from farmhand.rotation.machine import Machine
 from farmhand.wire import client as wire_client
-from farmhand.wire.errors import WireError
 from tests.support.hostile import EVERYWHERE, SOMEWHERE, Agent, Hostile, Line
 from tests.unit.rotation.doubles import NEW, World
 

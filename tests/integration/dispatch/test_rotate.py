@@ -17,8 +17,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from farmhand.wire.keys import fingerprint
-from farmhand.wire.keysource import read_key
+from farmhand.core.keys import fingerprint
+from farmhand.core.keysource import read_key
 from tests.integration.dispatch.conftest import BIN, Done, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 from tests.integration.dispatch.test_rotate import watch
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi

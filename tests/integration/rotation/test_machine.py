@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.errors import WireError
+from farmhand.core.keys import fingerprint
 from farmhand.rotation.steps import Unfinished
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import fingerprint
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.rotation import Station, new_key

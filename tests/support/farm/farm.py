@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from farmhand.cost.prices import price_table
+from farmhand.core.prices import price_table
 from tests.support.messages_api import catalog
 from tests.support.messages_api.log import Entry
 

@@ -11,10 +11,10 @@ import pytest
 
 from farmhand.agent.attempts import Room, Run
 from farmhand.agent.engines import Answer
-from farmhand.agent.ledger import Ledger
-from farmhand.cost.prices import price_table
+from farmhand.agent.store.ledger import Ledger
+from farmhand.core.prices import price_table
+from farmhand.core.task import Task
 from farmhand.meter import ApiError, Key
-from farmhand.task import Task
 
 KEY = Key("sk-ant-test-pauses-00000000000")
 

@@ -12,11 +12,11 @@ import pytest
 
 from farmhand.agent.attempts import Room, Run
 from farmhand.agent.engines import Answer
-from farmhand.agent.ledger import Ledger, LedgerStuck
-from farmhand.cost.prices import price_table
+from farmhand.agent.store.ledger import Ledger, LedgerStuck
+from farmhand.core.prices import price_table
+from farmhand.core.task import Task, Usage
 from farmhand.meter import Grant, Key
 from farmhand.meter.grants import Charge
-from farmhand.task import Task, Usage
 
 KEY = Key("sk-ant-test-attempts-0000000000")
 

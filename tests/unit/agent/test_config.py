@@ -9,7 +9,7 @@ import yaml
 
 from farmhand.agent.config import Config, load
 from farmhand.agent.main import main
-from farmhand.task import Usage
+from farmhand.core.task import Usage
 from filter_plugins.farmhand import seconds
 
 ROLE = Path(__file__).resolve().parents[3] / "roles" / "jada_agent"

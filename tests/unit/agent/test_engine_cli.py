@@ -14,8 +14,8 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.cli import CliEngine, arguments, environment, stdin
+from farmhand.core.task import Task, Usage
 from farmhand.meter import Charge, Grant, Grants, Key
-from farmhand.task import Task, Usage
 
 TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
 

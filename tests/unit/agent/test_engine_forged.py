@@ -13,10 +13,10 @@ import pytest
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.cli import CliEngine
+from farmhand.core.schemas import POOL
+from farmhand.core.task import Task, Usage
 from farmhand.meter import Grant, Grants, Key
 from farmhand.meter.grants import Charge
-from farmhand.schemas import POOL
-from farmhand.task import Task, Usage
 
 
 @pytest.fixture(autouse=True)

@@ -14,8 +14,8 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import leaving
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.agent.engines.leaving import ALL, unit_of
+from farmhand.core.task import Task, Usage
 from farmhand.meter import Charge, Grant, Grants, Key
-from farmhand.task import Task, Usage
 
 UNIT = "jada-task@3-1234-998.service"
 SAYS = (

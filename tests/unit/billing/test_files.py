@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.billing import Report, find
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 
 KEY = "sk-ant-test-first-0000000000"
 OTHER = "sk-ant-test-second-000000000"

@@ -10,7 +10,7 @@ import pytest
 
 from farmhand.billing import guard
 from farmhand.billing.keyfile import Refused
-from farmhand.wire.keys import fingerprint
+from farmhand.core.keys import fingerprint
 from tests.unit.billing.conftest import Station
 
 KEY = "sk-ant-test-first-0000000000"

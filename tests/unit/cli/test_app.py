@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from farmhand import __version__
 from farmhand.cli import app
 from farmhand.cli.up import find_project, is_project
-from farmhand.errors import NotConfigured
+from farmhand.core.errors import NotConfigured
 
 
 def test_every_verb_is_there_with_its_help() -> None:

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 from farmhand.cli import batch
 from farmhand.cli.batch import Options, defaults, open_journal
 from farmhand.cli.progress import Progress, clock, dollars, summary
-from farmhand.dispatch.settings import Settings
-from farmhand.errors import UsageError
+from farmhand.core.errors import UsageError
+from farmhand.core.settings import Settings
 
 NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Options))
 STANDING = {"total": 10, "succeeded": 4, "failed": 1, "cancelled": 0, "cost_usd": 0.25, "finished_now": 5}

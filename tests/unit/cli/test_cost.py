@@ -15,13 +15,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from farmhand.cli import cost
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
 from farmhand.cost.rows import Finished
-from farmhand.errors import FarmhandError, NotConfigured, UsageError
-from farmhand.wire.errors import WireError
 from tests.unit.cost.ledgers import DAY, NOW, charge
-from tests.unit.cost.test_figures import scalars
-from tests.unit.cost.test_pull import FakeAgent
+from tests.unit.cost.test_merge import FakeAgent
 from tests.unit.cost.test_sessions import line, write
+from tests.unit.cost.test_summary import scalars
 
 AMOUNT = re.compile(r"\d+\.\d{2,12}")
 

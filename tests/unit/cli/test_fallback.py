@@ -9,9 +9,9 @@ import pytest
 
 from farmhand.cli import fallback
 from farmhand.cli.fallback import Spooled, fall_back, policy_of
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmUnreachable, Refused, WireMismatch
+from farmhand.core.errors import FarmUnreachable, Refused, WireMismatch
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
 
 TASK: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
 DOWN = FarmUnreachable("farm1: no route", hint="look")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from farmhand import task
 from farmhand.cli import prompt
 from farmhand.cli.prompt import assemble
-from farmhand.errors import UsageError
+from farmhand.core import task
+from farmhand.core.errors import UsageError
 
 Feed = Callable[[int], None]
 

@@ -11,11 +11,11 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from farmhand.cli import cost, report, report_view
-from farmhand.errors import NotConfigured, UsageError
+from farmhand.core.errors import NotConfigured, UsageError
 from tests.unit.cli.test_cost import Farm
 from tests.unit.cost.ledgers import NOW, charge
 from tests.unit.cost.reports import EVIL, FORMULA, made_up
-from tests.unit.cost.test_pull import FakeAgent
+from tests.unit.cost.test_merge import FakeAgent
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from farmhand.cli import run
 from farmhand.cli.carry import report
 from farmhand.cli.render import Printer
 from farmhand.cli.run_task import Options, build_task, read_schema
-from farmhand.dispatch.settings import Settings
-from farmhand.errors import TaskFailed, UsageError
+from farmhand.core.errors import TaskFailed, UsageError
+from farmhand.core.settings import Settings
 
 NOTHING: dict[str, Any] = dict.fromkeys(Options.names())
 
@@ -117,8 +117,8 @@ PROGRAM = """
 import json, sys
 from tests.unit.cli import test_batch, test_run
 from farmhand.cli.batch import defaults
-from farmhand.dispatch.batch.gather import read_template
-from farmhand.dispatch.settings import Settings
+from farmhand.batch.sources import read_template
+from farmhand.core.settings import Settings
 text, file = sys.argv[1:]
 given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))
 task = test_run.build_task(given, Settings())

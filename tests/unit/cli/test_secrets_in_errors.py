@@ -12,8 +12,8 @@ import pytest
 
 from farmhand.cli import app, say
 from farmhand.cli.arguments import OPTIONS
-from farmhand.dispatch.settings import PREFIX, Settings
-from farmhand.wire import keys
+from farmhand.core import keys
+from farmhand.core.settings import PREFIX, Settings
 
 KEY = "sk-ant-api03-pasted_by-mistake-0000000000"
 URL = "https://jo:hunter2@proxy.example/x"

@@ -9,10 +9,9 @@ import pytest
 
 from farmhand.cli import fallback
 from farmhand.cli.spooling import Spooling
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmUnreachable, UsageError
-from farmhand.wire.errors import WireError
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
 
 TASK: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
 LOST = WireError("lost", "farm1: the connection was lost")

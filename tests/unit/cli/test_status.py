@@ -8,9 +8,9 @@ import pytest
 
 from farmhand.cli.flush import _for_others
 from farmhand.cli.status import kept, notes, row, spool_notes, write_table
-from farmhand.dispatch.settings import Settings
-from farmhand.dispatch.spool import open_spool
-from farmhand.errors import FarmUnreachable
+from farmhand.core.errors import FarmUnreachable
+from farmhand.core.settings import Settings
+from farmhand.offline.spool import open_spool
 
 STATUS: dict[str, Any] = {
     "version": "0.1.0",

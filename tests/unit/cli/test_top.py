@@ -12,9 +12,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from farmhand.cli import top, top_view
-from farmhand.dispatch.hosts import Host
-from farmhand.errors import FarmUnreachable, UsageError
-from farmhand.wire.errors import WireError
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError
+from farmhand.places.hosts import Host
 from tests.unit.cli.test_status import STATUS
 
 

@@ -10,12 +10,12 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from farmhand.cost import groups
-from farmhand.cost.money import usd
-from farmhand.cost.prices import price_table
+from farmhand.core.money import usd
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
+from farmhand.cost import queries
 from farmhand.cost.rows import Charge, Finished
 from farmhand.cost.store import Store
-from farmhand.task import Usage
 
 #: 2026-11-24 12:00 UTC.
 NOW = 1_795_521_600.0
@@ -135,7 +135,7 @@ def usage_of(row: Charge) -> Usage:
 
 def new_store(path: Path | str) -> Store:
     """A store for the table that ships."""
-    return Store(Path(path), groups.breaks(TABLE))
+    return Store(Path(path), queries.breaks(TABLE))
 
 
 @contextmanager

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from farmhand.cost.figures import figures
+from farmhand.core.task import Usage
 from farmhand.cost.report import Report, report
 from farmhand.cost.rows import Finished
-from farmhand.task import Usage
+from farmhand.cost.summary import figures
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
 #: What would run if a page took it for markup, and what a spreadsheet would take for a formula.

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
+from farmhand.core.errors import NotConfigured
 from farmhand.cost.admin import AdminApi, Provider, ProviderFailed, compare
-from farmhand.cost.groups import Part
-from farmhand.errors import NotConfigured
+from farmhand.cost.queries import Part
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi, Posting
 
 FIRST = int(datetime(2026, 9, 20, tzinfo=UTC).timestamp() // 86400)

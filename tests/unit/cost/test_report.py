@@ -5,9 +5,9 @@ from collections import Counter
 
 from hypothesis import given, settings
 
-from farmhand.cost.figures import figures
 from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, Report, as_document, report
 from farmhand.cost.rows import Charge, Finished
+from farmhand.cost.summary import figures
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 

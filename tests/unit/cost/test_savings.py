@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farmhand.cost import groups
-from farmhand.cost.figures import shares
+from farmhand.core.task import Usage
+from farmhand.cost import queries
 from farmhand.cost.overhead import OVERHEAD_TOKENS
 from farmhand.cost.rows import Charge
 from farmhand.cost.savings import LEVERS, Savings, on_each_model, repriced, savings
-from farmhand.task import Usage
+from farmhand.cost.summary import shares
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import NOW, TABLE, charge, fill, new_store, usage_of
 
@@ -25,7 +25,7 @@ def saved(rows: list[Charge], baseline: str = "claude-sonnet-5-5") -> Savings:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        answer = savings(groups.price_groups(store, TABLE, 0), TABLE, baseline)
+        answer = savings(queries.price_groups(store, TABLE, 0), TABLE, baseline)
         store.close()
         return answer
 
@@ -135,7 +135,7 @@ def test_other_models_and_today_s_prices(rows: list[Charge]) -> None:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        priced = groups.price_groups(store, TABLE, 0)
+        priced = queries.price_groups(store, TABLE, 0)
         store.close()
     for found in on_each_model(priced, TABLE):
         bills = [TABLE.cost(found.model, usage_of(row), economy=row.economy, at=row.created_at) for row in rows]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from farmhand.cost.figures import document
-from farmhand.cost.money import pico
+from farmhand.core.money import pico
 from farmhand.cost.sessions import Interactive, directories, interactive, read
 from farmhand.cost.store import Store
+from farmhand.cost.summary import document
 from tests.unit.cost.ledgers import TABLE, new_store
 
 START = datetime(2026, 11, 20, 12, tzinfo=UTC)

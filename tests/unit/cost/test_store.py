@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farmhand.cost import groups
+from farmhand.core.errors import NotConfigured
+from farmhand.cost import queries
 from farmhand.cost import store as stores
 from farmhand.cost.rows import BadLedger, Charge, Finished
 from farmhand.cost.rows import charge as read_charge
 from farmhand.cost.rows import finished as read_finished
 from farmhand.cost.store import Store, StoreDamaged, default_path
-from farmhand.errors import NotConfigured
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import charge, fill, new_store
 
@@ -85,8 +85,8 @@ def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], sinc
             fill(store, uuid, rows, tasks, host=f"farm{number % 2}")
         kept = [row for rows, _ in farm.values() for row in rows if row.created_at // ledgers.DAY >= since]
         done = [task for _, tasks in farm.values() for task in tasks if task.finished_at // ledgers.DAY >= since]
-        for by in (*groups.KEYS, "label:team", "label:run", "label:nobody's"):
-            parts = groups.parts(store, by, since)
+        for by in (*queries.KEYS, "label:team", "label:run", "label:nobody's"):
+            parts = queries.parts(store, by, since)
             assert len({part.key for part in parts}) == len(parts)
             assert sum(part.spent_pico for part in parts) == sum(row.cost_pico or 0 for row in kept)
             assert sum(part.requests for part in parts) == len(kept)
@@ -97,7 +97,7 @@ def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], sinc
             failed = [task for task in done if task.state == "failed" and task.error != "budget_shared"]
             assert sum(part.failed for part in parts) == len(failed)
             assert sum(part.uncertain for part in parts) == sum(task.uncertain for task in done)
-        priced = groups.price_groups(store, ledgers.TABLE, since)
+        priced = queries.price_groups(store, ledgers.TABLE, since)
         assert sum(group.requests for group in priced) == len(kept)
         assert sum(group.pico or 0 for group in priced) == sum(row.cost_pico or 0 for row in kept)
         store.close()
@@ -110,7 +110,7 @@ def test_a_part_is_what_it_says(tmp_path: Path) -> None:
     one = charge().cost_pico
 
     def keys(by: str) -> dict[str, int]:
-        return {part.key: part.spent_pico for part in groups.parts(store, by, 0)}
+        return {part.key: part.spent_pico for part in queries.parts(store, by, 0)}
 
     assert one is not None
     assert keys("model") == {"claude-haiku-5-5": 3 * one, "new": 0}
@@ -119,7 +119,7 @@ def test_a_part_is_what_it_says(tmp_path: Path) -> None:
     assert keys("label") == {"": 2 * one, '{"run":"1","team":"x"}': one}
     assert keys("label:team") == {"": 2 * one, "x": one}
     assert list(keys("day")) == ["2026-11-23", "2026-11-24"]
-    assert [(u.model, u.requests) for u in groups.unpriced(store, 0)] == [("new", 1)]
+    assert [(u.model, u.requests) for u in queries.unpriced(store, 0)] == [("new", 1)]
     store.close()
 
 
@@ -127,7 +127,7 @@ def test_a_rebuilt_host_is_a_ledger_of_its_own(tmp_path: Path) -> None:
     store = new_store(tmp_path / "cost.db")
     fill(store, "before", [charge(1), charge(2)])
     fill(store, "after", [charge(1)])
-    assert groups.parts(store, "host", 0)[0].requests == 3
+    assert queries.parts(store, "host", 0)[0].requests == 3
     assert store.ledger("after", "farm1")[1:] == (1, 0)
     store.close()
 
@@ -159,7 +159,7 @@ def test_a_failure_half_way_leaves_whole_chunks(tmp_path: Path, monkeypatch: pyt
     assert store.ledger("u1", "farm1")[1] == 2
     store.merge_charges(number, (charge(no, batch=f"b{no}") for no in (1, 2, 3)))
     assert summed_from_rows(store) == contents(store)
-    assert groups.parts(store, "", 0)[0].requests == 3
+    assert queries.parts(store, "", 0)[0].requests == 3
     store.close()
 
 
@@ -183,7 +183,7 @@ def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.M
         thread.join()
     assert problems == []
     store = new_store(path)
-    assert groups.parts(store, "", 0)[0].requests == 100
+    assert queries.parts(store, "", 0)[0].requests == 100
     assert summed_from_rows(store) == contents(store)
     store.close()
 

@@ -17,7 +17,7 @@ from ansible.errors import AnsibleFilterError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.wire import keys
+from farmhand.core import keys
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = "sk-ant-test-filter-0000000000000000"

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from farmhand.wire import drain
+from farmhand.plugins import drain
 
 SOURCE = Path(__file__).resolve().parents[3] / "library" / "farmhand_drain.py"
 

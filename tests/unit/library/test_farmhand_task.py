@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from farmhand.wire import module as backend
+from farmhand.core.errors import WireError
+from farmhand.plugins import task as backend
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from tests.unit.wire.scripted import Scripted, answer, events
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import pytest
 
+from farmhand.core.task import Usage
 from farmhand.meter import ApiError, Meter
 from farmhand.meter.limits import FIRST_WINDOW, Gate
-from farmhand.task import Usage
 from tests.support.messages_api.limits import Limits
 from tests.unit.meter.simulated import KEY, MODEL, Api, ask, grant, run_in_virtual_time
 

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from farmhand.cost.prices import price_table
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
 from farmhand.meter import policy, reserve
-from farmhand.task import Usage
 from tests.support.messages_api import catalog
 from tests.support.messages_api.usage import PromptCache
 from tests.support.messages_api.validate import Request, check

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.cost.prices import price_table
-from farmhand.cost.terms import Terms
-from farmhand.meter.problems import ApiError
+from farmhand.core.prices import price_table
+from farmhand.core.terms import Terms
+from farmhand.meter.errors import ApiError
 from farmhand.meter.usage import AnswerWatch, usage_of
 from tests.support.answers import CASES, Case
 from tests.support.answers.parts import ERROR, HELLO, OPEN, PLAIN, STOP, USAGE, delta, end, start, text

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from farmhand.core.errors import WireError
+from farmhand.core.keys import fingerprint
 from farmhand.rotation.fleet import Place
 from farmhand.rotation.machine import Machine
 from farmhand.rotation.provider import Provider
 from farmhand.rotation.sources import FileSource, Slots
 from farmhand.rotation.state import Memory, State
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import fingerprint
 
 OLD = "sk-ant-test-old-000000000001"
 NEW = "sk-ant-test-new-000000000002"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.errors import WireError
 from farmhand.rotation.machine import Machine
-from farmhand.wire.errors import WireError
 from tests.unit.rotation.doubles import NEW, NEW_PRINT, OLD, OLD_PRINT, Crash, World
 
 

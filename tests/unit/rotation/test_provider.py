@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from farmhand.core.errors import WireError
 from farmhand.rotation.provider import Provider, hint_fits
-from farmhand.wire.errors import WireError
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
 from tests.support.messages_api.admin_keys import PATH, key_id
 from tests.support.rotation import new_key

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.errors import WireError
 from farmhand.rotation.sources import FileSource, KeyringSource, Slots, open_source, with_slots
-from farmhand.wire.errors import WireError
 from tests.unit.rotation.doubles import NEW, OLD
 
 NAME = "ANTHROPIC_API_KEY"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.errors import WireError
 from farmhand.rotation.state import Memory, State, replace_file, state_dir
-from farmhand.wire.errors import WireError
 from tests.unit.rotation.doubles import NEW_PRINT, OLD_PRINT
 
 

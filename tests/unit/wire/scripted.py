@@ -8,7 +8,7 @@ import socket
 import threading
 from typing import Any
 
-from farmhand.wire.errors import WireError
+from farmhand.core.errors import WireError
 from farmhand.wire.transport import Stream
 
 STATUS = {"version": "9.9", "wire": 1}

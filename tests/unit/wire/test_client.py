@@ -5,9 +5,9 @@ import json
 import pytest
 
 from farmhand import __version__
+from farmhand.core.errors import WireError
+from farmhand.core.keys import REDACTED
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import REDACTED
 from farmhand.wire.message import key_request, parse_response
 from tests.unit.wire.scripted import Scripted, answer, events
 

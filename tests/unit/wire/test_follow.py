@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from farmhand import task as vocabulary
+from farmhand.core import task as vocabulary
+from farmhand.core.errors import WireError
+from farmhand.core.ids import new_task_id
 from farmhand.wire import follow
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
-from farmhand.wire.ids import new_task_id
 from tests.unit.wire.scripted import Scripted, answer, events
 
 KEY = "sk-ant-test-follow-0000000000"

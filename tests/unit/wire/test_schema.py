@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from farmhand import task
+from farmhand.core import task
 from farmhand.wire import schema
 from farmhand.wire.schema import Misfit, decode
 from tests.support.hostile import STATUS, Agent

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from farmhand.core.errors import WireError
 from farmhand.wire import transport
-from farmhand.wire.errors import WireError
 from farmhand.wire.transport import SshTransport, UnixTransport, default_control_dir
 
 

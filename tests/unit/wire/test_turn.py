@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from farmhand.wire import frames, turn
+from farmhand.core.errors import WireError
+from farmhand.places import frames
+from farmhand.wire import turn
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from tests.unit.wire.scripted import STATUS, Scripted, answer
 
 SLOTS = answer(STATUS | {"slots": {"api": {"total": 2, "free": 2}}})

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from farmhand.agent.records import Wait
+from farmhand.agent.store.rows import Wait
+from farmhand.core.task import Task
 from farmhand.meter import Grant
-from farmhand.task import Task
 
 if TYPE_CHECKING:
     from farmhand.agent.attempts import Room

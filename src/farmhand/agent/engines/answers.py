@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.engines import EngineError
-from farmhand.schemas import MAX_ANSWER, POOL, Unchecked
+from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
 
 
 def as_object(schema: dict[str, Any]) -> dict[str, Any]:

@@ -11,9 +11,9 @@ import msgspec
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.reader import MessageReader
+from farmhand.core.task import ALWAYS_THINKING, Task
 from farmhand.meter import Exchange, Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
-from farmhand.task import ALWAYS_THINKING, Task
 
 _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"

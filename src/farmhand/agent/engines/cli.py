@@ -12,17 +12,17 @@ from pathlib import Path
 
 import msgspec
 
-from farmhand import claude
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.api import without_dialect
 from farmhand.agent.engines.leaving import ALL, Leaving, unit_of
 from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
-from farmhand.agent.engines.spares import Line, Spares
+from farmhand.agent.engines.sandbox_pool import Line, Spares
+from farmhand.core import claude
+from farmhand.core.keys import redact
+from farmhand.core.task import Task
 from farmhand.meter import Grant, Grants
-from farmhand.task import Task
-from farmhand.wire.keys import redact
 
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHELL": "/bin/bash", **claude.SWITCHES}
 

@@ -8,15 +8,15 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.engines import EngineError
+from farmhand.core.schemas import MAX_ANSWER
 from farmhand.meter.loose_json import REFUSED, decode_as
-from farmhand.schemas import MAX_ANSWER
 
 #: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
 MAX_LINE = 16 * 1024 * 1024
 #: Most text of one attempt; a piece counts for what it takes in memory.
 _MAX_TEXT = 64 * 1024 * 1024
 _PIECE = 256
-#: Longest structured answer that is decoded; the checks have their own limit (see `farmhand.schemas`).
+#: Longest structured answer that is decoded; the checks have their own limit (see `farmhand.core.schemas`).
 _MAX_STRUCTURED = 2 * MAX_ANSWER
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from farmhand.meter import ApiError, loose_json
-from farmhand.meter.problems import problem_from_event
+from farmhand.meter.errors import problem_from_event
 
 #: Blocks whose input is a tool's at the API's side, and so no answer of the task's.
 _THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})

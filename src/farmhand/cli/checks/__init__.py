@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from farmhand.cli.render import printable
-from farmhand.errors import FarmhandError
-from farmhand.wire.keys import without_secrets
+from farmhand.core.errors import FarmhandError
+from farmhand.core.keys import without_secrets
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,15 +8,14 @@ from typing import Any
 
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
-from farmhand.dispatch import problems
-from farmhand.dispatch.hosts import Host
-from farmhand.dispatch.settings import Settings
-from farmhand.errors import FarmhandError
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.ids import new_task_id
+from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings
+from farmhand.places.hosts import Host
+from farmhand.wire import problems
 from farmhand.wire.client import Client
-from farmhand.wire.errors import WireError
 from farmhand.wire.follow import run_task
-from farmhand.wire.ids import new_task_id
-from farmhand.wire.keysource import read_key
 
 #: Clocks that differ by more make times in reports and logs hard to compare. Seconds.
 SKEW_S = 5.0

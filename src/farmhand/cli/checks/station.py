@@ -12,15 +12,16 @@ from pathlib import Path
 from farmhand import billing
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
-from farmhand.dispatch import problems, rotate, subscription
-from farmhand.dispatch.login import FIX, find_login
-from farmhand.dispatch.settings import Settings, hosts_of
-from farmhand.dispatch.spool import open_spool
-from farmhand.dispatch.upstream import check_key
-from farmhand.errors import NotConfigured
-from farmhand.wire.errors import WireError
-from farmhand.wire.keys import fingerprint
-from farmhand.wire.keysource import read_key
+from farmhand.core.errors import NotConfigured, WireError
+from farmhand.core.keys import fingerprint
+from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings, hosts_of
+from farmhand.offline import subscription
+from farmhand.offline.login import FIX, find_login
+from farmhand.offline.spool import open_spool
+from farmhand.rotation import operator
+from farmhand.rotation.check_key import check_key
+from farmhand.wire import problems
 
 #: A table that is older than this may be wrong. Days.
 PRICES_DAYS = 120
@@ -104,9 +105,9 @@ def key(conf: Settings) -> Check:
 
 def key_age(conf: Settings) -> Check:
     """The key is younger than the policy `key_max_age_days` says."""
-    days = rotate.age_days(conf, _key(conf))
+    days = operator.age_days(conf, _key(conf))
     said = f"the key has been here for {days:.0f} days at least"
-    if rotate.is_old(days, conf):
+    if operator.is_old(days, conf):
         return failed("key-age", f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
     return passed("key-age", said)
 
@@ -144,7 +145,7 @@ def spool(conf: Settings) -> Check:
 
 def prices() -> Check:
     """The price table is young enough to be believed."""
-    from farmhand.cost.prices import price_table
+    from farmhand.core.prices import price_table
 
     version = price_table().version
     try:

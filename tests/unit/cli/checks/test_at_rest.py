@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from farmhand.cli.checks.at_rest import at_rest
-from farmhand.dispatch.settings import Settings
+from farmhand.core.settings import Settings
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""What every request of the wire passes: who may call, which version is spoken, and errors in the wire's own form."""
+
+from __future__ import annotations
+
+import grp
+import logging
+import os
+import pwd
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from farmhand import __version__
+from farmhand.agent.config import Config
+from farmhand.agent.http.connection_limit import peer
+from farmhand.agent.scheduler import Draining
+from farmhand.agent.store.ledger import IdConflict, LedgerStuck
+from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
+
+log = logging.getLogger("jada-agent")
+#: The version of the wire that this agent speaks.
+WIRE = 1
+MAX_BODY = 64 * 1024 * 1024
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+
+class NotThere(UsageError):
+    """A task or a batch that the ledger does not have: `no_such_task`, `no_such_batch`."""
+
+    code = "no_such_task"
+
+
+class Pruned(UsageError):
+    """A task that has run, whose content retention has taken."""
+
+    code = "pruned"
+
+
+_STATUS_OF: tuple[tuple[type[FarmhandError], int], ...] = (
+    (IdConflict, 409),
+    (Draining, 503),
+    (LedgerStuck, 507),
+    (WireMismatch, 426),
+    (Refused, 403),
+    (NotThere, 404),
+    (Pruned, 410),
+    (UsageError, 400),
+)
+
+
+def as_json(value: Any) -> bytes:
+    """JSON with money as numbers."""
+    return _ENCODER.encode(value)
+
+
+def answer(value: Any) -> web.Response:
+    """A JSON answer."""
+    return web.Response(body=as_json(value), content_type="application/json")
+
+
+def answer_lines(values: Iterable[Any]) -> web.Response:
+    """An NDJSON answer, one line per value."""
+    return web.Response(body=_ENCODER.encode_lines(values), content_type="application/x-ndjson")
+
+
+def error_answer(error: FarmhandError, status: int | None = None) -> web.Response:
+    """The wire's form of `error`."""
+    if status is None:
+        status = next((s for kind, s in _STATUS_OF if isinstance(error, kind)), 500)
+    if error.code == "too_large":
+        status = 413
+    body = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    return web.Response(status=status, body=as_json(body), content_type="application/json")
+
+
+def number(text: str, name: str, low: float, high: float) -> float:
+    """A number in a query. Raises UsageError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {text!r:.40}")
+    return value
+
+
+def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
+    """Whether a process of `uid` may speak to the agent: root, the agent's own user, and members of `groups`."""
+    if uid in {0, os.getuid()}:
+        return True
+    try:
+        member_of = set(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
+    except KeyError:
+        member_of = {gid}
+    for name in groups:
+        try:
+            if grp.getgrnam(name).gr_gid in member_of:
+                return True
+        except KeyError:
+            continue
+    return False
+
+
+def _check_wire(request: web.Request) -> None:
+    said = request.headers.get("X-Farmhand-Wire", "")
+    if said == str(WIRE):
+        return
+    newer = said.isdigit() and int(said) > WIRE
+    raise WireMismatch(
+        f"the client speaks wire {said or '(none)'!s:.20}, this agent ({__version__}) speaks {WIRE}",
+        code="agent_too_old" if newer else "client_too_old",
+        hint="upgrade the agent: run site.yml" if newer else "upgrade farmhand on the workstation",
+    )
+
+
+class Guard:
+    """The middleware: strangers out first, then the wire's version; every failure leaves in the wire's own form."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    @property
+    def middleware(self) -> Any:
+        """What to give to the application."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            return await self._pass(request, handler)
+
+        return guard
+
+    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._check_peer(request)
+            if request.path != "/metrics":
+                _check_wire(request)
+            return await handler(request)
+        except FarmhandError as error:
+            return error_answer(error)
+        except web.HTTPRequestEntityTooLarge:
+            return error_answer(UsageError(f"the request is larger than {MAX_BODY} bytes", code="too_large"))
+        except web.HTTPException as error:
+            what = f"{request.method} {request.path[:200]}: {error.reason}"
+            return error_answer(UsageError(what, code="no_such_route"), error.status)
+        except (ConnectionError, TimeoutError):
+            raise
+        except Exception as error:
+            log.exception("%s %.200s: %s", request.method, request.raw_path, type(error).__name__)
+            return error_answer(
+                FarmhandError(f"the agent failed: {type(error).__name__}", code="agent_error", hint="see its journal")
+            )
+
+    def _check_peer(self, request: web.Request) -> None:
+        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+        if connection is None:
+            raise Refused("the caller has gone", code="stranger")
+        uid, gid = peer(connection)
+        if not peer_uid_allowed(uid, gid, self._config.allowed_groups):
+            raise Refused(
+                f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand"
+            )
+
+
+async def sign(_request: web.Request, response: web.StreamResponse) -> None:
+    """Say on every answer who speaks, and which wire."""
+    response.headers["X-Farmhand-Wire"] = str(WIRE)
+    response.headers["X-Farmhand-Agent"] = __version__

@@ -1,0 +1,141 @@
+"""What the agent does and what it waits for: the numbers behind `GET /v1/status`, and why tasks wait."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from farmhand.agent.scheduler import Scheduler
+from farmhand.agent.store.ledger import Ledger
+from farmhand.agent.store.queries import NoSuchBatch
+from farmhand.agent.store.rows import BatchView, Wait
+from farmhand.core.task import FINAL_STATES
+from farmhand.meter import Limits
+
+
+class Status:
+    """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
+
+    def __init__(self, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
+        self._ledger = ledger
+        self._scheduler = scheduler
+        self._limits = limits
+
+    def counts(self) -> dict[str, Any]:
+        """Tasks by state, and the slots."""
+        counts = self._ledger.counts()
+        slots, busy = self._scheduler.slots, self._scheduler.busy
+        return {
+            "queued": counts["queued"],
+            "awaiting_key": counts["awaiting_key"],
+            "running": counts["running"],
+            "finished": {state: counts[state] for state in sorted(FINAL_STATES)},
+            "slots": {name: {"total": total, "free": total - busy[name]} for name, total in slots.items()},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The whole of it."""
+        counts = self.counts()
+        default = self._scheduler.keys.default
+        return counts | {
+            "key": default.fingerprint if default else None,
+            "draining": self._scheduler.draining,
+            "drain": self._scheduler.mode,
+            "throughput": {"per_s": self._scheduler.progress.per_s()},
+            "waiting": self.waiting(),
+            "keys": self.keys(),
+            "budget_day": self._scheduler.budgets.day_status(),
+            "ledger": {
+                "id": self._ledger.ledger_id(),
+                "tasks": sum(counts["finished"].values())
+                + sum(counts[state] for state in ("queued", "awaiting_key", "running")),
+                "bytes": self._ledger.bytes_used(),
+            },
+        }
+
+    def keys(self) -> list[dict[str, Any]]:
+        """The keys that are held, refused, or replaced and still here or in use; the tasks that run on each and wait.
+
+        A task counts as running from before its request is sent until nothing of it can use the key any more.
+        """
+        keys = self._scheduler.keys
+        running = Counter(live.key.fingerprint for live in self._scheduler.stage.running() if live.key is not None)
+        states = dict.fromkeys(running, "superseded") | ({keys.reserve: "superseded"} if keys.reserve else {})
+        states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
+        queued = dict.fromkeys(states, 0)
+        if len(states) == 1:
+            # All are this key's, whichever they came with: nothing needs to be counted.
+            counts = self._ledger.counts()
+            queued = dict.fromkeys(states, counts["queued"] + counts["awaiting_key"])
+        for (state, fingerprint), count in self._ledger.by_key().items() if len(states) > 1 else ():
+            runs_on = keys.of(fingerprint)
+            waits_for = runs_on.fingerprint if runs_on is not None else fingerprint
+            if state != "running" and waits_for in queued:
+                queued[waits_for] += count
+        return [
+            {
+                "fingerprint": fingerprint,
+                "state": state,
+                "reason": keys.refused[fingerprint].message if state == "refused" else "",
+                "running": running[fingerprint],
+                "queued": queued[fingerprint],
+            }
+            for fingerprint, state in states.items()
+        ]
+
+    def waiting(self, batch: BatchView | None = None) -> list[Wait]:
+        """Why tasks wait: those of `batch`, or all."""
+        if batch is None:
+            counts = self._ledger.counts()
+            queued, awaiting = counts["queued"], counts["awaiting_key"]
+            full = sum(self._queued_of(name) for name in self._scheduler.lines.full())
+        else:
+            queued, awaiting = batch.queued, batch.awaiting_key
+            full = queued if self._scheduler.lines.is_full(batch.batch) else 0
+        waits = [self._for_a_key(awaiting)]
+        if batch is None or batch.running:
+            # Which of the running tasks wait at the gate is not told apart by batch.
+            waits += [
+                Wait(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail) for w in self._limits.waiting()
+            ]
+        waits.append(self._for_the_api(batch))
+        if self._scheduler.mode == "running":
+            waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
+        elif self._scheduler.suspecting:
+            waits.append(
+                Wait(reason="after_crash", tasks=queued, detail="a task that a crash cut off runs alone first")
+            )
+        else:
+            detail = "their batch runs as many at once as it may"
+            waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))
+            out = self._scheduler.economy_waits(None if batch is None else batch.batch)
+            waits += out
+            slots = queued - full - sum(wait.tasks for wait in out)
+            waits.append(Wait(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
+        return [wait for wait in waits if wait.tasks > 0]
+
+    def _queued_of(self, batch: str) -> int:
+        try:
+            return self._ledger.batch(batch).queued
+        except NoSuchBatch:
+            return 0
+
+    def _for_the_api(self, batch: BatchView | None) -> Wait:
+        """The running tasks whose last request the API did not answer well, and that try again."""
+        met = [
+            (live.grant.problem.message, live.grant.again_at)
+            for live in self._scheduler.stage.running()
+            if live.grant is not None and live.grant.problem is not None and live.grant.again_at
+            if batch is None or (live.claim is not None and live.claim.batch == batch.batch)
+        ]
+        # They may say different things; the most frequent one will do.
+        message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
+        until = min((at for _, at in met if at > time.time()), default=None)
+        return Wait(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")
+
+    def _for_a_key(self, tasks: int) -> Wait:
+        refusal = self._scheduler.keys.refusal
+        if refusal is not None:
+            return Wait(reason="key_refused", tasks=tasks, detail=f"the API refused the key: {refusal.message}")
+        return Wait(reason="no_key", tasks=tasks, detail="no key is in memory: any client brings it")

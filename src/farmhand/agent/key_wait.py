@@ -1,0 +1,85 @@
+"""Tasks and their keys in the ledger: those without a usable key await one, those that await one go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from farmhand.agent.events import Stage
+from farmhand.agent.keys import Keys
+from farmhand.agent.ready_queue import Lines
+from farmhand.agent.store.commands import CHUNK
+from farmhand.agent.store.ledger import Ledger, LedgerStuck
+from farmhand.meter import Key
+
+log = logging.getLogger("jada-agent")
+
+
+class Parking:
+    """Moves tasks in portions, so that a long queue holds up nothing else. `pump` is called when some may start."""
+
+    def __init__(self, ledger: Ledger, keys: Keys, lines: Lines, stage: Stage, pump: Callable[[], None]) -> None:
+        self._ledger = ledger
+        self._keys = keys
+        self._lines = lines
+        self._stage = stage
+        self._pump = pump
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._untidy = False
+
+    def close(self) -> None:
+        """The agent stops."""
+        for job in self._jobs.values():
+            job.cancel()
+
+    def _begin(self, name: str, work: Callable[[], asyncio.Task[None]]) -> None:
+        if name not in self._jobs or self._jobs[name].done():
+            self._jobs[name] = work()
+
+    async def resume(self, key: Key) -> int:
+        """Tasks that await a key go on with `key`; how many. Of many, all but the first do so in the background."""
+        waiting = self._ledger.counts()["awaiting_key"]
+        if waiting and self._keys.of(key.fingerprint) is not None:
+            await self._resume_some(key)
+        if waiting > CHUNK:
+            self._begin("resume", lambda: asyncio.create_task(self._resume_all(), name="resume"))
+        return waiting
+
+    async def _resume_some(self, key: Key) -> int:
+        some = await self._ledger.resume(key.fingerprint)
+        self._changed()
+        return some
+
+    async def _resume_all(self) -> None:
+        """Until none is left, or the key that they would run on is refused."""
+        try:
+            while (key := self._keys.default) is not None and await self._resume_some(key):
+                pass
+        except LedgerStuck as error:
+            log.error("%s; the rest waits until a key is brought again", error)
+
+    def tidy(self) -> None:
+        """Have tasks without a usable key await one, in the background."""
+        self._untidy = True
+        self._begin("park", lambda: asyncio.create_task(self._park(), name="park"))
+
+    async def _park(self) -> None:
+        refusal = self._keys.refusal
+        if refusal is not None:
+            log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
+        try:
+            while self._untidy:
+                self._untidy = False
+                while await self._ledger.park(
+                    self._keys.held, self._keys.unusable, default=self._keys.default is not None
+                ):
+                    pass
+        except LedgerStuck as error:
+            log.error("%s", error)
+        self._changed()
+
+    def _changed(self) -> None:
+        self._lines.changed()
+        self._stage.tell_waiting()
+        self._pump()

@@ -1,0 +1,171 @@
+"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and told once.
+
+SQLite has no way on from there. What it still accepts could be lost or wrong, and every answer is paid for: so the
+agent ends, and the operator goes the way that docs/operations.md shows.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from farmhand.agent.store.writer import LedgerStuck
+
+#: EX_DATAERR of sysexits.h. The unit of the agent names it: systemd does not start the agent again by itself.
+EXIT_DAMAGED = 65
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+#: Of the failures of a file system those that room on the disk does not mend. After a failed sync nobody knows what is
+#: on the disk.
+_UNREADABLE = frozenset(
+    {
+        sqlite3.SQLITE_IOERR_READ,
+        sqlite3.SQLITE_IOERR_SHORT_READ,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_IOERR_DIR_FSYNC,
+        sqlite3.SQLITE_IOERR_MMAP,
+        sqlite3.SQLITE_IOERR_CORRUPTFS,
+        sqlite3.SQLITE_IOERR_DATA,
+    }
+)
+_OPERATIONS_PER_BEAT = 1_000_000
+
+
+class LedgerDamaged(LedgerStuck):
+    """The ledger's file cannot be read or trusted any more; no task is taken, and the agent ends."""
+
+    exit_code = EXIT_DAMAGED
+    code = "ledger_damaged"
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"the ledger {path} is damaged: {what}")
+        self.what = what
+        self.hint = 'what to do: "The ledger is damaged" in docs/operations.md'
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether `error` says that the file is damaged, and not full, locked or closed."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, sqlite3.Error) and code is not None and (code & 0xFF in _DAMAGED or code in _UNREADABLE)
+
+
+class Alarm:
+    """Rings once, at the first sign of damage. `on_damage` is called from the thread that met it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.damage: LedgerDamaged | None = None
+        self.on_damage: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def ring(self, error: BaseException) -> LedgerDamaged:
+        """Note the damage; what to raise in its place."""
+        with self._lock:
+            first = self.damage is None
+            if self.damage is None:
+                self.damage = LedgerDamaged(self.path, str(error))
+        if first:
+            with suppress(RuntimeError):  # the loop has ended before
+                self.on_damage()
+        return LedgerDamaged(self.path, str(error))
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection to the file in autocommit, for any thread, which rings at damage."""
+        alarm = self
+
+        class Cursor(sqlite3.Cursor):
+            """Every call that reads or writes pages."""
+
+            def _do(self, call: Callable[..., Any], *values: Any) -> Any:
+                try:
+                    return call(*values)
+                except sqlite3.DatabaseError as error:
+                    if is_damage(error):
+                        raise alarm.ring(error) from None
+                    raise
+
+            def execute(self, *values: Any) -> Any:
+                return self._do(super().execute, *values)
+
+            def fetchone(self) -> Any:
+                return self._do(super().fetchone)
+
+            def fetchall(self) -> Any:
+                return self._do(super().fetchall)
+
+            def __next__(self) -> Any:
+                return self._do(super().__next__)
+
+        class Connection(sqlite3.Connection):
+            """Hands out such cursors."""
+
+            def execute(self, *values: Any) -> Any:
+                return self.cursor(Cursor).execute(*values)
+
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=Connection)
+        db.row_factory = sqlite3.Row
+        return db
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".damaged")
+
+
+def note(damage: LedgerDamaged, path: Path) -> None:
+    """Leave a note beside the file, so that no later start takes tasks into it: a client's call starts the agent again.
+
+    It is about this very file, by its inode: one that takes its place is looked at afresh.
+    """
+    with suppress(OSError):
+        _note(path).write_text(f"{path.stat().st_ino} {damage.what}\n", encoding="utf-8")
+
+
+def heed(path: Path) -> bool:
+    """Whether there is such a note about another file, in whose place this one is. LedgerDamaged: about this one."""
+    try:
+        inode, _, what = _note(path).read_text("utf-8").strip().partition(" ")
+    except FileNotFoundError:
+        return False
+    if path.exists() and inode == str(path.stat().st_ino):
+        raise LedgerDamaged(path, what)
+    return True
+
+
+def check_files(path: Path) -> bool:
+    """Whether there is a ledger; an empty file is none.
+
+    LedgerDamaged where there is none and its write-ahead log is not empty: SQLite would throw that away.
+    """
+    if _size(path):
+        return True
+    if _size(path.with_name(path.name + "-wal")):
+        raise LedgerDamaged(path, "it is empty or gone, and what was written last is still in ledger.db-wal beside it")
+    return False
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def forget(path: Path) -> None:
+    """The note is about a file that is there no more, and the one in its place is in order."""
+    _note(path).unlink(missing_ok=True)
+
+
+def check(db: sqlite3.Connection, alarm: Alarm, beat: Callable[[], None]) -> None:
+    """Look at every page of the file once. LedgerDamaged where one is not as it must be. `beat` is called meanwhile."""
+
+    def going_on() -> int:
+        beat()
+        return 0
+
+    db.set_progress_handler(going_on, _OPERATIONS_PER_BEAT)
+    try:
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    finally:
+        db.set_progress_handler(None, 0)
+    if found != "ok":
+        raise alarm.ring(sqlite3.DatabaseError(" ".join(str(found).split())[:200]))

@@ -1,0 +1,127 @@
+"""How long what has ended is kept: content by age and by size, rows by age. What is unfinished is never touched."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import time
+from collections.abc import Callable
+from functools import partial
+
+from farmhand.agent.config import Config
+from farmhand.agent.store.ledger import Ledger, LedgerDamaged, LedgerStuck
+
+log = logging.getLogger("jada-agent")
+_DAY_S = 86_400.0
+_MB = 1024 * 1024
+#: How often it looks, and for the first time so long after the start.
+_EVERY_S = 60.0
+_FIRST_S = 5.0
+#: Rows, and pages of the file, that one transaction takes: it must not hold up tasks.
+_ROWS = 200
+_PAGES = 500
+_FOREVER = 1e18
+
+
+def empty(db: sqlite3.Connection, before: float) -> int:
+    """Take the content of some tasks that ended before that time, oldest first; how many, 0 when there are no more."""
+    return db.execute(
+        "UPDATE task SET spec = NULL, text = '', structured = NULL, error = NULL WHERE seq IN"
+        " (SELECT seq FROM task WHERE done_no IS NOT NULL AND spec IS NOT NULL AND finished_at < ?"
+        " ORDER BY finished_at LIMIT ?)",
+        (before, _ROWS),
+    ).rowcount
+
+
+def forget(db: sqlite3.Connection, before: float) -> int:
+    """Delete some emptied tasks that ended before that time, with their attempts and charges; how many."""
+    gone = db.execute(
+        "DELETE FROM task WHERE seq IN"
+        " (SELECT seq FROM task WHERE spec IS NULL AND finished_at < ? ORDER BY finished_at LIMIT ?)",
+        (before, _ROWS),
+    ).rowcount
+    if not gone:
+        db.execute(
+            "DELETE FROM batch WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM task WHERE batch = name)", (before,)
+        )
+        db.execute("DELETE FROM tally WHERE batch != '' AND NOT EXISTS (SELECT 1 FROM batch WHERE name = tally.batch)")
+    return gone
+
+
+def shrink(db: sqlite3.Connection) -> int:
+    """Give some free pages of the file back to the file system; how many are left."""
+    db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
+    return int(db.execute("PRAGMA freelist_count").fetchone()[0])
+
+
+class Retention:
+    """Keeps the ledger within its limits. `wall` and `monotonic` are the clocks, in seconds."""
+
+    def __init__(
+        self,
+        config: Config,
+        ledger: Ledger,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._wall = wall
+        self._monotonic = monotonic
+        self._began = (wall(), monotonic())
+        self._too_large = False
+
+    def now(self) -> float:
+        """Unix seconds that a clock which jumps ahead cannot push on: no later than the start and what has passed."""
+        wall, monotonic = self._began
+        return min(self._wall(), wall + self._monotonic() - monotonic)
+
+    async def run(self) -> None:
+        """Look every minute, until cancelled."""
+        await asyncio.sleep(_FIRST_S)
+        while True:
+            try:
+                await self.sweep()
+            except LedgerDamaged:
+                return  # the agent ends
+            except LedgerStuck as error:
+                log.error("%s", error)
+            except Exception as error:
+                # Keeping order must not end because one look failed.
+                log.exception("retention: %s", type(error).__name__)
+            await asyncio.sleep(_EVERY_S)
+
+    async def sweep(self) -> None:
+        """Bring the ledger within its limits, in transactions that are short each."""
+        emptied = await self._all(partial(empty, before=self.now() - self._config.retention_days * _DAY_S))
+        gone = await self._all(partial(forget, before=self.now() - self._config.history_days * _DAY_S))
+        emptied += await self._to_size()
+        if emptied or gone:
+            log.info("retention: %d tasks emptied, %d forgotten", emptied, gone)
+        left = self._ledger.free_pages()
+        while left:
+            before, left = left, await self._ledger.write(shrink)
+            if left >= before:
+                break
+
+    async def _all(self, step: Callable[[sqlite3.Connection], int]) -> int:
+        total = 0
+        while some := await self._ledger.write(step):
+            total += some
+        return total
+
+    async def _to_size(self) -> int:
+        """Empty the oldest tasks until the rest fits; how many that were."""
+        limit = self._config.retention_mb * _MB
+        total = 0
+        while self._ledger.bytes_used() > limit:
+            some = await self._ledger.write(partial(empty, before=_FOREVER))
+            total += some
+            if not some:
+                if not self._too_large:
+                    log.warning("the ledger is larger than %d MB without content to prune", self._config.retention_mb)
+                self._too_large = True
+                return total
+        self._too_large = False
+        return total

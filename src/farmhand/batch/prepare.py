@@ -1,0 +1,163 @@
+"""Before a batch runs: its journal, made from an input that is checked line by line, or the one it goes on with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from farmhand.batch.inputs import BadRecord, Source
+from farmhand.batch.journal import Journal, suffixed
+from farmhand.core import rules
+from farmhand.core.errors import UsageError
+from farmhand.core.task import TASK_ID, Task
+
+#: How many errors of an input are shown.
+SHOWN = 20
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+Secret = Callable[[bytes], bool]
+
+
+class InvalidInput(UsageError):
+    """The input has lines that are no tasks. `lines` are the errors to show, one a line."""
+
+    code = "invalid_input"
+
+    def __init__(self, problems: list[str], more: int) -> None:
+        total = len(problems) + more
+        lines = [*problems, *([f"and {more} more"] if more else [])]
+        super().__init__(f"nothing was sent: {total} error{'s' if total > 1 else ''} in the input")
+        self.lines = lines
+
+
+@dataclass
+class Plan:
+    """How tasks are made of an input's lines. `options` is whatever must stay the same for the batch to go on."""
+
+    source: Source
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def task(self, fields: dict[str, Any], task_id: str, batch: str) -> Task:
+        """The task of one line. Raises BadRecord."""
+        try:
+            task = msgspec.convert({**fields, "id": task_id, "batch": batch}, Task)
+        except msgspec.ValidationError as error:
+            raise BadRecord(str(error)) from None
+        broken = rules.check(task)
+        if broken is not None:
+            raise BadRecord(f"{broken.message} ({broken.hint})" if broken.hint else broken.message)
+        return task
+
+
+def encode(task: Task) -> bytes:
+    """The task as the wire has it."""
+    return _ENCODER.encode(task)
+
+
+def digest_of(task: Task) -> bytes:
+    """Names the content of a task: everything but its id and batch."""
+    data = _ENCODER.encode(msgspec.structs.replace(task, id="", batch=""))
+    return hashlib.sha256(data).digest()[:12]
+
+
+def id_of(batch: str, n: int, digest: bytes) -> str:
+    """The id of a line that brings none."""
+    return suffixed(batch, f"-{n}-{digest[:4].hex()}")
+
+
+def given_id(given: Any) -> str | None:
+    """The id that a line brings, None if it brings none; a whole number is its digits. Raises BadRecord."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise BadRecord(f"has the id {json.dumps(given):.80}, which is neither a text nor a whole number")
+    if not TASK_ID.fullmatch(str(given)):
+        raise BadRecord(f"has the id {given!r:.80}, which does not match {TASK_ID.pattern}")
+    return str(given)
+
+
+def new_name() -> str:
+    """A batch's name."""
+    return "b" + secrets.token_hex(6)
+
+
+def prepare(plan: Plan, journal: Journal, is_secret: Secret) -> None:
+    """Fill a fresh journal from the input, checked as a whole; or see that an old one is of the same input.
+
+    Raises InvalidInput or UsageError, and then leaves no trace of a fresh journal.
+    """
+    if not journal.fresh:
+        _same(plan, journal)
+        return
+    try:
+        with journal.transaction():
+            journal.begin_new({"batch": plan.name or new_name(), "options": _options(plan)})
+            _fill(plan, journal, is_secret)
+            journal.db.execute("INSERT INTO meta VALUES ('input', ?)", (plan.source.digest,))
+    except BaseException:
+        journal.remove()
+        raise
+
+
+def _options(plan: Plan) -> str:
+    return msgspec.json.encode(plan.options, order="deterministic").decode()
+
+
+def _same(plan: Plan, journal: Journal) -> None:
+    hint = "give the same command again, or --restart to begin anew (what was done is then forgotten)"
+    if plan.name and plan.name != journal.about("batch"):
+        raise UsageError(f"{journal.path} is of the batch {journal.about('batch')!r}, not {plan.name!r}", hint=hint)
+    before, now = msgspec.json.decode(journal.about("options")), msgspec.json.decode(_options(plan))
+    changed = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if changed:
+        raise UsageError(f"the batch was begun with another {', '.join(changed)}", hint=hint)
+    if plan.source.fingerprint() != journal.about("input"):
+        raise UsageError(f"the input is not the one that {journal.path} was begun with", hint=hint)
+
+
+def _fill(plan: Plan, journal: Journal, is_secret: Secret) -> None:
+    batch = journal.about("batch")
+    problems: list[str] = []
+    wrong = lines = 0
+    for record in plan.source.records():
+        lines += 1
+        problem = record.problem
+        if record.fields is not None:
+            problem = _line(plan, journal, is_secret, batch, record.n, record.at, record.fields)
+        if problem:
+            wrong += 1
+            if len(problems) < SHOWN:
+                problems.append(f"line {record.n} {problem}")
+    if not lines:
+        raise UsageError("the input has no tasks", code="invalid_input")
+    if wrong:
+        raise InvalidInput(problems, wrong - len(problems))
+
+
+def _line(plan: Plan, journal: Journal, is_secret: Secret, batch: str, n: int, at: int, fields: dict[str, Any]) -> str:
+    """Take one line in; what is wrong with it, "" if nothing."""
+    try:
+        given = given_id(fields.get("id"))
+    except BadRecord as error:
+        return str(error)
+    if "batch" in fields:
+        return "has a batch of its own (leave batch out: it is this one's)"
+    try:
+        task = plan.task(fields, given or "x", batch)
+    except BadRecord as error:
+        return f"is no task: {error}"
+    if is_secret(encode(task)):
+        return "holds the API key itself (take it out: it would go to the model)"
+    digest = digest_of(task)
+    taken = journal.add(n, at, given or id_of(batch, n, digest), digest)
+    return "" if taken is None else f"has the id {given!r}, as line {taken} has"
+
+
+__all__ = ["SHOWN", "InvalidInput", "Path", "Plan", "digest_of", "encode", "id_of", "new_name", "prepare"]

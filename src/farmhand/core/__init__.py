@@ -1,0 +1,1 @@
+"""The ground: tasks, errors, money, prices, keys, key sources, settings and files. It imports no other part."""

@@ -1,0 +1,67 @@
+"""Whether the Messages API takes a key, asked from the workstation with a call that costs nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from typing import Any
+
+from . import billing_refusals
+from .errors import WireError, not_configured
+from .keys import check_format, redact
+
+TIMEOUT_S = 15.0
+#: Source: the provider's API reference, "List models": needs a key, uses no tokens.
+FREE_CALL = "/v1/models?limit=1"
+VERSION = "2023-06-01"
+_MAX_ANSWER = 16 * 1024 * 1024
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would take the key elsewhere."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """Follow none."""
+
+
+def call(key: str, url: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+    """One call with `key`, a POST where there is a body: (HTTP status, the decoded JSON or None).
+
+    Raises WireError: `not_configured` for a URL that is none, `api_unreachable` where there is no answer.
+    """
+    if not url.startswith(("https://", "http://")):
+        raise not_configured(f"upstream_url {url!r:.100} is not an http(s) URL", "correct it")
+    headers = {"x-api-key": check_format(key), "anthropic-version": VERSION}
+    data = None
+    if body is not None:
+        data, headers["content-type"] = json.dumps(body).encode(), "application/json"
+    request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310  (checked above)
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
+            return int(answer.status), _decoded(answer.read(_MAX_ANSWER))
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, _decoded(error.read(65536))
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        why = getattr(error, "reason", None) or error
+        message = f"{url} cannot be asked: {getattr(why, 'strerror', None) or redact(str(why))}"
+        raise WireError("api_unreachable", message, "check the network and the proxy") from None
+
+
+def free_call(key: str, url: str) -> int:
+    """The HTTP status that the API at `url` gives to `key`: 200, or 401 for one that it does not take.
+
+    402 also where it says with another status that the money is used up.
+    """
+    status, answer = call(key, url, FREE_CALL)
+    error = answer.get("error") if status != 200 and isinstance(answer, dict) else None
+    return 402 if status != 401 and isinstance(error, dict) and billing_refusals.refusal(status, error)[0] else status
+
+
+def _decoded(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError):
+        return None

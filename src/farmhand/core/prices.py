@@ -1,0 +1,313 @@
+"""The price table, and what one request costs by it, exact: whole pico-dollars (see `money`).
+
+A price is US$ per million tokens with at most so many digits that one token, in a batch too, costs a whole number of
+pico-dollars: so costs add up without any rounding, in whatever order and grouping they are summed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import tomllib
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from functools import cache
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from farmhand.core.errors import NotConfigured
+from farmhand.core.task import Usage
+from farmhand.core.terms import KINDS, STANDARD, Terms, factors_of
+
+#: US$ per million tokens → pico-dollars per token.
+_PICO = 10**6
+_DAY_S = 86400
+_ONE = Fraction(1)
+
+
+class Rates(NamedTuple):
+    """Whole pico-dollars per token of one kind; None where the source gives no figure."""
+
+    input: int
+    output: int
+    cache_write: int | None
+    cache_write_1h: int | None
+    cache_read: int | None
+
+    def cost(self, usage: Usage) -> int | None:
+        """Pico-dollars for `usage`; None where it has tokens of a kind without a price."""
+        return self.of(
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_creation_input_tokens,
+            usage.cache_creation_1h_input_tokens,
+            usage.cache_read_input_tokens,
+        )
+
+    def of(self, fresh: int, output: int, written: int, written_1h: int, read: int) -> int | None:
+        """The same for plain counts; `written_1h` are among `written`, as the API counts them."""
+        total = fresh * self.input + output * self.output
+        for tokens, rate in (
+            (written - written_1h, self.cache_write),
+            (written_1h, self.cache_write_1h),
+            (read, self.cache_read),
+        ):
+            if tokens:
+                if rate is None:
+                    return None
+                total += tokens * rate
+        return total
+
+
+class _Figures(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    input: Decimal
+    output: Decimal
+    cache_write: Decimal | None = None
+    cache_write_1h: Decimal | None = None
+    cache_read: Decimal | None = None
+
+    def rates(self, factor: Decimal) -> Rates:
+        """As pico-dollars per token, times `factor`. ValueError names the figure that is no price."""
+        return Rates(*(_per_token(name, getattr(self, name), factor) for name in Rates._fields))  # type: ignore[arg-type]
+
+
+class LongPrompt(_Figures, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """Prices of a request whose prompt has more than `over` tokens."""
+
+    over: int
+
+
+class Price(_Figures, forbid_unknown_fields=True, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
+    """One row: US$ per million tokens of `model` from the day `start` until before the day `end`, both UTC."""
+
+    model: str
+    start: date | None = None
+    end: date | None = None
+    long_prompt: LongPrompt | None = None
+    batch_factor: Decimal | None = None
+    legacy: bool = False
+    source: str = ""
+    read: date | None = None
+
+
+class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """A file as it is written; an operator's own may leave out all but its rows."""
+
+    version: date | None = None
+    source: str = ""
+    batch_factor: Decimal | None = None
+    aliases: dict[str, str] = {}
+    factors: dict[str, dict[str, Decimal]] = {}
+    price: tuple[Price, ...] = ()
+
+
+class _Span(NamedTuple):
+    """A row ready for use: Unix seconds, and its rates by (long prompt, economy)."""
+
+    start: float
+    end: float
+    over: int | None
+    rates: dict[tuple[bool, bool], Rates]
+    row: Price
+
+
+class PriceTable:
+    """Prices by model and time. `version` says which table it is: the day its source was read, and the operator's own
+    file where there is one. `aliases` are other names of models. `factors` multiply prices, by what an answer says of
+    its terms (see `Terms`) and its value.
+    """
+
+    def __init__(
+        self,
+        version: str,
+        source: str,
+        aliases: dict[str, str],
+        spans: dict[str, list[_Span]],
+        factors: dict[str, dict[str, Fraction]],
+    ) -> None:
+        self.version = version
+        self.source = source
+        self.aliases = aliases
+        self.factors = factors
+        self._spans = spans
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The ids of all models with a price."""
+        return tuple(self._spans)
+
+    @property
+    def current(self) -> tuple[str, ...]:
+        """Those that are not legacy, the cheapest first (by the price of output in the last row)."""
+        chosen = [model for model, spans in self._spans.items() if not spans[-1].row.legacy]
+        return tuple(sorted(chosen, key=lambda model: self._spans[model][-1].rates[False, False].output))
+
+    @property
+    def thresholds(self) -> tuple[int, ...]:
+        """Every prompt length, in tokens, above which some model has other prices."""
+        return tuple(sorted({s.over for spans in self._spans.values() for s in spans if s.over is not None}))
+
+    @property
+    def changes(self) -> tuple[int, ...]:
+        """Every day (since 1970, UTC) from which on some model has other prices."""
+        edges = {edge for spans in self._spans.values() for span in spans for edge in (span.start, span.end)}
+        return tuple(sorted(int(edge // _DAY_S) for edge in edges if edge not in (float("-inf"), float("inf"))))
+
+    def resolve(self, name: str) -> str:
+        """The id that `name`, an id or an alias, stands for; an unknown name is its own answer."""
+        return self.aliases.get(name, name)
+
+    def rates(self, model: str, prompt: int, *, economy: bool = False, at: float | None = None) -> Rates | None:
+        """The rates of a request with a prompt of so many tokens; None where no price is known for model and time.
+
+        `economy`: it was part of a Message Batch. `at`: when it was sent, in Unix seconds; now by default.
+        """
+        moment = time.time() if at is None else at
+        for span in self._spans.get(self.resolve(model), ()):
+            if span.start <= moment < span.end:
+                return span.rates[span.over is not None and prompt > span.over, economy]
+        return None
+
+    def cost(
+        self, model: str, usage: Usage, terms: Terms = STANDARD, *, economy: bool = False, at: float | None = None
+    ) -> int | None:
+        """Pico-dollars of one request that used `usage` on `terms`; None, never zero, where a price is unknown.
+
+        `economy` and `at` as for `rates`. A fraction of a pico-dollar, which a factor can leave, counts as a whole one.
+        """
+        factor = self.factor(terms)
+        prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
+        rates = self.rates(model, prompt, economy=economy or terms.service_tier == "batch", at=at)
+        cost = None if rates is None or factor is None else rates.cost(usage)
+        return None if cost is None or factor is None else -(-cost * factor.numerator // factor.denominator)
+
+    def factor(self, terms: Terms) -> Fraction | None:
+        """What the terms multiply every price by; None where that is not known."""
+        product = _ONE
+        for kind in KINDS:
+            if value := getattr(terms, kind):
+                factor = self.factors.get(kind, {}).get(value)
+                if factor is None:
+                    return None
+                product = factor if product is _ONE else product * factor
+        return None if terms.unknown else product
+
+
+@cache
+def price_table(override: Path | None = None) -> PriceTable:
+    """The table that ships with the package; what the file `override` has of a model replaces all rows of that model.
+
+    A file that is not there overrides nothing. NotConfigured, in one line, says what is wrong in a table, and where.
+    """
+    shipped = files(__package__).joinpath("prices.toml").read_text(encoding="utf-8")
+    base = _parse(shipped, "prices.toml")
+    if base.version is None or not base.source or base.batch_factor is None:
+        raise NotConfigured("prices.toml: version, source or batch_factor is missing")
+    spans, factors = _spans(base, base.batch_factor, "prices.toml"), factors_of(base.factors, "prices.toml")
+    aliases, version = dict(base.aliases), base.version.isoformat()
+    if override is not None:
+        try:
+            text = override.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            text = ""
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise NotConfigured(f"the price file {override} cannot be read: {reason}") from None
+        if text:
+            own = _parse(text, str(override))
+            spans |= _spans(own, own.batch_factor or base.batch_factor, str(override))
+            aliases |= own.aliases
+            for kind, values in factors_of(own.factors, str(override)).items():
+                factors[kind] = factors[kind] | values
+            version += "+" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    _check_aliases(aliases, spans, str(override or "prices.toml"))
+    return PriceTable(version, base.source, aliases, spans, factors)
+
+
+def _parse(text: str, where: str) -> _File:
+    try:
+        return msgspec.convert(tomllib.loads(text), _File)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise NotConfigured(f"{where}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise NotConfigured(f"{where}: {_place(str(error), text)}", hint="see docs/cost.md") from None
+
+
+def _place(message: str, text: str) -> str:
+    """msgspec's words, with the model of the row in place of its number."""
+    what, _, path = message.partition(" - at `$")
+    if not path.startswith(".price["):
+        return message.replace("$.", "")
+    index, _, field = path.removeprefix(".price[").rstrip("`").partition("]")
+    row = tomllib.loads(text)["price"][int(index)]
+    model = row.get("model", "without a model") if isinstance(row, dict) else "no table"
+    return f"price {int(index) + 1} ({model}){field}: {what}"
+
+
+def _spans(file: _File, factor: Decimal, where: str) -> dict[str, list[_Span]]:
+    spans: dict[str, list[_Span]] = {}
+    for number, row in enumerate(file.price, 1):
+        place = f"{where}: price {number} ({row.model})"
+        try:
+            spans.setdefault(row.model, []).append(_span(row, factor))
+        except ValueError as error:
+            raise NotConfigured(f"{place}: {error}", hint="see docs/cost.md") from None
+    for model, rows in spans.items():
+        rows.sort(key=lambda span: span.start)
+        for first, second in pairwise(rows):
+            if first.end > second.start:
+                raise NotConfigured(f"{where}: two prices of {model} hold on the same day: set from and to")
+    return spans
+
+
+def _span(row: Price, factor: Decimal) -> _Span:
+    if not row.model:
+        raise ValueError("model is empty")
+    factor = row.batch_factor if row.batch_factor is not None else factor
+    if not (factor.is_finite() and 0 < factor <= 1):
+        raise ValueError(f"batch_factor is {factor}, not above 0 and at most 1")
+    long = row.long_prompt
+    if long is not None and long.over < 1:
+        raise ValueError(f"long_prompt: over is {long.over}, not 1 or more")
+    rates = {}
+    for is_long, figures in ((False, row), (True, long or row)):
+        for economy in (False, True):
+            try:
+                rates[is_long, economy] = figures.rates(factor if economy else Decimal(1))
+            except ValueError as error:
+                raise ValueError(f"long_prompt: {error}" if is_long and long else str(error)) from None
+    start = _seconds(row.start, float("-inf"))
+    end = _seconds(row.end, float("inf"))
+    if start >= end:
+        raise ValueError(f"from {row.start} is not before to {row.end}")
+    return _Span(start, end, None if long is None else long.over, rates, row)
+
+
+def _seconds(day: date | None, default: float) -> float:
+    return default if day is None else datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()
+
+
+def _per_token(name: str, figure: Decimal | None, factor: Decimal) -> int | None:
+    if figure is None:
+        return None
+    try:
+        pico = figure * factor * _PICO
+        whole = pico.is_finite() and pico == pico.to_integral_value()
+    except InvalidOperation:
+        whole = False
+    if not whole or not 0 <= figure <= 1_000_000:
+        raise ValueError(f"{name} is {figure}, not US$ per million tokens (0 or more, of a whole number of 1e-12 US$)")
+    return int(pico)
+
+
+def _check_aliases(aliases: dict[str, str], spans: dict[str, list[_Span]], where: str) -> None:
+    for alias, model in aliases.items():
+        if alias in spans:
+            raise NotConfigured(f"{where}: aliases: {alias} is a model with a price of its own")
+        if model not in spans:
+            raise NotConfigured(f"{where}: aliases: {alias} stands for {model}, which has no price")

@@ -1,0 +1,114 @@
+"""What every task must meet wherever it runs: checked by the agent when it takes tasks in, and by clients before."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import NamedTuple
+
+from farmhand.core import schemas
+from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
+
+MAX_TOKENS = 128_000
+MAX_PRIORITY = 1_000_000
+#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
+MAX_USD = 1_000_000
+#: A refusal by a budget that is not the task's own, as its message names it: the task has not been begun, and is no
+#: failure of its own.
+SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
+#: UTF-8 bytes of all labels and the work class.
+MAX_LABEL_BYTES = 64 * 1024
+_MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
+_INVALID = "invalid_task"
+
+
+def is_budget(amount: Decimal) -> bool:
+    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
+    return amount.is_finite() and 0 < amount <= MAX_USD
+
+
+class Broken(NamedTuple):
+    """A rule that a task breaks: a stable code, one line, what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+def check(task: Task, *, deep: bool = True) -> Broken | None:
+    """The first rule that `task` breaks, None if it breaks none. What depends on a host is checked there.
+
+    Not `deep`: of its schema the size only, which takes no time (see `farmhand.core.schemas`).
+    """
+    return _identity(task) or _text(task) or _options(task) or _schema(task, deep)
+
+
+def _identity(task: Task) -> Broken | None:
+    if task.is_named_by_key:
+        what = "an API key stands in its id, batch, model, tools, work class or labels"
+        return Broken("key_in_task", what, "take it out: it would be sent and kept")
+    if not TASK_ID.fullmatch(task.id):
+        return Broken(_INVALID, f"the id does not match {TASK_ID.pattern}")
+    if task.batch and not TASK_ID.fullmatch(task.batch):
+        return Broken(_INVALID, f"the batch's name does not match {TASK_ID.pattern}")
+    return None
+
+
+def _text(task: Task) -> Broken | None:
+    if not task.prompt.strip():
+        return Broken("empty_prompt", "the prompt is empty")
+    for name, text in (("prompt", task.prompt), ("system text", task.system)):
+        size = _bytes(text)
+        if isinstance(size, Broken):
+            return size._replace(message=f"the {name} {size.message}")
+        if size > MAX_PROMPT_BYTES:
+            return Broken("too_large", f"the {name} has {size} bytes, the limit is {MAX_PROMPT_BYTES}", "split it")
+        if "\0" in text:
+            return Broken(_INVALID, f"the {name} has a NUL character at {text.find(chr(0))}", "remove it")
+    size = _bytes("".join([task.work_class, *task.labels, *task.labels.values()]))
+    if isinstance(size, Broken):
+        return size._replace(message=f"a label or the work class {size.message}")
+    if size > MAX_LABEL_BYTES:
+        return Broken("too_large", f"labels and work class have {size} bytes, the limit is {MAX_LABEL_BYTES}")
+    return None
+
+
+def _bytes(text: str) -> int | Broken:
+    """UTF-8 bytes of `text`."""
+    try:
+        return len(text) if text.isascii() else len(text.encode())
+    except UnicodeEncodeError as error:
+        return Broken(_INVALID, f"has half a character (a lone surrogate) at {error.start}", "remove it")
+
+
+def _options(task: Task) -> Broken | None:
+    unknown = sorted(set(task.tools) - TOOLS)
+    if unknown:
+        return Broken(_INVALID, f"unknown tool {', '.join(unknown)}", f"known: {', '.join(sorted(TOOLS))}")
+    if task.tools and task.engine == "api":
+        return Broken(_INVALID, "tools need the engine cli", "leave engine at auto")
+    if task.economy and (task.tools or task.engine == "cli" or task.network == "full"):
+        return Broken(_INVALID, "economy is for text tasks: no tools, no engine cli, no network", "leave economy out")
+    if not _plausible_model(task.model):
+        return Broken("unknown_model", f"unknown model {task.model!r}", _MODEL_HINT)
+    if not 1 <= task.max_tokens <= MAX_TOKENS:
+        return Broken(_INVALID, f"max_tokens must be 1 to {MAX_TOKENS}")
+    if not 0 <= task.timeout_s < float("inf"):
+        return Broken(_INVALID, "timeout_s must be 0 or more")
+    if abs(task.priority) > MAX_PRIORITY:
+        return Broken(_INVALID, f"priority must be within ±{MAX_PRIORITY}")
+    if task.max_usd is not None and not is_budget(task.max_usd):
+        return Broken(_INVALID, f"max_usd must be above 0 and at most {MAX_USD}")
+    return None
+
+
+def _schema(task: Task, deep: bool) -> Broken | None:
+    if task.schema is None:
+        return None
+    message = schemas.problem(task.schema) if deep else schemas.too_large(task.schema)
+    return Broken("invalid_schema", message) if message else None
+
+
+def _plausible_model(name: str) -> bool:
+    """A short name, or something that has a full id's form; only the API knows which ids there are."""
+    return name in MODELS or ("-" in name and len(name) <= 128 and all(c.isalnum() or c in "-._:@/" for c in name))

@@ -1,0 +1,226 @@
+"""The operator's settings: config.toml, FARMHAND_* variables and flags, the later winning over the earlier.
+
+Standard library only: the action plugin reads them where nothing but Ansible is installed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from farmhand.core.digest import sha256
+from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.keys import DEFAULT_SOURCE
+from farmhand.core.record import Record
+
+TYPE_CHECKING = False  # as in farmhand.wire.http1
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Any
+
+PREFIX = "FARMHAND_"
+HOSTS_FILE = "hosts.json"
+#: What `fallback` may say.
+FALLBACKS = ("ask", "queue", "subscription", "none")
+#: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
+UPSTREAM = "https://api.anthropic.com"
+_TRUTH = {"true": True, "1": True, "false": False, "0": False}
+#: The lines that most settings files have nothing but; what is in them means the same to tomllib, which costs 20 ms.
+_PLAIN = re.compile(
+    r"""[ \t]*(?:([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]*))[ \t]*)?"""
+    r"(?:\#[^\x00-\x08\x0a-\x1f\x7f]*)?"
+)
+
+
+class Settings(Record):
+    """What config.toml may say; every name is also a flag and, in capitals with FARMHAND_ in front, a variable.
+
+    `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
+    0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
+    site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
+    answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
+    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host
+    answers. Times are in seconds.
+
+    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what each host costs
+    a month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
+    beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
+    says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
+
+    Of `farmhand rotate`: `key_max_age_days` is the age from which on a key is said to be old, 0 for never.
+    """
+
+    key_source: str = DEFAULT_SOURCE
+    host: str = ""
+    model: str = ""
+    connect_timeout_s: float = 10.0
+    timeout_s: float = 0.0
+    hosts_file: str = ""
+    project_dir: str = ""
+    patience_s: float = 120.0
+    baseline_model: str = "sonnet"
+    box_usd_month: str = ""
+    prices_file: str = ""
+    cost_store: str = ""
+    admin_key_source: str = ""
+    admin_url: str = "https://api.anthropic.com"
+    fallback: str = ""
+    allow_subscription: bool = False
+    upstream_url: str = UPSTREAM
+    key_max_age_days: float = 90.0
+    config_file: str = ""
+
+    @property
+    def hosts_path(self) -> Path:
+        """The file with the farm hosts."""
+        from pathlib import Path
+
+        return Path(self.hosts_name)
+
+    @property
+    def hosts_name(self) -> str:
+        """Its name; what starts fast has no time for pathlib."""
+        return os.path.expanduser(self.hosts_file) if self.hosts_file else self._beside(HOSTS_FILE)
+
+    @property
+    def prices_path(self) -> Path:
+        """The file with the operator's own prices; it need not be there."""
+        from pathlib import Path
+
+        return Path(os.path.expanduser(self.prices_file) if self.prices_file else self._beside("prices.toml"))
+
+    def _beside(self, name: str) -> str:
+        return os.path.join(os.path.dirname(self.config_file), name)
+
+
+_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name) for name in Settings.names() if name != "config_file"}
+
+
+def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
+    """The settings file, and whether it was asked for and so must exist."""
+    named = flag or environ.get(PREFIX + "CONFIG")
+    if named:
+        return os.path.expanduser(named), True
+    return os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", "config.toml"), False
+
+
+def _xdg(environ: Mapping[str, str], name: str, usual: str) -> str:
+    base = environ.get(name, "")
+    return base if base.startswith("/") else os.path.expanduser(usual)
+
+
+def spool_name(environ: Mapping[str, str] = os.environ) -> str:
+    """Where the spool is: one for all farms, since whoever looks into it wants to see everything that waits."""
+    return os.path.join(_xdg(environ, "XDG_STATE_HOME", "~/.local/state"), "farmhand", "spool")
+
+
+def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """What tells the hosts of these settings from others in the spool: their hosts file, "" for the usual one."""
+    path = os.path.join(os.getcwd(), conf.hosts_name)
+    usual = os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", HOSTS_FILE)
+    return "" if path == usual else path
+
+
+def old_spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the spool of a farm other than the usual one was up to 0.1; "" for the usual one."""
+    farm = farm_name(conf, environ)
+    return f"{spool_name(environ)}-{sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
+
+
+def hosts_of(farm: str) -> str:
+    """Words for the hosts that a task waits for, by what the spool has: a `farm_name`, or an `old_spool_name`."""
+    if os.path.isdir(farm):
+        return f"a hosts file that an older version did not note, in {farm}"
+    return f"the hosts of {farm or 'the usual hosts.json'}"
+
+
+def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
+    """The settings in force; a flag that is None was not given. NotConfigured names file or variable, and key."""
+    path, asked_for = config_path(config, environ)
+    settings = Settings(config_file=path, **_from_file(path, asked_for))
+    for name in _DEFAULTS:
+        text = environ.get(PREFIX + name.upper())
+        if text:
+            settings = settings.replaced(**{name: _from_text(name, text)})
+    for name, value in flags.items():
+        if value is None:
+            continue
+        flag = f"--{name.removesuffix('_s').replace('_', '-')}"
+        if value == "":
+            raise UsageError(f"{flag} is empty", hint="leave it out for the default")
+        settings = settings.replaced(**{name: _checked(name, value, flag, UsageError)})
+    return settings
+
+
+def parse(text: str) -> dict[str, Any]:
+    """The values of a TOML document. Raises ValueError."""
+    values: dict[str, Any] = {}
+    for line in text.replace("\r\n", "\n").split("\n"):
+        match = _PLAIN.fullmatch(line)
+        if match is None or match[1] in values:
+            break
+        if match[1] is not None:
+            values[match[1]] = int(match[3]) if match[2] is None else match[2]
+    else:
+        return values
+    import tomllib
+
+    return tomllib.loads(text)
+
+
+def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            values = parse(file.read())
+    except FileNotFoundError:
+        if asked_for:
+            raise NotConfigured(f"the settings file {path} does not exist", hint="create it or unset it") from None
+        return {}
+    except OSError as error:
+        raise NotConfigured(f"the settings file {path} cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise NotConfigured(f"{path}: not TOML: {error}") from None
+    for name, value in values.items():
+        if name not in _DEFAULTS:
+            raise NotConfigured(f"{path}: unknown key {name!r}", hint=f"known: {', '.join(sorted(_DEFAULTS))}")
+        values[name] = _checked(name, value, f"{path}: {name}", NotConfigured)
+    return values
+
+
+def _from_text(name: str, text: str) -> Any:
+    where = PREFIX + name.upper()
+    if isinstance(_DEFAULTS[name], bool):
+        if text.lower() not in _TRUTH:
+            raise NotConfigured(f"{where} is {text!r}, not true or false")
+        return _TRUTH[text.lower()]
+    if isinstance(_DEFAULTS[name], float):
+        try:
+            return _checked(name, float(text), where, NotConfigured)
+        except ValueError:
+            raise NotConfigured(f"{where} is {text!r}, not a number of {_unit(name)}") from None
+    return _checked(name, text, where, NotConfigured)
+
+
+def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type[UsageError]) -> Any:
+    """`value` if it is of the setting's kind and in its range."""
+    if isinstance(_DEFAULTS[name], str):
+        if not isinstance(value, str):
+            raise kind(f"{where} is {value!r}, not a string")
+        if name == "fallback" and value not in ("", *FALLBACKS):
+            raise kind(f"{where} is {value!r}, not one of {', '.join(FALLBACKS)}")
+        return value
+    if isinstance(_DEFAULTS[name], bool):
+        if not isinstance(value, bool):
+            raise kind(f"{where} is {value!r}, not true or false")
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise kind(f"{where} is {value!r}, not a number of {_unit(name)}")
+    least = 1.0 if name == "connect_timeout_s" else 0.0
+    if not least <= value <= 86400:
+        raise kind(f"{where} is {value}, not {least:g} to 86400 {_unit(name)}")
+    return float(value)
+
+
+def _unit(name: str) -> str:
+    return "days" if name.endswith("_days") else "seconds"

@@ -1,0 +1,348 @@
+"""All that `farmhand cost` states, as one structure: whole pico-dollars inside, exact decimal strings in the document.
+
+Days are UTC. What is not known is None, and counted where it stands; it is never a zero.
+"""
+
+from __future__ import annotations
+
+import calendar
+import json
+from datetime import UTC, datetime
+from decimal import ROUND_DOWN, Decimal
+from fractions import Fraction
+from typing import Any
+
+import msgspec
+
+from farmhand.core.money import pico, plain
+from farmhand.core.prices import PriceTable
+from farmhand.cost import queries
+from farmhand.cost.queries import DAY_S, Part, Unpriced
+from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
+from farmhand.cost.store import Store
+
+#: The version of the JSON document.
+DOCUMENT_VERSION = 1
+#: What the whole was set up to reach: the baseline's bill as a multiple of what was spent.
+TARGET = (10, 20)
+#: A projection goes on at the pace of so many whole days.
+PACE_DAYS = 7
+MONTH_DAYS = 30
+
+
+class HostState(msgspec.Struct, kw_only=True):
+    """Where a ledger's figures come from. `error` says why the host could not be asked: its last ones are kept.
+
+    `merged_at` is Unix seconds, None where nothing was ever merged. `missing` charges were forgotten by the host before
+    they were merged, so that what they cost is in no sum.
+    """
+
+    host: str
+    merged_at: float | None
+    missing: int = 0
+    error: str | None = None
+
+
+class Budget(msgspec.Struct, kw_only=True):
+    """A host's budget of the day `day`, as it was told last."""
+
+    host: str
+    day: str
+    limit_pico: int
+    spent_pico: int
+    reserved_pico: int
+    left_pico: int
+
+
+class Uncertain(msgspec.Struct, kw_only=True):
+    """Requests that may have been charged without our knowing how much. They are in no sum.
+
+    `upper_bound_pico` is None where it is not known: a price was not, or an agent of before told it.
+    """
+
+    requests: int
+    upper_bound_pico: int | None = None
+
+
+class Spent(msgspec.Struct, kw_only=True):
+    """What was spent since `since`, today, and in this month, with what the month comes to at the pace of late."""
+
+    since: str
+    days: int
+    total_pico: int
+    per_day_pico: int
+    today_pico: int
+    month_pico: int
+    projection_month_pico: int
+    budget_month_pico: int | None
+
+
+class Target(msgspec.Struct, kw_only=True):
+    """The target of 10 to 20 times: the baseline's bill over ours, rounded down; missed, met, above, or unknown."""
+
+    low: int
+    high: int
+    factor: str | None
+    verdict: str
+    factor_with_box: str | None
+    verdict_with_box: str
+
+
+class Box(msgspec.Struct, kw_only=True):
+    """The hosts' own price a month, and how many tasks a month pay for it. None: not known, or never."""
+
+    usd_month_pico: int | None
+    hosts_without_price: list[str]
+    tasks_a_month: int
+    break_even_tasks_a_month: int | None
+    verdict: str
+
+
+class Figures(msgspec.Struct, kw_only=True):
+    """All of it. `groups` are by `by`, and sum up to `whole`."""
+
+    version: int = DOCUMENT_VERSION
+    price_version: str
+    generated_at: str
+    hosts: list[HostState]
+    spent: Spent
+    whole: Part
+    by: str
+    groups: list[Part]
+    days: list[Part]
+    unpriced: list[Unpriced]
+    uncertain: Uncertain
+    budgets: list[Budget]
+    models: list[OnModel]
+    savings: Savings
+    target: Target
+    box: Box
+    subscription: str
+    repriced_pico: int | None = None
+    repriced_unpriced: int | None = None
+
+
+def figures(
+    store: Store,
+    table: PriceTable,
+    *,
+    by: str,
+    since_day: int,
+    now: float,
+    baseline: str,
+    boxes: dict[str, int | None],
+    errors: dict[str, str],
+    reprice: bool = False,
+) -> Figures:
+    """The figures since a day (since 1970).
+
+    `boxes`: pico-dollars a month by host; `errors`: why hosts did not answer.
+    """
+    first = queries.first_day(store)
+    start = max(since_day, first) if first is not None else max(since_day, int(now // DAY_S))
+    priced = queries.price_groups(store, table, since_day)
+    recorded = [group for group in priced if group.pico is not None]
+    whole = next(iter(queries.parts(store, "", since_day)), _nothing())
+    saved = savings(priced, table, baseline)
+    days = max(1, int(now // DAY_S) - start + 1)
+    budgets = _budgets(store)
+    again = repriced(priced, table) if reprice else (None, None)
+    box = _box(boxes, whole, saved, days)
+    return Figures(
+        price_version=table.version,
+        generated_at=_moment(now),
+        hosts=_hosts(store, errors),
+        spent=_spent(store, whole, start, days, now, budgets),
+        whole=whole,
+        by=by,
+        groups=queries.parts(store, by, since_day),
+        days=queries.parts(store, "day", since_day),
+        unpriced=queries.unpriced(store, since_day),
+        uncertain=Uncertain(requests=whole.uncertain, upper_bound_pico=store.upper_bound(since_day, whole.uncertain)),
+        budgets=budgets,
+        models=on_each_model(recorded, table),
+        savings=saved,
+        target=_target(saved, box, days),
+        box=box,
+        subscription=_subscription(whole),
+        repriced_pico=again[0],
+        repriced_unpriced=again[1],
+    )
+
+
+def _subscription(whole: Part) -> str:
+    """What the same work costs on the plan: no dollar more, and limits that no price tells."""
+    given = whole.input_tokens + whole.cache_creation_input_tokens + whole.cache_read_input_tokens
+    return (
+        f"{whole.tasks} tasks, {given} tokens in and {whole.output_tokens} out would be US$0.00 more,"
+        " drawn on the plan's own limits"
+    )
+
+
+def _nothing() -> Part:
+    return Part(key="", **dict.fromkeys(Part.__struct_fields__[1:], 0))
+
+
+def _moment(at: float) -> str:
+    return datetime.fromtimestamp(int(at), UTC).isoformat().replace("+00:00", "Z")
+
+
+def _day(day: int) -> str:
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
+
+
+def _hosts(store: Store, errors: dict[str, str]) -> list[HostState]:
+    query = (
+        "SELECT host, max(merged_at), sum(charge_no - (SELECT count(*) FROM charge WHERE ledger = l.id))"
+        " FROM ledger AS l GROUP BY host ORDER BY host"
+    )
+    known = {
+        host: HostState(host=host, merged_at=at, missing=missing, error=errors.get(host))
+        for host, at, missing in store.rows(query)
+    }
+    for host, error in errors.items():
+        known.setdefault(host, HostState(host=host, merged_at=None, error=error))
+    return sorted(known.values(), key=lambda state: state.host)
+
+
+def _budgets(store: Store) -> list[Budget]:
+    found = []
+    query = "SELECT host, budget FROM ledger WHERE budget IS NOT NULL ORDER BY host, merged_at"
+    for host, text in store.rows(query):
+        told = json.loads(text, parse_float=Decimal)
+        limit, spent, reserved = (
+            pico(Decimal(told.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
+        )
+        left = limit - spent - reserved
+        found.append(
+            Budget(
+                host=host,
+                day=str(told.get("day", "")),
+                limit_pico=limit,
+                spent_pico=spent,
+                reserved_pico=reserved,
+                left_pico=left,
+            )
+        )
+    return found
+
+
+def _spent(store: Store, whole: Part, start: int, days: int, now: float, budgets: list[Budget]) -> Spent:
+    today = int(now // DAY_S)
+    date = datetime.fromtimestamp(now, UTC).date()
+    month_days = calendar.monthrange(date.year, date.month)[1]
+    month_first = today - date.day + 1
+    month = queries.spent(store, month_first, today + 1)
+    return Spent(
+        since=_day(start),
+        days=days,
+        total_pico=whole.spent_pico,
+        per_day_pico=whole.spent_pico // days,
+        today_pico=queries.spent(store, today, today + 1),
+        month_pico=month,
+        projection_month_pico=month + _pace(store, today) * (month_days - date.day) // 1,
+        budget_month_pico=sum(budget.limit_pico for budget in budgets) * month_days if budgets else None,
+    )
+
+
+def _pace(store: Store, today: int) -> int:
+    """Pico-dollars a day of the last whole days, of today where there is none before it."""
+    first = queries.first_day(store)
+    if first is None:
+        return 0
+    days = min(PACE_DAYS, today - first)
+    return queries.spent(store, today - days, today) // days if days > 0 else queries.spent(store, today, today + 1)
+
+
+def _target(saved: Savings, box: Box, days: int) -> Target:
+    low, high = TARGET
+
+    def judge(factor: Fraction | None) -> tuple[str | None, str]:
+        if factor is None:
+            return None, "unknown"
+        verdict = "missed" if factor < low else "met" if factor <= high else "above"
+        shown = (Decimal(factor.numerator) / Decimal(factor.denominator)).quantize(Decimal("0.01"), ROUND_DOWN)
+        return str(shown), verdict
+
+    alone = Fraction(saved.baseline_pico, saved.spent_pico) if saved.spent_pico else None
+    with_box = None
+    if box.usd_month_pico is not None and saved.baseline_pico:
+        ours = Fraction(saved.spent_pico * MONTH_DAYS, days) + box.usd_month_pico
+        with_box = Fraction(saved.baseline_pico * MONTH_DAYS, days) / ours if ours else None
+    (factor, verdict), (factor_box, verdict_box) = judge(alone), judge(with_box)
+    return Target(
+        low=low,
+        high=high,
+        factor=factor,
+        verdict=verdict,
+        factor_with_box=factor_box,
+        verdict_with_box=verdict_box,
+    )
+
+
+def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -> Box:
+    missing = sorted(host for host, price in boxes.items() if price is None)
+    total = sum(price or 0 for price in boxes.values()) if boxes and not missing else None
+    pace = whole.tasks * MONTH_DAYS // days
+    even = None
+    if total is None:
+        verdict = "unknown: set box_usd_month"
+    elif not whole.tasks:
+        verdict = "unknown: no task is finished"
+    elif saved.saving_pico <= 0:
+        verdict = "never: a task saves nothing"
+    else:
+        even = -(-total * whole.tasks // saved.saving_pico)
+        verdict = "pays for itself" if pace >= even else "does not pay for itself at this pace"
+    return Box(
+        usd_month_pico=total,
+        hosts_without_price=missing,
+        tasks_a_month=pace,
+        break_even_tasks_a_month=even,
+        verdict=verdict,
+    )
+
+
+def shares(saved: Savings) -> list[str | None]:
+    """Each lever's share of the saving in percent, to a tenth; rounded so that they add up to 100.0 exactly."""
+    whole = saved.saving_pico
+    if whole <= 0:
+        return [None] * len(saved.levers)
+    running, before = 0, 0
+    answers: list[str | None] = []
+    for lever in saved.levers:
+        running += lever.saving_pico
+        upto = round(Fraction(running * 1000, whole))
+        answers.append(f"{Decimal(upto - before) / 10:.1f}")
+        before = upto
+    return answers
+
+
+def document(found: msgspec.Struct) -> dict[str, Any]:
+    """The figures as they stand in JSON: every amount an exact string in US$, named `…_usd`; no float."""
+    built: dict[str, Any] = _document(msgspec.to_builtins(found))
+    if isinstance(found, Figures):
+        for lever, share, row in zip(
+            found.savings.levers, shares(found.savings), built["savings"]["levers"], strict=True
+        ):
+            row |= {"saving_usd": plain(lever.saving_pico), "share_percent": share}
+        built["savings"]["saving_usd"] = plain(found.savings.saving_pico)
+        for state, row in zip(found.hosts, built["hosts"], strict=True):
+            row["merged_at"] = None if state.merged_at is None else _moment(state.merged_at)
+    return built
+
+
+def _document(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_document(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    answer = {}
+    for name, part in value.items():
+        if name.endswith("_pico"):
+            name = name.removesuffix("_pico")
+            name = name if "usd" in name.split("_") else f"{name}_usd"
+            answer[name] = None if part is None else plain(part)
+        else:
+            answer[name] = _document(part)
+    return answer

@@ -1,0 +1,1 @@
+"""Tasks kept while no farm host answers, and the operator's own claude."""

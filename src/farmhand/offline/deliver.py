@@ -1,0 +1,140 @@
+"""Delivering the spool: tasks to a host that answers, their results into the spool.
+
+A task may be at one host only. Which one is noted before it is sent, and it goes to another only after the noted one
+has said that it does not have it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from farmhand.core.errors import WireError
+from farmhand.core.keys import holds_key
+from farmhand.offline.spool import Spool, Waiting
+from farmhand.wire.client import Client
+from farmhand.wire.follow import FINAL_STATES
+
+#: Refusals that may pass by themselves: the task goes on waiting.
+_PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_key", "no_key"})
+
+
+@dataclass
+class Report:
+    """What a visit to one host brought. `problem` is why it was cut short."""
+
+    delivered: list[str] = field(default_factory=list)
+    finished: list[str] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+    problem: WireError | None = None
+
+
+def concerns(entry: Waiting, host: str) -> bool:
+    """Whether a visit to `host` can do anything for `entry`."""
+    return entry.sent == host if entry.sent else entry.wanted in ("", host)
+
+
+def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float | None = None) -> Report:
+    """Hand over what waits for `host`, oldest first, and collect what has ended there.
+
+    Never raises WireError: what goes wrong is in the report. With `within_s` it begins nothing after that time.
+    """
+    courier = _Courier(client, host, spool, key)
+    end = None if within_s is None else time.monotonic() + within_s
+    try:
+        for entry in spool.each():
+            if end is not None and time.monotonic() >= end:
+                break
+            if concerns(entry, host):
+                courier.see_to(entry)
+    except WireError as error:
+        courier.report.problem = error
+    return courier.report
+
+
+class _Courier:
+    """One visit."""
+
+    def __init__(self, client: Client, host: str, spool: Spool, key: str) -> None:
+        self.client = client
+        self.host = host
+        self.spool = spool
+        self.key = key
+        self.report = Report()
+        self._key_brought = False
+
+    def see_to(self, entry: Waiting) -> None:
+        """Send the task, or ask for its result."""
+        if entry.sent:
+            try:
+                self._take(entry, self.client.task(entry.id))
+            except WireError as error:
+                if error.code == "pruned":
+                    self._failed(entry, error)
+                    return
+                if error.code != "no_such_task":
+                    raise
+                # It never arrived, or the host has lost its ledger: it is sent there again.
+            else:
+                return
+        self._send(entry)
+
+    def _send(self, entry: Waiting) -> None:
+        if entry.worn_out:
+            self.spool.give_up(entry)
+            self.report.finished.append(entry.id)
+            return
+        if holds_key(entry.task, self.key):
+            # The key of today need not be the one of the day when the task was spooled.
+            self._failed(entry, WireError("key_in_task", "the API key itself stands in the task", "take it out"))
+            return
+        self.client.connect()
+        if self.spool.claim(entry.id, self.host) != self.host:
+            return
+        try:
+            states = self.client.submit([entry.task], self.key)
+        except WireError as error:
+            if error.status == 0:
+                # Nobody said no: the host may have it.
+                raise
+            if error.code in _PASSING or error.status >= 500:
+                self.spool.release(entry.id, keep=bool(entry.sent))
+                raise
+            self._failed(entry, error)
+            return
+        self.report.delivered.append(entry.id)
+        if states and states[0].get("state") in FINAL_STATES:
+            self._take(entry, self.client.task(entry.id))
+        else:
+            self.report.running.append(entry.id)
+
+    def _take(self, entry: Waiting, result: dict[str, Any]) -> None:
+        """Keep a result that is one; bring the key to a task that waits for it."""
+        if result.get("state") in FINAL_STATES:
+            self.spool.finish(entry.id, result, self.host)
+            self.report.finished.append(entry.id)
+            return
+        if result.get("state") == "awaiting_key" and not self._key_brought:
+            self.client.put_key(self.key)
+            self._key_brought = True
+        self.report.running.append(entry.id)
+
+    def _failed(self, entry: Waiting, error: WireError) -> None:
+        """The host has refused the task for good: that is its result."""
+        why = {"code": error.code, "message": error.message, "hint": error.hint}
+        self.spool.finish(entry.id, {"id": entry.id, "state": "failed", "text": "", "error": why}, self.host)
+        self.report.finished.append(entry.id)
+
+
+def follow(
+    client: Client, host: str, spool: Spool, key: str, run: Callable[..., dict[str, Any]], *, only: str = ""
+) -> None:
+    """Wait for every task that `host` has, oldest first, or for `only` one. `run` is wire.follow.run_task.
+
+    Raises WireError.
+    """
+    for entry in spool.waiting():
+        if entry.sent == host and only in ("", entry.id):
+            spool.finish(entry.id, run(client, entry.task, key, lambda _event: None), host)

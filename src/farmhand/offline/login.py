@@ -1,0 +1,99 @@
+"""The operator's login to their plan, as the claude CLI keeps it: read here, never changed, copied or shown."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from farmhand.core.child import scrubbed
+from farmhand.core.errors import NotConfigured
+
+#: What brings the login back.
+FIX = "log in: run claude, then /login"
+#: The item of the macOS keychain that holds the login.
+_KEYCHAIN_ITEM = "Claude Code-credentials"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Login:
+    """A login that is there and not expired. `ends_at` is a Unix time, None where the CLI has noted none.
+
+    `renews` tells that the CLI gets itself new access tokens while the login lasts.
+    """
+
+    where: str
+    plan: str = ""
+    ends_at: float | None = None
+    renews: bool = False
+
+    def days_left(self, now: float | None = None) -> int | None:
+        """Whole days until the login ends; None where that is not noted."""
+        return None if self.ends_at is None else int((self.ends_at - (time.time() if now is None else now)) // 86400)
+
+
+def login_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """The login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
+    directory = environ.get("CLAUDE_CONFIG_DIR")
+    return (Path(directory) if directory else Path("~/.claude").expanduser()) / ".credentials.json"
+
+
+def find_login(environ: Mapping[str, str] = os.environ, *, now: float | None = None) -> Login:
+    """The login in force. Raises NotConfigured, with the fix, where there is none or it has ended."""
+    if environ.get("CLAUDE_CODE_OAUTH_TOKEN"):
+        return Login(where="CLAUDE_CODE_OAUTH_TOKEN")
+    path = login_path(environ)
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        if sys.platform == "darwin":
+            return _from_keychain()
+        raise NotConfigured(f"no login to a plan: {path} does not exist", hint=FIX, code="no_login") from None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise NotConfigured(f"the login file {path} cannot be read: {why}", hint=FIX, code="no_login") from None
+    return _from_text(path, text, time.time() if now is None else now)
+
+
+def _from_text(path: Path, text: str, now: float) -> Login:
+    """The login in the file's text: `{"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}`, times in ms."""
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        document = None
+    held = document.get("claudeAiOauth") if isinstance(document, dict) else None
+    if not isinstance(held, dict) or not held.get("accessToken"):
+        raise NotConfigured(f"the login file {path} holds no login", hint=FIX, code="no_login")
+    renews = bool(held.get("refreshToken"))
+    # An access token lasts for hours and is renewed by the CLI; the login itself lasts as long as the refresh token.
+    ends_at = _seconds(held.get("refreshTokenExpiresAt")) if renews else _seconds(held.get("expiresAt"))
+    if ends_at is not None and ends_at <= now:
+        ended = time.strftime("%Y-%m-%d", time.gmtime(ends_at))
+        raise NotConfigured(f"the login in {path} ended on {ended}", hint=FIX, code="login_expired")
+    return Login(where=str(path), plan=str(held.get("subscriptionType") or ""), ends_at=ends_at, renews=renews)
+
+
+def _seconds(milliseconds: Any) -> float | None:
+    known = isinstance(milliseconds, int | float) and not isinstance(milliseconds, bool)
+    return milliseconds / 1000 if known else None
+
+
+def _from_keychain() -> Login:
+    """Whether the macOS keychain has the item; its content is not asked for, since that may open a dialogue."""
+    command = ["security", "find-generic-password", "-s", _KEYCHAIN_ITEM]
+    quiet = subprocess.DEVNULL
+    try:
+        found = subprocess.run(
+            command, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=10, check=False
+        ).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        found = 1
+    if found != 0:
+        raise NotConfigured(f"no login to a plan: the keychain has no {_KEYCHAIN_ITEM!r}", hint=FIX, code="no_login")
+    return Login(where="the keychain", renews=True)

@@ -1,0 +1,394 @@
+"""The workstation's spool: tasks that no farm host could take yet, and what became of them.
+
+    ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; one for all farms
+        waiting/NNNNNNNNNNNN-ID.json          one task each, in the order of their numbers
+        results/ID.json                       the task with its result and the host it ran on
+
+Each task names the farm it is for by its hosts file; it is sent to no other, and whoever looks sees all of them.
+Files are 0600, written beside their place, synced and moved into it: after a crash a task is there whole or not at all,
+and one whose result is kept already is not sent again. No file holds the key. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
+from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
+
+#: As farmhand.core.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
+TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"(\d{12})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json")
+#: How long results are kept, in seconds.
+KEEP_S = 30 * 86400.0
+#: How often a task is sent that gets no word from its host: it may be what takes its hosts down.
+DELIVERIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none).
+
+    `farm` is the hosts file that it was meant for, "" for the usual one. `deliveries` counts how often it was sent, but
+    for those that a host has refused.
+    """
+
+    path: Path
+    number: int
+    task: dict[str, Any]
+    wanted: str
+    sent: str
+    queued_at: float
+    farm: str = ""
+    deliveries: int = 0
+
+    @property
+    def worn_out(self) -> bool:
+        """Whether it is not to be sent again."""
+        return self.deliveries >= DELIVERIES
+
+    @property
+    def id(self) -> str:
+        """The task's id."""
+        return str(self.task["id"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A spooled task that has ended. `at` is when its result came here."""
+
+    task: dict[str, Any]
+    result: dict[str, Any]
+    host: str
+    at: float
+
+
+def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the spool is."""
+    return Path(spool_name(environ))
+
+
+def open_spool(conf: Settings, environ: Mapping[str, str] = os.environ) -> Spool:
+    """The spool as the hosts of these settings have it; what an older version kept apart for them is brought in."""
+    spool = Spool(spool_dir(environ), farm_name(conf, environ))
+    old = old_spool_name(conf, environ)
+    if old and os.path.isdir(old):
+        # Where it cannot be written it is still seen, as another farm's.
+        with contextlib.suppress(FarmhandError):
+            spool.adopt(Path(old))
+    return spool
+
+
+class Spool:
+    """The spool in `directory`, which is made when something is put into it, as `farm` has it; None: all farms."""
+
+    def __init__(self, directory: Path, farm: str | None = None) -> None:
+        self.directory = directory
+        self.farm = farm
+        self._waiting = self.directory / "waiting"
+        self._results = self.directory / "results"
+
+    def add(self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None) -> Waiting:
+        """Keep `task` until a host has taken it. The same id with the same task is kept once; else id_conflict.
+
+        `queued_at` is in seconds since the epoch, None: now.
+        Raises NotConfigured where it cannot be kept: a directory of somebody else, a disk that is full.
+        """
+        check_id(task)
+        with self._locked():
+            known = self.find(str(task["id"]))
+            if known is not None:
+                return self.same(known, task)
+            number = max(self._numbers(), default=0) + 1
+            path = self._waiting / f"{number:012d}-{task['id']}.json"
+            entry = Waiting(
+                path=path,
+                number=number,
+                task=task,
+                wanted=wanted,
+                sent=sent,
+                queued_at=time.time() if queued_at is None else queued_at,
+                farm=self.farm or "",
+            )
+            self._store(entry, deliveries=int(bool(sent)))
+            return entry
+
+    def waiting(self) -> list[Waiting]:
+        """What waits for this farm, oldest first; files that are no task are in `broken`."""
+        return list(self.each())
+
+    def each(self) -> Iterator[Waiting]:
+        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        return (entry for entry in self._all() if self._is_ours(entry))
+
+    def elsewhere(self) -> list[Waiting]:
+        """What waits for other farms, oldest first, and what an older version has kept apart for them."""
+        found = [entry for entry in self._all() if not self._is_ours(entry)]
+        for apart in self._apart():
+            found += [replace(entry, farm=str(apart.directory)) for entry in apart.each()]
+        return found
+
+    def _apart(self) -> list[Spool]:
+        return [Spool(path) for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*"))]
+
+    def _all(self) -> Iterator[Waiting]:
+        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
+
+    def _is_ours(self, entry: Waiting) -> bool:
+        return self.farm in (None, entry.farm)
+
+    def same(self, known: Waiting, task: dict[str, Any]) -> Waiting:
+        """`known` if it is `task` for this farm; UsageError id_conflict if another task, or farm, has its id."""
+        if known.task != task or not self._is_ours(known):
+            raise id_conflict(known.id)
+        return known
+
+    def adopt(self, old: Path) -> None:
+        """Bring in what an older version has kept in the directory `old`: tasks for this farm, and results.
+
+        What has the id of another task here stays there, and is still seen.
+        """
+        before = Spool(old)
+        with contextlib.suppress(OSError):
+            before.tidy()
+        for entry in before.waiting():
+            kept = self.kept(entry.id)
+            with contextlib.suppress(UsageError, OSError):
+                # One that cannot be taken away there has been brought in before, and may have ended since.
+                if kept is None or kept.task != entry.task:
+                    self.add(entry.task, wanted=entry.wanted, sent=entry.sent, queued_at=entry.queued_at)
+                entry.path.unlink(missing_ok=True)
+        for path in sorted((old / "results").glob("*.json")):
+            with contextlib.suppress(OSError), self._locked():
+                if not (self._results / path.name).exists():
+                    path.rename(self._results / path.name)
+        for path in (old / "waiting", old / "results", old / "lock", old):
+            with contextlib.suppress(OSError):
+                path.rmdir() if path.is_dir() else path.unlink()
+
+    def clear(self) -> None:
+        """Forget every task that waits for this farm."""
+        for entry in self.waiting():
+            self.drop(entry.id)
+
+    def broken(self) -> list[Path]:
+        """Files among the waiting ones that hold no task, such as those somebody has edited."""
+        files = [path for spool in (self, *self._apart()) for path in spool._files()]
+        return [path for path in files if path.exists() and _read_waiting(path) is None]
+
+    def find(self, task_id: str) -> Waiting | None:
+        """The waiting task with this id. Found by its file's name: no other file is read."""
+        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
+        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
+
+    def look(self, task_id: str) -> Waiting | None:
+        """The same, but for what an older version has kept apart, too."""
+        return self.find(task_id) or next((entry for entry in self.elsewhere() if entry.id == task_id), None)
+
+    def kept(self, task_id: str) -> Kept | None:
+        """The result of the spooled task with this id, if it has come."""
+        if TASK_ID.fullmatch(task_id) is None:
+            return None
+        return _read_kept(self._results / f"{task_id}.json")
+
+    def results(self) -> list[Kept]:
+        """Every result that is kept, oldest first."""
+        found = [_read_kept(path) for path in self._results.glob("*.json")] if self._results.is_dir() else []
+        return sorted((kept for kept in found if kept is not None), key=lambda kept: kept.at)
+
+    def claim(self, task_id: str, host: str) -> str:
+        """Note, before it is sent, that `host` may have the task from now on. The host that may have it already wins;
+        "" if the task does not wait any more.
+        """
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is None:
+                return ""
+            if entry.sent in ("", host):
+                self._store(entry, sent=host, deliveries=entry.deliveries + 1)
+            return entry.sent or host
+
+    def release(self, task_id: str, *, keep: bool = False) -> None:
+        """Note that the host has refused the task; with `keep` it may have it from before all the same."""
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is not None:
+                self._store(entry, sent=entry.sent if keep else "", deliveries=max(0, entry.deliveries - 1))
+
+    def give_up(self, entry: Waiting) -> dict[str, Any]:
+        """Keep a task aside as failed that was sent as often as it may be without a word; its result."""
+        times = f"it was sent {entry.deliveries} times, and each time its host was gone before it said a word"
+        hint = "see the journal of that host's agent, and change the task before it is given again with another id"
+        error = {"code": "agent_crashed", "message": times, "hint": hint}
+        result = {"id": entry.id, "state": "failed", "text": "", "error": error}
+        self.finish(entry.id, result, entry.sent)
+        return result
+
+    def finish(self, task_id: str, result: dict[str, Any], host: str) -> None:
+        """Keep the task's result; then it waits no more."""
+        with self._locked():
+            entry = self.find(task_id)
+            if entry is None:
+                return
+            kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
+            _write(self._results / f"{task_id}.json", kept)
+            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            entry.path.unlink(missing_ok=True)
+
+    def drop(self, task_id: str) -> bool:
+        """Forget a waiting task, whatever farm it is for. False if there is none with this id."""
+        with self._locked():
+            entry = self.look(task_id)
+            if entry is not None:
+                entry.path.unlink(missing_ok=True)
+                _sync(entry.path.parent)
+            return entry is not None
+
+    def tidy(self) -> None:
+        """Remove results that are too old, tasks whose result is kept, and what a crash has left half written."""
+        with self._locked():
+            for directory in (self._waiting, self._results):
+                for path in directory.glob(".*.new"):
+                    path.unlink(missing_ok=True)
+            for kept in self.results():
+                if time.time() - kept.at > KEEP_S:
+                    (self._results / f"{kept.task['id']}.json").unlink(missing_ok=True)
+            for entry in self._all():
+                kept_already = self.kept(entry.id)
+                if kept_already is not None and kept_already.task == entry.task:
+                    entry.path.unlink(missing_ok=True)
+
+    def _files(self) -> list[Path]:
+        try:
+            names = sorted(name for name in os.listdir(self._waiting) if not name.startswith("."))
+        except OSError:
+            return []
+        return [self._waiting / name for name in names]
+
+    def _numbers(self) -> Iterator[int]:
+        for path in self._files():
+            if match := _NAME.fullmatch(path.name):
+                yield int(match[1])
+
+    @staticmethod
+    def _store(entry: Waiting, *, deliveries: int, sent: str | None = None) -> None:
+        whom = entry.sent if sent is None else sent
+        about = {"wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at, "hosts_file": entry.farm}
+        _write(entry.path, {"task": entry.task, **about, "deliveries": deliveries})
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone among this user's processes. Held for as long as writing a file takes, never while a host is asked."""
+        try:
+            for directory in (self.directory, self._waiting, self._results):
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                _check_private(directory)
+            descriptor = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(self.directory, error) from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def check_id(task: dict[str, Any]) -> None:
+    """Refuse an id that is none: it becomes part of a file's name. Raises UsageError."""
+    if TASK_ID.fullmatch(str(task["id"])) is None:
+        hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+        raise UsageError(f"the task id {str(task['id'])!r:.80} is not one", code="invalid_task", hint=hint)
+
+
+def id_conflict(task_id: str) -> UsageError:
+    """Another task has this id."""
+    message = f"another task with the id {task_id} is in the spool"
+    return UsageError(message, code="id_conflict", hint="choose another id")
+
+
+def _check_private(directory: Path) -> None:
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise NotConfigured(f"the spool {directory} is not a directory of this user", hint="move it away")
+    if status.st_mode & 0o077:
+        raise NotConfigured(f"the spool {directory} is open to others", hint=f"chmod 700 {directory}")
+
+
+def _unusable(path: Path, error: OSError) -> NotConfigured:
+    hint = "make room and the directory writable, or use --fallback none"
+    return NotConfigured(f"the spool {path} cannot be written: {error.strerror}", hint=hint)
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    """The whole file or none of it, on the disk when this returns."""
+    new = path.with_name(f".{path.name}.new")
+    try:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise _unusable(path, error) from None
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def _read_waiting(path: Path) -> Waiting | None:
+    document, match = _read(path), _NAME.fullmatch(path.name)
+    task = document.get("task")
+    if match is None or not isinstance(task, dict) or task.get("id") != match[2]:
+        return None
+    wanted, sent, queued_at = (document.get(name) for name in ("wanted", "sent", "queued_at"))
+    farm = document.get("hosts_file", "")
+    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(farm, str):
+        return None
+    deliveries = document.get("deliveries", int(bool(sent)))
+    if not isinstance(queued_at, int | float) or not isinstance(deliveries, int):
+        return None
+    return Waiting(
+        path=path,
+        number=int(match[1]),
+        task=task,
+        wanted=wanted,
+        sent=sent,
+        queued_at=float(queued_at),
+        farm=farm,
+        deliveries=deliveries,
+    )
+
+
+def _read_kept(path: Path) -> Kept | None:
+    document = _read(path)
+    task, result, at = document.get("task"), document.get("result"), document.get("at")
+    if not isinstance(task, dict) or not isinstance(result, dict) or not isinstance(at, int | float):
+        return None
+    return Kept(task=task, result=result, host=str(document.get("host") or ""), at=float(at))

@@ -1,0 +1,226 @@
+"""One text task through the operator's own, unmodified `claude -p`, on their login. Off unless they have allowed it.
+
+docs/subscription.md has the provider's position. The CLI gets no tools, no settings of any project or user, and no
+credential but the login; a metered key that reaches it all the same ends the call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from farmhand.core import claude
+from farmhand.core.child import scrubbed
+from farmhand.core.errors import NotConfigured, Refused, TaskFailed
+from farmhand.core.keys import redact
+from farmhand.core.scratch import private_directory
+from farmhand.core.task import DEFAULT_MODEL, DEFAULT_TIMEOUT_S, resolve_model
+from farmhand.offline.login import FIX, find_login
+
+#: What leads elsewhere, beside what no program that is started from here gets: the clouds' switches.
+_PRIVATE = re.compile(r"VERTEX_|CLOUD_ML_REGION$")
+#: The two that say where the login is.
+_LOGIN = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN")
+#: `claude auth status`: the ways to authenticate that draw on a plan.
+PLAN = frozenset({"claude.ai", "oauth_token"})
+_AUTH_STATUS_S = 30.0
+DOCS = "docs/subscription.md"
+
+
+def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
+    """Refuse what the policy does not let through. Raises Refused."""
+    if not allowed:
+        hint = f"read {DOCS}; allow_subscription = true in config.toml turns it on"
+        raise Refused("the fallback to your own subscription is off", hint=hint, code="subscription_off")
+    if task.get("tools") or task.get("network", "none") != "none":
+        message = "a task with tools never runs on your own subscription"
+        raise Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")
+    if task.get("schema") is not None:
+        message = "only text runs on your own subscription, and this task has a schema"
+        raise Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")
+
+
+def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: float) -> dict[str, str]:
+    """The CLI's environment: the operator's own without any credential or switch but where the login is."""
+    kept = {name: value for name, value in scrubbed(environ, keep=_LOGIN).items() if not _PRIVATE.match(name)}
+    limit = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task["max_tokens"])} if "max_tokens" in task else {}
+    return kept | claude.SWITCHES | limit | {"API_TIMEOUT_MS": str(int(timeout_s * 1000))}
+
+
+def answer(task: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Run the task and return its result, in the wire's form, with `residency` subscription.
+
+    Call `check_allowed` first. Raises NotConfigured where CLI or login is missing, Refused where the CLI would bill a
+    metered key, TaskFailed for what the CLI says.
+    """
+    timeout_s = float(task.get("timeout_s") or DEFAULT_TIMEOUT_S)
+    child_environ = environment(environ, task, timeout_s)
+    program = check_ready(environ, child_environ)
+    model = resolve_model(str(task.get("model") or DEFAULT_MODEL))
+    argv = claude.arguments(program, model=model, system=str(task.get("system") or ""))
+    lines: list[dict[str, Any]] = []
+    with _running(argv, child_environ, claude.user_message(str(task["prompt"])), timeout_s) as call:
+        for line in call.lines():
+            if line.get("subtype") == "init" and line.get("apiKeySource") not in ("none", None):
+                raise _would_bill(str(line["apiKeySource"]))
+            if line.get("type") == "result":
+                lines.append(line)
+    return _judge(task, model, lines[-1] if lines else {}, call)
+
+
+def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) -> str:
+    """The CLI's path, once it and the login are there and it would use the login. Costs no request."""
+    program = shutil.which("claude", path=environ.get("PATH"))
+    if program is None:
+        hint = "install it: npm install -g @anthropic-ai/claude-code"
+        raise NotConfigured("the claude CLI is not installed on this machine", hint=hint, code="no_claude")
+    find_login(environ)
+    said = auth_status(program, child_environ)
+    if not said.get("loggedIn"):
+        raise NotConfigured("claude says that it is not logged in", hint=FIX, code="no_login")
+    if said.get("authMethod") not in PLAN:
+        raise _would_bill(str(said.get("apiKeySource") or said.get("authMethod")))
+    return program
+
+
+def auth_status(program: str, environ: Mapping[str, str], *, settings: bool = False) -> dict[str, Any]:
+    """What `claude auth status --json` says; it sends no request to a model. With `settings` the user's count as well.
+
+    Measured with 2.1.330: {"loggedIn", "authMethod": "claude.ai" | "oauth_token" | "api_key" | "api_key_helper" | …,
+    "apiKeySource", "subscriptionType"}; status 1 where nobody is logged in. Raises NotConfigured.
+    """
+    argv = [program, *([] if settings else ["--setting-sources", ""]), "auth", "status", "--json"]
+    try:
+        done = subprocess.run(
+            argv, env=dict(environ), stdin=subprocess.DEVNULL, capture_output=True, timeout=_AUTH_STATUS_S, check=False
+        )
+        said = json.loads(done.stdout)
+    except (OSError, ValueError, RecursionError, subprocess.TimeoutExpired):
+        said = None
+    if not isinstance(said, dict):
+        hint = "run it by itself to see why; an old CLI does not know it: claude update"
+        raise NotConfigured("`claude auth status --json` gave no answer", hint=hint, code="no_claude")
+    return said
+
+
+def _would_bill(source: str) -> Refused:
+    return Refused(
+        f"claude would not use the plan's login but {redact(source)[:80]}",
+        hint="farmhand doctor shows where that comes from",
+        code="subscription_off",
+    )
+
+
+class _Call:
+    """A running CLI."""
+
+    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
+        self.process = process
+        self.timed_out = False
+        self._errors = errors
+
+    def lines(self) -> Iterator[dict[str, Any]]:
+        """The objects it writes, until it ends."""
+        assert self.process.stdout is not None  # noqa: S101  (for the type checker)
+        for line in self.process.stdout:
+            with contextlib.suppress(ValueError, RecursionError):
+                if isinstance(value := json.loads(line), dict):
+                    yield value
+        self.process.wait()
+
+    def out_of_time(self) -> None:
+        """End it, as it takes too long."""
+        self.timed_out = True
+        self.end()
+
+    def end(self) -> None:
+        """End it and what it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def said(self) -> str:
+        """What it wrote to stderr."""
+        self._errors.seek(0)
+        return self._errors.read(10_000).decode("utf-8", "replace")
+
+
+@contextlib.contextmanager
+def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_Call]:
+    """The CLI in an empty directory of its own, so that nothing of a project reaches it. Ended on the way out."""
+    with (
+        private_directory() as private,
+        tempfile.TemporaryFile() as prompt,
+        tempfile.TemporaryFile() as errors,
+    ):
+        empty = private / "empty"
+        empty.mkdir()
+        prompt.write(stdin)
+        prompt.seek(0)
+        process = subprocess.Popen(
+            argv,
+            env=environ,
+            cwd=empty,
+            stdin=prompt,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+        )
+        call = _Call(process, errors)
+        timer = threading.Timer(timeout_s, call.out_of_time)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield call
+        finally:
+            timer.cancel()
+            if process.poll() is None:
+                call.end()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _Call) -> dict[str, Any]:
+    """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
+    if call.timed_out:
+        raise TaskFailed("claude did not answer in the task's time", hint="raise --timeout", code="timeout")
+    if call.process.returncode != 0 or said.get("is_error") or not said.get("num_turns"):
+        words = " ".join(redact(str(said.get("result") or call.said() or "no output")).split())[:300]
+        status = call.process.returncode
+        raise TaskFailed(f"claude failed on your login (exit status {status}): {words}", code="cli_error")
+    usage = _usage(said.get("modelUsage"))
+    return {
+        "id": task["id"],
+        "state": "succeeded",
+        "text": str(said.get("result") or ""),
+        "structured": None,
+        "model": model,
+        "engine": "cli",
+        "residency": "subscription",
+        "usage": usage,
+        "cost_usd": None,
+        "attempts": 1,
+        "stop_reason": str(said.get("stop_reason") or ""),
+        "error": None,
+    }
+
+
+def _usage(by_model: Any) -> dict[str, int]:
+    """The wire's usage from the CLI's `modelUsage`; its own `usage` is zero after a fallback."""
+    names = {
+        "input_tokens": "inputTokens",
+        "output_tokens": "outputTokens",
+        "cache_creation_input_tokens": "cacheCreationInputTokens",
+        "cache_read_input_tokens": "cacheReadInputTokens",
+    }
+    used = [each for each in by_model.values() if isinstance(each, dict)] if isinstance(by_model, dict) else []
+    return {ours: sum(int(each.get(theirs) or 0) for each in used) for ours, theirs in names.items()}

@@ -1,0 +1,1 @@
+"""Where a task runs, and how a batch gets there."""

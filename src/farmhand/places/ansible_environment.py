@@ -1,0 +1,96 @@
+"""The environment that Ansible gets where Farmhand runs it: everything a run needs, and of the operator's own
+ANSIBLE_* variables those that say where the hosts are and how to log in to them. docs/operations.md lists them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from farmhand.core.child import scrubbed
+from farmhand.core.errors import NotConfigured
+
+#: Which hosts there are, the way to them, and the login there. Host keys are always checked, so no variable about that
+#: is here; nor one that has Ansible ask for something, since in most runs nobody can be asked.
+CONNECTION = frozenset(
+    {
+        "ANSIBLE_INVENTORY",
+        "ANSIBLE_REMOTE_USER",
+        "ANSIBLE_REMOTE_PORT",
+        "ANSIBLE_PRIVATE_KEY_FILE",
+        "ANSIBLE_SSH_AGENT",
+        "ANSIBLE_SSH_ARGS",
+        "ANSIBLE_SSH_COMMON_ARGS",
+        "ANSIBLE_SSH_EXTRA_ARGS",
+        "ANSIBLE_SSH_EXECUTABLE",
+        "ANSIBLE_SSH_CONTROL_PATH",
+        "ANSIBLE_SSH_CONTROL_PATH_DIR",
+        "ANSIBLE_SSH_RETRIES",
+        "ANSIBLE_CONNECTION_PASSWORD_FILE",
+        "ANSIBLE_BECOME",
+        "ANSIBLE_BECOME_METHOD",
+        "ANSIBLE_BECOME_USER",
+        "ANSIBLE_BECOME_EXE",
+        "ANSIBLE_BECOME_FLAGS",
+        "ANSIBLE_BECOME_PASSWORD_FILE",
+        "ANSIBLE_VAULT_PASSWORD_FILE",
+        "ANSIBLE_VAULT_IDENTITY_LIST",
+    }
+)
+#: Those of them that name files: one that is not there would end every run, and a prompt would hang it.
+_FILES = frozenset(name for name in CONNECTION if name.endswith("_FILE"))
+_VAULTS = "ANSIBLE_VAULT_IDENTITY_LIST"
+#: What Ansible, its callback plugins and ansible-runner read.
+_FOREIGN = re.compile(r"_?(ANSIBLE|AWX|RUNNER|JUNIT|AD_HOC|ORIGINAL_STDOUT|JOB_EVENT)_")
+
+
+def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for Ansible in the checkout `project_dir`, made from `environ` (None: this process's own).
+
+    It holds no credential, names the checkout's ansible.cfg, has host keys checked, and finds the programs beside us.
+    """
+    given = scrubbed(environ, settings=True)
+    kept = {name: value for name, value in given.items() if not _FOREIGN.match(name)}
+    kept |= {name: value for name in sorted(CONNECTION) if (value := _taken_over(name, given.get(name, "")))}
+    return kept | {
+        "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        # Ansible is installed beside us, whether or not our virtual environment is on the operator's PATH.
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
+    }
+
+
+def _taken_over(name: str, value: str) -> str:
+    """The value with its paths made absolute, as the run has another working directory; "" to leave it out."""
+    if name in _FILES:
+        path = Path(value).expanduser()
+        return str(path.absolute()) if value and path.is_file() else ""
+    if name == _VAULTS:
+        return ",".join(filter(None, map(_vault, value.split(","))))
+    if name == "ANSIBLE_INVENTORY":
+        return ",".join(_inventory(part.strip()) for part in value.split(",")) if value.strip(" ,") else ""
+    return value
+
+
+def _vault(entry: str) -> str:
+    label, at, name = entry.strip().rpartition("@")
+    path = Path(name).expanduser()
+    return f"{label}{at}{path.absolute()}" if name and path.is_file() else ""
+
+
+def _inventory(part: str) -> str:
+    path = Path(part).expanduser()
+    return str(path.absolute()) if part and path.exists() else part
+
+
+def find_program(name: str) -> str:
+    """The path of `ansible` or `ansible-playbook`: the one beside us, else on PATH. Raises NotConfigured."""
+    beside_us = Path(sys.executable).with_name(name)
+    program = str(beside_us) if beside_us.exists() else shutil.which(name)
+    if program is None:
+        raise NotConfigured(f"{name} is not installed", hint="pip install 'farmhand[workstation]'")
+    return program

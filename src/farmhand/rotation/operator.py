@@ -1,0 +1,45 @@
+"""What a rotation needs to know, from the settings and hosts.json: as plain parameters of `farmhand.rotation.build`.
+
+Standard library only: the action plugin uses it where nothing but Ansible is installed.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from farmhand.core.keys import fingerprint
+from farmhand.core.settings import Settings
+from farmhand.places.hosts import Host, load_hosts
+from farmhand.rotation.build import memory_of, since_of
+
+
+def parameters(conf: Settings) -> dict[str, Any]:
+    """The parameters. Raises NotConfigured."""
+    return {
+        "key_source": conf.key_source,
+        "hosts": [
+            {name: _plain(getattr(host, name)) for name in Host.names()}
+            for host in load_hosts(conf.hosts_path).values()
+        ],
+        "upstream_url": conf.upstream_url,
+        "admin_key_source": conf.admin_key_source,
+        "admin_url": conf.admin_url,
+        "connect_timeout_s": conf.connect_timeout_s,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def age_days(conf: Settings, key: str) -> float:
+    """For how many days this key has been here at least: since a rotation brought it, or its file was last changed."""
+    now = time.time()
+    since = memory_of({"key_source": conf.key_source}).seen(fingerprint(key)) or since_of(conf.key_source) or now
+    return max(0.0, now - since) / 86400
+
+
+def is_old(age_days: float, conf: Settings) -> bool:
+    """Whether the age policy asks for another key."""
+    return 0 < conf.key_max_age_days < age_days

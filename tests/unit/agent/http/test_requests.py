@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from farmhand.agent.config import Config
+from farmhand.agent.http.requests import MAX_VALUES, read_batch, read_cancel, read_tasks
+from farmhand.core.errors import UsageError
+
+CONFIG = Config()
+
+
+def body(**task: object) -> bytes:
+    return json.dumps({"tasks": [{"id": "a", "prompt": "p", **task}]}).encode()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b'{"tasks":[' + b"{}," * MAX_VALUES + b"{}]}",
+        body().replace(b'"p"', b'"p","labels":{' + b'"a":"",' * MAX_VALUES + b'"b":""}'),
+        body().replace(b'"p"', b'"p","schema":{"enum":[' + b"1," * MAX_VALUES + b"1]}"),
+        b'{"tasks":' + b"[" * MAX_VALUES * 2,
+    ],
+    ids=lambda flood: str(flood[:60]),
+)
+def test_a_flood_of_values_is_refused_before_it_is_decoded(flood: bytes) -> None:
+    for read in (lambda data: read_tasks(data, CONFIG), read_cancel, read_batch):
+        with pytest.raises(UsageError, match="it has more than 500000 values"):
+            read(flood)
+
+
+def test_a_thousand_tasks_with_large_texts_full_of_commas_pass() -> None:
+    tasks = [{"id": f"t{n}", "prompt": '{"a": [1, 2]},\n' * 500, "labels": {"n": str(n)}} for n in range(1000)]
+    assert len(read_tasks(json.dumps({"tasks": tasks}).encode(), CONFIG)) == 1000
+
+
+def test_a_prompt_of_three_megabytes_passes() -> None:
+    [task] = read_tasks(body(prompt="a, b, " * 500_000), CONFIG)
+    assert len(task.prompt) == 3_000_000
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"max_tokens": -5},
+        {"max_tokens": 2**70},
+        {"max_tokens": 1.5},
+        {"max_usd": -1},
+        {"max_usd": "NaN"},
+        {"timeout_s": -1},
+        {"priority": 2**70},
+        {"system": "x" * 5_000_000},
+    ],
+    ids=lambda task: str(task)[:60],
+)
+def test_a_figure_out_of_its_range_is_one_clear_line(task: dict[str, object]) -> None:
+    with pytest.raises(UsageError) as refusal:
+        read_tasks(body(**task), CONFIG)
+    assert "\n" not in refusal.value.message
+    assert "task" in refusal.value.message

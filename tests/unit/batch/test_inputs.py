@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from farmhand.batch.inputs import BadRecord, Csv, Files, JsonLines, Maker, Record
+from farmhand.batch.sources import read_template, source
+from farmhand.batch.template import Template
+from farmhand.core.errors import UsageError
+
+
+def lines(data: bytes, **defaults: Any) -> JsonLines:
+    return JsonLines(io.BytesIO(data), Maker(defaults))
+
+
+def table(data: str, template: str = "{prompt}") -> Csv:
+    return Csv(io.BytesIO(data.encode()), Maker({}, Template(template)))
+
+
+def test_tasks_prompts_blank_lines_and_defaults() -> None:
+    made = lines(b'\xef\xbb\xbf{"prompt": "a"}\n\n"b"\n  \n{"prompt": "c", "model": "opus"}', model="sonnet")
+    assert [(record.n, record.at, record.fields) for record in made.records()] == [
+        (1, 0, {"model": "sonnet", "prompt": "a"}),
+        (3, 20, {"model": "sonnet", "prompt": "b"}),
+        (5, 27, {"model": "opus", "prompt": "c"}),
+    ]
+    assert made.again(3, 20) == {"model": "sonnet", "prompt": "b"}
+    assert made.digest == made.fingerprint() != ""
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [(b"{", "is not JSON"), (b"1", "neither an object"), (b'"\xff"', "UTF-8 at byte 1"), (b"[" * 9999, "is not JSON")]
+    + [
+        (line, r"has half a character, \ud83d")
+        for line in (
+            rb'"half \ud83d smile"',
+            rb'{"prompt": "x", "id": "\uD83D"}',
+            rb'{"prompt": "x", "labels": {"a": "\ud83d"}}',
+            rb'{"prompt": "x", "labels": {"\ud83d": "a"}}',
+            rb'{"prompt": "x", "schema": {"enum": [["\ud83d"]]}}',
+        )
+    ],
+)
+def test_lines_that_are_no_tasks_say_so_and_the_next_go_on(line: bytes, words: str) -> None:
+    first, second = lines(line + b'\n"fine"').records()
+    assert first.fields is None
+    assert words in first.problem
+    assert (second.n, second.fields) == (2, {"prompt": "fine"})
+
+
+def test_a_whole_character_in_two_escapes_is_one() -> None:
+    [record] = lines(rb'"a \ud83d\ude00 smile, \\ud83d"').records()
+    assert record.fields == {"prompt": "a 😀 smile, \\ud83d"}
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_csv_may_be_divided_as_spreadsheets_do(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f'\ufeffname{mark}topic\r\nAnna{mark}"a,b;c"\r\n'.encode())
+    made, _ = source([str(path)], "auto", "{name}: {topic}", {})
+    [record] = made.records()
+    assert record.fields == {"prompt": "Anna: a,b;c"}
+    assert made.again(record.n, record.at) == record.fields
+
+
+def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.write_text("x")
+    bad = tmp_path / "bad"
+    bad.write_bytes(b"a\nb\xff")
+    made = Files([odd, bad, odd.with_name(odd.name + "2")], Maker({}, Template("{name}: {text}")))
+    first, second, third = made.records()
+    assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
+    assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"
+    assert third.problem == f"{tmp_path}/caf\ufffd2: No such file or directory"
+
+
+def test_a_template_that_is_not_utf_8() -> None:
+    with pytest.raises(UsageError, match="--template is not valid UTF-8"):
+        source(["x"], "jsonl", "{a}\udcff", {})
+
+
+def test_csv_is_read_again_by_offset_whatever_its_values_hold() -> None:
+    made = table('id,prompt\n1,"a ""b"",\n c"\n\n2,é\n')
+    records = list(made.records())
+    assert [(record.n, record.fields) for record in records] == [
+        (2, {"prompt": 'a "b",\n c', "id": "1"}),
+        (5, {"prompt": "é", "id": "2"}),
+    ]
+    fresh = table('id,prompt\n1,"a ""b"",\n c"\n\n2,é\n')
+    for record in reversed(records):
+        assert fresh.again(record.n, record.at) == record.fields
+    assert made.digest == fresh.fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ("a,a\n1,2\n", "the column 'a' twice"),
+        ("a,\n1,2\n", "an empty column"),
+        ("prompt\n1,2\n", "has 2 values, the header has 1"),
+        ("other\n1\n", "there is no column 'prompt' (there are: other)"),
+        ('prompt\n"a"b\n', "is not CSV"),
+        ('prompt\n"never ends', "is not CSV"),
+    ],
+)
+def test_csv_that_is_wrong(data: str, words: str) -> None:
+    problems = [record.problem for record in table(data).records() if record.problem]
+    assert words in problems[0]
+
+
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip), max_size=5))
+def test_what_is_read_again_is_what_was_read(prompts: list[str]) -> None:
+    import json
+
+    data = "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts).encode()
+    made = lines(data)
+    for record in list(made.records()):
+        assert record.fields == made.again(record.n, record.at)
+
+
+def test_files(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.txt", "sub/a.txt", ".hidden"):
+        (tmp_path / name).write_text(f"in {name}")
+    (tmp_path / "bad").write_bytes(b"\xff")
+    made, about = source([str(tmp_path)], "files", "{name}: {text}", {"labels": {"x": "y"}})
+    first, bad, second = list(made.records())
+    assert "bad is not valid UTF-8 at byte 0" in bad.problem
+    assert (first.fields or {})["prompt"] == "b.txt: in b.txt"
+    assert (second.fields or {})["labels"] == {"path": str(tmp_path / "sub" / "a.txt"), "x": "y"}
+    assert about == {"form": "files", "template": "{name}: {text}"}
+    (tmp_path / "list").write_text(f"{tmp_path}/b.txt\n\n{tmp_path}/none\n")
+    listed, _ = source([str(tmp_path / "list")], "files-from", None, {})
+    fine, missing = list(listed.records())
+    assert (fine.fields or {})["prompt"] == "in b.txt"
+    assert "No such file" in missing.problem
+    matched, _ = source([f"{tmp_path}/*.txt"], "files", None, {})
+    assert [record.n for record in matched.records()] == [1]
+    with pytest.raises(UsageError, match="no file matches"):
+        source([f"{tmp_path}/*.nothing"], "files", None, {})
+    before = made.fingerprint()
+    (tmp_path / "b.txt").write_text("changed")
+    assert made.fingerprint() != before
+    with pytest.raises(BadRecord):
+        Files([tmp_path / "gone"], Maker({}, Template("{text}"))).again(1, 1)
+
+
+def test_templates_are_texts_or_files(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("in a file {a}\n")
+    assert read_template(str(path)) == "in a file {a}\n"
+    assert read_template("here {a}") == "here {a}"
+    with pytest.raises(UsageError, match="is no file, and as a text"):
+        read_template("no-such-file.txt")
+    with pytest.raises(UsageError, match="one input, not 2"):
+        source(["a", "b"], "auto", None, {})
+    with pytest.raises(UsageError, match="No such file"):
+        source([str(tmp_path / "none")], "auto", None, {})
+
+
+def test_a_record_says_why_it_is_none() -> None:
+    assert Record(1, 0, None, "why").problem == "why"

@@ -1,0 +1,66 @@
+"""The timer's files, judged by systemd itself and by the reader of property lists."""
+
+from __future__ import annotations
+
+import plistlib
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from farmhand.cli import timer
+from farmhand.core.errors import NotConfigured
+
+COMMAND = ["/bin/echo", "doctor", "--notify", "mail:me", '100 % $HOME "x" \\']
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_systemd_takes_the_units(home: Path) -> None:
+    assert timer.install(COMMAND, {"PATH": "/opt/my tools:/bin"}, "linux") == (
+        "systemctl --user daemon-reload && systemctl --user enable --now farmhand-doctor.timer"
+    )
+    directory = home / ".config/systemd/user"
+    units = sorted(directory.iterdir())
+    assert [unit.name for unit in units] == ["farmhand-doctor.service", "farmhand-doctor.timer"]
+    assert {stat.S_IMODE(unit.stat().st_mode) for unit in units} == {0o600}
+    assert shutil.which("systemd-analyze"), "install systemd"
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", *map(str, units)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    text = units[0].read_text()
+    assert 'ExecStart="/bin/echo" "doctor" "--notify" "mail:me" "100 %% $$HOME \\"x\\" \\\\"' in text
+    assert 'Environment="PATH=/opt/my tools:/bin"' in text
+
+
+def test_the_same_files_again_are_left_alone(home: Path) -> None:
+    environ = {"PATH": "/bin", "XDG_CONFIG_HOME": str(home / "xdg")}
+    timer.install(COMMAND, environ, "linux")
+    unit = home / "xdg/systemd/user/farmhand-doctor.timer"
+    before = unit.stat().st_mtime_ns
+    timer.install(COMMAND, environ, "linux")
+    assert unit.stat().st_mtime_ns == before
+
+
+def test_launchd_gets_a_property_list(home: Path) -> None:
+    said = timer.install(COMMAND, {"PATH": "/bin"}, "darwin")
+    path = home / "Library/LaunchAgents/farmhand.doctor.plist"
+    assert said.endswith(str(path))
+    with path.open("rb") as file:
+        found = plistlib.load(file)
+    assert found["ProgramArguments"] == COMMAND
+    assert found["StartCalendarInterval"] == {"Hour": 9, "Minute": 0}
+    assert found["EnvironmentVariables"] == {"PATH": "/bin"}
+
+
+def test_a_place_that_cannot_be_written(home: Path) -> None:
+    (home / ".config").write_text("")
+    with pytest.raises(NotConfigured, match="cannot be written"):
+        timer.install(COMMAND, {}, "linux")
