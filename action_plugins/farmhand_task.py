@@ -24,10 +24,10 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
+from farmhand.batch import frames  # noqa: E402
 from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
 from farmhand.core.ids import new_task_id  # noqa: E402
 from farmhand.core.keys import holds_key, redact  # noqa: E402
-from farmhand.places import frames  # noqa: E402
 from farmhand.plugins import handover  # noqa: E402
 from farmhand.wire import turn  # noqa: E402
 

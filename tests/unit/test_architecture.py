@@ -1,122 +1,147 @@
-"""The directions of imports that DESIGN draws, read from the sources themselves."""
+"""docs/architecture.md's table of imports is what the sources really import; there is no circle and no class name twice."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "farmhand"
-#: Part → the parts it may import beside itself. Every part may import task and errors, but wire.
-ALLOWED: dict[str, set[str]] = {
-    "wire": set(),
-    "host": {"wire"},
-    "billing": {"wire"},
-    "rotation": {"wire"},
-    "task": {"wire"},
-    "errors": set(),
-    "claude": set(),
-    "rules": {"task", "schemas"},
-    "schemas": set(),
-    "cost": {"wire", "task", "errors"},
-    "meter": {"cost", "wire", "task", "errors"},
-    "agent": {"meter", "cost", "claude", "rules", "schemas", "wire", "task", "errors"},
-    "dispatch": {"wire", "rotation", "rules", "task", "errors", "claude"},
-    "cli": {"billing", "rotation", "dispatch", "cost", "rules", "schemas", "wire", "task", "errors", "claude"},
-}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
+PLUGINS = sorted(
+    path for folder in ("library", "action_plugins", "filter_plugins") for path in (ROOT / folder).glob("*.py")
+)
+#: keyring is the one optional import; it is asked for by the operator and imported only then.
+OPTIONAL = {"keyring"}
+#: What a module of library/ or an action plugin brings to a host that has nothing of ours.
+REMOTE = ("core", "wire", "billing", "rotation", "plugins")
 
 
-def imports(path: Path) -> set[str]:
-    """The modules that a file imports anywhere in it, relative ones made absolute."""
-    package = ["farmhand", *path.relative_to(PACKAGE).parent.parts]
-    found: set[str] = set()
+def name_of(path: Path) -> str:
+    """`core.keys` for src/farmhand/core/keys.py, `core` for the package's own file."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
+MODULES = {name_of(path): path for path in SOURCES}
+
+
+def imports(path: Path, package: list[str]) -> Iterator[str]:
+    """The modules that a file imports anywhere in it: `core.keys` for one of ours, the plain name for another."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = package[: len(package) - node.level + 1] if node.level else []
             module = ".".join([*base, *([node.module] if node.module else [])])
-            # `from farmhand import wire` imports the part, `from farmhand import __version__` the package itself.
-            found |= {f"{module}.{alias.name}" for alias in node.names} if module == "farmhand" else {module}
-    return found
+            ours = re.match(r"(?:ansible\.module_utils\.)?farmhand(?:\.|$)", module)
+            if not ours:
+                yield module
+                continue
+            inside = module[ours.end() :]
+            for alias in node.names:
+                below = f"{inside}.{alias.name}" if inside else alias.name
+                yield below if below in MODULES else inside
 
 
-def part_of(module: str) -> str:
-    """`wire` for farmhand.wire.client; "" for the package itself."""
-    words = module.split(".")
-    return words[1] if len(words) > 1 and (PACKAGE / words[1]).exists() | (PACKAGE / f"{words[1]}.py").exists() else ""
+def of_ours(path: Path) -> set[str]:
+    """Our own modules that a source file imports, but the package's version."""
+    found = imports(path, ["farmhand", *path.relative_to(PACKAGE).parent.parts])
+    return {module for module in found if module in MODULES} - {"", name_of(path)}
 
 
-def test_there_is_something_to_check() -> None:
-    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in SOURCES} - {"__init__"}
-    assert parts == set(ALLOWED)
-    assert "farmhand.core.keys" in imports(PACKAGE / "wire" / "errors.py")
-    assert part_of("farmhand.core.keys") == "wire"
+def table() -> dict[str, set[str]]:
+    """Part → what it may import, as docs/architecture.md prints it."""
+    rows = re.findall(
+        r"^\| `src/farmhand/(\w+)` \| .* \| ([^|]*) \|$", (ROOT / "docs" / "architecture.md").read_text(), re.M
+    )
+    return {part: set(re.findall(r"`(\w+)`", allowed)) for part, allowed in rows}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_one_way(path: Path) -> None:
-    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if part == "__init__":
-        assert imports(path) <= {"__future__"}
-        return
-    used = {part_of(module) for module in imports(path) if module.split(".")[0] == "farmhand"} - {"", part}
-    assert used <= ALLOWED[part], f"{part} must not import {', '.join(sorted(used - ALLOWED[part]))}"
+def test_the_table_is_what_the_sources_import() -> None:
+    found: dict[str, set[str]] = {part: set() for part in {name.split(".")[0] for name in MODULES} - {""}}
+    for name, path in MODULES.items():
+        if name:
+            part = name.split(".")[0]
+            found[part] |= {module.split(".")[0] for module in of_ours(path)} - {part}
+    assert {part: sorted(used) for part, used in table().items()} == {
+        part: sorted(used) for part, used in found.items()
+    }
+    assert "core.keys" in of_ours(PACKAGE / "core" / "errors.py")
 
 
-#: keyring is the one optional import; it is asked for by the operator and imported only then.
-OPTIONAL = {"keyring"}
+def test_no_part_is_above_and_below_another() -> None:
+    order = list(TopologicalSorter(table()).static_order())
+    assert order[0] == "core"
 
 
-REMOTE = sorted(path for part in ("wire", "host", "billing", "rotation") for path in (PACKAGE / part).glob("*.py"))
+def test_no_module_is_in_a_circle_of_imports() -> None:
+    graph = {name: {m for m in of_ours(path) if not name.startswith(f"{m}.")} for name, path in MODULES.items()}
+    graph = {name: {m for m in used if not m.startswith(f"{name}.")} for name, used in graph.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' → '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize("path", REMOTE, ids=lambda path: f"{path.parent.name}/{path.name}")
-def test_what_runs_on_the_host_is_standard_library_and_relative(path: Path) -> None:
-    outside = {m.split(".")[0] for m in imports(path)} - set(sys.stdlib_module_names) - {"farmhand"} - OPTIONAL
-    assert not outside
-    absolute = [
-        node
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("farmhand")
-    ]
-    assert not absolute, "a module on the farm host has no package farmhand: import relatively"
+def test_no_class_name_is_used_twice() -> None:
+    files = [path for path in SOURCES + PLUGINS if path.parent.name != "action_plugins"]
+    classes = Counter(
+        node.name for path in files for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, number in classes.items() if number > 1] == []
 
 
-ON_THE_CONTROLLER = [
-    "errors.py",
-    *(f"dispatch/{name}.py" for name in ("__init__", "settings", "hosts", "keyserver", "handover", "rotate")),
-]
+def standard_library_only(path: Path, package: list[str]) -> set[str]:
+    """The modules that `path` imports and that are neither Python's own nor ours."""
+    names = {module for module in imports(path, package) if module not in MODULES}
+    return {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - OPTIONAL - {"farmhand"}
 
 
-@pytest.mark.parametrize("name", ON_THE_CONTROLLER)
-def test_what_the_action_plugin_imports_needs_no_package(name: str) -> None:
-    top_level = ast.parse((PACKAGE / name).read_text()).body
-    modules = {node.module or "" for node in top_level if isinstance(node, ast.ImportFrom)}
-    modules |= {alias.name for node in top_level if isinstance(node, ast.Import) for alias in node.names}
-    assert {module.split(".")[0] for module in modules} <= set(sys.stdlib_module_names) | {"farmhand"}
+def brought(name: str, seen: set[str]) -> set[str]:
+    """`name` and every module of ours that comes with it, as Ansible puts them into a module's archive."""
+    if name not in seen:
+        seen.add(name)
+        for module in of_ours(MODULES[name]):
+            brought(module, seen)
+    return seen
 
 
-@pytest.mark.parametrize("folder", ["library", "action_plugins", "filter_plugins"])
-def test_plugins_import_no_part_but_wire_errors_settings_and_handover(folder: str) -> None:
-    for path in (ROOT / folder).glob("*.py"):
-        used: set[str] = set()
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("farmhand"):
-                used |= {f"{node.module}.{a.name}" for a in node.names}
-        allowed = (
-            "farmhand.wire",
-            "farmhand.core.errors",
-            "farmhand.core.settings",
-            "farmhand.plugins.handover",
-            "farmhand.plugins.keyserver",
-            "farmhand.rotation.operator",
-            "farmhand.rotation",
-            "farmhand.plugins",
-            "farmhand.billing",
-        )
-        assert all(name.startswith(allowed) for name in used), f"{path.name}: {used}"
+MODULES_OF_ANSIBLE = sorted((ROOT / "library").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MODULES_OF_ANSIBLE, ids=lambda path: path.name)
+def test_what_runs_on_a_host_is_standard_library_and_relative(path: Path) -> None:
+    first = {module for module in imports(path, []) if module in MODULES}
+    assert first or path.name in WITHOUT_OURS
+    for name in set().union(*(brought(module, set()) for module in first)):
+        source = MODULES[name]
+        assert not standard_library_only(source, ["farmhand", *source.relative_to(PACKAGE).parent.parts]), name
+        absolute = [
+            node
+            for node in ast.walk(ast.parse(source.read_text()))
+            if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").startswith("farmhand")
+        ]
+        assert not absolute, f"{name}: a module on the farm host has no package farmhand: import relatively"
+
+
+#: Modules of library/ whose work is wholly done by their action plugin.
+WITHOUT_OURS = {"farmhand_route.py"}
+
+
+@pytest.mark.parametrize("path", [p for p in PLUGINS if p.parent.name != "library"], ids=lambda path: path.name)
+def test_what_a_plugin_imports_needs_no_package(path: Path) -> None:
+    """Where Ansible was installed alone, from the distribution, none of our requirements is there."""
+    first = {module for module in imports(path, []) if module in MODULES}
+    assert first
+    for name in set().union(*(brought(module, set()) for module in first)):
+        top = ast.parse(MODULES[name].read_text()).body
+        modules = {node.module or "" for node in top if isinstance(node, ast.ImportFrom) and not node.level}
+        modules |= {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
+        assert {m.split(".")[0] for m in modules} <= set(sys.stdlib_module_names) | {"farmhand"}, name

@@ -12,6 +12,7 @@ import click
 
 from farmhand.batch import sources
 from farmhand.batch.accounting import Book
+from farmhand.batch.ansible_worker import Farm, Run
 from farmhand.batch.coordinator import Coordinator
 from farmhand.batch.host_state import Limits
 from farmhand.batch.journal import VERSION, Journal
@@ -28,7 +29,6 @@ from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keys import without_secrets
 from farmhand.core.keysource import read_key
 from farmhand.core.task import TASK_ID
-from farmhand.places.ansible_worker import Farm, Run
 from farmhand.wire import problems
 
 _AGAIN = "give the same command again: it goes on from here"

@@ -22,7 +22,7 @@ from farmhand.core.keysource import DEFAULT_SOURCE, read_key
 from farmhand.core.scratch import private_directory
 from farmhand.core.task import Result, Task
 from farmhand.places.ansible_environment import ansible_environment
-from farmhand.plugins.keyserver import KeyServer
+from farmhand.places.keyserver import KeyServer
 from farmhand.wire import problems
 
 #: The variables by which ansible-runner gets the events of the run.

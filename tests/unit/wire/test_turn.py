@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from farmhand.batch import frames
 from farmhand.core.errors import WireError
-from farmhand.places import frames
 from farmhand.wire import turn
 from farmhand.wire.client import Client
 from tests.unit.wire.scripted import STATUS, Scripted, answer

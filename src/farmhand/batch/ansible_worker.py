@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.batch.coordinator import Coordinator
+from farmhand.batch.worker_socket import Desk
 from farmhand.core.errors import FarmhandError
 from farmhand.core.scratch import private_directory
-from farmhand.places.worker_socket import Desk
 
 #: How often a run may end before its time without any host having answered in it.
 _MOST_ENDS = 3

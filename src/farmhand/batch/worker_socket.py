@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from farmhand.places import frames
+from farmhand.batch import frames
 
 _UCRED = struct.Struct("3i")
 
