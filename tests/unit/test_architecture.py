@@ -1,4 +1,4 @@
-"""docs/architecture.md's table of imports is what the sources really import; there is no circle and no class name twice."""
+"""docs/architecture.md has the real table of imports; there is no circle, and no class name is used twice."""
 
 from __future__ import annotations
 

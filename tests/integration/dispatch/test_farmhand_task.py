@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.core.errors import NotConfigured, TaskFailed, UsageError
-from farmhand.core.task import Task
-from farmhand.places.runner import Outcome, run_tasks
 from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation, agent_knows, received
 from tests.integration.dispatch.sshd import Sshd, shared_connections
 from tests.support.agent import Agent
@@ -238,84 +235,6 @@ async def test_the_literal_ansible_runner_command(
     artifacts = [path for path in (checkout / "artifacts").rglob("*") if path.is_file()]
     assert artifacts
     assert [path for path in artifacts if DEFAULT_KEY in path.read_text(errors="replace")] == []
-
-
-async def test_dispatch_through_ansible_runner(
-    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in workstation.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", DEFAULT_KEY)
-    monkeypatch.setenv("TMPDIR", str(workstation.home))
-    monkeypatch.setattr("tempfile.tempdir", str(workstation.home))
-    nasty = "{{ 1 }} '\"\\ 😀\n--- !unsafe\ttab"
-    tasks = [
-        Task(id="one", prompt=nasty, system="{% x %}", labels={"a": "{{ b }}"}, schema=None),
-        Task(id="two", prompt=" "),
-        Task(id="three", prompt="x", model="claude-nothing-1"),
-    ]
-    left_before = set(workstation.home.iterdir())
-    outcomes = await asyncio.to_thread(
-        run_tasks,
-        tasks,
-        project_dir=CHECKOUT,
-        inventory=str(local_farm),
-        key_source="env:ANTHROPIC_API_KEY",
-        module_args={"socket": str(agent.socket)},
-    )
-    by_id = {outcome.task_id: outcome for outcome in outcomes}
-    assert received(api)[0] == nasty
-    assert by_id["one"].result is not None
-    assert by_id["one"].error is None
-    assert by_id["one"].result.labels == {"a": "{{ b }}"}
-    assert isinstance(by_id["two"].error, UsageError)
-    assert isinstance(by_id["three"].error, TaskFailed)
-    assert by_id["three"].error.code == "unknown_model"
-    left = {path for path in workstation.home.iterdir() if path.name.startswith("farmhand-")}
-    assert left - left_before == set()
-
-
-async def test_what_ansible_runner_leaves_while_it_runs_holds_no_key(
-    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in workstation.environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ANTHROPIC_API_KEY", DEFAULT_KEY)
-    monkeypatch.setattr("tempfile.tempdir", str(workstation.home))
-    api.state.event_s = 0.3
-    running = asyncio.create_task(
-        asyncio.to_thread(
-            run_tasks,
-            [Task(id="seen", prompt="x")],
-            project_dir=CHECKOUT,
-            inventory=str(local_farm),
-            key_source="env:ANTHROPIC_API_KEY",
-            module_args={"socket": str(agent.socket)},
-        )
-    )
-    await agent_knows(agent, "seen")
-    written = [path for found in workstation.home.glob("farmhand-*") for path in found.rglob("*") if path.is_file()]
-    assert any(path.name == "command" for path in written)
-    assert [path for path in written if DEFAULT_KEY in path.read_text(errors="replace")] == []
-    outcome: list[Outcome] = await running
-    assert outcome[0].error is None
-
-
-async def test_no_matching_host_and_no_key(
-    workstation: Workstation, local_farm: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("A_KEY", DEFAULT_KEY)
-    with pytest.raises(NotConfigured, match="NOT_SET is not set"):
-        run_tasks([Task(id="x", prompt="x")], project_dir=CHECKOUT, key_source="env:NOT_SET")
-    with pytest.raises(NotConfigured, match="no host of the inventory matches 'nobody'"):
-        await asyncio.to_thread(
-            run_tasks,
-            [Task(id="x", prompt="x")],
-            project_dir=CHECKOUT,
-            inventory=str(local_farm),
-            hosts="nobody",
-            key_source="env:A_KEY",
-        )
 
 
 async def test_ctrl_c_on_the_controller_cancels_the_task_on_the_host(
