@@ -30,7 +30,7 @@ from farmhand.core.prices import price_table
 from farmhand.cost import queries
 from farmhand.cost.merge import pull
 from farmhand.cost.overhead import LEAN_BYTES, PLAIN_BYTES
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 from tests.support.agent import Agent
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
@@ -109,7 +109,7 @@ class MadeUp:
 
 def fill(path: Path, tasks: int) -> dict[str, float]:
     """Merge a made-up ledger, then again with nothing new: seconds of both, peak memory in MB."""
-    store = Store(path, queries.breaks(price_table()))
+    store = CostStore(path, queries.breaks(price_table()))
     agent = MadeUp(tasks)
     started = time.perf_counter()
     pull(store, "farm1", agent)

@@ -9,7 +9,7 @@ from typing import Any
 
 from farmhand.core.money import PICO_PER_USD, pico
 from farmhand.cost.sessions import Interactive, OnDay, interactive, read
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 from tests.support.ccusage import daily
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
@@ -22,7 +22,7 @@ KNOWN = ("claude-haiku-4-5-20251001", "claude-opus-4-7", "claude-sonnet-4-6")
 
 def ours(tmp_path: Path, config_dir: Path) -> Interactive:
     """What farmhand reads in the logs."""
-    store: Store = new_store(tmp_path / "cost.db")
+    store: CostStore = new_store(tmp_path / "cost.db")
     places = [config_dir / "projects"]
     found = interactive(store, TABLE, 0, places, read(store, places))
     store.close()

@@ -37,7 +37,7 @@ def follow(path: Path) -> None:
     """Go by the file in this process, which has loaded the daemon."""
     from farmhand.agent.store import damage
     from farmhand.agent.store.ledger import Ledger
-    from farmhand.agent.store.outbox import Outbox
+    from farmhand.agent.store.outbox import MessageBatchStore
 
     def spring(point: str) -> None:
         try:
@@ -50,7 +50,7 @@ def follow(path: Path) -> None:
 
     for owner, points in (
         (Ledger, ("reserve", "start", "end", "recover")),
-        (Outbox, RUNNING[3:]),
+        (MessageBatchStore, RUNNING[3:]),
     ):
         for point in points:
             setattr(owner, point, _afterwards(getattr(owner, point), point, spring))

@@ -13,11 +13,19 @@ from farmhand.agent.budgets import Budgets
 from farmhand.agent.charges import attempt_end, charges_of, uncounted
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, Engine, EngineError
-from farmhand.agent.events import Live, Stage
+from farmhand.agent.events import RunningTask, TaskRegistry
 from farmhand.agent.keys import Keys
-from farmhand.agent.progress import Progress
-from farmhand.agent.store.ledger import CANCELLED, AttemptEnd, Ended, Ledger, LedgerDamaged, LedgerStuck, insist
-from farmhand.agent.store.queries import Waiting
+from farmhand.agent.progress import BatchProgress
+from farmhand.agent.store.ledger import (
+    CANCELLED,
+    AttemptEnd,
+    Ledger,
+    LedgerDamaged,
+    LedgerStuck,
+    NoLongerQueued,
+    insist,
+)
+from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 
@@ -32,7 +40,7 @@ class Parked(Exception):
     """The API does not take the key: the task waits for another one."""
 
 
-class Room:
+class RunContext:
     """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for.
 
     `resting`: what runs may end, and nothing is to be begun or to be tried again for long.
@@ -44,8 +52,8 @@ class Room:
         ledger: Ledger,
         engines: dict[str, Engine],
         keys: Keys,
-        stage: Stage,
-        progress: Progress,
+        stage: TaskRegistry,
+        progress: BatchProgress,
         budgets: Budgets,
     ) -> None:
         self.config = config
@@ -60,10 +68,10 @@ class Room:
         self.resting = False
 
 
-class Run:
+class Attempt:
     """One task while it holds a slot. Whatever goes wrong in here is this task's failure alone."""
 
-    def __init__(self, room: Room, claim: Waiting, engine: str, key: Key, live: Live) -> None:
+    def __init__(self, room: RunContext, claim: QueuedTask, engine: str, key: Key, live: RunningTask) -> None:
         self._room = room
         self._claim = claim
         self._engine = engine
@@ -80,7 +88,7 @@ class Run:
         """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
         try:
             await self._guarded()
-        except Ended:
+        except NoLongerQueued:
             log.debug("task %s had ended before it began", self._claim.id)
         except LedgerDamaged:
             log.debug("task %s ends with the agent", self._claim.id)
@@ -93,7 +101,7 @@ class Run:
             await self._attempts()
         except asyncio.CancelledError:
             await self._cut()
-        except (Ended, LedgerStuck):
+        except (NoLongerQueued, LedgerStuck):
             raise
         except Exception as error:
             log.exception("task %s: %s", self._claim.id, type(error).__name__)
@@ -183,7 +191,7 @@ class Run:
         """A request is about to leave: what it may cost is spent from now on, whatever becomes of the agent."""
         try:
             await self._write(lambda: self._room.ledger.reserve(self._claim.seq, request, most_pico))
-        except (Ended, LedgerStuck) as error:
+        except (NoLongerQueued, LedgerStuck) as error:
             if self._engine == "api":
                 raise
             raise ApiError("api_error", "this task's agent is stopping", status=503) from error

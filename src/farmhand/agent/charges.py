@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-from farmhand.agent.store.commands import AttemptEnd, Charge
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow
 from farmhand.core.prices import PriceTable
 from farmhand.meter import Grant
 
 log = logging.getLogger("jada-agent")
 
 
-def charges_of(grant: Grant, prices: PriceTable) -> list[Charge]:
+def charges_of(grant: Grant, prices: PriceTable) -> list[ChargeRow]:
     """The answers to `grant` so far, priced on their terms. Of one that broke off what had passed is charged."""
     return [
-        Charge(
+        ChargeRow(
             request_id=charge.request_id,
             model=grant.model,
             usage=charge.usage,

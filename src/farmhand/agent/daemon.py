@@ -22,9 +22,9 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
-from farmhand.agent.engines.message_batches import Economy
-from farmhand.agent.http.connection_limit import Door
-from farmhand.agent.http.server import Server
+from farmhand.agent.engines.message_batches import MessageBatchesEngine
+from farmhand.agent.http.connection_limit import ConnectionLimit
+from farmhand.agent.http.server import AgentServer
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store import damage
 from farmhand.agent.store.damage import LedgerDamaged
@@ -32,7 +32,7 @@ from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.errors import NotConfigured
 from farmhand.meter import Meter, Upstream, create_server
-from farmhand.meter.http_server import Server as MeterServer
+from farmhand.meter.http_server import HttpServer
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -65,9 +65,9 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 @asynccontextmanager
 async def _listening(
-    server: web.Server | MeterServer, config: Config, inherited: dict[str, socket.socket], name: str
+    server: web.Server | HttpServer, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
-    door = Door(server, _PER_UID[name])
+    door = ConnectionLimit(server, _PER_UID[name])
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
     listening = await asyncio.get_running_loop().create_server(
         door, sock=_listen(config, inherited, name), backlog=_BACKLOG
@@ -152,12 +152,12 @@ async def _serve(config: Config) -> None:
         await cli.clear()
         engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
-        scheduler = Scheduler(config, ledger, engines, Economy(config, ledger, provider))
+        scheduler = Scheduler(config, ledger, engines, MessageBatchesEngine(config, ledger, provider))
         await scheduler.recover()
         door = create_server(meter)
         stack.push_async_callback(door.close, _PATIENCE_S)
         await stack.enter_async_context(_listening(door, config, inherited, "meter"))
-        server = Server(config, ledger, scheduler, meter.limits, meter.errors)
+        server = AgentServer(config, ledger, scheduler, meter.limits, meter.errors)
         await stack.enter_async_context(_open(server.app(), config, inherited))
         keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
         stack.callback(keeper.cancel)

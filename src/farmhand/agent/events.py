@@ -9,7 +9,7 @@ from typing import Any
 
 from farmhand.agent.keys import Keys
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import Waiting
+from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Grant, Key
 
@@ -18,7 +18,7 @@ Event = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Live:
+class RunningTask:
     """A task that somebody watches or that runs: the text so far and who listens.
 
     `job`, `claim`, `key` and the `grant` of its attempt are there while it runs; `cancelled` says that it is being
@@ -28,7 +28,7 @@ class Live:
     text: list[str] = field(default_factory=list)
     listeners: set[asyncio.Queue[Event]] = field(default_factory=set)
     job: asyncio.Task[None] | None = None
-    claim: Waiting | None = None
+    claim: QueuedTask | None = None
     key: Key | None = None
     grant: Grant | None = None
     cancelled: bool = False
@@ -45,21 +45,21 @@ class Live:
             self.tell({"type": "text", "text": text})
 
 
-class Stage:
+class TaskRegistry:
     """All live tasks by id."""
 
     def __init__(self, ledger: Ledger, keys: Keys) -> None:
         self._ledger = ledger
         self._keys = keys
-        self._live: dict[str, Live] = {}
+        self._live: dict[str, RunningTask] = {}
 
-    def get(self, task_id: str) -> Live | None:
+    def get(self, task_id: str) -> RunningTask | None:
         """The live task of this id, if it is one."""
         return self._live.get(task_id)
 
-    def enter(self, task_id: str) -> Live:
+    def enter(self, task_id: str) -> RunningTask:
         """The same; it becomes one."""
-        return self._live.setdefault(task_id, Live())
+        return self._live.setdefault(task_id, RunningTask())
 
     def leave(self, task_id: str) -> None:
         """Forget it, unless it runs or is watched."""
@@ -67,7 +67,7 @@ class Stage:
         if live is not None and live.job is None and not live.listeners:
             del self._live[task_id]
 
-    def running(self) -> list[Live]:
+    def running(self) -> list[RunningTask]:
         """Those that run."""
         return [live for live in self._live.values() if live.job is not None]
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from farmhand.agent.events import Stage
+from farmhand.agent.events import TaskRegistry
 from farmhand.agent.keys import Keys
-from farmhand.agent.ready_queue import Lines
+from farmhand.agent.ready_queue import ReadyQueue
 from farmhand.agent.store.commands import CHUNK
 from farmhand.agent.store.ledger import Ledger, LedgerStuck
 from farmhand.meter import Key
@@ -16,10 +16,12 @@ from farmhand.meter import Key
 log = logging.getLogger("jada-agent")
 
 
-class Parking:
+class KeyWait:
     """Moves tasks in portions, so that a long queue holds up nothing else. `pump` is called when some may start."""
 
-    def __init__(self, ledger: Ledger, keys: Keys, lines: Lines, stage: Stage, pump: Callable[[], None]) -> None:
+    def __init__(
+        self, ledger: Ledger, keys: Keys, lines: ReadyQueue, stage: TaskRegistry, pump: Callable[[], None]
+    ) -> None:
         self._ledger = ledger
         self._keys = keys
         self._lines = lines

@@ -10,7 +10,7 @@ from collections.abc import Callable
 _WINDOW_S = 60.0
 
 
-class Progress:
+class BatchProgress:
     """Told of every task that has ended; wakes those who wait for its batch. `monotonic` is the clock, in seconds."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import Waiting
+from farmhand.agent.store.queries import QueuedTask
 
 #: Tasks that are read ahead per engine, beside those that are on their way out of the queue.
 _PORTION = 64
 
 
-class Lines:
+class ReadyQueue:
     """Hands out each waiting task once, until it is put back.
 
     A task is `claimed` from when it is handed out until `release`: its start may not be committed yet, so the ledger
@@ -20,7 +20,7 @@ class Lines:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._ahead: dict[str, deque[Waiting]] = {}
+        self._ahead: dict[str, deque[QueuedTask]] = {}
         self._claimed: set[int] = set()
         self._running: Counter[str] = Counter()
         self.limits: dict[str, int] = ledger.concurrency()
@@ -48,7 +48,7 @@ class Lines:
         """All batches of which that is true."""
         return self.closed | {batch for batch in self.limits if self.is_full(batch)}
 
-    def take(self, engine: str) -> Waiting | None:
+    def take(self, engine: str) -> QueuedTask | None:
         """The next task to start, which is claimed by this; None when none may start."""
         while True:
             ahead = self._ahead.get(engine)
@@ -62,22 +62,22 @@ class Lines:
                     self.claim(task)
                     return task
 
-    def claim(self, task: Waiting) -> None:
+    def claim(self, task: QueuedTask) -> None:
         """The task is on its way out of the queue."""
         self._claimed.add(task.seq)
         self._running[task.batch] += 1
 
-    def next_suspects(self) -> list[tuple[Waiting, str]]:
+    def next_suspects(self) -> list[tuple[QueuedTask, str]]:
         """The queued tasks that ran when the agent crashed, with their engines; those of batches that end left out."""
         return [found for found in self._ledger.suspects() if found[0].batch not in self.closed]
 
-    def _read(self, engine: str) -> deque[Waiting]:
+    def _read(self, engine: str) -> deque[QueuedTask]:
         full = self.full()
         limit = _PORTION + len(self._claimed) + len(self.suspects)
         tasks = self._ledger.line_without(engine, full, limit) if full else self._ledger.line(engine, limit)
         return deque(task for task in tasks if task.seq not in self._claimed and task.seq not in self.suspects)
 
-    def release(self, task: Waiting) -> None:
+    def release(self, task: QueuedTask) -> None:
         """A claimed task has left its slot."""
         was_full = self.is_full(task.batch)
         self._claimed.discard(task.seq)

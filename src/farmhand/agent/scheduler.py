@@ -9,18 +9,18 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-from farmhand.agent.attempts import Room, Run
+from farmhand.agent.attempts import Attempt, RunContext
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
-from farmhand.agent.engines import EconomyEngine, Engine
-from farmhand.agent.events import Event, Live, Stage
-from farmhand.agent.key_wait import Parking
+from farmhand.agent.engines import BatchEngine, Engine
+from farmhand.agent.events import Event, RunningTask, TaskRegistry
+from farmhand.agent.key_wait import KeyWait
 from farmhand.agent.keys import Keys
-from farmhand.agent.progress import Progress
-from farmhand.agent.ready_queue import Lines
+from farmhand.agent.progress import BatchProgress
+from farmhand.agent.ready_queue import ReadyQueue
 from farmhand.agent.store.ledger import CANCELLED, Ledger, LedgerStuck
-from farmhand.agent.store.queries import Waiting
-from farmhand.agent.store.rows import BatchView, Wait
+from farmhand.agent.store.queries import QueuedTask
+from farmhand.agent.store.rows import BatchView, WaitReason
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import FINAL_STATES, Result, State, Task
 from farmhand.meter import Key
@@ -40,23 +40,23 @@ class Draining(FarmhandError):
 class Scheduler:
     """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others."""
 
-    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: EconomyEngine) -> None:
+    def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], economy: BatchEngine) -> None:
         self._config = config
         self._economy = economy
         self._ledger = ledger
         self.slots = {"api": config.slots_api, "cli": config.slots_cli}
         self.busy = dict.fromkeys(self.slots, 0)
         self.keys = Keys()
-        self.progress = Progress()
-        self.lines = Lines(ledger)
-        self.stage = Stage(ledger, self.keys)
+        self.progress = BatchProgress()
+        self.lines = ReadyQueue(ledger)
+        self.stage = TaskRegistry(ledger, self.keys)
         self.mode: DrainMode = "off"
         #: Requests that a crash has left uncertain.
         self.interrupted = 0
         self.budgets = Budgets(ledger, config.budget_day_usd)
-        self._room = Room(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
-        self._suspect: Waiting | None = None
-        self._parking = Parking(ledger, self.keys, self.lines, self.stage, self._pump)
+        self._room = RunContext(config, ledger, engines, self.keys, self.stage, self.progress, self.budgets)
+        self._suspect: QueuedTask | None = None
+        self._parking = KeyWait(ledger, self.keys, self.lines, self.stage, self._pump)
 
     @property
     def draining(self) -> bool:
@@ -73,8 +73,8 @@ class Scheduler:
         """Whether the agent is about to end."""
         return self._room.draining
 
-    def economy_waits(self, batch: str | None) -> Sequence[Wait]:
-        """See `EconomyEngine.waits`."""
+    def economy_waits(self, batch: str | None) -> Sequence[WaitReason]:
+        """See `BatchEngine.waits`."""
         return self._economy.waits(batch)
 
     async def recover(self) -> None:
@@ -196,7 +196,7 @@ class Scheduler:
         return batch
 
     def events(self, task_id: str) -> AsyncIterator[Event]:
-        """See `Stage.events`."""
+        """See `TaskRegistry.events`."""
         return self.stage.events(task_id)
 
     # --- the agent's own life -------------------------------------------------------------------------------------
@@ -281,14 +281,14 @@ class Scheduler:
             return True
         return False
 
-    def _start(self, task: Waiting, engine: str, key: Key) -> None:
+    def _start(self, task: QueuedTask, engine: str, key: Key) -> None:
         self.busy[engine] += 1
         live = self.stage.enter(task.id)
         live.claim, live.key, live.cancelled = task, key, False
-        live.job = asyncio.create_task(Run(self._room, task, engine, key, live).run(), name=f"task {task.id}")
+        live.job = asyncio.create_task(Attempt(self._room, task, engine, key, live).run(), name=f"task {task.id}")
         live.job.add_done_callback(partial(self._release, task, engine, key, live))
 
-    def _release(self, task: Waiting, engine: str, key: Key, live: Live, _job: asyncio.Task[None]) -> None:
+    def _release(self, task: QueuedTask, engine: str, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
         self.busy[engine] -= 1
         self.lines.release(task)
@@ -308,7 +308,7 @@ class Scheduler:
         """Whether a running task uses the key."""
         return any(live.key is key for live in self.stage.running())
 
-    async def _stop(self, lives: list[Live]) -> None:
+    async def _stop(self, lives: list[RunningTask]) -> None:
         """End those that run for good. LedgerStuck where that cannot be recorded yet."""
         jobs = set()
         for live in lives:

@@ -7,9 +7,19 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from farmhand.batch.inputs import BadRecord
-from farmhand.batch.journal import CANCELLED, FAILED, SENT, STATE_NAMES, SUCCEEDED, WAITING, Journal, Row, Sent
-from farmhand.batch.output import PICO, Output, line_of, pico
-from farmhand.batch.prepare import Plan, digest_of, encode
+from farmhand.batch.journal import (
+    CANCELLED,
+    FAILED,
+    SENT,
+    STATE_NAMES,
+    SUCCEEDED,
+    WAITING,
+    Journal,
+    PendingLine,
+    SentLine,
+)
+from farmhand.batch.output import PICO, OutputFile, line_of, pico
+from farmhand.batch.prepare import BatchPlan, digest_of, encode
 from farmhand.core.errors import UsageError
 from farmhand.core.rules import SHARED_BUDGET
 
@@ -18,7 +28,7 @@ MAX_PORTION_BYTES = 4 * 1024 * 1024
 
 
 @dataclass
-class Totals:
+class BatchTotals:
     """How the batch stands. `twice` are results of tasks that ran on two hosts, of which one was kept."""
 
     total: int = 0
@@ -46,7 +56,7 @@ class Totals:
 
 
 @dataclass
-class Taken:
+class Intake:
     """What an answer brought beside results."""
 
     finished: int = 0
@@ -55,10 +65,10 @@ class Taken:
     conflicts: list[str] = field(default_factory=list)
 
 
-class Book:
+class BatchLedger:
     """Lines and results of one batch. Not for several threads at once."""
 
-    def __init__(self, plan: Plan, journal: Journal, output: Output) -> None:
+    def __init__(self, plan: BatchPlan, journal: Journal, output: OutputFile) -> None:
         self.plan = plan
         self.journal = journal
         self.output = output
@@ -66,7 +76,7 @@ class Book:
         counts = journal.counts()
         cost, uncertain, twice, twice_cost = journal.sums()
         self.waiting = counts[WAITING]
-        self.totals = Totals(
+        self.totals = BatchTotals(
             total=sum(counts.values()),
             succeeded=counts[SUCCEEDED],
             failed=counts[FAILED],
@@ -101,7 +111,7 @@ class Book:
         pairs = zip(going, fields, strict=True)
         return [encode(self.plan.task(made, row.wire, self.batch)) for row, made in pairs]
 
-    def _fields(self, row: Row) -> dict[str, Any]:
+    def _fields(self, row: PendingLine) -> dict[str, Any]:
         try:
             fields = self.plan.source.again(row.n, row.at)
             same = digest_of(self.plan.task(fields, row.wire, self.batch)) == row.digest
@@ -119,9 +129,9 @@ class Book:
         row = self.journal.db.execute("SELECT count(*) FROM line WHERE state = 1 AND host = ?", (host,)).fetchone()
         return int(row[0])
 
-    def take_in(self, host: int, name: str, answer: dict[str, Any]) -> Taken:
+    def take_in(self, host: int, name: str, answer: dict[str, Any]) -> Intake:
         """Take an answer in: results are in the output, and safe, before the journal says so."""
-        taken = Taken()
+        taken = Intake()
         before = (self.totals.finished_now, self.totals.cost_pico, self.totals.uncertain)
         with self.journal.transaction():
             self.journal.confirm(host, answer.get("taken") or [])
@@ -151,7 +161,7 @@ class Book:
             self.journal.spend(host, sent.row, told=True)
             self.journal.put_back(sent.row)
 
-    def _refused(self, host: int, name: str, refusal: dict[str, Any], taken: Taken) -> None:
+    def _refused(self, host: int, name: str, refusal: dict[str, Any], taken: Intake) -> None:
         """The agent does not take the task: its id is spent on something else, or a rule of the host is broken."""
         sent = self.journal.by_wire(str(refusal.get("id")))
         if sent is None or sent.state != SENT or sent.host != host:
@@ -164,7 +174,7 @@ class Book:
         error = {what: str(refusal.get(what) or "") for what in ("code", "message", "hint")}
         self._keep(host, name, sent, {"state": "failed", "text": "", "cost_usd": 0, "attempts": 0, "error": error})
 
-    def _result(self, host: int, name: str, result: dict[str, Any], taken: Taken) -> None:
+    def _result(self, host: int, name: str, result: dict[str, Any], taken: Intake) -> None:
         wire, state = str(result.get("id")), str(result.get("state"))
         if state not in STATE_NAMES:
             return
@@ -193,7 +203,7 @@ class Book:
             self._keep(host, name, sent, result)
 
     @staticmethod
-    def _denied(result: dict[str, Any], taken: Taken) -> bool:
+    def _denied(result: dict[str, Any], taken: Intake) -> bool:
         """Whether a budget that is not the task's own had no room for it."""
         error = result.get("error") or {}
         message = str(error.get("message") or "")
@@ -202,7 +212,7 @@ class Book:
         taken.denied = message
         return True
 
-    def _keep(self, host: int, name: str, sent: Sent, result: dict[str, Any]) -> None:
+    def _keep(self, host: int, name: str, sent: SentLine, result: dict[str, Any]) -> None:
         """This is the result of the line."""
         row = sent.row
         if sent.state == SENT and sent.host not in (None, host):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.worker_socket import Desk
+from farmhand.batch.worker_socket import WorkerServer
 from farmhand.core.errors import FarmhandError
 from farmhand.core.scratch import private_directory
 
@@ -66,19 +66,19 @@ def playbook(pattern: str, desk: Path, batch: str) -> str:
     )
 
 
-class Run:
+class AnsibleWorker:
     """Runs until the coordinator says that it is over. `kill` ends what runs, at once."""
 
     def __init__(self, coordinator: Coordinator, farm: Farm, on_standing: Callable[[Standing], None]) -> None:
         self._coordinator = coordinator
         self._farm = farm
         self._on_standing = on_standing
-        self._desk: Desk | None = None
+        self._desk: WorkerServer | None = None
         self._ended = threading.Event()
 
     def __call__(self, on_tick: Callable[[], None]) -> None:
         """Run to the end; `on_tick` is called a few times a second."""
-        with private_directory() as private, Desk(self._coordinator, private) as self._desk:
+        with private_directory() as private, WorkerServer(self._coordinator, private) as self._desk:
             (private / "play.yml").write_text(
                 playbook(self._farm.pattern, self._desk.path, self._coordinator.book.batch), "utf-8"
             )
@@ -158,4 +158,4 @@ def _parent(pid: int) -> int:
         return 0
 
 
-__all__ = ["Farm", "FarmhandError", "Run", "playbook"]
+__all__ = ["AnsibleWorker", "Farm", "FarmhandError", "playbook"]

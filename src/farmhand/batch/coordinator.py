@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from farmhand.batch import errors, host_state
-from farmhand.batch.accounting import Book, Taken
-from farmhand.batch.host_state import Host, Limits
+from farmhand.batch.accounting import BatchLedger, Intake
+from farmhand.batch.host_state import WorkerLimits, WorkerState
 from farmhand.batch.output import PICO, pico
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused, UsageError, WireError
 from farmhand.wire import turn
@@ -27,12 +27,12 @@ _NO_KEY = "the API refused the key"
 class Coordinator:
     """See the module."""
 
-    def __init__(self, book: Book, key: str, limits: Limits, say: Callable[[str], None]) -> None:
+    def __init__(self, book: BatchLedger, key: str, limits: WorkerLimits, say: Callable[[str], None]) -> None:
         self.book = book
         self.over = False
         self.error: FarmhandError | None = None
         self.stopping = False
-        self.hosts: dict[str, Host] = {}
+        self.hosts: dict[str, WorkerState] = {}
         self._key = key
         self._limits = limits
         self._say = say
@@ -146,11 +146,11 @@ class Coordinator:
 
     # --- turns ----------------------------------------------------------------------------------------------------
 
-    def _host(self, name: str) -> Host:
+    def _host(self, name: str) -> WorkerState:
         if name not in self.hosts:
             with self.book.journal.transaction():
                 no, after, cost = self.book.journal.host(name)
-            self.hosts[name] = Host(name, no, cost_pico=cost, after=after)
+            self.hosts[name] = WorkerState(name, no, cost_pico=cost, after=after)
             self._absent.pop(name, None)
         return self.hosts[name]
 
@@ -166,7 +166,7 @@ class Coordinator:
         now = time.monotonic()
         return max(1, self._expected - sum(not one.takes(now) for one in self.hosts.values()))
 
-    def _next(self, one: Host) -> dict[str, Any] | None:
+    def _next(self, one: WorkerState) -> dict[str, Any] | None:
         """`_turn`, where a fault of the input stops the batch in order."""
         try:
             return self._turn(one)
@@ -174,7 +174,7 @@ class Coordinator:
             self.stop(error)
             return self._turn(one)
 
-    def _turn(self, one: Host) -> dict[str, Any] | None:
+    def _turn(self, one: WorkerState) -> dict[str, Any] | None:
         """The next turn of a host; None if it has nothing to do now."""
         journal = self.book.journal
         turn: dict[str, Any] = {"batch": self.book.batch, "after": one.after, "low": 0, "tasks": []}
@@ -206,7 +206,7 @@ class Coordinator:
             turn["key"] = self._key
         return turn | {"tasks": tasks, "wait_s": wait_s}
 
-    def _portion(self, one: Host, sent: int) -> list[bytes]:
+    def _portion(self, one: WorkerState, sent: int) -> list[bytes]:
         if one.halted_until > time.monotonic():
             return []
         unsure = len(self.book.journal.own_unsure(one.no, host_state.MOST))
@@ -218,7 +218,7 @@ class Coordinator:
         limit = min(max(limit, unsure), host_state.MOST)
         return self.book.portion(one.no, self._lost_numbers(), limit) if limit else []
 
-    def _stop_turn(self, one: Host, turn: dict[str, Any], sent: int) -> dict[str, Any] | None:
+    def _stop_turn(self, one: WorkerState, turn: dict[str, Any], sent: int) -> dict[str, Any] | None:
         if not (sent or turn["cancel"]) or one.stopped:
             one.stopped = True
             return None
@@ -227,14 +227,14 @@ class Coordinator:
             return self._take_back(one, turn)
         return turn | {"wait_s": 2.0}
 
-    def _take_back(self, one: Host, turn: dict[str, Any]) -> dict[str, Any]:
+    def _take_back(self, one: WorkerState, turn: dict[str, Any]) -> dict[str, Any]:
         """Cancel what has not started there."""
         one.held_since, one.given = None, 0
         with self.book.journal.transaction():
             self.book.journal.stopping(one.no)
         return turn | {"stop": True, "wait_s": 0.5}
 
-    def _limits_of(self, one: Host) -> dict[str, Any] | None:
+    def _limits_of(self, one: WorkerState) -> dict[str, Any] | None:
         """The host's share of the batch's limits, where it does not have it yet: so they hold whatever the hosts do."""
         wanted = self._limits.max_usd is not None or self._limits.concurrency is not None
         if not wanted and not self.book.journal.about("limited"):
@@ -259,7 +259,7 @@ class Coordinator:
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def _heard(self, one: Host, answer: dict[str, Any], taken: Taken) -> None:
+    def _heard(self, one: WorkerState, answer: dict[str, Any], taken: Intake) -> None:
         now = time.monotonic()
         if (useless := self._useless(one, answer, taken)) is not None:
             self._lose(one, useless)
@@ -285,7 +285,7 @@ class Coordinator:
             elif wait.get("reason") == "no_key":
                 one.fresh = True
 
-    def _useless(self, one: Host, answer: dict[str, Any], taken: Taken) -> FarmhandError | None:
+    def _useless(self, one: WorkerState, answer: dict[str, Any], taken: Intake) -> FarmhandError | None:
         """Why the host is no help although it answers: the others go on without it. None if it may be, or is alone."""
         nothing = not (taken.finished or taken.denied or taken.conflicts)
         nothing = nothing and not (answer.get("unfinished") or answer.get("halted") or answer.get("rest"))
@@ -298,7 +298,7 @@ class Coordinator:
                 return errors.refused_key(one.name, str(wait.get("detail") or _NO_KEY))
         return None
 
-    def _missing(self, one: Host, answer: dict[str, Any]) -> None:
+    def _missing(self, one: WorkerState, answer: dict[str, Any]) -> None:
         """The agent says it has nothing unfinished, and yet lines are out there: its ledger is another one."""
         if answer.get("unfinished") == 0 and not answer.get("rest") and not self.stopping:
             query = "SELECT 1 FROM line WHERE state = 1 AND sure = 1 AND host = ? LIMIT 1"
@@ -307,7 +307,7 @@ class Coordinator:
                 with self.book.journal.transaction():
                     self.book.journal.unsure(one.no)
 
-    def _lose(self, one: Host, error: FarmhandError) -> None:
+    def _lose(self, one: WorkerState, error: FarmhandError) -> None:
         """The host does not answer: what it has is for the others, until it comes back."""
         if not one.lost:
             count = self.book.sent_to(one.no)
@@ -319,23 +319,23 @@ class Coordinator:
         if isinstance(error, NotConfigured | Refused) and self._alone(one):
             self.stop(error)
 
-    def _halt(self, one: Host, error: FarmhandError, now: float) -> None:
+    def _halt(self, one: WorkerState, error: FarmhandError, now: float) -> None:
         if one.halted is None or one.halted.code != error.code:
             self._say(f"{one.name} takes no tasks now: {error.message}")
         one.halt(error, now)
         if error.exit_code in (3, 5) and self._alone(one):
             self.stop(error)
 
-    def _alone(self, one: Host) -> bool:
+    def _alone(self, one: WorkerState) -> bool:
         """Whether nobody else takes tasks, so that what ends this host ends the batch. Its word ends no other host."""
         return not self._others(one) and len(self.hosts) >= self._expected
 
-    def _others(self, one: Host) -> list[Host]:
+    def _others(self, one: WorkerState) -> list[WorkerState]:
         """The other hosts that take tasks."""
         now = time.monotonic()
         return [other for other in self.hosts.values() if other is not one and other.takes(now)]
 
-    def _deny(self, one: Host, message: str) -> None:
+    def _deny(self, one: WorkerState, message: str) -> None:
         """A budget has no room: on another host there may be some; if all say so in a row it is spent."""
         one.denied = True
         one.limits = None
@@ -352,7 +352,7 @@ class Coordinator:
         return all(one.stopped or one.lost for one in self.hosts.values())
 
     @staticmethod
-    def _is_out(one: Host) -> bool:
+    def _is_out(one: WorkerState) -> bool:
         """Whether nothing can be expected of the host at present."""
         return one.lost or (one.halted is not None and not one.unfinished)
 

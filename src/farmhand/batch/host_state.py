@@ -28,7 +28,7 @@ _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limits:
+class WorkerLimits:
     """What was asked for. `patience_s`: how long no host at all may answer, once one has."""
 
     max_usd: float | None = None
@@ -38,7 +38,7 @@ class Limits:
 
 
 @dataclass
-class Host:
+class WorkerState:
     """A host of this run. Times are of the monotonic clock."""
 
     name: str

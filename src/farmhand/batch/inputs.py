@@ -28,7 +28,7 @@ class BadRecord(ValueError):
 
 
 @dataclass(frozen=True)
-class Record:
+class InputRecord:
     """One record of the input: its number, its offset, and the task's fields or why there are none."""
 
     n: int
@@ -38,7 +38,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Maker:
+class TaskMaker:
     """Makes a task's fields out of a record. What the record says wins over `defaults`; labels are joined."""
 
     defaults: dict[str, Any] = field(default_factory=dict)
@@ -69,12 +69,12 @@ class Maker:
         return made
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     """A stream of records that can be read again by number and offset."""
 
     digest: str
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[InputRecord]:
         """All records; afterwards `digest` names the input's whole content."""
 
     def again(self, n: int, at: int) -> dict[str, Any]:
@@ -87,12 +87,12 @@ class Source(Protocol):
 class JsonLines:
     """One JSON value a line: a task, a prompt, or with a template a record. Blank lines are passed over."""
 
-    def __init__(self, file: IO[bytes], maker: Maker) -> None:
+    def __init__(self, file: IO[bytes], maker: TaskMaker) -> None:
         self._file = file
         self._maker = maker
         self.digest = ""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[InputRecord]:
         """See Source."""
         digest = hashlib.sha256()
         self._file.seek(0)
@@ -102,17 +102,17 @@ class JsonLines:
             digest.update(line)
             start, at = at, at + len(line)
             if len(line) > MAX_LINE_BYTES:
-                yield Record(n, start, None, f"is longer than {MAX_LINE_BYTES} bytes")
+                yield InputRecord(n, start, None, f"is longer than {MAX_LINE_BYTES} bytes")
                 return
             if line.strip():
                 yield self._record(n, start, line)
         self.digest = digest.hexdigest()
 
-    def _record(self, n: int, at: int, line: bytes) -> Record:
+    def _record(self, n: int, at: int, line: bytes) -> InputRecord:
         try:
-            return Record(n, at, self._maker.fields(_json(line)))
+            return InputRecord(n, at, self._maker.fields(_json(line)))
         except BadRecord as error:
-            return Record(n, at, None, str(error))
+            return InputRecord(n, at, None, str(error))
 
     def again(self, n: int, at: int) -> dict[str, Any]:
         """See Source."""
@@ -127,14 +127,14 @@ class JsonLines:
 class Csv:
     """CSV with a header line (RFC 4180; values may span lines); the template makes the prompts."""
 
-    def __init__(self, file: IO[bytes], maker: Maker, delimiter: str = ",") -> None:
+    def __init__(self, file: IO[bytes], maker: TaskMaker, delimiter: str = ",") -> None:
         self._file = file
         self._maker = maker
         self._delimiter = delimiter
         self._header: list[str] | None = None
         self.digest = ""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[InputRecord]:
         """See Source."""
         self._file.seek(0)
         lines = _Lines(self._file)
@@ -150,15 +150,15 @@ class Csv:
             except StopIteration:
                 break
             except (csv.Error, BadRecord) as error:
-                yield Record(n, at, None, f"is not CSV: {error}")
+                yield InputRecord(n, at, None, f"is not CSV: {error}")
                 return
         self.digest = lines.digest.hexdigest()
 
-    def _record(self, n: int, at: int, row: list[str]) -> Record:
+    def _record(self, n: int, at: int, row: list[str]) -> InputRecord:
         try:
-            return Record(n, at, self._fields(row))
+            return InputRecord(n, at, self._fields(row))
         except BadRecord as error:
-            return Record(n, at, None, str(error))
+            return InputRecord(n, at, None, str(error))
 
     def _fields(self, row: list[str]) -> dict[str, Any]:
         header = self._header or []
@@ -188,21 +188,21 @@ class Csv:
 class Files:
     """Text files, one task each: the columns are path, name (without directories) and text."""
 
-    def __init__(self, paths: list[Path], maker: Maker) -> None:
+    def __init__(self, paths: list[Path], maker: TaskMaker) -> None:
         self._paths = paths
         self._maker = maker
         self.digest = ""
 
-    def records(self) -> Iterator[Record]:
+    def records(self) -> Iterator[InputRecord]:
         """See Source."""
         digest = hashlib.sha256()
         for n, path in enumerate(self._paths, start=1):
             try:
                 text = self._text(path)
                 _add(digest, path, text)
-                yield Record(n, n, self._made(path, text))
+                yield InputRecord(n, n, self._made(path, text))
             except BadRecord as error:
-                yield Record(n, n, None, str(error))
+                yield InputRecord(n, n, None, str(error))
         self.digest = digest.hexdigest()
 
     def _made(self, path: Path, text: str) -> dict[str, Any]:

@@ -56,7 +56,7 @@ CREATE TABLE held (                     -- ordered: results that came early
 _TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
 
 
-class Row(NamedTuple):
+class PendingLine(NamedTuple):
     """A line that is to be sent."""
 
     n: int
@@ -66,10 +66,10 @@ class Row(NamedTuple):
     digest: bytes
 
 
-class Sent(NamedTuple):
+class SentLine(NamedTuple):
     """A line with what became of it so far. A `cost` before it is final: it was counted, and the result lost since."""
 
-    row: Row
+    row: PendingLine
     state: int
     host: int | None
     stopped: int
@@ -205,28 +205,28 @@ class Journal:
         where, values = ("AND host = ?", (host,)) if host is not None else ("", ())
         self.db.execute(f"UPDATE line SET sure = 0 WHERE state = 1 {where}", values)  # noqa: S608  (constants)
 
-    def own_unsure(self, host: int, limit: int) -> list[Row]:
+    def own_unsure(self, host: int, limit: int) -> list[PendingLine]:
         """Lines that the host had and may have lost."""
         return self._rows("state = 1 AND sure <= 0 AND host = ?", (host,), limit)
 
-    def adrift(self, lost: Iterable[int], limit: int) -> list[Row]:
+    def adrift(self, lost: Iterable[int], limit: int) -> list[PendingLine]:
         """Lines that hosts have which are lost."""
         marks = ",".join(str(int(no)) for no in lost)
         return self._rows(f"state = 1 AND sure <= 0 AND host IN ({marks})", (), limit) if marks else []
 
-    def waiting(self, limit: int) -> list[Row]:
+    def waiting(self, limit: int) -> list[PendingLine]:
         """The next lines that no host has."""
         return self._rows("state = 0", (), limit)
 
-    def unsuccessful(self) -> list[Row]:
+    def unsuccessful(self) -> list[PendingLine]:
         """Lines that failed or were cancelled."""
         return self._rows("state IN (3, 4)", (), -1)
 
-    def _rows(self, where: str, values: tuple[Any, ...], limit: int) -> list[Row]:
+    def _rows(self, where: str, values: tuple[Any, ...], limit: int) -> list[PendingLine]:
         query = f"SELECT n, at, id, wire, digest FROM line WHERE {where} ORDER BY n LIMIT ?"  # noqa: S608  (ours)
-        return [Row(*row) for row in self.db.execute(query, (*values, limit))]
+        return [PendingLine(*row) for row in self.db.execute(query, (*values, limit))]
 
-    def send(self, rows: Iterable[Row], host: int) -> list[Row]:
+    def send(self, rows: Iterable[PendingLine], host: int) -> list[PendingLine]:
         """These lines go to `host`: as they go, with another id where theirs is spent there."""
         sent = []
         for row in rows:
@@ -245,7 +245,7 @@ class Journal:
             sent.append(going)
         return sent
 
-    def renew(self, row: Row) -> Row:
+    def renew(self, row: PendingLine) -> PendingLine:
         """Give the line another id on the wire; the agents run one id once."""
         number = self.db.execute("SELECT round + 1 FROM line WHERE n = ?", (row.n,)).fetchone()[0]
         wire = suffixed(row.id, f".r{number}")
@@ -261,10 +261,10 @@ class Journal:
         query = f"UPDATE line SET state = 0, host = NULL, sure = 0 WHERE state = 1 AND host = ? AND {where}"  # noqa: S608
         self.db.execute(query, (host,))
 
-    def _gone(self, host: int, row: Row) -> None:
+    def _gone(self, host: int, row: PendingLine) -> None:
         self.db.execute("INSERT OR IGNORE INTO gone (host, wire, n) VALUES (?, ?, ?)", (host, row.wire, row.n))
 
-    def spend(self, host: int, row: Row, *, told: bool) -> None:
+    def spend(self, host: int, row: PendingLine, *, told: bool) -> None:
         """The line's id is of no use on `host` any more."""
         self._gone(host, row)
         self.db.execute("UPDATE gone SET told = max(told, ?) WHERE host = ? AND wire = ?", (told, host, row.wire))
@@ -286,20 +286,20 @@ class Journal:
 
     # --- results --------------------------------------------------------------------------------------------------
 
-    def by_wire(self, wire: str) -> Sent | None:
+    def by_wire(self, wire: str) -> SentLine | None:
         """The line that has an id now."""
         query = "SELECT n, at, id, wire, digest, state, host, stopped, cost FROM line WHERE wire = ?"
         row = self.db.execute(query, (wire,)).fetchone()
-        return Sent(Row(*row[:5]), *row[5:]) if row else None
+        return SentLine(PendingLine(*row[:5]), *row[5:]) if row else None
 
-    def by_gone(self, host: int, wire: str) -> Sent | None:
+    def by_gone(self, host: int, wire: str) -> SentLine | None:
         """The line of an id that is not the host's any more, if its result there is not counted yet."""
         query = (
             "SELECT l.n, l.at, l.id, l.wire, l.digest, l.state, l.host, l.stopped, l.cost"
             " FROM gone g JOIN line l ON l.n = g.n WHERE g.host = ? AND g.wire = ? AND g.ended = 0"
         )
         row = self.db.execute(query, (host, wire)).fetchone()
-        return Sent(Row(*row[:5]), *row[5:]) if row else None
+        return SentLine(PendingLine(*row[:5]), *row[5:]) if row else None
 
     def end_gone(self, host: int, wire: str) -> None:
         """Its result there is counted."""
@@ -311,7 +311,7 @@ class Journal:
             "UPDATE line SET state = ?, host = ?, cost = ?, stopped = 0 WHERE n = ?", (state, host, cost, n)
         )
 
-    def put_back(self, row: Row) -> None:
+    def put_back(self, row: PendingLine) -> None:
         """Nobody has the line any more; it waits, under an id that is not spent."""
         self.renew(row)
         self.db.execute("UPDATE line SET state = 0, host = NULL, sure = 0, stopped = 0 WHERE n = ?", (row.n,))

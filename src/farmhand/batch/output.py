@@ -45,7 +45,7 @@ def line_of(n: int, task_id: str, host: str, result: dict[str, Any]) -> bytes:
     return _ENCODER.encode({"n": n, "id": task_id, "host": host, **rest}) + b"\n"
 
 
-class Output:
+class OutputFile:
     """Appends lines; in the input's order if `ordered`, what comes early waiting in the journal."""
 
     def __init__(self, path: Path, journal: Journal, *, ordered: bool) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from farmhand.batch.inputs import BadRecord, Source
+from farmhand.batch.inputs import BadRecord, InputSource
 from farmhand.batch.journal import Journal, suffixed
 from farmhand.core import rules
 from farmhand.core.errors import UsageError
@@ -37,10 +37,10 @@ class InvalidInput(UsageError):
 
 
 @dataclass
-class Plan:
+class BatchPlan:
     """How tasks are made of an input's lines. `options` is whatever must stay the same for the batch to go on."""
 
-    source: Source
+    source: InputSource
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -88,7 +88,7 @@ def new_name() -> str:
     return "b" + secrets.token_hex(6)
 
 
-def prepare(plan: Plan, journal: Journal, is_secret: Secret) -> None:
+def prepare(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
     """Fill a fresh journal from the input, checked as a whole; or see that an old one is of the same input.
 
     Raises InvalidInput or UsageError, and then leaves no trace of a fresh journal.
@@ -106,11 +106,11 @@ def prepare(plan: Plan, journal: Journal, is_secret: Secret) -> None:
         raise
 
 
-def _options(plan: Plan) -> str:
+def _options(plan: BatchPlan) -> str:
     return msgspec.json.encode(plan.options, order="deterministic").decode()
 
 
-def _same(plan: Plan, journal: Journal) -> None:
+def _same(plan: BatchPlan, journal: Journal) -> None:
     hint = "give the same command again, or --restart to begin anew (what was done is then forgotten)"
     if plan.name and plan.name != journal.about("batch"):
         raise UsageError(f"{journal.path} is of the batch {journal.about('batch')!r}, not {plan.name!r}", hint=hint)
@@ -122,7 +122,7 @@ def _same(plan: Plan, journal: Journal) -> None:
         raise UsageError(f"the input is not the one that {journal.path} was begun with", hint=hint)
 
 
-def _fill(plan: Plan, journal: Journal, is_secret: Secret) -> None:
+def _fill(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
     batch = journal.about("batch")
     problems: list[str] = []
     wrong = lines = 0
@@ -141,7 +141,9 @@ def _fill(plan: Plan, journal: Journal, is_secret: Secret) -> None:
         raise InvalidInput(problems, wrong - len(problems))
 
 
-def _line(plan: Plan, journal: Journal, is_secret: Secret, batch: str, n: int, at: int, fields: dict[str, Any]) -> str:
+def _line(
+    plan: BatchPlan, journal: Journal, is_secret: Secret, batch: str, n: int, at: int, fields: dict[str, Any]
+) -> str:
     """Take one line in; what is wrong with it, "" if nothing."""
     try:
         given = given_id(fields.get("id"))
@@ -160,4 +162,4 @@ def _line(plan: Plan, journal: Journal, is_secret: Secret, batch: str, n: int, a
     return "" if taken is None else f"has the id {given!r}, as line {taken} has"
 
 
-__all__ = ["SHOWN", "InvalidInput", "Path", "Plan", "digest_of", "encode", "id_of", "new_name", "prepare"]
+__all__ = ["SHOWN", "BatchPlan", "InvalidInput", "Path", "digest_of", "encode", "id_of", "new_name", "prepare"]

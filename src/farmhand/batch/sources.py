@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from farmhand.batch.inputs import Csv, Files, JsonLines, Maker, Source
+from farmhand.batch.inputs import Csv, Files, InputSource, JsonLines, TaskMaker
 from farmhand.batch.template import Template
 from farmhand.core.decoding import as_text, check_stream
 from farmhand.core.errors import UsageError
@@ -25,7 +25,7 @@ _SUFFIXES = (".csv", ".tsv")
 _DELIMITERS = {".tsv": "\t"}
 
 
-def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[Source, Any]:
+def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[InputSource, Any]:
     """The source, and what of it a later run must find unchanged. `form` is auto, jsonl, csv, files or files-from.
 
     `template` is a file's name or the text itself. Raises UsageError.
@@ -36,16 +36,16 @@ def source(names: Sequence[str], form: str, template: str | None, defaults: dict
         paths = list(_from_lists(names) if form == "files-from" else _files(names))
         if not paths:
             raise UsageError("there are no files", hint="name files, directories or patterns")
-        return Files(paths, Maker(defaults, made)), {"form": "files", "template": text}
+        return Files(paths, TaskMaker(defaults, made)), {"form": "files", "template": text}
     if len(names) != 1:
         raise UsageError(f"a batch has one input, not {len(names)}", hint="for a list of text files add --files")
     suffix = Path(names[0]).suffix.lower()
     if form == "csv" or (form == "auto" and suffix in _SUFFIXES):
         made = Template(CSV_TEMPLATE if text is None else text)
         file = _open(names[0])
-        table = Csv(file, Maker(defaults, made), _DELIMITERS.get(suffix) or _delimiter(file))
+        table = Csv(file, TaskMaker(defaults, made), _DELIMITERS.get(suffix) or _delimiter(file))
         return table, {"form": "csv", "template": text}
-    maker = Maker(defaults, None if text is None else Template(text))
+    maker = TaskMaker(defaults, None if text is None else Template(text))
     return JsonLines(_open(names[0]), maker), {"form": "jsonl", "template": text}
 
 

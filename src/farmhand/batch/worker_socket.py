@@ -20,7 +20,7 @@ from farmhand.batch import frames
 _UCRED = struct.Struct("3i")
 
 
-class Coordinator(Protocol):
+class Dispatcher(Protocol):
     """Who knows what each host does next. Called from a thread per host."""
 
     def take(self, host: str, hosts: int) -> bytes | None:
@@ -36,10 +36,10 @@ class Coordinator(Protocol):
         """A call failed in a way that nobody foresaw."""
 
 
-class Desk:
+class WorkerServer:
     """Serves `coordinator` at `path` while entered, to processes of this user."""
 
-    def __init__(self, coordinator: Coordinator, directory: Path) -> None:
+    def __init__(self, coordinator: Dispatcher, directory: Path) -> None:
         self.path = directory / "desk.sock"
         self.pids: set[int] = set()
         self._coordinator = coordinator

@@ -33,7 +33,7 @@ def _run(program: str, arguments: list[str]) -> None:
     given = plain(arguments)
     if given is None:
         return
-    from farmhand.cli.run_task import Options, main
+    from farmhand.cli.run_task import RunOptions, main
     from farmhand.cli.say import end
 
-    end(program, lambda: main(Options(**given)))
+    end(program, lambda: main(RunOptions(**given)))

@@ -11,16 +11,16 @@ from typing import Any
 import click
 
 from farmhand.batch import sources
-from farmhand.batch.accounting import Book
-from farmhand.batch.ansible_worker import Farm, Run
+from farmhand.batch.accounting import BatchLedger
+from farmhand.batch.ansible_worker import AnsibleWorker, Farm
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import Limits
+from farmhand.batch.host_state import WorkerLimits
 from farmhand.batch.journal import VERSION, Journal
-from farmhand.batch.output import Output
-from farmhand.batch.prepare import InvalidInput, Plan, prepare
+from farmhand.batch.output import OutputFile
+from farmhand.batch.prepare import BatchPlan, InvalidInput, prepare
 from farmhand.cli import render
 from farmhand.cli.app import note
-from farmhand.cli.progress import Progress, summary
+from farmhand.cli.progress import ProgressDisplay, summary
 from farmhand.cli.signals import TwoStops
 from farmhand.cli.up import find_project
 from farmhand.core import settings
@@ -35,7 +35,7 @@ _AGAIN = "give the same command again: it goes on from here"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class BatchOptions:
     """What was given on the command line; None stands for not given."""
 
     inputs: tuple[str, ...]
@@ -129,7 +129,7 @@ def command(**given: Any) -> int:
     it is a table, as CSV or JSON Lines, or with --files a list of text files. It is checked as a whole before anything
     is sent. What is done is kept beside FILE (FILE.farmhand), so that the same command goes on where it was stopped.
     """
-    options = Options(**given)
+    options = BatchOptions(**given)
     try:
         return run(options)
     except InvalidInput as error:
@@ -145,7 +145,7 @@ def command(**given: Any) -> int:
         raise
 
 
-def run(options: Options) -> int:
+def run(options: BatchOptions) -> int:
     """Do what `options` say; the exit status."""
     conf = settings.load(
         options.config,
@@ -162,16 +162,16 @@ def run(options: Options) -> int:
     form = "files" if options.files else options.form
     source, about = sources.source(options.inputs, form, options.template, defaults(options, conf))
     about |= {"defaults": defaults(options, conf), "ordered": options.ordered}
-    plan = Plan(source, options.batch or "", about)
+    plan = BatchPlan(source, options.batch or "", about)
     journal = open_journal(options)
     try:
         key = _prepared(plan, journal, conf.key_source)
-        output = Output(Path(options.out), journal, ordered=options.ordered)
+        output = OutputFile(Path(options.out), journal, ordered=options.ordered)
         if options.retry_failed:
             output.drop_failed()
         output.open()
         try:
-            return farm_out(options, conf, farm, Book(plan, journal, output), key)
+            return farm_out(options, conf, farm, BatchLedger(plan, journal, output), key)
         finally:
             output.close()
     finally:
@@ -183,7 +183,7 @@ def _inventory(given: str | None) -> str | None:
     return str(Path(given).resolve()) if given and "," not in given else given
 
 
-def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
+def defaults(options: BatchOptions, conf: settings.Settings) -> dict[str, Any]:
     """The fields that every task has which does not say otherwise. Raises UsageError."""
     schema = None
     if options.schema is not None:
@@ -210,7 +210,7 @@ def defaults(options: Options, conf: settings.Settings) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value not in (None, "", [], {}, 0.0, False)}
 
 
-def open_journal(options: Options) -> Journal:
+def open_journal(options: BatchOptions) -> Journal:
     """The journal beside the output, which must not be somebody else's. Raises UsageError."""
     out = Path(options.out)
     path = out.with_name(out.name + ".farmhand")
@@ -237,7 +237,7 @@ def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
             what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
             raise UsageError(what, hint="move it away, or choose another --out")
         # What another version has in its tables is not known here.
-        Output(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
+        OutputFile(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
     except BaseException:
         if journal.fresh:
             journal.remove()
@@ -248,7 +248,7 @@ def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
     journal.remove()
 
 
-def _prepared(plan: Plan, journal: Journal, key_source: str) -> str:
+def _prepared(plan: BatchPlan, journal: Journal, key_source: str) -> str:
     """Have the journal filled, or checked; the key. A wrong input is told of even where there is no key."""
     fresh, key, problem = journal.fresh, "", None
     try:
@@ -264,11 +264,11 @@ def _prepared(plan: Plan, journal: Journal, key_source: str) -> str:
     return key
 
 
-def farm_out(options: Options, conf: settings.Settings, farm: Farm, book: Book, key: str) -> int:
+def farm_out(options: BatchOptions, conf: settings.Settings, farm: Farm, book: BatchLedger, key: str) -> int:
     """Run what is not done yet, and say how it went; the exit status."""
     mode = "quiet" if options.as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
-    progress = Progress(mode, book.totals.as_dict())
-    limits = Limits(
+    progress = ProgressDisplay(mode, book.totals.as_dict())
+    limits = WorkerLimits(
         max_usd=options.max_usd,
         concurrency=options.concurrency,
         patience_s=conf.patience_s,
@@ -278,7 +278,7 @@ def farm_out(options: Options, conf: settings.Settings, farm: Farm, book: Book, 
     began = time.monotonic()
     stopped = None
     if book.totals.left:
-        runs = Run(coordinator, farm, progress.update)
+        runs = AnsibleWorker(coordinator, farm, progress.update)
         with TwoStops(lambda: _stop(coordinator, progress), lambda: _kill(coordinator, runs)) as stops:
             runs(progress.tick)
         stopped = stops.number
@@ -287,17 +287,19 @@ def farm_out(options: Options, conf: settings.Settings, farm: Farm, book: Book, 
     return _report(options, book, coordinator.error, stopped, time.monotonic() - began)
 
 
-def _stop(coordinator: Coordinator, progress: Progress) -> None:
+def _stop(coordinator: Coordinator, progress: ProgressDisplay) -> None:
     progress.say("stopping: what has not started is taken back, what runs has a few seconds (again: at once)")
     coordinator.stop()
 
 
-def _kill(coordinator: Coordinator, runs: Run) -> None:
+def _kill(coordinator: Coordinator, runs: AnsibleWorker) -> None:
     coordinator.end()
     runs.kill()
 
 
-def _report(options: Options, book: Book, error: FarmhandError | None, stopped: int | None, seconds: float) -> int:
+def _report(
+    options: BatchOptions, book: BatchLedger, error: FarmhandError | None, stopped: int | None, seconds: float
+) -> int:
     totals = book.totals
     whole = totals.as_dict() | {"batch": book.batch, "out": options.out, "left": totals.left}
     whole |= {"seconds": round(seconds, 3), "per_s": round(totals.finished_now / seconds, 2) if seconds else 0.0}

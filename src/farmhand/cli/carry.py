@@ -21,7 +21,7 @@ TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 
-    from farmhand.cli.run_task import Options, Way
+    from farmhand.cli.run_task import EarlyConnection, RunOptions
     from farmhand.core.settings import Settings
     from farmhand.wire.transport import Transport
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CANCEL_S = 10.0
 
 
-def carry(options: Options, conf: Settings, task: dict[str, Any], way: Way) -> int:
+def carry(options: RunOptions, conf: Settings, task: dict[str, Any], way: EarlyConnection) -> int:
     """Run the task and print its answer; the exit status."""
     printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
     try:
@@ -43,7 +43,7 @@ def carry(options: Options, conf: Settings, task: dict[str, Any], way: Way) -> i
     return report(result, printer, as_json=options.as_json)
 
 
-def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
+def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: EarlyConnection) -> dict[str, Any]:
     """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
     spooling = Spooling(task, conf)
     result = spooling.result()

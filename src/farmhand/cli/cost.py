@@ -24,7 +24,7 @@ from farmhand.core.money import pico
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.cost import merge, queries, sessions
 from farmhand.cost.rows import BadLedger
-from farmhand.cost.store import Store, default_path
+from farmhand.cost.store import CostStore, default_path
 from farmhand.cost.summary import Figures, document, figures
 from farmhand.places import hosts
 from farmhand.wire import problems
@@ -146,12 +146,12 @@ def baseline_of(conf: settings.Settings, table: PriceTable) -> str:
     return baseline
 
 
-def open_store(conf: settings.Settings, table: PriceTable) -> Store:
+def open_store(conf: settings.Settings, table: PriceTable) -> CostStore:
     """The merged ledgers."""
-    return Store(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), queries.breaks(table))
+    return CostStore(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), queries.breaks(table))
 
 
-def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
+def merge_all(store: CostStore, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
     """Merge what is new on every host; why those could not be asked that could not."""
     errors: dict[str, FarmhandError] = {}
 
@@ -181,7 +181,7 @@ def merge_all(store: Store, farm: dict[str, hosts.Host], connect_timeout_s: floa
     return errors
 
 
-def _provider(conf: settings.Settings, store: Store, first: int, now: float) -> dict[str, Any] | None:
+def _provider(conf: settings.Settings, store: CostStore, first: int, now: float) -> dict[str, Any] | None:
     """The provider's figures, or why they cannot be had; None where no Admin key is configured."""
     if not conf.admin_key_source:
         return None
@@ -202,7 +202,7 @@ def _provider(conf: settings.Settings, store: Store, first: int, now: float) -> 
         return {"error": str(error)}
 
 
-def _interactive(store: Store, table: PriceTable, first: int) -> dict[str, Any]:
+def _interactive(store: CostStore, table: PriceTable, first: int) -> dict[str, Any]:
     places = sessions.directories()
     unread = sessions.read(store, places)
     return document(sessions.interactive(store, table, first * queries.DAY_S, places, unread))

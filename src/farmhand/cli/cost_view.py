@@ -20,7 +20,7 @@ _SUMMED = ("tasks", "requests", "input_tokens", "output_tokens")
 
 def write(shown: dict[str, Any], console: Console | None = None) -> None:
     """Print the document."""
-    view = _View(console or Console(soft_wrap=False, highlight=False), shown)
+    view = _CostView(console or Console(soft_wrap=False, highlight=False), shown)
     view.spent()
     view.groups()
     view.models()
@@ -31,7 +31,7 @@ def write(shown: dict[str, Any], console: Console | None = None) -> None:
     view.unknown()
 
 
-class _View:
+class _CostView:
     """One print of one document."""
 
     def __init__(self, console: Console, shown: dict[str, Any]) -> None:

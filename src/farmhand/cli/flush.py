@@ -18,7 +18,7 @@ from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError, WireError
 from farmhand.core.keysource import read_key
 from farmhand.offline import deliver
-from farmhand.offline.spool import Kept, Spool, Waiting, open_spool
+from farmhand.offline.spool import Spool, SpooledResult, SpooledTask, open_spool
 from farmhand.places import hosts
 from farmhand.wire import problems
 from farmhand.wire.client import Client
@@ -162,16 +162,16 @@ def _drop(spool: Spool, task_id: str | None, *, as_json: bool) -> int:
     return 0
 
 
-def _kept(kept: Kept) -> dict[str, Any]:
+def _kept(kept: SpooledResult) -> dict[str, Any]:
     return {"id": kept.task["id"], "host": kept.host, "at": kept.at, "result": kept.result}
 
 
-def _waiting(entry: Waiting) -> dict[str, Any]:
+def _waiting(entry: SpooledTask) -> dict[str, Any]:
     about = {"id": entry.id, "host": entry.sent or None, "wanted": entry.wanted or None, "queued_at": entry.queued_at}
     return about | {"hosts_file": entry.farm or None}
 
 
-def _for_others(elsewhere: list[Waiting], conf: settings.Settings) -> list[str]:
+def _for_others(elsewhere: list[SpooledTask], conf: settings.Settings) -> list[str]:
     """What waits for hosts that these settings do not know: a line for each hosts file."""
     lines = []
     for farm, count in sorted(Counter(entry.farm for entry in elsewhere).items()):
@@ -187,7 +187,7 @@ def _for_others(elsewhere: list[Waiting], conf: settings.Settings) -> list[str]:
     return lines
 
 
-def _write_table(results: list[Kept], waiting: list[Waiting]) -> None:
+def _write_table(results: list[SpooledResult], waiting: list[SpooledTask]) -> None:
     if not results and not waiting:
         note("nothing is queued")
         return

@@ -48,7 +48,7 @@ def summary(whole: dict[str, Any]) -> str:
     return " · ".join(parts)
 
 
-class Progress:
+class ProgressDisplay:
     """Takes how things stand from the runner's events; `tick` draws. `mode`: bar, lines or quiet."""
 
     def __init__(self, mode: str, standing: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from farmhand.cli.cost import baseline_of, box_prices, ledger_options, merge_all
 from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.prices import price_table
-from farmhand.cost.report import Report, as_document, report
+from farmhand.cost.report import CostReport, as_document, report
 from farmhand.cost.summary import figures
 from farmhand.places import hosts
 
@@ -57,7 +57,7 @@ def command(
     return status
 
 
-def _report(conf: settings.Settings, now: float, *, since: str | None, merge: bool) -> tuple[Report, int]:
+def _report(conf: settings.Settings, now: float, *, since: str | None, merge: bool) -> tuple[CostReport, int]:
     """The report, and the exit status."""
     table = price_table(conf.prices_path)
     baseline = baseline_of(conf, table)

@@ -15,7 +15,7 @@ from farmhand.cli.cost_view import aligned
 from farmhand.cli.render import printable
 from farmhand.core.money import plain
 from farmhand.cost.queries import DAY_S
-from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, Report
+from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport
 
 #: Days and batches that are shown one by one; the page has all of them.
 LAST_DAYS = 14
@@ -23,9 +23,9 @@ TOP = 10
 _BAR = 24
 
 
-def write(found: Report, console: Console | None = None) -> None:
+def write(found: CostReport, console: Console | None = None) -> None:
     """Print the report."""
-    view = _View(console or Console(highlight=False), found)
+    view = _ReportView(console or Console(highlight=False), found)
     view.head()
     view.spend()
     view.saving()
@@ -63,10 +63,10 @@ def _sums(rows: Iterable[Any], key: Callable[[Any], Any], value: Callable[[Any],
     return sums
 
 
-class _View:
+class _ReportView:
     """One print of one report."""
 
-    def __init__(self, console: Console, found: Report) -> None:
+    def __init__(self, console: Console, found: CostReport) -> None:
         self.console = console
         self.found = found
 

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from farmhand.cli.arguments import OPTIONS, Option
-from farmhand.cli.run_task import Options, main, read_schema
+from farmhand.cli.run_task import RunOptions, main, read_schema
 
 __all__ = ["command", "read_schema"]
 
@@ -32,7 +32,7 @@ def _option(option: Option) -> click.Option:
 
 
 def _call(**given: Any) -> int:
-    return main(Options(**given))
+    return main(RunOptions(**given))
 
 
 command = click.Command(

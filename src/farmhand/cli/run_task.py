@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from farmhand.wire.transport import SshTransport
 
 
-class Options(Record):
+class RunOptions(Record):
     """What was given on the command line; None stands for not given."""
 
     prompt: str | None
@@ -47,7 +47,7 @@ class Options(Record):
     config: str | None
 
 
-class Way:
+class EarlyConnection:
     """The way to the host that is asked first, taken early: ssh starts while the rest is being made ready.
 
     That there is none is no news here: whoever connects finds out. On leaving, an ssh that nobody took is ended.
@@ -76,7 +76,7 @@ class Way:
             self._early.close_early()
 
 
-def main(options: Options) -> int:
+def main(options: RunOptions) -> int:
     """Do what `options` say; the exit status."""
     try:
         return _run(options)
@@ -90,7 +90,7 @@ def main(options: Options) -> int:
         raise
 
 
-def _run(options: Options) -> int:
+def _run(options: RunOptions) -> int:
     conf = settings.load(
         options.config,
         host=options.host,
@@ -102,13 +102,13 @@ def _run(options: Options) -> int:
         allow_subscription=options.allow_subscription,
     )
     task = build_task(options, conf)
-    with Way(conf) as way:
+    with EarlyConnection(conf) as way:
         from farmhand.cli.carry import carry
 
         return carry(options, conf, task, way)
 
 
-def build_task(options: Options, conf: settings.Settings) -> dict[str, Any]:
+def build_task(options: RunOptions, conf: settings.Settings) -> dict[str, Any]:
     """The task as the wire has it; what is not asked for is left to the agent's defaults. Raises UsageError."""
     names = {"--id": options.task_id, "--model": conf.model}
     task_id, model = (given and as_name(given, option) for option, given in names.items())

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.settings import Settings
-    from farmhand.offline.spool import Spool, Waiting
+    from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.wire.client import Client
 
 #: How long a call may spend on what waits. It is spent while the model works on the call's own task. Seconds.
@@ -31,7 +31,7 @@ class Spooling:
     def __init__(self, task: dict[str, Any], conf: Settings) -> None:
         self.task = task
         self.conf = conf
-        self.waiting: Waiting | None = None
+        self.waiting: SpooledTask | None = None
         self._idle = not _has_waiting(conf)
         if not self._idle:
             self.waiting = self.spool.find(task["id"])

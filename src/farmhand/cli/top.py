@@ -53,14 +53,14 @@ def command(interval: float, as_json: bool, host: str | None, connect_timeout: f
         if as_json:
             render.write_json(render.error_object(error))
         raise
-    watches = [Watch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
+    watches = [HostWatch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
     if as_json or not sys.stdout.isatty():
         return _once(watches, as_json)
     return _live(watches, interval)
 
 
 @dataclass
-class Watch:
+class HostWatch:
     """One host: what it said last, when, and why it does not answer now. Its connection is kept between calls."""
 
     name: str
@@ -100,7 +100,7 @@ class Watch:
 
 
 @contextmanager
-def _followed(watches: list[Watch], interval: float) -> Iterator[None]:
+def _followed(watches: list[HostWatch], interval: float) -> Iterator[None]:
     """Each host is asked by a thread of its own: one that does not answer holds up no other, nor the screen."""
     stop = threading.Event()
     threads = [threading.Thread(target=watch.follow, args=(interval, stop), daemon=True) for watch in watches]
@@ -115,7 +115,7 @@ def _followed(watches: list[Watch], interval: float) -> Iterator[None]:
             thread.join(max(0.0, until - time.monotonic()))
 
 
-def _once(watches: list[Watch], as_json: bool) -> int:
+def _once(watches: list[HostWatch], as_json: bool) -> int:
     """A line for each host, or one object."""
     threads = [threading.Thread(target=watch.ask, daemon=True) for watch in watches]
     for thread in threads:
@@ -133,7 +133,7 @@ def _once(watches: list[Watch], as_json: bool) -> int:
     return errors[-1].exit_code if errors else 0
 
 
-def _live(watches: list[Watch], interval: float) -> int:
+def _live(watches: list[HostWatch], interval: float) -> int:
     from rich.console import Console
     from rich.live import Live
 

@@ -13,7 +13,7 @@ from farmhand.cli.status import notes
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from farmhand.cli.top import Watch
+    from farmhand.cli.top import HostWatch
 
 _COUNTS = ("running", "queued", "awaiting_key")
 _SPARKS = "▁▂▃▄▅▆▇█"
@@ -35,7 +35,7 @@ def _slots(status: dict[str, Any], engine: str) -> str:
     return f"{slots['total'] - slots['free']}/{slots['total']}" if slots else "?"
 
 
-def cells(watch: Watch) -> list[str]:
+def cells(watch: HostWatch) -> list[str]:
     """One host's cells: name, state, counts, slots in use, tasks a second."""
     status = watch.status
     if status is None:
@@ -46,7 +46,7 @@ def cells(watch: Watch) -> list[str]:
     return [watch.name, state, *counts, _slots(status, "api"), _slots(status, "cli"), f"{rate:g}"]
 
 
-def total(watches: Sequence[Watch]) -> list[str]:
+def total(watches: Sequence[HostWatch]) -> list[str]:
     """The sums over the hosts that answer."""
     known = [watch.status for watch in watches if watch.status is not None and watch.error is None]
     counts = [str(sum(int(status.get(name) or 0) for status in known)) for name in _COUNTS]
@@ -54,7 +54,7 @@ def total(watches: Sequence[Watch]) -> list[str]:
     return ["all", f"{len(known)} of {len(watches)}", *counts, "", "", f"{rate:g}"]
 
 
-def lines(watch: Watch) -> list[str]:
+def lines(watch: HostWatch) -> list[str]:
     """What is worth a line each: why tasks wait, the day's budget, why the host does not answer."""
     if watch.error is not None:
         return [str(watch.error)]
@@ -63,7 +63,7 @@ def lines(watch: Watch) -> list[str]:
     return [line for line in said if not (line.startswith(rate) and line.endswith("tasks end per second"))]
 
 
-def plain(watch: Watch) -> None:
+def plain(watch: HostWatch) -> None:
     """One line to stdout; why a host does not answer to stderr."""
     if watch.error is not None:
         note(str(watch.error))
@@ -74,7 +74,7 @@ def plain(watch: Watch) -> None:
     sys.stdout.write(one_line(text) + "\n")
 
 
-def screen(watches: Sequence[Watch], interval: float) -> RenderableType:
+def screen(watches: Sequence[HostWatch], interval: float) -> RenderableType:
     """The whole screen."""
     from rich.console import Group
     from rich.table import Table

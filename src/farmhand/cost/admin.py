@@ -52,7 +52,7 @@ class Reported(msgspec.Struct, kw_only=True):
     ours_output_tokens: int
 
 
-class Provider(msgspec.Struct, kw_only=True):
+class ProviderReport(msgspec.Struct, kw_only=True):
     """The provider's figures for the days since `since`, by model, and in all."""
 
     since: str
@@ -145,7 +145,7 @@ def _moment(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_S, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> Provider:
+def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> ProviderReport:
     """The provider's figures beside `ours`, which are by model, from the day `first` until before the day `end`."""
     usd: dict[str, Decimal] = {}
     given: dict[str, int] = {}
@@ -180,7 +180,7 @@ def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> Provider:
             )
         )
     theirs, spent = sum(row.theirs_pico for row in models), sum(row.ours_pico for row in models)
-    return Provider(
+    return ProviderReport(
         since=_moment(first)[:10], theirs_pico=theirs, ours_pico=spent, difference_pico=theirs - spent, models=models
     )
 

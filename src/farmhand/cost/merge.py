@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeVar
 
 from farmhand.core.errors import WireMismatch
 from farmhand.cost import rows
-from farmhand.cost.store import CHUNK, Store
+from farmhand.cost.store import CHUNK, CostStore
 
-Row = TypeVar("Row", rows.Charge, rows.Finished)
+Row = TypeVar("Row", rows.LedgerCharge, rows.FinishedTask)
 #: How long a call merges one host's ledger: a year of busy days takes a part of it. Seconds.
 WITHIN_S = 300.0
 
@@ -29,7 +29,7 @@ class Agent(Protocol):
         """The lines of `GET /v1/finished`."""
 
 
-def pull(store: Store, host: str, agent: Agent) -> int:
+def pull(store: CostStore, host: str, agent: Agent) -> int:
     """Merge what is new in the ledger of the agent on `host`; how many lines that were.
 
     Stopped half-way, what was merged stays, and the next call goes on behind it. Raises WireError, BadLedger, and

@@ -11,7 +11,7 @@ from farmhand.core.errors import UsageError
 from farmhand.core.prices import PriceTable
 from farmhand.cost.overhead import OVERHEAD_TOKENS
 from farmhand.cost.savings import Group
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 
 DAY_S = 86400
 #: What can be grouped by; `label:NAME` too.
@@ -30,7 +30,7 @@ def breaks(table: PriceTable) -> tuple[int, ...]:
     return tuple(sorted({edge - less for edge in table.thresholds for less in (0, OVERHEAD_TOKENS)}))
 
 
-def price_groups(store: Store, table: PriceTable, since_day: int) -> list[Group]:
+def price_groups(store: CostStore, table: PriceTable, since_day: int) -> list[Group]:
     """All requests since a day, in as few groups as can be priced exactly."""
     span = " + ".join(f"(day >= {day:d})" for day in table.changes) or "0"
     # A request's model and engine are few words; what else tells requests apart is summed over.
@@ -83,7 +83,7 @@ class Part(msgspec.Struct, kw_only=True):
     refused: int
 
 
-def parts(store: Store, by: str, since_day: int) -> list[Part]:
+def parts(store: CostStore, by: str, since_day: int) -> list[Part]:
     """The sums since a day, grouped; each request and each task is in one group, so they add up to the whole.
 
     `by` is one of KEYS, or `label:NAME` for the values of one label; "" stands for all in one. Days and hosts are in
@@ -92,7 +92,7 @@ def parts(store: Store, by: str, since_day: int) -> list[Part]:
     return list(_parts(store, by, since_day))
 
 
-def _parts(store: Store, by: str, since_day: int) -> Iterator[Part]:
+def _parts(store: CostStore, by: str, since_day: int) -> Iterator[Part]:
     key, values = _key(by)
     labels = by == "label" or by.startswith("label:")
     spend, work = ("spend_label", "work_label") if labels else ("spend", "work")
@@ -140,14 +140,14 @@ def _key(by: str) -> tuple[str, tuple[str, ...]]:
     return f"iif({text} = '', '', coalesce(json_extract({text}, ?), ''))", (f'$."{name}"',)
 
 
-def first_day(store: Store) -> int | None:
+def first_day(store: CostStore) -> int | None:
     """The first day (since 1970) that anything was spent or done on; None where nothing was."""
     query = "SELECT min(day) FROM (SELECT min(day) AS day FROM spend UNION ALL SELECT min(day) FROM work)"
     found = store.rows(query)[0][0]
     return None if found is None else int(found)
 
 
-def spent(store: Store, first: int, end: int) -> int:
+def spent(store: CostStore, first: int, end: int) -> int:
     """Pico-dollars of the requests from the day `first` until before the day `end`."""
     return int(store.rows("SELECT coalesce(sum(pico), 0) FROM spend WHERE day >= ? AND day < ?", (first, end))[0][0])
 
@@ -161,7 +161,7 @@ class Unpriced(msgspec.Struct, kw_only=True):
     output_tokens: int
 
 
-def unpriced(store: Store, since_day: int) -> list[Unpriced]:
+def unpriced(store: CostStore, since_day: int) -> list[Unpriced]:
     """All requests without a known cost, by model. What they cost is not in any sum."""
     query = (
         "SELECT (SELECT text FROM word WHERE id = model), sum(requests), sum(fresh + written + read), sum(output)"

@@ -16,7 +16,7 @@ from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.queries import DAY_S, FAILED, TASKS
 from farmhand.cost.savings import Group, savings
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 from farmhand.cost.summary import Figures, document
 
 DOCUMENT_VERSION = 1
@@ -94,7 +94,7 @@ class BatchCell(NamedTuple):
     failed: int
 
 
-class Report(msgspec.Struct, kw_only=True):
+class CostReport(msgspec.Struct, kw_only=True):
     """All that is drawn. `first` and `last` are days; `batches` are the dearest of `batches_in_all`."""
 
     figures: Figures
@@ -113,7 +113,7 @@ class Report(msgspec.Struct, kw_only=True):
     by_batch: list[BatchCell]
 
 
-class _Places:
+class _Index:
     """A list that grows, and each text's place in it."""
 
     def __init__(self) -> None:
@@ -131,14 +131,14 @@ _HOST = "(SELECT host FROM ledger WHERE id = x.ledger)"
 _MODEL = "(SELECT text FROM word WHERE id = x.model)"
 
 
-def report(store: Store, table: PriceTable, found: Figures, *, since_day: int, now: float) -> Report:
+def report(store: CostStore, table: PriceTable, found: Figures, *, since_day: int, now: float) -> CostReport:
     """The report since a day (since 1970); `found` are the figures of the same days."""
-    hosts, models, causes = _Places(), _Places(), _Places()
+    hosts, models, causes = _Index(), _Index(), _Index()
     batches, in_all = _top_batches(store, since_day)
     first = queries.first_day(store)
     today = int(now // DAY_S)
     cells = _cells(store, since_day, hosts, models)
-    return Report(
+    return CostReport(
         figures=found,
         first=today if first is None else max(since_day, first),
         last=max([today, *(cell.day for cell in cells)]),
@@ -156,7 +156,7 @@ def report(store: Store, table: PriceTable, found: Figures, *, since_day: int, n
     )
 
 
-def _cells(store: Store, since_day: int, hosts: _Places, models: _Places) -> list[Cell]:
+def _cells(store: CostStore, since_day: int, hosts: _Index, models: _Index) -> list[Cell]:
     query = (
         "SELECT day, host, model, sum(pico), sum(requests), sum(unpriced), sum(fresh), sum(output), sum(written),"  # noqa: S608  (names from this module)
         " sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain) FROM ("
@@ -169,7 +169,7 @@ def _cells(store: Store, since_day: int, hosts: _Places, models: _Places) -> lis
     return [Cell(row[0], hosts(row[1]), models(row[2]), *row[3:]) for row in rows]
 
 
-def _saved(store: Store, table: PriceTable, since_day: int, hosts: _Places, models: _Places) -> list[Saved]:
+def _saved(store: CostStore, table: PriceTable, since_day: int, hosts: _Index, models: _Index) -> list[Saved]:
     """Against every current model: the same sums as `farmhand cost` has of its one baseline."""
     query = (
         f"SELECT day, {_HOST}, {_MODEL}, (SELECT text FROM word WHERE id = x.engine), economy, band, sum(requests),"  # noqa: S608  (names from this module)
@@ -202,7 +202,7 @@ def _bar(value: str, edges: tuple[float, ...]) -> str:
     return f"CASE WHEN {value} IS NULL THEN -1 {cases} ELSE {len(edges)} END"
 
 
-def _spreads(store: Store, since_day: int, hosts: _Places, models: _Places) -> list[Spread]:
+def _spreads(store: CostStore, since_day: int, hosts: _Index, models: _Index) -> list[Spread]:
     """One walk over the finished tasks, folded to few rows at once; the distributions are sums over those."""
     store.rows("DROP TABLE IF EXISTS temp.report_spread")
     store.rows(
@@ -226,7 +226,7 @@ def _spreads(store: Store, since_day: int, hosts: _Places, models: _Places) -> l
     return found
 
 
-def _causes(store: Store, since_day: int, hosts: _Places, models: _Places, causes: _Places) -> list[Cause]:
+def _causes(store: CostStore, since_day: int, hosts: _Index, models: _Index, causes: _Index) -> list[Cause]:
     """Why tasks ended that did not succeed; those that did after retries have the cause `succeeded`."""
     state = "(SELECT text FROM word WHERE id = x.state)"
     error = "(SELECT text FROM word WHERE id = x.error)"
@@ -241,7 +241,7 @@ def _causes(store: Store, since_day: int, hosts: _Places, models: _Places, cause
     ]
 
 
-def _top_batches(store: Store, since_day: int) -> tuple[list[tuple[int, str]], int]:
+def _top_batches(store: CostStore, since_day: int) -> tuple[list[tuple[int, str]], int]:
     """(number and name of the dearest batches, how many there are)."""
     query = (
         "SELECT batch, (SELECT text FROM word WHERE id = batch) AS name, sum(pico), count(*) OVER () FROM"
@@ -253,7 +253,7 @@ def _top_batches(store: Store, since_day: int) -> tuple[list[tuple[int, str]], i
 
 
 def _by_batch(
-    store: Store, since_day: int, batches: list[int], hosts: _Places, models: _Places
+    store: CostStore, since_day: int, batches: list[int], hosts: _Index, models: _Index
 ) -> list[BatchCell]:  # fmt: skip
     marks = ", ".join("?" * len(batches))
     query = (
@@ -268,7 +268,7 @@ def _by_batch(
     return [BatchCell(places[row[0]], row[1], hosts(row[2]), models(row[3]), *row[4:]) for row in rows]
 
 
-def as_document(found: Report) -> dict[str, Any]:
+def as_document(found: CostReport) -> dict[str, Any]:
     """The report as it stands in JSON: cubes as columns and rows; amounts in US$ exact strings, pico-dollars too.
 
     Pico-dollars in rows are strings of whole numbers: they may be greater than what a page's numbers hold exactly.

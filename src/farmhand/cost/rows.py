@@ -32,7 +32,7 @@ class BadLedger(FarmUnreachable):
     code = "bad_answer"
 
 
-_Row = TypeVar("_Row", bound="_Line")
+_Row = TypeVar("_Row", bound="_LedgerLine")
 
 
 def _check_usd(name: str, usd: Decimal | None) -> None:
@@ -40,7 +40,7 @@ def _check_usd(name: str, usd: Decimal | None) -> None:
         raise ValueError(f"{name} is {usd:.6g}, not 0 to {MAX_COST_USD}")
 
 
-class _Line(msgspec.Struct, kw_only=True):
+class _LedgerLine(msgspec.Struct, kw_only=True):
     batch: Name = ""
     labels: dict[str, str] = {}
     work_class: str = ""
@@ -79,7 +79,7 @@ class _Line(msgspec.Struct, kw_only=True):
         return msgspec.json.encode(self.labels, order="sorted").decode() if self.labels else ""
 
 
-class Charge(_Line, kw_only=True):
+class LedgerCharge(_LedgerLine, kw_only=True):
     """One answered request of the API; `created_at` is Unix seconds, `no` its place in the ledger.
 
     `requests` is more than 1 in what a ledger's first version kept as sums per task.
@@ -96,7 +96,7 @@ class Charge(_Line, kw_only=True):
         return self.no
 
 
-class Finished(_Line, kw_only=True):
+class FinishedTask(_LedgerLine, kw_only=True):
     """One finished task without its texts; times are Unix seconds, `done_no` its place in the order of finishing."""
 
     done_no: Number
@@ -133,16 +133,16 @@ class Finished(_Line, kw_only=True):
         return self.done_no
 
 
-_CHARGE = msgspec.json.Decoder(Charge)
-_FINISHED = msgspec.json.Decoder(Finished)
+_CHARGE = msgspec.json.Decoder(LedgerCharge)
+_FINISHED = msgspec.json.Decoder(FinishedTask)
 
 
-def charge(line: bytes) -> Charge:
+def charge(line: bytes) -> LedgerCharge:
     """The charge in a line. Raises BadLedger."""
     return _decoded(_CHARGE, line, "a charge")
 
 
-def finished(line: bytes) -> Finished:
+def finished(line: bytes) -> FinishedTask:
     """The finished task in a line. Raises BadLedger."""
     return _decoded(_FINISHED, line, "a task")
 

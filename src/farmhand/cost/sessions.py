@@ -22,7 +22,7 @@ import msgspec
 
 from farmhand.core.prices import PriceTable
 from farmhand.cost.session_lines import Found, SessionRow, lines
-from farmhand.cost.store import CHUNK, Store
+from farmhand.cost.store import CHUNK, CostStore
 
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
 #: The rules above, by number: a store that was filled by others is filled again.
@@ -70,7 +70,7 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
     ]
 
 
-def read(store: Store, places: list[Path]) -> list[str]:
+def read(store: CostStore, places: list[Path]) -> list[str]:
     """Take in what is new in the logs below `places`. Returns what is not counted: files and lines, with the reason."""
     _by_these_rules(store)
     unread = []
@@ -92,7 +92,7 @@ def read(store: Store, places: list[Path]) -> list[str]:
     return unread
 
 
-def _by_these_rules(store: Store) -> None:
+def _by_these_rules(store: CostStore) -> None:
     """Have what other rules have told apart read again. What is known by its ids stays, also of files that are gone."""
     if store.rows("SELECT 1 FROM meta WHERE name = 'session_rules' AND value = ?", (_RULES,)):
         return
@@ -113,7 +113,7 @@ def _shown(path: str) -> str:
     return path.encode("utf-8", "backslashreplace").decode()
 
 
-def _read_file(store: Store, path: str, session: str) -> None:
+def _read_file(store: CostStore, path: str, session: str) -> None:
     """What is behind the place where this file was left off; all of it again where it is another file by now."""
     name = _shown(path)
     with open(path, "rb") as file:
@@ -131,7 +131,7 @@ def _read_file(store: Store, path: str, session: str) -> None:
             _keep(store, name, status.st_ino, chunk)
 
 
-def _keep(store: Store, path: str, inode: int, chunk: list[Found]) -> None:
+def _keep(store: CostStore, path: str, inode: int, chunk: list[Found]) -> None:
     with store.transaction() as db:
         for end, row in chunk:
             if isinstance(row, SessionRow):
@@ -165,7 +165,9 @@ def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
     )
 
 
-def interactive(store: Store, table: PriceTable, since: float, places: list[Path], unread: list[str]) -> Interactive:
+def interactive(
+    store: CostStore, table: PriceTable, since: float, places: list[Path], unread: list[str]
+) -> Interactive:
     """The estimate for all answers since a time (Unix seconds), by day and model."""
     days = [_on_day(table, row) for row in store.rows(_query(table), (since,))]
     merged: dict[tuple[str, str], OnDay] = {}

@@ -16,7 +16,7 @@ from typing import Any
 
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.cost import schema
-from farmhand.cost.rows import BadLedger, Charge, Finished
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
 
 #: Rows of one transaction: enough to be fast, few enough to stay small in memory.
 CHUNK = 10_000
@@ -40,7 +40,7 @@ def default_path() -> Path:
     return directory / "farmhand" / "cost.db"
 
 
-class Store:
+class CostStore:
     """The store in the file at `path`, made when missing (0600, its directory 0700).
 
     `breaks`: the prompt lengths, in tokens, at which some price that a figure may ask for changes. With others than the
@@ -138,11 +138,11 @@ class Store:
         with self._whole():
             self.db.execute("UPDATE ledger SET merged_at = ?, budget = ? WHERE id = ?", (at, budget, ledger))
 
-    def merge_charges(self, ledger: int, charges: Iterable[Charge]) -> int:
+    def merge_charges(self, ledger: int, charges: Iterable[LedgerCharge]) -> int:
         """Add charges of a ledger; those that are there already change nothing. How many came, old and new."""
         return self._merge(ledger, charges, "charge", self._charge, schema.add_charges("new_charge", self.breaks))
 
-    def merge_done(self, ledger: int, tasks: Iterable[Finished]) -> int:
+    def merge_done(self, ledger: int, tasks: Iterable[FinishedTask]) -> int:
         """Add finished tasks of a ledger; those that are there already change nothing. How many came, old and new."""
         return self._merge(ledger, tasks, "done", self._done, schema.add_done("new_done"))
 
@@ -187,7 +187,7 @@ class Store:
         for statement in sums:
             self.db.execute(statement)
 
-    def _bound(self, ledger: int, tasks: Iterable[Finished]) -> None:
+    def _bound(self, ledger: int, tasks: Iterable[FinishedTask]) -> None:
         """Note what their uncertain requests may have cost."""
         rows = [
             (ledger, task.done_no, int(task.finished_at // 86_400), task.uncertain, task.uncertain_pico)
@@ -202,7 +202,7 @@ class Store:
         requests, pico, known = self.rows(query, (since_day,))[0]
         return int(pico) if known and requests == uncertain else None
 
-    def _charge(self, ledger: int, row: Charge) -> tuple[Any, ...]:
+    def _charge(self, ledger: int, row: LedgerCharge) -> tuple[Any, ...]:
         word = self.word
         texts = (row.batch, row.work_class, row.label_text, row.price_version or "")
         return (
@@ -213,7 +213,7 @@ class Store:
             row.cost_pico,
         )
 
-    def _done(self, ledger: int, row: Finished) -> tuple[Any, ...]:
+    def _done(self, ledger: int, row: FinishedTask) -> tuple[Any, ...]:
         texts = (row.outcome, row.error or "", row.model, row.engine, row.batch, row.work_class, row.label_text)
         return (
             *(ledger, row.done_no, row.id, row.created_at, row.started_at, row.finished_at),

@@ -19,7 +19,7 @@ from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.queries import DAY_S, Part, Unpriced
 from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 
 #: The version of the JSON document.
 DOCUMENT_VERSION = 1
@@ -43,7 +43,7 @@ class HostState(msgspec.Struct, kw_only=True):
     error: str | None = None
 
 
-class Budget(msgspec.Struct, kw_only=True):
+class DayBudget(msgspec.Struct, kw_only=True):
     """A host's budget of the day `day`, as it was told last."""
 
     host: str
@@ -112,7 +112,7 @@ class Figures(msgspec.Struct, kw_only=True):
     days: list[Part]
     unpriced: list[Unpriced]
     uncertain: Uncertain
-    budgets: list[Budget]
+    budgets: list[DayBudget]
     models: list[OnModel]
     savings: Savings
     target: Target
@@ -123,7 +123,7 @@ class Figures(msgspec.Struct, kw_only=True):
 
 
 def figures(
-    store: Store,
+    store: CostStore,
     table: PriceTable,
     *,
     by: str,
@@ -191,7 +191,7 @@ def _day(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
-def _hosts(store: Store, errors: dict[str, str]) -> list[HostState]:
+def _hosts(store: CostStore, errors: dict[str, str]) -> list[HostState]:
     query = (
         "SELECT host, max(merged_at), sum(charge_no - (SELECT count(*) FROM charge WHERE ledger = l.id))"
         " FROM ledger AS l GROUP BY host ORDER BY host"
@@ -205,7 +205,7 @@ def _hosts(store: Store, errors: dict[str, str]) -> list[HostState]:
     return sorted(known.values(), key=lambda state: state.host)
 
 
-def _budgets(store: Store) -> list[Budget]:
+def _budgets(store: CostStore) -> list[DayBudget]:
     found = []
     query = "SELECT host, budget FROM ledger WHERE budget IS NOT NULL ORDER BY host, merged_at"
     for host, text in store.rows(query):
@@ -215,7 +215,7 @@ def _budgets(store: Store) -> list[Budget]:
         )
         left = limit - spent - reserved
         found.append(
-            Budget(
+            DayBudget(
                 host=host,
                 day=str(told.get("day", "")),
                 limit_pico=limit,
@@ -227,7 +227,7 @@ def _budgets(store: Store) -> list[Budget]:
     return found
 
 
-def _spent(store: Store, whole: Part, start: int, days: int, now: float, budgets: list[Budget]) -> Spent:
+def _spent(store: CostStore, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
     today = int(now // DAY_S)
     date = datetime.fromtimestamp(now, UTC).date()
     month_days = calendar.monthrange(date.year, date.month)[1]
@@ -245,7 +245,7 @@ def _spent(store: Store, whole: Part, start: int, days: int, now: float, budgets
     )
 
 
-def _pace(store: Store, today: int) -> int:
+def _pace(store: CostStore, today: int) -> int:
     """Pico-dollars a day of the last whole days, of today where there is none before it."""
     first = queries.first_day(store)
     if first is None:

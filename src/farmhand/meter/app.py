@@ -13,7 +13,7 @@ import msgspec
 from farmhand.meter.errors import ApiError
 from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Grant
-from farmhand.meter.http_server import Connection, Server, TooLarge, TooSlow
+from farmhand.meter.http_server import HttpServer, ServerConnection, TooLarge, TooSlow
 from farmhand.meter.meter import COUNT_TOKENS, Meter
 
 #: Half of what the provider takes (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
@@ -39,19 +39,19 @@ _ERROR_TYPES = {
 _RETURNED = frozenset({"content-type", "request-id", "retry-after"})
 
 
-def _refuse(connection: Connection, status: int, message: str) -> None:
+def _refuse(connection: ServerConnection, status: int, message: str) -> None:
     kind = _ERROR_TYPES.get(status, "api_error")
     body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
     connection.reply(status, {"content-type": "application/json; charset=utf-8"}, body)
 
 
-class _Door:
+class _Handler:
     """Answers requests; every failure in the API's own words."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    async def __call__(self, connection: Connection) -> None:
+    async def __call__(self, connection: ServerConnection) -> None:
         # Another host is refused before anything else.
         host = connection.headers.get("host", "").rsplit(":", 1)[0]
         target, method = connection.target, connection.method
@@ -69,14 +69,14 @@ class _Door:
             shown = path.encode("ascii", "backslashreplace").decode()
             _refuse(connection, status, f"the meter does not serve {method} {shown}: {status.phrase}")
 
-    def _grant(self, connection: Connection) -> Grant | None:
+    def _grant(self, connection: ServerConnection) -> Grant | None:
         headers = connection.headers
         token = headers.get("x-api-key")
         if token is None:
             token = headers.get("authorization", "").removeprefix("Bearer ")
         return self._meter.grants.find(token)
 
-    async def _messages(self, connection: Connection) -> None:
+    async def _messages(self, connection: ServerConnection) -> None:
         grant = self._grant(connection)
         if grant is None:
             _refuse(connection, 401, "unknown or used task token")
@@ -111,7 +111,7 @@ class _Door:
                 grant.calls.discard(call)
 
 
-async def _pass(exchange: Exchange, connection: Connection) -> None:
+async def _pass(exchange: Exchange, connection: ServerConnection) -> None:
     headers = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
     # Few writes, which are what costs: the head goes with what comes first, the end with what comes last.
     piece = await exchange.piece()
@@ -132,6 +132,6 @@ async def _pass(exchange: Exchange, connection: Connection) -> None:
     connection.end()
 
 
-def create_server(meter: Meter) -> Server:
+def create_server(meter: Meter) -> HttpServer:
     """What serves `meter`: a protocol factory. A client that leaves ends its call."""
-    return Server(_Door(meter), MAX_BODY)
+    return HttpServer(_Handler(meter), MAX_BODY)

@@ -6,8 +6,8 @@ import asyncio
 import zlib
 
 from farmhand.meter.errors import ApiError, connection_problem
-from farmhand.meter.upstream import Connection, UpstreamError
-from farmhand.meter.usage import AnswerWatch
+from farmhand.meter.upstream import UpstreamConnection, UpstreamError
+from farmhand.meter.usage import UsageParser
 
 #: How long, in seconds, and how much is read behind the end of an answer, so that its connection can be used again.
 _BEHIND_S = 1.0
@@ -26,7 +26,7 @@ _MAX_PIECE = 1024 * 1024
 class Exchange:
     """One answer, open: its status, its headers, and its body in pieces as they come."""
 
-    def __init__(self, answer: Connection, watch: AnswerWatch) -> None:
+    def __init__(self, answer: UpstreamConnection, watch: UsageParser) -> None:
         self._answer = answer
         self._watch = watch
         self.status = answer.status

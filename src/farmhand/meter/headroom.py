@@ -26,7 +26,7 @@ LONGEST_S = 600.0
 _SKEW_S = 2.0
 
 
-class Told(NamedTuple):
+class RateLimitHeader(NamedTuple):
     """One kind of limit as an answer tells of it; `full_in_s` is None where the answer does not say."""
 
     limit: float
@@ -34,13 +34,13 @@ class Told(NamedTuple):
     full_in_s: float | None
 
 
-def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[str, Told]:
+def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[str, RateLimitHeader]:
     """The limits told of in `headers`, by kind. Anything that is not as documented is left out.
 
     `wall` is this machine's time (seconds since the epoch; None: now). Where the answer's own `date` differs from it,
     that one counts, since `reset` is by the same clock.
     """
-    found: dict[str, Told] = {}
+    found: dict[str, RateLimitHeader] = {}
     for kind, (remaining_name, limit_name, reset_name) in _NAMES.items():
         remaining = headers.get(remaining_name)
         if remaining is None:
@@ -53,7 +53,7 @@ def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[
             # Only a bucket that runs low has to know how fast it fills.
             reset = _instant(headers.get(reset_name, ""))
             full_in = None if reset is None else max(0.0, reset - _now(headers, wall))
-        found[kind] = Told(limit, left, full_in)
+        found[kind] = RateLimitHeader(limit, left, full_in)
     return found
 
 
@@ -116,14 +116,14 @@ class Bucket:
 
     __slots__ = ("at", "level", "limit", "rate")
 
-    def __init__(self, told: Told, since: float, now: float) -> None:
+    def __init__(self, told: RateLimitHeader, since: float, now: float) -> None:
         self.limit = told.limit
         self.rate = told.limit / _MINUTE_S
         self.level = 0.0
         self.at = now
         self.follow(told, since, now)
 
-    def follow(self, told: Told, since: float, now: float) -> None:
+    def follow(self, told: RateLimitHeader, since: float, now: float) -> None:
         """Go by an answer; `since` is what was sent after its request and may not be counted there."""
         if told.limit != self.limit:
             self.rate = told.limit / _MINUTE_S

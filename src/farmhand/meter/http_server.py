@@ -39,14 +39,14 @@ class TooSlow(Exception):
     """The body did not come within its time."""
 
 
-class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
+class ServerConnection(asyncio.BufferedProtocol, asyncio.Protocol):
     """A client's connection and the request on it: `method`, `target`, `headers` (names in lower case).
 
     A handler reads `body`, then either answers with `reply`, or with `start`, any number of `write`, and `end`. It says
     with `release` that it needs the body no more.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: HttpServer) -> None:
         self.method = self.target = ""
         self.headers: dict[str, str] = {}
         self.started = False
@@ -349,22 +349,22 @@ class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
 _STATUSES = frozenset(HTTPStatus)
 
 
-class Server:
+class HttpServer:
     """Gives each connection its protocol (call it), and each request to `handler`; bodies up to `max_body` bytes.
 
     On the wire a body may be twice as large. Large bodies share room for two of the largest.
     """
 
-    def __init__(self, handler: Callable[[Connection], Awaitable[None]], max_body: int) -> None:
+    def __init__(self, handler: Callable[[ServerConnection], Awaitable[None]], max_body: int) -> None:
         self.handler = handler
         self.max_body = max_body
         self.room = BodyRoom(2 * max_body)
         self.buffer = memoryview(bytearray(_READ))
-        self.connections: set[Connection] = set()
+        self.connections: set[ServerConnection] = set()
 
-    def __call__(self) -> Connection:
+    def __call__(self) -> ServerConnection:
         """The protocol of a new connection."""
-        return Connection(self)
+        return ServerConnection(self)
 
     async def close(self, patience_s: float) -> None:
         """Give what is under way `patience_s`, then cut it."""

@@ -45,7 +45,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class GateWait:
     """Why requests wait: how many `tasks`, `until` when (seconds since the epoch, None: until others end), in words."""
 
     reason: str
@@ -263,7 +263,7 @@ class Gate:
         """Whether nothing is under way, waits, or has to be remembered."""
         return not self.running and not self._waiting and self._held_until <= self._clock()
 
-    def waiting(self, model: str) -> Waiting | None:
+    def waiting(self, model: str) -> GateWait | None:
         """Why requests wait here; None where none do."""
         first = self._first()
         if first is None:
@@ -271,9 +271,9 @@ class Gate:
         wait, kind = self._wait_s(first.body_bytes, first.max_tokens)
         if wait <= 0:
             detail = f"{model}: {self.running} requests are under way, as many as the API bears"
-            return Waiting("rate_limit", self._waiting, None, detail)
+            return GateWait("rate_limit", self._waiting, None, detail)
         why = "the API asked to wait (retry-after)" if kind == "retry-after" else f"the API's limit of {kind} a minute"
-        return Waiting("rate_limit", self._waiting, time.time() + wait, f"{model}: {why}")
+        return GateWait("rate_limit", self._waiting, time.time() + wait, f"{model}: {why}")
 
     def headroom(self, fingerprint: str, model: str) -> Headroom:
         """The gate's figures now."""
@@ -303,7 +303,7 @@ class Limits:
             self._gates[fingerprint, model] = found
         return found
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[GateWait]:
         """Why requests wait, one entry for each gate where some do."""
         found = (gate.waiting(model) for (_, model), gate in self._gates.items())
         return [one for one in found if one is not None]

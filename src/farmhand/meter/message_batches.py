@@ -30,7 +30,7 @@ _MAX_LINE = 32 * 1024 * 1024
 _LIST = 100
 
 
-class View(msgspec.Struct, kw_only=True):
+class MessageBatchView(msgspec.Struct, kw_only=True):
     """A batch as the API shows it, as far as it counts here. Times are RFC 3339."""
 
     id: str
@@ -55,12 +55,12 @@ class View(msgspec.Struct, kw_only=True):
 
 
 class _List(msgspec.Struct, kw_only=True):
-    data: list[View]
+    data: list[MessageBatchView]
     has_more: bool = False
     last_id: str | None = None
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class RequestOutcome(msgspec.Struct, kw_only=True):
     """What became of one request: `type` is succeeded, errored, canceled or expired."""
 
     type: str
@@ -68,11 +68,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     error: dict[str, Any] | None = None
 
 
-class Line(msgspec.Struct, kw_only=True):
+class ResultLine(msgspec.Struct, kw_only=True):
     """One line of the results."""
 
     custom_id: str
-    result: Outcome
+    result: RequestOutcome
 
 
 class MessageBatches:
@@ -94,22 +94,22 @@ class MessageBatches:
         self._base = upstream_url.rstrip("/") + PATH
         self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
 
-    async def create(self, key: Key, requests: list[tuple[str, bytes]]) -> View:
+    async def create(self, key: Key, requests: list[tuple[str, bytes]]) -> MessageBatchView:
         """Make a batch of (custom_id, params as JSON). ApiError; with status 0 or 5xx it may be there all the same."""
         parts = (b'{"custom_id":"%s","params":%s}' % (name.encode(), params) for name, params in requests)
         return await self._view("POST", "", key, b'{"requests":[' + b",".join(parts) + b"]}")
 
-    async def retrieve(self, key: Key, batch_id: str) -> View:
+    async def retrieve(self, key: Key, batch_id: str) -> MessageBatchView:
         """The batch as it stands."""
         return await self._view("GET", f"/{batch_id}", key)
 
-    async def cancel(self, key: Key, batch_id: str) -> View:
+    async def cancel(self, key: Key, batch_id: str) -> MessageBatchView:
         """Process nothing more of it; what is under way may still be."""
         return await self._view("POST", f"/{batch_id}/cancel", key)
 
-    async def newest(self, key: Key, since: float) -> list[View]:
+    async def newest(self, key: Key, since: float) -> list[MessageBatchView]:
         """The workspace's batches created at `since` (seconds since the epoch) or later, the newest first."""
-        found: list[View] = []
+        found: list[MessageBatchView] = []
         after = ""
         while True:
             query = f"?limit={_LIST}" + (f"&after_id={after}" if after else "")
@@ -119,7 +119,7 @@ class MessageBatches:
                 return found
             after = page.last_id
 
-    async def results(self, key: Key, batch_id: str) -> AsyncIterator[Line]:
+    async def results(self, key: Key, batch_id: str) -> AsyncIterator[ResultLine]:
         """The results of an ended batch, in any order, as they come. ApiError where they break off, or are none.
 
         A line that is damaged among others is left out: it must not hold up the answers of all.
@@ -141,8 +141,8 @@ class MessageBatches:
         if rest.strip() and (decoded := _line(bytes(rest), sound)) is not None:
             yield decoded
 
-    async def _view(self, method: str, path: str, key: Key, body: bytes | None = None) -> View:
-        view: View = await self._decoded(method, path, key, body, View)
+    async def _view(self, method: str, path: str, key: Key, body: bytes | None = None) -> MessageBatchView:
+        view: MessageBatchView = await self._decoded(method, path, key, body, MessageBatchView)
         return view
 
     async def _decoded(self, method: str, path: str, key: Key, body: bytes | None, kind: Any) -> Any:
@@ -187,10 +187,10 @@ def _decode(text: bytes, kind: Any) -> Any:
         raise ApiError("api_error", "the API sent something that is no Message Batch", retryable=True) from None
 
 
-def _line(text: bytes, sound: int) -> Line | None:
+def _line(text: bytes, sound: int) -> ResultLine | None:
     """One line of the results; None where it is damaged and `sound` ones came before it."""
     try:
-        line: Line = _decode(text, Line)
+        line: ResultLine = _decode(text, ResultLine)
     except ApiError:
         if not sound:
             raise

@@ -25,8 +25,8 @@ from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Charge, Grant, Grants
 from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
-from farmhand.meter.upstream import Connection, Upstream, UpstreamError
-from farmhand.meter.usage import AnswerWatch
+from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
+from farmhand.meter.usage import UsageParser
 
 #: A body above this is checked in a thread, one at a time: it takes up to 0.3 s, and six times its size in memory.
 _LARGE = 256 * 1024
@@ -66,7 +66,7 @@ class _TokenCount(msgspec.Struct):
     input_tokens: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
 
 
-class _Call:
+class _MeterCall:
     """One request of a client: how big it is, its place at the gate, what it holds there and of the budgets."""
 
     __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "number", "order", "reservation", "ticket")
@@ -173,7 +173,7 @@ class Meter:
                 return
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
-            call = _Call(grant, gate, request.body, max_tokens=request.max_tokens, most=most)
+            call = _MeterCall(grant, gate, request.body, max_tokens=request.max_tokens, most=most)
             del request
             try:
                 answer = await self._open(call, path, outgoing)
@@ -183,7 +183,7 @@ class Meter:
             call.body = b""  # it may be large, and is not needed again
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-            watch = AnswerWatch(streamed=kind == "text/event-stream", max_tokens=call.max_tokens)
+            watch = UsageParser(streamed=kind == "text/event-stream", max_tokens=call.max_tokens)
             try:
                 yield Exchange(answer, watch)
             except ApiError as problem:
@@ -207,18 +207,18 @@ class Meter:
         self, grant: Grant, path: str, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[Exchange]:
         """A request that is free of charge; it has limits of its own at the API."""
-        call = _Call(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
+        call = _MeterCall(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
         try:
             answer = await self._open(call, path, headers)
             try:
-                yield Exchange(answer, AnswerWatch(streamed=False))
+                yield Exchange(answer, UsageParser(streamed=False))
                 call.end(usage=Usage())
             finally:
                 answer.close()
         finally:
             call.end()
 
-    async def _check(self, grant: Grant, body: bytes) -> policy.Request:
+    async def _check(self, grant: Grant, body: bytes) -> policy.MessageRequest:
         """What is sent for `body`. Also what is refused counts as a request of the task: to look at it takes time."""
         if grant.cut_short:
             # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
@@ -233,7 +233,7 @@ class Meter:
         """What takes long, beside the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._checker, step)
 
-    async def _most(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int | None:
+    async def _most(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int | None:
         """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it.
 
         Where the sure bound can never fit what is left of a budget, or there is none, the API counts the tokens.
@@ -256,7 +256,7 @@ class Meter:
             )
         return reserve.cost(request, price, await self._count(grant, request, headers)) if least <= room else most
 
-    async def _count(self, grant: Grant, request: policy.Request, headers: dict[str, str]) -> int:
+    async def _count(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int:
         """Tokens of the request as the API counts them, which is free. ApiError."""
         body = await self._slowly(partial(policy.to_count, request))
         answer = b""
@@ -268,7 +268,7 @@ class Meter:
         except (ValueError, RecursionError):
             raise ApiError("api_error", "the API does not tell how many tokens the request has") from None
 
-    def _charge(self, call: _Call, watch: AnswerWatch, request_id: str) -> None:
+    def _charge(self, call: _MeterCall, watch: UsageParser, request_id: str) -> None:
         """Count an answer that has ended, whole or not. What is not known of it is settled at the most it may cost."""
         grant, usage = call.grant, watch.finish()
         terms = watch.terms
@@ -290,7 +290,7 @@ class Meter:
             grant.charges.append(Charge(usage, request_id, watch.ended, terms))
             grant.on_charge()
 
-    async def _open(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
+    async def _open(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
         """The head of the answer, after as many tries as it takes and the policy allows.
 
         A refusal that says when to come back (`retry-after`) is none of the tries: the request goes back to the gate
@@ -318,8 +318,8 @@ class Meter:
             await self._sleep(delay)
             attempt += 1
 
-    async def _once(self, call: _Call, path: str, headers: dict[str, str]) -> Connection:
-        answer: Connection | None = None
+    async def _once(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
+        answer: UpstreamConnection | None = None
         if (refusal := call.gate.refusal) is not None:
             # Who is kept back by another request's refusal may never get one of their own. The gate tells until when.
             call.grant.problem, call.grant.again_at = call.grant.problem or refusal, 0.0
@@ -350,7 +350,7 @@ class Meter:
         raise problem
 
     @staticmethod
-    async def _refusal(grant: Grant, answer: Connection) -> ApiError:
+    async def _refusal(grant: Grant, answer: UpstreamConnection) -> ApiError:
         try:
             async with asyncio.timeout(_ERROR_BODY_S):
                 detail = await answer.read(_MAX_ERROR_BODY)

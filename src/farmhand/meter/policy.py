@@ -56,7 +56,7 @@ _MAX_LEFT_OUT = 100
 log = logging.getLogger("jada-agent")
 
 
-class Request(msgspec.Struct, frozen=True):
+class MessageRequest(msgspec.Struct, frozen=True):
     """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer with its thinking.
 
     `tokens` are what it can have at most on its way in, None where only the API can count them (a PDF). `written` is
@@ -69,7 +69,7 @@ class Request(msgspec.Struct, frozen=True):
     written: str
 
 
-def read(body: bytes, *, model: str, max_tokens: int) -> Request:
+def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
     """The request in `body`; ApiError where it is not one that a task with these limits may make.
 
     It takes time and memory in proportion to the size of `body`: four times that for text with one rare character.
@@ -100,10 +100,10 @@ def read(body: bytes, *, model: str, max_tokens: int) -> Request:
     # The encoder writes names as they are and escapes each quote in a text: so these are names and whole values.
     written = "" if b'"cache_control":' not in sent else "1h" if b'"1h"' in sent else "5m"
     tokens = None if found.unsized else len(sent) - found.image_bytes + found.image_tokens
-    return Request(sent, asked, tokens, written)
+    return MessageRequest(sent, asked, tokens, written)
 
 
-def to_count(request: Request) -> bytes:
+def to_count(request: MessageRequest) -> bytes:
     """The body that has the API count the tokens of `request`."""
     document = msgspec.json.decode(request.body)
     return msgspec.json.encode({name: document[name] for name in _COUNTED if name in document})

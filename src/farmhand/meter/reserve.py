@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from farmhand.core.task import Usage
-from farmhand.meter.policy import Request
+from farmhand.meter.policy import MessageRequest
 
 #: Above what the API adds by itself, with tools 346 tokens and more with newer models. Source: its tool use page.
 _ADDED_TOKENS = 1000
@@ -21,7 +21,7 @@ _COUNT_MARGIN = 20
 _GEO_TENTHS = 11
 
 
-def cost(request: Request, price: Callable[[Usage], int | None], counted: int | None = None) -> int | None:
+def cost(request: MessageRequest, price: Callable[[Usage], int | None], counted: int | None = None) -> int | None:
     """Pico-dollars of `request` at most, None where `price` or its tokens are not known.
 
     `price` gives the pico-dollars of a usage: it decides by the most tokens whether the prompt is a long one.

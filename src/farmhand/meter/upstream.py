@@ -48,7 +48,7 @@ class Cut(UpstreamError):
     """The connection ended, or what came over it is no HTTP."""
 
 
-class Connection(asyncio.BufferedProtocol, asyncio.Protocol):
+class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
     """One connection and the answer on it: `status` and `headers` (names in lower case) once `post` has returned.
 
     `close` ends the use of it: it is kept where the whole answer was read, else it is closed.
@@ -292,10 +292,10 @@ class Upstream:
         self._tls = (tls or ssl.create_default_context()) if secure else None
         self._idle_s = idle_s
         self.buffer = memoryview(bytearray(_READ))
-        self._kept: deque[Connection] = deque()
+        self._kept: deque[UpstreamConnection] = deque()
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def connection(self) -> Connection:
+    async def connection(self) -> UpstreamConnection:
         """One that was kept, the newest first, or a new one. Raises Unreachable."""
         while self._kept:
             kept = self._kept.pop()
@@ -305,7 +305,7 @@ class Upstream:
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, made = await asyncio.get_running_loop().create_connection(
-                    lambda: Connection(self, self._idle_s),
+                    lambda: UpstreamConnection(self, self._idle_s),
                     *self._address,
                     ssl=self._tls,
                     happy_eyeballs_delay=_NEXT_ADDRESS_S,
@@ -316,7 +316,7 @@ class Upstream:
             raise Unreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
         return made
 
-    def keep(self, connection: Connection) -> None:
+    def keep(self, connection: UpstreamConnection) -> None:
         """Keep a connection for the next request."""
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
@@ -324,7 +324,7 @@ class Upstream:
         if self._sweeper is None:
             self._sweeper = loop.call_later(_KEEP_S, self._sweep)
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: UpstreamConnection) -> None:
         """A connection has ended."""
         if connection.idle_since and connection in self._kept:
             self._kept.remove(connection)

@@ -12,7 +12,7 @@ from farmhand.meter.errors import ApiError, problem_from_event
 from farmhand.meter.figures import UsageFigures, usage_of
 from farmhand.meter.sse import EventDecoder
 
-__all__ = ["AnswerWatch", "usage_of"]
+__all__ = ["UsageParser", "usage_of"]
 #: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
 #: Bytes of events whose text is not counted yet: it is not at all where the answer comes to its end before.
@@ -32,7 +32,7 @@ _PLAIN, _STREAM = b'{["<', b":edir"
 _LEADING = b"\xef\xbb\xbf \t\r\n"
 
 
-class AnswerWatch:
+class UsageParser:
     """Feed it the body of one answer in any pieces, then `finish` it.
 
     `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,

@@ -13,7 +13,7 @@ from typing import Any
 
 from farmhand.core.errors import WireError
 from farmhand.core.keys import holds_key
-from farmhand.offline.spool import Spool, Waiting
+from farmhand.offline.spool import Spool, SpooledTask
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES
 
@@ -22,7 +22,7 @@ _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_
 
 
 @dataclass
-class Report:
+class Delivery:
     """What a visit to one host brought. `problem` is why it was cut short."""
 
     delivered: list[str] = field(default_factory=list)
@@ -31,12 +31,12 @@ class Report:
     problem: WireError | None = None
 
 
-def concerns(entry: Waiting, host: str) -> bool:
+def concerns(entry: SpooledTask, host: str) -> bool:
     """Whether a visit to `host` can do anything for `entry`."""
     return entry.sent == host if entry.sent else entry.wanted in ("", host)
 
 
-def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float | None = None) -> Report:
+def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float | None = None) -> Delivery:
     """Hand over what waits for `host`, oldest first, and collect what has ended there.
 
     Never raises WireError: what goes wrong is in the report. With `within_s` it begins nothing after that time.
@@ -62,10 +62,10 @@ class _Courier:
         self.host = host
         self.spool = spool
         self.key = key
-        self.report = Report()
+        self.report = Delivery()
         self._key_brought = False
 
-    def see_to(self, entry: Waiting) -> None:
+    def see_to(self, entry: SpooledTask) -> None:
         """Send the task, or ask for its result."""
         if entry.sent:
             try:
@@ -81,7 +81,7 @@ class _Courier:
                 return
         self._send(entry)
 
-    def _send(self, entry: Waiting) -> None:
+    def _send(self, entry: SpooledTask) -> None:
         if entry.worn_out:
             self.spool.give_up(entry)
             self.report.finished.append(entry.id)
@@ -110,7 +110,7 @@ class _Courier:
         else:
             self.report.running.append(entry.id)
 
-    def _take(self, entry: Waiting, result: dict[str, Any]) -> None:
+    def _take(self, entry: SpooledTask, result: dict[str, Any]) -> None:
         """Keep a result that is one; bring the key to a task that waits for it."""
         if result.get("state") in FINAL_STATES:
             self.spool.finish(entry.id, result, self.host)
@@ -121,7 +121,7 @@ class _Courier:
             self._key_brought = True
         self.report.running.append(entry.id)
 
-    def _failed(self, entry: Waiting, error: WireError) -> None:
+    def _failed(self, entry: SpooledTask, error: WireError) -> None:
         """The host has refused the task for good: that is its result."""
         why = {"code": error.code, "message": error.message, "hint": error.hint}
         self.spool.finish(entry.id, {"id": entry.id, "state": "failed", "text": "", "error": why}, self.host)

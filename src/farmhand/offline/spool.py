@@ -36,7 +36,7 @@ DELIVERIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class SpooledTask:
     """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none).
 
     `farm` is the hosts file that it was meant for, "" for the usual one. `deliveries` counts how often it was sent, but
@@ -64,7 +64,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Kept:
+class SpooledResult:
     """A spooled task that has ended. `at` is when its result came here."""
 
     task: dict[str, Any]
@@ -98,7 +98,9 @@ class Spool:
         self._waiting = self.directory / "waiting"
         self._results = self.directory / "results"
 
-    def add(self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None) -> Waiting:
+    def add(
+        self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None
+    ) -> SpooledTask:
         """Keep `task` until a host has taken it. The same id with the same task is kept once; else id_conflict.
 
         `queued_at` is in seconds since the epoch, None: now.
@@ -111,7 +113,7 @@ class Spool:
                 return self.same(known, task)
             number = max(self._numbers(), default=0) + 1
             path = self._waiting / f"{number:012d}-{task['id']}.json"
-            entry = Waiting(
+            entry = SpooledTask(
                 path=path,
                 number=number,
                 task=task,
@@ -123,15 +125,15 @@ class Spool:
             self._store(entry, deliveries=int(bool(sent)))
             return entry
 
-    def waiting(self) -> list[Waiting]:
+    def waiting(self) -> list[SpooledTask]:
         """What waits for this farm, oldest first; files that are no task are in `broken`."""
         return list(self.each())
 
-    def each(self) -> Iterator[Waiting]:
+    def each(self) -> Iterator[SpooledTask]:
         """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
         return (entry for entry in self._all() if self._is_ours(entry))
 
-    def elsewhere(self) -> list[Waiting]:
+    def elsewhere(self) -> list[SpooledTask]:
         """What waits for other farms, oldest first, and what an older version has kept apart for them."""
         found = [entry for entry in self._all() if not self._is_ours(entry)]
         for apart in self._apart():
@@ -141,13 +143,13 @@ class Spool:
     def _apart(self) -> list[Spool]:
         return [Spool(path) for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*"))]
 
-    def _all(self) -> Iterator[Waiting]:
+    def _all(self) -> Iterator[SpooledTask]:
         return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
 
-    def _is_ours(self, entry: Waiting) -> bool:
+    def _is_ours(self, entry: SpooledTask) -> bool:
         return self.farm in (None, entry.farm)
 
-    def same(self, known: Waiting, task: dict[str, Any]) -> Waiting:
+    def same(self, known: SpooledTask, task: dict[str, Any]) -> SpooledTask:
         """`known` if it is `task` for this farm; UsageError id_conflict if another task, or farm, has its id."""
         if known.task != task or not self._is_ours(known):
             raise id_conflict(known.id)
@@ -186,22 +188,22 @@ class Spool:
         files = [path for spool in (self, *self._apart()) for path in spool._files()]
         return [path for path in files if path.exists() and _read_waiting(path) is None]
 
-    def find(self, task_id: str) -> Waiting | None:
+    def find(self, task_id: str) -> SpooledTask | None:
         """The waiting task with this id. Found by its file's name: no other file is read."""
         named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
         return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
 
-    def look(self, task_id: str) -> Waiting | None:
+    def look(self, task_id: str) -> SpooledTask | None:
         """The same, but for what an older version has kept apart, too."""
         return self.find(task_id) or next((entry for entry in self.elsewhere() if entry.id == task_id), None)
 
-    def kept(self, task_id: str) -> Kept | None:
+    def kept(self, task_id: str) -> SpooledResult | None:
         """The result of the spooled task with this id, if it has come."""
         if TASK_ID.fullmatch(task_id) is None:
             return None
         return _read_kept(self._results / f"{task_id}.json")
 
-    def results(self) -> list[Kept]:
+    def results(self) -> list[SpooledResult]:
         """Every result that is kept, oldest first."""
         found = [_read_kept(path) for path in self._results.glob("*.json")] if self._results.is_dir() else []
         return sorted((kept for kept in found if kept is not None), key=lambda kept: kept.at)
@@ -225,7 +227,7 @@ class Spool:
             if entry is not None:
                 self._store(entry, sent=entry.sent if keep else "", deliveries=max(0, entry.deliveries - 1))
 
-    def give_up(self, entry: Waiting) -> dict[str, Any]:
+    def give_up(self, entry: SpooledTask) -> dict[str, Any]:
         """Keep a task aside as failed that was sent as often as it may be without a word; its result."""
         times = f"it was sent {entry.deliveries} times, and each time its host was gone before it said a word"
         hint = "see the journal of that host's agent, and change the task before it is given again with another id"
@@ -281,7 +283,7 @@ class Spool:
                 yield int(match[1])
 
     @staticmethod
-    def _store(entry: Waiting, *, deliveries: int, sent: str | None = None) -> None:
+    def _store(entry: SpooledTask, *, deliveries: int, sent: str | None = None) -> None:
         whom = entry.sent if sent is None else sent
         about = {"wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at, "hosts_file": entry.farm}
         _write(entry.path, {"task": entry.task, **about, "deliveries": deliveries})
@@ -362,7 +364,7 @@ def _read(path: Path) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _read_waiting(path: Path) -> Waiting | None:
+def _read_waiting(path: Path) -> SpooledTask | None:
     document, match = _read(path), _NAME.fullmatch(path.name)
     task = document.get("task")
     if match is None or not isinstance(task, dict) or task.get("id") != match[2]:
@@ -374,7 +376,7 @@ def _read_waiting(path: Path) -> Waiting | None:
     deliveries = document.get("deliveries", int(bool(sent)))
     if not isinstance(queued_at, int | float) or not isinstance(deliveries, int):
         return None
-    return Waiting(
+    return SpooledTask(
         path=path,
         number=int(match[1]),
         task=task,
@@ -386,9 +388,9 @@ def _read_waiting(path: Path) -> Waiting | None:
     )
 
 
-def _read_kept(path: Path) -> Kept | None:
+def _read_kept(path: Path) -> SpooledResult | None:
     document = _read(path)
     task, result, at = document.get("task"), document.get("result"), document.get("at")
     if not isinstance(task, dict) or not isinstance(result, dict) or not isinstance(at, int | float):
         return None
-    return Kept(task=task, result=result, host=str(document.get("host") or ""), at=float(at))
+    return SpooledResult(task=task, result=result, host=str(document.get("host") or ""), at=float(at))

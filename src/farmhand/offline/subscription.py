@@ -120,7 +120,7 @@ def _would_bill(source: str) -> Refused:
     )
 
 
-class _Call:
+class _CliProcess:
     """A running CLI."""
 
     def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
@@ -154,7 +154,7 @@ class _Call:
 
 
 @contextlib.contextmanager
-def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_Call]:
+def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_CliProcess]:
     """The CLI in an empty directory of its own, so that nothing of a project reaches it. Ended on the way out."""
     with (
         private_directory() as private,
@@ -174,7 +174,7 @@ def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: 
             stderr=errors,
             start_new_session=True,
         )
-        call = _Call(process, errors)
+        call = _CliProcess(process, errors)
         timer = threading.Timer(timeout_s, call.out_of_time)
         timer.daemon = True
         timer.start()
@@ -189,7 +189,7 @@ def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: 
                 process.stdout.close()
 
 
-def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _Call) -> dict[str, Any]:
+def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _CliProcess) -> dict[str, Any]:
     """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
     if call.timed_out:
         raise TaskFailed("claude did not answer in the task's time", hint="raise --timeout", code="timeout")

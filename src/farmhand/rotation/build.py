@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import WireError, not_configured
 from ..core.keys import is_key
 from ..core.keysource import DEFAULT_SOURCE, read_key
-from .fleet import Place
+from .fleet import RotationHost
 from .machine import Machine
 from .provider import Provider
 from .sources import open_source
@@ -53,7 +53,7 @@ def build(parameters: Mapping[str, Any], *, tell: Callable[[str], None] = lambda
     times = {name: float(parameters[name]) for name in ("drain_s", "retire_s") if parameters.get(name) is not None}
     return Machine(
         open_source(str(parameters["key_source"])),
-        [Place(entry, connect_timeout_s) for entry in parameters.get("hosts") or []],
+        [RotationHost(entry, connect_timeout_s) for entry in parameters.get("hosts") or []],
         provider,
         memory_of(parameters),
         tell=tell,

@@ -43,7 +43,7 @@ def transport_of(entry: Mapping[str, Any], connect_timeout_s: float) -> Transpor
     return SshTransport(str(entry["address"]), name=name, connect_timeout_s=connect_timeout_s, **known)
 
 
-class Place:
+class RotationHost:
     """One farm host, over one connection, which is made when it is needed. Every call may be made again."""
 
     def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:

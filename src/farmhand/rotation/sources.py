@@ -33,7 +33,7 @@ class Slots:
         return next((key for key in held if keys.fingerprint(key) == fingerprint), None)
 
 
-class Source(Protocol):
+class RotationSource(Protocol):
     """A place that keeps keys. A later one (a secrets manager with version stages) has the same.
 
     `place` names it, however it was spelled.
@@ -51,7 +51,7 @@ class Source(Protocol):
         """Make it so. A crash in here loses no key, and doing it again completes it. Raises WireError."""
 
 
-def open_source(source: str) -> Source:
+def open_source(source: str) -> RotationSource:
     """The place that the key source names. Raises WireError for one that nobody can write to."""
     kind, _, rest = source.partition(":")
     if kind == "file" and rest:
@@ -198,4 +198,4 @@ class KeyringSource:
         return result
 
 
-__all__ = ["FileSource", "KeyringSource", "Slots", "Source", "WireError", "open_source", "with_slots"]
+__all__ = ["FileSource", "KeyringSource", "RotationSource", "Slots", "WireError", "open_source", "with_slots"]

@@ -11,9 +11,9 @@ from functools import partial
 
 from ..core.errors import WireError
 from ..core.keys import fingerprint
-from .fleet import UNREACHED, Place
+from .fleet import UNREACHED, RotationHost
 from .provider import CONSOLE, Provider
-from .sources import Slots, Source
+from .sources import RotationSource, Slots
 from .state import ROLLED_BACK, ROLLING_BACK, Memory, State
 
 #: How often a host is asked whether attempts on the old key have ended, and the API whether the old key is dead.
@@ -37,8 +37,8 @@ class Steps:
 
     def __init__(
         self,
-        source: Source,
-        places: Sequence[Place],
+        source: RotationSource,
+        places: Sequence[RotationHost],
         provider: Provider,
         memory: Memory,
         *,
@@ -97,7 +97,7 @@ class Steps:
             self._tell(f"{place.name}: running a canary task on the new key")
             why = ""
 
-            def canary(place: Place = place) -> None:
+            def canary(place: RotationHost = place) -> None:
                 nonlocal why
                 why = place.canary(task_id, new, state.new)
 
@@ -211,7 +211,7 @@ class Steps:
         busy: dict[str, int] = {}
         for place in self._places:
 
-            def ensure(place: Place = place) -> None:
+            def ensure(place: RotationHost = place) -> None:
                 busy[place.name] = place.ensure(new, state.new, state.old)
 
             before = state.hosts.get(place.name, {}).get("state", "unreached")
@@ -219,7 +219,7 @@ class Steps:
         return busy
 
     def _at(
-        self, state: State, place: Place, do: Callable[[], None], after: str = "switched", back: bool = False
+        self, state: State, place: RotationHost, do: Callable[[], None], after: str = "switched", back: bool = False
     ) -> bool:
         """Do something at a host, and note whether it could be reached."""
         try:
@@ -235,7 +235,7 @@ class Steps:
         state.hosts[place.name] = {"state": after, "why": why}
         return True
 
-    def _reached(self, state: State) -> list[Place]:
+    def _reached(self, state: State) -> list[RotationHost]:
         return [place for place in self._places if state.hosts.get(place.name, _UNKNOWN)["state"] != "unreached"]
 
     def _unreached(self, state: State) -> str:

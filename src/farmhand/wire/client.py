@@ -41,7 +41,7 @@ class Client:
         self.transport = transport
         self.silence_s = silence_s
         self._stream: Stream | None = None
-        self._http: http1.Connection | None = None
+        self._http: http1.HttpConnection | None = None
         self._open_events = False
 
     def __enter__(self) -> Self:
@@ -262,7 +262,7 @@ class Client:
 
     def _greet(self) -> None:
         self._stream = self.transport.open()
-        self._http = http1.Connection(self._stream.sock)
+        self._http = http1.HttpConnection(self._stream.sock)
         limit = self.transport.connect_timeout_s
         self._http.patience(limit, limit)
         self._finish(

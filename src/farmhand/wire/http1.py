@@ -41,7 +41,7 @@ class Endless(HttpError):
     """The other side sends, and its answer takes longer than any good one."""
 
 
-class Source:
+class ByteReader:
     """Bytes from `receive`, which gives some at each call and none at the end; read by line and by number."""
 
     def __init__(self, receive: Callable[[int], bytes]) -> None:
@@ -100,7 +100,7 @@ class Headers:
 class Response:
     """An answer: its head is read at once, its body as it is asked for. Raises HttpError."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: ByteReader) -> None:
         self._source = source
         self.headers = Headers()
         self.status = self._head()
@@ -108,7 +108,7 @@ class Response:
         self._left = None if self._chunked else self._length()
         self._first_chunk = True
         self._closed = self._left == 0
-        self.will_close = "close" in self.headers.get("Connection").lower() or (
+        self.will_close = "close" in self.headers.get("HttpConnection").lower() or (
             not self._chunked and self._left is None
         )
         if self._chunked:
@@ -192,13 +192,13 @@ class Response:
         return bool(self._left)
 
 
-class Connection:
+class HttpConnection:
     """One connection over `sock`. An answer is read to its end before the next request is sent."""
 
     def __init__(self, sock: socket, host: str = "jada-agent") -> None:
         self._sock = sock
         self._host = host
-        self._source = Source(self._receive)
+        self._source = ByteReader(self._receive)
         self._silence_s = self._began = self._wait_s = 0.0
         self._came = 0
 

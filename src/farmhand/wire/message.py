@@ -110,7 +110,7 @@ def key_request(key: str) -> bytes:
 def parse_response(raw: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a whole response as the bridge printed it. Raises WireError."""
     try:
-        response = http1.Response(http1.Source(io.BytesIO(raw).read))
+        response = http1.Response(http1.ByteReader(io.BytesIO(raw).read))
         body = response.read(schema.MAX_SMALL_BYTES)
     except http1.HttpError:
         raise WireError(

@@ -195,6 +195,13 @@ async def test_a_host_whose_variables_ansible_cannot_use_says_so(farm: Farm) -> 
     assert last == f"farmhand: no farm host answers: farm1: {reason} (check the inventory)"
 
 
+async def test_a_pattern_that_matches_no_host_says_so(farm: Farm) -> None:
+    farm.write(["one"])
+    done = await farm.batch("--hosts", "nobody")
+    assert done.status == 3
+    assert "no host of the inventory matches 'nobody'" in done.err.splitlines()[-1]
+
+
 async def test_a_refused_key_stops_the_batch_and_another_goes_on(farm: Farm) -> None:
     await farm.start()
     farm.api.state.keys = frozenset()

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from farmhand.cli import app, top_view
 from farmhand.cli.say import one_line
-from farmhand.cli.top import Watch
+from farmhand.cli.top import HostWatch
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
@@ -118,7 +118,7 @@ def look(desk: Desk) -> None:
         assert "good" in said.out
         assert said.err.count("\n") == 1
         assert "bad" in said.err
-    watches = [Watch(name, hosts.Host(name=name, address=name), 1.0) for name in ("bad", "good")]
+    watches = [HostWatch(name, hosts.Host(name=name, address=name), 1.0) for name in ("bad", "good")]
     for watch in watches:
         watch.ask()
         watch.close()
@@ -166,7 +166,7 @@ def rotated(desk: Desk, directory: Path) -> None:
     (directory / "world").mkdir()
     world = World(directory / "world", hosts=("good",))
     machine = world.machine()
-    places = [fleet.Place({"name": "bad"}), *machine._places]
+    places = [fleet.RotationHost({"name": "bad"}), *machine._places]
     machine = Machine(machine._source, places, machine._provider, machine._memory, tell=world.log.append, retire_s=0.0)
     assert machine.stage(NEW)
     with pytest.raises(WireError, match="these hosts may hold it: bad") as caught:

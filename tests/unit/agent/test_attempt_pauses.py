@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from farmhand.agent.attempts import Room, Run
+from farmhand.agent.attempts import Attempt, RunContext
 from farmhand.agent.engines import Answer
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
@@ -37,7 +37,7 @@ async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
     nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
     config = SimpleNamespace(task_timeout_max_s=600, attempts=3, prices=price_table)
-    room = Room(cast(Any, config), ledger, {"api": cast(Any, Failing(12))}, *cast(Any, [nothing] * 4))
+    room = RunContext(cast(Any, config), ledger, {"api": cast(Any, Failing(12))}, *cast(Any, [nothing] * 4))
     live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=False, grant=None)
     pauses: list[float] = []
 
@@ -45,7 +45,7 @@ async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch
         pauses.append(seconds)
 
     monkeypatch.setattr("farmhand.agent.attempts.asyncio.sleep", sleep)
-    await asyncio.wait_for(Run(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run(), 30)
+    await asyncio.wait_for(Attempt(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run(), 30)
     assert ledger.known("one").state == "succeeded"
     ledger.close()
     assert len(pauses) == 12

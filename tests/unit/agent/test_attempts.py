@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from farmhand.agent.attempts import Room, Run
+from farmhand.agent.attempts import Attempt, RunContext
 from farmhand.agent.engines import Answer
 from farmhand.agent.store.ledger import Ledger, LedgerStuck
 from farmhand.core.prices import price_table
@@ -82,7 +82,7 @@ async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path,
     ledger = Ledger(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
     room, live = _room(ledger, engine), _live(cancelled=False)
-    await Run(room, ledger.line("api", 1)[0], "api", KEY, live).run()
+    await Attempt(room, ledger.line("api", 1)[0], "api", KEY, live).run()
     result = ledger.result("one")
     [(outcome,)] = ledger.rows("SELECT outcome FROM attempt")
     if engine._charged:
@@ -99,10 +99,10 @@ async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path,
     ledger.close()
 
 
-def _room(ledger: Ledger, engine: Any) -> Room:
+def _room(ledger: Ledger, engine: Any) -> RunContext:
     nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
     config = SimpleNamespace(task_timeout_max_s=60, attempts=3, prices=price_table)
-    return Room(cast(Any, config), ledger, {"api": engine}, *cast(Any, [nothing] * 4))
+    return RunContext(cast(Any, config), ledger, {"api": engine}, *cast(Any, [nothing] * 4))
 
 
 def _live(*, cancelled: bool) -> Any:
@@ -114,7 +114,7 @@ async def test_a_result_that_waits_for_the_disk_is_kept_when_the_agent_stops(tmp
     ledger = FullDisk(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello")], "queued", KEY.fingerprint)
     room, live = _room(ledger, Engine()), _live(cancelled=cancelled)
-    run = asyncio.create_task(Run(room, ledger.line("api", 1)[0], "api", KEY, live).run())
+    run = asyncio.create_task(Attempt(room, ledger.line("api", 1)[0], "api", KEY, live).run())
     await ledger.stuck.wait()
     run.cancel()
     await run

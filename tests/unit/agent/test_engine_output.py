@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.output import Output
+from farmhand.agent.engines.output import CliOutput
 
 
 def delta(text: str) -> bytes:
@@ -19,7 +19,7 @@ def delta(text: str) -> bytes:
 
 def test_text_closing_lines_and_noise() -> None:
     heard: list[str] = []
-    output = Output(heard.append)
+    output = CliOutput(heard.append)
     output.take(delta("a"))
     output.take(b'{"type":"stream_event","event":{"type":"message_start","message":{"id":"x"}}}')
     output.take(delta("b"))
@@ -50,7 +50,7 @@ def test_text_closing_lines_and_noise() -> None:
     ],
 )
 def test_a_forged_line_is_left_aside(line: bytes) -> None:
-    output = Output(lambda _text: None)
+    output = CliOutput(lambda _text: None)
     output.take(line)
     assert (output.said, output.ended, output.text) == (None, None, [])
 
@@ -58,7 +58,7 @@ def test_a_forged_line_is_left_aside(line: bytes) -> None:
 @pytest.mark.parametrize("text", ["x", "x" * 100_000])
 def test_text_without_end_ends_the_attempt(text: str) -> None:
     kept: list[str] = []
-    output = Output(kept.append)
+    output = CliOutput(kept.append)
 
     def flood() -> None:
         for _ in range(1_000_000):
@@ -71,7 +71,7 @@ def test_text_without_end_ends_the_attempt(text: str) -> None:
 
 
 def test_a_structured_answer_that_is_a_bomb_is_none() -> None:
-    output = Output(lambda _text: None)
+    output = CliOutput(lambda _text: None)
     output.take(b'{"type":"result","num_turns":1,"structured_output":[' + b"[]," * 2_000_000 + b"[]]}")
     assert output.said is not None
     tracemalloc.start()

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from farmhand.batch.accounting import Book
+from farmhand.batch.accounting import BatchLedger
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import Limits
-from farmhand.batch.inputs import JsonLines, Maker
+from farmhand.batch.host_state import WorkerLimits
+from farmhand.batch.inputs import JsonLines, TaskMaker
 from farmhand.batch.journal import Journal
-from farmhand.batch.output import Output
-from farmhand.batch.prepare import Plan, prepare
+from farmhand.batch.output import OutputFile
+from farmhand.batch.prepare import BatchPlan, prepare
 
 KEY = "sk-ant-test-batch-0000000000"
 COST = 0.00001
@@ -83,18 +83,18 @@ class Batch:
             self.input.write_text("".join(json.dumps(line) + "\n" for line in lines))
         self.file = self.input.open("rb")
         self.journal = Journal(directory / "out.jsonl.farmhand")
-        self.plan = Plan(JsonLines(self.file, Maker()), "", {"ordered": ordered})
+        self.plan = BatchPlan(JsonLines(self.file, TaskMaker()), "", {"ordered": ordered})
         try:
             prepare(self.plan, self.journal, lambda data: KEY.encode() in data)
         except BaseException:
             self.journal.close()
             raise
-        self.output = Output(self.out, self.journal, ordered=ordered)
+        self.output = OutputFile(self.out, self.journal, ordered=ordered)
         self.output.open()
         self.said: list[str] = []
         self.hosts = hosts
-        self.limits = Limits()
-        self.book = Book(self.plan, self.journal, self.output)
+        self.limits = WorkerLimits()
+        self.book = BatchLedger(self.plan, self.journal, self.output)
         self.coordinator = Coordinator(self.book, KEY, self.limits, self.said.append)
 
     def turn(self, host: Host, *, lost: bool = False) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ import pytest
 
 from farmhand.batch import host_state
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import Limits
+from farmhand.batch.host_state import WorkerLimits
 from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused, UsageError
 from tests.unit.batch.fake import COST, KEY, Batch, Host
 
@@ -183,7 +183,7 @@ def test_a_shared_budget_puts_tasks_back_and_a_task_s_own_is_its_failure(tmp_pat
 
 def test_each_host_has_its_share_of_the_limits(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [f"p{n}" for n in range(9)], hosts=2)
-    batch.coordinator = Coordinator(batch.book, KEY, Limits(max_usd=1.0, concurrency=5), batch.said.append)
+    batch.coordinator = Coordinator(batch.book, KEY, WorkerLimits(max_usd=1.0, concurrency=5), batch.said.append)
     batch.coordinator._expected = 2
     turn = batch.coordinator._turn(batch.coordinator._host("one"))
     assert turn is not None
@@ -283,7 +283,7 @@ def test_the_only_host_keeps_its_tasks_while_it_is_emptied(tmp_path: Path, monke
 
 def test_hosts_that_all_take_nothing_are_waited_for_no_longer_than_patience(tmp_path: Path) -> None:
     batch = Batch(tmp_path, ["a"])
-    batch.coordinator = Coordinator(batch.book, KEY, Limits(patience_s=0.0), batch.said.append)
+    batch.coordinator = Coordinator(batch.book, KEY, WorkerLimits(patience_s=0.0), batch.said.append)
     halted = {"code": "draining", "message": "it is being emptied", "hint": ""}
     for _ in range(2):
         batch.coordinator._host("one").halted_until = 0

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from farmhand.batch.host_state import MOST, Host
+from farmhand.batch.host_state import MOST, WorkerState
 from farmhand.core.errors import FarmUnreachable
 
 
 def test_a_first_portion_is_all_of_it_alone_and_a_share_among_others() -> None:
-    host = Host("a", 1)
+    host = WorkerState("a", 1)
     assert host.wants(0, 500, 1) == 500
     assert host.wants(0, 5000, 1) == MOST
     assert host.wants(0, 500, 3) == 167
@@ -14,7 +14,7 @@ def test_a_first_portion_is_all_of_it_alone_and_a_share_among_others() -> None:
 
 def test_a_fast_host_is_given_more_than_a_slow_one_and_neither_runs_dry() -> None:
     slots = {"api": {"total": 30}, "cli": {"total": 2}}
-    slow, fast = Host("a", 1, heard_at=0), Host("b", 2, heard_at=0)
+    slow, fast = WorkerState("a", 1, heard_at=0), WorkerState("b", 2, heard_at=0)
     slow.hear(4, slots, 4.0)
     fast.hear(400, slots, 4.0)
     assert slow.wants(0, 10_000, 2) == 3 * 32
@@ -26,7 +26,7 @@ def test_a_fast_host_is_given_more_than_a_slow_one_and_neither_runs_dry() -> Non
 
 
 def test_a_host_that_does_not_answer_is_left_alone_longer_each_time() -> None:
-    host = Host("a", 1)
+    host = WorkerState("a", 1)
     pauses = []
     for _ in range(8):
         host.miss(FarmUnreachable("no"), 100.0)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.batch.host_state import Limits
+from farmhand.batch.host_state import WorkerLimits
 from farmhand.core.errors import FarmUnreachable, NotConfigured
 from tests.support.hostile import TURNS
 from tests.unit.batch.fake import COST, Batch, Host
@@ -66,7 +66,7 @@ def test_one_bad_answer_ends_no_batch(tmp_path: Path, case: str) -> None:
 
 def test_a_negative_cost_gives_no_other_host_a_larger_share(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [f"p{n}" for n in range(40)], hosts=2)
-    batch.coordinator._limits = Limits(max_usd=0.01)
+    batch.coordinator._limits = WorkerLimits(max_usd=0.01)
     good = batch.coordinator._host("good")
     turn(batch, Bad("bad", TURNS["cost below 0"]))
     share = batch.coordinator._limits_of(good)

@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.batch.inputs import BadRecord, Csv, Files, JsonLines, Maker, Record
+from farmhand.batch.inputs import BadRecord, Csv, Files, InputRecord, JsonLines, TaskMaker
 from farmhand.batch.sources import read_template, source
 from farmhand.batch.template import Template
 from farmhand.core.errors import UsageError
 
 
 def lines(data: bytes, **defaults: Any) -> JsonLines:
-    return JsonLines(io.BytesIO(data), Maker(defaults))
+    return JsonLines(io.BytesIO(data), TaskMaker(defaults))
 
 
 def table(data: str, template: str = "{prompt}") -> Csv:
-    return Csv(io.BytesIO(data.encode()), Maker({}, Template(template)))
+    return Csv(io.BytesIO(data.encode()), TaskMaker({}, Template(template)))
 
 
 def test_tasks_prompts_blank_lines_and_defaults() -> None:
@@ -75,7 +75,7 @@ def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     odd.write_text("x")
     bad = tmp_path / "bad"
     bad.write_bytes(b"a\nb\xff")
-    made = Files([odd, bad, odd.with_name(odd.name + "2")], Maker({}, Template("{name}: {text}")))
+    made = Files([odd, bad, odd.with_name(odd.name + "2")], TaskMaker({}, Template("{name}: {text}")))
     first, second, third = made.records()
     assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
     assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"
@@ -150,7 +150,7 @@ def test_files(tmp_path: Path) -> None:
     (tmp_path / "b.txt").write_text("changed")
     assert made.fingerprint() != before
     with pytest.raises(BadRecord):
-        Files([tmp_path / "gone"], Maker({}, Template("{text}"))).again(1, 1)
+        Files([tmp_path / "gone"], TaskMaker({}, Template("{text}"))).again(1, 1)
 
 
 def test_templates_are_texts_or_files(tmp_path: Path) -> None:
@@ -167,4 +167,4 @@ def test_templates_are_texts_or_files(tmp_path: Path) -> None:
 
 
 def test_a_record_says_why_it_is_none() -> None:
-    assert Record(1, 0, None, "why").problem == "why"
+    assert InputRecord(1, 0, None, "why").problem == "why"

@@ -14,18 +14,18 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import batch
-from farmhand.cli.batch import Options, defaults, open_journal
-from farmhand.cli.progress import Progress, clock, dollars, summary
+from farmhand.cli.batch import BatchOptions, defaults, open_journal
+from farmhand.cli.progress import ProgressDisplay, clock, dollars, summary
 from farmhand.core.errors import UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(Options))
+NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(BatchOptions))
 STANDING = {"total": 10, "succeeded": 4, "failed": 1, "cancelled": 0, "cost_usd": 0.25, "finished_now": 5}
 
 
-def options(**given: Any) -> Options:
+def options(**given: Any) -> BatchOptions:
     empty = {"inputs": (), "form": "auto", "tools": (), "labels": (), "economy": False, "restart": False}
-    return Options(**{**NOTHING, **empty, **given})
+    return BatchOptions(**{**NOTHING, **empty, **given})
 
 
 def test_only_what_was_asked_for_becomes_a_default() -> None:
@@ -188,7 +188,7 @@ def test_amounts_and_times() -> None:
 
 
 def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("lines", STANDING)
+    progress = ProgressDisplay("lines", STANDING)
     progress.tick()
     progress._line_at -= 10
     progress._began -= 10
@@ -200,14 +200,14 @@ def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.Capture
     assert shown.err == "5 of 10 · 1 failed · 0.5/s · $0.2500 · ETA 10 s\n"
     progress.say("farm1: lost")
     assert capsys.readouterr().err == "farmhand: farm1: lost\n"
-    quiet = Progress("quiet", STANDING)
+    quiet = ProgressDisplay("quiet", STANDING)
     quiet._line_at -= 10
     quiet.tick()
     assert capsys.readouterr().err == ""
 
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = Progress("bar", STANDING)
+    progress = ProgressDisplay("bar", STANDING)
     progress.update(STANDING | {"succeeded": 9, "waiting": "the API's\x1b[31m limit"})
     assert "\x1b" not in progress.words()
     progress.tick()

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from farmhand.cli import cost
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
-from farmhand.cost.rows import Finished
+from farmhand.cost.rows import FinishedTask
 from tests.unit.cost.ledgers import DAY, NOW, charge
 from tests.unit.cost.test_merge import FakeAgent
 from tests.unit.cost.test_sessions import line, write
@@ -66,7 +66,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     rows = [charge(no, model="claude-haiku-5-5", batch=f"batch-{no % 30}", at=NOW - no * 3600) for no in range(1, 100)]
     rows += [charge(100, model="claude-next"), charge(101, economy=True, engine="economy", labels={"team": "a\x1b"})]
     tasks = [
-        Finished(
+        FinishedTask(
             done_no=no,
             id=f"t{no}",
             state="failed" if no == 1 else "succeeded",

@@ -13,15 +13,17 @@ from click.testing import CliRunner
 from farmhand.cli import run
 from farmhand.cli.carry import report
 from farmhand.cli.render import Printer
-from farmhand.cli.run_task import Options, build_task, read_schema
+from farmhand.cli.run_task import RunOptions, build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(Options.names())
+NOTHING: dict[str, Any] = dict.fromkeys(RunOptions.names())
 
 
-def options(**given: Any) -> Options:
-    return Options(**{**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given})
+def options(**given: Any) -> RunOptions:
+    return RunOptions(
+        **{**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given}
+    )
 
 
 def test_what_is_not_asked_for_is_left_to_the_agent() -> None:

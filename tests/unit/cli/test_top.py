@@ -44,11 +44,11 @@ def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
     return fresh
 
 
-def watch(name: str = "farm1") -> top.Watch:
-    return top.Watch(name, Host(name=name, address=name), 1.0)
+def watch(name: str = "farm1") -> top.HostWatch:
+    return top.HostWatch(name, Host(name=name, address=name), 1.0)
 
 
-def drawn(watches: list[top.Watch], width: int = 80) -> str:
+def drawn(watches: list[top.HostWatch], width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(top_view.screen(watches, 2.0))
     return console.export_text()

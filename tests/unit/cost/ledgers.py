@@ -14,8 +14,8 @@ from farmhand.core.money import usd
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.cost import queries
-from farmhand.cost.rows import Charge, Finished
-from farmhand.cost.store import Store
+from farmhand.cost.rows import FinishedTask, LedgerCharge
+from farmhand.cost.store import CostStore
 
 #: 2026-11-24 12:00 UTC.
 NOW = 1_795_521_600.0
@@ -33,7 +33,7 @@ moments = st.integers(0, 60 * 86400).map(lambda back: NOW - back)
 
 
 @st.composite
-def charges(draw: st.DrawFn, most: int = 12) -> list[Charge]:
+def charges(draw: st.DrawFn, most: int = 12) -> list[LedgerCharge]:
     """The charges of one ledger, in its order; what they cost is recorded, or not known."""
     return [
         charge(
@@ -67,10 +67,10 @@ def usages(draw: st.DrawFn) -> Usage:
 
 
 @st.composite
-def finished(draw: st.DrawFn, most: int = 8) -> list[Finished]:
+def finished(draw: st.DrawFn, most: int = 8) -> list[FinishedTask]:
     """The finished tasks of one ledger, in its order."""
     return [
-        Finished(
+        FinishedTask(
             done_no=no,
             id=f"t{no}",
             state=draw(st.sampled_from(("succeeded", "failed", "cancelled"))),
@@ -100,11 +100,11 @@ def charge(
     economy: bool = False,
     factor: int = 1,
     **more: Any,
-) -> Charge:
+) -> LedgerCharge:
     """One charge at the table's price of its time, or `factor` times it."""
     usage = Usage(input_tokens=1000, output_tokens=100) if usage is None else usage
     cost = TABLE.cost(model, usage, economy=economy, at=at)
-    return Charge(
+    return LedgerCharge(
         no=no,
         model=model,
         engine=engine,
@@ -121,7 +121,7 @@ def charge(
     )
 
 
-def usage_of(row: Charge) -> Usage:
+def usage_of(row: LedgerCharge) -> Usage:
     """The usage of a charge."""
     fresh, output, written, written_1h, read = row.tokens
     return Usage(
@@ -133,19 +133,21 @@ def usage_of(row: Charge) -> Usage:
     )
 
 
-def new_store(path: Path | str) -> Store:
+def new_store(path: Path | str) -> CostStore:
     """A store for the table that ships."""
-    return Store(Path(path), queries.breaks(TABLE))
+    return CostStore(Path(path), queries.breaks(TABLE))
 
 
 @contextmanager
-def temporary_store() -> Iterator[Store]:
+def temporary_store() -> Iterator[CostStore]:
     """A store in a directory of its own, which goes with it."""
     with TemporaryDirectory() as directory, closing(new_store(f"{directory}/cost.db")) as store:
         yield store
 
 
-def fill(store: Store, uuid: str, rows: Iterable[Charge], tasks: Iterable[Finished] = (), host: str = "farm1") -> None:
+def fill(
+    store: CostStore, uuid: str, rows: Iterable[LedgerCharge], tasks: Iterable[FinishedTask] = (), host: str = "farm1"
+) -> None:
     """Merge a ledger as far as it is."""
     number, _, _ = store.ledger(uuid, host)
     store.merge_charges(number, rows)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from farmhand.core.task import Usage
-from farmhand.cost.report import Report, report
-from farmhand.cost.rows import Finished
+from farmhand.cost.report import CostReport, report
+from farmhand.cost.rows import FinishedTask
 from farmhand.cost.summary import figures
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
@@ -17,7 +17,7 @@ USAGE = Usage(
 )  # fmt: skip
 
 
-def made_up() -> Report:
+def made_up() -> CostReport:
     """Haiku on farm1 and opus on farm2 over four days, a failure of each, one model without a price."""
     ways = (
         ("u1", "farm1", "claude-haiku-5-5", "nightly"),
@@ -32,7 +32,7 @@ def made_up() -> Report:
                 rows.append(charge(no, model=model, usage=USAGE, at=at, batch=batch))
                 failed = no == 1
                 tasks.append(
-                    Finished(
+                    FinishedTask(
                         done_no=no,
                         id=f"{uuid}-{no}",
                         state="failed" if failed else "succeeded",

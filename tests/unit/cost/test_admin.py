@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from farmhand.core.errors import NotConfigured
-from farmhand.cost.admin import AdminApi, Provider, ProviderFailed, compare
+from farmhand.cost.admin import AdminApi, ProviderFailed, ProviderReport, compare
 from farmhand.cost.queries import Part
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi, Posting
 
@@ -32,7 +32,7 @@ def part(model: str, spent: int, given: int, output: int) -> Part:
     return Part(**{**zero, "key": model, "spent_pico": spent, "input_tokens": given, "output_tokens": output})
 
 
-async def ask(api: MessagesApi, ours: list[Part], key: str = DEFAULT_ADMIN_KEY) -> Provider:
+async def ask(api: MessagesApi, ours: list[Part], key: str = DEFAULT_ADMIN_KEY) -> ProviderReport:
     return await asyncio.to_thread(lambda: compare(AdminApi(key, api.url), ours, FIRST, FIRST + DAYS))
 
 

@@ -15,18 +15,20 @@ from farmhand.cost import merge as pulling
 from farmhand.cost import queries, rows
 from farmhand.cost import store as stores
 from farmhand.cost.merge import pull
-from farmhand.cost.rows import BadLedger, Charge, Finished
-from farmhand.cost.store import Store
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
+from farmhand.cost.store import CostStore
 from tests.unit.cost.ledgers import NOW, charge, new_store
 
 
 class FakeAgent:
     """An agent with a ledger in memory; `breaks_after` lines the connection is lost."""
 
-    def __init__(self, uuid: str = "u1", rows: list[Charge] | None = None, tasks: list[Finished] | None = None) -> None:
+    def __init__(
+        self, uuid: str = "u1", rows: list[LedgerCharge] | None = None, tasks: list[FinishedTask] | None = None
+    ) -> None:
         self.uuid = uuid
-        self.rows: list[Charge] = rows or []
-        self.tasks: list[Finished] = tasks or []
+        self.rows: list[LedgerCharge] = rows or []
+        self.tasks: list[FinishedTask] = tasks or []
         self.breaks_after = 10**9
         self.asked: list[tuple[str, int]] = []
         self.budget: dict[str, Any] | None = None
@@ -63,7 +65,7 @@ class FakeAgent:
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CostStore]:
     for module in (stores, pulling):
         monkeypatch.setattr(module, "CHUNK", 3)
     opened = new_store(tmp_path / "cost.db")
@@ -71,13 +73,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     opened.close()
 
 
-def task(no: int) -> Finished:
-    return Finished(
+def task(no: int) -> FinishedTask:
+    return FinishedTask(
         done_no=no, id=f"t{no}", state="succeeded", model="m", engine="api", created_at=NOW, finished_at=NOW
     )
 
 
-def test_only_what_is_new_is_asked_for(store: Store) -> None:
+def test_only_what_is_new_is_asked_for(store: CostStore) -> None:
     agent = FakeAgent(rows=[charge(no) for no in range(1, 8)], tasks=[task(no) for no in range(1, 4)])
     assert pull(store, "farm1", agent) == 10
     assert agent.asked == [("charges", 0), ("charges", 3), ("charges", 6), ("finished", 0), ("finished", 3)]
@@ -92,7 +94,7 @@ def test_only_what_is_new_is_asked_for(store: Store) -> None:
     assert json.loads(store.rows("SELECT budget FROM ledger")[0][0]) == agent.budget
 
 
-def test_a_line_that_breaks_loses_nothing_and_counts_nothing_twice(store: Store) -> None:
+def test_a_line_that_breaks_loses_nothing_and_counts_nothing_twice(store: CostStore) -> None:
     agent = FakeAgent(rows=[charge(no) for no in range(1, 12)])
     for _ in range(3):
         agent.breaks_after = 4
@@ -103,13 +105,13 @@ def test_a_line_that_breaks_loses_nothing_and_counts_nothing_twice(store: Store)
     assert queries.parts(store, "", 0)[0].requests == 11
 
 
-def test_a_rebuilt_host_starts_again_at_its_first(store: Store) -> None:
+def test_a_rebuilt_host_starts_again_at_its_first(store: CostStore) -> None:
     pull(store, "farm1", FakeAgent("before", [charge(1), charge(2)]))
     pull(store, "farm1", FakeAgent("after", [charge(1)]))
     assert [(part.key, part.requests) for part in queries.parts(store, "host", 0)] == [("farm1", 3)]
 
 
-def test_two_names_of_one_host_are_one_ledger(store: Store) -> None:
+def test_two_names_of_one_host_are_one_ledger(store: CostStore) -> None:
     agent = FakeAgent("u1", [charge(1)])
     pull(store, "farm1", agent)
     pull(store, "alias", agent)
@@ -117,14 +119,14 @@ def test_two_names_of_one_host_are_one_ledger(store: Store) -> None:
 
 
 @pytest.mark.parametrize("status", [{}, {"ledger": None}, {"ledger": {}}, {"ledger": {"id": 3}}])
-def test_an_agent_without_a_ledger_s_name_is_too_old(store: Store, status: dict[str, Any]) -> None:
+def test_an_agent_without_a_ledger_s_name_is_too_old(store: CostStore, status: dict[str, Any]) -> None:
     agent = FakeAgent()
     agent.status = lambda: status  # type: ignore[method-assign]
     with pytest.raises(WireMismatch, match="farm1: the agent is too old"):
         pull(store, "farm1", agent)
 
 
-def test_lines_that_are_none_are_refused(store: Store) -> None:
+def test_lines_that_are_none_are_refused(store: CostStore) -> None:
     agent = FakeAgent()
     agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign]
     with pytest.raises(BadLedger):
@@ -144,7 +146,7 @@ def test_lines_that_are_none_are_refused(store: Store) -> None:
         b'{"no": 1, "model": "\\ud83d", "engine": "api", "created_at": 1}',
     ],
 )
-def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: Store, line: bytes) -> None:
+def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: CostStore, line: bytes) -> None:
     agent = FakeAgent()
     agent.charges = lambda after, limit: iter([line])  # type: ignore[method-assign]
     with pytest.raises(BadLedger) as caught:
@@ -154,7 +156,7 @@ def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: Store
     assert pull(store, "farm1", FakeAgent("u2", [charge(1)])) == 1
 
 
-def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: Store) -> None:
+def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: CostStore) -> None:
     agent = FakeAgent(rows=[charge(2)])
     pull(store, "farm2", agent)
     agent.charges = lambda after, limit: iter([msgspec.json.encode(charge(1))])  # type: ignore[method-assign]
@@ -168,13 +170,13 @@ def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: Stor
     assert {part.key for part in queries.parts(store, "host", 0)} == {"farm1", "farm2"}
 
 
-def test_a_ledger_without_end_is_left_after_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ledger_without_end_is_left_after_a_while(store: CostStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulling, "WITHIN_S", -1.0)
     with pytest.raises(BadLedger, match="has not ended"):
         pull(store, "farm2", FakeAgent(rows=[charge(no) for no in range(1, 9)]))
 
 
-def test_a_key_among_a_host_s_names_is_not_kept(store: Store) -> None:
+def test_a_key_among_a_host_s_names_is_not_kept(store: CostStore) -> None:
     key = "sk-ant-test-pasted-0000000000"
     names = {"batch": key, "model": key, "work_class": key, "labels": {key: key}}
     agent = FakeAgent(rows=[msgspec.structs.replace(charge(1), **names)])

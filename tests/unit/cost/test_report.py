@@ -5,14 +5,14 @@ from collections import Counter
 
 from hypothesis import given, settings
 
-from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, Report, as_document, report
-from farmhand.cost.rows import Charge, Finished
+from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, CostReport, as_document, report
+from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.summary import figures
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 
 
-def _report(rows: list[Charge], tasks: list[Finished], since_day: int = 0) -> Report:
+def _report(rows: list[LedgerCharge], tasks: list[FinishedTask], since_day: int = 0) -> CostReport:
     with temporary_store() as store:
         fill(store, "u1", rows, tasks)
         found = figures(
@@ -23,9 +23,9 @@ def _report(rows: list[Charge], tasks: list[Finished], since_day: int = 0) -> Re
 
 @settings(max_examples=30, deadline=None)
 @given(charges())
-def test_the_cubes_sum_up_to_the_figures(rows: list[Charge]) -> None:
+def test_the_cubes_sum_up_to_the_figures(rows: list[LedgerCharge]) -> None:
     tasks = [
-        Finished(done_no=row.no, id=str(row.no), state="succeeded", model=row.model, engine=row.engine,
+        FinishedTask(done_no=row.no, id=str(row.no), state="succeeded", model=row.model, engine=row.engine,
                  batch=row.batch, created_at=row.created_at, finished_at=row.created_at, cost_usd=row.cost_usd)
         for row in rows
     ]  # fmt: skip
@@ -47,9 +47,9 @@ def test_the_cubes_sum_up_to_the_figures(rows: list[Charge]) -> None:
 def test_each_task_is_in_the_bar_of_its_cost_and_of_its_times() -> None:
     rows = [charge(1), charge(2, model="claude-next")]
     tasks = [
-        Finished(done_no=1, id="a", state="succeeded", model="claude-haiku-5-5", engine="api", created_at=NOW - 14,
+        FinishedTask(done_no=1, id="a", state="succeeded", model="claude-haiku-5-5", engine="api", created_at=NOW - 14,
                  started_at=NOW - 11, finished_at=NOW - 1, cost_usd=rows[0].cost_usd),
-        Finished(done_no=2, id="b", state="cancelled", error="cancelled", model="claude-next", engine="api",
+        FinishedTask(done_no=2, id="b", state="cancelled", error="cancelled", model="claude-next", engine="api",
                  created_at=NOW - 100_000, finished_at=NOW - 1),
     ]  # fmt: skip
     found = _report(rows, tasks)
@@ -78,7 +78,7 @@ def test_retries_that_helped_have_a_cause_of_their_own_and_are_no_failures() -> 
 def test_days_before_since_are_in_nothing() -> None:
     rows = [charge(1, at=NOW), charge(2, at=NOW - 5 * DAY)]
     tasks = [
-        Finished(done_no=row.no, id=str(row.no), state="failed", error="timeout", model=row.model, engine="api",
+        FinishedTask(done_no=row.no, id=str(row.no), state="failed", error="timeout", model=row.model, engine="api",
                  created_at=row.created_at, finished_at=row.created_at)
         for row in rows
     ]  # fmt: skip

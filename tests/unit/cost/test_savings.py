@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from farmhand.core.task import Usage
 from farmhand.cost import queries
 from farmhand.cost.overhead import OVERHEAD_TOKENS
-from farmhand.cost.rows import Charge
+from farmhand.cost.rows import LedgerCharge
 from farmhand.cost.savings import LEVERS, Savings, on_each_model, repriced, savings
 from farmhand.cost.summary import shares
 from tests.unit.cost import ledgers
@@ -20,7 +20,7 @@ from tests.unit.cost.ledgers import NOW, TABLE, charge, fill, new_store, usage_o
 baselines = st.sampled_from([model for model in ledgers.MODELS if model != "claude-next"])
 
 
-def saved(rows: list[Charge], baseline: str = "claude-sonnet-5-5") -> Savings:
+def saved(rows: list[LedgerCharge], baseline: str = "claude-sonnet-5-5") -> Savings:
     """The savings of these charges, through a store."""
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
@@ -30,7 +30,7 @@ def saved(rows: list[Charge], baseline: str = "claude-sonnet-5-5") -> Savings:
         return answer
 
 
-def one_by_one(row: Charge, baseline: str) -> list[int] | None:
+def one_by_one(row: LedgerCharge, baseline: str) -> list[int] | None:
     """The bills of one request from the baseline to what was recorded; None where one is not known."""
     overhead = OVERHEAD_TOKENS if row.engine != "cli" else 0
     fresh, output, written, _, read = row.tokens
@@ -59,7 +59,7 @@ def one_by_one(row: Charge, baseline: str) -> list[int] | None:
 
 @settings(max_examples=80, deadline=None)
 @given(rows=ledgers.charges(), baseline=baselines)
-def test_groups_are_priced_as_exactly_as_requests(rows: list[Charge], baseline: str) -> None:
+def test_groups_are_priced_as_exactly_as_requests(rows: list[LedgerCharge], baseline: str) -> None:
     found = saved(rows, baseline)
     bills = [bill for row in rows if (bill := one_by_one(row, baseline)) is not None]
     expected = [sum(column) for column in zip(*bills, strict=True)] or [0] * (len(LEVERS) + 1)
@@ -71,7 +71,7 @@ def test_groups_are_priced_as_exactly_as_requests(rows: list[Charge], baseline: 
 
 @settings(max_examples=80, deadline=None)
 @given(rows=ledgers.charges(), baseline=baselines)
-def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[Charge], baseline: str) -> None:
+def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[LedgerCharge], baseline: str) -> None:
     found = saved(rows, baseline)
     assert sum(lever.saving_pico for lever in found.levers) == found.saving_pico
     assert found.saving_pico == found.baseline_pico - found.spent_pico
@@ -96,7 +96,7 @@ def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[Charge
         (charge(factor=2), "claude-sonnet-5-5", "price changes"),
     ],
 )
-def test_what_cost_more_is_a_negative_saving(row: Charge, baseline: str, lever: str) -> None:
+def test_what_cost_more_is_a_negative_saving(row: LedgerCharge, baseline: str, lever: str) -> None:
     found = {each.name: each for each in saved([row], baseline).levers}
     assert found[lever].saving_pico < 0
 
@@ -131,7 +131,7 @@ def test_nothing_is_claimed_for_the_cli_engine_s_prompts() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(rows=ledgers.charges())
-def test_other_models_and_today_s_prices(rows: list[Charge]) -> None:
+def test_other_models_and_today_s_prices(rows: list[LedgerCharge]) -> None:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)

@@ -14,7 +14,7 @@ import pytest
 
 from farmhand.core.money import pico
 from farmhand.cost.sessions import Interactive, directories, interactive, read
-from farmhand.cost.store import Store
+from farmhand.cost.store import CostStore
 from farmhand.cost.summary import document
 from tests.unit.cost.ledgers import TABLE, new_store
 
@@ -22,7 +22,7 @@ START = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[CostStore]:
     opened = new_store(tmp_path / "cost.db")
     yield opened
     opened.close()
@@ -64,12 +64,12 @@ def write(path: Path, *lines: dict[str, Any] | str, mode: str = "w") -> None:
         file.writelines((entry if isinstance(entry, str) else json.dumps(entry)) + "\n" for entry in lines)
 
 
-def estimate(store: Store, place: Path, since: float = 0) -> Interactive:
+def estimate(store: CostStore, place: Path, since: float = 0) -> Interactive:
     """What the logs below `place` come to."""
     return interactive(store, TABLE, since, [place], read(store, [place]))
 
 
-def test_lines_of_one_answer_are_counted_once_over_all_files(store: Store, logs: Path) -> None:
+def test_lines_of_one_answer_are_counted_once_over_all_files(store: CostStore, logs: Path) -> None:
     write(logs / "p" / "one.jsonl", line(output_tokens=2), line(output_tokens=9), line(output_tokens=9))
     write(logs / "p" / "one" / "branched.jsonl", line(output_tokens=9), line("m2", "r2"))
     write(logs / "q" / "other.jsonl", line("m1", "r9"), line(None, "r1"), line(None, "r1"), line("m1", None))
@@ -80,7 +80,7 @@ def test_lines_of_one_answer_are_counted_once_over_all_files(store: Store, logs:
     assert found.estimate_pico == pico(Decimal(60 * 4 + 34 * 20) / 10**6)
 
 
-def test_what_is_no_answer_is_left_out(store: Store, logs: Path) -> None:
+def test_what_is_no_answer_is_left_out(store: CostStore, logs: Path) -> None:
     write(
         logs / "p" / "one.jsonl",
         {"type": "user", "timestamp": _time(0), "message": {"role": "user", "content": "usage"}},
@@ -94,7 +94,7 @@ def test_what_is_no_answer_is_left_out(store: Store, logs: Path) -> None:
     assert estimate(store, logs).messages == 0
 
 
-def test_days_models_and_unknown_prices(store: Store, logs: Path) -> None:
+def test_days_models_and_unknown_prices(store: CostStore, logs: Path) -> None:
     write(
         logs / "p" / "one.jsonl",
         line("m1", "r1", "claude-sonnet-5-5[1m]", cache_read_input_tokens=1_000_000),
@@ -132,7 +132,7 @@ def test_days_models_and_unknown_prices(store: Store, logs: Path) -> None:
     assert "estimate" in document(found)["label"]
 
 
-def test_a_log_is_read_on_where_it_was_left(store: Store, logs: Path) -> None:
+def test_a_log_is_read_on_where_it_was_left(store: CostStore, logs: Path) -> None:
     path = logs / "p" / "one.jsonl"
     write(path, line("m1", "r1"))
     assert estimate(store, logs).messages == 1
@@ -149,7 +149,7 @@ def test_a_log_is_read_on_where_it_was_left(store: Store, logs: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_a_log_that_was_made_new_is_read_again_and_a_deleted_one_stays_counted(store: Store, logs: Path) -> None:
+def test_a_log_that_was_made_new_is_read_again_and_a_deleted_one_stays_counted(store: CostStore, logs: Path) -> None:
     path = logs / "p" / "one.jsonl"
     write(path, line("m1", "r1"), line("m2", "r2"))
     assert estimate(store, logs).messages == 2
@@ -160,7 +160,7 @@ def test_a_log_that_was_made_new_is_read_again_and_a_deleted_one_stays_counted(s
     assert estimate(store, logs).messages == 5
 
 
-def test_what_cannot_be_read_is_named(store: Store, logs: Path) -> None:
+def test_what_cannot_be_read_is_named(store: CostStore, logs: Path) -> None:
     write(logs / "p" / "one.jsonl", line())
     (logs / "p" / "gone.jsonl").symlink_to(logs / "nowhere")
     found = estimate(store, logs)
@@ -183,7 +183,7 @@ def answer(line_: dict[str, Any], **more: Any) -> dict[str, Any]:
     return {**line_, **more}
 
 
-def test_without_a_request_id_an_answer_is_told_by_its_message_and_session(store: Store, logs: Path) -> None:
+def test_without_a_request_id_an_answer_is_told_by_its_message_and_session(store: CostStore, logs: Path) -> None:
     write(logs / "p" / "one.jsonl", *[line("m1", None, output_tokens=count) for count in (1, 7, 3)])
     write(logs / "p" / "one" / "subagents" / "a.jsonl", line("m1", None, output_tokens=2))
     found = estimate(store, logs)
@@ -196,7 +196,7 @@ def test_without_a_request_id_an_answer_is_told_by_its_message_and_session(store
 
 @pytest.mark.parametrize("side_first", [False, True])
 def test_a_side_chain_that_repeats_its_parent_s_answers_counts_for_itself_only(
-    store: Store, logs: Path, side_first: bool
+    store: CostStore, logs: Path, side_first: bool
 ) -> None:
     parent = [line("m1", "r1", output_tokens=5), line("m2", "r2", output_tokens=6, hours=1)]
     side = [
@@ -236,7 +236,9 @@ CASES = {
 
 
 @pytest.mark.parametrize(("part", "counted"), CASES.values(), ids=CASES)
-def test_each_odd_line_is_counted_or_named_and_named_again(store: Store, logs: Path, part: str, counted: int) -> None:
+def test_each_odd_line_is_counted_or_named_and_named_again(
+    store: CostStore, logs: Path, part: str, counted: int
+) -> None:
     text = json.dumps(line("m1", "r1"))
     name = part.strip("\ufeff{").split(":")[0]
     if name == '"usage"':
@@ -262,7 +264,7 @@ def test_each_odd_line_is_counted_or_named_and_named_again(store: Store, logs: P
             assert "\n" not in found.unread[0]
 
 
-def test_half_an_emoji_anywhere_in_an_answer_is_no_end(store: Store, logs: Path) -> None:
+def test_half_an_emoji_anywhere_in_an_answer_is_no_end(store: CostStore, logs: Path) -> None:
     odd = "\ud83d"
     path = logs / "p" / "one.jsonl"
     write(path, line(f"m{odd}"), line("m2", f"r{odd}"), line("m3", model=f"claude{odd}"))
@@ -275,7 +277,7 @@ def test_half_an_emoji_anywhere_in_an_answer_is_no_end(store: Store, logs: Path)
 @pytest.mark.parametrize(
     "timestamp", ["9999-12-31T23:59:59-23:59", "0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59Z", 10**400, -1, 1e300]
 )
-def test_a_time_beyond_all_dates_is_named(store: Store, logs: Path, timestamp: object) -> None:
+def test_a_time_beyond_all_dates_is_named(store: CostStore, logs: Path, timestamp: object) -> None:
     path = logs / "p" / "one.jsonl"
     write(path, {**line("m1"), "timestamp": timestamp, "text": "\ud83d"}, line("m2"))
     write(path, {**line("m3"), "timestamp": timestamp}, mode="a")
@@ -287,7 +289,7 @@ def test_a_time_beyond_all_dates_is_named(store: Store, logs: Path, timestamp: o
 
 
 def test_lines_that_are_too_long_are_named_and_the_rest_is_read(
-    store: Store, logs: Path, monkeypatch: pytest.MonkeyPatch
+    store: CostStore, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("farmhand.cost.session_lines.MAX_LINE", 1000)
     path = logs / "p" / "one.jsonl"
@@ -303,7 +305,7 @@ def test_lines_that_are_too_long_are_named_and_the_rest_is_read(
     assert estimate(store, logs).unread == [unread]
 
 
-def test_a_last_line_without_its_end_counts_once(store: Store, logs: Path) -> None:
+def test_a_last_line_without_its_end_counts_once(store: CostStore, logs: Path) -> None:
     path = logs / "p" / "one.jsonl"
     path.write_text(json.dumps(line("m1", "r1")))
     assert estimate(store, logs).messages == 1
@@ -315,7 +317,7 @@ def test_a_last_line_without_its_end_counts_once(store: Store, logs: Path) -> No
     assert estimate(store, logs).messages == 2
 
 
-def test_a_name_that_is_not_utf_8(store: Store, logs: Path) -> None:
+def test_a_name_that_is_not_utf_8(store: CostStore, logs: Path) -> None:
     path = os.fsencode(logs / "p") + b"/\xff.jsonl"
     with open(path, "w") as file:
         file.write(json.dumps(line()) + "\n" + json.dumps({**line("m2"), "timestamp": "never"}) + "\n")
@@ -324,7 +326,7 @@ def test_a_name_that_is_not_utf_8(store: Store, logs: Path) -> None:
     assert found.unread[0].startswith(f"{logs}/p/\\udcff.jsonl: ")
 
 
-def test_what_was_told_apart_by_older_rules_is_read_again(store: Store, logs: Path) -> None:
+def test_what_was_told_apart_by_older_rules_is_read_again(store: CostStore, logs: Path) -> None:
     path = logs / "p" / "one.jsonl"
     write(path, line("m1", None), line("m1", None))
     gone = ("m0 r0", START.timestamp(), "claude-opus-5-5", 1, 1, 0, 0, 0)

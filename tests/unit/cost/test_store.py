@@ -16,17 +16,17 @@ from hypothesis import strategies as st
 from farmhand.core.errors import NotConfigured
 from farmhand.cost import queries
 from farmhand.cost import store as stores
-from farmhand.cost.rows import BadLedger, Charge, Finished
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
 from farmhand.cost.rows import charge as read_charge
 from farmhand.cost.rows import finished as read_finished
-from farmhand.cost.store import Store, StoreDamaged, default_path
+from farmhand.cost.store import CostStore, StoreDamaged, default_path
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import charge, fill, new_store
 
 SUMS = ("spend", "spend_label", "work", "work_label")
 
 
-def contents(store: Store) -> dict[str, list[tuple[object, ...]]]:
+def contents(store: CostStore) -> dict[str, list[tuple[object, ...]]]:
     """All rows and sums, with words and ledgers as texts, so that what number they were given does not matter."""
     words = dict(store.rows("SELECT id, text FROM word"))
     uuids = dict(store.rows("SELECT id, uuid FROM ledger"))
@@ -44,14 +44,14 @@ def contents(store: Store) -> dict[str, list[tuple[object, ...]]]:
     return answer
 
 
-def summed_from_rows(store: Store) -> dict[str, list[tuple[object, ...]]]:
+def summed_from_rows(store: CostStore) -> dict[str, list[tuple[object, ...]]]:
     """The same after all sums were made again from the rows."""
     with store.transaction():
         store._sum_again()
     return contents(store)
 
 
-Ledger = tuple[list[Charge], list[Finished]]
+Ledger = tuple[list[LedgerCharge], list[FinishedTask]]
 farms = st.dictionaries(st.sampled_from(("u1", "u2", "u3")), st.tuples(ledgers.charges(), ledgers.finished()))
 
 
@@ -137,7 +137,7 @@ def test_other_prices_make_the_sums_again(tmp_path: Path) -> None:
     fill(store, "u1", [charge(1), charge(2)])
     before = contents(store)
     store.close()
-    other = Store(tmp_path / "cost.db", [500])
+    other = CostStore(tmp_path / "cost.db", [500])
     assert {row[8] for row in contents(other)["spend"]} == {1}
     other.close()
     back = new_store(tmp_path / "cost.db")

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 
 from farmhand.core.errors import UsageError
-from farmhand.cost.rows import Charge, Finished
-from farmhand.cost.store import Store
+from farmhand.cost.rows import FinishedTask, LedgerCharge
+from farmhand.cost.store import CostStore
 from farmhand.cost.summary import Figures, document, figures
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, TODAY, charge, fill, new_store
@@ -22,21 +22,21 @@ AMOUNT = re.compile(r"-?\d+\.\d{2,12}")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[CostStore]:
     opened = new_store(tmp_path / "cost.db")
     yield opened
     opened.close()
 
 
-def all_of(store: Store, **options: Any) -> Figures:
+def all_of(store: CostStore, **options: Any) -> Figures:
     """The figures with the usual options, but for those given."""
     usual: dict[str, Any] = {"by": "model", "since_day": 0, "now": NOW, "baseline": "claude-sonnet-5-5"}
     return figures(store, TABLE, **{**usual, "boxes": {}, "errors": {}, "reprice": True, **options})
 
 
-def task(no: int, at: float = NOW, state: str = "succeeded", **more: Any) -> Finished:
+def task(no: int, at: float = NOW, state: str = "succeeded", **more: Any) -> FinishedTask:
     """A finished task."""
-    return Finished(
+    return FinishedTask(
         done_no=no, id=f"t{no}", state=state, model="m", engine="api", created_at=at, finished_at=at, **more
     )
 
@@ -55,7 +55,9 @@ def scalars(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 @settings(max_examples=30, deadline=None)
 @given(rows=ledgers.charges(), tasks=ledgers.finished())
-def test_the_document_has_no_float_and_its_parts_are_the_whole(rows: list[Charge], tasks: list[Finished]) -> None:
+def test_the_document_has_no_float_and_its_parts_are_the_whole(
+    rows: list[LedgerCharge], tasks: list[FinishedTask]
+) -> None:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows, tasks)
@@ -76,14 +78,14 @@ def test_the_document_has_no_float_and_its_parts_are_the_whole(rows: list[Charge
     assert savings == Decimal(saved["saving_usd"]) == Decimal(saved["baseline_usd"]) - Decimal(saved["spent_usd"])
 
 
-def test_nothing_at_all(store: Store) -> None:
+def test_nothing_at_all(store: CostStore) -> None:
     found = all_of(store)
     assert (found.spent.total_pico, found.spent.projection_month_pico, found.whole.tasks) == (0, 0, 0)
     assert (found.target.factor, found.target.verdict) == (None, "unknown")
     assert found.groups == []
 
 
-def test_days_month_and_projection(store: Store) -> None:
+def test_days_month_and_projection(store: CostStore) -> None:
     one = charge().cost_pico or 0
     days = {0: 5, 1: 7, 2: 7, 8: 100, 30: 1000}
     rows = [charge(at=NOW - back * DAY) for back, count in days.items() for _ in range(count)]
@@ -103,13 +105,13 @@ def test_days_month_and_projection(store: Store) -> None:
     assert (later.since, later.days, later.total_pico) == ("2026-11-24", 1, 5 * one)
 
 
-def test_the_first_day_goes_on_as_it_began(store: Store) -> None:
+def test_the_first_day_goes_on_as_it_began(store: CostStore) -> None:
     fill(store, "u1", [charge()])
     spent = all_of(store).spent
     assert spent.projection_month_pico == 7 * (charge().cost_pico or 0)
 
 
-def test_budgets_and_hosts_that_are_down(store: Store) -> None:
+def test_budgets_and_hosts_that_are_down(store: CostStore) -> None:
     fill(store, "u1", [charge()])
     number = store.ledger("u1", "farm1")[0]
     budget = '{"limit_usd":1.1,"spent_usd":0.3,"reserved_usd":0.1,"day":"2026-11-24"}'
@@ -124,7 +126,7 @@ def test_budgets_and_hosts_that_are_down(store: Store) -> None:
     assert document(found)["hosts"][0]["merged_at"] == "2026-11-24T11:59:00Z"
 
 
-def test_charges_that_a_host_forgot_are_counted(store: Store) -> None:
+def test_charges_that_a_host_forgot_are_counted(store: CostStore) -> None:
     fill(store, "u1", [charge(3), charge(4)])
     assert [state.missing for state in all_of(store).hosts] == [2]
 
@@ -133,21 +135,21 @@ def test_charges_that_a_host_forgot_are_counted(store: Store) -> None:
     ("model", "engine", "factor", "verdict"),
     [("claude-haiku-5-5", "cli", "20.00", "met"), ("claude-sonnet-5-5", "cli", "1.00", "missed")],
 )
-def test_the_target_is_judged_as_it_is(store: Store, model: str, engine: str, factor: str, verdict: str) -> None:
+def test_the_target_is_judged_as_it_is(store: CostStore, model: str, engine: str, factor: str, verdict: str) -> None:
     fill(store, "u1", [charge(model=model, engine=engine)])
     target = all_of(store).target
     assert (target.factor, target.verdict) == (factor, verdict)
     assert target.factor_with_box is None
 
 
-def test_the_target_can_be_beaten_and_the_box_counts(store: Store) -> None:
+def test_the_target_can_be_beaten_and_the_box_counts(store: CostStore) -> None:
     fill(store, "u1", [charge()], [task(1)])
     target = all_of(store, boxes={"farm1": 24 * 10**12}).target
     assert target.verdict == "above"
     assert (target.factor_with_box, target.verdict_with_box) == ("0.00", "missed")
 
 
-def test_the_box_s_break_even(store: Store) -> None:
+def test_the_box_s_break_even(store: CostStore) -> None:
     fill(store, "u1", [charge(1), charge(2)], [task(1), task(2)])
     found = all_of(store, boxes={"farm1": 24 * 10**12})
     saving = found.savings.saving_pico
@@ -163,13 +165,13 @@ def test_the_box_s_break_even(store: Store) -> None:
     assert loss.break_even_tasks_a_month is not None
 
 
-def test_no_number_of_tasks_pays_for_a_box_that_saves_nothing(store: Store) -> None:
+def test_no_number_of_tasks_pays_for_a_box_that_saves_nothing(store: CostStore) -> None:
     fill(store, "u1", [charge(model="claude-fable-5-1", engine="cli")], [task(1)])
     box = all_of(store, boxes={"farm1": 24 * 10**12}).box
     assert (box.break_even_tasks_a_month, box.verdict) == (None, "never: a task saves nothing")
 
 
-def test_what_is_not_known_is_said(store: Store) -> None:
+def test_what_is_not_known_is_said(store: CostStore) -> None:
     fill(store, "u1", [charge(model="claude-next")], [task(1, uncertain=2, state="failed", error="timeout")])
     found = all_of(store)
     assert [(u.model, u.requests, u.input_tokens) for u in found.unpriced] == [("claude-next", 1, 1000)]
@@ -177,14 +179,14 @@ def test_what_is_not_known_is_said(store: Store) -> None:
     assert found.repriced_unpriced == 1
 
 
-def test_recorded_costs_stay_and_are_repriced_beside(store: Store) -> None:
+def test_recorded_costs_stay_and_are_repriced_beside(store: CostStore) -> None:
     fill(store, "u1", [charge(factor=3)])
     found = all_of(store)
     one = charge().cost_pico or 0
     assert (found.spent.total_pico, found.repriced_pico) == (3 * one, one)
 
 
-def test_the_key_of_a_group_is_checked(store: Store) -> None:
+def test_the_key_of_a_group_is_checked(store: CostStore) -> None:
     for by in ("colour", "label:", 'label:a"b', "Model"):
         with pytest.raises(UsageError, match="not something to group by"):
             all_of(store, by=by)

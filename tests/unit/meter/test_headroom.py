@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.meter.headroom import KINDS, Bucket, Told, read_headers
+from farmhand.meter.headroom import KINDS, Bucket, RateLimitHeader, read_headers
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 
@@ -18,8 +18,8 @@ def headers(remaining: object, reset: str = "2026-11-24T12:00:30Z", limit: objec
 
 
 def test_a_bucket_that_runs_low_tells_how_fast_it_fills() -> None:
-    assert read_headers(headers(10), NOW.timestamp()) == {"requests": Told(60, 10, 30)}
-    assert read_headers(headers(40), NOW.timestamp()) == {"requests": Told(60, 40, None)}
+    assert read_headers(headers(10), NOW.timestamp()) == {"requests": RateLimitHeader(60, 10, 30)}
+    assert read_headers(headers(40), NOW.timestamp()) == {"requests": RateLimitHeader(60, 40, None)}
 
 
 @pytest.mark.parametrize(("ahead_s", "full_in"), [(0.0, 30), (1.5, 28.5), (3600, 30), (-3600, 30)])
@@ -61,14 +61,14 @@ def test_any_header_is_borne(text: str, name: str) -> None:
 def test_a_wait_ends_within_a_minute_or_so_whatever_is_told(
     limit: int, part: float, full_in: float | None, need: float, since: float
 ) -> None:
-    bucket = Bucket(Told(limit, int(limit * part), full_in), since, 0.0)
+    bucket = Bucket(RateLimitHeader(limit, int(limit * part), full_in), since, 0.0)
     wait = bucket.wait_s(need, 0.0, 0.0)
     assert 0 <= wait <= 60 * (1 + since / limit) + 1
     assert bucket.wait_s(need, 0.0, wait + 1e-6 * (1 + wait)) <= 1e-3
 
 
 def test_what_was_sent_since_is_not_there_any_more() -> None:
-    bucket = Bucket(Told(60, 10, 50), since=4, now=0.0)
+    bucket = Bucket(RateLimitHeader(60, 10, 50), since=4, now=0.0)
     assert bucket.now(0.0) == 6
     assert bucket.now(2.0) == 8
     assert bucket.now(1000.0) == 60

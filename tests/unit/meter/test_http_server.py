@@ -11,7 +11,7 @@ import pytest
 
 from farmhand.meter import http_server
 from farmhand.meter.body_room import BodyRoom
-from farmhand.meter.http_server import Connection, Server, TooLarge, TooSlow
+from farmhand.meter.http_server import HttpServer, ServerConnection, TooLarge, TooSlow
 
 MAX_BODY = 1024 * 1024
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
@@ -20,7 +20,7 @@ HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
 class Talk:
     """A connection to the server; `seen` are the requests that a handler got, `left` those that were cancelled."""
 
-    def __init__(self, server: Server, port: int) -> None:
+    def __init__(self, server: HttpServer, port: int) -> None:
         self.server = server
         self.port = port
         self.seen: list[tuple[str, str, bytes]] = []
@@ -28,7 +28,7 @@ class Talk:
         self.left = asyncio.Event()
         self.go_on = asyncio.Event()
 
-    async def handle(self, connection: Connection) -> None:
+    async def handle(self, connection: ServerConnection) -> None:
         """What is asked for is the path."""
         self.headers.append(connection.headers)
         if connection.target == "/unread":
@@ -82,7 +82,7 @@ class Talk:
 @asynccontextmanager
 async def serve() -> AsyncIterator[Talk]:
     """A server on 127.0.0.1."""
-    server = Server(lambda connection: talk.handle(connection), MAX_BODY)
+    server = HttpServer(lambda connection: talk.handle(connection), MAX_BODY)
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     talk = Talk(server, listening.sockets[0].getsockname()[1])
     yield talk

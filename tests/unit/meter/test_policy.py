@@ -17,7 +17,7 @@ MODEL = "claude-haiku-5-5"
 BODY: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
 
 
-def read(body: bytes | dict[str, Any], *, max_tokens: int = 1000) -> policy.Request:
+def read(body: bytes | dict[str, Any], *, max_tokens: int = 1000) -> policy.MessageRequest:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return policy.read(data, model=MODEL, max_tokens=max_tokens)
 

@@ -31,7 +31,7 @@ def body(content: Any = "hello", **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": content}], **more}
 
 
-def read(document: dict[str, Any] | bytes) -> policy.Request:
+def read(document: dict[str, Any] | bytes) -> policy.MessageRequest:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     return policy.read(data, model=MODEL, max_tokens=128_000)
 

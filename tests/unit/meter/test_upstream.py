@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from farmhand.meter.upstream import Connection, Cut, Unreachable, Upstream
+from farmhand.meter.upstream import Cut, Unreachable, Upstream, UpstreamConnection
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -52,7 +52,7 @@ async def serve(*answers: bytes, idle_s: float = 5.0, hang_up: bool = False) -> 
         server.close()
 
 
-async def post(upstream: Upstream, body: bytes = b"{}") -> Connection:
+async def post(upstream: Upstream, body: bytes = b"{}") -> UpstreamConnection:
     connection = await upstream.connection()
     await connection.post(upstream.base + "/v1/messages", {"x-api-key": "k"}, body)
     return connection

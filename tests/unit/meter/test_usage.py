@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from farmhand.core.prices import price_table
 from farmhand.core.terms import Terms
 from farmhand.meter.errors import ApiError
-from farmhand.meter.usage import AnswerWatch, usage_of
+from farmhand.meter.usage import UsageParser, usage_of
 from tests.support.answers import CASES, Case
 from tests.support.answers.parts import ERROR, HELLO, OPEN, PLAIN, STOP, USAGE, delta, end, start, text
 
@@ -44,7 +44,7 @@ STREAM = sse(
 
 @given(cuts=st.lists(st.integers(0, len(STREAM)), max_size=20))
 def test_a_stream_counts_the_same_however_it_is_cut_into_pieces(cuts: list[int]) -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     edges = [0, *sorted(cuts), len(STREAM)]
     for first, last in itertools.pairwise(edges):
         watch.feed(STREAM[first:last])
@@ -55,14 +55,14 @@ def test_a_stream_counts_the_same_however_it_is_cut_into_pieces(cuts: list[int])
 
 
 def test_a_stream_that_breaks_off_counts_what_is_known() -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     watch.feed(STREAM[: STREAM.index(b"event: message_delta")])
     assert watch.finish().input_tokens == 11
     assert watch.stop_reason == ""
 
 
 def test_an_error_inside_a_stream_is_seen() -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     watch.feed(sse({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}))
     assert isinstance(watch.problem, ApiError)
     assert watch.problem.retryable
@@ -71,7 +71,7 @@ def test_an_error_inside_a_stream_is_seen() -> None:
 @given(cut=st.integers(0, 60))
 def test_a_plain_answer_counts(cut: int) -> None:
     body = json.dumps({"usage": {"input_tokens": 3, "output_tokens": 4}, "stop_reason": "max_tokens"}).encode()
-    watch = AnswerWatch(streamed=False)
+    watch = UsageParser(streamed=False)
     watch.feed(body[:cut])
     watch.feed(body[cut:])
     assert (watch.finish().output_tokens, watch.stop_reason) == (4, "max_tokens")
@@ -79,7 +79,7 @@ def test_a_plain_answer_counts(cut: int) -> None:
 
 @given(st.binary(max_size=300), st.booleans())
 def test_garbage_counts_nothing_and_raises_nothing(garbage: bytes, streamed: bool) -> None:
-    watch = AnswerWatch(streamed=streamed)
+    watch = UsageParser(streamed=streamed)
     watch.feed(b"data: " + garbage)
     usage = watch.finish()
     assert usage.input_tokens >= 0
@@ -88,7 +88,7 @@ def test_garbage_counts_nothing_and_raises_nothing(garbage: bytes, streamed: boo
 
 @pytest.mark.parametrize("wrong", [-1, True, "7", None, 1.5])
 def test_a_figure_that_is_no_count_is_left_out(wrong: object) -> None:
-    watch = AnswerWatch(streamed=False)
+    watch = UsageParser(streamed=False)
     watch.feed(json.dumps({"usage": {"input_tokens": wrong, "output_tokens": 2}}).encode())
     assert (watch.finish().input_tokens, watch.usage.output_tokens) == (0, 2)
 
@@ -103,7 +103,7 @@ def test_every_case_counts_the_same_in_one_piece_and_byte_by_byte(case: Case) ->
     seen = []
     for size in (1, 3, len(case.body) or 1):
         streamed = case.headers.get("content-type", "").lower().startswith("text/event-stream")
-        watch = AnswerWatch(streamed=streamed, max_tokens=4096)
+        watch = UsageParser(streamed=streamed, max_tokens=4096)
         for at in range(0, len(case.body), size):
             watch.feed(case.body[at : at + size])
         if case.ending != "cut" or watch.stop_reason:
@@ -127,7 +127,7 @@ def test_a_stream_that_is_cut_counts_what_has_passed_and_says_so(pieces: list[by
     def utf8(event: bytes) -> bytes:
         return event.replace(b"\\u00fc", "ü".encode())
 
-    watch = AnswerWatch(streamed=True, max_tokens=4096)
+    watch = UsageParser(streamed=True, max_tokens=4096)
     watch.feed(start() + OPEN + b"".join(map(utf8, pieces)))
     usage = watch.finish()
     assert usage.output_tokens == max(1, -(-narrow // 2) + wide)
@@ -135,17 +135,17 @@ def test_a_stream_that_is_cut_counts_what_has_passed_and_says_so(pieces: list[by
 
 
 def test_what_has_passed_is_never_more_than_was_asked_for_nor_less_than_was_told() -> None:
-    watch = AnswerWatch(streamed=True, max_tokens=20)
+    watch = UsageParser(streamed=True, max_tokens=20)
     watch.feed(start() + OPEN + text("x" * 1000))
     assert watch.finish().output_tokens == 20
-    watch = AnswerWatch(streamed=True, max_tokens=20)
+    watch = UsageParser(streamed=True, max_tokens=20)
     watch.feed(start() + OPEN + text("x") + end({"output_tokens": 15}))
     assert watch.finish().output_tokens == 15
 
 
 @pytest.mark.parametrize("behind", [b"", b"event: message_stop\nda", ERROR], ids=["nothing", "half an event", "error"])
 def test_a_stream_that_said_why_it_stops_is_whole_whatever_comes_behind(behind: bytes) -> None:
-    watch = AnswerWatch(streamed=True, max_tokens=4096)
+    watch = UsageParser(streamed=True, max_tokens=4096)
     watch.feed(start() + HELLO + end() + behind)
     watch.close()
     assert watch.finish().output_tokens == 12
@@ -153,7 +153,7 @@ def test_a_stream_that_said_why_it_stops_is_whole_whatever_comes_behind(behind: 
 
 
 def test_a_stop_reason_is_that_of_its_own_message() -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     watch.feed(start() + HELLO + end() + start(name="msg_2") + OPEN + text("hel"))
     watch.close()
     assert (watch.ended, watch.stop_reason) == (False, "")
@@ -162,7 +162,7 @@ def test_a_stop_reason_is_that_of_its_own_message() -> None:
 @pytest.mark.parametrize(("output", "believed"), [(64, True), (1128, True), (1129, False), (60_000, False)])
 def test_output_far_above_what_was_asked_for_is_not_believed(output: int, believed: bool) -> None:
     told = USAGE | {"output_tokens": output}
-    watch = AnswerWatch(streamed=True, max_tokens=64)
+    watch = UsageParser(streamed=True, max_tokens=64)
     watch.feed(start() + HELLO + end({"output_tokens": output}) + STOP)
     usage = watch.finish()
     expected = () if believed else ("output_tokens",)
@@ -174,7 +174,7 @@ def test_output_far_above_what_was_asked_for_is_not_believed(output: int, believ
 
 @given(reports=st.lists(st.dictionaries(st.sampled_from(sorted(USAGE)), st.integers(0, 10**6), max_size=4), max_size=5))
 def test_of_cumulative_figures_the_highest_counts(reports: list[dict[str, int]]) -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     watch.feed(start() + HELLO + b"".join(end(report) for report in reports) + STOP)
     usage = watch.finish()
     for name, first in USAGE.items():
@@ -202,7 +202,7 @@ def test_whatever_usage_says_the_counts_are_bounded_and_a_price_can_be_asked_for
 
 
 def test_the_plain_answer_has_nothing_to_say_of_its_terms() -> None:
-    watch = AnswerWatch(streamed=True)
+    watch = UsageParser(streamed=True)
     watch.feed(PLAIN)
     watch.finish()
     assert (watch.terms, watch.terms.text) == (Terms(), "")
@@ -221,7 +221,7 @@ def test_an_answer_without_end_is_refused(head: bytes, piece: bytes, monkeypatch
     monkeypatch.setattr("farmhand.meter.usage._MAX_LOOK", 2**19)
 
     def feed() -> None:
-        watch = AnswerWatch(streamed=True)
+        watch = UsageParser(streamed=True)
         watch.feed(head)
         for _ in range(300):
             watch.feed(piece)

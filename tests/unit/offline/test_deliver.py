@@ -40,7 +40,7 @@ def spool(tmp_path: Path) -> Spool:
     return Spool(tmp_path / "spool")
 
 
-def visit(host: Fragile, name: str, spool: Spool) -> deliver.Report:
+def visit(host: Fragile, name: str, spool: Spool) -> deliver.Delivery:
     return deliver.visit(cast(Client, host), name, spool, "sk-ant-test-deliver-00000000")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from farmhand.core.errors import WireError
 from farmhand.core.keys import fingerprint
-from farmhand.rotation.fleet import Place
+from farmhand.rotation.fleet import RotationHost
 from farmhand.rotation.machine import Machine
 from farmhand.rotation.provider import Provider
 from farmhand.rotation.sources import FileSource, Slots
@@ -96,7 +96,7 @@ class _Provider(Provider):
         self._world.clock.effect(lambda: self._world.alive.discard(key))
 
 
-class _Place(Place):
+class _Place(RotationHost):
     def __init__(self, world: World, name: str) -> None:
         super().__init__({"name": name, "socket": "/nowhere"})
         self._world = world

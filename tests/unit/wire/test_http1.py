@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.wire import http1
-from farmhand.wire.http1 import MAX_HEADERS, MAX_LINE, Connection, HttpError, NoAnswer, Response, Source
+from farmhand.wire.http1 import MAX_HEADERS, MAX_LINE, ByteReader, HttpConnection, HttpError, NoAnswer, Response
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -22,7 +22,7 @@ OK = b"HTTP/1.1 200 OK\r\n"
 def response(raw: bytes, step: int = 65536) -> Response:
     """The answer in `raw`, which comes in pieces of at most `step` bytes."""
     stream = io.BytesIO(raw)
-    return Response(Source(lambda most: stream.read(min(most, step))))
+    return Response(ByteReader(lambda most: stream.read(min(most, step))))
 
 
 def by_http_client(raw: bytes) -> tuple[int, bytes, bool]:
@@ -120,7 +120,7 @@ def test_nothing_at_all_is_no_answer() -> None:
 def test_a_request_and_its_answer_on_one_connection() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        connection = Connection(ours)
+        connection = HttpConnection(ours)
         for number in range(2):
             connection.request("POST", "/p", b"body", {"X-A": str(number)})
             sent = theirs.recv(65536)
@@ -159,7 +159,7 @@ def test_an_answer_that_goes_on_and_on_is_given_up_whatever_comes() -> None:
 
     thread = threading.Thread(target=send)
     thread.start()
-    connection = http1.Connection(ours)
+    connection = http1.HttpConnection(ours)
     connection.patience(5.0, 0.3)
     with pytest.raises(http1.Endless, match="has not ended"):
         connection.getresponse().read(1 << 40)

@@ -16,9 +16,9 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.api import without_dialect
-from farmhand.agent.engines.leaving import ALL, Leaving, unit_of
-from farmhand.agent.engines.output import MAX_LINE, Ended, Output, Said, too_much
-from farmhand.agent.engines.sandbox_pool import Line, Spares
+from farmhand.agent.engines.leaving import ALL, SandboxCleanup, unit_of
+from farmhand.agent.engines.output import MAX_LINE, CliOutput, CliResult, SandboxEnd, too_much
+from farmhand.agent.engines.sandbox_pool import Line, SandboxPool
 from farmhand.core import claude
 from farmhand.core.keys import redact
 from farmhand.core.task import Task
@@ -62,11 +62,11 @@ class CliEngine:
         # What hangs counts: there are never more sandboxes than these, whatever the tasks do to them.
         permits = asyncio.Semaphore(config.slots_cli + config.sandbox_spares)
         self._sandboxes = {
-            "none": Spares(runtime / "task.sock", config.sandbox_spares, MAX_LINE, permits),
-            "full": Spares(runtime / "task-full.sock", 0, MAX_LINE, permits),
+            "none": SandboxPool(runtime / "task.sock", config.sandbox_spares, MAX_LINE, permits),
+            "full": SandboxPool(runtime / "task-full.sock", 0, MAX_LINE, permits),
         }
         self._end_socket = runtime / "task-end.sock"
-        self._leaving = Leaving(self._end_socket, permits.release)
+        self._leaving = SandboxCleanup(self._end_socket, permits.release)
 
     async def clear(self) -> None:
         """Before the first task: end what sandboxes an agent of before has left."""
@@ -92,7 +92,7 @@ class CliEngine:
 
     async def _converse(
         self, task: Task, grant: Grant, token: str, on_text: Callable[[str], None], timeout_s: float
-    ) -> Output:
+    ) -> CliOutput:
         data = stdin(task)
         order = {
             "argv": arguments(task, self._config, grant.model),
@@ -101,7 +101,7 @@ class CliEngine:
             "meter_socket": f"{self._config.runtime_dir}/meter.sock",
         }
         reader, writer = await self._connect(task)
-        output = Output(on_text)
+        output = CliOutput(on_text)
         unit: str | None = None
         try:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
@@ -130,7 +130,7 @@ class CliEngine:
                 hint=f"see: systemctl status {unit}",
             ) from None
 
-    async def _judge(self, task: Task, grant: Grant, output: Output) -> Answer:
+    async def _judge(self, task: Task, grant: Grant, output: CliOutput) -> Answer:
         """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing.
 
         And one that the API was asked for: a task with tools can write the line of a result itself.
@@ -165,21 +165,21 @@ class CliEngine:
         return Answer(text="", structured=answer, stop_reason=output.stop_reason)
 
     @staticmethod
-    def _cut_at_max_tokens(task: Task, output: Output) -> Answer:
+    def _cut_at_max_tokens(task: Task, output: CliOutput) -> Answer:
         """The text so far, which the CLI itself drops; half a structured answer is none."""
         if task.schema is not None:
             raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
         return Answer(text="".join(output.text), stop_reason="max_tokens")
 
     @staticmethod
-    def _failure(ended: Ended, said: Said | None) -> EngineError:
+    def _failure(ended: SandboxEnd, said: CliResult | None) -> EngineError:
         words = (said.result if said is not None else "") or ended.stderr or "no output"
         how = f"signal {ended.signal}" if ended.signal else f"exit status {ended.rc}"
         message = " ".join(redact(words[:10_000]).split())[:300]
         return EngineError("cli_error", f"the claude CLI failed ({how}): {message}")
 
 
-def _whole(result: str, output: Output) -> str:
+def _whole(result: str, output: CliOutput) -> str:
     """The text of the last message, of which the CLI's own result is the last block, without that block's first words.
 
     Measured with 2.1.330: what stands in `content_block_start` is not in the result.

@@ -40,7 +40,7 @@ def unit_of(line: bytes) -> str | None:
     return unit if _UNIT.fullmatch(unit) else ""
 
 
-class Leaving:
+class SandboxCleanup:
     """Sees sandboxes out. Their end is asked for at `end_socket`; `gone` is called once for each that has ended."""
 
     def __init__(self, end_socket: Path, gone: Callable[[], None]) -> None:

@@ -16,15 +16,15 @@ from typing import Any
 
 import msgspec
 
-from farmhand.agent.attempts import Room
+from farmhand.agent.attempts import RunContext
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import request_body
-from farmhand.agent.engines.message_batches_results import Results
+from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.engines.message_batches_watch import RETRY, BatchWatcher
 from farmhand.agent.store.ledger import STUCK_S, AttemptEnd, Ledger, LedgerDamaged, LedgerStuck, insist
-from farmhand.agent.store.outbox import Out, Outbox, Sent
-from farmhand.agent.store.queries import Waiting
-from farmhand.agent.store.rows import Wait
+from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
+from farmhand.agent.store.queries import QueuedTask
+from farmhand.agent.store.rows import WaitReason
 from farmhand.core.task import Result, State, Task, TaskError, resolve_model
 from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, policy, reserve
@@ -40,24 +40,24 @@ _CALM_S = 0.2
 _NOT_MADE = frozenset({400, 401, 402, 403, 404, 413, 429, 529})
 
 
-class Economy:
+class MessageBatchesEngine:
     """See `EconomyEngine`. `start` comes before all others."""
 
     def __init__(self, config: Config, ledger: Ledger, provider: MessageBatches) -> None:
         self._config = config
         self._ledger = ledger
         self._provider = provider
-        self.outbox = Outbox(ledger)
+        self.outbox = MessageBatchStore(ledger)
         self._news = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
         self._reserved: dict[tuple[int, int], Reservation] = {}
 
-    def start(self, room: Room, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
+    def start(self, room: RunContext, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
         """Go on with what is at the provider, and send what waits while `may_send`."""
         self._room = room
         self._may_send = may_send
         self._key_refused = key_refused
-        self._results = Results(room, self.outbox, self._reserved, key_refused)
+        self._results = MessageBatchResults(room, self.outbox, self._reserved, key_refused)
         self._watcher = BatchWatcher(
             room, self._provider, self.outbox, self._results, news=self.wake, key_refused=key_refused
         )
@@ -75,10 +75,10 @@ class Economy:
         """See `EconomyEngine.wake`."""
         self._news.set()
 
-    def waits(self, batch: str | None) -> Sequence[Wait]:
+    def waits(self, batch: str | None) -> Sequence[WaitReason]:
         """See `EconomyEngine.waits`."""
         queued = self.outbox.queued(batch)
-        return [Wait(reason="economy", tasks=queued, detail="they go out together in a Message Batch")]
+        return [WaitReason(reason="economy", tasks=queued, detail="they go out together in a Message Batch")]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guard(work), name="economy")
@@ -130,7 +130,7 @@ class Economy:
             before = count
             await asyncio.sleep(self._config.economy_linger_s)
 
-    def _next(self) -> tuple[Key, list[Waiting]] | None:
+    def _next(self) -> tuple[Key, list[QueuedTask]] | None:
         """The first tasks in line that can go out together: those of one batch of ours, on one key."""
         line = self._ledger.line("economy", MOST_REQUESTS)
         keyed = [(self._room.keys.of(task.key_fingerprint), task) for task in line]
@@ -143,7 +143,7 @@ class Economy:
             return key, [task]
         return key, [other for found, other in keyed if found is key and other.batch == task.batch]
 
-    async def _send(self, key: Key, portion: list[Waiting]) -> None:
+    async def _send(self, key: Key, portion: list[QueuedTask]) -> None:
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
         most: dict[int, int | None] = {}
@@ -189,7 +189,9 @@ class Economy:
         # From here on nobody else sees to the batch before the next start, so a full disk is waited for.
         await insist(partial(self.outbox.opened, sent.no, view.id))
         log.info("Message Batch %s: %d tasks", view.id, len(out))
-        self._spawn(self._watcher.watch(Sent(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at)))
+        self._spawn(
+            self._watcher.watch(SentBatch(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at))
+        )
 
     def _most(self, task: Task, body: bytes) -> int | None:
         """The most that it may cost, in pico-dollars. BudgetSpent where that is not known and a budget limits it."""
@@ -202,11 +204,11 @@ class Economy:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")
         return most
 
-    async def _refuse(self, waiting: Waiting, problem: ApiError) -> None:
+    async def _refuse(self, waiting: QueuedTask, problem: ApiError) -> None:
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
         await self._results.finish(waiting.seq, waiting.id, waiting.batch, None, _failed(waiting.id, error))
 
-    async def _not_made(self, sent: Sent, out: list[Out], key: Key, problem: ApiError) -> None:
+    async def _not_made(self, sent: SentBatch, out: list[BatchedAttempt], key: Key, problem: ApiError) -> None:
         """The API refused the batch. Raises `problem` where it may pass."""
         self._results.drop(out)
         end = AttemptEnd(outcome="parked", price_version=self._room.prices.version)

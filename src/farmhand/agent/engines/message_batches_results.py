@@ -8,18 +8,18 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from farmhand.agent.attempts import Room
+from farmhand.agent.attempts import RunContext
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.agent.store.commands import AttemptEnd, Charge
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow
 from farmhand.agent.store.ledger import LedgerStuck
-from farmhand.agent.store.outbox import Out, Outbox, Sent
+from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
 from farmhand.agent.store.recovery import CRASHED, crashed
 from farmhand.core.task import Result, State, Task, TaskError, resolve_model
 from farmhand.meter import ApiError, Reservation
 from farmhand.meter.errors import problem_from_event
-from farmhand.meter.message_batches import Line
+from farmhand.meter.message_batches import ResultLine
 from farmhand.meter.usage import usage_of
 
 log = logging.getLogger("jada-agent")
@@ -31,7 +31,7 @@ _CANCELED = ApiError("economy_cancelled", "the Message Batch was cancelled at th
 _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or its results, no more")
 
 
-class Results:
+class MessageBatchResults:
     """Records ends. `reserved` are the reservations of budgets by (seq, number of the attempt).
 
     `key_refused` is called where a result says that a key is not served any more.
@@ -39,8 +39,8 @@ class Results:
 
     def __init__(
         self,
-        room: Room,
-        outbox: Outbox,
+        room: RunContext,
+        outbox: MessageBatchStore,
         reserved: dict[tuple[int, int], Reservation],
         key_refused: Callable[[], None],
     ) -> None:
@@ -49,7 +49,7 @@ class Results:
         self._outbox = outbox
         self._reserved = reserved
 
-    async def collect(self, sent: Sent, lines: AsyncIterator[Line]) -> bool:
+    async def collect(self, sent: SentBatch, lines: AsyncIterator[ResultLine]) -> bool:
         """Record every result. False, and nothing recorded, where the batch is another's."""
         out = {self._outbox.custom_id(one): one for one in self._outbox.out(sent.no)}
         if not out:
@@ -66,11 +66,11 @@ class Results:
             with suppress(LedgerStuck):
                 await self._outbox.collected(sent.no)
 
-    async def _collect(self, sent: Sent, out: dict[str, Out], lines: AsyncIterator[Line]) -> bool:
+    async def _collect(self, sent: SentBatch, out: dict[str, BatchedAttempt], lines: AsyncIterator[ResultLine]) -> bool:
         ours = bool(sent.id)
         # Taken in together, nobody could tell whose result it was that took the agent down for the first time.
         alone = sent.suspected or self._room.config.attempts == 1
-        together: list[tuple[Out, Line]] = []
+        together: list[tuple[BatchedAttempt, ResultLine]] = []
         async for line in lines:
             one = out.pop(line.custom_id, None)
             if one is None:
@@ -90,7 +90,7 @@ class Results:
             await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
         return True
 
-    async def _alone(self, sent: Sent, one: Out, line: Line) -> None:
+    async def _alone(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
         """Should the agent crash over this result, it is known that it was this one."""
         await self._outbox.handling(sent.no, one.seq)
         crashes = sent.suspected + one.crashes
@@ -99,7 +99,7 @@ class Results:
         else:
             await self._one(sent, one, line)
 
-    async def _crashed(self, one: Out, times: int) -> None:
+    async def _crashed(self, one: BatchedAttempt, times: int) -> None:
         """The agent has ended over this result as often as it may: its task fails, and its cost stays uncertain."""
         self._keep(one)
         await self.finish(one.seq, one.task_id, one.batch, self._attempt(CRASHED, [], 1), crashed(one.task_id, times))
@@ -109,15 +109,15 @@ class Results:
         for one in self._outbox.out(no):
             await self._end(one, self._room.ledger.spec(one.seq), _LOST, uncertain=1)
 
-    def drop(self, out: Iterable[Out]) -> None:
+    def drop(self, out: Iterable[BatchedAttempt]) -> None:
         """What was reserved for these is free again: they have cost nothing."""
         for one in out:
             self._settle(one, self._room.ledger.spec(one.seq), 0)
 
-    async def _record(self, sent: Sent, together: list[tuple[Out, Line]]) -> None:
+    async def _record(self, sent: SentBatch, together: list[tuple[BatchedAttempt, ResultLine]]) -> None:
         await asyncio.gather(*(self._one(sent, one, line) for one, line in together))
 
-    async def _one(self, sent: Sent, one: Out, line: Line) -> None:
+    async def _one(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
         """Whatever is wrong with a result, its task does not run for ever."""
         try:
             await self._take(sent, one, line)
@@ -131,7 +131,7 @@ class Results:
             result = Result(id=one.task_id, state="failed", error=failed)
             await self.finish(one.seq, one.task_id, one.batch, self._attempt("agent_error", [], 1), result)
 
-    async def _take(self, sent: Sent, one: Out, line: Line) -> None:
+    async def _take(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
         task = self._room.ledger.spec(one.seq)
         match line.result.type:
             case "succeeded":
@@ -147,11 +147,11 @@ class Results:
             case _:
                 await self._end(one, task, _CANCELED)
 
-    async def _succeeded(self, one: Out, task: Task, message: dict[str, Any]) -> None:
+    async def _succeeded(self, one: BatchedAttempt, task: Task, message: dict[str, Any]) -> None:
         model = resolve_model(task.model)
         usage, terms = usage_of(message.get("usage"), wrote=bool(message.get("content")), max_tokens=task.max_tokens)
         cost = self._room.prices.cost(model, usage, terms, economy=True)
-        charge = Charge(
+        charge = ChargeRow(
             request_id=str(message.get("id") or "")[:_MAX_ID],
             model=model,
             usage=usage,
@@ -181,11 +181,11 @@ class Results:
 
     async def _end(
         self,
-        one: Out,
+        one: BatchedAttempt,
         task: Task,
         problem: ApiError | EngineError,
         *,
-        charges: list[Charge] | None = None,
+        charges: list[ChargeRow] | None = None,
         uncertain: int = 0,
     ) -> None:
         """The attempt brought no answer: the task fails, or waits for another attempt."""
@@ -204,7 +204,7 @@ class Results:
         error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
         await self.finish(one.seq, one.task_id, one.batch, attempt, Result(id=task.id, state="failed", error=error))
 
-    async def _park(self, sent: Sent, one: Out, problem: ApiError) -> None:
+    async def _park(self, sent: SentBatch, one: BatchedAttempt, problem: ApiError) -> None:
         """The request was refused for its key: the task waits for another one, or for this one to be brought again."""
         self.drop([one])
         key = self._room.keys.of(sent.key_fingerprint)
@@ -213,7 +213,7 @@ class Results:
         await self._room.ledger.end(one.seq, self._attempt("parked", []), "awaiting_key")
         self._key_refused()
 
-    def _attempt(self, outcome: str, charges: list[Charge], uncertain: int = 0) -> AttemptEnd:
+    def _attempt(self, outcome: str, charges: list[ChargeRow], uncertain: int = 0) -> AttemptEnd:
         """An attempt's end; of one whose cost is `uncertain` all stays reserved."""
         return AttemptEnd(
             outcome=outcome,
@@ -223,13 +223,13 @@ class Results:
             held=None if uncertain else {},
         )
 
-    def _keep(self, one: Out) -> None:
+    def _keep(self, one: BatchedAttempt) -> None:
         """What the attempt did cost will never be known: what was reserved for it is spent."""
         reservation = self._reserved.pop((one.seq, one.number), None)
         if reservation is not None:
             reservation.settle(reservation.pico)
 
-    def _settle(self, one: Out, task: Task, cost: int | None) -> None:
+    def _settle(self, one: BatchedAttempt, task: Task, cost: int | None) -> None:
         """It cost `cost`; where that is not known, what was reserved."""
         if cost is None:
             self._keep(one)

@@ -8,13 +8,13 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from farmhand.agent.attempts import Room
-from farmhand.agent.engines.message_batches_results import Results
+from farmhand.agent.attempts import RunContext
+from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.store.ledger import STUCK_S, AttemptEnd, LedgerDamaged, LedgerStuck, insist
-from farmhand.agent.store.outbox import Outbox, Sent
+from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.core.task import State
 from farmhand.meter import ApiError, Key, RetryPolicy
-from farmhand.meter.message_batches import MessageBatches, View
+from farmhand.meter.message_batches import MessageBatches, MessageBatchView
 
 log = logging.getLogger("jada-agent")
 #: How far the provider's clock may be off, and how long a lost answer may have been under way. Seconds.
@@ -34,10 +34,10 @@ class BatchWatcher:
 
     def __init__(
         self,
-        room: Room,
+        room: RunContext,
         provider: MessageBatches,
-        outbox: Outbox,
-        results: Results,
+        outbox: MessageBatchStore,
+        results: MessageBatchResults,
         *,
         news: Callable[[], None],
         key_refused: Callable[[], None],
@@ -50,7 +50,7 @@ class BatchWatcher:
         self._key_refused = key_refused
         self._poll_s = room.config.economy_poll_s
 
-    async def watch(self, sent: Sent) -> None:
+    async def watch(self, sent: SentBatch) -> None:
         """See a batch to its end, and record what became of its requests."""
         foreign: set[str] = set()
         batch_id = sent.id
@@ -70,13 +70,13 @@ class BatchWatcher:
         await insist(partial(self._outbox.ended, sent.no))
         self._news()
 
-    def _waiting_state(self, sent: Sent) -> State:
+    def _waiting_state(self, sent: SentBatch) -> State:
         return "queued" if self._room.keys.of(sent.key_fingerprint) is not None else "awaiting_key"
 
-    async def _find(self, sent: Sent, foreign: set[str]) -> str | None:
+    async def _find(self, sent: SentBatch, foreign: set[str]) -> str | None:
         """The id of a batch that may be this one, whose answer was lost: of its size, made at its time, not ours yet.
 
-        Only its results show for sure: see `Results.collect`. None: the provider has none, asked twice.
+        Only its results show for sure: see `MessageBatchResults.collect`. None: the provider has none, asked twice.
         """
         for turn in range(2):
             views = await self._ask(sent, lambda key: self._provider.newest(key, sent.created_at - _AROUND_S))
@@ -89,7 +89,7 @@ class BatchWatcher:
                 await asyncio.sleep(self._poll_s)
         return None
 
-    async def _to_its_end(self, sent: Sent, batch_id: str) -> bool:
+    async def _to_its_end(self, sent: SentBatch, batch_id: str) -> bool:
         """Wait for the batch's end and collect its results. False: it is not ours."""
         pause, told = _FIRST_POLL_S, sent.cancelled
         while True:
@@ -112,7 +112,7 @@ class BatchWatcher:
             await insist(partial(self._results.lost, sent.no))
         return ours is not False
 
-    async def _cancel(self, key: Key, batch_id: str) -> View:
+    async def _cancel(self, key: Key, batch_id: str) -> MessageBatchView:
         try:
             return await self._provider.cancel(key, batch_id)
         except ApiError as problem:
@@ -121,7 +121,7 @@ class BatchWatcher:
                 return await self._provider.retrieve(key, batch_id)
             raise
 
-    async def _pause(self, sent: Sent, seconds: float, *, watch_for_cancel: bool) -> None:
+    async def _pause(self, sent: SentBatch, seconds: float, *, watch_for_cancel: bool) -> None:
         """Wait, or less where nobody waits for the batch any more."""
         until = asyncio.get_running_loop().time() + seconds
         while (left := until - asyncio.get_running_loop().time()) > 0:
@@ -129,7 +129,7 @@ class BatchWatcher:
             if watch_for_cancel and not self._outbox.wanted(sent.no):
                 return
 
-    async def _ask(self, sent: Sent, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
+    async def _ask(self, sent: SentBatch, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
         """What `call` brings, as often as it takes; None where the provider does not know the batch (any more)."""
         attempt = unknown = 0
         while True:

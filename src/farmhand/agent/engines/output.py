@@ -20,7 +20,7 @@ _PIECE = 256
 _MAX_STRUCTURED = 2 * MAX_ANSWER
 
 
-class _Line(msgspec.Struct):
+class _StreamLine(msgspec.Struct):
     type: str = ""
     event: msgspec.Raw = msgspec.Raw()
 
@@ -37,7 +37,7 @@ class _Event(msgspec.Struct):
     content_block: _Delta | None = None
 
 
-class Said(msgspec.Struct):
+class CliResult(msgspec.Struct):
     """The CLI's closing line, as far as it counts."""
 
     result: str | None = None
@@ -59,7 +59,7 @@ class Said(msgspec.Struct):
         raise EngineError("no_answer", "the model gave no structured answer", retryable=True)
 
 
-class Ended(msgspec.Struct):
+class SandboxEnd(msgspec.Struct):
     """The sandbox's own closing line (`agent/sandbox.py`)."""
 
     rc: int = 1
@@ -68,12 +68,12 @@ class Ended(msgspec.Struct):
     stderr: str = ""
 
 
-class Output:
+class CliOutput:
     """Takes the CLI's stream-json lines and the sandbox's closing line; what is neither is left aside."""
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
-        self.said: Said | None = None
-        self.ended: Ended | None = None
+        self.said: CliResult | None = None
+        self.ended: SandboxEnd | None = None
         self.stop_reason = ""
         self.text: list[str] = []
         self._on_text = on_text
@@ -82,14 +82,14 @@ class Output:
     def take(self, line: bytes) -> None:
         """The next line. EngineError once there is more text than any answer has."""
         try:
-            match (head := decode_as(line, _Line)).type:
+            match (head := decode_as(line, _StreamLine)).type:
                 case "stream_event":
                     event = decode_as(bytes(head.event), _Event)
                 case "result":
-                    self.said = decode_as(line, Said)
+                    self.said = decode_as(line, CliResult)
                     return
                 case "farmhand.exit":
-                    self.ended = decode_as(line, Ended)
+                    self.ended = decode_as(line, SandboxEnd)
                     return
                 case _:
                     return

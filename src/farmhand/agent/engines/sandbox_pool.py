@@ -19,7 +19,7 @@ WAIT_S = 300.0
 Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-class Spares:
+class SandboxPool:
     """Up to `wanted` connections to `path` that nobody has used yet; `limit` is the longest line that is read.
 
     Each takes one of `permits` and keeps it, also for whoever takes the connection: until it is gone, they give it

@@ -116,7 +116,7 @@ def _check_wire(request: web.Request) -> None:
     )
 
 
-class Guard:
+class AuthMiddleware:
     """The middleware: strangers out first, then the wire's version; every failure leaves in the wire's own form."""
 
     def __init__(self, config: Config) -> None:

@@ -21,7 +21,7 @@ MAX_WAIT_S = 30.0
 _MAX_NO = 2.0**53
 
 
-class Feeds:
+class BatchRoutes:
     """Batches, their results as they come, and the records of charges and finished tasks."""
 
     def __init__(self, ledger: Ledger, scheduler: Scheduler, status: Status) -> None:

@@ -8,7 +8,7 @@ import struct
 
 from aiohttp import web
 
-from farmhand.meter.http_server import Server
+from farmhand.meter.http_server import HttpServer
 
 #: struct ucred: pid, uid, gid.
 UCRED = struct.Struct("3i")
@@ -20,17 +20,17 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return uid, gid
 
 
-class Door:
+class ConnectionLimit:
     """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
 
-    def __init__(self, server: web.Server | Server, per_uid: int) -> None:
+    def __init__(self, server: web.Server | HttpServer, per_uid: int) -> None:
         self._server = server
         self._per_uid = per_uid
         self._uids: dict[asyncio.Protocol, int] = {}
 
     def __call__(self) -> asyncio.Protocol:
         """The protocol of a new connection."""
-        return _Entrance(self)
+        return _LimitedProtocol(self)
 
     def enter(self, transport: asyncio.Transport) -> None:
         """Hand the connection over to the server, or end it."""
@@ -46,8 +46,8 @@ class Door:
         handler.connection_made(transport)
 
 
-class _Entrance(asyncio.Protocol):
-    def __init__(self, door: Door) -> None:
+class _LimitedProtocol(asyncio.Protocol):
+    def __init__(self, door: ConnectionLimit) -> None:
         self._door = door
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

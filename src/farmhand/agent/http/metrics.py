@@ -51,8 +51,8 @@ class Metrics(Watcher):
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self._queue = self._histogram("farmhand_task_queue_seconds", "Time from a task's arrival to its start.")
         self._run = self._histogram("farmhand_task_run_seconds", "Time from a task's start to its end.")
-        self._registry.register(_Counted(self, errors))
-        self._registry.register(_Read(ledger, scheduler, status, limits))
+        self._registry.register(_Counters(self, errors))
+        self._registry.register(_Gauges(ledger, scheduler, status, limits))
         ledger.watcher = self
 
     def _histogram(self, name: str, text: str) -> Histogram:
@@ -120,7 +120,7 @@ def _by(values: Counter[str]) -> Mapping[Any, float]:
     return {(name,): float(value) for name, value in values.items()}
 
 
-class _Counted(Collector):
+class _Counters(Collector):
     """The counters."""
 
     def __init__(self, counts: Metrics, errors: Counter[str]) -> None:
@@ -154,7 +154,7 @@ class _Counted(Collector):
         yield _counter("farmhand_api_errors", "Requests that the API refused or broke off.", ("kind",), _by(errors))
 
 
-class _Read(Collector):
+class _Gauges(Collector):
     """The gauges: read off the scheduler, the limits and the ledger's own sums."""
 
     def __init__(self, ledger: Ledger, scheduler: Scheduler, status: Status, limits: Limits) -> None:

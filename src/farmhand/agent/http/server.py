@@ -10,14 +10,14 @@ from aiohttp import web
 from farmhand import __version__
 from farmhand.agent.about import cli_version
 from farmhand.agent.config import Config
-from farmhand.agent.http.auth import MAX_BODY, WIRE, Guard, NotThere, Pruned, answer, as_json, number, sign
-from farmhand.agent.http.batches import Feeds
+from farmhand.agent.http.auth import MAX_BODY, WIRE, AuthMiddleware, NotThere, Pruned, answer, as_json, number, sign
+from farmhand.agent.http.batches import BatchRoutes
 from farmhand.agent.http.metrics import Metrics
 from farmhand.agent.http.requests import check_schemas, read_cancel, read_drain, read_tasks
 from farmhand.agent.http.status import Status
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import Known
+from farmhand.agent.store.queries import KnownTask
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import check_format, is_fingerprint
 from farmhand.core.task import FINAL_STATES
@@ -26,7 +26,7 @@ from farmhand.meter import Key, Limits
 _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 
 
-class Server:
+class AgentServer:
     """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
 
     def __init__(
@@ -36,13 +36,13 @@ class Server:
         self._ledger = ledger
         self._scheduler = scheduler
         self._status_of = Status(ledger, scheduler, limits)
-        self._feeds = Feeds(ledger, scheduler, self._status_of)
+        self._feeds = BatchRoutes(ledger, scheduler, self._status_of)
         self._started = time.monotonic()
         self._metrics = Metrics(ledger, scheduler, self._status_of, limits, errors)
 
     def app(self) -> web.Application:
         """The application to serve."""
-        app = web.Application(middlewares=[Guard(self._config).middleware], client_max_size=MAX_BODY)
+        app = web.Application(middlewares=[AuthMiddleware(self._config).middleware], client_max_size=MAX_BODY)
         app.add_routes(
             [
                 web.post("/v1/tasks", self._submit),
@@ -114,7 +114,7 @@ class Server:
         await stream.write_eof()
         return stream
 
-    def _known(self, request: web.Request) -> Known:
+    def _known(self, request: web.Request) -> KnownTask:
         """Where the task of the request stands. Raises NotThere, and Pruned where nothing is left to show of it."""
         task_id = request.match_info["id"]
         try:

@@ -9,7 +9,7 @@ from typing import Any
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import NoSuchBatch
-from farmhand.agent.store.rows import BatchView, Wait
+from farmhand.agent.store.rows import BatchView, WaitReason
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
 
@@ -84,7 +84,7 @@ class Status:
             for fingerprint, state in states.items()
         ]
 
-    def waiting(self, batch: BatchView | None = None) -> list[Wait]:
+    def waiting(self, batch: BatchView | None = None) -> list[WaitReason]:
         """Why tasks wait: those of `batch`, or all."""
         if batch is None:
             counts = self._ledger.counts()
@@ -97,22 +97,25 @@ class Status:
         if batch is None or batch.running:
             # Which of the running tasks wait at the gate is not told apart by batch.
             waits += [
-                Wait(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail) for w in self._limits.waiting()
+                WaitReason(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail)
+                for w in self._limits.waiting()
             ]
         waits.append(self._for_the_api(batch))
         if self._scheduler.mode == "running":
-            waits.append(Wait(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts"))
+            waits.append(
+                WaitReason(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts")
+            )
         elif self._scheduler.suspecting:
             waits.append(
-                Wait(reason="after_crash", tasks=queued, detail="a task that a crash cut off runs alone first")
+                WaitReason(reason="after_crash", tasks=queued, detail="a task that a crash cut off runs alone first")
             )
         else:
             detail = "their batch runs as many at once as it may"
-            waits.append(Wait(reason="batch_concurrency", tasks=full, detail=detail))
+            waits.append(WaitReason(reason="batch_concurrency", tasks=full, detail=detail))
             out = self._scheduler.economy_waits(None if batch is None else batch.batch)
             waits += out
             slots = queued - full - sum(wait.tasks for wait in out)
-            waits.append(Wait(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
+            waits.append(WaitReason(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
         return [wait for wait in waits if wait.tasks > 0]
 
     def _queued_of(self, batch: str) -> int:
@@ -121,7 +124,7 @@ class Status:
         except NoSuchBatch:
             return 0
 
-    def _for_the_api(self, batch: BatchView | None) -> Wait:
+    def _for_the_api(self, batch: BatchView | None) -> WaitReason:
         """The running tasks whose last request the API did not answer well, and that try again."""
         met = [
             (live.grant.problem.message, live.grant.again_at)
@@ -132,10 +135,10 @@ class Status:
         # They may say different things; the most frequent one will do.
         message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
         until = min((at for _, at in met if at > time.time()), default=None)
-        return Wait(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")
+        return WaitReason(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")
 
-    def _for_a_key(self, tasks: int) -> Wait:
+    def _for_a_key(self, tasks: int) -> WaitReason:
         refusal = self._scheduler.keys.refusal
         if refusal is not None:
-            return Wait(reason="key_refused", tasks=tasks, detail=f"the API refused the key: {refusal.message}")
-        return Wait(reason="no_key", tasks=tasks, detail="no key is in memory: any client brings it")
+            return WaitReason(reason="key_refused", tasks=tasks, detail=f"the API refused the key: {refusal.message}")
+        return WaitReason(reason="no_key", tasks=tasks, detail="no key is in memory: any client brings it")

@@ -35,12 +35,12 @@ class OddFigure(ValueError):
     """A figure that no request can have used or cost, and that sums could not hold."""
 
 
-class Ended(Exception):
+class NoLongerQueued(Exception):
     """The task is not waiting any more: somebody has cancelled it."""
 
 
 @dataclass(slots=True, kw_only=True)
-class Charge:
+class ChargeRow:
     """One answered request: what the API counted, and what it cost (None where that is not known).
 
     `terms` are what beside the tokens decided the cost, in the words of `farmhand.core.terms.Terms`.
@@ -63,7 +63,7 @@ class AttemptEnd:
     """
 
     outcome: str
-    charges: Sequence[Charge] = field(default_factory=list)
+    charges: Sequence[ChargeRow] = field(default_factory=list)
     retries: int = 0
     uncertain: int = 0
     price_version: str = ""
@@ -124,7 +124,7 @@ def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) ->
         (key_fingerprint, now, seq),
     ).rowcount
     if not changed:
-        raise Ended
+        raise NoLongerQueued
     found = db.execute("SELECT max(number) FROM attempt WHERE task_seq = ?", (seq,)).fetchone()
     number = int(found[0] or 0) + 1
     db.execute("INSERT INTO attempt (task_seq, number, key_fingerprint, started_at) VALUES (?, ?, ?, ?)",
@@ -142,13 +142,13 @@ def reserve(db: sqlite3.Connection, seq: int, request: int, most_pico: int | Non
         (request, most_pico, now, seq),
     ).rowcount
     if not changed:
-        raise Ended
+        raise NoLongerQueued
 
 
 def charge(
     db: sqlite3.Connection,
     seq: int,
-    charges: Sequence[Charge],
+    charges: Sequence[ChargeRow],
     price_version: str,
     held: Mapping[int, int | None] | None,
     now: float,
@@ -201,7 +201,7 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
 
 
 def _charge(
-    db: sqlite3.Connection, seq: int, number: int, charges: Sequence[Charge], price_version: str, now: float
+    db: sqlite3.Connection, seq: int, number: int, charges: Sequence[ChargeRow], price_version: str, now: float
 ) -> None:
     """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
 
@@ -228,7 +228,7 @@ def _charge(
 
 
 def _insert_charge(
-    db: sqlite3.Connection, seq: int, number: int, charge: Charge, price_version: str, now: float
+    db: sqlite3.Connection, seq: int, number: int, charge: ChargeRow, price_version: str, now: float
 ) -> None:
     columns = (
         "task_seq", "attempt", "request_id", "model", "cost_pico", "price_version", "created_at", "economy", "terms",

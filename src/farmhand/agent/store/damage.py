@@ -76,7 +76,7 @@ class Alarm:
         """A connection to the file in autocommit, for any thread, which rings at damage."""
         alarm = self
 
-        class Cursor(sqlite3.Cursor):
+        class GuardedCursor(sqlite3.Cursor):
             """Every call that reads or writes pages."""
 
             def _do(self, call: Callable[..., Any], *values: Any) -> Any:
@@ -99,13 +99,13 @@ class Alarm:
             def __next__(self) -> Any:
                 return self._do(super().__next__)
 
-        class Connection(sqlite3.Connection):
+        class GuardedConnection(sqlite3.Connection):
             """Hands out such cursors."""
 
             def execute(self, *values: Any) -> Any:
-                return self.cursor(Cursor).execute(*values)
+                return self.cursor(GuardedCursor).execute(*values)
 
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=Connection)
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=GuardedConnection)
         db.row_factory = sqlite3.Row
         return db
 

@@ -16,15 +16,24 @@ from pathlib import Path
 from typing import TypeVar
 
 from farmhand.agent.store import commands, damage, recovery
-from farmhand.agent.store.commands import AttemptEnd, Charge, Ended, IdConflict
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow, IdConflict, NoLongerQueued
 from farmhand.agent.store.damage import Alarm, LedgerDamaged
-from farmhand.agent.store.queries import NoSuchBatch, Reads
-from farmhand.agent.store.rows import Totals
+from farmhand.agent.store.queries import NoSuchBatch, Queries
+from farmhand.agent.store.rows import TaskTotals
 from farmhand.agent.store.schema import migrate
 from farmhand.agent.store.writer import LedgerStuck, Step, Writer
 from farmhand.core.task import Result, State, Task, TaskError
 
-__all__ = ["AttemptEnd", "Ended", "IdConflict", "Ledger", "LedgerDamaged", "LedgerStuck", "NoSuchBatch", "TaskEnd"]
+__all__ = [
+    "AttemptEnd",
+    "IdConflict",
+    "Ledger",
+    "LedgerDamaged",
+    "LedgerStuck",
+    "NoLongerQueued",
+    "NoSuchBatch",
+    "TaskEnd",
+]
 T = TypeVar("T")
 log = logging.getLogger("jada-agent")
 #: How often a ledger that cannot be written is tried again, in seconds.
@@ -75,7 +84,7 @@ class Watcher:
         """So many tasks of a batch were cancelled at once."""
 
 
-class Ledger(Reads):
+class Ledger(Queries):
     """The ledger in the file at `path`, made when missing. One process uses it at a time.
 
     Reads are done at once, on a connection of their own. A transition is done by the writer: what awaits it goes on
@@ -153,7 +162,7 @@ class Ledger(Reads):
         await self.write(lambda db: commands.reserve(db, seq, request, most_pico, now))
 
     def charge(
-        self, seq: int, charges: Sequence[Charge], price_version: str, held: Mapping[int, int | None] | None = None
+        self, seq: int, charges: Sequence[ChargeRow], price_version: str, held: Mapping[int, int | None] | None = None
     ) -> asyncio.Future[None]:
         """See `commands.charge`."""
         now = self._wall()
@@ -214,14 +223,14 @@ class Ledger(Reads):
             partial(commands.put_batch, name=name, max_pico=max_pico, concurrency=concurrency, now=self._wall())
         )
 
-    def apart(self, read: Callable[[Reads], T]) -> T:
+    def apart(self, read: Callable[[Queries], T]) -> T:
         """`read` on a connection of its own, for another thread: what reads many rows must not hold up the loop."""
         db = self.alarm.connect()
         try:
-            return read(Reads(db))
+            return read(Queries(db))
         finally:
             db.close()
 
-    async def read_totals(self, since: float) -> Totals:
+    async def read_totals(self, since: float) -> TaskTotals:
         """`totals`, on a thread of its own."""
         return await asyncio.to_thread(self.apart, lambda reads: reads.totals(since))

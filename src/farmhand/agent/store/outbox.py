@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 from farmhand.agent.store import commands
-from farmhand.agent.store.commands import AttemptEnd, Ended
+from farmhand.agent.store.commands import AttemptEnd, NoLongerQueued
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.task import State
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class SentBatch:
     """A batch at the provider: its number here, its id there ("": no answer came yet), when it was made (Unix s).
 
     `crashes` counts the times that the agent ended while it took in results of it and handled none alone, since it last
@@ -35,7 +35,7 @@ class Sent:
 
 
 @dataclass(frozen=True, slots=True)
-class Out:
+class BatchedAttempt:
     """An attempt that is in a batch. `final`: its task has ended meanwhile. `attempts` counts those of the task.
 
     `crashes` counts the times that the agent ended while it handled a result of the task alone.
@@ -50,7 +50,7 @@ class Out:
     crashes: int = 0
 
 
-class Outbox:
+class MessageBatchStore:
     """What the economy engine writes to and reads off the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -58,13 +58,15 @@ class Outbox:
         #: In every custom_id, so that a batch of another host on the same key is never taken for ours.
         self.mark = ledger.ledger_id()[:8]
 
-    def custom_id(self, out: Out) -> str:
+    def custom_id(self, out: BatchedAttempt) -> str:
         """What an attempt is called in its batch."""
         return f"{self.mark}-{out.seq}-{out.number}"
 
     # --- transitions ----------------------------------------------------------------------------------------------
 
-    async def begin(self, most_pico: Mapping[int, int | None], key_fingerprint: str) -> tuple[Sent, list[Out]]:
+    async def begin(
+        self, most_pico: Mapping[int, int | None], key_fingerprint: str
+    ) -> tuple[SentBatch, list[BatchedAttempt]]:
         """The tasks run, in a batch that is about to be sent. Those that have ended meanwhile are not in it.
 
         `most_pico`: what each may cost at the most, by its sequence number; it is spent until the cost is known.
@@ -81,7 +83,7 @@ class Outbox:
             for seq, most in most_pico.items():
                 try:
                     number = commands.start(db, seq, key_fingerprint, now)
-                except Ended:
+                except NoLongerQueued:
                     continue
                 db.execute("UPDATE attempt SET provider_batch = ? WHERE task_seq = ? AND number = ?", (no, seq, number))
                 commands.reserve(db, seq, 1, most, now)
@@ -90,7 +92,7 @@ class Outbox:
 
         no = await self._ledger.write(step)
         out = self.out(no)
-        return Sent(no, "", key_fingerprint, False, len(out), now), out
+        return SentBatch(no, "", key_fingerprint, False, len(out), now), out
 
     async def opened(self, no: int, batch_id: str) -> None:
         """The provider has the batch and calls it `batch_id`."""
@@ -140,20 +142,20 @@ class Outbox:
 
     # --- reads ----------------------------------------------------------------------------------------------------
 
-    def unended(self) -> list[Sent]:
+    def unended(self) -> list[SentBatch]:
         """The batches that are at the provider, or may be."""
         rows = self._ledger.rows(
             "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes, suspected"
             " FROM provider_batch"
             " WHERE state != 'ended' ORDER BY no"
         )
-        return [Sent(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], bool(row[7])) for row in rows]
+        return [SentBatch(row[0], row[1], row[2], bool(row[3]), row[4], row[5], row[6], bool(row[7])) for row in rows]
 
     def known(self) -> set[str]:
         """The ids of all batches that are ours."""
         return {row[0] for row in self._ledger.rows("SELECT id FROM provider_batch WHERE id IS NOT NULL")}
 
-    def out(self, no: int) -> list[Out]:
+    def out(self, no: int) -> list[BatchedAttempt]:
         """The attempts in the batch that have not ended."""
         rows = self._ledger.rows(
             "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts,"
@@ -162,7 +164,7 @@ class Outbox:
             " WHERE a.provider_batch = ? AND a.outcome = 'running' ORDER BY a.task_seq",
             no,
         )
-        return [Out(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6]) for row in rows]
+        return [BatchedAttempt(row[0], row[1], row[2], row[3], bool(row[4]), row[5], row[6]) for row in rows]
 
     def wanted(self, no: int) -> bool:
         """Whether anybody still waits for an attempt in the batch."""

@@ -17,7 +17,7 @@ from farmhand.agent.store.rows import (
     USAGE,
     BatchView,
     IndexedResult,
-    Totals,
+    TaskTotals,
     as_batch,
     as_charge,
     as_finished,
@@ -44,7 +44,7 @@ class NoSuchBatch(KeyError):
 
 
 @dataclass(slots=True, frozen=True)
-class Waiting:
+class QueuedTask:
     """A queued task, as the scheduler needs to know it. `crashes`: how often the agent has ended while it ran."""
 
     seq: int
@@ -56,7 +56,7 @@ class Waiting:
 
 
 @dataclass(slots=True, frozen=True)
-class Known:
+class KnownTask:
     """Where a task stands: its sequence number, its batch, its state, whether its content is pruned."""
 
     seq: int
@@ -73,7 +73,7 @@ class Page:
     cut: bool
 
 
-class Reads:
+class Queries:
     """Queries on `db`, a connection in autocommit: each sees all that is committed when it begins."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
@@ -100,14 +100,14 @@ class Reads:
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
-    def known(self, task_id: str) -> Known:
+    def known(self, task_id: str) -> KnownTask:
         """Where the task stands. KeyError where it is not known."""
         row = self._row("SELECT seq, batch, state, spec IS NULL FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
-        return Known(row[0], row[1], row[2], bool(row[3]))
+        return KnownTask(row[0], row[1], row[2], bool(row[3]))
 
-    def find(self, task_id: str) -> Known | None:
+    def find(self, task_id: str) -> KnownTask | None:
         """The same; None where it is not known."""
         try:
             return self.known(task_id)
@@ -145,18 +145,18 @@ class Reads:
 
     # --- the waiting line -----------------------------------------------------------------------------------------
 
-    def line(self, engine: str, limit: int) -> list[Waiting]:
+    def line(self, engine: str, limit: int) -> list[QueuedTask]:
         """The first `limit` queued tasks of the engine: highest priority first, then as they came."""
-        return [Waiting(*row) for row in self._queued("engine = ?", engine, limit)]
+        return [QueuedTask(*row) for row in self._queued("engine = ?", engine, limit)]
 
-    def line_without(self, engine: str, batches: Collection[str], limit: int) -> list[Waiting]:
+    def line_without(self, engine: str, batches: Collection[str], limit: int) -> list[QueuedTask]:
         """The same without the tasks of `batches`; takes as long as there are batches with queued tasks."""
         names = [row[0] for row in self._db.execute("SELECT batch FROM tally WHERE queued > 0")]
         lines = [self._queued("engine = ? AND batch = ?", engine, name, limit) for name in names if name not in batches]
         try:
             # Each line is read no further than it is needed.
             first = merge(*lines, key=lambda row: (-row["priority"], row["seq"]))
-            return [Waiting(*row) for row in islice(first, limit)]
+            return [QueuedTask(*row) for row in islice(first, limit)]
         finally:
             # An open cursor would hold an old state of the file.
             for line in lines:
@@ -169,7 +169,7 @@ class Reads:
             values,
         )
 
-    def suspects(self) -> list[tuple[Waiting, str]]:
+    def suspects(self) -> list[tuple[QueuedTask, str]]:
         """The queued tasks that ran when the agent crashed, and their engines, those first that did the least often."""
         rows = self._db.execute(
             "SELECT seq, id, batch, priority, t.key_fingerprint, sum(crashes), engine"
@@ -177,7 +177,7 @@ class Reads:
             " WHERE crashes > 0 AND state = 'queued' AND engine != 'economy' GROUP BY seq"
             " ORDER BY sum(crashes), priority DESC, seq"
         )
-        return [(Waiting(*row[:6]), row[6]) for row in rows]
+        return [(QueuedTask(*row[:6]), row[6]) for row in rows]
 
     def suspected(self) -> set[int]:
         """The sequence numbers of all unfinished tasks that ran when the agent crashed."""
@@ -252,7 +252,7 @@ class Reads:
         row = self._row("SELECT value FROM counter WHERE name = 'done'")
         return 0 if row is None else int(row[0])
 
-    def totals(self, since: float) -> Totals:
+    def totals(self, since: float) -> TaskTotals:
         """What the tasks created at `since` or later used and cost. Reads every task: keep it off the loop."""
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in USAGE)
         row = self._row(
@@ -262,7 +262,7 @@ class Reads:
         )
         assert row is not None  # noqa: S101  (an aggregate has a row)
         usage = Usage(**dict(zip(USAGE, row[3:], strict=True)))
-        return Totals(tasks=row[0], usage=usage, cost_usd=usd(row[1]), unpriced=row[2])
+        return TaskTotals(tasks=row[0], usage=usage, cost_usd=usd(row[1]), unpriced=row[2])
 
     def free_pages(self) -> int:
         """Pages of the file that hold nothing."""

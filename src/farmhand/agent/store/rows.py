@@ -34,7 +34,7 @@ class IndexedResult(Result, kw_only=True):
     done_no: int
 
 
-class Wait(msgspec.Struct, kw_only=True):
+class WaitReason(msgspec.Struct, kw_only=True):
     """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
 
     reason: str
@@ -67,7 +67,7 @@ class BatchView(msgspec.Struct, kw_only=True):
         return self.queued + self.awaiting_key + self.running
 
 
-class Totals(msgspec.Struct, kw_only=True):
+class TaskTotals(msgspec.Struct, kw_only=True):
     """Sums over tasks; `unpriced` counts those whose cost is not known."""
 
     tasks: int

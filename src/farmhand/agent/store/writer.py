@@ -40,7 +40,7 @@ class LedgerStuck(FarmhandError):
         super().__init__(message, hint="make room in the farm host's /var/lib/jada-agent")
 
 
-class _Ask:
+class _Request:
     """One step that somebody waits for, and what came of it."""
 
     __slots__ = ("error", "future", "step", "value")
@@ -65,7 +65,7 @@ class Writer:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._asked: deque[_Ask] = deque()
+        self._asked: deque[_Request] = deque()
         self._some = threading.Condition()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
@@ -81,7 +81,7 @@ class Writer:
         with self._some:
             if self._closing:
                 raise RuntimeError("the ledger is closed")
-            self._asked.append(_Ask(step, future))
+            self._asked.append(_Request(step, future))
             self._some.notify()
         return future
 
@@ -107,7 +107,7 @@ class Writer:
             except RuntimeError:
                 log.debug("nobody waits for the ledger any more")
 
-    def _commit(self, group: list[_Ask]) -> None:
+    def _commit(self, group: list[_Request]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
             for ask in group:
@@ -121,7 +121,7 @@ class Writer:
             for ask in group:
                 ask.error = LedgerStuck(f"the ledger cannot be written: {error}") if _passes(error) else error
 
-    def _one(self, ask: _Ask) -> None:
+    def _one(self, ask: _Request) -> None:
         """Do one step; one that fails is taken back by itself, unless the transaction has gone with it."""
         self._db.execute("SAVEPOINT step")
         try:
@@ -134,7 +134,7 @@ class Writer:
         self._db.execute("RELEASE step")
 
 
-def _tell(group: list[_Ask]) -> None:
+def _tell(group: list[_Request]) -> None:
     for ask in group:
         ask.tell()
 

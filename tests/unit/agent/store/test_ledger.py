@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from farmhand.agent.store.commands import Charge
-from farmhand.agent.store.ledger import AttemptEnd, Ended, IdConflict, Ledger, LedgerDamaged, NoSuchBatch
+from farmhand.agent.store.commands import ChargeRow
+from farmhand.agent.store.ledger import AttemptEnd, IdConflict, Ledger, LedgerDamaged, NoLongerQueued, NoSuchBatch
 from farmhand.core.money import pico
 from farmhand.core.task import Result, Task, TaskError, Usage
 
@@ -27,7 +27,7 @@ def task(name: str = "one", **more: Any) -> Task:
 def end(*costs: str | None, outcome: str = "succeeded", uncertain: int = 0, tokens: int = 3) -> AttemptEnd:
     """The end of an attempt with a charge of each cost, None for an unknown one."""
     charges = [
-        Charge(
+        ChargeRow(
             request_id=f"req_{number}",
             model="m",
             usage=Usage(output_tokens=tokens, requests=1),
@@ -129,7 +129,7 @@ async def test_a_final_state_stays(ledger: Ledger) -> None:
     assert ledger.result("one").text == "first"
     await ledger.end(1, None, "queued")
     assert ledger.result("one").state == "succeeded"
-    with pytest.raises(Ended):
+    with pytest.raises(NoLongerQueued):
         await ledger.start(1, "fp")
 
 

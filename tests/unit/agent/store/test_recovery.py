@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.store.commands import Charge
-from farmhand.agent.store.ledger import AttemptEnd, Ended, Ledger
-from farmhand.agent.store.outbox import Outbox
+from farmhand.agent.store.commands import ChargeRow
+from farmhand.agent.store.ledger import AttemptEnd, Ledger, NoLongerQueued
+from farmhand.agent.store.outbox import MessageBatchStore
 from farmhand.core.task import Result, Task, Usage
 
 
@@ -75,8 +75,8 @@ async def test_what_is_reserved_is_spent_until_it_is_known(ledger: Ledger) -> No
     day = partial(ledger.spent_between, 0, 1e12)
     assert ledger.spent_by_task("a") == ledger.spent_by_batch("b") == day() == 120
     # The first is known, the second may have cost 30 more than it told, nobody knows of the third.
-    known = [Charge(request_id="1", model="m", usage=Usage(requests=1), cost_pico=5),
-             Charge(request_id="2", model="m", usage=Usage(requests=1), cost_pico=40)]  # fmt: skip
+    known = [ChargeRow(request_id="1", model="m", usage=Usage(requests=1), cost_pico=5),
+             ChargeRow(request_id="2", model="m", usage=Usage(requests=1), cost_pico=40)]  # fmt: skip
     await ledger.charge(seq, known, "v", {2: 30, 3: None})
     assert ledger.spent_by_task("a") == ledger.spent_by_batch("b") == day() == 75
     await again(ledger)
@@ -91,12 +91,12 @@ async def test_what_is_reserved_is_spent_until_it_is_known(ledger: Ledger) -> No
 
 async def test_nothing_is_reserved_for_what_does_not_run(ledger: Ledger) -> None:
     await ledger.submit([Task(id="a", prompt="hello")], "queued", "fp")
-    with pytest.raises(Ended):
+    with pytest.raises(NoLongerQueued):
         await ledger.reserve(ledger.known("a").seq, 1, 5)
 
 
 async def test_a_message_batch_is_to_blame_until_one_of_its_results_is(ledger: Ledger) -> None:
-    outbox = Outbox(ledger)
+    outbox = MessageBatchStore(ledger)
     names = ("a", "b")
     await ledger.submit([Task(id=name, prompt="hello", economy=True) for name in names], "queued", "fp")
     sent, out = await outbox.begin({ledger.known(name).seq: 9 for name in names}, "fp")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.store.commands import Charge
+from farmhand.agent.store.commands import ChargeRow
 from farmhand.agent.store.ledger import AttemptEnd, IdConflict, Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.task import Result, Task, Usage
@@ -55,7 +55,7 @@ async def finish(ledger: Ledger, name: str, text: str = "an answer", batch: str 
     await ledger.submit([Task(id=name, prompt="hello", batch=batch, labels={"a": "b"})], "queued", "fp")
     seq = ledger.known(name).seq
     await ledger.start(seq, "fp")
-    charge = Charge(request_id="r", model="m", usage=Usage(input_tokens=1, requests=1), cost_pico=7)
+    charge = ChargeRow(request_id="r", model="m", usage=Usage(input_tokens=1, requests=1), cost_pico=7)
     end = AttemptEnd(outcome="succeeded", charges=[charge], price_version="v")
     await ledger.end(seq, end, Result(id=name, state="succeeded", text=text))
 
