@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.billing.keyfile import Refused
+from ansible.module_utils.farmhand.billing.keyfile import ChangeRefused
 from ansible.module_utils.farmhand.billing.outcome import absent, present
 from ansible.module_utils.farmhand.billing.store import Store
 from ansible.module_utils.farmhand.billing.wanted import Wanted
@@ -170,7 +170,7 @@ def main() -> None:
     write = not module.check_mode
     try:
         outcome = present(wanted, store, write=write) if given["state"] == "present" else absent(store, write=write)
-    except Refused as error:
+    except ChangeRefused as error:
         module.fail_json(msg=str(error))
     except ValueError as error:
         module.fail_json(msg=f"{store.journal} cannot be read: {error}; the originals beside it are whole")

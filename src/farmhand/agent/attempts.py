@@ -9,17 +9,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from farmhand.agent.budgets import Budgets
 from farmhand.agent.charges import attempt_end, charges_of, uncounted
-from farmhand.agent.config import Config
-from farmhand.agent.engines import Answer, Engine, EngineError
-from farmhand.agent.events import RunningTask, TaskRegistry
-from farmhand.agent.keys import Keys
-from farmhand.agent.progress import BatchProgress
+from farmhand.agent.context import RunContext
+from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.events import RunningTask
 from farmhand.agent.store.ledger import (
     CANCELLED,
     AttemptEnd,
-    Ledger,
     LedgerDamaged,
     LedgerStuck,
     NoLongerQueued,
@@ -38,34 +34,6 @@ End = Callable[[int, AttemptEnd | None, Result | State], Awaitable[bool]]
 
 class Parked(Exception):
     """The API does not take the key: the task waits for another one."""
-
-
-class RunContext:
-    """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for.
-
-    `resting`: what runs may end, and nothing is to be begun or to be tried again for long.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        engines: dict[str, Engine],
-        keys: Keys,
-        stage: TaskRegistry,
-        progress: BatchProgress,
-        budgets: Budgets,
-    ) -> None:
-        self.config = config
-        self.ledger = ledger
-        self.engines = engines
-        self.keys = keys
-        self.stage = stage
-        self.progress = progress
-        self.budgets = budgets
-        self.prices = config.prices()
-        self.draining = False
-        self.resting = False
 
 
 class Attempt:

@@ -9,10 +9,11 @@ from contextlib import suppress
 from functools import partial
 from typing import Literal
 
-from farmhand.agent.attempts import Attempt, RunContext
+from farmhand.agent.attempts import Attempt
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
-from farmhand.agent.engines import BatchEngine, Engine
+from farmhand.agent.context import BatchEngine, RunContext
+from farmhand.agent.engines import Engine
 from farmhand.agent.events import Event, RunningTask, TaskRegistry
 from farmhand.agent.key_wait import KeyWait
 from farmhand.agent.keys import Keys

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..core.keys import fingerprint, is_key
 from . import keyfile
 from .guard import refusal
-from .keyfile import Refused
+from .keyfile import ChangeRefused
 from .names import KEY, SECRETS
 from .verdict import Location, Report
 from .wanted import Wanted
@@ -38,7 +38,7 @@ class KeyFile:
             if value is None:
                 continue
             if self.path.exists() and (reason := refusal(given, self.wanted.home)):
-                raise Refused(f"{given} cannot take the key: {reason}; nothing was changed")
+                raise ChangeRefused(f"{given} cannot take the key: {reason}; nothing was changed")
             text = keyfile.with_value(text, given, name, value)
             self.moved[f"{name} ({fingerprint(value)}) to {given}"] = None
         new = text.encode("utf-8", "surrogateescape")
@@ -64,7 +64,7 @@ class KeyFile:
         if chosen:
             return None if chosen[0] == there else chosen[0]
         listed = ", ".join(f"{fingerprint(v)} ({found.get(v) or self.wanted.key_file})" for v in candidates)
-        raise Refused(
+        raise ChangeRefused(
             f"{len(candidates)} different keys were found: {listed}; nothing was changed. "
             f"Say which one to keep: -e workstation_key=FINGERPRINT"
         )

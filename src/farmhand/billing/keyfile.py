@@ -10,7 +10,7 @@ from ..core import envfile
 _BARE = re.compile(r"[^\s\"'\\$`;&|<>()#]*")
 
 
-class Refused(ValueError):
+class ChangeRefused(ValueError):
     """Nothing was changed. The message is one line that says what, where and what to do; it has no value."""
 
 
@@ -19,7 +19,7 @@ def parse(text: str, path: Path) -> dict[str, str]:
     try:
         return envfile.parse(text)
     except envfile.EnvFileError as error:
-        raise Refused(f"{path}, {error}; correct that line, nothing was changed") from None
+        raise ChangeRefused(f"{path}, {error}; correct that line, nothing was changed") from None
 
 
 def with_value(text: str, path: Path, name: str, value: str) -> str:
@@ -39,7 +39,7 @@ def with_value(text: str, path: Path, name: str, value: str) -> str:
     else:
         new = text + ("" if not text or text.endswith("\n") else ending) + line + ending
     if parse(new, path).get(name) != value:
-        raise Refused(f"{name} cannot be written to {path}: its value has characters that the file cannot hold")
+        raise ChangeRefused(f"{name} cannot be written to {path}: its value has characters that the file cannot hold")
     return new
 
 

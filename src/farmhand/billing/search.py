@@ -219,7 +219,7 @@ class _Search:
     def _config(self, env: Mapping[str, str]) -> Path:
         return Path(env.get("CLAUDE_CONFIG_DIR") or self.home / ".claude")
 
-    def _settings(self, env: Mapping[str, str]) -> settings.Settings:
+    def _settings(self, env: Mapping[str, str]) -> settings.ClaudeSettings:
         try:
             user = pwd.getpwuid(self.home.stat().st_uid).pw_name
         except (OSError, KeyError):

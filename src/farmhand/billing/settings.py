@@ -21,7 +21,7 @@ _MEMBER = r'"{}"[ \t\r\n]*:'
 
 
 @dataclass
-class Settings:
+class ClaudeSettings:
     """What all the files say together. `all` has every setting that was found, also those that others win over."""
 
     env: dict[str, Setting] = field(default_factory=dict)
@@ -40,9 +40,9 @@ def files(root: Path, config: Path, project: Path | None, user: str) -> list[Pat
     return [*found, managed / "com.anthropic.claudecode.plist", managed / user / "com.anthropic.claudecode.plist"]
 
 
-def read(paths: list[Path], reader: Reader) -> Settings:
+def read(paths: list[Path], reader: Reader) -> ClaudeSettings:
     """The settings in force. A file that cannot be read is noted and left out, as the CLI does."""
-    settings = Settings()
+    settings = ClaudeSettings()
     for path in paths:
         tree, text = _tree(path, reader)
         env = tree.get("env")

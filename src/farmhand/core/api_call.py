@@ -19,7 +19,7 @@ VERSION = "2023-06-01"
 _MAX_ANSWER = 16 * 1024 * 1024
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
+class NoRedirect(urllib.request.HTTPRedirectHandler):
     """A redirect would take the key elsewhere."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
@@ -39,7 +39,7 @@ def call(key: str, url: str, path: str, body: dict[str, Any] | None = None) -> t
         data, headers["content-type"] = json.dumps(body).encode(), "application/json"
     request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310  (checked above)
     try:
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
             return int(answer.status), _decoded(answer.read(_MAX_ANSWER))
     except urllib.error.HTTPError as error:
         with error:

@@ -19,6 +19,7 @@ from urllib.parse import urlencode, urlsplit
 import msgspec
 
 from farmhand import __version__
+from farmhand.core.api_call import NoRedirect
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.keys import redact
 from farmhand.core.money import pico
@@ -63,13 +64,6 @@ class ProviderReport(msgspec.Struct, kw_only=True):
     note: str = "the provider's figures are of the whole organisation; those of the last minutes may be missing"
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would carry the key to who knows where."""
-
-    def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none."""
-
-
 class AdminApi:
     """The reports at `url` with an Admin key. Raises NotConfigured for a key or a URL that must not be used."""
 
@@ -83,7 +77,7 @@ class AdminApi:
             raise NotConfigured(f"admin_url {url!r} is neither https nor on this machine", hint="no key is sent there")
         self._key = key
         self._url = url.rstrip("/")
-        self._opener = urllib.request.build_opener(_NoRedirect())
+        self._opener = urllib.request.build_opener(NoRedirect())
 
     def usage(self, first: int, end: int) -> Iterator[dict[str, Any]]:
         """The results of the usage report by model, from the day `first` (since 1970) until before the day `end`."""

@@ -108,7 +108,7 @@ class Response:
         self._left = None if self._chunked else self._length()
         self._first_chunk = True
         self._closed = self._left == 0
-        self.will_close = "close" in self.headers.get("HttpConnection").lower() or (
+        self.will_close = "close" in self.headers.get("Connection").lower() or (
             not self._chunked and self._left is None
         )
         if self._chunked:

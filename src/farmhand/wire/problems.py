@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from farmhand.core.errors import (
+from ..core.errors import (
     FarmhandError,
     FarmUnreachable,
     NotConfigured,

@@ -9,7 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from farmhand.agent.attempts import Attempt, RunContext
+from farmhand.agent.attempts import Attempt
+from farmhand.agent.context import RunContext
 from farmhand.agent.engines import Answer
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table

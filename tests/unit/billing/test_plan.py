@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.billing import guard
-from farmhand.billing.keyfile import Refused
+from farmhand.billing.keyfile import ChangeRefused
 from farmhand.core.keys import fingerprint
 from tests.unit.billing.conftest import Station
 
@@ -148,7 +148,7 @@ def test_the_running_session_and_the_project_are_left_and_named(station: Station
 def test_two_different_keys_move_none_until_one_is_chosen(station: Station) -> None:
     files: dict[str, str | bytes] = {".zshrc": EXPORT, ".bashrc": f"export ANTHROPIC_API_KEY={OTHER}\n"}
     station.put(files)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ChangeRefused) as refused:
         station.present()
     line = str(refused.value)
     assert "\n" not in line
@@ -172,7 +172,7 @@ def test_two_different_keys_move_none_until_one_is_chosen(station: Station) -> N
 
 def test_a_key_file_with_another_key_counts_as_the_second(station: Station) -> None:
     station.put({".zshrc": EXPORT, "repos.env": f"# k\nexport ANTHROPIC_API_KEY='{OTHER}' # old\n"})
-    with pytest.raises(Refused, match="2 different keys"):
+    with pytest.raises(ChangeRefused, match="2 different keys"):
         station.present()
     station.present(chosen=fingerprint(KEY))
     assert station.read("repos.env") == f"# k\nexport ANTHROPIC_API_KEY={KEY}\n"
@@ -201,7 +201,7 @@ def test_what_is_no_anthropic_key_is_not_moved(station: Station) -> None:
 )
 def test_a_key_file_that_cannot_be_understood_is_refused_and_never_run(station: Station, text: str, line: int) -> None:
     station.put({".zshrc": EXPORT, "repos.env": text})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ChangeRefused) as refused:
         station.present()
     assert str(refused.value).startswith(f"{station.home}/repos.env, line {line}: ")
     assert "nothing was changed" in str(refused.value)

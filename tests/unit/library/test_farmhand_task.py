@@ -115,7 +115,8 @@ def test_the_wire_works_where_only_the_standard_library_is(tmp_path: Path) -> No
     (tmp_path / "ansible" / "__init__.py").touch()
     (there.parent / "__init__.py").touch()
     shutil.copy(ROOT / "src" / "farmhand" / "__init__.py", there)
-    shutil.copytree(ROOT / "src" / "farmhand" / "wire", there / "wire")
+    for part in ("core", "wire"):
+        shutil.copytree(ROOT / "src" / "farmhand" / part, there / part)
     names = sorted(path.stem for path in (there / "wire").glob("*.py") if path.stem != "__init__")
     script = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n" + "".join(
         f"import ansible.module_utils.farmhand.wire.{name}\n" for name in names

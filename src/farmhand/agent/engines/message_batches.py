@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from farmhand.agent.attempts import RunContext
 from farmhand.agent.config import Config
+from farmhand.agent.context import RunContext
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.engines.message_batches_watch import RETRY, BatchWatcher

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
-from farmhand.agent.attempts import RunContext
+from farmhand.agent.context import RunContext
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import answer_of
 from farmhand.agent.engines.reader import MessageReader

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, TypeVar
 
-from farmhand.agent.attempts import RunContext
+from farmhand.agent.context import RunContext
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.store.ledger import STUCK_S, AttemptEnd, LedgerDamaged, LedgerStuck, insist
 from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
