@@ -52,12 +52,12 @@ async def _serve_meter(socket: str, upstream_url: str) -> None:
 
 
 @asynccontextmanager
-async def _process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
+async def _process(*arguments: str, module: str = "benchmarks.meter") -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
     """A part in a process of its own, and the line of JSON that it prints when it is ready."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "benchmarks.meter",
+        module,
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
