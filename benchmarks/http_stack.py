@@ -1,8 +1,8 @@
-"""Which HTTP stack the meter should have: ours, aiohttp's and uvicorn's in its place, beside each other in one run.
+"""Which HTTP stack the meter should have: its own, and others in its place, beside each other in one run.
 
 Each stack serves the same `Meter` in a process of its own; what is compared is the processor time of that process for a
-request. Servers: our http_server, aiohttp's low-level `web.Server`, uvicorn with a raw ASGI application. Clients: our
-upstream, aiohttp's `ClientSession`. uvicorn is measured where it is installed.
+request. Servers: the meter's (aiohttp's low-level `web.Server`), uvicorn with a raw ASGI application. Clients: our
+upstream, aiohttp's `ClientSession`. uvicorn is measured where it is installed. docs/adr/0006 has the figures.
 
     python -m benchmarks.http_stack [--rounds N]
 """
@@ -20,14 +20,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import aiohttp
-from aiohttp import web
 
 from benchmarks.meter import CONNECTIONS, _cpu_s, _pin, _process, _throughput
 from benchmarks.raw_http import MODEL, Client
 from benchmarks.raw_http import Upstream as Canned
 
 #: Server and client of each stack.
-STACKS = ("ours ours", "aiohttp ours", "uvicorn ours", "ours aiohttp", "aiohttp aiohttp", "uvicorn aiohttp")
+STACKS = ("aiohttp ours", "uvicorn ours", "aiohttp aiohttp", "uvicorn aiohttp")
 _RETURNED = ("content-type", "request-id", "retry-after")
 _SECONDS = 1.0
 
@@ -70,27 +69,6 @@ class _AiohttpUpstream:
         return _AiohttpAnswer(self.session, self._url)
 
 
-def _aiohttp_server(meter: Any) -> web.Server:
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        grant = meter.grants.find(headers["x-api-key"])
-        async with grant.turns, meter.send(grant, request.path_qs, await request.read(), headers) as exchange:
-            kept = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
-            piece = await exchange.piece()
-            if not exchange.streamed:
-                return web.Response(body=piece, status=exchange.status, headers=kept)
-            response = web.StreamResponse(status=exchange.status, headers=kept)
-            response.enable_chunked_encoding()
-            await response.prepare(request)
-            while piece:
-                await response.write(piece)
-                piece = await exchange.piece()
-            await response.write_eof()
-            return response
-
-    return web.Server(handle, access_log=None)
-
-
 def _asgi(meter: Any) -> Any:
     async def left(receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -127,7 +105,7 @@ def _asgi(meter: Any) -> Any:
 
 async def _serve(stack: str, socket: str, url: str) -> None:
     """Serve the meter with this stack; print its task tokens, then go on until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, Upstream, create_server, policy
+    from farmhand.meter import Grant, Key, Meter, MeterServer, Upstream, policy
 
     policy.MAX_REQUESTS = sys.maxsize
     server, client = stack.split()
@@ -146,7 +124,7 @@ async def _serve(stack: str, socket: str, url: str) -> None:
         def factory() -> Any:
             return HttpToolsProtocol(config, state, {})
     else:
-        factory = create_server(meter) if server == "ours" else _aiohttp_server(meter)
+        factory = MeterServer(meter)
     await asyncio.get_running_loop().create_unix_server(factory, socket)
     grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-0000"), model=MODEL) for n in range(CONNECTIONS)]
     print(json.dumps([meter.grants.issue(grant) for grant in grants]), flush=True)
