@@ -9,7 +9,7 @@ import re
 import signal
 import time
 
-TYPE_CHECKING = False  # as in http1
+TYPE_CHECKING = False  # as in farmhand.wire.client
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
