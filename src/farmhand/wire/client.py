@@ -183,6 +183,7 @@ class Client:
     def _read_out(self, response: connection.AgentResponse) -> None:
         """Read the rest of an answer, if it ends soon: the connection can then be used again."""
         with contextlib.suppress(HTTPException, OSError):
+            response.allow(0)
             if self._http is not None:
                 self._http.patience(_REST_S, _REST_S)
             for _ in range(16):
@@ -191,6 +192,7 @@ class Client:
 
     def _lines(self, response: connection.AgentResponse, longest: int, most: int) -> Iterator[bytes]:
         """The lines of a body: none longer than `longest` bytes, of `most` bytes in all, and none that does not end."""
+        response.allow(most)
         pending, searched, came = bytearray(), 0, 0
         while True:
             try:

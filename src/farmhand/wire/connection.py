@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import time
 from http.client import HTTPConnection, HTTPException, HTTPResponse, IncompleteRead
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from _socket import socket
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: What a line brings at least once patience is used up, and the longest that one answer may take whatever it brings.
 SLOWEST_BYTES_PER_S = 16 * 1024
 LONGEST_S = 900.0
+#: Bytes of all that goes before a body, and of what carries one beside its own: interim answers, chunks, trailers.
+_MAX_HEAD = 256 * 1024
+_MAX_TRAILERS = 8 * 1024
 
 
 class Endless(HTTPException):
@@ -33,6 +36,11 @@ class _Patient(io.RawIOBase):
         self._sock = sock
         self._silence_s = self._began = self._wait_s = 0.0
         self._came = 0
+        self._room = _MAX_HEAD
+
+    def allow(self, room: int) -> None:
+        """Let so many bytes come from now on."""
+        self._room = room
 
     def patience(self, silence_s: float, wait_s: float) -> None:
         self._silence_s, self._wait_s = silence_s, wait_s
@@ -52,8 +60,8 @@ class _Patient(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if not self._wait_s:
-            return self._sock.recv_into(buffer)
+        if self._room <= 0:
+            raise TooLong("an answer that does not come to its end")
         whole = min(self._wait_s + self._came / SLOWEST_BYTES_PER_S, LONGEST_S)
         left = self._began + whole - time.monotonic()
         endless = Endless(f"an answer that has not ended after {whole:.0f} s")
@@ -67,11 +75,16 @@ class _Patient(io.RawIOBase):
                 raise endless from None
             raise
         self._came += length
+        self._room -= length
         return length
 
 
 class AgentResponse(HTTPResponse):
     """An answer: its head is read at once, its body as it is asked for. Raises HTTPException, OSError."""
+
+    def __init__(self, sock: _Patient, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)  # type: ignore[arg-type]
+        self._sock = sock
 
     def begin(self) -> None:
         """Read the head. IncompleteRead where it is cut off: an agent says how long an answer is, or that it closes."""
@@ -79,6 +92,10 @@ class AgentResponse(HTTPResponse):
         if self.length is None and not self.chunked and "close" not in self.headers.get("Connection", "").lower():
             raise IncompleteRead(b"")
         self._end()
+
+    def allow(self, most: int) -> None:
+        """Let a body of `most` bytes come, and what carries it."""
+        self._sock.allow(2 * most + _MAX_HEAD)
 
     def read1(self, n: int = 65536) -> bytes:
         """Some of the body, as soon as there is some; b"" at its end. IncompleteRead where it is cut off."""
@@ -93,8 +110,13 @@ class AgentResponse(HTTPResponse):
         if self.length == 0:
             self.close()
 
+    def _read_and_discard_trailer(self) -> None:
+        self._sock.allow(_MAX_TRAILERS)
+        super()._read_and_discard_trailer()  # type: ignore[misc]
+
     def read_all(self, most: int) -> bytes:
         """All of the body. Raises TooLong for one of more than `most` bytes."""
+        self.allow(most)
         body = bytearray()
         while piece := self.read1():
             body += piece
@@ -122,18 +144,24 @@ class AgentConnection(HTTPConnection):
 
     def getresponse(self) -> AgentResponse:
         """The head of the answer. Raises HTTPException, OSError."""
+        self._patient.allow(_MAX_HEAD)
         response = super().getresponse()
         assert isinstance(response, AgentResponse)  # noqa: S101  (it is the response_class)
         return response
 
 
+class _Whole(_Patient):
+    """Bytes that have all come already."""
+
+    def __init__(self, raw: bytes) -> None:
+        self._raw = io.BytesIO(raw)
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        return self._raw.readinto(buffer)
+
+
 def whole_response(raw: bytes) -> AgentResponse:
     """The answer in `raw`. Raises HTTPException."""
-    response = AgentResponse(_Whole(raw))  # type: ignore[arg-type]
+    response = AgentResponse(_Whole(raw))
     response.begin()
     return response
-
-
-class _Whole(io.BytesIO):
-    def makefile(self, _mode: str) -> _Whole:
-        return self

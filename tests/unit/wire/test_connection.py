@@ -111,6 +111,7 @@ def test_a_request_and_its_answer_on_one_connection() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = AgentConnection(ours)
+        connection.patience(5.0, 5.0)
         for number in range(2):
             connection.request("POST", "/p", b"body", {"X-A": str(number)})
             sent = theirs.recv(65536)
@@ -129,16 +130,24 @@ def test_a_body_is_never_longer_than_it_may_be() -> None:
             whole_response(OK + head + b"12345").read_all(4)
 
 
-@pytest.mark.parametrize("head", [b"Content-Length: 99999999999\r\n\r\n", b"X-A: b\r\nX-B: ", b""])
+@pytest.mark.parametrize(
+    "raw", [b"HTTP/1.1 100 Continue\r\n\r\n" * 50_000, CHUNKED + b"0\r\n" + b"X-A: b\r\n" * 50_000]
+)
+def test_what_carries_an_answer_has_an_end(raw: bytes) -> None:
+    with pytest.raises(HTTPException), answered(raw) as response:
+        response.read_all(1024)
+
+
+@pytest.mark.parametrize("head", [b"Content-Length: 99999999999\r\n\r\n", b"X-A: b\r\nX-B: "])
 def test_an_answer_that_goes_on_and_on_is_given_up_whatever_comes(head: bytes) -> None:
     ours, theirs = socket.socketpair()
     ended = threading.Event()
 
     def send() -> None:
         with contextlib.suppress(OSError):
-            theirs.sendall(OK + head if head else b"")
+            theirs.sendall(OK + head)
             while not ended.wait(0.01):
-                theirs.sendall(b"x" if head else b"HTTP/1.1 100 Continue\r\n\r\n")
+                theirs.sendall(b"x")
 
     thread = threading.Thread(target=send)
     thread.start()
