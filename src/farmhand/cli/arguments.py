@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from farmhand.core.settings import FALLBACKS
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any

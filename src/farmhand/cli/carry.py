@@ -17,7 +17,7 @@ from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 

@@ -11,7 +11,7 @@ from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, not_text, shown
 from farmhand.core.errors import UsageError
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any

@@ -12,7 +12,7 @@ import sys
 from farmhand.cli.say import CONTROL, printable
 from farmhand.core.keys import without_secrets
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any, TextIO
 

@@ -16,7 +16,7 @@ from farmhand.core.ids import new_task_id
 from farmhand.core.record import Record
 from farmhand.places import hosts
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any, Self
 

@@ -10,7 +10,7 @@ import sys
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import without_secrets
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn

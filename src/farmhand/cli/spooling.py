@@ -9,7 +9,7 @@ from farmhand.core.errors import FarmUnreachable
 from farmhand.core.settings import old_spool_name, spool_name
 from farmhand.wire import problems
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 

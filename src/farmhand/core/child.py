@@ -9,7 +9,7 @@ import re
 import signal
 import time
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 

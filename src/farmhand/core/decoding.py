@@ -10,7 +10,7 @@ import stat
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import redact
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from os import PathLike

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from typing import Any
 

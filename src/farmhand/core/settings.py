@@ -13,7 +13,7 @@ from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.keys import DEFAULT_SOURCE
 from farmhand.core.record import Record
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path

@@ -8,7 +8,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.record import Record
 from farmhand.wire.transport import SshTransport, unbracketed
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from os import PathLike
     from typing import Any

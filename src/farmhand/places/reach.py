@@ -6,7 +6,7 @@ from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.wire import problems
 from farmhand.wire.client import Client
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -7,7 +7,7 @@ import time
 
 from ..core.errors import WireError
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn

@@ -13,7 +13,7 @@ from ..core.errors import (
     WireMismatch,
 )
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from typing import Any
 

@@ -17,7 +17,7 @@ from ..core.errors import WireError, not_configured
 from . import sshfail
 from .transport import unbracketed
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn

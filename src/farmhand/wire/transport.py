@@ -14,7 +14,7 @@ from ..core.child import scrubbed, spawn
 from ..core.digest import sha256
 from ..core.errors import WireError, not_configured
 
-TYPE_CHECKING = False  # as in farmhand.wire.client
+TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
