@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from typing import Any
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
@@ -45,7 +46,7 @@ class TraceTail:
         self.keep = re.compile(keep.encode())
         self.rest = b""
         self.kept: list[bytes] = []
-        self.last: list[bytes] = []
+        self.last: deque[bytes] = deque(maxlen=20)
         self.number = 0
         self.depth = 0
 
@@ -67,7 +68,7 @@ class TraceTail:
         self.depth = 0
         if self.keep.search(record) and len(self.kept) < _MOST_RECORDS:
             self.kept.append(record)
-        self.last = [*self.last[-19:], record]
+        self.last.append(record)
         self.number += 1
 
     def end(self) -> None:
