@@ -216,7 +216,8 @@ async def _messages(
     entry.usage = message["usage"]
     entry.status = 200
     headers = {**headers, **state.limits.headers(checked.model.id)}
-    return await deliver(request, message, headers, fault, stream=body.get("stream") is True, pace_s=state.event_s)
+    stream = body.get("stream") is True
+    return await deliver(request, message, headers, fault, stream=stream, pace_s=lambda: state.event_s)
 
 
 async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
