@@ -68,10 +68,10 @@ class Farm:
 
     @property
     def env(self) -> dict[str, str]:
-        """A process environment for the operator's commands; no other key or login is in it."""
+        """A process environment for the operator's commands; no other key, login or setting of Ansible is in it."""
         named = self.key_source.removeprefix("env:")
-        secret = ("ANTHROPIC_", "CLAUDE_", "FARMHAND_")
-        kept = {k: v for k, v in os.environ.items() if k == named or not k.startswith(secret)}
+        foreign = ("ANTHROPIC_", "CLAUDE_", "FARMHAND_", "ANSIBLE_", "MOLECULE_")
+        kept = {k: v for k, v in os.environ.items() if k == named or not k.startswith(foreign)}
         return {**kept, **self.variables, "PATH": f"{self.root / '.venv/bin'}:{os.environ['PATH']}"}
 
     @property
