@@ -80,12 +80,11 @@ molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch 
 	@scripts/base-image
 	$(BIN)/molecule test --all
 
-# A farm for each of two workers. The longest files begin.
-e2e: LONGEST := $(addprefix tests/e2e/test_,runbooks.py site_variables.py)
+# A farm for each of two workers. The longest files begin: tests/e2e/conftest.py names them.
 e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/tools test
 	@scripts/base-image
-	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) $(LONGEST) tests/e2e
+	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
 
 bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
 	@scripts/tools bench
