@@ -14,7 +14,7 @@ from tests.support.farm.image import REFRESH, host_image
 
 REPOSITORY = Path(__file__).parents[2]
 #: Of two workers none should begin one of these when the other has nothing left to do.
-LONGEST = ["test_runbooks.py", "test_sandbox.py", "test_site_variables.py"]
+LONGEST = ["test_runbooks.py", "test_runbooks_two.py", "test_sandbox.py", "test_site_variables.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
