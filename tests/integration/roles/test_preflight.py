@@ -1,7 +1,7 @@
 """What the roles' preflights say about a wrong variable, and that a preflight has no task that could change anything.
 
 All cases run in one playbook against this machine: the preflights look at variables and files of the controller only.
-What `preflight` asks of a host is tried on the farm host: tests/e2e/test_site_check.py.
+What `preflight` asks of a host is tried on the farm host: tests/e2e/test_site_variables.py.
 """
 
 from __future__ import annotations

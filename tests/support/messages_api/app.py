@@ -221,9 +221,9 @@ async def _messages(
 
 
 async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
-    """Latency, and the faults that come before an answer."""
-    if state.latency_s:
-        await asyncio.sleep(state.latency_s)
+    """Latency, holding, and the faults that come before an answer."""
+    if wait_s := state.latency_s + state.turn_s():
+        await asyncio.sleep(wait_s)
     if fault is None:
         return
     entry.fault = fault.kind if fault.kind != "status" else f"status {fault.status}"
