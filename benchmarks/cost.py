@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from farmhand.core.prices import price_table
-from farmhand.cost import queries
+from farmhand.core.task import Usage
 from farmhand.cost.merge import pull
 from farmhand.cost.overhead import LEAN_BYTES, PLAIN_BYTES
 from farmhand.cost.store import CostStore
@@ -73,8 +73,7 @@ class MadeUp:
     def _charges(self, after: int, limit: int) -> Iterator[bytes]:
         for no in range(after + 1, min(after + limit, self._tasks) + 1):
             row, usage, at = self._row(no)
-            cost = self._table.rates(row["model"], usage["input_tokens"], economy=row["economy"], at=at)
-            pico = cost.of(usage["input_tokens"], usage["output_tokens"], 0, 0, usage["cache_read_input_tokens"])  # type: ignore[union-attr]
+            pico = self._table.cost(row["model"], Usage(**usage), economy=row["economy"], at=at)
             usd = f"{(pico or 0) / 10**12:.12f}"
             yield _ENCODER.encode({**row, **usage, "no": no, "created_at": at, "cost_usd": usd, "price_version": "x"})
 
@@ -109,7 +108,7 @@ class MadeUp:
 
 def fill(path: Path, tasks: int) -> dict[str, float]:
     """Merge a made-up ledger, then again with nothing new: seconds of both, peak memory in MB."""
-    store = CostStore(path, queries.breaks(price_table()))
+    store = CostStore(path)
     agent = MadeUp(tasks)
     started = time.perf_counter()
     pull(store, "farm1", agent)

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
+from farmhand.cli.app import note
 from farmhand.core import settings
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError, WireMismatch
@@ -114,12 +115,14 @@ def _answer(
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
     farm = hosts.load_hosts(conf.hosts_path)
     boxes = box_prices(conf.box_usd_month, list(farm))
-    store = open_store(conf, table)
+    store = open_store(conf)
     try:
         errors = merge_all(store, farm, conf.connect_timeout_s) if merge else {}
+        everything = queries.read(store, table, by)
         found = figures(
             store,
             table,
+            everything,
             by=by,
             since_day=first,
             now=now,
@@ -129,7 +132,7 @@ def _answer(
             reprice=reprice,
         )
         extra = {
-            "provider": _provider(conf, store, first, now),
+            "provider": _provider(conf, everything, first, now),
             "interactive": _interactive(store, table, first) if logs else None,
         }
     finally:
@@ -146,9 +149,12 @@ def baseline_of(conf: settings.Settings, table: PriceTable) -> str:
     return baseline
 
 
-def open_store(conf: settings.Settings, table: PriceTable) -> CostStore:
+def open_store(conf: settings.Settings) -> CostStore:
     """The merged ledgers."""
-    return CostStore(Path(conf.cost_store).expanduser() if conf.cost_store else default_path(), queries.breaks(table))
+    store = CostStore(Path(conf.cost_store).expanduser() if conf.cost_store else default_path())
+    if store.begun_again is not None:
+        note(f"{store.path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
+    return store
 
 
 def merge_all(store: CostStore, farm: dict[str, hosts.Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
@@ -181,7 +187,7 @@ def merge_all(store: CostStore, farm: dict[str, hosts.Host], connect_timeout_s: 
     return errors
 
 
-def _provider(conf: settings.Settings, store: CostStore, first: int, now: float) -> dict[str, Any] | None:
+def _provider(conf: settings.Settings, everything: queries.Sums, first: int, now: float) -> dict[str, Any] | None:
     """The provider's figures, or why they cannot be had; None where no Admin key is configured."""
     if not conf.admin_key_source:
         return None
@@ -192,11 +198,10 @@ def _provider(conf: settings.Settings, store: CostStore, first: int, now: float)
     except WireError as error:
         raise problems.from_wire(error) from None
     api = admin.AdminApi(key, conf.admin_url)
-    start = queries.first_day(store)
-    if start is None:
+    if (start := everything.first_day) is None:
         return {"error": "nothing was spent that could be compared"}
     try:
-        ours = queries.parts(store, "model", max(first, start))
+        ours = queries.parts(everything.since(first), "model")
         return document(admin.compare(api, ours, max(first, start), int(now // queries.DAY_S) + 1))
     except admin.ProviderFailed as error:
         return {"error": str(error)}

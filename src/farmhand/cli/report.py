@@ -17,7 +17,6 @@ from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.prices import price_table
 from farmhand.cost.report import CostReport, as_document, report
-from farmhand.cost.summary import figures
 from farmhand.places import hosts
 
 
@@ -64,12 +63,11 @@ def _report(conf: settings.Settings, now: float, *, since: str | None, merge: bo
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
     farm = hosts.load_hosts(conf.hosts_path)
     boxes = box_prices(conf.box_usd_month, list(farm))
-    store = open_store(conf, table)
+    store = open_store(conf)
     try:
         errors = merge_all(store, farm, conf.connect_timeout_s) if merge else {}
         why = {host: str(error) for host, error in errors.items()}
-        found = figures(store, table, by="model", since_day=first, now=now, baseline=baseline, boxes=boxes, errors=why)
-        answer = report(store, table, found, since_day=first, now=now)
+        answer = report(store, table, since_day=first, now=now, baseline=baseline, boxes=boxes, errors=why)
     finally:
         store.close()
     return answer, next(iter(errors.values())).exit_code if errors else 0

@@ -17,7 +17,7 @@ import msgspec
 from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
-from farmhand.cost.queries import DAY_S, Part, Unpriced
+from farmhand.cost.queries import DAY_S, Part, Sums, Unpriced, day_text
 from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
 from farmhand.cost.store import CostStore
 
@@ -57,11 +57,11 @@ class DayBudget(msgspec.Struct, kw_only=True):
 class Uncertain(msgspec.Struct, kw_only=True):
     """Requests that may have been charged without our knowing how much. They are in no sum.
 
-    `upper_bound_pico` is None where it is not known: a price was not, or an agent of before told it.
+    `upper_bound_pico` is None where it is not known.
     """
 
     requests: int
-    upper_bound_pico: int | None = None
+    upper_bound_pico: int | None
 
 
 class Spent(msgspec.Struct, kw_only=True):
@@ -77,7 +77,7 @@ class Spent(msgspec.Struct, kw_only=True):
     budget_month_pico: int | None
 
 
-class Target(msgspec.Struct, kw_only=True):
+class Target(msgspec.Struct):
     """The target of 10 to 20 times: the baseline's bill over ours, rounded down; missed, met, above, or unknown."""
 
     low: int
@@ -125,6 +125,7 @@ class Figures(msgspec.Struct, kw_only=True):
 def figures(
     store: CostStore,
     table: PriceTable,
+    everything: Sums,
     *,
     by: str,
     since_day: int,
@@ -134,17 +135,18 @@ def figures(
     errors: dict[str, str],
     reprice: bool = False,
 ) -> Figures:
-    """The figures since a day (since 1970).
+    """The figures since a day (since 1970), of `everything` that is in the store.
 
-    `boxes`: pico-dollars a month by host; `errors`: why hosts did not answer.
+    `by` is what that was read by, or what `queries.parts` knows without. `boxes`: pico-dollars a month by host;
+    `errors`: why hosts did not answer.
     """
-    first = queries.first_day(store)
-    start = max(since_day, first) if first is not None else max(since_day, int(now // DAY_S))
-    priced = queries.price_groups(store, table, since_day)
-    recorded = [group for group in priced if group.pico is not None]
-    whole = next(iter(queries.parts(store, "", since_day)), _nothing())
+    first, today = everything.first_day, int(now // DAY_S)
+    start = max(since_day, today if first is None else first)
+    days = max(1, today - start + 1)
+    sums = everything.since(since_day)
+    priced = queries.price_groups(sums.spend, table)
+    whole = next(iter(queries.parts(sums, "")), Part())
     saved = savings(priced, table, baseline)
-    days = max(1, int(now // DAY_S) - start + 1)
     budgets = _budgets(store)
     again = repriced(priced, table) if reprice else (None, None)
     box = _box(boxes, whole, saved, days)
@@ -152,15 +154,15 @@ def figures(
         price_version=table.version,
         generated_at=_moment(now),
         hosts=_hosts(store, errors),
-        spent=_spent(store, whole, start, days, now, budgets),
+        spent=_spent(everything, whole, start, days, now, budgets),
         whole=whole,
         by=by,
-        groups=queries.parts(store, by, since_day),
-        days=queries.parts(store, "day", since_day),
-        unpriced=queries.unpriced(store, since_day),
-        uncertain=Uncertain(requests=whole.uncertain, upper_bound_pico=store.upper_bound(since_day, whole.uncertain)),
+        groups=queries.parts(sums, by),
+        days=queries.parts(sums, "day"),
+        unpriced=queries.unpriced(sums),
+        uncertain=_uncertain(store, since_day),
         budgets=budgets,
-        models=on_each_model(recorded, table),
+        models=on_each_model([group for group in priced if group.pico is not None], table),
         savings=saved,
         target=_target(saved, box, days),
         box=box,
@@ -170,39 +172,37 @@ def figures(
     )
 
 
-def _subscription(whole: Part) -> str:
-    """What the same work costs on the plan: no dollar more, and limits that no price tells."""
-    given = whole.input_tokens + whole.cache_creation_input_tokens + whole.cache_read_input_tokens
-    return (
-        f"{whole.tasks} tasks, {given} tokens in and {whole.output_tokens} out would be US$0.00 more,"
-        " drawn on the plan's own limits"
+def _uncertain(store: CostStore, since_day: int) -> Uncertain:
+    query = "SELECT uncertain, uncertain_pico FROM done WHERE uncertain > 0 AND finished_at >= ?"
+    rows = store.rows(query, (since_day * DAY_S,))
+    known = [bound for _, bound in rows if bound is not None]
+    return Uncertain(
+        requests=sum(requests for requests, _ in rows),
+        upper_bound_pico=sum(known) if len(known) == len(rows) else None,
     )
 
 
-def _nothing() -> Part:
-    return Part(key="", **dict.fromkeys(Part.__struct_fields__[1:], 0))
+def _subscription(whole: Part) -> str:
+    """What the same work costs on the plan: no dollar more, and limits that no price tells."""
+    return (
+        f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
+        " drawn on the plan's own limits"
+    )
 
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _day(day: int) -> str:
-    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
-
-
 def _hosts(store: CostStore, errors: dict[str, str]) -> list[HostState]:
     query = (
         "SELECT host, max(merged_at), sum(charge_no - (SELECT count(*) FROM charge WHERE ledger = l.id))"
-        " FROM ledger AS l GROUP BY host ORDER BY host"
+        " FROM ledger AS l GROUP BY host"
     )
-    known = {
-        host: HostState(host=host, merged_at=at, missing=missing, error=errors.get(host))
-        for host, at, missing in store.rows(query)
-    }
+    known = {host: HostState(host=host, merged_at=at, missing=missing) for host, at, missing in store.rows(query)}
     for host, error in errors.items():
-        known.setdefault(host, HostState(host=host, merged_at=None, error=error))
-    return sorted(known.values(), key=lambda state: state.host)
+        known.setdefault(host, HostState(host=host, merged_at=None)).error = error
+    return [known[host] for host in sorted(known)]
 
 
 def _budgets(store: CostStore) -> list[DayBudget]:
@@ -213,7 +213,6 @@ def _budgets(store: CostStore) -> list[DayBudget]:
         limit, spent, reserved = (
             pico(Decimal(told.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
         )
-        left = limit - spent - reserved
         found.append(
             DayBudget(
                 host=host,
@@ -221,37 +220,34 @@ def _budgets(store: CostStore) -> list[DayBudget]:
                 limit_pico=limit,
                 spent_pico=spent,
                 reserved_pico=reserved,
-                left_pico=left,
+                left_pico=limit - spent - reserved,
             )
         )
     return found
 
 
-def _spent(store: CostStore, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
+def _spent(everything: Sums, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
     today = int(now // DAY_S)
     date = datetime.fromtimestamp(now, UTC).date()
     month_days = calendar.monthrange(date.year, date.month)[1]
-    month_first = today - date.day + 1
-    month = queries.spent(store, month_first, today + 1)
+    month = everything.spent(today - date.day + 1, today + 1)
     return Spent(
-        since=_day(start),
+        since=day_text(start),
         days=days,
         total_pico=whole.spent_pico,
         per_day_pico=whole.spent_pico // days,
-        today_pico=queries.spent(store, today, today + 1),
+        today_pico=everything.spent(today, today + 1),
         month_pico=month,
-        projection_month_pico=month + _pace(store, today) * (month_days - date.day) // 1,
+        projection_month_pico=month + _pace(everything, today) * (month_days - date.day),
         budget_month_pico=sum(budget.limit_pico for budget in budgets) * month_days if budgets else None,
     )
 
 
-def _pace(store: CostStore, today: int) -> int:
+def _pace(everything: Sums, today: int) -> int:
     """Pico-dollars a day of the last whole days, of today where there is none before it."""
-    first = queries.first_day(store)
-    if first is None:
-        return 0
-    days = min(PACE_DAYS, today - first)
-    return queries.spent(store, today - days, today) // days if days > 0 else queries.spent(store, today, today + 1)
+    first = everything.first_day
+    days = 0 if first is None else min(PACE_DAYS, today - first)
+    return everything.spent(today - days, today) // days if days > 0 else everything.spent(today, today + 1)
 
 
 def _target(saved: Savings, box: Box, days: int) -> Target:
@@ -269,15 +265,7 @@ def _target(saved: Savings, box: Box, days: int) -> Target:
     if box.usd_month_pico is not None and saved.baseline_pico:
         ours = Fraction(saved.spent_pico * MONTH_DAYS, days) + box.usd_month_pico
         with_box = Fraction(saved.baseline_pico * MONTH_DAYS, days) / ours if ours else None
-    (factor, verdict), (factor_box, verdict_box) = judge(alone), judge(with_box)
-    return Target(
-        low=low,
-        high=high,
-        factor=factor,
-        verdict=verdict,
-        factor_with_box=factor_box,
-        verdict_with_box=verdict_box,
-    )
+    return Target(low, high, *judge(alone), *judge(with_box))
 
 
 def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -> Box:

@@ -67,8 +67,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     rows += [charge(100, model="claude-next"), charge(101, economy=True, engine="economy", labels={"team": "a\x1b"})]
     tasks = [
         FinishedTask(
-            done_no=no,
-            id=f"t{no}",
+            number=no,
             state="failed" if no == 1 else "succeeded",
             model="claude-haiku-5-5",
             engine="api",

@@ -25,7 +25,7 @@ def saved(rows: list[LedgerCharge], baseline: str = "claude-sonnet-5-5") -> Savi
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        answer = savings(queries.price_groups(store, TABLE, 0), TABLE, baseline)
+        answer = savings(queries.price_groups(queries.read(store, TABLE).spend, TABLE), TABLE, baseline)
         store.close()
         return answer
 
@@ -33,17 +33,17 @@ def saved(rows: list[LedgerCharge], baseline: str = "claude-sonnet-5-5") -> Savi
 def one_by_one(row: LedgerCharge, baseline: str) -> list[int] | None:
     """The bills of one request from the baseline to what was recorded; None where one is not known."""
     overhead = OVERHEAD_TOKENS if row.engine != "cli" else 0
-    fresh, output, written, _, read = row.tokens
+    own = usage_of(row)
 
     def bill(model: str, *, plain: bool, cached: bool, economy: bool) -> int | None:
-        usage = usage_of(row) if cached else Usage(input_tokens=fresh + written + read, output_tokens=output)
+        usage = own if cached else Usage(input_tokens=own.prompt_tokens, output_tokens=own.output_tokens)
         more = Usage(cache_read_input_tokens=overhead if plain else 0)
-        prompt = fresh + written + read + more.cache_read_input_tokens
+        prompt = own.prompt_tokens + more.cache_read_input_tokens
         rates = TABLE.rates(model, prompt, economy=economy, at=row.created_at)
         if rates is None:
             return None
-        own, extra = rates.cost(usage), rates.cost(more)
-        return None if own is None or extra is None else own + extra
+        bare, extra = rates.cost(usage), rates.cost(more)
+        return None if bare is None or extra is None else bare + extra
 
     bills = [
         bill(baseline, plain=True, cached=False, economy=False),
@@ -135,7 +135,7 @@ def test_other_models_and_today_s_prices(rows: list[LedgerCharge]) -> None:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        priced = queries.price_groups(store, TABLE, 0)
+        priced = queries.price_groups(queries.read(store, TABLE).spend, TABLE)
         store.close()
     for found in on_each_model(priced, TABLE):
         bills = [TABLE.cost(found.model, usage_of(row), economy=row.economy, at=row.created_at) for row in rows]
