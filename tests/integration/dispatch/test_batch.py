@@ -243,7 +243,11 @@ async def test_what_a_budget_had_no_room_for_is_no_failure_of_the_batch_nor_of_i
     try:
         for end in ("stopped", "done"):
             lines = await farm.agents[0].get("/v1/finished?limit=10000")
-            store.merge(1, FinishedTask, (decode(FinishedTask, json.dumps(line).encode()) for line in lines))
+            store.merge(
+                store.ledger("u1", "farm1")[0],
+                FinishedTask,
+                (decode(FinishedTask, json.dumps(line).encode()) for line in lines),
+            )
             [whole] = parts(read(store, TABLE, "batch"), "batch")
             assert (whole.key, whole.tasks, whole.failed) == (summary["batch"], summary["done"], summary["failed"])
             assert whole.refused > 0
