@@ -16,7 +16,7 @@ from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keysource import read_key
 from farmhand.rotation import operator
-from farmhand.rotation.build import build, check_new_key_source, clean, memory_of
+from farmhand.rotation.build import build, check_new_key_source, memory_of
 from farmhand.rotation.machine import Machine
 from farmhand.wire import problems
 
@@ -75,7 +75,6 @@ def _run(conf: settings.Settings, given: dict[str, Any]) -> int:
     if given["show"]:
         return _show(machine, conf, as_json=given["as_json"])
     with memory_of(parameters).lock(), contextlib.closing(machine):
-        clean(parameters)
         if given["abort"]:
             changed = machine.abort()
         elif given["resume"]:

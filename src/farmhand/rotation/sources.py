@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..core import envfile, keys
-from ..core.errors import WireError, not_configured
+from ..core.errors import not_configured
 from ..core.keysource import DEFAULT_NAME, read_private
 from .state import leftover, replace_file
 
@@ -196,6 +196,3 @@ class KeyringSource:
             where = f"{self.service}/{arguments[0]}"
             raise not_configured(f"the keyring failed for {where}: {type(error).__name__}") from None
         return result
-
-
-__all__ = ["FileSource", "KeyringSource", "RotationSource", "Slots", "WireError", "open_source", "with_slots"]

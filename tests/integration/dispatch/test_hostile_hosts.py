@@ -67,7 +67,7 @@ class Desk:
             return Line(self.bad if host.name == "bad" else self.good, connect_timeout_s)
 
         monkeypatch.setattr(hosts.Host, "transport", line)
-        monkeypatch.setattr(fleet, "transport_of", lambda entry, limit: Line(self.bad, 1.0))
+        monkeypatch.setattr(fleet.RotationHost, "_transport", lambda _host: Line(self.bad, 1.0))
         # What takes a minute takes half a second here.
         monkeypatch.setattr(wire_client, "_ANSWER_S", 0.5)
         monkeypatch.setattr(wire_client, "MAX_EVENTS", 5000)
@@ -166,8 +166,8 @@ def rotated(desk: Desk, directory: Path) -> None:
     (directory / "world").mkdir()
     world = World(directory / "world", hosts=("good",))
     machine = world.machine()
-    places = [fleet.RotationHost({"name": "bad"}), *machine._places]
-    machine = Machine(machine._source, places, machine._provider, machine._memory, tell=world.log.append, retire_s=0.0)
+    hosts = [fleet.RotationHost({"name": "bad"}), *machine._hosts]
+    machine = Machine(machine._source, hosts, machine._provider, machine._memory, tell=world.log.append, retire_s=0.0)
     assert machine.stage(NEW)
     with pytest.raises(WireError, match="these hosts may hold it: bad") as caught:
         machine.advance()
