@@ -23,7 +23,6 @@ DAY_S = 86400
 #: What can be grouped by; `label:NAME` too.
 KEYS = ("model", "day", "batch", "label", "host", "engine", "work-class")
 _COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels"}
-TOKENS = tuple(name for name in Usage.__struct_fields__ if name != "requests")
 #: SQL of what a request was sent with.
 PROMPT = "(input_tokens + cache_creation_input_tokens + cache_read_input_tokens)"
 

@@ -17,6 +17,8 @@ The overhead is priced as cache reads throughout, since the CLI caches it: the b
 from __future__ import annotations
 
 from collections.abc import Iterable
+from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 
@@ -52,21 +54,22 @@ def _bill(
 
 
 class Lever(msgspec.Struct, kw_only=True):
-    """One lever: the bill before and after it in the fixed order, and the whole bill without only this lever."""
+    """One lever: the bill before and after it in the fixed order, and the whole bill without only this lever.
+
+    `saving_pico` is below zero where it cost. `share_percent` of the whole saving is to a tenth, rounded so that all
+    levers' add up to 100.0 exactly; None where nothing was saved.
+    """
 
     name: str
     before_pico: int
     after_pico: int
     without_only_this_pico: int
-
-    @property
-    def saving_pico(self) -> int:
-        """What it saved; below zero where it cost."""
-        return self.before_pico - self.after_pico
+    saving_pico: int
+    share_percent: str | None
 
 
 class Savings(msgspec.Struct, kw_only=True):
-    """`baseline_pico` - `spent_pico` is the saving, and the sum of the levers' savings.
+    """`saving_pico` is `baseline_pico` - `spent_pico`, and the sum of the levers' savings; below zero is a loss.
 
     All of it is over the requests that can be priced every way; `left_out_requests` others cost `left_out_pico`.
     `overhead_uncached_pico`: what the overhead costs where nothing of it is cached; not part of the saving.
@@ -80,11 +83,7 @@ class Savings(msgspec.Struct, kw_only=True):
     left_out_requests: int
     left_out_pico: int
     overhead_uncached_pico: int
-
-    @property
-    def saving_pico(self) -> int:
-        """What was saved; below zero where it cost more than the baseline."""
-        return self.baseline_pico - self.spent_pico
+    saving_pico: int
 
 
 def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> Savings:
@@ -107,7 +106,14 @@ def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> 
         own = table.rates(group.model, group.prompt + _overhead(group), at=float(group.day * DAY_S))
         uncached += _overhead(group) * group.usage.requests * (own.input if own else 0)
     levers = [
-        Lever(name=name, before_pico=before, after_pico=after, without_only_this_pico=only)
+        Lever(
+            name=name,
+            before_pico=before,
+            after_pico=after,
+            without_only_this_pico=only,
+            saving_pico=before - after,
+            share_percent=_share(bills[0], before, after, bills[-1]),
+        )
         for name, before, after, only in zip(LEVERS, bills, bills[1:], alone, strict=False)
     ]
     return Savings(
@@ -119,7 +125,16 @@ def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> 
         left_out_requests=left,
         left_out_pico=left_pico,
         overhead_uncached_pico=uncached,
+        saving_pico=bills[0] - bills[-1],
     )
+
+
+def _share(first: int, before: int, after: int, last: int) -> str | None:
+    """A lever's part of the way from the first bill to the last, in percent."""
+    if first <= last:
+        return None
+    begin, end = (round(Fraction((first - bill) * 1000, first - last)) for bill in (before, after))
+    return f"{Decimal(end - begin) / 10:.1f}"
 
 
 def _ways(group: Spend, table: PriceTable, baseline: str) -> tuple[list[int], list[int]] | None:

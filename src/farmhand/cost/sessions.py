@@ -21,9 +21,9 @@ import msgspec
 
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
-from farmhand.cost.queries import DAY_S, PROMPT, TOKENS, band, day_text
+from farmhand.cost.queries import DAY_S, PROMPT, band, day_text
 from farmhand.cost.session_lines import Found, SessionRow, lines
-from farmhand.cost.store import CHUNK, CostStore
+from farmhand.cost.store import CHUNK, TOKENS, CostStore
 
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
 

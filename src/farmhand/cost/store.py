@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.task import Usage
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
 
 #: Rows of one transaction: enough to be fast, few enough to stay small in memory.
@@ -27,93 +28,41 @@ _IN_MEMORY = ":memory:"
 MOST_PICO = 5 * 10**17
 
 SCHEMA_VERSION = 2
+#: The kinds of tokens, by the API's names, as every table and query has them.
+TOKENS = tuple(name for name in Usage.__struct_fields__ if name != "requests")
+_COUNTS = ", ".join(f"{name} INTEGER NOT NULL" for name in TOKENS)
+_TASK = ", ".join(f"{name} TEXT NOT NULL" for name in ("model", "engine", "batch", "work_class", "labels"))
 #: `ledger.pico` is the sum of the ledger's charges. `labels` are JSON text, equal for equal labels, "" without any.
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE ledger (
-    id INTEGER PRIMARY KEY,
-    uuid TEXT NOT NULL UNIQUE,
-    host TEXT NOT NULL,
-    merged_at REAL,
-    charge_no INTEGER NOT NULL DEFAULT 0,
-    done_no INTEGER NOT NULL DEFAULT 0,
-    pico INTEGER NOT NULL DEFAULT 0,
-    budget TEXT
+    id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, host TEXT NOT NULL, merged_at REAL, budget TEXT,
+    charge_no INTEGER NOT NULL DEFAULT 0, done_no INTEGER NOT NULL DEFAULT 0, pico INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE charge (
-    ledger INTEGER NOT NULL REFERENCES ledger (id),
-    number INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    model TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    economy INTEGER NOT NULL,
-    batch TEXT NOT NULL,
-    work_class TEXT NOT NULL,
-    labels TEXT NOT NULL,
-    requests INTEGER NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    cache_creation_input_tokens INTEGER NOT NULL,
-    cache_creation_1h_input_tokens INTEGER NOT NULL,
-    cache_read_input_tokens INTEGER NOT NULL,
-    pico INTEGER,
+    ledger INTEGER NOT NULL REFERENCES ledger (id), number INTEGER NOT NULL,
+    created_at REAL NOT NULL, {_TASK}, pico INTEGER, economy INTEGER NOT NULL, requests INTEGER NOT NULL, {_COUNTS},
     PRIMARY KEY (ledger, number)
 ) WITHOUT ROWID;
 CREATE TABLE done (
-    ledger INTEGER NOT NULL REFERENCES ledger (id),
-    number INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    started_at REAL,
-    finished_at REAL NOT NULL,
-    state TEXT NOT NULL,
-    error TEXT NOT NULL,
-    model TEXT NOT NULL,
-    engine TEXT NOT NULL,
-    batch TEXT NOT NULL,
-    work_class TEXT NOT NULL,
-    labels TEXT NOT NULL,
-    retries INTEGER NOT NULL,
-    uncertain INTEGER NOT NULL,
-    uncertain_pico INTEGER,
-    pico INTEGER,
+    ledger INTEGER NOT NULL REFERENCES ledger (id), number INTEGER NOT NULL,
+    created_at REAL NOT NULL, {_TASK}, pico INTEGER, started_at REAL, finished_at REAL NOT NULL, state TEXT NOT NULL,
+    error TEXT NOT NULL, retries INTEGER NOT NULL, uncertain INTEGER NOT NULL, uncertain_pico INTEGER,
     PRIMARY KEY (ledger, number)
 ) WITHOUT ROWID;
-CREATE TABLE session_file (
-    path TEXT PRIMARY KEY,
-    inode INTEGER NOT NULL,
-    offset INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE session_message (
-    key TEXT PRIMARY KEY,
-    at REAL NOT NULL,
-    model TEXT NOT NULL,
-    input_tokens INTEGER NOT NULL,
-    output_tokens INTEGER NOT NULL,
-    cache_creation_input_tokens INTEGER NOT NULL,
-    cache_creation_1h_input_tokens INTEGER NOT NULL,
-    cache_read_input_tokens INTEGER NOT NULL
-) WITHOUT ROWID;
+CREATE TABLE session_file (path TEXT PRIMARY KEY, inode INTEGER NOT NULL, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE session_message (key TEXT PRIMARY KEY, at REAL NOT NULL, model TEXT NOT NULL, {_COUNTS}) WITHOUT ROWID;
 CREATE TABLE session_uncounted (
-    path TEXT NOT NULL,
-    offset INTEGER NOT NULL,
-    reason TEXT NOT NULL,
-    PRIMARY KEY (path, offset)
+    path TEXT NOT NULL, offset INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (path, offset)
 ) WITHOUT ROWID;
 """
+_SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "cost_pico")
 #: By kind of row: its table, and its values in the order of the table's columns behind `ledger`.
 _KINDS = {
-    LedgerCharge: (
-        "charge",
-        attrgetter(
-            *("number", "created_at", "model", "engine", "economy", "batch", "work_class", "label_text", "requests"),
-            *("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_creation_1h_input_tokens"),
-            *("cache_read_input_tokens", "cost_pico"),
-        ),
-    ),
+    LedgerCharge: ("charge", attrgetter(*_SHARED, "economy", "requests", *TOKENS)),
     FinishedTask: (
         "done",
         attrgetter(
-            *("number", "created_at", "started_at", "finished_at", "outcome", "error_text", "model", "engine", "batch"),
-            *("work_class", "label_text", "retries", "uncertain", "uncertain_pico", "cost_pico"),
+            *_SHARED, "started_at", "finished_at", "outcome", "error_text", "retries", "uncertain", "uncertain_pico"
         ),
     ),
 }

@@ -291,32 +291,9 @@ def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -
     )
 
 
-def shares(saved: Savings) -> list[str | None]:
-    """Each lever's share of the saving in percent, to a tenth; rounded so that they add up to 100.0 exactly."""
-    whole = saved.saving_pico
-    if whole <= 0:
-        return [None] * len(saved.levers)
-    running, before = 0, 0
-    answers: list[str | None] = []
-    for lever in saved.levers:
-        running += lever.saving_pico
-        upto = round(Fraction(running * 1000, whole))
-        answers.append(f"{Decimal(upto - before) / 10:.1f}")
-        before = upto
-    return answers
-
-
 def document(found: msgspec.Struct) -> dict[str, Any]:
-    """The figures as they stand in JSON: every amount an exact string in US$, named `…_usd`; no float."""
+    """Figures as they stand in JSON: amounts are exact strings in US$, named `…_usd`, and times RFC 3339; no float."""
     built: dict[str, Any] = _document(msgspec.to_builtins(found))
-    if isinstance(found, Figures):
-        for lever, share, row in zip(
-            found.savings.levers, shares(found.savings), built["savings"]["levers"], strict=True
-        ):
-            row |= {"saving_usd": plain(lever.saving_pico), "share_percent": share}
-        built["savings"]["saving_usd"] = plain(found.savings.saving_pico)
-        for state, row in zip(found.hosts, built["hosts"], strict=True):
-            row["merged_at"] = None if state.merged_at is None else _moment(state.merged_at)
     return built
 
 
@@ -329,8 +306,9 @@ def _document(value: Any) -> Any:
     for name, part in value.items():
         if name.endswith("_pico"):
             name = name.removesuffix("_pico")
-            name = name if "usd" in name.split("_") else f"{name}_usd"
-            answer[name] = None if part is None else plain(part)
+            answer[name if "usd" in name.split("_") else f"{name}_usd"] = None if part is None else plain(part)
+        elif name.endswith("_at") and isinstance(part, float):
+            answer[name] = _moment(part)
         else:
             answer[name] = _document(part)
     return answer

@@ -13,7 +13,6 @@ from farmhand.cost import queries
 from farmhand.cost.overhead import OVERHEAD_TOKENS
 from farmhand.cost.rows import LedgerCharge
 from farmhand.cost.savings import LEVERS, Savings, on_each_model, repriced, savings
-from farmhand.cost.summary import shares
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import NOW, TABLE, charge, fill, new_store, usage_of
 
@@ -77,7 +76,7 @@ def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[Ledger
     assert found.saving_pico == found.baseline_pico - found.spent_pico
     recorded = sum(row.cost_pico or 0 for row in rows)
     assert found.spent_pico + found.left_out_pico == recorded
-    percent = shares(found)
+    percent = [lever.share_percent for lever in found.levers]
     if found.saving_pico > 0:
         tenths = [round(float(share or "nan") * 10) for share in percent]
         assert sum(tenths) == 1000
