@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from farmhand.cli.render import printable
+from farmhand.cli.say import printable
 from farmhand.core.money import plain
 
 #: More groups than these are one line, so that the sum is still the whole; --json and --csv have them all.

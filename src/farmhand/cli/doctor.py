@@ -6,17 +6,17 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import click
 
-from farmhand.cli import render, timer
-from farmhand.cli.app import note
+from farmhand.cli import timer
 from farmhand.cli.checks import Check, by_error, farm, run, station
 from farmhand.cli.checks.at_rest import at_rest
 from farmhand.cli.notify import KINDS, check_way, notify
-from farmhand.core import settings
+from farmhand.cli.say import note
+from farmhand.cli.verb import VerbResult, print_result, verb
 from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.settings import Settings
 from farmhand.places import hosts
 
 NAMES = (
@@ -34,17 +34,17 @@ NAMES = (
     "canary",
 )
 
-_FLAGS = (("--no-canary", "no_canary"), ("--no-ask-shell", "no_ask_shell"), ("--ask-claude", "ask_claude"))
 _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "yellow"), "left_out": ("-  ", "white")}
 
 
-@click.command(
+@verb(
     "doctor",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    "key_source",
+    "project_dir",
+    "connect_timeout_s",
     epilog="Exit status: 0 if every line is green, 1 if one is red or cannot be told, 2 usage, 3 not configured. "
     f"What is left out by --skip does not count. Checks: {', '.join(NAMES)}.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--skip", multiple=True, type=click.Choice(NAMES), metavar="CHECK", help="Leave a check out; repeatable.")
 @click.option("--no-canary", is_flag=True, help="Run no task on the farm (it costs a few tokens).")
 @click.option(
@@ -55,45 +55,37 @@ _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "
     "--notify", "ways", multiple=True, metavar="WAY", help=f"If a line is red or cannot be told, tell it: {KINDS}."
 )
 @click.option("--install-timer", is_flag=True, help="Write a timer that runs this daily with these options, and stop.")
-@click.option("--key-source", metavar="SOURCE", help="As for claude-cheap.")
-@click.option("--project-dir", metavar="DIR", help="The checkout, from which hosts are searched for keys.")
-@click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
-@click.option("--config", metavar="FILE", help="The settings file.")
-def command(**given: Any) -> int:
+def command(
+    conf: Settings,
+    *,
+    as_json: bool,
+    skip: tuple[str, ...],
+    no_canary: bool,
+    no_ask_shell: bool,
+    ask_claude: bool,
+    ways: tuple[str, ...],
+    install_timer: bool,
+) -> int:
     """Check everything that this setup needs, on this machine and on the farm hosts.
 
     It changes nothing. One line is a task of a few tokens on each host (--no-canary), and one looks for keys on the
     hosts through Ansible, from the checkout (--skip at-rest).
     """
-    try:
-        ways = [check_way(way) for way in given["ways"]]
-        conf = settings.load(
-            given["config"],
-            key_source=given["key_source"],
-            project_dir=given["project_dir"],
-            connect_timeout_s=given["connect_timeout"],
-        )
-        if given["install_timer"]:
-            return _install_timer(given)
-        skipped = {*given["skip"], *(["canary"] if given["no_canary"] else [])}
-        lines = examine(conf, skipped, ask_claude=given["ask_claude"], ask_shell=not given["no_ask_shell"])
-    except FarmhandError as error:
-        if given["as_json"]:
-            render.write_json(render.error_object(error))
-        raise
+    for way in ways:
+        check_way(way)
+    if install_timer:
+        return print_result(_install_timer(ways), as_json=as_json)
+    skipped = {*skip, *(["canary"] if no_canary else [])}
+    lines = examine(conf, skipped, ask_claude=ask_claude, ask_shell=not no_ask_shell)
     bad = [line for line in lines if line.ok is False or line.unknown]
-    if given["as_json"]:
-        render.write_json({"ok": not bad, "checks": [line.as_dict() for line in lines]})
-    else:
-        write(lines)
+    document = {"ok": not bad, "checks": [line.as_dict() for line in lines]}
+    status = print_result(VerbResult(document, lambda: write(lines), 1 if bad else 0), as_json=as_json)
     for way in ways if bad else ():
         _tell(way, bad, len(lines))
-    return 1 if bad else 0
+    return status
 
 
-def examine(
-    conf: settings.Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True
-) -> list[Check]:
+def examine(conf: Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True) -> list[Check]:
     """Every line, the workstation's first. Hosts are looked at side by side."""
     left_out = set(skipped)
     known, no_hosts = _known_hosts(conf)
@@ -112,7 +104,7 @@ def examine(
     return lines
 
 
-def _known_hosts(conf: settings.Settings) -> tuple[dict[str, hosts.Host], list[Check]]:
+def _known_hosts(conf: Settings) -> tuple[dict[str, hosts.Host], list[Check]]:
     """The farm hosts, and a red line where there are none."""
     try:
         known = hosts.load_hosts(conf.hosts_path)
@@ -153,20 +145,11 @@ def _tell(way: str, bad: list[Check], total: int) -> None:
         note(f"nobody was told: {error}")
 
 
-def _install_timer(given: dict[str, Any]) -> int:
-    if not given["ways"]:
-        raise UsageError("a timer that tells nobody is of no use", hint=f"add --notify: {KINDS}")
+def _install_timer(ways: tuple[str, ...]) -> VerbResult:
+    """Write a timer that runs this very command, but for --install-timer and --json."""
+    if not ways:
+        raise UsageError("--install-timer needs somebody to tell", hint=f"add --notify: {KINDS}")
     program = Path(sys.executable).with_name("farmhand")
-    words = [str(program), "doctor"]
-    for name in ("key_source", "project_dir", "connect_timeout", "config"):
-        if given[name] is not None:
-            words += [f"--{name.replace('_', '-')}", str(given[name])]
-    words += [flag for flag, name in _FLAGS if given[name]]
-    words += [word for name in given["skip"] for word in ("--skip", name)]
-    words += [word for way in given["ways"] for word in ("--notify", way)]
+    words = [str(program), *(word for word in sys.argv[1:] if word not in ("--install-timer", "--json"))]
     switch_on = timer.install(words)
-    if given["as_json"]:
-        render.write_json({"command": words, "switch_on": switch_on})
-    else:
-        sys.stdout.write(f"Written. Switch it on with:\n{switch_on}\n")
-    return 0
+    return VerbResult({"command": words, "switch_on": switch_on}, f"Written. Switch it on with:\n{switch_on}\n")

@@ -6,8 +6,7 @@ import sys
 import time
 from typing import Any
 
-from farmhand.cli.app import note
-from farmhand.cli.render import printable
+from farmhand.cli.say import note, printable
 
 #: How often a plain line is written at most. Seconds.
 LINE_EVERY_S = 5.0

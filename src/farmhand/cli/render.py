@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 from farmhand.cli.say import CONTROL, printable
+from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import without_secrets
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from typing import Any, TextIO
-
-    from farmhand.core.errors import FarmhandError
 
 
 def write_bytes(text: str) -> None:
@@ -39,13 +37,25 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-__all__ = ["Printer", "answer_text", "error_object", "json_text", "printable", "write_bytes", "write_json"]
-
-
 def error_object(error: FarmhandError) -> dict[str, Any]:
     """The JSON form of a failure that has no result."""
-    said = {"message": error.message, "hint": error.hint}
-    return {"error": {"code": error.code, **{name: without_secrets(text) for name, text in said.items()}}}
+    said: dict[str, Any] = {"message": without_secrets(error.message), "hint": without_secrets(error.hint)}
+    if lines := getattr(error, "lines", None):  # InvalidInput
+        said["lines"] = [without_secrets(line) for line in lines]
+    task_id = getattr(error, "task_id", "")  # Spooled
+    spooled = {"id": task_id, "state": "spooled"} if task_id else {}
+    return {**spooled, "error": {"code": error.code, **said}}
+
+
+@contextmanager
+def errors_as_json(wanted: bool) -> Iterator[None]:
+    """Write an error that passes to stdout as well, if that is wanted."""
+    try:
+        yield
+    except FarmhandError as error:
+        if wanted:
+            write_json(error_object(error))
+        raise
 
 
 def answer_text(result: dict[str, Any]) -> str:

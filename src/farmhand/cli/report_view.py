@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farmhand.cli.cost_view import aligned
-from farmhand.cli.render import printable
+from farmhand.cli.say import printable
 from farmhand.core.money import plain
 from farmhand.cost.queries import DAY_S
 from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport

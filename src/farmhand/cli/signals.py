@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType, TracebackType
-    from typing import Self
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from farmhand.cli.say import note
-from farmhand.core.errors import FarmUnreachable
+from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.core.settings import old_spool_name, spool_name
 from farmhand.wire import problems
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
-    from typing import Any
-
-    from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.settings import Settings
     from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.wire.client import Client

@@ -8,46 +8,35 @@ from pathlib import Path
 
 import click
 
-from farmhand.cli import render
-from farmhand.core import settings
+from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
 
 #: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
 _UNREACHABLE = 4
 
 
-@click.command(
+@verb(
     "up",
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True},
+    "project_dir",
+    json_help="Print one JSON object when done; Ansible's output goes to stderr.",
+    context_settings={"ignore_unknown_options": True},
     epilog="For example: farmhand up --check --diff, or farmhand up -i inventory/mine --limit farm1.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object when done; Ansible's output goes to stderr."
-)
-@click.option("--project-dir", metavar="DIR", help="The checkout with site.yml.")
-@click.option("--config", metavar="FILE", help="The settings file.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANSIBLE-PLAYBOOK OPTIONS]")
-def command(as_json: bool, project_dir: str | None, config: str | None, arguments: tuple[str, ...]) -> int:
+def command(conf: Settings, *, as_json: bool, arguments: tuple[str, ...]) -> VerbResult:
     """Build or update the farm hosts. What is not an option of this command goes to ansible-playbook.
 
     It runs in the checkout, so paths in its options are relative to that.
     """
-    try:
-        conf = settings.load(config, project_dir=project_dir)
-        directory = find_project(conf.project_dir, Path.cwd())
-        status = play(directory, arguments, quiet=as_json)
-        if status == _UNREACHABLE:
-            raise FarmUnreachable("site.yml did not reach every host", hint="see Ansible's output above")
-        if status != 0:
-            raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
-    except FarmhandError as error:
-        if as_json:
-            render.write_json(render.error_object(error))
-        raise
-    if as_json:
-        render.write_json({"project_dir": str(directory), "playbook": "site.yml", "status": "done"})
-    return 0
+    directory = find_project(conf.project_dir, Path.cwd())
+    status = play(directory, arguments, quiet=as_json)
+    if status == _UNREACHABLE:
+        raise FarmUnreachable("site.yml did not reach every host", hint="see Ansible's output above")
+    if status != 0:
+        raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
+    return VerbResult({"project_dir": str(directory), "playbook": "site.yml", "status": "done"}, "")
 
 
 def find_project(setting: str, start: Path) -> Path:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand import __version__
-from farmhand.cli import app
+from farmhand.cli import app, say
 from farmhand.cli.up import find_project, is_project
 from farmhand.core.errors import NotConfigured
 
@@ -89,5 +89,5 @@ def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
 
 
 def test_an_error_from_afar_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    app.note("the claude CLI failed: \x1b]0;owned\x07\x1b[2J\x9b31m\r\n\tred")
+    say.note("the claude CLI failed: \x1b]0;owned\x07\x1b[2J\x9b31m\r\n\tred")
     assert capsys.readouterr().err == "farmhand: the claude CLI failed: \ufffd]0;owned\ufffd\ufffd[2J\ufffd31m red\n"

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from farmhand.cli.render import Printer, answer_text, printable, write_json
-from farmhand.cli.say import CONTROL, one_line
+from farmhand.cli.render import Printer, answer_text, write_json
+from farmhand.cli.say import CONTROL, one_line, printable
 
 
 def show(*events: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:

@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from farmhand.cli import cost, report, report_view
+from farmhand.cli import report, report_view
 from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.cost import merged
 from tests.unit.cli.test_cost import Farm
 from tests.unit.cost.ledgers import NOW, charge
 from tests.unit.cost.reports import EVIL, FORMULA, made_up
@@ -23,8 +24,8 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made = Farm(tmp_path)
     made.add("farm1", FakeAgent("u1", [charge(no, batch=f"b{no}") for no in range(1, 30)]))
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5")]))
-    monkeypatch.setattr(cost, "Client", made.client)
-    monkeypatch.setattr("farmhand.cli.report.time.time", lambda: NOW)
+    monkeypatch.setattr(merged, "Client", made.client)
+    monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
     return made
 
 

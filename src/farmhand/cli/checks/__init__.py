@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from farmhand.cli.render import printable
+from farmhand.cli.say import printable
 from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import without_secrets
 
