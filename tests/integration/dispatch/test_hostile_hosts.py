@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import app, top_view
+from farmhand.cli import app, status_view
+from farmhand.cli.host_watch import HostWatch
 from farmhand.cli.say import one_line
-from farmhand.cli.top import HostWatch
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
@@ -122,7 +122,7 @@ def look(desk: Desk) -> None:
     for watch in watches:
         watch.ask()
         watch.close()
-    top_view.screen(watches, 2.0)
+    status_view.screen(watches, 2.0)
     assert [watch.error is None for watch in watches] == [False, True]
 
 

@@ -11,7 +11,8 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from farmhand.cli import top, top_view
+from farmhand.cli import app, host_watch, status_view
+from farmhand.cli.host_watch import HostWatch
 from farmhand.core.errors import FarmUnreachable, UsageError, WireError
 from farmhand.places.hosts import Host
 from tests.unit.cli.test_status import STATUS
@@ -40,17 +41,17 @@ class FakeClient:
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
     fresh = type("Fresh", (FakeClient,), {})
-    monkeypatch.setattr(top, "Client", fresh)
+    monkeypatch.setattr(host_watch, "Client", fresh)
     return fresh
 
 
-def watch(name: str = "farm1") -> top.HostWatch:
-    return top.HostWatch(name, Host(name=name, address=name), 1.0)
+def watch(name: str = "farm1") -> HostWatch:
+    return HostWatch(name, Host(name=name, address=name), 1.0)
 
 
-def drawn(watches: list[top.HostWatch], width: int = 80) -> str:
+def drawn(watches: list[HostWatch], width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(top_view.screen(watches, 2.0))
+    console.print(status_view.screen(watches, 2.0))
     return console.export_text()
 
 
@@ -99,9 +100,9 @@ def test_the_screen_has_a_row_for_each_host_a_sum_and_what_they_wait_for() -> No
 
 
 def test_sparks() -> None:
-    assert top_view.spark([]) == ""
-    assert top_view.spark([0, 0]) == "▁▁"
-    assert top_view.spark([0, 7]) == "▁█"
+    assert status_view.spark([]) == ""
+    assert status_view.spark([0, 0]) == "▁▁"
+    assert status_view.spark([0, 7]) == "▁█"
 
 
 @pytest.fixture
@@ -111,8 +112,8 @@ def run(tmp_path: Path, client: type[FakeClient]) -> Callable[..., Any]:
     (tmp_path / "hosts.json").write_text(json.dumps({"hosts": entries}))
 
     def call(*arguments: str) -> Any:
-        argv = ["--config", str(tmp_path / "config.toml"), *arguments]
-        return CliRunner().invoke(top.command, argv, standalone_mode=False)
+        argv = ["top", "--config", str(tmp_path / "config.toml"), *arguments]
+        return CliRunner().invoke(app.farmhand, argv, standalone_mode=False)
 
     return call
 
