@@ -81,10 +81,7 @@ class Spooling:
         mine = {self.task["id"]}
         news = [
             f"{len(ids)} queued {'task' if len(ids) == 1 else 'tasks'} {what}"
-            for ids, what in (
-                (set(report.delivered) - mine, f"sent to {host}"),
-                (set(report.finished) - mine, "ended"),
-            )
+            for ids, what in ((set(report.delivered) - mine, f"sent to {host}"), (set(report.finished) - mine, "ended"))
             if ids
         ]
         if news:

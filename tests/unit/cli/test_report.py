@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from farmhand.cli import report, report_view
+from farmhand.cli.sheet import Sheet
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.cost import merged
 from tests.unit.cli.test_cost import Farm
@@ -89,7 +90,7 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
 
 def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     found = made_up()
-    report_view.write(found, Console(width=200, highlight=False))
+    report_view.write(found, Sheet(Console(width=200, highlight=False)))
     shown = capsys.readouterr().out
     assert "for 24 tasks, 3 failed; 3 retries" in shown
     assert EVIL in shown
@@ -101,7 +102,5 @@ def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture
     assert ["read", "from", "the", "cache", "24000", "50.0", "%", "█" * 24] in lines
 
 
-def test_bars_are_as_long_as_what_they_stand_for() -> None:
-    assert [len(report_view.bar(part, 100)) for part in (0, 0.001, 50, 100)] == [0, 1, 12, 24]
-    assert report_view.bar(5, 0) == ""
+def test_seconds_are_said_as_people_say_them() -> None:
     assert [report_view.seconds(edge) for edge in (0.25, 30, 300, 21600)] == ["0.25 s", "30 s", "5 min", "6 h"]
