@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import click
@@ -20,20 +21,9 @@ from farmhand.core.settings import Settings
 from farmhand.places import hosts
 
 NAMES = (
-    "environment",
-    "shells",
-    "login",
-    "claude",
-    "key",
-    "key-age",
-    "api",
-    "spool",
-    "prices",
-    *farm.NAMES,
-    "at-rest",
-    "canary",
+    *("environment", "shells", "login", "claude", "key", "key-age", "api", "spool", "prices"),
+    *(*farm.NAMES, "at-rest", "canary"),
 )
-
 _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "yellow"), "left_out": ("-  ", "white")}
 
 
@@ -77,7 +67,7 @@ def command(
         return print_result(_install_timer(ways), as_json=as_json)
     skipped = {*skip, *(["canary"] if no_canary else [])}
     lines = examine(conf, skipped, ask_claude=ask_claude, ask_shell=not no_ask_shell)
-    bad = [line for line in lines if line.ok is False or line.unknown]
+    bad = [line for line in lines if line.state in ("red", "unknown")]
     document = {"ok": not bad, "checks": [line.as_dict() for line in lines]}
     status = print_result(VerbResult(document, lambda: write(lines), 1 if bad else 0), as_json=as_json)
     for way in ways if bad else ():
@@ -88,59 +78,55 @@ def command(
 def examine(conf: Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True) -> list[Check]:
     """Every line, the workstation's first. Hosts are looked at side by side."""
     left_out = set(skipped)
-    known, no_hosts = _known_hosts(conf)
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        looks = [pool.submit(farm.look, host, conf, left_out) for host in known.values()]
-        canaries = [] if "canary" in left_out else [pool.submit(farm.canary, host, conf) for host in known.values()]
-        search = None if "at-rest" in left_out else pool.submit(at_rest, conf, list(known))
-        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), left_out)
-        lines += no_hosts
-        found = {line.host: line for line in search.result()} if search is not None else {}
-        for number, (name, look) in enumerate(zip(known, looks, strict=True)):
-            lines += look.result()
-            left = [Check(name=check, ok=None, detail="left out", host=name) for check in ("at-rest", "canary")]
-            lines.append(found.get(name, left[0]))
-            lines.append(canaries[number].result() if canaries else left[1])
-    return lines
-
-
-def _known_hosts(conf: Settings) -> tuple[dict[str, hosts.Host], list[Check]]:
-    """The farm hosts, and a red line where there are none."""
+    no_hosts: list[Check] = []
     try:
         known = hosts.load_hosts(conf.hosts_path)
         hosts.candidates(known, "", conf.hosts_path)
     except FarmhandError as error:
-        return {}, [by_error("hosts", error)]
-    return known, []
+        known = {}
+        reason = by_error(error)
+        no_hosts = run([("hosts", lambda: reason)], ())
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        looks = [pool.submit(farm.look, host, conf, left_out) for host in known.values()]
+        canaries = [
+            pool.submit(run, [("canary", partial(farm.canary, host, conf))], left_out, name)
+            for name, host in known.items()
+        ]
+        search = None if "at-rest" in left_out else pool.submit(at_rest, conf, list(known))
+        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), left_out) + no_hosts
+        found = {} if search is None else search.result()
+        for name, look, canary in zip(known, looks, canaries, strict=True):
+            lines += look.result()
+            lines += run([("at-rest", partial(found.__getitem__, name))], left_out, name)
+            lines += canary.result()
+    return lines
 
 
 def write(lines: list[Check]) -> None:
     """The screen: a mark, what, what was seen; under a red or yellow line its fix; the sum last."""
     coloured = sys.stdout.isatty()
-    titles = [f"{line.host} {line.name}".strip() for line in lines]
-    width = max(map(len, titles))
-    for title, line in zip(titles, lines, strict=True):
+    width = max(len(line.title) for line in lines)
+    for line in lines:
         mark, colour = _MARKS[line.state]
         shown = click.style(mark, fg=colour) if coloured else mark
-        sys.stdout.write(f"{shown}  {title:{width}}  {line.detail}\n")
+        sys.stdout.write(f"{shown}  {line.title:{width}}  {line.detail}\n")
         if line.fix:
             sys.stdout.write(f"{'':{width + 7}}fix: {line.fix}\n")
-    sys.stdout.write(f"{_sum(lines)}\n")
+    sys.stdout.write(f"{_sum(lines, len(lines))}\n")
     sys.stdout.flush()
 
 
-def _sum(lines: list[Check]) -> str:
+def _sum(lines: list[Check], total: int) -> str:
     states = [line.state for line in lines]
-    red, unknown = states.count("red"), states.count("unknown")
-    parts = [f"{red} of {len(lines)} red"] * bool(red) + [f"{unknown} of {len(lines)} cannot be told"] * bool(unknown)
-    return ", ".join(parts) or "all green"
+    counts = ((states.count("red"), "red"), (states.count("unknown"), "cannot be told"))
+    return ", ".join(f"{count} of {total} {what}" for count, what in counts if count) or "all green"
 
 
 def _tell(way: str, bad: list[Check], total: int) -> None:
     """Notify; that it failed is a line on stderr, and the exit status stays that of the checks."""
-    lines = [f"{line.host} {line.name}: {line.detail} (fix: {line.fix})".strip() for line in bad]
+    lines = [f"{line.title}: {line.detail} (fix: {line.fix})" for line in bad]
     try:
-        notify(way, f"farmhand doctor: {_sum(bad).replace(f'of {len(bad)}', f'of {total}')}", lines)
+        notify(way, f"farmhand doctor: {_sum(bad, total)}", lines)
     except FarmhandError as error:
         note(f"nobody was told: {error}")
 
