@@ -22,12 +22,12 @@ from farmhand.cli.progress import ProgressDisplay, summary
 from farmhand.cli.run_task import read_schema
 from farmhand.cli.say import note
 from farmhand.cli.signals import TwoStops
-from farmhand.cli.up import find_project
 from farmhand.cli.verb import VerbResult, print_result, verb
 from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_ID
+from farmhand.places.checkout import find_project
 
 _AGAIN = "give the same command again: it goes on from here"
 
@@ -113,7 +113,7 @@ def command(
     farm = Farm(project_dir=find_project(conf.project_dir, Path.cwd()), inventory=inventory, pattern=hosts)
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
         raise UsageError(f"--batch {batch!r:.80} does not match {TASK_ID.pattern}")
-    given = defaults(conf, **task)
+    given = defaults(conf, task)
     source, about = sources.source(inputs, "files" if files else form, template, given)
     plan = BatchPlan(source, batch or "", about | {"defaults": given, "ordered": ordered})
     limits = WorkerLimits(
@@ -138,38 +138,20 @@ def command(
         journal.close()
 
 
-def defaults(
-    conf: Settings,
-    *,
-    system: str | None,
-    schema: str | None,
-    engine: str | None,
-    tools: tuple[str, ...],
-    network: str | None,
-    max_tokens: int | None,
-    labels: tuple[str, ...],
-    work_class: str | None,
-    priority: int | None,
-    economy: bool,
-) -> dict[str, Any]:
-    """The fields of every task that does not set them itself. Raises UsageError."""
-    if any("=" not in label for label in labels):
+def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of every task that does not set them itself, from the options `given`. Raises UsageError."""
+    if any("=" not in label for label in given["labels"]):
         raise UsageError("--label is not of the form NAME=VALUE")
-    given = {
-        "system": system and as_text(system, "--system"),
+    fields = given | {
+        "system": given["system"] and as_text(given["system"], "--system"),
         "model": conf.model and as_name(conf.model, "--model"),
-        "engine": engine,
-        "network": network,
-        "max_tokens": max_tokens,
         "timeout_s": conf.timeout_s,
-        "tools": as_names(tools, "--tools"),
-        "schema": None if schema is None else read_schema(schema),
-        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in labels),
-        "work_class": work_class and as_name(work_class, "--work-class"),
-        "priority": priority,
-        "economy": economy,
+        "tools": as_names(given["tools"], "--tools"),
+        "schema": None if given["schema"] is None else read_schema(given["schema"]),
+        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]),
+        "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
     }
-    return {name: value for name, value in given.items() if value not in (None, "", [], {}, 0.0, False)}
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {}, 0.0, False)}
 
 
 def farm_out(book: BatchLedger, farm: Farm, limits: WorkerLimits, key: str, *, out: str, as_json: bool) -> int:

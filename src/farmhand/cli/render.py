@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any
 
 from farmhand.cli.say import CONTROL, printable
 from farmhand.core.errors import FarmhandError
@@ -72,10 +72,8 @@ class Printer:
     from what stands there is written; if the answer in the end is another one, it is written whole, with a note.
     """
 
-    def __init__(self, *, stream: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(self, *, stream: bool) -> None:
         self.stream = stream
-        self.out = sys.stdout if out is None else out
-        self.err = sys.stderr if err is None else err
         self._shown = ""
         self._coming = ""
 
@@ -91,8 +89,8 @@ class Printer:
 
     def _show(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
-            self.out.write(printable(text[len(self._shown) :]))
-            self.out.flush()
+            sys.stdout.write(printable(text[len(self._shown) :]))
+            sys.stdout.flush()
             self._shown = text
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -103,7 +101,7 @@ class Printer:
             return
         if not answer.startswith(self._shown):
             self.end_line()
-            self.err.write("(the answer was started again; this is all of it)\n")
+            sys.stderr.write("(the answer was started again; this is all of it)\n")
             self._shown = ""
         self._show(answer)
         self.end_line()
@@ -111,5 +109,5 @@ class Printer:
     def end_line(self) -> None:
         """End the line that streaming left open."""
         if self._shown and not self._shown.endswith("\n"):
-            self.out.write("\n")
-        self.out.flush()
+            sys.stdout.write("\n")
+        sys.stdout.flush()

@@ -17,13 +17,13 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cli.host_watch import HostWatch, ask_all, followed
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
 from farmhand.core.errors import UsageError
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
+from farmhand.places.watch import HostWatch, ask_all, followed
 
 #: How often the screen is drawn at least, so that the age of the figures is right. Seconds.
 _DRAW_S = 0.5

@@ -11,8 +11,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from farmhand.cli.host_watch import HostWatch
 from farmhand.cli.say import note, one_line
+from farmhand.places.watch import HostWatch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

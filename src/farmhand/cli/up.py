@@ -9,9 +9,10 @@ from pathlib import Path
 import click
 
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.core.errors import FarmhandError, FarmUnreachable
 from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
+from farmhand.places.checkout import find_project
 
 #: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
 _UNREACHABLE = 4
@@ -37,25 +38,6 @@ def command(conf: Settings, *, as_json: bool, arguments: tuple[str, ...]) -> Ver
     if status != 0:
         raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
     return VerbResult({"project_dir": str(directory), "playbook": "site.yml", "status": "done"}, "")
-
-
-def find_project(setting: str, start: Path) -> Path:
-    """The checkout: the one that is set, else `start` or the nearest directory above it. Raises NotConfigured."""
-    if setting:
-        directory = Path(setting).expanduser().resolve()
-        if not is_project(directory):
-            raise NotConfigured(f"project_dir {directory} has no site.yml beside an ansible.cfg", hint="correct it")
-        return directory
-    for directory in (start, *start.parents):
-        if is_project(directory):
-            return directory
-    hint = "cd into the checkout, or set project_dir in config.toml"
-    raise NotConfigured(f"{start} is not in a checkout with site.yml and ansible.cfg", hint=hint)
-
-
-def is_project(directory: Path) -> bool:
-    """Whether `directory` is a checkout. Both files, so that somebody else's site.yml is not played."""
-    return (directory / "site.yml").is_file() and (directory / "ansible.cfg").is_file()
 
 
 def play(directory: Path, arguments: tuple[str, ...], *, quiet: bool) -> int:

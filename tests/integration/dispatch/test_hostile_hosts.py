@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import app, status_view
-from farmhand.cli.host_watch import HostWatch
+from farmhand.places.watch import HostWatch
 from farmhand.cli.say import one_line
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings

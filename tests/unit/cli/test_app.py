@@ -9,8 +9,6 @@ from click.testing import CliRunner
 
 from farmhand import __version__
 from farmhand.cli import app, say
-from farmhand.cli.up import find_project, is_project
-from farmhand.core.errors import NotConfigured
 
 
 def test_every_verb_is_there_with_its_help() -> None:
@@ -59,20 +57,6 @@ def test_starting_up_imports_nothing_heavy(arguments: list[str]) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "LOADED []"
-
-
-def test_the_checkout_is_found_upwards_or_where_it_is_set(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match="is not in a checkout"):
-        find_project("", tmp_path)
-    (tmp_path / "site.yml").touch()
-    assert not is_project(tmp_path)
-    (tmp_path / "ansible.cfg").touch()
-    below = tmp_path / "a" / "b"
-    below.mkdir(parents=True)
-    assert find_project("", below) == tmp_path
-    assert find_project(str(tmp_path), Path("/")) == tmp_path
-    with pytest.raises(NotConfigured, match=r"has no site\.yml"):
-        find_project(str(below), tmp_path)
 
 
 def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:

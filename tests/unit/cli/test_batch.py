@@ -24,7 +24,7 @@ STANDING = {"total": 10, "succeeded": 4, "failed": 1, "cancelled": 0, "cost_usd"
 
 def made(conf: Settings | None = None, **given: Any) -> dict[str, Any]:
     """The defaults of a batch that is given these options."""
-    return defaults(conf or Settings(), **NOTHING | given)
+    return defaults(conf or Settings(), NOTHING | given)
 
 
 def test_only_what_was_asked_for_becomes_a_default() -> None:

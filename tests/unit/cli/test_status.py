@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from farmhand.cli.flush import _for_others
-from farmhand.cli.host_watch import HostWatch
 from farmhand.cli.status import spool_notes, spooled
 from farmhand.cli.status_view import notes, row, write_table
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
 from farmhand.places.hosts import Host
+from farmhand.places.watch import HostWatch
 
 STATUS: dict[str, Any] = {
     "version": "0.1.0",

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.cli.checks import Check, failed, passed
-from farmhand.cli.up import find_project
 from farmhand.core.errors import NotConfigured
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
+from farmhand.places.checkout import find_project
 
 _LIMIT_S = 600.0
 #: Where the role base keeps the originals of scrubbed files: see base_scrub_backup_dir.
