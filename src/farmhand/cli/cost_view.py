@@ -21,7 +21,7 @@ def write(shown: dict[str, Any]) -> None:
 
 
 def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """What was spent, and against which budgets."""
+    """Sums of the spending, and the budgets."""
     spent, whole = shown["spent"], shown["whole"]
     days = f"{spent['days']} day{'s' if spent['days'] != 1 else ''}"
     sheet.line(f"Spent since {spent['since']} ({days}, UTC), in US$", "bold")
@@ -65,13 +65,13 @@ def _group(name: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _models(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The same tokens elsewhere."""
+    """The price of these tokens on other models."""
     sheet.title("The same tokens on each model, all else as it was, in US$")
     sheet.table(("model", "US$"), [(row["model"], row["cost_usd"]) for row in shown["models"]], money={1})
 
 
 def _levers(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """What was saved against the baseline, lever by lever, and the target's verdict."""
+    """Savings against the baseline, lever by lever, and the target's verdict."""
     saved, target = shown["savings"], shown["target"]
     sheet.title(f"Saved against plain claude -p on {saved['baseline_model']}, in US$")
     rows: list[tuple[str | None, ...]] = [("baseline", saved["baseline_usd"], "", "")]

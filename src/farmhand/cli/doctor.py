@@ -1,4 +1,4 @@
-"""`farmhand doctor`: one screen: green, red, or yellow where nobody can tell, each with its fix. It changes nothing."""
+"""`farmhand doctor`: one screen of checks, green, red, or yellow for unknown, each with its fix. It changes nothing."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def _waiting(entry: SpooledTask) -> dict[str, Any]:
 
 
 def _for_others(elsewhere: list[SpooledTask], conf: settings.Settings) -> list[str]:
-    """What waits for hosts that these settings do not know: a line for each hosts file."""
+    """Say what waits for hosts that these settings do not know: a line for each hosts file."""
     lines = []
     for farm, count in sorted(Counter(entry.farm for entry in elsewhere).items()):
         if farm == settings.old_spool_name(conf):

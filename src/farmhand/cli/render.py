@@ -1,7 +1,7 @@
-"""What goes to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
+"""Write to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
 
-Some of it comes from afar. Into a pipe an answer goes byte for byte; on a terminal, and in JSON anywhere, nothing goes
-out as it is that a terminal would take for more than text: see `say.CONTROL`.
+Into a pipe an answer goes byte for byte. On a terminal, and in JSON anywhere, nothing is written that a terminal would
+take for more than text: see `say.CONTROL`.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class RunOptions(NamedTuple):
-    """What was given on the command line, by the names of `arguments.OPTIONS`; None stands for not given."""
+    """The command line's values, by the names of `arguments.OPTIONS`; None stands for not given."""
 
     prompt: str | None
     file: tuple[str, ...]

@@ -43,7 +43,7 @@ class _Caught:
 class Stoppable(_Caught):
     """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
 
-    `was_held` tells whether `hold` was ever called.
+    `was_held`: `hold` was called.
     """
 
     def __init__(self) -> None:

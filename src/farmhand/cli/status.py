@@ -70,7 +70,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:
-    """What the spool holds, by the hosts file that it is for: how many tasks are queued, and how many are at a host."""
+    """Count the tasks in the spool by their hosts file: those queued, and those sent to a host."""
     spool = open_spool(conf)
     entries = [*spool.waiting(), *spool.elsewhere()]
     return [

@@ -1,4 +1,4 @@
-"""What `farmhand status` shows of the hosts: a table, once or live, or a line for each host."""
+"""Show the hosts for `farmhand status`: a table, once or live, or a line for each host."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _rate(status: dict[str, Any]) -> float:
 
 
 def notes(name: str, status: dict[str, Any]) -> list[str]:
-    """What is worth a line each: why tasks wait, what the day has cost, an unusual upstream."""
+    """Lines beside the table: why tasks wait, the day's budget, an unusual upstream."""
     lines = []
     for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")

@@ -1,4 +1,4 @@
-"""What all verbs share: their common options, the settings made of these, errors, and how an answer is printed."""
+"""The frame of every verb: shared options, the settings made of them, errors, and printing the result."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class MergedLedgers:
         )
 
     def report(self) -> CostReport:
-        """What `farmhand report` draws."""
+        """The figures that `farmhand report` draws."""
         return report(self.store, self.table, self.figures(), since_day=self.first, now=self.now)
 
     def provider(self) -> dict[str, Any] | None:
@@ -93,7 +93,7 @@ class MergedLedgers:
             return {"error": str(error)}
 
     def interactive(self) -> dict[str, Any]:
-        """What the CLI's own session logs say."""
+        """An estimate of the interactive sessions, from the CLI's own logs."""
         places = sessions.directories()
         unread = sessions.read(self.store, places)
         return document(sessions.interactive(self.store, self.table, self.first * queries.DAY_S, places, unread))
@@ -138,7 +138,7 @@ def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float
             return problems.from_wire(error, host.name)
         return client
 
-    # All at once, so that hosts that are down keep nobody waiting one after the other.
+    # All at once, so that the waits for hosts that are down do not add up.
     with ThreadPoolExecutor(max_workers=16) as pool:
         clients = dict(zip(farm, pool.map(connect, farm.values()), strict=True))
     for name, client in clients.items():

@@ -31,7 +31,7 @@ class Check:
 
     @property
     def title(self) -> str:
-        """What was looked at, and where."""
+        """Name the check, with its host."""
         return f"{self.host} {self.name}".strip()
 
     def as_dict(self) -> dict[str, object]:
@@ -51,7 +51,7 @@ def failed(detail: str, fix: str) -> Check:
 
 
 def untold(detail: str, fix: str) -> Check:
-    """A yellow line: nobody knows, with what to do."""
+    """A yellow line: it could not be told. With what to do."""
     return Check(state="unknown", detail=_line(detail), fix=_line(fix))
 
 

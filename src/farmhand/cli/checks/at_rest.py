@@ -45,7 +45,7 @@ def _line(answer: dict[str, Any] | None) -> Check:
 
 
 def _search(directory: Path) -> dict[str, dict[str, Any]]:
-    """What farmhand_search found on each host of the group farm. Raises NotConfigured."""
+    """Run farmhand_search on each host of the group farm; its answers by host. Raises NotConfigured."""
     program = find_program("ansible")
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
     with private_directory() as private:
@@ -71,7 +71,7 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _answer(path: Path) -> dict[str, Any]:
-    """What the module said of one host; Ansible's own words where it did not get there."""
+    """Read the module's answer for one host, or Ansible's own where the module did not run."""
     try:
         answer = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -49,7 +49,7 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
 
 
 def _oldest(client: Client, status: dict[str, Any]) -> float:
-    """How long the oldest task that waits has waited, in seconds. Economy tasks are not counted."""
+    """Return the seconds that the oldest waiting task has waited. Economy tasks are not counted."""
     waits = 0.0
     for state in ("queued", "awaiting_key"):
         if status.get(state):

@@ -63,7 +63,7 @@ def shells(*, ask_shell: bool = True) -> Check:
         return failed(report.line() + asked, _TAKE_OUT)
     if not report.certain:
         return untold(report.line() + asked, "leave out --no-ask-shell" if report.read_only else _MARKER)
-    # A file that could not be read is no finding, but nobody should think that it was.
+    # A file that could not be read is no finding, but it is named.
     unread = [str(problem) for problem in report.problems]
     return passed(report.line() + asked + (f" (not read: {', '.join(unread[:3])})" if unread else ""))
 
