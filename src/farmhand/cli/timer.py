@@ -51,7 +51,7 @@ def timer() -> bytes:
 
 
 def plist(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
-    """The same for launchd."""
+    """The agent for launchd."""
     return plistlib.dumps(
         {
             "Label": LABEL,

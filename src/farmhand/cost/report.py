@@ -19,7 +19,7 @@ from farmhand.cost import queries
 from farmhand.cost.queries import DAY_S, Spend, Sums, Work
 from farmhand.cost.savings import savings
 from farmhand.cost.store import CostStore
-from farmhand.cost.summary import Figures, document, figures
+from farmhand.cost.summary import Basis, Figures, document, figures
 
 DOCUMENT_VERSION = 1
 #: So many of the dearest batches are in the report.
@@ -115,19 +115,10 @@ class CostReport(msgspec.Struct, kw_only=True):
     by_batch: list[BatchCell]
 
 
-def report(
-    store: CostStore,
-    table: PriceTable,
-    *,
-    since_day: int,
-    now: float,
-    baseline: str,
-    boxes: dict[str, int | None],
-    errors: dict[str, str],
-) -> CostReport:
-    """The report since a day (since 1970); the rest as for `figures`."""
+def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
+    """The report of what is in the store."""
     everything = queries.read(store, table, "batch")
-    sums = everything.since(since_day)
+    sums = everything.since(basis.since_day)
     hosts, models = (
         {name: place for place, name in enumerate(sorted({getattr(row, kind) for row in (*sums.spend, *sums.work)}))}
         for kind in ("host", "model")
@@ -142,19 +133,11 @@ def report(
     ]
     parts = queries.parts(sums, "batch")
     batches = {part.key: place for place, part in enumerate(parts[:TOP_BATCHES])}
-    first, today = everything.first_day, int(now // DAY_S)
+    first, today = everything.first_day, int(basis.now // DAY_S)
     causes, by_cause = _causes(sums.work, at)
     return CostReport(
-        figures=figures(
-            *(store, table, everything),
-            by="model",
-            since_day=since_day,
-            now=now,
-            baseline=baseline,
-            boxes=boxes,
-            errors=errors,
-        ),
-        first=today if first is None else max(since_day, first),
+        figures=figures(store, table, everything, basis, by="model"),
+        first=today if first is None else max(basis.since_day, first),
         last=max([today, *(cell.day for cell in cells)]),
         hosts=list(hosts),
         models=list(models),
@@ -164,7 +147,7 @@ def report(
         batches_in_all=len(parts),
         cells=cells,
         saved=_saved(sums.spend, at, table),
-        spreads=_spreads(store, since_day, hosts, models),
+        spreads=_spreads(store, basis.since_day, hosts, models),
         by_cause=by_cause,
         by_batch=_by_batch(sums, at, batches),
     )

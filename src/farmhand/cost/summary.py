@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,6 +28,20 @@ TARGET = (10, 20)
 #: A projection goes on at the pace of so many whole days.
 PACE_DAYS = 7
 MONTH_DAYS = 30
+
+
+class Basis(NamedTuple):
+    """What figures rest on: from which day on (since 1970), and when they are asked for (Unix seconds).
+
+    `baseline` is the model that the work is compared with, `boxes` what hosts cost in pico-dollars a month (None: not
+    known), `errors` why hosts could not be asked.
+    """
+
+    since_day: int
+    now: float
+    baseline: str
+    boxes: dict[str, int | None]
+    errors: dict[str, str]
 
 
 class HostState(msgspec.Struct, kw_only=True):
@@ -126,41 +140,36 @@ def figures(
     store: CostStore,
     table: PriceTable,
     everything: Sums,
+    basis: Basis,
     *,
     by: str,
-    since_day: int,
-    now: float,
-    baseline: str,
-    boxes: dict[str, int | None],
-    errors: dict[str, str],
     reprice: bool = False,
 ) -> Figures:
-    """The figures since a day (since 1970), of `everything` that is in the store.
+    """The figures of `everything` that is in the store.
 
-    `by` is what that was read by, or what `queries.parts` knows without. `boxes`: pico-dollars a month by host;
-    `errors`: why hosts did not answer.
+    `by` is what that was read by, or what `queries.parts` knows without.
     """
-    first, today = everything.first_day, int(now // DAY_S)
-    start = max(since_day, today if first is None else first)
+    first, today = everything.first_day, int(basis.now // DAY_S)
+    start = max(basis.since_day, today if first is None else first)
     days = max(1, today - start + 1)
-    sums = everything.since(since_day)
+    sums = everything.since(basis.since_day)
     priced = queries.price_groups(sums.spend, table)
     whole = next(iter(queries.parts(sums, "")), Part())
-    saved = savings(priced, table, baseline)
+    saved = savings(priced, table, basis.baseline)
     budgets = _budgets(store)
     again = repriced(priced, table) if reprice else (None, None)
-    box = _box(boxes, whole, saved, days)
+    box = _box(basis.boxes, whole, saved, days)
     return Figures(
         price_version=table.version,
-        generated_at=_moment(now),
-        hosts=_hosts(store, errors),
-        spent=_spent(everything, whole, start, days, now, budgets),
+        generated_at=_moment(basis.now),
+        hosts=_hosts(store, basis.errors),
+        spent=_spent(everything, whole, start, days, basis.now, budgets),
         whole=whole,
         by=by,
         groups=queries.parts(sums, by),
         days=queries.parts(sums, "day"),
         unpriced=queries.unpriced(sums),
-        uncertain=_uncertain(store, since_day),
+        uncertain=_uncertain(store, basis.since_day),
         budgets=budgets,
         models=on_each_model([group for group in priced if group.pico is not None], table),
         savings=saved,

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import app, top_view
+from farmhand.cli import app, status_view
 from farmhand.cli.say import one_line
-from farmhand.cli.top import HostWatch
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
+from farmhand.places.watch import HostWatch
 from farmhand.rotation import fleet
 from farmhand.rotation.machine import Machine
 from farmhand.wire import client as wire_client
@@ -122,7 +122,7 @@ def look(desk: Desk) -> None:
     for watch in watches:
         watch.ask()
         watch.close()
-    top_view.screen(watches, 2.0)
+    status_view.screen(watches, 2.0)
     assert [watch.error is None for watch in watches] == [False, True]
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from click.testing import CliRunner, Result
 
 from farmhand.cli import cost
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
+from farmhand.cost import merged
 from farmhand.cost.rows import FinishedTask
 from tests.unit.cost.ledgers import DAY, NOW, charge
 from tests.unit.cost.test_merge import FakeAgent
@@ -82,8 +82,8 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5", at=NOW - DAY)]))
     made.agents["farm1"].budget = {"limit_usd": 5, "spent_usd": 0.25, "reserved_usd": 0.125, "day": "2026-11-24"}
 
-    monkeypatch.setattr(cost, "Client", made.client)
-    monkeypatch.setattr("farmhand.cli.cost.time.time", lambda: NOW)
+    monkeypatch.setattr(merged, "Client", made.client)
+    monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
     return made
 
@@ -185,28 +185,6 @@ def test_bad_input_is_one_line(farm: Farm, arguments: tuple[str, ...], kind: typ
 
 def test_an_error_in_json(farm: Farm) -> None:
     assert json.loads(farm.run("--json", "--by", "x").stdout)["error"]["code"] == "usage"
-
-
-@pytest.mark.parametrize(
-    ("text", "day"),
-    [
-        ("2026-11-24", "2026-11-24"),
-        ("2026-11", "2026-11-01"),
-        ("1d", "2026-11-24"),
-        ("30d", "2026-10-26"),
-        ("2w", "2026-11-11"),
-    ],
-)
-def test_since(text: str, day: str) -> None:
-    found = cost.since_day(text, date(2026, 11, 24))
-    assert found == (date.fromisoformat(day) - date(1970, 1, 1)).days
-
-
-def test_box_prices() -> None:
-    assert cost.box_prices("", ["a"]) == {"a": None}
-    assert cost.box_prices("24", ["a", "b"]) == {"a": 24 * 10**12, "b": 24 * 10**12}
-    assert cost.box_prices("24, b=12.5", ["a", "b"]) == {"a": 24 * 10**12, "b": 12_500 * 10**9}
-    assert cost.box_prices("b=1", ["a", "b"]) == {"a": None, "b": 10**12}
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

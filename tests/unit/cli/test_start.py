@@ -12,7 +12,7 @@ import pytest
 
 #: What an ordinary call does without; each costs it between 5 and 40 ms.
 HEAVY = (
-    *("click", "typing", "dataclasses", "inspect", "pathlib", "tomllib", "importlib.metadata", "hashlib", "tempfile"),
+    *("click", "dataclasses", "inspect", "pathlib", "tomllib", "importlib.metadata", "hashlib", "tempfile"),
     *("http.client", "email", "ssl", "socket", "selectors", "subprocess", "threading", "shlex", "urllib", "random"),
     *("asyncio", "logging", "traceback", "jsonschema", "msgspec", "aiohttp", "rich", "yaml", "ansible_runner"),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from farmhand.core.task import Usage
 from farmhand.cost.report import CostReport, report
 from farmhand.cost.rows import FinishedTask
+from farmhand.cost.summary import Basis
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
 #: What would run if a page took it for markup, and what a spreadsheet would take for a formula.
@@ -47,12 +48,5 @@ def made_up() -> CostReport:
                     )
                 )
             fill(store, uuid, rows, tasks, host=host)
-        return report(
-            store,
-            TABLE,
-            since_day=0,
-            now=NOW,
-            baseline="claude-sonnet-5-5",
-            boxes={"farm1": 24 * 10**12},
-            errors={"farm2": f"farm2: {EVIL}"},
-        )
+        boxes: dict[str, int | None] = {"farm1": 24 * 10**12}
+        return report(store, TABLE, Basis(0, NOW, "claude-sonnet-5-5", boxes, {"farm2": f"farm2: {EVIL}"}))

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, CostReport, as_document, report
 from farmhand.cost.rows import FinishedTask, LedgerCharge
+from farmhand.cost.summary import Basis
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 
@@ -14,7 +15,7 @@ from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 def _report(rows: list[LedgerCharge], tasks: list[FinishedTask], since_day: int = 0) -> CostReport:
     with temporary_store() as store:
         fill(store, "u1", rows, tasks)
-        return report(store, TABLE, since_day=since_day, now=NOW, baseline="claude-sonnet-5-5", boxes={}, errors={})
+        return report(store, TABLE, Basis(since_day, NOW, "claude-sonnet-5-5", {}, {}))
 
 
 @settings(max_examples=30, deadline=None)

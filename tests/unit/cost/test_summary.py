@@ -15,7 +15,7 @@ from farmhand.core.errors import UsageError
 from farmhand.cost import queries
 from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.store import CostStore
-from farmhand.cost.summary import Figures, document, figures
+from farmhand.cost.summary import Basis, Figures, document, figures
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, TODAY, charge, fill, new_store
 
@@ -29,11 +29,10 @@ def store(tmp_path: Path) -> Iterator[CostStore]:
     opened.close()
 
 
-def all_of(store: CostStore, **options: Any) -> Figures:
+def all_of(store: CostStore, *, by: str = "model", **options: Any) -> Figures:
     """The figures with the usual options, but for those given."""
-    usual: dict[str, Any] = {"by": "model", "since_day": 0, "now": NOW, "baseline": "claude-sonnet-5-5"}
-    usual |= {"boxes": {}, "errors": {}, "reprice": True, **options}
-    return figures(store, TABLE, queries.read(store, TABLE, usual["by"]), **usual)
+    basis = Basis(0, NOW, "claude-sonnet-5-5", {}, {})._replace(**options)
+    return figures(store, TABLE, queries.read(store, TABLE, by), basis, by=by, reprice=True)
 
 
 def task(no: int, at: float = NOW, state: str = "succeeded", **more: Any) -> FinishedTask:
