@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import click
@@ -12,6 +10,7 @@ from farmhand.cli import render
 from farmhand.cli.cost import ledger_options
 from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.core import files
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.settings import Settings
 from farmhand.cost.merged import merged
@@ -49,13 +48,6 @@ def _write(name: str, text: str) -> None:
         return
     path = Path(name).expanduser()
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        files.replace(path, text.encode(), mode=0o600)
     except OSError as error:
         raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint="name another file") from None
