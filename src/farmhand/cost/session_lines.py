@@ -14,8 +14,6 @@ import msgspec
 MAX_LINE = 64 * 1024 * 1024
 #: What the CLI writes in place of an answer that it made itself, such as an error.
 _NOT_A_MODEL = frozenset({"", "<synthetic>"})
-
-
 #: What the counts of one answer can be.
 _MOST = 10**12
 _BOM = b"\xef\xbb\xbf"
@@ -97,8 +95,7 @@ def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
         line = _LINE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The standard library's decoder bears a lone half of a surrogate pair.
-        found = _line(raw)
-        if found is None:
+        if (found := _line(raw)) is None:
             return None
         line = found
     message, usage = line.message, line.message.usage

@@ -71,16 +71,12 @@ def read(store: CostStore, places: list[Path]) -> list[str]:
     """Take in what is new in the logs below `places`. Returns what is not counted: files and lines, with the reason."""
     unread = []
     for place in places:
-        for root, folders, names in os.walk(place):
-            folders.sort()
-            for name in sorted(names):
-                if not name.endswith(".jsonl"):
-                    continue
-                path = os.path.join(root, name)
-                try:
-                    _read_file(store, path, _session(Path(path).relative_to(place).parts))
-                except OSError as error:
-                    unread.append(f"{_shown(path)}: {error.strerror}")
+        for path in sorted(place.rglob("*.jsonl")):
+            try:
+                if not path.is_dir():
+                    _read_file(store, path, _session(path.relative_to(place).parts))
+            except OSError as error:
+                unread.append(f"{_shown(path)}: {error.strerror}")
     query = "SELECT path, count(*), min(offset), reason FROM session_uncounted GROUP BY path ORDER BY path"
     for path, count, offset, reason in store.rows(query):
         what = "a line is" if count == 1 else f"{count} lines are"
@@ -95,14 +91,14 @@ def _session(parts: tuple[str, ...]) -> str:
     return parts[-3] if len(parts) >= 4 and parts[-2] == "subagents" else "".join(parts[-2:-1])
 
 
-def _shown(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+def _shown(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _read_file(store: CostStore, path: str, session: str) -> None:
+def _read_file(store: CostStore, path: Path, session: str) -> None:
     """What is behind the place where this file was left off; all of it again where it is another file by now."""
     name = _shown(path)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
         known = store.rows("SELECT inode, offset FROM session_file WHERE path = ?", (name,))
         offset = int(known[0][1]) if known and known[0][0] == status.st_ino and known[0][1] <= status.st_size else 0

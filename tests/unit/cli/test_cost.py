@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def test_many_groups_end_in_one_line_that_keeps_the_sum(farm: Farm) -> None:
     row = next(row for row in farm.run("--by", "batch").stdout.splitlines() if row.startswith("(11 more)"))
     rest = sum(Decimal(part["spent_usd"]) for part in document["groups"][20:])
     assert Decimal(row.split()[2]) == rest
+
+
+def test_a_store_of_an_older_form_is_said_once_and_merged_again(farm: Farm) -> None:
+    with sqlite3.connect(farm.directory / "cost.db") as db:
+        db.execute("PRAGMA user_version = 1")
+    first, second = farm.run("--json"), farm.run("--json")
+    assert f"cost.db was of an older form: it is merged again from the hosts, and {farm.directory}" in first.stderr
+    assert first.stderr.count("\n") == 1
+    assert (second.stderr, second.stdout) == ("", first.stdout)
 
 
 def test_csv_has_the_same_amounts(farm: Farm) -> None:
