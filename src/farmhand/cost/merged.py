@@ -46,12 +46,14 @@ class MergedLedgers:
 
     def figures(self, *, by: str = "model", reprice: bool = False) -> Figures:
         """The figures, grouped by `by`; with `reprice` also by today's prices."""
-        everything = queries.read(self.store, self.table, by)
-        return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
+        with self.store.transaction("DEFERRED"):
+            everything = queries.read(self.store, self.table, by)
+            return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
 
     def report(self) -> CostReport:
         """The figures that `farmhand report` draws."""
-        return report(self.store, self.table, self.basis)
+        with self.store.transaction("DEFERRED"):
+            return report(self.store, self.table, self.basis)
 
     def provider(self) -> dict[str, Any] | None:
         """The provider's figures, or why they cannot be had; None where no Admin key is configured.
@@ -63,7 +65,8 @@ class MergedLedgers:
         from farmhand.cost import admin
 
         api = admin.AdminApi(read_key(self.conf.admin_key_source), self.conf.admin_url)
-        everything = queries.read(self.store, self.table)
+        with self.store.transaction("DEFERRED"):
+            everything = queries.read(self.store, self.table)
         if everything.first_day is None:
             return {"error": "nothing was spent that could be compared"}
         first, end = max(self.basis.since_day, everything.first_day), int(self.basis.now // queries.DAY_S) + 1

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.files import xdg
@@ -147,10 +147,10 @@ class CostStore:
             raise StoreDamaged(f"the cost store {self.path} cannot be used: {error}", hint=hint) from None
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All of it or nothing."""
+    def transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
+        """All of it or nothing. Only reads in a deferred one see one state, whatever other processes merge."""
         with self._whole():
-            self.db.execute("BEGIN IMMEDIATE")
+            self.db.execute(f"BEGIN {kind}")
             yield self.db
             self.db.execute("COMMIT")
 

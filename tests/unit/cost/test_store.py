@@ -163,6 +163,18 @@ def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.M
     store.close()
 
 
+def test_figures_see_one_state_while_another_process_merges(tmp_path: Path) -> None:
+    reader, writer = (new_store(tmp_path / "cost.db") for _ in range(2))
+    fill(writer, "u1", [charge(1)])
+    with reader.transaction("DEFERRED"):
+        before = parts_of(reader, "host")
+        fill(writer, "u2", [charge(1)], host="farm2")
+        assert parts_of(reader, "host") == before
+    assert [part.key for part in parts_of(reader, "host")] == ["farm1", "farm2"]
+    for store in (reader, writer):
+        store.close()
+
+
 def test_the_file_is_private_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "state" / "cost.db"
     new_store(path).close()
