@@ -1,4 +1,4 @@
-"""What is asked of the store: sums by whatever tells requests and tasks apart in the figures.
+"""What is asked of the store: sums by all that the figures distinguish.
 
 SQL walks the rows once and adds up what has the same day, host, model and prices; all else is sums over those few rows.
 """
@@ -133,12 +133,12 @@ def day_text(day: int) -> str:
 
 
 def price_groups(spend: Iterable[Spend], table: PriceTable) -> list[Spend]:
-    """The same in as few rows as can be priced exactly."""
+    """Add rows up to as few as can be priced exactly."""
     return fewer(spend, lambda row: bisect_right(table.changes, row.day))
 
 
 def fewer(spend: Iterable[Spend], place: Callable[[Spend], Hashable]) -> list[Spend]:
-    """Sums over the rows that `place` does not tell apart and that have the same prices."""
+    """Add up the rows that have the same prices and the same `place`."""
     found: dict[Hashable, Spend] = {}
     for row in spend:
         key = (place(row), row.model, row.engine, row.economy, row.prompt, row.pico is None)

@@ -169,10 +169,10 @@ def _saved(spend: list[Spend], at: _Place, table: PriceTable) -> list[Saved]:
 
 def _causes(work: list[Work], at: _Place) -> tuple[list[str], list[Cause]]:
     """Why tasks ended that did not succeed; those that did after retries have the cause `succeeded`."""
-    told = [(row.error or row.state, row) for row in work if row.state != "succeeded" or row.retries]
-    causes = sorted({cause for cause, _ in told})
+    ended = [(row.error or row.state, row) for row in work if row.state != "succeeded" or row.retries]
+    causes = sorted({cause for cause, _ in ended})
     tasks, retries = Counter[tuple[int, int, int, int]](), Counter[tuple[int, int, int, int]]()
-    for cause, row in told:
+    for cause, row in ended:
         place = (*at(row), causes.index(cause))
         tasks[place] += row.tasks if cause != "succeeded" else 0
         retries[place] += row.retries

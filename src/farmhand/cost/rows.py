@@ -27,7 +27,7 @@ _SHOWN = 200
 
 
 class BadLedger(FarmUnreachable):
-    """A host's agent sent a line that is none of its ledger's."""
+    """A host's agent sent a line that cannot be one of a ledger."""
 
     code = "bad_answer"
 

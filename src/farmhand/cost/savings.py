@@ -168,7 +168,7 @@ class OnModel(msgspec.Struct, kw_only=True):
 
 
 def on_each_model(groups: list[Spend], table: PriceTable) -> list[OnModel]:
-    """The same tokens on every model that is not legacy, the cheapest first."""
+    """Price the tokens on every model that is not legacy, the cheapest first."""
     answers = []
     for model in table.current:
         bills = [_bill(table, group, model) for group in groups]

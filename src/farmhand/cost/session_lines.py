@@ -48,7 +48,7 @@ class _LogLine(msgspec.Struct):
 
 
 class SessionRow(NamedTuple):
-    """An answer: what it is told apart by, its message, whether a side chain has it, and what is kept of it."""
+    """An answer: the key that identifies it, its message, whether a side chain has it, and what is kept of it."""
 
     key: str
     message: str
@@ -57,7 +57,7 @@ class SessionRow(NamedTuple):
 
 
 class Uncounted(Exception):
-    """A line looks like an answer, and is none that can be counted; its text says why."""
+    """A line looks like an answer and cannot be counted; its text says why."""
 
 
 _LINE = msgspec.json.Decoder(_LogLine)
@@ -137,7 +137,7 @@ def _line(raw: bytes) -> _LogLine | None:
 
 
 def _count(value: _Count) -> int:
-    """A number of tokens; nothing is none. Raises Uncounted."""
+    """A number of tokens, 0 for null. Raises Uncounted."""
     if value is None:
         return 0
     if not 0 <= value <= _MOST or int(value) != value:

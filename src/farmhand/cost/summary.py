@@ -58,7 +58,7 @@ class HostState(msgspec.Struct, kw_only=True):
 
 
 class DayBudget(msgspec.Struct, kw_only=True):
-    """A host's budget of the day `day`, as it was told last."""
+    """A host's budget of the day `day`, as the host last reported it."""
 
     host: str
     day: str
@@ -192,7 +192,7 @@ def _uncertain(store: CostStore, since_day: int) -> Uncertain:
 
 
 def _subscription(whole: Part) -> str:
-    """What the same work costs on the plan: no dollar more, and limits that no price tells."""
+    """What the same work costs on the plan: no dollar more, and a part of limits that have no price."""
     return (
         f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
         " drawn on the plan's own limits"
@@ -218,14 +218,14 @@ def _budgets(store: CostStore) -> list[DayBudget]:
     found = []
     query = "SELECT host, budget FROM ledger WHERE budget IS NOT NULL ORDER BY host, merged_at"
     for host, text in store.rows(query):
-        told = json.loads(text, parse_float=Decimal)
+        budget = json.loads(text, parse_float=Decimal)
         limit, spent, reserved = (
-            pico(Decimal(told.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
+            pico(Decimal(budget.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
         )
         found.append(
             DayBudget(
                 host=host,
-                day=str(told.get("day", "")),
+                day=str(budget.get("day", "")),
                 limit_pico=limit,
                 spent_pico=spent,
                 reserved_pico=reserved,

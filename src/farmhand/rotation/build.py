@@ -27,7 +27,7 @@ def memory_of(parameters: Mapping[str, Any]) -> Memory:
 
 
 def since_of(source: str) -> float | None:
-    """Since when the content of this key source has certainly been what it is; None: that cannot be told."""
+    """Since when the content of this key source has certainly been what it is; None: not known."""
     return None if source.startswith(("env:", "command:")) else open_source(source).since()
 
 

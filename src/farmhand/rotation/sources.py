@@ -49,14 +49,14 @@ class RotationSource(Protocol):
         """What is there. Raises WireError `not_configured`."""
 
     def since(self) -> float | None:
-        """Since when its content has certainly been what it is, in Unix seconds; None: that cannot be told."""
+        """Since when its content has certainly been what it is, in Unix seconds; None: not known."""
 
     def write(self, slots: Slots) -> None:
         """Make it so. A crash in here loses no key, and doing it again completes it. Raises WireError."""
 
 
 def open_source(source: str) -> RotationSource:
-    """The place that the key source names. Raises WireError for one that nobody can write to."""
+    """The place that the key source names. Raises WireError for one that cannot be written to."""
     kind, _, rest = source.partition(":")
     if kind == "file" and rest:
         path, hash_sign, name = rest.rpartition("#")

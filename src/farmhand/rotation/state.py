@@ -24,7 +24,7 @@ from ..core.keys import is_fingerprint
 
 #: What is asked for, in order.
 STEPS = ("staged", "switched", "verified", "drained", "retired")
-#: The same with what is said before a step begins that changes something outside.
+#: All that is saved: before a step changes something outside, that it begins; afterwards, that it is done.
 _PROGRESS = ("staging", "staged", "switching", "switched", "verified", "drained", "retiring", "dead", "retired")
 ROLLING_BACK, ROLLED_BACK = "rolling_back", "rolled_back"
 _KNOWN = (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
@@ -94,7 +94,7 @@ class Memory:
         return float(seen) if isinstance(seen, (int, float)) else None
 
     def first_seen(self, fingerprint: str, otherwise: float) -> float:
-        """The same; `otherwise`, which is remembered, if it never was. That it cannot be written is no failure."""
+        """When this key was first seen; `otherwise`, remembered if it can be, for one that never was."""
         seen = self.seen(fingerprint)
         if seen is None:
             seen = otherwise
