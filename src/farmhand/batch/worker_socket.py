@@ -9,15 +9,13 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from farmhand.batch import frames
-
-_UCRED = struct.Struct("3i")
+from farmhand.core import files
 
 
 class Dispatcher(Protocol):
@@ -69,7 +67,7 @@ class WorkerServer:
                 peer, _ = self._socket.accept()
             except OSError:
                 return
-            pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            pid, uid, _ = files.peer(peer)
             if uid != os.geteuid():
                 peer.close()
                 continue

@@ -8,18 +8,19 @@ from typing import NoReturn
 import click
 
 from farmhand import __version__
-from farmhand.cli.say import end, note, one_line
+from farmhand.cli.say import end, one_line
 from farmhand.core.errors import FarmhandError
 
-__all__ = ["VERBS", "execute", "farmhand", "note"]
-#: Verb → what its module is for; each lives in the module of its name as `command`.
+#: Another name of a verb → its arguments.
+ALIASES = {"top": ("status", "--watch")}
+#: Verb → what it is for. Each is `command` in the module of its name.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
     "doctor": "Check everything, green or red, each red with its fix.",
     "flush": "Send what was queued while no farm host answered; show the answers.",
     "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
-    "top": "The same, live.",
+    "top": "The same, live: status --watch.",
     "cost": "Show what the farm spent, and what that saved.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",
@@ -31,18 +32,25 @@ class _Lazy(click.Group):
     """A group that imports a verb's module when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs."""
+        """List the verbs."""
         return list(VERBS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb of the arguments, by another name of it too."""
+        return super().resolve_command(ctx, [*ALIASES.get(args[0], args[:1]), *args[1:]])
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The verb's command, imported now."""
+        """Import the verb's command."""
         if cmd_name not in VERBS:
             return None
-        command: click.Command = importlib.import_module(f"farmhand.cli.{cmd_name}").command
+        name = ALIASES.get(cmd_name, (cmd_name,))[0]
+        command: click.Command = importlib.import_module(f"farmhand.cli.{name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The verbs with their one line, without importing any."""
+        """Write the verbs with their one line, without importing any."""
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 

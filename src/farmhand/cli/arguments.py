@@ -2,96 +2,62 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from farmhand.core.settings import FALLBACKS
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
-
-class Option:
+class Option(NamedTuple):
     """One option. `kind` is `flag`, `switch` (its second name turns it off), or what its value is: `text`, `number`,
-    `count` (1, 2, …) or a tuple of choices.
+    `count` (1, 2, …) or a tuple of choices. `to` is the name of its value: for a setting, that of the setting.
     """
 
-    def __init__(
-        self, *names: str, to: str, kind: str | tuple[str, ...] = "text", many: bool = False, what: str = "", about: str
-    ) -> None:
-        self.names = names
-        self.to = to
-        self.kind = kind
-        self.many = many
-        self.what = what
-        self.about = about
+    names: tuple[str, ...]
+    to: str
+    about: str
+    kind: str | tuple[str, ...] = "text"
+    what: str | None = None
+    many: bool = False
 
 
 OPTIONS = (
     Option(
-        "-f",
-        "--file",
-        to="file",
-        many=True,
-        what="FILE",
-        about="Add a text file below the prompt (-: stdin); repeatable.",
+        ("-f", "--file"), "file", "Add a text file below the prompt (-: stdin); repeatable.", what="FILE", many=True
     ),
-    Option("--no-stdin", to="no_stdin", kind="flag", about="Do not read stdin, even if something is piped in."),
-    Option("--json", to="as_json", kind="flag", about="Print the whole result as one JSON object."),
-    Option("-m", "--model", to="model", what="NAME", about="haiku (default), sonnet, opus or a full model id."),
-    Option("--system", to="system", what="TEXT", about="System prompt."),
-    Option("--schema", to="schema", what="FILE|JSON", about="JSON Schema that the answer must satisfy."),
-    Option("--engine", to="engine", kind=("auto", "api", "cli"), about="auto (default): cli when tools are asked for."),
+    Option(("--no-stdin",), "no_stdin", "Do not read stdin, even if something is piped in.", "flag"),
+    Option(("--json",), "as_json", "Print the whole result as one JSON object.", "flag"),
+    Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="NAME"),
+    Option(("--system",), "system", "System prompt.", what="TEXT"),
+    Option(("--schema",), "schema", "JSON Schema that an answer must satisfy.", what="FILE|JSON"),
+    Option(("--engine",), "engine", "auto (default): cli when tools are asked for.", ("auto", "api", "cli")),
+    Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="NAME[,NAME…]", many=True),
+    Option(("--network",), "network", "What a task's tools reach; full if the host allows.", ("none", "full")),
+    Option(("--timeout",), "timeout_s", "A task's time; 0 for the farm host's limit.", "number", "SECONDS"),
+    Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
+    Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
+    Option(("--host",), "host", "This farm host and no other (default: the first that answers).", what="NAME"),
     Option(
-        "--tools",
-        to="tools",
-        many=True,
-        what="NAME[,NAME…]",
-        about="Tools the task may use, such as Bash,Read.",
-    ),
-    Option(
-        "--network",
-        to="network",
-        kind=("none", "full"),
-        about="What the task's tools reach; full if the host allows.",
-    ),
-    Option(
-        "--timeout", to="timeout", kind="number", what="SECONDS", about="The task's time; 0 for the farm host's limit."
-    ),
-    Option("--max-tokens", to="max_tokens", kind="count", what="N", about="Longest answer, in tokens."),
-    Option("--id", to="task_id", what="ID", about="The task's id: the same id with the same task runs once."),
-    Option("--host", to="host", what="NAME", about="This farm host and no other (default: the first that answers)."),
-    Option(
-        "--key-source",
-        to="key_source",
+        ("--key-source",),
+        "key_source",
+        "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV.",
         what="SOURCE",
-        about="file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV.",
+    ),
+    Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "number", "SECONDS"),
+    Option(
+        ("--fallback",), "fallback", "When no farm host answers (default: ask on a terminal, else queue).", FALLBACKS
     ),
     Option(
-        "--connect-timeout",
-        to="connect_timeout",
-        kind="number",
-        what="SECONDS",
-        about="How long reaching the farm host may take.",
+        ("--allow-subscription", "--no-allow-subscription"),
+        "allow_subscription",
+        "Whether your own claude login may be used.",
+        "switch",
     ),
-    Option(
-        "--fallback",
-        to="fallback",
-        kind=FALLBACKS,
-        about="When no farm host answers (default: ask on a terminal, else queue).",
-    ),
-    Option(
-        "--allow-subscription",
-        "--no-allow-subscription",
-        to="allow_subscription",
-        kind="switch",
-        about="Whether your own claude login may be used.",
-    ),
-    Option("--config", to="config", what="FILE", about="The settings file."),
+    Option(("--config",), "config", "The settings file.", what="FILE"),
 )
 
 
 def plain(arguments: list[str]) -> dict[str, Any] | None:
-    """What `arguments` say, by name; None where click has to look at them: help, mistakes, rarer ways to write."""
+    """Read `arguments` into values by name. None if click has to look at them: help, mistakes, rarer ways to write."""
     known = {name: option for option in OPTIONS for name in option.names}
     given: dict[str, Any] = {"prompt": None}
     for option in OPTIONS:
@@ -126,9 +92,8 @@ def _take(option: Option, word: str, rest: Any, given: dict[str, Any]) -> bool:
         if text not in option.kind:
             return False
     elif option.kind != "text":
-        reader: Callable[[str], float] = int if option.kind == "count" else float
         try:
-            value = reader(text)
+            value = int(text) if option.kind == "count" else float(text)
         except ValueError:
             return False
         if option.kind == "count" and value < 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from farmhand.cli import render
 from farmhand.cli.say import note
@@ -17,33 +19,32 @@ from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
-    from typing import Any
-
-    from farmhand.cli.run_task import EarlyConnection, RunOptions
     from farmhand.core.settings import Settings
-    from farmhand.wire.transport import Transport
+    from farmhand.wire.transport import SshTransport, Transport
+
+    #: Gives the transport to a host, with so many seconds to connect.
+    Way = Callable[[hosts.Host, float], SshTransport]
 
 #: How long the agent may take to confirm that a task is stopped.
 CANCEL_S = 10.0
 
 
-def carry(options: RunOptions, conf: Settings, task: dict[str, Any], way: EarlyConnection) -> int:
+def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> int:
     """Run the task and print its answer; the exit status."""
-    printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
+    printer = render.Printer(stream=not as_json and "schema" not in task and sys.stdout.isatty())
     try:
         result = answer(task, conf, printer, way)
     except WireError as error:
         raise problems.from_wire(error) from None
     except Stopped as stopped:
-        if options.as_json:
+        if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
-    return report(result, printer, as_json=options.as_json)
+    return report(result, printer, as_json=as_json)
 
 
-def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: EarlyConnection) -> dict[str, Any]:
+def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
     """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
     spooling = Spooling(task, conf)
     result = spooling.result()
@@ -57,7 +58,7 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: E
     with Stoppable() as stoppable:
         try:
             host, client = reach(
-                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), way.to
+                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), way
             )
         except FarmUnreachable as error:
             reason = error
@@ -128,7 +129,3 @@ def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) ->
     if result.get("stop_reason") == "max_tokens":
         note("the answer was cut off at its longest length (raise --max-tokens)")
     return 0
-
-
-def _is_terminal(stream: Any) -> bool:
-    return stream is not None and bool(stream.isatty())

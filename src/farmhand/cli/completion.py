@@ -17,7 +17,7 @@ _SUFFIX = {"bash": "", "zsh": ".zsh", "fish": ".fish"}
 
 
 def script(shell: str, command: str) -> str:
-    """What `shell` loads to complete `command`."""
+    """Return the script that `shell` loads to complete `command`."""
     kind = get_completion_class(shell)
     assert kind is not None, f"click completes no {shell}"  # noqa: S101 - the arguments name the ones it does
     variable = f"_{command.replace('-', '_').upper()}_COMPLETE"

@@ -9,14 +9,15 @@ from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, Refused, WireMismatch
 from farmhand.core.settings import Settings
+from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
-_MEANINGS = {"q": "queue", "s": "subscription", "n": "none"}
+_MEANINGS = {"q": "queue", "s": "subscription"}
 
 
 class Spooled(FarmUnreachable):
-    """No answer yet: the task is in the spool. `task_id` is what its answer will be asked for with."""
+    """No answer yet: the task is in the spool. Its answer will be asked for with `task_id`."""
 
     code = "spooled"
 
@@ -27,59 +28,54 @@ class Spooled(FarmUnreachable):
         self.task_id = task_id
 
 
-def policy_of(conf: Settings, *, terminal: bool) -> str:
-    """The policy in force: the setting's; ask on a terminal, queue elsewhere. Nobody can be asked without one."""
-    policy = conf.fallback or "ask"
-    return "queue" if policy == "ask" and not terminal else policy
-
-
 def on_terminal() -> bool:
     """Whether somebody can be asked: stdin and stderr are terminals."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
+def policy_of(conf: Settings) -> str:
+    """The policy in force: the setting's, by default ask; queue instead of ask where there is no terminal."""
+    policy = conf.fallback or "ask"
+    return "queue" if policy == "ask" and not on_terminal() else policy
+
+
 def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """The task's result from elsewhere; or Spooled, Refused by policy, or `reason` again.
+    """Get the task's result elsewhere. Raises Spooled, Refused by policy, or `reason` again.
 
     Only for a task that no host can have.
     """
     if isinstance(reason, WireMismatch):
         # A host answers; waiting mends nothing.
         raise reason
-    policy = policy_of(conf, terminal=on_terminal())
+    policy = policy_of(conf)
     if policy == "ask":
-        policy = ask(reason, task, conf)
+        policy = _ask(reason, task, conf)
     if policy == "queue":
         open_spool(conf).add(task, wanted=conf.host)
         raise Spooled(task["id"], reason)
     if policy == "subscription":
-        return on_subscription(reason, task, conf)
+        return _on_subscription(reason, task, conf)
     raise reason
 
 
-def ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
-    """What the operator wants, asked once on the terminal. Nothing is offered that would be refused."""
+def _ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
+    """Ask the operator once, on the terminal, for the policy. Nothing is offered that would be refused."""
     note(str(reason))
-    choices = ["[Q]ueue it until a farm host is back"]
-    if subscription_refusal(task, conf) is None:
-        choices.append("[s]ubscription: ask your own claude here, on your plan's limits")
-    choices.append("[n]othing")
-    print(f"{', '.join(choices)}? ", end="", file=sys.stderr, flush=True)  # noqa: T201  (a question on the terminal)
+    choices = {"q": "[Q]ueue it until a farm host is back"}
+    if _refusal(task, conf) is None:
+        choices["s"] = "[s]ubscription: ask your own claude here, on your plan's limits"
+    choices["n"] = "[n]othing"
+    print(f"{', '.join(choices.values())}? ", end="", file=sys.stderr, flush=True)  # noqa: T201  (a question on the terminal)
     line = sys.stdin.readline()
     if not line:
         print(file=sys.stderr)  # noqa: T201
         return "none"
     word = line.strip().lower()[:1] or "q"
-    wanted = _MEANINGS.get(word, "none")
-    if wanted == "subscription" and len(choices) < 3:
-        return "none"
-    return wanted
+    return _MEANINGS.get(word, "none") if word in choices else "none"
 
 
-def subscription_refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
+def _refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
     """Why this task may not run on the subscription; None if it may."""
-    from farmhand.offline import subscription
-
     try:
         subscription.check_allowed(task, allowed=conf.allow_subscription)
     except Refused as refused:
@@ -87,11 +83,9 @@ def subscription_refusal(task: dict[str, Any], conf: Settings) -> Refused | None
     return None
 
 
-def on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """The task's answer from the operator's own claude. Stopped if a signal ends it."""
-    from farmhand.offline import subscription
-
-    refused = subscription_refusal(task, conf)
+def _on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
+    """Get the task's answer from the operator's own claude. Raises Stopped if a signal ends it."""
+    refused = _refusal(task, conf)
     if refused is not None:
         raise Refused(f"{refused.message}; {reason.message}", hint=refused.hint, code=refused.code)
     with Stoppable():

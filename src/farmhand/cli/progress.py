@@ -1,4 +1,4 @@
-"""How a batch stands, on stderr: a bar on a terminal, a line now and then elsewhere, nothing if it is to be quiet."""
+"""Show the progress of a batch on stderr: a bar on a terminal, a line now and then elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 import time
 from typing import Any
 
-from farmhand.cli.app import note
-from farmhand.cli.render import printable
+from farmhand.cli.say import note, printable
 
 #: How often a plain line is written at most. Seconds.
 LINE_EVERY_S = 5.0
@@ -49,7 +48,7 @@ def summary(whole: dict[str, Any]) -> str:
 
 
 class ProgressDisplay:
-    """Takes how things stand from the runner's events; `tick` draws. `mode`: bar, lines or quiet."""
+    """Takes the figures from the runner's events; `tick` draws. `mode`: bar, lines or quiet."""
 
     def __init__(self, mode: str, standing: dict[str, Any]) -> None:
         self.mode = mode
@@ -63,7 +62,7 @@ class ProgressDisplay:
             self._make_bar()
 
     def update(self, standing: dict[str, Any]) -> None:
-        """How things stand now."""
+        """Take the new figures."""
         self._standing = standing
 
     def words(self) -> str:

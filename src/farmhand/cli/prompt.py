@@ -6,15 +6,12 @@ import os
 import select
 import stat
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, not_text, shown
 from farmhand.core.errors import UsageError
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any
 
 #: As farmhand.core.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024

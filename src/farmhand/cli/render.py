@@ -1,22 +1,20 @@
-"""What goes to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
+"""Write to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
 
-Some of it comes from afar. Into a pipe an answer goes byte for byte; on a terminal, and in JSON anywhere, nothing goes
-out as it is that a terminal would take for more than text: see `say.CONTROL`.
+Into a pipe an answer goes byte for byte. On a terminal, and in JSON anywhere, nothing is written that a terminal would
+take for more than text: see `say.CONTROL`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from farmhand.cli.say import CONTROL, printable
+from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import without_secrets
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from typing import Any, TextIO
-
-    from farmhand.core.errors import FarmhandError
 
 
 def write_bytes(text: str) -> None:
@@ -39,13 +37,25 @@ def json_text(value: Any, indent: int | None = None) -> str:
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
-__all__ = ["Printer", "answer_text", "error_object", "json_text", "printable", "write_bytes", "write_json"]
-
-
 def error_object(error: FarmhandError) -> dict[str, Any]:
     """The JSON form of a failure that has no result."""
-    said = {"message": error.message, "hint": error.hint}
-    return {"error": {"code": error.code, **{name: without_secrets(text) for name, text in said.items()}}}
+    said: dict[str, Any] = {"message": without_secrets(error.message), "hint": without_secrets(error.hint)}
+    if lines := getattr(error, "lines", None):  # InvalidInput
+        said["lines"] = [without_secrets(line) for line in lines]
+    task_id = getattr(error, "task_id", "")  # Spooled
+    spooled = {"id": task_id, "state": "spooled"} if task_id else {}
+    return {**spooled, "error": {"code": error.code, **said}}
+
+
+@contextmanager
+def errors_as_json(wanted: bool) -> Iterator[None]:
+    """Write an error that passes to stdout as well, if that is wanted."""
+    try:
+        yield
+    except FarmhandError as error:
+        if wanted:
+            write_json(error_object(error))
+        raise
 
 
 def answer_text(result: dict[str, Any]) -> str:
@@ -62,10 +72,8 @@ class Printer:
     from what stands there is written; if the answer in the end is another one, it is written whole, with a note.
     """
 
-    def __init__(self, *, stream: bool, out: TextIO | None = None, err: TextIO | None = None) -> None:
+    def __init__(self, *, stream: bool) -> None:
         self.stream = stream
-        self.out = sys.stdout if out is None else out
-        self.err = sys.stderr if err is None else err
         self._shown = ""
         self._coming = ""
 
@@ -81,8 +89,8 @@ class Printer:
 
     def _show(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
-            self.out.write(printable(text[len(self._shown) :]))
-            self.out.flush()
+            sys.stdout.write(printable(text[len(self._shown) :]))
+            sys.stdout.flush()
             self._shown = text
 
     def finish(self, result: dict[str, Any]) -> None:
@@ -93,7 +101,7 @@ class Printer:
             return
         if not answer.startswith(self._shown):
             self.end_line()
-            self.err.write("(the answer was started again; this is all of it)\n")
+            sys.stderr.write("(the answer was started again; this is all of it)\n")
             self._shown = ""
         self._show(answer)
         self.end_line()
@@ -101,5 +109,5 @@ class Printer:
     def end_line(self) -> None:
         """End the line that streaming left open."""
         if self._shown and not self._shown.endswith("\n"):
-            self.out.write("\n")
-        self.out.flush()
+            sys.stdout.write("\n")
+        sys.stdout.flush()

@@ -2,77 +2,43 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import click
 
 from farmhand.cli import render
-from farmhand.cli.cost import baseline_of, box_prices, ledger_options, merge_all, open_store, since_day
-from farmhand.core import settings
-from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
-from farmhand.core.prices import price_table
-from farmhand.cost.report import CostReport, as_document, report
-from farmhand.cost.summary import figures
-from farmhand.places import hosts
+from farmhand.cli.cost import ledger_options
+from farmhand.cli.say import note
+from farmhand.cli.verb import VerbResult, verb
+from farmhand.core import files
+from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.settings import Settings
+from farmhand.cost.merged import merged
+from farmhand.cost.report import as_document
 
 
-@click.command("report", context_settings={"help_option_names": ["-h", "--help"]})
+@verb("report", "connect_timeout_s", json_help="Print one JSON object: what the page is made of.")
 @click.option("--html", metavar="FILE", help="Write one self-contained page instead; - is stdout.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: what the page is made of.")
 @ledger_options
-def command(
-    html: str | None,
-    as_json: bool,
-    since: str | None,
-    no_merge: bool,
-    config: str | None,
-    connect_timeout: float | None,
-    **flags: Any,
-) -> int:
+def command(conf: Settings, *, html: str | None, as_json: bool, since: str | None, no_merge: bool) -> VerbResult:
     """Show where the money went, drawn. The exit status is 4 if a host could not be asked."""
-    try:
-        if as_json and html is not None:
-            raise UsageError("--json and --html: choose one")
-        conf = settings.load(config, connect_timeout_s=connect_timeout, **flags)
-        found, status = _report(conf, time.time(), since=since, merge=not no_merge)
-        if html is not None:
-            from farmhand.cost.report_html import page
+    if as_json and html is not None:
+        raise UsageError("--json and --html: choose one")
+    with merged(conf, since, note, ask=not no_merge) as ledgers:
+        found = ledgers.report()
+    document = as_document(found)
 
-            _write(html, page(as_document(found)))
-        elif as_json:
-            render.write_json(as_document(found))
-        else:
+    def show() -> None:
+        if html is None:
             from farmhand.cli import report_view
 
             report_view.write(found)
-    except FarmhandError as error:
-        if as_json:
-            render.write_json(render.error_object(error))
-        raise
-    return status
+        else:
+            from farmhand.cost.report_html import page
 
+            _write(html, page(document))
 
-def _report(conf: settings.Settings, now: float, *, since: str | None, merge: bool) -> tuple[CostReport, int]:
-    """The report, and the exit status."""
-    table = price_table(conf.prices_path)
-    baseline = baseline_of(conf, table)
-    first = since_day(since, datetime.fromtimestamp(now, UTC).date())
-    farm = hosts.load_hosts(conf.hosts_path)
-    boxes = box_prices(conf.box_usd_month, list(farm))
-    store = open_store(conf, table)
-    try:
-        errors = merge_all(store, farm, conf.connect_timeout_s) if merge else {}
-        why = {host: str(error) for host, error in errors.items()}
-        found = figures(store, table, by="model", since_day=first, now=now, baseline=baseline, boxes=boxes, errors=why)
-        answer = report(store, table, found, since_day=first, now=now)
-    finally:
-        store.close()
-    return answer, next(iter(errors.values())).exit_code if errors else 0
+    return VerbResult(document, show, ledgers.status)
 
 
 def _write(name: str, text: str) -> None:
@@ -82,13 +48,6 @@ def _write(name: str, text: str) -> None:
         return
     path = Path(name).expanduser()
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        files.replace(path, text.encode(), mode=0o600)
     except OSError as error:
         raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint="name another file") from None

@@ -3,39 +3,36 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from farmhand.cli.cost_view import aligned
-from farmhand.cli.render import printable
+from farmhand.cli.cost_view import write_unknown
+from farmhand.cli.sheet import Sheet
 from farmhand.core.money import plain
 from farmhand.cost.queries import DAY_S
 from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport
+from farmhand.cost.summary import document
 
 #: Days and batches that are shown one by one; the page has all of them.
 LAST_DAYS = 14
 TOP = 10
-_BAR = 24
 
 
-def write(found: CostReport, console: Console | None = None) -> None:
+def write(found: CostReport, sheet: Sheet | None = None) -> None:
     """Print the report."""
-    view = _ReportView(console or Console(highlight=False), found)
-    view.head()
-    view.spend()
-    view.saving()
-    view.spread("Cost of a task (US$)", ("cost",), [plain(edge) for edge in COST_EDGES])
-    view.spread("Time that tasks ran", ("run",), [seconds(edge) for edge in SECOND_EDGES])
-    view.spread("Time that tasks waited before", ("wait",), [seconds(edge) for edge in SECOND_EDGES])
-    view.cache()
-    view.causes()
-    view.batches()
-    view.unknown()
+    sheet = sheet or Sheet()
+    _head(sheet, found)
+    _spend(sheet, found)
+    _saving(sheet, found)
+    times = [seconds(edge) for edge in SECOND_EDGES]
+    _spread(sheet, found, "Cost of a task (US$)", "cost", [plain(edge) for edge in COST_EDGES])
+    _spread(sheet, found, "Time that tasks ran", "run", times)
+    _spread(sheet, found, "Time that tasks waited before", "wait", times)
+    _cache(sheet, found)
+    _causes(sheet, found)
+    _batches(sheet, found)
+    write_unknown(sheet, document(found.figures))
 
 
 def seconds(edge: float) -> str:
@@ -45,154 +42,105 @@ def seconds(edge: float) -> str:
     return f"{edge / 60:g} min" if edge < 3600 else f"{edge / 3600:g} h"
 
 
-def bar(part: float, most: float) -> str:
-    """A bar for `part`, where the longest stands for `most`; what is not nothing is seen."""
-    if part <= 0 or most <= 0:
-        return ""
-    return "█" * max(1, round(_BAR * part / most))
-
-
 def _day(day: int) -> str:
     return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
-def _sums(rows: Iterable[Any], key: Callable[[Any], Any], value: Callable[[Any], int]) -> Counter[Any]:
+def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
+    """The sums of the field `value` of all rows, by their field `key`."""
     sums: Counter[Any] = Counter()
     for row in rows:
-        sums[key(row)] += value(row)
+        sums[getattr(row, key)] += getattr(row, value)
     return sums
 
 
-class _ReportView:
-    """One print of one report."""
+def _section(
+    sheet: Sheet,
+    title: str,
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    bars: Sequence[float] = (),
+    *,
+    money: bool = False,
+) -> None:
+    """A section: a table with bars; with `money` its second column holds US$."""
+    sheet.title(title)
+    if rows:
+        sheet.table(head, rows, {1} if money else (), bars)
+    else:
+        sheet.line("nothing yet")
 
-    def __init__(self, console: Console, found: CostReport) -> None:
-        self.console = console
-        self.found = found
 
-    def line(self, text: str, style: str = "") -> None:
-        """One paragraph."""
-        self.console.print(Text(printable(text), style=style))
+def _head(sheet: Sheet, found: CostReport) -> None:
+    """The period and its sums."""
+    whole, saved, target = found.figures.whole, found.figures.savings, found.figures.target
+    sheet.line(f"Farmhand report, {_day(found.first)} to {_day(found.last)} (UTC)", "bold")
+    sheet.line(f"US$ {plain(whole.spent_pico)} for {whole.tasks} tasks, {whole.failed} failed; {whole.retries} retries")
+    factor = "nothing to compare" if target.factor is None else f"{target.factor}x"
+    sheet.line(
+        f"US$ {plain(saved.saving_pico)} saved beside plain claude -p on {saved.baseline_model};"
+        f" target {target.low}-{target.high}x: {target.verdict}, {factor}"
+    )
 
-    def table(self, title: str, head: Sequence[str], rows: Sequence[Sequence[str]], bars: Sequence[float] = ()) -> None:
-        """A section: a table whose first column names, with bars at its end."""
-        self.line(f"\n{title}", "bold")
-        if not rows:
-            self.line("nothing yet")
-            return
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for number, name in enumerate(head):
-            table.add_column(name, justify="right" if number else "left", no_wrap=bool(number), overflow="fold")
-        if bars:
-            table.add_column("", no_wrap=True)
-        most = max(bars, default=0)
-        for number, row in enumerate(rows):
-            drawn = [Text(bar(bars[number], most))] if bars else []
-            table.add_row(*(Text(printable(cell)) for cell in row), *drawn)
-        self.console.print(table)
 
-    def head(self) -> None:
-        """The period and its sums."""
-        figures = self.found.figures
-        self.line(f"Farmhand report, {_day(self.found.first)} to {_day(self.found.last)} (UTC)", "bold")
-        whole, saved = figures.whole, figures.savings
-        self.line(
-            f"US$ {plain(whole.spent_pico)} for {whole.tasks} tasks, {whole.failed} failed; {whole.retries} retries"
-        )
-        target = figures.target
-        factor = "nothing to compare" if target.factor is None else f"{target.factor}x"
-        self.line(
-            f"US$ {plain(saved.saving_pico)} saved beside plain claude -p on {saved.baseline_model};"
-            f" target {target.low}-{target.high}x: {target.verdict}, {factor}"
-        )
+def _spend(sheet: Sheet, found: CostReport) -> None:
+    """By model, and the last days."""
+    by_model = _sums(found.cells, "model", "spent_pico").most_common()
+    rows = [(found.models[model], plain(spent)) for model, spent in by_model]
+    _section(sheet, "Spend by model", ("model", "US$"), rows, [spent for _, spent in by_model], money=True)
+    by_day = _sums(found.cells, "day", "spent_pico")
+    days = sorted(by_day)[-LAST_DAYS:]
+    title = f"Spend by day{f' (the last {LAST_DAYS} with any)' if len(by_day) > LAST_DAYS else ''}"
+    rows = [(_day(day), plain(by_day[day])) for day in days]
+    _section(sheet, title, ("day", "US$"), rows, [by_day[day] for day in days], money=True)
 
-    def spend(self) -> None:
-        """By model, and the last days."""
-        cells = self.found.cells
-        by_model = _sums(cells, lambda row: row.model, lambda row: row.spent_pico).most_common()
-        amounts = aligned(plain(spent) for _, spent in by_model)
-        rows = [(self.found.models[model], amount) for (model, _), amount in zip(by_model, amounts, strict=True)]
-        self.table("Spend by model", ("model", "US$"), rows, [spent for _, spent in by_model])
-        by_day = _sums(cells, lambda row: row.day, lambda row: row.spent_pico)
-        days = sorted(by_day)[-LAST_DAYS:]
-        amounts = aligned(plain(by_day[day]) for day in days)
-        title = f"Spend by day{f' (the last {LAST_DAYS} with any)' if len(by_day) > LAST_DAYS else ''}"
-        rows = [(_day(day), amount) for day, amount in zip(days, amounts, strict=True)]
-        self.table(title, ("day", "US$"), rows, [by_day[day] for day in days])
 
-    def saving(self) -> None:
-        """Against each baseline."""
-        saved = _sums(self.found.saved, lambda row: row.baseline, lambda row: row.baseline_pico - row.spent_pico)
-        amounts = aligned(plain(saved[number]) for number in range(len(self.found.baselines)))
-        rows = list(zip(self.found.baselines, amounts, strict=True))
-        self.table("Saved beside plain claude -p on each model", ("baseline", "US$"), rows)
+def _saving(sheet: Sheet, found: CostReport) -> None:
+    """Against each baseline."""
+    saved = _sums(found.saved, "baseline", "baseline_pico")
+    saved.subtract(_sums(found.saved, "baseline", "spent_pico"))
+    rows = [(name, plain(saved[number])) for number, name in enumerate(found.baselines)]
+    _section(sheet, "Saved beside plain claude -p on each model", ("baseline", "US$"), rows, money=True)
 
-    def spread(self, title: str, whats: tuple[str], names: list[str]) -> None:
-        """A distribution."""
-        wanted = {SPREADS.index(what) for what in whats}
-        sums = _sums(
-            (row for row in self.found.spreads if row.what in wanted), lambda row: row.bar, lambda row: row.tasks
-        )
-        bars = sorted(bar for bar in sums if bar >= 0)
-        shown = [*range(bars[0], bars[-1] + 1)] if bars else []
-        shown += [-1] if sums[-1] else []
-        labels = [*(f"to {name}" for name in names), f"above {names[-1]}", "not known"]
-        self.table(title, ("", "tasks"), [(labels[at], str(sums[at])) for at in shown], [sums[at] for at in shown])
 
-    def cache(self) -> None:
-        """Prompt tokens by where they came from."""
-        whole = self.found.figures.whole
-        parts = {
-            "read from the cache": whole.cache_read_input_tokens,
-            "written to it": whole.cache_creation_input_tokens,
-            "not cached": whole.input_tokens,
-        }
-        given = sum(parts.values())
-        rows = [(name, str(part), f"{100 * part / given:.1f} %") for name, part in parts.items()] if given else []
-        self.table("Cache hits", ("prompt tokens", "", ""), rows, list(parts.values()))
+def _spread(sheet: Sheet, found: CostReport, title: str, what: str, names: list[str]) -> None:
+    """A distribution."""
+    sums = _sums((row for row in found.spreads if row.what == SPREADS.index(what)), "bar", "tasks")
+    bars = sorted(bar for bar in sums if bar >= 0)
+    shown = [*range(bars[0], bars[-1] + 1)] if bars else []
+    shown += [-1] if sums[-1] else []
+    labels = [*(f"to {name}" for name in names), f"above {names[-1]}", "not known"]
+    _section(sheet, title, ("", "tasks"), [(labels[at], str(sums[at])) for at in shown], [sums[at] for at in shown])
 
-    def causes(self) -> None:
-        """Failures and retries."""
-        tasks = _sums(self.found.by_cause, lambda row: row.cause, lambda row: row.tasks)
-        retries = _sums(self.found.by_cause, lambda row: row.cause, lambda row: row.retries)
-        both = (tasks + retries).most_common()
-        names = ["succeeded in the end" if name == "succeeded" else name for name in self.found.causes]
-        rows = [(names[cause], str(tasks[cause]), str(retries[cause])) for cause, _ in both]
-        bars = [count for _, count in both]
-        self.table("Failures and retries by cause", ("cause", "tasks", "retries"), rows, bars)
 
-    def batches(self) -> None:
-        """The dearest."""
-        spent = _sums(self.found.by_batch, lambda row: row.batch, lambda row: row.spent_pico).most_common(TOP)
-        tasks = _sums(self.found.by_batch, lambda row: row.batch, lambda row: row.tasks)
-        amounts = aligned(plain(amount) for _, amount in spent)
-        rows = [
-            (self.found.batches[batch] or "(none)", amount, str(tasks[batch]))
-            for (batch, _), amount in zip(spent, amounts, strict=True)
-        ]
-        self.table(
-            f"Top batches ({len(rows)} of {self.found.batches_in_all})",
-            ("batch", "US$", "tasks"),
-            rows,
-            [amount for _, amount in spent],
-        )
+def _cache(sheet: Sheet, found: CostReport) -> None:
+    """Prompt tokens by where they came from."""
+    whole = found.figures.whole
+    parts = {
+        "read from the cache": whole.cache_read_input_tokens,
+        "written to it": whole.cache_creation_input_tokens,
+        "not cached": whole.input_tokens,
+    }
+    given = sum(parts.values())
+    rows = [(name, str(part), f"{100 * part / given:.1f} %") for name, part in parts.items()] if given else []
+    _section(sheet, "Cache hits", ("prompt tokens", "", ""), rows, list(parts.values()))
 
-    def unknown(self) -> None:
-        """What is in no sum, and hosts whose last figures these are."""
-        figures = self.found.figures
-        lines = [
-            f"{row.requests} requests to {row.model}: no price is known; they are in no sum."
-            for row in figures.unpriced
-        ]
-        if figures.uncertain.requests:
-            count = figures.uncertain.requests
-            lines.append(f"{count} requests may have been charged without our knowing how much; they are in no sum.")
-        for host in figures.hosts:
-            if host.error is not None:
-                lines.append(f"{host.host} could not be asked, its last figures are kept: {host.error}")
-            if host.missing:
-                lines.append(f"{host.host} forgot {host.missing} charges before they were merged; they are in no sum.")
-        if lines:
-            self.line("\nNot known", "bold")
-        for text in lines:
-            self.line(text)
+
+def _causes(sheet: Sheet, found: CostReport) -> None:
+    """Failures and retries."""
+    tasks = _sums(found.by_cause, "cause", "tasks")
+    retries = _sums(found.by_cause, "cause", "retries")
+    both = (tasks + retries).most_common()
+    names = ["succeeded in the end" if name == "succeeded" else name for name in found.causes]
+    rows = [(names[cause], str(tasks[cause]), str(retries[cause])) for cause, _ in both]
+    bars = [count for _, count in both]
+    _section(sheet, "Failures and retries by cause", ("cause", "tasks", "retries"), rows, bars)
+
+
+def _batches(sheet: Sheet, found: CostReport) -> None:
+    """The dearest."""
+    spent = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
+    tasks = _sums(found.by_batch, "batch", "tasks")
+    rows = [(found.batches[batch] or "(none)", plain(amount), str(tasks[batch])) for batch, amount in spent]
+    title = f"Top batches ({len(rows)} of {found.batches_in_all})"
+    _section(sheet, title, ("batch", "US$", "tasks"), rows, [amount for _, amount in spent], money=True)

@@ -10,23 +10,23 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render
-from farmhand.cli.app import note
-from farmhand.core import settings
-from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.cli.say import note, printable
+from farmhand.cli.verb import VerbResult, verb
+from farmhand.core.errors import UsageError
 from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings
 from farmhand.rotation import operator
-from farmhand.rotation.build import build, check_new_key_source, clean, memory_of
+from farmhand.rotation.build import build, check_new_key_source, memory_of
 from farmhand.rotation.machine import Machine
-from farmhand.wire import problems
 
 #: Nothing longer is read from stdin.
 _MAX_STDIN = 4096
 
 
-@click.command(
+@verb(
     "rotate",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    "key_source",
+    "connect_timeout_s",
     epilog="Exit status: 0 done, 1 rolled back or not done in time, 2 usage, 3 not configured or left to be done by "
     "hand, 4 a farm host that may hold the old key is unreachable, 5 another rotation runs.",
 )
@@ -42,52 +42,38 @@ _MAX_STDIN = 4096
 @click.option(
     "--drain-timeout", type=float, metavar="SECONDS", help="How long attempts on the old key may take to end."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option("--key-source", metavar="SOURCE", help="The key to replace: file:PATH[#NAME] or keyring:SERVICE/USER.")
-@click.option("--connect-timeout", type=float, metavar="SECONDS", help="How long reaching a farm host may take.")
-@click.option("--config", metavar="FILE", help="The settings file.")
-def command(**given: Any) -> int:
+def command(
+    conf: Settings,
+    *,
+    as_json: bool,
+    new_key: str | None,
+    show: bool,
+    resume: bool,
+    abort: bool,
+    force: bool,
+    drain_timeout: float | None,
+) -> VerbResult:
     """Put another metered key in the place of the one in use. No task fails for it.
 
     The new key is proven with a free call, replaces the old one in its source and in the memory of every farm host, and
     runs one canary task on each. When nothing runs on the old key any more, that is disabled, and proven dead. Whatever
     goes wrong before that brings the old key back.
     """
-    try:
-        if sum(map(bool, (given["show"], given["resume"], given["abort"]))) > 1:
-            raise UsageError("--status, --resume and --abort exclude each other")
-        conf = settings.load(
-            given["config"], key_source=given["key_source"], connect_timeout_s=given["connect_timeout"]
-        )
-        try:
-            return _run(conf, given)
-        except WireError as error:
-            raise problems.from_wire(error) from None
-    except FarmhandError as error:
-        if given["as_json"]:
-            render.write_json(render.error_object(error))
-        raise
-
-
-def _run(conf: settings.Settings, given: dict[str, Any]) -> int:
-    parameters = operator.parameters(conf) | {"force": given["force"], "drain_s": given["drain_timeout"]}
+    if show + resume + abort > 1:
+        raise UsageError("--status, --resume and --abort exclude each other")
+    parameters = operator.parameters(conf) | {"force": force, "drain_s": drain_timeout}
     machine = build(parameters, tell=note)
-    if given["show"]:
-        return _show(machine, conf, as_json=given["as_json"])
+    if show:
+        return _where_it_stands(machine, conf, as_json=as_json)
     with memory_of(parameters).lock(), contextlib.closing(machine):
-        clean(parameters)
-        if given["abort"]:
+        if abort:
             changed = machine.abort()
-        elif given["resume"]:
+        elif resume:
             changed = machine.advance()
         else:
-            changed = _begin(machine, given["new_key"])
+            changed = _begin(machine, new_key)
         about = machine.status()
-    if given["as_json"]:
-        render.write_json({"changed": changed, **about})
-    else:
-        render.write_bytes(_sentence(about, changed=changed, aborted=given["abort"]))
-    return 0
+    return VerbResult({"changed": changed, **about}, _sentence(about, changed=changed, aborted=abort))
 
 
 def _begin(machine: Machine, source: str | None) -> bool:
@@ -109,13 +95,10 @@ def _new_key(source: str | None) -> str:
     return lines[0]
 
 
-def _show(machine: Machine, conf: settings.Settings, *, as_json: bool) -> int:
+def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool) -> VerbResult:
     about = machine.status()
     about["old"] = about.get("old", "")
     about["too_old"] = operator.is_old(about["age_days"], conf)
-    if as_json:
-        render.write_json(about)
-        return 0
     lines = [f"key in use: {about['current']}, here for {about['age_days']:g} days at least"]
     if about["step"] == "none":
         lines.append("no rotation has been made from here")
@@ -128,10 +111,9 @@ def _show(machine: Machine, conf: settings.Settings, *, as_json: bool) -> int:
             lines.append(f"{name}: {host['state']}" + (f" ({host['why']})" if host["why"] else ""))
         if about["unfinished"]:
             lines.append("go on with farmhand rotate --resume, or back with --abort")
-    render.write_bytes(render.printable("\n".join(lines)))
-    if about["too_old"]:
+    if about["too_old"] and not as_json:
         note(f"the key is older than {conf.key_max_age_days:g} days (farmhand rotate puts another in its place)")
-    return 0
+    return VerbResult(about, printable("\n".join(lines)))
 
 
 def _sentence(about: dict[str, Any], *, changed: bool, aborted: bool) -> str:

@@ -6,29 +6,9 @@ from typing import Any
 
 import click
 
-from farmhand.cli.arguments import OPTIONS, Option
-from farmhand.cli.run_task import RunOptions, main, read_schema
-
-__all__ = ["command", "read_schema"]
-
-_TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
-
-
-def _option(option: Option) -> click.Option:
-    """An option of the table as click has it."""
-    if option.kind == "flag":
-        return click.Option([*option.names, option.to], is_flag=True, help=option.about)
-    if option.kind == "switch":
-        on, off = option.names
-        return click.Option([f"{on}/{off}", option.to], default=None, help=option.about)
-    kind = click.Choice(option.kind) if isinstance(option.kind, tuple) else _TYPES[option.kind]
-    return click.Option(
-        [*option.names, option.to],
-        type=kind,
-        multiple=option.many,
-        metavar=option.what or None,
-        help=option.about,
-    )
+from farmhand.cli.arguments import OPTIONS
+from farmhand.cli.run_task import RunOptions, main
+from farmhand.cli.verb import HELP_NAMES, click_option
 
 
 def _call(**given: Any) -> int:
@@ -38,8 +18,8 @@ def _call(**given: Any) -> int:
 command = click.Command(
     "run",
     callback=_call,
-    params=[click.Argument(["prompt"], required=False), *map(_option, OPTIONS)],
-    context_settings={"help_option_names": ["-h", "--help"]},
+    params=[click.Argument(["prompt"], required=False), *map(click_option, OPTIONS)],
+    context_settings=HELP_NAMES,
     help="""Run PROMPT as a task on the farm host and print the answer.
 
     The prompt is the argument, stdin, or both: the argument, a blank line, stdin. It is data: no shell and no command

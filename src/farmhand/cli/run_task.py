@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from farmhand.cli import render
 from farmhand.cli.prompt import assemble, check_text
 from farmhand.core import settings
 from farmhand.core.decoding import as_name, as_names, as_text, shown
 from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.ids import new_task_id
-from farmhand.core.record import Record
 from farmhand.places import hosts
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
-    from typing import Any, Self
-
     from farmhand.wire.transport import SshTransport
 
 
-class RunOptions(Record):
-    """What was given on the command line; None stands for not given."""
+class RunOptions(NamedTuple):
+    """The command line's values, by the names of `arguments.OPTIONS`; None stands for not given."""
 
     prompt: str | None
     file: tuple[str, ...]
@@ -36,21 +34,21 @@ class RunOptions(Record):
     engine: str | None
     tools: tuple[str, ...]
     network: str | None
-    timeout: float | None
+    timeout_s: float | None
     max_tokens: int | None
     task_id: str | None
     host: str | None
     key_source: str | None
-    connect_timeout: float | None
+    connect_timeout_s: float | None
     fallback: str | None
     allow_subscription: bool | None
     config: str | None
 
 
 class EarlyConnection:
-    """The way to the host that is asked first, taken early: ssh starts while the rest is being made ready.
+    """The connection to the host that is asked first: ssh starts while the rest is being made ready.
 
-    That there is none is no news here: whoever connects finds out. On leaving, an ssh that nobody took is ended.
+    Errors are reported later, by connecting. On leaving, an ssh that was not used is ended.
     """
 
     def __init__(self, conf: settings.Settings) -> None:
@@ -62,7 +60,7 @@ class EarlyConnection:
             self._early.open_early()
 
     def to(self, host: hosts.Host, connect_timeout_s: float) -> SshTransport:
-        """The way to `host`, which may have been taken already. Raises WireError."""
+        """The transport to `host`, which may be on its way already. Raises WireError."""
         if self._early is None or host != self._host:
             return host.transport(connect_timeout_s)
         self._early.connect_timeout_s = connect_timeout_s
@@ -78,34 +76,14 @@ class EarlyConnection:
 
 def main(options: RunOptions) -> int:
     """Do what `options` say; the exit status."""
-    try:
-        return _run(options)
-    except FarmhandError as error:
-        if options.as_json:
-            from farmhand.cli import render
+    with render.errors_as_json(options.as_json):
+        flags = {name: value for name, value in options._asdict().items() if hasattr(settings.Settings, name)}
+        conf = settings.load(options.config, **flags)
+        task = build_task(options, conf)
+        with EarlyConnection(conf) as early:
+            from farmhand.cli.carry import carry
 
-            task_id = getattr(error, "task_id", "")
-            spooled = {"id": task_id, "state": "spooled"} if task_id else {}
-            render.write_json(spooled | render.error_object(error))
-        raise
-
-
-def _run(options: RunOptions) -> int:
-    conf = settings.load(
-        options.config,
-        host=options.host,
-        model=options.model,
-        key_source=options.key_source,
-        connect_timeout_s=options.connect_timeout,
-        timeout_s=options.timeout,
-        fallback=options.fallback,
-        allow_subscription=options.allow_subscription,
-    )
-    task = build_task(options, conf)
-    with EarlyConnection(conf) as way:
-        from farmhand.cli.carry import carry
-
-        return carry(options, conf, task, way)
+            return carry(task, conf, early.to, as_json=options.as_json)
 
 
 def build_task(options: RunOptions, conf: settings.Settings) -> dict[str, Any]:

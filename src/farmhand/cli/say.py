@@ -6,14 +6,11 @@ import io
 import os
 import re
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import without_secrets
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import NoReturn
 
 #: What nothing from afar gives a terminal: C0 without tab and line feed, DEL, C1, which are commands there; what turns
 #: the direction of text, so that it reads as another; lone surrogates, which no encoding has.

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import signal
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import FrameType, TracebackType
-    from typing import Self
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -46,7 +43,7 @@ class _Caught:
 class Stoppable(_Caught):
     """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
 
-    `was_held` tells whether `hold` was ever called.
+    `was_held`: `hold` was called.
     """
 
     def __init__(self) -> None:

@@ -1,31 +1,28 @@
-"""What a call has to do with the spool: its own task may be in there, and what waits goes along when a host answers."""
+"""The spool during one call: the call's own task may be in it, and what waits is sent along once a host answers."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
 
 from farmhand.cli.say import note
-from farmhand.core.errors import FarmUnreachable
+from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.core.settings import old_spool_name, spool_name
 from farmhand.wire import problems
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
-    from typing import Any
-
-    from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.settings import Settings
     from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.wire.client import Client
 
-#: How long a call may spend on what waits. It is spent while the model works on the call's own task. Seconds.
+#: How long a call may spend on what waits, while the model works on the call's own task. Seconds.
 DELIVER_S = 0.5
 
 
 class Spooling:
     """The spool as one call sees it. Raises UsageError at once if another task in it has the call's id.
 
-    In most calls nothing waits; then the spool's own modules, which take 40 ms to import, stay out of it.
+    In most calls nothing waits; then the spool's modules, which take 40 ms to import, are not imported.
     """
 
     def __init__(self, task: dict[str, Any], conf: Settings) -> None:
@@ -47,7 +44,7 @@ class Spooling:
 
     def result(self) -> dict[str, Any] | None:
         """The result of this very task, if it was spooled and has ended since. Raises UsageError for another's id."""
-        if not _may_be_kept(self.task["id"]):
+        if not os.path.exists(os.path.join(spool_name(), "results", f"{self.task['id']}.json")):
             return None
         from farmhand.offline.spool import id_conflict
 
@@ -61,7 +58,7 @@ class Spooling:
         return self.conf.host if self.waiting is None else self.waiting.sent or self.conf.host
 
     def sending(self, host: str) -> None:
-        """The task is about to be sent to `host`.
+        """Note that the task is about to be sent to `host`.
 
         Raises FarmUnreachable if another call has sent it elsewhere, or it was sent as often as it may be.
         """
@@ -75,37 +72,31 @@ class Spooling:
             raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")
 
     def sent(self, client: Client, host: str, key: str) -> None:
-        """The task is at `host`; so send along what waits, for a moment, and say so."""
+        """Send along what waits, for a moment, now that the task is at `host`, and say so."""
         if self._idle:
             return
         from farmhand.offline import deliver
 
         report = deliver.visit(client, host, self.spool, key, within_s=DELIVER_S)
-        mine = {self.task["id"]}
-        news = [
-            f"{len(ids)} queued {'task' if len(ids) == 1 else 'tasks'} {what}"
-            for ids, what in (
-                (set(report.delivered) - mine, f"sent to {host}"),
-                (set(report.finished) - mine, "ended"),
-            )
-            if ids
-        ]
+        news = []
+        for ids, what in ((report.delivered, f"sent to {host}"), (report.finished, "ended")):
+            count = len(set(ids) - {self.task["id"]})
+            if count:
+                news.append(f"{count} queued {'task' if count == 1 else 'tasks'} {what}")
         if news:
             note(f"{', '.join(news)} (farmhand flush shows them)")
 
     def ended(self, result: dict[str, Any], host: str) -> None:
-        """The task has its result, which the spool keeps if the task was in it."""
+        """Keep the task's result if the task was in the spool."""
         if self.waiting is not None:
             self.spool.finish(self.task["id"], result, host)
 
     def failed(self, error: WireError, host: str) -> FarmhandError:
-        """What to raise once the task may be at `host` and `error` came: a lost task is noted for a later call."""
+        """Turn what went wrong, once the task may be at `host`, into the error to raise; note a lost task for later."""
         from farmhand.cli import fallback
 
         failure = problems.from_wire(error)
-        if not isinstance(failure, FarmUnreachable) or error.status:
-            return failure
-        if fallback.policy_of(self.conf, terminal=fallback.on_terminal()) != "queue":
+        if not isinstance(failure, FarmUnreachable) or error.status or fallback.policy_of(self.conf) != "queue":
             return failure
         self.spool.add(self.task, wanted=self.conf.host, sent=host)
         return fallback.Spooled(self.task["id"], failure, at=host)
@@ -117,8 +108,3 @@ def _has_waiting(conf: Settings) -> bool:
         return os.path.isdir(old_spool_name(conf)) or bool(os.listdir(os.path.join(spool_name(), "waiting")))
     except OSError:
         return False
-
-
-def _may_be_kept(task_id: str) -> bool:
-    """Whether there may be a result of this id in the spool."""
-    return os.path.exists(os.path.join(spool_name(), "results", f"{task_id}.json"))

@@ -8,65 +8,36 @@ from pathlib import Path
 
 import click
 
-from farmhand.cli import render
-from farmhand.core import settings
-from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.cli.verb import VerbResult, verb
+from farmhand.core.errors import FarmhandError, FarmUnreachable
+from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
+from farmhand.places.checkout import find_project
 
 #: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
 _UNREACHABLE = 4
 
 
-@click.command(
+@verb(
     "up",
-    context_settings={"help_option_names": ["-h", "--help"], "ignore_unknown_options": True},
+    "project_dir",
+    json_help="Print one JSON object when done; Ansible's output goes to stderr.",
+    context_settings={"ignore_unknown_options": True},
     epilog="For example: farmhand up --check --diff, or farmhand up -i inventory/mine --limit farm1.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object when done; Ansible's output goes to stderr."
-)
-@click.option("--project-dir", metavar="DIR", help="The checkout with site.yml.")
-@click.option("--config", metavar="FILE", help="The settings file.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANSIBLE-PLAYBOOK OPTIONS]")
-def command(as_json: bool, project_dir: str | None, config: str | None, arguments: tuple[str, ...]) -> int:
+def command(conf: Settings, *, as_json: bool, arguments: tuple[str, ...]) -> VerbResult:
     """Build or update the farm hosts. What is not an option of this command goes to ansible-playbook.
 
     It runs in the checkout, so paths in its options are relative to that.
     """
-    try:
-        conf = settings.load(config, project_dir=project_dir)
-        directory = find_project(conf.project_dir, Path.cwd())
-        status = play(directory, arguments, quiet=as_json)
-        if status == _UNREACHABLE:
-            raise FarmUnreachable("site.yml did not reach every host", hint="see Ansible's output above")
-        if status != 0:
-            raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
-    except FarmhandError as error:
-        if as_json:
-            render.write_json(render.error_object(error))
-        raise
-    if as_json:
-        render.write_json({"project_dir": str(directory), "playbook": "site.yml", "status": "done"})
-    return 0
-
-
-def find_project(setting: str, start: Path) -> Path:
-    """The checkout: the one that is set, else `start` or the nearest directory above it. Raises NotConfigured."""
-    if setting:
-        directory = Path(setting).expanduser().resolve()
-        if not is_project(directory):
-            raise NotConfigured(f"project_dir {directory} has no site.yml beside an ansible.cfg", hint="correct it")
-        return directory
-    for directory in (start, *start.parents):
-        if is_project(directory):
-            return directory
-    hint = "cd into the checkout, or set project_dir in config.toml"
-    raise NotConfigured(f"{start} is not in a checkout with site.yml and ansible.cfg", hint=hint)
-
-
-def is_project(directory: Path) -> bool:
-    """Whether `directory` is a checkout. Both files, so that somebody else's site.yml is not played."""
-    return (directory / "site.yml").is_file() and (directory / "ansible.cfg").is_file()
+    directory = find_project(conf.project_dir, Path.cwd())
+    status = play(directory, arguments, quiet=as_json)
+    if status == _UNREACHABLE:
+        raise FarmUnreachable("site.yml did not reach every host", hint="see Ansible's output above")
+    if status != 0:
+        raise FarmhandError(f"site.yml failed: ansible-playbook ended with {status}", hint="see its output above")
+    return VerbResult({"project_dir": str(directory), "playbook": "site.yml", "status": "done"}, "")
 
 
 def play(directory: Path, arguments: tuple[str, ...], *, quiet: bool) -> int:

@@ -1,4 +1,4 @@
-"""Whether the Messages API takes a key, asked from the workstation with a call that costs nothing."""
+"""Calls of the provider's API from the workstation: whether it takes a key, and its Admin API."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from decimal import Decimal
 from typing import Any
+from urllib.parse import urlsplit
 
 from . import billing_refusals
 from .errors import WireError, not_configured
@@ -16,7 +18,8 @@ TIMEOUT_S = 15.0
 #: Source: the provider's API reference, "List models": needs a key, uses no tokens.
 FREE_CALL = "/v1/models?limit=1"
 VERSION = "2023-06-01"
-_MAX_ANSWER = 16 * 1024 * 1024
+ADMIN_PREFIX = "sk-ant-admin"
+_MAX_ANSWER = 64 * 1024 * 1024
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -26,7 +29,18 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def call(key: str, url: str, path: str, body: dict[str, Any] | None = None) -> tuple[int, Any]:
+def admin_problem(key: str, url: str) -> str:
+    """Why this Admin key must not be sent to this URL; "" if it may be."""
+    if not key.startswith(ADMIN_PREFIX):
+        return f"admin_key_source names a key that is no Admin key ({ADMIN_PREFIX}…)"
+    parts = urlsplit(url)
+    local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return "" if parts.scheme == "https" or local else f"admin_url {url!r:.100} is neither https nor on this machine"
+
+
+def call(
+    key: str, url: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+) -> tuple[int, Any]:
     """One call with `key`, a POST where there is a body: (HTTP status, the decoded JSON or None).
 
     Raises WireError: `not_configured` for a URL that is none, `api_unreachable` where there is no answer.
@@ -39,7 +53,7 @@ def call(key: str, url: str, path: str, body: dict[str, Any] | None = None) -> t
         data, headers["content-type"] = json.dumps(body).encode(), "application/json"
     request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310  (checked above)
     try:
-        with urllib.request.build_opener(NoRedirect).open(request, timeout=TIMEOUT_S) as answer:
+        with urllib.request.build_opener(NoRedirect).open(request, timeout=timeout_s) as answer:
             return int(answer.status), _decoded(answer.read(_MAX_ANSWER))
     except urllib.error.HTTPError as error:
         with error:
@@ -60,8 +74,15 @@ def free_call(key: str, url: str) -> int:
     return 402 if status != 401 and isinstance(error, dict) and billing_refusals.refusal(status, error)[0] else status
 
 
+def reason(answer: Any) -> str:
+    """The message of the provider's error, in one line without a key."""
+    error = answer.get("error") if isinstance(answer, dict) else None
+    why = error.get("message") if isinstance(error, dict) else "no reason given"
+    return redact(" ".join(str(why).split()))[:200]
+
+
 def _decoded(raw: bytes) -> Any:
     try:
-        return json.loads(raw)
-    except (ValueError, RecursionError):
+        return json.loads(raw, parse_float=Decimal)
+    except (ValueError, ArithmeticError, RecursionError):
         return None

@@ -41,21 +41,11 @@ class Rates(NamedTuple):
 
     def cost(self, usage: Usage) -> int | None:
         """Pico-dollars for `usage`; None where it has tokens of a kind without a price."""
-        return self.of(
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_creation_input_tokens,
-            usage.cache_creation_1h_input_tokens,
-            usage.cache_read_input_tokens,
-        )
-
-    def of(self, fresh: int, output: int, written: int, written_1h: int, read: int) -> int | None:
-        """The same for plain counts; `written_1h` are among `written`, as the API counts them."""
-        total = fresh * self.input + output * self.output
+        total = usage.input_tokens * self.input + usage.output_tokens * self.output
         for tokens, rate in (
-            (written - written_1h, self.cache_write),
-            (written_1h, self.cache_write_1h),
-            (read, self.cache_read),
+            (usage.cache_creation_input_tokens - usage.cache_creation_1h_input_tokens, self.cache_write),
+            (usage.cache_creation_1h_input_tokens, self.cache_write_1h),
+            (usage.cache_read_input_tokens, self.cache_read),
         ):
             if tokens:
                 if rate is None:
@@ -181,8 +171,7 @@ class PriceTable:
         `economy` and `at` as for `rates`. A fraction of a pico-dollar, which a factor can leave, counts as a whole one.
         """
         factor = self.factor(terms)
-        prompt = usage.input_tokens + usage.cache_creation_input_tokens + usage.cache_read_input_tokens
-        rates = self.rates(model, prompt, economy=economy or terms.service_tier == "batch", at=at)
+        rates = self.rates(model, usage.prompt_tokens, economy=economy or terms.service_tier == "batch", at=at)
         cost = None if rates is None or factor is None else rates.cost(usage)
         return None if cost is None or factor is None else -(-cost * factor.numerator // factor.denominator)
 

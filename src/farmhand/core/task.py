@@ -97,6 +97,11 @@ class Usage(msgspec.Struct, kw_only=True):
     cache_read_input_tokens: int = 0
     requests: int = 0
 
+    @property
+    def prompt_tokens(self) -> int:
+        """All tokens that were sent, cached or not."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
+
     def add(self, other: Usage) -> None:
         """Add `other` to this one."""
         for name in self.__struct_fields__:

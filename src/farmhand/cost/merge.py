@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from farmhand.core.errors import WireMismatch
-from farmhand.cost import rows
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
 from farmhand.cost.store import CHUNK, CostStore
 
-Row = TypeVar("Row", rows.LedgerCharge, rows.FinishedTask)
 #: How long a call merges one host's ledger: a year of busy days takes a part of it. Seconds.
 WITHIN_S = 300.0
 
@@ -42,40 +41,28 @@ def pull(store: CostStore, host: str, agent: Agent) -> int:
         raise WireMismatch(f"{host}: the agent is too old for farmhand cost", hint="upgrade the farm host: farmhand up")
     number, charge_no, done_no = store.ledger(uuid, host)
     try:
-        came = _all(agent.charges, rows.charge, charge_no, lambda found: store.merge_charges(number, found))
-        came += _all(agent.finished, rows.finished, done_no, lambda found: store.merge_done(number, found))
-    except rows.BadLedger as error:
-        raise rows.BadLedger(f"{host}: {error.message}", hint=error.hint) from None
+        came = store.merge(number, LedgerCharge, _new(LedgerCharge, agent.charges, charge_no))
+        came += store.merge(number, FinishedTask, _new(FinishedTask, agent.finished, done_no))
+    except BadLedger as error:
+        raise BadLedger(f"{host}: {error.message}", hint=error.hint) from None
     budget = status.get("budget_day")
     store.merged(number, time.time(), json.dumps(budget) if isinstance(budget, dict) else None)
     return came
 
 
-def _all(
-    ask: Callable[[int, int], Iterator[bytes]],
-    read: Callable[[bytes], Row],
-    after: int,
-    merge: Callable[[Iterator[Row]], int],
-) -> int:
-    """Page through until a page is not full; how many lines that were."""
-    total, end = 0, time.monotonic() + WITHIN_S
-    while True:
-        last = after
-
-        def page() -> Iterator[Row]:
-            nonlocal last
-            for line in ask(after, CHUNK):  # noqa: B023  (used up before `after` moves)
-                row = read(line)
-                if row.number < last or row.number == after:  # noqa: B023
-                    raise rows.BadLedger(f"number {row.number} of the ledger comes behind {last}")
-                last = row.number
-                yield row
-                if time.monotonic() > end:
-                    hint = "the same command goes on from there"
-                    raise rows.BadLedger(f"its ledger has not ended after {WITHIN_S:g} s", hint=hint)
-
-        came = merge(page())
-        total += came
-        if came < CHUNK or last <= after:
-            return total
-        after = last
+def _new(
+    kind: type[LedgerCharge | FinishedTask], ask: Callable[[int, int], Iterator[bytes]], after: int
+) -> Iterator[LedgerCharge | FinishedTask]:
+    """The rows behind `after`, page by page, until a page is not full."""
+    end, came = time.monotonic() + WITHIN_S, CHUNK
+    while came >= CHUNK:
+        came, first = 0, after
+        for line in ask(first, CHUNK):
+            row = decode(kind, line)
+            if row.number < after or row.number == first:
+                raise BadLedger(f"number {row.number} of the ledger comes behind {after}")
+            after, came = row.number, came + 1
+            yield row
+            if time.monotonic() > end:
+                hint = "the same command goes on from there"
+                raise BadLedger(f"its ledger has not ended after {WITHIN_S:g} s", hint=hint)

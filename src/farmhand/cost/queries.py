@@ -1,64 +1,153 @@
-"""What is asked of the store: sums by price, by day, by whatever the operator groups by. SQL does the summing."""
+"""What is asked of the store: sums by all that the figures distinguish.
+
+SQL walks the rows once and adds up what has the same day, host, model and prices; all else is sums over those few rows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable
+from datetime import UTC, datetime
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from farmhand.core.errors import UsageError
 from farmhand.core.prices import PriceTable
+from farmhand.core.task import Usage
 from farmhand.cost.overhead import OVERHEAD_TOKENS
-from farmhand.cost.savings import Group
 from farmhand.cost.store import CostStore
 
 DAY_S = 86400
 #: What can be grouped by; `label:NAME` too.
 KEYS = ("model", "day", "batch", "label", "host", "engine", "work-class")
-
-#: SQL over rows of the sums of tasks: those that were begun, of them those that failed, and those that were refused.
-FAILED, REFUSED = (
-    f"iif(state IS (SELECT id FROM word WHERE text = '{state}'), tasks, 0)"  # noqa: S608  (words from the next line)
-    for state in ("failed", "refused")
-)
-TASKS = f"(tasks - {REFUSED})"
+_COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels"}
+#: SQL of what a request was sent with.
+PROMPT = "(input_tokens + cache_creation_input_tokens + cache_read_input_tokens)"
 
 
-def breaks(table: PriceTable) -> tuple[int, ...]:
-    """The prompt lengths at which a bill changes its prices: as sent, and with the overhead of plain `claude -p`."""
-    return tuple(sorted({edge - less for edge in table.thresholds for less in (0, OVERHEAD_TOKENS)}))
+class Spend(msgspec.Struct):
+    """Sums over requests that have the same prices. `day` is since 1970 (UTC); `key` is what they were read by.
+
+    `prompt` is a length, in tokens, that stands for all of their prompts. `pico` is what the ledgers recorded, in
+    pico-dollars; None where they knew no price.
+    """
+
+    day: int
+    host: str
+    key: str
+    model: str
+    engine: str
+    economy: bool
+    prompt: int
+    usage: Usage
+    pico: int | None
 
 
-def price_groups(store: CostStore, table: PriceTable, since_day: int) -> list[Group]:
-    """All requests since a day, in as few groups as can be priced exactly."""
-    span = " + ".join(f"(day >= {day:d})" for day in table.changes) or "0"
-    # A request's model and engine are few words; what else tells requests apart is summed over.
-    query = (
-        f"SELECT min(day), (SELECT text FROM word WHERE id = model),"  # noqa: S608  (numbers of the price table)
-        f" (SELECT text FROM word WHERE id = engine), economy, band,"
-        f" sum(requests), sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), sum(pico), priced"
-        f" FROM spend WHERE day >= ? GROUP BY {span}, model, engine, economy, band, priced"
+class Work(msgspec.Struct):
+    """Sums over finished tasks that ended alike; the first five are as for `Spend`."""
+
+    day: int
+    host: str
+    key: str
+    model: str
+    engine: str
+    state: str
+    error: str
+    tasks: int
+    retries: int
+    uncertain: int
+
+
+class Sums(NamedTuple):
+    """All that was spent and done."""
+
+    spend: list[Spend]
+    work: list[Work]
+
+    def since(self, day: int) -> Sums:
+        """What there is from this day on (since 1970)."""
+        return Sums([row for row in self.spend if row.day >= day], [row for row in self.work if row.day >= day])
+
+    @property
+    def first_day(self) -> int | None:
+        """The first day that anything was spent or done on; None where nothing was."""
+        days = {row.day for row in self.spend} | {row.day for row in self.work}
+        return min(days, default=None)
+
+    def spent(self, first: int, end: int) -> int:
+        """Pico-dollars of the requests from the day `first` until before the day `end`."""
+        return sum(row.pico or 0 for row in self.spend if first <= row.day < end)
+
+
+def read(store: CostStore, table: PriceTable, by: str = "") -> Sums:
+    """All sums, with what is grouped `by` as their key: one of KEYS, `label:NAME`, or "". Raises UsageError."""
+    key, values = _key(by)
+    edges = sorted({edge - less for edge in table.thresholds for less in (0, OVERHEAD_TOKENS) if edge >= less})
+    hosts = dict(store.rows("SELECT id, host FROM ledger"))
+    names = Usage.__struct_fields__
+    charges = store.rows(
+        f"SELECT CAST(created_at / {DAY_S} AS INTEGER), ledger, {key}, model, engine, economy, {band(edges)},"  # noqa: S608  (names and numbers from here)
+        f" {', '.join(f'sum({name})' for name in names)}, sum(pico)"
+        " FROM charge GROUP BY 1, 2, 3, 4, 5, 6, 7, pico IS NULL",
+        values,
     )
-    return [
-        Group(
-            at=day * DAY_S,
-            model=model,
-            engine=engine,
-            economy=bool(economy),
-            prompt=store.breaks[band - 1] + 1 if band else 0,
-            requests=requests,
-            fresh=fresh,
-            output=output,
-            written=written,
-            written_1h=written_1h,
-            read=read,
-            pico=pico if priced else None,
-        )
-        for day, model, engine, economy, band, requests, fresh, output, written, written_1h, read, pico, priced in (
-            store.rows(query, (since_day,))
-        )
-    ]
+    tasks = store.rows(
+        f"SELECT CAST(finished_at / {DAY_S} AS INTEGER), ledger, {key}, model, engine, state, error,"  # noqa: S608
+        " count(*), sum(retries), sum(uncertain) FROM done GROUP BY 1, 2, 3, 4, 5, 6, 7",
+        values,
+    )
+    lengths = (0, *(edge + 1 for edge in edges))
+    return Sums(
+        [
+            Spend(
+                *(day, hosts[ledger], text, model, engine, bool(economy), lengths[number]),
+                Usage(**dict(zip(names, sizes, strict=True))),
+                pico,
+            )
+            for day, ledger, text, model, engine, economy, number, *sizes, pico in charges
+        ],
+        [Work(day, hosts[ledger], *rest) for day, ledger, *rest in tasks],
+    )
+
+
+def band(edges: Iterable[int]) -> str:
+    """The SQL of how many of these prompt lengths a request is above: within a band all have the same prices."""
+    return " + ".join(f"({PROMPT} > {edge:d})" for edge in edges) or "0"
+
+
+def _key(by: str) -> tuple[str, tuple[str, ...]]:
+    """The SQL of a row's key, and the values of its marks; "" for what a row has anyway."""
+    if by in ("", *KEYS):
+        return _COLUMNS.get(by, "''"), ()
+    name = by.removeprefix("label:")
+    if not by.startswith("label:") or not name or '"' in name:
+        raise UsageError(f"--by {by!r}: not something to group by", hint=f"one of {', '.join(KEYS)}, label:NAME")
+    return "iif(labels = '', '', coalesce(json_extract(labels, ?), ''))", (f'$."{name}"',)
+
+
+def day_text(day: int) -> str:
+    """A day (since 1970) as people write it."""
+    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
+
+
+def price_groups(spend: Iterable[Spend], table: PriceTable) -> list[Spend]:
+    """Add rows up to as few as can be priced exactly."""
+    return fewer(spend, lambda row: bisect_right(table.changes, row.day))
+
+
+def fewer(spend: Iterable[Spend], place: Callable[[Spend], Hashable]) -> list[Spend]:
+    """Add up the rows that have the same prices and the same `place`."""
+    found: dict[Hashable, Spend] = {}
+    for row in spend:
+        key = (place(row), row.model, row.engine, row.economy, row.prompt, row.pico is None)
+        if (known := found.get(key)) is None:
+            found[key] = msgspec.structs.replace(row, usage=msgspec.structs.replace(row.usage))
+        else:
+            known.usage.add(row.usage)
+            known.pico = None if known.pico is None or row.pico is None else known.pico + row.pico
+    return list(found.values())
 
 
 class Part(msgspec.Struct, kw_only=True):
@@ -67,89 +156,67 @@ class Part(msgspec.Struct, kw_only=True):
     `refused` are tasks that a budget of their batch or of the host's day had no room for, beside `tasks`.
     """
 
-    key: str
-    spent_pico: int
-    requests: int
-    unpriced: int
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int
-    cache_creation_1h_input_tokens: int
-    cache_read_input_tokens: int
-    tasks: int
-    failed: int
-    retries: int
-    uncertain: int
-    refused: int
+    key: str = ""
+    spent_pico: int = 0
+    requests: int = 0
+    unpriced: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_creation_1h_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    tasks: int = 0
+    failed: int = 0
+    retries: int = 0
+    uncertain: int = 0
+    refused: int = 0
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens that the API was sent."""
+        return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
 
-def parts(store: CostStore, by: str, since_day: int) -> list[Part]:
-    """The sums since a day, grouped; each request and each task is in one group, so they add up to the whole.
+_Place = TypeVar("_Place", bound=Hashable)
 
-    `by` is one of KEYS, or `label:NAME` for the values of one label; "" stands for all in one. Days and hosts are in
-    their order, all else with the dearest first. Raises UsageError.
+
+def totals(sums: Sums, place: Callable[[Spend | Work], _Place]) -> dict[_Place, Part]:
+    """The sums by what `place` makes of their rows."""
+    found: defaultdict[_Place, Part] = defaultdict(Part)
+    for spend in sums.spend:
+        part, requests = found[place(spend)], spend.usage.requests
+        part.spent_pico += spend.pico or 0
+        part.unpriced += requests if spend.pico is None else 0
+        for name in Usage.__struct_fields__:
+            setattr(part, name, getattr(part, name) + getattr(spend.usage, name))
+    for work in sums.work:
+        part = found[place(work)]
+        part.tasks += 0 if work.state == "refused" else work.tasks
+        part.failed += work.tasks if work.state == "failed" else 0
+        part.refused += work.tasks if work.state == "refused" else 0
+        part.retries += work.retries
+        part.uncertain += work.uncertain
+    return found
+
+
+def parts(sums: Sums, by: str) -> list[Part]:
+    """The sums grouped; each request and each task is in one group, so they add up to the whole.
+
+    `by` is what the sums were read by, or what every row has: "day", "host", "model", "engine", or "" for all in one.
+    Days and hosts are in their order, all else with the dearest first.
     """
-    return list(_parts(store, by, since_day))
-
-
-def _parts(store: CostStore, by: str, since_day: int) -> Iterator[Part]:
-    key, values = _key(by)
-    labels = by == "label" or by.startswith("label:")
-    spend, work = ("spend_label", "work_label") if labels else ("spend", "work")
-    order = "1" if by in ("day", "host") else "2 DESC, 1"
-    query = (
-        f"SELECT key, sum(pico), sum(requests), sum(unpriced), sum(fresh), sum(output),"  # noqa: S608  (names from this module)
-        f" sum(written), sum(written_1h), sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain),"
-        " sum(refused) FROM ("
-        f"SELECT {key} AS key, pico, requests, iif(priced, 0, requests) AS unpriced, fresh, output, written,"
-        f" written_1h, read, 0 AS tasks, 0 AS failed, 0 AS retries, 0 AS uncertain, 0 AS refused"
-        f" FROM {spend} AS x WHERE day >= ?"
-        f" UNION ALL SELECT {key}, 0, 0, 0, 0, 0, 0, 0, 0, {TASKS}, {FAILED}, retries, uncertain, {REFUSED}"
-        f" FROM {work} AS x WHERE day >= ?) GROUP BY key ORDER BY {order}"
-    )
-    for row in store.rows(query, (*values, since_day, *values, since_day)):
-        yield Part(**dict(zip(Part.__struct_fields__, (_text(row[0]), *row[1:]), strict=True)))
-
-
-def _text(key: Any) -> str:
-    return "" if key is None else str(key)
-
-
-def _key(by: str) -> tuple[str, tuple[str, ...]]:
-    """The SQL of a group's key over a row `x` of the sums, and the values of its marks."""
-
-    def word(column: str) -> str:
-        return f"(SELECT text FROM word WHERE id = x.{column})"  # noqa: S608  (names from below)
-
-    plain = {
-        "": "''",
-        "day": "date(x.day * 86400, 'unixepoch')",
-        "host": "(SELECT host FROM ledger WHERE id = x.ledger)",
-        "model": word("model"),
-        "engine": word("engine"),
-        "batch": word("batch"),
-        "work-class": word("work_class"),
-        "label": word("labels"),
+    ways: dict[str, Callable[[Spend | Work], str]] = {
+        "": lambda _row: "",
+        "day": lambda row: day_text(row.day),
+        "host": lambda row: row.host,
+        "model": lambda row: row.model,
+        "engine": lambda row: row.engine,
     }
-    if by in plain:
-        return plain[by], ()
-    name = by.removeprefix("label:")
-    if not by.startswith("label:") or not name or '"' in name:
-        raise UsageError(f"--by {by!r}: not something to group by", hint=f"one of {', '.join(KEYS)}, label:NAME")
-    text = word("labels")
-    return f"iif({text} = '', '', coalesce(json_extract({text}, ?), ''))", (f'$."{name}"',)
-
-
-def first_day(store: CostStore) -> int | None:
-    """The first day (since 1970) that anything was spent or done on; None where nothing was."""
-    query = "SELECT min(day) FROM (SELECT min(day) AS day FROM spend UNION ALL SELECT min(day) FROM work)"
-    found = store.rows(query)[0][0]
-    return None if found is None else int(found)
-
-
-def spent(store: CostStore, first: int, end: int) -> int:
-    """Pico-dollars of the requests from the day `first` until before the day `end`."""
-    return int(store.rows("SELECT coalesce(sum(pico), 0) FROM spend WHERE day >= ? AND day < ?", (first, end))[0][0])
+    found = totals(sums, ways.get(by, lambda row: row.key))
+    for key, part in found.items():
+        part.key = key
+    dearest = by not in ("day", "host")
+    return sorted(found.values(), key=lambda part: (-part.spent_pico if dearest else 0, part.key))
 
 
 class Unpriced(msgspec.Struct, kw_only=True):
@@ -161,13 +228,10 @@ class Unpriced(msgspec.Struct, kw_only=True):
     output_tokens: int
 
 
-def unpriced(store: CostStore, since_day: int) -> list[Unpriced]:
+def unpriced(sums: Sums) -> list[Unpriced]:
     """All requests without a known cost, by model. What they cost is not in any sum."""
-    query = (
-        "SELECT (SELECT text FROM word WHERE id = model), sum(requests), sum(fresh + written + read), sum(output)"
-        " FROM spend WHERE priced = 0 AND day >= ? GROUP BY model ORDER BY 1"
-    )
+    unknown = Sums([row for row in sums.spend if row.pico is None], [])
     return [
-        Unpriced(model=model, requests=requests, input_tokens=given, output_tokens=output)
-        for model, requests, given, output in store.rows(query, (since_day,))
+        Unpriced(model=model, requests=part.requests, input_tokens=part.prompt_tokens, output_tokens=part.output_tokens)
+        for model, part in sorted(totals(unknown, lambda row: row.model).items())
     ]

@@ -1,12 +1,14 @@
 """What `farmhand report` draws: small cubes by day, host and model, so that a page can filter them without the ledgers.
 
-SQL does the summing: most of it over the sums that the store keeps, the distributions in one walk over the finished
-tasks. Money is whole pico-dollars. Days are UTC, counted since 1970; hosts, models, causes and batches stand by their
-place in the report's own lists.
+Money is whole pico-dollars. Days are UTC, counted since 1970; hosts, models, causes and batches stand by their place in
+the report's own lists.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,10 +16,10 @@ import msgspec
 from farmhand.core.money import plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
-from farmhand.cost.queries import DAY_S, FAILED, TASKS
-from farmhand.cost.savings import Group, savings
+from farmhand.cost.queries import DAY_S, Spend, Sums, Work
+from farmhand.cost.savings import savings
 from farmhand.cost.store import CostStore
-from farmhand.cost.summary import Figures, document
+from farmhand.cost.summary import Basis, Figures, document, figures
 
 DOCUMENT_VERSION = 1
 #: So many of the dearest batches are in the report.
@@ -30,7 +32,7 @@ SPREADS = ("cost", "run", "wait")
 
 
 class Cell(NamedTuple):
-    """The sums of one day, host and model; `fresh`, `output`, `written`, `read` are tokens."""
+    """The sums of one day, host and model."""
 
     day: int
     host: int
@@ -38,10 +40,10 @@ class Cell(NamedTuple):
     spent_pico: int
     requests: int
     unpriced: int
-    fresh: int
-    output: int
-    written: int
-    read: int
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
     tasks: int
     failed: int
     retries: int
@@ -113,87 +115,80 @@ class CostReport(msgspec.Struct, kw_only=True):
     by_batch: list[BatchCell]
 
 
-class _Index:
-    """A list that grows, and each text's place in it."""
+def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
+    """The report of what is in the store."""
+    everything = queries.read(store, table, "batch")
+    sums = everything.since(basis.since_day)
+    hosts, models = (
+        {name: place for place, name in enumerate(sorted({getattr(row, kind) for row in (*sums.spend, *sums.work)}))}
+        for kind in ("host", "model")
+    )
 
-    def __init__(self) -> None:
-        self._places: dict[str, int] = {}
+    def at(row: Spend | Work) -> tuple[int, int, int]:
+        return row.day, hosts[row.host], models[row.model]
 
-    def __call__(self, text: str | None) -> int:
-        return self._places.setdefault(text or "", len(self._places))
-
-    @property
-    def texts(self) -> list[str]:
-        return list(self._places)
-
-
-_HOST = "(SELECT host FROM ledger WHERE id = x.ledger)"
-_MODEL = "(SELECT text FROM word WHERE id = x.model)"
-
-
-def report(store: CostStore, table: PriceTable, found: Figures, *, since_day: int, now: float) -> CostReport:
-    """The report since a day (since 1970); `found` are the figures of the same days."""
-    hosts, models, causes = _Index(), _Index(), _Index()
-    batches, in_all = _top_batches(store, since_day)
-    first = queries.first_day(store)
-    today = int(now // DAY_S)
-    cells = _cells(store, since_day, hosts, models)
+    cells = [
+        Cell(*place, *(getattr(part, name) for name in Cell._fields[3:]))
+        for place, part in sorted(queries.totals(sums, at).items(), key=itemgetter(0))
+    ]
+    parts = queries.parts(sums, "batch")
+    batches = {part.key: place for place, part in enumerate(parts[:TOP_BATCHES])}
+    first, today = everything.first_day, int(basis.now // DAY_S)
+    causes, by_cause = _causes(sums.work, at)
     return CostReport(
-        figures=found,
-        first=today if first is None else max(since_day, first),
+        figures=figures(store, table, everything, basis, by="model"),
+        first=today if first is None else max(basis.since_day, first),
         last=max([today, *(cell.day for cell in cells)]),
+        hosts=list(hosts),
+        models=list(models),
         baselines=list(table.current),
-        batches=[name for _, name in batches],
-        batches_in_all=in_all,
+        causes=causes,
+        batches=list(batches),
+        batches_in_all=len(parts),
         cells=cells,
-        saved=_saved(store, table, since_day, hosts, models),
-        spreads=_spreads(store, since_day, hosts, models),
-        by_cause=_causes(store, since_day, hosts, models, causes),
-        by_batch=_by_batch(store, since_day, [word for word, _ in batches], hosts, models),
-        hosts=hosts.texts,
-        models=models.texts,
-        causes=causes.texts,
+        saved=_saved(sums.spend, at, table),
+        spreads=_spreads(store, basis.since_day, hosts, models),
+        by_cause=by_cause,
+        by_batch=_by_batch(sums, at, batches),
     )
 
 
-def _cells(store: CostStore, since_day: int, hosts: _Index, models: _Index) -> list[Cell]:
-    query = (
-        "SELECT day, host, model, sum(pico), sum(requests), sum(unpriced), sum(fresh), sum(output), sum(written),"  # noqa: S608  (names from this module)
-        " sum(read), sum(tasks), sum(failed), sum(retries), sum(uncertain) FROM ("
-        f"SELECT day, {_HOST} AS host, {_MODEL} AS model, pico, requests, iif(priced, 0, requests) AS unpriced, fresh,"
-        " output, written, read, 0 AS tasks, 0 AS failed, 0 AS retries, 0 AS uncertain FROM spend AS x WHERE day >= ?"
-        f" UNION ALL SELECT day, {_HOST}, {_MODEL}, 0, 0, 0, 0, 0, 0, 0, {TASKS}, {FAILED}, retries, uncertain"
-        " FROM work AS x WHERE day >= ?) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"
-    )
-    rows = store.rows(query, (since_day, since_day))
-    return [Cell(row[0], hosts(row[1]), models(row[2]), *row[3:]) for row in rows]
+_Place = Callable[[Spend | Work], tuple[int, int, int]]
 
 
-def _saved(store: CostStore, table: PriceTable, since_day: int, hosts: _Index, models: _Index) -> list[Saved]:
+def _saved(spend: list[Spend], at: _Place, table: PriceTable) -> list[Saved]:
     """Against every current model: the same sums as `farmhand cost` has of its one baseline."""
-    query = (
-        f"SELECT day, {_HOST}, {_MODEL}, (SELECT text FROM word WHERE id = x.engine), economy, band, sum(requests),"  # noqa: S608  (names from this module)
-        " sum(fresh), sum(output), sum(written), sum(written_1h), sum(read), sum(pico) FROM spend AS x"
-        " WHERE day >= ? AND priced GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2, 3"
-    )
-    sums: dict[tuple[int, int, int, int], tuple[int, int]] = {}
-    for day, host, model, engine, economy, band, *sizes in store.rows(query, (since_day,)):
-        names = ("requests", "fresh", "output", "written", "written_1h", "read", "pico")
-        prompt = store.breaks[band - 1] + 1 if band else 0
-        group = Group(
-            at=day * DAY_S,
-            model=model,
-            engine=engine,
-            economy=bool(economy),
-            prompt=prompt,
-            **dict(zip(names, sizes, strict=True)),
-        )
+    usual, spent = Counter[tuple[int, ...]](), Counter[tuple[int, ...]]()
+    for group in queries.fewer((row for row in spend if row.pico is not None), at):
         for number, baseline in enumerate(table.current):
             one = savings([group], table, baseline)
-            key = (day, hosts(host), models(model), number)
-            usual, spent = sums.get(key, (0, 0))
-            sums[key] = (usual + one.baseline_pico, spent + one.spent_pico)
-    return [Saved(*key, *both) for key, both in sums.items()]
+            usual[*at(group), number] += one.baseline_pico
+            spent[*at(group), number] += one.spent_pico
+    return [Saved(*place, usual[place], spent[place]) for place in sorted(usual)]  # type: ignore[call-arg]
+
+
+def _causes(work: list[Work], at: _Place) -> tuple[list[str], list[Cause]]:
+    """Why tasks ended that did not succeed; those that did after retries have the cause `succeeded`."""
+    ended = [(row.error or row.state, row) for row in work if row.state != "succeeded" or row.retries]
+    causes = sorted({cause for cause, _ in ended})
+    tasks, retries = Counter[tuple[int, int, int, int]](), Counter[tuple[int, int, int, int]]()
+    for cause, row in ended:
+        place = (*at(row), causes.index(cause))
+        tasks[place] += row.tasks if cause != "succeeded" else 0
+        retries[place] += row.retries
+    return causes, [Cause(*place, tasks[place], retries[place]) for place in sorted(tasks)]
+
+
+def _by_batch(sums: Sums, at: _Place, batches: dict[str, int]) -> list[BatchCell]:
+    shown = Sums(
+        [row for row in sums.spend if row.key in batches],
+        [row for row in sums.work if row.key in batches],
+    )
+    found = queries.totals(shown, lambda row: (batches[row.key], *at(row)))
+    return [
+        BatchCell(*place, part.spent_pico, part.requests, part.tasks, part.failed)
+        for place, part in sorted(found.items(), key=itemgetter(0))
+    ]
 
 
 def _bar(value: str, edges: tuple[float, ...]) -> str:
@@ -202,70 +197,21 @@ def _bar(value: str, edges: tuple[float, ...]) -> str:
     return f"CASE WHEN {value} IS NULL THEN -1 {cases} ELSE {len(edges)} END"
 
 
-def _spreads(store: CostStore, since_day: int, hosts: _Index, models: _Index) -> list[Spread]:
-    """One walk over the finished tasks, folded to few rows at once; the distributions are sums over those."""
-    store.rows("DROP TABLE IF EXISTS temp.report_spread")
-    store.rows(
-        "CREATE TEMP TABLE report_spread AS"  # noqa: S608  (numbers of this module)
-        f" SELECT CAST(finished / 86400 AS INTEGER) AS day, ledger, model, {_bar('pico', COST_EDGES)} AS cost,"
-        f" {_bar('finished - started', SECOND_EDGES)} AS run,"
-        f" {_bar('coalesce(started, finished) - created', SECOND_EDGES)} AS wait, count(*) AS tasks"
-        " FROM done WHERE finished >= ? GROUP BY 1, 2, 3, 4, 5, 6",
-        (since_day * DAY_S,),
-    )
-    found = []
-    for number, what in enumerate(SPREADS):
-        # A task that never started has no run time, but one whose cost is not known has a cost.
-        which = "" if what == "cost" else f" WHERE {what} >= 0"
-        query = (
-            f"SELECT day, {_HOST}, {_MODEL}, {what}, sum(tasks) FROM report_spread AS x{which}"  # noqa: S608  (names from this module)
-            " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-        )
-        found += [Spread(day, hosts(h), models(m), number, bar, tasks) for day, h, m, bar, tasks in store.rows(query)]
-    store.rows("DROP TABLE temp.report_spread")
-    return found
-
-
-def _causes(store: CostStore, since_day: int, hosts: _Index, models: _Index, causes: _Index) -> list[Cause]:
-    """Why tasks ended that did not succeed; those that did after retries have the cause `succeeded`."""
-    state = "(SELECT text FROM word WHERE id = x.state)"
-    error = "(SELECT text FROM word WHERE id = x.error)"
+def _spreads(store: CostStore, since_day: int, hosts: dict[str, int], models: dict[str, int]) -> list[Spread]:
+    """One walk over the finished tasks; the distributions are sums over its rows."""
     query = (
-        f"SELECT day, {_HOST}, {_MODEL}, iif({error} = '', {state}, {error}), sum(tasks), sum(retries)"  # noqa: S608  (names from this module)
-        f" FROM work AS x WHERE day >= ? AND ({state} != 'succeeded' OR retries > 0)"
-        " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        f"SELECT CAST(finished_at / {DAY_S} AS INTEGER), host, model, {_bar('done.pico', COST_EDGES)},"  # noqa: S608  (numbers of this module)
+        f" {_bar('finished_at - started_at', SECOND_EDGES)},"
+        f" {_bar('coalesce(started_at, finished_at) - created_at', SECOND_EDGES)}, count(*)"
+        " FROM done JOIN ledger ON id = ledger WHERE finished_at >= ? GROUP BY 1, 2, 3, 4, 5, 6"
     )
-    return [
-        Cause(day, hosts(host), models(model), causes(cause), tasks if cause != "succeeded" else 0, retries)
-        for day, host, model, cause, tasks, retries in store.rows(query, (since_day,))
-    ]
-
-
-def _top_batches(store: CostStore, since_day: int) -> tuple[list[tuple[int, str]], int]:
-    """(number and name of the dearest batches, how many there are)."""
-    query = (
-        "SELECT batch, (SELECT text FROM word WHERE id = batch) AS name, sum(pico), count(*) OVER () FROM"
-        " (SELECT batch, pico FROM spend WHERE day >= ? UNION ALL SELECT batch, 0 FROM work WHERE day >= ?)"
-        " GROUP BY batch ORDER BY 3 DESC, 2 LIMIT ?"
-    )
-    rows = store.rows(query, (since_day, since_day, TOP_BATCHES))
-    return [(word, name) for word, name, _, _ in rows], rows[0][3] if rows else 0
-
-
-def _by_batch(
-    store: CostStore, since_day: int, batches: list[int], hosts: _Index, models: _Index
-) -> list[BatchCell]:  # fmt: skip
-    marks = ", ".join("?" * len(batches))
-    query = (
-        "SELECT batch, day, host, model, sum(pico), sum(requests), sum(tasks), sum(failed) FROM ("  # noqa: S608  (names from this module)
-        f"SELECT batch, day, {_HOST} AS host, {_MODEL} AS model, pico, requests, 0 AS tasks, 0 AS failed"
-        f" FROM spend AS x WHERE day >= ? AND batch IN ({marks}) UNION ALL"
-        f" SELECT batch, day, {_HOST}, {_MODEL}, 0, 0, {TASKS}, {FAILED} FROM work AS x"
-        f" WHERE day >= ? AND batch IN ({marks})) GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
-    )
-    places = {word: place for place, word in enumerate(batches)}
-    rows = store.rows(query, (since_day, *batches, since_day, *batches))
-    return [BatchCell(places[row[0]], row[1], hosts(row[2]), models(row[3]), *row[4:]) for row in rows]
+    sums = Counter[tuple[int, int, int, int, int]]()
+    for day, host, model, *bars, tasks in store.rows(query, (since_day * DAY_S,)):
+        for what, bar in enumerate(bars):
+            # A task that never started has no run time, but one whose cost is not known has a cost.
+            if bar >= 0 or SPREADS[what] == "cost":
+                sums[day, hosts[host], models[model], what, bar] += tasks
+    return [Spread(*place, tasks) for place, tasks in sorted(sums.items())]
 
 
 def as_document(found: CostReport) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a host's ledger tells of its charges and finished tasks: a JSON line each (`/v1/charges`, `/v1/finished`).
+"""What a host's ledger says of its charges and finished tasks: a JSON line each (`/v1/charges`, `/v1/finished`).
 
 Keys that this version does not know are a newer agent's, and left alone.
 """
@@ -6,7 +6,7 @@ Keys that this version does not know are a newer agent's, and left alone.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -27,51 +27,29 @@ _SHOWN = 200
 
 
 class BadLedger(FarmUnreachable):
-    """A host's agent sent a line that is none of its ledger's."""
+    """A host's agent sent a line that cannot be one of a ledger."""
 
     code = "bad_answer"
 
 
-_Row = TypeVar("_Row", bound="_LedgerLine")
-
-
-def _check_usd(name: str, usd: Decimal | None) -> None:
-    if usd is not None and not (usd.is_finite() and 0 <= usd < MAX_COST_USD):
-        raise ValueError(f"{name} is {usd:.6g}, not 0 to {MAX_COST_USD}")
-
-
 class _LedgerLine(msgspec.Struct, kw_only=True):
+    """Times are Unix seconds."""
+
     batch: Name = ""
     labels: dict[str, str] = {}
     work_class: str = ""
     model: Name
     engine: Name
-    input_tokens: Count = 0
-    output_tokens: Count = 0
-    cache_creation_input_tokens: Count = 0
-    cache_creation_1h_input_tokens: Count = 0
-    cache_read_input_tokens: Count = 0
+    created_at: Moment
     cost_usd: Decimal | None = None
-    price_version: Name | None = None
 
     def __post_init__(self) -> None:
-        _check_usd("cost_usd", self.cost_usd)
-
-    @property
-    def tokens(self) -> tuple[int, int, int, int, int]:
-        """Fresh input, output, written to the cache, of those for an hour, read from it."""
-        return (
-            self.input_tokens,
-            self.output_tokens,
-            self.cache_creation_input_tokens,
-            self.cache_creation_1h_input_tokens,
-            self.cache_read_input_tokens,
-        )
+        self.cost_pico  # noqa: B018  (checks it)
 
     @property
     def cost_pico(self) -> int | None:
-        """What it cost, in pico-dollars; None where no price was known."""
-        return None if self.cost_usd is None else pico(self.cost_usd)
+        """What it cost, in pico-dollars; None where no price was known. ValueError for what is no cost."""
+        return _pico("cost_usd", self.cost_usd)
 
     @property
     def label_text(self) -> str:
@@ -80,47 +58,42 @@ class _LedgerLine(msgspec.Struct, kw_only=True):
 
 
 class LedgerCharge(_LedgerLine, kw_only=True):
-    """One answered request of the API; `created_at` is Unix seconds, `no` its place in the ledger.
+    """One answered request of the API; `number` is its place in the ledger.
 
     `requests` is more than 1 in what a ledger's first version kept as sums per task.
     """
 
-    no: Number
+    number: Number = msgspec.field(name="no")
     requests: Count = 1
+    input_tokens: Count = 0
+    output_tokens: Count = 0
+    cache_creation_input_tokens: Count = 0
+    cache_creation_1h_input_tokens: Count = 0
+    cache_read_input_tokens: Count = 0
     economy: bool = False
-    created_at: Moment
-
-    @property
-    def number(self) -> int:
-        """Its place in the ledger."""
-        return self.no
 
 
 class FinishedTask(_LedgerLine, kw_only=True):
-    """One finished task without its texts; times are Unix seconds, `done_no` its place in the order of finishing."""
+    """One finished task without its texts; `number` is its place in the order of finishing."""
 
-    done_no: Number
-    id: Name
+    number: Number = msgspec.field(name="done_no")
     state: Name
-    created_at: Moment
     started_at: Moment | None = None
     finished_at: Moment
-    attempts: Count = 0
     retries: Count = 0
     uncertain: Count = 0
-    requests: Count = 0
     error: Name | None = None
     #: The most that the uncertain requests may have cost; None where that is not known.
     uncertain_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_usd("uncertain_usd", self.uncertain_usd)
+        self.uncertain_pico  # noqa: B018  (checks it)
 
     @property
     def uncertain_pico(self) -> int | None:
         """`uncertain_usd` in pico-dollars."""
-        return None if self.uncertain_usd is None else pico(self.uncertain_usd)
+        return _pico("uncertain_usd", self.uncertain_usd)
 
     @property
     def outcome(self) -> str:
@@ -128,33 +101,29 @@ class FinishedTask(_LedgerLine, kw_only=True):
         return "refused" if self.error == "budget_shared" else self.state
 
     @property
-    def number(self) -> int:
-        """Its place in the ledger's order."""
-        return self.done_no
+    def error_text(self) -> str:
+        """The code of its error, or ""."""
+        return self.error or ""
 
 
-_CHARGE = msgspec.json.Decoder(LedgerCharge)
-_FINISHED = msgspec.json.Decoder(FinishedTask)
+def _pico(name: str, usd: Decimal | None) -> int | None:
+    if usd is None:
+        return None
+    if not (usd.is_finite() and 0 <= usd < MAX_COST_USD):
+        raise ValueError(f"{name} is {usd:.6g}, not 0 to {MAX_COST_USD}")
+    return pico(usd)
 
 
-def charge(line: bytes) -> LedgerCharge:
-    """The charge in a line. Raises BadLedger."""
-    return _decoded(_CHARGE, line, "a charge")
+_Row = TypeVar("_Row", bound=_LedgerLine)
+_DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
+    kind: msgspec.json.Decoder(kind) for kind in (LedgerCharge, FinishedTask)
+}
 
 
-def finished(line: bytes) -> FinishedTask:
-    """The finished task in a line. Raises BadLedger."""
-    return _decoded(_FINISHED, line, "a task")
-
-
-def _is_suspect(line: bytes) -> bool:
-    """Whether a name in it may hold a secret, or hide one by escapes: to look at each takes ten times all else."""
-    return b"\\" in line or b"@" in line or b"sk-ant-" in line.lower()
-
-
-def _decoded(decoder: msgspec.json.Decoder[_Row], line: bytes, what: str) -> _Row:
+def decode(kind: type[_Row], line: bytes) -> _Row:
+    """The charge or the finished task in a line. Raises BadLedger."""
     try:
-        row = decoder.decode(line)
+        row: _Row = _DECODERS[kind].decode(line)
         # A host's names are shown and kept: a key among them is neither.
         for name in row.__struct_fields__ if _is_suspect(line) else ():
             if isinstance(value := getattr(row, name), str | dict):
@@ -165,4 +134,10 @@ def _decoded(decoder: msgspec.json.Decoder[_Row], line: bytes, what: str) -> _Ro
     # Bytes that are no UTF-8 are an error of their own, and a number with a huge exponent a third kind.
     except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
         why = str(error)[:_SHOWN]
+    what = "a charge" if kind is LedgerCharge else "a task"
     raise BadLedger(f"{what} of the ledger is not of its form: {why}", hint="upgrade: farmhand up")
+
+
+def _is_suspect(line: bytes) -> bool:
+    """Whether a name in it may hold a secret, or hide one by escapes: to look at each takes ten times all else."""
+    return b"\\" in line or b"@" in line or b"sk-ant-" in line.lower()

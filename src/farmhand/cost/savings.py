@@ -17,79 +17,59 @@ The overhead is priced as cache reads throughout, since the CLI caches it: the b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 
 import msgspec
 
 from farmhand.core.prices import PriceTable
+from farmhand.core.task import Usage
 from farmhand.cost.overhead import LEAN_ENGINES, OVERHEAD_TOKENS
+from farmhand.cost.queries import DAY_S, Spend
 
 LEVERS = ("cheaper model", "lean prompts", "caching", "batch discount", "price changes")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Sums over requests that have the same prices: of one model, in one span of prices, in one band of lengths.
-
-    `at` is the time of one of them (Unix seconds), `prompt` a length, in tokens, that stands for the band.
-    `pico` is what the ledgers recorded; None where they knew no price.
-    """
-
-    at: float
-    model: str
-    engine: str
-    economy: bool
-    prompt: int
-    requests: int
-    fresh: int
-    output: int
-    written: int
-    written_1h: int
-    read: int
-    pico: int | None
-
-    @property
-    def overhead(self) -> int:
-        """Tokens that plain `claude -p` would have sent beside, per request."""
-        return OVERHEAD_TOKENS if self.engine in LEAN_ENGINES else 0
+def _overhead(group: Spend) -> int:
+    """Tokens that plain `claude -p` would have sent beside, per request."""
+    return OVERHEAD_TOKENS if group.engine in LEAN_ENGINES else 0
 
 
 def _bill(
-    table: PriceTable, group: Group, model: str, *, plain: bool = False, cached: bool = True, discount: bool = True
+    table: PriceTable, group: Spend, model: str, *, plain: bool = False, cached: bool = True, discount: bool = True
 ) -> int | None:
     """What the group costs on `model`; None where a price is unknown.
 
     `plain`: with the overhead. `cached` False: all of the prompt as fresh input. `discount` False: not in a batch.
     """
-    overhead = group.overhead if plain else 0
-    economy = group.economy and discount
-    rates = table.rates(model, group.prompt + overhead, economy=economy, at=group.at)
-    if rates is None:
-        return None
-    if cached:
-        own = rates.of(group.fresh, group.output, group.written, group.written_1h, group.read)
-    else:
-        own = rates.of(group.fresh + group.written + group.read, group.output, 0, 0, 0)
-    more = rates.of(0, 0, 0, 0, overhead * group.requests)
-    return None if own is None or more is None else own + more
+    overhead = _overhead(group) if plain else 0
+    rates = table.rates(model, group.prompt + overhead, economy=group.economy and discount, at=float(group.day * DAY_S))
+    usage = group.usage
+    if not cached:
+        usage = Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.output_tokens, requests=usage.requests)
+    if overhead:
+        read = usage.cache_read_input_tokens + overhead * usage.requests
+        usage = msgspec.structs.replace(usage, cache_read_input_tokens=read)
+    return None if rates is None else rates.cost(usage)
 
 
 class Lever(msgspec.Struct, kw_only=True):
-    """One lever: the bill before and after it in the fixed order, and the whole bill without only this lever."""
+    """One lever: the bill before and after it in the fixed order, and the whole bill without only this lever.
+
+    `saving_pico` is below zero where it cost. `share_percent` of the whole saving is to a tenth, rounded so that all
+    levers' add up to 100.0 exactly; None where nothing was saved.
+    """
 
     name: str
     before_pico: int
     after_pico: int
     without_only_this_pico: int
-
-    @property
-    def saving_pico(self) -> int:
-        """What it saved; below zero where it cost."""
-        return self.before_pico - self.after_pico
+    saving_pico: int
+    share_percent: str | None
 
 
 class Savings(msgspec.Struct, kw_only=True):
-    """`baseline_pico` - `spent_pico` is the saving, and the sum of the levers' savings.
+    """`saving_pico` is `baseline_pico` - `spent_pico`, and the sum of the levers' savings; below zero is a loss.
 
     All of it is over the requests that can be priced every way; `left_out_requests` others cost `left_out_pico`.
     `overhead_uncached_pico`: what the overhead costs where nothing of it is cached; not part of the saving.
@@ -103,14 +83,10 @@ class Savings(msgspec.Struct, kw_only=True):
     left_out_requests: int
     left_out_pico: int
     overhead_uncached_pico: int
-
-    @property
-    def saving_pico(self) -> int:
-        """What was saved; below zero where it cost more than the baseline."""
-        return self.baseline_pico - self.spent_pico
+    saving_pico: int
 
 
-def savings(groups: Iterable[Group], table: PriceTable, baseline_model: str) -> Savings:
+def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> Savings:
     """The saving over all groups whose cost is recorded, against plain `claude -p` on `baseline_model`."""
     bills = [0] * (len(LEVERS) + 1)
     alone = [0] * len(LEVERS)
@@ -118,19 +94,26 @@ def savings(groups: Iterable[Group], table: PriceTable, baseline_model: str) -> 
     for group in groups:
         ways = _ways(group, table, baseline_model)
         if group.pico is None or ways is None:
-            left += group.requests
+            left += group.usage.requests
             left_pico += group.pico or 0
             continue
-        requests += group.requests
+        requests += group.usage.requests
         steps, singles = ways
         for index, bill in enumerate((*steps, group.pico)):
             bills[index] += bill
         for index, bill in enumerate((*singles, steps[-1])):
             alone[index] += bill
-        fresh = table.rates(group.model, group.prompt + group.overhead, at=group.at)
-        uncached += group.overhead * group.requests * (fresh.input if fresh else 0)
+        own = table.rates(group.model, group.prompt + _overhead(group), at=float(group.day * DAY_S))
+        uncached += _overhead(group) * group.usage.requests * (own.input if own else 0)
     levers = [
-        Lever(name=name, before_pico=before, after_pico=after, without_only_this_pico=only)
+        Lever(
+            name=name,
+            before_pico=before,
+            after_pico=after,
+            without_only_this_pico=only,
+            saving_pico=before - after,
+            share_percent=_share(bills[0], before, after, bills[-1]),
+        )
         for name, before, after, only in zip(LEVERS, bills, bills[1:], alone, strict=False)
     ]
     return Savings(
@@ -142,32 +125,39 @@ def savings(groups: Iterable[Group], table: PriceTable, baseline_model: str) -> 
         left_out_requests=left,
         left_out_pico=left_pico,
         overhead_uncached_pico=uncached,
+        saving_pico=bills[0] - bills[-1],
     )
 
 
-def _ways(group: Group, table: PriceTable, baseline: str) -> tuple[list[int], list[int]] | None:
+def _share(first: int, before: int, after: int, last: int) -> str | None:
+    """A lever's part of the way from the first bill to the last, in percent."""
+    if first <= last:
+        return None
+    begin, end = (round(Fraction((first - bill) * 1000, first - last)) for bill in (before, after))
+    return f"{Decimal(end - begin) / 10:.1f}"
+
+
+def _ways(group: Spend, table: PriceTable, baseline: str) -> tuple[list[int], list[int]] | None:
     """The bills from the baseline to the table's own in the order of the levers, and those without only one lever.
 
-    None where one of them cannot be told. The last lever, price changes, has its bill in the ledgers.
+    None where one of them is not known. The last lever, price changes, has its bill in the ledgers.
     """
+    undiscounted = _bill(table, group, group.model, discount=False)
     steps = [
         _bill(table, group, baseline, plain=True, cached=False, discount=False),
         _bill(table, group, group.model, plain=True, cached=False, discount=False),
         _bill(table, group, group.model, cached=False, discount=False),
-        _bill(table, group, group.model, discount=False),
+        undiscounted,
         _bill(table, group, group.model),
     ]
     singles = [
         _bill(table, group, baseline),
         _bill(table, group, group.model, plain=True),
         _bill(table, group, group.model, cached=False),
-        _bill(table, group, group.model, discount=False),
+        undiscounted,
     ]
-    known = [bill for bill in steps if bill is not None]
-    known_singles = [bill for bill in singles if bill is not None]
-    if len(known) < len(steps) or len(known_singles) < len(singles):
-        return None
-    return known, known_singles
+    known = [bill for bill in (*steps, *singles) if bill is not None]
+    return (known[: len(steps)], known[len(steps) :]) if len(known) == len(steps) + len(singles) else None
 
 
 class OnModel(msgspec.Struct, kw_only=True):
@@ -177,8 +167,8 @@ class OnModel(msgspec.Struct, kw_only=True):
     cost_pico: int | None
 
 
-def on_each_model(groups: list[Group], table: PriceTable) -> list[OnModel]:
-    """The same tokens on every model that is not legacy, the cheapest first."""
+def on_each_model(groups: list[Spend], table: PriceTable) -> list[OnModel]:
+    """Price the tokens on every model that is not legacy, the cheapest first."""
     answers = []
     for model in table.current:
         bills = [_bill(table, group, model) for group in groups]
@@ -187,7 +177,7 @@ def on_each_model(groups: list[Group], table: PriceTable) -> list[OnModel]:
     return answers
 
 
-def repriced(groups: list[Group], table: PriceTable) -> tuple[int, int]:
+def repriced(groups: list[Spend], table: PriceTable) -> tuple[int, int]:
     """(pico-dollars by the price table of each request's time, requests it has no price for)."""
-    bills = [(group.requests, _bill(table, group, group.model)) for group in groups]
+    bills = [(group.usage.requests, _bill(table, group, group.model)) for group in groups]
     return sum(bill or 0 for _, bill in bills), sum(requests for requests, bill in bills if bill is None)

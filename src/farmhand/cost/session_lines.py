@@ -14,8 +14,6 @@ import msgspec
 MAX_LINE = 64 * 1024 * 1024
 #: What the CLI writes in place of an answer that it made itself, such as an error.
 _NOT_A_MODEL = frozenset({"", "<synthetic>"})
-
-
 #: What the counts of one answer can be.
 _MOST = 10**12
 _BOM = b"\xef\xbb\xbf"
@@ -50,7 +48,7 @@ class _LogLine(msgspec.Struct):
 
 
 class SessionRow(NamedTuple):
-    """An answer: what it is told apart by, its message, whether a side chain has it, and what is kept of it."""
+    """An answer: the key that identifies it, its message, whether a side chain has it, and what is kept of it."""
 
     key: str
     message: str
@@ -59,7 +57,7 @@ class SessionRow(NamedTuple):
 
 
 class Uncounted(Exception):
-    """A line looks like an answer, and is none that can be counted; its text says why."""
+    """A line looks like an answer and cannot be counted; its text says why."""
 
 
 _LINE = msgspec.json.Decoder(_LogLine)
@@ -97,8 +95,7 @@ def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
         line = _LINE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # The standard library's decoder bears a lone half of a surrogate pair.
-        found = _line(raw)
-        if found is None:
+        if (found := _line(raw)) is None:
             return None
         line = found
     message, usage = line.message, line.message.usage
@@ -140,7 +137,7 @@ def _line(raw: bytes) -> _LogLine | None:
 
 
 def _count(value: _Count) -> int:
-    """A number of tokens; nothing is none. Raises Uncounted."""
+    """A number of tokens, 0 for null. Raises Uncounted."""
     if value is None:
         return 0
     if not 0 <= value <= _MOST or int(value) != value:

@@ -13,20 +13,20 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from datetime import UTC, datetime
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
+from farmhand.core.files import xdg
 from farmhand.core.prices import PriceTable
+from farmhand.core.task import Usage
+from farmhand.cost.queries import DAY_S, PROMPT, band, day_text
 from farmhand.cost.session_lines import Found, SessionRow, lines
-from farmhand.cost.store import CHUNK, CostStore
+from farmhand.cost.store import CHUNK, TOKENS, CostStore
 
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
-#: The rules above, by number: a store that was filled by others is filled again.
-_RULES = "2"
 
 
 class OnDay(msgspec.Struct, kw_only=True):
@@ -62,44 +62,26 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
     environ = dict(os.environ) if environ is None else environ
     named = environ.get("CLAUDE_CONFIG_DIR", "")
     home = Path(environ.get("HOME") or Path.home())
-    base = environ.get("XDG_CONFIG_HOME", "")
-    config = Path(base) if base.startswith("/") else home / ".config"
     chosen = [Path(part.strip()).expanduser() for part in named.split(",") if part.strip()]
-    return [
-        path / "projects" for path in chosen or (config / "claude", home / ".claude") if (path / "projects").is_dir()
-    ]
+    usual = (Path(xdg("XDG_CONFIG_HOME", environ), "claude"), home / ".claude")
+    return [path / "projects" for path in chosen or usual if (path / "projects").is_dir()]
 
 
 def read(store: CostStore, places: list[Path]) -> list[str]:
     """Take in what is new in the logs below `places`. Returns what is not counted: files and lines, with the reason."""
-    _by_these_rules(store)
     unread = []
     for place in places:
-        for root, folders, names in os.walk(place):
-            folders.sort()
-            for name in sorted(names):
-                if not name.endswith(".jsonl"):
-                    continue
-                path = os.path.join(root, name)
-                try:
-                    _read_file(store, path, _session(Path(path).relative_to(place).parts))
-                except OSError as error:
-                    unread.append(f"{_shown(path)}: {error.strerror}")
+        for path in sorted(place.rglob("*.jsonl")):
+            try:
+                if not path.is_dir():
+                    _read_file(store, path, _session(path.relative_to(place).parts))
+            except OSError as error:
+                unread.append(f"{_shown(path)}: {error.strerror}")
     query = "SELECT path, count(*), min(offset), reason FROM session_uncounted GROUP BY path ORDER BY path"
     for path, count, offset, reason in store.rows(query):
         what = "a line is" if count == 1 else f"{count} lines are"
         unread.append(f"{path}: {what} not counted, the first at byte {offset}: {reason}")
     return unread
-
-
-def _by_these_rules(store: CostStore) -> None:
-    """Have what other rules have told apart read again. What is known by its ids stays, also of files that are gone."""
-    if store.rows("SELECT 1 FROM meta WHERE name = 'session_rules' AND value = ?", (_RULES,)):
-        return
-    with store.transaction() as db:
-        db.execute("DELETE FROM session_message WHERE key LIKE '/%'")
-        db.execute("DELETE FROM session_file")
-        db.execute("REPLACE INTO meta VALUES ('session_rules', ?)", (_RULES,))
 
 
 def _session(parts: tuple[str, ...]) -> str:
@@ -109,14 +91,14 @@ def _session(parts: tuple[str, ...]) -> str:
     return parts[-3] if len(parts) >= 4 and parts[-2] == "subagents" else "".join(parts[-2:-1])
 
 
-def _shown(path: str) -> str:
-    return path.encode("utf-8", "backslashreplace").decode()
+def _shown(path: Path) -> str:
+    return str(path).encode("utf-8", "backslashreplace").decode()
 
 
-def _read_file(store: CostStore, path: str, session: str) -> None:
+def _read_file(store: CostStore, path: Path, session: str) -> None:
     """What is behind the place where this file was left off; all of it again where it is another file by now."""
     name = _shown(path)
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         status = os.fstat(file.fileno())
         known = store.rows("SELECT inode, offset FROM session_file WHERE path = ?", (name,))
         offset = int(known[0][1]) if known and known[0][0] == status.st_ino and known[0][1] <= status.st_size else 0
@@ -156,11 +138,11 @@ def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
             key = found[0] if found is not None else f"{row.message} ~"
         else:
             db.execute("DELETE FROM session_message WHERE key = ?", (f"{row.message} ~",))
+    counted = [name for name in TOKENS if "_1h_" not in name]
     db.execute(
-        "INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"
-        " at = min(at, excluded.at), model = excluded.model, fresh = excluded.fresh, output = excluded.output,"
-        " written = excluded.written, written_1h = excluded.written_1h, read = excluded.read WHERE"
-        " excluded.fresh + excluded.output + excluded.written + excluded.read > fresh + output + written + read",
+        "INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608  (names)
+        f" at = min(at, excluded.at), model = excluded.model, {', '.join(f'{n} = excluded.{n}' for n in TOKENS)}"
+        f" WHERE {' + '.join(f'excluded.{name}' for name in counted)} > {' + '.join(counted)}",
         (key, *row.values),
     )
 
@@ -169,51 +151,39 @@ def interactive(
     store: CostStore, table: PriceTable, since: float, places: list[Path], unread: list[str]
 ) -> Interactive:
     """The estimate for all answers since a time (Unix seconds), by day and model."""
-    days = [_on_day(table, row) for row in store.rows(_query(table), (since,))]
-    merged: dict[tuple[str, str], OnDay] = {}
-    for found in days:
-        known = merged.setdefault((found.day, found.model), found)
-        if known is not found:
-            _add(known, found)
-    answers = sorted(merged.values(), key=lambda found: (found.day, found.model))
+    found: dict[tuple[int, str], tuple[Usage, list[int | None]]] = {}
+    query = (
+        f"SELECT CAST(at / {DAY_S} AS INTEGER), model, max({PROMPT}), count(*),"  # noqa: S608  (names and numbers)
+        f" {', '.join(f'sum({name})' for name in TOKENS)}"
+        f" FROM session_message WHERE at >= ? GROUP BY 1, 2, {band(table.thresholds)}"
+    )
+    for day, name, prompt, messages, *sizes in store.rows(query, (since,)):
+        # The CLI writes the long context as a suffix.
+        model = table.resolve(name.removesuffix("[1m]"))
+        rates = table.rates(model, prompt, at=day * DAY_S)
+        usage = Usage(requests=messages, **dict(zip(TOKENS, sizes, strict=True)))
+        total, costs = found.setdefault((day, model), (Usage(), []))
+        total.add(usage)
+        costs.append(None if rates is None else rates.cost(usage))
+    days = [
+        OnDay(
+            day=day_text(day),
+            model=model,
+            messages=usage.requests,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cache_creation_input_tokens=usage.cache_creation_input_tokens,
+            cache_read_input_tokens=usage.cache_read_input_tokens,
+            estimate_pico=None if None in costs else sum(cost or 0 for cost in costs),
+        )
+        for (day, model), (usage, costs) in sorted(found.items(), key=itemgetter(0))
+    ]
     return Interactive(
         label=LABEL,
         directories=[str(place) for place in places],
-        messages=sum(found.messages for found in answers),
-        estimate_pico=sum(found.estimate_pico or 0 for found in answers),
-        unpriced=sorted({found.model for found in answers if found.estimate_pico is None}),
+        messages=sum(day.messages for day in days),
+        estimate_pico=sum(day.estimate_pico or 0 for day in days),
+        unpriced=sorted({day.model for day in days if day.estimate_pico is None}),
         unread=unread,
-        days=answers,
+        days=days,
     )
-
-
-def _query(table: PriceTable) -> str:
-    """Sums by day, model and band of prompt length, so that long prompts get their own prices."""
-    band = " + ".join(f"(fresh + written + read > {edge:d})" for edge in table.thresholds) or "0"
-    return (
-        f"SELECT CAST(at / 86400 AS INTEGER), model, max(fresh + written + read), count(*), sum(fresh), sum(output),"  # noqa: S608  (numbers of the price table)
-        f" sum(written), sum(written_1h), sum(read) FROM session_message WHERE at >= ? GROUP BY 1, 2, {band}"
-    )
-
-
-def _on_day(table: PriceTable, row: tuple[Any, ...]) -> OnDay:
-    day, name, prompt, messages, fresh, output, written, written_1h, read_ = row
-    # The CLI writes the long context as a suffix.
-    model = table.resolve(name.removesuffix("[1m]"))
-    rates = table.rates(model, prompt, at=day * 86400)
-    return OnDay(
-        day=datetime.fromtimestamp(day * 86400, UTC).date().isoformat(),
-        model=model,
-        messages=messages,
-        input_tokens=fresh,
-        output_tokens=output,
-        cache_creation_input_tokens=written,
-        cache_read_input_tokens=read_,
-        estimate_pico=None if rates is None else rates.of(fresh, output, written, written_1h, read_),
-    )
-
-
-def _add(known: OnDay, more: OnDay) -> None:
-    for name in OnDay.__struct_fields__[2:]:
-        mine, theirs = getattr(known, name), getattr(more, name)
-        setattr(known, name, None if mine is None or theirs is None else mine + theirs)

@@ -10,14 +10,14 @@ import json
 from datetime import UTC, datetime
 from decimal import ROUND_DOWN, Decimal
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
-from farmhand.cost.queries import DAY_S, Part, Unpriced
+from farmhand.cost.queries import DAY_S, Part, Sums, Unpriced, day_text
 from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
 from farmhand.cost.store import CostStore
 
@@ -28,6 +28,20 @@ TARGET = (10, 20)
 #: A projection goes on at the pace of so many whole days.
 PACE_DAYS = 7
 MONTH_DAYS = 30
+
+
+class Basis(NamedTuple):
+    """What figures rest on: from which day on (since 1970), and when they are asked for (Unix seconds).
+
+    `baseline` is the model that the work is compared with, `boxes` what hosts cost in pico-dollars a month (None: not
+    known), `errors` why hosts could not be asked.
+    """
+
+    since_day: int
+    now: float
+    baseline: str
+    boxes: dict[str, int | None]
+    errors: dict[str, str]
 
 
 class HostState(msgspec.Struct, kw_only=True):
@@ -44,7 +58,7 @@ class HostState(msgspec.Struct, kw_only=True):
 
 
 class DayBudget(msgspec.Struct, kw_only=True):
-    """A host's budget of the day `day`, as it was told last."""
+    """A host's budget of the day `day`, as the host last reported it."""
 
     host: str
     day: str
@@ -57,11 +71,11 @@ class DayBudget(msgspec.Struct, kw_only=True):
 class Uncertain(msgspec.Struct, kw_only=True):
     """Requests that may have been charged without our knowing how much. They are in no sum.
 
-    `upper_bound_pico` is None where it is not known: a price was not, or an agent of before told it.
+    `upper_bound_pico` is None where it is not known.
     """
 
     requests: int
-    upper_bound_pico: int | None = None
+    upper_bound_pico: int | None
 
 
 class Spent(msgspec.Struct, kw_only=True):
@@ -77,7 +91,7 @@ class Spent(msgspec.Struct, kw_only=True):
     budget_month_pico: int | None
 
 
-class Target(msgspec.Struct, kw_only=True):
+class Target(msgspec.Struct):
     """The target of 10 to 20 times: the baseline's bill over ours, rounded down; missed, met, above, or unknown."""
 
     low: int
@@ -125,42 +139,39 @@ class Figures(msgspec.Struct, kw_only=True):
 def figures(
     store: CostStore,
     table: PriceTable,
+    everything: Sums,
+    basis: Basis,
     *,
     by: str,
-    since_day: int,
-    now: float,
-    baseline: str,
-    boxes: dict[str, int | None],
-    errors: dict[str, str],
     reprice: bool = False,
 ) -> Figures:
-    """The figures since a day (since 1970).
+    """The figures of `everything` that is in the store.
 
-    `boxes`: pico-dollars a month by host; `errors`: why hosts did not answer.
+    `by` is what that was read by, or what `queries.parts` knows without.
     """
-    first = queries.first_day(store)
-    start = max(since_day, first) if first is not None else max(since_day, int(now // DAY_S))
-    priced = queries.price_groups(store, table, since_day)
-    recorded = [group for group in priced if group.pico is not None]
-    whole = next(iter(queries.parts(store, "", since_day)), _nothing())
-    saved = savings(priced, table, baseline)
-    days = max(1, int(now // DAY_S) - start + 1)
+    first, today = everything.first_day, int(basis.now // DAY_S)
+    start = max(basis.since_day, today if first is None else first)
+    days = max(1, today - start + 1)
+    sums = everything.since(basis.since_day)
+    priced = queries.price_groups(sums.spend, table)
+    whole = next(iter(queries.parts(sums, "")), Part())
+    saved = savings(priced, table, basis.baseline)
     budgets = _budgets(store)
     again = repriced(priced, table) if reprice else (None, None)
-    box = _box(boxes, whole, saved, days)
+    box = _box(basis.boxes, whole, saved, days)
     return Figures(
         price_version=table.version,
-        generated_at=_moment(now),
-        hosts=_hosts(store, errors),
-        spent=_spent(store, whole, start, days, now, budgets),
+        generated_at=_moment(basis.now),
+        hosts=_hosts(store, basis.errors),
+        spent=_spent(everything, whole, start, days, basis.now, budgets),
         whole=whole,
         by=by,
-        groups=queries.parts(store, by, since_day),
-        days=queries.parts(store, "day", since_day),
-        unpriced=queries.unpriced(store, since_day),
-        uncertain=Uncertain(requests=whole.uncertain, upper_bound_pico=store.upper_bound(since_day, whole.uncertain)),
+        groups=queries.parts(sums, by),
+        days=queries.parts(sums, "day"),
+        unpriced=queries.unpriced(sums),
+        uncertain=_uncertain(store, basis.since_day),
         budgets=budgets,
-        models=on_each_model(recorded, table),
+        models=on_each_model([group for group in priced if group.pico is not None], table),
         savings=saved,
         target=_target(saved, box, days),
         box=box,
@@ -170,88 +181,82 @@ def figures(
     )
 
 
-def _subscription(whole: Part) -> str:
-    """What the same work costs on the plan: no dollar more, and limits that no price tells."""
-    given = whole.input_tokens + whole.cache_creation_input_tokens + whole.cache_read_input_tokens
-    return (
-        f"{whole.tasks} tasks, {given} tokens in and {whole.output_tokens} out would be US$0.00 more,"
-        " drawn on the plan's own limits"
+def _uncertain(store: CostStore, since_day: int) -> Uncertain:
+    query = "SELECT uncertain, uncertain_pico FROM done WHERE uncertain > 0 AND finished_at >= ?"
+    rows = store.rows(query, (since_day * DAY_S,))
+    known = [bound for _, bound in rows if bound is not None]
+    return Uncertain(
+        requests=sum(requests for requests, _ in rows),
+        upper_bound_pico=sum(known) if len(known) == len(rows) else None,
     )
 
 
-def _nothing() -> Part:
-    return Part(key="", **dict.fromkeys(Part.__struct_fields__[1:], 0))
+def _subscription(whole: Part) -> str:
+    """What the same work costs on the plan: no dollar more, and a part of limits that have no price."""
+    return (
+        f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
+        " drawn on the plan's own limits"
+    )
 
 
 def _moment(at: float) -> str:
     return datetime.fromtimestamp(int(at), UTC).isoformat().replace("+00:00", "Z")
 
 
-def _day(day: int) -> str:
-    return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
-
-
 def _hosts(store: CostStore, errors: dict[str, str]) -> list[HostState]:
     query = (
         "SELECT host, max(merged_at), sum(charge_no - (SELECT count(*) FROM charge WHERE ledger = l.id))"
-        " FROM ledger AS l GROUP BY host ORDER BY host"
+        " FROM ledger AS l GROUP BY host"
     )
-    known = {
-        host: HostState(host=host, merged_at=at, missing=missing, error=errors.get(host))
-        for host, at, missing in store.rows(query)
-    }
+    known = {host: HostState(host=host, merged_at=at, missing=missing) for host, at, missing in store.rows(query)}
     for host, error in errors.items():
-        known.setdefault(host, HostState(host=host, merged_at=None, error=error))
-    return sorted(known.values(), key=lambda state: state.host)
+        known.setdefault(host, HostState(host=host, merged_at=None)).error = error
+    return [known[host] for host in sorted(known)]
 
 
 def _budgets(store: CostStore) -> list[DayBudget]:
     found = []
     query = "SELECT host, budget FROM ledger WHERE budget IS NOT NULL ORDER BY host, merged_at"
     for host, text in store.rows(query):
-        told = json.loads(text, parse_float=Decimal)
+        budget = json.loads(text, parse_float=Decimal)
         limit, spent, reserved = (
-            pico(Decimal(told.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
+            pico(Decimal(budget.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
         )
-        left = limit - spent - reserved
         found.append(
             DayBudget(
                 host=host,
-                day=str(told.get("day", "")),
+                day=str(budget.get("day", "")),
                 limit_pico=limit,
                 spent_pico=spent,
                 reserved_pico=reserved,
-                left_pico=left,
+                left_pico=limit - spent - reserved,
             )
         )
     return found
 
 
-def _spent(store: CostStore, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
+def _spent(everything: Sums, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
     today = int(now // DAY_S)
     date = datetime.fromtimestamp(now, UTC).date()
     month_days = calendar.monthrange(date.year, date.month)[1]
-    month_first = today - date.day + 1
-    month = queries.spent(store, month_first, today + 1)
+    month = everything.spent(today - date.day + 1, today + 1)
     return Spent(
-        since=_day(start),
+        since=day_text(start),
         days=days,
         total_pico=whole.spent_pico,
         per_day_pico=whole.spent_pico // days,
-        today_pico=queries.spent(store, today, today + 1),
+        today_pico=everything.spent(today, today + 1),
         month_pico=month,
-        projection_month_pico=month + _pace(store, today) * (month_days - date.day) // 1,
+        projection_month_pico=month + _pace(everything, today) * (month_days - date.day),
         budget_month_pico=sum(budget.limit_pico for budget in budgets) * month_days if budgets else None,
     )
 
 
-def _pace(store: CostStore, today: int) -> int:
+def _pace(everything: Sums, today: int) -> int:
     """Pico-dollars a day of the last whole days, of today where there is none before it."""
-    first = queries.first_day(store)
-    if first is None:
-        return 0
-    days = min(PACE_DAYS, today - first)
-    return queries.spent(store, today - days, today) // days if days > 0 else queries.spent(store, today, today + 1)
+    first = everything.first_day
+    days = 0 if first is None else min(PACE_DAYS, today - first)
+    return everything.spent(today - days, today) // days if days > 0 else everything.spent(today, today + 1)
 
 
 def _target(saved: Savings, box: Box, days: int) -> Target:
@@ -269,15 +274,7 @@ def _target(saved: Savings, box: Box, days: int) -> Target:
     if box.usd_month_pico is not None and saved.baseline_pico:
         ours = Fraction(saved.spent_pico * MONTH_DAYS, days) + box.usd_month_pico
         with_box = Fraction(saved.baseline_pico * MONTH_DAYS, days) / ours if ours else None
-    (factor, verdict), (factor_box, verdict_box) = judge(alone), judge(with_box)
-    return Target(
-        low=low,
-        high=high,
-        factor=factor,
-        verdict=verdict,
-        factor_with_box=factor_box,
-        verdict_with_box=verdict_box,
-    )
+    return Target(low, high, *judge(alone), *judge(with_box))
 
 
 def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -> Box:
@@ -303,32 +300,9 @@ def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -
     )
 
 
-def shares(saved: Savings) -> list[str | None]:
-    """Each lever's share of the saving in percent, to a tenth; rounded so that they add up to 100.0 exactly."""
-    whole = saved.saving_pico
-    if whole <= 0:
-        return [None] * len(saved.levers)
-    running, before = 0, 0
-    answers: list[str | None] = []
-    for lever in saved.levers:
-        running += lever.saving_pico
-        upto = round(Fraction(running * 1000, whole))
-        answers.append(f"{Decimal(upto - before) / 10:.1f}")
-        before = upto
-    return answers
-
-
 def document(found: msgspec.Struct) -> dict[str, Any]:
-    """The figures as they stand in JSON: every amount an exact string in US$, named `…_usd`; no float."""
+    """Figures as they stand in JSON: amounts are exact strings in US$, named `…_usd`, and times RFC 3339; no float."""
     built: dict[str, Any] = _document(msgspec.to_builtins(found))
-    if isinstance(found, Figures):
-        for lever, share, row in zip(
-            found.savings.levers, shares(found.savings), built["savings"]["levers"], strict=True
-        ):
-            row |= {"saving_usd": plain(lever.saving_pico), "share_percent": share}
-        built["savings"]["saving_usd"] = plain(found.savings.saving_pico)
-        for state, row in zip(found.hosts, built["hosts"], strict=True):
-            row["merged_at"] = None if state.merged_at is None else _moment(state.merged_at)
     return built
 
 
@@ -341,8 +315,9 @@ def _document(value: Any) -> Any:
     for name, part in value.items():
         if name.endswith("_pico"):
             name = name.removesuffix("_pico")
-            name = name if "usd" in name.split("_") else f"{name}_usd"
-            answer[name] = None if part is None else plain(part)
+            answer[name if "usd" in name.split("_") else f"{name}_usd"] = None if part is None else plain(part)
+        elif name.endswith("_at") and isinstance(part, float):
+            answer[name] = _moment(part)
         else:
             answer[name] = _document(part)
     return answer

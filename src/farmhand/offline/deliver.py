@@ -7,15 +7,18 @@ has said that it does not have it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from farmhand.core.errors import WireError
 from farmhand.core.keys import holds_key
+from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings
 from farmhand.offline.spool import Spool, SpooledTask
+from farmhand.places.hosts import Host, load_hosts
 from farmhand.wire.client import Client
-from farmhand.wire.follow import FINAL_STATES
+from farmhand.wire.follow import FINAL_STATES, run_task
+from farmhand.wire.problems import from_wire
 
 #: Refusals that may pass by themselves: the task goes on waiting.
 _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_key", "no_key"})
@@ -128,13 +131,35 @@ class _Courier:
         self.report.finished.append(entry.id)
 
 
-def follow(
-    client: Client, host: str, spool: Spool, key: str, run: Callable[..., dict[str, Any]], *, only: str = ""
-) -> None:
-    """Wait for every task that `host` has, oldest first, or for `only` one. `run` is wire.follow.run_task.
+def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> list[str]:
+    """Visit every host that a waiting task concerns; with `wait` until all tasks there have ended, or `only` one.
 
-    Raises WireError.
+    Returns a line for each thing that went wrong. Raises WireError for a key that cannot be read, NotConfigured.
     """
-    for entry in spool.waiting():
-        if entry.sent == host and only in ("", entry.id):
-            spool.finish(entry.id, run(client, entry.task, key, lambda _event: None), host)
+    if not spool.waiting():
+        return []
+    spool.tidy()
+    lines: list[str] = []
+    key = read_key(conf.key_source)
+    known = load_hosts(conf.hosts_path)
+    for name, host in known.items():
+        if any(concerns(entry, name) for entry in spool.each()):
+            problem = _visit_at(host, spool, key, conf.connect_timeout_s, wait=wait, only=only)
+            lines += [] if problem is None else [str(from_wire(problem, name))]
+    gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}
+    return [*lines, *(f"no farm host is called {name!r} in {conf.hosts_path} any more" for name in sorted(gone))]
+
+
+def _visit_at(
+    host: Host, spool: Spool, key: str, connect_timeout_s: float, *, wait: bool, only: str
+) -> WireError | None:
+    try:
+        with Client(host.transport(connect_timeout_s)) as client:
+            client.connect()
+            problem = visit(client, host.name, spool, key).problem
+            for entry in spool.waiting() if wait and problem is None else ():
+                if entry.sent == host.name and only in ("", entry.id):
+                    spool.finish(entry.id, run_task(client, entry.task, key, lambda _event: None), host.name)
+    except WireError as error:
+        return error
+    return problem

@@ -9,7 +9,7 @@ from typing import Any
 from ..core.errors import WireError
 from ..core.keys import fingerprint
 from ..core.keysource import read_key
-from ..rotation.build import build, check_new_key_source, clean, memory_of
+from ..rotation.build import build, check_new_key_source, memory_of
 from ..rotation.machine import Machine
 from ..rotation.state import STEPS
 
@@ -33,7 +33,6 @@ def apply(parameters: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
         pending = changed or before["unfinished"]
     else:
         with memory_of(parameters).lock(), contextlib.closing(machine):
-            clean(parameters)
             changed, todo = _apply(machine, parameters)
         after = machine.status()
         pending = after["unfinished"]

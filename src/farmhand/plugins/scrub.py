@@ -12,13 +12,14 @@ import os
 import pwd
 import re
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from ..core.files import replace
 
 Kind = Literal["shell", "environment", "json", "login"]
 
@@ -234,7 +235,7 @@ class Scrubber:
         self.findings += [Finding(str(path), line, what) for line, what in found]
         if found and self.write:
             self._save(path)
-            _replace(path, cleaned.encode("utf-8", "surrogateescape"))
+            replace(path, cleaned.encode("utf-8", "surrogateescape"))
 
     def _save(self, path: Path) -> None:
         """Copy the original to the backups, readable by root alone from its first byte."""
@@ -246,18 +247,3 @@ class Scrubber:
         with open(handle, "wb") as out, path.open("rb") as source:
             shutil.copyfileobj(source, out)
         self.saved.append(target)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step; owner and mode stay."""
-    before = path.stat()
-    handle, name = tempfile.mkstemp(prefix=".farmhand-", dir=path.parent)
-    try:
-        with open(handle, "wb") as out:
-            out.write(content)
-            os.fchown(out.fileno(), before.st_uid, before.st_gid)
-            os.fchmod(out.fileno(), stat.S_IMODE(before.st_mode))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

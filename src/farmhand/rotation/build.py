@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,7 +27,7 @@ def memory_of(parameters: Mapping[str, Any]) -> Memory:
 
 
 def since_of(source: str) -> float | None:
-    """Since when the content of this key source has certainly been what it is; None: that cannot be told."""
+    """Since when the content of this key source has certainly been what it is; None: not known."""
     return None if source.startswith(("env:", "command:")) else open_source(source).since()
 
 
@@ -74,11 +73,3 @@ def check_new_key_source(source: str) -> str:
             "use file:PATH[#NAME], command:ARGV or keyring:SERVICE/USER",
         )
     return source
-
-
-def clean(parameters: Mapping[str, Any]) -> None:
-    """Remove what a crash may have left half-written beside the state. Only while the lock is held."""
-    directory = memory_of(parameters).directory
-    for name in os.listdir(directory):
-        if name.endswith(".farmhand-rotate"):
-            os.unlink(os.path.join(directory, name))

@@ -34,17 +34,11 @@ UNREACHED = frozenset(
 )  # fmt: skip
 
 
-def transport_of(entry: Mapping[str, Any], connect_timeout_s: float) -> Transport:
-    """The way to a host: `socket` for the agent on this machine, else ssh as hosts.json has it. Raises WireError."""
-    name = str(entry["name"])
-    if entry.get("socket"):
-        return UnixTransport(str(entry["socket"]), name=name, connect_timeout_s=connect_timeout_s)
-    known = {what: entry[what] for what in _WAY if entry.get(what)}
-    return SshTransport(str(entry["address"]), name=name, connect_timeout_s=connect_timeout_s, **known)
-
-
 class RotationHost:
-    """One farm host, over one connection, which is made when it is needed. Every call may be made again."""
+    """One farm host, over one connection, which is made when it is needed. Every call may be made again.
+
+    `entry` is as in hosts.json, with its `name`; or it has the `socket` of the agent on this machine.
+    """
 
     def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:
         self.name = str(entry["name"])
@@ -58,42 +52,48 @@ class RotationHost:
         if client is not None:
             client.close()
 
+    def _transport(self) -> Transport:
+        way: dict[str, Any] = {"name": self.name, "connect_timeout_s": self._connect_timeout_s}
+        if self._entry.get("socket"):
+            return UnixTransport(str(self._entry["socket"]), **way)
+        way |= {what: self._entry[what] for what in _WAY if self._entry.get(what)}
+        return SshTransport(str(self._entry["address"]), **way)
+
     def _call(self, do: Callable[[Client], T]) -> T:
         """`do` with a client; once more if the connection was there already and has turned out to be dead."""
         reused = self._client is not None
-        while True:
-            if self._client is None:
-                self._client = Client(transport_of(self._entry, self._connect_timeout_s))
-            try:
-                return do(self._client)
-            except WireError as error:
-                self.close()
-                if not reused or error.code not in _STALE:
-                    raise
-            reused = False
+        client = self._client = self._client or Client(self._transport())
+        try:
+            return do(client)
+        except WireError as error:
+            self.close()
+            if not reused or error.code not in _STALE:
+                raise
+        return self._call(do)
+
+    def _status(self, fingerprint: str) -> dict[str, Any]:
+        """What the agent says of itself. Raises WireError `key_refused` if the API has refused this key there."""
+        status = self._call(Client.status)
+        for entry in _entries(status, fingerprint):
+            if entry.get("state") == "refused":
+                raise WireError("key_refused", f"{self.name}: the API refused the new key: {entry.get('reason')}")
+        return status
 
     def hand_over(self, key: str, supersedes: str) -> None:
         """`key` takes the place of the key `supersedes` there. Raises WireError."""
         self._call(lambda client: client.put_key(key, supersedes))
 
     def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
-        """The same if it is not so already. How many attempts on the old key are in flight.
+        """Hand it over if that is not done yet. How many attempts on the old key are in flight.
 
         Raises WireError; `key_refused` where the API has refused the key there.
         """
-        status = self._call(lambda client: client.status())
-        self.check(status, fingerprint)
-        # An agent that has started anew does not know any more what the key has replaced.
+        status = self._status(fingerprint)
+        # An agent that has started again does not know any more what the key has replaced.
         if status.get("key") != fingerprint or not _entries(status, supersedes):
             self.hand_over(key, supersedes)
-            status = self._call(lambda client: client.status())
+            status = self._call(Client.status)
         return sum(int(entry.get("running") or 0) for entry in _entries(status, supersedes))
-
-    def check(self, status: dict[str, Any], fingerprint: str) -> None:
-        """Raise WireError `key_refused` if the API has refused the key there."""
-        for entry in _entries(status, fingerprint):
-            if entry.get("state") == "refused":
-                raise WireError("key_refused", f"{self.name}: the API refused the new key: {entry.get('reason')}")
 
     def canary(self, task_id: str, key: str, fingerprint: str) -> str:
         """Run one task of a few tokens on `key`: "" if it was answered on it, else why none could be run.
@@ -108,22 +108,14 @@ class RotationHost:
             "priority": _PRIORITY,
             "labels": {"purpose": "rotate"},
         }
+        waits: dict[str, Any] = {"resume_s": CANARY_PATIENCE_S, "within_s": CANARY_WITHIN_S}
         try:
-            result = self._call(
-                lambda client: run_task(
-                    client,
-                    task,
-                    key,
-                    lambda _event: None,
-                    resume_s=CANARY_PATIENCE_S,
-                    within_s=CANARY_WITHIN_S,
-                )
-            )
+            result = self._call(lambda client: run_task(client, task, key, lambda _event: None, **waits))
         except WireError as error:
             if error.code in _NO_CANARY:
                 return error.message
             raise
-        self.check(self._call(lambda client: client.status()), fingerprint)
+        self._status(fingerprint)
         if result.get("state") == "succeeded":
             return ""
         problem = result.get("error") or {}
@@ -131,6 +123,11 @@ class RotationHost:
             return str(problem.get("message"))
         message = f"{self.name}: the canary task is {result.get('state')}: {problem.get('message')}"
         raise WireError("canary_failed", message)
+
+    def take_back(self, old: str, new: str) -> None:
+        """The old key takes the place of the new one again. Raises WireError."""
+        self.hand_over(old, new)
+        self.forget(new)
 
     def forget(self, fingerprint: str) -> None:
         """The agent drops that key from its memory. Raises WireError."""

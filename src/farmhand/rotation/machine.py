@@ -1,31 +1,75 @@
 """The state machine: staged → switched → verified → drained → retired, and back to the old key from all but the last.
 
-Keys are looked up in their source by fingerprint whenever they are needed; the state has fingerprints only.
+Each step looks at how things are before it changes them, and what it is about to change is written down first: so a
+step that was cut off anywhere is simply done again. Keys are looked up in their source by fingerprint whenever they are
+needed; the state has fingerprints only.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NoReturn, TypeVar
 
 from ..core.errors import WireError
 from ..core.keys import check_format, fingerprint
-from .sources import Slots
-from .state import ROLLED_BACK, ROLLING_BACK, STEPS, State
-from .steps import Steps, Unfinished
+from .fleet import UNREACHED, RotationHost
+from .provider import CONSOLE, Provider
+from .sources import RotationSource, Slots
+from .state import ROLLED_BACK, ROLLING_BACK, STEPS, Memory, State
+
+#: How often a host is asked whether attempts on the old key have ended, and the API whether the old key is dead.
+_POLL_S = 0.2
+#: A key that was proven longer ago than this is proven again before anything is switched.
+_PROOF_S = 60.0
+T = TypeVar("T")
 
 
-class Machine(Steps):
-    """One rotation, from what is asked for to what is done."""
+class Unfinished(WireError):
+    """A step cannot be completed now, through no fault of the new key: nothing is rolled back, `--resume` goes on."""
+
+
+class Machine:
+    """One rotation. `tell` gets a line for people before each thing that is done; no line holds a key.
+
+    `drain_s`: how long attempts on the old key may take to end; `retire_s`: how long to wait until the API refuses the
+    old key. `force`: retire the old key although a host that could not be reached may hold it.
+    """
+
+    def __init__(
+        self,
+        source: RotationSource,
+        hosts: Sequence[RotationHost],
+        provider: Provider,
+        memory: Memory,
+        *,
+        tell: Callable[[str], None] = lambda _line: None,
+        drain_s: float = 3900.0,
+        retire_s: float = 30.0,
+        force: bool = False,
+    ) -> None:
+        self._source = source
+        self._hosts = list(hosts)
+        self._provider = provider
+        self._memory = memory
+        self._tell = tell
+        self._drain_s = drain_s
+        self._retire_s = retire_s
+        self._force = force
+
+    def close(self) -> None:
+        """Drop the connections to the hosts."""
+        for host in self._hosts:
+            host.close()
 
     # --- what can be asked for ------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
         """Where things stand, as plain data. It has no key."""
-        state, slots = self._memory.load(), self._source.read()
-        current, now = fingerprint(slots.current), time.time()
-        seen = self._memory.first_seen(current, min(now, self._source.since() or now))
-        about: dict[str, Any] = {"current": current, "age_days": round((now - seen) / 86400, 1), "step": "none"}
+        state, current = self._memory.load(), fingerprint(self._source.read().current)
+        age_days = (time.time() - self._first_seen(current)) / 86400
+        about: dict[str, Any] = {"current": current, "age_days": round(age_days, 1), "step": "none"}
         if state is not None:
             names = ("step", "old", "new", "started_at", "updated_at", "why", "hosts")
             about |= {name: getattr(state, name) for name in names}
@@ -41,23 +85,24 @@ class Machine(Steps):
         """Raise WireError `rotation_unfinished` if a rotation goes on: there is no room for another."""
         state = self._memory.load()
         if state is not None and state.unfinished:
-            raise _busy(state)
+            message = f"a rotation from {state.old} to {state.new} is at {state.step}"
+            raise WireError("rotation_unfinished", message, "finish it with --resume, or take it back with --abort")
 
     def would_stage(self, new: str) -> bool:
         """Whether `stage` would begin a rotation: the same checks, and nothing is changed. Raises WireError."""
-        new = _checked(new)
+        try:
+            check_format(new)
+        except ValueError as error:
+            raise WireError("bad_key", f"the new key: {error}", "nothing was changed") from None
         state, slots = self._memory.load(), self._source.read()
-        if state is not None and state.unfinished:
-            if state.new == fingerprint(new):
-                return False
-            raise _busy(state)
+        if state is not None and state.unfinished and state.new == fingerprint(new):
+            return False
+        self.check_idle()
         if fingerprint(new) == fingerprint(slots.current):
             return False
         if slots.next is not None or slots.previous is not None:
-            hint = "take that line out: it is left from something else"
-            raise WireError(
-                "not_configured", "the key source has a NEXT or PREVIOUS key, and no rotation goes on", hint
-            )
+            message = "the key source has a NEXT or PREVIOUS key, and no rotation goes on"
+            raise WireError("not_configured", message, "take that line out: it is left from something else")
         self._tell("asking the API whether it takes the new key")
         self._provider.alive(new)
         return True
@@ -68,13 +113,14 @@ class Machine(Steps):
             return False
         slots, now = self._source.read(), time.time()
         state = State("staging", fingerprint(slots.current), fingerprint(new), now, now)
-        state.hosts = {place.name: {"state": "unreached", "why": "not asked yet"} for place in self._places}
-        self._memory.first_seen(state.old, min(now, self._source.since() or now))
-        self._save(state, f"rotating from {state.old} to {state.new}")
+        state.hosts = {host.name: {"state": "unreached", "why": "not asked yet"} for host in self._hosts}
+        self._first_seen(state.old)
+        self._tell(f"rotating from {state.old} to {state.new}")
+        self._memory.save(state)
         self._tell("putting the new key beside the old one")
         self._source.write(Slots(slots.current, next=new))
         self._memory.first_seen(state.new, now)
-        self._save_step(state, "staged")
+        self._save(state, "staged")
         return True
 
     def advance(self, target: str = "retired") -> bool:
@@ -85,8 +131,7 @@ class Machine(Steps):
         if state is None or state.step == ROLLED_BACK:
             raise WireError("no_rotation", "no rotation goes on", "begin one: farmhand rotate")
         if state.step == ROLLING_BACK:
-            self._roll_back(state, state.why)
-            raise _failed(state)
+            self._fail(state, state.why)
         changed = False
         for step in STEPS[: STEPS.index(target) + 1]:
             if state.reached(step):
@@ -99,8 +144,7 @@ class Machine(Steps):
             except WireError as error:
                 if state.step in ("retiring", "dead"):
                     raise Unfinished(error.code, error.message, error.hint) from None
-                self._roll_back(state, str(error))
-                raise _failed(state) from None
+                self._fail(state, str(error))
         return changed
 
     def abort(self) -> bool:
@@ -115,19 +159,198 @@ class Machine(Steps):
         self._roll_back(state, state.why if state.step == ROLLING_BACK else "asked for")
         return True
 
+    # --- the steps ------------------------------------------------------------------------------------------------
 
-def _checked(key: str) -> str:
-    try:
-        return check_format(key)
-    except ValueError as error:
-        raise WireError("bad_key", f"the new key: {error}", "nothing was changed") from None
+    def _to_staged(self, state: State) -> None:
+        """Only after a crash while staging: the new key has arrived, or it never did."""
+        if self._source.read().find(state.new) is None:
+            raise WireError("key_missing", "the new key was not stored before a crash", "farmhand rotate again")
+        self._save(state, "staged")
+
+    def _to_switched(self, state: State) -> None:
+        slots = self._source.read()
+        current, new = fingerprint(slots.current), _key(slots, state.new)
+        if current not in (state.old, state.new):
+            raise WireError("key_source_changed", f"the key source has a third key now: {current}")
+        if current == state.old and time.time() - state.updated_at > _PROOF_S:
+            self._provider.alive(new)
+        self._save(state, "switching")
+        wanted = Slots(new, previous=slots.find(state.old))
+        if slots != wanted:
+            self._tell("replacing the key in its source")
+            self._source.write(wanted)
+        for host in self._hosts:
+            self._tell(f"{host.name}: handing over the new key")
+            self._at(state, host, partial(host.hand_over, new, state.old))
+        if self._hosts and not self._reached(state):
+            whys = "; ".join(about["why"] for about in state.hosts.values() if about["state"] == "unreached")
+            raise WireError("unreachable", f"no farm host could be reached: {whys}")
+        self._save(state, "switched")
+
+    def _to_verified(self, state: State) -> None:
+        new = _key(self._source.read(), state.new)
+        task_id = f"rotate-{state.new}-{int(state.started_at * 1000):x}"
+        answered = 0
+        self._ensure_all(state, new)
+        for host in self._reached(state):
+            self._tell(f"{host.name}: running a canary task on the new key")
+            why = self._at(state, host, partial(host.canary, task_id, new, state.new))
+            if why is not None:
+                answered += not why
+                state.hosts[host.name] = {"state": "switched" if why else "verified", "why": why}
+        if self._hosts and not answered:
+            whys = "; ".join(f"{name}: {about['why']}" for name, about in state.hosts.items())
+            raise WireError("canary_failed", f"no farm host could run a canary task: {whys}")
+        self._save(state, "verified")
+
+    def _to_drained(self, state: State) -> None:
+        new = _key(self._source.read(), state.new)
+        self._tell(f"waiting for attempts on {state.old} to end")
+        deadline = time.monotonic() + self._drain_s
+        while busy := self._ensure_all(state, new):
+            if time.monotonic() > deadline:
+                where = ", ".join(f"{count} at {name}" for name, count in busy.items())
+                message = f"attempts on the old key {state.old} still run after {self._drain_s:g} s: {where}"
+                raise Unfinished("still_running", message, "farmhand rotate --resume goes on waiting")
+            time.sleep(_POLL_S)
+        for host in self._reached(state):
+            state.hosts[host.name]["state"] = "drained"
+        self._save(state, "drained")
+
+    def _to_retired(self, state: State) -> None:
+        slots = self._source.read()
+        old = slots.find(state.old)
+        if not state.reached("dead"):
+            if old is None:
+                message = f"the old key {state.old} is not in its source any more, so nobody can prove that it is dead"
+                raise Unfinished("key_missing", message, f"put it back, or disable it at {CONSOLE} and --abort")
+            self._check_drained(state, _key(slots, state.new))
+            self._save(state, "retiring")
+            self._kill(state, old)
+            self._save(state, "dead")
+        for host in self._reached(state):
+            self._tell(f"{host.name}: having the old key forgotten")
+            self._at(state, host, partial(host.forget, state.old), after="drained")
+        if old is not None:
+            self._tell("removing the old key from its source")
+            self._source.write(Slots(_key(slots, state.new)))
+        self._save(state, "retired")
+
+    def _kill(self, state: State, old: str) -> None:
+        """The old key is disabled, and the API says so. Raises Unfinished with what is left to be done by hand."""
+        self._tell("asking the API whether the old key is dead")
+        if self._provider.dead(old):
+            return
+        why = "admin_key_source is not set"
+        if self._provider.can_disable:
+            self._tell("disabling the old key through the Admin API")
+            try:
+                self._provider.disable(old)
+            except WireError as error:
+                why = error.message
+            else:
+                why = f"the Admin API disabled it, and it still works after {self._retire_s:g} s"
+        deadline = time.monotonic() + self._retire_s
+        while not self._provider.dead(old):
+            # Without the Admin API, disabling it by hand takes longer than we may wait.
+            if time.monotonic() > deadline or not self._provider.can_disable:
+                since = time.strftime("%Y-%m-%d", time.gmtime(self._memory.first_seen(state.old, time.time())))
+                message = f"the old key {state.old} (seen here since {since}) still works: {why}"
+                hint = f"disable it at {CONSOLE}, then farmhand rotate --resume proves that it is dead"
+                raise Unfinished("retire_by_hand", message, hint)
+            time.sleep(_POLL_S)
+
+    def _check_drained(self, state: State, new: str) -> None:
+        """Every host that may hold the old key has been reached and runs nothing on it, or that is waived."""
+        busy = self._ensure_all(state, new)
+        for host in self._reached(state):
+            state.hosts[host.name]["state"] = "switched" if host.name in busy else "drained"
+        left = {name: about for name, about in state.hosts.items() if about["state"] != "drained"}
+        if left and not self._force:
+            where = "; ".join(f"{name} ({about['why'] or about['state']})" for name, about in left.items())
+            message = f"the old key {state.old} is not retired: these hosts may hold it: {where}"
+            hint = (
+                "bring them back and farmhand rotate --resume; farmhand rotate --resume --force does not wait for them"
+            )
+            raise Unfinished("hosts_unreached", message, hint)
+
+    # --- back -----------------------------------------------------------------------------------------------------
+
+    def _fail(self, state: State, why: str) -> NoReturn:
+        self._roll_back(state, why)
+        message = f"rolled back to the old key {state.old}: {state.why}"
+        raise WireError(
+            "rotation_failed", message, "the new key is in use nowhere; correct that and rotate again"
+        ) from None
+
+    def _roll_back(self, state: State, why: str) -> None:
+        """The old key in its place again, in the source and at every host that can be reached."""
+        state.why = why
+        self._save(state, ROLLING_BACK, f"going back to {state.old}: {why}")
+        slots = self._source.read()
+        old, current = slots.find(state.old), fingerprint(slots.current)
+        if current == state.new and old is None:
+            message = f"the old key {state.old} is not in its source any more: there is no way back"
+            raise WireError("key_missing", message)
+        # A third key that somebody has put there is theirs, and stays.
+        wanted = Slots(old if old is not None and current == state.new else slots.current)
+        if slots != wanted:
+            self._source.write(wanted)
+        if old is not None:
+            for host in self._hosts:
+                self._tell(f"{host.name}: handing over the old key")
+                self._at(state, host, partial(host.take_back, old, state.new), back=True)
+        self._save(state, ROLLED_BACK)
+
+    # --- hosts ----------------------------------------------------------------------------------------------------
+
+    def _ensure_all(self, state: State, new: str) -> dict[str, int]:
+        """Every host that can be reached has the new key; attempts on the old one by host. Raises `key_refused`."""
+        busy: dict[str, int] = {}
+        for host in self._hosts:
+            before = state.hosts.get(host.name, {}).get("state", "unreached")
+            after = "switched" if before == "unreached" else before
+            if running := self._at(state, host, partial(host.ensure, new, state.new, state.old), after=after):
+                busy[host.name] = running
+        return busy
+
+    def _at(
+        self, state: State, host: RotationHost, do: Callable[[], T], after: str = "switched", back: bool = False
+    ) -> T | None:
+        """What `do` answers at a host, and note in the state whether that could be reached: None if not."""
+        try:
+            answer = do()
+        except WireError as error:
+            # What a host itself refuses, whatever for, is its own problem; on the way back no host may keep the others.
+            if error.code not in UNREACHED and not error.status and not back:
+                raise
+            self._tell(f"{host.name} cannot be reached: {error.message}")
+            state.hosts[host.name] = {"state": "unreached", "why": error.message}
+            return None
+        why = state.hosts.get(host.name, {}).get("why", "") if after != "switched" else ""
+        state.hosts[host.name] = {"state": after, "why": why}
+        return answer
+
+    def _reached(self, state: State) -> list[RotationHost]:
+        """The hosts that could be reached; one that has come to hosts.json since the beginning was not yet."""
+        reached = {name for name, about in state.hosts.items() if about["state"] != "unreached"}
+        return [host for host in self._hosts if host.name in reached]
+
+    # --- small things ---------------------------------------------------------------------------------------------
+
+    def _first_seen(self, current: str) -> float:
+        """Since when the key in use has been here, at least: remembered now, if it was not yet."""
+        now = time.time()
+        return self._memory.first_seen(current, min(now, self._source.since() or now))
+
+    def _save(self, state: State, step: str, line: str = "") -> None:
+        self._tell(line or step.replace("_", " "))
+        state.step = step
+        self._memory.save(state)
 
 
-def _busy(state: State) -> WireError:
-    message = f"a rotation from {state.old} to {state.new} is at {state.step}"
-    return WireError("rotation_unfinished", message, "finish it with --resume, or take it back with --abort")
-
-
-def _failed(state: State) -> WireError:
-    message = f"rolled back to the old key {state.old}: {state.why}"
-    return WireError("rotation_failed", message, "the new key is in use nowhere; correct that and rotate again")
+def _key(slots: Slots, wanted: str) -> str:
+    key = slots.find(wanted)
+    if key is None:
+        raise WireError("key_source_changed", f"the key source has no key {wanted} any more")
+    return key

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
-from ..core.api_call import call, free_call
+from ..core.api_call import admin_problem, call, free_call, reason
 from ..core.errors import WireError
 from ..core.keys import redact
 
-ADMIN_PREFIX = "sk-ant-admin"
 CONSOLE = "https://platform.claude.com/settings/keys"
 KEYS = "/v1/organizations/api_keys"
 _PAGE = 100
@@ -50,12 +49,8 @@ class Provider:
 
     def disable(self, key: str) -> None:
         """Set `key` inactive. Raises WireError `retire_by_hand` with the reason where that cannot be had."""
-        if not self._admin_key.startswith(ADMIN_PREFIX):
-            raise _by_hand(f"admin_key_source names a key that is no Admin key ({ADMIN_PREFIX}…)")
-        parts = urlsplit(self._admin_url)
-        local = parts.hostname in ("127.0.0.1", "::1", "localhost")
-        if parts.scheme != "https" and not (parts.scheme == "http" and local):
-            raise _by_hand(f"admin_url {self._admin_url!r:.100} is neither https nor on this machine")
+        if problem := admin_problem(self._admin_key, self._admin_url):
+            raise _by_hand(problem)
         matches = [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
         if len(matches) != 1:
             names = ", ".join(repr(redact(str(entry.get("name"))))[:80] for entry in matches[:5])
@@ -67,16 +62,15 @@ class Provider:
         self._admin(f"{KEYS}/{quote(str(matches[0].get('id')), safe='')}", {"status": "inactive"})
 
     def _active(self) -> Iterator[dict[str, Any]]:
-        after: str | None = None
+        query: dict[str, Any] = {"status": "active", "limit": _PAGE}
         while True:
-            query = urlencode({"status": "active", "limit": _PAGE} | ({"after_id": after} if after else {}))
-            answer = self._admin(f"{KEYS}?{query}")
+            answer = self._admin(f"{KEYS}?{urlencode(query)}")
             data = answer.get("data")
             if not isinstance(data, list):
                 raise _by_hand("the Admin API's list of keys is not of its form")
             yield from (entry for entry in data if isinstance(entry, dict))
-            after = answer.get("last_id")
-            if not answer.get("has_more") or not data or not after:
+            query["after_id"] = answer.get("last_id")
+            if not (answer.get("has_more") and data and query["after_id"]):
                 return
 
     def _admin(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -86,9 +80,7 @@ class Provider:
             raise _by_hand(error.message) from None
         if status == 200 and isinstance(answer, dict):
             return answer
-        problem = answer.get("error") if isinstance(answer, dict) else None
-        why = problem.get("message") if isinstance(problem, dict) else "no reason given"
-        raise _by_hand(f"the Admin API answered {status}: {redact(' '.join(str(why).split()))[:200]}")
+        raise _by_hand(f"the Admin API answered {status}: {reason(answer)}")
 
 
 def hint_fits(hint: str, key: str) -> bool:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..core import envfile, keys
-from ..core.errors import WireError, not_configured
+from ..core.errors import not_configured
+from ..core.files import replace
 from ..core.keysource import DEFAULT_NAME, read_private
-from .state import leftover, replace_file
+
+
+def leftover(path: str) -> str:
+    """The name that `path` is written under before it takes its place; a crash may leave it, with keys in it."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.farmhand-rotate")
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,14 @@ class RotationSource(Protocol):
         """What is there. Raises WireError `not_configured`."""
 
     def since(self) -> float | None:
-        """Since when its content has certainly been what it is, in Unix seconds; None: that cannot be told."""
+        """Since when its content has certainly been what it is, in Unix seconds; None: not known."""
 
     def write(self, slots: Slots) -> None:
         """Make it so. A crash in here loses no key, and doing it again completes it. Raises WireError."""
 
 
 def open_source(source: str) -> RotationSource:
-    """The place that the key source names. Raises WireError for one that nobody can write to."""
+    """The place that the key source names. Raises WireError for one that cannot be written to."""
     kind, _, rest = source.partition(":")
     if kind == "file" and rest:
         path, hash_sign, name = rest.rpartition("#")
@@ -77,13 +81,15 @@ class FileSource:
 
     def read(self) -> Slots:
         """What is there, if only the owner can read it."""
-        values = self._values(self._text())
-        if self.name not in values:
+        found = self._found(self._text())
+        for name, key in found.items():
+            try:
+                keys.check_format(key)
+            except ValueError as error:
+                raise not_configured(f"{self.path}, {name}: {error}") from None
+        if self.name not in found:
             raise not_configured(f"{self.path} sets no {self.name}", f"add the line {self.name}=…")
-        slots = [values.get(self.name + end) for end in ("", "_NEXT", "_PREVIOUS")]
-        for end, value in zip(("", "_NEXT", "_PREVIOUS"), slots, strict=True):
-            self._check(self.name + end, value)
-        return Slots(slots[0] or "", slots[1], slots[2])
+        return Slots(found[self.name], found.get(f"{self.name}_NEXT"), found.get(f"{self.name}_PREVIOUS"))
 
     def since(self) -> float | None:
         """When the file was last changed."""
@@ -95,13 +101,11 @@ class FileSource:
     def write(self, slots: Slots) -> None:
         """Replace the file."""
         text = with_slots(self._text(), self.name, slots)
-        values = self._values(text)
-        found = tuple(values.get(self.name + end) for end in ("", "_NEXT", "_PREVIOUS"))
-        if found != (slots.current, slots.next, slots.previous):
+        wanted = {"": slots.current, "_NEXT": slots.next, "_PREVIOUS": slots.previous}
+        if self._found(text) != {self.name + end: key for end, key in wanted.items() if key is not None}:
             raise not_configured(f"{self.path}: the line of {self.name} is of a form that cannot be edited safely")
         try:
-            status = os.stat(self.path)
-            replace_file(self.path, text.encode(), stat.S_IMODE(status.st_mode), status.st_gid)
+            replace(self.path, text.encode(), beside=leftover(self.path))
         except OSError as error:
             raise not_configured(f"{self.path} cannot be written: {error.strerror}") from None
 
@@ -110,18 +114,14 @@ class FileSource:
             os.unlink(leftover(self.path))
         return read_private(self.path)
 
-    def _values(self, text: str) -> dict[str, str]:
+    def _found(self, text: str) -> dict[str, str]:
+        """The keys in `text` by their names."""
         try:
-            return envfile.parse(text)
+            values = envfile.parse(text)
         except envfile.EnvFileError as error:
             raise not_configured(f"{self.path}, {error}", "correct that line; nothing was changed") from None
-
-    def _check(self, name: str, value: str | None) -> None:
-        try:
-            if value is not None:
-                keys.check_format(value)
-        except ValueError as error:
-            raise not_configured(f"{self.path}, {name}: {error}") from None
+        names = (self.name + end for end in ("", "_NEXT", "_PREVIOUS"))
+        return {name: values[name] for name in names if name in values}
 
 
 def with_slots(text: str, name: str, slots: Slots) -> str:
@@ -164,16 +164,15 @@ class KeyringSource:
     def write(self, slots: Slots) -> None:
         """Change what differs."""
         before = self.read()
-        extra = [
+        entries = (
             (f"{self.user}-next", before.next, slots.next),
             (f"{self.user}-previous", before.previous, slots.previous),
-        ]
-        for user, old, new in extra:
+            (self.user, before.current, slots.current),
+        )
+        for user, old, new in entries:
             if new is not None and new != old:
                 self._do("set_password", user, new)
-        if slots.current != before.current:
-            self._do("set_password", self.user, slots.current)
-        for user, old, new in extra:
+        for user, old, new in entries:
             if new is None and old is not None:
                 self._do("delete_password", user)
         if self.read() != slots:
@@ -196,6 +195,3 @@ class KeyringSource:
             where = f"{self.service}/{arguments[0]}"
             raise not_configured(f"the keyring failed for {where}: {type(error).__name__}") from None
         return result
-
-
-__all__ = ["FileSource", "KeyringSource", "RotationSource", "Slots", "WireError", "open_source", "with_slots"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.cost.queries import parts
-from farmhand.cost.rows import finished
+from farmhand.cost.queries import parts, read
+from farmhand.cost.rows import FinishedTask, decode
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
@@ -20,7 +20,7 @@ from tests.support.agent import Agent
 from tests.support.hostile import TURNS
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 from tests.support.messages_api.faults import Fault
-from tests.unit.cost.ledgers import new_store
+from tests.unit.cost.ledgers import TABLE, new_store
 
 
 @pytest.fixture
@@ -243,8 +243,12 @@ async def test_what_a_budget_had_no_room_for_is_no_failure_of_the_batch_nor_of_i
     try:
         for end in ("stopped", "done"):
             lines = await farm.agents[0].get("/v1/finished?limit=10000")
-            store.merge_done(1, (finished(json.dumps(line).encode()) for line in lines))
-            [whole] = parts(store, "batch", 0)
+            store.merge(
+                store.ledger("u1", "farm1")[0],
+                FinishedTask,
+                (decode(FinishedTask, json.dumps(line).encode()) for line in lines),
+            )
+            [whole] = parts(read(store, TABLE, "batch"), "batch")
             assert (whole.key, whole.tasks, whole.failed) == (summary["batch"], summary["done"], summary["failed"])
             assert whole.refused > 0
             if end == "stopped":

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import app, top_view
+from farmhand.cli import app, status_view
 from farmhand.cli.say import one_line
-from farmhand.cli.top import HostWatch
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
+from farmhand.places.watch import HostWatch
 from farmhand.rotation import fleet
 from farmhand.rotation.machine import Machine
 from farmhand.wire import client as wire_client
@@ -70,7 +70,7 @@ class Desk:
             return Line(self.good, connect_timeout_s)
 
         monkeypatch.setattr(hosts.Host, "transport", line)
-        monkeypatch.setattr(fleet, "transport_of", lambda entry, limit: Line(self.bad, self.patience_s))
+        monkeypatch.setattr(fleet.RotationHost, "_transport", lambda _host: Line(self.bad, self.patience_s))
         # What takes a minute takes half a second here.
         monkeypatch.setattr(wire_client, "_ANSWER_S", 0.5)
         monkeypatch.setattr(wire_client, "MAX_EVENTS", 5000)
@@ -125,7 +125,7 @@ def look(desk: Desk) -> None:
     for watch in watches:
         watch.ask()
         watch.close()
-    top_view.screen(watches, 2.0)
+    status_view.screen(watches, 2.0)
     assert [watch.error is None for watch in watches] == [False, True]
 
 
@@ -171,8 +171,8 @@ def rotated(desk: Desk, directory: Path) -> None:
     (directory / "world").mkdir()
     world = World(directory / "world", hosts=("good",))
     machine = world.machine()
-    places = [fleet.RotationHost({"name": "bad"}), *machine._places]
-    machine = Machine(machine._source, places, machine._provider, machine._memory, tell=world.log.append, retire_s=0.0)
+    hosts = [fleet.RotationHost({"name": "bad"}), *machine._hosts]
+    machine = Machine(machine._source, hosts, machine._provider, machine._memory, tell=world.log.append, retire_s=0.0)
     assert machine.stage(NEW)
     with pytest.raises(WireError, match="these hosts may hold it: bad") as caught:
         machine.advance()

@@ -10,7 +10,7 @@ import pytest
 
 from farmhand.core.errors import WireError
 from farmhand.core.keys import fingerprint
-from farmhand.rotation.steps import Unfinished
+from farmhand.rotation.machine import Unfinished
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.rotation import Station, new_key

@@ -8,9 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand import __version__
-from farmhand.cli import app
-from farmhand.cli.up import find_project, is_project
-from farmhand.core.errors import NotConfigured
+from farmhand.cli import app, say
 
 
 def test_every_verb_is_there_with_its_help() -> None:
@@ -61,20 +59,6 @@ def test_starting_up_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "LOADED []"
 
 
-def test_the_checkout_is_found_upwards_or_where_it_is_set(tmp_path: Path) -> None:
-    with pytest.raises(NotConfigured, match="is not in a checkout"):
-        find_project("", tmp_path)
-    (tmp_path / "site.yml").touch()
-    assert not is_project(tmp_path)
-    (tmp_path / "ansible.cfg").touch()
-    below = tmp_path / "a" / "b"
-    below.mkdir(parents=True)
-    assert find_project("", below) == tmp_path
-    assert find_project(str(tmp_path), Path("/")) == tmp_path
-    with pytest.raises(NotConfigured, match=r"has no site\.yml"):
-        find_project(str(below), tmp_path)
-
-
 def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
     (tmp_path / "ansible.cfg").write_text("[defaults]\n")
     (tmp_path / "site.yml").write_text("- hosts: localhost\n  gather_facts: false\n  tasks: [{fail: {msg: no}}]\n")
@@ -89,5 +73,5 @@ def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
 
 
 def test_an_error_from_afar_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    app.note("the claude CLI failed: \x1b]0;owned\x07\x1b[2J\x9b31m\r\n\tred")
+    say.note("the claude CLI failed: \x1b]0;owned\x07\x1b[2J\x9b31m\r\n\tred")
     assert capsys.readouterr().err == "farmhand: the claude CLI failed: \ufffd]0;owned\ufffd\ufffd[2J\ufffd31m red\n"

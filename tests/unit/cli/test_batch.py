@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import json
 import os
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,24 +11,26 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import batch
-from farmhand.cli.batch import BatchOptions, defaults, open_journal
+from farmhand.cli.batch import defaults
 from farmhand.cli.progress import ProgressDisplay, clock, dollars, summary
 from farmhand.core.errors import UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(field.name for field in dataclasses.fields(BatchOptions))
+NOTHING: dict[str, Any] = dict.fromkeys(
+    ("system", "schema", "engine", "network", "max_tokens", "work_class", "priority"), None
+) | {"tools": (), "labels": (), "economy": False}
 STANDING = {"total": 10, "succeeded": 4, "failed": 1, "cancelled": 0, "cost_usd": 0.25, "finished_now": 5}
 
 
-def options(**given: Any) -> BatchOptions:
-    empty = {"inputs": (), "form": "auto", "tools": (), "labels": (), "economy": False, "restart": False}
-    return BatchOptions(**{**NOTHING, **empty, **given})
+def made(conf: Settings | None = None, **given: Any) -> dict[str, Any]:
+    """The defaults of a batch that is given these options."""
+    return defaults(conf or Settings(), NOTHING | given)
 
 
 def test_only_what_was_asked_for_becomes_a_default() -> None:
-    assert defaults(options(), Settings()) == {}
-    given = options(labels=("a=b=c",), tools=("Bash, Read",), priority=2, economy=True, schema="{}", work_class="w")
-    assert defaults(given, Settings(model="opus", timeout_s=5.0)) == {
+    assert made() == {}
+    given = {"labels": ("a=b=c",), "tools": ("Bash, Read",), "priority": 2, "schema": "{}", "work_class": "w"}
+    assert made(Settings(model="opus", timeout_s=5.0), economy=True, **given) == {
         "labels": {"a": "b=c"},
         "tools": ["Bash", "Read"],
         "priority": 2,
@@ -41,7 +40,7 @@ def test_only_what_was_asked_for_becomes_a_default() -> None:
         "timeout_s": 5.0,
     }
     with pytest.raises(UsageError, match="NAME=VALUE"):
-        defaults(options(labels=("x",)), Settings())
+        made(labels=("x",))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +49,7 @@ def test_only_what_was_asked_for_becomes_a_default() -> None:
 )
 def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"^{name} is not valid UTF-8"):
-        defaults(options(**given), Settings())
+        made(**given)
 
 
 @pytest.mark.parametrize(
@@ -64,9 +63,9 @@ def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) 
 )
 def test_a_key_is_no_name(given: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"^an API key stands in {name}"):
-        defaults(options(**given), Settings())
+        made(**given)
     with pytest.raises(UsageError, match=r"^an API key stands in --model"):
-        defaults(options(), Settings(model="sk-ant-test-pasted-00"))
+        made(Settings(model="sk-ant-test-pasted-00"))
 
 
 @pytest.mark.parametrize(
@@ -106,74 +105,6 @@ def test_the_last_line() -> None:
     assert ", 3 left ·" in told
     assert "1 ran twice, $0.0001" in told
     assert "4 requests may have cost something" in told
-
-
-def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    taken = tmp_path / "taken.jsonl"
-    taken.write_text("mine\n")
-    for out, inputs, words in (
-        (tmp_path / "none" / "x", (), "there is no directory"),
-        (tmp_path, (), "not a regular file"),
-        (taken, (str(taken),), "is the input"),
-        (taken, (), "is there already"),
-    ):
-        with pytest.raises(UsageError, match=words):
-            open_journal(options(out=str(out), inputs=inputs))
-    assert taken.read_text() == "mine\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
-
-
-@pytest.mark.parametrize("text", ["mine\n", '{"n": 1, "id": "a", "state": "failed"}\n', "mine"])
-def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, text: str) -> None:
-    out = tmp_path / "out.jsonl"
-    out.write_text(text)
-    with pytest.raises(UsageError, match="not known to be an output"):
-        open_journal(options(out=str(out), restart=True))
-    assert out.read_text() == text
-    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
-    out.unlink()
-    journal = open_journal(options(out=str(out)))
-    with journal.transaction():
-        journal.begin_new({"batch": "b"})
-        journal.add(1, 0, "x", b"digest")
-    journal.close()
-    # The journal of another file beside it makes it no output either.
-    out.write_text(text)
-    with pytest.raises(UsageError, match=r"was not written by farmhand batch|not in this batch"):
-        open_journal(options(out=str(out), restart=True))
-    assert out.read_text() == text
-    out.write_text('{"n": 1, "id": "x", "state": "failed"}\n{"n":')
-    again = open_journal(options(out=str(out), restart=True))
-    assert (again.fresh, out.exists()) == (True, False)
-    with again.transaction():
-        again.begin_new({"batch": "b"})
-    again.db.execute("PRAGMA user_version = 7")
-    again.close()
-    with pytest.raises(UsageError, match="another version"):
-        open_journal(options(out=str(out)))
-    # Another version's journal beside it makes nothing an output either.
-    out.write_text("mine\n")
-    with pytest.raises(UsageError, match="was not written by farmhand batch"):
-        open_journal(options(out=str(out), restart=True))
-    assert out.read_text() == "mine\n"
-    out.write_text('{"n": 7, "id": "y", "state": "failed"}\n')
-    assert open_journal(options(out=str(out), restart=True)).fresh
-    assert not out.exists()
-
-
-@pytest.mark.parametrize("restart", [False, True])
-@pytest.mark.parametrize("version", [0, 1, 7])
-def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path, version: int, restart: bool) -> None:
-    theirs = tmp_path / "out.jsonl.farmhand"
-    with contextlib.closing(sqlite3.connect(theirs)) as db:
-        db.execute("CREATE TABLE meta (name, value)")
-        db.execute(f"PRAGMA user_version = {version}")
-        db.commit()
-    before = theirs.read_bytes()
-    with pytest.raises(UsageError, match="is not a journal of farmhand batch"):
-        open_journal(options(out=str(tmp_path / "out.jsonl"), restart=restart))
-    assert theirs.read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
 
 
 def test_amounts_and_times() -> None:

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import re
-from datetime import date
+import sqlite3
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from farmhand.cli import cost
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
+from farmhand.cost import merged
 from farmhand.cost.rows import FinishedTask
 from tests.unit.cost.ledgers import DAY, NOW, charge
 from tests.unit.cost.test_merge import FakeAgent
@@ -67,8 +68,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     rows += [charge(100, model="claude-next"), charge(101, economy=True, engine="economy", labels={"team": "a\x1b"})]
     tasks = [
         FinishedTask(
-            done_no=no,
-            id=f"t{no}",
+            number=no,
             state="failed" if no == 1 else "succeeded",
             model="claude-haiku-5-5",
             engine="api",
@@ -83,8 +83,8 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5", at=NOW - DAY)]))
     made.agents["farm1"].budget = {"limit_usd": 5, "spent_usd": 0.25, "reserved_usd": 0.125, "day": "2026-11-24"}
 
-    monkeypatch.setattr(cost, "Client", made.client)
-    monkeypatch.setattr("farmhand.cli.cost.time.time", lambda: NOW)
+    monkeypatch.setattr(merged, "Client", made.client)
+    monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
     return made
 
@@ -125,6 +125,15 @@ def test_many_groups_end_in_one_line_that_keeps_the_sum(farm: Farm) -> None:
     row = next(row for row in farm.run("--by", "batch").stdout.splitlines() if row.startswith("(11 more)"))
     rest = sum(Decimal(part["spent_usd"]) for part in document["groups"][20:])
     assert Decimal(row.split()[2]) == rest
+
+
+def test_a_store_of_an_older_form_is_said_once_and_merged_again(farm: Farm) -> None:
+    with sqlite3.connect(farm.directory / "cost.db") as db:
+        db.execute("PRAGMA user_version = 1")
+    first, second = farm.run("--json"), farm.run("--json")
+    assert f"cost.db was of an older form: it is merged again from the hosts, and {farm.directory}" in first.stderr
+    assert first.stderr.count("\n") == 1
+    assert (second.stderr, second.stdout) == ("", first.stdout)
 
 
 def test_csv_has_the_same_amounts(farm: Farm) -> None:
@@ -186,28 +195,6 @@ def test_bad_input_is_one_line(farm: Farm, arguments: tuple[str, ...], kind: typ
 
 def test_an_error_in_json(farm: Farm) -> None:
     assert json.loads(farm.run("--json", "--by", "x").stdout)["error"]["code"] == "usage"
-
-
-@pytest.mark.parametrize(
-    ("text", "day"),
-    [
-        ("2026-11-24", "2026-11-24"),
-        ("2026-11", "2026-11-01"),
-        ("1d", "2026-11-24"),
-        ("30d", "2026-10-26"),
-        ("2w", "2026-11-11"),
-    ],
-)
-def test_since(text: str, day: str) -> None:
-    found = cost.since_day(text, date(2026, 11, 24))
-    assert found == (date.fromisoformat(day) - date(1970, 1, 1)).days
-
-
-def test_box_prices() -> None:
-    assert cost.box_prices("", ["a"]) == {"a": None}
-    assert cost.box_prices("24", ["a", "b"]) == {"a": 24 * 10**12, "b": 24 * 10**12}
-    assert cost.box_prices("24, b=12.5", ["a", "b"]) == {"a": 24 * 10**12, "b": 12_500 * 10**9}
-    assert cost.box_prices("b=1", ["a", "b"]) == {"a": None, "b": 10**12}
 
 
 def test_no_cell_of_the_csv_is_a_formula() -> None:

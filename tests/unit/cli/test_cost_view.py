@@ -5,21 +5,6 @@ import pytest
 from farmhand.cli import cost_view
 
 
-@pytest.mark.parametrize(
-    ("amounts", "shown"),
-    [
-        (["1.00", "22.005", None], ["      1.00 ", "     22.005", "unknown    "]),
-        (["-0.50", "12.00"], ["-0.50", "12.00"]),
-        (["1.00+?", "3.00"], ["1.00+?", "3.00  "]),
-        (["", "1.00"], ["    ", "1.00"]),
-        ([None], ["unknown"]),
-        ([], []),
-    ],
-)
-def test_decimal_points_stand_under_one_another(amounts: list[str | None], shown: list[str]) -> None:
-    assert cost_view.aligned(amounts) == shown
-
-
 @pytest.mark.parametrize(("saving", "shown"), [("1.20", "-1.20"), ("-0.30", "+0.30"), ("0.00", "0.00")])
 def test_a_saving_stands_as_what_it_does_to_the_bill(saving: str, shown: str) -> None:
     assert cost_view._negated(saving) == shown

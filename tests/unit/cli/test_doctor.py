@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -13,9 +14,9 @@ from farmhand.billing.names import METERED
 from farmhand.cli import doctor
 from farmhand.cli.checks import Check, failed, passed, station, untold
 
-GREEN = passed("api", "accepts the key")
-RED = failed("key", "no key", "make one")
-YELLOW = untold("shells", "cannot be told", "look")
+GREEN = replace(passed("accepts the key"), name="api")
+RED = replace(failed("no key", "make one"), name="key")
+YELLOW = replace(untold("cannot be told", "look"), name="shells")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, lines: list[Check], *arguments: str) -> tuple[int, str]:
@@ -31,7 +32,7 @@ def run(monkeypatch: pytest.MonkeyPatch, lines: list[Check], *arguments: str) ->
         ([GREEN], 0, "all green"),
         ([GREEN, YELLOW], 1, "1 of 2 cannot be told"),
         ([RED, YELLOW, GREEN], 1, "1 of 3 red, 1 of 3 cannot be told"),
-        ([Check(name="spool", ok=None, detail="left out"), GREEN], 0, "all green"),
+        ([Check(state="left_out", detail="left out", name="spool"), GREEN], 0, "all green"),
     ],
 )
 def test_what_cannot_be_told_is_yellow_and_no_success(

@@ -29,9 +29,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [("", "ask", "queue"), ("ask", "ask", "queue"), ("queue", "queue", "queue"), ("none", "none", "none"),
      ("subscription", "subscription", "subscription")],
 )  # fmt: skip
-def test_the_policy_in_force(setting: str, on_terminal: str, elsewhere: str) -> None:
-    conf = Settings(fallback=setting)
-    assert (policy_of(conf, terminal=True), policy_of(conf, terminal=False)) == (on_terminal, elsewhere)
+def test_the_policy_in_force(monkeypatch: pytest.MonkeyPatch, setting: str, on_terminal: str, elsewhere: str) -> None:
+    for terminal, policy in ((True, on_terminal), (False, elsewhere)):
+        monkeypatch.setattr(fallback, "on_terminal", lambda terminal=terminal: terminal)
+        assert policy_of(Settings(fallback=setting)) == policy
 
 
 def test_queueing_is_told_with_the_reason() -> None:

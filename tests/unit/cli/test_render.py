@@ -6,21 +6,22 @@ import os
 import pty
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import pytest
 
-from farmhand.cli.render import Printer, answer_text, printable, write_json
-from farmhand.cli.say import CONTROL, one_line
+from farmhand.cli.render import Printer, answer_text, write_json
+from farmhand.cli.say import CONTROL, one_line, printable
 
 
 def show(*events: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:
     """What a terminal and stderr show in the end."""
-    out, err = io.StringIO(), io.StringIO()
-    printer = Printer(stream=True, out=out, err=err)
-    for event in events:
-        printer.on_event(event)
-    printer.finish(result)
+    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+        printer = Printer(stream=True)
+        for event in events:
+            printer.on_event(event)
+        printer.finish(result)
     return out.getvalue(), err.getvalue()
 
 

@@ -10,8 +10,10 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from farmhand.cli import cost, report, report_view
+from farmhand.cli import report, report_view
+from farmhand.cli.sheet import Sheet
 from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.cost import merged
 from tests.unit.cli.test_cost import Farm
 from tests.unit.cost.ledgers import NOW, charge
 from tests.unit.cost.reports import EVIL, FORMULA, made_up
@@ -23,8 +25,8 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made = Farm(tmp_path)
     made.add("farm1", FakeAgent("u1", [charge(no, batch=f"b{no}") for no in range(1, 30)]))
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5")]))
-    monkeypatch.setattr(cost, "Client", made.client)
-    monkeypatch.setattr("farmhand.cli.report.time.time", lambda: NOW)
+    monkeypatch.setattr(merged, "Client", made.client)
+    monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
     return made
 
 
@@ -88,7 +90,7 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
 
 def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     found = made_up()
-    report_view.write(found, Console(width=200, highlight=False))
+    report_view.write(found, Sheet(Console(width=200, highlight=False)))
     shown = capsys.readouterr().out
     assert "for 24 tasks, 3 failed; 3 retries" in shown
     assert EVIL in shown
@@ -100,7 +102,5 @@ def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture
     assert ["read", "from", "the", "cache", "24000", "50.0", "%", "█" * 24] in lines
 
 
-def test_bars_are_as_long_as_what_they_stand_for() -> None:
-    assert [len(report_view.bar(part, 100)) for part in (0, 0.001, 50, 100)] == [0, 1, 12, 24]
-    assert report_view.bar(5, 0) == ""
+def test_seconds_are_said_as_people_say_them() -> None:
     assert [report_view.seconds(edge) for edge in (0.25, 30, 300, 21600)] == ["0.25 s", "30 s", "5 min", "6 h"]

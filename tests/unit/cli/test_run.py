@@ -17,7 +17,7 @@ from farmhand.cli.run_task import RunOptions, build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(RunOptions.names())
+NOTHING: dict[str, Any] = dict.fromkeys(RunOptions._fields)
 
 
 def options(**given: Any) -> RunOptions:
@@ -118,13 +118,12 @@ def test_a_key_is_no_name(given: dict[str, Any], option: str) -> None:
 PROGRAM = """
 import json, sys
 from tests.unit.cli import test_batch, test_run
-from farmhand.cli.batch import defaults
 from farmhand.batch.sources import read_template
 from farmhand.core.settings import Settings
 text, file = sys.argv[1:]
 given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))
 task = test_run.build_task(given, Settings())
-made = defaults(test_batch.options(system=text, labels=(f"{text}={text}",), work_class=text), Settings())
+made = test_batch.made(system=text, labels=(f"{text}={text}",), work_class=text)
 print(json.dumps([task["prompt"], task["system"], task["schema"], made, read_template(text + "{x}")]))
 """
 

@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 from farmhand.cli.flush import _for_others
-from farmhand.cli.status import kept, notes, row, spool_notes, write_table
+from farmhand.cli.status import spool_notes, spooled
+from farmhand.cli.status_view import notes, row, write_table
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
+from farmhand.places.hosts import Host
+from farmhand.places.watch import HostWatch
 
 STATUS: dict[str, Any] = {
     "version": "0.1.0",
@@ -38,12 +41,11 @@ def test_what_goes_on_is_a_line_each() -> None:
     ]
     budget = {"limit_usd": 2.5, "spent_usd": 0.01234, "reserved_usd": 0, "day": "2026-11-24"}
     more = {"throughput": {"per_s": 12.5}, "waiting": waiting, "budget_day": budget}
-    rate, first, second, third = notes("farm1", {**STATUS, **more})
-    assert rate == "farm1: 12.5 tasks end per second"
+    first, second, third = notes("farm1", {**STATUS, **more})
     assert first == "farm1: 7 tasks wait: all slots of their engine are taken"
     assert second.startswith("farm1: 1 task waits: retry-after, until ")
     assert third == "farm1: US$ 0.0123 of 2.5 of the day's budget is spent"
-    assert notes("farm1", {**STATUS, "throughput": {"per_s": 0}}) == []
+    assert notes("farm1", STATUS) == []
 
 
 def test_a_wait_until_another_day_has_its_date() -> None:
@@ -54,14 +56,19 @@ def test_a_wait_until_another_day_has_its_date() -> None:
 
 
 def test_the_table_fits_and_tells_of_another_upstream_and_of_silent_hosts(capsys: pytest.CaptureFixture[str]) -> None:
-    write_table({"farm1": STATUS, "farm2": FarmUnreachable("farm2: no\x1b route", hint="look")})
+    one, two = (HostWatch(name, Host(name=name, address=name), 1.0) for name in ("farm1", "farm2"))
+    one.status, two.error = STATUS, FarmUnreachable("farm2: no\x1b route", hint="look")
+    write_table([one, two])
     shown = capsys.readouterr()
     assert max(map(len, shown.out.splitlines())) <= 80
     assert "a1b2c3d4e5f6" in shown.out
     assert "anthropic" not in shown.out
+    assert "per second" not in shown.out
     assert shown.err == "farm2: no\ufffd route (look)\n"
-    write_table({"farm1": {**STATUS, "upstream": "http://127.0.0.1:1"}})
-    assert "farm1 sends its requests to http://127.0.0.1:1\n" in capsys.readouterr().out
+    one.status = {**STATUS, "upstream": "http://127.0.0.1:1", "throughput": {"per_s": 12.5}}
+    write_table([one])
+    shown = capsys.readouterr()
+    assert "farm1: 12.5 tasks end per second\nfarm1 sends its requests to http://127.0.0.1:1\n" in shown.out
 
 
 def test_the_spool_is_shown_whatever_farm_its_tasks_are_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,11 +78,11 @@ def test_the_spool_is_shown_whatever_farm_its_tasks_are_for(tmp_path: Path, monk
     open_spool(usual).add({"id": "a", "prompt": "p"})
     open_spool(demo).add({"id": "b", "prompt": "p"}, sent="farm1")
     for conf in (usual, demo):
-        assert kept(conf) == [
+        assert spooled(conf) == [
             {"hosts_file": None, "queued": 1, "sent": 0},
             {"hosts_file": "/demo/hosts.json", "queued": 0, "sent": 1},
         ]
-        assert any("/demo/hosts.json: 0 queued, 1 sent" in line for line in spool_notes(conf))
+        assert any("/demo/hosts.json: 0 queued, 1 sent" in line for line in spool_notes(spooled(conf)))
     assert _for_others(open_spool(usual).elsewhere(), usual)[0].startswith(
         "1 task waits for the hosts of /demo/hosts.json: "
     )

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from farmhand.core.money import usd
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
-from farmhand.cost import queries
 from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.store import CostStore
 
@@ -71,8 +70,7 @@ def finished(draw: st.DrawFn, most: int = 8) -> list[FinishedTask]:
     """The finished tasks of one ledger, in its order."""
     return [
         FinishedTask(
-            done_no=no,
-            id=f"t{no}",
+            number=no,
             state=draw(st.sampled_from(("succeeded", "failed", "cancelled"))),
             error=draw(st.sampled_from((None, "timeout", "budget", "budget_shared"))),
             batch=draw(words),
@@ -82,7 +80,6 @@ def finished(draw: st.DrawFn, most: int = 8) -> list[FinishedTask]:
             engine=draw(st.sampled_from(("api", "cli", "economy"))),
             created_at=NOW - DAY,
             finished_at=draw(moments),
-            attempts=draw(st.integers(0, 3)),
             retries=draw(st.integers(0, 3)),
             uncertain=draw(st.integers(0, 2)),
         )
@@ -105,7 +102,7 @@ def charge(
     usage = Usage(input_tokens=1000, output_tokens=100) if usage is None else usage
     cost = TABLE.cost(model, usage, economy=economy, at=at)
     return LedgerCharge(
-        no=no,
+        number=no,
         model=model,
         engine=engine,
         created_at=at,
@@ -116,26 +113,18 @@ def charge(
         cache_creation_1h_input_tokens=usage.cache_creation_1h_input_tokens,
         cache_read_input_tokens=usage.cache_read_input_tokens,
         cost_usd=None if cost is None else usd(cost * factor),
-        price_version=TABLE.version,
         **more,
     )
 
 
 def usage_of(row: LedgerCharge) -> Usage:
     """The usage of a charge."""
-    fresh, output, written, written_1h, read = row.tokens
-    return Usage(
-        input_tokens=fresh,
-        output_tokens=output,
-        cache_creation_input_tokens=written,
-        cache_creation_1h_input_tokens=written_1h,
-        cache_read_input_tokens=read,
-    )
+    return Usage(**{name: getattr(row, name) for name in Usage.__struct_fields__})
 
 
 def new_store(path: Path | str) -> CostStore:
-    """A store for the table that ships."""
-    return CostStore(Path(path), queries.breaks(TABLE))
+    """A store in that file."""
+    return CostStore(Path(path))
 
 
 @contextmanager
@@ -150,5 +139,5 @@ def fill(
 ) -> None:
     """Merge a ledger as far as it is."""
     number, _, _ = store.ledger(uuid, host)
-    store.merge_charges(number, rows)
-    store.merge_done(number, tasks)
+    store.merge(number, LedgerCharge, rows)
+    store.merge(number, FinishedTask, tasks)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from farmhand.core.task import Usage
 from farmhand.cost.report import CostReport, report
 from farmhand.cost.rows import FinishedTask
-from farmhand.cost.summary import figures
+from farmhand.cost.summary import Basis
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
 #: What would run if a page took it for markup, and what a spreadsheet would take for a formula.
@@ -33,8 +33,7 @@ def made_up() -> CostReport:
                 failed = no == 1
                 tasks.append(
                     FinishedTask(
-                        done_no=no,
-                        id=f"{uuid}-{no}",
+                        number=no,
                         state="failed" if failed else "succeeded",
                         error="timeout" if failed else None,
                         model=model,
@@ -49,14 +48,5 @@ def made_up() -> CostReport:
                     )
                 )
             fill(store, uuid, rows, tasks, host=host)
-        found = figures(
-            store,
-            TABLE,
-            by="model",
-            since_day=0,
-            now=NOW,
-            baseline="claude-sonnet-5-5",
-            boxes={"farm1": 24 * 10**12},
-            errors={"farm2": f"farm2: {EVIL}"},
-        )
-        return report(store, TABLE, found, since_day=0, now=NOW)
+        boxes: dict[str, int | None] = {"farm1": 24 * 10**12}
+        return report(store, TABLE, Basis(0, NOW, "claude-sonnet-5-5", boxes, {"farm2": f"farm2: {EVIL}"}))

@@ -111,8 +111,8 @@ def saying(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, list
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (200, b"<html>", "cannot be asked"),
-        pytest.param(200, b"[" * 200_000, "cannot be asked", id="deep"),
+        (200, b"<html>", "not of the form of a report"),
+        pytest.param(200, b"[" * 200_000, "not of the form of a report", id="deep"),
         pytest.param(500, b"[" * 60_000, "HTTP 500: no reason given", id="deep refusal"),
         (200, b"{}", "not of the form of a report"),
         (200, b'{"data":[{"results":[{"amount":"x"}]}],"has_more":false}', "not of its form"),

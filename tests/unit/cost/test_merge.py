@@ -12,12 +12,12 @@ import pytest
 from farmhand.core.errors import WireError, WireMismatch
 from farmhand.core.keys import REDACTED
 from farmhand.cost import merge as pulling
-from farmhand.cost import queries, rows
+from farmhand.cost import queries
 from farmhand.cost import store as stores
 from farmhand.cost.merge import pull
-from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
 from farmhand.cost.store import CostStore
-from tests.unit.cost.ledgers import NOW, charge, new_store
+from tests.unit.cost.ledgers import NOW, TABLE, charge, new_store
 
 
 class FakeAgent:
@@ -50,11 +50,11 @@ class FakeAgent:
 
     def charges(self, after: int, limit: int) -> Iterator[bytes]:
         self.asked.append(("charges", after))
-        yield from self._lines([row for row in self.rows if row.no > after][:limit])
+        yield from self._lines([row for row in self.rows if row.number > after][:limit])
 
     def finished(self, after: int, limit: int) -> Iterator[bytes]:
         self.asked.append(("finished", after))
-        yield from self._lines([task for task in self.tasks if task.done_no > after][:limit])
+        yield from self._lines([task for task in self.tasks if task.number > after][:limit])
 
     def _lines(self, rows: list[Any]) -> Iterator[bytes]:
         for row in rows:
@@ -74,9 +74,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CostStore
 
 
 def task(no: int) -> FinishedTask:
-    return FinishedTask(
-        done_no=no, id=f"t{no}", state="succeeded", model="m", engine="api", created_at=NOW, finished_at=NOW
-    )
+    return FinishedTask(number=no, state="succeeded", model="m", engine="api", created_at=NOW, finished_at=NOW)
 
 
 def test_only_what_is_new_is_asked_for(store: CostStore) -> None:
@@ -89,7 +87,7 @@ def test_only_what_is_new_is_asked_for(store: CostStore) -> None:
     agent.rows.append(charge(8))
     agent.budget = {"limit_usd": 0.1, "spent_usd": 0.05, "reserved_usd": 0, "day": "2026-11-24"}
     assert pull(store, "farm1", agent) == 1
-    whole = queries.parts(store, "", 0)[0]
+    whole = queries.parts(queries.read(store, TABLE), "")[0]
     assert (whole.requests, whole.tasks) == (8, 3)
     assert json.loads(store.rows("SELECT budget FROM ledger")[0][0]) == agent.budget
 
@@ -102,20 +100,20 @@ def test_a_line_that_breaks_loses_nothing_and_counts_nothing_twice(store: CostSt
             pull(store, "farm1", agent)
     agent.breaks_after = 10**9
     pull(store, "farm1", agent)
-    assert queries.parts(store, "", 0)[0].requests == 11
+    assert queries.parts(queries.read(store, TABLE), "")[0].requests == 11
 
 
 def test_a_rebuilt_host_starts_again_at_its_first(store: CostStore) -> None:
     pull(store, "farm1", FakeAgent("before", [charge(1), charge(2)]))
     pull(store, "farm1", FakeAgent("after", [charge(1)]))
-    assert [(part.key, part.requests) for part in queries.parts(store, "host", 0)] == [("farm1", 3)]
+    assert [(part.key, part.requests) for part in queries.parts(queries.read(store, TABLE), "host")] == [("farm1", 3)]
 
 
 def test_two_names_of_one_host_are_one_ledger(store: CostStore) -> None:
     agent = FakeAgent("u1", [charge(1)])
     pull(store, "farm1", agent)
     pull(store, "alias", agent)
-    assert [(part.key, part.requests) for part in queries.parts(store, "host", 0)] == [("alias", 1)]
+    assert [(part.key, part.requests) for part in queries.parts(queries.read(store, TABLE), "host")] == [("alias", 1)]
 
 
 @pytest.mark.parametrize("status", [{}, {"ledger": None}, {"ledger": {}}, {"ledger": {"id": 3}}])
@@ -167,7 +165,7 @@ def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: Cost
         with pytest.raises(BadLedger, match="more than US"):
             pull(store, "farm2", FakeAgent(f"claimed-{number}", rows))
     pull(store, "farm1", FakeAgent("u2", [charge(1)]))
-    assert {part.key for part in queries.parts(store, "host", 0)} == {"farm1", "farm2"}
+    assert {part.key for part in queries.parts(queries.read(store, TABLE), "host")} == {"farm1", "farm2"}
 
 
 def test_a_ledger_without_end_is_left_after_a_while(store: CostStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +180,7 @@ def test_a_key_among_a_host_s_names_is_not_kept(store: CostStore) -> None:
     agent = FakeAgent(rows=[msgspec.structs.replace(charge(1), **names)])
     agent.tasks = [msgspec.structs.replace(task(1), **names)]
     hidden = json.dumps({"model": key, "engine": "api", "no": 2, "created_at": NOW}).replace("sk-ant", "s\\u006b-ant")
-    assert rows.charge(hidden.encode()).model == REDACTED
+    assert decode(LedgerCharge, hidden.encode()).model == REDACTED
     agent.budget = {"limit_usd": 1, "day": "today"}
     assert pull(store, "farm1", agent) == 2
     store.close()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 
 from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, CostReport, as_document, report
 from farmhand.cost.rows import FinishedTask, LedgerCharge
-from farmhand.cost.summary import figures
+from farmhand.cost.summary import Basis
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 
@@ -15,17 +15,14 @@ from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 def _report(rows: list[LedgerCharge], tasks: list[FinishedTask], since_day: int = 0) -> CostReport:
     with temporary_store() as store:
         fill(store, "u1", rows, tasks)
-        found = figures(
-            store, TABLE, by="model", since_day=since_day, now=NOW, baseline="claude-sonnet-5-5", boxes={}, errors={}
-        )
-        return report(store, TABLE, found, since_day=since_day, now=NOW)
+        return report(store, TABLE, Basis(since_day, NOW, "claude-sonnet-5-5", {}, {}))
 
 
 @settings(max_examples=30, deadline=None)
 @given(charges())
 def test_the_cubes_sum_up_to_the_figures(rows: list[LedgerCharge]) -> None:
     tasks = [
-        FinishedTask(done_no=row.no, id=str(row.no), state="succeeded", model=row.model, engine=row.engine,
+        FinishedTask(number=row.number, state="succeeded", model=row.model, engine=row.engine,
                  batch=row.batch, created_at=row.created_at, finished_at=row.created_at, cost_usd=row.cost_usd)
         for row in rows
     ]  # fmt: skip
@@ -33,8 +30,8 @@ def test_the_cubes_sum_up_to_the_figures(rows: list[LedgerCharge]) -> None:
     whole = found.figures.whole
     for name in ("spent_pico", "requests", "unpriced", "tasks", "failed", "retries"):
         assert sum(getattr(cell, name) for cell in found.cells) == getattr(whole, name), name
-    assert sum(cell.fresh for cell in found.cells) == whole.input_tokens
-    assert sum(cell.read for cell in found.cells) == whole.cache_read_input_tokens
+    assert sum(cell.input_tokens for cell in found.cells) == whole.input_tokens
+    assert sum(cell.cache_read_input_tokens for cell in found.cells) == whole.cache_read_input_tokens
     assert sum(cell.spent_pico for cell in found.by_batch) == whole.spent_pico
     baseline = found.baselines.index("claude-sonnet-5-5")
     saved = [row for row in found.saved if row.baseline == baseline]
@@ -47,9 +44,9 @@ def test_the_cubes_sum_up_to_the_figures(rows: list[LedgerCharge]) -> None:
 def test_each_task_is_in_the_bar_of_its_cost_and_of_its_times() -> None:
     rows = [charge(1), charge(2, model="claude-next")]
     tasks = [
-        FinishedTask(done_no=1, id="a", state="succeeded", model="claude-haiku-5-5", engine="api", created_at=NOW - 14,
+        FinishedTask(number=1, state="succeeded", model="claude-haiku-5-5", engine="api", created_at=NOW - 14,
                  started_at=NOW - 11, finished_at=NOW - 1, cost_usd=rows[0].cost_usd),
-        FinishedTask(done_no=2, id="b", state="cancelled", error="cancelled", model="claude-next", engine="api",
+        FinishedTask(number=2, state="cancelled", error="cancelled", model="claude-next", engine="api",
                  created_at=NOW - 100_000, finished_at=NOW - 1),
     ]  # fmt: skip
     found = _report(rows, tasks)
@@ -78,7 +75,7 @@ def test_retries_that_helped_have_a_cause_of_their_own_and_are_no_failures() -> 
 def test_days_before_since_are_in_nothing() -> None:
     rows = [charge(1, at=NOW), charge(2, at=NOW - 5 * DAY)]
     tasks = [
-        FinishedTask(done_no=row.no, id=str(row.no), state="failed", error="timeout", model=row.model, engine="api",
+        FinishedTask(number=row.number, state="failed", error="timeout", model=row.model, engine="api",
                  created_at=row.created_at, finished_at=row.created_at)
         for row in rows
     ]  # fmt: skip

@@ -13,7 +13,6 @@ from farmhand.cost import queries
 from farmhand.cost.overhead import OVERHEAD_TOKENS
 from farmhand.cost.rows import LedgerCharge
 from farmhand.cost.savings import LEVERS, Savings, on_each_model, repriced, savings
-from farmhand.cost.summary import shares
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import NOW, TABLE, charge, fill, new_store, usage_of
 
@@ -25,7 +24,7 @@ def saved(rows: list[LedgerCharge], baseline: str = "claude-sonnet-5-5") -> Savi
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        answer = savings(queries.price_groups(store, TABLE, 0), TABLE, baseline)
+        answer = savings(queries.price_groups(queries.read(store, TABLE).spend, TABLE), TABLE, baseline)
         store.close()
         return answer
 
@@ -33,17 +32,17 @@ def saved(rows: list[LedgerCharge], baseline: str = "claude-sonnet-5-5") -> Savi
 def one_by_one(row: LedgerCharge, baseline: str) -> list[int] | None:
     """The bills of one request from the baseline to what was recorded; None where one is not known."""
     overhead = OVERHEAD_TOKENS if row.engine != "cli" else 0
-    fresh, output, written, _, read = row.tokens
+    own = usage_of(row)
 
     def bill(model: str, *, plain: bool, cached: bool, economy: bool) -> int | None:
-        usage = usage_of(row) if cached else Usage(input_tokens=fresh + written + read, output_tokens=output)
+        usage = own if cached else Usage(input_tokens=own.prompt_tokens, output_tokens=own.output_tokens)
         more = Usage(cache_read_input_tokens=overhead if plain else 0)
-        prompt = fresh + written + read + more.cache_read_input_tokens
+        prompt = own.prompt_tokens + more.cache_read_input_tokens
         rates = TABLE.rates(model, prompt, economy=economy, at=row.created_at)
         if rates is None:
             return None
-        own, extra = rates.cost(usage), rates.cost(more)
-        return None if own is None or extra is None else own + extra
+        bare, extra = rates.cost(usage), rates.cost(more)
+        return None if bare is None or extra is None else bare + extra
 
     bills = [
         bill(baseline, plain=True, cached=False, economy=False),
@@ -77,7 +76,7 @@ def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[Ledger
     assert found.saving_pico == found.baseline_pico - found.spent_pico
     recorded = sum(row.cost_pico or 0 for row in rows)
     assert found.spent_pico + found.left_out_pico == recorded
-    percent = shares(found)
+    percent = [lever.share_percent for lever in found.levers]
     if found.saving_pico > 0:
         tenths = [round(float(share or "nan") * 10) for share in percent]
         assert sum(tenths) == 1000
@@ -135,7 +134,7 @@ def test_other_models_and_today_s_prices(rows: list[LedgerCharge]) -> None:
     with TemporaryDirectory() as directory:
         store = new_store(f"{directory}/cost.db")
         fill(store, "u1", rows)
-        priced = queries.price_groups(store, TABLE, 0)
+        priced = queries.price_groups(queries.read(store, TABLE).spend, TABLE)
         store.close()
     for found in on_each_model(priced, TABLE):
         bills = [TABLE.cost(found.model, usage_of(row), economy=row.economy, at=row.created_at) for row in rows]

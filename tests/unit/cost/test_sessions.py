@@ -324,15 +324,3 @@ def test_a_name_that_is_not_utf_8(store: CostStore, logs: Path) -> None:
     found = estimate(store, logs)
     assert found.messages == 1
     assert found.unread[0].startswith(f"{logs}/p/\\udcff.jsonl: ")
-
-
-def test_what_was_told_apart_by_older_rules_is_read_again(store: CostStore, logs: Path) -> None:
-    path = logs / "p" / "one.jsonl"
-    write(path, line("m1", None), line("m1", None))
-    gone = ("m0 r0", START.timestamp(), "claude-opus-5-5", 1, 1, 0, 0, 0)
-    with store.transaction() as db:
-        db.execute("INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?)", gone)
-        for number in range(2):
-            db.execute("INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (f"{path}@{number}", *gone[1:]))
-        db.execute("INSERT INTO session_file VALUES (?, ?, ?)", (str(path), path.stat().st_ino, path.stat().st_size))
-    assert estimate(store, logs).messages == 2

@@ -6,6 +6,7 @@ import random
 import sqlite3
 import stat
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,39 +17,27 @@ from hypothesis import strategies as st
 from farmhand.core.errors import NotConfigured
 from farmhand.cost import queries
 from farmhand.cost import store as stores
-from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
-from farmhand.cost.rows import charge as read_charge
-from farmhand.cost.rows import finished as read_finished
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
 from farmhand.cost.store import CostStore, StoreDamaged, default_path
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import charge, fill, new_store
 
-SUMS = ("spend", "spend_label", "work", "work_label")
-
 
 def contents(store: CostStore) -> dict[str, list[tuple[object, ...]]]:
-    """All rows and sums, with words and ledgers as texts, so that what number they were given does not matter."""
-    words = dict(store.rows("SELECT id, text FROM word"))
+    """All rows, with ledgers as texts, so that what number they were given does not matter; sums that are kept fit."""
+    for ledger, pico in store.rows("SELECT id, pico FROM ledger"):
+        query = "SELECT coalesce(sum(pico), 0) FROM charge WHERE ledger = ?"
+        assert store.rows(query, (ledger,)) == [(pico,)]
     uuids = dict(store.rows("SELECT id, uuid FROM ledger"))
-    texts = {"model", "engine", "batch", "work_class", "version", "labels", "state", "error"}
-    answer = {}
-    for table in ("charge", "done", *SUMS):
-        names = [row[1] for row in store.rows(f"PRAGMA table_info({table})")]
-        answer[table] = sorted(
-            tuple(
-                uuids[value] if name == "ledger" else words[value] if name in texts else value
-                for name, value in zip(names, row, strict=True)
-            )
-            for row in store.rows(f"SELECT * FROM {table}")  # noqa: S608
-        )
-    return answer
+    return {
+        table: sorted((uuids[ledger], *row) for ledger, *row in store.rows(f"SELECT * FROM {table}"))  # noqa: S608
+        for table in ("charge", "done")
+    }
 
 
-def summed_from_rows(store: CostStore) -> dict[str, list[tuple[object, ...]]]:
-    """The same after all sums were made again from the rows."""
-    with store.transaction():
-        store._sum_again()
-    return contents(store)
+def parts_of(store: CostStore, by: str = "", since: int = 0) -> list[queries.Part]:
+    """The parts since a day."""
+    return queries.parts(queries.read(store, ledgers.TABLE, by).since(since), by)
 
 
 Ledger = tuple[list[LedgerCharge], list[FinishedTask]]
@@ -71,7 +60,6 @@ def test_order_and_repetition_do_not_matter(farm: dict[str, Ledger], seed: int, 
             fill(mixed, uuid, chance.sample(rows, len(rows) // 2))
         assert contents(mixed) == contents(straight)
         assert mixed.ledger("u1", "h")[1:] == straight.ledger("u1", "h")[1:]
-        assert summed_from_rows(straight) == contents(mixed)
         for store in (straight, mixed):
             store.close()
 
@@ -86,7 +74,7 @@ def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], sinc
         kept = [row for rows, _ in farm.values() for row in rows if row.created_at // ledgers.DAY >= since]
         done = [task for _, tasks in farm.values() for task in tasks if task.finished_at // ledgers.DAY >= since]
         for by in (*queries.KEYS, "label:team", "label:run", "label:nobody's"):
-            parts = queries.parts(store, by, since)
+            parts = parts_of(store, by, since)
             assert len({part.key for part in parts}) == len(parts)
             assert sum(part.spent_pico for part in parts) == sum(row.cost_pico or 0 for row in kept)
             assert sum(part.requests for part in parts) == len(kept)
@@ -97,8 +85,8 @@ def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], sinc
             failed = [task for task in done if task.state == "failed" and task.error != "budget_shared"]
             assert sum(part.failed for part in parts) == len(failed)
             assert sum(part.uncertain for part in parts) == sum(task.uncertain for task in done)
-        priced = queries.price_groups(store, ledgers.TABLE, since)
-        assert sum(group.requests for group in priced) == len(kept)
+        priced = queries.price_groups(queries.read(store, ledgers.TABLE).since(since).spend, ledgers.TABLE)
+        assert sum(group.usage.requests for group in priced) == len(kept)
         assert sum(group.pico or 0 for group in priced) == sum(row.cost_pico or 0 for row in kept)
         store.close()
 
@@ -110,7 +98,7 @@ def test_a_part_is_what_it_says(tmp_path: Path) -> None:
     one = charge().cost_pico
 
     def keys(by: str) -> dict[str, int]:
-        return {part.key: part.spent_pico for part in queries.parts(store, by, 0)}
+        return {part.key: part.spent_pico for part in parts_of(store, by)}
 
     assert one is not None
     assert keys("model") == {"claude-haiku-5-5": 3 * one, "new": 0}
@@ -119,7 +107,7 @@ def test_a_part_is_what_it_says(tmp_path: Path) -> None:
     assert keys("label") == {"": 2 * one, '{"run":"1","team":"x"}': one}
     assert keys("label:team") == {"": 2 * one, "x": one}
     assert list(keys("day")) == ["2026-11-23", "2026-11-24"]
-    assert [(u.model, u.requests) for u in queries.unpriced(store, 0)] == [("new", 1)]
+    assert [(u.model, u.requests) for u in queries.unpriced(queries.read(store, ledgers.TABLE))] == [("new", 1)]
     store.close()
 
 
@@ -127,39 +115,26 @@ def test_a_rebuilt_host_is_a_ledger_of_its_own(tmp_path: Path) -> None:
     store = new_store(tmp_path / "cost.db")
     fill(store, "before", [charge(1), charge(2)])
     fill(store, "after", [charge(1)])
-    assert queries.parts(store, "host", 0)[0].requests == 3
+    assert parts_of(store, "host")[0].requests == 3
     assert store.ledger("after", "farm1")[1:] == (1, 0)
     store.close()
-
-
-def test_other_prices_make_the_sums_again(tmp_path: Path) -> None:
-    store = new_store(tmp_path / "cost.db")
-    fill(store, "u1", [charge(1), charge(2)])
-    before = contents(store)
-    store.close()
-    other = CostStore(tmp_path / "cost.db", [500])
-    assert {row[8] for row in contents(other)["spend"]} == {1}
-    other.close()
-    back = new_store(tmp_path / "cost.db")
-    assert contents(back) == before
-    back.close()
 
 
 def test_a_failure_half_way_leaves_whole_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stores, "CHUNK", 2)
     store = new_store(tmp_path / "cost.db")
 
-    def lines() -> object:
+    def lines() -> Iterator[LedgerCharge]:
         yield from (charge(no, batch=f"b{no}") for no in (1, 2, 3))
         raise ConnectionResetError
 
     number, _, _ = store.ledger("u1", "farm1")
     with pytest.raises(ConnectionResetError):
-        store.merge_charges(number, lines())  # type: ignore[arg-type]
+        store.merge(number, LedgerCharge, lines())
     assert store.ledger("u1", "farm1")[1] == 2
-    store.merge_charges(number, (charge(no, batch=f"b{no}") for no in (1, 2, 3)))
-    assert summed_from_rows(store) == contents(store)
-    assert queries.parts(store, "", 0)[0].requests == 3
+    store.merge(number, LedgerCharge, (charge(no, batch=f"b{no}") for no in (1, 2, 3)))
+    contents(store)
+    assert parts_of(store)[0].requests == 3
     store.close()
 
 
@@ -183,9 +158,21 @@ def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.M
         thread.join()
     assert problems == []
     store = new_store(path)
-    assert queries.parts(store, "", 0)[0].requests == 100
-    assert summed_from_rows(store) == contents(store)
+    assert parts_of(store)[0].requests == 100
+    contents(store)
     store.close()
+
+
+def test_figures_see_one_state_while_another_process_merges(tmp_path: Path) -> None:
+    reader, writer = (new_store(tmp_path / "cost.db") for _ in range(2))
+    fill(writer, "u1", [charge(1)])
+    with reader.transaction("DEFERRED"):
+        before = parts_of(reader, "host")
+        fill(writer, "u2", [charge(1)], host="farm2")
+        assert parts_of(reader, "host") == before
+    assert [part.key for part in parts_of(reader, "host")] == ["farm1", "farm2"]
+    for store in (reader, writer):
+        store.close()
 
 
 def test_the_file_is_private_and_a_broken_one_is_one_line(tmp_path: Path) -> None:
@@ -203,6 +190,24 @@ def test_the_file_is_private_and_a_broken_one_is_one_line(tmp_path: Path) -> Non
         new_store(path)
     with pytest.raises(NotConfigured, match="cannot be opened"):
         new_store(tmp_path)
+
+
+def test_a_store_of_an_older_form_is_begun_again_and_kept_beside(tmp_path: Path) -> None:
+    path = tmp_path / "cost.db"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE charge (no INTEGER)")
+        db.execute("INSERT INTO charge VALUES (7)")
+        db.execute("PRAGMA user_version = 1")
+    store = new_store(path)
+    assert store.begun_again == tmp_path / "cost.db.v1"
+    fill(store, "u1", [charge(1)])
+    store.close()
+    again = new_store(path)
+    assert (again.begun_again, parts_of(again)[0].requests) == (None, 1)
+    again.close()
+    assert stat.S_IMODE((tmp_path / "cost.db.v1").stat().st_mode) == 0o600
+    with sqlite3.connect(tmp_path / "cost.db.v1") as db:
+        assert db.execute("SELECT no FROM charge").fetchall() == [(7,)]
 
 
 def test_the_store_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -228,17 +233,17 @@ def test_the_store_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tm
 )
 def test_a_line_that_is_none_of_a_ledger_s_is_refused(line: bytes) -> None:
     with pytest.raises(BadLedger):
-        read_charge(line)
+        decode(LedgerCharge, line)
     with pytest.raises(BadLedger):
-        read_finished(line)
+        decode(FinishedTask, line)
 
 
 def test_amounts_on_the_wire_are_read_exactly() -> None:
     line = b'{"no":1,"model":"m","engine":"api","created_at":1.5,"cost_usd":%s,"from_a_newer_agent":1}'
-    assert read_charge(line % b"123456.123456789012").cost_pico == 123456123456789012
-    assert read_charge(line % b'"0.000000000001"').cost_pico == 1
-    assert read_charge(line % b"1.18e-05").cost_pico == 11_800_000
-    assert read_charge(line % b"null").cost_pico is None
+    assert decode(LedgerCharge, line % b"123456.123456789012").cost_pico == 123456123456789012
+    assert decode(LedgerCharge, line % b'"0.000000000001"').cost_pico == 1
+    assert decode(LedgerCharge, line % b"1.18e-05").cost_pico == 11_800_000
+    assert decode(LedgerCharge, line % b"null").cost_pico is None
 
 
 def test_a_store_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 
 from farmhand.core.errors import UsageError
+from farmhand.cost import queries
 from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.store import CostStore
-from farmhand.cost.summary import Figures, document, figures
+from farmhand.cost.summary import Basis, Figures, document, figures
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, TODAY, charge, fill, new_store
 
@@ -28,17 +29,15 @@ def store(tmp_path: Path) -> Iterator[CostStore]:
     opened.close()
 
 
-def all_of(store: CostStore, **options: Any) -> Figures:
+def all_of(store: CostStore, *, by: str = "model", **options: Any) -> Figures:
     """The figures with the usual options, but for those given."""
-    usual: dict[str, Any] = {"by": "model", "since_day": 0, "now": NOW, "baseline": "claude-sonnet-5-5"}
-    return figures(store, TABLE, **{**usual, "boxes": {}, "errors": {}, "reprice": True, **options})
+    basis = Basis(0, NOW, "claude-sonnet-5-5", {}, {})._replace(**options)
+    return figures(store, TABLE, queries.read(store, TABLE, by), basis, by=by, reprice=True)
 
 
 def task(no: int, at: float = NOW, state: str = "succeeded", **more: Any) -> FinishedTask:
     """A finished task."""
-    return FinishedTask(
-        done_no=no, id=f"t{no}", state=state, model="m", engine="api", created_at=at, finished_at=at, **more
-    )
+    return FinishedTask(number=no, state=state, model="m", engine="api", created_at=at, finished_at=at, **more)
 
 
 def scalars(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,7 +89,7 @@ def test_days_month_and_projection(store: CostStore) -> None:
     days = {0: 5, 1: 7, 2: 7, 8: 100, 30: 1000}
     rows = [charge(at=NOW - back * DAY) for back, count in days.items() for _ in range(count)]
     for no, row in enumerate(rows, 1):
-        row.no = no
+        row.number = no
     fill(store, "u1", rows)
     spent = all_of(store).spent
     # The 24th: 5 today, 14 on the two days before, 100 on the 16th; the 1,000 were in October.

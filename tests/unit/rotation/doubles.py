@@ -58,12 +58,12 @@ class World:
         self.log: list[str] = []
 
     def machine(self, **more: Any) -> Machine:
-        places = [_Place(self, name) for name in self.keys]
+        hosts = [_Host(self, name) for name in self.keys]
         memory = _Memory(str(self.memory))
         memory.clock = self.clock
         source = _Source(str(self.path), "ANTHROPIC_API_KEY")
         source.clock = self.clock
-        return Machine(source, places, _Provider(self), memory, tell=self.log.append, retire_s=0.0, **more)
+        return Machine(source, hosts, _Provider(self), memory, tell=self.log.append, retire_s=0.0, **more)
 
 
 class _Source(FileSource):
@@ -96,7 +96,7 @@ class _Provider(Provider):
         self._world.clock.effect(lambda: self._world.alive.discard(key))
 
 
-class _Place(RotationHost):
+class _Host(RotationHost):
     def __init__(self, world: World, name: str) -> None:
         super().__init__({"name": name, "socket": "/nowhere"})
         self._world = world

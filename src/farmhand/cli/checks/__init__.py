@@ -3,31 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from farmhand.cli.render import printable
-from farmhand.core.errors import FarmhandError
+from farmhand.cli.say import one_line
+from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.keys import without_secrets
+from farmhand.wire import problems
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the screen. `host` "" stands for the workstation; `ok` None: left out, as was asked.
+    """One line of the screen. `state` is green, red, unknown (it could not be told), or left_out, as was asked.
 
-    `unknown`: it could not be told, so it is neither green nor red; `ok` is None then as well.
+    `run` sets the name and the host, "" for the workstation.
     """
 
-    name: str
-    ok: bool | None
+    state: str
     detail: str
     fix: str = ""
+    name: str = ""
     host: str = ""
-    unknown: bool = False
 
     @property
-    def state(self) -> str:
-        """green, red, unknown or left_out."""
-        return "unknown" if self.unknown else {True: "green", False: "red", None: "left_out"}[self.ok]
+    def ok(self) -> bool | None:
+        """True for green, False for red."""
+        return {"green": True, "red": False}.get(self.state)
+
+    @property
+    def title(self) -> str:
+        """Name the check, with its host."""
+        return f"{self.host} {self.name}".strip()
 
     def as_dict(self) -> dict[str, object]:
         """As plain data."""
@@ -35,24 +40,24 @@ class Check:
         return {**given, "detail": self.detail, "fix": self.fix}
 
 
-def passed(name: str, detail: str, host: str = "") -> Check:
+def passed(detail: str) -> Check:
     """A green line."""
-    return Check(name=name, ok=True, detail=_line(detail), host=host)
+    return Check(state="green", detail=_line(detail))
 
 
-def failed(name: str, detail: str, fix: str, host: str = "") -> Check:
+def failed(detail: str, fix: str) -> Check:
     """A red line with what to do."""
-    return Check(name=name, ok=False, detail=_line(detail), fix=_line(fix), host=host)
+    return Check(state="red", detail=_line(detail), fix=_line(fix))
 
 
-def untold(name: str, detail: str, fix: str, host: str = "") -> Check:
-    """A yellow line: nobody knows, with what to do."""
-    return Check(name=name, ok=None, unknown=True, detail=_line(detail), fix=_line(fix), host=host)
+def untold(detail: str, fix: str) -> Check:
+    """A yellow line: it could not be told. With what to do."""
+    return Check(state="unknown", detail=_line(detail), fix=_line(fix))
 
 
-def by_error(name: str, error: FarmhandError, host: str = "", fix: str = "see farmhand doctor --json") -> Check:
+def by_error(error: FarmhandError, fix: str = "see farmhand doctor --json") -> Check:
     """A red line from an error."""
-    return failed(name, error.message, error.hint or fix, host)
+    return failed(error.message, error.hint or fix)
 
 
 def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str], host: str = "") -> list[Check]:
@@ -60,23 +65,18 @@ def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str
     left_out = set(skipped)
     lines: list[Check] = []
     for name, check in checks:
-        if name in left_out:
-            lines.append(Check(name=name, ok=None, detail="left out", host=host))
-            continue
         try:
-            lines.append(check())
+            line = Check(state="left_out", detail="left out") if name in left_out else check()
         except FarmhandError as error:
-            lines.append(by_error(name, error, host))
+            line = by_error(error)
+        except WireError as error:
+            line = by_error(problems.from_wire(error, host))
         except Exception as error:  # a check that breaks must show as red, not take the others with it
-            lines.append(
-                failed(name, f"{type(error).__name__}: {error}", "this is a fault of farmhand: report it", host)
-            )
+            line = failed(f"{type(error).__name__}: {error}", "this is a fault of farmhand: report it")
+        lines.append(replace(line, name=name, host=host))
     return lines
 
 
 def _line(text: str) -> str:
     """One line without a key and without what a terminal takes for a command."""
-    return printable(" ".join(without_secrets(text).split()))
-
-
-__all__ = ["Check", "by_error", "failed", "passed", "run", "untold"]
+    return one_line(without_secrets(text))

@@ -8,50 +8,44 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.cli.checks import Check, failed, passed
-from farmhand.cli.up import find_project
 from farmhand.core.errors import NotConfigured
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
+from farmhand.places.checkout import find_project
 
 _LIMIT_S = 600.0
 #: Where the role base keeps the originals of scrubbed files: see base_scrub_backup_dir.
 _IGNORED = "/var/backups/farmhand"
 
 
-def at_rest(conf: Settings, hosts: list[str]) -> list[Check]:
+def at_rest(conf: Settings, hosts: list[str]) -> dict[str, Check]:
     """One line for each host: the module farmhand_search, run there by Ansible ad hoc. It reads and changes nothing."""
     try:
-        directory = find_project(conf.project_dir, Path.cwd())
-        answers = _search(directory)
+        answers = _search(find_project(conf.project_dir, Path.cwd()))
     except NotConfigured as error:
-        fix = error.hint or "--skip at-rest leaves this out"
-        return [failed("at-rest", f"not looked at: {error.message}", fix, host) for host in hosts]
-    return [_line(host, answers.get(host)) for host in hosts]
+        line = failed(f"not looked at: {error.message}", error.hint or "--skip at-rest leaves this out")
+        return dict.fromkeys(hosts, line)
+    return {host: _line(answers.get(host)) for host in hosts}
 
 
-def _line(host: str, answer: dict[str, Any] | None) -> Check:
+def _line(answer: dict[str, Any] | None) -> Check:
     if answer is None:
-        return failed(
-            "at-rest", "not looked at: the inventory has no such host", "correct hosts.json: farmhand up", host
-        )
+        return failed("not looked at: the inventory has no such host", "correct hosts.json: farmhand up")
     places = answer.get("places")
     if not isinstance(places, list):
         why = " ".join(str(answer.get("msg") or "no reason given").split())[:200]
-        return failed("at-rest", f"not looked at: {why}", "ansible farm -b -m ping, or --skip at-rest", host)
+        return failed(f"not looked at: {why}", "ansible farm -b -m ping, or --skip at-rest")
     if places:
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
         return failed(
-            "at-rest",
-            f"a key is in {places[0]}{more}",
-            "remove it there, and rotate if it still works: farmhand rotate",
-            host,
+            f"a key is in {places[0]}{more}", "remove it there, and rotate if it still works: farmhand rotate"
         )
-    return passed("at-rest", "no key in any file, process or journal", host)
+    return passed("no key in any file, process or journal")
 
 
 def _search(directory: Path) -> dict[str, dict[str, Any]]:
-    """What farmhand_search found on each host of the group farm. Raises NotConfigured."""
+    """Run farmhand_search on each host of the group farm; its answers by host. Raises NotConfigured."""
     program = find_program("ansible")
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
     with private_directory() as private:
@@ -77,7 +71,7 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _answer(path: Path) -> dict[str, Any]:
-    """What the module said of one host; Ansible's own words where it did not get there."""
+    """Read the module's answer for one host, or Ansible's own where the module did not run."""
     try:
         answer = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

@@ -8,7 +8,7 @@ from typing import Any
 
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
-from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.errors import WireError
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
@@ -36,19 +36,20 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
             after = time.time()
             oldest = _oldest(client, status)
     except WireError as error:
-        return [by_error("reach", problems.from_wire(error, host.name), host.name, "farmhand up")]
+        unreached = by_error(problems.from_wire(error, host.name), "farmhand up")
+        return run([("reach", lambda: unreached)], (), host.name)
     checks = [
-        ("reach", lambda: reach(host.name, status)),
-        ("cli", lambda: cli(host.name, status)),
+        ("reach", lambda: reach(status)),
+        ("cli", lambda: cli(status)),
         ("clock", lambda: clock(host.name, status, before, after)),
-        ("queue", lambda: queue(host.name, status, oldest)),
-        ("budget", lambda: budget(host.name, status)),
+        ("queue", lambda: queue(status, oldest)),
+        ("budget", lambda: budget(status)),
     ]
     return run(checks, skipped, host.name)
 
 
 def _oldest(client: Client, status: dict[str, Any]) -> float:
-    """How long the oldest task that waits has waited, in seconds. Economy tasks are not counted."""
+    """Return the seconds that the oldest waiting task has waited. Economy tasks are not counted."""
     waits = 0.0
     for state in ("queued", "awaiting_key"):
         if status.get(state):
@@ -59,63 +60,63 @@ def _oldest(client: Client, status: dict[str, Any]) -> float:
     return waits
 
 
-def reach(host: str, status: dict[str, Any]) -> Check:
+def reach(status: dict[str, Any]) -> Check:
     """It is reached, its host key is known, its agent is active and of this version."""
     version = str(status.get("version"))
     if version != __version__:
-        return failed("reach", f"the agent is {version}, this farmhand {__version__}", "farmhand up", host)
+        return failed(f"the agent is {version}, this farmhand {__version__}", "farmhand up")
     if status.get("state") != "running":
         fix = "wait for its upgrade, or take it back: ansible-playbook playbooks/drain.yml -e drain_state=off"
-        return failed("reach", f"jada-agent {version} is {status.get('state')}", fix, host)
-    return passed("reach", f"host key known, jada-agent {version} active", host)
+        return failed(f"jada-agent {version} is {status.get('state')}", fix)
+    return passed(f"host key known, jada-agent {version} active")
 
 
-def cli(host: str, status: dict[str, Any]) -> Check:
+def cli(status: dict[str, Any]) -> Check:
     """The claude CLI is installed there."""
     version = status.get("cli")
     if version is None:
-        return failed("cli", "no claude CLI for tasks with tools", "farmhand up", host)
-    return passed("cli", f"claude {version}", host)
+        return failed("no claude CLI for tasks with tools", "farmhand up")
+    return passed(f"claude {version}")
 
 
 def clock(host: str, status: dict[str, Any], before: float, after: float) -> Check:
     """Its clock agrees with ours, which was read `before` and `after` it was asked."""
     theirs = status.get("time")
     if not isinstance(theirs, int | float):
-        return failed("clock", "the agent does not tell its time", "farmhand up", host)
+        return failed("the agent does not tell its time", "farmhand up")
     skew = theirs - before if theirs < before else max(0.0, theirs - after)
     if abs(skew) > SKEW_S:
         fix = f"on {host}: timedatectl set-ntp true (or here, if this clock is wrong)"
-        return failed("clock", f"its clock is {skew:+.0f} s off", fix, host)
-    return passed("clock", f"agrees within {SKEW_S:.0f} s", host)
+        return failed(f"its clock is {skew:+.0f} s off", fix)
+    return passed(f"agrees within {SKEW_S:.0f} s")
 
 
-def queue(host: str, status: dict[str, Any], oldest_s: float) -> Check:
+def queue(status: dict[str, Any], oldest_s: float) -> Check:
     """Nothing is parked, and nothing waits for too long."""
     refused = [entry for entry in status.get("keys") or [] if entry.get("state") == "refused"]
     if refused and refused[0].get("queued"):
         detail = f"{refused[0]['queued']} tasks are parked: key {refused[0]['fingerprint']} was refused"
-        return failed("queue", f"{detail}: {refused[0].get('reason')}", "top it up or farmhand rotate", host)
+        return failed(f"{detail}: {refused[0].get('reason')}", "top it up or farmhand rotate")
     parked = int(status.get("awaiting_key") or 0)
     if parked:
-        return failed("queue", f"{parked} tasks await a key", "any claude-cheap brings it", host)
+        return failed(f"{parked} tasks await a key", "any claude-cheap brings it")
     if oldest_s > OLDEST_S:
-        return failed("queue", f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for", host)
+        return failed(f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for")
     running, queued = int(status.get("running") or 0), int(status.get("queued") or 0)
     waits = f", the oldest for {oldest_s:.0f} s" if queued else ""
-    return passed("queue", f"{running} running, {queued} queued{waits}, none parked", host)
+    return passed(f"{running} running, {queued} queued{waits}, none parked")
 
 
-def budget(host: str, status: dict[str, Any]) -> Check:
+def budget(status: dict[str, Any]) -> Check:
     """The day's budget, where one is set, is not spent."""
     day = status.get("budget_day")
     if not isinstance(day, dict):
-        return passed("budget", "no budget for the day is set", host)
+        return passed("no budget for the day is set")
     limit, spent = float(day["limit_usd"]), float(day["spent_usd"])
     detail = f"{spent:.2f} of {limit:.2f} US$ spent on {day.get('day')}"
     if spent >= limit:
-        return failed("budget", detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd", host)
-    return passed("budget", detail, host)
+        return failed(detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd")
+    return passed(detail)
 
 
 def canary(host: Host, conf: Settings) -> Check:
@@ -128,19 +129,12 @@ def canary(host: Host, conf: Settings) -> Check:
         "labels": {"purpose": "doctor"},
     }
     started = time.monotonic()
-    try:
-        key = read_key(conf.key_source)
-        with Client(host.transport(conf.connect_timeout_s)) as client:
-            result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
-    except WireError as error:
-        return by_error("canary", problems.from_wire(error, host.name), host.name)
-    failure: FarmhandError | None = problems.from_result(result)
+    key = read_key(conf.key_source)
+    with Client(host.transport(conf.connect_timeout_s)) as client:
+        result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
+    failure = problems.from_result(result)
     if failure is not None:
-        return by_error("canary", failure, host.name, "farmhand status, and the journal of jada-agent")
-    took = time.monotonic() - started
-    return passed("canary", f"a task was answered in {took:.1f} s ({_cost(result)})", host.name)
-
-
-def _cost(result: dict[str, Any]) -> str:
-    cost = result.get("cost_usd")
-    return "unpriced" if cost is None else f"{float(cost):.6f} US$"
+        return by_error(failure, "farmhand status, and the journal of jada-agent")
+    took, usd = time.monotonic() - started, result.get("cost_usd")
+    cost = "unpriced" if usd is None else f"{float(usd):.6f} US$"
+    return passed(f"a task was answered in {took:.1f} s ({cost})")

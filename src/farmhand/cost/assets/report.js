@@ -100,12 +100,12 @@
     };
   };
   const cache = ({ cells, days }) => {
-    const fields = ["read", "written", "fresh"];
+    const fields = ["cache_read_input_tokens", "cache_creation_input_tokens", "input_tokens"];
     const sums = sum(cells, (row) => row.day, fields);
     const at = (day, field) => sums.get(day)?.[field] ?? 0;
     const rate = (day) => {
       const whole = fields.reduce((all, field) => all + at(day, field), 0);
-      return whole ? Math.round((1000 * at(day, "read")) / whole) / 10 : 0;
+      return whole ? Math.round((1000 * at(day, "cache_read_input_tokens")) / whole) / 10 : 0;
     };
     const names = ["read from the cache", "written to it", "not cached"];
     return {
@@ -283,10 +283,10 @@
 
   // --- the page ---------------------------------------------------------------------------------------------------------
   const tiles = (chosen) => {
-    const all = total(chosen.cells, ["spent_pico", "requests", "unpriced", "fresh", "written", "read", "output", "tasks", "failed", "retries", "uncertain"]);
+    const all = total(chosen.cells, ["spent_pico", "requests", "unpriced", "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "tasks", "failed", "retries", "uncertain"]);
     const baseline = data.baselines.indexOf(figures.savings.baseline_model);
     const saved = total(chosen.saved.filter((row) => row.baseline === baseline), ["baseline_pico", "spent_pico"]);
-    const given = all.fresh + all.written + all.read;
+    const given = all.input_tokens + all.cache_creation_input_tokens + all.cache_read_input_tokens;
     const entries = [
       ["Spent, US$", usd(all.spent_pico)],
       ...(baseline < 0 ? [] : [[`Saved beside ${figures.savings.baseline_model}, US$`, usd(saved.baseline_pico - saved.spent_pico)]]),
@@ -294,8 +294,8 @@
       ["Failed", count(all.failed)],
       ["Requests", count(all.requests)],
       ["Retries", count(all.retries)],
-      ["Tokens in, out", `${count(given)}, ${count(all.output)}`],
-      ["Cache hits", percent(all.read, given)],
+      ["Tokens in, out", `${count(given)}, ${count(all.output_tokens)}`],
+      ["Cache hits", percent(all.cache_read_input_tokens, given)],
       ["Without a known price", `${count(all.unpriced)} requests`],
       ["Charged perhaps", `${count(all.uncertain)} requests`],
     ];

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,72 +10,19 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from farmhand.cli import top, top_view
-from farmhand.core.errors import FarmUnreachable, UsageError, WireError
-from farmhand.places.hosts import Host
+from farmhand.cli import app, status_view
+from farmhand.core.errors import FarmUnreachable, UsageError
+from farmhand.places.watch import HostWatch
 from tests.unit.cli.test_status import STATUS
+from tests.unit.places.test_watch import FakeClient, client, watch
+
+__all__ = ["client"]
 
 
-class FakeClient:
-    """Answers with a status; `breaks` calls are lost first."""
-
-    made = 0
-    closed = 0
-    breaks = 0
-
-    def __init__(self, _transport: Any) -> None:
-        type(self).made += 1
-
-    def status(self) -> dict[str, Any]:
-        if type(self).breaks:
-            type(self).breaks -= 1
-            raise WireError("lost", "the connection was lost")
-        return {**STATUS, "throughput": {"per_s": 2.5}}
-
-    def close(self) -> None:
-        type(self).closed += 1
-
-
-@pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> type[FakeClient]:
-    fresh = type("Fresh", (FakeClient,), {})
-    monkeypatch.setattr(top, "Client", fresh)
-    return fresh
-
-
-def watch(name: str = "farm1") -> top.HostWatch:
-    return top.HostWatch(name, Host(name=name, address=name), 1.0)
-
-
-def drawn(watches: list[top.HostWatch], width: int = 80) -> str:
+def drawn(watches: list[HostWatch], width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(top_view.screen(watches, 2.0))
+    console.print(status_view.screen(watches, 2.0))
     return console.export_text()
-
-
-def test_one_connection_is_kept_and_made_again_when_it_is_lost(client: type[FakeClient]) -> None:
-    host = watch()
-    host.ask()
-    host.ask()
-    assert (client.made, client.closed, host.error) == (1, 0, None)
-    client.breaks = 1
-    host.ask()
-    assert (client.closed, str(host.error)) == (1, "farm1: the connection was lost")
-    assert host.status is not None  # the last figures stay
-    host.ask()
-    assert (client.made, host.error) == (2, None)
-    assert list(host.per_s) == [2.5, 2.5, 2.5]
-
-
-def test_following_ends_when_told_and_closes(client: type[FakeClient]) -> None:
-    stop = threading.Event()
-    host = watch()
-    thread = threading.Thread(target=host.follow, args=(60.0, stop))
-    thread.start()
-    stop.set()
-    thread.join(20)
-    assert not thread.is_alive()
-    assert client.closed == client.made
 
 
 def test_the_screen_has_a_row_for_each_host_a_sum_and_what_they_wait_for() -> None:
@@ -99,20 +45,21 @@ def test_the_screen_has_a_row_for_each_host_a_sum_and_what_they_wait_for() -> No
 
 
 def test_sparks() -> None:
-    assert top_view.spark([]) == ""
-    assert top_view.spark([0, 0]) == "▁▁"
-    assert top_view.spark([0, 7]) == "▁█"
+    assert status_view.spark([]) == ""
+    assert status_view.spark([0, 0]) == "▁▁"
+    assert status_view.spark([0, 7]) == "▁█"
 
 
 @pytest.fixture
-def run(tmp_path: Path, client: type[FakeClient]) -> Callable[..., Any]:
+def run(tmp_path: Path, client: type[FakeClient], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "config.toml").write_text("")
     entries = {name: {"address": name} for name in ("farm1", "farm2")}
     (tmp_path / "hosts.json").write_text(json.dumps({"hosts": entries}))
 
     def call(*arguments: str) -> Any:
-        argv = ["--config", str(tmp_path / "config.toml"), *arguments]
-        return CliRunner().invoke(top.command, argv, standalone_mode=False)
+        argv = ["top", "--config", str(tmp_path / "config.toml"), *arguments]
+        return CliRunner().invoke(app.farmhand, argv, standalone_mode=False)
 
     return call
 
@@ -127,7 +74,9 @@ def test_into_a_pipe_it_is_one_line_for_each_host_once(run: Callable[..., Any], 
 
 
 def test_json_is_what_status_prints(run: Callable[..., Any], client: type[FakeClient]) -> None:
-    shown = json.loads(run("--json").stdout)["hosts"]
+    answer = json.loads(run("--json").stdout)
+    shown = answer["hosts"]
+    assert (answer["version"], answer["spool"]) == (1, [])
     assert shown["farm1"]["queued"] == shown["farm2"]["queued"] == 2
     client.breaks = 1
     failed = run("--json", "--host", "farm1")

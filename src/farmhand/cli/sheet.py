@@ -1,0 +1,76 @@
+"""Paragraphs and tables on a terminal, in its width; nothing in them is a command there."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from farmhand.cli.say import printable
+
+_BAR = 24
+
+
+class Sheet:
+    """Prints to `console`, by default to stdout."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False)
+
+    def line(self, text: str = "", style: str = "") -> None:
+        """Print a paragraph."""
+        self.console.print(Text(printable(text), style=style))
+
+    def title(self, text: str) -> None:
+        """Print the title of a section."""
+        self.line(f"\n{text}", "bold")
+
+    def facts(self, rows: Sequence[tuple[str, str | None, str]]) -> None:
+        """Print lines of a name, an amount in US$ (None: not known) and a remark."""
+        table = Table.grid(padding=(0, 2))
+        amounts = aligned(amount for _, amount, _ in rows)
+        for number in range(3):
+            table.add_column(no_wrap=number < 2)
+        for (name, _, remark), amount in zip(rows, amounts, strict=True):
+            table.add_row(*(Text(printable(cell)) for cell in (name, amount, remark)))
+        self.console.print(table)
+
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str | None]],
+        money: Collection[int] = (),
+        bars: Sequence[float] = (),
+    ) -> None:
+        """Print a table. Its first column names, those in `money` hold US$, and `bars` are drawn at its end."""
+        columns = list(zip(*rows, strict=True)) or [()] * len(head)
+        cells = [aligned(c) if n in money else [x or "" for x in c] for n, c in enumerate(columns)]
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for number, name in enumerate(head):
+            if number in money:  # justified to the right they would lose the spaces that align them
+                name = name.rjust(max(map(len, cells[number]), default=0))
+            right = number and number not in money
+            table.add_column(name, justify="right" if right else "left", no_wrap=bool(number), overflow="fold")
+        if bars:
+            table.add_column("", no_wrap=True)
+            cells.append([bar(part, max(bars)) for part in bars])
+        for row in zip(*cells, strict=True):
+            table.add_row(*(Text(printable(cell)) for cell in row))
+        self.console.print(table)
+
+
+def bar(part: float, most: float) -> str:
+    """A bar for `part`, where the longest stands for `most`; what is not nothing is seen."""
+    return "█" * max(1, round(_BAR * part / most)) if part > 0 and most > 0 else ""
+
+
+def aligned(amounts: Iterable[str | None]) -> list[str]:
+    """Amounts of one width with their decimal points under one another; None becomes `unknown`."""
+    texts = ["unknown" if amount is None else amount for amount in amounts]
+    # What is no amount ends where the whole dollars do.
+    parts = [(text, "") if "." not in text else (text[: text.index(".")], text[text.index(".") :]) for text in texts]
+    left = max((len(whole) for whole, _ in parts), default=0)
+    right = max((len(rest) for _, rest in parts), default=0)
+    return [whole.rjust(left) + rest.ljust(right) for whole, rest in parts]

@@ -1,0 +1,96 @@
+"""The frame of every verb: shared options, the settings made of them, errors, and printing the result."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from farmhand.cli import render
+from farmhand.cli.arguments import OPTIONS, Option
+from farmhand.cli.signals import Stopped
+from farmhand.core import settings
+from farmhand.core.errors import WireError
+from farmhand.wire import problems
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+#: The version of every verb's JSON document that has no version of its own.
+JSON_VERSION = 1
+_TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
+_PROJECT_DIR = Option(("--project-dir",), "project_dir", "The checkout with site.yml.", what="DIR")
+_SHARED = {option.to: option for option in (*OPTIONS, _PROJECT_DIR)}
+
+
+@dataclass(frozen=True)
+class VerbResult:
+    """A verb's answer: its JSON document, the text for people ("" for none) or what prints it, and the exit status."""
+
+    document: dict[str, Any]
+    text: str | Callable[[], None]
+    status: int = 0
+
+
+def click_option(option: Option, about: str | None = None) -> click.Option:
+    """Make an option of the table one of click's. `about` replaces its help."""
+    if option.kind in ("flag", "switch"):
+        flag = option.kind == "flag"
+        return click.Option(
+            ["/".join(option.names), option.to],
+            is_flag=True,
+            default=False if flag else None,
+            help=about or option.about,
+        )
+    return click.Option(
+        [*option.names, option.to],
+        type=click.Choice(option.kind) if isinstance(option.kind, tuple) else _TYPES[option.kind],
+        multiple=option.many,
+        metavar=option.what,
+        help=about or option.about,
+    )
+
+
+def verb(
+    name: str, *shared: str, json_help: str = "Print one JSON object.", **attributes: Any
+) -> Callable[[Callable[..., VerbResult | int]], click.Command]:
+    """Make a function the verb `name`, with the options `shared` of the table, --json and --config.
+
+    The function is called with the settings in force, in which every option named like a setting already is, with
+    `as_json`, and with its own options. It returns a VerbResult, or the exit status if it has printed its answer
+    itself. A WireError is turned into the package's error; with --json every error is also a JSON object on stdout.
+    `attributes` are click's (`epilog`, `context_settings`).
+    """
+    attributes["context_settings"] = HELP_NAMES | attributes.get("context_settings", {})
+
+    def decorate(function: Callable[..., VerbResult | int]) -> click.Command:
+        @functools.wraps(function)
+        def call(config: str | None, as_json: bool, **given: Any) -> int:
+            flags = {name: given.pop(name) for name in [*given] if hasattr(settings.Settings, name)}
+            with render.errors_as_json(as_json):
+                try:
+                    answer = function(settings.load(config, **flags), as_json=as_json, **given)
+                except WireError as error:
+                    raise problems.from_wire(error) from None
+                except Stopped as stopped:
+                    return stopped.exit_code
+                return answer if isinstance(answer, int) else print_result(answer, as_json=as_json)
+
+        made = click.command(name, click.Command, **attributes)(call)
+        made.params.append(click_option(_SHARED["as_json"], json_help))
+        made.params += [click_option(_SHARED[option]) for option in (*shared, "config")]
+        return made
+
+    return decorate
+
+
+def print_result(answer: VerbResult, *, as_json: bool) -> int:
+    """Print an answer as JSON or as text; its exit status."""
+    if as_json:
+        render.write_json({"version": JSON_VERSION} | answer.document)
+    elif callable(answer.text):
+        answer.text()
+    elif answer.text:
+        render.write_bytes(answer.text)
+    return answer.status

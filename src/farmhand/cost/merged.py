@@ -1,0 +1,183 @@
+"""The ledgers of all hosts merged into one store, with what figures are made of: prices, baseline, period, boxes."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError, WireMismatch
+from farmhand.core.keysource import read_key
+from farmhand.core.money import pico
+from farmhand.core.prices import PriceTable, price_table
+from farmhand.core.settings import Settings
+from farmhand.cost import merge, queries, sessions
+from farmhand.cost.report import CostReport, report
+from farmhand.cost.rows import BadLedger
+from farmhand.cost.store import CostStore, default_path
+from farmhand.cost.summary import Basis, Figures, document, figures
+from farmhand.places.hosts import Host, load_hosts
+from farmhand.wire import problems
+from farmhand.wire.client import Client
+
+_SPAN = re.compile(r"(\d{1,5})([dw])")
+_EPOCH = date(1970, 1, 1)
+
+
+@dataclass(frozen=True)
+class MergedLedgers:
+    """The merged ledgers, and what figures of them rest on.
+
+    `status` is the exit status: that of the first host which could not be asked, else 0.
+    """
+
+    conf: Settings
+    store: CostStore
+    table: PriceTable
+    basis: Basis
+    status: int
+
+    def figures(self, *, by: str = "model", reprice: bool = False) -> Figures:
+        """The figures, grouped by `by`; with `reprice` also by today's prices."""
+        with self.store.transaction("DEFERRED"):
+            everything = queries.read(self.store, self.table, by)
+            return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
+
+    def report(self) -> CostReport:
+        """The figures that `farmhand report` draws."""
+        with self.store.transaction("DEFERRED"):
+            return report(self.store, self.table, self.basis)
+
+    def provider(self) -> dict[str, Any] | None:
+        """The provider's figures, or why they cannot be had; None where no Admin key is configured.
+
+        Raises WireError for a key that cannot be read.
+        """
+        if not self.conf.admin_key_source:
+            return None
+        from farmhand.cost import admin
+
+        api = admin.AdminApi(read_key(self.conf.admin_key_source), self.conf.admin_url)
+        with self.store.transaction("DEFERRED"):
+            everything = queries.read(self.store, self.table)
+        if everything.first_day is None:
+            return {"error": "nothing was spent that could be compared"}
+        first, end = max(self.basis.since_day, everything.first_day), int(self.basis.now // queries.DAY_S) + 1
+        try:
+            return document(admin.compare(api, queries.parts(everything.since(first), "model"), first, end))
+        except admin.ProviderFailed as error:
+            return {"error": str(error)}
+
+    def interactive(self) -> dict[str, Any]:
+        """An estimate of the interactive sessions, from the CLI's own logs."""
+        places = sessions.directories()
+        unread = sessions.read(self.store, places)
+        return document(
+            sessions.interactive(self.store, self.table, self.basis.since_day * queries.DAY_S, places, unread)
+        )
+
+
+@contextmanager
+def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, ask: bool) -> Iterator[MergedLedgers]:
+    """The merged ledgers by the settings; with `ask` what is new on every host is merged before.
+
+    `tell` gets a line where the file of merged ledgers has to be begun again.
+
+    Raises UsageError, NotConfigured.
+    """
+    now = time.time()
+    table = price_table(conf.prices_path)
+    baseline = table.resolve(conf.baseline_model)
+    if baseline not in table.models:
+        known = ", ".join(table.current)
+        raise UsageError(f"no price is known for the baseline model {conf.baseline_model!r}", hint=f"known: {known}")
+    first = since_day(since, datetime.fromtimestamp(now, UTC).date())
+    farm = load_hosts(conf.hosts_path)
+    boxes = box_prices(conf.box_usd_month, list(farm))
+    path = Path(conf.cost_store).expanduser() if conf.cost_store else default_path()
+    store = CostStore(path)
+    if store.begun_again is not None:
+        tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
+    try:
+        errors = _merge_all(store, farm, conf.connect_timeout_s) if ask else {}
+        status = next((error.exit_code for error in errors.values()), 0)
+        why = {host: str(error) for host, error in errors.items()}
+        yield MergedLedgers(conf, store, table, Basis(first, now, baseline, boxes, why), status)
+    finally:
+        store.close()
+
+
+def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
+    """Merge what is new on every host. Returns why hosts could not be asked."""
+    errors: dict[str, FarmhandError] = {}
+
+    def connect(host: Host) -> Client | FarmhandError:
+        try:
+            client = Client(host.transport(connect_timeout_s))
+            client.connect()
+            client.close()  # its turn may come when an idle connection is gone; ssh shares one that stays
+        except WireError as error:
+            return problems.from_wire(error, host.name)
+        return client
+
+    # All at once, so that the waits for hosts that are down do not add up.
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        clients = dict(zip(farm, pool.map(connect, farm.values()), strict=True))
+    for name, client in clients.items():
+        if isinstance(client, FarmhandError):
+            errors[name] = client
+            continue
+        try:
+            with client:
+                merge.pull(store, name, client)
+        except WireError as error:
+            errors[name] = problems.from_wire(error, name)
+        except (WireMismatch, BadLedger) as error:
+            errors[name] = error
+    return errors
+
+
+def since_day(text: str | None, today: date) -> int:
+    """The day (since 1970) that `--since` names; 0 for all. Raises UsageError."""
+    if text is None:
+        return 0
+    span = _SPAN.fullmatch(text)
+    if span:
+        # Today is the last of the days asked for.
+        days = int(span[1]) * (7 if span[2] == "w" else 1)
+        return max(0, (today - _EPOCH).days - days + 1)
+    try:
+        day = date.fromisoformat(f"{text}-01" if re.fullmatch(r"\d{4}-\d{2}", text) else text)
+    except ValueError:
+        raise UsageError(f"--since {text!r}: not a day", hint="2026-11-01, 2026-11, 30d or 4w") from None
+    if not _EPOCH <= day <= today + timedelta(days=1):
+        raise UsageError(f"--since {text}: that is not in the past")
+    return (day - _EPOCH).days
+
+
+def box_prices(text: str, names: list[str]) -> dict[str, int | None]:
+    """Pico-dollars a month by host, from `24` or `farm1=24,farm2=12`; None for a host without one. NotConfigured."""
+    prices: dict[str, int | None] = dict.fromkeys(names)
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        host, equals, amount = part.rpartition("=")
+        try:
+            value = Decimal(amount.strip())
+            if not (value.is_finite() and 0 <= value <= 1_000_000):
+                raise InvalidOperation
+        except InvalidOperation:
+            hint = "24, or farm1=24,farm2=12"
+            raise NotConfigured(f"box_usd_month: {part!r} is not US$ a month", hint=hint) from None
+        if equals and host.strip() not in prices:
+            raise NotConfigured(
+                f"box_usd_month: no farm host is called {host.strip()!r}", hint=f"known: {', '.join(names)}"
+            )
+        for name in [host.strip()] if equals else names:
+            prices[name] = pico(value)
+    return prices

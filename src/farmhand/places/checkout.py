@@ -1,0 +1,26 @@
+"""The checkout that playbooks are run from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from farmhand.core.errors import NotConfigured
+
+
+def find_project(setting: str, start: Path) -> Path:
+    """The checkout: the one that is set, else `start` or the nearest directory above it. Raises NotConfigured."""
+    if setting:
+        directory = Path(setting).expanduser().resolve()
+        if not is_project(directory):
+            raise NotConfigured(f"project_dir {directory} has no site.yml beside an ansible.cfg", hint="correct it")
+        return directory
+    for directory in (start, *start.parents):
+        if is_project(directory):
+            return directory
+    hint = "cd into the checkout, or set project_dir in config.toml"
+    raise NotConfigured(f"{start} is not in a checkout with site.yml and ansible.cfg", hint=hint)
+
+
+def is_project(directory: Path) -> bool:
+    """Whether `directory` is a checkout. Both files, so that somebody else's site.yml is not played."""
+    return (directory / "site.yml").is_file() and (directory / "ansible.cfg").is_file()

@@ -1,0 +1,89 @@
+"""Asking farm hosts what they do: each once, or again and again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.places.hosts import Host
+from farmhand.wire import problems
+from farmhand.wire.client import Client
+
+#: Samples of a host's throughput that are drawn.
+HISTORY = 24
+#: How long the end waits for a host that is being asked. Seconds.
+_LEAVE_S = 1.0
+
+
+@dataclass
+class HostWatch:
+    """One host: its last status, when that came, and why it does not answer now. Its connection is kept."""
+
+    name: str
+    host: Host
+    connect_timeout_s: float
+    status: dict[str, Any] | None = None
+    at: float = 0.0
+    error: FarmhandError | None = None
+    per_s: deque[float] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    _client: Client | None = None
+
+    def ask(self) -> None:
+        """Ask once."""
+        try:
+            if self._client is None:
+                self._client = Client(self.host.transport(self.connect_timeout_s))
+            self.status = self._client.status()
+        except WireError as error:
+            self.close()
+            self.error = problems.from_wire(error, self.name)
+            return
+        self.at, self.error = time.monotonic(), None
+        self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))
+
+    def follow(self, interval: float, stop: threading.Event) -> None:
+        """Ask every `interval` seconds until `stop` is set."""
+        while not stop.is_set():
+            self.ask()
+            stop.wait(interval)
+        self.close()
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+
+def ask_all(watches: Sequence[HostWatch]) -> None:
+    """Ask all at once: a slow one keeps no other waiting."""
+
+    def ask(watch: HostWatch) -> None:
+        watch.ask()
+        watch.close()
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(ask, watches))
+
+
+@contextmanager
+def followed(watches: Sequence[HostWatch], interval: float) -> Iterator[None]:
+    """Follow each host in a thread of its own: one that does not answer holds up no other, nor the caller."""
+    stop = threading.Event()
+    threads = [threading.Thread(target=watch.follow, args=(interval, stop), daemon=True) for watch in watches]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        until = time.monotonic() + _LEAVE_S
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))

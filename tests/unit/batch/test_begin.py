@@ -1,0 +1,80 @@
+"""The journal beside an output: whose it is, and what a restart may remove."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from farmhand.batch.begin import open_journal
+from farmhand.core.errors import UsageError
+
+
+def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    taken = tmp_path / "taken.jsonl"
+    taken.write_text("mine\n")
+    for out, inputs, words in (
+        (tmp_path / "none" / "x", (), "there is no directory"),
+        (tmp_path, (), "not a regular file"),
+        (taken, (str(taken),), "is the input"),
+        (taken, (), "is there already"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            open_journal(out, inputs)
+    assert taken.read_text() == "mine\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["taken.jsonl"]
+
+
+@pytest.mark.parametrize("text", ["mine\n", '{"n": 1, "id": "a", "state": "failed"}\n', "mine"])
+def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, text: str) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(text)
+    with pytest.raises(UsageError, match="not known to be an output"):
+        open_journal(out, (), restart=True)
+    assert out.read_text() == text
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+    out.unlink()
+    journal = open_journal(out, ())
+    with journal.transaction():
+        journal.begin_new({"batch": "b"})
+        journal.add(1, 0, "x", b"digest")
+    journal.close()
+    # The journal of another file beside it makes it no output either.
+    out.write_text(text)
+    with pytest.raises(UsageError, match=r"was not written by farmhand batch|not in this batch"):
+        open_journal(out, (), restart=True)
+    assert out.read_text() == text
+    out.write_text('{"n": 1, "id": "x", "state": "failed"}\n{"n":')
+    again = open_journal(out, (), restart=True)
+    assert (again.fresh, out.exists()) == (True, False)
+    with again.transaction():
+        again.begin_new({"batch": "b"})
+    again.db.execute("PRAGMA user_version = 7")
+    again.close()
+    with pytest.raises(UsageError, match="another version"):
+        open_journal(out, ())
+    # Another version's journal beside it makes nothing an output either.
+    out.write_text("mine\n")
+    with pytest.raises(UsageError, match="was not written by farmhand batch"):
+        open_journal(out, (), restart=True)
+    assert out.read_text() == "mine\n"
+    out.write_text('{"n": 7, "id": "y", "state": "failed"}\n')
+    assert open_journal(out, (), restart=True).fresh
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("version", [0, 1, 7])
+def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path, version: int, restart: bool) -> None:
+    theirs = tmp_path / "out.jsonl.farmhand"
+    with contextlib.closing(sqlite3.connect(theirs)) as db:
+        db.execute("CREATE TABLE meta (name, value)")
+        db.execute(f"PRAGMA user_version = {version}")
+        db.commit()
+    before = theirs.read_bytes()
+    with pytest.raises(UsageError, match="is not a journal of farmhand batch"):
+        open_journal(tmp_path / "out.jsonl", (), restart=restart)
+    assert theirs.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
