@@ -13,12 +13,12 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import app, status_view
-from farmhand.places.watch import HostWatch
 from farmhand.cli.say import one_line
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
+from farmhand.places.watch import HostWatch
 from farmhand.rotation import fleet
 from farmhand.rotation.machine import Machine
 from farmhand.wire import client as wire_client
