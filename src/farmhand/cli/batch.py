@@ -21,15 +21,13 @@ from farmhand.cli import render
 from farmhand.cli.progress import ProgressDisplay, summary
 from farmhand.cli.run_task import read_schema
 from farmhand.cli.say import note
-from farmhand.cli.signals import TwoStops
+from farmhand.cli.signals import caught
 from farmhand.cli.verb import VerbResult, print_result, verb
 from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_ID
 from farmhand.places.checkout import find_project
-
-_AGAIN = "give the same command again: it goes on from here"
 
 
 @verb(
@@ -160,21 +158,23 @@ def farm_out(book: BatchLedger, farm: Farm, limits: WorkerLimits, key: str, *, o
     progress = ProgressDisplay(mode, book.totals.as_dict())
     coordinator = Coordinator(book, key, limits, progress.say)
     began = time.monotonic()
-    stopped = None
+    signals: list[int] = []
     if book.totals.left:
         worker = AnsibleWorker(coordinator, farm, progress.update)
 
-        def stop() -> None:
-            progress.say("stopping: what has not started is taken back, what runs has a few seconds (again: at once)")
-            coordinator.stop()
+        def on_signal(number: int, _frame: object) -> None:
+            signals.append(number)
+            if len(signals) == 1:
+                progress.say(
+                    "stopping: what has not started is taken back, what runs has a few seconds (again: at once)"
+                )
+                coordinator.stop()
+            else:
+                coordinator.end()
+                worker.kill()
 
-        def kill() -> None:
-            coordinator.end()
-            worker.kill()
-
-        with TwoStops(stop, kill) as stops:
+        with caught(on_signal):
             worker(progress.tick)
-        stopped = stops.number
     totals = book.totals
     progress.update(totals.as_dict())
     progress.close()
@@ -191,7 +191,7 @@ def farm_out(book: BatchLedger, farm: Farm, limits: WorkerLimits, key: str, *, o
     if error is not None and totals.left:
         note(str(error))
         return error.exit_code
-    if stopped is not None and totals.left:
-        note(f"stopped; {_AGAIN}")
-        return 128 + stopped
+    if signals and totals.left:
+        note("stopped; give the same command again: it goes on from here")
+        return 128 + signals[0]
     return status

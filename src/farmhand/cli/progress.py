@@ -59,7 +59,13 @@ class ProgressDisplay:
         self._bar: Any = None
         self._row: Any = None
         if mode == "bar":
-            self._make_bar()
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._row = self._bar.add_task("batch", total=standing["total"], words="")
+            self._bar.start()
 
     def update(self, standing: dict[str, Any]) -> None:
         """Take the new figures."""
@@ -103,13 +109,3 @@ class ProgressDisplay:
             self.tick()
             self._bar.stop()
             self._bar = None
-
-    def _make_bar(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-        from rich.progress import Progress as RichProgress
-
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-        self._bar = RichProgress(*columns, console=Console(stderr=True), transient=True)
-        self._row = self._bar.add_task("batch", total=self._standing["total"], words="")
-        self._bar.start()

@@ -7,10 +7,9 @@ import select
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from farmhand.cli.say import note
-from farmhand.core.decoding import as_text, check_stream, not_text, shown
+from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
 
 #: As farmhand.core.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
@@ -45,16 +44,6 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     if size > MAX_PROMPT_BYTES:
         raise _too_large(f"the prompt has {size} bytes")
     return prompt
-
-
-def check_text(value: Any, where: str) -> None:
-    """Refuse what has half a character (a lone surrogate) in it. Raises UsageError."""
-    import json
-
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise not_text(where) from None
 
 
 def _from_file(name: str) -> str:

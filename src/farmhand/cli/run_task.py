@@ -10,9 +10,9 @@ import json
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from farmhand.cli import render
-from farmhand.cli.prompt import assemble, check_text
+from farmhand.cli.prompt import assemble
 from farmhand.core import settings
-from farmhand.core.decoding import as_name, as_names, as_text, shown
+from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
 from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.ids import new_task_id
 from farmhand.places import hosts
@@ -127,7 +127,10 @@ def read_schema(given: str) -> dict[str, Any]:
         raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
     if not isinstance(schema, dict):
         raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
-    check_text(schema, where)
+    try:
+        json.dumps(schema, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, a lone surrogate
+        raise not_text(where) from None
     from farmhand.core import schemas  # not at the top: most calls have none
 
     if message := schemas.problem(schema):

@@ -1,10 +1,11 @@
-"""SIGINT, SIGTERM and SIGHUP: as one exception, which waits while a request must not be cut in two, or as two calls."""
+"""SIGINT, SIGTERM and SIGHUP: to a handler, or as one exception that waits while a request must not be cut in two."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
-from types import FrameType, TracebackType
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -18,39 +19,37 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
-class _Caught:
-    """While entered, signals go to `_on_signal`; afterwards they go where they went before."""
-
-    def __init__(self) -> None:
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> Self:
-        for number in _SIGNALS:
-            # A signal ignored from the start (nohup) stays ignored.
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._on_signal)
-        return self
-
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]  # it came from signal.signal itself
-        self._before.clear()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        raise NotImplementedError
+@contextmanager
+def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Send signals to `handler` while entered. A signal ignored from the start (nohup) stays ignored."""
+    wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, handler) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler_before in before.items():
+            signal.signal(number, handler_before)
 
 
-class Stoppable(_Caught):
+class Stoppable:
     """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
 
     `was_held`: `hold` was called.
     """
 
     def __init__(self) -> None:
-        super().__init__()
         self.was_held = False
         self._held = False
         self._pending: int | None = None
+        self._caught = caught(self._on_signal)
+
+    def __enter__(self) -> Self:
+        self._caught.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # Not with the exception: the handlers go back whatever it is.
+        self._caught.__exit__(None, None, None)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if self._held and self._pending is None:
@@ -68,20 +67,3 @@ class Stoppable(_Caught):
         pending, self._pending = self._pending, None
         if pending is not None:
             raise Stopped(pending)
-
-
-class TwoStops(_Caught):
-    """While entered, a first signal calls `first`, all others `then`. `number` is the first one's, None without any."""
-
-    def __init__(self, first: Callable[[], None], then: Callable[[], None]) -> None:
-        super().__init__()
-        self.number: int | None = None
-        self._first = first
-        self._then = then
-
-    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self.number is None:
-            self.number = number
-            self._first()
-        else:
-            self._then()

@@ -5,15 +5,15 @@ import signal
 
 import pytest
 
-from farmhand.cli.signals import Stoppable, Stopped, TwoStops
+from farmhand.cli.signals import Stoppable, Stopped, caught
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_stops(number: signal.Signals) -> None:
     before = signal.getsignal(number)
-    with pytest.raises(Stopped) as caught, Stoppable():
+    with pytest.raises(Stopped) as error, Stoppable():
         os.kill(os.getpid(), number)
-    assert caught.value.exit_code == 128 + number
+    assert error.value.exit_code == 128 + number
     assert signal.getsignal(number) is before
 
 
@@ -23,9 +23,9 @@ def test_a_held_signal_waits_and_a_second_one_does_not() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Stopped):
             os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(Stopped) as caught:
+        with pytest.raises(Stopped) as error:
             stoppable.release()
-        assert caught.value.exit_code == 143
+        assert error.value.exit_code == 143
         stoppable.release()
 
 
@@ -38,13 +38,12 @@ def test_an_ignored_signal_stays_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_two_stops_are_two_calls_and_the_first_is_remembered() -> None:
-    called: list[str] = []
+def test_a_handler_gets_every_signal_while_entered() -> None:
+    numbers: list[int] = []
     before = signal.getsignal(signal.SIGTERM)
-    with TwoStops(lambda: called.append("first"), lambda: called.append("then")) as stops:
+    with caught(lambda number, _frame: numbers.append(number)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
-    assert called == ["first", "then", "then"]
-    assert stops.number == signal.SIGTERM
+    assert numbers == [signal.SIGTERM, signal.SIGINT, signal.SIGINT]
     assert signal.getsignal(signal.SIGTERM) is before
