@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from farmhand.core import files
-
+_UCRED = struct.Struct("3i")
 #: Run with the socket's path: prints what the socket says. `-I` keeps the user's environment out.
 _READER = "import socket,sys;s=socket.socket(socket.AF_UNIX);s.connect(sys.argv[1]);print(s.makefile().read())"
 
@@ -59,5 +59,6 @@ class KeyServer:
             except OSError:
                 return
             with peer:
-                if files.peer(peer).uid == os.geteuid():
+                _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+                if uid == os.geteuid():
                     peer.sendall(self._key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from farmhand import __version__
@@ -111,7 +112,7 @@ def budget(host: str, status: dict[str, Any]) -> Check:
     day = status.get("budget_day")
     if not isinstance(day, dict):
         return passed("budget", "no budget for the day is set", host)
-    limit, spent = float(day["limit_usd"]), float(day["spent_usd"])
+    limit, spent = Decimal(str(day["limit_usd"])), Decimal(str(day["spent_usd"]))
     detail = f"{spent:.2f} of {limit:.2f} US$ spent on {day.get('day')}"
     if spent >= limit:
         return failed("budget", detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd", host)
@@ -143,4 +144,4 @@ def canary(host: Host, conf: Settings) -> Check:
 
 def _cost(result: dict[str, Any]) -> str:
     cost = result.get("cost_usd")
-    return "unpriced" if cost is None else f"{float(cost):.6f} US$"
+    return "unpriced" if cost is None else f"{Decimal(str(cost)):.6f} US$"
