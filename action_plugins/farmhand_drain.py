@@ -18,7 +18,7 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
+from farmhand.core.errors import FarmhandError  # noqa: E402  (found through the line above)
 from farmhand.plugins import handover  # noqa: E402
 
 #: How long one round on the host waits, in seconds.
@@ -85,7 +85,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         try:
             source, socket = (str(arguments.get(name) or "") for name in ("key_source", "socket"))
             handover.hand_over(self._low_level_execute_command, handover.operators_key(source), host, socket)
-        except (WireError, FarmhandError) as error:
+        except FarmhandError as error:
             return str(error)
         return ""
 

@@ -55,8 +55,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
                     module_name="farmhand_key", module_args=arguments, task_vars=task_vars
                 )
             return result | answer
-        except (WireError, FarmhandError) as error:
-            what = {"code": error.code, "message": error.message, "hint": error.hint}
+        except FarmhandError as error:
+            what = error.as_dict()
             return result | {"failed": True, "msg": str(error), "error": what}
 
     def _arguments(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
                 if answer.get("state") != "awaiting_key":
                     break
             return result | answer
-        except (WireError, FarmhandError) as error:
+        except FarmhandError as error:
             what = {"code": error.code, "message": error.message, "hint": error.hint}
             return result | {"failed": True, "msg": str(error), "error": what}
 

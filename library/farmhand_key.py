@@ -135,7 +135,7 @@ def main() -> None:
     try:
         result = apply(module.params, check=module.check_mode)
     except WireError as error:
-        what = {"code": error.code, "message": error.message, "hint": error.hint}
+        what = error.as_dict()
         module.fail_json(msg=str(error), error=what)
     module.exit_json(**result)
 

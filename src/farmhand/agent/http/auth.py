@@ -72,7 +72,7 @@ def error_answer(error: FarmhandError, status: int | None = None) -> web.Respons
         status = next((s for kind, s in _STATUS_OF if isinstance(error, kind)), 500)
     if error.code == "too_large":
         status = 413
-    body = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    body = {"error": error.as_dict()}
     return web.Response(status=status, body=as_json(body), content_type="application/json")
 
 
