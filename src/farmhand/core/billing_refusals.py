@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 #: Code → what to do about it.
 HINTS = {

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 #: Where the key comes from unless the operator says otherwise; keysource has the forms.
 DEFAULT_SOURCE = "file:~/repos.env"

@@ -13,6 +13,8 @@ from farmhand.core.keys import redact
 Engine = Literal["auto", "api", "cli"]
 Network = Literal["none", "full"]
 State = Literal["queued", "awaiting_key", "running", "succeeded", "failed", "cancelled"]
+#: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
+DrainMode = Literal["off", "queue", "running"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 #: Short names an operator types, and the pinned id each stands for. Any full id passes through untouched.

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
+from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from farmhand.places.hosts import Host
-    from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport
 
 #: While there is another host to turn to, a silent one gets this long. Seconds.
 FAILOVER_S = 3.0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.task import DrainMode
 from farmhand.plugins.handover import HostAgent
 
-#: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
-MODES = ("off", "queue", "running")
+MODES = get_args(DrainMode)
 #: Between two looks, at first and at most: each is a command on the host. Seconds.
 _PAUSES_S = (0.5, 5.0)
 _NO_KEY = "it cannot be emptied without a key that the API accepts"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..core.errors import WireError
-from ..core.keys import redact
+from farmhand.core.errors import WireError
+from farmhand.core.keys import redact
 
 #: ssh itself failed; every other status is the remote command's.
 _SSH_FAILED = 255

@@ -63,7 +63,7 @@ def test_nothing_is_sent_before_an_agent_has_answered() -> None:
         (b"HTTP/1.1 200 OK\r\nX-Farm", "not_an_agent", "not a jada-agent"),
         (b"", "unreachable", "closed without an answer"),
         (answer(b"{", 200), "bad_answer", "is not JSON"),
-        (answer(b"[]", 200), "bad_answer", "is a list, not an object"),
+        (answer(b"[]", 200), "bad_answer", "Expected `object`, got `array`"),
         (answer(b"oops", 500), "agent_error", "HTTP 500"),
         (answer({"error": {"code": "stranger", "message": "uid 7"}}, 403), "stranger", "uid 7"),
     ],
@@ -169,10 +169,10 @@ def test_the_key_as_one_request_and_its_answer() -> None:
     assert raw.startswith(b"PUT /v1/key HTTP/1.1\r\n")
     assert raw.endswith(b"\r\n\r\n")
     assert b"Connection: close\r\n" in raw
-    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h", schema.KEY)["fingerprint"] == "f"
+    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h", schema.KeyAnswer)["fingerprint"] == "f"
     for raw in (b"", b"sudo: a password is required\n", answer({}, wire=None)):
         with pytest.raises(WireError) as caught:
-            parse_response(raw, "h", schema.KEY)
+            parse_response(raw, "h", schema.KeyAnswer)
         assert caught.value.code == "not_an_agent"
 
 
