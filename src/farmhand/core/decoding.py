@@ -1,4 +1,4 @@
-"""What the operator's shell gives: arguments as text, and whether stdin is something that can be read to its end."""
+"""Decoding what the operator's shell gives: arguments, and a stdin that can be read to its end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_text(argument: str, where: str) -> str:
 
 
 def as_name(argument: str, where: str) -> str:
-    """The same for what names something, which is sent, kept and shown: no key may stand in it. Raises UsageError."""
+    """Return the text of a name, which is sent, kept and shown: it may hold no key. Raises UsageError."""
     text = as_text(argument, where)
     if redact(text) != text:
         hint = "take it out: it would be sent and kept"

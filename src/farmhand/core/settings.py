@@ -99,12 +99,12 @@ def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool
 
 
 def spool_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Where the spool is: one for all farms, since whoever looks into it wants to see everything that waits."""
+    """Return the path of the spool: one for all farms, so that everything that waits is seen together."""
     return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", "spool")
 
 
 def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """What tells the hosts of these settings from others in the spool: their hosts file, "" for the usual one."""
+    """Return what sets these hosts apart from others in the spool: their hosts file, "" for the usual one."""
     path = os.path.join(os.getcwd(), conf.hosts_name)
     usual = os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", HOSTS_FILE)
     return "" if path == usual else path
@@ -144,7 +144,7 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            import tomllib  # 5 ms, which nobody needs who has no such file
+            import tomllib  # 5 ms, not needed without such a file
 
             values = tomllib.load(file)
     except FileNotFoundError:

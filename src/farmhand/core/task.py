@@ -114,7 +114,7 @@ class TaskError(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What became of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
+    """The result of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
 
     `attempts` counts engine starts, `retries` requests that the meter sent again within them, `uncertain` those that
     the API may have charged for without our knowing how much: of one that was cut off `cost_usd` has what had passed,

@@ -1,4 +1,4 @@
-"""What the action plugin farmhand_drain does: takes a host's agent out of service until it is empty, and back."""
+"""The work of the action plugin farmhand_drain: takes a host's agent out of service until it is empty, and back."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def drain_mode(status: dict[str, Any]) -> str:
 
 
 def remaining(status: dict[str, Any], mode: str) -> dict[str, Any]:
-    """What is left to wait for in `mode`: `left`, `empty`, `stuck` and, in words, `msg`."""
+    """Return what is left to wait for in `mode`: `left`, `empty`, `stuck` and, in words, `msg`."""
     left = {name: int(status.get(name) or 0) for name in ("running", "queued", "awaiting_key")}
     empty = mode == "off" or not (left["running"] if mode == "running" else sum(left.values()))
     stuck = mode == "queue" and not empty and not left["running"] and not left["queued"]

@@ -99,7 +99,7 @@ class Client:
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
 
-        `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
+        `supersedes` is the fingerprint of the key whose place it takes: a client that brings that one runs on this one.
         """
         query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
         return self._object("PUT", f"/v1/key{query}", schema.KeyAnswer, body=b"", key=key)

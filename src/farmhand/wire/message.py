@@ -79,7 +79,7 @@ def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTE
 
 
 def bad_answer(name: str, what: str) -> WireError:
-    """What the host `name` sends is not of the wire: `what` says of an answer what is wrong with it."""
+    """Return the error for an answer of the host `name` that is not of the wire; `what` says why."""
     return WireError(
         "bad_answer",
         f"{name}: its answer is not one of the wire: {keys.redact(what)}",

@@ -113,7 +113,7 @@ def destination(text: str) -> tuple[str, int]:
 
 
 def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
-    """What hosts.json says of the way to a host: `address`, and of `port`, `options` and `ssh_config` those there are.
+    """Return the entry of hosts.json for the way to a host: `address`, and `port`, `options`, `ssh_config` if any.
 
     `arguments` are Ansible's texts. Raises ValueError.
     """

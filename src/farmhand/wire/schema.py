@@ -123,7 +123,7 @@ class WireProblem(msgspec.Struct, kw_only=True):
 
 
 class ErrorAnswer(msgspec.Struct):
-    """What every HTTP status from 400 on comes with."""
+    """The body of every HTTP status from 400 on."""
 
     error: WireProblem
 
@@ -187,7 +187,7 @@ class TaskState(msgspec.Struct):
 
 
 class Throughput(msgspec.Struct):
-    """Tasks that ended of late."""
+    """How many tasks end in a second."""
 
     per_s: Annotated[float, Meta(ge=0, le=1000000000.0)] | UnsetType | None = UNSET
 
@@ -294,7 +294,7 @@ class TaskEvent(msgspec.Struct):
 
 
 class TaskCallAnswer(TaskResult, kw_only=True):
-    """What `jada-agent task` prints: see wire.task_call."""
+    """The output of `jada-agent task`: see wire.task_call."""
 
     changed: bool | UnsetType = UNSET
 
@@ -309,7 +309,7 @@ class RefusedTask(msgspec.Struct, kw_only=True):
 
 
 class TurnAnswer(msgspec.Struct):
-    """What `jada-agent turn` prints: see wire.turn."""
+    """The output of `jada-agent turn`: see wire.turn."""
 
     taken: Annotated[list[Name], Many] | UnsetType | None = UNSET
     cancelled: Annotated[list[Name], Many] | UnsetType | None = UNSET

@@ -1,4 +1,4 @@
-"""What ssh's last words mean: one error per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
+"""Errors from ssh's last words: one per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class _SshStream:
         self._name = name
 
     def failure(self) -> WireError | None:
-        """What ssh said on its way out, in our words; None while it runs or after it ended well."""
+        """Return why ssh ended, in our words; None while it runs or after it ended well."""
         from farmhand.wire import sshfail
 
         try:

@@ -183,7 +183,7 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
 
 
 def parse(output: str, host: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent turn` printed on `host`; None if there is none. Raises WireError `bad_answer`."""
+    """The answer in what `jada-agent turn` printed on `host`; None without one. Raises WireError `bad_answer`."""
     _, mark, rest = output.partition(MARK)
     if not mark:
         return None

@@ -135,6 +135,18 @@ async def test_a_host_without_agent(workstation: Workstation, local_farm: Path, 
     assert "jada-agent is not installed there" in str(answer(missing)["msg"])
 
 
+async def test_where_ansible_was_installed_alone_one_line_says_what_is_missing(
+    workstation: Workstation, local_farm: Path, agent: Agent, tmp_path: Path
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise ModuleNotFoundError('No module named msgspec')\n")
+    workstation.environment["PYTHONPATH"] = str(tmp_path)
+    done = await ansible(workstation, local_farm, agent, "prompt=x")
+    assert done.status != 0
+    (line,) = [line for line in (done.out.decode() + done.err).splitlines() if "farmhand_task: " in line]
+    assert "install farmhand there, or only that (pip install msgspec)" in line
+    assert "Traceback" not in done.out.decode() + done.err
+
+
 async def test_a_playbook_with_files_loops_and_braces(
     workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, tmp_path: Path
 ) -> None:
