@@ -58,15 +58,13 @@ def answer(
     Raises WireError for an error answer and for all that is not of the wire: `bad_answer` where an agent answered, and
     nobody knows whether it did what was asked.
     """
-    problem = _problem(body) if status >= 400 else None
+    problem = _problem(body, status) if status >= 400 else None
     if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
-        problem.status = status
         raise problem
     check_wire(headers, name)
     if status >= 400:
-        error = problem or WireError("agent_error", f"{name}: the agent answered with HTTP {status} and no reason")
-        error.status = status
-        raise error
+        no_reason = f"{name}: the agent answered with HTTP {status} and no reason"
+        raise problem or WireError("agent_error", no_reason, status=status)
     return decoded(body, name, kind, most)
 
 
@@ -87,13 +85,14 @@ def bad_answer(name: str, what: str) -> WireError:
     )
 
 
-def _problem(body: bytes) -> WireError | None:
+def _problem(body: bytes, status: int) -> WireError | None:
     """The error object of a body, if it is one."""
     try:
         error = schema.decode(body, schema.ErrorAnswer, schema.MAX_SMALL_BYTES)["error"]
     except schema.Misfit:
         return None
-    return WireError(error["code"], keys.redact(error["message"])[:_SHOWN], keys.redact(error.get("hint", ""))[:_SHOWN])
+    said, hint = (keys.redact(text)[:_SHOWN] for text in (error["message"], error.get("hint", "")))
+    return WireError(error["code"], said, hint, status)
 
 
 def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None = None) -> bytes:

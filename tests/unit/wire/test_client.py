@@ -136,6 +136,7 @@ def test_an_error_of_the_agent_keeps_code_hint_and_status_and_no_key() -> None:
     with Client(Scripted([answer(problem, 409)])) as client, pytest.raises(WireError) as caught:
         client.submit([TASK], KEY)
     assert (caught.value.code, caught.value.hint, caught.value.status) == ("id_conflict", "new id", 409)
+    assert caught.value.exit_code == 2
     assert KEY not in str(caught.value)
 
 
