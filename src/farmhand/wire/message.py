@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
-import io
+from http.client import HTTPException, HTTPMessage
 from typing import Any
 
 from farmhand import __version__
 from farmhand.core import keys
 from farmhand.core.errors import WireError
-from farmhand.wire import http1, schema
+from farmhand.wire import schema
+from farmhand.wire.connection import whole_response
 from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
 #: Characters of a host's own words that are shown.
@@ -29,7 +30,7 @@ def request_headers(key: str | None = None) -> dict[str, str]:
     return headers
 
 
-def check_wire(headers: http1.Headers, name: str) -> None:
+def check_wire(headers: HTTPMessage, name: str) -> None:
     """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
@@ -47,7 +48,7 @@ def check_wire(headers: http1.Headers, name: str) -> None:
 
 def answer(
     status: int,
-    headers: http1.Headers,
+    headers: HTTPMessage,
     body: bytes,
     name: str,
     kind: Any = Any,
@@ -106,9 +107,9 @@ def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None 
 def parse_response(raw: bytes, name: str, kind: Any) -> dict[str, Any]:
     """The JSON object, with the fields of `kind`, of a whole response that the bridge printed. Raises WireError."""
     try:
-        response = http1.Response(http1.ByteReader(io.BytesIO(raw).read))
-        body = response.read(schema.MAX_SMALL_BYTES)
-    except http1.HttpError:
+        response = whole_response(raw)
+        body = response.read_all(schema.MAX_SMALL_BYTES)
+    except HTTPException:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None

@@ -7,13 +7,12 @@ import asyncio
 from aiohttp import web
 
 from farmhand.core.files import peer
-from farmhand.meter.http_server import HttpServer
 
 
 class ConnectionLimit:
     """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
 
-    def __init__(self, server: web.Server | HttpServer, per_uid: int) -> None:
+    def __init__(self, server: web.Server, per_uid: int) -> None:
         self._server = server
         self._per_uid = per_uid
         self._uids: dict[asyncio.Protocol, int] = {}
