@@ -57,21 +57,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
                 given["prompt"] = self._prompt(given["prompt"], given["prompt_file"])
             if given["prompt"] is None:
                 raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
-            answer = self._run(given, str((task_vars or {}).get("inventory_hostname", "this host")))
+            task = task_of(given)
+            result["id"] = task["id"]
+            answer = self._run(task, given, str((task_vars or {}).get("inventory_hostname", "this host")))
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
         problem = failure(answer)
         return result | answer | ({} if problem is None else {"failed": True, "msg": problem})
 
-    def _run(self, given: dict[str, Any], host: str) -> dict[str, Any]:
+    def _run(self, task: dict[str, Any], given: dict[str, Any], host: str) -> dict[str, Any]:
         """The answer of `jada-agent task`. Raises FarmhandError."""
-        task, agent = task_of(given), handover.HostAgent(self._low_level_execute_command, host, given["socket"])
+        agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
         if self._task.check_mode:
-            return {"id": task["id"], **agent.run_task({"task": task, "check": True})}
+            return agent.run_task({"task": task, "check": True})
         key = handover.operators_key(given["key_source"] or "")
         if holds_key(task, key):
             raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
-        return {"id": task["id"], **agent.run_task({"task": task, "key": key})}
+        return agent.run_task({"task": task, "key": key})
 
     def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """One turn of a batch; `more` says whether another one is to follow."""

@@ -9,6 +9,7 @@ from typing import Any, get_args
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.task import DrainMode
 from farmhand.plugins.handover import HostAgent
+from farmhand.wire.transport import AGENT_SOCKET
 
 MODES = get_args(DrainMode)
 #: Between two looks, at first and at most: each is a command on the host. Seconds.
@@ -18,7 +19,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "mode": {"type": "str", "choices": list(MODES), "default": "queue"},
     "wait_s": {"type": "float", "default": 0},
     "key_source": {"type": "str", "no_log": False},
-    "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
+    "socket": {"type": "path", "default": AGENT_SOCKET},
 }
 
 

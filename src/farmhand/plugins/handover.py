@@ -18,6 +18,7 @@ from farmhand.core.errors import WireError
 from farmhand.core.keys import harmless, holds_key, redact
 from farmhand.core.keysource import read_key
 from farmhand.wire import message, schema, task_call
+from farmhand.wire.transport import AGENT_SOCKET
 
 #: Runs a command line on the host with this stdin: `rc`, `stdout` and `stderr`. ActionBase._low_level_execute_command.
 Execute = Callable[..., dict[str, Any]]
@@ -60,7 +61,8 @@ class HostAgent:
     def __init__(self, execute: Execute, host: str, socket: str = "") -> None:
         self._execute = execute
         self.host = host
-        self._socket = socket
+        #: The usual one is not named: `jada-agent bridge` alone starts without the venv.
+        self._socket = "" if socket == AGENT_SOCKET else socket
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`, without secrets. Raises WireError."""

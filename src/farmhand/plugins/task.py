@@ -6,6 +6,7 @@ from typing import Any
 
 from farmhand.core.ids import new_task_id
 from farmhand.wire.follow import FINAL_STATES
+from farmhand.wire.transport import AGENT_SOCKET
 
 #: The arguments that are fields of a task, under the same names.
 TASK_FIELDS: dict[str, dict[str, Any]] = {
@@ -26,7 +27,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = TASK_FIELDS | {
     "prompt_file": {"type": "path"},
     "key_source": {"type": "str", "no_log": False},
     "desk": {"type": "path"},
-    "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
+    "socket": {"type": "path", "default": AGENT_SOCKET},
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 from farmhand.core.errors import WireError
 from farmhand.plugins.handover import HostAgent
 from farmhand.wire.task_call import MARK
+from farmhand.wire.transport import AGENT_SOCKET
 from tests.unit.wire.scripted import answer
 
 KEY = "sk-ant-test-handover-00000000"
@@ -32,6 +33,8 @@ def test_the_key_is_in_the_stdin_and_nowhere_else() -> None:
     assert command == "jada-agent bridge --socket '/run/a b.sock'"
     assert data.startswith("PUT /v1/key HTTP/1.1\r\n")
     assert f"X-Farmhand-Key: {KEY}\r\n" in data
+    HostAgent(prints(said, commands=commands), "farm1", AGENT_SOCKET).put_key(KEY)
+    assert commands[2] == "jada-agent bridge"
 
 
 def test_a_task_and_its_answer() -> None:
