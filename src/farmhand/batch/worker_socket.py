@@ -9,13 +9,15 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import struct
 import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from farmhand.batch import frames
-from farmhand.core import files
+
+_UCRED = struct.Struct("3i")
 
 
 class Dispatcher(Protocol):
@@ -67,7 +69,7 @@ class WorkerServer:
                 peer, _ = self._socket.accept()
             except OSError:
                 return
-            pid, uid, _ = files.peer(peer)
+            pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
             if uid != os.geteuid():
                 peer.close()
                 continue

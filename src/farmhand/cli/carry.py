@@ -10,12 +10,11 @@ from farmhand.cli import render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.spooling import Spooling
-from farmhand.core.errors import FarmUnreachable, UsageError, WireError
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError, from_result
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
 from farmhand.places import hosts
 from farmhand.places.reach import reach
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -35,8 +34,6 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
     printer = render.Printer(stream=not as_json and "schema" not in task and sys.stdout.isatty())
     try:
         result = answer(task, conf, printer, way)
-    except WireError as error:
-        raise problems.from_wire(error) from None
     except Stopped as stopped:
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
@@ -115,7 +112,7 @@ def cancel(transport: Transport, task_id: str) -> None:
 
 def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) -> int:
     """Write the answer, or raise the task's failure."""
-    failure = problems.from_result(result)
+    failure = from_result(result)
     if as_json:
         render.write_json(result)
         if failure is None:

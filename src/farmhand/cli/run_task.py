@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from farmhand.cli import render
 from farmhand.cli.prompt import assemble
 from farmhand.core import settings
 from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
-from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.places import hosts
-
-if TYPE_CHECKING:
-    from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport
 
 
 class RunOptions(NamedTuple):
@@ -54,7 +52,7 @@ class EarlyConnection:
     def __init__(self, conf: settings.Settings) -> None:
         self._host: hosts.Host | None = None
         self._early: SshTransport | None = None
-        with contextlib.suppress(FarmhandError, WireError):
+        with contextlib.suppress(FarmhandError):
             self._host = hosts.candidates(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)[0]
             self._early = self._host.transport(conf.connect_timeout_s)
             self._early.open_early()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from farmhand.cli.say import note
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.core.settings import old_spool_name, spool_name
-from farmhand.wire import problems
 
 if TYPE_CHECKING:
     from farmhand.core.settings import Settings
@@ -95,7 +94,7 @@ class Spooling:
         """Turn what went wrong, once the task may be at `host`, into the error to raise; note a lost task for later."""
         from farmhand.cli import fallback
 
-        failure = problems.from_wire(error)
+        failure = error.at()
         if not isinstance(failure, FarmUnreachable) or error.status or fallback.policy_of(self.conf) != "queue":
             return failure
         self.spool.add(self.task, wanted=self.conf.host, sent=host)

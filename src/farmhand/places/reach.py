@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
-from farmhand.wire import problems
+from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from farmhand.places.hosts import Host
-    from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport
 
 #: While there is another host to turn to, a silent one gets this long. Seconds.
 FAILOVER_S = 3.0
@@ -37,7 +33,7 @@ def reach(
             transport = host.transport(limit) if way is None else way(host, limit)
             return host, _connect(transport, connect_timeout_s, turn_back=not last)
         except WireError as error:
-            failure = problems.from_wire(error, host.name)
+            failure = error.at(host.name)
             # What a host answers, whatever it is, is that host's problem; the settings are everybody's.
             if not error.status and not isinstance(failure, FarmUnreachable):
                 raise failure from None

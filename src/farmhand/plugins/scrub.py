@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..core.files import replace
+from ..core.keys import KEY, redact
 
 Kind = Literal["shell", "environment", "json", "login"]
 
@@ -27,7 +28,6 @@ PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOK
 #: A file above this is not read into memory. The CLI's own .claude.json grows to some megabytes.
 MAX_BYTES = 64 << 20
 _NAMES = "|".join(PROTECTED)
-_LITERAL = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
 #: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator. The quantifiers are
 #: possessive, so that no line of a file can make them try twice.
 _QUOTED = r"\"(?:\\.|\$\([^()]*\)|[^\"\\])*+\""
@@ -100,9 +100,9 @@ def clean_environment(text: str) -> Cleaned:
         if match:
             found.append((number, match["name"]))
             continue
-        if _LITERAL.search(line):
+        if KEY.search(line):
             found.append((number, "a key or token (sk-ant-…)"))
-            line = _LITERAL.sub("", line)
+            line = KEY.sub("", line)
         lines.append(line)
     return "".join(lines), found
 
@@ -122,9 +122,9 @@ def clean_shell(text: str) -> Cleaned:
             for match in reversed(list(pattern.finditer(clean))):
                 found.append((number, match["name"]))
                 clean = _without(clean, match.start(), match.end(), continued)
-        if _LITERAL.search(clean):
+        if KEY.search(clean):
             found.append((number, "a key or token (sk-ant-…)"))
-            clean = _LITERAL.sub("", clean)
+            clean = KEY.sub("", clean)
         continued = line.rstrip("\r\n").endswith("\\")
         lines.append(clean)
     return "".join(lines), found
@@ -149,7 +149,7 @@ def clean_json(text: str) -> Cleaned:
     try:
         tree = json.loads(text)
     except ValueError:
-        return clean_environment(text) if _LITERAL.search(text) else (text, [])
+        return clean_environment(text) if KEY.search(text) else (text, [])
     names: list[str] = []
     pruned = _prune(tree, names)
     if not names:
@@ -161,17 +161,13 @@ def _prune(tree: Any, names: list[str]) -> Any:
     if isinstance(tree, dict):
         kept = {}
         for name, value in tree.items():
-            if (
-                (name in PROTECTED and value)
-                or _LITERAL.search(name)
-                or (isinstance(value, str) and _LITERAL.search(value))
-            ):
-                names.append(_LITERAL.sub("sk-ant-…", name))
+            if (name in PROTECTED and value) or KEY.search(name) or (isinstance(value, str) and KEY.search(value)):
+                names.append(redact(name))
             else:
                 kept[name] = _prune(value, names)
         return kept
     if isinstance(tree, list):
-        bad = [item for item in tree if isinstance(item, str) and _LITERAL.search(item)]
+        bad = [item for item in tree if isinstance(item, str) and KEY.search(item)]
         names += ["a list entry"] * len(bad)
         return [_prune(item, names) for item in tree if item not in bad]
     return tree

@@ -8,19 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Iterator
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from types import TracebackType
+from typing import Any, Self
 
-from ..core import keys
-from ..core.errors import WireError
-from . import connection, message, schema
-
-TYPE_CHECKING = False  # importing typing takes 5 ms of each start
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any, Self
-
-    from .transport import Stream, Transport
+from farmhand.core import keys
+from farmhand.core.errors import WireError
+from farmhand.wire import connection, message, schema
+from farmhand.wire.transport import Stream, Transport
 
 #: The agent sends a ping every 10 s of silence, so this long without a byte means that the line is dead.
 SILENCE_S = 45.0
@@ -59,13 +55,14 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`, without secrets: it is shown."""
-        found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.STATUS))
+        found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.StatusAnswer))
         return found
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
         """Hand over tasks, all or none, with the key if given: their ids and states. The same id again runs once."""
         body = json.dumps({"tasks": tasks}, ensure_ascii=False, separators=(",", ":")).encode()
-        states: list[dict[str, Any]] = self._object("POST", "/v1/tasks", schema.STATES, body=body, key=key)["tasks"]
+        answer = self._object("POST", "/v1/tasks", schema.StatesAnswer, body=body, key=key)
+        states: list[dict[str, Any]] = answer["tasks"]
         return states
 
     def task(self, task_id: str) -> dict[str, Any]:
@@ -76,7 +73,8 @@ class Client:
         """One page of results: `{"tasks": […], "next": id or null}`."""
         wanted = {"batch": batch, "state": state, "after": after, "limit": limit or ""}
         query = _query({name: value for name, value in wanted.items() if value != ""})
-        return self._object("GET", "/v1/tasks" + (f"?{query}" if query else ""), schema.TASKS, most=schema.MAX_BYTES)
+        path = "/v1/tasks" + (f"?{query}" if query else "")
+        return self._object("GET", path, schema.TasksAnswer, most=schema.MAX_BYTES)
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Stop a task: its result, which says `cancelled` or what it already was."""
@@ -85,39 +83,39 @@ class Client:
     def cancel_many(self, ids: list[str]) -> dict[str, str]:
         """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
         body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
-        states = self._object("POST", "/v1/tasks/cancel", schema.STATES, body=body)["tasks"]
+        states = self._object("POST", "/v1/tasks/cancel", schema.StatesAnswer, body=body)["tasks"]
         return {state["id"]: state["state"] for state in states}
 
     def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
         """Make a batch known, or change its limits: what it is and has done."""
         body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
-        found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BATCH, body=body)["batch"]
+        found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BatchAnswer, body=body)["batch"]
         return found
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
         """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
         query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
-        return self._object("GET", f"/v1/results?{query}", schema.RESULTS, most=schema.MAX_BYTES)
+        return self._object("GET", f"/v1/results?{query}", schema.ResultsAnswer, most=schema.MAX_BYTES)
 
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
 
-        `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
+        `supersedes` is the fingerprint of the key whose place it takes: a client that brings that one runs on this one.
         """
         query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
-        return self._object("PUT", f"/v1/key{query}", schema.KEY, body=b"", key=key)
+        return self._object("PUT", f"/v1/key{query}", schema.KeyAnswer, body=b"", key=key)
 
     def forget_key(self, fingerprint: str) -> bool:
         """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
-        return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KEY).get("forgotten"))
+        return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KeyAnswer).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
         """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.plugins.drain."""
-        return self._object("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
+        return self._object("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
-        return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), schema.USAGE_TOTALS)
+        return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), dict)
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
@@ -162,7 +160,7 @@ class Client:
             for number, line in enumerate(self._lines(response, schema.MAX_BYTES, MAX_STREAM_BYTES)):
                 if number >= MAX_EVENTS:
                     raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
-                event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
+                event = message.decoded(line, self.transport.name, schema.TaskEvent, schema.MAX_BYTES)
                 if event.get("type") == "result":
                     # All that matters; what follows, or does not, loses nothing.
                     self._check_id(event.get("result"), task_id)
@@ -214,7 +212,7 @@ class Client:
 
     def _task(self, method: str, task_id: str) -> dict[str, Any]:
         path = _task_path(task_id)
-        found: dict[str, Any] = self._object(method, path, schema.TASK, most=schema.MAX_BYTES)["task"]
+        found: dict[str, Any] = self._object(method, path, schema.TaskAnswer, most=schema.MAX_BYTES)["task"]
         self._check_id(found, task_id)
         return found
 
@@ -228,20 +226,17 @@ class Client:
         self,
         method: str,
         path: str,
-        check: schema.Check,
+        kind: Any,
         *,
         body: bytes | None = None,
         key: str | None = None,
         most: int = schema.MAX_SMALL_BYTES,
     ) -> dict[str, Any]:
-        """The object that answers a request, once it has passed `check`."""
-        return self._finish(self._request(method, path, body=body, key=key), check, most)
+        """The object that answers a request, which has the fields of `kind`."""
+        return self._finish(self._request(method, path, body=body, key=key), kind, most)
 
     def _finish(
-        self,
-        response: connection.AgentResponse,
-        check: schema.Check = schema.anything,
-        most: int = schema.MAX_SMALL_BYTES,
+        self, response: connection.AgentResponse, kind: Any = Any, most: int = schema.MAX_SMALL_BYTES
     ) -> dict[str, Any]:
         try:
             body = response.read_all(most)
@@ -250,7 +245,7 @@ class Client:
         if response.will_close:
             self.close()
         answer: dict[str, Any] = message.answer(
-            response.status, response.headers, body, self.transport.name, check, most
+            response.status, response.headers, body, self.transport.name, kind, most
         )
         return answer
 
@@ -272,7 +267,7 @@ class Client:
         limit = self.transport.connect_timeout_s
         self._http.patience(limit, limit)
         self._finish(
-            self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False), schema.STATUS
+            self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False), schema.StatusAnswer
         )
         if self._stream is None:
             raise WireError("not_an_agent", f"{self.transport.name}: the agent does not keep the connection open")

@@ -15,12 +15,12 @@ import json
 import time
 from typing import IO, Any
 
-from ..core.errors import WireError
-from .client import Client
-from .follow import FINAL_STATES
-from .message import decoded
-from .schema import TURN
-from .transport import UnixTransport
+from farmhand.core.errors import WireError
+from farmhand.wire.client import Client
+from farmhand.wire.follow import FINAL_STATES
+from farmhand.wire.message import decoded
+from farmhand.wire.schema import TurnAnswer
+from farmhand.wire.transport import UnixTransport
 
 #: Goes before the answer, since a chatty login may say something first.
 MARK = "FARMHAND-TURN "
@@ -91,7 +91,7 @@ class _Turn:
         try:
             states = self.client.submit(tasks, key)
         except WireError as error:
-            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            problem = error.as_dict()
             if not error.status:
                 raise
             if error.code in _HALTING or error.status >= 500:
@@ -116,7 +116,7 @@ class _Turn:
         except WireError as error:
             if not error.status:
                 raise
-            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            problem = error.as_dict()
             self.answer["refused"].append({"id": task_id, **problem})
 
     def _stop(self) -> None:
@@ -165,7 +165,7 @@ def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
         try:
             playing.run()
         except WireError as error:
-            playing.answer["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+            playing.answer["error"] = error.as_dict()
     return playing.answer
 
 
@@ -183,7 +183,7 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
 
 
 def parse(output: str, host: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent turn` printed on `host`; None if there is none. Raises WireError `bad_answer`."""
+    """The answer in what `jada-agent turn` printed on `host`; None without one. Raises WireError `bad_answer`."""
     _, mark, rest = output.partition(MARK)
     if not mark:
         return None
@@ -192,5 +192,5 @@ def parse(output: str, host: str) -> dict[str, Any] | None:
 
 def check(answer: bytes, host: str) -> dict[str, Any]:
     """The answer to a turn that came from `host`, once it is known to be one. Raises WireError `bad_answer`."""
-    found: dict[str, Any] = decoded(answer, host, TURN, MAX_ANSWER_BYTES)
+    found: dict[str, Any] = decoded(answer, host, TurnAnswer, MAX_ANSWER_BYTES)
     return found

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
-from farmhand.core.errors import WireError
+from farmhand.core.errors import WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
 from farmhand.places.hosts import Host
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -36,7 +36,7 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
             after = time.time()
             oldest = _oldest(client, status)
     except WireError as error:
-        unreached = by_error(problems.from_wire(error, host.name), "farmhand up")
+        unreached = by_error(error.at(host.name), "farmhand up")
         return run([("reach", lambda: unreached)], (), host.name)
     checks = [
         ("reach", lambda: reach(status)),
@@ -112,7 +112,7 @@ def budget(status: dict[str, Any]) -> Check:
     day = status.get("budget_day")
     if not isinstance(day, dict):
         return passed("no budget for the day is set")
-    limit, spent = float(day["limit_usd"]), float(day["spent_usd"])
+    limit, spent = Decimal(str(day["limit_usd"])), Decimal(str(day["spent_usd"]))
     detail = f"{spent:.2f} of {limit:.2f} US$ spent on {day.get('day')}"
     if spent >= limit:
         return failed(detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd")
@@ -132,9 +132,9 @@ def canary(host: Host, conf: Settings) -> Check:
     key = read_key(conf.key_source)
     with Client(host.transport(conf.connect_timeout_s)) as client:
         result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
-    failure = problems.from_result(result)
+    failure = from_result(result)
     if failure is not None:
         return by_error(failure, "farmhand status, and the journal of jada-agent")
     took, usd = time.monotonic() - started, result.get("cost_usd")
-    cost = "unpriced" if usd is None else f"{float(usd):.6f} US$"
+    cost = "unpriced" if usd is None else f"{Decimal(str(usd)):.6f} US$"
     return passed(f"a task was answered in {took:.1f} s ({cost})")
