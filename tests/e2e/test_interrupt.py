@@ -16,7 +16,7 @@ from farmhand.core.ids import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
 
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
