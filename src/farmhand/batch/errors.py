@@ -7,7 +7,6 @@ from typing import Any
 
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused, WireError
 from farmhand.core.keys import redact
-from farmhand.wire import problems
 
 _MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
 
@@ -34,4 +33,4 @@ def from_wire(problem: Any, host: str) -> FarmhandError:
     said = message if host in message else f"{host}: {message}"
     if code == "no_such_route":
         code, said = "agent_too_old", f"{host}: its agent is too old for batches"
-    return problems.from_wire(WireError(code, redact(said), redact(str(about.get("hint") or ""))))
+    return WireError(code, redact(said), redact(str(about.get("hint") or ""))).at()

@@ -13,8 +13,6 @@ from farmhand.cli import render
 from farmhand.cli.arguments import OPTIONS, Option
 from farmhand.cli.signals import Stopped
 from farmhand.core import settings
-from farmhand.core.errors import WireError
-from farmhand.wire import problems
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 #: The version of every verb's JSON document that has no version of its own.
@@ -59,7 +57,7 @@ def verb(
 
     The function is called with the settings in force, in which every option named like a setting already is, with
     `as_json`, and with its own options. It returns a VerbResult, or the exit status if it has printed its answer
-    itself. A WireError is turned into the package's error; with --json every error is also a JSON object on stdout.
+    itself. With --json every error is also a JSON object on stdout.
     `attributes` are click's (`epilog`, `context_settings`).
     """
     attributes["context_settings"] = HELP_NAMES | attributes.get("context_settings", {})
@@ -71,8 +69,6 @@ def verb(
             with render.errors_as_json(as_json):
                 try:
                     answer = function(settings.load(config, **flags), as_json=as_json, **given)
-                except WireError as error:
-                    raise problems.from_wire(error) from None
                 except Stopped as stopped:
                     return stopped.exit_code
                 return answer if isinstance(answer, int) else print_result(answer, as_json=as_json)

@@ -24,7 +24,6 @@ from farmhand.cost.rows import BadLedger
 from farmhand.cost.store import CostStore, default_path
 from farmhand.cost.summary import Basis, Figures, document, figures
 from farmhand.places.hosts import Host, load_hosts
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 
 _SPAN = re.compile(r"(\d{1,5})([dw])")
@@ -124,7 +123,7 @@ def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float
             client.connect()
             client.close()  # its turn may come when an idle connection is gone; ssh shares one that stays
         except WireError as error:
-            return problems.from_wire(error, host.name)
+            return error.at(host.name)
         return client
 
     # All at once, so that the waits for hosts that are down do not add up.
@@ -138,7 +137,7 @@ def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float
             with client:
                 merge.pull(store, name, client)
         except WireError as error:
-            errors[name] = problems.from_wire(error, name)
+            errors[name] = error.at(name)
         except (WireMismatch, BadLedger) as error:
             errors[name] = error
     return errors

@@ -18,7 +18,6 @@ from farmhand.offline.spool import Spool, SpooledTask
 from farmhand.places.hosts import Host, load_hosts
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES, run_task
-from farmhand.wire.problems import from_wire
 
 #: Refusals that may pass by themselves: the task goes on waiting.
 _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_key", "no_key"})
@@ -145,7 +144,7 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> 
     for name, host in known.items():
         if any(concerns(entry, name) for entry in spool.each()):
             problem = _visit_at(host, spool, key, conf.connect_timeout_s, wait=wait, only=only)
-            lines += [] if problem is None else [str(from_wire(problem, name))]
+            lines += [] if problem is None else [str(problem.at(name))]
     gone = {entry.sent or entry.wanted for entry in spool.waiting()} - {"", *known}
     return [*lines, *(f"no farm host is called {name!r} in {conf.hosts_path} any more" for name in sorted(gone))]
 

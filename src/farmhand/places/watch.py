@@ -13,7 +13,6 @@ from typing import Any
 
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.places.hosts import Host
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 
 #: Samples of a host's throughput that are drawn.
@@ -43,7 +42,7 @@ class HostWatch:
             self.status = self._client.status()
         except WireError as error:
             self.close()
-            self.error = problems.from_wire(error, self.name)
+            self.error = error.at(self.name)
             return
         self.at, self.error = time.monotonic(), None
         self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from farmhand.cli.say import one_line
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.keys import without_secrets
-from farmhand.wire import problems
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,9 +67,7 @@ def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str
         try:
             line = Check(state="left_out", detail="left out") if name in left_out else check()
         except FarmhandError as error:
-            line = by_error(error)
-        except WireError as error:
-            line = by_error(problems.from_wire(error, host))
+            line = by_error(error.at(host) if isinstance(error, WireError) else error)
         except Exception as error:  # a check that breaks must show as red, not take the others with it
             line = failed(f"{type(error).__name__}: {error}", "this is a fault of farmhand: report it")
         lines.append(replace(line, name=name, host=host))
