@@ -53,7 +53,7 @@ def is_damage(error: BaseException) -> bool:
 
 
 class Alarm:
-    """Rings once, at the first sign of damage. `on_damage` is called from the thread that met it."""
+    """Rings once, at the first sign of damage. `on_damage` is called in the thread that met it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,14 +63,13 @@ class Alarm:
 
     def ring(self, error: BaseException) -> LedgerDamaged:
         """Note the damage; what to raise in its place."""
+        found = LedgerDamaged(self.path, str(error))
         with self._lock:
-            first = self.damage is None
-            if self.damage is None:
-                self.damage = LedgerDamaged(self.path, str(error))
+            first, self.damage = self.damage is None, self.damage or found
         if first:
             with suppress(RuntimeError):  # the loop has ended before
                 self.on_damage()
-        return LedgerDamaged(self.path, str(error))
+        return found
 
     def connect(self) -> sqlite3.Connection:
         """A connection to the file in autocommit, for any thread, which rings at damage."""
@@ -135,7 +134,7 @@ def heed(path: Path) -> bool:
 
 
 def check_files(path: Path) -> bool:
-    """Whether there is a ledger; an empty file is none.
+    """Whether there is a ledger; an empty file does not count.
 
     LedgerDamaged where there is none and its write-ahead log is not empty: SQLite would throw that away.
     """

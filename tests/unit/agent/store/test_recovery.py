@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.store.commands import ChargeRow
-from farmhand.agent.store.ledger import AttemptEnd, Ledger, NoLongerQueued
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow, NoLongerQueued
+from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.outbox import MessageBatchStore
 from farmhand.core.task import Result, Task, Usage
 
@@ -134,7 +134,7 @@ async def test_a_message_batch_is_to_blame_until_one_of_its_results_is(ledger: L
     assert held[0] == 9
 
 
-async def test_sums_of_what_was_rescued_are_made_anew(ledger: Ledger) -> None:
+async def test_sums_of_what_was_rescued_are_made_once_more(ledger: Ledger) -> None:
     seqs = await running(ledger, "a", "b", "c")
     await ledger.end(seqs[0], AttemptEnd(outcome="succeeded"), Result(id="a", state="succeeded"))
     counts, batch = ledger.counts(), ledger.batch("b")
@@ -151,4 +151,5 @@ async def test_sums_of_what_was_rescued_are_made_anew(ledger: Ledger) -> None:
     assert ledger.counts() == counts | {"running": 1}
     found = ledger.batch("b")
     assert (found.running, found.succeeded, found.cost_usd, found.last_done) == (1, 1, batch.cost_usd, 1)
-    assert ledger.last_done() == 1
+    await ledger.end(seqs[1], AttemptEnd(outcome="succeeded"), Result(id="b", state="succeeded"))
+    assert ledger.batch("b").last_done == 2
