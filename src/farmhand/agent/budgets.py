@@ -28,7 +28,7 @@ class Budgets:
         self._day_pico = None if day_usd is None else pico(day_usd)
         self._wall = wall
         self._day: tuple[str, Budget] | None = None
-        self._limits = ledger.budgets()
+        self._limits = ledger.batch_limits("max_pico")
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:

@@ -55,6 +55,8 @@ def stdin(task: Task) -> bytes:
 class CliEngine:
     """Runs tasks through the claude CLI in systemd's sandboxes."""
 
+    makes_requests = True
+
     def __init__(self, config: Config, grants: Grants) -> None:
         self._config = config
         self._grants = grants

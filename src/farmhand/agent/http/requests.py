@@ -1,4 +1,4 @@
-"""What the wire accepts as tasks: every rule that a task must meet, each refused with one line."""
+"""What the wire accepts: every rule that a request's body, query and headers must meet, each refused with one line."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from decimal import Decimal
 from typing import Annotated, TypeVar
 
 import msgspec
+from aiohttp import web
 
 from farmhand.agent.config import Config
-from farmhand.agent.scheduler import DrainMode
+from farmhand.agent.context import DrainMode
 from farmhand.core import rules, schemas
 from farmhand.core.errors import FarmhandError, Refused, UsageError
+from farmhand.core.keys import check_format
 from farmhand.core.money import pico
 from farmhand.core.task import TASK_ID, Task
+from farmhand.meter import Key
 from farmhand.meter.bounds import check_values
 
 MAX_TASKS = 1000
@@ -27,13 +30,84 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[msgspec.Raw]
 
 
+class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/tasks/cancel`."""
+
+    ids: list[str]
+
+
+class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/drain`."""
+
+    mode: DrainMode
+
+
+class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
+
+    max_usd: Decimal | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not rules.is_budget(self.max_usd):
+            raise ValueError(f"max_usd must be above 0 and at most {rules.MAX_USD}")
+
+    @property
+    def max_pico(self) -> int | None:
+        """`max_usd` in pico-dollars."""
+        return None if self.max_usd is None else pico(self.max_usd)
+
+
+def _body(data: bytes, kind: type[T], code: str, what: str = "the request's body") -> T:
+    try:
+        check_values(data, MAX_VALUES)
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what}: {error}", code=code) from None
+
+
+def read_cancel(body: bytes) -> list[str]:
+    """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
+    ids = _body(body or b"{}", _Cancel, "invalid_request").ids
+    if len(ids) > MAX_TASKS:
+        raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
+    return ids
+
+
+def read_drain(body: bytes) -> DrainMode:
+    """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
+    return _body(body or b"{}", _Drain, "invalid_request").mode
+
+
+def read_batch(body: bytes) -> BatchLimits:
+    """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
+    return _body(body or b"{}", BatchLimits, "invalid_batch")
+
+
+def read_key(request: web.Request) -> Key | None:
+    """The key that a request brings, if any. Raises UsageError for one that cannot be a key."""
+    value = request.headers.get("X-Farmhand-Key")
+    try:
+        return None if value is None else Key(check_format(value))
+    except ValueError as error:
+        raise UsageError(str(error), code="bad_key") from None
+
+
+def read_number(request: web.Request, name: str, default: float, low: float, high: float) -> float:
+    """A number in the request's query. Raises UsageError."""
+    text = request.query.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {text!r:.40}")
+    return value
+
+
 def read_tasks(body: bytes, config: Config) -> list[Task]:
     """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
-    try:
-        check_values(body, MAX_VALUES)
-        raws = msgspec.json.decode(body, type=_Submission).tasks
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'the request is not {{"tasks": […]}}: {error}', code="invalid_task") from None
+    raws = _body(body, _Submission, "invalid_task", 'the request is not {"tasks": […]}').tasks
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
@@ -83,57 +157,3 @@ async def check_schemas(tasks: list[Task]) -> None:
         if found:
             raise UsageError(f"task {task.id!r}: {found}", code="invalid_schema")
         sound.add(name)
-
-
-class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /v1/tasks/cancel`."""
-
-    ids: list[str]
-
-
-class _Drain(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/drain`."""
-
-    mode: DrainMode
-
-
-class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
-
-    max_usd: Decimal | None = None
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_usd is not None and not rules.is_budget(self.max_usd):
-            raise ValueError(f"max_usd must be above 0 and at most {rules.MAX_USD}")
-
-    @property
-    def max_pico(self) -> int | None:
-        """`max_usd` in pico-dollars."""
-        return None if self.max_usd is None else pico(self.max_usd)
-
-
-def _body(data: bytes, kind: type[T], code: str) -> T:
-    try:
-        check_values(data, MAX_VALUES)
-        return msgspec.json.decode(data or b"{}", type=kind)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the request's body: {error}", code=code) from None
-
-
-def read_cancel(body: bytes) -> list[str]:
-    """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
-    ids = _body(body, _Cancel, "invalid_request").ids
-    if len(ids) > MAX_TASKS:
-        raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
-    return ids
-
-
-def read_drain(body: bytes) -> DrainMode:
-    """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
-    return _body(body, _Drain, "invalid_request").mode
-
-
-def read_batch(body: bytes) -> BatchLimits:
-    """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
-    return _body(body, BatchLimits, "invalid_batch")

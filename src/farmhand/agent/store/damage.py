@@ -58,7 +58,7 @@ class Alarm:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: LedgerDamaged | None = None
-        self.on_damage: Callable[[], None] = lambda: None
+        self.on_damage: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
 
     def ring(self, error: BaseException) -> LedgerDamaged:
