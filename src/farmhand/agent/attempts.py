@@ -12,10 +12,9 @@ from farmhand.agent.context import RunContext
 from farmhand.agent.engines import Engine, EngineError
 from farmhand.agent.events import RunningTask
 from farmhand.agent.store.commands import CANCELLED, AttemptEnd, ChargeRow, NoLongerQueued
-from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.queries import QueuedTask
-from farmhand.agent.store.writer import LedgerStuck
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy

@@ -9,7 +9,7 @@ from typing import Any
 
 from farmhand.agent.context import RunContext
 from farmhand.agent.store.commands import CHUNK
-from farmhand.agent.store.writer import LedgerStuck
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.meter import Key
 
 log = logging.getLogger("jada-agent")

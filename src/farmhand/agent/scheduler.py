@@ -18,10 +18,10 @@ from farmhand.agent.key_wait import KeyWait
 from farmhand.agent.keys import Keys
 from farmhand.agent.ready_queue import ReadyQueue
 from farmhand.agent.store.commands import CANCELLED
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.agent.store.rows import BatchView
-from farmhand.agent.store.writer import LedgerStuck
 from farmhand.core.engines import SLOTTED
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import FINAL_STATES, Result, State, Task

@@ -13,8 +13,8 @@ import pytest
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
 from farmhand.agent.engines import Answer
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.writer import LedgerStuck
 from farmhand.core.prices import price_table
 from farmhand.core.task import Task, Usage
 from farmhand.meter import Grant, Key

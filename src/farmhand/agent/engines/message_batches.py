@@ -25,12 +25,11 @@ from farmhand.agent.engines import failure
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
 from farmhand.agent.store.commands import AttemptEnd
-from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import STUCK_S, insist
 from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.agent.store.rows import WaitReason
-from farmhand.agent.store.writer import LedgerStuck
 from farmhand.core.task import State, Task, resolve_model
 from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve

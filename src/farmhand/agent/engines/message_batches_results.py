@@ -13,9 +13,9 @@ from farmhand.agent.engines import EngineError, failure
 from farmhand.agent.engines.api import answer_of
 from farmhand.agent.engines.reader import MessageReader
 from farmhand.agent.store.commands import AttemptEnd, ChargeRow
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
 from farmhand.agent.store.recovery import CRASHED, crashed
-from farmhand.agent.store.writer import LedgerStuck
 from farmhand.core.task import Result, State, resolve_model
 from farmhand.meter import ApiError, Reservation
 from farmhand.meter.errors import problem_from_event

@@ -17,7 +17,7 @@ from farmhand import __version__
 from farmhand.agent.http.connection_limit import peer
 from farmhand.agent.scheduler import Draining
 from farmhand.agent.store.commands import IdConflict
-from farmhand.agent.store.writer import LedgerStuck
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
 
 log = logging.getLogger("jada-agent")

@@ -10,16 +10,17 @@ import logging
 import sqlite3
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from farmhand.agent.store import commands, damage, recovery
 from farmhand.agent.store.commands import AttemptEnd
-from farmhand.agent.store.damage import Alarm, LedgerDamaged
+from farmhand.agent.store.damage import Alarm, LedgerDamaged, LedgerStuck
 from farmhand.agent.store.queries import Queries
 from farmhand.agent.store.schema import migrate
-from farmhand.agent.store.writer import LedgerStuck, Step, Writer
+from farmhand.agent.store.writer import Step, Writer
 from farmhand.core.task import Result, State
 
 P = ParamSpec("P")
@@ -101,29 +102,26 @@ class Ledger(Queries):
         self.path = path
         self.now = now
         self.watcher = Watcher()
-        self.alarm = Alarm(path)
         self._noted: set[str] = set()
         there = damage.check_files(path)
-        writing = self.alarm.connect()
+        alarm = Alarm(path)
+        writing = alarm.connect()
         try:
-            damage.check(writing, self.alarm, beat)
+            damage.check(writing, alarm, beat)
             migrate(writing, path)
             if not there:
                 log.warning("the ledger %s is new: there was none", path)
             writing.execute("PRAGMA synchronous = FULL")
         except BaseException as error:
             writing.close()
-            if damage.is_damage(error):
-                raise self.alarm.ring(error) from None
-            raise
-        super().__init__(self.alarm.connect())
-        self._db.execute("PRAGMA query_only = ON")
-        self._writer = Writer(writing)
+            raise alarm.seen(error) or error from None
+        super().__init__(alarm)
+        self._writer = Writer(writing, alarm)
 
     def close(self) -> None:
         """Commit what was asked for and close the file; the ledger is of no use after."""
         self._writer.close()
-        self._db.close()
+        super().close()
 
     def write(self, step: Step[T]) -> asyncio.Future[T]:
         """Have `step` done by the writer; see `Writer.do`. LedgerDamaged once a page was found to be damaged."""
@@ -192,10 +190,7 @@ class Ledger(Queries):
         """`read` on a thread and a connection of its own: what reads many rows must not hold up the loop."""
 
         def reading() -> T:
-            db = self.alarm.connect()
-            try:
-                return read(Queries(db))
-            finally:
-                db.close()
+            with closing(Queries(self.alarm)) as queries:
+                return read(queries)
 
         return await asyncio.to_thread(reading)

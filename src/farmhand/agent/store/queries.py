@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Generator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from heapq import merge
 from itertools import islice
@@ -12,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from farmhand.agent.store.damage import Alarm
 from farmhand.agent.store.rows import (
     USAGE,
     BatchView,
@@ -75,17 +77,38 @@ class KnownTask:
 
 
 class Queries:
-    """Queries on `db`, a connection in autocommit: each sees all that is committed when it begins."""
+    """Queries on a connection in autocommit: each sees all that is committed when it begins.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
+    LedgerDamaged where a page that one reads is damaged.
+    """
+
+    def __init__(self, alarm: Alarm) -> None:
+        self.alarm = alarm
+        self._db = alarm.connect()
+        self._db.execute("PRAGMA query_only = ON")
+
+    def _each(self, query: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
+        """The rows as they are read. An open one would hold an old state of the file: close it, or read all."""
+        try:
+            cursor = self._db.execute(query, values)
+            try:
+                yield from cursor
+            finally:
+                cursor.close()
+        except sqlite3.Error as error:
+            raise self.alarm.seen(error) or error from None
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
         """All rows of a query whose answer is bounded."""
-        return self._db.execute(query, values).fetchall()
+        return list(self._each(query, *values))
 
     def _row(self, query: str, *values: Any) -> Any:
-        return self._db.execute(query, values).fetchone()
+        with closing(self._each(query, *values)) as rows:
+            return next(rows, None)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
 
     def ledger_id(self) -> str:
         """The file's own name, a random one: the numbers of charges and finished tasks are unique within it."""
@@ -136,13 +159,12 @@ class Queries:
         """The rows until they hold enough text for one answer, at least one; and whether it ended for that."""
         rows: list[sqlite3.Row] = []
         held = 0
-        cursor = self._db.execute(query, values)
-        for row in cursor:
-            rows.append(row)
-            held += len(row["text"]) + len(row["structured"] or b"")
-            if held >= _PAGE_CHARS:
-                cursor.close()
-                return rows, True
+        with closing(self._each(query, *values)) as found:
+            for row in found:
+                rows.append(row)
+                held += len(row["text"]) + len(row["structured"] or b"")
+                if held >= _PAGE_CHARS:
+                    return rows, True
         return rows, False
 
     # --- the waiting line -----------------------------------------------------------------------------------------
@@ -156,20 +178,17 @@ class Queries:
             return [QueuedTask(*row) for row in self._queued("engine = ?", engine, limit)]
         names = [row[0] for row in self.rows("SELECT batch FROM tally WHERE queued > 0")]
         lines = [self._queued("engine = ? AND batch = ?", engine, name, limit) for name in names if name not in without]
-        try:
+        with ExitStack() as stack:
             # Each line is read no further than it is needed.
-            first = merge(*lines, key=lambda row: (-row["priority"], row["seq"]))
+            opened = [stack.enter_context(closing(line)) for line in lines]
+            first = merge(*opened, key=lambda row: (-row["priority"], row["seq"]))
             return [QueuedTask(*row) for row in islice(first, limit)]
-        finally:
-            # An open cursor would hold an old state of the file.
-            for line in lines:
-                line.close()
 
-    def _queued(self, where: str, *values: Any) -> sqlite3.Cursor:
-        return self._db.execute(
+    def _queued(self, where: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
+        return self._each(
             "SELECT seq, id, batch, priority, key_fingerprint FROM task"
             f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?",
-            values,
+            *values,
         )
 
     def suspects(self) -> list[tuple[QueuedTask, str]]:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from functools import partial
 
 from farmhand.agent.config import Config
-from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.writer import LedgerStuck
 
 log = logging.getLogger("jada-agent")
 _DAY_S = 86_400.0

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from farmhand.core.errors import FarmhandError
+from farmhand.agent.store.damage import Alarm, LedgerStuck
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")
@@ -32,15 +32,6 @@ _PASSING = frozenset(
 )
 
 
-class LedgerStuck(FarmhandError):
-    """The ledger cannot be written for now, as on a full disk; nothing has changed in it."""
-
-    code = "ledger_stuck"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, hint="make room in the farm host's /var/lib/jada-agent")
-
-
 @dataclass(slots=True)
 class _Request:
     """One step that somebody waits for, and what came of it."""
@@ -52,10 +43,14 @@ class _Request:
 
 
 class Writer:
-    """A thread that owns the writing connection `db`. Steps are done in the order they are asked for."""
+    """A thread that owns the writing connection `db`. Steps are done in the order they are asked for.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    `alarm` sees every error.
+    """
+
+    def __init__(self, db: sqlite3.Connection, alarm: Alarm) -> None:
         self._db = db
+        self._alarm = alarm
         #: None is the last that is put in.
         self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
@@ -104,12 +99,16 @@ class Writer:
                 self._one(request)
             self._db.execute("COMMIT")
         except BaseException as error:
+            if (damage := self._alarm.seen(error)) is not None:
+                error = damage
+            elif _may_pass(error):
+                error = LedgerStuck(f"the ledger cannot be written: {error}")
             # SQLite may have rolled back by itself, as it does on a full disk.
-            with suppress(sqlite3.Error, LedgerStuck):
+            with suppress(sqlite3.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
             for request in group:
-                request.error = LedgerStuck(f"the ledger cannot be written: {error}") if _may_pass(error) else error
+                request.error = error
 
     def _one(self, request: _Request) -> None:
         """Do one step; one that fails is taken back by itself, unless the transaction has gone with it."""
@@ -117,7 +116,7 @@ class Writer:
         try:
             request.value = request.step(self._db)
         except BaseException as error:
-            if _may_pass(error) or isinstance(error, LedgerStuck) or not self._db.in_transaction:
+            if _may_pass(error) or self._alarm.seen(error) is not None or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO step")
             request.error = error
