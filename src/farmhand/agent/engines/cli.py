@@ -16,9 +16,8 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.api import without_dialect
-from farmhand.agent.engines.leaving import ALL, SandboxCleanup, unit_of
 from farmhand.agent.engines.output import MAX_LINE, CliOutput, CliResult, SandboxEnd, too_much
-from farmhand.agent.engines.sandbox_pool import Line, SandboxPool
+from farmhand.agent.engines.sandboxes import ALL, Line, SandboxCleanup, SandboxPool, unit_of
 from farmhand.core import claude
 from farmhand.core.keys import redact
 from farmhand.core.task import Task
