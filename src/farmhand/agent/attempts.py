@@ -164,9 +164,8 @@ class Attempt:
     def _note(self) -> None:
         """Of an attempt with many answers each is recorded as it comes; where that fails, the attempt's end does it."""
         if self._grant is not None:
-            prices, grant = self._context.prices, self._grant
-            charges, held = charges_of(grant, prices), dict(grant.held)
-            noted = self._ledger.charge(self._claim.seq, charges, prices.version, held)
+            so_far = attempt_end(self._grant, self._context.prices, "running")
+            noted = self._ledger.charge(self._claim.seq, so_far)
             noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, EngineError | ApiError | None]:
@@ -256,27 +255,16 @@ class Attempt:
         return Result(id=self._claim.id, state="failed", error=TaskError(code=code, message=message, hint=hint))
 
 
-def charges_of(grant: Grant, prices: PriceTable) -> list[ChargeRow]:
-    """The answers to `grant` so far, priced on their terms. Of one that broke off what had passed is charged."""
-    return [
-        ChargeRow(
-            request_id=charge.request_id,
-            model=grant.model,
-            usage=charge.usage,
-            cost_pico=prices.cost(grant.model, charge.usage, charge.terms),
-            terms=charge.terms.text,
-        )
-        for charge in grant.charges
-    ]
-
-
 def uncounted(end: AttemptEnd) -> AttemptEnd:
     """The same attempt where the ledger will not take what it used: all of it stays reserved at the most."""
     return replace(end, charges=(), uncertain=end.uncertain + len(end.charges), held=None)
 
 
 def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
-    """How the attempt that used `grant` ended. Where its charges cannot even be read, all of it stays reserved."""
+    """How the attempt that used `grant` ended, its answers priced on their terms.
+
+    Of an answer that broke off what had passed is charged. Where charges cannot be read, all of it stays reserved.
+    """
     end = AttemptEnd(
         outcome=outcome,
         retries=grant.retries,
@@ -285,7 +273,17 @@ def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
         price_version=prices.version,
     )
     try:
-        return replace(end, charges=charges_of(grant, prices))
+        charges = [
+            ChargeRow(
+                request_id=charge.request_id,
+                model=grant.model,
+                usage=charge.usage,
+                cost_pico=prices.cost(grant.model, charge.usage, charge.terms),
+                terms=charge.terms.text,
+            )
+            for charge in grant.charges
+        ]
     except Exception as error:
         log.exception("task %s: its charges cannot be read: %s", grant.task_id, type(error).__name__)
         return replace(end, uncertain=grant.uncertain + len(grant.charges), held=None)
+    return replace(end, charges=charges)

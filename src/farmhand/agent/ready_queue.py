@@ -67,9 +67,9 @@ class ReadyQueue:
         self._claimed.add(task.seq)
         self._running[task.batch] += 1
 
-    def next_suspects(self) -> list[tuple[QueuedTask, str]]:
-        """The queued tasks that ran when the agent crashed, with their engines; those of batches that end left out."""
-        return [found for found in self._ledger.suspects() if found[0].batch not in self.closed]
+    def next_suspects(self) -> list[QueuedTask]:
+        """The queued tasks that ran when the agent crashed; those of batches that are being cancelled left out."""
+        return [task for task in self._ledger.suspects() if task.batch not in self.closed]
 
     def _read(self, engine: str) -> deque[QueuedTask]:
         taken = self._claimed | self.suspects

@@ -239,7 +239,7 @@ class Scheduler:
                     if key is None:
                         self._key_wait.tidy()
                     break
-                self._start(task, engine, key)
+                self._start(task, key)
 
     def _try_suspects(self) -> bool:
         """A task that ran when the agent crashed runs while nothing else does: should the agent crash again, no other
@@ -249,7 +249,7 @@ class Scheduler:
             return True
         if not self.ready.suspects:
             return False
-        for task, engine in self.ready.next_suspects():
+        for task in self.ready.next_suspects():
             key = self.keys.of(task.key_fingerprint)
             if key is None:
                 self._key_wait.tidy()
@@ -257,21 +257,21 @@ class Scheduler:
             if not any(self.busy.values()):
                 self.ready.claim(task)
                 self.suspect = task
-                self._start(task, engine, key)
+                self._start(task, key)
             return True
         return False
 
-    def _start(self, task: QueuedTask, engine: str, key: Key) -> None:
-        self.busy[engine] += 1
+    def _start(self, task: QueuedTask, key: Key) -> None:
+        self.busy[task.engine] += 1
         live = self.registry.enter(task.id)
         live.claim, live.key, live.cancelled = task, key, False
-        attempt = Attempt(self.context, self._engines[engine], task, key, live)
+        attempt = Attempt(self.context, self._engines[task.engine], task, key, live)
         live.job = asyncio.create_task(attempt.run(), name=f"task {task.id}")
-        live.job.add_done_callback(partial(self._release, task, engine, key, live))
+        live.job.add_done_callback(partial(self._release, task, key, live))
 
-    def _release(self, task: QueuedTask, engine: str, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
+    def _release(self, task: QueuedTask, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
         """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
-        self.busy[engine] -= 1
+        self.busy[task.engine] -= 1
         self.ready.release(task)
         if self.suspect is task:
             self.suspect = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -35,22 +36,15 @@ _WAITS = (
 )
 
 
-def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
-    made = CounterMetricFamily(name, text, labels=labels)
-    for names, value in sorted(values.items()):
-        made.add_metric(_labels(names), value)
-    return made
-
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
-    made = GaugeMetricFamily(name, text, labels=labels)
+def _family(kind: Any, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Any:
+    made = kind(name, text, labels=labels)
     for names, value in values.items():
-        made.add_metric(_labels(names), value)
+        made.add_metric((names,) if isinstance(names, str) else names, value)
     return made
 
 
-def _labels(names: Any) -> tuple[str, ...]:
-    return (names,) if isinstance(names, str) else names
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)
 
 
 class Metrics(Watcher, Collector):

@@ -57,8 +57,9 @@ class ChargeRow:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptEnd:
-    """How an attempt ended, well or not. `uncertain` counts requests that may have been charged for, cost unknown.
+    """How an attempt ended, well or not, or how it stands.
 
+    `uncertain` counts requests that may have been charged for, cost unknown.
     `held` has what stays reserved for those: number of the request → pico-dollars, None where its price is not known.
     Without it everything does that the attempt had reserved.
     """
@@ -144,39 +145,24 @@ def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pic
         raise NoLongerQueued
 
 
-def charge(
-    db: sqlite3.Connection,
-    now: float,
-    seq: int,
-    charges: Sequence[ChargeRow],
-    price_version: str,
-    held: Mapping[int, int | None] | None = None,
-) -> None:
+def charge(db: sqlite3.Connection, now: float, seq: int, so_far: AttemptEnd) -> None:
     """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs.
 
-    `held` is what stays reserved; see `AttemptEnd`. Raises OddFigure.
+    Raises OddFigure.
     """
     running = db.execute("SELECT number FROM attempt WHERE task_seq = ? AND outcome = 'running'", (seq,)).fetchone()
     if running is not None:
-        _charge(db, now, seq, running[0], charges, price_version, held)
+        _charge(db, now, seq, running[0], so_far)
 
 
-def _charge(
-    db: sqlite3.Connection,
-    now: float,
-    seq: int,
-    number: int,
-    charges: Sequence[ChargeRow],
-    price_version: str,
-    held: Mapping[int, int | None] | None,
-) -> None:
+def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: AttemptEnd) -> None:
     """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
 
     A cost that is not known makes the task's unknown for good: NULL and a number add up to NULL.
     """
     sums = ", ".join(f"{name} = {name} + ?" for name in ("cost_pico", *USAGE))
     had = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
-    for one in charges[db.execute(had, (seq, number)).fetchone()[0] :] if charges else ():
+    for one in end.charges[db.execute(had, (seq, number)).fetchone()[0] :] if end.charges else ():
         used = {name: getattr(one.usage, name) for name in USAGE}
         for figure in (one.cost_pico or 0, *used.values()):
             if type(figure) is not int or not 0 <= figure <= _MOST:
@@ -189,21 +175,21 @@ def _charge(
             request_id=one.request_id,
             model=one.model,
             cost_pico=one.cost_pico,
-            price_version=price_version,
+            price_version=end.price_version,
             created_at=now,
             economy=one.economy,
             terms=one.terms,
             **used,
         )
-        values = (price_version, one.cost_pico, *used.values(), seq)
+        values = (end.price_version, one.cost_pico, *used.values(), seq)
         db.execute(f"UPDATE task SET price_version = ?, {sums} WHERE seq = ?", values)
-    if held is None:
+    if end.held is None:
         return
     # Of what is reserved for requests of the attempt, `held` stays: the cost of the others is known.
-    marks = ", ".join("?" * len(held))
+    marks = ", ".join("?" * len(end.held))
     which = "WHERE task_seq = ? AND attempt = ? AND request"
-    db.execute(f"DELETE FROM reservation {which} NOT IN ({marks})", (seq, number, *held))
-    changes = [(pico, seq, number, request) for request, pico in held.items()]
+    db.execute(f"DELETE FROM reservation {which} NOT IN ({marks})", (seq, number, *end.held))
+    changes = [(pico, seq, number, request) for request, pico in end.held.items()]
     db.executemany(f"UPDATE reservation SET pico = ? {which} = ?", changes)
 
 
@@ -218,7 +204,7 @@ def end_attempt(db: sqlite3.Connection, now: float, seq: int, end: AttemptEnd) -
     ).fetchone()
     if running is None:
         return False
-    _charge(db, now, seq, running[0], end.charges, end.price_version, end.held)
+    _charge(db, now, seq, running[0], end)
     db.execute(
         "UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?, price_version = ?"
         " WHERE seq = ?",

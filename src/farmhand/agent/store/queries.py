@@ -63,6 +63,7 @@ class QueuedTask:
     batch: str
     priority: int
     key_fingerprint: str | None
+    engine: str
     crashes: int = 0
 
 
@@ -186,20 +187,20 @@ class Queries:
 
     def _queued(self, where: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         return self._each(
-            "SELECT seq, id, batch, priority, key_fingerprint FROM task"
+            "SELECT seq, id, batch, priority, key_fingerprint, engine FROM task"
             f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?",
             *values,
         )
 
-    def suspects(self) -> list[tuple[QueuedTask, str]]:
-        """The queued tasks that ran when the agent crashed, and their engines, those first that did the least often."""
+    def suspects(self) -> list[QueuedTask]:
+        """The queued tasks that ran when the agent crashed, those first that did the least often."""
         rows = self.rows(
-            "SELECT seq, id, batch, priority, t.key_fingerprint, sum(crashes), engine"
+            "SELECT seq, id, batch, priority, t.key_fingerprint, engine, sum(crashes)"
             " FROM attempt a JOIN task t ON seq = task_seq"
             " WHERE crashes > 0 AND state = 'queued' AND engine != 'economy' GROUP BY seq"
             " ORDER BY sum(crashes), priority DESC, seq"
         )
-        return [(QueuedTask(*row[:6]), row[6]) for row in rows]
+        return [QueuedTask(*row) for row in rows]
 
     def suspected(self) -> set[int]:
         """The sequence numbers of all unfinished tasks that ran when the agent crashed."""

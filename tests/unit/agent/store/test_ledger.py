@@ -170,11 +170,11 @@ async def test_charges_that_were_recorded_on_the_way_are_not_recorded_again_at_t
     await ledger.submit([task()], "queued", "fp")
     await ledger.start(1, "fp")
     for until_now in (["0.1"], ["0.1"], ["0.1", "0.2"]):
-        await ledger.charge(1, end(*until_now).charges, "v")
+        await ledger.charge(1, end(*until_now))
     assert ledger.result("one").cost_usd == Decimal("0.3")
     await ledger.end(1, end("0.1", "0.2", "0.4"), done())
     # Nothing is added to what has ended.
-    await ledger.charge(1, end("0.1", "0.2", "0.4", "0.8").charges, "v")
+    await ledger.charge(1, end("0.1", "0.2", "0.4", "0.8"))
     assert (ledger.result("one").cost_usd, ledger.result("one").usage.requests) == (Decimal("0.7"), 3)
     assert len(ledger.charges(0, 9)) == 3
 
