@@ -91,11 +91,7 @@ class Queries:
     def _each(self, query: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         """The rows as they are read. An open one would hold an old state of the file: close it, or read all."""
         try:
-            cursor = self._db.execute(query, values)
-            try:
-                yield from cursor
-            finally:
-                cursor.close()
+            yield from self._db.execute(query, values)
         except sqlite3.Error as error:
             raise self.alarm.seen(error) or error from None
 
@@ -104,8 +100,10 @@ class Queries:
         return list(self._each(query, *values))
 
     def _row(self, query: str, *values: Any) -> Any:
-        with closing(self._each(query, *values)) as rows:
-            return next(rows, None)
+        try:
+            return self._db.execute(query, values).fetchone()
+        except sqlite3.Error as error:
+            raise self.alarm.seen(error) or error from None
 
     def close(self) -> None:
         """Close the connection."""
