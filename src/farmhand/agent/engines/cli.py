@@ -46,11 +46,6 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
     }
 
 
-def stdin(task: Task) -> bytes:
-    """The prompt for the CLI's stdin."""
-    return claude.user_message(task.prompt)
-
-
 class CliEngine:
     """Runs tasks through the claude CLI in systemd's sandboxes."""
 
@@ -94,7 +89,7 @@ class CliEngine:
     async def _converse(
         self, task: Task, grant: Grant, token: str, on_text: Callable[[str], None], timeout_s: float
     ) -> CliOutput:
-        data = stdin(task)
+        data = claude.user_message(task.prompt)
         order = {
             "argv": arguments(task, self._config, grant.model),
             "env": environment(task, token, timeout_s),

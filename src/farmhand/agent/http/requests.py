@@ -30,13 +30,17 @@ class _Submission(msgspec.Struct, forbid_unknown_fields=True):
     tasks: list[msgspec.Raw]
 
 
-class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
+class CancelBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/tasks/cancel`."""
 
     ids: list[str]
 
+    def __post_init__(self) -> None:
+        if len(self.ids) > MAX_TASKS:
+            raise ValueError(f"a request takes up to {MAX_TASKS} ids, not {len(self.ids)}")
 
-class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+
+class DrainBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `PUT /v1/drain`."""
 
     mode: DrainMode
@@ -58,30 +62,13 @@ class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
         return None if self.max_usd is None else pico(self.max_usd)
 
 
-def _body(data: bytes, kind: type[T], code: str, what: str = "the request's body") -> T:
+def read_body(data: bytes, kind: type[T], code: str = "invalid_request", what: str = "the request's body") -> T:
+    """The body of a request. Raises UsageError with `code` for one that is not of its kind."""
     try:
         check_values(data, MAX_VALUES)
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data or b"{}", type=kind)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what}: {error}", code=code) from None
-
-
-def read_cancel(body: bytes) -> list[str]:
-    """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
-    ids = _body(body or b"{}", _Cancel, "invalid_request").ids
-    if len(ids) > MAX_TASKS:
-        raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
-    return ids
-
-
-def read_drain(body: bytes) -> DrainMode:
-    """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
-    return _body(body or b"{}", _Drain, "invalid_request").mode
-
-
-def read_batch(body: bytes) -> BatchLimits:
-    """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
-    return _body(body or b"{}", BatchLimits, "invalid_batch")
 
 
 def read_key(request: web.Request) -> Key | None:
@@ -107,7 +94,7 @@ def read_number(request: web.Request, name: str, default: float, low: float, hig
 
 def read_tasks(body: bytes, config: Config) -> list[Task]:
     """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
-    raws = _body(body, _Submission, "invalid_task", 'the request is not {"tasks": […]}').tasks
+    raws = read_body(body, _Submission, "invalid_task", 'the request is not {"tasks": […]}').tasks
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]

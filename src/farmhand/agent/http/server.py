@@ -12,10 +12,11 @@ from farmhand.agent.http import auth
 from farmhand.agent.http.auth import NotThere, Pruned, answer, answer_lines
 from farmhand.agent.http.metrics import Metrics
 from farmhand.agent.http.requests import (
+    BatchLimits,
+    CancelBody,
+    DrainBody,
     check_schemas,
-    read_batch,
-    read_cancel,
-    read_drain,
+    read_body,
     read_key,
     read_number,
     read_tasks,
@@ -100,7 +101,7 @@ class AgentServer:
         return answer({"task": await self._scheduler.cancel(self._task_id(request))})
 
     async def _cancel_many(self, request: web.Request) -> web.Response:
-        return _states(await self._scheduler.cancel_many(read_cancel(await request.read())))
+        return _states(await self._scheduler.cancel_many(read_body(await request.read(), CancelBody).ids))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         task_id = self._task_id(request)
@@ -128,7 +129,7 @@ class AgentServer:
         name = request.match_info["batch"]
         if not TASK_ID.fullmatch(name):
             raise UsageError(f"the batch's name does not match {TASK_ID.pattern}", code="invalid_batch")
-        limits = read_batch(await request.read())
+        limits = read_body(await request.read(), BatchLimits, "invalid_batch")
         return answer({"batch": await self._scheduler.put_batch(name, limits.max_pico, limits.concurrency)})
 
     async def _show_batch(self, request: web.Request) -> web.Response:
@@ -201,7 +202,7 @@ class AgentServer:
         return answer({"fingerprint": fingerprint, "forgotten": self._scheduler.forget_key(fingerprint)})
 
     async def _drain(self, request: web.Request) -> web.Response:
-        self._scheduler.set_mode(read_drain(await request.read()))
+        self._scheduler.set_mode(read_body(await request.read(), DrainBody).mode)
         return await self._show_status(request)
 
     async def _show_status(self, _request: web.Request) -> web.Response:
