@@ -14,6 +14,7 @@ from farmhand.agent.store.queries import NoSuchBatch
 from farmhand.agent.store.rows import BatchView, WaitReason
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
+from farmhand.meter.limits import GateWait
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -106,7 +107,7 @@ class Status:
             for fingerprint, state in states.items()
         ]
 
-    def waiting(self, batch: BatchView | None = None) -> list[WaitReason]:
+    def waiting(self, batch: BatchView | None = None) -> list[WaitReason | GateWait]:
         """Why tasks wait: those of `batch`, or all."""
         scheduler = self._scheduler
         if batch is None:
@@ -116,13 +117,10 @@ class Status:
         else:
             queued, awaiting = batch.queued, batch.awaiting_key
             full = queued if scheduler.ready.is_full(batch.batch) else 0
-        waits = [self._for_a_key(awaiting)]
+        waits: list[WaitReason | GateWait] = [self._for_a_key(awaiting)]
         if batch is None or batch.running:
             # Which of the running tasks wait at the gate is not told apart by batch.
-            waits += [
-                WaitReason(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail)
-                for w in self._limits.waiting()
-            ]
+            waits += self._limits.waiting()
         waits.append(self._for_the_api(batch))
         if scheduler.context.mode == "running":
             detail = "the host is being emptied: nothing new starts"
