@@ -256,12 +256,12 @@ class Attempt:
 
 
 def uncounted(end: AttemptEnd) -> AttemptEnd:
-    """The same attempt where the ledger will not take what it used: all of it stays reserved at the most."""
+    """The attempt without charges that the ledger will not take: all that was reserved for it stays so."""
     return replace(end, charges=(), uncertain=end.uncertain + len(end.charges), held=None)
 
 
 def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
-    """How the attempt that used `grant` ended, its answers priced on their terms.
+    """The end of the attempt that used `grant`, its answers priced on their terms.
 
     Of an answer that broke off what had passed is charged. Where charges cannot be read, all of it stays reserved.
     """

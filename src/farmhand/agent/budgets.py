@@ -32,7 +32,7 @@ class Budgets:
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:
-        """What the task's calls are reserved in; its own budget knows what its earlier attempts cost, or may have."""
+        """The budgets that bound a call of the task; its own knows what its earlier attempts cost, or may have."""
         found = [self._batch(task.batch) if task.batch else None, self.day()]
         if task.max_usd is not None:
             spent = self._ledger.spent_by_task(task.id)
@@ -42,7 +42,7 @@ class Budgets:
     def known(self, task: Task, held_pico: int, held_since: float, cost_pico: int) -> None:
         """A request of `task` did cost `cost_pico`; the ledger had held `held_pico` for it since before this start.
 
-        Call it before the ledger is told: a budget that is made by this still counts what was held.
+        Call it before the ledger records it: a budget that is made by this still counts what was held.
         """
         for budget in self.of(task):
             day = self._day is not None and budget is self._day[1]

@@ -1,4 +1,4 @@
-"""What the scheduler, the attempts and the economy engine share."""
+"""The state that the scheduler, the attempts and the economy engine share."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class TaskRegistry:
             del self._live[task_id]
 
     def running(self) -> list[RunningTask]:
-        """Those that run."""
+        """The tasks that run."""
         return [live for live in self._live.values() if live.job is not None]
 
     def publish(self, task_id: str, event: Event) -> None:

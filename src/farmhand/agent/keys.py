@@ -70,7 +70,7 @@ class Keys:
         self._reserve = None
 
     def supersede(self, fingerprint: str, key: Key) -> None:
-        """The same, and the key of `fingerprint` is the one that it replaces: that one stays in reserve."""
+        """`key` takes the place of all others; the key of `fingerprint`, which it replaces, stays in reserve."""
         old = self._held.get(fingerprint) or (self._reserve if self.reserve == fingerprint else None)
         self.replace(key)
         if fingerprint != key.fingerprint:

@@ -1,4 +1,4 @@
-"""What runs inside a task's sandbox: starts the CLI, and is its only way to the meter.
+"""The program inside a task's sandbox: starts the CLI, and is its only way to the meter.
 
 systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own. The
 connection is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
@@ -82,7 +82,7 @@ def _lines(path: str) -> list[str]:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed in this cgroup for want of memory (cgroup v2 or v1).
+    """The number of processes that the kernel has killed in this cgroup for want of memory (cgroup v2 or v1).
 
     In its unit the counter is bound to a place of its own, and the tree of all cgroups is hidden.
     """

@@ -120,7 +120,7 @@ class Scheduler:
         return key, resumed
 
     async def _note(self, key: Key) -> None:
-        """How old the key is is known from now on; where the ledger cannot be written, from the next time on."""
+        """Record when the key came first; where the ledger cannot be written, the next time."""
         with suppress(LedgerStuck):
             await self._ledger.note_key(key.fingerprint)
 

@@ -12,7 +12,7 @@ from farmhand.meter import ApiError, Grant
 
 @dataclass(slots=True)
 class Answer:
-    """What an engine brings back."""
+    """The answer of an engine."""
 
     text: str
     structured: Any = None

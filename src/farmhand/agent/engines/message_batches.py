@@ -308,7 +308,7 @@ class MessageBatchesEngine:
                 return
 
     async def _ask(self, sent: SentBatch, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
-        """What `call` brings, as often as it takes; None where the provider does not know the batch (any more)."""
+        """Make `call` until it succeeds, and return its value; None for a batch that the provider does not know."""
         attempt = unknown = 0
         while True:
             key = self._keys.of(sent.key_fingerprint) or self._keys.default

@@ -1,4 +1,4 @@
-"""What became of the requests of a Message Batch: answers, errors, charges, and which tasks go on."""
+"""The results of a Message Batch: answers, errors, charges, and which tasks go on."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class MessageBatchResults:
             await self._failed(one, _LOST, cost=None, uncertain=1)
 
     def drop(self, no: int) -> None:
-        """What was reserved for the attempts in the batch is free again: they have cost nothing."""
+        """Free all that is reserved for the attempts in the batch: they have cost nothing."""
         for one in self._store.out(no):
             self._settle(one, 0)
 

@@ -1,4 +1,4 @@
-"""What every request of the wire passes: the caller's right, the wire's version, and errors in the wire's own form."""
+"""Checks of every request: the caller's right and the wire's version; errors in the wire's own form."""
 
 from __future__ import annotations
 

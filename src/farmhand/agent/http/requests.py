@@ -1,4 +1,4 @@
-"""What the wire accepts: every rule that a request's body, query and headers must meet, each refused with one line."""
+"""The rules that a request's body, query and headers must meet; each refusal is one line."""
 
 from __future__ import annotations
 

@@ -217,6 +217,6 @@ def _states(states: Mapping[str, str]) -> web.Response:
 
 
 def _page(request: web.Request, most: int) -> tuple[int, int]:
-    """Where a page begins, and how long it is at the most."""
+    """The query of a page: the number behind which it begins, and its length at the most."""
     after = int(read_number(request, "after", 0, 0, _MAX_NO))
     return after, int(read_number(request, "limit", min(most, 1000), 1, most))

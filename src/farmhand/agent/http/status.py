@@ -1,4 +1,4 @@
-"""What the agent does and what it waits for: the numbers behind `GET /v1/status`, and why tasks wait."""
+"""The numbers behind `GET /v1/status`, and why tasks wait."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class ChargeRow:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptEnd:
-    """How an attempt ended, well or not, or how it stands.
+    """The end of an attempt, good or bad, or what is known of it so far.
 
     `uncertain` counts requests that may have been charged for, cost unknown.
     `held` has what stays reserved for those: number of the request → pico-dollars, None where its price is not known.

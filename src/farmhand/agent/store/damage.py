@@ -1,4 +1,4 @@
-"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and told once.
+"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and reported once.
 
 SQLite has no way on from there. What it still accepts could be lost or wrong, and every answer is paid for: so the
 agent ends, and the operator goes the way that docs/operations.md shows.
@@ -64,7 +64,7 @@ class Alarm:
         self._lock = threading.Lock()
 
     def seen(self, error: BaseException) -> LedgerDamaged | None:
-        """What to raise in the place of `error`, if that says that the file is damaged, and not full, locked or closed.
+        """The error to raise in place of `error`, if that says the file is damaged, and not full, locked or closed.
 
         Every error of a connection has to come by here.
         """
@@ -74,7 +74,7 @@ class Alarm:
         return self.ring(str(error)) if code & 0xFF in _DAMAGED or code in _UNREADABLE else None
 
     def ring(self, what: str) -> LedgerDamaged:
-        """Note the damage; what to raise."""
+        """Note the damage; returns the error to raise."""
         found = LedgerDamaged(self.path, what)
         with self._lock:
             first, self.damage = self.damage is None, self.damage or found

@@ -65,7 +65,7 @@ def _sets(columns: str) -> Callable[..., asyncio.Future[None]]:
 
 
 class MessageBatchStore:
-    """What the economy engine writes to and reads off the ledger."""
+    """The economy engine's side of the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
@@ -166,7 +166,7 @@ class MessageBatchStore:
         return bool(self.ledger.rows(query, no))
 
     def queued(self, batch: str | None) -> int:
-        """How many economy tasks wait to go out: those of `batch`, or all."""
+        """The number of economy tasks that wait to go out: those of `batch`, or all."""
         query = "SELECT count(*) FROM task WHERE state = 'queued' AND engine = 'economy'"
         rows = self.ledger.rows(query) if batch is None else self.ledger.rows(f"{query} AND batch = ?", batch)
         return int(rows[0][0])

@@ -1,4 +1,4 @@
-"""What the ledger is asked: queries on a connection of their own, each of them bounded or read off kept sums."""
+"""Queries of the ledger on a connection of their own, each of them bounded or read off kept sums."""
 
 # ruff: noqa: S608  (what is put into queries here are our own column names and marks)
 from __future__ import annotations
@@ -69,7 +69,7 @@ class QueuedTask:
 
 @dataclass(slots=True, frozen=True)
 class KnownTask:
-    """Where a task stands: its sequence number, its batch, its state, whether its content is pruned."""
+    """A task's place: its sequence number, its batch, its state, whether its content is pruned."""
 
     seq: int
     batch: str
@@ -121,7 +121,7 @@ class Queries:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def known(self, task_id: str) -> KnownTask:
-        """Where the task stands. KeyError where it is not known."""
+        """The task's place. KeyError where it is not known."""
         row = self._row("SELECT seq, batch, state, spec IS NULL FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
@@ -254,16 +254,16 @@ class Queries:
         return [as_record(row) for row in self.rows(_FINISHED, after, limit)]
 
     def counts(self) -> dict[str, int]:
-        """How many tasks are in each state."""
+        """The number of tasks by state."""
         sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in STATES)
         return dict(self._row(f"SELECT {sums} FROM tally"))
 
     def uncertain(self) -> int:
-        """How many requests of all tasks may have been charged at a cost that is not known."""
+        """The number of requests that may have been charged at a cost that is not known, over all tasks."""
         return int(self._row("SELECT coalesce(sum(uncertain), 0) FROM tally")[0])
 
     def totals(self, since: float) -> TaskTotals:
-        """What the tasks created at `since` or later used and cost. Reads every task: keep it off the loop."""
+        """Usage and cost of the tasks created at `since` or later. Reads every task: keep it off the loop."""
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("cost_pico", "cost_pico IS NULL", *USAGE))
         tasks, cost, unpriced, *used = self._row(f"SELECT count(*), {sums} FROM task WHERE created_at >= ?", since)
         usage = Usage(**dict(zip(USAGE, used, strict=True)))

@@ -1,4 +1,4 @@
-"""What a start finds of the agent that was there before: what ran has crashed with it, and that counts.
+"""Recovery at a start: what ran when the agent before ended has crashed with it, and that counts.
 
 A task that takes its agent down runs no more often than any other task fails. The number of attempts is how often one
 task can restart the agent: the first time beside others, whose only fault that was, and from then on alone.

@@ -1,4 +1,4 @@
-"""How long what has ended is kept: content by age and by size, rows by age. What is unfinished is never touched."""
+"""Retention of ended tasks: content by age and by size, rows by age. Unfinished tasks are never touched."""
 
 from __future__ import annotations
 

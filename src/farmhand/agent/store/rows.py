@@ -1,4 +1,4 @@
-"""What a row of the ledger says, in the words of the wire. Times are Unix seconds, the file's money is pico-dollars."""
+"""Rows of the ledger in the words of the wire. Times are Unix seconds, the file's money is pico-dollars."""
 
 from __future__ import annotations
 
