@@ -21,7 +21,7 @@ from farmhand.agent import systemd
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
-from farmhand.agent.http.connection_limit import ConnectionLimit
+from farmhand.agent.http.connection_limit import limited
 from farmhand.agent.http.server import AgentServer
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store import damage
@@ -66,7 +66,7 @@ async def _listening(
 ) -> AsyncIterator[None]:
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
     listening = await asyncio.get_running_loop().create_server(
-        ConnectionLimit(server, _PER_UID[name]), sock=_socket(config, inherited, name), backlog=_BACKLOG
+        limited(server, _PER_UID[name]), sock=_socket(config, inherited, name), backlog=_BACKLOG
     )
     try:
         yield
