@@ -58,26 +58,19 @@ def shrink(db: sqlite3.Connection) -> int:
 
 
 class Retention:
-    """Keeps the ledger within its limits. `wall` and `monotonic` are the clocks, in seconds."""
+    """Keeps the ledger within its limits. `monotonic` is a clock, in seconds."""
 
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: Config, ledger: Ledger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._ledger = ledger
-        self._wall = wall
         self._monotonic = monotonic
-        self._began = (wall(), monotonic())
+        self._began = (ledger.now(), monotonic())
         self._too_large = False
 
     def now(self) -> float:
         """Unix seconds that a clock which jumps ahead cannot push on: no later than the start and what has passed."""
         wall, monotonic = self._began
-        return min(self._wall(), wall + self._monotonic() - monotonic)
+        return min(self._ledger.now(), wall + self._monotonic() - monotonic)
 
     async def run(self) -> None:
         """Look every minute, until cancelled."""

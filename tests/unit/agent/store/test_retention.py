@@ -47,7 +47,7 @@ def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
 
 
 def retention(ledger: Ledger, clock: Clock, **settings: Any) -> Retention:
-    return Retention(Config(**settings), ledger, wall=clock.wall, monotonic=clock.monotonic)
+    return Retention(Config(**settings), ledger, monotonic=clock.monotonic)
 
 
 async def finish(ledger: Ledger, name: str, text: str = "an answer", batch: str = "b") -> None:
