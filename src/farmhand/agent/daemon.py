@@ -29,8 +29,7 @@ from farmhand.agent.store.damage import LedgerDamaged
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.errors import NotConfigured
-from farmhand.meter import Meter, Upstream, create_server
-from farmhand.meter.http_server import HttpServer
+from farmhand.meter import Meter, MeterServer, Upstream
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -62,7 +61,7 @@ def _socket(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 @asynccontextmanager
 async def _listening(
-    server: web.Server | HttpServer, config: Config, inherited: dict[str, socket.socket], name: str
+    server: web.Server, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
     listening = await asyncio.get_running_loop().create_server(
@@ -135,7 +134,7 @@ async def _serve(config: Config) -> None:
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, {"api": ApiEngine(meter), "cli": cli}, provider)
         await scheduler.recover()
-        meter_server = create_server(meter)
+        meter_server = MeterServer(meter)
         stack.push_async_callback(meter_server.close, _PATIENCE_S)
         await stack.enter_async_context(_listening(meter_server, config, inherited, "meter"))
         app = AgentServer(scheduler, meter.limits, meter.errors).app()

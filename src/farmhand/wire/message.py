@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
-import io
+from http.client import HTTPException, HTTPMessage
 
 from .. import __version__
 from ..core import keys
 from ..core.errors import WireError
-from . import http1, schema
+from . import schema
+from .connection import whole_response
 
-TYPE_CHECKING = False  # as in http1
+TYPE_CHECKING = False  # as in client
 if TYPE_CHECKING:
     from typing import Any
 
@@ -35,7 +36,7 @@ def request_headers(key: str | None = None) -> dict[str, str]:
     return headers
 
 
-def check_wire(headers: http1.Headers, name: str) -> None:
+def check_wire(headers: HTTPMessage, name: str) -> None:
     """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
@@ -53,7 +54,7 @@ def check_wire(headers: http1.Headers, name: str) -> None:
 
 def answer(
     status: int,
-    headers: http1.Headers,
+    headers: HTTPMessage,
     body: bytes,
     name: str,
     check: schema.Check = schema.anything,
@@ -110,9 +111,9 @@ def key_request(key: str) -> bytes:
 def parse_response(raw: bytes, name: str) -> dict[str, Any]:
     """The JSON object of a whole response as the bridge printed it. Raises WireError."""
     try:
-        response = http1.Response(http1.ByteReader(io.BytesIO(raw).read))
-        body = response.read(schema.MAX_SMALL_BYTES)
-    except http1.HttpError:
+        response = whole_response(raw)
+        body = response.read_all(schema.MAX_SMALL_BYTES)
+    except HTTPException:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None

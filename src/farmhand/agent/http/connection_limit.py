@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from farmhand.meter.http_server import HttpServer
-
 #: struct ucred: pid, uid, gid.
 UCRED = struct.Struct("3i")
 
@@ -21,7 +19,7 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return uid, gid
 
 
-def limited(server: web.Server | HttpServer, per_uid: int) -> Callable[[], asyncio.Protocol]:
+def limited(server: web.Server, per_uid: int) -> Callable[[], asyncio.Protocol]:
     """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
     owners: dict[asyncio.Protocol, int] = {}
 
