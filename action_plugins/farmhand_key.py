@@ -24,7 +24,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 from farmhand.core import settings  # noqa: E402  (found through the line above)
 from farmhand.core.errors import FarmhandError, WireError  # noqa: E402
 from farmhand.core.keys import check_format  # noqa: E402
-from farmhand.places.keyserver import KeyServer  # noqa: E402
+from farmhand.places.local_server import KeyServer  # noqa: E402
 from farmhand.rotation import operator  # noqa: E402
 from farmhand.rotation.build import check_new_key_source, memory_of  # noqa: E402
 

@@ -66,7 +66,7 @@ options:
     description: Where the controller finds the API key - C(file:PATH[#NAME]), C(env:NAME), C(keyring:SERVICE/USER) or
       C(command:ARGV). The default is the operator's setting, C(file:~/repos.env) if there is none.
     type: str
-  desk:
+  orders:
     description: A socket of C(farmhand batch) on the controller, which then says
       what to do. Not for playbooks of your own.
     type: path
@@ -137,7 +137,7 @@ ARGUMENTS = {
     "batch": {"type": "str"},
     "labels": {"type": "dict"},
     "key_source": {"type": "str", "no_log": False},
-    "desk": {"type": "path"},
+    "orders": {"type": "path"},
     "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
 }
 

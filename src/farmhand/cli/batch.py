@@ -12,12 +12,11 @@ import click
 
 from farmhand.batch import sources
 from farmhand.batch.accounting import BatchLedger
-from farmhand.batch.ansible_worker import AnsibleWorker, Farm
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import WorkerLimits
 from farmhand.batch.journal import VERSION, Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.prepare import BatchPlan, InvalidInput, prepare
+from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import render
 from farmhand.cli.app import note
 from farmhand.cli.progress import ProgressDisplay, summary
@@ -29,6 +28,8 @@ from farmhand.core.errors import FarmhandError, UsageError, WireError
 from farmhand.core.keys import without_secrets
 from farmhand.core.keysource import read_key
 from farmhand.core.task import TASK_ID
+from farmhand.places.base import Place, PlaceSettings
+from farmhand.places.table import PLACES
 from farmhand.wire import problems
 
 _AGAIN = "give the same command again: it goes on from here"
@@ -156,7 +157,7 @@ def run(options: BatchOptions) -> int:
         patience_s=options.patience,
     )
     project = find_project(conf.project_dir, Path.cwd())
-    farm = Farm(project_dir=project, inventory=_inventory(options.inventory), pattern=options.hosts)
+    where = PlaceSettings(project_dir=project, inventory=_inventory(options.inventory), pattern=options.hosts)
     if options.batch is not None and not TASK_ID.fullmatch(as_name(options.batch, "--batch")):
         raise UsageError(f"--batch {options.batch!r:.80} does not match {TASK_ID.pattern}")
     form = "files" if options.files else options.form
@@ -166,12 +167,13 @@ def run(options: BatchOptions) -> int:
     journal = open_journal(options)
     try:
         key = _prepared(plan, journal, conf.key_source)
-        output = OutputFile(Path(options.out), journal, ordered=options.ordered)
         if options.retry_failed:
-            output.drop_failed()
+            with journal.transaction():
+                journal.retry_failed()
+        output = OutputFile(Path(options.out), journal, ordered=options.ordered)
         output.open()
         try:
-            return farm_out(options, conf, farm, BatchLedger(plan, journal, output), key)
+            return farm_out(options, conf, PLACES["farm"](where), BatchLedger(journal, output), key)
         finally:
             output.close()
     finally:
@@ -264,7 +266,7 @@ def _prepared(plan: BatchPlan, journal: Journal, key_source: str) -> str:
     return key
 
 
-def farm_out(options: BatchOptions, conf: settings.Settings, farm: Farm, book: BatchLedger, key: str) -> int:
+def farm_out(options: BatchOptions, conf: settings.Settings, place: Place, book: BatchLedger, key: str) -> int:
     """Run what is not done yet, and say how it went; the exit status."""
     mode = "quiet" if options.as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
     progress = ProgressDisplay(mode, book.totals.as_dict())
@@ -274,15 +276,19 @@ def farm_out(options: BatchOptions, conf: settings.Settings, farm: Farm, book: B
         patience_s=conf.patience_s,
         economy=options.economy,
     )
-    coordinator = Coordinator(book, key, limits, progress.say)
+    coordinator = Coordinator(book, place, key, limits, progress.say)
     began = time.monotonic()
     stopped = None
+
+    def show() -> None:
+        progress.update(book.totals.as_dict() | {"waiting": coordinator.waiting_for})
+        progress.tick()
+
     if book.totals.left:
-        runs = AnsibleWorker(coordinator, farm, progress.update)
-        with TwoStops(lambda: _stop(coordinator, progress), lambda: _kill(coordinator, runs)) as stops:
-            runs(progress.tick)
+        with TwoStops(lambda: _stop(coordinator, progress), coordinator.kill) as stops:
+            coordinator.run(show)
         stopped = stops.number
-    progress.update(book.totals.as_dict())
+        show()
     progress.close()
     return _report(options, book, coordinator.error, stopped, time.monotonic() - began)
 
@@ -290,11 +296,6 @@ def farm_out(options: BatchOptions, conf: settings.Settings, farm: Farm, book: B
 def _stop(coordinator: Coordinator, progress: ProgressDisplay) -> None:
     progress.say("stopping: what has not started is taken back, what runs has a few seconds (again: at once)")
     coordinator.stop()
-
-
-def _kill(coordinator: Coordinator, runs: AnsibleWorker) -> None:
-    coordinator.end()
-    runs.kill()
 
 
 def _report(

@@ -8,7 +8,7 @@ import pytest
 
 from farmhand.core.errors import WireError
 from farmhand.core.keysource import read_key
-from farmhand.places.keyserver import KeyServer
+from farmhand.places.local_server import KeyServer
 
 KEY = "sk-ant-test-keyserver-000000000"
 
