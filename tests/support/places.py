@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import queue
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,7 +29,6 @@ class Worker:
         self.order: list[str] = []
         self.ran: list[str] = []
         self.limits: list[Limit] = []
-        self.credentials: set[str] = set()
         self.outcome: Callable[[dict[str, Any]], dict[str, Any]] = lambda task: {"state": "succeeded"}
 
     def play(self, order: Order) -> Reply:
@@ -36,19 +37,25 @@ class Worker:
             return Reply(error=FarmUnreachable(f"{self.name}: no route"))
         if order.limit is not None:
             self.limits.append(order.limit)
-        if order.credential is not None:
-            self.credentials.add(order.credential)
         for lease in order.cancel:
             if lease in self.known and "state" not in self.known[lease]:
                 self.end(lease, {"state": "cancelled"})
-        tasks = [json.loads(task) for task in order.tasks]
-        again = []
-        for task in tasks:
-            done = self.known.setdefault(task["id"], {"task": task})
-            again += [done["result"]] if "state" in done else []
+        again, accepted, refused = [], [], []
+        for task in map(json.loads, order.tasks):
+            known = self.known.setdefault(task["id"], {"task": task})
+            if known["task"] != task:
+                refused.append({"id": task["id"], "code": "id_conflict", "message": "it is another task", "hint": ""})
+                continue
+            accepted.append(task["id"])
+            again += [known["result"]] if "state" in known else []
         stopped = []
         if self.works:
             for lease in self.unfinished():
+                most = self.limits[-1].usd if self.limits else None
+                if most is not None and (len(self.ran) + 1) * COST > most:
+                    error = {"code": "budget", "message": "the budget of the batch has no room for it", "hint": ""}
+                    self.end(lease, {"state": "failed", "cost_usd": None, "usage": {"requests": 0}, "error": error})
+                    continue
                 self.ran.append(lease)
                 self.end(lease, self.outcome(self.known[lease]["task"]))
         elif order.stop:
@@ -57,7 +64,8 @@ class Worker:
                 self.end(lease, {"state": "cancelled"})
         return Reply(
             cancelled=order.cancel,
-            accepted=[task["id"] for task in tasks],
+            accepted=accepted,
+            refused=refused,
             stopped=stopped,
             results=again + [self.known[lease]["result"] for lease in self.order[order.cursor :]],
             next=len(self.order),
@@ -106,3 +114,37 @@ class InProcessPlace:
                 time.sleep(min(order.wait_s, 0.05))
             batch.give(worker.name, reply)
         batch.left(worker.name, "its thread has ended")
+
+
+class Driver:
+    """A dispatcher that a test drives: `exchange` hands a worker one order and waits for the reply."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self.of: set[int] = set()
+        self._orders: dict[str, queue.Queue[Order | None]] = defaultdict(queue.Queue)
+        self._replies: dict[str, queue.Queue[Reply]] = defaultdict(queue.Queue)
+
+    def take(self, worker: str, of: int) -> Order | None:
+        """See Dispatcher."""
+        self.of.add(of)
+        return None if self.over else self._orders[worker].get()
+
+    def give(self, worker: str, reply: Reply) -> None:
+        """See Dispatcher."""
+        self._replies[worker].put(reply)
+
+    def left(self, worker: str, why: str) -> None:
+        """See Dispatcher."""
+        self._replies[worker].put(Reply(error=FarmUnreachable(f"{worker}: {why}")))
+
+    def exchange(self, worker: str, order: Order) -> Reply:
+        """The reply of `worker`."""
+        self._orders[worker].put(order)
+        return self._replies[worker].get(timeout=60)
+
+    def end(self) -> None:
+        """The batch is over."""
+        self.over = True
+        for orders in tuple(self._orders.values()):
+            orders.put(None)

@@ -13,6 +13,7 @@ from farmhand.batch.journal import Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.prepare import BatchPlan, prepare
 from farmhand.batch.worker_state import WorkerLimits
+from farmhand.places.base import Place
 from tests.support.places import InProcessPlace, Worker
 
 KEY = "sk-ant-test-batch-0000000000"
@@ -30,6 +31,8 @@ class Batch:
         workers: int = 1,
         retry_failed: bool = False,
         limits: WorkerLimits | None = None,
+        place: Place | None = None,
+        key: str = KEY,
     ) -> None:
         self.input = directory / "in.jsonl"
         self.out = directory / "out.jsonl"
@@ -51,8 +54,8 @@ class Batch:
         self.said: list[str] = []
         self.workers = workers
         self.book = BatchLedger(self.journal, self.output)
-        place = InProcessPlace(())
-        self.coordinator = Coordinator(self.book, place, KEY, limits or WorkerLimits(), self.said.append)
+        place = place or InProcessPlace(())
+        self.coordinator = Coordinator(self.book, place, key, limits or WorkerLimits(), self.said.append)
 
     def turn(self, worker: Worker, *, lost: bool = False) -> bool:
         """One exchange with a worker; False if it has nothing to do now. `lost`: no answer comes."""
