@@ -5,11 +5,14 @@ A record's number is its line in the input (of files: its place in the list, fro
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -70,13 +73,11 @@ class TaskMaker:
 class InputSource(Protocol):
     """A stream of records."""
 
-    digest: str
-
     def records(self) -> Iterator[InputRecord]:
-        """All records; afterwards `digest` names the input's whole content."""
+        """All records, in their order."""
 
     def fingerprint(self) -> str:
-        """The digest, without making records."""
+        """Names the input's whole content."""
 
 
 class JsonLines:
@@ -85,22 +86,19 @@ class JsonLines:
     def __init__(self, file: IO[bytes], maker: TaskMaker) -> None:
         self._file = file
         self._maker = maker
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
         """See InputSource."""
-        digest = hashlib.sha256()
-        self._file.seek(0)
         n = 0
-        while line := self._file.readline(MAX_LINE_BYTES + 1):
-            n += 1
-            digest.update(line)
-            if len(line) > MAX_LINE_BYTES:
-                yield InputRecord(n, None, f"is longer than {MAX_LINE_BYTES} bytes")
-                return
-            if line.strip():
-                yield _record(n, lambda line=line: self._maker.fields(_json(line)))  # type: ignore[misc]
-        self.digest = digest.hexdigest()
+        try:
+            for n, line in enumerate(_lines(self._file), start=1):
+                if line.strip():
+                    yield _record(n, partial(self._fields, line))
+        except BadRecord as error:
+            yield InputRecord(n + 1, None, str(error))
+
+    def _fields(self, line: bytes) -> dict[str, Any]:
+        return self._maker.fields(_json(line))
 
     def fingerprint(self) -> str:
         """See InputSource."""
@@ -114,28 +112,21 @@ class Csv:
         self._file = file
         self._maker = maker
         self._delimiter = delimiter
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
         """See InputSource."""
-        self._file.seek(0)
-        lines = _Lines(self._file)
+        lines = (_decode(line, "utf-8" if n else "utf-8-sig") for n, line in enumerate(_lines(self._file)))
         rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
-        header: list[str] | None = None
-        while True:
-            n = lines.n + 1
-            try:
-                row = next(rows)
+        n, header = 1, None
+        try:
+            for row in rows:
                 if header is None:
                     header = _header(row)
                 elif row:
-                    yield _record(n, lambda header=header, row=row: self._fields(header, row))  # type: ignore[misc]
-            except StopIteration:
-                break
-            except (csv.Error, BadRecord) as error:
-                yield InputRecord(n, None, f"is not CSV: {error}")
-                return
-        self.digest = lines.digest.hexdigest()
+                    yield _record(n, partial(self._fields, header, row))
+                n = rows.line_num + 1
+        except (csv.Error, BadRecord) as error:
+            yield InputRecord(n, None, f"is not CSV: {error}")
 
     def _fields(self, header: list[str], row: list[str]) -> dict[str, Any]:
         if len(row) != len(header):
@@ -153,20 +144,14 @@ class Files:
     def __init__(self, paths: list[Path], maker: TaskMaker) -> None:
         self._paths = paths
         self._maker = maker
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
         """See InputSource."""
-        digest = hashlib.sha256()
         for n, path in enumerate(self._paths, start=1):
-            yield _record(n, lambda path=path: self._fields(path, digest))  # type: ignore[misc]
-        self.digest = digest.hexdigest()
+            yield _record(n, partial(self._fields, path))
 
-    def _fields(self, path: Path, digest: Any) -> dict[str, Any]:
-        text = self._text(path)
-        digest.update(f"{path}\0{len(text)}\0".encode("utf-8", "surrogateescape"))
-        digest.update(text.encode())
-        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": text})
+    def _fields(self, path: Path) -> dict[str, Any]:
+        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": self._text(path)})
         made["labels"] = {"path": shown(path), **made.get("labels", {})}
         return made
 
@@ -186,31 +171,20 @@ class Files:
 
     def fingerprint(self) -> str:
         """See InputSource."""
-        for _ in self.records():
-            pass
-        return self.digest
+        digest = hashlib.sha256()
+        for path in self._paths:
+            digest.update(os.fsencode(path) + b"\0")
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                digest.update(_digest(file).encode())
+        return digest.hexdigest()
 
 
-class _Lines:
-    """The lines of a file as text for the csv module, with the number of lines taken so far."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.n = 0
-        self.digest = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            raise StopIteration
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
-            raise BadRecord(f"a line is longer than {MAX_LINE_BYTES} bytes")
-        self.n += 1
-        self.digest.update(line)
-        return _decode(line, "utf-8-sig" if self.n == 1 else "utf-8")
+            raise BadRecord(f"is longer than {MAX_LINE_BYTES} bytes")
+        yield line
 
 
 def _record(n: int, fields: Callable[[], dict[str, Any]]) -> InputRecord:
@@ -251,8 +225,5 @@ def _decode(data: bytes, encoding: str) -> str:
 
 
 def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
     file.seek(0)
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # IO[bytes] is what open gives

@@ -89,7 +89,7 @@ def prepare(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
         with journal.transaction():
             journal.begin_new({"batch": plan.name or new_name(), "options": _options(plan)})
             _fill(plan, journal, is_secret)
-            journal.note("input", plan.source.digest)
+            journal.note("input", plan.source.fingerprint())
     except BaseException:
         journal.remove()
         raise

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING, Any
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.record import Record
 from farmhand.wire.transport import SshTransport, unbracketed
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from os import PathLike
-    from typing import Any
+
 
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.wire import problems
 from farmhand.wire.client import Client
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farmhand.batch import inputs
 from farmhand.batch.inputs import Csv, Files, JsonLines, TaskMaker
 from farmhand.batch.sources import read_template, source
 from farmhand.batch.template import Template
@@ -31,7 +32,20 @@ def test_tasks_prompts_blank_lines_and_defaults() -> None:
         (3, {"model": "sonnet", "prompt": "b"}),
         (5, {"model": "opus", "prompt": "c"}),
     ]
-    assert made.digest == made.fingerprint() != ""
+
+
+def test_the_fingerprint_is_of_the_whole_content() -> None:
+    assert lines(b'"a"\n').fingerprint() == lines(b'"a"\n').fingerprint() != lines(b'"a"\n\n').fingerprint()
+    assert table("prompt\na\n").fingerprint() != table("prompt\nb\n").fingerprint()
+
+
+def test_a_line_that_is_too_long_ends_the_input_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_LINE_BYTES", 20)
+    long = "x" * 30
+    *_, last = lines(f'"a"\n"{long}"\n"b"\n'.encode()).records()
+    assert (last.n, last.problem) == (2, "is longer than 20 bytes")
+    *_, last = table(f"prompt\na\n{long}\nb\n").records()
+    assert (last.n, last.problem) == (3, "is not CSV: is longer than 20 bytes")
 
 
 @pytest.mark.parametrize(
@@ -93,7 +107,6 @@ def test_csv_values_may_hold_quotes_and_lines() -> None:
         (2, {"prompt": 'a "b",\n c', "id": "1"}),
         (5, {"prompt": "é", "id": "2"}),
     ]
-    assert made.digest == made.fingerprint() != ""
 
 
 @pytest.mark.parametrize(
