@@ -69,7 +69,7 @@ class Coordinator:
         thread.join(timeout=0.05)
         if thread.is_alive():
             self._place.kill()
-            thread.join(timeout=5)
+            thread.join(timeout=10)
 
     def _run_place(self) -> None:
         try:

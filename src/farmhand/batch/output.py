@@ -53,15 +53,15 @@ class OutputFile:
         """Bring the file to what the journal has. Raises UsageError for a foreign file, and leaves it as it is."""
         self.check(any_batch=False)
         try:
-            self._file = self.path.open("r+b" if self.path.exists() else "w+b")
+            self._file = self.path.open("a+b")
+            self._file.seek(0)
             end = 0
             for position, line in self._journal.results(0, ordered=self._ordered):
                 if self._file.readline() != line:
                     break
                 end += len(line)
                 self._position = position
-            self._file.seek(end)
-            self._file.truncate()
+            self._file.truncate(end)
         except OSError as error:
             raise UsageError(f"--out {self.path}: {error.strerror}") from None
         self.write()

@@ -125,7 +125,7 @@ class FarmPlace:
                     reply = exchange.decode(plugin.recv_bytes(MAX_ANSWER_BYTES + 1), worker)
                     self._answers += reply.error is None
                     batch.give(worker, reply)
-        except (OSError, EOFError):
+        except (OSError, EOFError, ValueError):
             pass  # the plugin has gone
         finally:
             self._pids.discard(pid)

@@ -128,3 +128,20 @@ def test_failed_lines_run_again_under_new_ids(tmp_path: Path, ordered: bool) -> 
     assert sorted(numbers) == [1, 2, 3, 4, 5, 6]
     assert not ordered or numbers == sorted(numbers)
     assert not any("." in result["id"] for result in again.results())
+
+
+def test_a_full_disk_ends_it_with_a_hint_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, [f"p{n}" for n in range(6)])
+    worker = Worker("one")
+    worker.outcome = lambda task: {"state": "succeeded", "text": "x" * 500_000}
+    batch.journal._db.execute("PRAGMA max_page_count = 100")
+    batch.run(worker)
+    error = batch.coordinator.error
+    assert error is not None
+    assert (error.code, "make room" in error.hint, batch.results()) == ("output", True, [])
+    batch.close()
+    again = Batch(tmp_path)
+    again.run(worker)
+    assert again.coordinator.error is None
+    assert [result["n"] for result in again.results()] == [1, 2, 3, 4, 5, 6]
+    assert len(worker.ran) == 6
