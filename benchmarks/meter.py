@@ -38,11 +38,11 @@ def _pin(core: int) -> None:
 
 async def _serve_meter(socket: str, upstream_url: str) -> None:
     """The meter as the agent serves it; prints its task tokens, then serves until stdin ends."""
-    from farmhand.meter import Grant, Key, Meter, Upstream, create_server, policy
+    from farmhand.meter import Grant, Key, Meter, MeterServer, Upstream, policy
 
     policy.MAX_REQUESTS = sys.maxsize
     meter = Meter(Upstream(upstream_url))
-    door = create_server(meter)
+    door = MeterServer(meter)
     listening = await asyncio.get_running_loop().create_unix_server(door, socket)
     grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-0000"), model=MODEL) for n in range(CONNECTIONS)]
     print(json.dumps([meter.grants.issue(grant) for grant in grants]), flush=True)
@@ -52,12 +52,14 @@ async def _serve_meter(socket: str, upstream_url: str) -> None:
 
 
 @asynccontextmanager
-async def _process(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
+async def _process(
+    *arguments: str, module: str = "benchmarks.meter"
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
     """A part in a process of its own, and the line of JSON that it prints when it is ready."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "benchmarks.meter",
+        module,
         *arguments,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 import anthropic
 
-from farmhand.meter import Grant, Key, Meter, RetryPolicy, Upstream, create_server
+from farmhand.meter import Grant, Key, Meter, MeterServer, RetryPolicy, Upstream
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
@@ -55,7 +55,7 @@ async def serve_meter(api: MessagesApi) -> AsyncIterator[Served]:
 
     upstream = Upstream(api.url, idle_s=5.0)
     meter = Meter(upstream, clock=clock, sleep=sleep, retry=RetryPolicy(attempts=4))
-    door = create_server(meter)
+    door = MeterServer(meter)
     listening = await asyncio.get_running_loop().create_server(door, "127.0.0.1", 0)
     host, port = listening.sockets[0].getsockname()[:2]
     grant = Grant(task_id="t", key=Key(DEFAULT_KEY), model=MODEL)

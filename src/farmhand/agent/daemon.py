@@ -31,8 +31,7 @@ from farmhand.agent.store.damage import LedgerDamaged
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.errors import NotConfigured
-from farmhand.meter import Meter, Upstream, create_server
-from farmhand.meter.http_server import HttpServer
+from farmhand.meter import Meter, MeterServer, Upstream
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -65,7 +64,7 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 
 @asynccontextmanager
 async def _listening(
-    server: web.Server | HttpServer, config: Config, inherited: dict[str, socket.socket], name: str
+    server: web.Server, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
     door = ConnectionLimit(server, _PER_UID[name])
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
@@ -154,7 +153,7 @@ async def _serve(config: Config) -> None:
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
         scheduler = Scheduler(config, ledger, engines, MessageBatchesEngine(config, ledger, provider))
         await scheduler.recover()
-        door = create_server(meter)
+        door = MeterServer(meter)
         stack.push_async_callback(door.close, _PATIENCE_S)
         await stack.enter_async_context(_listening(door, config, inherited, "meter"))
         server = AgentServer(config, ledger, scheduler, meter.limits, meter.errors)

@@ -1,6 +1,6 @@
 """The one way out to the Messages API: checks the task token, injects the key, counts, limits, retries."""
 
-from farmhand.meter.app import create_server
+from farmhand.meter.app import MeterServer
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation
 from farmhand.meter.errors import ApiError
 from farmhand.meter.exchange import Exchange
@@ -20,8 +20,8 @@ __all__ = [
     "Key",
     "Limits",
     "Meter",
+    "MeterServer",
     "Reservation",
     "RetryPolicy",
     "Upstream",
-    "create_server",
 ]

@@ -9,11 +9,12 @@ import asyncio
 from http import HTTPStatus
 
 import msgspec
+from aiohttp import web
 
 from farmhand.meter.errors import ApiError
 from farmhand.meter.exchange import Exchange
 from farmhand.meter.grants import Grant
-from farmhand.meter.http_server import HttpServer, ServerConnection, TooLarge, TooSlow
+from farmhand.meter.http_server import HttpServer, TooLarge, TooSlow, abort
 from farmhand.meter.meter import COUNT_TOKENS, Meter
 
 #: Half of what the provider takes (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
@@ -39,99 +40,91 @@ _ERROR_TYPES = {
 _RETURNED = frozenset({"content-type", "request-id", "retry-after"})
 
 
-def _refuse(connection: ServerConnection, status: int, message: str) -> None:
+def _refusal(status: int, message: str) -> web.Response:
     kind = _ERROR_TYPES.get(status, "api_error")
     body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
-    connection.reply(status, {"content-type": "application/json; charset=utf-8"}, body)
+    return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
 
 
-class _Handler:
-    """Answers requests; every failure in the API's own words."""
+class MeterServer(HttpServer):
+    """Serves `meter`: a protocol factory. Every failure is told in the API's own words."""
 
     def __init__(self, meter: Meter) -> None:
+        super().__init__(self._answer, MAX_BODY)
         self._meter = meter
 
-    async def __call__(self, connection: ServerConnection) -> None:
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         # Another host is refused before anything else.
-        host = connection.headers.get("host", "").rsplit(":", 1)[0]
-        target, method = connection.target, connection.method
+        host = request.headers.get("host", "").rsplit(":", 1)[0]
+        target, method = request.raw_path, request.method
         if not target.startswith("/") or host not in _HOSTS:
-            _refuse(connection, 421, "the meter serves the Messages API only")
-            return
+            return _refusal(421, "the meter serves the Messages API only")
         path = target.partition("?")[0]
         if method == "POST" and path in _PATHS:
-            await self._messages(connection)
-        elif method == "HEAD" and path == "/":
-            connection.reply(200, {})
-        else:
-            status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
-            # The path may hold bytes that are no text.
-            shown = path.encode("ascii", "backslashreplace").decode()
-            _refuse(connection, status, f"the meter does not serve {method} {shown}: {status.phrase}")
+            return await self._messages(request)
+        if method == "HEAD" and path == "/":
+            return web.Response()
+        status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
+        # The path may hold bytes that are no text.
+        shown = path.encode("ascii", "backslashreplace").decode()
+        return _refusal(status, f"the meter does not serve {method} {shown}: {status.phrase}")
 
-    def _grant(self, connection: ServerConnection) -> Grant | None:
-        headers = connection.headers
-        token = headers.get("x-api-key")
+    def _grant(self, request: web.BaseRequest) -> Grant | None:
+        token = request.headers.get("x-api-key")
         if token is None:
-            token = headers.get("authorization", "").removeprefix("Bearer ")
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
         return self._meter.grants.find(token)
 
-    async def _messages(self, connection: ServerConnection) -> None:
-        grant = self._grant(connection)
+    async def _messages(self, request: web.BaseRequest) -> web.StreamResponse:
+        grant = self._grant(request)
         if grant is None:
-            _refuse(connection, 401, "unknown or used task token")
-            return
+            return _refusal(401, "unknown or used task token")
         async with grant.turns:
             # The task may have ended meanwhile.
             if grant.revoked:
-                _refuse(connection, 401, "used task token")
-                return
+                return _refusal(401, "used task token")
             call = asyncio.current_task()
             assert call is not None  # noqa: S101  (each request has its own)
             grant.calls.add(call)
+            answer = web.StreamResponse()
             try:
+                headers = {name.lower(): value for name, value in request.headers.items()}
                 # Nothing here keeps the body, which the meter lets go of as soon as it is sent.
-                sent = self._meter.send(grant, connection.target, await connection.body(), connection.headers)
+                sent = self._meter.send(grant, request.raw_path, await self.read(request), headers)
                 async with sent as exchange:
-                    connection.release()
-                    await _pass(exchange, connection)
+                    self.release(request)
+                    return await _pass(exchange, request, answer)
             except TooLarge:
-                _refuse(connection, 413, f"the request is larger than {MAX_BODY} bytes")
+                return _refusal(413, f"the request is larger than {MAX_BODY} bytes")
             except TooSlow:
-                _refuse(connection, 408, "the request did not come to its end")
+                return _refusal(408, "the request did not come to its end")
             except ApiError as problem:
-                if connection.started:
-                    # The status is out: a cut answer can only be shown by cutting ours.
-                    connection.abort()
-                else:
-                    _refuse(connection, problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
                 # The grant keeps the problem, and must not keep the body through the frames that it came through.
                 problem.__traceback__ = None
+                if answer.prepared:
+                    # The status is out: a cut answer can only be shown by cutting ours.
+                    abort(request)
+                    return answer
+                return _refusal(problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
             finally:
                 grant.calls.discard(call)
 
 
-async def _pass(exchange: Exchange, connection: ServerConnection) -> None:
+async def _pass(exchange: Exchange, request: web.BaseRequest, answer: web.StreamResponse) -> web.StreamResponse:
     headers = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
-    # Few writes, which are what costs: the head goes with what comes first, the end with what comes last.
     piece = await exchange.piece()
     if not exchange.streamed:
         # The watch holds the whole of it anyway.
         whole = [piece]
         while piece := await exchange.piece():
             whole.append(piece)
-        connection.reply(exchange.status, headers, b"".join(whole))
-        return
-    connection.start(exchange.status, headers)
+        return web.Response(status=exchange.status, headers=headers, body=b"".join(whole))
+    answer.set_status(exchange.status)
+    answer.headers.update(headers)
+    answer.enable_chunked_encoding()
+    await answer.prepare(request)
     while piece:
-        if exchange.ended:
-            connection.end(piece)
-        else:
-            await connection.write(piece)
+        await answer.write(piece)
         piece = await exchange.piece()
-    connection.end()
-
-
-def create_server(meter: Meter) -> HttpServer:
-    """What serves `meter`: a protocol factory. A client that leaves ends its call."""
-    return HttpServer(_Handler(meter), MAX_BODY)
+    await answer.write_eof()
+    return answer

@@ -8,8 +8,6 @@ import struct
 
 from aiohttp import web
 
-from farmhand.meter.http_server import HttpServer
-
 #: struct ucred: pid, uid, gid.
 UCRED = struct.Struct("3i")
 
@@ -23,7 +21,7 @@ def peer(connection: socket.socket) -> tuple[int, int]:
 class ConnectionLimit:
     """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
 
-    def __init__(self, server: web.Server | HttpServer, per_uid: int) -> None:
+    def __init__(self, server: web.Server, per_uid: int) -> None:
         self._server = server
         self._per_uid = per_uid
         self._uids: dict[asyncio.Protocol, int] = {}
