@@ -1,14 +1,11 @@
-"""Controller side of the module farmhand_key: fills in the operator's settings, and asks for the new key.
+"""Action plugin of farmhand_key: fills in the operator's settings, asks for the new key, and takes the step.
 
-A key that is typed in goes to the module through a socket that only this user's processes can read, as a key source. It
-is in no argument vector, no environment, no file, no log and no artifact.
+A key that is typed in stays in this process: in no argument vector, no environment, no file, no log and no artifact.
 """
 
 from __future__ import annotations
 
-import contextlib
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,8 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 from farmhand.core import settings  # noqa: E402  (found through the line above)
 from farmhand.core.errors import FarmhandError, WireError  # noqa: E402
 from farmhand.core.keys import check_format  # noqa: E402
-from farmhand.places.local_server import KeyServer  # noqa: E402
+from farmhand.core.keysource import read_key  # noqa: E402
+from farmhand.plugins.key import ARGUMENTS, apply  # noqa: E402
 from farmhand.rotation import operator  # noqa: E402
 from farmhand.rotation.build import check_new_key_source, memory_of  # noqa: E402
 
@@ -32,55 +30,44 @@ PROMPT = "prompt"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
-    """Run the module on this machine with everything that it needs to know."""
+    """Bring the rotation to the state that is asked for, or in check mode say what that would change."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The module's result; every failure before it is one line in `msg`."""
+        """What plugins.key.apply answers; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        if result.get("skipped"):
-            return result
         try:
             if self._connection.transport != "local":
-                raise WireError("usage", "farmhand_key runs on the workstation", "use connection: local")
-            arguments = self._arguments()
-            with contextlib.ExitStack() as stack:
-                source = arguments.get("new_key_source")
-                if source == PROMPT:
-                    arguments["new_key_source"] = self._asked_for(arguments, stack)
-                elif source:
-                    check_new_key_source(str(source))
-                answer: dict[str, Any] = self._execute_module(
-                    module_name="farmhand_key", module_args=arguments, task_vars=task_vars
-                )
-            return result | answer
-        except (WireError, FarmhandError) as error:
-            what = {"code": error.code, "message": error.message, "hint": error.hint}
-            return result | {"failed": True, "msg": str(error), "error": what}
+                raise WireError("usage", "farmhand_key runs on the workstation", "use connection: local", 400)
+            _, given = self.validate_argument_spec(ARGUMENTS)
+            parameters = _complete(given)
+            new_key = None if given["state"] in ("status", "aborted") else self._new_key(parameters)
+            return result | apply(parameters, new_key, check=self._task.check_mode)
+        except FarmhandError as error:
+            return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
 
-    def _arguments(self) -> dict[str, Any]:
-        """The task's arguments; what is not given is as the operator has set it."""
-        given = {name: value for name, value in self._task.args.items() if value is not None}
-        if {"key_source", "hosts", "upstream_url"} <= set(given):
-            return given
-        return operator.parameters(settings.load()) | given
-
-    def _asked_for(self, arguments: dict[str, Any], stack: contextlib.ExitStack) -> str | None:
-        """A source for the key that is typed in; None while a rotation goes on, which has its key already."""
-        state = memory_of(arguments).load()
-        if state is not None and state.unfinished:
+    def _new_key(self, parameters: dict[str, Any]) -> str | None:
+        """The new key from its source, or typed in; None where there is none to give. Raises WireError."""
+        source = parameters["new_key_source"]
+        if source != PROMPT:
+            return read_key(check_new_key_source(source)) if source else None
+        state = memory_of(parameters).load()
+        if state is not None and state.unfinished:  # it has its key already
             return None
         try:
             typed = Display().prompt_until("New API key (not shown): ", private=True)
         except AnsibleError:
-            message = "there is no terminal to ask for the new key on"
-            raise WireError(
-                "usage", message, "name its source: -e rotate_new_key=file:PATH#NAME or command:ARGV"
-            ) from None
+            hint = "name its source: -e rotate_new_key=file:PATH#NAME or command:ARGV"
+            raise WireError("usage", "there is no terminal to ask for the new key on", hint, 400) from None
         try:
-            key = check_format(typed.decode("utf-8", "replace").strip())
+            return check_format(typed.decode("utf-8", "replace").strip())
         except ValueError as error:
             raise WireError("bad_key", str(error), "nothing was changed") from None
-        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="farmhand-")))
-        return stack.enter_context(KeyServer(key, directory)).source
+
+
+def _complete(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments; what is not given is as the operator has set it. Raises FarmhandError."""
+    said = {name: value for name, value in given.items() if value is not None}
+    rest = {} if {"key_source", "hosts", "upstream_url"} <= set(said) else operator.parameters(settings.load())
+    return given | rest | said

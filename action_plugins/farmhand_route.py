@@ -54,7 +54,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             if wanted:
                 self._probe(entry, given["known_hosts_file"], host)
         except WireError as error:
-            what = {"code": error.code, "message": error.message, "hint": error.hint}
+            what = error.as_dict()
             return result | {"failed": True, "msg": redact(str(error)), "error": what}
         return result | {"changed": False, "entry": entry, "probed": wanted}
 

@@ -1,7 +1,7 @@
-"""Action plugin of farmhand_task: brings the API key to the host's agent, then runs the module, which never sees it.
+"""Action plugin of farmhand_task: runs one task through `jada-agent task` on the host.
 
-The key goes into the stdin of `jada-agent bridge` on the host, through the connection as it is (ssh, local, docker;
-with or without become). So it is in no argument vector, no environment, no file, no log and no artifact.
+The task and the API key go into its stdin, through the connection as it is (ssh, local, docker; with or without
+become). So the key is in no argument vector, no environment, no file, no log and no artifact.
 
 With `orders` it plays one turn of `farmhand batch` instead: it fetches an order from that socket of the controller,
 plays it with `jada-agent turn` on the host in the same way, and takes the answer back. It returns whether more comes.
@@ -25,24 +25,22 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
 from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
-from farmhand.core.ids import new_task_id  # noqa: E402
 from farmhand.core.keys import holds_key, redact  # noqa: E402
 from farmhand.plugins import handover  # noqa: E402
+from farmhand.plugins.task import ARGUMENTS, failure, task_of  # noqa: E402
 from farmhand.wire import turn  # noqa: E402
 
-#: An agent may restart between the hand-over and the task; more often than this something is wrong.
-_HANDOVERS = 3
 #: The connection lasts as long as this process, which plays all turns of its host.
 _CONNECTIONS: dict[str, Connection] = {}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
-    """Hand over the key, run the module; again if the agent restarted in between."""
+    """Run one task, or one turn of a batch."""
 
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The module's result; every failure before it is one line in `msg`."""
+        """The task's result; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
@@ -50,24 +48,26 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         try:
             if self._task.args.get("orders"):
                 return result | self._turn(str(self._task.args["orders"]), task_vars or {})
-            arguments = self._arguments()
-            if self._task.check_mode:
-                return result | self._module(arguments, task_vars)
-            source = arguments.pop("key_source", None)
-            key = handover.operators_key(str(source or ""))
-            if holds_key(arguments, key):
-                raise WireError("key_in_task", "the API key itself stands in the task", "take it out")
-            host = str((task_vars or {}).get("inventory_hostname", "this host"))
-            answer: dict[str, Any] = {}
-            for _ in range(_HANDOVERS):
-                handover.hand_over(self._low_level_execute_command, key, host, str(arguments.get("socket") or ""))
-                answer = self._module(arguments, task_vars)
-                if answer.get("state") != "awaiting_key":
-                    break
-            return result | answer
-        except (WireError, FarmhandError) as error:
-            what = {"code": error.code, "message": error.message, "hint": error.hint}
-            return result | {"failed": True, "msg": str(error), "error": what}
+            _, given = self.validate_argument_spec(ARGUMENTS)
+            if given["prompt_file"] is not None:
+                given["prompt"] = self._prompt(given["prompt"], given["prompt_file"])
+            if given["prompt"] is None:
+                raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
+            answer = self._run(given, str((task_vars or {}).get("inventory_hostname", "this host")))
+        except FarmhandError as error:
+            return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
+        problem = failure(answer)
+        return result | answer | ({} if problem is None else {"failed": True, "msg": problem})
+
+    def _run(self, given: dict[str, Any], host: str) -> dict[str, Any]:
+        """The answer of `jada-agent task`. Raises FarmhandError."""
+        task, agent = task_of(given), handover.HostAgent(self._low_level_execute_command, host, given["socket"])
+        if self._task.check_mode:
+            return {"id": task["id"], **agent.run_task({"task": task, "check": True})}
+        key = handover.operators_key(given["key_source"] or "")
+        if holds_key(task, key):
+            raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
+        return {"id": task["id"], **agent.run_task({"task": task, "key": key})}
 
     def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """One turn of a batch; `more` says whether another one is to follow."""
@@ -107,18 +107,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         hint = "upgrade the farm host: farmhand up" if code == "agent_too_old" else "see jada-agent's journal there"
         return _failure(code, f"{host}: jada-agent turn failed: {said}", hint)
 
-    def _arguments(self) -> dict[str, Any]:
-        """The module's arguments: with an id, so that a second try is the same task, and the prompt from its file."""
-        arguments = dict(self._task.args)
-        arguments["id"] = str(arguments.get("id") or new_task_id())
-        name = arguments.pop("prompt_file", None)
-        if name is not None:
-            if arguments.get("prompt") is not None:
-                raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them")
-            arguments["prompt"] = self._prompt(str(name))
-        return arguments
-
-    def _prompt(self, name: str) -> str:
+    def _prompt(self, given: str | None, name: str) -> str:
+        """The text of the file `name`, which is taken as it is. Raises WireError."""
+        if given is not None:
+            raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
         try:
             path = self._find_needle("files", str(Path(name).expanduser()))
             return Path(path).read_bytes().decode("utf-8")
@@ -128,12 +120,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("invalid_file", f"prompt_file {name}: {error.strerror}") from None
         except UnicodeDecodeError as error:
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
-
-    def _module(self, arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        answer: dict[str, Any] = self._execute_module(
-            module_name="farmhand_task", module_args=arguments, task_vars=task_vars
-        )
-        return answer
 
 
 def _failure(code: str, message: str, hint: str) -> bytes:

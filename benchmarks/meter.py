@@ -44,7 +44,7 @@ async def _serve_meter(socket: str, upstream_url: str) -> None:
     meter = Meter(Upstream(upstream_url))
     door = MeterServer(meter)
     listening = await asyncio.get_running_loop().create_unix_server(door, socket)
-    grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-0000"), model=MODEL) for n in range(CONNECTIONS)]
+    grants = [Grant(task_id=str(n), key=Key("sk-ant-benchmark-00000000"), model=MODEL) for n in range(CONNECTIONS)]
     print(json.dumps([meter.grants.issue(grant) for grant in grants]), flush=True)
     await asyncio.to_thread(sys.stdin.read)
     listening.close()

@@ -1,13 +1,8 @@
-#!/usr/bin/python
-"""Ansible module: take a farm host out of service, and back."""
+"""Documentation of farmhand_drain. The work is done by the action plugin of the same name: nothing runs on the host but
+jada-agent.
+"""
 
 from __future__ import annotations
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.core.errors import WireError
-from ansible.module_utils.farmhand.plugins import drain
-from ansible.module_utils.farmhand.wire.client import Client
-from ansible.module_utils.farmhand.wire.transport import UnixTransport
 
 DOCUMENTATION = r"""
 module: farmhand_drain
@@ -66,32 +61,3 @@ empty: {description: "Whether nothing is left that O(mode) waits for.", type: bo
 stuck: {description: "Whether all that is left awaits a key.", type: bool, returned: success}
 error: {description: "Code, message and hint of a failure.", type: dict, returned: on failure}
 """
-
-ARGUMENTS = {
-    "mode": {"type": "str", "choices": ["off", "queue", "running"], "default": "queue"},
-    "wait_s": {"type": "float", "default": 0},
-    "key_source": {"type": "str", "no_log": False},
-    "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
-}
-
-
-def main() -> None:
-    """Set the mode and wait, or in check mode say what would change."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    mode, wait_s = module.params["mode"], module.params["wait_s"]
-    try:
-        with Client(UnixTransport(module.params["socket"])) as client:
-            answer = drain.drain(client, mode, wait_s, check=module.check_mode)
-    except WireError as error:
-        what = {"code": error.code, "message": error.message, "hint": error.hint}
-        module.fail_json(msg=str(error), error=what)
-    answer["diff"] = drain.difference(answer)
-    problem = None if module.check_mode else drain.failure(answer, wait_s)
-    if problem is not None:
-        what = {"code": "not_empty", "message": problem, "hint": ""}
-        module.fail_json(**{**answer, "msg": problem, "error": what})
-    module.exit_json(**answer)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,11 +1,6 @@
-#!/usr/bin/python
-"""Ansible module: rotate the metered key, step by step."""
+"""Documentation of farmhand_key. The work is done by the action plugin of the same name, on the workstation."""
 
 from __future__ import annotations
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.core.errors import WireError
-from ansible.module_utils.farmhand.plugins.key import STATES, apply
 
 DOCUMENTATION = r"""
 module: farmhand_key
@@ -111,34 +106,3 @@ pending: {description: "Whether a rotation goes on, in check mode whether one wo
 progress: {description: "What was done, line by line.", type: list, elements: str, returned: always}
 todo: {description: "What is left to be done by hand, empty for nothing.", type: str, returned: always}
 """
-
-ARGUMENTS = {
-    "state": {"type": "str", "choices": list(STATES), "default": "retired"},
-    "new_key_source": {"type": "str", "no_log": False},
-    "planned": {"type": "str"},
-    "force": {"type": "bool", "default": False},
-    "key_source": {"type": "str", "no_log": False, "required": True},
-    "hosts": {"type": "list", "elements": "dict", "required": True},
-    "upstream_url": {"type": "str", "required": True},
-    "admin_key_source": {"type": "str", "no_log": False},
-    "admin_url": {"type": "str"},
-    "connect_timeout_s": {"type": "float"},
-    "drain_s": {"type": "float", "default": 3900.0},
-    "retire_s": {"type": "float", "default": 30.0},
-    "state_dir": {"type": "path"},
-}
-
-
-def main() -> None:
-    """Bring the rotation to the state that is asked for, or in check mode say what that would change."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    try:
-        result = apply(module.params, check=module.check_mode)
-    except WireError as error:
-        what = {"code": error.code, "message": error.message, "hint": error.hint}
-        module.fail_json(msg=str(error), error=what)
-    module.exit_json(**result)
-
-
-if __name__ == "__main__":
-    main()

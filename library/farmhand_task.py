@@ -1,13 +1,8 @@
-#!/usr/bin/python
-"""Ansible module: run one task on the farm host."""
+"""Documentation of farmhand_task. The work is done by the action plugin of the same name: nothing runs on the host but
+jada-agent.
+"""
 
 from __future__ import annotations
-
-from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.farmhand.core.errors import WireError
-from ansible.module_utils.farmhand.plugins.task import cancel_when_unheard, failure, perform, predict, task_of
-from ansible.module_utils.farmhand.wire.client import Client
-from ansible.module_utils.farmhand.wire.transport import UnixTransport
 
 DOCUMENTATION = r"""
 module: farmhand_task
@@ -121,49 +116,3 @@ queued_s: {description: "Seconds in the queue.", type: float, returned: when run
 run_s: {description: "Seconds at work.", type: float, returned: when run}
 error: {description: "Code, message and hint of a failure.", type: dict, returned: on failure}
 """
-
-ARGUMENTS = {
-    "prompt": {"type": "str"},
-    "prompt_file": {"type": "path"},
-    "id": {"type": "str"},
-    "system": {"type": "str"},
-    "model": {"type": "str"},
-    "engine": {"type": "str", "choices": ["auto", "api", "cli"]},
-    "tools": {"type": "list", "elements": "str"},
-    "network": {"type": "str", "choices": ["none", "full"]},
-    "schema": {"type": "dict"},
-    "max_tokens": {"type": "int"},
-    "timeout_s": {"type": "float"},
-    "batch": {"type": "str"},
-    "labels": {"type": "dict"},
-    "key_source": {"type": "str", "no_log": False},
-    "orders": {"type": "path"},
-    "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
-}
-
-
-def main() -> None:
-    """Run the task, or in check mode say whether it would run."""
-    module = AnsibleModule(argument_spec=ARGUMENTS, supports_check_mode=True)
-    if module.params["prompt"] is None:
-        # The action plugin has turned prompt_file into prompt by now.
-        module.fail_json(msg="prompt is missing (give prompt or prompt_file)")
-    task = task_of(module.params)
-    act = predict if module.check_mode else perform
-    agent = UnixTransport(module.params["socket"])
-    if not module.check_mode:
-        cancel_when_unheard(agent, task["id"])
-    try:
-        with Client(agent) as client:
-            answer = act(client, task)
-    except WireError as error:
-        what = {"code": error.code, "message": error.message, "hint": error.hint}
-        module.fail_json(msg=str(error), id=task["id"], error=what)
-    problem = failure(answer)
-    if problem is not None:
-        module.fail_json(msg=problem, **answer)
-    module.exit_json(**answer)
-
-
-if __name__ == "__main__":
-    main()

@@ -36,6 +36,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
     turn.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
+    task = verbs.add_parser("task", help="run one task: JSON on stdin, JSON on stdout")
+    task.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
     return parser
 
 
@@ -77,6 +79,12 @@ def _turn(path: str) -> int:
     return turn(path, sys.stdin.buffer, sys.stdout.buffer)
 
 
+def _task(path: str) -> int:
+    from farmhand.wire.task_call import main as task
+
+    return task(path, sys.stdin.buffer, sys.stdout.buffer)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
     options = _parser().parse_args(argv)
@@ -88,6 +96,8 @@ def main(argv: list[str] | None = None) -> int:
                 return _check_config(options.config)
             case "turn":
                 return _turn(options.socket)
+            case "task":
+                return _task(options.socket)
             case "check-prices":
                 return _check_prices(options.prices)
             case _:

@@ -10,9 +10,7 @@ import contextlib
 import difflib
 import hashlib
 import json
-import os
 import re
-import stat
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import envfile
+from ..core.files import replace
 from ..core.keys import fingerprint
 
 _LINE = re.compile(rb"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=")
@@ -186,6 +185,7 @@ class Run:
             entry.update(after=_digest(new), **found)
         self.store.write(entries)
         for path in sorted(files, key=lambda path: path != self.key_file):
+            path.parent.mkdir(parents=True, exist_ok=True)
             replace(path, files[path][1], mode=0o600 if path == self.key_file else None)
         self._settle(entries)
 
@@ -207,29 +207,6 @@ class Run:
         """The originals that this run has kept."""
         ours = [entry for entry in self.store.entries() if self.name and entry.get("run") == self.name]
         return [Path(entry["backup"]) for entry in ours if entry["backup"]]
-
-
-def replace(path: Path, content: bytes, *, mode: int | None = None) -> None:
-    """Write `path` in one step; mode and group stay unless `mode` is given. Never readable by more than it is to be."""
-    try:
-        before = path.stat()
-    except FileNotFoundError:
-        before = None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".farmhand-", dir=path.parent)
-    try:
-        with open(handle, "wb") as out:
-            out.write(content)
-            if before is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(out.fileno(), -1, before.st_gid)
-            os.fchmod(out.fileno(), mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o600)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def hunks(old: bytes, new: bytes) -> list[tuple[int, list[bytes], list[bytes]]]:

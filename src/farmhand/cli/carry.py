@@ -8,12 +8,11 @@ from farmhand.cli import render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.spooling import Spooling
-from farmhand.core.errors import FarmUnreachable, UsageError, WireError
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError, from_result
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
 from farmhand.places import hosts
 from farmhand.places.reach import reach
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -34,8 +33,6 @@ def carry(options: RunOptions, conf: Settings, task: dict[str, Any], way: EarlyC
     printer = render.Printer(stream=not (options.as_json or options.schema) and _is_terminal(sys.stdout))
     try:
         result = answer(task, conf, printer, way)
-    except WireError as error:
-        raise problems.from_wire(error) from None
     except Stopped as stopped:
         if options.as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
@@ -114,7 +111,7 @@ def cancel(transport: Transport, task_id: str) -> None:
 
 def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) -> int:
     """Write the answer, or raise the task's failure."""
-    failure = problems.from_result(result)
+    failure = from_result(result)
     if as_json:
         render.write_json(result)
         if failure is None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +11,7 @@ import click
 
 from farmhand.cli import render
 from farmhand.cli.cost import baseline_of, box_prices, ledger_options, merge_all, open_store, since_day
-from farmhand.core import settings
+from farmhand.core import files, settings
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.prices import price_table
 from farmhand.cost.report import CostReport, as_document, report
@@ -82,13 +80,6 @@ def _write(name: str, text: str) -> None:
         return
     path = Path(name).expanduser()
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        files.replace(path, text.encode(), mode=0o600)
     except OSError as error:
         raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint="name another file") from None

@@ -11,7 +11,7 @@ import json
 from farmhand.cli.prompt import assemble, check_text
 from farmhand.core import settings
 from farmhand.core.decoding import as_name, as_names, as_text, shown
-from farmhand.core.errors import FarmhandError, UsageError, WireError
+from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.record import Record
 from farmhand.places import hosts
@@ -56,7 +56,7 @@ class EarlyConnection:
     def __init__(self, conf: settings.Settings) -> None:
         self._host: hosts.Host | None = None
         self._early: SshTransport | None = None
-        with contextlib.suppress(FarmhandError, WireError):
+        with contextlib.suppress(FarmhandError):
             self._host = hosts.candidates(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)[0]
             self._early = self._host.transport(conf.connect_timeout_s)
             self._early.open_early()

@@ -7,7 +7,6 @@ import os
 from farmhand.cli.say import note
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.settings import old_spool_name, spool_name
-from farmhand.wire import problems
 
 TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Spooling:
         """What to raise once the task may be at `host` and `error` came: a lost task is noted for a later call."""
         from farmhand.cli import fallback
 
-        failure = problems.from_wire(error)
+        failure = error.at()
         if not isinstance(failure, FarmUnreachable) or error.status:
             return failure
         if fallback.policy_of(self.conf, terminal=fallback.on_terminal()) != "queue":

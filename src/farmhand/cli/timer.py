@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from farmhand.core.errors import NotConfigured
+from farmhand.core.files import xdg
 
 NAME = "farmhand-doctor"
 LABEL = "farmhand.doctor"
@@ -25,8 +26,7 @@ def install(command: Sequence[str], environ: Mapping[str, str] = os.environ, pla
         path = home / "Library/LaunchAgents" / f"{LABEL}.plist"
         _write({path: plist(command, environ)})
         return f"launchctl bootstrap gui/$(id -u) {path}"
-    base = environ.get("XDG_CONFIG_HOME", "")
-    directory = (Path(base) if base.startswith("/") else home / ".config") / "systemd/user"
+    directory = Path(xdg("XDG_CONFIG_HOME", environ)) / "systemd/user"
     _write({directory / f"{NAME}.service": service(command, environ), directory / f"{NAME}.timer": timer()})
     return f"systemctl --user daemon-reload && systemctl --user enable --now {NAME}.timer"
 

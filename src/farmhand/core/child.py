@@ -9,6 +9,8 @@ import re
 import signal
 import time
 
+from .keys import KEY
+
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
@@ -20,7 +22,6 @@ _DEFAULT_SIGNALS = [signal.SIGPIPE, signal.SIGXFSZ]
 #: Credentials and switches of other tools by their names, and any key or login token by its look: `env:NAME` as key
 #: source means that it may be anywhere.
 _CREDENTIAL_NAME = re.compile(r"(ANTHROPIC|CLAUDE)_|CLAUDECODE$|AWS_BEARER_TOKEN_BEDROCK$", re.IGNORECASE)
-_CREDENTIAL_VALUE = re.compile(r"sk-ant-", re.IGNORECASE)
 _SETTING = re.compile(r"FARMHAND_")
 
 
@@ -70,9 +71,7 @@ def scrubbed(
         name: value
         for name, value in (os.environ if environ is None else environ).items()
         if name in keep
-        or not (
-            _CREDENTIAL_NAME.match(name) or _CREDENTIAL_VALUE.search(value) or (not settings and _SETTING.match(name))
-        )
+        or not (_CREDENTIAL_NAME.match(name) or KEY.search(value) or (not settings and _SETTING.match(name)))
     }
 
 

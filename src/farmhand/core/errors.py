@@ -6,14 +6,15 @@ FarmhandError                 exit 1   code            what a user sees
 ├── NotConfigured             exit 3   not_configured  a setting, a file or a key is missing
 ├── FarmUnreachable           exit 4   unreachable     no agent answered
 │   └── WireMismatch          exit 4   agent_too_old, client_too_old
-└── Refused                   exit 5   refused, budget policy or budget said no
-
-WireError                     (by its code)            client and agent could not work together
+├── Refused                   exit 5   refused, budget policy or budget said no
+└── WireError                 by its code              client and agent could not work together
 
 A message is one line that says what is wrong and where; the hint says what to do.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from .keys import redact
 
@@ -34,6 +35,10 @@ class FarmhandError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.hint})" if self.hint else self.message
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as the wire and every JSON output have it."""
+        return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
 class TaskFailed(FarmhandError):
@@ -76,24 +81,84 @@ class Refused(FarmhandError):
     code = "refused"
 
 
-class WireError(Exception):
-    """What went wrong: a stable code, one line, what to do, and the HTTP status if the agent answered with one.
+#: What the codes of a WireError stand for.
+_KINDS: dict[str, type[FarmhandError]] = {
+    "not_configured": NotConfigured,
+    "bad_key": NotConfigured,
+    "no_key": NotConfigured,
+    "authentication_error": NotConfigured,
+    "agent_too_old": WireMismatch,
+    "client_too_old": WireMismatch,
+    "network_refused": Refused,
+    "refused": Refused,
+    "budget": Refused,
+    "account_disabled": Refused,
+    "billing_error": Refused,
+    "spend_limit": Refused,
+    "agent_error": TaskFailed,
+    "dead_key": NotConfigured,
+    "key_source_changed": NotConfigured,
+    "key_missing": NotConfigured,
+    "retire_by_hand": NotConfigured,
+    "no_rotation": UsageError,
+    "rotation_unfinished": UsageError,
+    "too_late": UsageError,
+    "rotation_running": Refused,
+    "hosts_unreached": FarmUnreachable,
+    "api_unreachable": FarmhandError,
+    "rotation_failed": FarmhandError,
+    "still_running": FarmhandError,
+    **dict.fromkeys(
+        (
+            "unreachable",
+            "lost",
+            "host_key_unknown",
+            "host_key_changed",
+            "login_refused",
+            "agent_missing",
+            "agent_down",
+            "not_an_agent",
+            "bad_answer",
+            "stranger",
+            "draining",
+        ),
+        FarmUnreachable,
+    ),
+}
 
-    Codes made here: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
+
+class WireError(FarmhandError):
+    """Client and agent could not work together: a stable code, one line, what to do, the HTTP status of an answer.
+
+    Codes made on the client's side: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
     `host_key_unknown`, `host_key_changed`, `login_refused`, `agent_missing`, `agent_down`, `agent_too_old`,
-    `client_too_old`, `not_an_agent`, `bad_answer` (it is none of the wire, so nobody knows what was done). Every other
-    code is the agent's own.
+    `client_too_old`, `not_an_agent`, `bad_answer` (not of the wire, so nobody knows what was done). Every other code is
+    the agent's own; one that is not known here goes by its status: 4xx blames the request.
     """
 
     def __init__(self, code: str, message: str, hint: str = "", status: int = 0) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.hint = hint
+        super().__init__(message, hint=hint, code=code)
         self.status = status
+        kind = _KINDS.get(code) or (UsageError if 400 <= status < 500 else FarmUnreachable)
+        self.kind: type[FarmhandError] = kind
+        self.exit_code = kind.exit_code
 
-    def __str__(self) -> str:
-        return f"{self.message} ({self.hint})" if self.hint else self.message
+    def at(self, host: str = "") -> FarmhandError:
+        """The error of its kind. With `host` it names that host, which whatever it answers could not be asked."""
+        unasked = bool(host and self.status) and not issubclass(self.kind, FarmUnreachable)
+        message = self.message if host in self.message else f"{host}: {self.message}"
+        return (FarmUnreachable if unasked else self.kind)(message, hint=self.hint, code=self.code)
+
+
+def from_result(result: dict[str, Any]) -> FarmhandError | None:
+    """Why a task with this result did not succeed; None if it did."""
+    if result.get("state") == "succeeded":
+        return None
+    error = result.get("error") or {}
+    code = str(error.get("code") or result.get("state") or "task_failed")
+    message = str(error.get("message") or f"the task is {result.get('state')}")
+    kind = Refused if _KINDS.get(code) is Refused else TaskFailed
+    return kind(message, hint=str(error.get("hint") or ""), code=code)
 
 
 def not_configured(message: str, hint: str = "") -> WireError:

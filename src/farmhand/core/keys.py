@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 DEFAULT_SOURCE = "file:~/repos.env"
 #: Longest key that is taken. Real ones have about 110 characters.
 MAX_KEY_CHARS = 512
-_KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{8,}")
-#: Case-insensitive and without a least length: hiding a piece of a key is the purpose, not recognising a whole one.
-_KEY_RUN = re.compile(r"sk-ant-[A-Za-z0-9_-]+", re.IGNORECASE)
+PREFIX = "sk-ant-"
+#: What a key, an Admin key or a login token is, wherever one is looked for, hidden or taken out. Shorter ones are
+#: examples in texts and patterns in sources; real ones have about 100 characters. Some tools change the case.
+KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{16,}", re.IGNORECASE)
 #: What stands in a URL before its host: user and password, or a token.
 _PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 REDACTED = "sk-ant-…[redacted]"
@@ -22,8 +23,8 @@ FINGERPRINT_DIGITS = 12
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` looks like an API key: `sk-ant-`, then 8 or more of A-Z a-z 0-9 _ -; 512 characters at most."""
-    return len(text) <= MAX_KEY_CHARS and _KEY.fullmatch(text) is not None
+    """Whether `text` looks like an API key: `sk-ant-`, then 16 or more of A-Z a-z 0-9 _ -; 512 characters at most."""
+    return len(text) <= MAX_KEY_CHARS and text.startswith(PREFIX) and KEY.fullmatch(text) is not None
 
 
 def check_format(text: str) -> str:
@@ -37,7 +38,7 @@ def check_format(text: str) -> str:
         raise ValueError(f"the API key is longer than {MAX_KEY_CHARS} characters")
     if text.strip() != text:
         raise ValueError("the API key has white space around it")
-    if not text.startswith("sk-ant-"):
+    if not text.startswith(PREFIX):
         raise ValueError("the API key does not start with sk-ant-")
     if not is_key(text):
         raise ValueError("the API key is too short or has characters other than letters, digits, _ and -")
@@ -58,7 +59,7 @@ def is_fingerprint(text: str) -> bool:
 
 def redact(text: str) -> str:
     """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
-    return _KEY_RUN.sub(REDACTED, text)
+    return KEY.sub(REDACTED, text)
 
 
 def without_secrets(text: str) -> str:

@@ -10,6 +10,7 @@ import re
 
 from farmhand.core.digest import sha256
 from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
 from farmhand.core.record import Record
 
@@ -102,23 +103,18 @@ def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool
     named = flag or environ.get(PREFIX + "CONFIG")
     if named:
         return os.path.expanduser(named), True
-    return os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", "config.toml"), False
-
-
-def _xdg(environ: Mapping[str, str], name: str, usual: str) -> str:
-    base = environ.get(name, "")
-    return base if base.startswith("/") else os.path.expanduser(usual)
+    return os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", "config.toml"), False
 
 
 def spool_name(environ: Mapping[str, str] = os.environ) -> str:
     """Where the spool is: one for all farms, since whoever looks into it wants to see everything that waits."""
-    return os.path.join(_xdg(environ, "XDG_STATE_HOME", "~/.local/state"), "farmhand", "spool")
+    return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", "spool")
 
 
 def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
     """What tells the hosts of these settings from others in the spool: their hosts file, "" for the usual one."""
     path = os.path.join(os.getcwd(), conf.hosts_name)
-    usual = os.path.join(_xdg(environ, "XDG_CONFIG_HOME", "~/.config"), "farmhand", HOSTS_FILE)
+    usual = os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", HOSTS_FILE)
     return "" if path == usual else path
 
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from farmhand.core.files import xdg
 from farmhand.core.prices import PriceTable
 from farmhand.cost.session_lines import Found, SessionRow, lines
 from farmhand.cost.store import CHUNK, CostStore
@@ -62,12 +63,9 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
     environ = dict(os.environ) if environ is None else environ
     named = environ.get("CLAUDE_CONFIG_DIR", "")
     home = Path(environ.get("HOME") or Path.home())
-    base = environ.get("XDG_CONFIG_HOME", "")
-    config = Path(base) if base.startswith("/") else home / ".config"
     chosen = [Path(part.strip()).expanduser() for part in named.split(",") if part.strip()]
-    return [
-        path / "projects" for path in chosen or (config / "claude", home / ".claude") if (path / "projects").is_dir()
-    ]
+    usual = (Path(xdg("XDG_CONFIG_HOME", environ), "claude"), home / ".claude")
+    return [path / "projects" for path in chosen or usual if (path / "projects").is_dir()]
 
 
 def read(store: CostStore, places: list[Path]) -> list[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.files import xdg
 from farmhand.cost import schema
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
 
@@ -35,9 +36,7 @@ class StoreDamaged(FarmhandError):
 
 def default_path() -> Path:
     """`$XDG_STATE_HOME/farmhand/cost.db`, where it is set, else below ~/.local/state."""
-    base = os.environ.get("XDG_STATE_HOME", "")
-    directory = Path(base) if base.startswith("/") else Path("~/.local/state").expanduser()
-    return directory / "farmhand" / "cost.db"
+    return Path(xdg("XDG_STATE_HOME"), "farmhand", "cost.db")
 
 
 class CostStore:

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from farmhand.core import files
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
 
@@ -253,7 +254,7 @@ class Spool:
             entry = self.look(task_id)
             if entry is not None:
                 entry.path.unlink(missing_ok=True)
-                _sync(entry.path.parent)
+                files.sync_directory(entry.path.parent)
             return entry is not None
 
     def tidy(self) -> None:
@@ -333,27 +334,10 @@ def _unusable(path: Path, error: OSError) -> NotConfigured:
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     """The whole file or none of it, on the disk when this returns."""
-    new = path.with_name(f".{path.name}.new")
     try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        _sync(path.parent)
+        files.replace(path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            new.unlink(missing_ok=True)
         raise _unusable(path, error) from None
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.keys import redact
 from farmhand.places.base import Order, Reply
-from farmhand.wire import problems, turn
+from farmhand.wire import turn
 
 
 def encode(order: Order) -> bytes:
@@ -32,7 +32,7 @@ def decode(answer: bytes, worker: str) -> Reply:
     try:
         given = turn.check(answer, worker)
     except WireError as error:
-        return Reply(error=problems.from_wire(error))
+        return Reply(error=error.at())
     lists = ("cancelled", "refused", "stopped", "results", "waiting")
     return Reply(
         accepted=given.get("taken") or [],
@@ -55,4 +55,4 @@ def _error(said: dict[str, Any] | None, worker: str) -> FarmhandError | None:
         code, message = "agent_too_old", "its agent is too old for batches"
     if worker not in message:
         message = f"{worker}: {message}"
-    return problems.from_wire(WireError(code, redact(message), redact(said.get("hint") or "")))
+    return WireError(code, redact(message), redact(said.get("hint") or "")).at()

@@ -1,4 +1,4 @@
-"""Unix sockets in a private directory that serve processes of this user alone: the key of one run, a batch's orders.
+"""A Unix socket in a private directory that serves processes of this user alone: a batch's orders go through it.
 
 ansible-runner writes to disk what it is given on its command line, in its environment and by a playbook, so neither key
 nor tasks can go that way.
@@ -9,16 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import struct
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-_UCRED = struct.Struct("3i")
-#: Run with the socket's path: prints what the socket says. `-I` keeps the user's environment out.
-_READER = "import socket,sys;s=socket.socket(socket.AF_UNIX);s.connect(sys.argv[1]);print(s.makefile().read())"
+from farmhand.core import files
 
 
 class LocalServer:
@@ -54,10 +50,10 @@ class LocalServer:
                 peer, _ = self._socket.accept()
             except OSError:
                 return
-            pid, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-            if uid == os.geteuid():
+            who = files.peer(peer)
+            if who.uid == os.geteuid():
                 threading.Thread(
-                    target=self._serve, args=(peer, pid), name=f"{self.path.name} {pid}", daemon=True
+                    target=self._serve, args=(peer, who.pid), name=f"{self.path.name} {who.pid}", daemon=True
                 ).start()
             else:
                 peer.close()
@@ -65,13 +61,3 @@ class LocalServer:
     def _serve(self, peer: socket.socket, pid: int) -> None:
         with peer:
             self._handle(peer, pid)
-
-
-class KeyServer(LocalServer):
-    """While entered, `source` is a key source that yields `key` to this user's processes."""
-
-    def __init__(self, key: str, directory: Path) -> None:
-        super().__init__(directory / "key.sock", lambda peer, _pid: peer.sendall(key.encode()))
-        if set(f"{sys.executable}{self.path}") & set('"\\'):
-            raise ValueError(f"{self.path} and {sys.executable} must have no quotes and backslashes")
-        self.source = f'command:"{sys.executable}" -I -c "{_READER}" "{self.path}"'

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def reach(
             transport = host.transport(limit) if way is None else way(host, limit)
             return host, _connect(transport, connect_timeout_s, turn_back=not last)
         except WireError as error:
-            failure = problems.from_wire(error, host.name)
+            failure = error.at(host.name)
             # What a host answers, whatever it is, is that host's problem; the settings are everybody's.
             if not error.status and not isinstance(failure, FarmUnreachable):
                 raise failure from None

@@ -1,46 +1,76 @@
-"""What the Ansible module farmhand_drain does on the farm host: takes its agent out of service and back."""
+"""What the action plugin farmhand_drain does: takes a host's agent out of service until it is empty, and back."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
-from ..core.errors import WireError
-from ..wire.client import Client
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.plugins.handover import HostAgent
 
 #: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
 MODES = ("off", "queue", "running")
-_POLL_S = 0.5
+#: Between two looks, at first and at most: each is a command on the host. Seconds.
+_PAUSES_S = (0.5, 5.0)
+_NO_KEY = "it cannot be emptied without a key that the API accepts"
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "mode": {"type": "str", "choices": list(MODES), "default": "queue"},
+    "wait_s": {"type": "float", "default": 0},
+    "key_source": {"type": "str", "no_log": False},
+    "socket": {"type": "path", "default": "/run/jada-agent/agent.sock"},
+}
 
 
-def drain(client: Client, mode: str, wait_s: float = 0.0, *, check: bool = False) -> dict[str, Any]:
+def drain(
+    agent: HostAgent,
+    mode: str,
+    wait_s: float = 0.0,
+    *,
+    check: bool = False,
+    say: Callable[[str], None] = lambda _text: None,
+    bring_key: Callable[[], object] | None = None,
+) -> dict[str, Any]:
     """Bring the agent to `mode` and wait up to `wait_s` seconds until it is empty; with `check` only predict.
 
+    `say` gets what is left, each time that changes. `bring_key` is called once where all that is left awaits a key.
     The answer has `changed`, `mode`, `before` (the mode), `version` of the agent, `left` (tasks by state), `empty`,
-    and `stuck`: whether what is left cannot end by itself. Raises WireError, `cannot_drain` for an agent without drain.
+    `stuck` (what is left cannot end by itself) and `msg`. Raises WireError, `cannot_drain` for an agent without drain.
     """
-    status = client.status()
-    before = drain_mode(status)
+    status = agent.status()
+    before, version = drain_mode(status), str(status.get("version", "?"))
     if before != mode and not check:
-        _set(client, mode, str(status.get("version", "?")))
-    deadline = time.monotonic() + (0.0 if check else wait_s)
+        _set(agent, mode, version)
+        status = agent.status()
+    began, pause, said = time.monotonic(), _PAUSES_S[0], ""
     while True:
-        if not check:
-            status = client.status()
-        answer = {
-            "changed": before != mode,
-            "mode": mode,
-            "before": before,
-            "version": str(status.get("version", "?")),
-            **remaining(status, mode),
-        }
-        if answer["empty"] or answer["stuck"] or time.monotonic() >= deadline:
+        answer: dict[str, Any] = {"changed": before != mode, "mode": mode, "before": before, "version": version}
+        answer |= remaining(status, mode)
+        waited = time.monotonic() - began
+        if check or wait_s <= 0 or answer["empty"]:
             return answer
-        time.sleep(min(_POLL_S, max(0.0, deadline - time.monotonic())))
+        if answer["stuck"]:
+            if bring_key is None:
+                return answer
+            try:
+                bring_key()
+            except FarmhandError as error:
+                return answer | {"msg": f"{answer['msg']}; {_NO_KEY} ({error})"}
+            bring_key = None
+        else:
+            left = ", ".join(f"{count} {name}" for name, count in answer["left"].items() if count)
+            if left != said:
+                say(f"{left}; {waited:.0f} of {wait_s:g} s")
+            said = left
+            if waited >= wait_s:
+                return answer
+            time.sleep(min(pause, wait_s - waited))
+            pause = min(2 * pause, _PAUSES_S[1])
+        status = agent.status()
 
 
 def drain_mode(status: dict[str, Any]) -> str:
-    """The mode that an agent's status tells; `draining` for one that drains and does not say how."""
+    """The mode in an agent's status; `draining` for one that drains and does not say how."""
     if status.get("state") != "draining":
         return "off"
     return str(status.get("drain") or "draining")
@@ -68,9 +98,9 @@ def _holds(reason: Any) -> bool:
     return isinstance(reason, dict) and bool(reason.get("detail")) and reason.get("reason") not in ("slots", "draining")
 
 
-def _set(client: Client, mode: str, version: str) -> None:
+def _set(agent: HostAgent, mode: str, version: str) -> None:
     try:
-        client.drain(mode)
+        agent.drain(mode)
     except WireError as error:
         if error.code != "no_such_route":
             raise
@@ -88,5 +118,5 @@ def failure(answer: dict[str, Any], wait_s: float) -> str | None:
     if wait_s <= 0 or answer["empty"]:
         return None
     if answer["stuck"]:
-        return f"{answer['msg']}; it cannot be emptied without a key that the API accepts"
+        return str(answer["msg"]) if _NO_KEY in answer["msg"] else f"{answer['msg']}; {_NO_KEY}"
     return f"{answer['msg']} after {wait_s:g} s"

@@ -1,11 +1,12 @@
-"""How an action plugin brings the API key to the agent: into the stdin of `jada-agent bridge` on the host.
+"""How action plugins speak to the agent of a host: through Ansible's connection, over the stdin of `jada-agent` there.
 
-So it is in no argument vector, no environment, no file, no log and no artifact. Standard library only, as settings is.
+So the API key is in no argument vector, no environment, no file, no log and no artifact.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 from collections.abc import Callable
@@ -14,9 +15,9 @@ from typing import Any
 from farmhand.core import settings
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import WireError
-from farmhand.core.keys import holds_key, redact
+from farmhand.core.keys import harmless, holds_key, redact
 from farmhand.core.keysource import read_key
-from farmhand.wire.message import key_request, parse_response
+from farmhand.wire import message, schema, task_call
 
 #: Runs a command line on the host with this stdin: `rc`, `stdout` and `stderr`. ActionBase._low_level_execute_command.
 Execute = Callable[..., dict[str, Any]]
@@ -53,18 +54,52 @@ def check_host_keys(connection: Any) -> None:
             connection.set_option("host_key_checking", True)
 
 
-def hand_over(execute: Execute, key: str, host: str, socket: str) -> None:
-    """`PUT /v1/key` through the bridge on `host`, to the usual socket if `socket` is empty. Raises WireError."""
-    command = ["jada-agent", "bridge"]
-    if socket:
-        command += ["--socket", socket]
-    done = execute(shlex.join(command), in_data=key_request(key))
-    # A chatty login may say something first.
-    _, start, rest = done["stdout"].partition("HTTP/1.1 ")
-    if start:
-        parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), host)
-        return
-    if done["rc"] in NOT_FOUND:
-        raise WireError("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
-    said = " ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:])
-    raise WireError("agent_down", redact(f"{host}: the key could not be handed over: {said}"))
+class HostAgent:
+    """The agent of one host, asked through Ansible's connection: each call starts `jada-agent` there once."""
+
+    def __init__(self, execute: Execute, host: str, socket: str = "") -> None:
+        self._execute = execute
+        self.host = host
+        self._socket = socket
+
+    def status(self) -> dict[str, Any]:
+        """`GET /v1/status`, without secrets. Raises WireError."""
+        found: dict[str, Any] = harmless(self._ask("GET", "/v1/status", schema.STATUS))
+        return found
+
+    def drain(self, mode: str) -> dict[str, Any]:
+        """`PUT /v1/drain`. Raises WireError."""
+        return self._ask("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
+
+    def put_key(self, key: str) -> dict[str, Any]:
+        """`PUT /v1/key`. Raises WireError."""
+        return self._ask("PUT", "/v1/key", schema.KEY, key=key)
+
+    def run_task(self, call: dict[str, Any]) -> dict[str, Any]:
+        """The answer of `jada-agent task` to `call`. Raises WireError."""
+        done = self._run("task", json.dumps(call).encode())
+        answer = task_call.parse(done["stdout"], self.host)
+        if answer is None:
+            raise self._failure(done)
+        return answer
+
+    def _ask(self, method: str, path: str, check: schema.Check, **more: Any) -> dict[str, Any]:
+        done = self._run("bridge", message.whole_request(method, path, **more))
+        # A chatty login may say something first.
+        _, start, rest = done["stdout"].partition("HTTP/1.1 ")
+        if not start:
+            raise self._failure(done)
+        return message.parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), self.host, check)
+
+    def _run(self, verb: str, data: bytes) -> dict[str, Any]:
+        command = ["jada-agent", verb, *(["--socket", self._socket] if self._socket else [])]
+        return self._execute(shlex.join(command), in_data=data)
+
+    def _failure(self, done: dict[str, Any]) -> WireError:
+        """Why there is no answer in what the host printed."""
+        if done["rc"] in NOT_FOUND:
+            return WireError("agent_missing", f"{self.host}: jada-agent is not installed there", "run site.yml")
+        said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
+        if "invalid choice" in said:
+            return WireError("agent_too_old", f"{self.host}: its agent is too old for this", "run site.yml")
+        return WireError("agent_down", f"{self.host}: the agent does not answer: {said}")

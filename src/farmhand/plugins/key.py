@@ -1,4 +1,4 @@
-"""What the Ansible module farmhand_key does: bring a rotation to a state, or say what that would change."""
+"""What the action plugin farmhand_key does: bring a rotation to a state, or say what that would change."""
 
 from __future__ import annotations
 
@@ -6,20 +6,35 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import WireError
-from ..core.keys import fingerprint
-from ..core.keysource import read_key
-from ..rotation.build import build, check_new_key_source, clean, memory_of
-from ..rotation.machine import Machine
-from ..rotation.state import STEPS
+from farmhand.core.errors import WireError
+from farmhand.core.keys import fingerprint
+from farmhand.rotation.build import build, clean, memory_of
+from farmhand.rotation.machine import Machine
+from farmhand.rotation.state import STEPS
 
 STATES = ("status", *STEPS, "aborted")
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "state": {"type": "str", "choices": list(STATES), "default": "retired"},
+    "new_key_source": {"type": "str", "no_log": False},
+    "planned": {"type": "str"},
+    "force": {"type": "bool", "default": False},
+    "key_source": {"type": "str", "no_log": False},
+    "hosts": {"type": "list", "elements": "dict"},
+    "upstream_url": {"type": "str"},
+    "admin_key_source": {"type": "str", "no_log": False},
+    "admin_url": {"type": "str"},
+    "connect_timeout_s": {"type": "float"},
+    "drain_s": {"type": "float", "default": 3900.0},
+    "retire_s": {"type": "float", "default": 30.0},
+    "state_dir": {"type": "path"},
+}
 
 
-def apply(parameters: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
-    """The module's result: `changed`, what `Machine.status` says, `pending`, `progress`, `todo`, `diff`.
+def apply(parameters: Mapping[str, Any], new_key: str | None, *, check: bool) -> dict[str, Any]:
+    """The result: `changed`, what `Machine.status` says, `pending`, `progress`, `todo`, `diff`.
 
-    `pending`: a rotation goes on, or would in check mode. Raises WireError.
+    `new_key` is what the rotation goes to; None where it goes on with the one that it has. `pending`: a
+    rotation goes on, or would in check mode. Raises WireError.
     """
     said: list[str] = []
     machine = build(parameters, tell=said.append)
@@ -28,25 +43,24 @@ def apply(parameters: Mapping[str, Any], *, check: bool) -> dict[str, Any]:
     if parameters["state"] == "status":
         return {"changed": False, "pending": before["unfinished"], "progress": [], "todo": "", **before}
     if check:
-        changed, key, new = _predict(machine, parameters, before)
+        changed, key, new = _predict(machine, parameters, before, new_key)
         after = {**before, "step": parameters["state"] if changed else before["step"], "current": key, "new": new}
         pending = changed or before["unfinished"]
     else:
         with memory_of(parameters).lock(), contextlib.closing(machine):
             clean(parameters)
-            changed, todo = _apply(machine, parameters)
+            changed, todo = _apply(machine, parameters, new_key)
         after = machine.status()
         pending = after["unfinished"]
     diff = {"before": _lines(before), "after": _lines(after)} if changed else {}
     return {"changed": changed, "pending": pending, "progress": said, "todo": todo, "diff": diff, **after}
 
 
-def _apply(machine: Machine, parameters: Mapping[str, Any]) -> tuple[bool, str]:
+def _apply(machine: Machine, parameters: Mapping[str, Any], new: str | None) -> tuple[bool, str]:
     """Whether anything was changed, and what is left to be done by hand."""
     wanted = parameters["state"]
     if wanted == "aborted":
         return machine.abort(), ""
-    new = _new_key(parameters)
     changed = machine.stage(new) if new is not None else False
     about = machine.status()
     if not about["unfinished"]:
@@ -61,13 +75,14 @@ def _apply(machine: Machine, parameters: Mapping[str, Any]) -> tuple[bool, str]:
         return changed or about["step"] != machine.status()["step"], str(error)
 
 
-def _predict(machine: Machine, parameters: Mapping[str, Any], about: dict[str, Any]) -> tuple[bool, str, str]:
+def _predict(
+    machine: Machine, parameters: Mapping[str, Any], about: dict[str, Any], new: str | None
+) -> tuple[bool, str, str]:
     """Whether `_apply` would change anything, the key that would be in use, and the new one. Raises as it would."""
     wanted, current = parameters["state"], about["current"]
     if wanted == "aborted":
         return about["unfinished"], about["old"] if about["unfinished"] else current, about.get("new", "")
     switched = STEPS.index(wanted) >= STEPS.index("switched")
-    new = _new_key(parameters)
     if new is not None and machine.would_stage(new):
         return True, fingerprint(new) if switched else current, fingerprint(new)
     if about["unfinished"]:
@@ -77,11 +92,6 @@ def _predict(machine: Machine, parameters: Mapping[str, Any], about: dict[str, A
     if new is None and not _is_there(about) and not planned:
         raise WireError("no_rotation", "no rotation goes on", "give new_key_source to begin one")
     return bool(planned), planned if planned and switched else current, planned or about.get("new", "")
-
-
-def _new_key(parameters: Mapping[str, Any]) -> str | None:
-    source = parameters.get("new_key_source")
-    return None if not source else read_key(check_new_key_source(str(source)))
 
 
 def _is_there(about: dict[str, Any]) -> bool:

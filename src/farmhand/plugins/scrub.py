@@ -12,7 +12,6 @@ import os
 import pwd
 import re
 import shutil
-import stat
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -20,13 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..core.files import replace
+from ..core.keys import KEY, redact
+
 Kind = Literal["shell", "environment", "json", "login"]
 
 PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 #: A file above this is not read into memory. The CLI's own .claude.json grows to some megabytes.
 MAX_BYTES = 64 << 20
 _NAMES = "|".join(PROTECTED)
-_LITERAL = re.compile(r"sk-ant-[A-Za-z0-9_-]+")
 #: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator. The quantifiers are
 #: possessive, so that no line of a file can make them try twice.
 _QUOTED = r"\"(?:\\.|\$\([^()]*\)|[^\"\\])*+\""
@@ -99,9 +100,9 @@ def clean_environment(text: str) -> Cleaned:
         if match:
             found.append((number, match["name"]))
             continue
-        if _LITERAL.search(line):
+        if KEY.search(line):
             found.append((number, "a key or token (sk-ant-…)"))
-            line = _LITERAL.sub("", line)
+            line = KEY.sub("", line)
         lines.append(line)
     return "".join(lines), found
 
@@ -121,9 +122,9 @@ def clean_shell(text: str) -> Cleaned:
             for match in reversed(list(pattern.finditer(clean))):
                 found.append((number, match["name"]))
                 clean = _without(clean, match.start(), match.end(), continued)
-        if _LITERAL.search(clean):
+        if KEY.search(clean):
             found.append((number, "a key or token (sk-ant-…)"))
-            clean = _LITERAL.sub("", clean)
+            clean = KEY.sub("", clean)
         continued = line.rstrip("\r\n").endswith("\\")
         lines.append(clean)
     return "".join(lines), found
@@ -148,7 +149,7 @@ def clean_json(text: str) -> Cleaned:
     try:
         tree = json.loads(text)
     except ValueError:
-        return clean_environment(text) if _LITERAL.search(text) else (text, [])
+        return clean_environment(text) if KEY.search(text) else (text, [])
     names: list[str] = []
     pruned = _prune(tree, names)
     if not names:
@@ -160,17 +161,13 @@ def _prune(tree: Any, names: list[str]) -> Any:
     if isinstance(tree, dict):
         kept = {}
         for name, value in tree.items():
-            if (
-                (name in PROTECTED and value)
-                or _LITERAL.search(name)
-                or (isinstance(value, str) and _LITERAL.search(value))
-            ):
-                names.append(_LITERAL.sub("sk-ant-…", name))
+            if (name in PROTECTED and value) or KEY.search(name) or (isinstance(value, str) and KEY.search(value)):
+                names.append(redact(name))
             else:
                 kept[name] = _prune(value, names)
         return kept
     if isinstance(tree, list):
-        bad = [item for item in tree if isinstance(item, str) and _LITERAL.search(item)]
+        bad = [item for item in tree if isinstance(item, str) and KEY.search(item)]
         names += ["a list entry"] * len(bad)
         return [_prune(item, names) for item in tree if item not in bad]
     return tree
@@ -234,7 +231,7 @@ class Scrubber:
         self.findings += [Finding(str(path), line, what) for line, what in found]
         if found and self.write:
             self._save(path)
-            _replace(path, cleaned.encode("utf-8", "surrogateescape"))
+            replace(path, cleaned.encode("utf-8", "surrogateescape"))
 
     def _save(self, path: Path) -> None:
         """Copy the original to the backups, readable by root alone from its first byte."""
@@ -246,18 +243,3 @@ class Scrubber:
         with open(handle, "wb") as out, path.open("rb") as source:
             shutil.copyfileobj(source, out)
         self.saved.append(target)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write `content` to `path` in one step; owner and mode stay."""
-    before = path.stat()
-    handle, name = tempfile.mkstemp(prefix=".farmhand-", dir=path.parent)
-    try:
-        with open(handle, "wb") as out:
-            out.write(content)
-            os.fchown(out.fileno(), before.st_uid, before.st_gid)
-            os.fchmod(out.fileno(), stat.S_IMODE(before.st_mode))
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-#: Long enough not to take a pattern in source code for a key; real ones have about 100 characters after the prefix.
-KEY = re.compile(rb"sk-ant-[A-Za-z0-9_-]{16,}")
+from ..core import keys
+
+KEY = re.compile(keys.KEY.pattern.encode(), re.IGNORECASE)
 #: Where the distribution's own files are not; /proc is looked at by `processes`, the journal by `journal`.
 ROOTS = ("/boot", "/etc", "/home", "/mnt", "/opt", "/root", "/run", "/srv", "/tmp", "/usr/local", "/var")  # noqa: S108 - read only
 _SKIPPED = ("/run/log/journal", "/var/log/journal", "/run/user", "/var/lib/docker", "/var/lib/containerd")

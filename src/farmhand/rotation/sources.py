@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from dataclasses import dataclass
 from typing import Protocol
 
 from ..core import envfile, keys
 from ..core.errors import WireError, not_configured
+from ..core.files import replace
 from ..core.keysource import DEFAULT_NAME, read_private
-from .state import leftover, replace_file
+
+
+def leftover(path: str) -> str:
+    """The name that `path` is written under before it takes its place; a crash may leave it, with keys in it."""
+    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.farmhand-rotate")
 
 
 @dataclass(frozen=True)
@@ -100,8 +104,7 @@ class FileSource:
         if found != (slots.current, slots.next, slots.previous):
             raise not_configured(f"{self.path}: the line of {self.name} is of a form that cannot be edited safely")
         try:
-            status = os.stat(self.path)
-            replace_file(self.path, text.encode(), stat.S_IMODE(status.st_mode), status.st_gid)
+            replace(self.path, text.encode(), beside=leftover(self.path))
         except OSError as error:
             raise not_configured(f"{self.path} cannot be written: {error.strerror}") from None
 

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..core.errors import WireError, not_configured
+from ..core.files import replace, xdg
 from ..core.keys import is_fingerprint
 
 #: What is asked for, in order.
@@ -56,46 +57,8 @@ class State:
 
 def state_dir(place: str, usual: bool, environ: Mapping[str, str] = os.environ) -> str:
     """Where the state of the rotation of this key source is; `usual`: it is the default one."""
-    base = environ.get("XDG_STATE_HOME", "")
-    directory = base if os.path.isabs(base) else os.path.expanduser("~/.local/state")
     mark = "" if usual else f"-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
-    return os.path.join(directory, "farmhand", f"rotation{mark}")
-
-
-def replace_file(path: str, content: bytes, mode: int = 0o600, gid: int | None = None) -> None:
-    """Write `path` in one step that a crash leaves done or not done. What a crash leaves beside it has a fixed name."""
-    beside = leftover(path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(beside)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            out.write(content)
-            if gid is not None:
-                with contextlib.suppress(PermissionError):
-                    os.fchown(out.fileno(), -1, gid)
-            os.fchmod(out.fileno(), mode)
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(beside)
-        raise
-    _sync_directory(os.path.dirname(path))
-
-
-def leftover(path: str) -> str:
-    """The name that `path` is written under before it takes its place."""
-    return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.farmhand-rotate")
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", f"rotation{mark}")
 
 
 class Memory:
@@ -188,6 +151,6 @@ class Memory:
     def _write(self, path: str, value: dict[str, Any]) -> None:
         self._make()
         try:
-            replace_file(path, json.dumps(value, indent=1).encode() + b"\n")
+            replace(path, json.dumps(value, indent=1).encode() + b"\n")
         except OSError as error:
             raise not_configured(f"{path}: {error.strerror}") from None

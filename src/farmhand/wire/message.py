@@ -100,15 +100,16 @@ def _problem(body: bytes) -> WireError | None:
     return WireError(error["code"], keys.redact(error["message"])[:_SHOWN], keys.redact(error.get("hint", ""))[:_SHOWN])
 
 
-def key_request(key: str) -> bytes:
-    """`PUT /v1/key` as the bytes to write to `jada-agent bridge`: for a channel that sends once and then reads."""
-    lines = ["PUT /v1/key HTTP/1.1", "Host: jada-agent", "Content-Length: 0", "Connection: close"]
+def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None = None) -> bytes:
+    """A request as the bytes to write to `jada-agent bridge`: for a channel that sends once and then reads."""
+    lines = [f"{method} {path} HTTP/1.1", "Host: jada-agent", f"Content-Length: {len(body)}", "Connection: close"]
+    lines += ["Content-Type: application/json"] if body else []
     lines += [f"{name}: {value}" for name, value in request_headers(key).items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
 
-def parse_response(raw: bytes, name: str) -> dict[str, Any]:
-    """The JSON object of a whole response as the bridge printed it. Raises WireError."""
+def parse_response(raw: bytes, name: str, check: schema.Check) -> dict[str, Any]:
+    """The JSON object of a whole response as the bridge printed it, once it has passed `check`. Raises WireError."""
     try:
         response = http1.Response(http1.ByteReader(io.BytesIO(raw).read))
         body = response.read(schema.MAX_SMALL_BYTES)
@@ -116,5 +117,5 @@ def parse_response(raw: bytes, name: str) -> dict[str, Any]:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None
-    found: dict[str, Any] = answer(response.status, response.headers, body, name, schema.KEY)
+    found: dict[str, Any] = answer(response.status, response.headers, body, name, check)
     return found

@@ -280,6 +280,8 @@ BATCH = record({"batch": record({})})
 KEY = record({}, {"fingerprint": NAME, "tasks_resumed": COUNT, "forgotten": flag})
 USAGE_TOTALS = record({})
 EVENT = record({}, {"type": NAME, "state": NAME, "text": text(MAX_BYTES), "result": RESULT})
+#: What `jada-agent task` prints: see farmhand.wire.task_call.
+TASK_ANSWER = record({}, {"changed": flag, **RESULT_FIELDS})
 #: What `jada-agent turn` prints: see farmhand.wire.turn.
 TURN = record(
     {},

@@ -13,6 +13,7 @@ import re
 from ..core.child import scrubbed, spawn
 from ..core.digest import sha256
 from ..core.errors import WireError, not_configured
+from ..core.files import xdg
 
 TYPE_CHECKING = False  # as in http1
 if TYPE_CHECKING:
@@ -306,6 +307,5 @@ def default_control_dir() -> str:
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and os.path.isdir(runtime):
         return os.path.join(runtime, "farmhand")
-    cache = os.environ.get("XDG_CACHE_HOME", "")
     # Below the directory that the packages of the role claude_cli share, which is open to read.
-    return os.path.join(cache if os.path.isabs(cache) else os.path.expanduser("~/.cache"), "farmhand", "ssh")
+    return os.path.join(xdg("XDG_CACHE_HOME"), "farmhand", "ssh")

@@ -91,7 +91,7 @@ class _Turn:
         try:
             states = self.client.submit(tasks, key)
         except WireError as error:
-            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            problem = error.as_dict()
             if not error.status:
                 raise
             if error.code in _HALTING or error.status >= 500:
@@ -116,7 +116,7 @@ class _Turn:
         except WireError as error:
             if not error.status:
                 raise
-            problem = {"code": error.code, "message": error.message, "hint": error.hint}
+            problem = error.as_dict()
             self.answer["refused"].append({"id": task_id, **problem})
 
     def _stop(self) -> None:
@@ -165,7 +165,7 @@ def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
         try:
             playing.run()
         except WireError as error:
-            playing.answer["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
+            playing.answer["error"] = error.as_dict()
     return playing.answer
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.billing import store
+from farmhand.core import files
 from tests.unit.billing.conftest import Station
 
 KEY = "sk-ant-test-first-0000000000"
@@ -70,7 +71,7 @@ def test_two_runs_are_taken_back_in_their_order(station: Station) -> None:
 
 def test_a_run_that_breaks_off_is_gone_on_with_or_taken_back(station: Station, monkeypatch: pytest.MonkeyPatch) -> None:
     station.put({".zshrc": EXPORT, ".bashrc": EXPORT})
-    real = store.replace
+    real = files.replace
     written: list[str] = []
 
     def breaks(path: Path, content: bytes, *, mode: int | None = None) -> None:

@@ -56,26 +56,26 @@ def test_an_option_that_is_not_utf_8_is_named(given: dict[str, Any], name: str) 
 @pytest.mark.parametrize(
     ("given", "name"),
     [
-        ({"labels": ("a=sk-ant-test-pasted-00",)}, "--label"),
-        ({"labels": ("sk-ant-test-pasted-00=a",)}, "--label"),
-        ({"work_class": "sk-ant-test-pasted-00"}, "--work-class"),
-        ({"tools": ("sk-ant-test-pasted-00",)}, "--tools"),
+        ({"labels": ("a=sk-ant-test-pasted-0000",)}, "--label"),
+        ({"labels": ("sk-ant-test-pasted-0000=a",)}, "--label"),
+        ({"work_class": "sk-ant-test-pasted-0000"}, "--work-class"),
+        ({"tools": ("sk-ant-test-pasted-0000",)}, "--tools"),
     ],
 )
 def test_a_key_is_no_name(given: dict[str, Any], name: str) -> None:
     with pytest.raises(UsageError, match=f"^an API key stands in {name}"):
         defaults(options(**given), Settings())
     with pytest.raises(UsageError, match=r"^an API key stands in --model"):
-        defaults(options(), Settings(model="sk-ant-test-pasted-00"))
+        defaults(options(), Settings(model="sk-ant-test-pasted-0000"))
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        {"id": "sk-ant-test-pasted-00"},
-        {"id": "sk-ant-test pasted"},
-        {"model": "sk-ant-test-pasted-00"},
-        {"labels": {"a": "sk-ant-test-pasted-00"}},
+        {"id": "sk-ant-test-pasted-0000"},
+        {"id": "sk-ant-test-pasted-0000 x"},
+        {"model": "sk-ant-test-pasted-0000"},
+        {"labels": {"a": "sk-ant-test-pasted-0000"}},
     ],
 )
 def test_a_key_as_a_name_in_a_line_is_refused_and_not_shown(tmp_path: Path, line: dict[str, Any]) -> None:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import io
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.core import keys
+from farmhand.core.child import scrubbed
+from farmhand.plugins import search
+from farmhand.plugins.scrub import clean_shell
 
 KEY = "sk-ant-test-loopback-0000000000000000"
-BODY = st.text("abcXYZ019_-", min_size=8, max_size=80)
+BODY = st.text("abcXYZ019_-", min_size=16, max_size=80)
 
 
 def test_fingerprint_is_the_start_of_the_sha256() -> None:
@@ -59,3 +64,13 @@ def test_what_a_host_tells_of_itself_is_harmless() -> None:
     assert keys.harmless(told) == {
         f"a {keys.REDACTED}": [keys.REDACTED, 1, None, {"url": "http://…@x/y"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"), [(f"sk-ant-{'a' * 16}", True), (KEY.upper(), True), ("sk-ant-admin…", False)]
+)
+def test_one_pattern_says_what_is_hidden_searched_for_and_taken_out(text: str, hidden: bool) -> None:
+    assert (keys.redact(text) != text) is hidden
+    assert search.holds_key(io.BytesIO(text.encode())) is hidden
+    assert (clean_shell(f"# {text}\n")[1] != []) is hidden
+    assert ("A" not in scrubbed({"A": text})) is hidden

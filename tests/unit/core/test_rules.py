@@ -15,12 +15,12 @@ from farmhand.core.task import Task
         *(
             ({name: held}, "key_in_task", "an API key stands in its id")
             for name, held in {
-                **dict.fromkeys(("id", "batch", "model", "work_class"), "sk-ant-test-pasted-00"),
-                "tools": ("sk-ant-test-pasted-00",),
-                "labels": {"a": "sk-ant-test-pasted-00"},
+                **dict.fromkeys(("id", "batch", "model", "work_class"), "sk-ant-test-pasted-0000"),
+                "tools": ("sk-ant-test-pasted-0000",),
+                "labels": {"a": "sk-ant-test-pasted-0000"},
             }.items()
         ),
-        ({"labels": {"sk-ant-test-pasted-00": ""}}, "key_in_task", "an API key stands in its id"),
+        ({"labels": {"sk-ant-test-pasted-0000": ""}}, "key_in_task", "an API key stands in its id"),
         ({"id": "no good"}, "invalid_task", "the id does not match"),
         ({"batch": "-"}, "invalid_task", "the batch's name"),
         ({"prompt": "\n"}, "empty_prompt", "the prompt is empty"),

@@ -25,7 +25,7 @@ def test_what_a_run_needs_is_named_and_the_rest_of_ansibles_variables_left_out()
         "ANSIBLE_SSH_COMMON_ARGS": "-J bastion",
         "ANSIBLE_REMOTE_USER": "",
         "FARMHAND_CONFIG": "/home/me/c.toml",
-        "MY_KEY": "sk-ant-test-0000000000",
+        "MY_KEY": "sk-ant-test-000000000000",
         "ANTHROPIC_BASE_URL": "http://x",
     }
     assert ansible_environment(PROJECT, given) == {

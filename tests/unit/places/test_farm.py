@@ -12,7 +12,7 @@ def test_the_environment_is_stripped_of_credentials(tmp_path: Path, monkeypatch:
     for name, value in {
         "ANTHROPIC_API_KEY": "x",
         "CLAUDE_CODE_OAUTH_TOKEN": "y",
-        "OTHER": "sk-ant-test-zzzzzzzz",
+        "OTHER": "sk-ant-test-zzzzzzzzzzzz",
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("KEPT", "yes")

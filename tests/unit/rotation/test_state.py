@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.errors import WireError
-from farmhand.rotation.state import Memory, State, replace_file, state_dir
+from farmhand.rotation.state import Memory, State, state_dir
 from tests.unit.rotation.doubles import NEW_PRINT, OLD_PRINT
 
 
@@ -56,21 +56,6 @@ def test_first_seen_is_kept(tmp_path: Path) -> None:
     assert memory.first_seen(OLD_PRINT, 5.0) == 5.0
     assert memory.first_seen(NEW_PRINT, 6.0) == 6.0
     assert memory.first_seen(OLD_PRINT, 7.0) == 5.0
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "state.json"
-    path.write_text("before")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        replace_file(str(path), b"after")
-    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("state.json", "before")]
 
 
 def test_where_it_is() -> None:

@@ -7,8 +7,9 @@ import pytest
 from farmhand import __version__
 from farmhand.core.errors import WireError
 from farmhand.core.keys import REDACTED
+from farmhand.wire import schema
 from farmhand.wire.client import Client
-from farmhand.wire.message import key_request, parse_response
+from farmhand.wire.message import parse_response, whole_request
 from tests.unit.wire.scripted import Scripted, answer, events
 
 KEY = "sk-ant-test-client-0000000000"
@@ -158,20 +159,20 @@ def test_an_early_refusal_of_a_large_body_is_read() -> None:
 @pytest.mark.parametrize("key", ["", "sk-ant-short", KEY + "\r\nX-Evil: 1", KEY + "é"])
 def test_a_key_cannot_end_its_header_line(key: str) -> None:
     with pytest.raises(WireError) as caught:
-        key_request(key)
+        whole_request("PUT", "/v1/key", key=key)
     assert caught.value.code == "bad_key"
     assert "Evil" not in str(caught.value)
 
 
 def test_the_key_as_one_request_and_its_answer() -> None:
-    raw = key_request(KEY)
+    raw = whole_request("PUT", "/v1/key", key=KEY)
     assert raw.startswith(b"PUT /v1/key HTTP/1.1\r\n")
     assert raw.endswith(b"\r\n\r\n")
     assert b"Connection: close\r\n" in raw
-    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h")["fingerprint"] == "f"
+    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h", schema.KEY)["fingerprint"] == "f"
     for raw in (b"", b"sudo: a password is required\n", answer({}, wire=None)):
         with pytest.raises(WireError) as caught:
-            parse_response(raw, "h")
+            parse_response(raw, "h", schema.KEY)
         assert caught.value.code == "not_an_agent"
 
 

@@ -90,5 +90,5 @@ def test_a_good_end_is_no_failure() -> None:
 
 
 def test_a_key_in_the_last_line_is_not_repeated() -> None:
-    error = classify(1, "oops sk-ant-test-aaaaaaaaaa", "farm1")
+    error = classify(1, "oops sk-ant-test-aaaaaaaaaaaaaa", "farm1")
     assert "sk-ant-test" not in str(error)

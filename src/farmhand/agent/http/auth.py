@@ -14,10 +14,10 @@ from aiohttp import web
 
 from farmhand import __version__
 from farmhand.agent.config import Config
-from farmhand.agent.http.connection_limit import peer
 from farmhand.agent.scheduler import Draining
 from farmhand.agent.store.ledger import IdConflict, LedgerStuck
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
+from farmhand.core.files import peer
 
 log = logging.getLogger("jada-agent")
 #: The version of the wire that this agent speaks.
@@ -72,7 +72,7 @@ def error_answer(error: FarmhandError, status: int | None = None) -> web.Respons
         status = next((s for kind, s in _STATUS_OF if isinstance(error, kind)), 500)
     if error.code == "too_large":
         status = 413
-    body = {"error": {"code": error.code, "message": error.message, "hint": error.hint}}
+    body = {"error": error.as_dict()}
     return web.Response(status=status, body=as_json(body), content_type="application/json")
 
 
@@ -157,7 +157,7 @@ class AuthMiddleware:
         connection = request.transport.get_extra_info("socket") if request.transport is not None else None
         if connection is None:
             raise Refused("the caller has gone", code="stranger")
-        uid, gid = peer(connection)
+        _, uid, gid = peer(connection)
         if not peer_uid_allowed(uid, gid, self._config.allowed_groups):
             raise Refused(
                 f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand"

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import struct
 
 from aiohttp import web
 
-#: struct ucred: pid, uid, gid.
-UCRED = struct.Struct("3i")
-
-
-def peer(connection: socket.socket) -> tuple[int, int]:
-    """(uid, gid) of the process that opened a Unix socket's connection. Source: SO_PEERCRED in unix(7)."""
-    _, uid, gid = UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))
-    return uid, gid
+from farmhand.core.files import peer
 
 
 class ConnectionLimit:
@@ -32,7 +23,7 @@ class ConnectionLimit:
 
     def enter(self, transport: asyncio.Transport) -> None:
         """Hand the connection over to the server, or end it."""
-        uid, _ = peer(transport.get_extra_info("socket"))
+        uid = peer(transport.get_extra_info("socket")).uid
         open_now: set[asyncio.Protocol] = set(self._server.connections)
         self._uids = {handler: owner for handler, owner in self._uids.items() if handler in open_now}
         if sum(owner == uid for owner in self._uids.values()) >= self._per_uid:

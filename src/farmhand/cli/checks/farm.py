@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
-from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.errors import FarmhandError, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
 from farmhand.places.hosts import Host
-from farmhand.wire import problems
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -36,7 +36,7 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
             after = time.time()
             oldest = _oldest(client, status)
     except WireError as error:
-        return [by_error("reach", problems.from_wire(error, host.name), host.name, "farmhand up")]
+        return [by_error("reach", error.at(host.name), host.name, "farmhand up")]
     checks = [
         ("reach", lambda: reach(host.name, status)),
         ("cli", lambda: cli(host.name, status)),
@@ -111,7 +111,7 @@ def budget(host: str, status: dict[str, Any]) -> Check:
     day = status.get("budget_day")
     if not isinstance(day, dict):
         return passed("budget", "no budget for the day is set", host)
-    limit, spent = float(day["limit_usd"]), float(day["spent_usd"])
+    limit, spent = Decimal(str(day["limit_usd"])), Decimal(str(day["spent_usd"]))
     detail = f"{spent:.2f} of {limit:.2f} US$ spent on {day.get('day')}"
     if spent >= limit:
         return failed("budget", detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd", host)
@@ -133,8 +133,8 @@ def canary(host: Host, conf: Settings) -> Check:
         with Client(host.transport(conf.connect_timeout_s)) as client:
             result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
     except WireError as error:
-        return by_error("canary", problems.from_wire(error, host.name), host.name)
-    failure: FarmhandError | None = problems.from_result(result)
+        return by_error("canary", error.at(host.name), host.name)
+    failure: FarmhandError | None = from_result(result)
     if failure is not None:
         return by_error("canary", failure, host.name, "farmhand status, and the journal of jada-agent")
     took = time.monotonic() - started
@@ -143,4 +143,4 @@ def canary(host: Host, conf: Settings) -> Check:
 
 def _cost(result: dict[str, Any]) -> str:
     cost = result.get("cost_usd")
-    return "unpriced" if cost is None else f"{float(cost):.6f} US$"
+    return "unpriced" if cost is None else f"{Decimal(str(cost)):.6f} US$"

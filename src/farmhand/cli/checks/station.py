@@ -12,7 +12,7 @@ from pathlib import Path
 from farmhand import billing
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
-from farmhand.core.errors import NotConfigured, WireError
+from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings, hosts_of
@@ -21,7 +21,6 @@ from farmhand.offline.login import FIX, find_login
 from farmhand.offline.spool import open_spool
 from farmhand.rotation import operator
 from farmhand.rotation.check_key import check_key
-from farmhand.wire import problems
 
 #: A table that is older than this may be wrong. Days.
 PRICES_DAYS = 120
@@ -119,10 +118,7 @@ def api(conf: Settings) -> Check:
 
 
 def _key(conf: Settings) -> str:
-    try:
-        return read_key(conf.key_source)
-    except WireError as error:
-        raise problems.from_wire(error) from None
+    return read_key(conf.key_source)
 
 
 def spool(conf: Settings) -> Check:

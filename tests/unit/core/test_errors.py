@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from farmhand.core.errors import WireError
-from farmhand.wire.problems import from_result, from_wire
+from farmhand.core.errors import FarmUnreachable, UsageError, WireError, from_result
 
 
 @pytest.mark.parametrize(
@@ -36,9 +35,18 @@ from farmhand.wire.problems import from_result, from_wire
     ],
 )
 def test_codes_of_the_wire_become_exit_codes(code: str, status: int, exit_code: int) -> None:
-    error = from_wire(WireError(code, "what", "fix", status))
-    assert error.exit_code == exit_code
-    assert (error.code, error.message, error.hint) == (code, "what", "fix")
+    error = WireError(code, "what", "fix", status)
+    for seen in (error, error.at()):
+        assert seen.exit_code == exit_code
+        assert seen.as_dict() == {"code": code, "message": "what", "hint": "fix"}
+
+
+def test_whatever_a_host_answers_it_could_not_be_asked() -> None:
+    answered = WireError("invalid_task", "what", "fix", 400)
+    assert isinstance(answered.at(), UsageError)
+    assert isinstance(answered.at("farm1"), FarmUnreachable)
+    assert str(answered.at("farm1")) == "farm1: what (fix)"
+    assert str(WireError("lost", "farm1: gone").at("farm1")) == "farm1: gone"
 
 
 def test_results() -> None:

@@ -1,0 +1,101 @@
+"""This machine's files and sockets: replacing a file in one step, the XDG directories, who is at a Unix socket."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from typing import IO, NamedTuple
+
+_USUAL = {"XDG_CONFIG_HOME": ".config", "XDG_STATE_HOME": ".local/state", "XDG_CACHE_HOME": ".cache"}
+#: struct ucred: pid, uid, gid. Source: SO_PEERCRED in unix(7).
+_UCRED = struct.Struct("3i")
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: str = "") -> Iterator[IO[bytes]]:
+    """A file to write to, which takes the place of `path` when the block ends well. Raises OSError.
+
+    Whatever happens, `path` is what it was or all of what is new, and that survives a power cut. Owner, group and mode
+    are those of the file that was there (0600 if there was none), the mode `mode` if given; it is never readable by
+    more than that. It is written under the name `beside`, one of its own if that is not given: a caller that holds a
+    lock can so remove what a crash has left.
+    """
+    directory, name = os.path.split(os.path.abspath(path))
+    try:
+        before = os.stat(path)
+    except FileNotFoundError:
+        before = None
+    if beside:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    else:
+        import tempfile  # not at the top: settings need only `xdg`, at every start
+
+        descriptor, beside = tempfile.mkstemp(prefix=f".{name[:60]}.", suffix=".farmhand-new", dir=directory)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            yield out
+            if before is not None:
+                _give(out.fileno(), before)
+            os.fchmod(out.fileno(), mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o600)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(beside, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(beside)
+        raise
+    sync_directory(directory)
+
+
+def replace(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None, beside: str = "") -> None:
+    """Write `content` to `path` as `replacing` does. Raises OSError."""
+    with replacing(path, mode=mode, beside=beside) as out:
+        out.write(content)
+
+
+def _give(descriptor: int, before: os.stat_result) -> None:
+    """Owner and group as `before`; only root has to be able to."""
+    try:
+        os.fchown(descriptor, before.st_uid, before.st_gid)
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+
+
+def sync_directory(path: str | os.PathLike[str]) -> None:
+    """Make the names in a directory survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def xdg(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """The directory that XDG_CONFIG_HOME, XDG_STATE_HOME or XDG_CACHE_HOME names, else the usual one below the home.
+
+    A relative path counts as not set. Source: the XDG Base Directory Specification, 0.8.
+    """
+    named = environ.get(name, "")
+    return (
+        named if named.startswith("/") else os.path.join(environ.get("HOME") or os.path.expanduser("~"), _USUAL[name])
+    )
+
+
+class Peer(NamedTuple):
+    """The process that opened a connection to a Unix socket."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Who is at the other side of a Unix socket's connection. Raises OSError."""
+    return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

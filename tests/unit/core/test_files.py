@@ -1,0 +1,70 @@
+"""One way to replace a file, the XDG directories, and who is at a socket."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from farmhand.core import files
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "state.json"
+    path.write_text("before")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.replace(path, b"after")
+    assert [(entry.name, entry.read_text()) for entry in tmp_path.iterdir()] == [("state.json", "before")]
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "after"), [(None, None, 0o600), (0o644, None, 0o644), (0o644, 0o600, 0o600)]
+)
+def test_modes(tmp_path: Path, before: int | None, asked: int | None, after: int) -> None:
+    path = tmp_path / "file"
+    if before is not None:
+        path.touch()
+        path.chmod(before)
+    files.replace(path, b"new", mode=asked)
+    assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (b"new", after)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_owner_and_group_stay(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch()
+    os.chown(path, 1234, 4321)
+    files.replace(path, b"new")
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
+def test_the_file_is_the_old_one_until_the_block_ends(tmp_path: Path) -> None:
+    path, beside = tmp_path / "file", tmp_path / ".beside"
+    path.write_text("old")
+    beside.write_text("left by a crash")
+    with files.replacing(path, beside=str(beside)) as out:
+        out.write(b"new")
+        out.flush()
+        assert (path.read_text(), beside.read_text(), beside.stat().st_mode & 0o777) == ("old", "new", 0o600)
+    assert (path.read_text(), list(tmp_path.iterdir())) == ("new", [path])
+
+
+def test_xdg() -> None:
+    assert files.xdg("XDG_STATE_HOME", {"XDG_STATE_HOME": "/s"}) == "/s"
+    for unusable in ({}, {"XDG_STATE_HOME": "s"}, {"XDG_STATE_HOME": ""}):
+        assert files.xdg("XDG_STATE_HOME", unusable) == os.path.expanduser("~/.local/state")
+
+
+def test_who_is_at_a_socket() -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        assert files.peer(one) == (os.getpid(), os.geteuid(), os.getegid())
