@@ -74,6 +74,7 @@ class Coordinator:
     def _run_place(self) -> None:
         try:
             self._place.run(self)
+            self._fail(FarmUnreachable(f"nobody works at the place {self._place.name} any more"))
         except Exception as error:
             self._fail(error)
 

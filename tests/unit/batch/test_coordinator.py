@@ -14,8 +14,8 @@ from farmhand.batch.journal import SUCCEEDED
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
 from farmhand.places import exchange
-from farmhand.places.base import Limit
-from tests.support.places import COST, Worker
+from farmhand.places.base import Dispatcher, Limit
+from tests.support.places import COST, InProcessPlace, Worker
 from tests.unit.batch.fake import KEY, Batch
 
 
@@ -245,6 +245,22 @@ def test_no_host_at_all(tmp_path: Path) -> None:
     assert batch.coordinator.over
     assert isinstance(batch.coordinator.error, FarmUnreachable)
     assert "one: no route (and 1 more hosts)" in str(batch.coordinator.error)
+
+
+def test_a_place_that_ends_or_fails_before_the_batch_does_ends_it_with_an_error(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["a"])
+    batch.coordinator.run(lambda: None)
+    assert batch.coordinator.over
+    assert isinstance(batch.coordinator.error, FarmUnreachable)
+    batch.close()
+
+    class Broken(InProcessPlace):
+        def run(self, batch: Dispatcher) -> None:
+            raise ZeroDivisionError("no such thing")
+
+    batch = Batch(tmp_path, place=Broken(()))
+    batch.coordinator.run(lambda: None)
+    assert str(batch.coordinator.error) == "ZeroDivisionError: no such thing"
 
 
 def test_a_host_that_takes_nothing_leaves_the_work_to_the_other(tmp_path: Path) -> None:
