@@ -15,7 +15,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -79,12 +79,15 @@ class FarmPlace:
     def __init__(self, settings: PlaceSettings) -> None:
         self._settings = settings
         self._pids: set[int] = set()
-        self._seen = self._answers = 0
+        self._seen = False
+        self._answers = 0
 
     def run(self, batch: Dispatcher) -> None:
         """See Place. Raises NotConfigured where no host had a turn."""
-        serve: Callable[[socket.socket, int], None] = lambda peer, pid: self._serve(batch, peer, pid)  # noqa: E731
-        with private_directory() as private, LocalServer(private / "orders.sock", serve) as server:
+        with (
+            private_directory() as private,
+            LocalServer(private / "orders.sock", partial(self._serve, batch)) as server,
+        ):
             play = private / "play.yml"
             play.write_text(playbook(self._settings.pattern, server.path), "utf-8")
             ends = 0
@@ -117,7 +120,7 @@ class FarmPlace:
                 while True:
                     greeting = json.loads(plugin.recv_bytes(64 * 1024))
                     worker = str(greeting["host"])
-                    self._seen += 1
+                    self._seen = True
                     order = batch.take(worker, int(greeting["hosts"]))
                     if order is None:
                         break
