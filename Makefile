@@ -21,7 +21,7 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 # Part of Molecule's container names, so that two checkouts do not share them.
 export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
-.PHONY: help demo down test lint types ansible-lint unit integration chaos molecule e2e bench clean lock venv tools image
+.PHONY: help demo down test check fix lint types ansible-lint unit integration chaos soak molecule e2e bench clean lock venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -37,6 +37,12 @@ test: ## Everything: lint, unit, integration, chaos, molecule, e2e; stops at the
 	@scripts/tools test
 	@scripts/engine start
 	@scripts/stages $(STAGES)
+
+check: lint unit ## Lint and unit tests: what to run while writing
+
+fix: $(VENV) ## Format the sources, and repair what can be repaired
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
 
 lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README tables, shell scripts
 	@scripts/tools lint
@@ -61,19 +67,24 @@ integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) $(BY_FILE) tests/integration
 
-chaos: $(VENV) ## The agent killed at random moments, over 208 seeds: nothing lost, nothing invented, every charge accounted
+chaos: $(VENV) ## The agent killed at random moments, over 40 seeds: nothing lost, nothing invented, every charge accounted
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/chaos
+
+soak: $(VENV) ## The same over 208 seeds: for a change of the agent, and before a release
+	@scripts/tools test
+	$(PYTEST) $(AT_ONCE) tests/chaos --seeds 208
 
 molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
 	@scripts/base-image
 	$(BIN)/molecule test --all
 
+# A farm for each of two workers. The longest files begin: tests/e2e/conftest.py names them.
 e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/tools test
 	@scripts/base-image
-	$(PYTEST) tests/e2e
+	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
 
 bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
 	@scripts/tools bench

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
@@ -17,8 +18,11 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.core.errors import FarmhandError  # noqa: E402  (found through the line above)
-from farmhand.plugins import drain, handover  # noqa: E402
+try:
+    from farmhand.core.errors import FarmhandError
+    from farmhand.plugins import drain, handover
+except ModuleNotFoundError as missing:
+    raise AnsibleError(f"farmhand_drain: {missing}") from None
 
 _display = Display()
 
@@ -30,7 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What drain.drain answers, with a diff; every failure is one line in `msg`."""
+        """Return the answer of drain.drain, with a diff; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         handover.check_host_keys(self._connection)
         _, given = self.validate_argument_spec(drain.ARGUMENTS)

@@ -18,13 +18,16 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.core import settings  # noqa: E402  (found through the line above)
-from farmhand.core.errors import FarmhandError, WireError  # noqa: E402
-from farmhand.core.keys import check_format  # noqa: E402
-from farmhand.core.keysource import read_key  # noqa: E402
-from farmhand.plugins.key import ARGUMENTS, apply  # noqa: E402
-from farmhand.rotation import operator  # noqa: E402
-from farmhand.rotation.build import check_new_key_source, memory_of  # noqa: E402
+try:
+    from farmhand.core import settings
+    from farmhand.core.errors import FarmhandError, WireError
+    from farmhand.core.keys import check_format
+    from farmhand.core.keysource import read_key
+    from farmhand.plugins.key import ARGUMENTS, apply
+    from farmhand.rotation import operator
+    from farmhand.rotation.build import check_new_key_source, memory_of
+except ModuleNotFoundError as missing:
+    raise AnsibleError(f"farmhand_key: {missing}") from None
 
 PROMPT = "prompt"
 
@@ -35,7 +38,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What plugins.key.apply answers; every failure is one line in `msg`."""
+        """Return the answer of plugins.key.apply; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         try:
             if self._connection.transport != "local":
@@ -48,7 +51,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
 
     def _new_key(self, parameters: dict[str, Any]) -> str | None:
-        """The new key from its source, or typed in; None where there is none to give. Raises WireError."""
+        """The new key from its source, or typed in; None where it is not needed. Raises WireError."""
         source = parameters["new_key_source"]
         if source != PROMPT:
             return read_key(check_new_key_source(source)) if source else None

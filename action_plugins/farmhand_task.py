@@ -24,11 +24,14 @@ _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
-from farmhand.core.errors import FarmhandError, WireError  # noqa: E402  (found through the line above)
-from farmhand.core.keys import holds_key, redact  # noqa: E402
-from farmhand.plugins import handover  # noqa: E402
-from farmhand.plugins.task import ARGUMENTS, failure, task_of  # noqa: E402
-from farmhand.wire import turn  # noqa: E402
+try:
+    from farmhand.core.errors import FarmhandError, WireError
+    from farmhand.core.keys import holds_key, redact
+    from farmhand.plugins import handover
+    from farmhand.plugins.task import ARGUMENTS, failure, task_of
+    from farmhand.wire import turn
+except ModuleNotFoundError as missing:
+    raise AnsibleError(f"farmhand_task: {missing}") from None
 
 #: The connection lasts as long as this process, which plays all turns of its host.
 _CONNECTIONS: dict[str, Connection] = {}

@@ -69,7 +69,7 @@ def digest(value: str, to: Literal["hex", "sri"] = "hex", algorithm: str = "sha5
 def seconds(span: str | int | float, default: float | None = None) -> float | int:
     """Seconds in `span`: a number of seconds, or text such as "90s", "1h 30min", "250ms".
 
-    What is no duration is `default`; AnsibleFilterError where there is none.
+    Anything else gives `default`; AnsibleFilterError without one.
     """
     text = str(span).strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -122,7 +122,7 @@ def secret_names(variables: Mapping[str, Any]) -> list[str]:
 
 
 def upstream(url: str) -> dict[str, Any]:
-    """What `url` says as a Messages API base URL: scheme, host, port, address, private, problem.
+    """Read `url` as a Messages API base URL: scheme, host, port, address, private, problem.
 
     `address` is the host when that is a literal address, "" otherwise; `problem` is "" when the URL can be used.
     """
@@ -191,7 +191,7 @@ def _takes_protected(pattern: str) -> bool:
 
 
 class FilterModule:
-    """What Ansible loads."""
+    """The filters for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """The filters by their names in a template."""

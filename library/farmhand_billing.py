@@ -77,7 +77,7 @@ attributes:
   check_mode:
     support: partial
     description:
-      - Asks the shells once and tells which edits it would begin with. Nothing is written and nothing else is run.
+      - Asks the shells once and says which edits it would begin with. Nothing is written and nothing else is run.
       - As nothing is written, it cannot ask again, so it cannot foresee which edits would be taken back, nor a setting
         that shows itself only once another one is gone. RV(billing) is then foreseen and not asked.
   diff_mode:

@@ -21,7 +21,7 @@ options:
     default: queue
   wait_s:
     description: How long to wait until the host is empty, in seconds. If it is not by then, or cannot be, the module
-      fails. With 0 it does not wait, and tells what is left.
+      fails. With 0 it does not wait, and says what is left.
     type: float
     default: 0
   key_source:

@@ -1,4 +1,4 @@
-"""The e2e harness: one farm host, built by site.yml over real sshd, in a checkout of its own, for the whole session."""
+"""The e2e harness: one farm host, built by site.yml over real sshd, in a checkout of its own, for each worker."""
 
 from __future__ import annotations
 
@@ -10,23 +10,32 @@ import pytest
 
 from tests.support.farm import ApiControl, Farm
 from tests.support.farm.checkout import copy_checkout
+from tests.support.farm.image import REFRESH, host_image
 
 REPOSITORY = Path(__file__).parents[2]
+#: Of two workers none should begin one of these when the other has nothing left to do.
+LONGEST = ["test_runbooks.py", "test_runbooks_two.py", "test_sandbox.py", "test_site_variables.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, each whole."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(LONGEST)))
 
 
 @pytest.fixture(scope="session")
 def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """The farm, booted and built as `make demo` does it; removed at the end.
+    """The farm, started from the image of a built host and made this operator's by site.yml; removed at the end.
 
     FARMHAND_E2E_CHECKOUT names a checkout whose demo is up, to use that farm and leave it: for writing tests.
     """
     if existing := os.environ.get("FARMHAND_E2E_CHECKOUT"):
         yield Farm(Path(existing))
         return
-    farm = Farm(copy_checkout(REPOSITORY, tmp_path_factory.mktemp("e2e") / "checkout"))
+    farm = Farm(copy_checkout(REPOSITORY, tmp_path_factory.mktemp("e2e") / "checkout"), image=host_image())
     try:
         farm.boot()
-        farm.build()
+        farm.build(*REFRESH)
         yield farm
     finally:
         farm.down()

@@ -1,4 +1,4 @@
-"""What an operator does and looks at on the way through a runbook; see test_runbooks.py."""
+"""What an operator does and looks at on the way through a runbook; see test_runbooks.py and test_runbooks_two.py."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.e2e.test_interrupt import until
+from tests.support.farm import files
 from tests.support.farm.container import Container
 from tests.support.farm.run import Completed
 from tests.support.farm.workstation import Workstation
@@ -49,6 +50,15 @@ def listed(station: Workstation, **addresses: str) -> None:
         for name, address in addresses.items()
     ]
     path.write_text(head + "".join(entries), "utf-8")
+
+
+def set_variables(station: Workstation) -> None:
+    """What the operator does to inventory/group_vars/farm.yml with an editor: their API and, where needed, its CA."""
+    path = station.checkout / "inventory" / "group_vars" / "farm.yml"
+    text = re.sub(r"(?<=jada_agent_upstream_url: ).*", station.api.url, path.read_text("utf-8"))
+    if any(files.EXTRA_CA_DIR.glob("*.crt")):  # as for the demo's farm
+        text += f"base_ca_certificates_dir: {files.EXTRA_CA_DIR}\n"
+    path.write_text(text, "utf-8")
 
 
 def know(station: Workstation, book: Runbook, box: Container) -> None:

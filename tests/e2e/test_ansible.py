@@ -1,4 +1,4 @@
-"""The same task by plain Ansible: ad hoc, from a playbook, through ansible-runner; and site.yml run again."""
+"""The same task by plain Ansible: ad hoc, from a playbook, through ansible-runner."""
 
 from __future__ import annotations
 
@@ -63,18 +63,3 @@ def test_a_failing_task_fails_the_module_with_its_code(farm: Farm, api: ApiContr
     done = farm.ansible("farm", "-m", "farmhand_task", "-a", ASK)
     assert done.returncode == 2
     assert "billing_error" in done.stdout
-
-
-def test_site_yml_run_again_changes_nothing(farm: Farm) -> None:
-    done = farm.build()
-    (recap,) = re.findall(r"^farm1 .*", done.stdout, re.MULTILINE)
-    assert "changed=0 " in recap
-    assert "failed=0 " in recap
-
-
-def test_site_yml_leaves_nothing_in_the_logins_home(farm: Farm) -> None:
-    farm.build()
-    left = set(farm.exec("sh", "-c", "ls -A ~admin").stdout.split())
-    usual = farm.exec("ls", "-A", "/etc/skel").stdout.split()
-    # sudo makes the last one.
-    assert left <= {*usual, ".ssh", ".sudo_as_admin_successful"}

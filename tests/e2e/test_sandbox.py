@@ -147,13 +147,6 @@ def test_its_token_opens_no_other_model_and_no_other_path(farm: Farm, api: ApiCo
     assert [line for line in found.splitlines() if line.startswith("got")] == ["got 403", "got 404", "got 200"]
 
 
-def test_network_full_is_refused_where_the_host_does_not_allow_it(farm: Farm) -> None:
-    done = farm.cheap("--tools", "Bash", "--network", "full", "hello")
-    assert done.returncode == 5
-    assert "jada_agent_network_full" in done.stderr
-    assert done.stderr.count("\n") == 1
-
-
 def test_it_dies_at_its_memory_limit_with_a_clear_error(farm: Farm, api: ApiControl) -> None:
     hog = 'python3 -c "b = bytearray(1); \nwhile True: b.extend(bytes(50_000_000))"'
     api.rule("eat memory", bash(hog), ANSWER)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.agent import KEY, Agent, bodies, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import Fault, MessagesApi
 
 
@@ -30,7 +31,7 @@ def asked(api: MessagesApi) -> list[str]:
 @pytest.fixture
 async def narrow(tmp_path: Path, api: MessagesApi) -> Any:
     """An agent with one slot."""
-    agent = Agent(tmp_path, api.url, slots_api=1, drain_s=5.0)
+    agent = ForkedAgent(tmp_path, api.url, slots_api=1, drain_s=5.0)
     await agent.start()
     yield agent
     await agent.stop()
@@ -274,7 +275,7 @@ async def test_tasks_in_flight_at_a_kill_are_counted_marked_and_run_again(agent:
 
 
 async def test_what_retention_took_is_gone_and_is_said(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     await agent.submit(*tasks(1))
     await wait_batch(agent, "b", succeeded=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.agent import KEY, Agent, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 
 
@@ -38,11 +39,11 @@ async def test_a_batch_spends_no_more_than_its_budget(agent: Agent, api: Message
 
 
 async def test_a_day_s_budget_refuses_new_tasks_once_it_is_spent(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     spent = (await agent.run(id="one", prompt="hello"))["cost_usd"]
     await agent.stop()
-    agent = Agent(tmp_path, api.url, budget_day_usd=spent)
+    agent = ForkedAgent(tmp_path, api.url, budget_day_usd=spent)
     await agent.start()
     try:
         status, answer = await agent.call(
@@ -58,7 +59,7 @@ async def test_a_day_s_budget_refuses_new_tasks_once_it_is_spent(tmp_path: Path,
 
 
 async def test_waiting_tasks_fail_when_the_day_s_budget_does_not_suffice(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, budget_day_usd=0.000001)
+    agent = ForkedAgent(tmp_path, api.url, budget_day_usd=0.000001)
     await agent.start()
     try:
         await agent.submit(*({"id": f"t{n}", "prompt": "hello", "batch": "b"} for n in range(3)))

@@ -13,6 +13,7 @@ import pytest
 from farmhand.agent.store.damage import EXIT_DAMAGED
 from tests.integration.test_agent_crashes import asked
 from tests.support.agent import KEY, Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 
 PAGE = 4096
@@ -33,7 +34,7 @@ def flip(ledger: Path, *, step: int = 1) -> None:
 
 async def filled(tmp_path: Path, api: MessagesApi) -> Agent:
     """An agent that has run a few tasks."""
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     await agent.submit(*({"id": f"t{n}", "prompt": f"hello {n} " + "x" * 9000} for n in range(20)))
     for n in range(20):

@@ -18,6 +18,7 @@ from farmhand.core.money import pico
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from tests.support.agent import KEY, Agent, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import BatchFault, Fault, MessagesApi, Plan, batch_api
 from tests.support.messages_api.batch import Item
 from tests.support.messages_api.deliver import deliver_lines
@@ -39,7 +40,7 @@ def calls(api: MessagesApi, method: str, path: str = CREATE) -> int:
 @pytest.fixture
 async def thrifty(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     """An agent that looks at its Message Batches often."""
-    agent = Agent(tmp_path, api.url, economy_linger_s=0.1, economy_poll_s=0.1, idle_s=2.0, drain_s=2.0)
+    agent = ForkedAgent(tmp_path, api.url, economy_linger_s=0.1, economy_poll_s=0.1, idle_s=2.0, drain_s=2.0)
     await agent.start()
     yield agent
     await agent.stop()

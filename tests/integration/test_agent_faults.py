@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import KEY, Agent, bodies
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
 
@@ -67,7 +68,7 @@ async def test_what_a_broken_answer_used_is_counted(agent: Agent, api: MessagesA
 
 
 async def test_a_dead_upstream_is_one_clear_error(tmp_path: Path) -> None:
-    agent = Agent(tmp_path, "http://127.0.0.1:9")
+    agent = ForkedAgent(tmp_path, "http://127.0.0.1:9")
     await agent.start()
     try:
         result = await agent.run(id="one", prompt="hello", timeout_s=2)
@@ -154,7 +155,7 @@ async def test_each_task_runs_on_the_key_it_came_with(agent: Agent, api: Message
 
 
 async def test_sigterm_lets_running_tasks_end_and_keeps_the_waiting_ones(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, slots_api=1)
+    agent = ForkedAgent(tmp_path, api.url, slots_api=1)
     await agent.start()
     api.fault(Fault(kind="slow", delay_s=1, match="running"))
     await agent.submit({"id": "one", "prompt": "running"}, {"id": "two", "prompt": "waiting"})
@@ -170,7 +171,7 @@ async def test_sigterm_lets_running_tasks_end_and_keeps_the_waiting_ones(tmp_pat
 
 
 async def test_a_task_that_outlives_the_drain_is_kept_for_the_next_start(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, drain_s=0.2)
+    agent = ForkedAgent(tmp_path, api.url, drain_s=0.2)
     await agent.start()
     api.fault(Fault(kind="slow", delay_s=60))
     await agent.submit({"id": "one", "prompt": "hello"})
@@ -215,7 +216,7 @@ async def test_the_daemon_dumps_no_core(agent: Agent) -> None:
 
 
 async def test_a_ledger_from_the_future_is_refused_in_one_line(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     with sqlite3.connect(tmp_path / "state" / "ledger.db") as db:
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(AssertionError, match="schema version 99"):
@@ -224,7 +225,7 @@ async def test_a_ledger_from_the_future_is_refused_in_one_line(tmp_path: Path, a
 
 
 async def test_a_task_that_is_cancelled_before_its_first_step_frees_its_slot(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, slots_api=1)
+    agent = ForkedAgent(tmp_path, api.url, slots_api=1)
     await agent.start()
     for n in range(20):
         task = {"id": f"t{n}", "prompt": "hello"}

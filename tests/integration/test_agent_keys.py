@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import KEY, Agent, follow_until, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 
 OTHER = "sk-ant-test-other-1111111111111111"
@@ -48,7 +49,7 @@ async def test_a_refused_key_parks_its_task_and_says_why(
 
 
 async def test_a_refused_key_parks_the_whole_queue_after_few_requests(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, slots_api=4)
+    agent = ForkedAgent(tmp_path, api.url, slots_api=4)
     await agent.start()
     try:
         await agent.submit(*({"id": f"t{n}", "prompt": "hello", "batch": "b"} for n in range(200)), key=BAD)
@@ -69,7 +70,7 @@ async def test_a_refused_key_parks_the_whole_queue_after_few_requests(tmp_path: 
 
 async def test_tasks_of_another_key_are_not_held_up(tmp_path: Path, api: MessagesApi) -> None:
     api.state.keys = frozenset({DEFAULT_KEY, OTHER})
-    agent = Agent(tmp_path, api.url, slots_api=1)
+    agent = ForkedAgent(tmp_path, api.url, slots_api=1)
     await agent.start()
     try:
         await agent.submit(*({"id": f"good{n}", "prompt": "hello", "batch": "good"} for n in range(5)))

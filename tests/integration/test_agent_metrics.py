@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from farmhand.core.prices import price_table
 from farmhand.core.task import resolve_model
 from tests.support.agent import KEY, Agent, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import Fault, MessagesApi
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -57,7 +58,7 @@ def settings() -> dict[str, Any]:
 
 
 async def test_all_that_happened_is_counted_once(tmp_path: Path, api: MessagesApi, settings: dict[str, Any]) -> None:
-    agent = Agent(tmp_path, api.url, **settings)
+    agent = ForkedAgent(tmp_path, api.url, **settings)
     await agent.start()
     api.fault(
         Fault(kind="status", status=529, match="busy", count=2),
@@ -178,7 +179,7 @@ def queries() -> list[str]:
 
 
 async def test_the_dashboard_and_the_alerts_ask_for_what_there_is(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url, budget_day_usd=1)
+    agent = ForkedAgent(tmp_path, api.url, budget_day_usd=1)
     await agent.start()
     await agent.run(id="one", prompt="hello")
     text, _ = await read(agent)

@@ -9,12 +9,13 @@ from typing import Any
 
 from tests.integration.dispatch.sshd import free_port
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import Fault, MessagesApi
 
 
 async def test_a_batch_outlives_an_outage(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
-    agent = Agent(tmp_path, f"http://{address}", idle_s=1.0, drain_s=0.0, attempts=1)
+    agent = ForkedAgent(tmp_path, f"http://{address}", idle_s=1.0, drain_s=0.0, attempts=1)
     await agent.start()
     try:
         await agent.submit({"id": "mine", "prompt": "x"}, {"id": "batched", "prompt": "x", "batch": "b"})
@@ -36,7 +37,7 @@ async def test_a_batch_outlives_an_api_that_is_down_and_the_status_says_so(tmp_p
     for status in (503, 529):
         api.fault(Fault(kind="status", status=status, match=f"met {status}", count=9))
     api.fault(Fault(kind="status", status=529, match="mine", count=-1))
-    agent = Agent(tmp_path, api.url, attempts=1)
+    agent = ForkedAgent(tmp_path, api.url, attempts=1)
     await agent.start()
     try:
         tasks = [{"id": f"b-{status}", "prompt": f"met {status}", "batch": "b"} for status in (503, 529)]
@@ -70,7 +71,7 @@ async def test_a_host_that_is_to_send_nothing_puts_back_what_the_api_does_not_an
     tmp_path: Path, api: MessagesApi
 ) -> None:
     api.fault(Fault(kind="status", status=529, count=-1))
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     try:
         await agent.submit({"id": "batched", "prompt": "x", "batch": "b"})
@@ -90,7 +91,7 @@ async def test_a_host_that_is_to_send_nothing_puts_back_what_the_api_does_not_an
 async def test_a_task_whose_time_is_over_says_what_the_api_said(tmp_path: Path, api: MessagesApi) -> None:
     """Also one that was never sent, since another's refusal asked to wait."""
     api.fault(Fault(kind="status", status=529, retry_after=30, message="Overloaded", count=-1))
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     try:
         for number in (1, 2):

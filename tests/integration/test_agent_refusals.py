@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import KEY, Agent, follow_until, wait_batch
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import Fault, MessagesApi
 from tests.support.messages_api.errors import CREDIT
 from tests.support.messages_api.faults import BatchFault, Kind
@@ -58,7 +59,7 @@ async def test_a_retry_after_that_says_nothing_is_no_loop(agent: Agent, api: Mes
 
 
 async def test_a_batch_waits_for_an_api_that_cannot_with_growing_pauses(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     try:
         api.fault(Fault(kind="status", status=520, raw="<html>", count=-1))
@@ -75,7 +76,7 @@ async def test_a_batch_waits_for_an_api_that_cannot_with_growing_pauses(tmp_path
 async def test_a_message_batch_that_an_account_cannot_pay_waits_for_money(
     tmp_path: Path, api: MessagesApi, kind: Kind
 ) -> None:
-    agent = Agent(tmp_path, api.url, economy_linger_s=0.05)
+    agent = ForkedAgent(tmp_path, api.url, economy_linger_s=0.05)
     await agent.start()
     try:
         api.fault(Fault(kind=kind, path="/v1/messages/batches"))
@@ -92,7 +93,7 @@ async def test_a_message_batch_that_an_account_cannot_pay_waits_for_money(
 async def test_a_request_of_a_message_batch_that_the_account_cannot_pay_waits_for_money(
     tmp_path: Path, api: MessagesApi
 ) -> None:
-    agent = Agent(tmp_path, api.url, economy_linger_s=0.05, economy_poll_s=0.2)
+    agent = ForkedAgent(tmp_path, api.url, economy_linger_s=0.05, economy_poll_s=0.2)
     await agent.start()
     try:
         api.batch_fault(BatchFault(status=400, message=CREDIT, match="poor"))

@@ -14,6 +14,7 @@ import pytest
 from tests.support.agent import KEY, Agent, bodies, follow_until
 from tests.support.answers import CASES
 from tests.support.claude import claude_binary
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step
 from tests.support.messages_api.rules import ToolUse
 from tests.support.sandboxes import Sandboxes
@@ -37,7 +38,7 @@ def sandboxes(tmp_path: Path) -> Iterator[Sandboxes]:
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi, sandboxes: Sandboxes) -> AsyncIterator[Agent]:
     # Without spare sandboxes: what is started is a task's.
-    daemon = Agent(tmp_path, api.url, idle_s=6.0, claude_path=str(claude_binary()), sandbox_spares=0)
+    daemon = ForkedAgent(tmp_path, api.url, idle_s=6.0, claude_path=str(claude_binary()), sandbox_spares=0)
     await daemon.start()
     yield daemon
     await daemon.stop()
@@ -296,7 +297,7 @@ async def test_output_without_end_ends_the_task_and_not_the_agent(agent: Agent, 
 
 
 async def test_no_sandbox_is_one_clear_error(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(tmp_path, api.url)
+    agent = ForkedAgent(tmp_path, api.url)
     await agent.start()
     result = await agent.run(id="one", prompt="hello", engine="cli")
     await agent.stop()
@@ -305,7 +306,7 @@ async def test_no_sandbox_is_one_clear_error(tmp_path: Path, api: MessagesApi) -
 
 
 async def test_a_cli_that_is_not_there_is_one_clear_error(tmp_path: Path, api: MessagesApi) -> None:
-    agent = Agent(opened(tmp_path), api.url, claude_path="/nonexistent/claude")
+    agent = ForkedAgent(opened(tmp_path), api.url, claude_path="/nonexistent/claude")
     with Sandboxes(tmp_path / "run" / "task.sock"):
         await agent.start()
         result = await agent.run(id="one", prompt="hello", engine="cli")
@@ -317,7 +318,7 @@ async def test_a_cli_that_is_not_there_is_one_clear_error(tmp_path: Path, api: M
 async def test_a_sandbox_that_was_started_ahead_serves_one_task_and_ends(
     tmp_path: Path, api: MessagesApi, sandboxes: Sandboxes
 ) -> None:
-    agent = Agent(tmp_path, api.url, claude_path=str(claude_binary()), sandbox_spares=1)
+    agent = ForkedAgent(tmp_path, api.url, claude_path=str(claude_binary()), sandbox_spares=1)
     await agent.start()
     api.rule(Rule(contains="where", steps=[bash("echo $PPID $HOME"), Step(text="{tool_result}")]))
     homes = [(await agent.run(id=name, prompt="where", tools=["Bash"]))["text"] for name in ("one", "two")]

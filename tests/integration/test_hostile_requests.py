@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.sandboxes import Sandboxes
 
@@ -86,7 +87,7 @@ async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     script.write_text(SCRIPT)
     script.chmod(0o755)
     with Sandboxes(tmp_path / "run" / "task.sock"):
-        daemon = Agent(tmp_path, api.url, claude_path=str(script), sandbox_spares=0)
+        daemon = ForkedAgent(tmp_path, api.url, claude_path=str(script), sandbox_spares=0)
         await daemon.start()
         yield daemon
         await daemon.stop()

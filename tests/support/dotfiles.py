@@ -6,6 +6,7 @@ belong to an unprivileged user: bash takes PS4 from nobody's environment when it
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -13,7 +14,9 @@ import re
 import select
 import shutil
 import subprocess
+import termios
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -136,13 +139,13 @@ class Dotfiles:
         # /etc/profile sets PATH anew in a login shell; the stand-ins go before it again, seen by no start-up file.
         path = f"set -gx PATH {self.bin} $PATH" if shell == "fish" else f"PATH={self.bin}:$PATH; export PATH"
         if self.case.pty and "interactive" in mode:
-            out = self._typed([shell, FLAGS[mode].replace("c", "")], [path, "claude"])
+            out = self._typed([shell, FLAGS[mode].replace("c", "")], path)
         else:
             out = self.run([shell, FLAGS[mode], f"{path}\nclaude"])
         return watched(out)
 
-    def _typed(self, argv: list[str], lines: list[str]) -> bytes:
-        """What a shell on a terminal prints when these lines are typed, each at a prompt of its own."""
+    def _typed(self, argv: list[str], path: str) -> bytes:
+        """What a shell on a terminal prints when `path` and `claude` are typed, each at a prompt of its own."""
         parent, child = pty.openpty()
         process = subprocess.Popen(
             ["setsid", "--ctty", "--wait", *argv],
@@ -156,18 +159,28 @@ class Dotfiles:
         os.close(child)
         out = b""
         until = time.monotonic() + 40
+
+        def read_until(told: Callable[[], bool]) -> None:
+            nonlocal out
+            while not told() and process.poll() is None and time.monotonic() < until:
+                out += _come(parent)
+
+        def prompts() -> bool:
+            """Whether a line editor waits for keys: it has set the terminal so. Debian's sh has none, nor hooks."""
+            return argv[0] == "sh" or not termios.tcgetattr(parent)[3] & termios.ICANON
+
         try:
-            out += _quiet(parent, 0.5)
-            for line in lines:
-                os.write(parent, f"{line}\r".encode())
-                out += _quiet(parent, 0.5)
-            while f"{_MARK}END".encode() not in out and time.monotonic() < until:
-                out += _quiet(parent, 0.3)
+            read_until(prompts)
+            os.write(parent, f"{path}; printf '%s%s' {_MARK} SET\r".encode())
+            read_until(lambda: f"{_MARK}SET".encode() in out)
+            read_until(prompts)
+            os.write(parent, b"claude\r")
+            read_until(lambda: f"{_MARK}END".encode() in out)
+            return out
         finally:
             process.kill()
             process.wait()
             os.close(parent)
-        return out
 
     def put(self, name: str, text: str) -> None:
         """Write a file of the operator's."""
@@ -190,15 +203,10 @@ def watched(out: bytes) -> dict[str, str]:
     return {name: value for name, value in pairs if name in METERED and counts(name, value)}
 
 
-def _quiet(fd: int, seconds: float) -> bytes:
-    """What can be read until nothing comes for some time."""
-    out = b""
-    while select.select([fd], [], [], seconds)[0]:
-        try:
-            piece = os.read(fd, 1 << 16)
-        except OSError:
-            break
-        if not piece:
-            break
-        out += piece
-    return out
+def _come(fd: int) -> bytes:
+    """What a terminal has for whoever reads it, if something comes soon."""
+    if not select.select([fd], [], [], 0.01)[0]:
+        return b""
+    with contextlib.suppress(OSError):  # EIO: nobody holds the other side any more
+        return os.read(fd, 1 << 16)
+    return b""

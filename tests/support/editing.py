@@ -107,8 +107,10 @@ class Operator:
 
 
 def copy_library(directory: Path) -> Path:
-    """The package where an unprivileged user may read it."""
+    """The package where an unprivileged user may read it; compiled once, as that user cannot."""
     shutil.copytree(SRC / "farmhand", directory / "lib/farmhand", ignore=shutil.ignore_patterns("__pycache__"))
+    used = (str(directory / "lib/farmhand" / name) for name in ("billing", "wire"))
+    subprocess.run([python(), "-m", "compileall", "-q", *used], check=True)
     return directory / "lib"
 
 

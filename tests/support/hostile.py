@@ -145,7 +145,7 @@ class Line:
         self.connect_timeout_s = connect_timeout_s
 
     def open(self) -> Stream:
-        return _Stream(self.agent)  # type: ignore[return-value]  # the pair's own kind of socket
+        return _Stream(self.agent)
 
     def open_early(self) -> None:
         """Nothing to begin."""

@@ -7,7 +7,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Literal
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.budgets import Budgets
@@ -23,11 +22,10 @@ from farmhand.agent.store.ledger import CANCELLED, Ledger, LedgerStuck
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.agent.store.rows import BatchView, WaitReason
 from farmhand.core.errors import FarmhandError
-from farmhand.core.task import FINAL_STATES, Result, State, Task
+from farmhand.core.task import FINAL_STATES, DrainMode, Result, State, Task
 from farmhand.meter import Key
 
 log = logging.getLogger("jada-agent")
-DrainMode = Literal["off", "queue", "running"]
 #: How long a client that cancels a task is kept waiting for a ledger that cannot be written.
 _CANCEL_S = 5.0
 

@@ -12,10 +12,11 @@ import re
 import secrets
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ class Asking:
         self.environ = {**self._environment(environ), **session}
         self.mark = f"\x1efarmhand-{secrets.token_hex(8)}\x1e"
         self._stack = contextlib.ExitStack()
-        self._running: set[subprocess.Popen[bytes]] = set()
+        self._running: set[socket.socket] = set()
 
     def __enter__(self) -> Asking:
         """Make the directories: scripts where they may be run, answers where they are in memory only."""
@@ -101,8 +102,7 @@ class Asking:
             leftovers.remove(where, {os.geteuid(), os.geteuid() if uid is None else uid})
         self._stack.enter_context(leftovers.signals_end_in_order())
         try:
-            # Once, and here: out of Ansible's zip several threads at once do not always get it (linecache).
-            self.supervisor = inspect.getsource(supervise)
+            self._supervisor = self._stack.enter_context(_supervisor())
             self.scripts = self._directory(scripts, uid)
             self.cache = self._directory(memory, uid)
         except BaseException:
@@ -116,9 +116,9 @@ class Asking:
 
     def stop(self) -> None:
         """End the shells that are being asked: nobody waits for their answers any more."""
-        for process in list(self._running):
-            if process.stdin is not None:
-                process.stdin.close()
+        for connection in list(self._running):
+            with contextlib.suppress(OSError):  # answered meanwhile
+                connection.shutdown(socket.SHUT_WR)
 
     def _directory(self, where: Path, uid: int | None) -> Path:
         made = Path(tempfile.mkdtemp(prefix=f"{leftovers.PREFIX}{os.getpid()}-", dir=where)).resolve()
@@ -284,30 +284,42 @@ class Asking:
             "limit_s": self.limit_s if limit_s is None else limit_s,
             "mark": self.mark if mark is None else mark,
         }
-        with subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", self.supervisor],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            cwd="/",
-            start_new_session=True,
-        ) as process:
-            if process.stdin is None or process.stdout is None or process.stderr is None:
-                raise CannotAsk("no pipes")
-            # stdin stays open: by its end the supervisor would know that nobody waits any more.
-            self._running.add(process)
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(spec).encode() + b"\n")
-                process.stdin.flush()
-            out = process.stdout.read()
-            errors = process.stderr.read()
-            self._running.discard(process)
+        ours, theirs = socket.socketpair()
+        out = b""
+        with ours, contextlib.suppress(ConnectionError):  # ended by force: then there is no answer
+            with theirs:
+                socket.send_fds(self._supervisor, [b"\0"], [theirs.fileno()])
+            self._running.add(ours)
+            ours.sendall(json.dumps(spec).encode() + b"\n")
+            while piece := ours.recv(1 << 16):
+                out += piece
+        self._running.discard(ours)
         try:
             said: dict[str, Any] = json.loads(out)
         except ValueError:
-            lines = _text(errors).strip().split("\n")
+            lines = _text(out).strip().split("\n")
             raise CannotAsk(f"{argv[0]} could not be watched: {lines[-1][:200]}") from None
         return said
+
+
+@contextlib.contextmanager
+def _supervisor() -> Iterator[socket.socket]:
+    """The socket of a supervisor, which takes connections. Once for all shells: to start Python takes its time."""
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", inspect.getsource(supervise)],
+            stdin=theirs.fileno(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            start_new_session=True,
+        ),
+        ours,
+    ):
+        theirs.close()
+        yield ours
 
 
 def _owner(home: Path) -> dict[str, Any] | None:

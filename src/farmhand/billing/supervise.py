@@ -1,9 +1,10 @@
-"""One shell in a session of its own, watched by a process that outlives whatever the shell leaves behind.
+"""Each shell in a session of its own, watched by a process that outlives whatever the shell leaves behind.
 
-Run as a program (`python -I -S -c SOURCE`), so that being a subreaper (prctl(2)) concerns no other process: what the
-shell starts and leaves, a daemon or a tmux server, becomes a child of this process and is ended with it. On stdin it
-gets one JSON object, whose end is a line end; when stdin is closed, whoever asked is gone, and all is ended. On stdout
-it gives one JSON object. Standard library only; nothing is imported after the shell was started.
+Run as a program (`python -I -S -c SOURCE`). Its stdin is a socket on which it is handed connections; it forks a process
+for each. Such a process is a subreaper (prctl(2)): what the shell starts and leaves, a daemon or a tmux server, becomes
+a child of this process and is ended with it. It reads one JSON object, whose end is a line end; when the other side
+writes no more, whoever asked is gone, and all is ended. It answers with one JSON object, or with why it has none.
+Standard library only; nothing is imported after a shell was started.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import time
+from collections import deque
 from typing import Any
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
@@ -43,7 +46,7 @@ class TraceTail:
         self.keep = re.compile(keep.encode())
         self.rest = b""
         self.kept: list[bytes] = []
-        self.last: list[bytes] = []
+        self.last: deque[bytes] = deque(maxlen=20)
         self.number = 0
         self.depth = 0
 
@@ -65,7 +68,7 @@ class TraceTail:
         self.depth = 0
         if self.keep.search(record) and len(self.kept) < _MOST_RECORDS:
             self.kept.append(record)
-        self.last = [*self.last[-19:], record]
+        self.last.append(record)
         self.number += 1
 
     def end(self) -> None:
@@ -117,6 +120,7 @@ def end_all(shell: int) -> None:
     """End the shell, then politely and then by force all that it left."""
     with contextlib.suppress(OSError):
         os.kill(shell, signal.SIGKILL)
+        time.sleep(0.001)  # most often it leaves nothing, and nothing has to be looked for
     for number, limit in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
         until = time.monotonic() + limit
         while reap() and time.monotonic() < until:
@@ -240,7 +244,7 @@ def _encoded(raw: bytes) -> str:
     return base64.b64encode(raw).decode()
 
 
-def main() -> None:
+def answer_one() -> None:
     """Read what to do from stdin, do it, and tell it on stdout."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -254,6 +258,30 @@ def main() -> None:
     said = watch(json.loads(asked))
     sys.stdout.write(json.dumps(said))
     sys.stdout.flush()
+
+
+def main() -> None:
+    """Answer each connection in a process of its own, until nobody can hand over another one."""
+    control = socket.socket(fileno=os.dup(0))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection = next(iter(socket.recv_fds(control, 1, 1)[1]), None)
+        if connection is None:
+            return
+        try:
+            forked = os.fork()
+        except OSError as error:
+            os.write(connection, str(error).encode())
+            forked = -1
+        if forked == 0:
+            control.close()
+            for fd in (0, 1, 2):
+                os.dup2(connection, fd)
+        os.close(connection)
+        if forked == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            answer_one()
+            return
 
 
 if __name__ == "__main__":

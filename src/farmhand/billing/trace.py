@@ -83,6 +83,7 @@ class _Reader:
         self.callers: dict[str, Location] = {}
         self.mentions: dict[str, Location] = {}
         self.sourced: list[Path] = list(starts)
+        self.read_at: set[Location] = set()
         self.prompting = self.typed = False
 
     def record(self, text: str) -> Location | None:
@@ -135,6 +136,9 @@ class _Reader:
 
     def _ask(self, location: Location) -> None:
         """Note a `read` from the terminal itself."""
+        if location in self.read_at:  # in a loop
+            return
+        self.read_at.add(location)
         lines = lines_of(location.path)
         line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
         if "/dev/tty" in line and re.search(r"\b(read|vared|select)\b", line):
@@ -144,7 +148,8 @@ class _Reader:
         """Where the command stands whose output an `eval` took a function from."""
         name = re.escape(function)
         pattern = re.compile(rf"(?<![\w-]){name}\s*\(\)|function {name}(?![\w-])")
-        return next((each.location for each in reversed(self.evals) if pattern.search(each.text)), None)
+        near = (each for each in reversed(self.evals) if function in each.text)  # of thousands, before each is searched
+        return next((each.location for each in near if pattern.search(each.text)), None)
 
     def _source(self, argument: str, location: Location | None) -> None:
         try:

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import json
+from typing import Any, NamedTuple, Self
 
 from farmhand.cli.prompt import assemble, check_text
 from farmhand.core import settings
 from farmhand.core.decoding import as_name, as_names, as_text, shown
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
-from farmhand.core.record import Record
 from farmhand.places import hosts
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from typing import Any, Self
-
-    from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport
 
 
-class RunOptions(Record):
+class RunOptions(NamedTuple):
     """What was given on the command line; None stands for not given."""
 
     prompt: str | None

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 #: Code → what to do about it.
 HINTS = {
@@ -15,7 +12,7 @@ HINTS = {
     "spend_limit": "raise the spend limit of the API account, or wait until it resets",
 }
 #: Beginnings of messages. An empty balance, one's own spend limit and a disabled organization come as 400
-#: `invalid_request_error`, so that nothing but the message tells them.
+#: `invalid_request_error`, so that only the message says which it is.
 #: Source: error bodies in public reports, 2025-05 to 2026-08.
 _MESSAGES = (
     (

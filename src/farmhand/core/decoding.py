@@ -1,19 +1,16 @@
-"""What the operator's shell gives: arguments as text, and whether stdin is something that can be read to its end."""
+"""Decoding what the operator's shell gives: arguments, and a stdin that can be read to its end."""
 
 from __future__ import annotations
 
-import _socket  # socket itself costs every call 8 ms
 import errno
 import os
+import socket
 import stat
+from collections.abc import Iterable
+from os import PathLike
 
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import redact
-
-TYPE_CHECKING = False  # as in farmhand.wire.http1
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from os import PathLike
 
 
 def as_text(argument: str, where: str) -> str:
@@ -32,7 +29,7 @@ def as_text(argument: str, where: str) -> str:
 
 
 def as_name(argument: str, where: str) -> str:
-    """The same for what names something, which is sent, kept and shown: no key may stand in it. Raises UsageError."""
+    """Return the text of a name, which is sent, kept and shown: it may hold no key. Raises UsageError."""
     text = as_text(argument, where)
     if redact(text) != text:
         hint = "take it out: it would be sent and kept"
@@ -59,8 +56,8 @@ def check_stream(descriptor: int) -> None:
     """Raise OSError where `descriptor` is a socket that has no end to read to: one of datagrams, say."""
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return
-    held = _socket.socket(fileno=os.dup(descriptor))
+    held = socket.socket(fileno=os.dup(descriptor))
     kind = held.type
     held.close()
-    if kind != _socket.SOCK_STREAM:
+    if kind != socket.SOCK_STREAM:
         raise OSError(errno.ESOCKTNOSUPPORT, "it is a socket, but not a stream")

@@ -1,4 +1,4 @@
-"""This machine's files and sockets: replacing a file in one step, the XDG directories, who is at a Unix socket."""
+"""This machine's files and sockets: replacing a file in one step, the XDG directories, the peer of a Unix socket."""
 
 from __future__ import annotations
 
@@ -97,5 +97,5 @@ class Peer(NamedTuple):
 
 
 def peer(connection: socket.socket) -> Peer:
-    """Who is at the other side of a Unix socket's connection. Raises OSError."""
+    """Return the process at the other side of a Unix socket's connection. Raises OSError."""
     return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from typing import Any
+from typing import Any
 
 #: Where the key comes from unless the operator says otherwise; keysource has the forms.
 DEFAULT_SOURCE = "file:~/repos.env"
@@ -46,7 +43,7 @@ def check_format(text: str) -> str:
 
 
 def fingerprint(key: str) -> str:
-    """The first 12 hex digits of the key's SHA-256: tells keys apart, gives none away."""
+    """The first 12 hex digits of the key's SHA-256: enough to tell keys apart, and it gives none away."""
     import hashlib  # not at the top: it loads OpenSSL, which most calls do without
 
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_DIGITS]
@@ -68,7 +65,7 @@ def without_secrets(text: str) -> str:
 
 
 def harmless(value: Any) -> Any:
-    """What a host tells of itself, as JSON has it, with every text in it `without_secrets`, and every name."""
+    """Return what a host says of itself, JSON, with every text and every name in it `without_secrets`."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What every task must meet wherever it runs: checked by the agent when it takes tasks in, and by clients before."""
+"""The rules that every task must meet: checked by clients, and by the agent when it takes tasks in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Private temporary directories that do not outlive a killed process: whoever makes the next one removes its own dead.
+"""Private temporary directories that do not outlive a killed process: the next start removes what is left.
 
 A directory is locked for as long as its process lives, by a file in it; one that nobody has locked is left over.
 """

@@ -5,20 +5,17 @@ Standard library only: the action plugin reads them where nothing but Ansible is
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from farmhand.core.digest import sha256
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
-from farmhand.core.record import Record
 
-TYPE_CHECKING = False  # as in farmhand.wire.http1
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
-    from typing import Any
 
 PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
@@ -27,14 +24,9 @@ FALLBACKS = ("ask", "queue", "subscription", "none")
 #: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
 UPSTREAM = "https://api.anthropic.com"
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
-#: The lines that most settings files have nothing but; what is in them means the same to tomllib, which costs 20 ms.
-_PLAIN = re.compile(
-    r"""[ \t]*(?:([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:"([^"\\\x00-\x1f\x7f]*)"|(0|[1-9][0-9]*))[ \t]*)?"""
-    r"(?:\#[^\x00-\x08\x0a-\x1f\x7f]*)?"
-)
 
 
-class Settings(Record):
+class Settings(NamedTuple):
     """What config.toml may say; every name is also a flag and, in capitals with FARMHAND_ in front, a variable.
 
     `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
@@ -75,13 +67,13 @@ class Settings(Record):
     @property
     def hosts_path(self) -> Path:
         """The file with the farm hosts."""
-        from pathlib import Path
+        from pathlib import Path  # 7 ms, which claude-cheap does without
 
         return Path(self.hosts_name)
 
     @property
     def hosts_name(self) -> str:
-        """Its name; what starts fast has no time for pathlib."""
+        """Its name."""
         return os.path.expanduser(self.hosts_file) if self.hosts_file else self._beside(HOSTS_FILE)
 
     @property
@@ -95,7 +87,7 @@ class Settings(Record):
         return os.path.join(os.path.dirname(self.config_file), name)
 
 
-_DEFAULTS: dict[str, Any] = {name: getattr(Settings, name) for name in Settings.names() if name != "config_file"}
+_DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if name != "config_file"}
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -107,12 +99,12 @@ def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool
 
 
 def spool_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Where the spool is: one for all farms, since whoever looks into it wants to see everything that waits."""
+    """Return the path of the spool: one for all farms, so that everything that waits is seen together."""
     return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", "spool")
 
 
 def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """What tells the hosts of these settings from others in the spool: their hosts file, "" for the usual one."""
+    """Return what sets these hosts apart from others in the spool: their hosts file, "" for the usual one."""
     path = os.path.join(os.getcwd(), conf.hosts_name)
     usual = os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", HOSTS_FILE)
     return "" if path == usual else path
@@ -121,7 +113,7 @@ def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
 def old_spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
     """Where the spool of a farm other than the usual one was up to 0.1; "" for the usual one."""
     farm = farm_name(conf, environ)
-    return f"{spool_name(environ)}-{sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
+    return f"{spool_name(environ)}-{hashlib.sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
 
 
 def hosts_of(farm: str) -> str:
@@ -138,37 +130,23 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
     for name in _DEFAULTS:
         text = environ.get(PREFIX + name.upper())
         if text:
-            settings = settings.replaced(**{name: _from_text(name, text)})
+            settings = settings._replace(**{name: _from_text(name, text)})
     for name, value in flags.items():
         if value is None:
             continue
         flag = f"--{name.removesuffix('_s').replace('_', '-')}"
         if value == "":
             raise UsageError(f"{flag} is empty", hint="leave it out for the default")
-        settings = settings.replaced(**{name: _checked(name, value, flag, UsageError)})
+        settings = settings._replace(**{name: _checked(name, value, flag, UsageError)})
     return settings
-
-
-def parse(text: str) -> dict[str, Any]:
-    """The values of a TOML document. Raises ValueError."""
-    values: dict[str, Any] = {}
-    for line in text.replace("\r\n", "\n").split("\n"):
-        match = _PLAIN.fullmatch(line)
-        if match is None or match[1] in values:
-            break
-        if match[1] is not None:
-            values[match[1]] = int(match[3]) if match[2] is None else match[2]
-    else:
-        return values
-    import tomllib
-
-    return tomllib.loads(text)
 
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8", newline="") as file:
-            values = parse(file.read())
+        with open(path, "rb") as file:
+            import tomllib  # 5 ms, not needed without such a file
+
+            values = tomllib.load(file)
     except FileNotFoundError:
         if asked_for:
             raise NotConfigured(f"the settings file {path} does not exist", hint="create it or unset it") from None

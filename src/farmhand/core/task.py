@@ -13,6 +13,8 @@ from farmhand.core.keys import redact
 Engine = Literal["auto", "api", "cli"]
 Network = Literal["none", "full"]
 State = Literal["queued", "awaiting_key", "running", "succeeded", "failed", "cancelled"]
+#: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
+DrainMode = Literal["off", "queue", "running"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
 #: Short names an operator types, and the pinned id each stands for. Any full id passes through untouched.
@@ -112,7 +114,7 @@ class TaskError(msgspec.Struct, kw_only=True):
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What became of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
+    """The result of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
 
     `attempts` counts engine starts, `retries` requests that the meter sent again within them, `uncertain` those that
     the API may have charged for without our knowing how much: of one that was cut off `cost_usd` has what had passed,

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import Any, NamedTuple
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.record import Record
 from farmhand.wire.transport import SshTransport, unbracketed
-
-if TYPE_CHECKING:
-    from os import PathLike
-
 
 _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
-class Host(Record):
+class Host(NamedTuple):
     """One farm host and how to log in to its dispatch account.
 
     `address` is what ssh is given, which may be an alias of its configuration; `port` 0 leaves the port to that.

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
+from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from farmhand.places.hosts import Host
-    from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import SshTransport
 
 #: While there is another host to turn to, a silent one gets this long. Seconds.
 FAILOVER_S = 3.0

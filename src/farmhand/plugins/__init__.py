@@ -1,4 +1,4 @@
-"""What Farmhand's own Ansible modules do on a farm host. Standard library only, plain values.
+"""The bodies of library/ and action_plugins/.
 
-Ansible's modules import it as `ansible.module_utils.farmhand.host`.
+`scrub` and `search` run on a host as `ansible.module_utils.farmhand.plugins`: standard library only, relative imports.
 """

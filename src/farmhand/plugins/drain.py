@@ -1,16 +1,16 @@
-"""What the action plugin farmhand_drain does: takes a host's agent out of service until it is empty, and back."""
+"""The work of the action plugin farmhand_drain: takes a host's agent out of service until it is empty, and back."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.task import DrainMode
 from farmhand.plugins.handover import HostAgent
 
-#: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
-MODES = ("off", "queue", "running")
+MODES = get_args(DrainMode)
 #: Between two looks, at first and at most: each is a command on the host. Seconds.
 _PAUSES_S = (0.5, 5.0)
 _NO_KEY = "it cannot be emptied without a key that the API accepts"
@@ -77,7 +77,7 @@ def drain_mode(status: dict[str, Any]) -> str:
 
 
 def remaining(status: dict[str, Any], mode: str) -> dict[str, Any]:
-    """What is left to wait for in `mode`: `left`, `empty`, `stuck` and, in words, `msg`."""
+    """Return what is left to wait for in `mode`: `left`, `empty`, `stuck` and, in words, `msg`."""
     left = {name: int(status.get(name) or 0) for name in ("running", "queued", "awaiting_key")}
     empty = mode == "off" or not (left["running"] if mode == "running" else sum(left.values()))
     stuck = mode == "queue" and not empty and not left["running"] and not left["queued"]

@@ -64,16 +64,16 @@ class HostAgent:
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`, without secrets. Raises WireError."""
-        found: dict[str, Any] = harmless(self._ask("GET", "/v1/status", schema.STATUS))
+        found: dict[str, Any] = harmless(self._ask("GET", "/v1/status", schema.StatusAnswer))
         return found
 
     def drain(self, mode: str) -> dict[str, Any]:
         """`PUT /v1/drain`. Raises WireError."""
-        return self._ask("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
+        return self._ask("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
 
     def put_key(self, key: str) -> dict[str, Any]:
         """`PUT /v1/key`. Raises WireError."""
-        return self._ask("PUT", "/v1/key", schema.KEY, key=key)
+        return self._ask("PUT", "/v1/key", schema.KeyAnswer, key=key)
 
     def run_task(self, call: dict[str, Any]) -> dict[str, Any]:
         """The answer of `jada-agent task` to `call`. Raises WireError."""
@@ -83,13 +83,13 @@ class HostAgent:
             raise self._failure(done)
         return answer
 
-    def _ask(self, method: str, path: str, check: schema.Check, **more: Any) -> dict[str, Any]:
+    def _ask(self, method: str, path: str, kind: Any, **more: Any) -> dict[str, Any]:
         done = self._run("bridge", message.whole_request(method, path, **more))
         # A chatty login may say something first.
         _, start, rest = done["stdout"].partition("HTTP/1.1 ")
         if not start:
             raise self._failure(done)
-        return message.parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), self.host, check)
+        return message.parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), self.host, kind)
 
     def _run(self, verb: str, data: bytes) -> dict[str, Any]:
         command = ["jada-agent", verb, *(["--socket", self._socket] if self._socket else [])]

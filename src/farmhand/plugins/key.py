@@ -1,4 +1,4 @@
-"""What the action plugin farmhand_key does: bring a rotation to a state, or say what that would change."""
+"""The work of the action plugin farmhand_key: bring a rotation to a state, or say what that would change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the action plugin farmhand_task makes of its arguments, and of the answer of `jada-agent task` on the host."""
+"""The task from farmhand_task's arguments, and the failure in the answer of `jada-agent task`."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from farmhand.core.keys import fingerprint
 from farmhand.core.settings import Settings
-from farmhand.places.hosts import Host, load_hosts
+from farmhand.places.hosts import load_hosts
 from farmhand.rotation.build import memory_of, since_of
 
 
@@ -19,7 +19,7 @@ def parameters(conf: Settings) -> dict[str, Any]:
     return {
         "key_source": conf.key_source,
         "hosts": [
-            {name: _plain(getattr(host, name)) for name in Host.names()}
+            {name: _plain(value) for name, value in host._asdict().items()}
             for host in load_hosts(conf.hosts_path).values()
         ],
         "upstream_url": conf.upstream_url,

@@ -8,18 +8,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+from collections.abc import Iterator
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from types import TracebackType
+from typing import Any, Self
 
-from ..core import keys
-from ..core.errors import WireError
-from . import http1, message, schema
-
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from types import TracebackType
-    from typing import Any, Self
-
-    from .transport import Stream, Transport
+from farmhand.core import keys
+from farmhand.core.errors import WireError
+from farmhand.wire import connection, message, schema
+from farmhand.wire.transport import Stream, Transport
 
 #: The agent sends a ping every 10 s of silence, so this long without a byte means that the line is dead.
 SILENCE_S = 45.0
@@ -41,7 +38,7 @@ class Client:
         self.transport = transport
         self.silence_s = silence_s
         self._stream: Stream | None = None
-        self._http: http1.HttpConnection | None = None
+        self._http: connection.AgentConnection | None = None
         self._open_events = False
 
     def __enter__(self) -> Self:
@@ -58,13 +55,14 @@ class Client:
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`, without secrets: it is shown."""
-        found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.STATUS))
+        found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.StatusAnswer))
         return found
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
         """Hand over tasks, all or none, with the key if given: their ids and states. The same id again runs once."""
         body = json.dumps({"tasks": tasks}, ensure_ascii=False, separators=(",", ":")).encode()
-        states: list[dict[str, Any]] = self._object("POST", "/v1/tasks", schema.STATES, body=body, key=key)["tasks"]
+        answer = self._object("POST", "/v1/tasks", schema.StatesAnswer, body=body, key=key)
+        states: list[dict[str, Any]] = answer["tasks"]
         return states
 
     def task(self, task_id: str) -> dict[str, Any]:
@@ -75,7 +73,8 @@ class Client:
         """One page of results: `{"tasks": […], "next": id or null}`."""
         wanted = {"batch": batch, "state": state, "after": after, "limit": limit or ""}
         query = _query({name: value for name, value in wanted.items() if value != ""})
-        return self._object("GET", "/v1/tasks" + (f"?{query}" if query else ""), schema.TASKS, most=schema.MAX_BYTES)
+        path = "/v1/tasks" + (f"?{query}" if query else "")
+        return self._object("GET", path, schema.TasksAnswer, most=schema.MAX_BYTES)
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Stop a task: its result, which says `cancelled` or what it already was."""
@@ -84,39 +83,39 @@ class Client:
     def cancel_many(self, ids: list[str]) -> dict[str, str]:
         """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
         body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
-        states = self._object("POST", "/v1/tasks/cancel", schema.STATES, body=body)["tasks"]
+        states = self._object("POST", "/v1/tasks/cancel", schema.StatesAnswer, body=body)["tasks"]
         return {state["id"]: state["state"] for state in states}
 
     def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
         """Make a batch known, or change its limits: what it is and has done."""
         body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
-        found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BATCH, body=body)["batch"]
+        found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BatchAnswer, body=body)["batch"]
         return found
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
         """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
         query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
-        return self._object("GET", f"/v1/results?{query}", schema.RESULTS, most=schema.MAX_BYTES)
+        return self._object("GET", f"/v1/results?{query}", schema.ResultsAnswer, most=schema.MAX_BYTES)
 
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
         """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
 
-        `supersedes` is the fingerprint of the key whose place it takes: whoever brings that one runs on this one.
+        `supersedes` is the fingerprint of the key whose place it takes: a client that brings that one runs on this one.
         """
         query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
-        return self._object("PUT", f"/v1/key{query}", schema.KEY, body=b"", key=key)
+        return self._object("PUT", f"/v1/key{query}", schema.KeyAnswer, body=b"", key=key)
 
     def forget_key(self, fingerprint: str) -> bool:
         """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
-        return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KEY).get("forgotten"))
+        return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KeyAnswer).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
         """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.plugins.drain."""
-        return self._object("PUT", "/v1/drain", schema.STATUS, body=json.dumps({"mode": mode}).encode())
+        return self._object("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
         """`GET /v1/usage`: totals since a Unix time, of everything by default."""
-        return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), schema.USAGE_TOTALS)
+        return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), dict)
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
@@ -161,7 +160,7 @@ class Client:
             for number, line in enumerate(self._lines(response, schema.MAX_BYTES, MAX_STREAM_BYTES)):
                 if number >= MAX_EVENTS:
                     raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
-                event = message.decoded(line, self.transport.name, schema.EVENT, schema.MAX_BYTES)
+                event = message.decoded(line, self.transport.name, schema.TaskEvent, schema.MAX_BYTES)
                 if event.get("type") == "result":
                     # All that matters; what follows, or does not, loses nothing.
                     self._check_id(event.get("result"), task_id)
@@ -179,22 +178,24 @@ class Client:
             raise self._lost()
         yield result
 
-    def _read_out(self, response: http1.Response) -> None:
+    def _read_out(self, response: connection.AgentResponse) -> None:
         """Read the rest of an answer, if it ends soon: the connection can then be used again."""
-        with contextlib.suppress(http1.HttpError, OSError):
+        with contextlib.suppress(HTTPException, OSError):
+            response.allow(0)
             if self._http is not None:
                 self._http.patience(_REST_S, _REST_S)
             for _ in range(16):
                 if response.isclosed() or not response.read1():
                     return
 
-    def _lines(self, response: http1.Response, longest: int, most: int) -> Iterator[bytes]:
+    def _lines(self, response: connection.AgentResponse, longest: int, most: int) -> Iterator[bytes]:
         """The lines of a body: none longer than `longest` bytes, of `most` bytes in all, and none that does not end."""
+        response.allow(most)
         pending, searched, came = bytearray(), 0, 0
         while True:
             try:
                 piece = response.read1(65536)
-            except (http1.HttpError, OSError) as error:
+            except (HTTPException, OSError) as error:
                 raise self._broken(error, answered=True) from None
             if not piece:
                 break
@@ -211,7 +212,7 @@ class Client:
 
     def _task(self, method: str, task_id: str) -> dict[str, Any]:
         path = _task_path(task_id)
-        found: dict[str, Any] = self._object(method, path, schema.TASK, most=schema.MAX_BYTES)["task"]
+        found: dict[str, Any] = self._object(method, path, schema.TaskAnswer, most=schema.MAX_BYTES)["task"]
         self._check_id(found, task_id)
         return found
 
@@ -225,26 +226,26 @@ class Client:
         self,
         method: str,
         path: str,
-        check: schema.Check,
+        kind: Any,
         *,
         body: bytes | None = None,
         key: str | None = None,
         most: int = schema.MAX_SMALL_BYTES,
     ) -> dict[str, Any]:
-        """The object that answers a request, once it has passed `check`."""
-        return self._finish(self._request(method, path, body=body, key=key), check, most)
+        """The object that answers a request, which has the fields of `kind`."""
+        return self._finish(self._request(method, path, body=body, key=key), kind, most)
 
     def _finish(
-        self, response: http1.Response, check: schema.Check = schema.anything, most: int = schema.MAX_SMALL_BYTES
+        self, response: connection.AgentResponse, kind: Any = Any, most: int = schema.MAX_SMALL_BYTES
     ) -> dict[str, Any]:
         try:
-            body = response.read(most)
-        except (http1.HttpError, OSError) as error:
+            body = response.read_all(most)
+        except (HTTPException, OSError) as error:
             raise self._broken(error, answered=True) from None
         if response.will_close:
             self.close()
         answer: dict[str, Any] = message.answer(
-            response.status, response.headers, body, self.transport.name, check, most
+            response.status, response.headers, body, self.transport.name, kind, most
         )
         return answer
 
@@ -262,21 +263,23 @@ class Client:
 
     def _greet(self) -> None:
         self._stream = self.transport.open()
-        self._http = http1.HttpConnection(self._stream.sock)
+        self._http = connection.AgentConnection(self._stream.sock)
         limit = self.transport.connect_timeout_s
         self._http.patience(limit, limit)
         self._finish(
-            self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False), schema.STATUS
+            self._exchange("GET", "/v1/status", None, message.request_headers(), answered=False), schema.StatusAnswer
         )
         if self._stream is None:
             raise WireError("not_an_agent", f"{self.transport.name}: the agent does not keep the connection open")
 
-    def _request(self, method: str, path: str, *, body: bytes | None = None, key: str | None = None) -> http1.Response:
+    def _request(
+        self, method: str, path: str, *, body: bytes | None = None, key: str | None = None
+    ) -> connection.AgentResponse:
         """Send a request and read the head of its answer, on the connection that is open or a new one."""
         headers = message.request_headers(key)
         self.connect()
         # The limit on sending counts for the whole of the body, so a long one on a slow line gets more.
-        self._patience(self.silence_s + len(body or b"") / http1.SLOWEST_BYTES_PER_S)
+        self._patience(self.silence_s + len(body or b"") / connection.SLOWEST_BYTES_PER_S)
         response = self._exchange(method, path, body, headers, answered=True)
         self._patience(self.silence_s)
         return response
@@ -287,7 +290,7 @@ class Client:
 
     def _exchange(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str], *, answered: bool
-    ) -> http1.Response:
+    ) -> connection.AgentResponse:
         if self._http is None:
             raise self._lost()
         if body is not None:
@@ -297,18 +300,18 @@ class Client:
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._http.request(method, path, body, headers)
             return self._http.getresponse()
-        except (http1.HttpError, OSError) as error:
+        except (HTTPException, OSError) as error:
             raise self._broken(error, answered=answered) from None
 
     def _broken(self, error: Exception, *, answered: bool) -> WireError:
         """Close, and say why: in the transport's words if it has some, else in ours."""
         name = self.transport.name
-        timed_out = isinstance(error, TimeoutError | http1.Endless)
+        timed_out = isinstance(error, TimeoutError | connection.Endless)
         reason = None if self._stream is None or timed_out else self._stream.failure()
         self.close()
         if reason is not None:
             return reason
-        if answered and isinstance(error, http1.HttpError) and not isinstance(error, http1.CutOff):
+        if answered and isinstance(error, HTTPException) and not isinstance(error, IncompleteRead | RemoteDisconnected):
             return message.bad_answer(name, str(error))
         if answered:
             return self._lost()
@@ -317,7 +320,7 @@ class Client:
             return WireError(
                 "unreachable", f"{name}: no answer within {limit}", "check that the host and its agent are up"
             )
-        if isinstance(error, http1.HttpError) and not isinstance(error, http1.NoAnswer):
+        if isinstance(error, HTTPException) and not isinstance(error, RemoteDisconnected):
             return WireError("not_an_agent", f"{name}: what answers there is not a jada-agent", "check hosts.json")
         return WireError(
             "unreachable", f"{name}: the connection closed without an answer", "see jada-agent's journal there"

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
+from typing import Any, NoReturn
 
-from ..core.errors import WireError
+from farmhand.core.errors import WireError
+from farmhand.wire.client import Client
 
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
-
-    from .client import Client
-
-    OnEvent = Callable[[dict[str, Any]], None]
-
+OnEvent = Callable[[dict[str, Any]], None]
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
 #: How long a broken line may stay broken before we give up waiting. The task itself goes on.
 RESUME_S = 60.0

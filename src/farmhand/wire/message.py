@@ -5,21 +5,16 @@
 
 from __future__ import annotations
 
-import io
+from http.client import HTTPException, HTTPMessage
+from typing import Any
 
-from .. import __version__
-from ..core import keys
-from ..core.errors import WireError
-from . import http1, schema
+from farmhand import __version__
+from farmhand.core import keys
+from farmhand.core.errors import WireError
+from farmhand.wire import schema
+from farmhand.wire.connection import whole_response
+from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from typing import Any
-
-WIRE = 1
-WIRE_HEADER = "X-Farmhand-Wire"
-AGENT_HEADER = "X-Farmhand-Agent"
-KEY_HEADER = "X-Farmhand-Key"
 #: Characters of a host's own words that are shown.
 _SHOWN = 1000
 
@@ -35,7 +30,7 @@ def request_headers(key: str | None = None) -> dict[str, str]:
     return headers
 
 
-def check_wire(headers: http1.Headers, name: str) -> None:
+def check_wire(headers: HTTPMessage, name: str) -> None:
     """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
@@ -53,37 +48,37 @@ def check_wire(headers: http1.Headers, name: str) -> None:
 
 def answer(
     status: int,
-    headers: http1.Headers,
+    headers: HTTPMessage,
     body: bytes,
     name: str,
-    check: schema.Check = schema.anything,
+    kind: Any = Any,
     most: int = schema.MAX_SMALL_BYTES,
 ) -> Any:
-    """The JSON of a response that passes `check`. Raises WireError for an error answer and for all that is not of the
-    wire: `bad_answer` where an agent answered, and nobody knows whether it did what was asked.
+    """The JSON of a response, which has the fields of `kind`.
+
+    Raises WireError for an error answer and for all that is not of the wire: `bad_answer` where an agent answered, and
+    nobody knows whether it did what was asked.
     """
-    problem = _problem(body) if status >= 400 else None
+    problem = _problem(body, status) if status >= 400 else None
     if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
-        problem.status = status
         raise problem
     check_wire(headers, name)
     if status >= 400:
-        error = problem or WireError("agent_error", f"{name}: the agent answered with HTTP {status} and no reason")
-        error.status = status
-        raise error
-    return decoded(body, name, check, most)
+        no_reason = f"{name}: the agent answered with HTTP {status} and no reason"
+        raise problem or WireError("agent_error", no_reason, status=status)
+    return decoded(body, name, kind, most)
 
 
-def decoded(data: bytes, name: str, check: schema.Check, most: int = schema.MAX_SMALL_BYTES) -> Any:
+def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTES) -> Any:
     """The JSON in `data`, which came from the host `name`. Raises WireError `bad_answer`."""
     try:
-        return schema.decode(data, check, most)
+        return schema.decode(data, kind, most)
     except schema.Misfit as misfit:
         raise bad_answer(name, str(misfit)) from None
 
 
 def bad_answer(name: str, what: str) -> WireError:
-    """What the host `name` sends is not of the wire: `what` says of an answer what is wrong with it."""
+    """Return the error for an answer of the host `name` that is not of the wire; `what` says why."""
     return WireError(
         "bad_answer",
         f"{name}: its answer is not one of the wire: {keys.redact(what)}",
@@ -91,13 +86,14 @@ def bad_answer(name: str, what: str) -> WireError:
     )
 
 
-def _problem(body: bytes) -> WireError | None:
+def _problem(body: bytes, status: int) -> WireError | None:
     """The error object of a body, if it is one."""
     try:
-        error = schema.decode(body, schema.ERROR_ANSWER, schema.MAX_SMALL_BYTES)["error"]
+        error = schema.decode(body, schema.ErrorAnswer, schema.MAX_SMALL_BYTES)["error"]
     except schema.Misfit:
         return None
-    return WireError(error["code"], keys.redact(error["message"])[:_SHOWN], keys.redact(error.get("hint", ""))[:_SHOWN])
+    said, hint = (keys.redact(text)[:_SHOWN] for text in (error["message"], error.get("hint", "")))
+    return WireError(error["code"], said, hint, status)
 
 
 def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None = None) -> bytes:
@@ -108,14 +104,14 @@ def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
 
-def parse_response(raw: bytes, name: str, check: schema.Check) -> dict[str, Any]:
-    """The JSON object of a whole response as the bridge printed it, once it has passed `check`. Raises WireError."""
+def parse_response(raw: bytes, name: str, kind: Any) -> dict[str, Any]:
+    """The JSON object, with the fields of `kind`, of a whole response that the bridge printed. Raises WireError."""
     try:
-        response = http1.Response(http1.ByteReader(io.BytesIO(raw).read))
-        body = response.read(schema.MAX_SMALL_BYTES)
-    except http1.HttpError:
+        response = whole_response(raw)
+        body = response.read_all(schema.MAX_SMALL_BYTES)
+    except HTTPException:
         raise WireError(
             "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
         ) from None
-    found: dict[str, Any] = answer(response.status, response.headers, body, name, check)
+    found: dict[str, Any] = answer(response.status, response.headers, body, name, kind)
     return found

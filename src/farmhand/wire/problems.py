@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..core.errors import FarmhandError, WireError, from_result
+from farmhand.core.errors import FarmhandError, WireError, from_result
 
 __all__ = ["from_result", "from_wire"]
 

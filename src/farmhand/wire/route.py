@@ -11,18 +11,13 @@ import os
 import re
 import shlex
 import subprocess
+from collections.abc import Iterable
+from typing import Any
 
-from ..core.child import scrubbed
-from ..core.errors import WireError, not_configured
-from . import sshfail
-from .transport import unbracketed
-
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Any
-
-    from .transport import SshTransport
+from farmhand.core.child import scrubbed
+from farmhand.core.errors import WireError, not_configured
+from farmhand.wire import sshfail
+from farmhand.wire.transport import SshTransport, unbracketed
 
 #: ssh_config(5), in small letters.
 CARRIED = frozenset(
@@ -118,7 +113,7 @@ def destination(text: str) -> tuple[str, int]:
 
 
 def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
-    """What hosts.json says of the way to a host: `address`, and of `port`, `options` and `ssh_config` those there are.
+    """Return the entry of hosts.json for the way to a host: `address`, and `port`, `options`, `ssh_config` if any.
 
     `arguments` are Ansible's texts. Raises ValueError.
     """

@@ -1,24 +1,32 @@
-"""The wire's schema, as the side sees it that asks: what an agent's answers may hold. The one place that decodes them.
+"""The wire's version, headers and limits, and what an agent's answers may hold: the one place that decodes them.
 
 Nothing that a farm host sends is believed to be well-formed. `decode` bounds size, depth and number of values, turns
 lone surrogates into U+FFFD, and checks the fields that are used by type and range; fields and names of states that are
-not known here are a newer agent's, and left alone. Tables and plain functions: msgspec would cost each start 40 ms, and
-a farm host has the standard library only.
+not known here are a newer agent's, and left alone. What a client asks for is in wire.requests; wire.contract prints all
+of it as JSON Schema.
+
+msgspec has to be where this is imported: with the agent, with the workstation's commands, and in the Python of Ansible,
+whose plugins farmhand_task, farmhand_drain and farmhand_key speak to agents. The rest of site.yml does without it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from typing import Annotated, Any, NoReturn
 
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, NoReturn
+try:
+    import msgspec
+    from msgspec import UNSET, Meta, UnsetType
+except ModuleNotFoundError:
+    raise ModuleNotFoundError(
+        "the Python that runs this has no msgspec: install farmhand there, or only that (pip install msgspec)"
+    ) from None
 
-    #: Checks a value; raises Misfit, which names where in the value.
-    Check = Callable[[Any], None]
-
+WIRE = 1
+WIRE_HEADER = "X-Farmhand-Wire"
+AGENT_HEADER = "X-Farmhand-Agent"
+KEY_HEADER = "X-Farmhand-Key"
 #: Bytes: no answer, event or line of a ledger is longer. A result's text and a page of them are far below the first.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_SMALL_BYTES = 4 * 1024 * 1024
@@ -41,36 +49,27 @@ MAX_COST_USD = 10_000
 
 
 class Misfit(ValueError):
-    """An answer that is not of the wire. `what` says what is wrong, `where` at which place of it."""
-
-    def __init__(self, what: str, where: str = "") -> None:
-        super().__init__(f"{where} {what}" if where else what)
-        self.what = what
-        self.where = where
-
-    def inside(self, step: str) -> Misfit:
-        """The same, seen from a value that holds the wrong one under `step`."""
-        between = "." if self.where and not self.where.startswith("[") else ""
-        return Misfit(self.what, f"{step}{between}{self.where}")
+    """An answer that is not of the wire; the message says what is wrong, and where, without any value of it."""
 
 
-def decode(data: bytes, check: Check, most: int = MAX_BYTES) -> Any:
-    """The JSON value in `data`, which has `most` bytes at most, once it has passed `check`. Raises Misfit."""
+def decode(data: bytes, kind: Any, most: int = MAX_BYTES) -> Any:
+    """The JSON value in `data`, which has `most` bytes at most and the fields of `kind`. Raises Misfit."""
     if len(data) > most:
         raise Misfit(f"is longer than {most} bytes")
     limit = min(MAX_VALUES, most // _BYTES_A_VALUE)
     if _values(data, exact=False) > limit and _values(data, exact=True) > limit:
         raise Misfit(f"has more than {limit} values")
     try:
-        value = json.loads(data.decode("utf-8", "replace"), parse_constant=_constant)
+        value = _clean(json.loads(data.decode("utf-8", "replace"), parse_constant=_constant), MAX_DEPTH)
+        msgspec.convert(value, kind)
     except RecursionError:
         raise Misfit(f"is nested deeper than {MAX_DEPTH}") from None
     except Misfit:
         raise
+    except msgspec.ValidationError as error:
+        raise Misfit(str(error)) from None
     except ValueError as error:
         raise Misfit("has a number that is too long" if "digits" in str(error) else "is not JSON") from None
-    value = _clean(value, MAX_DEPTH)
-    check(value)
     return value
 
 
@@ -104,197 +103,223 @@ def _clean(value: Any, depth: int) -> Any:
     return value
 
 
-# --- the language of the tables ---------------------------------------------------------------------------------------
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=1e10)]
+Moment = Annotated[float, Meta(ge=0, le=LATEST)]
+Name = Annotated[str, Meta(max_length=256)]
+Line = Annotated[str, Meta(max_length=64 * 1024)]
+Text = Annotated[str, Meta(max_length=MAX_BYTES)]
+Usd = Annotated[float, Meta(ge=0, le=1e9)]
+Few = Meta(max_length=1000)
+Many = Meta(max_length=20_000)
 
 
-def text(most: int = 4096) -> Check:
-    """A string of `most` characters at most."""
+class WireProblem(msgspec.Struct, kw_only=True):
+    """Why something was not done: a stable code, one line, what to do."""
 
-    def check(value: Any) -> None:
-        if type(value) is not str:
-            raise Misfit(f"is {_kind(value)}, not a string")
-        if len(value) > most:
-            raise Misfit(f"is longer than {most} characters")
-
-    return check
+    code: Name
+    message: Line
+    hint: Line | UnsetType = UNSET
 
 
-def number(low: float, high: float, *, whole: bool = False) -> Check:
-    """A number from `low` to `high`; only an integer if `whole`."""
-    wanted = "a whole number" if whole else "a number"
+class ErrorAnswer(msgspec.Struct):
+    """The body of every HTTP status from 400 on."""
 
-    def check(value: Any) -> None:
-        if type(value) is not int and (whole or type(value) is not float):
-            raise Misfit(f"is {_kind(value)}, not {wanted}")
-        if not low <= value <= high:
-            raise Misfit(f"is {value:.12g}, not {low:.12g} to {high:.12g}")
-
-    return check
+    error: WireProblem
 
 
-def flag(value: Any) -> None:
-    """true or false."""
-    if type(value) is not bool:
-        raise Misfit(f"is {_kind(value)}, not true or false")
+class Waiting(msgspec.Struct, kw_only=True):
+    """Why tasks wait, how many, and until when if that is known."""
+
+    reason: Name
+    tasks: Count | UnsetType = UNSET
+    until: Moment | UnsetType | None = UNSET
+    detail: Line | UnsetType = UNSET
 
 
-def anything(value: Any) -> None:
-    """Any JSON."""
+class SlotCount(msgspec.Struct, kw_only=True):
+    """The slots of one engine; more may run than there are now."""
+
+    total: Count
+    free: Annotated[int, Meta(ge=-(2**53), le=2**53)]
 
 
-def or_null(check: Check) -> Check:
-    """null, or what passes `check`."""
+class TaskResult(msgspec.Struct, kw_only=True):
+    """core.task.Result as it comes from a host; `structured` is any JSON."""
 
-    def checked(value: Any) -> None:
-        if value is not None:
-            check(value)
-
-    return checked
-
-
-def items(check: Check, most: int = 20_000) -> Check:
-    """A list of `most` values at most that all pass `check`."""
-
-    def checked(value: Any) -> None:
-        if type(value) is not list:
-            raise Misfit(f"is {_kind(value)}, not a list")
-        if len(value) > most:
-            raise Misfit(f"has more than {most} entries")
-        for at, item in enumerate(value):
-            _at(f"[{at}]", check, item)
-
-    return checked
-
-
-def table(check: Check, most: int = 1000) -> Check:
-    """An object of `most` names at most whose values all pass `check`."""
-
-    def checked(value: Any) -> None:
-        if type(value) is not dict:
-            raise Misfit(f"is {_kind(value)}, not an object")
-        if len(value) > most:
-            raise Misfit(f"has more than {most} names")
-        for name, item in value.items():
-            _at(f"{name:.40}", check, item)
-
-    return checked
+    id: Name | UnsetType = UNSET
+    state: Name | UnsetType = UNSET
+    text: Text | UnsetType | None = UNSET
+    structured: Any = UNSET
+    model: Name | UnsetType | None = UNSET
+    engine: Name | UnsetType | None = UNSET
+    usage: Annotated[dict[str, Count | None], Few] | UnsetType | None = UNSET
+    cost_usd: Annotated[float, Meta(ge=0, le=MAX_COST_USD)] | UnsetType | None = UNSET
+    attempts: Count | UnsetType = UNSET
+    retries: Count | UnsetType = UNSET
+    uncertain: Annotated[int, Meta(ge=0, le=1_000_000)] | UnsetType = UNSET
+    queued_s: Seconds | UnsetType = UNSET
+    run_s: Seconds | UnsetType = UNSET
+    stop_reason: Name | UnsetType | None = UNSET
+    error: WireProblem | UnsetType | None = UNSET
+    batch: Name | UnsetType | None = UNSET
+    labels: Annotated[dict[str, Line], Few] | UnsetType | None = UNSET
+    done_no: Count | UnsetType = UNSET
 
 
-def record(needed: dict[str, Check], *maybe: dict[str, Check]) -> Check:
-    """An object with the fields `needed`, and perhaps those of `maybe`."""
-    known = {name: check for fields in (needed, *maybe) for name, check in fields.items()}
+class ListedResult(TaskResult, kw_only=True):
+    """A result among others, which its id tells apart."""
 
-    def checked(value: Any) -> None:
-        if type(value) is not dict:
-            raise Misfit(f"is {_kind(value)}, not an object")
-        for name in needed:
-            if name not in value:
-                raise Misfit(f"has no {name!r}")
-        for name, check in known.items():
-            if name in value:
-                _at(name, check, value[name])
-
-    return checked
+    id: Name
 
 
-def _at(step: str, check: Check, value: Any) -> None:
-    try:
-        check(value)
-    except Misfit as misfit:
-        raise misfit.inside(step) from None
+class EndedResult(ListedResult, kw_only=True):
+    """A result of a turn."""
+
+    state: Name
 
 
-def _kind(value: Any) -> str:
-    if value is None:
-        return "null"
-    kinds = {bool: "true or false", int: "a number", float: "a number", str: "a string", list: "a list"}
-    return kinds.get(type(value), "an object")
+class TaskState(msgspec.Struct):
+    """Where a task stands."""
+
+    id: Name
+    state: Name
 
 
-# --- the tables -------------------------------------------------------------------------------------------------------
+class Throughput(msgspec.Struct):
+    """How many tasks end in a second."""
 
-COUNT = number(0, 2**53, whole=True)
-SECONDS = number(0, 1e10)
-MOMENT = number(0, LATEST)
-NAME = text(256)
-LINE = text(64 * 1024)
-USD = number(0, 1e9)
+    per_s: Annotated[float, Meta(ge=0, le=1000000000.0)] | UnsetType | None = UNSET
 
-ERROR = record({"code": NAME, "message": LINE}, {"hint": LINE})
-ERROR_ANSWER = record({"error": ERROR})
-WAIT = record({"reason": NAME}, {"tasks": COUNT, "until": or_null(MOMENT), "detail": LINE})
-SLOTS = table(record({"total": COUNT, "free": number(-(2**53), 2**53, whole=True)}))
-USAGE = table(or_null(COUNT))
-RESULT_FIELDS: dict[str, Check] = {
-    "id": NAME,
-    "state": NAME,
-    "text": or_null(text(MAX_BYTES)),
-    "model": or_null(NAME),
-    "engine": or_null(NAME),
-    "usage": or_null(USAGE),
-    "cost_usd": or_null(number(0, MAX_COST_USD)),
-    "attempts": COUNT,
-    "retries": COUNT,
-    "uncertain": number(0, 1_000_000, whole=True),
-    "queued_s": SECONDS,
-    "run_s": SECONDS,
-    "stop_reason": or_null(NAME),
-    "error": or_null(ERROR),
-    "batch": or_null(NAME),
-    "labels": or_null(table(LINE)),
-    "done_no": COUNT,
-}
-RESULT = record({}, RESULT_FIELDS)
-STATUS = record(
-    {},
-    {
-        "version": NAME,
-        "state": NAME,
-        "drain": NAME,
-        "uptime_s": SECONDS,
-        "time": MOMENT,
-        "upstream": text(),
-        "cli": or_null(NAME),
-        "key": or_null(NAME),
-        **dict.fromkeys(("running", "queued", "awaiting_key"), COUNT),
-        "finished": table(COUNT),
-        "slots": or_null(SLOTS),
-        "throughput": or_null(record({}, {"per_s": or_null(number(0, 1e9))})),
-        "waiting": or_null(items(WAIT, 1000)),
-        "keys": or_null(
-            items(
-                record({"fingerprint": NAME, "state": NAME}, {"reason": LINE, "running": COUNT, "queued": COUNT}), 1000
-            )
-        ),
-        "budget_day": or_null(record({"limit_usd": USD, "spent_usd": USD}, {"reserved_usd": USD, "day": NAME})),
-        "ledger": or_null(record({}, {"id": NAME, "tasks": COUNT, "bytes": COUNT})),
-    },
-)
-STATES = record({"tasks": items(record({"id": NAME, "state": NAME}))})
-TASK = record({"task": RESULT})
-TASKS = record({"tasks": items(record({"id": NAME}, RESULT_FIELDS))}, {"next": or_null(NAME)})
-RESULTS = record(
-    {"results": items(RESULT)}, {"next": COUNT, "unfinished": COUNT, "waiting": or_null(items(WAIT, 1000))}
-)
-BATCH = record({"batch": record({})})
-KEY = record({}, {"fingerprint": NAME, "tasks_resumed": COUNT, "forgotten": flag})
-USAGE_TOTALS = record({})
-EVENT = record({}, {"type": NAME, "state": NAME, "text": text(MAX_BYTES), "result": RESULT})
-#: What `jada-agent task` prints: see farmhand.wire.task_call.
-TASK_ANSWER = record({}, {"changed": flag, **RESULT_FIELDS})
-#: What `jada-agent turn` prints: see farmhand.wire.turn.
-TURN = record(
-    {},
-    {
-        **dict.fromkeys(("taken", "cancelled", "stopped"), or_null(items(NAME))),
-        "refused": or_null(items(record({"id": NAME}, {"code": NAME, "message": LINE, "hint": LINE}))),
-        "results": or_null(items(record({"id": NAME, "state": NAME}, RESULT_FIELDS))),
-        "next": COUNT,
-        "unfinished": COUNT,
-        "waiting": or_null(items(WAIT, 1000)),
-        "slots": or_null(SLOTS),
-        "rest": flag,
-        "halted": or_null(ERROR),
-        "error": or_null(ERROR),
-    },
-)
+
+class HeldKey(msgspec.Struct, kw_only=True):
+    """A key in the agent's memory."""
+
+    fingerprint: Name
+    state: Name
+    reason: Line | UnsetType = UNSET
+    running: Count | UnsetType = UNSET
+    queued: Count | UnsetType = UNSET
+
+
+class BudgetOfDay(msgspec.Struct, kw_only=True):
+    """The host's budget for the day, UTC."""
+
+    limit_usd: Usd
+    spent_usd: Usd
+    reserved_usd: Usd | UnsetType = UNSET
+    day: Name | UnsetType = UNSET
+
+
+class LedgerStatus(msgspec.Struct):
+    """The ledger's name and size."""
+
+    id: Name | UnsetType = UNSET
+    tasks: Count | UnsetType = UNSET
+    bytes: Count | UnsetType = UNSET
+
+
+class StatusAnswer(msgspec.Struct):
+    """`GET /v1/status`."""
+
+    version: Name | UnsetType = UNSET
+    state: Name | UnsetType = UNSET
+    drain: Name | UnsetType = UNSET
+    uptime_s: Seconds | UnsetType = UNSET
+    time: Moment | UnsetType = UNSET
+    upstream: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET
+    cli: Name | UnsetType | None = UNSET
+    key: Name | UnsetType | None = UNSET
+    running: Count | UnsetType = UNSET
+    queued: Count | UnsetType = UNSET
+    awaiting_key: Count | UnsetType = UNSET
+    finished: Annotated[dict[str, Count], Few] | UnsetType = UNSET
+    slots: Annotated[dict[str, SlotCount], Few] | UnsetType | None = UNSET
+    throughput: Throughput | UnsetType | None = UNSET
+    waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
+    keys: Annotated[list[HeldKey], Few] | UnsetType | None = UNSET
+    budget_day: BudgetOfDay | UnsetType | None = UNSET
+    ledger: LedgerStatus | UnsetType | None = UNSET
+
+
+class StatesAnswer(msgspec.Struct):
+    """`POST /v1/tasks` and `POST /v1/tasks/cancel`."""
+
+    tasks: Annotated[list[TaskState], Many]
+
+
+class TaskAnswer(msgspec.Struct):
+    """`GET` and `DELETE /v1/tasks/{id}`."""
+
+    task: TaskResult
+
+
+class TasksAnswer(msgspec.Struct):
+    """`GET /v1/tasks`; `next` is where the next page begins."""
+
+    tasks: Annotated[list[ListedResult], Many]
+    next: Name | UnsetType | None = UNSET
+
+
+class ResultsAnswer(msgspec.Struct, kw_only=True):
+    """`GET /v1/results`; `next` is where the results behind these begin."""
+
+    results: Annotated[list[TaskResult], Many]
+    next: Count | UnsetType = UNSET
+    unfinished: Count | UnsetType = UNSET
+    waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
+
+
+class BatchAnswer(msgspec.Struct):
+    """`PUT` and `GET /v1/batches/{batch}`: what the batch is and has done."""
+
+    batch: dict[str, Any]
+
+
+class KeyAnswer(msgspec.Struct):
+    """`PUT /v1/key` and `DELETE /v1/key/{fingerprint}`."""
+
+    fingerprint: Name | UnsetType = UNSET
+    tasks_resumed: Count | UnsetType = UNSET
+    forgotten: bool | UnsetType = UNSET
+
+
+class TaskEvent(msgspec.Struct):
+    """A line of `GET /v1/tasks/{id}/events`; the last one has the result."""
+
+    type: Name | UnsetType = UNSET
+    state: Name | UnsetType = UNSET
+    text: Text | UnsetType = UNSET
+    result: TaskResult | UnsetType = UNSET
+
+
+class TaskCallAnswer(TaskResult, kw_only=True):
+    """The output of `jada-agent task`: see wire.task_call."""
+
+    changed: bool | UnsetType = UNSET
+
+
+class RefusedTask(msgspec.Struct, kw_only=True):
+    """A task that a host does not take."""
+
+    id: Name
+    code: Name | UnsetType = UNSET
+    message: Line | UnsetType = UNSET
+    hint: Line | UnsetType = UNSET
+
+
+class TurnAnswer(msgspec.Struct):
+    """The output of `jada-agent turn`: see wire.turn."""
+
+    taken: Annotated[list[Name], Many] | UnsetType | None = UNSET
+    cancelled: Annotated[list[Name], Many] | UnsetType | None = UNSET
+    stopped: Annotated[list[Name], Many] | UnsetType | None = UNSET
+    refused: Annotated[list[RefusedTask], Many] | UnsetType | None = UNSET
+    results: Annotated[list[EndedResult], Many] | UnsetType | None = UNSET
+    next: Count | UnsetType = UNSET
+    unfinished: Count | UnsetType = UNSET
+    waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
+    slots: Annotated[dict[str, SlotCount], Few] | UnsetType | None = UNSET
+    rest: bool | UnsetType = UNSET
+    halted: WireProblem | UnsetType | None = UNSET
+    error: WireProblem | UnsetType | None = UNSET

@@ -1,11 +1,11 @@
-"""What ssh's last words mean: one error per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
+"""Errors from ssh's last words: one per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
 
 from __future__ import annotations
 
 import re
 
-from ..core.errors import WireError
-from ..core.keys import redact
+from farmhand.core.errors import WireError
+from farmhand.core.keys import redact
 
 #: ssh itself failed; every other status is the remote command's.
 _SSH_FAILED = 255

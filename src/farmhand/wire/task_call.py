@@ -14,17 +14,17 @@ import signal
 import threading
 from typing import IO, Any
 
-from ..core.errors import WireError
-from .client import Client
-from .follow import FINAL_STATES, run_task
-from .message import decoded
-from .schema import MAX_BYTES, RESULT_FIELDS, TASK_ANSWER
-from .transport import Transport, UnixTransport
+from farmhand.core.errors import WireError
+from farmhand.wire.client import Client
+from farmhand.wire.follow import FINAL_STATES, run_task
+from farmhand.wire.message import decoded
+from farmhand.wire.schema import MAX_BYTES, TaskCallAnswer
+from farmhand.wire.transport import Transport, UnixTransport
 
 #: Goes before the answer, since a chatty login may say something first.
 MARK = "FARMHAND-TASK "
 #: Nothing else is passed on: Ansible would take `add_host` or `ansible_facts` in a result for orders.
-_ANSWER_FIELDS = ({*RESULT_FIELDS} | {"changed", "structured"}) - {"done_no"}
+_ANSWER_FIELDS = {*TaskCallAnswer.__struct_fields__} - {"done_no"}
 
 
 def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
@@ -91,9 +91,11 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
 
 
 def parse(output: str, host: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent task` printed on `host`; None if there is none. Raises WireError `bad_answer`."""
+    """The answer in what `jada-agent task` printed on `host`; None without one. Raises WireError `bad_answer`."""
     _, mark, rest = output.partition(MARK)
     if not mark:
         return None
-    answer: dict[str, Any] = decoded(rest.partition("\n")[0].encode("utf-8", "replace"), host, TASK_ANSWER, MAX_BYTES)
+    answer: dict[str, Any] = decoded(
+        rest.partition("\n")[0].encode("utf-8", "replace"), host, TaskCallAnswer, MAX_BYTES
+    )
     return {name: value for name, value in answer.items() if name in _ANSWER_FIELDS}

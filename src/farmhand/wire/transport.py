@@ -5,24 +5,19 @@ A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a
 
 from __future__ import annotations
 
-import _socket  # socket itself adds enum names and selectors, which cost every call 8 ms
+import contextlib
 import fcntl
+import hashlib
 import os
 import re
+import socket
+import subprocess
+from collections.abc import Iterable
+from typing import Protocol
 
-from ..core.child import scrubbed, spawn
-from ..core.digest import sha256
-from ..core.errors import WireError, not_configured
-from ..core.files import xdg
-
-TYPE_CHECKING = False  # as in http1
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import Protocol
-
-    from ..core.child import Child
-else:
-    Protocol = object
+from farmhand.core.child import scrubbed
+from farmhand.core.errors import WireError, not_configured
+from farmhand.core.files import xdg
 
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
 #: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
@@ -35,7 +30,7 @@ _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 class Stream(Protocol):
     """An open connection: the socket, why it ended (None if there is no better reason), and closing it."""
 
-    sock: _socket.socket
+    sock: socket.socket
 
     def failure(self) -> WireError | None:
         """The reason why the other side is gone, if this side can tell."""
@@ -60,7 +55,7 @@ class Transport(Protocol):
 class _UnixStream:
     """A stream that is nothing but a socket."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     def failure(self) -> WireError | None:
@@ -82,7 +77,7 @@ class UnixTransport:
 
     def open(self) -> Stream:
         """Connect. Raises WireError `agent_missing`, `login_refused` or `agent_down`."""
-        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(self.connect_timeout_s)
         try:
             sock.connect(self.path)
@@ -110,18 +105,21 @@ class UnixTransport:
 class _SshStream:
     """An ssh process whose stdin and stdout are one end of a socket pair."""
 
-    def __init__(self, sock: _socket.socket, process: Child, errors: int, name: str) -> None:
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], errors: int, name: str) -> None:
         self.sock = sock
         self._process = process
         self._errors = errors
         self._name = name
 
     def failure(self) -> WireError | None:
-        """What ssh said on its way out, in our words; None while it runs or after it ended well."""
-        from . import sshfail
+        """Return why ssh ended, in our words; None while it runs or after it ended well."""
+        from farmhand.wire import sshfail
 
-        status = self._process.wait(2.0)
-        return None if status is None else sshfail.classify(status, self._said(), self._name)
+        try:
+            status = self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            return None
+        return sshfail.classify(status, self._said(), self._name)
 
     def _said(self) -> str:
         if self._errors < 0:
@@ -131,7 +129,12 @@ class _SshStream:
     def close(self) -> None:
         """End ssh. A shared master connection goes on by itself."""
         self.sock.close()
-        self._process.end(2.0)
+        self._process.terminate()
+        try:
+            self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
         if self._errors >= 0:
             os.close(self._errors)
             self._errors = -1
@@ -211,7 +214,7 @@ class SshTransport:
     def _control_path(self) -> str:
         way = (self.user, self.address, self.port, self.ssh_config, *self.options)
         identity = "\0".join(map(str, (*way, self.identity_file, self.known_hosts_file)))
-        return os.path.join(self.control_dir, "cm-" + sha256(identity.encode()).hexdigest()[:16])
+        return os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
 
     def _control_options(self) -> list[str]:
         """Share one connection between calls, where a private directory with a short enough path is there for it."""
@@ -237,12 +240,19 @@ class SshTransport:
             stream.close()
 
     def _start(self) -> _SshStream:
-        ours, theirs = _socket.socketpair()
+        ours, theirs = socket.socketpair()
         # A file and not a pipe: a master connection that stays behind would hold a pipe open.
         errors = _scratch_file()
         try:
             # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
-            process = spawn(self.argv(), scrubbed(), theirs.fileno(), theirs.fileno(), errors)
+            process = subprocess.Popen(
+                self.argv(),
+                env=scrubbed(),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=errors,
+                start_new_session=True,
+            )
         except OSError as error:
             ours.close()
             os.close(errors)
@@ -257,9 +267,6 @@ class SshTransport:
         if not self.control_dir or not os.path.exists(self._control_path()):
             return False
         leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.address]
-        import contextlib
-        import subprocess
-
         quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(leave, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)

@@ -15,12 +15,12 @@ import json
 import time
 from typing import IO, Any
 
-from ..core.errors import WireError
-from .client import Client
-from .follow import FINAL_STATES
-from .message import decoded
-from .schema import TURN
-from .transport import UnixTransport
+from farmhand.core.errors import WireError
+from farmhand.wire.client import Client
+from farmhand.wire.follow import FINAL_STATES
+from farmhand.wire.message import decoded
+from farmhand.wire.schema import TurnAnswer
+from farmhand.wire.transport import UnixTransport
 
 #: Goes before the answer, since a chatty login may say something first.
 MARK = "FARMHAND-TURN "
@@ -190,5 +190,5 @@ def answer_in(output: str) -> bytes | None:
 
 def check(answer: bytes, host: str) -> dict[str, Any]:
     """The answer to a turn that came from `host`, once it is known to be one. Raises WireError `bad_answer`."""
-    found: dict[str, Any] = decoded(answer, host, TURN, MAX_ANSWER_BYTES)
+    found: dict[str, Any] = decoded(answer, host, TurnAnswer, MAX_ANSWER_BYTES)
     return found

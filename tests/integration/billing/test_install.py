@@ -21,8 +21,9 @@ ZSHRC = f"autoload -Uz compinit && compinit -u\nexport ANTHROPIC_API_KEY={KEY}\n
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "home")
     made.put({".zshrc": ZSHRC})
-    # pip finds its index the way it does for whoever runs the tests.
+    # pip finds its index, and what it has fetched, the way it does for whoever runs the tests. To compile takes long.
     made.environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    made.environ = {"PIP_CACHE_DIR": str(Path.home() / ".cache/pip"), "PIP_NO_COMPILE": "1", **made.environ}
     own = Path.home() / ".config/pip/pip.conf"
     if own.exists():
         made.environ.setdefault("PIP_CONFIG_FILE", str(own))
@@ -51,7 +52,7 @@ def tab(home: Home, typed: str, completed: str) -> bool:
 
 async def test_installed_completed_and_gone(home: Home) -> None:
     before = snapshot(home)
-    checked = await workstation(home, "--check", install=True)
+    checked = await workstation(home, "--check", install=True, workstation_billing_enabled=False)
     assert checked.status == 0, checked.out[-3000:]
     assert snapshot(home) == before
     assert not (home.path / ".local/bin").exists()
@@ -82,7 +83,7 @@ async def test_installed_completed_and_gone(home: Home) -> None:
 
 async def test_somebody_else_s_command_is_not_replaced(home: Home) -> None:
     home.put({".local/bin/claude-cheap": "#!/bin/sh\nexec ssh box claude\n"})
-    done = await workstation(home, install=True)
+    done = await workstation(home, install=True, workstation_billing_enabled=False)
     assert done.status == 2
     assert ".local/bin/claude-cheap is there already and is not Farmhand's. Move it away" in done.out
     assert (home.path / ".local/bin/claude-cheap").read_text().startswith("#!/bin/sh")

@@ -11,6 +11,7 @@ from typing import Any
 
 from tests.integration.dispatch.conftest import Done, Workstation
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 
 
@@ -32,7 +33,7 @@ class Farm:
         for number in range(1, hosts + 1):
             home = self.directory / f"farm{number}"
             home.mkdir()
-            agent = Agent(home, self.api.url, **{"idle_s": 30.0, "drain_s": 1.0, **settings})
+            agent = ForkedAgent(home, self.api.url, **{"idle_s": 30.0, "drain_s": 1.0, **settings})
             await agent.start()
             self.agents.append(agent)
             python = f"ansible_connection=local ansible_python_interpreter={sys.executable}"

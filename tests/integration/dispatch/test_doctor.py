@@ -18,6 +18,7 @@ from tests.integration.dispatch.sshd import Sshd, free_port, keygen
 from tests.integration.dispatch.test_subscription import TOKEN, log_in
 from tests.support.agent import Agent
 from tests.support.claude import claude_binary
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 #: The search for keys on the hosts is Ansible's and looks at whole machines: tests/e2e has it.
@@ -27,7 +28,7 @@ DOCTOR = ("farmhand", "doctor", "--skip", "at-rest")
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     """The daemon as it is on a farm host, where the CLI is installed."""
-    daemon = Agent(tmp_path, api.url, idle_s=5.0, drain_s=5.0, claude_path=str(claude_binary()))
+    daemon = ForkedAgent(tmp_path, api.url, idle_s=5.0, drain_s=5.0, claude_path=str(claude_binary()))
     await daemon.start()
     yield daemon
     await daemon.stop()

@@ -17,6 +17,7 @@ from tests.integration.dispatch.conftest import BIN, CHECKOUT, Done, Workstation
 from tests.integration.dispatch.sshd import Sshd, free_port
 from tests.integration.dispatch.test_claude_cheap_terminal import read_terminal
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 
@@ -43,7 +44,7 @@ async def second(tmp_path: Path, api: MessagesApi) -> AsyncIterator[tuple[Sshd, 
     """Another farm host with an agent of its own."""
     directory = tmp_path / "second"
     (directory / "sshd").mkdir(parents=True)
-    agent = Agent(directory, api.url)
+    agent = ForkedAgent(directory, api.url)
     await agent.start()
     server = Sshd(directory / "sshd", f"{BIN}/jada-agent bridge --socket {agent.socket}")
     server.start()

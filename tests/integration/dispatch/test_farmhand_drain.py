@@ -11,13 +11,14 @@ import pytest
 
 from tests.integration.dispatch.conftest import Done, Workstation
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 
 @pytest.fixture
 async def agent(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
     """An agent that runs one task at a time, and bears a slow API."""
-    daemon = Agent(tmp_path, api.url, slots_api=1, idle_s=60.0, drain_s=0.0)
+    daemon = ForkedAgent(tmp_path, api.url, slots_api=1, idle_s=60.0, drain_s=0.0)
     await daemon.start()
     yield daemon
     await daemon.stop()

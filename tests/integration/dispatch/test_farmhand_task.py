@@ -128,11 +128,23 @@ async def test_a_key_in_the_environment_of_ansible_runner_does_not_go_unnoticed(
 async def test_a_host_without_agent(workstation: Workstation, local_farm: Path, agent: Agent) -> None:
     await agent.stop()
     down = await ansible(workstation, local_farm, agent, "prompt=x")
-    assert "is jada-agent running?" in str(answer(down)["msg"])
+    assert "the agent does not answer" in str(answer(down)["msg"])
     # The tests' own jada-agent is beside ansible, which is called by its whole path.
     workstation.environment["PATH"] = "/usr/bin:/bin"
     missing = await ansible(workstation, local_farm, agent, "prompt=x")
     assert "jada-agent is not installed there" in str(answer(missing)["msg"])
+
+
+async def test_where_ansible_was_installed_alone_one_line_says_what_is_missing(
+    workstation: Workstation, local_farm: Path, agent: Agent, tmp_path: Path
+) -> None:
+    (tmp_path / "msgspec.py").write_text("raise ModuleNotFoundError('No module named msgspec')\n")
+    workstation.environment["PYTHONPATH"] = str(tmp_path)
+    done = await ansible(workstation, local_farm, agent, "prompt=x")
+    assert done.status != 0
+    (line,) = [line for line in (done.out.decode() + done.err).splitlines() if "farmhand_task: " in line]
+    assert "install farmhand there, or only that (pip install msgspec)" in line
+    assert "Traceback" not in done.out.decode() + done.err
 
 
 async def test_a_playbook_with_files_loops_and_braces(
@@ -174,7 +186,7 @@ async def test_over_ssh_with_and_without_become_and_no_key_in_any_output(
         assert received(api) == ["plain", "become"]
     for done in (plain, become):
         assert DEFAULT_KEY not in done.out.decode() + done.err
-    assert "jada-agent bridge" in plain.out.decode()
+    assert "jada-agent task" in plain.out.decode()
 
 
 async def test_the_key_goes_to_no_host_whose_key_is_unknown(

@@ -21,7 +21,7 @@ from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from tests.integration.dispatch.conftest import BIN, Done, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
-from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 #: Lines of a rotation's own account at which it is killed, in their order.
@@ -56,7 +56,7 @@ class Farm:
     """A workstation with two hosts."""
 
     station: Workstation
-    agents: dict[str, Agent]
+    agents: dict[str, ForkedAgent]
     api: MessagesApi
     api_log: Path
     keys: list[str] = field(default_factory=list)
@@ -98,7 +98,7 @@ async def farm(tmp_path: Path, workstation: Workstation) -> AsyncIterator[Farm]:
         for name in ("farm1", "farm2"):
             directory = tmp_path / name
             directory.mkdir()
-            agents[name] = Agent(directory, api.url, idle_s=5.0)
+            agents[name] = ForkedAgent(directory, api.url, idle_s=5.0)
             await agents[name].start()
             (directory / "sshd").mkdir()
             servers[name] = Sshd(directory / "sshd", f"{BIN}/jada-agent bridge --socket {agents[name].socket}")

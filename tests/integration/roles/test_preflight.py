@@ -1,7 +1,7 @@
 """What the roles' preflights say about a wrong variable, and that a preflight has no task that could change anything.
 
 All cases run in one playbook against this machine: the preflights look at variables and files of the controller only.
-What `preflight` asks of a host is tried on the farm host: tests/e2e/test_site_check.py.
+What `preflight` asks of a host is tried on the farm host: tests/e2e/test_site_variables.py.
 """
 
 from __future__ import annotations
@@ -95,22 +95,22 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         for number, (role, given, _) in enumerate(CASES)
     }
     (directory / "hosts.json").write_text(json.dumps({"all": {"hosts": hosts}}), encoding="utf-8")
-    answer = {"dest": f"{directory}/{{{{ inventory_hostname }}}}", "mode": "0600"}
     check: dict[str, Any] = {
-        "block": [
-            {"include_role": {"name": "{{ role }}", "tasks_from": "{{ file }}"}},
-            {"copy": {"content": "{}", **answer}},
-        ],
-        "rescue": [{"copy": {"content": "{{ ansible_failed_result | to_json }}", **answer}}],
+        "block": [{"include_role": {"name": "{{ role }}", "tasks_from": "{{ file }}"}}],
+        "rescue": [{"set_fact": {"said": "{{ ansible_failed_result }}"}}],
     }
-    play = [{"hosts": "all", "gather_facts": False, "tasks": [check]}]
+    said = "{{ ansible_play_hosts_all | map('extract', hostvars) | map(attribute='said', default={}) | to_json }}"
+    answer = {"copy": {"content": said, "dest": str(directory / "said.json"), "mode": "0600"}, "run_once": True}
+    play = [{"hosts": "all", "gather_facts": False, "tasks": [check, answer]}]
     (directory / "play.yml").write_text(json.dumps(play), encoding="utf-8")
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     argv = [program, "-i", str(directory / "hosts.json"), "--forks", "4", str(directory / "play.yml")]
     environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    return [json.loads((directory / host).read_text(encoding="utf-8")) for host in hosts]
+    answers: list[dict[str, Any]] = json.loads((directory / "said.json").read_text(encoding="utf-8"))
+    assert len(answers) == len(CASES)
+    return answers
 
 
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[f"{role}-{'-'.join(given)}" for role, given, _ in CASES])

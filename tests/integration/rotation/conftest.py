@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.agent import Agent
+from tests.support.forked import ForkedAgent
 from tests.support.messages_api import MessagesApi
 from tests.support.rotation import Station
 
@@ -17,7 +18,7 @@ async def agents(tmp_path: Path, api: MessagesApi) -> AsyncIterator[dict[str, Ag
     found: dict[str, Agent] = {}
     for name in ("farm1", "farm2"):
         (tmp_path / name).mkdir()
-        found[name] = Agent(tmp_path / name, api.url, idle_s=5.0, drain_s=5.0)
+        found[name] = ForkedAgent(tmp_path / name, api.url, idle_s=5.0, drain_s=5.0)
         await found[name].start()
     yield found
     for agent in found.values():

@@ -46,9 +46,9 @@ class ApiControl:
         """Answer prompts that contain `contains` with these steps."""
         self._call("POST", "rules", {"contains": contains, "steps": list(steps), "model": model})
 
-    def latency(self, ms: float = 0.0, event_ms: float = 0.0) -> None:
-        """Wait before an answer begins, and between the events of a stream."""
-        self._call("PUT", "latency", {"ms": ms, "event_ms": event_ms})
+    def latency(self, ms: float = 0.0, event_ms: float = 0.0, per_s: float = 0.0) -> None:
+        """Wait before an answer begins, and between the events of a stream; begin so many answers a second at most."""
+        self._call("PUT", "latency", {"ms": ms, "event_ms": event_ms, "per_s": per_s})
 
     def log(self, after: int = 0) -> list[dict[str, Any]]:
         """What it received, oldest first."""

@@ -15,7 +15,7 @@ from farmhand.offline.spool import open_spool
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
-from tests.support.farm.container import Container
+from tests.support.farm.container import IMAGE, Container
 from tests.support.farm.control import ApiControl, wire_answer, wire_request
 from tests.support.farm.run import Completed, FarmError, check, run
 
@@ -26,17 +26,18 @@ class Farm:
     """The farm of the checkout at `root`. All it writes is in `root`/.demo and `root`/inventory/demo.
 
     `key_source` names where the operator's real key is; without one the host talks to a loopback Messages API on the
-    gateway address of its network, with a random key that only this API accepts.
+    gateway address of its network, with a random key that only this API accepts. `image` is what its
+    host starts from: a bare Debian, or a host that was built before.
     """
 
-    def __init__(self, root: Path, *, key_source: str = "") -> None:
+    def __init__(self, root: Path, *, key_source: str = "", image: str = IMAGE) -> None:
         self.root = root.resolve()
         self.state = self.root / ".demo"
         self.inventory = self.root / "inventory" / "demo"
         self.key_source = key_source
         # Two checkouts can have their farms side by side.
         self.name = f"farmhand-demo-{hashlib.sha256(str(self.root).encode()).hexdigest()[:8]}"
-        self.container = Container(self.name)
+        self.container = Container(self.name, image=image)
         self._loopback = LoopbackApi(self.state, self.root)
 
     # What it is made of
@@ -67,10 +68,10 @@ class Farm:
 
     @property
     def env(self) -> dict[str, str]:
-        """A process environment for the operator's commands; no other key or login is in it."""
+        """A process environment for the operator's commands; no other key, login or setting of Ansible is in it."""
         named = self.key_source.removeprefix("env:")
-        secret = ("ANTHROPIC_", "CLAUDE_", "FARMHAND_")
-        kept = {k: v for k, v in os.environ.items() if k == named or not k.startswith(secret)}
+        foreign = ("ANTHROPIC_", "CLAUDE_", "FARMHAND_", "ANSIBLE_", "MOLECULE_")
+        kept = {k: v for k, v in os.environ.items() if k == named or not k.startswith(foreign)}
         return {**kept, **self.variables, "PATH": f"{self.root / '.venv/bin'}:{os.environ['PATH']}"}
 
     @property

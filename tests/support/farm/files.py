@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from tests.support.farm.farm import Farm
 
 #: What site.yml builds a host from, relative to the checkout.
-_SOURCES = ("ansible.cfg", "site.yml", "pyproject.toml", "requirements", "roles", "library", "filter_plugins", "src")
+_SOURCES = (
+    *("ansible.cfg", "site.yml", "pyproject.toml", "requirements", "roles"),
+    *("library", "action_plugins", "filter_plugins", "src"),
+)
 EXTRA_CA_DIR = Path("/usr/local/share/ca-certificates")
 
 

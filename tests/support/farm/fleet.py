@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
 from tests.support.farm.container import Container
 from tests.support.farm.control import wire_request
+from tests.support.farm.image import host_image
 from tests.support.farm.network import Network
 from tests.support.farm.run import Completed, FarmError, check, run
 
@@ -73,8 +75,10 @@ class Fleet:
             check(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "farmhand-fleet", "-f", str(identity)])
         public = identity.with_suffix(".pub").read_text(encoding="ascii")
 
+        image = host_image()
+
         def boot(host: Container) -> None:
-            host.start()
+            replace(host, image=image).start()
             host.authorize(public)
 
         with ThreadPoolExecutor(len(self.hosts)) as pool:

@@ -11,7 +11,7 @@ endpoints below /_control/, which take and give the same structures as JSON:
     keys            GET, PUT                the accepted keys
     faults          GET, POST, DELETE       `Fault`: what goes wrong with whole calls
     rules           GET, POST, DELETE       `Rule`: scripted answers
-    latency         PUT                     `{"ms": 50, "event_ms": 0}`
+    latency         PUT                     `{"ms": 50, "event_ms": 0, "per_s": 0}`: `Latency`
     limits          GET, PUT                `Limits`: token buckets and concurrency that refuse; null (default): none
     batches         GET                     every batch, and how many of its requests are processed
     batches         POST                    `Advance`: process a fraction, finish now or later, expire, archive

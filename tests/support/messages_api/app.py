@@ -216,13 +216,14 @@ async def _messages(
     entry.usage = message["usage"]
     entry.status = 200
     headers = {**headers, **state.limits.headers(checked.model.id)}
-    return await deliver(request, message, headers, fault, stream=body.get("stream") is True, pace_s=state.event_s)
+    stream = body.get("stream") is True
+    return await deliver(request, message, headers, fault, stream=stream, pace_s=lambda: state.event_s)
 
 
 async def _before(state: State, entry: Entry, fault: Fault | None) -> None:
-    """Latency, and the faults that come before an answer."""
-    if state.latency_s:
-        await asyncio.sleep(state.latency_s)
+    """Latency, holding, and the faults that come before an answer."""
+    if wait_s := state.latency_s + state.turn_s():
+        await asyncio.sleep(wait_s)
     if fault is None:
         return
     entry.fault = fault.kind if fault.kind != "status" else f"status {fault.status}"

@@ -16,10 +16,14 @@ STATE = web.AppKey("state", State)
 
 
 class Latency(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Milliseconds before an answer begins, and between the events of a stream."""
+    """Milliseconds before an answer begins, and between the events of a stream.
+
+    With `per_s` the requests are held: so many a second, oldest first, whatever their number. 0 holds none.
+    """
 
     ms: float = 0.0
     event_ms: float = 0.0
+    per_s: float = 0.0
 
 
 def json_response(value: Any) -> web.Response:
@@ -82,6 +86,7 @@ async def put_latency(request: web.Request) -> web.Response:
     given: Latency = await read_as(request, Latency)
     state = request.app[STATE]
     state.latency_s, state.event_s = given.ms / 1000, given.event_ms / 1000
+    state.hold(given.per_s)
     return json_response(given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -27,9 +27,9 @@ async def deliver(
     fault: Fault | None,
     *,
     stream: bool,
-    pace_s: float,
+    pace_s: Callable[[], float],
 ) -> web.StreamResponse:
-    """Send `message`. `pace_s` is the pause between the events of a stream."""
+    """Send `message`. `pace_s` is the pause before the next event of a stream."""
     if fault is not None and fault.answer is not None:
         return await deliver_verbatim(request, fault.answer, headers)
     if stream:
@@ -82,7 +82,11 @@ async def deliver_value(
 
 
 async def _stream(
-    request: web.Request, message: dict[str, Any], headers: dict[str, str], fault: Fault | None, pace_s: float
+    request: web.Request,
+    message: dict[str, Any],
+    headers: dict[str, str],
+    fault: Fault | None,
+    pace_s: Callable[[], float],
 ) -> web.StreamResponse:
     response = web.StreamResponse(
         headers={**headers, "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
@@ -98,8 +102,8 @@ async def _stream(
             else:
                 await response.write(_GARBAGE_EVENT if spoil.kind == "garbage" else _overloaded(spoil))
                 break
-        if pace_s and count:
-            await asyncio.sleep(pace_s)
+        if count and (pause_s := pace_s()):
+            await asyncio.sleep(pause_s)
         await response.write(sse.encode(event))
     await response.write_eof()
     return response

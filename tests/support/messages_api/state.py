@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class State:
         self._keys_seen = (0, 0)
         self.latency_s = latency_s
         self.event_s = event_s
+        self.hold(0.0)
         self.faults: Queue[Fault] = Queue()
         self.rules = Rules()
         self.cache = PromptCache()
@@ -46,6 +48,18 @@ class State:
         self.log.on_close = self.books.add
         self.limits = RateLimits(limits)
         self.batches = Batches(self.rules, self.cache, self.log)
+
+    def hold(self, per_s: float) -> None:
+        """Hold the requests from now on: so many a second go on. 0 holds none."""
+        self._per_s, self._turn_at = per_s, 0.0
+
+    def turn_s(self) -> float:
+        """How long the next request is held."""
+        if not self._per_s:
+            return 0.0
+        now = time.monotonic()
+        self._turn_at = max(self._turn_at, now) + 1 / self._per_s
+        return self._turn_at - now
 
     def current_keys(self) -> frozenset[str]:
         """The accepted keys. The file, one key a line, is read again whenever it has changed."""
@@ -74,3 +88,4 @@ class State:
         self.keys = frozenset({DEFAULT_KEY})
         self._keys_seen = (0, 0)
         self.latency_s = self.event_s = 0.0
+        self.hold(0.0)

@@ -49,7 +49,7 @@ def test_what_is_plain_means_the_same_to_click(arguments: list[str]) -> None:
 
 
 def test_ordinary_calls_are_plain() -> None:
-    assert plain(["task"]) == dict.fromkeys(RunOptions.names()) | {
+    assert plain(["task"]) == dict.fromkeys(RunOptions._fields) | {
         "prompt": "task",
         "file": (),
         "tools": (),
@@ -68,4 +68,4 @@ def test_help_and_mistakes_are_left_to_click(arguments: list[str]) -> None:
 
 
 def test_the_table_has_every_option_of_a_task() -> None:
-    assert {"prompt", *(option.to for option in OPTIONS)} == set(RunOptions.names())
+    assert {"prompt", *(option.to for option in OPTIONS)} == set(RunOptions._fields)

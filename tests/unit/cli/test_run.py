@@ -17,7 +17,7 @@ from farmhand.cli.run_task import RunOptions, build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(RunOptions.names())
+NOTHING: dict[str, Any] = dict.fromkeys(RunOptions._fields)
 
 
 def options(**given: Any) -> RunOptions:

@@ -86,7 +86,7 @@ def test_no_argument_is_shown(tmp_path: Path, arguments: list[str]) -> None:
     assert not [secret for secret in SECRETS if secret in said], said
 
 
-@pytest.mark.parametrize("name", [PREFIX + name.upper() for name in Settings.names()])
+@pytest.mark.parametrize("name", [PREFIX + name.upper() for name in Settings._fields])
 def test_no_variable_is_shown(tmp_path: Path, name: str) -> None:
     variable = "FARMHAND_CONFIG" if name == "FARMHAND_CONFIG_FILE" else name
     for verb in (["run", "x"], ["rotate", "--status"]):

@@ -41,7 +41,7 @@ def test_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_farm_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
     usual = Settings(config_file="/h/.config/farmhand/config.toml")
-    others = [Settings(config_file="/demo/config.toml"), usual.replaced(hosts_file="/work/hosts.json")]
+    others = [Settings(config_file="/demo/config.toml"), usual._replace(hosts_file="/work/hosts.json")]
     assert [farm_name(conf, {}) for conf in (usual, *others)] == ["", "/demo/hosts.json", "/work/hosts.json"]
     assert farm_name(usual, {"XDG_CONFIG_HOME": "/c"}) == "/h/.config/farmhand/hosts.json"
     moved = Settings(config_file="/c/farmhand/config.toml")

@@ -7,6 +7,7 @@ import hashlib
 import json
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,18 @@ async def test_log(api: MessagesApi) -> None:
     assert (first["status"], first["model"]) == (200, "claude-haiku-4-5")
     assert first["usage"]["output_tokens"] > 1
     assert (second["status"], second["body_base64"]) == (400, "/w==")
+
+
+async def test_requests_are_held_and_go_on_at_the_pace_that_is_set(api: MessagesApi) -> None:
+    await control(api, "PUT", "latency", {"per_s": 8})
+    started = time.monotonic()
+    answers = await asyncio.gather(*(post(api) for _ in range(6)))
+    assert time.monotonic() - started >= 6 / 8
+    assert {status for status, _ in answers} == {200}
+    await control(api, "PUT", "latency", {})
+    started = time.monotonic()
+    await asyncio.gather(*(post(api) for _ in range(6)))
+    assert time.monotonic() - started < 6 / 8
 
 
 async def control(api: MessagesApi, method: str, name: str, value: Any = None) -> tuple[int, str]:

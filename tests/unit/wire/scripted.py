@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import json
 import socket
 import threading
@@ -37,7 +36,7 @@ class ScriptedStream:
     """One connection: reads requests and sends the scripted answers in their order; after the last it hangs up."""
 
     def __init__(self, answers: list[bytes], requests: list[bytes], reason: WireError | None) -> None:
-        self.sock: _socket.socket
+        self.sock: socket.socket
         self.sock, self._far = socket.socketpair()
         self._reason = reason
         self._thread = threading.Thread(target=self._serve, args=(answers, requests), daemon=True)

@@ -63,7 +63,7 @@ def test_nothing_is_sent_before_an_agent_has_answered() -> None:
         (b"HTTP/1.1 200 OK\r\nX-Farm", "not_an_agent", "not a jada-agent"),
         (b"", "unreachable", "closed without an answer"),
         (answer(b"{", 200), "bad_answer", "is not JSON"),
-        (answer(b"[]", 200), "bad_answer", "is a list, not an object"),
+        (answer(b"[]", 200), "bad_answer", "Expected `object`, got `array`"),
         (answer(b"oops", 500), "agent_error", "HTTP 500"),
         (answer({"error": {"code": "stranger", "message": "uid 7"}}, 403), "stranger", "uid 7"),
     ],
@@ -136,6 +136,7 @@ def test_an_error_of_the_agent_keeps_code_hint_and_status_and_no_key() -> None:
     with Client(Scripted([answer(problem, 409)])) as client, pytest.raises(WireError) as caught:
         client.submit([TASK], KEY)
     assert (caught.value.code, caught.value.hint, caught.value.status) == ("id_conflict", "new id", 409)
+    assert caught.value.exit_code == 2
     assert KEY not in str(caught.value)
 
 
@@ -169,10 +170,10 @@ def test_the_key_as_one_request_and_its_answer() -> None:
     assert raw.startswith(b"PUT /v1/key HTTP/1.1\r\n")
     assert raw.endswith(b"\r\n\r\n")
     assert b"Connection: close\r\n" in raw
-    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h", schema.KEY)["fingerprint"] == "f"
+    assert parse_response(answer({"fingerprint": "f", "tasks_resumed": 0}), "h", schema.KeyAnswer)["fingerprint"] == "f"
     for raw in (b"", b"sudo: a password is required\n", answer({}, wire=None)):
         with pytest.raises(WireError) as caught:
-            parse_response(raw, "h", schema.KEY)
+            parse_response(raw, "h", schema.KeyAnswer)
         assert caught.value.code == "not_an_agent"
 
 

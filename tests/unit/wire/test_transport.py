@@ -175,3 +175,29 @@ def test_what_a_host_says_on_stderr_has_so_much_room(tmp_path: Path, monkeypatch
     stream = SshTransport("box", control_dir="").open()
     assert "box: why" in str(stream.failure())
     stream.close()
+
+
+def test_ssh_has_a_session_of_its_own_and_none_of_our_files_and_ends_in_any_case(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ssh").write_text(
+        f"#!{sys.executable} -I\n"
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(os.getsid(0) == os.getpid(), len(os.listdir('/dev/fd')) - 1, os.getpid(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    (tmp_path / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    read, write = os.pipe()
+    os.set_inheritable(write, True)
+    try:
+        stream = SshTransport("farm1", control_dir="").open()
+        own_session, files, pid = stream.sock.recv(100).split()
+    finally:
+        os.close(read)
+        os.close(write)
+    assert (own_session, files) == (b"True", b"3")
+    stream.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid), 0)

@@ -18,10 +18,9 @@ from farmhand.agent.scheduler import Draining
 from farmhand.agent.store.ledger import IdConflict, LedgerStuck
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
 from farmhand.core.files import peer
+from farmhand.wire.schema import AGENT_HEADER, WIRE, WIRE_HEADER
 
 log = logging.getLogger("jada-agent")
-#: The version of the wire that this agent speaks.
-WIRE = 1
 MAX_BODY = 64 * 1024 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
@@ -105,7 +104,7 @@ def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
 
 
 def _check_wire(request: web.Request) -> None:
-    said = request.headers.get("X-Farmhand-Wire", "")
+    said = request.headers.get(WIRE_HEADER, "")
     if said == str(WIRE):
         return
     newer = said.isdigit() and int(said) > WIRE
@@ -166,5 +165,5 @@ class AuthMiddleware:
 
 async def sign(_request: web.Request, response: web.StreamResponse) -> None:
     """Say on every answer who speaks, and which wire."""
-    response.headers["X-Farmhand-Wire"] = str(WIRE)
-    response.headers["X-Farmhand-Agent"] = __version__
+    response.headers[WIRE_HEADER] = str(WIRE)
+    response.headers[AGENT_HEADER] = __version__

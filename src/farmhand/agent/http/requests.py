@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from farmhand.agent.config import Config
-from farmhand.agent.scheduler import DrainMode
 from farmhand.core import rules, schemas
 from farmhand.core.errors import FarmhandError, Refused, UsageError
-from farmhand.core.money import pico
-from farmhand.core.task import TASK_ID, Task
+from farmhand.core.task import TASK_ID, DrainMode, Task
 from farmhand.meter.bounds import check_values
+from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder, Submission
 
 MAX_TASKS = 1000
 #: Values of one request: 1000 tasks with a schema of some size each.
@@ -21,17 +19,11 @@ MAX_VALUES = 500_000
 T = TypeVar("T")
 
 
-class _Submission(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /v1/tasks`."""
-
-    tasks: list[msgspec.Raw]
-
-
 def read_tasks(body: bytes, config: Config) -> list[Task]:
     """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
     try:
         check_values(body, MAX_VALUES)
-        raws = msgspec.json.decode(body, type=_Submission).tasks
+        raws = msgspec.json.decode(body, type=Submission[msgspec.Raw]).tasks
     except (ValueError, RecursionError) as error:
         raise UsageError(f'the request is not {{"tasks": […]}}: {error}', code="invalid_task") from None
     if not 1 <= len(raws) <= MAX_TASKS:
@@ -85,34 +77,6 @@ async def check_schemas(tasks: list[Task]) -> None:
         sound.add(name)
 
 
-class _Cancel(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `POST /v1/tasks/cancel`."""
-
-    ids: list[str]
-
-
-class _Drain(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/drain`."""
-
-    mode: DrainMode
-
-
-class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
-
-    max_usd: Decimal | None = None
-    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_usd is not None and not rules.is_budget(self.max_usd):
-            raise ValueError(f"max_usd must be above 0 and at most {rules.MAX_USD}")
-
-    @property
-    def max_pico(self) -> int | None:
-        """`max_usd` in pico-dollars."""
-        return None if self.max_usd is None else pico(self.max_usd)
-
-
 def _body(data: bytes, kind: type[T], code: str) -> T:
     try:
         check_values(data, MAX_VALUES)
@@ -123,7 +87,7 @@ def _body(data: bytes, kind: type[T], code: str) -> T:
 
 def read_cancel(body: bytes) -> list[str]:
     """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
-    ids = _body(body, _Cancel, "invalid_request").ids
+    ids = _body(body, Cancellation, "invalid_request").ids
     if len(ids) > MAX_TASKS:
         raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
     return ids
@@ -131,7 +95,7 @@ def read_cancel(body: bytes) -> list[str]:
 
 def read_drain(body: bytes) -> DrainMode:
     """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
-    return _body(body, _Drain, "invalid_request").mode
+    return _body(body, DrainOrder, "invalid_request").mode
 
 
 def read_batch(body: bytes) -> BatchLimits:

@@ -10,7 +10,7 @@ from aiohttp import web
 from farmhand import __version__
 from farmhand.agent.about import cli_version
 from farmhand.agent.config import Config
-from farmhand.agent.http.auth import MAX_BODY, WIRE, AuthMiddleware, NotThere, Pruned, answer, as_json, number, sign
+from farmhand.agent.http.auth import MAX_BODY, AuthMiddleware, NotThere, Pruned, answer, as_json, number, sign
 from farmhand.agent.http.batches import BatchRoutes
 from farmhand.agent.http.metrics import Metrics
 from farmhand.agent.http.requests import check_schemas, read_cancel, read_drain, read_tasks
@@ -22,6 +22,7 @@ from farmhand.core.errors import UsageError
 from farmhand.core.keys import check_format, is_fingerprint
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Key, Limits
+from farmhand.wire.schema import KEY_HEADER, WIRE
 
 _STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
 
@@ -65,7 +66,7 @@ class AgentServer:
 
     @staticmethod
     def _key_of(request: web.Request, *, required: bool) -> Key | None:
-        value = request.headers.get("X-Farmhand-Key")
+        value = request.headers.get(KEY_HEADER)
         if value is None and not required:
             return None
         try:

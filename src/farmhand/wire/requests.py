@@ -1,0 +1,48 @@
+"""The bodies of the wire's requests, as the agent reads them. A field that is not known here is refused."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Annotated, Generic, TypeVar
+
+import msgspec
+
+from farmhand.core.money import pico
+from farmhand.core.rules import MAX_USD, is_budget
+from farmhand.core.task import DrainMode
+
+T = TypeVar("T")
+
+
+class Submission(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
+    """The body of `POST /v1/tasks`."""
+
+    tasks: list[T]
+
+
+class Cancellation(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `POST /v1/tasks/cancel`."""
+
+    ids: list[str]
+
+
+class DrainOrder(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/drain`."""
+
+    mode: DrainMode
+
+
+class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
+    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
+
+    max_usd: Decimal | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_usd is not None and not is_budget(self.max_usd):
+            raise ValueError(f"max_usd must be above 0 and at most {MAX_USD}")
+
+    @property
+    def max_pico(self) -> int | None:
+        """`max_usd` in pico-dollars."""
+        return None if self.max_usd is None else pico(self.max_usd)
