@@ -3,16 +3,16 @@
 The task and the API key go into its stdin, through the connection as it is (ssh, local, docker; with or without
 become). So the key is in no argument vector, no environment, no file, no log and no artifact.
 
-With `desk` it plays one turn of `farmhand batch` instead: it fetches the turn from that socket of the controller, plays
-it with `jada-agent turn` on the host in the same way, takes the answer back, and returns no more than how things stand.
+With `orders` it plays one turn of `farmhand batch` instead: it fetches an order from that socket of the controller,
+plays it with `jada-agent turn` on the host in the same way, and takes the answer back. It returns whether more comes.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
-import socket
 import sys
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,6 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
 try:
-    from farmhand.batch import frames
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.keys import holds_key, redact
     from farmhand.plugins import handover
@@ -34,8 +33,8 @@ try:
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_task: {missing}") from None
 
-#: The desk's connection lasts as long as this process, which plays all turns of its host.
-_DESKS: dict[str, socket.socket] = {}
+#: The connection lasts as long as this process, which plays all turns of its host.
+_CONNECTIONS: dict[str, Connection] = {}
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
@@ -50,8 +49,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             return result
         handover.check_host_keys(self._connection)
         try:
-            if self._task.args.get("desk"):
-                return result | self._turn(str(self._task.args["desk"]), task_vars or {})
+            if self._task.args.get("orders"):
+                return result | self._turn(str(self._task.args["orders"]), task_vars or {})
             _, given = self.validate_argument_spec(ARGUMENTS)
             if given["prompt_file"] is not None:
                 given["prompt"] = self._prompt(given["prompt"], given["prompt_file"])
@@ -78,37 +77,33 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """One turn of a batch; `more` says whether another one is to follow."""
         host = str(task_vars.get("inventory_hostname", "this host"))
+        hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
         try:
-            desk = _DESKS.get(path) or _DESKS.setdefault(path, _connect(path))
-            hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
-            frames.send(desk, {"do": "take", "host": host, "hosts": hosts})
-            head, body = frames.receive(desk) or ({"more": False}, b"")
-            if not head["more"]:
-                return {"changed": False, "more": False}
-            frames.send(desk, {"do": "give", "host": host}, json.dumps(self._play(body, host)).encode())
-            standing, _ = frames.receive(desk) or ({"more": False}, b"")
-        except (OSError, ValueError) as error:
-            raise WireError("desk", f"farmhand batch has gone: {error}", "run it again: it goes on") from None
-        return {"changed": True, **standing}
+            batch = _CONNECTIONS.get(path) or _CONNECTIONS.setdefault(path, Client(path))
+            batch.send_bytes(json.dumps({"host": host, "hosts": hosts}).encode())
+            order = batch.recv_bytes()
+            # One byte more than an answer may have is enough to see that it has too many.
+            batch.send_bytes(self._play(order, host)[: turn.MAX_ANSWER_BYTES + 1])
+        except EOFError:  # the batch is over
+            return {"changed": False, "more": False}
+        except OSError as error:
+            raise WireError("batch_gone", f"farmhand batch has gone: {error}", "run it again: it goes on") from None
+        return {"changed": True, "more": True}
 
-    def _play(self, body: bytes, host: str) -> dict[str, Any]:
+    def _play(self, order: bytes, host: str) -> bytes:
         """The answer of `jada-agent turn` on the host; of a host that does not answer, why."""
         command = ["jada-agent", "turn"]
         if self._task.args.get("socket"):
             command += ["--socket", str(self._task.args["socket"])]
         try:
-            done = self._low_level_execute_command(shlex.join(command), in_data=body)
+            done = self._low_level_execute_command(shlex.join(command), in_data=order)
         except AnsibleConnectionFailure as error:
             said = redact(" ".join(str(error.message).split()))
             return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
         except Exception as error:  # Connection and become plugins raise what they like.
             said = redact(" ".join(str(error).split()))
             return _failure("unreachable", f"{host}: Ansible cannot use its variables: {said}", "check the inventory")
-        try:
-            answer = turn.parse(done["stdout"], host)
-        except WireError as error:
-            return _failure(error.code, error.message, error.hint)
-        if answer is not None:
+        if (answer := turn.answer_in(done["stdout"])) is not None:
             return answer
         if done["rc"] in handover.NOT_FOUND:
             return _failure("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
@@ -132,11 +127,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
 
 
-def _failure(code: str, message: str, hint: str) -> dict[str, Any]:
-    return {"error": {"code": code, "message": message, "hint": hint}}
-
-
-def _connect(path: str) -> socket.socket:
-    desk = socket.socket(socket.AF_UNIX)
-    desk.connect(path)
-    return desk
+def _failure(code: str, message: str, hint: str) -> bytes:
+    return json.dumps({"error": {"code": code, "message": message, "hint": hint}}).encode()

@@ -61,7 +61,7 @@ options:
     description: Where the controller finds the API key - C(file:PATH[#NAME]), C(env:NAME), C(keyring:SERVICE/USER) or
       C(command:ARGV). The default is the operator's setting, C(file:~/repos.env) if there is none.
     type: str
-  desk:
+  orders:
     description: A socket of C(farmhand batch) on the controller, which then says
       what to do. Not for playbooks of your own.
     type: path

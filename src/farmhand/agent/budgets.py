@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -21,18 +19,17 @@ _DAY_S = 86_400.0
 
 
 class Budgets:
-    """One `Budget` per batch and per day, shared by all tasks they are about. `wall` is the clock, in Unix seconds."""
+    """One `Budget` per batch and per day, shared by all tasks they are about. The clock is the ledger's."""
 
-    def __init__(self, ledger: Ledger, day_usd: Decimal | None, wall: Callable[[], float] = time.time) -> None:
+    def __init__(self, ledger: Ledger, day_usd: Decimal | None) -> None:
         self._ledger = ledger
         self._day_pico = None if day_usd is None else pico(day_usd)
-        self._wall = wall
         self._day: tuple[str, Budget] | None = None
-        self._limits = ledger.budgets()
+        self._limits = ledger.batch_limits("max_pico")
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:
-        """What the task's calls are reserved in; its own budget knows what its earlier attempts cost, or may have."""
+        """The budgets that bound a call of the task; its own knows what its earlier attempts cost, or may have."""
         found = [self._batch(task.batch) if task.batch else None, self.day()]
         if task.max_usd is not None:
             spent = self._ledger.spent_by_task(task.id)
@@ -42,18 +39,18 @@ class Budgets:
     def known(self, task: Task, held_pico: int, held_since: float, cost_pico: int) -> None:
         """A request of `task` did cost `cost_pico`; the ledger had held `held_pico` for it since before this start.
 
-        Call it before the ledger is told: a budget that is made by this still counts what was held.
+        Call it before the ledger records it: a budget that is made by this still counts what was held.
         """
         for budget in self.of(task):
             day = self._day is not None and budget is self._day[1]
-            today = self._wall() // _DAY_S == held_since // _DAY_S
+            today = self._ledger.now() // _DAY_S == held_since // _DAY_S
             budget.correct(cost_pico - (held_pico if today or not day else 0))
 
     def day(self) -> Budget | None:
         """The budget of this day (UTC), if the host has one."""
         if self._day_pico is None:
             return None
-        now = datetime.fromtimestamp(self._wall(), UTC)
+        now = datetime.fromtimestamp(self._ledger.now(), UTC)
         name = now.date().isoformat()
         if self._day is None or self._day[0] != name:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()

@@ -74,7 +74,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         self.prices()
 
     def prices(self) -> PriceTable:
-        """What requests cost. Raises ValueError with the one line that says what is wrong in `prices_file`."""
+        """The prices of requests. Raises ValueError with the one line that says what is wrong in `prices_file`."""
         if not self.prices_file:
             return price_table()
         path = Path(self.prices_file)

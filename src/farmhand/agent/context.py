@@ -1,63 +1,35 @@
-"""What running attempts share, and the engine that takes economy tasks by itself."""
+"""The state that the scheduler, the attempts and the economy engine share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Engine
 from farmhand.agent.events import TaskRegistry
 from farmhand.agent.keys import Keys
-from farmhand.agent.progress import BatchProgress
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.rows import WaitReason
+from farmhand.core.prices import PriceTable
+from farmhand.core.task import DrainMode
 
 
+@dataclass(slots=True)
 class RunContext:
-    """What every running task shares. `draining`: the agent stops, so nothing is worth waiting for.
+    """One per agent. `stopping`: the agent is about to end, so nothing is worth waiting for.
 
-    `resting`: what runs may end, and nothing is to be begun or to be tried again for long.
+    `mode` `queue` takes nothing new, `running` starts nothing new either and tries nothing again for long.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        engines: dict[str, Engine],
-        keys: Keys,
-        stage: TaskRegistry,
-        progress: BatchProgress,
-        budgets: Budgets,
-    ) -> None:
-        self.config = config
-        self.ledger = ledger
-        self.engines = engines
-        self.keys = keys
-        self.stage = stage
-        self.progress = progress
-        self.budgets = budgets
-        self.prices = config.prices()
-        self.draining = False
-        self.resting = False
+    config: Config
+    ledger: Ledger
+    keys: Keys
+    registry: TaskRegistry
+    budgets: Budgets
+    prices: PriceTable
+    mode: DrainMode = "off"
+    stopping: bool = False
 
-
-class BatchEngine(Protocol):
-    """Runs economy tasks many at a time, by itself: it takes them from the ledger's line and records their ends there.
-
-    No task holds a slot or a job of the scheduler. A task that it has taken is `running`, also over a restart; one that
-    is cancelled meanwhile is final at once, and what it still costs is recorded with the end of its attempt.
-    """
-
-    def start(self, room: RunContext, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
-        """Go on with what is under way, and send what waits while `may_send`. `key_refused`: a key in `room` was."""
-
-    async def close(self) -> None:
-        """The agent stops: leave what is under way to the next start."""
-
-    def wake(self) -> None:
-        """Tasks were queued or cancelled, a key came, or the drain has changed: look again. Returns at once."""
-
-    def waits(self, batch: str | None) -> Sequence[WaitReason]:
-        """Why queued economy tasks wait: those of the batch, or all."""
+    @property
+    def may_start(self) -> bool:
+        """Whether waiting tasks may start."""
+        return not self.stopping and self.mode != "running"

@@ -19,11 +19,9 @@ from aiohttp import web
 from farmhand import __version__
 from farmhand.agent import systemd
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Engine
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
-from farmhand.agent.engines.message_batches import MessageBatchesEngine
-from farmhand.agent.http.connection_limit import ConnectionLimit
+from farmhand.agent.http.connection_limit import limited
 from farmhand.agent.http.server import AgentServer
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store import damage
@@ -46,7 +44,7 @@ _PATIENCE_S = 2.0
 _CHECKING = "EXTEND_TIMEOUT_USEC=60000000\nSTATUS=looking at the ledger"
 
 
-def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
+def _socket(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
     """The named socket from systemd, else one of our own in `runtime_dir`."""
     if name in inherited:
         return inherited[name]
@@ -58,7 +56,6 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
     except OSError as error:
         raise NotConfigured(f"{path}: {error.strerror}", hint="check runtime_dir") from None
     path.chmod(_MODES[name])
-    listener.listen(128)
     return listener
 
 
@@ -66,28 +63,14 @@ def _listen(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 async def _listening(
     server: web.Server, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
-    door = ConnectionLimit(server, _PER_UID[name])
     # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
     listening = await asyncio.get_running_loop().create_server(
-        door, sock=_listen(config, inherited, name), backlog=_BACKLOG
+        limited(server, _PER_UID[name]), sock=_socket(config, inherited, name), backlog=_BACKLOG
     )
     try:
         yield
     finally:
         listening.close()
-
-
-@asynccontextmanager
-async def _open(app: web.Application, config: Config, inherited: dict[str, socket.socket]) -> AsyncIterator[None]:
-    # handler_cancellation: nobody waits for what a client that left had asked.
-    runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_PATIENCE_S)
-    await runner.setup()
-    assert runner.server is not None  # noqa: S101  (setup has made it)
-    try:
-        async with _listening(runner.server, config, inherited, "agent"):
-            yield
-    finally:
-        await runner.cleanup()
 
 
 async def _open_ledger(config: Config) -> Ledger:
@@ -109,7 +92,7 @@ def _ledger_path(config: Config) -> Path:
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """As usual, but that a damaged ledger is told once, at the end."""
+    """As usual, but that a damaged ledger is reported once, at the end."""
     if not isinstance(context.get("exception"), LedgerDamaged):
         loop.default_exception_handler(context)
 
@@ -133,15 +116,14 @@ async def _serve(config: Config) -> None:
     async with AsyncExitStack() as stack:
         ledger = await _open_ledger(config)
         stack.callback(ledger.close)
-
-        def end() -> None:
-            loop.call_soon_threadsafe(stop.set)
-
-        ledger.alarm.on_damage = end
+        ledger.alarm.on_damage = partial(loop.call_soon_threadsafe, stop.set)
         tls = config.ssl_context()
-        connector = aiohttp.TCPConnector(ssl=tls, limit=0)
         session = await stack.enter_async_context(
-            aiohttp.ClientSession(connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar())
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+            )
         )
         upstream = Upstream(config.upstream_url, tls=tls, idle_s=config.idle_s)
         stack.callback(upstream.close)
@@ -149,28 +131,30 @@ async def _serve(config: Config) -> None:
         cli = CliEngine(config, meter.grants)
         stack.callback(cli.close)
         await cli.clear()
-        engines: dict[str, Engine] = {"api": ApiEngine(meter), "cli": cli}
         provider = MessageBatches(session, config.upstream_url, idle_s=config.idle_s, errors=meter.errors)
-        scheduler = Scheduler(config, ledger, engines, MessageBatchesEngine(config, ledger, provider))
+        scheduler = Scheduler(config, ledger, {"api": ApiEngine(meter), "cli": cli}, provider)
         await scheduler.recover()
-        door = MeterServer(meter)
-        stack.push_async_callback(door.close, _PATIENCE_S)
-        await stack.enter_async_context(_listening(door, config, inherited, "meter"))
-        server = AgentServer(config, ledger, scheduler, meter.limits, meter.errors)
-        await stack.enter_async_context(_open(server.app(), config, inherited))
-        keeper = asyncio.create_task(Retention(config, ledger).run(), name="retention")
-        stack.callback(keeper.cancel)
-        pulse = asyncio.create_task(systemd.watchdog())
-        stack.callback(pulse.cancel)
+        meter_server = MeterServer(meter)
+        stack.push_async_callback(meter_server.close, _PATIENCE_S)
+        await stack.enter_async_context(_listening(meter_server, config, inherited, "meter"))
+        app = AgentServer(scheduler, meter.limits, meter.errors).app()
+        # handler_cancellation: nobody waits for what a client that left had asked.
+        runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_PATIENCE_S)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        assert runner.server is not None  # noqa: S101  (setup has made it)
+        await stack.enter_async_context(_listening(runner.server, config, inherited, "agent"))
+        for name, work in (("retention", Retention(config, ledger).run()), ("watchdog", systemd.watchdog())):
+            stack.callback(asyncio.create_task(work, name=name).cancel)
         systemd.notify("READY=1\nSTATUS=serving")
         log.info("jada-agent %s serves; upstream %s", __version__, config.upstream_url)
         await stop.wait()
-        if ledger.alarm.damage is not None:
+        if ledger.alarm.damage is None:
+            systemd.notify("STOPPING=1\nSTATUS=draining")
+            log.info("stopping")
+            await scheduler.stop(config.drain_s)
+        else:
             systemd.notify("STOPPING=1\nSTATUS=the ledger is damaged")
-            await scheduler.abandon()
-            raise ledger.alarm.damage
-        systemd.notify("STOPPING=1\nSTATUS=draining")
-        log.info("stopping")
-        await scheduler.drain()
+            await scheduler.stop(0)
         if ledger.alarm.damage is not None:
             raise ledger.alarm.damage

@@ -1,9 +1,12 @@
-"""The tasks that run or that somebody watches, and what is told about them as it happens."""
+"""The tasks that run or that somebody watches, what happens to them, and how many end."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +17,9 @@ from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Grant, Key
 
 _PING_S = 10.0
+_WINDOW_S = 60.0
 Event = dict[str, Any]
+_END: Event = {"type": "end"}
 
 
 @dataclass(slots=True)
@@ -33,32 +38,37 @@ class RunningTask:
     grant: Grant | None = None
     cancelled: bool = False
 
-    def tell(self, event: Event) -> None:
-        """Tell all who listen."""
+    def publish(self, event: Event) -> None:
+        """Give the event to all who listen."""
         for listener in self.listeners:
             listener.put_nowait(event)
 
-    def say(self, text: str) -> None:
+    def add_text(self, text: str) -> None:
         """More of the answer has come."""
         self.text.append(text)
         if self.listeners:
-            self.tell({"type": "text", "text": text})
+            self.publish({"type": "text", "text": text})
 
 
 class TaskRegistry:
-    """All live tasks by id."""
+    """All live tasks by id; who waits for results of a batch; how many tasks end. `monotonic` is the clock (s)."""
 
-    def __init__(self, ledger: Ledger, keys: Keys) -> None:
+    def __init__(self, ledger: Ledger, keys: Keys, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
         self._keys = keys
         self._live: dict[str, RunningTask] = {}
+        self._monotonic = monotonic
+        self._began = monotonic()
+        #: Second → tasks that ended in it.
+        self._ended: Counter[int] = Counter()
+        self._waited_for: dict[str, asyncio.Event] = {}
 
     def get(self, task_id: str) -> RunningTask | None:
         """The live task of this id, if it is one."""
         return self._live.get(task_id)
 
     def enter(self, task_id: str) -> RunningTask:
-        """The same; it becomes one."""
+        """The live task of this id; it becomes one."""
         return self._live.setdefault(task_id, RunningTask())
 
     def leave(self, task_id: str) -> None:
@@ -68,28 +78,51 @@ class TaskRegistry:
             del self._live[task_id]
 
     def running(self) -> list[RunningTask]:
-        """Those that run."""
+        """The tasks that run."""
         return [live for live in self._live.values() if live.job is not None]
 
-    def end(self, task_id: str) -> None:
-        """The task is final: whoever watches it gets its result."""
+    def publish(self, task_id: str, event: Event) -> None:
+        """Give the event to all who watch the task."""
         live = self._live.get(task_id)
         if live is not None:
-            live.tell({"type": "end"})
+            live.publish(event)
+
+    def done(self, batch: str, *task_ids: str) -> None:
+        """These tasks of `batch` are final in the ledger: whoever watches them, or waits for the batch, hears it."""
+        now = self._monotonic()
+        self._ended[int(now)] += len(task_ids)
+        for old in [second for second in self._ended if second < now - _WINDOW_S]:
+            del self._ended[old]
+        if batch in self._waited_for:
+            self._waited_for.pop(batch).set()
+        for task_id in task_ids:
+            self.publish(task_id, _END)
+
+    async def wait_for_result(self, batch: str, timeout_s: float) -> None:
+        """Until a task of `batch` has ended, or the time is over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._waited_for.setdefault(batch, asyncio.Event()).wait()
+
+    def per_s(self) -> float:
+        """Tasks that ended per second, over the last 60 s or since the start."""
+        now = self._monotonic()
+        span = min(_WINDOW_S, max(1.0, now - self._began))
+        return round(sum(count for second, count in self._ended.items() if second >= now - _WINDOW_S) / span, 2)
 
     def end_all(self) -> None:
-        """The agent stops: whoever watches is told how things stand."""
+        """The agent stops: whoever watches hears how things stand."""
         for live in self._live.values():
-            live.tell({"type": "end"})
+            live.publish(_END)
 
-    def tell_waiting(self) -> None:
-        """Keys have come or gone: tell those who watch a waiting task how it stands."""
+    def publish_waiting(self) -> None:
+        """Keys have come or gone: those who watch a waiting task hear how it stands."""
         for task_id, live in self._live.items():
             if live.job is None and live.listeners:
-                live.tell(self.state_event(self._ledger.known(task_id).state))
+                live.publish(self.state_event(self._ledger.known(task_id).state))
 
     def state_event(self, state: str) -> Event:
-        """The event that tells of `state`; with the reason, where a task waits because its key was refused."""
+        """The event of a new `state`; with the reason, where a task waits because its key was refused."""
         event: Event = {"type": "state", "state": state}
         refusal = self._keys.refusal
         if state == "awaiting_key" and refusal is not None:
@@ -107,7 +140,7 @@ class TaskRegistry:
                 yield self.state_event(state)
                 if live.text:
                     yield {"type": "text", "text": "".join(live.text)}
-                async for event in _follow(queue):
+                while (event := await _next(queue)) is not _END:
                     yield event
             finally:
                 live.listeners.discard(queue)
@@ -115,13 +148,9 @@ class TaskRegistry:
         yield {"type": "result", "result": self._ledger.result(task_id)}
 
 
-async def _follow(queue: asyncio.Queue[Event]) -> AsyncIterator[Event]:
-    while True:
-        try:
-            async with asyncio.timeout(_PING_S):
-                event = await queue.get()
-        except TimeoutError:
-            event = {"type": "ping"}
-        if event["type"] == "end":
-            return
-        yield event
+async def _next(queue: asyncio.Queue[Event]) -> Event:
+    try:
+        async with asyncio.timeout(_PING_S):
+            return await queue.get()
+    except TimeoutError:
+        return {"type": "ping"}

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
-from farmhand.agent.events import TaskRegistry
-from farmhand.agent.keys import Keys
-from farmhand.agent.ready_queue import ReadyQueue
+from farmhand.agent.context import RunContext
 from farmhand.agent.store.commands import CHUNK
-from farmhand.agent.store.ledger import Ledger, LedgerStuck
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.meter import Key
 
 log = logging.getLogger("jada-agent")
 
 
 class KeyWait:
-    """Moves tasks in portions, so that a long queue holds up nothing else. `pump` is called when some may start."""
+    """Moves tasks in portions, so that a long queue holds up nothing else. `moved` is called after each."""
 
-    def __init__(
-        self, ledger: Ledger, keys: Keys, lines: ReadyQueue, stage: TaskRegistry, pump: Callable[[], None]
-    ) -> None:
-        self._ledger = ledger
-        self._keys = keys
-        self._lines = lines
-        self._stage = stage
-        self._pump = pump
+    def __init__(self, context: RunContext, moved: Callable[[], None]) -> None:
+        self._ledger = context.ledger
+        self._keys = context.keys
+        self._moved = moved
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._untidy = False
 
@@ -35,9 +30,9 @@ class KeyWait:
         for job in self._jobs.values():
             job.cancel()
 
-    def _begin(self, name: str, work: Callable[[], asyncio.Task[None]]) -> None:
+    def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._jobs or self._jobs[name].done():
-            self._jobs[name] = work()
+            self._jobs[name] = asyncio.create_task(work(), name=name)
 
     async def resume(self, key: Key) -> int:
         """Tasks that await a key go on with `key`; how many. Of many, all but the first do so in the background."""
@@ -45,12 +40,12 @@ class KeyWait:
         if waiting and self._keys.of(key.fingerprint) is not None:
             await self._resume_some(key)
         if waiting > CHUNK:
-            self._begin("resume", lambda: asyncio.create_task(self._resume_all(), name="resume"))
+            self._begin("resume", self._resume_all)
         return waiting
 
     async def _resume_some(self, key: Key) -> int:
         some = await self._ledger.resume(key.fingerprint)
-        self._changed()
+        self._moved()
         return some
 
     async def _resume_all(self) -> None:
@@ -64,24 +59,17 @@ class KeyWait:
     def tidy(self) -> None:
         """Have tasks without a usable key await one, in the background."""
         self._untidy = True
-        self._begin("park", lambda: asyncio.create_task(self._park(), name="park"))
+        self._begin("park", self._park)
 
     async def _park(self) -> None:
-        refusal = self._keys.refusal
+        keys, refusal = self._keys, self._keys.refusal
         if refusal is not None:
             log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
         try:
             while self._untidy:
                 self._untidy = False
-                while await self._ledger.park(
-                    self._keys.held, self._keys.unusable, default=self._keys.default is not None
-                ):
+                while await self._ledger.park(keys.held, keys.unusable, default=keys.default is not None):
                     pass
         except LedgerStuck as error:
             log.error("%s", error)
-        self._changed()
-
-    def _changed(self) -> None:
-        self._lines.changed()
-        self._stage.tell_waiting()
-        self._pump()
+        self._moved()

@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from farmhand.meter import ApiError, Key
-
-
-@dataclass(slots=True, frozen=True)
-class Refusal:
-    """Why the API refused a key: the error's code, one line, what to do."""
-
-    code: str
-    message: str
-    hint: str
 
 
 class Keys:
@@ -28,7 +17,7 @@ class Keys:
 
     def __init__(self) -> None:
         self._held: dict[str, Key] = {}
-        self._refused: dict[str, Refusal] = {}
+        self._refused: dict[str, ApiError] = {}
         self._default: str | None = None
         self._on_trial: set[str] = set()
         #: Fingerprint of a key → that of the key in its place.
@@ -46,12 +35,12 @@ class Keys:
         return list(self._held)
 
     @property
-    def refused(self) -> dict[str, Refusal]:
+    def refused(self) -> dict[str, ApiError]:
         """Fingerprint → why, of the keys that were refused and not brought again; the latest last."""
         return self._refused
 
     @property
-    def refusal(self) -> Refusal | None:
+    def refusal(self) -> ApiError | None:
         """Why the latest of the refused keys was refused."""
         return next(reversed(self._refused.values()), None)
 
@@ -81,7 +70,7 @@ class Keys:
         self._reserve = None
 
     def supersede(self, fingerprint: str, key: Key) -> None:
-        """The same, and the key of `fingerprint` is the one that it replaces: that one stays in reserve."""
+        """`key` takes the place of all others; the key of `fingerprint`, which it replaces, stays in reserve."""
         old = self._held.get(fingerprint) or (self._reserve if self.reserve == fingerprint else None)
         self.replace(key)
         if fingerprint != key.fingerprint:
@@ -111,7 +100,7 @@ class Keys:
         if self.reserve == key.fingerprint:
             self._reserve = None
         if self._held.pop(key.fingerprint, None) is not None:
-            self._refused[key.fingerprint] = Refusal(problem.code, problem.message, problem.hint)
+            self._refused[key.fingerprint] = problem
             self._fall_back(key.fingerprint)
 
     def _fall_back(self, refused: str) -> None:

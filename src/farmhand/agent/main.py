@@ -17,27 +17,25 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jada-agent", description="The Farmhand daemon of a farm host.")
     parser.add_argument("--version", action="version", version=f"jada-agent {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    serve = verbs.add_parser("serve", help="run the daemon")
-    serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s")
-    check = verbs.add_parser("check-config", help="check a settings file; exit 3 with one line where it is wrong")
-    check.add_argument(
-        "config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help="default: %(default)s"
-    )
-    prices = verbs.add_parser("check-prices", help="check a file with prices; exit 3 with one line where it is wrong")
+    default = "default: %(default)s"
+
+    def verb(name: str, about: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(name, help=about)
+
+    serve = verb("serve", "run the daemon")
+    serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=default)
+    check = verb("check-config", "check a settings file; exit 3 with one line where it is wrong")
+    check.add_argument("config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=default)
+    prices = verb("check-prices", "check a file with prices; exit 3 with one line where it is wrong")
     prices.add_argument("prices", type=Path, metavar="FILE")
-    join = verbs.add_parser("bridge", help="join stdin and stdout to the daemon's socket")
-    join.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
-    join.add_argument(
-        "--linger",
-        type=float,
-        default=LINGER_S,
-        metavar="SECONDS",
-        help="once stdin has ended, how long to wait for a silent daemon; default: %(default)s",
-    )
-    turn = verbs.add_parser("turn", help="play one turn of a batch: JSON on stdin, JSON on stdout")
-    turn.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
-    task = verbs.add_parser("task", help="run one task: JSON on stdin, JSON on stdout")
-    task.add_argument("--socket", default=SOCKET, metavar="PATH", help="default: %(default)s")
+    join = verb("bridge", "join stdin and stdout to the daemon's socket")
+    join.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
+    patience = f"once stdin has ended, how long to wait for a silent daemon; {default}"
+    join.add_argument("--linger", type=float, default=LINGER_S, metavar="SECONDS", help=patience)
+    turn = verb("turn", "play one turn of a batch: JSON on stdin, JSON on stdout")
+    turn.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
+    task = verb("task", "run one task: JSON on stdin, JSON on stdout")
+    task.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
     return parser
 
 
@@ -59,49 +57,36 @@ def _serve(config: Path) -> int:
     return 0
 
 
-def _check_config(config: Path) -> int:
-    from farmhand.agent.config import load
+def _run(options: argparse.Namespace) -> int:
+    match options.verb:
+        case "serve":
+            return _serve(options.config)
+        case "check-config":
+            from farmhand.agent.config import load
 
-    load(config)
+            load(options.config)
+        case "check-prices":
+            from farmhand.core.prices import price_table
+
+            price_table(options.prices)
+        case "turn":
+            from farmhand.wire.turn import main as turn
+
+            return turn(options.socket, sys.stdin.buffer, sys.stdout.buffer)
+        case "task":
+            from farmhand.wire.task_call import main as task
+
+            return task(options.socket, sys.stdin.buffer, sys.stdout.buffer)
+        case _:
+            return bridge(options.socket, options.linger)
     return 0
-
-
-def _check_prices(path: Path) -> int:
-    from farmhand.core.prices import price_table
-
-    price_table(path)
-    return 0
-
-
-def _turn(path: str) -> int:
-    from farmhand.wire.turn import main as turn
-
-    return turn(path, sys.stdin.buffer, sys.stdout.buffer)
-
-
-def _task(path: str) -> int:
-    from farmhand.wire.task_call import main as task
-
-    return task(path, sys.stdin.buffer, sys.stdout.buffer)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
     options = _parser().parse_args(argv)
     try:
-        match options.verb:
-            case "serve":
-                return _serve(options.config)
-            case "check-config":
-                return _check_config(options.config)
-            case "turn":
-                return _turn(options.socket)
-            case "task":
-                return _task(options.socket)
-            case "check-prices":
-                return _check_prices(options.prices)
-            case _:
-                return bridge(options.socket, options.linger)
+        return _run(options)
     except FarmhandError as error:
         print(f"jada-agent: {error}", file=sys.stderr)  # noqa: T201  (a command's own stderr)
         return error.exit_code

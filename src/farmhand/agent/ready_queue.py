@@ -23,7 +23,7 @@ class ReadyQueue:
         self._ahead: dict[str, deque[QueuedTask]] = {}
         self._claimed: set[int] = set()
         self._running: Counter[str] = Counter()
-        self.limits: dict[str, int] = ledger.concurrency()
+        self.limits: dict[str, int] = ledger.batch_limits("concurrency")
         #: Unfinished tasks that ran when the agent crashed: they are in no line.
         self.suspects: set[int] = set()
         #: Batches none of whose tasks may start, since they are being cancelled.
@@ -45,7 +45,7 @@ class ReadyQueue:
         return batch in self.closed or (limit is not None and self._running[batch] >= limit)
 
     def full(self) -> set[str]:
-        """All batches of which that is true."""
+        """All batches none of whose tasks may start for now."""
         return self.closed | {batch for batch in self.limits if self.is_full(batch)}
 
     def take(self, engine: str) -> QueuedTask | None:
@@ -67,15 +67,14 @@ class ReadyQueue:
         self._claimed.add(task.seq)
         self._running[task.batch] += 1
 
-    def next_suspects(self) -> list[tuple[QueuedTask, str]]:
-        """The queued tasks that ran when the agent crashed, with their engines; those of batches that end left out."""
-        return [found for found in self._ledger.suspects() if found[0].batch not in self.closed]
+    def next_suspects(self) -> list[QueuedTask]:
+        """The queued tasks that ran when the agent crashed; those of batches that are being cancelled left out."""
+        return [task for task in self._ledger.suspects() if task.batch not in self.closed]
 
     def _read(self, engine: str) -> deque[QueuedTask]:
-        full = self.full()
-        limit = _PORTION + len(self._claimed) + len(self.suspects)
-        tasks = self._ledger.line_without(engine, full, limit) if full else self._ledger.line(engine, limit)
-        return deque(task for task in tasks if task.seq not in self._claimed and task.seq not in self.suspects)
+        taken = self._claimed | self.suspects
+        tasks = self._ledger.line(engine, _PORTION + len(self._claimed) + len(self.suspects), self.full())
+        return deque(task for task in tasks if task.seq not in taken)
 
     def release(self, task: QueuedTask) -> None:
         """A claimed task has left its slot."""

@@ -1,4 +1,4 @@
-"""What runs inside a task's sandbox: starts the CLI, and is its only way to the meter.
+"""The program inside a task's sandbox: starts the CLI, and is its only way to the meter.
 
 systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own. The
 connection is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
@@ -15,16 +15,15 @@ import contextlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
-
-TYPE_CHECKING = False  # for type checkers; typing, pathlib and tempfile would be a third of the time to start
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 COUNTER = "/run/oom"
 _STDERR_TAIL = 2000
@@ -83,7 +82,7 @@ def _lines(path: str) -> list[str]:
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed in this cgroup for want of memory (cgroup v2 or v1).
+    """The number of processes that the kernel has killed in this cgroup for want of memory (cgroup v2 or v1).
 
     In its unit the counter is bound to a place of its own, and the tree of all cgroups is hidden.
     """
@@ -188,7 +187,7 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
     env = order["env"] | {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
     env |= dict.fromkeys(("HOME", "TMPDIR"), home)
     before = oom_kills()
-    with _nameless_file(home) as stderr:
+    with tempfile.TemporaryFile(dir=home, buffering=0) as stderr:
         try:
             process = subprocess.Popen(
                 order["argv"],
@@ -218,38 +217,6 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
     _write_line(out, {"type": "farmhand.exit", "rc": rc, "signal": sig, "oom": oom_kills() > before, "stderr": tail})
 
 
-def _nameless_file(directory: str) -> BinaryIO:
-    name = os.path.join(directory, ".stderr")
-    file = open(name, "x+b", buffering=0)  # noqa: SIM115  # the caller closes it
-    os.unlink(name)
-    return file
-
-
-@contextlib.contextmanager
-def _own_home() -> Iterator[str]:
-    """A directory for this task alone, which goes with it; in its unit all of /tmp does."""
-    home = os.path.join(os.environ.get("TMPDIR", "/tmp"), f"home-{os.getpid()}-{os.urandom(6).hex()}")  # noqa: S108
-    os.mkdir(home, 0o700)
-    try:
-        yield home
-    finally:
-        for root, directories, files in os.walk(home, topdown=False):
-            for remove, names in ((os.unlink, files), (_remove_directory, directories)):
-                for name in names:
-                    with contextlib.suppress(OSError):
-                        remove(os.path.join(root, name))
-        with contextlib.suppress(OSError):
-            os.rmdir(home)
-
-
-def _remove_directory(path: str) -> None:
-    """Also where it is a link to one, which `os.walk` counts as a directory."""
-    if os.path.islink(path):
-        os.unlink(path)
-    else:
-        os.rmdir(path)
-
-
 def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
     out.write(json.dumps(value).encode() + b"\n")
     out.flush()
@@ -266,8 +233,12 @@ def main() -> int:
         order = json.loads(line)
         data = _read_exactly(stdin, order["stdin_bytes"])
         _write_line(out, {"type": "farmhand.unit", "unit": "".join(sys.argv[1:2])})
-        with _own_home() as home:
+        # For this task alone; in its unit all of /tmp goes with it.
+        home = tempfile.mkdtemp(prefix="home-")
+        try:
             run(order, data, home, stdin.fileno(), out)
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
     except (EOFError, ConnectionError):
         # The daemon has hung up: the interpreter must not try to tell it more on its way out.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())

@@ -1,4 +1,4 @@
-"""What systemd and the kernel are told and asked: inherited sockets, readiness, the watchdog, no core dumps."""
+"""The agent and systemd: inherited sockets, readiness, the watchdog, no core dumps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The book-keeping of a running batch: which line goes to which host, and what its results mean for it."""
+"""The accounts of a running batch: which line is leased to which worker, and what results mean for it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from farmhand.batch.inputs import BadRecord
-from farmhand.batch.journal import (
-    CANCELLED,
-    FAILED,
-    SENT,
-    STATE_NAMES,
-    SUCCEEDED,
-    WAITING,
-    Journal,
-    PendingLine,
-    SentLine,
-)
-from farmhand.batch.output import PICO, OutputFile, line_of, pico
-from farmhand.batch.prepare import BatchPlan, digest_of, encode
-from farmhand.core.errors import UsageError
+from farmhand.batch.journal import CANCELLED, FAILED, FINAL, LEASED, SUCCEEDED, WAITING, Journal, Lease
+from farmhand.batch.output import OutputFile, line_of, pico
+from farmhand.core.money import PICO_PER_USD
 from farmhand.core.rules import SHARED_BUDGET
-
-#: A portion ends with the task that passes this.
-MAX_PORTION_BYTES = 4 * 1024 * 1024
+from farmhand.places.base import Reply
 
 
 @dataclass
 class BatchTotals:
-    """How the batch stands. `twice` are results of tasks that ran on two hosts, of which one was kept."""
+    """How the batch stands. `duplicates` are results of tasks that ran on two workers, of which one was kept."""
 
     total: int = 0
     succeeded: int = 0
@@ -38,8 +24,8 @@ class BatchTotals:
     cost_pico: int = 0
     unpriced: int = 0
     uncertain: int = 0
-    twice: int = 0
-    twice_pico: int = 0
+    duplicates: int = 0
+    duplicates_pico: int = 0
     finished_now: int = 0
 
     @property
@@ -50,14 +36,14 @@ class BatchTotals:
     def as_dict(self) -> dict[str, Any]:
         """For JSON; costs in US$."""
         values = asdict(self)
-        for name in ("cost", "twice"):
-            values[f"{name}_usd"] = values.pop(f"{name}_pico") / PICO
+        values["cost_usd"] = values.pop("cost_pico") / PICO_PER_USD
+        values["twice"], values["twice_usd"] = values.pop("duplicates"), values.pop("duplicates_pico") / PICO_PER_USD
         return values | {"done": self.succeeded}
 
 
 @dataclass
 class Intake:
-    """What an answer brought beside results."""
+    """What a reply brought beside results."""
 
     finished: int = 0
     cost_pico: int = 0
@@ -66,15 +52,14 @@ class Intake:
 
 
 class BatchLedger:
-    """Lines and results of one batch. Not for several threads at once."""
+    """Leases and results of one batch. Not for several threads at once."""
 
-    def __init__(self, plan: BatchPlan, journal: Journal, output: OutputFile) -> None:
-        self.plan = plan
+    def __init__(self, journal: Journal, output: OutputFile) -> None:
         self.journal = journal
-        self.output = output
         self.batch = journal.about("batch")
+        self._output = output
         counts = journal.counts()
-        cost, uncertain, twice, twice_cost = journal.sums()
+        cost, uncertain, duplicates, duplicates_cost = journal.sums()
         self.waiting = counts[WAITING]
         self.totals = BatchTotals(
             total=sum(counts.values()),
@@ -84,123 +69,87 @@ class BatchLedger:
             cost_pico=cost,
             unpriced=journal.unpriced(),
             uncertain=uncertain,
-            twice=twice,
-            twice_pico=twice_cost,
+            duplicates=duplicates,
+            duplicates_pico=duplicates_cost,
         )
 
-    def portion(self, host: int, lost: Iterable[int], limit: int) -> list[bytes]:
-        """The next tasks for a host, `limit` at most, journalled as sent: what it had and may have lost, what hosts
-        have that are lost, what nobody has. Raises UsageError where the input is no longer what it was.
+    def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
+        """The next tasks for a worker, `limit` at most: what it had and may have lost, what the workers `lost` have,
+        what nobody has. The journal has them as leased before they go out.
         """
-        rows = self.journal.own_unsure(host, limit)
-        if len(rows) < limit:
-            rows += self.journal.adrift((no for no in lost if no != host), limit - len(rows))
-        if len(rows) < limit:
-            rows += self.journal.waiting(limit - len(rows))
-        chosen, fields, size = [], [], 0
-        for row in rows:
-            if size > MAX_PORTION_BYTES:
-                break
-            made = self._fields(row)
-            size += len(made["prompt"]) + 200
-            chosen.append(row)
-            fields.append(made)
         with self.journal.transaction():
-            going = self.journal.send(chosen, host)
+            tasks = self.journal.lease(worker, lost, limit)
         self.waiting = self.journal.counts()[WAITING]
-        pairs = zip(going, fields, strict=True)
-        return [encode(self.plan.task(made, row.wire, self.batch)) for row, made in pairs]
+        return tasks
 
-    def _fields(self, row: PendingLine) -> dict[str, Any]:
-        try:
-            fields = self.plan.source.again(row.n, row.at)
-            same = digest_of(self.plan.task(fields, row.wire, self.batch)) == row.digest
-        except BadRecord:
-            same = False
-        if not same:
-            raise UsageError(
-                f"line {row.n} of the input is not what it was when the batch was begun",
-                hint="put the input back as it was, or give --restart to begin anew",
-            )
-        return fields
-
-    def sent_to(self, host: int) -> int:
-        """How many lines the host has."""
-        row = self.journal.db.execute("SELECT count(*) FROM line WHERE state = 1 AND host = ?", (host,)).fetchone()
-        return int(row[0])
-
-    def take_in(self, host: int, name: str, answer: dict[str, Any]) -> Intake:
-        """Take an answer in: results are in the output, and safe, before the journal says so."""
+    def take_in(self, worker: int, name: str, reply: Reply) -> Intake:
+        """Take a reply in: first into the journal, and from there into the output."""
         taken = Intake()
-        before = (self.totals.finished_now, self.totals.cost_pico, self.totals.uncertain)
-        with self.journal.transaction():
-            self.journal.confirm(host, answer.get("taken") or [])
-            self.journal.told(host, answer.get("cancelled") or [])
-            for wire in answer.get("stopped") or []:
-                self._stopped(host, wire)
-            for result in answer.get("results") or []:
-                self._result(host, name, result, taken)
-            for refusal in answer.get("refused") or []:
-                self._refused(host, name, refusal, taken)
-            self.output.flush_held()
-            cost = self.totals.cost_pico - before[1]
-            self.journal.advance(host, int(answer.get("next") or 0), cost, self.totals.uncertain - before[2])
-            if answer.get("halted"):
-                nothing_there = answer.get("unfinished") == 0 and not answer.get("rest")
-                self.journal.take_back(host, also_unsure=nothing_there)
-            if self.totals.finished_now > before[0]:
-                self.output.sync()
-                self.output.release()
-        taken.finished, taken.cost_pico = self.totals.finished_now - before[0], cost
-        self.waiting = self.journal.counts()[WAITING]
+        totals, journal = self.totals, self.journal
+        finished, cost, uncertain = totals.finished_now, totals.cost_pico, totals.uncertain
+        with journal.transaction():
+            journal.ack(worker, reply.accepted)
+            journal.cancelled(worker, reply.cancelled)
+            for lease_id in reply.stopped:
+                lease = journal.find(worker, lease_id)
+                if lease is not None and lease.state == LEASED:
+                    self._take_back(lease)
+            for result in reply.results:
+                self._result(worker, name, result, taken)
+            for refusal in reply.refused:
+                self._refused(worker, name, refusal, taken)
+            taken.finished, taken.cost_pico = totals.finished_now - finished, totals.cost_pico - cost
+            journal.advance(worker, reply.next, taken.cost_pico, totals.uncertain - uncertain)
+            if reply.halted is not None:
+                journal.not_taken(worker, nor_doubtful=reply.unfinished == 0 and not reply.rest)
+        self._output.write()
+        self.waiting = journal.counts()[WAITING]
         return taken
 
-    def _stopped(self, host: int, wire: str) -> None:
-        sent = self.journal.by_wire(wire)
-        if sent is not None and sent.state == SENT and sent.host == host:
-            self.journal.spend(host, sent.row, told=True)
-            self.journal.put_back(sent.row)
+    def _take_back(self, lease: Lease) -> None:
+        """The lease is of no use any more, which its worker knows; the line waits."""
+        self.journal.revoke(lease, sent=True)
+        self.journal.put_back(lease)
 
-    def _refused(self, host: int, name: str, refusal: dict[str, Any], taken: Intake) -> None:
-        """The agent does not take the task: its id is spent on something else, or a rule of the host is broken."""
-        sent = self.journal.by_wire(str(refusal.get("id")))
-        if sent is None or sent.state != SENT or sent.host != host:
+    def _refused(self, worker: int, name: str, refusal: dict[str, Any], taken: Intake) -> None:
+        """The worker does not take the task: its id is spent on something else, or a rule of the host is broken."""
+        lease = self.journal.find(worker, refusal["id"])
+        if lease is None or lease.state != LEASED:
             return
         if refusal.get("code") in ("id_conflict", "pruned"):
-            taken.conflicts.append(sent.row.id)
-            self.journal.spend(host, sent.row, told=True)
-            self.journal.put_back(sent.row)
+            taken.conflicts.append(lease.task_id)
+            self._take_back(lease)
             return
         error = {what: str(refusal.get(what) or "") for what in ("code", "message", "hint")}
-        self._keep(host, name, sent, {"state": "failed", "text": "", "cost_usd": 0, "attempts": 0, "error": error})
+        result = {"state": "failed", "text": "", "cost_usd": 0, "attempts": 0, "error": error}
+        self._keep(worker, name, lease, result)
 
-    def _result(self, host: int, name: str, result: dict[str, Any], taken: Intake) -> None:
-        wire, state = str(result.get("id")), str(result.get("state"))
-        if state not in STATE_NAMES:
+    def _result(self, worker: int, name: str, result: dict[str, Any], taken: Intake) -> None:
+        state = result["state"]
+        if state not in FINAL:
             return
-        sent = self.journal.by_wire(wire)
-        foreign = sent is None or sent.host != host
-        if foreign:
-            sent = self.journal.by_gone(host, wire)
-        if sent is None or (not foreign and sent.state != SENT):
+        lease = self.journal.find(worker, result["id"])
+        revoked = lease is None
+        if revoked:
+            lease = self.journal.find_revoked(worker, result["id"])
+        if lease is None or (not revoked and lease.state != LEASED):
             return  # seen before
+        cost = _cost(result) or 0
         self.totals.uncertain += int(result.get("uncertain") or 0)
-        if foreign or sent.cost is None:
-            self.totals.cost_pico += _cost(result) or 0
-        if foreign:
-            self.journal.end_gone(host, wire)
-        if not foreign and self._denied(result, taken):
-            self.journal.spend(host, sent.row, told=True)
-            self.journal.put_back(sent.row)
-        elif state == "cancelled" and (foreign or sent.stopped):
-            if not foreign:
-                self.journal.put_back(sent.row)
-        elif sent.state > SENT:
-            self.totals.twice += 1
-            self.totals.twice_pico += _cost(result) or 0
-            self.journal.count_twice(host, _cost(result) or 0)
+        self.totals.cost_pico += cost
+        if revoked:
+            self.journal.settle(worker, result["id"])
+        if not revoked and self._denied(result, taken):
+            self._take_back(lease)
+        elif state == "cancelled" and (revoked or lease.stopping):
+            if not revoked:
+                self.journal.put_back(lease)
+        elif lease.state > LEASED:
+            self.totals.duplicates += 1
+            self.totals.duplicates_pico += cost
+            self.journal.count_duplicate(worker, cost)
         else:
-            self._keep(host, name, sent, result)
+            self._keep(worker, name, lease, result)
 
     @staticmethod
     def _denied(result: dict[str, Any], taken: Intake) -> bool:
@@ -212,15 +161,13 @@ class BatchLedger:
         taken.denied = message
         return True
 
-    def _keep(self, host: int, name: str, sent: SentLine, result: dict[str, Any]) -> None:
+    def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any]) -> None:
         """This is the result of the line."""
-        row = sent.row
-        if sent.state == SENT and sent.host not in (None, host):
-            assert sent.host is not None  # noqa: S101  (for the type checker)
-            self.journal.spend(sent.host, row, told=False)
-        state, cost = str(result["state"]), _cost(result)
-        self.output.put(row.n, line_of(row.n, row.id, name, result))
-        self.journal.finish(row.n, STATE_NAMES[state], host, cost)
+        if lease.state == LEASED and lease.worker != worker:
+            self.journal.revoke(lease, sent=False)
+        state, cost = result["state"], _cost(result)
+        line = line_of(lease.n, lease.task_id, name, result)
+        self.journal.finish(lease.n, FINAL[state], worker, cost, line)
         setattr(self.totals, state, getattr(self.totals, state) + 1)
         self.totals.unpriced += cost is None
         self.totals.finished_now += 1

@@ -1,16 +1,18 @@
-"""Where a batch's tasks come from: JSON Lines, CSV, or a list of files. Read in a stream, and again by offset.
+"""Where a batch's tasks come from: JSON Lines, CSV, or a list of files, read in a stream.
 
-A record's number is its line in the input (of files: its place in the list, from 1). Its offset says where to read it
-again, so that neither the input nor a copy of it has to be kept.
+A record's number is its line in the input (of files: its place in the list, from 1).
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, Protocol
 
@@ -29,10 +31,9 @@ class BadRecord(ValueError):
 
 @dataclass(frozen=True)
 class InputRecord:
-    """One record of the input: its number, its offset, and the task's fields or why there are none."""
+    """One record of the input: its number, and the task's fields or why there are none."""
 
     n: int
-    at: int
     fields: dict[str, Any] | None
     problem: str = ""
 
@@ -70,18 +71,13 @@ class TaskMaker:
 
 
 class InputSource(Protocol):
-    """A stream of records that can be read again by number and offset."""
-
-    digest: str
+    """A stream of records."""
 
     def records(self) -> Iterator[InputRecord]:
-        """All records; afterwards `digest` names the input's whole content."""
-
-    def again(self, n: int, at: int) -> dict[str, Any]:
-        """The fields of one record. Raises BadRecord where it is no longer what it was."""
+        """All records, in their order."""
 
     def fingerprint(self) -> str:
-        """The digest, without making records."""
+        """Names the input's whole content."""
 
 
 class JsonLines:
@@ -90,37 +86,22 @@ class JsonLines:
     def __init__(self, file: IO[bytes], maker: TaskMaker) -> None:
         self._file = file
         self._maker = maker
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
-        """See Source."""
-        digest = hashlib.sha256()
-        self._file.seek(0)
-        at = n = 0
-        while line := self._file.readline(MAX_LINE_BYTES + 1):
-            n += 1
-            digest.update(line)
-            start, at = at, at + len(line)
-            if len(line) > MAX_LINE_BYTES:
-                yield InputRecord(n, start, None, f"is longer than {MAX_LINE_BYTES} bytes")
-                return
-            if line.strip():
-                yield self._record(n, start, line)
-        self.digest = digest.hexdigest()
-
-    def _record(self, n: int, at: int, line: bytes) -> InputRecord:
+        """See InputSource."""
+        n = 0
         try:
-            return InputRecord(n, at, self._maker.fields(_json(line)))
+            for n, line in enumerate(_lines(self._file), start=1):
+                if line.strip():
+                    yield _record(n, partial(self._fields, line))
         except BadRecord as error:
-            return InputRecord(n, at, None, str(error))
+            yield InputRecord(n + 1, None, str(error))
 
-    def again(self, n: int, at: int) -> dict[str, Any]:
-        """See Source."""
-        self._file.seek(at)
-        return self._maker.fields(_json(self._file.readline(MAX_LINE_BYTES + 1)))
+    def _fields(self, line: bytes) -> dict[str, Any]:
+        return self._maker.fields(_json(line))
 
     def fingerprint(self) -> str:
-        """See Source."""
+        """See InputSource."""
         return _digest(self._file)
 
 
@@ -131,57 +112,29 @@ class Csv:
         self._file = file
         self._maker = maker
         self._delimiter = delimiter
-        self._header: list[str] | None = None
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
-        """See Source."""
-        self._file.seek(0)
-        lines = _Lines(self._file)
+        """See InputSource."""
+        lines = (_decode(line, "utf-8" if n else "utf-8-sig") for n, line in enumerate(_lines(self._file)))
         rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
-        while True:
-            n, at = lines.n + 1, lines.at
-            try:
-                row = next(rows)
-                if self._header is None:
-                    self._header = _header(row)
-                elif row:
-                    yield self._record(n, at, row)
-            except StopIteration:
-                break
-            except (csv.Error, BadRecord) as error:
-                yield InputRecord(n, at, None, f"is not CSV: {error}")
-                return
-        self.digest = lines.digest.hexdigest()
-
-    def _record(self, n: int, at: int, row: list[str]) -> InputRecord:
+        n, header = 1, None
         try:
-            return InputRecord(n, at, self._fields(row))
-        except BadRecord as error:
-            return InputRecord(n, at, None, str(error))
+            for row in rows:
+                if header is None:
+                    header = _header(row)
+                elif row:
+                    yield _record(n, partial(self._fields, header, row))
+                n = rows.line_num + 1
+        except (csv.Error, BadRecord) as error:
+            yield InputRecord(n, None, f"is not CSV: {error}")
 
-    def _fields(self, row: list[str]) -> dict[str, Any]:
-        header = self._header or []
+    def _fields(self, header: list[str], row: list[str]) -> dict[str, Any]:
         if len(row) != len(header):
             raise BadRecord(f"has {len(row)} values, the header has {len(header)} columns")
         return self._maker.fields(dict(zip(header, row, strict=True)))
 
-    def again(self, n: int, at: int) -> dict[str, Any]:
-        """See Source."""
-        try:
-            if self._header is None:
-                self._file.seek(0)
-                self._header = _header(next(self._rows()))
-            self._file.seek(at)
-            return self._fields(next(self._rows()))
-        except (csv.Error, StopIteration):
-            raise BadRecord("is no longer there") from None
-
-    def _rows(self) -> Iterator[list[str]]:
-        return csv.reader(_Lines(self._file), delimiter=self._delimiter, strict=True)
-
     def fingerprint(self) -> str:
-        """See Source."""
+        """See InputSource."""
         return _digest(self._file)
 
 
@@ -191,22 +144,14 @@ class Files:
     def __init__(self, paths: list[Path], maker: TaskMaker) -> None:
         self._paths = paths
         self._maker = maker
-        self.digest = ""
 
     def records(self) -> Iterator[InputRecord]:
-        """See Source."""
-        digest = hashlib.sha256()
+        """See InputSource."""
         for n, path in enumerate(self._paths, start=1):
-            try:
-                text = self._text(path)
-                _add(digest, path, text)
-                yield InputRecord(n, n, self._made(path, text))
-            except BadRecord as error:
-                yield InputRecord(n, n, None, str(error))
-        self.digest = digest.hexdigest()
+            yield _record(n, partial(self._fields, path))
 
-    def _made(self, path: Path, text: str) -> dict[str, Any]:
-        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": text})
+    def _fields(self, path: Path) -> dict[str, Any]:
+        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": self._text(path)})
         made["labels"] = {"path": shown(path), **made.get("labels", {})}
         return made
 
@@ -224,41 +169,29 @@ class Files:
             line = data.count(b"\n", 0, error.start) + 1
             raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
-    def again(self, n: int, at: int) -> dict[str, Any]:
-        """See Source."""
-        path = self._paths[n - 1]
-        return self._made(path, self._text(path))
-
     def fingerprint(self) -> str:
-        """See Source."""
-        for _ in self.records():
-            pass
-        return self.digest
+        """See InputSource."""
+        digest = hashlib.sha256()
+        for path in self._paths:
+            digest.update(os.fsencode(path) + b"\0")
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                digest.update(_digest(file).encode())
+        return digest.hexdigest()
 
 
-class _Lines:
-    """The lines of a file as text for the csv module, with the number of lines and bytes taken so far."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.n = 0
-        self.at = file.tell()
-        self.digest = hashlib.sha256()
-
-    def __iter__(self) -> Iterator[str]:
-        return self
-
-    def __next__(self) -> str:
-        line = self._file.readline(MAX_LINE_BYTES + 1)
-        if not line:
-            raise StopIteration
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    file.seek(0)
+    while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
-            raise BadRecord(f"a line is longer than {MAX_LINE_BYTES} bytes")
-        first = self.at == 0
-        self.n += 1
-        self.at += len(line)
-        self.digest.update(line)
-        return _decode(line, "utf-8-sig" if first else "utf-8")
+            raise BadRecord(f"is longer than {MAX_LINE_BYTES} bytes")
+        yield line
+
+
+def _record(n: int, fields: Callable[[], dict[str, Any]]) -> InputRecord:
+    try:
+        return InputRecord(n, fields())
+    except BadRecord as error:
+        return InputRecord(n, None, str(error))
 
 
 def _header(row: list[str]) -> list[str]:
@@ -292,13 +225,5 @@ def _decode(data: bytes, encoding: str) -> str:
 
 
 def _digest(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
     file.seek(0)
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-def _add(digest: Any, path: Path, text: str) -> None:
-    digest.update(f"{path}\0{len(text)}\0".encode("utf-8", "surrogateescape"))
-    digest.update(text.encode())
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # IO[bytes] is what open gives

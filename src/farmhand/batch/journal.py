@@ -1,6 +1,7 @@
-"""The journal of a batch: one SQLite file beside the output, with a row per line. It holds no prompt and no key.
+"""The journal of a batch: one SQLite file beside the output, which is the one truth about it. It holds no key.
 
-Whoever has it open has it alone. A row is written before its task goes out, and again once its result is in the output.
+It has a row per line of the input, the tasks of those that have not succeeded, and all results; the output is written
+from it. Whoever has it open has it alone. A lease is in it before its task goes out, a result before the output has it.
 """
 
 from __future__ import annotations
@@ -9,71 +10,67 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from farmhand.core.errors import FarmhandError, UsageError
 
-VERSION = 1
-#: Pico-dollars: what a host may be noted to have cost, so that no host's figures overflow the sum of all.
+VERSION = 2
+#: Pico-dollars: what a worker may be noted to have cost, so that no worker's figures overflow the sum of all.
 _MOST_COST = 2**60
-WAITING, SENT, SUCCEEDED, FAILED, CANCELLED = range(5)
-STATE_NAMES = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
+#: A portion ends with the task that passes this.
+MAX_PORTION_BYTES = 4 * 1024 * 1024
+WAITING, LEASED, SUCCEEDED, FAILED, CANCELLED = range(5)
+FINAL = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 _SCHEMA = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE host (
-    no INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE,
-    after INTEGER NOT NULL DEFAULT 0,   -- how far its results are taken
-    cost INTEGER NOT NULL DEFAULT 0,    -- pico-dollars, of all it did for this batch
-    uncertain INTEGER NOT NULL DEFAULT 0,  -- requests that may have cost something besides
-    twice INTEGER NOT NULL DEFAULT 0,   -- results that another host had first
-    twice_cost INTEGER NOT NULL DEFAULT 0
+CREATE TABLE worker (
+    no INTEGER PRIMARY KEY, place TEXT NOT NULL, name TEXT NOT NULL,
+    cursor INTEGER NOT NULL DEFAULT 0,      -- how far its results are taken
+    cost INTEGER NOT NULL DEFAULT 0,        -- pico-dollars, of all it did for this batch
+    uncertain INTEGER NOT NULL DEFAULT 0,   -- requests that may have cost something besides
+    duplicates INTEGER NOT NULL DEFAULT 0,  -- results that another worker had first
+    duplicates_cost INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (place, name)
 );
 CREATE TABLE line (
-    n INTEGER PRIMARY KEY, at INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, digest BLOB NOT NULL,
-    wire TEXT NOT NULL UNIQUE,          -- the id under which the agents know it
-    round INTEGER NOT NULL DEFAULT 1,   -- how many ids it has had
+    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
     state INTEGER NOT NULL DEFAULT 0,
-    host INTEGER REFERENCES host (no),
-    sure INTEGER NOT NULL DEFAULT 0,    -- sent: 1 if the agent has said that it has it, -1 for the first time
-    stopped INTEGER NOT NULL DEFAULT 0, -- sent: whether we asked for it to be cancelled, to send it again some day
-    cost INTEGER                        -- pico-dollars; NULL: unknown, or not done
+    lease TEXT NOT NULL UNIQUE,             -- the id under which workers know it, once each
+    generation INTEGER NOT NULL DEFAULT 1,  -- how many such ids it has had
+    worker INTEGER REFERENCES worker (no),
+    acked INTEGER NOT NULL DEFAULT 0,       -- leased: 1 once the worker has said so, -1 before it ever did
+    stopping INTEGER NOT NULL DEFAULT 0,    -- leased: whether we asked to cancel it, to lease it again some day
+    cost INTEGER                            -- pico-dollars; NULL: unknown, or not done
 );
 CREATE INDEX line_state ON line (state, n);
-CREATE TABLE gone (                     -- ids that are another host's, or nobody's, by now
-    host INTEGER NOT NULL, wire TEXT NOT NULL, n INTEGER NOT NULL,
-    told INTEGER NOT NULL DEFAULT 0,    -- whether the host was told to cancel it
-    ended INTEGER NOT NULL DEFAULT 0,   -- whether its result there is counted
-    PRIMARY KEY (host, wire)
+CREATE TABLE task (n INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE revoked (                      -- leases that are another worker's, or nobody's, by now
+    worker INTEGER NOT NULL, lease TEXT NOT NULL, n INTEGER NOT NULL,
+    sent INTEGER NOT NULL DEFAULT 0,        -- whether the worker has been told to cancel it
+    settled INTEGER NOT NULL DEFAULT 0,     -- whether its result there is counted
+    PRIMARY KEY (worker, lease)
 ) WITHOUT ROWID;
-CREATE TABLE held (                     -- ordered: results that came early
-    n INTEGER PRIMARY KEY, line BLOB NOT NULL
-);
+CREATE TABLE result (seq INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE, line BLOB NOT NULL);
 """
-
-
 _TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
+#: What other versions have as well.
+_COMMON = frozenset({"meta", "line"})
 
 
-class PendingLine(NamedTuple):
-    """A line that is to be sent."""
+class Lease(NamedTuple):
+    """A line as it stands: its own id, the one that its lease has or will have, and which worker has that."""
 
     n: int
-    at: int
+    task_id: str
     id: str
-    wire: str
-    digest: bytes
-
-
-class SentLine(NamedTuple):
-    """A line with what became of it so far. A `cost` before it is final: it was counted, and the result lost since."""
-
-    row: PendingLine
     state: int
-    host: int | None
-    stopped: int
-    cost: int | None
+    worker: int | None
+    stopping: int
+
+
+_LEASE = "SELECT l.n, l.id, l.lease, l.state, l.worker, l.stopping FROM line l"
 
 
 class Journal:
@@ -85,23 +82,27 @@ class Journal:
         With `any_version` another version's is opened as well, to be removed.
         """
         self.path = path
-        self.fresh = not path.exists()
         try:
-            self.db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
-            self.db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            with suppress(FileExistsError):
+                path.touch(0o600, exist_ok=False)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             # Before anything is changed: it may be somebody else's database.
-            version = self.db.execute("PRAGMA user_version").fetchone()[0]
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
             found = {
-                row[0] for row in self.db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+                row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
             }
-            if not (found >= _TABLES if version else not found):
+            known = _TABLES if version == VERSION else _COMMON
+            if not (found >= known if version else not found):
                 raise sqlite3.DatabaseError
-            self.db.execute("PRAGMA journal_mode = WAL")
-            # A transaction lost in a power cut is found again: the output and the hosts' ledgers have it.
-            self.db.execute("PRAGMA synchronous = NORMAL")
-            self.db.execute("PRAGMA cache_size = -8192")
-            self.db.execute("BEGIN IMMEDIATE")
-            self.db.execute("COMMIT")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            # A transaction lost in a power cut is found again: the workers still have what it had of theirs.
+            self._db.execute("PRAGMA synchronous = NORMAL")
+            self._db.execute("PRAGMA cache_size = -8192")
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("COMMIT")
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}", hint="choose another --out") from None
         except sqlite3.OperationalError as error:
             raise _unusable(path, error) from None
         except sqlite3.DatabaseError:
@@ -117,13 +118,14 @@ class Journal:
         """Make the tables. Inside a transaction: without its commit nothing was made."""
         # Not executescript, which would commit.
         for statement in _SCHEMA.split(";\n"):
-            self.db.execute(statement)
-        self.db.executemany("INSERT INTO meta VALUES (?, ?)", about.items())
-        self.db.execute(f"PRAGMA user_version = {VERSION}")
+            self._db.execute(statement)
+        for name, value in about.items():
+            self.note(name, value)
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
         """Let go of it."""
-        self.db.close()
+        self._db.close()
 
     def remove(self) -> None:
         """Close and delete it."""
@@ -133,209 +135,231 @@ class Journal:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing."""
-        self.db.execute("BEGIN")
+        """All or nothing. Raises FarmhandError where the disk takes no more."""
         try:
-            yield
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.db.execute("COMMIT")
+            self._db.execute("BEGIN")
+            try:
+                yield
+            except BaseException:
+                if self._db.in_transaction:  # a full disk ends it by itself
+                    self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            hint = "make room and give the same command: it goes on from here"
+            raise FarmhandError(f"{self.path}: {error}", hint=hint, code="output") from None
 
     # --- about the batch ------------------------------------------------------------------------------------------
 
     def about(self, name: str) -> str:
-        """A fact from the batch's start, "" if there is none."""
-        row = self.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        """A fact about the batch, "" if there is none."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
-    def add(self, n: int, at: int, task_id: str, digest: bytes) -> int | None:
-        """A new line; if its id is taken, the number of the line that has it."""
+    def note(self, name: str, value: str) -> None:
+        """Keep a fact about the batch."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def add(self, n: int, task_id: str, body: bytes) -> int | None:
+        """A new line and its task's fields; if its id is taken, the number of the line that has it."""
         try:
-            self.db.execute(
-                "INSERT INTO line (n, at, id, wire, digest) VALUES (?, ?, ?, ?, ?)", (n, at, task_id, task_id, digest)
-            )
+            self._db.execute("INSERT INTO line (n, id, lease) VALUES (?, ?, ?)", (n, task_id, task_id))
         except sqlite3.IntegrityError:
-            return int(self.db.execute("SELECT n FROM line WHERE id = ?", (task_id,)).fetchone()[0])
+            return int(self._db.execute("SELECT n FROM line WHERE id = ?", (task_id,)).fetchone()[0])
+        self._db.execute("INSERT INTO task VALUES (?, ?)", (n, body))
         return None
+
+    def id_of(self, n: int) -> str | None:
+        """The id of line `n`; None if the batch has none."""
+        row = self._db.execute("SELECT id FROM line WHERE n = ?", (n,)).fetchone()
+        return str(row[0]) if row else None
 
     def counts(self) -> dict[int, int]:
         """How many lines are in each state."""
-        found = dict(self.db.execute("SELECT state, count(*) FROM line GROUP BY state"))
+        found = dict(self._db.execute("SELECT state, count(*) FROM line GROUP BY state"))
         return {state: found.get(state, 0) for state in range(5)}
 
     def sums(self) -> tuple[int, int, int, int]:
-        """Of all hosts: pico-dollars, uncertain requests, results that came twice, and the pico-dollars of those."""
-        query = "SELECT total(cost), total(uncertain), total(twice), total(twice_cost) FROM host"
-        cost, uncertain, twice, twice_cost = self.db.execute(query).fetchone()
-        return int(cost), int(uncertain), int(twice), int(twice_cost)
+        """Of all workers: pico-dollars, uncertain requests, duplicate results, and the pico-dollars of those."""
+        query = "SELECT total(cost), total(uncertain), total(duplicates), total(duplicates_cost) FROM worker"
+        cost, uncertain, duplicates, duplicates_cost = self._db.execute(query).fetchone()
+        return int(cost), int(uncertain), int(duplicates), int(duplicates_cost)
 
     def unpriced(self) -> int:
         """How many finished lines have a cost that is not known."""
         query = "SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL"
-        return int(self.db.execute(query).fetchone()[0])
+        return int(self._db.execute(query).fetchone()[0])
 
-    # --- hosts ----------------------------------------------------------------------------------------------------
+    # --- workers --------------------------------------------------------------------------------------------------
 
-    def host(self, name: str) -> tuple[int, int, int]:
-        """(number, after, cost) of a host, which is added if it is new."""
-        self.db.execute("INSERT OR IGNORE INTO host (name) VALUES (?)", (name,))
-        row = self.db.execute("SELECT no, after, cost FROM host WHERE name = ?", (name,)).fetchone()
-        return int(row[0]), int(row[1]), int(row[2])
+    def worker(self, place: str, name: str) -> tuple[int, int, int]:
+        """(number, cursor, cost) of a worker, which is added if it is new."""
+        self._db.execute("INSERT OR IGNORE INTO worker (place, name) VALUES (?, ?)", (place, name))
+        query = "SELECT no, cursor, cost FROM worker WHERE place = ? AND name = ?"
+        no, cursor, cost = self._db.execute(query, (place, name)).fetchone()
+        return int(no), int(cursor), int(cost)
 
-    def holders(self) -> list[str]:
-        """The hosts that have lines of this batch."""
-        query = "SELECT name FROM host WHERE no IN (SELECT DISTINCT host FROM line WHERE state = 1)"
-        return [str(row[0]) for row in self.db.execute(query)]
+    def holders(self) -> dict[tuple[str, str], int]:
+        """The workers that have leases of this batch: (place, name) → number."""
+        query = "SELECT place, name, no FROM worker WHERE no IN (SELECT DISTINCT worker FROM line WHERE state = 1)"
+        return {(place, name): no for place, name, no in self._db.execute(query)}
 
-    def advance(self, host: int, after: int, cost: int = 0, uncertain: int = 0) -> None:
-        """Results up to `after` are taken; the host has done work for `cost` more."""
-        self.db.execute(
-            "UPDATE host SET after = max(after, ?), cost = min(cost + ?, ?), uncertain = uncertain + ? WHERE no = ?",
-            (after, min(cost, _MOST_COST), _MOST_COST, uncertain, host),
+    def advance(self, worker: int, cursor: int, cost: int, uncertain: int) -> None:
+        """Results up to `cursor` are taken; the worker has done work for `cost` more."""
+        self._db.execute(
+            "UPDATE worker SET cursor = max(cursor, ?), cost = min(cost + ?, ?), uncertain = uncertain + ?"
+            " WHERE no = ?",
+            (cursor, min(cost, _MOST_COST), _MOST_COST, uncertain, worker),
         )
 
-    def count_twice(self, host: int, cost: int) -> None:
-        """The host has done for `cost` what another had done before."""
-        query = "UPDATE host SET twice = twice + 1, twice_cost = min(twice_cost + ?, ?) WHERE no = ?"
-        self.db.execute(query, (cost, _MOST_COST, host))
+    def count_duplicate(self, worker: int, cost: int) -> None:
+        """The worker has done for `cost` what another had done before."""
+        query = (
+            "UPDATE worker SET duplicates = duplicates + 1, duplicates_cost = min(duplicates_cost + ?, ?) WHERE no = ?"
+        )
+        self._db.execute(query, (cost, _MOST_COST, worker))
 
-    def unsure(self, host: int | None = None) -> None:
-        """What is sent to the host (to all) may have been lost there."""
-        where, values = ("AND host = ?", (host,)) if host is not None else ("", ())
-        self.db.execute(f"UPDATE line SET sure = 0 WHERE state = 1 {where}", values)  # noqa: S608  (constants)
+    # --- leases ---------------------------------------------------------------------------------------------------
 
-    def own_unsure(self, host: int, limit: int) -> list[PendingLine]:
-        """Lines that the host had and may have lost."""
-        return self._rows("state = 1 AND sure <= 0 AND host = ?", (host,), limit)
+    def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
+        """Lease the next tasks to `worker`, `limit` at most: them as the wire has them.
 
-    def adrift(self, lost: Iterable[int], limit: int) -> list[PendingLine]:
-        """Lines that hosts have which are lost."""
-        marks = ",".join(str(int(no)) for no in lost)
-        return self._rows(f"state = 1 AND sure <= 0 AND host IN ({marks})", (), limit) if marks else []
+        First what it had and may have lost, then what the workers `lost` have, then what nobody has.
+        """
+        others = ",".join(str(int(no)) for no in lost if no != worker) or "NULL"
+        batch = self.about("batch").encode()
+        tasks: list[bytes] = []
+        size = 0
+        for where in (
+            f"l.state = 1 AND l.acked <= 0 AND l.worker = {int(worker)}",
+            f"l.state = 1 AND l.acked <= 0 AND l.worker IN ({others})",
+            "l.state = 0",
+        ):
+            query = f"{_LEASE} WHERE {where} ORDER BY l.n LIMIT ?"
+            for row in self._db.execute(query, (limit - len(tasks),)).fetchall():
+                if size > MAX_PORTION_BYTES:
+                    return tasks
+                (body,) = self._db.execute("SELECT body FROM task WHERE n = ?", (row[0],)).fetchone()
+                given = self._give(Lease(*row), worker).encode()
+                tasks.append(b'{"id":"%b","batch":"%b",%b' % (given, batch, body))
+                size += len(body) + 200
+        return tasks
 
-    def waiting(self, limit: int) -> list[PendingLine]:
-        """The next lines that no host has."""
-        return self._rows("state = 0", (), limit)
+    def _give(self, lease: Lease, worker: int) -> str:
+        """Lease one line to `worker`: the id for it, which is another one where its id is spent there."""
+        if lease.worker not in (None, worker):
+            self.revoke(lease, sent=False)
+        query = "SELECT 1 FROM revoked WHERE worker = ? AND lease = ?"
+        spent = self._db.execute(query, (worker, lease.id)).fetchone()
+        going = self._renew(lease) if spent else lease.id
+        first = spent or lease.worker != worker
+        query = "UPDATE line SET state = 1, cost = NULL, worker = ?, acked = ?, stopping = 0 WHERE n = ?"
+        self._db.execute(query, (worker, -1 if first else 0, lease.n))
+        return going
 
-    def unsuccessful(self) -> list[PendingLine]:
-        """Lines that failed or were cancelled."""
-        return self._rows("state IN (3, 4)", (), -1)
-
-    def _rows(self, where: str, values: tuple[Any, ...], limit: int) -> list[PendingLine]:
-        query = f"SELECT n, at, id, wire, digest FROM line WHERE {where} ORDER BY n LIMIT ?"  # noqa: S608  (ours)
-        return [PendingLine(*row) for row in self.db.execute(query, (*values, limit))]
-
-    def send(self, rows: Iterable[PendingLine], host: int) -> list[PendingLine]:
-        """These lines go to `host`: as they go, with another id where theirs is spent there."""
-        sent = []
-        for row in rows:
-            before = self.db.execute("SELECT host FROM line WHERE n = ? AND state = 1", (row.n,)).fetchone()
-            if before is not None and before[0] != host:
-                self._gone(before[0], row)
-            spent = self.db.execute("SELECT 1 FROM gone WHERE host = ? AND wire = ?", (host, row.wire)).fetchone()
-            going = self.renew(row) if spent else row
-            self.db.execute(
-                "UPDATE line SET state = 1, cost = iif(host = ?1, cost, NULL), host = ?1, sure = 0, stopped = 0"
-                " WHERE n = ?2",
-                (host, row.n),
-            )
-            if before is None or before[0] != host or spent:
-                self.db.execute("UPDATE line SET sure = -1 WHERE n = ?", (row.n,))
-            sent.append(going)
-        return sent
-
-    def renew(self, row: PendingLine) -> PendingLine:
-        """Give the line another id on the wire; the agents run one id once."""
-        number = self.db.execute("SELECT round + 1 FROM line WHERE n = ?", (row.n,)).fetchone()[0]
-        wire = suffixed(row.id, f".r{number}")
-        while self.db.execute("SELECT 1 FROM line WHERE wire = ?", (wire,)).fetchone():
+    def _renew(self, lease: Lease) -> str:
+        """Give the line another id on the wire; a worker runs one id once."""
+        (number,) = self._db.execute("SELECT generation + 1 FROM line WHERE n = ?", (lease.n,)).fetchone()
+        new = suffixed(lease.task_id, f".r{number}")
+        while self._db.execute("SELECT 1 FROM line WHERE lease = ?", (new,)).fetchone():
             number += 1
-            wire = suffixed(row.id, f".r{number}")
-        self.db.execute("UPDATE line SET wire = ?, round = ? WHERE n = ?", (wire, number, row.n))
-        return row._replace(wire=wire)
+            new = suffixed(lease.task_id, f".r{number}")
+        self._db.execute("UPDATE line SET lease = ?, generation = ? WHERE n = ?", (new, number, lease.n))
+        return new
 
-    def take_back(self, host: int, *, also_unsure: bool) -> None:
-        """What was sent to the host for the first time did not get there; nor did, if so, what it may have lost."""
-        where = "sure <= 0" if also_unsure else "sure = -1"
-        query = f"UPDATE line SET state = 0, host = NULL, sure = 0 WHERE state = 1 AND host = ? AND {where}"  # noqa: S608
-        self.db.execute(query, (host,))
+    def leases(self, worker: int) -> tuple[int, int]:
+        """How many leases the worker has, and how many of them it may have lost or never had."""
+        query = "SELECT count(*), total(acked <= 0) FROM line WHERE state = 1 AND worker = ?"
+        whole, doubtful = self._db.execute(query, (worker,)).fetchone()
+        return int(whole), int(doubtful)
 
-    def _gone(self, host: int, row: PendingLine) -> None:
-        self.db.execute("INSERT OR IGNORE INTO gone (host, wire, n) VALUES (?, ?, ?)", (host, row.wire, row.n))
-
-    def spend(self, host: int, row: PendingLine, *, told: bool) -> None:
-        """The line's id is of no use on `host` any more."""
-        self._gone(host, row)
-        self.db.execute("UPDATE gone SET told = max(told, ?) WHERE host = ? AND wire = ?", (told, host, row.wire))
-
-    def to_cancel(self, host: int, limit: int) -> list[str]:
-        """Ids that the host may still run although they are not its any more."""
-        query = "SELECT wire FROM gone WHERE host = ? AND told = 0 LIMIT ?"
-        return [str(row[0]) for row in self.db.execute(query, (host, limit))]
-
-    def told(self, host: int, wires: Iterable[str]) -> None:
-        """The host has cancelled these."""
-        self.db.executemany("UPDATE gone SET told = 1 WHERE host = ? AND wire = ?", ((host, wire) for wire in wires))
-
-    def confirm(self, host: int, wires: Iterable[str]) -> None:
-        """The host has these."""
-        self.db.executemany(
-            "UPDATE line SET sure = 1 WHERE wire = ? AND host = ? AND state = 1", ((wire, host) for wire in wires)
+    def ack(self, worker: int, ids: Iterable[str]) -> None:
+        """The worker has these."""
+        self._db.executemany(
+            "UPDATE line SET acked = 1 WHERE lease = ? AND worker = ? AND state = 1", ((one, worker) for one in ids)
         )
+
+    def doubt(self, worker: int | None = None) -> None:
+        """What the worker (all workers) have may have been lost there."""
+        self._db.execute("UPDATE line SET acked = 0 WHERE state = 1 AND worker = ifnull(?, worker)", (worker,))
+
+    def stopping(self, worker: int) -> None:
+        """What the worker has may be cancelled by us from here on."""
+        self._db.execute("UPDATE line SET stopping = 1 WHERE state = 1 AND worker = ?", (worker,))
+
+    def revoke(self, lease: Lease, *, sent: bool) -> None:
+        """The lease is of no use on its worker any more; `sent`: the worker knows."""
+        query = "INSERT INTO revoked (worker, lease, n, sent) VALUES (?, ?, ?, ?)"
+        query += " ON CONFLICT DO UPDATE SET sent = max(sent, excluded.sent)"
+        self._db.execute(query, (lease.worker, lease.id, lease.n, sent))
+
+    def to_cancel(self, worker: int, limit: int) -> list[str]:
+        """Leases that the worker may still run although they are not its any more."""
+        query = "SELECT lease FROM revoked WHERE worker = ? AND sent = 0 LIMIT ?"
+        return [str(row[0]) for row in self._db.execute(query, (worker, limit))]
+
+    def cancelled(self, worker: int, ids: Iterable[str]) -> None:
+        """The worker has cancelled these."""
+        query = "UPDATE revoked SET sent = 1 WHERE worker = ? AND lease = ?"
+        self._db.executemany(query, ((worker, one) for one in ids))
+
+    def settle(self, worker: int, lease_id: str) -> None:
+        """The result there of a revoked lease is counted."""
+        query = "UPDATE revoked SET sent = 1, settled = 1 WHERE worker = ? AND lease = ?"
+        self._db.execute(query, (worker, lease_id))
+
+    def put_back(self, lease: Lease) -> None:
+        """Nobody has the line any more; it waits, under an id that is not spent."""
+        self._renew(lease)
+        self._db.execute("UPDATE line SET state = 0, worker = NULL, acked = 0, stopping = 0 WHERE n = ?", (lease.n,))
+
+    def not_taken(self, worker: int, *, nor_doubtful: bool) -> None:
+        """What was leased to the worker for the first time did not get there; nor did, if so, what it may have lost."""
+        where = "acked <= 0" if nor_doubtful else "acked = -1"
+        query = f"UPDATE line SET state = 0, worker = NULL, acked = 0 WHERE state = 1 AND worker = ? AND {where}"  # noqa: S608  (ours)
+        self._db.execute(query, (worker,))
+
+    def find(self, worker: int, lease_id: str) -> Lease | None:
+        """The line of a lease that the worker has, or had until its line was finished."""
+        row = self._db.execute(f"{_LEASE} WHERE l.lease = ? AND l.worker = ?", (lease_id, worker)).fetchone()
+        return Lease(*row) if row else None
+
+    def find_revoked(self, worker: int, lease_id: str) -> Lease | None:
+        """The line of a lease that is not the worker's any more, if its result there is not counted yet."""
+        query = f"{_LEASE} JOIN revoked r ON l.n = r.n WHERE r.worker = ? AND r.lease = ? AND r.settled = 0"
+        row = self._db.execute(query, (worker, lease_id)).fetchone()
+        return Lease(*row) if row else None
 
     # --- results --------------------------------------------------------------------------------------------------
 
-    def by_wire(self, wire: str) -> SentLine | None:
-        """The line that has an id now."""
-        query = "SELECT n, at, id, wire, digest, state, host, stopped, cost FROM line WHERE wire = ?"
-        row = self.db.execute(query, (wire,)).fetchone()
-        return SentLine(PendingLine(*row[:5]), *row[5:]) if row else None
+    def finish(self, n: int, state: int, worker: int, cost: int | None, line: bytes) -> None:
+        """The line has this result."""
+        query = "UPDATE line SET state = ?, worker = ?, cost = ?, stopping = 0 WHERE n = ?"
+        self._db.execute(query, (state, worker, cost, n))
+        self._db.execute("INSERT INTO result (n, line) VALUES (?, ?)", (n, line))
+        if state == SUCCEEDED:
+            self._db.execute("DELETE FROM task WHERE n = ?", (n,))
 
-    def by_gone(self, host: int, wire: str) -> SentLine | None:
-        """The line of an id that is not the host's any more, if its result there is not counted yet."""
-        query = (
-            "SELECT l.n, l.at, l.id, l.wire, l.digest, l.state, l.host, l.stopped, l.cost"
-            " FROM gone g JOIN line l ON l.n = g.n WHERE g.host = ? AND g.wire = ? AND g.ended = 0"
-        )
-        row = self.db.execute(query, (host, wire)).fetchone()
-        return SentLine(PendingLine(*row[:5]), *row[5:]) if row else None
+    def results(self, after: int, *, ordered: bool) -> Iterator[tuple[int, bytes]]:
+        """(position, line of the output) of all results behind position `after`.
 
-    def end_gone(self, host: int, wire: str) -> None:
-        """Its result there is counted."""
-        self.db.execute("UPDATE gone SET told = 1, ended = 1 WHERE host = ? AND wire = ?", (host, wire))
+        If `ordered` the position is the line's number, and they end before the first line that is not finished.
+        """
+        query = "SELECT seq, line FROM result WHERE seq > ? ORDER BY seq"
+        if ordered:
+            query = (
+                "SELECT n, line FROM result WHERE n > ?"
+                " AND n < coalesce((SELECT min(n) FROM line WHERE state = 0), 9e18)"
+                " AND n < coalesce((SELECT min(n) FROM line WHERE state = 1), 9e18) ORDER BY n"
+            )
+        yield from self._db.execute(query, (after,))
 
-    def finish(self, n: int, state: int, host: int | None, cost: int | None) -> None:
-        """The line's result is in the output, or held for it."""
-        self.db.execute(
-            "UPDATE line SET state = ?, host = ?, cost = ?, stopped = 0 WHERE n = ?", (state, host, cost, n)
-        )
-
-    def put_back(self, row: PendingLine) -> None:
-        """Nobody has the line any more; it waits, under an id that is not spent."""
-        self.renew(row)
-        self.db.execute("UPDATE line SET state = 0, host = NULL, sure = 0, stopped = 0 WHERE n = ?", (row.n,))
-
-    def stopping(self, host: int) -> None:
-        """What the host has may be cancelled by us from here on."""
-        self.db.execute("UPDATE line SET stopped = 1 WHERE state = 1 AND host = ?", (host,))
-
-    def hold(self, n: int, line: bytes) -> None:
-        """Keep a result until its turn in the output."""
-        self.db.execute("INSERT OR REPLACE INTO held VALUES (?, ?)", (n, line))
-
-    def due(self, written: int, limit: int = 500) -> list[tuple[int, bytes]]:
-        """Held results whose turn it is: all before the first line that is not final, behind line `written`."""
-        query = (
-            "SELECT n, line FROM held WHERE n > ? AND n < coalesce("
-            "(SELECT min(n) FROM line WHERE state = 0), 9e18) AND n < coalesce("
-            "(SELECT min(n) FROM line WHERE state = 1), 9e18) ORDER BY n LIMIT ?"
-        )
-        return [(int(n), bytes(line)) for n, line in self.db.execute(query, (written, limit))]
-
-    def release(self, upto: int) -> None:
-        """Held results up to line `upto` are in the output."""
-        self.db.execute("DELETE FROM held WHERE n <= ?", (upto,))
+    def retry_failed(self) -> None:
+        """Forget the results of lines that failed or were cancelled: they wait again, under new ids."""
+        rows = self._db.execute(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall()
+        for row in rows:
+            self.put_back(Lease(*row))
+            self._db.execute("DELETE FROM result WHERE n = ?", (row[0],))
 
 
 def suffixed(task_id: str, suffix: str) -> str:

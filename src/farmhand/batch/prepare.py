@@ -7,7 +7,6 @@ import json
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -44,32 +43,22 @@ class BatchPlan:
     name: str
     options: dict[str, Any] = field(default_factory=dict)
 
-    def task(self, fields: dict[str, Any], task_id: str, batch: str) -> Task:
-        """The task of one line. Raises BadRecord."""
-        try:
-            task = msgspec.convert({**fields, "id": task_id, "batch": batch}, Task)
-        except msgspec.ValidationError as error:
-            raise BadRecord(str(error)) from None
-        broken = rules.check(task)
-        if broken is not None:
-            raise BadRecord(f"{broken.message} ({broken.hint})" if broken.hint else broken.message)
-        return task
+
+def task_of(fields: dict[str, Any]) -> Task:
+    """The task of one line. Raises BadRecord."""
+    try:
+        task = msgspec.convert(fields, Task)
+    except msgspec.ValidationError as error:
+        raise BadRecord(str(error)) from None
+    broken = rules.check(task)
+    if broken is not None:
+        raise BadRecord(f"{broken.message} ({broken.hint})" if broken.hint else broken.message)
+    return task
 
 
-def encode(task: Task) -> bytes:
-    """The task as the wire has it."""
-    return _ENCODER.encode(task)
-
-
-def digest_of(task: Task) -> bytes:
-    """Names the content of a task: everything but its id and batch."""
-    data = _ENCODER.encode(msgspec.structs.replace(task, id="", batch=""))
-    return hashlib.sha256(data).digest()[:12]
-
-
-def id_of(batch: str, n: int, digest: bytes) -> str:
-    """The id of a line that brings none."""
-    return suffixed(batch, f"-{n}-{digest[:4].hex()}")
+def id_of(batch: str, n: int, body: bytes) -> str:
+    """The id of a line that brings none; it names the content of its task."""
+    return suffixed(batch, f"-{n}-{hashlib.sha256(body).hexdigest()[:8]}")
 
 
 def given_id(given: Any) -> str | None:
@@ -100,7 +89,7 @@ def prepare(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
         with journal.transaction():
             journal.begin_new({"batch": plan.name or new_name(), "options": _options(plan)})
             _fill(plan, journal, is_secret)
-            journal.db.execute("INSERT INTO meta VALUES ('input', ?)", (plan.source.digest,))
+            journal.note("input", plan.source.fingerprint())
     except BaseException:
         journal.remove()
         raise
@@ -130,7 +119,7 @@ def _fill(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
         lines += 1
         problem = record.problem
         if record.fields is not None:
-            problem = _line(plan, journal, is_secret, batch, record.n, record.at, record.fields)
+            problem = _line(journal, is_secret, batch, record.n, record.fields)
         if problem:
             wrong += 1
             if len(problems) < SHOWN:
@@ -141,9 +130,7 @@ def _fill(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
         raise InvalidInput(problems, wrong - len(problems))
 
 
-def _line(
-    plan: BatchPlan, journal: Journal, is_secret: Secret, batch: str, n: int, at: int, fields: dict[str, Any]
-) -> str:
+def _line(journal: Journal, is_secret: Secret, batch: str, n: int, fields: dict[str, Any]) -> str:
     """Take one line in; what is wrong with it, "" if nothing."""
     try:
         given = given_id(fields.get("id"))
@@ -152,14 +139,12 @@ def _line(
     if "batch" in fields:
         return "has a batch of its own (leave batch out: it is this one's)"
     try:
-        task = plan.task(fields, given or "x", batch)
+        task = _ENCODER.encode(task_of({**fields, "id": given or "x"}))
     except BadRecord as error:
         return f"is no task: {error}"
-    if is_secret(encode(task)):
+    if is_secret(task):
         return "holds the API key itself (take it out: it would go to the model)"
-    digest = digest_of(task)
-    taken = journal.add(n, at, given or id_of(batch, n, digest), digest)
+    # The id is the first field; a lease puts another one in its place, and the batch.
+    body = task[len(f'{{"id":"{given or "x"}",') :]
+    taken = journal.add(n, given or id_of(batch, n, body), body)
     return "" if taken is None else f"has the id {given!r}, as line {taken} has"
-
-
-__all__ = ["SHOWN", "BatchPlan", "InvalidInput", "Path", "digest_of", "encode", "id_of", "new_name", "prepare"]

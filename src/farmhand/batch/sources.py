@@ -77,7 +77,7 @@ def read_template(given: str) -> str:
 def _open(name: str) -> IO[bytes]:
     """The input, seekable: what is not is copied to a file without a name."""
     try:
-        # The source keeps it open: see its `again`.
+        # The source reads it later.
         file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
         check_stream(file.fileno())

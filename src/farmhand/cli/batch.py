@@ -11,12 +11,11 @@ import click
 
 from farmhand.batch import sources
 from farmhand.batch.accounting import BatchLedger
-from farmhand.batch.ansible_worker import AnsibleWorker, Farm
 from farmhand.batch.begin import fill_journal, open_journal
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import WorkerLimits
 from farmhand.batch.output import OutputFile
 from farmhand.batch.prepare import BatchPlan, InvalidInput
+from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import render
 from farmhand.cli.progress import ProgressDisplay, summary
 from farmhand.cli.run_task import read_schema
@@ -27,7 +26,9 @@ from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_ID
+from farmhand.places.base import Place, PlaceSettings
 from farmhand.places.checkout import find_project
+from farmhand.places.table import PLACES
 
 
 @verb(
@@ -108,7 +109,7 @@ def command(
     if inventory and "," not in inventory:
         # Ansible runs in the checkout; with a comma it is a list of hosts.
         inventory = str(Path(inventory).resolve())
-    farm = Farm(project_dir=find_project(conf.project_dir, Path.cwd()), inventory=inventory, pattern=hosts)
+    where = PlaceSettings(project_dir=find_project(conf.project_dir, Path.cwd()), inventory=inventory, pattern=hosts)
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
         raise UsageError(f"--batch {batch!r:.80} does not match {TASK_ID.pattern}")
     given = defaults(conf, task)
@@ -120,12 +121,13 @@ def command(
     journal = open_journal(Path(out), inputs, restart=restart, ordered=ordered)
     try:
         key = fill_journal(plan, journal, conf.key_source)
-        output = OutputFile(Path(out), journal, ordered=ordered)
         if retry_failed:
-            output.drop_failed()
+            with journal.transaction():
+                journal.retry_failed()
+        output = OutputFile(Path(out), journal, ordered=ordered)
         output.open()
         try:
-            return farm_out(BatchLedger(plan, journal, output), farm, limits, key, out=out, as_json=as_json)
+            return farm_out(BatchLedger(journal, output), PLACES["farm"](where), limits, key, out=out, as_json=as_json)
         finally:
             output.close()
     except InvalidInput as error:
@@ -152,15 +154,19 @@ def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in (None, "", [], {}, 0.0, False)}
 
 
-def farm_out(book: BatchLedger, farm: Farm, limits: WorkerLimits, key: str, *, out: str, as_json: bool) -> int:
+def farm_out(book: BatchLedger, place: Place, limits: WorkerLimits, key: str, *, out: str, as_json: bool) -> int:
     """Run what is not done yet, and say how it went; the exit status."""
     mode = "quiet" if as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
     progress = ProgressDisplay(mode, book.totals.as_dict())
-    coordinator = Coordinator(book, key, limits, progress.say)
+    coordinator = Coordinator(book, place, key, limits, progress.say)
     began = time.monotonic()
     signals: list[int] = []
+
+    def show() -> None:
+        progress.update(book.totals.as_dict() | {"waiting": coordinator.waiting_for})
+        progress.tick()
+
     if book.totals.left:
-        worker = AnsibleWorker(coordinator, farm, progress.update)
 
         def on_signal(number: int, _frame: object) -> None:
             signals.append(number)
@@ -170,14 +176,13 @@ def farm_out(book: BatchLedger, farm: Farm, limits: WorkerLimits, key: str, *, o
                 )
                 coordinator.stop()
             else:
-                coordinator.end()
-                worker.kill()
+                coordinator.kill()
 
         with caught(on_signal):
-            worker(progress.tick)
-    totals = book.totals
-    progress.update(totals.as_dict())
+            coordinator.run(show)
+        show()
     progress.close()
+    totals = book.totals
     seconds = time.monotonic() - began
     whole = totals.as_dict() | {"batch": book.batch, "out": out, "left": totals.left}
     whole |= {"seconds": round(seconds, 3), "per_s": round(totals.finished_now / seconds, 2) if seconds else 0.0}

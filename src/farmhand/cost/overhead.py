@@ -9,6 +9,8 @@ least is taken, and few tokens to the byte, so that the saving is not made large
 
 from __future__ import annotations
 
+from farmhand.core.engines import ENGINES
+
 PLAIN_BYTES = 51_000
 LEAN_BYTES = 1_100
 #: Bytes of English text and JSON to a token: 3.1 on the newer models, 4 on the older; the higher gives fewer tokens.
@@ -17,4 +19,4 @@ BYTES_PER_TOKEN = 4
 OVERHEAD_TOKENS = (PLAIN_BYTES - LEAN_BYTES) // BYTES_PER_TOKEN
 #: The engines whose requests are lean; what a task of the engine `cli` sends depends on its tools, and nothing is
 #: claimed for it.
-LEAN_ENGINES = frozenset({"api", "economy"})
+LEAN_ENGINES = frozenset(name for name, kind in ENGINES.items() if kind.lean)

@@ -26,7 +26,7 @@ TASK_FIELDS: dict[str, dict[str, Any]] = {
 ARGUMENTS: dict[str, dict[str, Any]] = TASK_FIELDS | {
     "prompt_file": {"type": "path"},
     "key_source": {"type": "str", "no_log": False},
-    "desk": {"type": "path"},
+    "orders": {"type": "path"},
     "socket": {"type": "path", "default": AGENT_SOCKET},
 }
 

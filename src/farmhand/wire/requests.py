@@ -12,6 +12,8 @@ from farmhand.core.rules import MAX_USD, is_budget
 from farmhand.core.task import DrainMode
 
 T = TypeVar("T")
+#: Ids of one `POST /v1/tasks/cancel`.
+MAX_IDS = 1000
 
 
 class Submission(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
@@ -24,6 +26,10 @@ class Cancellation(msgspec.Struct, forbid_unknown_fields=True):
     """The body of `POST /v1/tasks/cancel`."""
 
     ids: list[str]
+
+    def __post_init__(self) -> None:
+        if len(self.ids) > MAX_IDS:
+            raise ValueError(f"a request takes up to {MAX_IDS} ids, not {len(self.ids)}")
 
 
 class DrainOrder(msgspec.Struct, forbid_unknown_fields=True):

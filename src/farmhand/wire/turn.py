@@ -83,7 +83,7 @@ class _Turn:
         key, tasks = self.turn.get("key"), list(self.turn.get("tasks") or [])
         if tasks:
             self._submit(tasks, key)
-        elif key and self.turn.get("bring_key"):
+        elif key:
             self.client.put_key(key)
 
     def _submit(self, tasks: list[dict[str, Any]], key: str | None) -> None:
@@ -182,12 +182,10 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
     return 0
 
 
-def parse(output: str, host: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent turn` printed on `host`; None without one. Raises WireError `bad_answer`."""
+def answer_in(output: str) -> bytes | None:
+    """The answer in what `jada-agent turn` printed, for `check`; None if there is none."""
     _, mark, rest = output.partition(MARK)
-    if not mark:
-        return None
-    return check(rest.partition("\n")[0].encode("utf-8", "replace"), host)
+    return rest.partition("\n")[0].encode("utf-8", "replace") if mark else None
 
 
 def check(answer: bytes, host: str) -> dict[str, Any]:

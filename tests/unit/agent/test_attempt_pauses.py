@@ -23,6 +23,8 @@ KEY = Key("sk-ant-test-pauses-00000000000")
 class Failing:
     """Fails for the moment, so many times."""
 
+    makes_requests = False
+
     def __init__(self, times: int) -> None:
         self.left = times
 
@@ -36,17 +38,17 @@ class Failing:
 async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
-    nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
-    config = SimpleNamespace(task_timeout_max_s=600, attempts=3, prices=price_table)
-    room = RunContext(cast(Any, config), ledger, {"api": cast(Any, Failing(12))}, *cast(Any, [nothing] * 4))
-    live = SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=False, grant=None)
+    nothing: Any = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda *_: None)
+    config: Any = SimpleNamespace(task_timeout_max_s=600, attempts=3)
+    context = RunContext(config, ledger, nothing, nothing, nothing, price_table())
+    live = SimpleNamespace(text=[], publish=lambda _: None, add_text=lambda _: None, cancelled=False, grant=None)
     pauses: list[float] = []
 
     async def sleep(seconds: float) -> None:
         pauses.append(seconds)
 
     monkeypatch.setattr("farmhand.agent.attempts.asyncio.sleep", sleep)
-    await asyncio.wait_for(Attempt(room, ledger.line("api", 1)[0], "api", KEY, cast(Any, live)).run(), 30)
+    await asyncio.wait_for(Attempt(context, Failing(12), ledger.line("api", 1)[0], KEY, cast(Any, live)).run(), 30)
     assert ledger.known("one").state == "succeeded"
     ledger.close()
     assert len(pauses) == 12

@@ -13,7 +13,8 @@ import pytest
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
 from farmhand.agent.engines import Answer
-from farmhand.agent.store.ledger import Ledger, LedgerStuck
+from farmhand.agent.store.damage import LedgerStuck
+from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
 from farmhand.core.task import Task, Usage
 from farmhand.meter import Grant, Key
@@ -41,12 +42,16 @@ class FullDisk(Ledger):
 class Engine:
     """Answers at once."""
 
+    makes_requests = False
+
     async def run(self, *_: Any) -> Answer:
         return Answer(text="done", structured=None, stop_reason="end_turn")
 
 
 class Odd:
     """Answers with what no ledger takes, and says that it was charged for."""
+
+    makes_requests = False
 
     def __init__(self, answer: Answer, charged: Sequence[Charge] = ()) -> None:
         self._answer = answer
@@ -82,8 +87,7 @@ ODD = [
 async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path, engine: Odd) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
-    room, live = _room(ledger, engine), _live(cancelled=False)
-    await Attempt(room, ledger.line("api", 1)[0], "api", KEY, live).run()
+    await Attempt(_context(ledger), engine, ledger.line("api", 1)[0], KEY, _live(cancelled=False)).run()
     result = ledger.result("one")
     [(outcome,)] = ledger.rows("SELECT outcome FROM attempt")
     if engine._charged:
@@ -100,22 +104,22 @@ async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path,
     ledger.close()
 
 
-def _room(ledger: Ledger, engine: Any) -> RunContext:
-    nothing = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda _: None)
-    config = SimpleNamespace(task_timeout_max_s=60, attempts=3, prices=price_table)
-    return RunContext(cast(Any, config), ledger, {"api": engine}, *cast(Any, [nothing] * 4))
+def _context(ledger: Ledger) -> RunContext:
+    nothing: Any = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda *_: None)
+    config: Any = SimpleNamespace(task_timeout_max_s=60, attempts=3)
+    return RunContext(config, ledger, nothing, nothing, nothing, price_table())
 
 
 def _live(*, cancelled: bool) -> Any:
-    return SimpleNamespace(text=[], tell=lambda _: None, say=lambda _: None, cancelled=cancelled, grant=None)
+    return SimpleNamespace(text=[], publish=lambda _: None, add_text=lambda _: None, cancelled=cancelled, grant=None)
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_result_that_waits_for_the_disk_is_kept_when_the_agent_stops(tmp_path: Path, cancelled: bool) -> None:
     ledger = FullDisk(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello")], "queued", KEY.fingerprint)
-    room, live = _room(ledger, Engine()), _live(cancelled=cancelled)
-    run = asyncio.create_task(Attempt(room, ledger.line("api", 1)[0], "api", KEY, live).run())
+    attempt = Attempt(_context(ledger), Engine(), ledger.line("api", 1)[0], KEY, _live(cancelled=cancelled))
+    run = asyncio.create_task(attempt.run())
     await ledger.stuck.wait()
     run.cancel()
     await run

@@ -39,7 +39,7 @@ def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, te
     journal = open_journal(out, ())
     with journal.transaction():
         journal.begin_new({"batch": "b"})
-        journal.add(1, 0, "x", b"digest")
+        journal.add(1, "x", b"body")
     journal.close()
     # The journal of another file beside it makes it no output either.
     out.write_text(text)
@@ -51,7 +51,7 @@ def test_a_restart_forgets_an_output_of_ours_and_nothing_else(tmp_path: Path, te
     assert (again.fresh, out.exists()) == (True, False)
     with again.transaction():
         again.begin_new({"batch": "b"})
-    again.db.execute("PRAGMA user_version = 7")
+    again._db.execute("PRAGMA user_version = 7")
     again.close()
     with pytest.raises(UsageError, match="another version"):
         open_journal(out, ())

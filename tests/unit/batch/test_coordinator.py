@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
-from farmhand.batch import host_state
-from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.host_state import WorkerLimits
-from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused, UsageError
-from tests.unit.batch.fake import COST, KEY, Batch, Host
+from farmhand.batch import worker_state
+from farmhand.batch.journal import SUCCEEDED
+from farmhand.batch.worker_state import WorkerLimits
+from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
+from farmhand.places import exchange
+from farmhand.places.base import Dispatcher, Limit
+from tests.support.places import COST, InProcessPlace, Worker
+from tests.unit.batch.fake import KEY, Batch
 
 
 def numbers(batch: Batch) -> list[int]:
@@ -22,8 +25,8 @@ def numbers(batch: Batch) -> list[int]:
 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_all_is_done_once(tmp_path: Path, ordered: bool) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(2500)], ordered=ordered, hosts=3)
-    hosts = [Host(f"h{n}") for n in range(3)]
+    batch = Batch(tmp_path, [f"p{n}" for n in range(2500)], ordered=ordered, workers=3)
+    hosts = [Worker(f"h{n}") for n in range(3)]
     batch.run(*hosts)
     assert batch.coordinator.over
     assert sorted(numbers(batch)) == list(range(1, 2501))
@@ -35,8 +38,8 @@ def test_all_is_done_once(tmp_path: Path, ordered: bool) -> None:
 
 
 def test_what_a_lost_host_had_goes_to_the_others_and_is_cancelled_there_first(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(10)], hosts=2)
-    one, two = Host("one"), Host("two")
+    batch = Batch(tmp_path, [f"p{n}" for n in range(10)], workers=2)
+    one, two = Worker("one"), Worker("two")
     one.works = False
     batch.turn(one)
     batch.turn(one, lost=True)
@@ -46,14 +49,14 @@ def test_what_a_lost_host_had_goes_to_the_others_and_is_cancelled_there_first(tm
     assert {result["host"] for result in batch.results()} == {"two"}
     batch.close()
     one.works = True
-    again = Batch(tmp_path, hosts=2)
+    again = Batch(tmp_path, workers=2)
     assert set(again.journal.to_cancel(1, 10)) > set(one.known)
     assert not again.book.totals.left
 
 
 def test_a_host_that_returns_is_told_before_it_gets_the_key_and_the_first_result_counts(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(8)], hosts=2)
-    one, two = Host("one"), Host("two")
+    batch = Batch(tmp_path, [f"p{n}" for n in range(8)], workers=2)
+    one, two = Worker("one"), Worker("two")
     one.works = two.works = False
     batch.turn(one)
     batch.turn(two)
@@ -62,7 +65,7 @@ def test_a_host_that_returns_is_told_before_it_gets_the_key_and_the_first_result
     assert len(two.known) == 8
     # One of those that were moved away was done there all the same, before we could say so.
     early = next(iter(one.known))
-    one._end(early, {"state": "succeeded"})
+    one.end(early, {"state": "succeeded"})
     batch.turn(one)
     assert "one is back" in batch.said
     assert [one.known[wire]["state"] for wire in one.known] == ["succeeded"] + ["cancelled"] * 3
@@ -72,34 +75,34 @@ def test_a_host_that_returns_is_told_before_it_gets_the_key_and_the_first_result
     assert sorted(numbers(batch)) == list(range(1, 9))
     assert batch.book.totals.cancelled == 0
     # It is cancelled on the other one, and where that is too late its cost is named.
-    assert batch.book.totals.twice == (1 if early in two.ran else 0)
+    assert batch.book.totals.duplicates == (1 if early in two.ran else 0)
 
 
 def test_a_task_that_ran_twice_is_written_once_and_its_cost_is_named(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(3)], hosts=2)
-    one, two = Host("one"), Host("two")
+    batch = Batch(tmp_path, [f"p{n}" for n in range(3)], workers=2)
+    one, two = Worker("one"), Worker("two")
     one.works = False
     batch.turn(one)
     batch.turn(one, lost=True)
     for wire in one.known:
-        one._end(wire, {"state": "succeeded"})
+        one.end(wire, {"state": "succeeded"})
     two.works = False
     batch.turn(two)
     for wire in two.known:
         if wire in one.known:
-            two._end(wire, {"state": "succeeded"})
+            two.end(wire, {"state": "succeeded"})
     batch.turn(two)
     batch.turn(one)
     two.works = True
     batch.run(two, one)
     assert sorted(numbers(batch)) == [1, 2, 3]
-    assert batch.book.totals.twice == len(one.known)
-    assert batch.book.totals.twice_pico == round(len(one.known) * COST * 1e12)
+    assert batch.book.totals.duplicates == len(one.known)
+    assert batch.book.totals.duplicates_pico == round(len(one.known) * COST * 1e12)
 
 
 def test_ids_are_not_used_again_where_they_were_cancelled(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [{"id": "a", "prompt": "x"}], hosts=2)
-    one, two = Host("one"), Host("two")
+    batch = Batch(tmp_path, [{"id": "a", "prompt": "x"}], workers=2)
+    one, two = Worker("one"), Worker("two")
     one.works = two.works = False
     batch.turn(one)
     batch.turn(one, lost=True)
@@ -116,8 +119,8 @@ def test_ids_are_not_used_again_where_they_were_cancelled(tmp_path: Path) -> Non
 def test_clients_killed_at_any_moment_and_hosts_lost_at_random(tmp_path: Path, seed: int) -> None:
     """Whatever happens, in the end every line has one result."""
     chance = random.Random(seed)  # noqa: S311  (no secret)
-    hosts = [Host("one"), Host("two")]
-    batch = Batch(tmp_path, [f"p{n}" for n in range(400)], hosts=2, ordered=seed % 2 == 0)
+    hosts = [Worker("one"), Worker("two")]
+    batch = Batch(tmp_path, [f"p{n}" for n in range(400)], workers=2, ordered=seed % 2 == 0)
     lost = 0
     for _ in range(400):
         host = chance.choice(hosts)
@@ -131,7 +134,7 @@ def test_clients_killed_at_any_moment_and_hosts_lost_at_random(tmp_path: Path, s
             batch.close()
             data = batch.out.read_bytes()
             batch.out.write_bytes(data[: len(data) - chance.choice([0, 0, 1, 5, 200])])
-            batch = Batch(tmp_path, hosts=2, ordered=seed % 2 == 0)
+            batch = Batch(tmp_path, workers=2, ordered=seed % 2 == 0)
         else:
             batch.turn(host)
     for host in hosts:
@@ -143,11 +146,11 @@ def test_clients_killed_at_any_moment_and_hosts_lost_at_random(tmp_path: Path, s
     assert seed % 2 or found == sorted(found)
     assert {result["state"] for result in batch.results()} == {"succeeded"}
     counts = batch.journal.counts()
-    assert counts[2] == 400
+    assert counts[SUCCEEDED] == 400
 
 
 def answer(batch: Batch, host: str, **about: Any) -> None:
-    batch.coordinator.give(host, json.dumps({"taken": [], "results": [], "next": 0, **about}).encode())
+    batch.coordinator.give(host, exchange.decode(json.dumps({"next": 0, **about}).encode(), host))
 
 
 def test_a_refused_key_stops_and_says_which_kind(tmp_path: Path) -> None:
@@ -163,7 +166,7 @@ def test_a_refused_key_stops_and_says_which_kind(tmp_path: Path) -> None:
 
 def test_a_shared_budget_puts_tasks_back_and_a_task_s_own_is_its_failure(tmp_path: Path) -> None:
     batch = Batch(tmp_path, ["a", {"id": "own", "prompt": "b"}])
-    host = Host("one")
+    host = Worker("one")
 
     def outcome(task: dict[str, Any]) -> dict[str, Any]:
         name = "task" if task["id"] == "own" else "batch x"
@@ -182,17 +185,22 @@ def test_a_shared_budget_puts_tasks_back_and_a_task_s_own_is_its_failure(tmp_pat
 
 
 def test_each_host_has_its_share_of_the_limits(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(9)], hosts=2)
-    batch.coordinator = Coordinator(batch.book, KEY, WorkerLimits(max_usd=1.0, concurrency=5), batch.said.append)
-    batch.coordinator._expected = 2
-    turn = batch.coordinator._turn(batch.coordinator._host("one"))
-    assert turn is not None
-    assert turn["limits"] == {"max_usd": 0.5, "concurrency": 2}
+    limits = WorkerLimits(max_usd=1.0, concurrency=5)
+    batch = Batch(tmp_path, [f"p{n}" for n in range(9)], workers=2, limits=limits)
+    one = Worker("one")
+    batch.turn(one)
+    assert one.limits == [Limit(usd=0.5, concurrency=2)]
+    batch.close()
+    # The worker keeps them: a run without any takes them off.
+    batch = Batch(tmp_path, workers=2)
+    one.works = False
+    batch.turn(one)
+    assert one.limits[-1] == Limit()
 
 
 def test_tasks_that_are_refused_one_by_one(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"id": "a", "prompt": "x"}, {"id": "b", "prompt": "y"}])
-    batch.coordinator._turn(batch.coordinator._host("one"))
+    batch.coordinator._next(batch.coordinator._worker("one"))
     answer(
         batch,
         "one",
@@ -202,7 +210,7 @@ def test_tasks_that_are_refused_one_by_one(tmp_path: Path) -> None:
         ],
     )
     assert [(r["id"], r["error"]["code"]) for r in batch.results()] == [("b", "network_refused")]
-    host = Host("one")
+    host = Worker("one")
     batch.run(host)
     assert host.ran == ["a.r2"]
     assert [r["id"] for r in batch.results()] == ["b", "a"]
@@ -210,36 +218,55 @@ def test_tasks_that_are_refused_one_by_one(tmp_path: Path) -> None:
 
 def test_a_host_with_another_ledger_is_given_its_tasks_again(tmp_path: Path) -> None:
     batch = Batch(tmp_path, ["a", "b"])
-    host = Host("one")
+    host = Worker("one")
     host.works = False
     batch.turn(host)
-    fresh = Host("one")
+    fresh = Worker("one")
     batch.run(fresh)
     assert sorted(numbers(batch)) == [1, 2]
 
 
-def test_an_input_that_changes_while_it_runs(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, ["aaa", "bbb"])
+def test_an_input_that_changes_while_it_runs_changes_no_task(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["aaa", {"prompt": "bbb", "labels": {"x": "y"}}])
     batch.input.write_text('"aaa"\n"xxx"\n')
-    assert batch.turn(Host("one")) is None
-    assert isinstance(batch.coordinator.error, UsageError)
-    assert "line 2 of the input is not what it was" in str(batch.coordinator.error)
+    one = Worker("one")
+    batch.run(one)
+    tasks = [known["task"] for known in one.known.values()]
+    assert [task["prompt"] for task in tasks] == ["aaa", "bbb"]
+    assert [task["batch"] for task in tasks] == [batch.book.batch] * 2
+    assert tasks[1]["labels"] == {"x": "y"}
 
 
 def test_no_host_at_all(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, ["a"], hosts=2)
+    batch = Batch(tmp_path, ["a"], workers=2)
     for name in ("one", "two"):
-        batch.turn(Host(name), lost=True)
+        batch.turn(Worker(name), lost=True)
     batch.coordinator.tick()
     assert batch.coordinator.over
     assert isinstance(batch.coordinator.error, FarmUnreachable)
     assert "one: no route (and 1 more hosts)" in str(batch.coordinator.error)
 
 
+def test_a_place_that_ends_or_fails_before_the_batch_does_ends_it_with_an_error(tmp_path: Path) -> None:
+    batch = Batch(tmp_path, ["a"])
+    batch.coordinator.run(lambda: None)
+    assert batch.coordinator.over
+    assert isinstance(batch.coordinator.error, FarmUnreachable)
+    batch.close()
+
+    class Broken(InProcessPlace):
+        def run(self, batch: Dispatcher) -> None:
+            raise ZeroDivisionError("no such thing")
+
+    batch = Batch(tmp_path, place=Broken(()))
+    batch.coordinator.run(lambda: None)
+    assert str(batch.coordinator.error) == "ZeroDivisionError: no such thing"
+
+
 def test_a_host_that_takes_nothing_leaves_the_work_to_the_other(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(20)], hosts=2)
-    one, two = Host("one"), Host("two")
-    batch.coordinator._turn(batch.coordinator._host("one"))
+    batch = Batch(tmp_path, [f"p{n}" for n in range(20)], workers=2)
+    one, two = Worker("one"), Worker("two")
+    batch.coordinator._next(batch.coordinator._worker("one"))
     answer(batch, "one", halted={"code": "draining", "message": "it is being emptied", "hint": ""}, unfinished=0)
     assert "one takes no tasks now" in batch.said[0]
     batch.run(two)
@@ -250,18 +277,18 @@ def test_a_host_that_takes_nothing_leaves_the_work_to_the_other(tmp_path: Path) 
 def test_a_host_that_is_emptied_for_long_gives_back_what_has_not_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batch = Batch(tmp_path, [f"p{n}" for n in range(20)], hosts=2)
-    one, two = Host("one"), Host("two")
+    batch = Batch(tmp_path, [f"p{n}" for n in range(20)], workers=2)
+    one, two = Worker("one"), Worker("two")
     one.works = two.works = False
     batch.turn(one)
     batch.turn(two)
     one.waiting = [{"reason": "draining", "tasks": 10}]
     batch.turn(one)
-    assert batch.book.sent_to(1) >= 10
-    monkeypatch.setattr(host_state, "HELD_S", 0.0)
+    assert batch.leases(one) >= 10
+    monkeypatch.setattr(worker_state, "HELD_S", 0.0)
     batch.turn(one)
     assert batch.said == ["one is being emptied: what has not started there goes to the others"]
-    assert batch.book.sent_to(1) == 0
+    assert batch.leases(one) == 0
     one.waiting = []
     two.works = True
     batch.run(two)
@@ -271,23 +298,22 @@ def test_a_host_that_is_emptied_for_long_gives_back_what_has_not_started(
 
 
 def test_the_only_host_keeps_its_tasks_while_it_is_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host_state, "HELD_S", 0.0)
+    monkeypatch.setattr(worker_state, "HELD_S", 0.0)
     batch = Batch(tmp_path, ["a", "b"])
-    one = Host("one")
+    one = Worker("one")
     one.works, one.waiting = False, [{"reason": "draining", "tasks": 2}]
     batch.turn(one)
     batch.turn(one)
-    assert batch.book.sent_to(1) == 2
+    assert batch.leases(one) == 2
     assert not batch.said
 
 
 def test_hosts_that_all_take_nothing_are_waited_for_no_longer_than_patience(tmp_path: Path) -> None:
-    batch = Batch(tmp_path, ["a"])
-    batch.coordinator = Coordinator(batch.book, KEY, WorkerLimits(patience_s=0.0), batch.said.append)
+    batch = Batch(tmp_path, ["a"], limits=WorkerLimits(patience_s=0.0))
     halted = {"code": "draining", "message": "it is being emptied", "hint": ""}
     for _ in range(2):
-        batch.coordinator._host("one").halted_until = 0
-        batch.coordinator._turn(batch.coordinator._host("one"))
+        batch.coordinator._worker("one").halted_until = 0
+        batch.coordinator._next(batch.coordinator._worker("one"))
         answer(batch, "one", halted=halted, unfinished=0)
     assert batch.book.waiting == 1
     batch.coordinator.tick()
@@ -299,7 +325,7 @@ def test_hosts_that_all_take_nothing_are_waited_for_no_longer_than_patience(tmp_
 
 def test_a_day_budget_that_is_spent_on_every_host_stops_the_batch(tmp_path: Path) -> None:
     batch = Batch(tmp_path, ["a"])
-    batch.coordinator._turn(batch.coordinator._host("one"))
+    batch.coordinator._next(batch.coordinator._worker("one"))
     answer(batch, "one", halted={"code": "budget", "message": "the day's budget is spent", "hint": ""}, unfinished=0)
     assert isinstance(batch.coordinator.error, Refused)
     assert batch.book.waiting == 1

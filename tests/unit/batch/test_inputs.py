@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.batch.inputs import BadRecord, Csv, Files, InputRecord, JsonLines, TaskMaker
+from farmhand.batch import inputs
+from farmhand.batch.inputs import Csv, Files, JsonLines, TaskMaker
 from farmhand.batch.sources import read_template, source
 from farmhand.batch.template import Template
 from farmhand.core.errors import UsageError
@@ -25,13 +27,25 @@ def table(data: str, template: str = "{prompt}") -> Csv:
 
 def test_tasks_prompts_blank_lines_and_defaults() -> None:
     made = lines(b'\xef\xbb\xbf{"prompt": "a"}\n\n"b"\n  \n{"prompt": "c", "model": "opus"}', model="sonnet")
-    assert [(record.n, record.at, record.fields) for record in made.records()] == [
-        (1, 0, {"model": "sonnet", "prompt": "a"}),
-        (3, 20, {"model": "sonnet", "prompt": "b"}),
-        (5, 27, {"model": "opus", "prompt": "c"}),
+    assert [(record.n, record.fields) for record in made.records()] == [
+        (1, {"model": "sonnet", "prompt": "a"}),
+        (3, {"model": "sonnet", "prompt": "b"}),
+        (5, {"model": "opus", "prompt": "c"}),
     ]
-    assert made.again(3, 20) == {"model": "sonnet", "prompt": "b"}
-    assert made.digest == made.fingerprint() != ""
+
+
+def test_the_fingerprint_is_of_the_whole_content() -> None:
+    assert lines(b'"a"\n').fingerprint() == lines(b'"a"\n').fingerprint() != lines(b'"a"\n\n').fingerprint()
+    assert table("prompt\na\n").fingerprint() != table("prompt\nb\n").fingerprint()
+
+
+def test_a_line_that_is_too_long_ends_the_input_with_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MAX_LINE_BYTES", 20)
+    long = "x" * 30
+    *_, last = lines(f'"a"\n"{long}"\n"b"\n'.encode()).records()
+    assert (last.n, last.problem) == (2, "is longer than 20 bytes")
+    *_, last = table(f"prompt\na\n{long}\nb\n").records()
+    assert (last.n, last.problem) == (3, "is not CSV: is longer than 20 bytes")
 
 
 @pytest.mark.parametrize(
@@ -67,7 +81,6 @@ def test_csv_may_be_divided_as_spreadsheets_do(tmp_path: Path, mark: str) -> Non
     made, _ = source([str(path)], "auto", "{name}: {topic}", {})
     [record] = made.records()
     assert record.fields == {"prompt": "Anna: a,b;c"}
-    assert made.again(record.n, record.at) == record.fields
 
 
 def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
@@ -87,17 +100,13 @@ def test_a_template_that_is_not_utf_8() -> None:
         source(["x"], "jsonl", "{a}\udcff", {})
 
 
-def test_csv_is_read_again_by_offset_whatever_its_values_hold() -> None:
+def test_csv_values_may_hold_quotes_and_lines() -> None:
     made = table('id,prompt\n1,"a ""b"",\n c"\n\n2,é\n')
     records = list(made.records())
     assert [(record.n, record.fields) for record in records] == [
         (2, {"prompt": 'a "b",\n c', "id": "1"}),
         (5, {"prompt": "é", "id": "2"}),
     ]
-    fresh = table('id,prompt\n1,"a ""b"",\n c"\n\n2,é\n')
-    for record in reversed(records):
-        assert fresh.again(record.n, record.at) == record.fields
-    assert made.digest == fresh.fingerprint()
 
 
 @pytest.mark.parametrize(
@@ -117,13 +126,9 @@ def test_csv_that_is_wrong(data: str, words: str) -> None:
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip), max_size=5))
-def test_what_is_read_again_is_what_was_read(prompts: list[str]) -> None:
-    import json
-
+def test_prompts_come_out_as_they_went_in(prompts: list[str]) -> None:
     data = "".join(json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts).encode()
-    made = lines(data)
-    for record in list(made.records()):
-        assert record.fields == made.again(record.n, record.at)
+    assert [record.fields for record in lines(data).records()] == [{"prompt": prompt} for prompt in prompts]
 
 
 def test_files(tmp_path: Path) -> None:
@@ -149,8 +154,6 @@ def test_files(tmp_path: Path) -> None:
     before = made.fingerprint()
     (tmp_path / "b.txt").write_text("changed")
     assert made.fingerprint() != before
-    with pytest.raises(BadRecord):
-        Files([tmp_path / "gone"], TaskMaker({}, Template("{text}"))).again(1, 1)
 
 
 def test_templates_are_texts_or_files(tmp_path: Path) -> None:
@@ -164,7 +167,3 @@ def test_templates_are_texts_or_files(tmp_path: Path) -> None:
         source(["a", "b"], "auto", None, {})
     with pytest.raises(UsageError, match="No such file"):
         source([str(tmp_path / "none")], "auto", None, {})
-
-
-def test_a_record_says_why_it_is_none() -> None:
-    assert InputRecord(1, 0, None, "why").problem == "why"

@@ -10,7 +10,8 @@ from farmhand.batch.journal import Journal, suffixed
 from farmhand.batch.prepare import InvalidInput, id_of
 from farmhand.core.errors import UsageError
 from farmhand.core.task import TASK_ID
-from tests.unit.batch.fake import KEY, Batch, Host
+from tests.support.places import Worker
+from tests.unit.batch.fake import KEY, Batch
 
 
 def problems(directory: Path, lines: list[Any]) -> list[str]:
@@ -58,7 +59,7 @@ def test_every_error_has_its_line_and_nothing_is_written(tmp_path: Path) -> None
 
 def test_an_id_that_is_a_number_is_its_digits_and_what_is_none_is_refused_by_its_name(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [{"id": 7, "prompt": "x"}, {"id": "8", "prompt": "x"}])
-    host = Host("one")
+    host = Worker("one")
     batch.run(host)
     assert [result["id"] for result in batch.results()] == ["7", "8"]
     batch.close()
@@ -85,8 +86,8 @@ def test_an_empty_input(tmp_path: Path) -> None:
 
 
 def test_ids_are_the_same_every_time_and_fit() -> None:
-    assert id_of("b1", 7, b"digest") == id_of("b1", 7, b"digest") == "b1-7-64696765"
-    assert TASK_ID.fullmatch(id_of("b" * 64, 10**9, b"digest"))
+    assert id_of("b1", 7, b"body") == id_of("b1", 7, b"body") == "b1-7-230d8358"
+    assert TASK_ID.fullmatch(id_of("b" * 64, 10**9, b"body"))
     assert len(suffixed("x" * 64, ".r2")) == 64
     assert suffixed("x" * 63 + "a", ".r2") != suffixed("x" * 63 + "b", ".r2")
 

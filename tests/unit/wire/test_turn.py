@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import socket
-import threading
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from farmhand.batch import frames
 from farmhand.core.errors import WireError
 from farmhand.wire import turn
 from farmhand.wire.client import Client
@@ -137,30 +133,16 @@ def test_a_stop_cancels_what_has_not_started() -> None:
 def test_the_answer_is_found_among_what_a_login_says_and_an_error_keeps_what_there_is() -> None:
     target = io.BytesIO()
     assert turn.main("/nowhere.sock", io.BytesIO(b'{"batch": "b"}'), target) == 0
-    said = turn.parse("Welcome!\n" + target.getvalue().decode() + "bye\n", "farm1")
-    assert said is not None
+    printed = turn.answer_in("Welcome!\n" + target.getvalue().decode() + "bye\n")
+    assert printed is not None
+    said = turn.check(printed, "farm1")
     assert said["error"]["code"] == "agent_missing"
     assert said["results"] == []
-    assert turn.parse("nothing of it", "farm1") is None
+    assert turn.answer_in("nothing of it") is None
     for wrong in ("[1]", "{", '{"results": [{"id": "a", "state": "succeeded", "cost_usd": -1000}]}'):
         with pytest.raises(WireError, match="farm1: its answer is not one of the wire") as caught:
-            turn.parse(turn.MARK + wrong, "farm1")
+            turn.check(wrong.encode(), "farm1")
         assert caught.value.code == "bad_answer"
     target = io.BytesIO()
     turn.main("/nowhere.sock", io.BytesIO(b"[]"), target)
     assert b"invalid_turn" in target.getvalue()
-
-
-def test_frames(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair()
-    body = b"\0\xff" * 500_000
-    sender = threading.Thread(target=frames.send, args=(ours, {"a": 1}, body))
-    sender.start()
-    assert frames.receive(theirs) == ({"a": 1}, body)
-    sender.join()
-    ours.close()
-    assert frames.receive(theirs) is None
-    ours, theirs = socket.socketpair()
-    ours.sendall(b"\xff" * 8)
-    with pytest.raises(ValueError, match="bytes"):
-        frames.receive(theirs)

@@ -6,17 +6,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from farmhand.core.task import Task
-from farmhand.meter import Grant
+from farmhand.core.task import Result, Task, TaskError
+from farmhand.meter import ApiError, Grant
 
 
 @dataclass(slots=True)
 class Answer:
-    """What an engine brings back."""
+    """The answer of an engine."""
 
     text: str
     structured: Any = None
     stop_reason: str = ""
+
+    def as_result(self, task_id: str) -> Result:
+        """The result of a task that this answers."""
+        return Result(
+            id=task_id,
+            state="succeeded",
+            text=self.text,
+            structured=self.structured,
+            stop_reason=self.stop_reason,
+        )
 
 
 class EngineError(Exception):
@@ -30,8 +40,19 @@ class EngineError(Exception):
         self.retryable = retryable
 
 
+def failure(task_id: str, problem: EngineError | ApiError) -> Result:
+    """The result of a task that failed for `problem`."""
+    error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
+    return Result(id=task_id, state="failed", error=error)
+
+
 class Engine(Protocol):
-    """Runs one attempt of one task."""
+    """Runs one attempt of one task.
+
+    `makes_requests`: the task itself makes requests while it runs, any number of them, and sees their errors.
+    """
+
+    makes_requests: bool
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
         """The answer; text goes to `on_text` as it comes. Raises EngineError or ApiError.

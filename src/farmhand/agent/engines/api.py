@@ -80,6 +80,8 @@ async def read(exchange: Exchange, reader: MessageReader) -> None:
 class ApiEngine:
     """Runs text tasks straight on the Messages API."""
 
+    makes_requests = False
+
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 

@@ -16,9 +16,8 @@ from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.answers import as_object, check_answer, from_object
 from farmhand.agent.engines.api import without_dialect
-from farmhand.agent.engines.leaving import ALL, SandboxCleanup, unit_of
 from farmhand.agent.engines.output import MAX_LINE, CliOutput, CliResult, SandboxEnd, too_much
-from farmhand.agent.engines.sandbox_pool import Line, SandboxPool
+from farmhand.agent.engines.sandboxes import ALL, Line, SandboxCleanup, SandboxPool, unit_of
 from farmhand.core import claude
 from farmhand.core.keys import redact
 from farmhand.core.task import Task
@@ -47,13 +46,10 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
     }
 
 
-def stdin(task: Task) -> bytes:
-    """The prompt for the CLI's stdin."""
-    return claude.user_message(task.prompt)
-
-
 class CliEngine:
     """Runs tasks through the claude CLI in systemd's sandboxes."""
+
+    makes_requests = True
 
     def __init__(self, config: Config, grants: Grants) -> None:
         self._config = config
@@ -93,7 +89,7 @@ class CliEngine:
     async def _converse(
         self, task: Task, grant: Grant, token: str, on_text: Callable[[str], None], timeout_s: float
     ) -> CliOutput:
-        data = stdin(task)
+        data = claude.user_message(task.prompt)
         order = {
             "argv": arguments(task, self._config, grant.model),
             "env": environment(task, token, timeout_s),

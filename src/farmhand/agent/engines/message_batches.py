@@ -4,81 +4,93 @@ Waiting tasks are gathered for a moment and go out as one batch per key and batc
 asks how it stands, less and less often, and records what became of its requests once it has ended. All that is known of
 it is in the ledger, so that a restart goes on where it was. A task's own time does not count here, and the number of
 tasks at once of its batch neither: the provider decides when they run.
+
+No task holds a slot or a job of the scheduler. A task that was taken is `running`, also over a restart; one that is
+cancelled meanwhile is final at once, and what it still costs is recorded with the end of its attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
-from farmhand.agent.config import Config
 from farmhand.agent.context import RunContext
+from farmhand.agent.engines import failure
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
-from farmhand.agent.engines.message_batches_watch import RETRY, BatchWatcher
-from farmhand.agent.store.ledger import STUCK_S, AttemptEnd, Ledger, LedgerDamaged, LedgerStuck, insist
-from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
+from farmhand.agent.store.commands import AttemptEnd
+from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
+from farmhand.agent.store.ledger import STUCK_S, insist
+from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.agent.store.rows import WaitReason
-from farmhand.core.task import Result, State, Task, TaskError, resolve_model
+from farmhand.core.task import State, Task, resolve_model
 from farmhand.core.terms import DEAREST
-from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, policy, reserve
-from farmhand.meter.message_batches import MessageBatches
+from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve
+from farmhand.meter.message_batches import MessageBatches, MessageBatchView
 
 log = logging.getLogger("jada-agent")
+T = TypeVar("T")
 #: What goes into one batch at most: few enough that the ledger takes it in one step, and that it is small in memory.
 MOST_REQUESTS = 2000
 MOST_BYTES = 16 * 1024 * 1024
-#: How soon news of the scheduler are looked at; it tells of every task that ends.
-_CALM_S = 0.2
+#: Between two tries of what the provider refuses for the moment.
+_RETRY = RetryPolicy(base_s=1.0, cap_s=60.0)
 #: Refusals after which a batch surely was not made; after others, or none, it is looked for.
 _NOT_MADE = frozenset({400, 401, 402, 403, 404, 413, 429, 529})
+#: How soon news of the scheduler are looked at, which come with every task that ends; and whether there is a key again.
+_CALM_S = 0.2
+#: How far the provider's clock may be off, and how long a lost answer may have been under way. Seconds.
+_AROUND_S = 900.0
+_FIRST_POLL_S = 1.0
+#: A batch that the provider does not know is asked for this often before it counts as lost: an early 404 may pass.
+_LOST_AFTER = 10
 
 
 class MessageBatchesEngine:
-    """See `EconomyEngine`. `start` comes before all others."""
+    """Takes economy tasks from the ledger's line, and records their ends there. `start` comes before all others.
 
-    def __init__(self, config: Config, ledger: Ledger, provider: MessageBatches) -> None:
-        self._config = config
-        self._ledger = ledger
+    `key_refused` is called once the API has refused a key.
+    """
+
+    def __init__(self, context: RunContext, provider: MessageBatches, key_refused: Callable[[], None]) -> None:
+        self._context = context
+        self._ledger = context.ledger
+        self._keys = context.keys
         self._provider = provider
-        self.outbox = MessageBatchStore(ledger)
+        self._key_refused = key_refused
+        self._store = MessageBatchStore(context.ledger)
+        self._results = MessageBatchResults(context, self._store, key_refused)
+        self._poll_s = context.config.economy_poll_s
         self._news = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
-        self._reserved: dict[tuple[int, int], Reservation] = {}
 
-    def start(self, room: RunContext, may_send: Callable[[], bool], key_refused: Callable[[], None]) -> None:
-        """Go on with what is at the provider, and send what waits while `may_send`."""
-        self._room = room
-        self._may_send = may_send
-        self._key_refused = key_refused
-        self._results = MessageBatchResults(room, self.outbox, self._reserved, key_refused)
-        self._watcher = BatchWatcher(
-            room, self._provider, self.outbox, self._results, news=self.wake, key_refused=key_refused
-        )
-        for sent in self.outbox.unended():
-            self._spawn(self._watcher.watch(sent))
+    def start(self) -> None:
+        """Go on with what is at the provider, and send what waits while tasks may start."""
+        for sent in self._store.unended():
+            self._spawn(self._watch(sent))
         self._spawn(self._send_all())
 
     async def close(self) -> None:
-        """Leave everything as it is; the next start goes on."""
+        """The agent stops: leave everything as it is; the next start goes on."""
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def wake(self) -> None:
-        """See `EconomyEngine.wake`."""
+        """Tasks were queued or cancelled, a key came, or the drain has changed: look again. Returns at once."""
         self._news.set()
 
-    def waits(self, batch: str | None) -> Sequence[WaitReason]:
-        """See `EconomyEngine.waits`."""
-        queued = self.outbox.queued(batch)
-        return [WaitReason(reason="economy", tasks=queued, detail="they go out together in a Message Batch")]
+    def waits(self, batch: str | None) -> WaitReason:
+        """Why queued economy tasks wait: those of the batch, or all."""
+        detail = "they go out together in a Message Batch"
+        return WaitReason(reason="economy", tasks=self._store.queued(batch), detail=detail)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(self._guard(work), name="economy")
@@ -95,20 +107,22 @@ class MessageBatchesEngine:
             # A restart finds everything in the ledger; the other batches go on.
             log.exception("economy: %s", type(error).__name__)
 
+    # --- sending --------------------------------------------------------------------------------------------------
+
     async def _send_all(self) -> None:
         attempt = 0
         while True:
             self._news.clear()
-            if not (self._may_send() and self._next()):
+            if not (self._context.may_start and self._next()):
                 await self._news.wait()
                 await asyncio.sleep(_CALM_S)
                 continue
             await self._gather()
-            key, portion = self._next() or (None, [])
-            if key is None:
+            found = self._next()
+            if found is None:
                 continue
             try:
-                await self._send(key, portion)
+                await self._send(*found)
                 attempt = 0
             except LedgerDamaged:
                 raise
@@ -118,35 +132,35 @@ class MessageBatchesEngine:
             except ApiError as problem:
                 attempt += 1
                 log.warning("a Message Batch was not taken: %s", problem.message)
-                await asyncio.sleep(RETRY.delay_s(attempt, problem.retry_after_s))
+                await asyncio.sleep(_RETRY.delay_s(attempt, problem.retry_after_s))
 
     async def _gather(self) -> None:
         """Wait while more tasks come in."""
         before = -1
         for _ in range(5):
-            count = self.outbox.queued(None)
+            count = self._store.queued(None)
             if count == before or count >= MOST_REQUESTS:
                 return
             before = count
-            await asyncio.sleep(self._config.economy_linger_s)
+            await asyncio.sleep(self._context.config.economy_linger_s)
 
     def _next(self) -> tuple[Key, list[QueuedTask]] | None:
         """The first tasks in line that can go out together: those of one batch of ours, on one key."""
         line = self._ledger.line("economy", MOST_REQUESTS)
-        keyed = [(self._room.keys.of(task.key_fingerprint), task) for task in line]
-        first = next(((key, task) for key, task in keyed if key is not None), None)
-        if first is None:
+        keyed = [(key, task) for task in line if (key := self._keys.of(task.key_fingerprint)) is not None]
+        if not keyed:
             return None
-        key, task = first
-        if self._room.keys.on_trial(key):
-            # One of them tells whether the key is accepted again.
-            return key, [task]
-        return key, [other for found, other in keyed if found is key and other.batch == task.batch]
+        key, first = keyed[0]
+        if self._keys.on_trial(key):
+            # One of them shows whether the key is accepted again.
+            return key, [first]
+        return key, [task for found, task in keyed if found is key and task.batch == first.batch]
 
     async def _send(self, key: Key, portion: list[QueuedTask]) -> None:
+        """Send what of `portion` fits into one batch. Raises an ApiError that may pass."""
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
-        most: dict[int, int | None] = {}
+        most_pico: dict[int, int | None] = {}
         size = 0
         for waiting in portion:
             task = self._ledger.spec(waiting.seq)
@@ -155,83 +169,168 @@ class MessageBatchesEngine:
             if bodies and size > MOST_BYTES:
                 break
             try:
-                most[waiting.seq] = self._most(task, body)
-                reserved[waiting.seq] = Reservation(self._room.budgets.of(task), most[waiting.seq] or 0)
+                most = self._most(task, body)
+                reserved[waiting.seq] = Reservation(self._context.budgets.of(task), most or 0)
             except ApiError as problem:
-                await self._refuse(waiting, problem)
+                if await self._ledger.end(waiting.seq, None, failure(waiting.id, problem)):
+                    self._context.registry.done(waiting.batch, waiting.id)
                 continue
-            bodies[waiting.seq] = body
+            bodies[waiting.seq], most_pico[waiting.seq] = body, most
         try:
-            sent, out = await self.outbox.begin({seq: most[seq] for seq in bodies}, key.fingerprint)
-        except BaseException:
+            sent, out = await self._store.begin(most_pico, key.fingerprint)
+            for one in out:
+                self._results.reserved[one.seq, one.number] = reserved.pop(one.seq)
+        finally:
             for unused in reserved.values():
                 unused.settle(0)
-            raise
-        for one in out:
-            self._reserved[one.seq, one.number] = reserved.pop(one.seq)
-        for unused in reserved.values():
-            unused.settle(0)
         if not out:
-            await insist(partial(self.outbox.ended, sent.no))
+            await insist(partial(self._store.ended, sent.no))
             return
         for one in out:
-            self._tell(one.task_id, "running")
+            self._context.registry.publish(one.task_id, self._context.registry.state_event("running"))
         try:
-            view = await self._provider.create(key, [(self.outbox.custom_id(one), bodies[one.seq]) for one in out])
+            view = await self._provider.create(key, [(self._store.custom_id(one), bodies[one.seq]) for one in out])
         except ApiError as problem:
-            if problem.status not in _NOT_MADE:
-                log.warning("no answer to a new Message Batch, which is looked for: %s", problem.message)
-                self._spawn(self._watcher.watch(sent))
+            if problem.status in _NOT_MADE:
+                await self._not_made(sent, key, problem)
                 return
-            await self._not_made(sent, out, key, problem)
-            return
-        self._room.keys.prove(key)
-        # From here on nobody else sees to the batch before the next start, so a full disk is waited for.
-        await insist(partial(self.outbox.opened, sent.no, view.id))
-        log.info("Message Batch %s: %d tasks", view.id, len(out))
-        self._spawn(
-            self._watcher.watch(SentBatch(sent.no, view.id, key.fingerprint, False, sent.requests, sent.created_at))
-        )
+            log.warning("no answer to a new Message Batch, which is looked for: %s", problem.message)
+        else:
+            self._keys.prove(key)
+            # From here on nobody else sees to the batch before the next start, so a full disk is waited for.
+            await insist(partial(self._store.opened, sent.no, view.id))
+            log.info("Message Batch %s: %d tasks", view.id, len(out))
+            sent = replace(sent, id=view.id)
+        self._spawn(self._watch(sent))
 
     def _most(self, task: Task, body: bytes) -> int | None:
         """The most that it may cost, in pico-dollars. BudgetSpent where that is not known and a budget limits it."""
-        budgets = self._room.budgets.of(task)
         model = resolve_model(task.model)
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
-        most = reserve.cost(request, partial(self._room.prices.cost, model, terms=DEAREST, economy=True))
-        limited = next((budget.name for budget in budgets if budget.limit_pico is not None), None)
-        if most is None and limited is not None:
-            raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limited} has no room for it")
+        most = reserve.cost(request, partial(self._context.prices.cost, model, terms=DEAREST, economy=True))
+        limits = (budget.name for budget in self._context.budgets.of(task) if budget.limit_pico is not None)
+        if most is None and (limit := next(limits, None)) is not None:
+            raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limit} has no room for it")
         return most
 
-    async def _refuse(self, waiting: QueuedTask, problem: ApiError) -> None:
-        error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
-        await self._results.finish(waiting.seq, waiting.id, waiting.batch, None, _failed(waiting.id, error))
-
-    async def _not_made(self, sent: SentBatch, out: list[BatchedAttempt], key: Key, problem: ApiError) -> None:
+    async def _not_made(self, sent: SentBatch, key: Key, problem: ApiError) -> None:
         """The API refused the batch. Raises `problem` where it may pass."""
-        self._results.drop(out)
-        end = AttemptEnd(outcome="parked", price_version=self._room.prices.version)
         if problem.parks_key:
-            self._room.keys.refuse(key, problem)
-            await insist(partial(self.outbox.take_back, sent.no, end, "awaiting_key"))
+            self._keys.refuse(key, problem)
+            await self._take_back(sent, "awaiting_key")
             self._key_refused()
-            return
-        if problem.retryable:
-            await insist(partial(self.outbox.take_back, sent.no, end, "queued"))
+        elif problem.retryable:
+            await self._take_back(sent, "queued")
             raise problem
-        error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
-        for one in out:
-            end = AttemptEnd(outcome=problem.code, price_version=self._room.prices.version)
-            failed = _failed(one.task_id, error)
-            await insist(partial(self._results.finish, one.seq, one.task_id, one.batch, end, failed))
-        await insist(partial(self.outbox.ended, sent.no))
+        else:
+            self._results.drop(sent.no)
+            for one in self._store.out(sent.no):
+                await insist(partial(self._results.end, one, failure(one.task_id, problem), problem.code))
+            await insist(partial(self._store.ended, sent.no))
 
-    def _tell(self, task_id: str, state: State) -> None:
-        live = self._room.stage.get(task_id)
-        if live is not None:
-            live.tell(self._room.stage.state_event(state))
+    async def _take_back(self, sent: SentBatch, state: State) -> None:
+        """The provider never had the batch: its tasks wait again, and have cost nothing."""
+        self._results.drop(sent.no)
+        end = AttemptEnd(outcome="parked", price_version=self._context.prices.version)
+        await insist(partial(self._store.take_back, sent.no, end, state))
 
+    # --- watching -------------------------------------------------------------------------------------------------
 
-def _failed(task_id: str, error: TaskError) -> Result:
-    return Result(id=task_id, state="failed", error=error)
+    async def _watch(self, sent: SentBatch) -> None:
+        """See a batch to its end, and record what became of its requests."""
+        foreign: set[str] = set()
+        while True:
+            batch_id = sent.id or await self._find(sent, foreign)
+            if batch_id is None:
+                usable = self._keys.of(sent.key_fingerprint) is not None
+                await self._take_back(sent, "queued" if usable else "awaiting_key")
+                break
+            if await self._to_its_end(sent, batch_id):
+                await insist(partial(self._store.ended, sent.no))
+                break
+            foreign.add(batch_id)
+        self.wake()
+
+    async def _find(self, sent: SentBatch, foreign: set[str]) -> str | None:
+        """The id of a batch that may be this one, whose answer was lost: of its size, made at its time, not ours yet.
+
+        Only its results show for sure: see `MessageBatchResults.collect`. None: the provider has none, asked twice.
+        """
+        for turn in range(2):
+            views = await self._ask(sent, lambda key: self._provider.newest(key, sent.created_at - _AROUND_S))
+            known = self._store.known() | foreign
+            for view in reversed(views or []):
+                late = view.created > sent.created_at + _AROUND_S
+                if view.id not in known and view.requests == sent.requests and not late:
+                    return view.id
+            if not turn:
+                await asyncio.sleep(self._poll_s)
+        return None
+
+    async def _to_its_end(self, sent: SentBatch, batch_id: str) -> bool:
+        """Wait for the batch's end and collect its results. False: it is not ours."""
+        pause, cancelled = _FIRST_POLL_S, bool(sent.cancelled)
+        while True:
+            view = await self._ask(sent, lambda key: self._provider.retrieve(key, batch_id))
+            if view is None or view.ended:
+                break
+            if sent.id and not cancelled and not self._store.wanted(sent.no):
+                await self._ask(sent, lambda key: self._cancel(key, batch_id))
+                await insist(partial(self._store.cancelled, sent.no))
+                cancelled, pause = True, _FIRST_POLL_S
+                continue
+            pause = min(pause, self._poll_s)
+            await self._pause(sent, pause, watch_for_cancel=not cancelled)
+            pause *= 1.5
+        ours: bool | None = None
+        if view is not None:
+            results = self._provider.results
+            ours = await self._ask(sent, lambda key: self._results.collect(sent, results(key, batch_id)))
+        if ours is None:
+            await insist(partial(self._results.lost, sent.no))
+        return ours is not False
+
+    async def _cancel(self, key: Key, batch_id: str) -> MessageBatchView:
+        try:
+            return await self._provider.cancel(key, batch_id)
+        except ApiError as problem:
+            if problem.status == 400:
+                # It ended in that moment.
+                return await self._provider.retrieve(key, batch_id)
+            raise
+
+    async def _pause(self, sent: SentBatch, seconds: float, *, watch_for_cancel: bool) -> None:
+        """Wait, or less where nobody waits for the batch any more."""
+        until = asyncio.get_running_loop().time() + seconds
+        while (left := until - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(min(left, 1.0))
+            if watch_for_cancel and not self._store.wanted(sent.no):
+                return
+
+    async def _ask(self, sent: SentBatch, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
+        """Make `call` until it succeeds, and return its value; None for a batch that the provider does not know."""
+        attempt = unknown = 0
+        while True:
+            key = self._keys.of(sent.key_fingerprint) or self._keys.default
+            if key is None:
+                await asyncio.sleep(_CALM_S)
+                continue
+            try:
+                return await call(key)
+            except LedgerDamaged:
+                raise
+            except LedgerStuck as error:
+                log.error("%s; trying again", error)
+                delay = STUCK_S
+            except ApiError as problem:
+                attempt += 1
+                if problem.parks_key:
+                    self._keys.refuse(key, problem)
+                    self._key_refused()
+                    continue
+                unknown += problem.status == 404
+                if unknown >= _LOST_AFTER:
+                    return None
+                log.warning("Message Batch %s: %s", sent.id or "(looked for)", problem.message)
+                delay = max(min(self._poll_s, _RETRY.delay_s(attempt, None)), problem.retry_after_s or 0.0)
+            await asyncio.sleep(delay)

@@ -104,7 +104,7 @@ class MessageReader:
                 raise problem_from_event(loose_json.clean(event))
 
     def _begin(self, message: Any) -> None:
-        """A start that comes again repeats the first, or is that of another message, asked for anew by a proxy."""
+        """A start that comes again repeats the first, or is that of another message, asked for again by a proxy."""
         found = message.get("id") if isinstance(message, dict) else None
         if self._id is not None and found != self._id:
             self._text.clear()

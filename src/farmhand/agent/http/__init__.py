@@ -1,1 +1,1 @@
-"""What the agent serves on its socket."""
+"""The agent's socket: the wire and the metrics."""

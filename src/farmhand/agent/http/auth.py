@@ -1,4 +1,4 @@
-"""What every request of the wire passes: who may call, which version is spoken, and errors in the wire's own form."""
+"""Checks of every request: the caller's right and the wire's version; errors in the wire's own form."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import logging
 import os
 import pwd
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent.config import Config
 from farmhand.agent.scheduler import Draining
-from farmhand.agent.store.ledger import IdConflict, LedgerStuck
+from farmhand.agent.store.commands import IdConflict
+from farmhand.agent.store.damage import LedgerStuck
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
 from farmhand.core.files import peer
 from farmhand.wire.schema import AGENT_HEADER, WIRE, WIRE_HEADER
 
 log = logging.getLogger("jada-agent")
 MAX_BODY = 64 * 1024 * 1024
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
@@ -47,6 +47,7 @@ _STATUS_OF: tuple[tuple[type[FarmhandError], int], ...] = (
     (NotThere, 404),
     (Pruned, 410),
     (UsageError, 400),
+    (FarmhandError, 500),
 )
 
 
@@ -55,9 +56,9 @@ def as_json(value: Any) -> bytes:
     return _ENCODER.encode(value)
 
 
-def answer(value: Any) -> web.Response:
+def answer(value: Any, status: int = 200) -> web.Response:
     """A JSON answer."""
-    return web.Response(body=as_json(value), content_type="application/json")
+    return web.Response(status=status, body=as_json(value), content_type="application/json")
 
 
 def answer_lines(values: Iterable[Any]) -> web.Response:
@@ -67,23 +68,11 @@ def answer_lines(values: Iterable[Any]) -> web.Response:
 
 def error_answer(error: FarmhandError, status: int | None = None) -> web.Response:
     """The wire's form of `error`."""
-    if status is None:
-        status = next((s for kind, s in _STATUS_OF if isinstance(error, kind)), 500)
     if error.code == "too_large":
         status = 413
-    body = {"error": error.as_dict()}
-    return web.Response(status=status, body=as_json(body), content_type="application/json")
-
-
-def number(text: str, name: str, low: float, high: float) -> float:
-    """A number in a query. Raises UsageError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not low <= value <= high:
-        raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {text!r:.40}")
-    return value
+    elif status is None:
+        status = next(status for kind, status in _STATUS_OF if isinstance(error, kind))
+    return answer({"error": error.as_dict()}, status)
 
 
 def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
@@ -95,17 +84,24 @@ def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
     except KeyError:
         member_of = {gid}
     for name in groups:
-        try:
+        with suppress(KeyError):
             if grp.getgrnam(name).gr_gid in member_of:
                 return True
-        except KeyError:
-            continue
     return False
+
+
+def _check_peer(request: web.Request, groups: Iterable[str]) -> None:
+    connection = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if connection is None:
+        raise Refused("the caller has gone", code="stranger")
+    _, uid, gid = peer(connection)
+    if not peer_uid_allowed(uid, gid, groups):
+        raise Refused(f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand")
 
 
 def _check_wire(request: web.Request) -> None:
     said = request.headers.get(WIRE_HEADER, "")
-    if said == str(WIRE):
+    if said == str(WIRE) or request.path == "/metrics":
         return
     newer = said.isdigit() and int(said) > WIRE
     raise WireMismatch(
@@ -115,27 +111,19 @@ def _check_wire(request: web.Request) -> None:
     )
 
 
-class AuthMiddleware:
-    """The middleware: strangers out first, then the wire's version; every failure leaves in the wire's own form."""
+def middleware(groups: Iterable[str]) -> Any:
+    """Strangers out first, then the wire's version; every failure leaves in the wire's own form.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    `groups` are those whose members may call.
+    """
 
-    @property
-    def middleware(self) -> Any:
-        """What to give to the application."""
-
-        @web.middleware
-        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-            return await self._pass(request, handler)
-
-        return guard
-
-    async def _pass(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    @web.middleware
+    async def guard(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         try:
-            self._check_peer(request)
-            if request.path != "/metrics":
-                _check_wire(request)
+            _check_peer(request, groups)
+            _check_wire(request)
             return await handler(request)
         except FarmhandError as error:
             return error_answer(error)
@@ -152,18 +140,10 @@ class AuthMiddleware:
                 FarmhandError(f"the agent failed: {type(error).__name__}", code="agent_error", hint="see its journal")
             )
 
-    def _check_peer(self, request: web.Request) -> None:
-        connection = request.transport.get_extra_info("socket") if request.transport is not None else None
-        if connection is None:
-            raise Refused("the caller has gone", code="stranger")
-        _, uid, gid = peer(connection)
-        if not peer_uid_allowed(uid, gid, self._config.allowed_groups):
-            raise Refused(
-                f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand"
-            )
+    return guard
 
 
 async def sign(_request: web.Request, response: web.StreamResponse) -> None:
-    """Say on every answer who speaks, and which wire."""
+    """Say on every answer which agent speaks, and which wire."""
     response.headers[WIRE_HEADER] = str(WIRE)
     response.headers[AGENT_HEADER] = __version__

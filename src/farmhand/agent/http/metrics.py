@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram, disable_created_metrics, generate_latest
@@ -19,7 +20,8 @@ from farmhand import __version__
 from farmhand.agent.http.status import Status
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.commands import AttemptEnd
-from farmhand.agent.store.ledger import Ledger, TaskEnd, Watcher
+from farmhand.agent.store.ledger import TaskEnd, Watcher
+from farmhand.core.engines import ENGINES
 from farmhand.meter import Limits
 from farmhand.meter.errors import KINDS
 
@@ -34,30 +36,44 @@ _WAITS = (
 )
 
 
-class Metrics(Watcher):
+def _family(kind: Any, name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Any:
+    made = kind(name, text, labels=labels)
+    for names, value in values.items():
+        made.add_metric((names,) if isinstance(names, str) else names, value)
+    return made
+
+
+_counter = partial(_family, CounterMetricFamily)
+_gauge = partial(_family, GaugeMetricFamily)
+
+
+class Metrics(Watcher, Collector):
     """All series. `errors` are the API's errors by kind, as the meter counts them."""
 
-    def __init__(
-        self, ledger: Ledger, scheduler: Scheduler, status: Status, limits: Limits, errors: Counter[str]
-    ) -> None:
-        self.finished: Counter[tuple[str, str]] = Counter({("succeeded", ""): 0})
-        self.tokens: Counter[tuple[str, str]] = Counter()
-        self.pico: Counter[str] = Counter()
-        self.requests: Counter[str] = Counter()
-        self.unpriced: Counter[str] = Counter()
-        self.retries = 0
-        self.uncertain = scheduler.interrupted
+    def __init__(self, scheduler: Scheduler, status: Status, limits: Limits, errors: Counter[str]) -> None:
+        self._scheduler = scheduler
+        self._ledger = scheduler.context.ledger
+        self._status = status
+        self._limits = limits
+        self._errors = errors
+        self._started = time.time()
+        self._finished: Counter[tuple[str, str]] = Counter({("succeeded", ""): 0})
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._pico: Counter[str] = Counter()
+        self._requests: Counter[str] = Counter()
+        self._unpriced: Counter[str] = Counter()
+        self._retries = 0
+        self._uncertain = scheduler.interrupted
         self._registry = CollectorRegistry()
         disable_created_metrics()  # type: ignore[no-untyped-call]
-        self._queue = self._histogram("farmhand_task_queue_seconds", "Time from a task's arrival to its start.")
-        self._run = self._histogram("farmhand_task_run_seconds", "Time from a task's start to its end.")
-        self._registry.register(_Counters(self, errors))
-        self._registry.register(_Gauges(ledger, scheduler, status, limits))
-        ledger.watcher = self
+        self._queue_s = self._histogram("farmhand_task_queue_seconds", "Time from a task's arrival to its start.")
+        self._run_s = self._histogram("farmhand_task_run_seconds", "Time from a task's start to its end.")
+        self._registry.register(self)
+        self._ledger.watcher = self
 
     def _histogram(self, name: str, text: str) -> Histogram:
         made = Histogram(name, text, ["engine"], registry=self._registry, buckets=BUCKETS_S)
-        for engine in ("api", "cli", "economy"):
+        for engine in ENGINES:
             made.labels(engine)
         return made
 
@@ -69,14 +85,14 @@ class Metrics(Watcher):
 
     def attempt(self, end: AttemptEnd) -> None:
         """An attempt has ended: what it used and cost."""
-        self.retries += end.retries
-        self.uncertain += end.uncertain
+        self._retries += end.retries
+        self._uncertain += end.uncertain
         for charge in end.charges:
-            model = charge.model if charge.model in self.requests or len(self.requests) < _MOST else _OTHER
+            model = charge.model if charge.model in self._requests or len(self._requests) < _MOST else _OTHER
             usage = charge.usage
-            self.requests[model] += usage.requests
-            self.pico[model] += charge.cost_pico or 0
-            self.unpriced[model] += charge.cost_pico is None
+            self._requests[model] += usage.requests
+            self._pico[model] += charge.cost_pico or 0
+            self._unpriced[model] += charge.cost_pico is None
             written_1h = usage.cache_creation_1h_input_tokens
             kinds = {
                 "input": usage.input_tokens,
@@ -86,110 +102,70 @@ class Metrics(Watcher):
                 "cache_read": usage.cache_read_input_tokens,
             }
             for kind, tokens in kinds.items():
-                self.tokens[model, kind] += tokens
+                self._tokens[model, kind] += tokens
 
     def task(self, end: TaskEnd) -> None:
         """A task is final."""
         name = (end.state, end.error)
-        self.finished[name if name in self.finished or len(self.finished) < _MOST else (end.state, _OTHER)] += 1
+        self._finished[name if name in self._finished or len(self._finished) < _MOST else (end.state, _OTHER)] += 1
         if end.started_at is not None:
             # The clock may have been set back meanwhile.
-            self._queue.labels(end.engine).observe(max(0.0, end.started_at - end.created_at))
-            self._run.labels(end.engine).observe(max(0.0, end.finished_at - end.started_at))
+            self._queue_s.labels(end.engine).observe(max(0.0, end.started_at - end.created_at))
+            self._run_s.labels(end.engine).observe(max(0.0, end.finished_at - end.started_at))
 
     def cancelled(self, tasks: int) -> None:
         """Tasks of a batch were cancelled."""
-        self.finished["cancelled", "cancelled"] += tasks
+        self._finished["cancelled", "cancelled"] += tasks
 
+    # --- what Prometheus asks for ---------------------------------------------------------------------------------
 
-def _counter(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
-    made = CounterMetricFamily(name, text, labels=labels)
-    for names, value in sorted(values.items()):
-        made.add_metric(names, value)
-    return made
+    def collect(self) -> Iterator[Metric]:
+        """The families but for the histograms."""
+        yield from self._counters()
+        yield from self._tasks()
+        yield from self._keys_and_budget()
+        yield from self._headroom()
+        yield _gauge("farmhand_build_info", "The agent's version.", ("version",), {__version__: 1.0})
+        yield _gauge("farmhand_start_time_seconds", "When the agent started.", (), {(): self._started})
+        yield _gauge("farmhand_ledger_size_bytes", "What the ledger holds.", (), {(): self._ledger.bytes_used()})
 
-
-def _gauge(name: str, text: str, labels: tuple[str, ...], values: Mapping[Any, float]) -> Metric:
-    made = GaugeMetricFamily(name, text, labels=labels)
-    for names, value in values.items():
-        made.add_metric(names, value)
-    return made
-
-
-def _by(values: Counter[str]) -> Mapping[Any, float]:
-    return {(name,): float(value) for name, value in values.items()}
-
-
-class _Counters(Collector):
-    """The counters."""
-
-    def __init__(self, counts: Metrics, errors: Counter[str]) -> None:
-        self._counts = counts
-        self._errors = errors
-
-    def collect(self) -> Iterable[Metric]:
-        """The families."""
-        counts = self._counts
-        dollars = {(model,): pico / 10**12 for model, pico in counts.pico.items()}
+    def _counters(self) -> Iterator[Metric]:
         errors = Counter(dict.fromkeys((*KINDS, _OTHER), 0))
         for kind, count in self._errors.items():
             errors[kind if kind in KINDS else _OTHER] += count
+        dollars = {model: pico / 10**12 for model, pico in self._pico.items()}
         model = ("model",)
         yield _counter(
-            "farmhand_tasks_finished", "Tasks that ended, by state and error code.", ("state", "code"), counts.finished
+            "farmhand_tasks_finished", "Tasks that ended, by state and error code.", ("state", "code"), self._finished
         )
-        yield _counter(
-            "farmhand_tokens", "Tokens that the API counted, by model and kind.", ("model", "kind"), counts.tokens
-        )  # fmt: skip
+        text = "Tokens that the API counted, by model and kind."
+        yield _counter("farmhand_tokens", text, ("model", "kind"), self._tokens)
         yield _counter("farmhand_cost_usd", "US$ that requests with a known price cost, by model.", model, dollars)
-        yield _counter("farmhand_api_requests", "Requests that the API answered.", model, _by(counts.requests))
-        yield _counter("farmhand_api_requests_unpriced", "Those without a known price.", model, _by(counts.unpriced))
-        yield _counter(
-            "farmhand_api_requests_uncertain",
-            "Requests that the API may have charged for without our knowing how much.",
-            (),
-            {(): float(counts.uncertain)},
-        )
-        yield _counter("farmhand_api_retries", "Requests that were sent again.", (), {(): float(counts.retries)})
-        yield _counter("farmhand_api_errors", "Requests that the API refused or broke off.", ("kind",), _by(errors))
-
-
-class _Gauges(Collector):
-    """The gauges: read off the scheduler, the limits and the ledger's own sums."""
-
-    def __init__(self, ledger: Ledger, scheduler: Scheduler, status: Status, limits: Limits) -> None:
-        self._ledger = ledger
-        self._scheduler = scheduler
-        self._status = status
-        self._limits = limits
-        self._started = time.time()
-
-    def collect(self) -> Iterator[Metric]:
-        """The families."""
-        yield _gauge("farmhand_build_info", "The agent's version.", ("version",), {(__version__,): 1.0})
-        yield _gauge("farmhand_start_time_seconds", "When the agent started.", (), {(): self._started})
-        yield from self._tasks()
-        yield from self._keys()
-        yield from self._budget()
-        yield from self._headroom()
-        yield _gauge("farmhand_ledger_size_bytes", "What the ledger holds.", (), {(): float(self._ledger.bytes_used())})
+        yield _counter("farmhand_api_requests", "Requests that the API answered.", model, self._requests)
+        yield _counter("farmhand_api_requests_unpriced", "Those without a known price.", model, self._unpriced)
+        text = "Requests that the API may have charged for without our knowing how much."
+        yield _counter("farmhand_api_requests_uncertain", text, (), {(): self._uncertain})
+        yield _counter("farmhand_api_retries", "Requests that were sent again.", (), {(): self._retries})
+        yield _counter("farmhand_api_errors", "Requests that the API refused or broke off.", ("kind",), errors)
 
     def _tasks(self) -> Iterator[Metric]:
         counts = self._status.counts()
-        states = {(state,): float(counts[state]) for state in ("queued", "awaiting_key", "running")}
-        states |= {(state,): float(count) for state, count in counts["finished"].items()}
+        states = {state: counts[state] for state in ("queued", "awaiting_key", "running")} | counts["finished"]
         yield _gauge("farmhand_tasks", "Tasks in the ledger by state.", ("state",), states)
-        for name, text in (("total", "Task slots by engine."), ("free", "Free task slots by engine.")):
-            slots = {(engine,): float(numbers[name]) for engine, numbers in counts["slots"].items()}
-            yield _gauge("farmhand_slots" if name == "total" else "farmhand_slots_free", text, ("engine",), slots)
-        waiting = dict.fromkeys(((reason,) for reason in _WAITS), 0.0)
+        for name, which, text in (
+            ("farmhand_slots", "total", "Task slots by engine."),
+            ("farmhand_slots_free", "free", "Free task slots by engine."),
+        ):
+            slots = {engine: numbers[which] for engine, numbers in counts["slots"].items()}
+            yield _gauge(name, text, ("engine",), slots)
+        waiting = Counter(dict.fromkeys(_WAITS, 0))
         for wait in self._status.waiting():
-            waiting[wait.reason,] = waiting.get((wait.reason,), 0.0) + wait.tasks
+            waiting[wait.reason] += wait.tasks
         yield _gauge("farmhand_tasks_waiting", "Tasks that wait, by what they wait for.", ("reason",), waiting)
-        draining = float(self._scheduler.draining)
-        yield _gauge("farmhand_draining", "Whether new tasks are refused.", (), {(): draining})
+        draining = self._scheduler.draining
+        yield _gauge("farmhand_draining", "Whether new tasks are refused.", (), {(): float(draining)})
 
-    def _keys(self) -> Iterator[Metric]:
+    def _keys_and_budget(self) -> Iterator[Metric]:
         first, now = self._ledger.key_dates(), time.time()
         keys = self._scheduler.keys
         states = dict.fromkeys(keys.held, "held") | dict.fromkeys(keys.refused, "refused")
@@ -197,16 +173,14 @@ class _Gauges(Collector):
         yield _gauge(
             "farmhand_key_age_seconds", "Time since the key was first brought to this host.", ("key", "state"), ages
         )
-
-    def _budget(self) -> Iterator[Metric]:
         day = self._scheduler.budgets.day()
-        amounts = {} if day is None else {"limit": day.limit_pico or 0, "spent": day.spent_pico}
-        left = None if day is None else amounts["limit"] - day.spent_pico - day.reserved_pico
-        for name, text in (("limit", "The budget of this day (UTC)."), ("spent", "What of it is spent.")):
-            value = {("day",): amounts[name] / 10**12} if amounts else {}
-            yield _gauge(f"farmhand_budget_{name}_usd", text, ("budget",), value)
-        value = {} if left is None else {("day",): left / 10**12}
-        yield _gauge("farmhand_budget_left_usd", "What is neither spent nor reserved.", ("budget",), value)
+        limit, spent, reserved = (day.limit_pico or 0, day.spent_pico, day.reserved_pico) if day else (0, 0, 0)
+        for name, text, pico in (
+            ("limit", "The budget of this day (UTC).", limit),
+            ("spent", "What of it is spent.", spent),
+            ("left", "What is neither spent nor reserved.", limit - spent - reserved),
+        ):
+            yield _gauge(f"farmhand_budget_{name}_usd", text, ("budget",), {"day": pico / 10**12} if day else {})
 
     def _headroom(self) -> Iterator[Metric]:
         gates = self._limits.headroom()

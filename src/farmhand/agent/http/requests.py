@@ -1,17 +1,21 @@
-"""What the wire accepts as tasks: every rule that a task must meet, each refused with one line."""
+"""The rules that a request's body, query and headers must meet; each refusal is one line."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
 import msgspec
+from aiohttp import web
 
 from farmhand.agent.config import Config
 from farmhand.core import rules, schemas
 from farmhand.core.errors import FarmhandError, Refused, UsageError
-from farmhand.core.task import TASK_ID, DrainMode, Task
+from farmhand.core.keys import check_format
+from farmhand.core.task import TASK_ID, Task
+from farmhand.meter import Key
 from farmhand.meter.bounds import check_values
-from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder, Submission
+from farmhand.wire.requests import Submission
+from farmhand.wire.schema import KEY_HEADER
 
 MAX_TASKS = 1000
 #: Values of one request: 1000 tasks with a schema of some size each.
@@ -19,13 +23,39 @@ MAX_VALUES = 500_000
 T = TypeVar("T")
 
 
+def read_body(data: bytes, kind: type[T], code: str = "invalid_request", what: str = "the request's body") -> T:
+    """The body of a request. Raises UsageError with `code` for one that is not of its kind."""
+    try:
+        check_values(data, MAX_VALUES)
+        return msgspec.json.decode(data or b"{}", type=kind)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{what}: {error}", code=code) from None
+
+
+def read_key(request: web.Request) -> Key | None:
+    """The key that a request brings, if any. Raises UsageError for one that cannot be a key."""
+    value = request.headers.get(KEY_HEADER)
+    try:
+        return None if value is None else Key(check_format(value))
+    except ValueError as error:
+        raise UsageError(str(error), code="bad_key") from None
+
+
+def read_number(request: web.Request, name: str, default: float, low: float, high: float) -> float:
+    """A number in the request's query. Raises UsageError."""
+    text = request.query.get(name, str(default))
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise UsageError(f"{name} must be a number from {low:g} to {high:g}, not {text!r:.40}")
+    return value
+
+
 def read_tasks(body: bytes, config: Config) -> list[Task]:
     """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
-    try:
-        check_values(body, MAX_VALUES)
-        raws = msgspec.json.decode(body, type=Submission[msgspec.Raw]).tasks
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f'the request is not {{"tasks": […]}}: {error}', code="invalid_task") from None
+    raws = read_body(body, Submission[msgspec.Raw], "invalid_task", 'the request is not {"tasks": […]}').tasks
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
     tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
@@ -75,29 +105,3 @@ async def check_schemas(tasks: list[Task]) -> None:
         if found:
             raise UsageError(f"task {task.id!r}: {found}", code="invalid_schema")
         sound.add(name)
-
-
-def _body(data: bytes, kind: type[T], code: str) -> T:
-    try:
-        check_values(data, MAX_VALUES)
-        return msgspec.json.decode(data or b"{}", type=kind)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"the request's body: {error}", code=code) from None
-
-
-def read_cancel(body: bytes) -> list[str]:
-    """The ids in the body of `POST /v1/tasks/cancel`. Raises UsageError."""
-    ids = _body(body, Cancellation, "invalid_request").ids
-    if len(ids) > MAX_TASKS:
-        raise UsageError(f"a request takes up to {MAX_TASKS} ids, not {len(ids)}", code="invalid_request")
-    return ids
-
-
-def read_drain(body: bytes) -> DrainMode:
-    """The mode in the body of `PUT /v1/drain`. Raises UsageError."""
-    return _body(body, DrainOrder, "invalid_request").mode
-
-
-def read_batch(body: bytes) -> BatchLimits:
-    """The limits in the body of `PUT /v1/batches/{batch}`. Raises UsageError."""
-    return _body(body, BatchLimits, "invalid_batch")

@@ -1,49 +1,47 @@
-"""The wire v1, served: HTTP/1.1 on the agent's Unix socket. `front` is what every request passes first."""
+"""The wire v1, served: HTTP/1.1 on the agent's Unix socket. `auth` is what every request passes first."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 
 from aiohttp import web
 
-from farmhand import __version__
-from farmhand.agent.about import cli_version
-from farmhand.agent.config import Config
-from farmhand.agent.http.auth import MAX_BODY, AuthMiddleware, NotThere, Pruned, answer, as_json, number, sign
-from farmhand.agent.http.batches import BatchRoutes
+from farmhand.agent.http import auth
+from farmhand.agent.http.auth import NotThere, Pruned, answer, answer_lines
 from farmhand.agent.http.metrics import Metrics
-from farmhand.agent.http.requests import check_schemas, read_cancel, read_drain, read_tasks
+from farmhand.agent.http.requests import check_schemas, read_body, read_key, read_number, read_tasks
 from farmhand.agent.http.status import Status
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import KnownTask
+from farmhand.agent.store.queries import NoSuchBatch
+from farmhand.agent.store.rows import BatchView, IndexedResult
+from farmhand.agent.store.schema import STATES
 from farmhand.core.errors import UsageError
-from farmhand.core.keys import check_format, is_fingerprint
-from farmhand.core.task import FINAL_STATES
-from farmhand.meter import Key, Limits
-from farmhand.wire.schema import KEY_HEADER, WIRE
+from farmhand.core.keys import is_fingerprint
+from farmhand.core.task import TASK_ID
+from farmhand.meter import Limits
+from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder
+from farmhand.wire.schema import WIRE
 
-_STATES = FINAL_STATES | {"queued", "awaiting_key", "running"}
+#: Longest that one request waits for results.
+MAX_WAIT_S = 30.0
+_MAX_NO = 2.0**53
 
 
 class AgentServer:
-    """The routes of the wire over one scheduler and one ledger; those of batches and records are in `feeds`."""
+    """The routes of the wire over one scheduler and its ledger. `errors` are the API's errors by kind."""
 
-    def __init__(
-        self, config: Config, ledger: Ledger, scheduler: Scheduler, limits: Limits, errors: Counter[str]
-    ) -> None:
-        self._config = config
-        self._ledger = ledger
+    def __init__(self, scheduler: Scheduler, limits: Limits, errors: Counter[str]) -> None:
+        self._config = scheduler.context.config
+        self._ledger = scheduler.context.ledger
         self._scheduler = scheduler
-        self._status_of = Status(ledger, scheduler, limits)
-        self._feeds = BatchRoutes(ledger, scheduler, self._status_of)
-        self._started = time.monotonic()
-        self._metrics = Metrics(ledger, scheduler, self._status_of, limits, errors)
+        self._status = Status(scheduler, limits)
+        self._metrics = Metrics(scheduler, self._status, limits, errors)
 
     def app(self) -> web.Application:
         """The application to serve."""
-        app = web.Application(middlewares=[AuthMiddleware(self._config).middleware], client_max_size=MAX_BODY)
+        app = web.Application(middlewares=[auth.middleware(self._config.allowed_groups)], client_max_size=auth.MAX_BODY)
         app.add_routes(
             [
                 web.post("/v1/tasks", self._submit),
@@ -52,71 +50,63 @@ class AgentServer:
                 web.get("/v1/tasks/{id}", self._show),
                 web.get("/v1/tasks/{id}/events", self._events),
                 web.delete("/v1/tasks/{id}", self._cancel),
-                web.put("/v1/key", self._key),
-                web.delete("/v1/key/{fingerprint}", self._forget),
+                web.put("/v1/batches/{batch}", self._put_batch),
+                web.get("/v1/batches/{batch}", self._show_batch),
+                web.delete("/v1/batches/{batch}", self._cancel_batch),
+                web.get("/v1/results", self._results),
+                web.get("/v1/charges", self._charges),
+                web.get("/v1/finished", self._finished),
+                web.put("/v1/key", self._set_key),
+                web.delete("/v1/key/{fingerprint}", self._forget_key),
                 web.put("/v1/drain", self._drain),
                 web.get("/v1/usage", self._usage),
-                web.get("/v1/status", self._status),
-                web.get("/metrics", self._metrics_text),
-                *self._feeds.routes(),
+                web.get("/v1/status", self._show_status),
+                web.get("/metrics", self._show_metrics),
             ]
         )
-        app.on_response_prepare.append(sign)
+        app.on_response_prepare.append(auth.sign)
         return app
 
-    @staticmethod
-    def _key_of(request: web.Request, *, required: bool) -> Key | None:
-        value = request.headers.get(KEY_HEADER)
-        if value is None and not required:
-            return None
-        try:
-            return Key(check_format(value or ""))
-        except ValueError as error:
-            raise UsageError(str(error), code="bad_key") from None
+    # --- tasks ----------------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
-        key = self._key_of(request, required=False)
+        key = read_key(request)
         tasks = read_tasks(await request.read(), self._config)
         await check_schemas(tasks)
-        states = await self._scheduler.submit(tasks, key)
-        return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
+        return _states(await self._scheduler.submit(tasks, key))
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query
         state, after = query.get("state"), query.get("after")
-        if state is not None and state not in _STATES:
-            raise UsageError(f"state {state!r:.40} is none of {', '.join(sorted(_STATES))}")
-        limit = int(number(query.get("limit", "100"), "limit", 1, 1000))
+        if state is not None and state not in STATES:
+            raise UsageError(f"state {state!r:.40} is none of {', '.join(sorted(STATES))}")
+        limit = int(read_number(request, "limit", 100, 1, 1000))
         try:
-            page = self._ledger.results(batch=query.get("batch"), state=state, after=after, limit=limit)
+            found, more = self._ledger.results(batch=query.get("batch"), state=state, after=after, limit=limit)
         except KeyError:
             raise NotThere(f"no task {after!r:.80} to go on after") from None
-        more = len(page.results) == limit or page.cut
-        return answer({"tasks": page.results, "next": page.results[-1].id if more else None})
+        return answer({"tasks": found, "next": found[-1].id if more else None})
 
     async def _show(self, request: web.Request) -> web.Response:
-        self._known(request)
-        return answer({"task": self._ledger.result(request.match_info["id"])})
+        return answer({"task": self._ledger.result(self._task_id(request))})
 
     async def _cancel(self, request: web.Request) -> web.Response:
-        self._known(request)
-        return answer({"task": await self._scheduler.cancel(request.match_info["id"])})
+        return answer({"task": await self._scheduler.cancel(self._task_id(request))})
 
     async def _cancel_many(self, request: web.Request) -> web.Response:
-        states = await self._scheduler.cancel_many(read_cancel(await request.read()))
-        return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
+        return _states(await self._scheduler.cancel_many(read_body(await request.read(), Cancellation).ids))
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        self._known(request)
+        task_id = self._task_id(request)
         stream = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await stream.prepare(request)
-        async for event in self._scheduler.events(request.match_info["id"]):
-            await stream.write(as_json(event) + b"\n")
+        async for event in self._scheduler.registry.events(task_id):
+            await stream.write(auth.as_json(event) + b"\n")
         await stream.write_eof()
         return stream
 
-    def _known(self, request: web.Request) -> KnownTask:
-        """Where the task of the request stands. Raises NotThere, and Pruned where nothing is left to show of it."""
+    def _task_id(self, request: web.Request) -> str:
+        """The known task of the request. Raises NotThere, and Pruned where nothing is left to show of it."""
         task_id = request.match_info["id"]
         try:
             known = self._ledger.known(task_id)
@@ -124,43 +114,102 @@ class AgentServer:
             raise NotThere(f"no task {task_id!r:.80}") from None
         if known.pruned:
             raise Pruned(f"task {task_id!r:.80} has run, and its content is pruned", hint="see jada_agent_retention_*")
-        return known
+        return task_id
 
-    async def _key(self, request: web.Request) -> web.Response:
-        key = self._key_of(request, required=True)
-        assert key is not None  # noqa: S101  (required)
+    # --- batches --------------------------------------------------------------------------------------------------
+
+    async def _put_batch(self, request: web.Request) -> web.Response:
+        name = request.match_info["batch"]
+        if not TASK_ID.fullmatch(name):
+            raise UsageError(f"the batch's name does not match {TASK_ID.pattern}", code="invalid_batch")
+        limits = read_body(await request.read(), BatchLimits, "invalid_batch")
+        return answer({"batch": await self._scheduler.put_batch(name, limits.max_pico, limits.concurrency)})
+
+    async def _show_batch(self, request: web.Request) -> web.Response:
+        return answer({"batch": self._batch(request.match_info["batch"])})
+
+    async def _cancel_batch(self, request: web.Request) -> web.Response:
+        name = self._batch(request.match_info["batch"]).batch
+        cancelled = await self._scheduler.cancel_batch(name)
+        return answer({"batch": self._batch(name), "cancelled": cancelled})
+
+    def _batch(self, name: str) -> BatchView:
+        try:
+            return self._ledger.batch(name)
+        except NoSuchBatch:
+            raise NotThere(f"no batch {name!r:.80}", code="no_such_batch") from None
+
+    async def _results(self, request: web.Request) -> web.Response:
+        """Results behind `after`; without any, wait for the next while some task of the batch is unfinished."""
+        name = request.query.get("batch", "")
+        if not name:
+            raise UsageError("batch is missing: name the batch whose results are wanted")
+        after, limit = _page(request, 1000)
+        until = time.monotonic() + read_number(request, "wait_s", 0, 0, MAX_WAIT_S)
+        while True:
+            batch = self._batch(name)
+            results: list[IndexedResult] = []
+            if batch.last_done > after:
+                results = self._ledger.batch_results(name, after, limit)
+            left = until - time.monotonic()
+            if results or not batch.unfinished or left <= 0 or self._scheduler.context.stopping:
+                break
+            await self._scheduler.registry.wait_for_result(name, left)
+        return answer(
+            {
+                "results": results,
+                "next": results[-1].done_no if results else after,
+                "unfinished": batch.unfinished,
+                "waiting": self._status.waiting(batch),
+            }
+        )
+
+    # --- records, keys, the agent itself --------------------------------------------------------------------------
+
+    async def _charges(self, request: web.Request) -> web.Response:
+        after, limit = _page(request, 10_000)
+        return answer_lines(await self._ledger.apart(lambda reads: reads.charges(after, limit)))
+
+    async def _finished(self, request: web.Request) -> web.Response:
+        after, limit = _page(request, 10_000)
+        return answer_lines(await self._ledger.apart(lambda reads: reads.finished(after, limit)))
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        since = read_number(request, "since", 0, 0, 1e12)
+        return answer(await self._ledger.apart(lambda reads: reads.totals(since)))
+
+    async def _set_key(self, request: web.Request) -> web.Response:
+        key = read_key(request)
+        if key is None:
+            raise UsageError("the API key is empty", code="bad_key")
         supersedes = request.query.get("supersedes", "")
         if supersedes and not is_fingerprint(supersedes):
             raise UsageError("supersedes is not a key's fingerprint")
         key, resumed = await self._scheduler.set_key(key, supersedes)
         return answer({"fingerprint": key.fingerprint, "tasks_resumed": resumed})
 
-    async def _forget(self, request: web.Request) -> web.Response:
+    async def _forget_key(self, request: web.Request) -> web.Response:
         fingerprint = request.match_info["fingerprint"]
         if not is_fingerprint(fingerprint):
             raise UsageError("what is to be forgotten is named by its fingerprint")
         return answer({"fingerprint": fingerprint, "forgotten": self._scheduler.forget_key(fingerprint)})
 
     async def _drain(self, request: web.Request) -> web.Response:
-        self._scheduler.set_mode(read_drain(await request.read()))
-        return await self._status(request)
+        self._scheduler.set_mode(read_body(await request.read(), DrainOrder).mode)
+        return await self._show_status(request)
 
-    async def _usage(self, request: web.Request) -> web.Response:
-        since = number(request.query.get("since", "0"), "since", 0, 1e12)
-        return answer(await self._ledger.read_totals(since))
+    async def _show_status(self, _request: web.Request) -> web.Response:
+        return answer({"wire": WIRE} | self._status.as_dict())
 
-    async def _status(self, _request: web.Request) -> web.Response:
-        about = {
-            "version": __version__,
-            "wire": WIRE,
-            "state": "draining" if self._scheduler.draining else "running",
-            "uptime_s": round(time.monotonic() - self._started, 1),
-            "upstream": self._config.upstream_url,
-            "network_full": self._config.network_full,
-            "time": round(time.time(), 3),
-            "cli": cli_version(self._config.claude_path),
-        }
-        return answer(about | self._status_of.as_dict())
-
-    async def _metrics_text(self, _request: web.Request) -> web.Response:
+    async def _show_metrics(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
+
+
+def _states(states: Mapping[str, str]) -> web.Response:
+    return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
+
+
+def _page(request: web.Request, most: int) -> tuple[int, int]:
+    """The query of a page: the number behind which it begins, and its length at the most."""
+    after = int(read_number(request, "after", 0, 0, _MAX_NO))
+    return after, int(read_number(request, "limit", min(most, 1000), 1, most))

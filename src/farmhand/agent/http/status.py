@@ -1,55 +1,78 @@
-"""What the agent does and what it waits for: the numbers behind `GET /v1/status`, and why tasks wait."""
+"""The numbers behind `GET /v1/status`, and why tasks wait."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import NoSuchBatch
 from farmhand.agent.store.rows import BatchView, WaitReason
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
+from farmhand.meter.limits import GateWait
+
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+def cli_version(claude_path: str) -> str | None:
+    """The version of the claude CLI that tasks with tools run: the role claude_cli installs each into a directory of
+    its name. `unknown` where it was installed otherwise, None where there is none.
+    """
+    try:
+        name = Path(claude_path).resolve(strict=True).parent.name
+    except OSError:
+        return None
+    return name if _VERSION.fullmatch(name) else "unknown"
 
 
 class Status:
     """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
 
-    def __init__(self, ledger: Ledger, scheduler: Scheduler, limits: Limits) -> None:
-        self._ledger = ledger
+    def __init__(self, scheduler: Scheduler, limits: Limits) -> None:
+        self._ledger = scheduler.context.ledger
         self._scheduler = scheduler
         self._limits = limits
+        self._started = time.monotonic()
 
     def counts(self) -> dict[str, Any]:
         """Tasks by state, and the slots."""
         counts = self._ledger.counts()
-        slots, busy = self._scheduler.slots, self._scheduler.busy
+        busy = self._scheduler.busy
         return {
             "queued": counts["queued"],
             "awaiting_key": counts["awaiting_key"],
             "running": counts["running"],
             "finished": {state: counts[state] for state in sorted(FINAL_STATES)},
-            "slots": {name: {"total": total, "free": total - busy[name]} for name, total in slots.items()},
+            "slots": {name: {"total": n, "free": n - busy[name]} for name, n in self._scheduler.slots.items()},
         }
 
     def as_dict(self) -> dict[str, Any]:
         """The whole of it."""
-        counts = self.counts()
-        default = self._scheduler.keys.default
-        return counts | {
+        scheduler, config = self._scheduler, self._scheduler.context.config
+        default = scheduler.keys.default
+        return self.counts() | {
+            "version": __version__,
+            "state": "draining" if scheduler.draining else "running",
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "upstream": config.upstream_url,
+            "network_full": config.network_full,
+            "time": round(time.time(), 3),
+            "cli": cli_version(config.claude_path),
             "key": default.fingerprint if default else None,
-            "draining": self._scheduler.draining,
-            "drain": self._scheduler.mode,
-            "throughput": {"per_s": self._scheduler.progress.per_s()},
+            "draining": scheduler.draining,
+            "drain": scheduler.context.mode,
+            "throughput": {"per_s": scheduler.registry.per_s()},
             "waiting": self.waiting(),
             "keys": self.keys(),
-            "budget_day": self._scheduler.budgets.day_status(),
+            "budget_day": scheduler.budgets.day_status(),
             "ledger": {
                 "id": self._ledger.ledger_id(),
-                "tasks": sum(counts["finished"].values())
-                + sum(counts[state] for state in ("queued", "awaiting_key", "running")),
+                "tasks": sum(self._ledger.counts().values()),
                 "bytes": self._ledger.bytes_used(),
             },
         }
@@ -60,19 +83,19 @@ class Status:
         A task counts as running from before its request is sent until nothing of it can use the key any more.
         """
         keys = self._scheduler.keys
-        running = Counter(live.key.fingerprint for live in self._scheduler.stage.running() if live.key is not None)
+        running = Counter(live.key.fingerprint for live in self._scheduler.registry.running() if live.key is not None)
         states = dict.fromkeys(running, "superseded") | ({keys.reserve: "superseded"} if keys.reserve else {})
         states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
-        queued = dict.fromkeys(states, 0)
+        queued: Counter[str] = Counter()
         if len(states) == 1:
             # All are this key's, whichever they came with: nothing needs to be counted.
             counts = self._ledger.counts()
-            queued = dict.fromkeys(states, counts["queued"] + counts["awaiting_key"])
-        for (state, fingerprint), count in self._ledger.by_key().items() if len(states) > 1 else ():
-            runs_on = keys.of(fingerprint)
-            waits_for = runs_on.fingerprint if runs_on is not None else fingerprint
-            if state != "running" and waits_for in queued:
-                queued[waits_for] += count
+            queued.update(dict.fromkeys(states, counts["queued"] + counts["awaiting_key"]))
+        elif states:
+            for (state, fingerprint), count in self._ledger.by_key().items():
+                runs_on = keys.of(fingerprint)
+                if state != "running":
+                    queued[runs_on.fingerprint if runs_on is not None else fingerprint] += count
         return [
             {
                 "fingerprint": fingerprint,
@@ -84,38 +107,33 @@ class Status:
             for fingerprint, state in states.items()
         ]
 
-    def waiting(self, batch: BatchView | None = None) -> list[WaitReason]:
+    def waiting(self, batch: BatchView | None = None) -> list[WaitReason | GateWait]:
         """Why tasks wait: those of `batch`, or all."""
+        scheduler = self._scheduler
         if batch is None:
             counts = self._ledger.counts()
             queued, awaiting = counts["queued"], counts["awaiting_key"]
-            full = sum(self._queued_of(name) for name in self._scheduler.lines.full())
+            full = sum(self._queued_of(name) for name in scheduler.ready.full())
         else:
             queued, awaiting = batch.queued, batch.awaiting_key
-            full = queued if self._scheduler.lines.is_full(batch.batch) else 0
-        waits = [self._for_a_key(awaiting)]
+            full = queued if scheduler.ready.is_full(batch.batch) else 0
+        waits: list[WaitReason | GateWait] = [self._for_a_key(awaiting)]
         if batch is None or batch.running:
             # Which of the running tasks wait at the gate is not told apart by batch.
-            waits += [
-                WaitReason(reason=w.reason, tasks=w.tasks, until=w.until, detail=w.detail)
-                for w in self._limits.waiting()
-            ]
+            waits += self._limits.waiting()
         waits.append(self._for_the_api(batch))
-        if self._scheduler.mode == "running":
-            waits.append(
-                WaitReason(reason="draining", tasks=queued, detail="the host is being emptied: nothing new starts")
-            )
-        elif self._scheduler.suspecting:
-            waits.append(
-                WaitReason(reason="after_crash", tasks=queued, detail="a task that a crash cut off runs alone first")
-            )
+        if scheduler.context.mode == "running":
+            detail = "the host is being emptied: nothing new starts"
+            waits.append(WaitReason(reason="draining", tasks=queued, detail=detail))
+        elif scheduler.suspect is not None:
+            detail = "a task that a crash cut off runs alone first"
+            waits.append(WaitReason(reason="after_crash", tasks=queued, detail=detail))
         else:
             detail = "their batch runs as many at once as it may"
             waits.append(WaitReason(reason="batch_concurrency", tasks=full, detail=detail))
-            out = self._scheduler.economy_waits(None if batch is None else batch.batch)
-            waits += out
-            slots = queued - full - sum(wait.tasks for wait in out)
-            waits.append(WaitReason(reason="slots", tasks=slots, detail="all slots of their engine are taken"))
+            economy = scheduler.economy.waits(None if batch is None else batch.batch)
+            slots, detail = queued - full - economy.tasks, "all slots of their engine are taken"
+            waits += [economy, WaitReason(reason="slots", tasks=slots, detail=detail)]
         return [wait for wait in waits if wait.tasks > 0]
 
     def _queued_of(self, batch: str) -> int:
@@ -128,7 +146,7 @@ class Status:
         """The running tasks whose last request the API did not answer well, and that try again."""
         met = [
             (live.grant.problem.message, live.grant.again_at)
-            for live in self._scheduler.stage.running()
+            for live in self._scheduler.registry.running()
             if live.grant is not None and live.grant.problem is not None and live.grant.again_at
             if batch is None or (live.claim is not None and live.claim.batch == batch.batch)
         ]

@@ -1,4 +1,4 @@
-"""Every transition of the ledger: a function on an open transaction, which the writer commits.
+"""Every transition of the ledger: a function on an open transaction, which the writer commits, and the time it is done.
 
 None of them trusts what its caller saw before: a task that is final stays final, whatever comes late.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -20,6 +20,7 @@ from farmhand.core.task import FINAL_STATES, Result, State, Task, TaskError, Usa
 
 #: Rows that one step changes at most, so that a step of a large queue does not hold up the others.
 CHUNK = 2000
+CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 #: Above any token count and any cost in pico-dollars of one request; the sum of many is still one of SQLite's integers.
 _MOST = 2**53
 
@@ -36,7 +37,7 @@ class OddFigure(ValueError):
 
 
 class NoLongerQueued(Exception):
-    """The task is not waiting any more: somebody has cancelled it."""
+    """The task does not wait any more: it was cancelled."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,8 +57,9 @@ class ChargeRow:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptEnd:
-    """How an attempt ended, well or not. `uncertain` counts requests that may have been charged for, cost unknown.
+    """The end of an attempt, good or bad, or what is known of it so far.
 
+    `uncertain` counts requests that may have been charged for, cost unknown.
     `held` has what stays reserved for those: number of the request → pico-dollars, None where its price is not known.
     Without it everything does that the attempt had reserved.
     """
@@ -70,13 +72,13 @@ class AttemptEnd:
     held: Mapping[int, int | None] | None = field(default_factory=dict)
 
 
-def digest(task: Task) -> bytes:
-    """Tells whether two tasks with one id are the same task: SHA-256 of the canonical JSON."""
-    return hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
+def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
+    marks = ", ".join("?" * len(values))
+    db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
 
 
 def submit(
-    db: sqlite3.Connection, tasks: Iterable[Task], state: State, key_fingerprint: str | None, now: float
+    db: sqlite3.Connection, now: float, tasks: Sequence[Task], state: State, key_fingerprint: str | None
 ) -> dict[str, State]:
     """Record new tasks in `state`; a known id keeps the state it has. All or none. Returns the state by id.
 
@@ -84,9 +86,11 @@ def submit(
     """
     states: dict[str, State] = {}
     for task in tasks:
+        # Two tasks with one id are the same task if their canonical JSON is.
+        digest = hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
         known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
         if known is not None:
-            if known["digest"] != digest(task):
+            if known["digest"] != digest:
                 raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
             if known["pruned"]:
                 raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
@@ -95,29 +99,27 @@ def submit(
         states[task.id] = state
         if task.batch:
             db.execute("INSERT INTO batch (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (task.batch, now))
-        db.execute(
-            "INSERT INTO task (id, spec, digest, state, batch, model, engine, priority, work_class, labels,"
-            " key_fingerprint, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                task.id,
-                msgspec.json.encode(task),
-                digest(task),
-                state,
-                task.batch,
-                resolve_model(task.model),
-                task.resolved_engine,
-                task.priority,
-                task.work_class,
-                msgspec.json.encode(task.labels),
-                key_fingerprint,
-                now,
-            ),
+        _insert(
+            db,
+            "task",
+            id=task.id,
+            spec=msgspec.json.encode(task),
+            digest=digest,
+            state=state,
+            batch=task.batch,
+            model=resolve_model(task.model),
+            engine=task.resolved_engine,
+            priority=task.priority,
+            work_class=task.work_class,
+            labels=msgspec.json.encode(task.labels),
+            key_fingerprint=key_fingerprint,
+            created_at=now,
         )
     return states
 
 
-def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) -> int:
-    """The task runs; returns the number of this attempt. Raises Ended for a task that is final."""
+def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) -> int:
+    """The task runs; returns the number of this attempt. Raises NoLongerQueued for a task that is final."""
     changed = db.execute(
         "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
         " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL",
@@ -125,15 +127,13 @@ def start(db: sqlite3.Connection, seq: int, key_fingerprint: str, now: float) ->
     ).rowcount
     if not changed:
         raise NoLongerQueued
-    found = db.execute("SELECT max(number) FROM attempt WHERE task_seq = ?", (seq,)).fetchone()
-    number = int(found[0] or 0) + 1
-    db.execute("INSERT INTO attempt (task_seq, number, key_fingerprint, started_at) VALUES (?, ?, ?, ?)",
-               (seq, number, key_fingerprint, now))  # fmt: skip
-    return number
+    found = db.execute("SELECT coalesce(max(number), 0) + 1 FROM attempt WHERE task_seq = ?", (seq,)).fetchone()
+    _insert(db, "attempt", task_seq=seq, number=found[0], key_fingerprint=key_fingerprint, started_at=now)
+    return int(found[0])
 
 
-def reserve(db: sqlite3.Connection, seq: int, request: int, most_pico: int | None, now: float) -> None:
-    """A request of the running attempt is about to leave and may cost `most_pico`. Raises Ended where none runs."""
+def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pico: int | None) -> None:
+    """A request of the running attempt is about to leave and may cost `most_pico`. NoLongerQueued where none runs."""
     if most_pico is not None and not 0 <= most_pico <= _MOST:
         most_pico = None
     changed = db.execute(
@@ -145,53 +145,66 @@ def reserve(db: sqlite3.Connection, seq: int, request: int, most_pico: int | Non
         raise NoLongerQueued
 
 
-def charge(
-    db: sqlite3.Connection,
-    seq: int,
-    charges: Sequence[ChargeRow],
-    price_version: str,
-    held: Mapping[int, int | None] | None,
-    now: float,
-) -> None:
+def charge(db: sqlite3.Connection, now: float, seq: int, so_far: AttemptEnd) -> None:
     """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs.
 
-    `held` is what stays reserved; see `AttemptEnd`.
+    Raises OddFigure.
     """
     running = db.execute("SELECT number FROM attempt WHERE task_seq = ? AND outcome = 'running'", (seq,)).fetchone()
     if running is not None:
-        _charge(db, seq, running[0], charges, price_version, now)
-        if held is not None:
-            _hold(db, seq, running[0], held)
+        _charge(db, now, seq, running[0], so_far)
 
 
-def _hold(db: sqlite3.Connection, seq: int, number: int, held: Mapping[int, int | None]) -> None:
-    """Of what is reserved for requests of the attempt, `held` stays: the cost of the others is known."""
-    marks = ", ".join("?" * len(held))
-    db.execute(
-        f"DELETE FROM reservation WHERE task_seq = ? AND attempt = ? AND request NOT IN ({marks})", (seq, number, *held)
-    )
-    for request, pico in held.items():
-        db.execute(
-            "UPDATE reservation SET pico = ? WHERE task_seq = ? AND attempt = ? AND request = ?",
-            (pico, seq, number, request),
+def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: AttemptEnd) -> None:
+    """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
+
+    A cost that is not known makes the task's unknown for good: NULL and a number add up to NULL.
+    """
+    sums = ", ".join(f"{name} = {name} + ?" for name in ("cost_pico", *USAGE))
+    had = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
+    for one in end.charges[db.execute(had, (seq, number)).fetchone()[0] :] if end.charges else ():
+        used = {name: getattr(one.usage, name) for name in USAGE}
+        for figure in (one.cost_pico or 0, *used.values()):
+            if type(figure) is not int or not 0 <= figure <= _MOST:
+                raise OddFigure(f"{figure!r:.40} is no count of tokens and no cost")
+        _insert(
+            db,
+            "charge",
+            task_seq=seq,
+            attempt=number,
+            request_id=one.request_id,
+            model=one.model,
+            cost_pico=one.cost_pico,
+            price_version=end.price_version,
+            created_at=now,
+            economy=one.economy,
+            terms=one.terms,
+            **used,
         )
+        values = (end.price_version, one.cost_pico, *used.values(), seq)
+        db.execute(f"UPDATE task SET price_version = ?, {sums} WHERE seq = ?", values)
+    if end.held is None:
+        return
+    # Of what is reserved for requests of the attempt, `held` stays: the cost of the others is known.
+    marks = ", ".join("?" * len(end.held))
+    which = "WHERE task_seq = ? AND attempt = ? AND request"
+    db.execute(f"DELETE FROM reservation {which} NOT IN ({marks})", (seq, number, *end.held))
+    changes = [(pico, seq, number, request) for request, pico in end.held.items()]
+    db.executemany(f"UPDATE reservation SET pico = ? {which} = ?", changes)
 
 
-def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -> bool:
+def end_attempt(db: sqlite3.Connection, now: float, seq: int, end: AttemptEnd) -> bool:
     """The running attempt of the task has ended, with all of its charges; a parked one does not count as one.
 
-    False, and nothing changes, where no attempt runs.
+    False, and nothing changes, where no attempt runs: its end was asked for before.
     """
     running = db.execute(
         "UPDATE attempt SET outcome = ?, finished_at = ? WHERE task_seq = ? AND outcome = 'running' RETURNING number",
         (end.outcome, now, seq),
     ).fetchone()
     if running is None:
-        # Asked for a second time, by one who could not wait for the first.
         return False
-    _charge(db, seq, running[0], end.charges, end.price_version, now)
-    if end.held is not None:
-        _hold(db, seq, running[0], end.held)
+    _charge(db, now, seq, running[0], end)
     db.execute(
         "UPDATE task SET attempts = attempts - ?, retries = retries + ?, uncertain = uncertain + ?, price_version = ?"
         " WHERE seq = ?",
@@ -200,66 +213,24 @@ def end_attempt(db: sqlite3.Connection, seq: int, end: AttemptEnd, now: float) -
     return True
 
 
-def _charge(
-    db: sqlite3.Connection, seq: int, number: int, charges: Sequence[ChargeRow], price_version: str, now: float
-) -> None:
-    """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
-
-    A cost that is not known makes the task's unknown for good. Raises OddFigure.
-    """
-    if not charges:
-        return
-    query = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
-    total, cost, unpriced = Usage(), 0, False
-    for one in charges[db.execute(query, (seq, number)).fetchone()[0] :]:
-        for figure in (one.cost_pico or 0, *(getattr(one.usage, name) for name in USAGE)):
-            if type(figure) is not int or not 0 <= figure <= _MOST:
-                raise OddFigure(f"{figure!r:.40} is no count of tokens and no cost")
-        total.add(one.usage)
-        cost += one.cost_pico or 0
-        unpriced = unpriced or one.cost_pico is None
-        _insert_charge(db, seq, number, one, price_version, now)
-    sums = ", ".join(f"{name} = {name} + ?" for name in USAGE)
-    db.execute(
-        f"UPDATE task SET price_version = ?, cost_pico = CASE WHEN ? THEN NULL ELSE cost_pico + ? END, {sums}"
-        " WHERE seq = ?",
-        (price_version, unpriced, cost, *(getattr(total, name) for name in USAGE), seq),
-    )
-
-
-def _insert_charge(
-    db: sqlite3.Connection, seq: int, number: int, charge: ChargeRow, price_version: str, now: float
-) -> None:
-    columns = (
-        "task_seq", "attempt", "request_id", "model", "cost_pico", "price_version", "created_at", "economy", "terms",
-    )  # fmt: skip
-    names = ", ".join((*columns, *USAGE))
-    marks = ", ".join("?" * (len(columns) + len(USAGE)))
-    db.execute(
-        f"INSERT INTO charge ({names}) VALUES ({marks})",
-        (seq, number, charge.request_id, charge.model, charge.cost_pico, price_version, now, charge.economy,
-         charge.terms, *(getattr(charge.usage, name) for name in USAGE)),
-    )  # fmt: skip
-
-
 def requeue(db: sqlite3.Connection, seq: int, state: State) -> None:
     """The running task did not end and waits again."""
     db.execute("UPDATE task SET state = ? WHERE seq = ? AND state = 'running'", (state, seq))
 
 
-def finish(db: sqlite3.Connection, seq: int, result: Result, now: float) -> bool:
+def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> bool:
     """Record the final state with what belongs to it; False, and nothing changes, where there is one already."""
     assert result.state in FINAL_STATES  # noqa: S101  (the caller's contract)
     if db.execute("SELECT 1 FROM task WHERE seq = ? AND done_no IS NULL", (seq,)).fetchone() is None:
         return False
     error = result.error
+    db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done'")
     db.execute(
-        "UPDATE task SET state = ?, finished_at = ?, done_no = ?, text = ?, structured = ?, stop_reason = ?,"
-        " error_code = ?, error = ? WHERE seq = ?",
+        "UPDATE task SET state = ?, finished_at = ?, text = ?, structured = ?, stop_reason = ?, error_code = ?,"
+        " error = ?, done_no = (SELECT value FROM counter WHERE name = 'done') WHERE seq = ?",
         (
             result.state,
             now,
-            _next_done(db),
             result.text,
             None if result.structured is None else msgspec.json.encode(result.structured),
             result.stop_reason,
@@ -276,23 +247,18 @@ def _cause(error: TaskError) -> str:
     return "budget_shared" if error.code == "budget" and SHARED_BUDGET.search(error.message) else error.code
 
 
-def _next_done(db: sqlite3.Connection) -> int:
-    row = db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done' RETURNING value").fetchone()
-    return int(row[0])
-
-
-def cancel_waiting(db: sqlite3.Connection, batch: str, error: TaskError, now: float) -> list[str]:
+def cancel_waiting(db: sqlite3.Connection, now: float, batch: str) -> list[str]:
     """Cancel up to CHUNK tasks of the batch that hold no slot; their ids, none when there are no more."""
     rows: list[sqlite3.Row] = []
     for which in ("state = 'queued'", "state = 'awaiting_key'", "state = 'running' AND engine = 'economy'"):
         query = f"SELECT seq, id FROM task WHERE {which} AND batch = ? LIMIT ?"
         rows += db.execute(query, (batch, CHUNK - len(rows))).fetchall()
     for row in rows:
-        finish(db, row["seq"], Result(id=row["id"], state="cancelled", error=error), now)
+        finish(db, now, row["seq"], Result(id=row["id"], state="cancelled", error=CANCELLED))
     return [row["id"] for row in rows]
 
 
-def resume(db: sqlite3.Connection, key_fingerprint: str) -> int:
+def resume(db: sqlite3.Connection, _now: float, key_fingerprint: str) -> int:
     """Up to CHUNK tasks that await a key are queued with this one; how many, 0 when there are no more."""
     return db.execute(
         "UPDATE task SET state = 'queued', key_fingerprint = ? WHERE seq IN"
@@ -301,7 +267,7 @@ def resume(db: sqlite3.Connection, key_fingerprint: str) -> int:
     ).rowcount
 
 
-def park(db: sqlite3.Connection, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
+def park(db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
     """Up to CHUNK queued tasks without a usable key await one; how many, 0 when there are no more.
 
     `held` and `refused` are fingerprints; a task whose key is neither runs on the default key, if there is one.
@@ -316,12 +282,12 @@ def park(db: sqlite3.Connection, held: Sequence[str], refused: Sequence[str], *,
     ).rowcount
 
 
-def note_key(db: sqlite3.Connection, fingerprint: str, now: float) -> None:
+def note_key(db: sqlite3.Connection, now: float, fingerprint: str) -> None:
     """Remember when this key was brought for the first time."""
     db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (f"key:{fingerprint}", str(now)))
 
 
-def put_batch(db: sqlite3.Connection, name: str, max_pico: int | None, concurrency: int | None, now: float) -> None:
+def put_batch(db: sqlite3.Connection, now: float, name: str, max_pico: int | None, concurrency: int | None) -> None:
     """Make the batch, or change its limits."""
     db.execute(
         "INSERT INTO batch (name, max_pico, concurrency, created_at) VALUES (?, ?, ?, ?)"

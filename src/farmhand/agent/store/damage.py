@@ -1,4 +1,4 @@
-"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and told once.
+"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and reported once.
 
 SQLite has no way on from there. What it still accepts could be lost or wrong, and every answer is paid for: so the
 agent ends, and the operator goes the way that docs/operations.md shows.
@@ -11,9 +11,8 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-from farmhand.agent.store.writer import LedgerStuck
+from farmhand.core.errors import FarmhandError
 
 #: EX_DATAERR of sysexits.h. The unit of the agent names it: systemd does not start the agent again by itself.
 EXIT_DAMAGED = 65
@@ -34,6 +33,15 @@ _UNREADABLE = frozenset(
 _OPERATIONS_PER_BEAT = 1_000_000
 
 
+class LedgerStuck(FarmhandError):
+    """The ledger cannot be written for now, as on a full disk; nothing has changed in it."""
+
+    code = "ledger_stuck"
+
+    def __init__(self, message: str, *, hint: str = "make room in the farm host's /var/lib/jada-agent") -> None:
+        super().__init__(message, hint=hint)
+
+
 class LedgerDamaged(LedgerStuck):
     """The ledger's file cannot be read or trusted any more; no task is taken, and the agent ends."""
 
@@ -41,71 +49,43 @@ class LedgerDamaged(LedgerStuck):
     code = "ledger_damaged"
 
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"the ledger {path} is damaged: {what}")
+        hint = 'what to do: "The ledger is damaged" in docs/operations.md'
+        super().__init__(f"the ledger {path} is damaged: {what}", hint=hint)
         self.what = what
-        self.hint = 'what to do: "The ledger is damaged" in docs/operations.md'
-
-
-def is_damage(error: BaseException) -> bool:
-    """Whether `error` says that the file is damaged, and not full, locked or closed."""
-    code = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, sqlite3.Error) and code is not None and (code & 0xFF in _DAMAGED or code in _UNREADABLE)
 
 
 class Alarm:
-    """Rings once, at the first sign of damage. `on_damage` is called from the thread that met it."""
+    """Rings once, at the first sign of damage. `on_damage` is called in the thread that met it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: LedgerDamaged | None = None
-        self.on_damage: Callable[[], None] = lambda: None
+        self.on_damage: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
 
-    def ring(self, error: BaseException) -> LedgerDamaged:
-        """Note the damage; what to raise in its place."""
+    def seen(self, error: BaseException) -> LedgerDamaged | None:
+        """The error to raise in place of `error`, if that says the file is damaged, and not full, locked or closed.
+
+        Every error of a connection has to come by here.
+        """
+        code = getattr(error, "sqlite_errorcode", None)
+        if not isinstance(error, sqlite3.Error) or code is None:
+            return error if isinstance(error, LedgerDamaged) else None
+        return self.ring(str(error)) if code & 0xFF in _DAMAGED or code in _UNREADABLE else None
+
+    def ring(self, what: str) -> LedgerDamaged:
+        """Note the damage; returns the error to raise."""
+        found = LedgerDamaged(self.path, what)
         with self._lock:
-            first = self.damage is None
-            if self.damage is None:
-                self.damage = LedgerDamaged(self.path, str(error))
+            first, self.damage = self.damage is None, self.damage or found
         if first:
             with suppress(RuntimeError):  # the loop has ended before
                 self.on_damage()
-        return LedgerDamaged(self.path, str(error))
+        return found
 
     def connect(self) -> sqlite3.Connection:
-        """A connection to the file in autocommit, for any thread, which rings at damage."""
-        alarm = self
-
-        class GuardedCursor(sqlite3.Cursor):
-            """Every call that reads or writes pages."""
-
-            def _do(self, call: Callable[..., Any], *values: Any) -> Any:
-                try:
-                    return call(*values)
-                except sqlite3.DatabaseError as error:
-                    if is_damage(error):
-                        raise alarm.ring(error) from None
-                    raise
-
-            def execute(self, *values: Any) -> Any:
-                return self._do(super().execute, *values)
-
-            def fetchone(self) -> Any:
-                return self._do(super().fetchone)
-
-            def fetchall(self) -> Any:
-                return self._do(super().fetchall)
-
-            def __next__(self) -> Any:
-                return self._do(super().__next__)
-
-        class GuardedConnection(sqlite3.Connection):
-            """Hands out such cursors."""
-
-            def execute(self, *values: Any) -> Any:
-                return self.cursor(GuardedCursor).execute(*values)
-
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, factory=GuardedConnection)
+        """A connection to the file in autocommit, for any thread."""
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
         return db
 
@@ -135,19 +115,14 @@ def heed(path: Path) -> bool:
 
 
 def check_files(path: Path) -> bool:
-    """Whether there is a ledger; an empty file is none.
+    """Whether there is a ledger; an empty file does not count.
 
     LedgerDamaged where there is none and its write-ahead log is not empty: SQLite would throw that away.
     """
-    if _size(path):
-        return True
-    if _size(path.with_name(path.name + "-wal")):
+    there, logged = (file.exists() and file.stat().st_size > 0 for file in (path, path.with_name(f"{path.name}-wal")))
+    if logged and not there:
         raise LedgerDamaged(path, "it is empty or gone, and what was written last is still in ledger.db-wal beside it")
-    return False
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
+    return there
 
 
 def forget(path: Path) -> None:
@@ -168,4 +143,4 @@ def check(db: sqlite3.Connection, alarm: Alarm, beat: Callable[[], None]) -> Non
     finally:
         db.set_progress_handler(None, 0)
     if found != "ok":
-        raise alarm.ring(sqlite3.DatabaseError(" ".join(str(found).split())[:200]))
+        raise alarm.ring(" ".join(str(found).split())[:200])

@@ -9,36 +9,25 @@ import asyncio
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from farmhand.agent.store import commands, damage, recovery
-from farmhand.agent.store.commands import AttemptEnd, ChargeRow, IdConflict, NoLongerQueued
-from farmhand.agent.store.damage import Alarm, LedgerDamaged
-from farmhand.agent.store.queries import NoSuchBatch, Queries
-from farmhand.agent.store.rows import TaskTotals
+from farmhand.agent.store.commands import AttemptEnd
+from farmhand.agent.store.damage import Alarm, LedgerDamaged, LedgerStuck
+from farmhand.agent.store.queries import Queries
 from farmhand.agent.store.schema import migrate
-from farmhand.agent.store.writer import LedgerStuck, Step, Writer
-from farmhand.core.task import Result, State, Task, TaskError
+from farmhand.agent.store.writer import Step, Writer
+from farmhand.core.task import Result, State
 
-__all__ = [
-    "AttemptEnd",
-    "IdConflict",
-    "Ledger",
-    "LedgerDamaged",
-    "LedgerStuck",
-    "NoLongerQueued",
-    "NoSuchBatch",
-    "TaskEnd",
-]
+P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger("jada-agent")
 #: How often a ledger that cannot be written is tried again, in seconds.
 STUCK_S = 2.0
-CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
@@ -84,50 +73,55 @@ class Watcher:
         """So many tasks of a batch were cancelled at once."""
 
 
+def _transition(
+    command: Callable[Concatenate[sqlite3.Connection, float, P], T],
+) -> Callable[Concatenate[Ledger, P], asyncio.Future[T]]:
+    """A method of the ledger: `command`, with the time of the call, done by the writer."""
+
+    def method(ledger: Ledger, /, *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
+        now = ledger.now()
+        return ledger.write(lambda db: command(db, now, *args, **named))
+
+    method.__doc__ = command.__doc__
+    return method
+
+
 class Ledger(Queries):
     """The ledger in the file at `path`, made when missing. One process uses it at a time.
 
     Reads are done at once, on a connection of their own. A transition is done by the writer: what awaits it goes on
-    after its commit, and what it changed is seen by every later read. `wall` is the clock, in Unix seconds.
+    after its commit, and what it changed is seen by every later read. `now` is the clock, in Unix seconds.
 
     LedgerDamaged where a page of the file is damaged: every page is looked at here, and `beat` called now and then
     meanwhile; later each when it is met.
     """
 
     def __init__(
-        self, path: Path, *, wall: Callable[[], float] = time.time, beat: Callable[[], None] = lambda: None
+        self, path: Path, *, now: Callable[[], float] = time.time, beat: Callable[[], None] = lambda: None
     ) -> None:
         self.path = path
+        self.now = now
         self.watcher = Watcher()
-        self.alarm = Alarm(path)
-        self._wall = wall
         self._noted: set[str] = set()
         there = damage.check_files(path)
-        writing = self.alarm.connect()
+        alarm = Alarm(path)
+        writing = alarm.connect()
         try:
-            damage.check(writing, self.alarm, beat)
+            damage.check(writing, alarm, beat)
             migrate(writing, path)
             if not there:
                 log.warning("the ledger %s is new: there was none", path)
             writing.execute("PRAGMA synchronous = FULL")
         except BaseException as error:
             writing.close()
-            if damage.is_damage(error):
-                raise self.alarm.ring(error) from None
-            raise
-        self._reading = self.alarm.connect()
-        self._reading.execute("PRAGMA query_only = ON")
-        super().__init__(self._reading)
-        self._writer = Writer(writing)
+            raise alarm.seen(error) or error from None
+        super().__init__(alarm)
+        self._writer = Writer(writing, alarm)
 
     def close(self) -> None:
         """Commit what was asked for and close the file; the ledger is of no use after."""
         self._writer.close()
-        self._reading.close()
-
-    def now(self) -> float:
-        """The ledger's time, in Unix seconds."""
-        return self._wall()
+        super().close()
 
     def write(self, step: Step[T]) -> asyncio.Future[T]:
         """Have `step` done by the writer; see `Writer.do`. LedgerDamaged once a page was found to be damaged."""
@@ -135,60 +129,43 @@ class Ledger(Queries):
             raise self.alarm.damage
         return self._writer.do(step)
 
-    async def submit(self, tasks: Iterable[Task], state: State, key_fingerprint: str | None) -> dict[str, State]:
-        """See `commands.submit`."""
-        return await self.write(
-            partial(commands.submit, tasks=list(tasks), state=state, key_fingerprint=key_fingerprint, now=self._wall())
-        )
+    submit = _transition(commands.submit)
+    start = _transition(commands.start)
+    reserve = _transition(commands.reserve)
+    charge = _transition(commands.charge)
+    resume = _transition(commands.resume)
+    park = _transition(commands.park)
+    put_batch = _transition(commands.put_batch)
+    recount = _transition(recovery.recount)
+    _recover = _transition(recovery.recover)
+    _cancel_waiting = _transition(commands.cancel_waiting)
+    _note_key = _transition(commands.note_key)
 
     async def recover(self, attempts: int = 2**31) -> int:
         """See `recovery.recover`; how many tasks await a key."""
-        waiting, failed = await self.write(partial(recovery.recover, attempts=attempts, now=self._wall()))
+        waiting, failed = await self._recover(attempts)
         for task_id in failed:
             log.error("task %s failed: the agent ended %d times while it ran", task_id, attempts)
         return waiting
-
-    async def recount(self) -> None:
-        """See `recovery.recount`."""
-        await self.write(recovery.recount)
-
-    async def start(self, seq: int, key_fingerprint: str) -> int:
-        """See `commands.start`."""
-        return await self.write(partial(commands.start, seq=seq, key_fingerprint=key_fingerprint, now=self._wall()))
-
-    async def reserve(self, seq: int, request: int, most_pico: int | None) -> None:
-        """See `commands.reserve`."""
-        now = self._wall()
-        await self.write(lambda db: commands.reserve(db, seq, request, most_pico, now))
-
-    def charge(
-        self, seq: int, charges: Sequence[ChargeRow], price_version: str, held: Mapping[int, int | None] | None = None
-    ) -> asyncio.Future[None]:
-        """See `commands.charge`."""
-        now = self._wall()
-        return self.write(lambda db: commands.charge(db, seq, charges, price_version, held, now))
 
     async def end(self, seq: int, attempt: AttemptEnd | None, then: Result | State) -> bool:
         """The attempt ended, if one ran, and the task is final (a Result) or goes on in a state: one transaction.
 
         False where the task was final already: then it keeps what it has, but for the attempt's charges.
         """
-        now = self._wall()
+        now = self.now()
 
         def step(db: sqlite3.Connection) -> tuple[bool, bool, TaskEnd | None]:
-            recorded = attempt is not None and commands.end_attempt(db, seq, attempt, now)
+            recorded = attempt is not None and commands.end_attempt(db, now, seq, attempt)
             if not isinstance(then, Result):
                 commands.requeue(db, seq, then)
                 return recorded, True, None
-            if not commands.finish(db, seq, then, now):
+            if not commands.finish(db, now, seq, then):
                 return recorded, False, None
             query = "SELECT engine, created_at, started_at FROM task WHERE seq = ?"
-            engine, created, started = db.execute(query, (seq,)).fetchone()
+            times = dict(db.execute(query, (seq,)).fetchone())
             code = "" if then.error is None else then.error.code
-            ended = TaskEnd(
-                state=then.state, error=code, engine=engine, created_at=created, started_at=started, finished_at=now
-            )
-            return recorded, True, ended
+            return recorded, True, TaskEnd(state=then.state, error=code, finished_at=now, **times)
 
         recorded, changed, ended = await self.write(step)
         if recorded and attempt is not None:
@@ -199,38 +176,21 @@ class Ledger(Queries):
 
     async def cancel_batch(self, batch: str) -> list[str]:
         """Cancel some waiting tasks of the batch; see `commands.cancel_waiting`."""
-        ids = await self.write(partial(commands.cancel_waiting, batch=batch, error=CANCELLED, now=self._wall()))
+        ids = await self._cancel_waiting(batch)
         self.watcher.cancelled(len(ids))
         return ids
 
-    async def resume(self, key_fingerprint: str) -> int:
-        """See `commands.resume`."""
-        return await self.write(partial(commands.resume, key_fingerprint=key_fingerprint))
-
-    async def park(self, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
-        """See `commands.park`."""
-        return await self.write(partial(commands.park, held=held, refused=refused, default=default))
-
     async def note_key(self, fingerprint: str) -> None:
-        """See `commands.note_key`."""
+        """Remember when this key was brought for the first time."""
         if fingerprint not in self._noted:
-            await self.write(partial(commands.note_key, fingerprint=fingerprint, now=self._wall()))
+            await self._note_key(fingerprint)
             self._noted.add(fingerprint)
 
-    async def put_batch(self, name: str, max_pico: int | None, concurrency: int | None) -> None:
-        """See `commands.put_batch`."""
-        await self.write(
-            partial(commands.put_batch, name=name, max_pico=max_pico, concurrency=concurrency, now=self._wall())
-        )
+    async def apart(self, read: Callable[[Queries], T]) -> T:
+        """`read` on a thread and a connection of its own: what reads many rows must not hold up the loop."""
 
-    def apart(self, read: Callable[[Queries], T]) -> T:
-        """`read` on a connection of its own, for another thread: what reads many rows must not hold up the loop."""
-        db = self.alarm.connect()
-        try:
-            return read(Queries(db))
-        finally:
-            db.close()
+        def reading() -> T:
+            with closing(Queries(self.alarm)) as queries:
+                return read(queries)
 
-    async def read_totals(self, since: float) -> TaskTotals:
-        """`totals`, on a thread of its own."""
-        return await asyncio.to_thread(self.apart, lambda reads: reads.totals(since))
+        return await asyncio.to_thread(reading)

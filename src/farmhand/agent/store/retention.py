@@ -1,16 +1,18 @@
-"""How long what has ended is kept: content by age and by size, rows by age. What is unfinished is never touched."""
+"""Retention of ended tasks: content by age and by size, rows by age. Unfinished tasks are never touched."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import sqlite3
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
 
 from farmhand.agent.config import Config
-from farmhand.agent.store.ledger import Ledger, LedgerDamaged, LedgerStuck
+from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
+from farmhand.agent.store.ledger import Ledger
 
 log = logging.getLogger("jada-agent")
 _DAY_S = 86_400.0
@@ -56,26 +58,19 @@ def shrink(db: sqlite3.Connection) -> int:
 
 
 class Retention:
-    """Keeps the ledger within its limits. `wall` and `monotonic` are the clocks, in seconds."""
+    """Keeps the ledger within its limits. `monotonic` is a clock, in seconds."""
 
-    def __init__(
-        self,
-        config: Config,
-        ledger: Ledger,
-        wall: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, config: Config, ledger: Ledger, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._config = config
         self._ledger = ledger
-        self._wall = wall
         self._monotonic = monotonic
-        self._began = (wall(), monotonic())
+        self._began = (ledger.now(), monotonic())
         self._too_large = False
 
     def now(self) -> float:
         """Unix seconds that a clock which jumps ahead cannot push on: no later than the start and what has passed."""
         wall, monotonic = self._began
-        return min(self._wall(), wall + self._monotonic() - monotonic)
+        return min(self._ledger.now(), wall + self._monotonic() - monotonic)
 
     async def run(self) -> None:
         """Look every minute, until cancelled."""
@@ -99,11 +94,9 @@ class Retention:
         emptied += await self._to_size()
         if emptied or gone:
             log.info("retention: %d tasks emptied, %d forgotten", emptied, gone)
-        left = self._ledger.free_pages()
-        while left:
+        before, left = sys.maxsize, self._ledger.free_pages()
+        while 0 < left < before:
             before, left = left, await self._ledger.write(shrink)
-            if left >= before:
-                break
 
     async def _all(self, step: Callable[[sqlite3.Connection], int]) -> int:
         total = 0
@@ -113,15 +106,11 @@ class Retention:
 
     async def _to_size(self) -> int:
         """Empty the oldest tasks until the rest fits; how many that were."""
-        limit = self._config.retention_mb * _MB
-        total = 0
-        while self._ledger.bytes_used() > limit:
+        total, some = 0, 1
+        while (too_large := self._ledger.bytes_used() > self._config.retention_mb * _MB) and some:
             some = await self._ledger.write(partial(empty, before=_FOREVER))
             total += some
-            if not some:
-                if not self._too_large:
-                    log.warning("the ledger is larger than %d MB without content to prune", self._config.retention_mb)
-                self._too_large = True
-                return total
-        self._too_large = False
+        if too_large and not self._too_large:
+            log.warning("the ledger is larger than %d MB without content to prune", self._config.retention_mb)
+        self._too_large = too_large
         return total

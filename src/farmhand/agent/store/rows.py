@@ -1,4 +1,4 @@
-"""What a row of the ledger says, in the words of the wire. Times are Unix seconds, the file's money is pico-dollars."""
+"""Rows of the ledger in the words of the wire. Times are Unix seconds, the file's money is pico-dollars."""
 
 from __future__ import annotations
 
@@ -13,18 +13,9 @@ from farmhand.core.money import usd
 from farmhand.core.task import Result, TaskError, Usage
 
 USAGE = tuple(Usage.__struct_fields__)
-_LABELS = dict[str, str]
 #: What stands in the place of a result whose content retention has taken.
 PRUNED = TaskError(
     code="pruned", message="the task has run, and its content is pruned", hint="see retention_days and retention_mb"
-)
-#: The columns of `Finished`: everything of a task but what is large.
-FINISHED_COLUMNS = ", ".join(
-    (
-        "seq, id, state, batch, labels, work_class, model, engine, created_at, started_at, finished_at, done_no",
-        "attempts, retries, uncertain, cost_pico, price_version, error_code",
-        *USAGE,
-    )
 )
 
 
@@ -80,90 +71,31 @@ def _decode(blob: bytes | None, kind: Any) -> Any:
     return None if blob is None else msgspec.json.decode(blob, type=kind)
 
 
-def money(cost_pico: int | None) -> Decimal | None:
-    """A column of pico-dollars in US$; None stays None."""
-    return None if cost_pico is None else usd(cost_pico)
+def in_usd(row: sqlite3.Row) -> dict[str, Any]:
+    """A row's columns by name; each that ends in `_pico` is US$ and ends in `_usd`, and None stays None."""
+    found = dict(row)
+    for name in [name for name in found if name.endswith("_pico")]:
+        pico = found.pop(name)
+        found[name.replace("_pico", "_usd")] = None if pico is None else usd(pico)
+    return found
 
 
-def usage_of(row: sqlite3.Row) -> Usage:
-    """The usage columns of a row."""
-    return Usage(**{name: row[name] for name in USAGE})
-
-
-def is_pruned(row: sqlite3.Row) -> bool:
-    """Whether retention has taken the content of this row of `task`."""
-    return row["spec"] is None
-
-
-def _result(row: sqlite3.Row) -> dict[str, Any]:
+def result_fields(row: sqlite3.Row) -> dict[str, Any]:
+    """The fields of the `Result` of a row of the table `task` as it stands now."""
     started, finished, now = row["started_at"], row["finished_at"], time.time()
-    return {
-        "id": row["id"],
-        "state": row["state"],
-        "text": row["text"],
+    same = ("id", "state", "text", "model", "engine", "attempts", "retries", "uncertain", "stop_reason", "batch")
+    return {name: row[name] for name in same} | {
         "structured": _decode(row["structured"], Any),
-        "model": row["model"],
-        "engine": row["engine"],
-        "usage": usage_of(row),
-        "cost_usd": money(row["cost_pico"]),
-        "attempts": row["attempts"],
-        "retries": row["retries"],
-        "uncertain": row["uncertain"],
+        "usage": Usage(**{name: row[name] for name in USAGE}),
+        "cost_usd": None if row["cost_pico"] is None else usd(row["cost_pico"]),
         # The clock may have been set back meanwhile.
         "queued_s": round(max(0.0, (started or finished or now) - row["created_at"]), 3),
         "run_s": round(max(0.0, (finished or now) - started), 3) if started else 0.0,
-        "stop_reason": row["stop_reason"],
-        "error": PRUNED if is_pruned(row) else _decode(row["error"], TaskError),
-        "batch": row["batch"],
-        "labels": _decode(row["labels"], _LABELS),
+        "error": PRUNED if row["spec"] is None else _decode(row["error"], TaskError),
+        "labels": _decode(row["labels"], dict[str, str]),
     }
 
 
-def as_result(row: sqlite3.Row) -> Result:
-    """The task of a row of the table `task` as it stands now."""
-    return Result(**_result(row))
-
-
-def as_indexed_result(row: sqlite3.Row) -> IndexedResult:
-    """The same of a finished task, with its `done_no`."""
-    return IndexedResult(done_no=row["done_no"], **_result(row))
-
-
-def as_batch(row: sqlite3.Row) -> BatchView:
-    """A row of `batch` joined with its row of `tally`."""
-    counted: dict[str, Any] = {name: row[name] or 0 for name in BatchView.__struct_fields__ if name in row.keys()}  # noqa: SIM118  (a Row)
-    return BatchView(
-        **counted
-        | {
-            "batch": row["name"],
-            "max_usd": money(row["max_pico"]),
-            "concurrency": row["concurrency"],
-            "cost_usd": usd(row["cost_pico"] or 0),
-            "created_at": row["created_at"],
-        }
-    )
-
-
-def as_finished(row: sqlite3.Row) -> dict[str, Any]:
-    """One line of `GET /v1/finished`, from the columns FINISHED_COLUMNS: a finished task without its texts."""
-    plain = (
-        "done_no", "id", "state", "batch", "work_class", "model", "engine", "created_at", "started_at", "finished_at",
-        "attempts", "retries", "uncertain", "price_version", *USAGE,
-    )  # fmt: skip
-    more = {"labels": _decode(row["labels"], _LABELS), "error": row["error_code"], "cost_usd": money(row["cost_pico"])}
-    bound = row["uncertain_pico"]
-    more["uncertain_usd"] = money(None if bound is None else int(bound))
-    return {name: row[name] for name in plain} | more
-
-
-def as_charge(row: sqlite3.Row) -> dict[str, Any]:
-    """One line of `GET /v1/charges`: a row of `charge` joined with its task's."""
-    plain = (
-        "no", "task", "attempt", "batch", "work_class", "model", "engine", "created_at", "request_id", "price_version",
-        "terms", *USAGE,
-    )  # fmt: skip
-    return {name: row[name] for name in plain} | {
-        "labels": _decode(row["labels"], _LABELS),
-        "economy": bool(row["economy"]),
-        "cost_usd": money(row["cost_pico"]),
-    }
+def as_record(row: sqlite3.Row) -> dict[str, Any]:
+    """One line of `GET /v1/charges` or of `GET /v1/finished`."""
+    return in_usd(row) | {"labels": _decode(row["labels"], dict[str, str])}

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import queue
 import sqlite3
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from farmhand.core.errors import FarmhandError
+from farmhand.agent.store.damage import Alarm, LedgerStuck
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")
@@ -31,113 +32,106 @@ _PASSING = frozenset(
 )
 
 
-class LedgerStuck(FarmhandError):
-    """The ledger cannot be written for now, as on a full disk; nothing has changed in it."""
-
-    code = "ledger_stuck"
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, hint="make room in the farm host's /var/lib/jada-agent")
-
-
+@dataclass(slots=True)
 class _Request:
     """One step that somebody waits for, and what came of it."""
 
-    __slots__ = ("error", "future", "step", "value")
-
-    def __init__(self, step: Step[Any], future: asyncio.Future[Any]) -> None:
-        self.step = step
-        self.future = future
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def tell(self) -> None:
-        if self.future.done():  # who asked has gone
-            return
-        if self.error is not None:
-            self.future.set_exception(self.error)
-        else:
-            self.future.set_result(self.value)
+    step: Step[Any]
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
 
 
 class Writer:
-    """A thread that owns the writing connection `db`. Steps are done in the order they are asked for."""
+    """A thread that owns the writing connection `db`. Steps are done in the order they are asked for.
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    `alarm` sees every error.
+    """
+
+    def __init__(self, db: sqlite3.Connection, alarm: Alarm) -> None:
         self._db = db
-        self._asked: deque[_Request] = deque()
-        self._some = threading.Condition()
-        self._closing = False
+        self._alarm = alarm
+        #: None is the last that is put in.
+        self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
     def do(self, step: Step[T]) -> asyncio.Future[T]:
         """Have `step` done; the future has its value once it is committed.
 
-        What `step` raises takes back that step alone. LedgerStuck: nothing of the whole group has changed. That who
-        asked stops waiting does not stop the step.
+        What `step` raises takes back that step alone. LedgerStuck: nothing of the whole group has changed. The step is
+        done even if the caller stops waiting.
         """
+        if self._closed:
+            raise RuntimeError("the ledger is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        with self._some:
-            if self._closing:
-                raise RuntimeError("the ledger is closed")
-            self._asked.append(_Request(step, future))
-            self._some.notify()
+        self._asked.put(_Request(step, future))
         return future
 
     def close(self) -> None:
         """Do what was asked for, then end the thread and close the connection."""
-        with self._some:
-            self._closing = True
-            self._some.notify()
+        self._closed = True
+        self._asked.put(None)
         self._thread.join()
         self._db.close()
 
     def _work(self) -> None:
-        while True:
-            with self._some:
-                while not self._asked and not self._closing:
-                    self._some.wait()
-                group = [self._asked.popleft() for _ in range(min(len(self._asked), _GROUP))]
-            if not group:
-                return
-            self._commit(group)
-            try:
-                group[0].future.get_loop().call_soon_threadsafe(_tell, group)
-            except RuntimeError:
-                log.debug("nobody waits for the ledger any more")
+        ended = False
+        while not ended:
+            asked = [self._asked.get()]
+            with suppress(queue.Empty):
+                while len(asked) < _GROUP:
+                    asked.append(self._asked.get_nowait())
+            group = [request for request in asked if request is not None]
+            ended = len(group) < len(asked)
+            if group:
+                self._commit(group)
+                try:
+                    group[0].future.get_loop().call_soon_threadsafe(_answer, group)
+                except RuntimeError:
+                    log.debug("nobody waits for the ledger any more")
 
     def _commit(self, group: list[_Request]) -> None:
         try:
             self._db.execute("BEGIN IMMEDIATE")
-            for ask in group:
-                self._one(ask)
+            for request in group:
+                self._one(request)
             self._db.execute("COMMIT")
         except BaseException as error:
+            if (damage := self._alarm.seen(error)) is not None:
+                error = damage
+            elif _may_pass(error):
+                error = LedgerStuck(f"the ledger cannot be written: {error}")
             # SQLite may have rolled back by itself, as it does on a full disk.
-            with suppress(sqlite3.Error, LedgerStuck):
+            with suppress(sqlite3.Error):
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
-            for ask in group:
-                ask.error = LedgerStuck(f"the ledger cannot be written: {error}") if _passes(error) else error
+            for request in group:
+                request.error = error
 
-    def _one(self, ask: _Request) -> None:
+    def _one(self, request: _Request) -> None:
         """Do one step; one that fails is taken back by itself, unless the transaction has gone with it."""
         self._db.execute("SAVEPOINT step")
         try:
-            ask.value = ask.step(self._db)
+            request.value = request.step(self._db)
         except BaseException as error:
-            if _passes(error) or isinstance(error, LedgerStuck) or not self._db.in_transaction:
+            if _may_pass(error) or self._alarm.seen(error) is not None or not self._db.in_transaction:
                 raise
             self._db.execute("ROLLBACK TO step")
-            ask.error = error
+            request.error = error
         self._db.execute("RELEASE step")
 
 
-def _tell(group: list[_Request]) -> None:
-    for ask in group:
-        ask.tell()
+def _answer(group: list[_Request]) -> None:
+    for request in group:
+        if request.future.done():  # its caller waits no more
+            continue
+        if request.error is not None:
+            request.future.set_exception(request.error)
+        else:
+            request.future.set_result(request.value)
 
 
-def _passes(error: BaseException) -> bool:
+def _may_pass(error: BaseException) -> bool:
     return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING

@@ -5,8 +5,9 @@ import json
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.http.requests import MAX_VALUES, read_batch, read_cancel, read_tasks
+from farmhand.agent.http.requests import MAX_TASKS, MAX_VALUES, read_body, read_tasks
 from farmhand.core.errors import UsageError
+from farmhand.wire.requests import BatchLimits, Cancellation
 
 CONFIG = Config()
 
@@ -26,9 +27,18 @@ def body(**task: object) -> bytes:
     ids=lambda flood: str(flood[:60]),
 )
 def test_a_flood_of_values_is_refused_before_it_is_decoded(flood: bytes) -> None:
-    for read in (lambda data: read_tasks(data, CONFIG), read_cancel, read_batch):
+    with pytest.raises(UsageError, match="it has more than 500000 values"):
+        read_tasks(flood, CONFIG)
+    for kind in (Cancellation, BatchLimits):
         with pytest.raises(UsageError, match="it has more than 500000 values"):
-            read(flood)
+            read_body(flood, kind)
+
+
+def test_a_request_cancels_no_more_tasks_than_one_may_bring() -> None:
+    ids = [f"t{n}" for n in range(MAX_TASKS + 1)]
+    with pytest.raises(UsageError, match="up to 1000 ids, not 1001"):
+        read_body(json.dumps({"ids": ids}).encode(), Cancellation)
+    assert read_body(json.dumps({"ids": ids[1:]}).encode(), Cancellation).ids == ids[1:]
 
 
 def test_a_thousand_tasks_with_large_texts_full_of_commas_pass() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.store.commands import ChargeRow
-from farmhand.agent.store.ledger import AttemptEnd, Ledger, NoLongerQueued
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow, NoLongerQueued
+from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.outbox import MessageBatchStore
 from farmhand.core.task import Result, Task, Usage
 
@@ -43,11 +43,11 @@ async def test_a_crash_counts_for_those_that_ran_and_for_no_other(ledger: Ledger
     await ledger.submit([Task(id="c", prompt="hello")], "queued", "fp")
     await again(ledger)
     assert ledger.suspected() == set(seqs)
-    assert [(one.id, one.crashes, engine) for one, engine in ledger.suspects()] == [("a", 1, "api"), ("b", 1, "api")]
+    assert [(one.id, one.crashes, one.engine) for one in ledger.suspects()] == [("a", 1, "api"), ("b", 1, "api")]
     await ledger.start(seqs[0], "fp")
     await again(ledger)
     # Those first that were there the least often.
-    assert [(one.id, one.crashes) for one, _ in ledger.suspects()] == [("b", 1), ("a", 2)]
+    assert [(one.id, one.crashes) for one in ledger.suspects()] == [("b", 1), ("a", 2)]
     await ledger.start(seqs[0], "fp")
     await again(ledger)
     result = ledger.result("a")
@@ -77,7 +77,8 @@ async def test_what_is_reserved_is_spent_until_it_is_known(ledger: Ledger) -> No
     # The first is known, the second may have cost 30 more than it told, nobody knows of the third.
     known = [ChargeRow(request_id="1", model="m", usage=Usage(requests=1), cost_pico=5),
              ChargeRow(request_id="2", model="m", usage=Usage(requests=1), cost_pico=40)]  # fmt: skip
-    await ledger.charge(seq, known, "v", {2: 30, 3: None})
+    so_far = AttemptEnd(outcome="running", charges=known, price_version="v", held={2: 30, 3: None})
+    await ledger.charge(seq, so_far)
     assert ledger.spent_by_task("a") == ledger.spent_by_batch("b") == day() == 75
     await again(ledger)
     assert ledger.result("a").uncertain == 2
@@ -134,7 +135,7 @@ async def test_a_message_batch_is_to_blame_until_one_of_its_results_is(ledger: L
     assert held[0] == 9
 
 
-async def test_sums_of_what_was_rescued_are_made_anew(ledger: Ledger) -> None:
+async def test_sums_of_what_was_rescued_are_made_once_more(ledger: Ledger) -> None:
     seqs = await running(ledger, "a", "b", "c")
     await ledger.end(seqs[0], AttemptEnd(outcome="succeeded"), Result(id="a", state="succeeded"))
     counts, batch = ledger.counts(), ledger.batch("b")
@@ -151,4 +152,5 @@ async def test_sums_of_what_was_rescued_are_made_anew(ledger: Ledger) -> None:
     assert ledger.counts() == counts | {"running": 1}
     found = ledger.batch("b")
     assert (found.running, found.succeeded, found.cost_usd, found.last_done) == (1, 1, batch.cost_usd, 1)
-    assert ledger.last_done() == 1
+    await ledger.end(seqs[1], AttemptEnd(outcome="succeeded"), Result(id="b", state="succeeded"))
+    assert ledger.batch("b").last_done == 2

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.store.commands import ChargeRow
-from farmhand.agent.store.ledger import AttemptEnd, IdConflict, Ledger
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow, IdConflict
+from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.task import Result, Task, Usage
 
@@ -41,13 +41,13 @@ def clock() -> Clock:
 
 @pytest.fixture
 def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "ledger.db", wall=clock.wall)
+    opened = Ledger(tmp_path / "ledger.db", now=clock.wall)
     yield opened
     opened.close()
 
 
 def retention(ledger: Ledger, clock: Clock, **settings: Any) -> Retention:
-    return Retention(Config(**settings), ledger, wall=clock.wall, monotonic=clock.monotonic)
+    return Retention(Config(**settings), ledger, monotonic=clock.monotonic)
 
 
 async def finish(ledger: Ledger, name: str, text: str = "an answer", batch: str = "b") -> None:
@@ -112,7 +112,7 @@ async def test_what_is_unfinished_is_never_touched(ledger: Ledger, clock: Clock)
     clock.pass_by(5000 * DAY)
     await keeper.sweep()
     assert ledger.counts() | {"queued": 0} == ledger.counts()
-    assert all(ledger.task(f"t{n}").prompt == "x" * 500_000 for n in range(6))
+    assert all(ledger.spec(ledger.known(f"t{n}").seq).prompt == "x" * 500_000 for n in range(6))
 
 
 async def test_the_oldest_content_goes_when_the_file_is_too_large(tmp_path: Path, ledger: Ledger, clock: Clock) -> None:

@@ -1,129 +1,110 @@
 from __future__ import annotations
 
 import sqlite3
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from farmhand.agent.store import schema
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.schema import SCHEMA_VERSION, migrate
+from farmhand.agent.store.rows import USAGE
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import Result, Task
 
-VERSION_1 = Path(__file__).resolve().parents[2] / "data" / "ledger-1.sql"
+#: A second version of the file, as there may be one some day.
+STEPS = (
+    *schema.STEPS,
+    "ALTER TABLE task ADD COLUMN mood TEXT NOT NULL DEFAULT 'good'; CREATE INDEX moods ON task (mood);",
+)
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Path:
-    """A file of version 1 with tasks in every state."""
-    path = tmp_path / "ledger.db"
-    with sqlite3.connect(path) as db:
-        db.executescript(VERSION_1.read_text(encoding="utf-8"))
-    db.close()
-    return path
+async def old(tmp_path: Path) -> Path:
+    """A file of version 1 with a finished task and one that waits."""
+    ledger = Ledger(tmp_path / "ledger.db")
+    await ledger.submit([Task(id=name, prompt="hello", batch="b") for name in ("done", "queued")], "queued", "fp")
+    await ledger.start(1, "fp")
+    await ledger.end(1, None, Result(id="done", state="succeeded", text="an answer ✓"))
+    ledger.close()
+    return ledger.path
 
 
-def schema(path: Path) -> set[tuple[str, str]]:
+@pytest.fixture
+def two_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "STEPS", STEPS)
+
+
+def dumped(path: Path, target: Path) -> Path:
+    """What `.dump` rescues of a file: everything but its version and how it grows."""
+    with sqlite3.connect(path) as source, sqlite3.connect(target) as rescued:
+        rescued.executescript("\n".join(source.iterdump()))
+        assert rescued.execute("PRAGMA user_version").fetchone()[0] == 0
+    source.close()
+    rescued.close()
+    return target
+
+
+def objects(path: Path) -> set[tuple[str, str]]:
     with sqlite3.connect(path) as db:
-        rows = db.execute("SELECT type, name FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
+        rows = db.execute("SELECT name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'").fetchall()
     db.close()
     return set(rows)
 
 
-async def test_every_task_of_version_1_survives(old: Path) -> None:
-    ledger = Ledger(old)
-    states = {one.id: one.state for one in ledger.results(batch=None, state=None, after=None, limit=100).results}
-    assert states == {
-        "done": "succeeded", "structured": "succeeded", "failed": "failed", "cancelled": "cancelled",
-        "queued": "queued", "waiting": "awaiting_key", "running": "running", "twice": "succeeded", "crashed": "queued",
-    }  # fmt: skip
-    done = ledger.result("done")
-    assert (done.text, done.cost_usd, done.labels) == ("an answer ✓", Decimal("0.00001825"), {"a": "b"})
-    assert (done.usage.input_tokens, done.usage.cache_read_input_tokens, done.usage.requests) == (12, 5, 1)
-    assert ledger.result("structured").structured == {"n": [1]}
-    failed = ledger.result("failed")
-    assert failed.error is not None
-    assert (failed.error.code, failed.cost_usd) == ("refusal", None)
-    assert (ledger.result("twice").attempts, ledger.result("twice").cost_usd) == (2, Decimal("0.0000365"))
-    assert ledger.result("crashed").uncertain == 1
-    assert ledger.task("done") == Task(
-        id="done", prompt="prompt of done", batch="b1", labels={"a": "b"}, work_class="sorting"
-    )
-    ledger.close()
-
-
-async def test_sums_and_orders_are_made_from_what_version_1_had(old: Path) -> None:
-    ledger = Ledger(old)
-    assert [line["id"] for line in ledger.finished(0, 9)] == ["structured", "done", "failed", "cancelled", "twice"]
-    assert ledger.last_done() == 5
-    assert ledger.finished(0, 9)[1]["work_class"] == "sorting"
-    batch = ledger.batch("b1")
-    assert (batch.queued, batch.succeeded, batch.last_done) == (1, 3, 5)
-    charges = ledger.charges(0, 99)
-    assert sum(charge["cost_usd"] for charge in charges if charge["cost_usd"]) == ledger.totals(0).cost_usd
-    assert [charge["task"] for charge in charges] == ["structured", "done", "failed", "twice"]
-    counted = ledger._db.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall()
-    assert {row[0]: row[1] for row in counted} == {name: n for name, n in ledger.counts().items() if n}
-    ledger.close()
-
-
-async def test_unfinished_tasks_of_version_1_go_on(old: Path) -> None:
-    ledger = Ledger(old)
-    assert await ledger.recover() == 4
-    assert await ledger.resume("new") == 4
-    assert [one.id for one in ledger.line("api", 9)] == ["queued", "waiting", "crashed"]
-    assert [one.id for one in ledger.line("cli", 9)] == ["running"]
-    running = ledger.known("running").seq
-    assert await ledger.start(running, "new") == 2
-    await ledger.end(running, None, Result(id="running", state="succeeded"))
-    assert ledger.last_done() == 6
-    states = await ledger.submit([Task(id="queued", prompt="prompt of queued", batch="b1")], "queued", "new")
-    assert states == {"queued": "queued"}
-    ledger.close()
-
-
-def test_an_old_file_ends_up_like_a_new_one(old: Path, tmp_path: Path) -> None:
-    Ledger(old).close()
-    Ledger(tmp_path / "new.db").close()
-    assert schema(old) == schema(tmp_path / "new.db")
-    with sqlite3.connect(old) as db:
-        assert db.execute("PRAGMA user_version").fetchone()[0] == SCHEMA_VERSION
+def sound(path: Path, version: int) -> None:
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone()[0] == version
         assert db.execute("PRAGMA auto_vacuum").fetchone()[0] == 2
         assert db.execute("PRAGMA foreign_key_check").fetchall() == []
         assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     db.close()
+
+
+def test_a_file_of_this_version_is_left_as_it_is(old: Path) -> None:
+    sound(old, 1)
     before = old.read_bytes()
     Ledger(old).close()
     assert old.read_bytes() == before
 
 
-async def test_a_dump_is_taken_for_what_it_was(old: Path, tmp_path: Path) -> None:
-    """A dump does not carry the version."""
+async def test_an_old_file_ends_up_like_a_new_one_and_keeps_its_tasks(
+    old: Path, tmp_path: Path, two_versions: None
+) -> None:
     ledger = Ledger(old)
+    assert ledger.result("done").text == "an answer ✓"
+    assert [one.id for one in ledger.line("api", 9)] == ["queued"]
+    await ledger.submit([Task(id="later", prompt="hello")], "queued", "fp")
+    assert ledger.rows("SELECT DISTINCT mood FROM task")[0][0] == "good"
     ledger.close()
-    rescued = tmp_path / "rescued.db"
-    with sqlite3.connect(old) as source, sqlite3.connect(rescued) as target:
-        target.executescript("\n".join(source.iterdump()))
-        assert target.execute("PRAGMA user_version").fetchone()[0] == 0
-    source.close()
-    target.close()
+    Ledger(tmp_path / "new.db").close()
+    assert objects(old) == objects(tmp_path / "new.db")
+    sound(old, 2)
+
+
+@pytest.mark.parametrize("newer", [False, True])
+async def test_a_dump_is_taken_for_what_it_was(
+    old: Path, tmp_path: Path, newer: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if newer:
+        monkeypatch.setattr(schema, "STEPS", STEPS)
+        Ledger(old).close()
+    rescued = dumped(old, tmp_path / "rescued.db")
+    monkeypatch.setattr(schema, "STEPS", STEPS)
     ledger = Ledger(rescued)
     await ledger.recount()
-    assert ledger.result("done").text == "an answer ✓"
-    assert ledger.last_done() == 5
-    assert schema(rescued) == schema(old)
+    assert (ledger.result("done").text, ledger.batch("b").last_done) == ("an answer ✓", 1)
     ledger.close()
+    sound(rescued, 2)
+    Ledger(old).close()
+    assert objects(rescued) == objects(old)
 
 
-def test_a_migration_that_fails_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = schema(old)
-    monkeypatch.setattr("farmhand.agent.store.schema.STEPS", ("", "DROP TABLE attempt; SELECT nonsense;"))
-    db = sqlite3.connect(old, isolation_level=None)
+def test_a_step_that_fails_changes_nothing(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = objects(old)
+    monkeypatch.setattr(schema, "STEPS", (*schema.STEPS, "DROP TABLE attempt; SELECT nonsense;"))
     with pytest.raises(sqlite3.Error):
-        migrate(db, old)
-    db.close()
-    assert schema(old) == before
+        Ledger(old)
+    assert objects(old) == before
 
 
 def test_a_newer_version_is_refused(tmp_path: Path) -> None:
@@ -136,7 +117,7 @@ def test_a_newer_version_is_refused(tmp_path: Path) -> None:
         Ledger(path)
 
 
-async def test_every_ledger_has_a_name_of_its_own_and_keeps_it(old: Path, tmp_path: Path) -> None:
+def test_every_ledger_has_a_name_of_its_own_and_keeps_it(old: Path, tmp_path: Path) -> None:
     names = []
     for path in (old, old, tmp_path / "other.db"):
         ledger = Ledger(path)
@@ -144,3 +125,10 @@ async def test_every_ledger_has_a_name_of_its_own_and_keeps_it(old: Path, tmp_pa
         ledger.close()
     assert names[0] == names[1] != names[2]
     assert all(len(name) == 32 for name in names)
+
+
+def test_every_count_of_the_wire_has_its_column(old: Path) -> None:
+    with sqlite3.connect(old) as db:
+        for table in ("task", "charge"):
+            assert {*USAGE} <= {row[1] for row in db.execute(f"PRAGMA table_info({table})")}
+    db.close()

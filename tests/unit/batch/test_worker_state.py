@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from farmhand.batch.host_state import MOST, WorkerState
+from farmhand.batch.worker_state import MOST, WorkerState
 from farmhand.core.errors import FarmUnreachable
 
 
@@ -13,10 +13,9 @@ def test_a_first_portion_is_all_of_it_alone_and_a_share_among_others() -> None:
 
 
 def test_a_fast_host_is_given_more_than_a_slow_one_and_neither_runs_dry() -> None:
-    slots = {"api": {"total": 30}, "cli": {"total": 2}}
     slow, fast = WorkerState("a", 1, heard_at=0), WorkerState("b", 2, heard_at=0)
-    slow.hear(4, slots, 4.0)
-    fast.hear(400, slots, 4.0)
+    slow.hear(4, 32, 4.0)
+    fast.hear(400, 32, 4.0)
     assert slow.wants(0, 10_000, 2) == 3 * 32
     assert fast.wants(0, 10_000, 2) == 100 * 6 + 32
     assert fast.wants(600, 10_000, 2) == 32
@@ -33,5 +32,5 @@ def test_a_host_that_does_not_answer_is_left_alone_longer_each_time() -> None:
         pauses.append(host.not_before - 100.0)
     assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 15.0, 15.0]
     assert (host.lost, host.fresh) == (True, True)
-    host.hear(0, None, 101.0)
+    host.hear(0, 0, 101.0)
     assert (host.lost, host.failures, host.ever) == (False, 0, True)

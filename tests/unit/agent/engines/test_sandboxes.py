@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.engines import sandbox_pool
-from farmhand.agent.engines.sandbox_pool import SandboxPool
+from farmhand.agent.engines import sandboxes
+from farmhand.agent.engines.sandboxes import SandboxPool
 
 
 class Listener:
@@ -29,6 +29,10 @@ class Listener:
         raise AssertionError(f"{len(self.lines)} came, not {count}")
 
 
+def pool(directory: Path, wanted: int) -> SandboxPool:
+    return SandboxPool(directory / "task.sock", wanted, 1000, asyncio.Semaphore(9))
+
+
 @pytest.fixture
 async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
     found = Listener()
@@ -40,7 +44,7 @@ async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
 
 
 async def test_each_serves_one_task_and_another_takes_its_place(tmp_path: Path, listener: Listener) -> None:
-    waiting = SandboxPool(tmp_path / "task.sock", 2, 1000)
+    waiting = pool(tmp_path, 2)
     _, first = await waiting.take()
     await listener.until(3)
     first.write(b"order\n")
@@ -57,7 +61,7 @@ async def test_each_serves_one_task_and_another_takes_its_place(tmp_path: Path, 
 
 
 async def test_one_that_has_died_is_passed_over(tmp_path: Path, listener: Listener) -> None:
-    waiting = SandboxPool(tmp_path / "task.sock", 1, 1000)
+    waiting = pool(tmp_path, 1)
     (await waiting.take())[1].close()
     await listener.until(2)
     listener.lines[1][1].close()
@@ -71,7 +75,7 @@ async def test_one_that_has_died_is_passed_over(tmp_path: Path, listener: Listen
 
 
 async def test_without_spares_each_is_started_for_its_task(tmp_path: Path, listener: Listener) -> None:
-    waiting = SandboxPool(tmp_path / "task.sock", 0, 1000)
+    waiting = pool(tmp_path, 0)
     for _ in range(2):
         (await waiting.take())[1].close()
     await listener.until(2)
@@ -79,8 +83,8 @@ async def test_without_spares_each_is_started_for_its_task(tmp_path: Path, liste
 
 
 async def test_a_rest_ends_those_that_wait(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_pool, "WAIT_S", 0.05)
-    waiting = SandboxPool(tmp_path / "task.sock", 1, 1000)
+    monkeypatch.setattr(sandboxes, "WAIT_S", 0.05)
+    waiting = pool(tmp_path, 1)
     (await waiting.take())[1].close()
     await listener.until(2)
     assert await listener.lines[1][0].read() == b""
@@ -88,4 +92,4 @@ async def test_a_rest_ends_those_that_wait(tmp_path: Path, listener: Listener, m
 
 async def test_where_none_can_be_had_the_task_hears_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        await SandboxPool(tmp_path / "task.sock", 1, 1000).take()
+        await pool(tmp_path, 1).take()

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.places import runner
+from farmhand.places import farm
+from farmhand.places.base import PlaceSettings
 
 
 def test_the_environment_is_stripped_of_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,6 +20,6 @@ def test_the_environment_is_stripped_of_credentials(tmp_path: Path, monkeypatch:
     (tmp_path / "play.yml").write_text("[]")
     private = tmp_path / "private"
     private.mkdir()
-    environment = runner.prepare(tmp_path / "play.yml", private, tmp_path, None).config.env
+    environment = farm.prepare(tmp_path / "play.yml", private, PlaceSettings(project_dir=tmp_path)).config.env
     assert environment["KEPT"] == "yes"
     assert not {"ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "OTHER"} & set(environment)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farmhand.agent.about import cli_version
+from farmhand.agent.http.status import cli_version
 
 
 def test_the_version_is_the_directory_s_name(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from farmhand.agent.config import Config
 from farmhand.agent.engines import Answer, EngineError
 from farmhand.agent.engines.api import request_body
-from farmhand.agent.engines.cli import CliEngine, arguments, environment, stdin
+from farmhand.agent.engines.cli import CliEngine, arguments, environment
+from farmhand.core import claude
 from farmhand.core.task import Task, Usage
 from farmhand.meter import Charge, Grant, Grants, Key
 
@@ -59,7 +60,7 @@ def test_the_invocation_is_lean_and_holds_no_prompt() -> None:
     }.items():
         assert argv[argv.index(flag) + 1] == value
     assert not any("secret prompt" in word for word in argv)
-    assert b"secret prompt" in stdin(TASK)
+    assert b"secret prompt" in claude.user_message(TASK.prompt)
 
 
 GOOD = {"type": "result", "subtype": "success", "result": "an answer", "is_error": False, "num_turns": 1}

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.engines import leaving
+from farmhand.agent.engines import sandboxes
 from farmhand.agent.engines.cli import CliEngine
-from farmhand.agent.engines.leaving import ALL, unit_of
+from farmhand.agent.engines.sandboxes import ALL, unit_of
 from farmhand.core.task import Task, Usage
 from farmhand.meter import Charge, Grant, Grants, Key
 
@@ -66,7 +66,7 @@ class Host:
 
 @pytest.fixture
 async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Host]:
-    monkeypatch.setattr(leaving, "_LEAVE_S", 0.3)
+    monkeypatch.setattr(sandboxes, "_LEAVE_S", 0.3)
     found = Host(tmp_path, stays=True)
     servers = [
         await asyncio.start_unix_server(found.sandbox, tmp_path / "task.sock"),

@@ -1,0 +1,58 @@
+"""Orders and replies in the words of the wire, for places whose workers are agents."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from farmhand.core.errors import FarmhandError, WireError
+from farmhand.core.keys import redact
+from farmhand.places.base import Order, Reply
+from farmhand.wire import turn
+
+
+def encode(order: Order) -> bytes:
+    """The turn for `jada-agent turn`; the order's tasks are JSON already."""
+    head: dict[str, Any] = {
+        "batch": order.batch,
+        "cancel": order.cancel,
+        "key": order.credential,
+        "stop": order.stop,
+        "after": order.cursor,
+        "low": order.low,
+        "wait_s": order.wait_s,
+    }
+    if order.limit is not None:
+        head["limits"] = {"max_usd": order.limit.usd, "concurrency": order.limit.concurrency}
+    return json.dumps(head).encode()[:-1] + b',"tasks":[' + b",".join(order.tasks) + b"]}"
+
+
+def decode(answer: bytes, worker: str) -> Reply:
+    """What `worker` answered to a turn. An answer that is not of the wire is a reply with that error."""
+    try:
+        given = turn.check(answer, worker)
+    except WireError as error:
+        return Reply(error=error.at())
+    lists = ("cancelled", "refused", "stopped", "results", "waiting")
+    return Reply(
+        accepted=given.get("taken") or [],
+        **{name: given.get(name) or [] for name in lists},
+        next=given.get("next") or 0,
+        rest=bool(given.get("rest")),
+        unfinished=given.get("unfinished"),
+        slots=sum(int(engine["total"]) for engine in (given.get("slots") or {}).values()),
+        halted=_error(given.get("halted"), worker),
+        error=_error(given.get("error"), worker),
+    )
+
+
+def _error(said: dict[str, Any] | None, worker: str) -> FarmhandError | None:
+    """The package's error for one in an answer."""
+    if said is None:
+        return None
+    code, message = said["code"], said["message"]
+    if code == "no_such_route":
+        code, message = "agent_too_old", "its agent is too old for batches"
+    if worker not in message:
+        message = f"{worker}: {message}"
+    return WireError(code, redact(message), redact(said.get("hint") or "")).at()

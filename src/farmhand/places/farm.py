@@ -1,0 +1,175 @@
+"""The farm: the hosts of an inventory, by ansible-runner. One play, in which each host loops over its turns by itself.
+
+`strategy: free` lets each host go at its own pace. The action plugin of farmhand_task fetches an order from a socket
+here, plays it with `jada-agent turn` on the host, and takes the answer back.
+
+What ansible-runner writes to disk (the command with its environment, facts) goes into a private temporary directory,
+which is removed afterwards. It holds no key: the environment is stripped of credentials, orders go through the socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import time
+from functools import partial
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.keys import redact
+from farmhand.core.scratch import private_directory
+from farmhand.places import exchange
+from farmhand.places.ansible_environment import ansible_environment
+from farmhand.places.base import Dispatcher, PlaceSettings
+from farmhand.places.local_server import LocalServer
+from farmhand.wire.turn import MAX_ANSWER_BYTES
+
+#: How often a run may end before its time without any host having answered in it.
+_MOST_ENDS = 3
+#: The variables by which ansible-runner gets the events of the run.
+_RUNNERS = (
+    "ANSIBLE_CALLBACK_PLUGINS",
+    "ANSIBLE_STDOUT_CALLBACK",
+    "ANSIBLE_RETRY_FILES_ENABLED",
+    "AWX_ISOLATED_DATA_DIR",
+    "RUNNER_OMIT_EVENTS",
+    "RUNNER_ONLY_FAILED_EVENTS",
+)
+_SETTINGS = {
+    # ansible-playbook's own time for a host, so that an unreachable one does not hold up the others. Seconds.
+    "ANSIBLE_TIMEOUT": "10",
+    "ANSIBLE_FORKS": "500",
+    "ANSIBLE_STRATEGY": "free",
+    "ANSIBLE_GATHERING": "explicit",
+    "ANSIBLE_DEPRECATION_WARNINGS": "False",
+    "ANSIBLE_LOCALHOST_WARNING": "False",
+    "ANSIBLE_INVENTORY_UNPARSED_WARNING": "False",
+    "ANSIBLE_NOCOLOR": "True",
+    "ANSIBLE_LOG_PATH": os.devnull,
+}
+
+
+def playbook(pattern: str, orders: Path) -> str:
+    """The play, in JSON, which YAML reads."""
+    step = {
+        "name": "Play the turns of the batch",
+        "farmhand_task": {
+            "orders": str(orders),
+            "socket": "{{ farmhand_socket | default('/run/jada-agent/agent.sock') }}",
+        },
+        "register": "turn",
+        "until": "not (turn.more | default(false))",
+        "retries": 1_000_000_000,
+        "delay": 0,
+    }
+    play = {"name": "Farm a batch out", "hosts": pattern, "strategy": "free", "gather_facts": False, "tasks": [step]}
+    return json.dumps([play])
+
+
+class FarmPlace:
+    """The hosts that `settings` name; their names are those of the inventory."""
+
+    name = "farm"
+
+    def __init__(self, settings: PlaceSettings) -> None:
+        self._settings = settings
+        self._pids: set[int] = set()
+        self._seen = False
+        self._answers = 0
+
+    def run(self, batch: Dispatcher) -> None:
+        """See Place. Raises NotConfigured where no host had a turn."""
+        with (
+            private_directory() as private,
+            LocalServer(private / "orders.sock", partial(self._serve, batch)) as server,
+        ):
+            play = private / "play.yml"
+            play.write_text(playbook(self._settings.pattern, server.path), "utf-8")
+            ends = 0
+            while not batch.over:
+                before = self._answers
+                runner = prepare(play, private, self._settings)
+                runner.run()
+                if batch.over:
+                    return
+                ends = 0 if self._answers > before else ends + 1
+                if not self._seen or ends >= _MOST_ENDS:
+                    raise nothing_ran(runner, self._settings.pattern)
+                time.sleep(min(0.5 * 2**ends, 5))
+
+    def kill(self) -> None:
+        """End Ansible's processes: the hosts' own ones, and the one that started them."""
+        # A copy: connections end meanwhile.
+        pids = tuple(self._pids)
+        for pid in {*pids, *map(_parent, pids)}:
+            if pid > 1 and pid != os.getpid():
+                with contextlib.suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def _serve(self, batch: Dispatcher, peer: socket.socket, pid: int) -> None:
+        """All turns of one host, whose action plugin is process `pid`."""
+        self._pids.add(pid)
+        worker = ""
+        try:
+            with Connection(peer.detach()) as plugin:
+                while True:
+                    greeting = json.loads(plugin.recv_bytes(64 * 1024))
+                    worker = str(greeting["host"])
+                    self._seen = True
+                    order = batch.take(worker, int(greeting["hosts"]))
+                    if order is None:
+                        break
+                    plugin.send_bytes(exchange.encode(order))
+                    reply = exchange.decode(plugin.recv_bytes(MAX_ANSWER_BYTES + 1), worker)
+                    self._answers += reply.error is None
+                    batch.give(worker, reply)
+        except (OSError, EOFError, ValueError):
+            pass  # the plugin has gone
+        finally:
+            self._pids.discard(pid)
+            if worker:
+                batch.left(worker, "its Ansible process has ended")
+
+
+def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:
+    """ansible-runner, ready to run in the checkout, with an environment that holds no credential."""
+    import ansible_runner  # not at the top: other commands need none
+
+    arguments: dict[str, Any] = {"inventory": settings.inventory} if settings.inventory is not None else {}
+    # ansible-runner starts from our whole environment and adds to what these already say.
+    empty = dict.fromkeys(("ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_STDOUT_CALLBACK", "AWX_LIB_DIRECTORY"), "")
+    runner = ansible_runner.interface.init_runner(
+        private_data_dir=str(private),
+        project_dir=str(settings.project_dir),
+        playbook=str(play),
+        envvars=empty,
+        quiet=True,
+        event_handler=lambda _event: False,  # keep none
+        **arguments,
+    )
+    made: dict[str, str] = runner.config.env
+    # What Ansible leaves behind when it is ended goes with the directory.
+    own = _SETTINGS | {"ANSIBLE_LOCAL_TEMP": str(private / "tmp")}
+    runner.config.env = ansible_environment(settings.project_dir) | {name: made[name] for name in _RUNNERS} | own
+    return runner
+
+
+def nothing_ran(runner: Any, hosts: str) -> FarmhandError:
+    """Why no host had a task: as a rule the inventory knows none, or the playbook could not start."""
+    said = redact(runner.stdout.read()[-20_000:])
+    if "no hosts matched" in said or "did not match any hosts" in said:
+        return NotConfigured(f"no host of the inventory matches {hosts!r}", hint="see: ansible-inventory --graph")
+    return NotConfigured(f"ansible-playbook ended with {runner.rc} before any task: {' '.join(said.split())[-300:]}")
+
+
+def _parent(pid: int) -> int:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        return int(stat.rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return 0
