@@ -82,9 +82,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             batch = _CONNECTIONS.get(path) or _CONNECTIONS.setdefault(path, Client(path))
             batch.send_bytes(json.dumps({"host": host, "hosts": hosts}).encode())
             order = batch.recv_bytes()
+            if not order:  # the batch is over
+                return {"changed": False, "more": False}
             # One byte more than an answer may have is enough to see that it has too many.
             batch.send_bytes(self._play(order, host)[: turn.MAX_ANSWER_BYTES + 1])
-        except EOFError:  # the batch is over
+        except EOFError:
             return {"changed": False, "more": False}
         except OSError as error:
             raise WireError("batch_gone", f"farmhand batch has gone: {error}", "run it again: it goes on") from None

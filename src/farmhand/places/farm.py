@@ -122,9 +122,10 @@ class FarmPlace:
                     worker = str(greeting["host"])
                     self._seen = True
                     order = batch.take(worker, int(greeting["hosts"]))
+                    plugin.send_bytes(b"" if order is None else exchange.encode(order))
                     if order is None:
-                        break
-                    plugin.send_bytes(exchange.encode(order))
+                        # Until its process has ended, `kill` knows it.
+                        continue
                     reply = exchange.decode(plugin.recv_bytes(MAX_ANSWER_BYTES + 1), worker)
                     self._answers += reply.error is None
                     batch.give(worker, reply)
