@@ -18,7 +18,7 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 #: Reads what is wanted from its input; the shells are started by the user that runs it.
 _MODULE = """
 import json, pathlib, sys
-from farmhand.billing.keyfile import Refused
+from farmhand.billing.keyfile import ChangeRefused
 from farmhand.billing.outcome import absent, present
 from farmhand.billing.store import Store
 from farmhand.billing.wanted import Wanted
@@ -28,7 +28,7 @@ wanted = {**spec["wanted"], **{name: pathlib.Path(path) for name, path in spec["
 store = Store(pathlib.Path(spec["state_dir"]))
 try:
     done = absent(store, write=True) if spec["absent"] else present(Wanted(**wanted), store, write=spec["write"])
-except Refused as error:
+except ChangeRefused as error:
     done = {"refused": str(error)}
 json.dump(done, sys.stdout)
 """
