@@ -92,6 +92,7 @@ class Store:
             if content is None:
                 path.unlink()
             else:
+                path.parent.mkdir(parents=True, exist_ok=True)
                 replace(path, content)
         self.write([entry for entry in self.entries() if entry not in undo.done])
         for entry in undo.done:
@@ -145,6 +146,7 @@ class Store:
 
     def write(self, entries: list[dict[str, Any]]) -> None:
         """Write the journal."""
+        self.prepare()
         replace(self.journal, json.dumps(entries, indent=1).encode() + b"\n", mode=0o600)
 
 
