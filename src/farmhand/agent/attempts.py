@@ -229,7 +229,7 @@ class Attempt:
         return recorded
 
     async def _record(self, then: Result | State, end: End) -> bool:
-        """Record the end through `end`. Return False if the ledger refused it, so that the task failed instead.
+        """Record the end through `end`. Return False if the ledger refused the result, which fails the task.
 
         If the ledger refuses only the charges, they become uncertain and the result is kept.
         """

@@ -37,9 +37,10 @@ class Budgets:
         return tuple(budget for budget in found if budget is not None)
 
     def known(self, task: Task, held_pico: int, held_since: float, cost_pico: int) -> None:
-        """Correct the budgets after a request of `task` held at `held_pico` since before this start cost `cost_pico`.
+        """Correct the budgets for a request of `task` that cost `cost_pico`.
 
-        Call this before the ledger records the cost: a budget that is created here still counts the held amount.
+        The ledger has held `held_pico` for it since `held_since`, before this start. Call this before the ledger
+        records the cost: a budget that is created here still counts the held amount.
         """
         for budget in self.of(task):
             day = self._day is not None and budget is self._day[1]

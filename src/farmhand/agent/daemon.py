@@ -40,7 +40,7 @@ _PER_UID = {"agent": 512, "meter": 64}
 _BACKLOG = 1024
 #: How long open requests may continue when the daemon stops, in seconds.
 _PATIENCE_S = 2.0
-#: Checking a large ledger takes longer than systemd's default start timeout.
+#: Checking a large ledger can take longer than the unit's start timeout.
 _CHECKING = "EXTEND_TIMEOUT_USEC=60000000\nSTATUS=looking at the ledger"
 
 

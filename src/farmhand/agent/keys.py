@@ -107,7 +107,7 @@ class Keys:
             self._fall_back(key.fingerprint)
 
     def _fall_back(self, refused: str) -> None:
-        """Use the key that `refused` had replaced again."""
+        """Fall back to the key that `refused` had replaced."""
         old, self._reserve = self._reserve, None
         if old is None or self._successors.pop(old.fingerprint, None) is None:
             return

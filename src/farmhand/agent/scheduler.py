@@ -242,7 +242,7 @@ class Scheduler:
                 self._start(task, key)
 
     def _try_suspects(self) -> bool:
-        """Run a task that ran when the agent crashed while nothing else runs. Return whether one runs or is next.
+        """Run one suspect, a task that ran when the agent crashed, on its own. Return whether one runs or is next.
 
         If the agent crashes again, no other task is suspected or has to be paid for twice.
         """
