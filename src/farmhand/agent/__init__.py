@@ -1,1 +1,1 @@
-"""jada-agent, the daemon on a farm host: server, scheduler, ledger and the two engines."""
+"""jada-agent, the daemon on a farm host: server, scheduler, ledger and engines."""

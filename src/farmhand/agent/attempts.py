@@ -1,4 +1,4 @@
-"""A running task: attempt after attempt, within its time, until one brings a result or it has to wait again."""
+"""A running task: attempts within its timeout until one succeeds, the task fails, or it is queued again."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 
 log = logging.getLogger("jada-agent")
-#: How long the attempts of one task wait for each other; the meter's own retries wait longer.
+#: Delays between the attempts of one task. They are shorter than the meter's own retry delays.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=20.0)
 End = Callable[[int, AttemptEnd | None, Result | State], Awaitable[bool]]
 
 
 class Parked(Exception):
-    """The API does not take the key: the task waits for another one."""
+    """The API refused the key; the task waits for another one."""
 
 
 class Attempt:
-    """One task while it holds a slot. Whatever goes wrong in here is this task's failure alone."""
+    """A task that holds a slot. Any error raised here fails only this task."""
 
     def __init__(self, context: RunContext, engine: Engine, claim: QueuedTask, key: Key, live: RunningTask) -> None:
         self._context = context
@@ -42,12 +42,12 @@ class Attempt:
         #: Whether an attempt is open, and its grant.
         self._begun = False
         self._grant: Grant | None = None
-        #: How an attempt ended, and the task, that the ledger may not have yet.
+        #: The end of the attempt and the task's result, both possibly not in the ledger yet.
         self._ended: AttemptEnd | None = None
         self._result: Result | None = None
 
     async def run(self) -> None:
-        """Run the task; its final state, or its return to the queue, is in the ledger when this returns."""
+        """Run the task. On return the ledger has its final state, or its return to the queue."""
         try:
             await self._guarded()
         except NoLongerQueued:
@@ -55,7 +55,7 @@ class Attempt:
         except LedgerDamaged:
             log.debug("task %s ends with the agent", self._claim.id)
         except LedgerStuck as error:
-            # Stopping: as after a crash, the task is unfinished in the ledger.
+            # The agent is stopping: the task stays unfinished in the ledger, as after a crash.
             log.error("task %s: %s", self._claim.id, error)
 
     async def _guarded(self) -> None:
@@ -71,23 +71,23 @@ class Attempt:
             await self._finish(self._failed("agent_error", f"the agent failed: {type(error).__name__}"))
 
     async def _cut(self) -> None:
-        """Ended from outside: cancelled for good, or put back because the agent stops."""
+        """Handle cancellation: end the task if a client cancelled it, or queue it again if the agent is stopping."""
         if self._live.cancelled:
             self._close("cancelled")
             await self._finish(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
             return
         self._close("interrupted")
-        # What has its result, and waits for room on the disk to record it, does not run again.
+        # A task that already has its result, and only waits for disk space to record it, must not run again.
         await self._record(self._result or "queued", self._ledger.end)
 
     async def _attempts(self) -> None:
-        # Before anything of the task is looked at: whatever that does to the agent, it is known which task it was.
+        # Record the start before reading the task: if the task crashes the agent, the ledger shows which task it was.
         await self._begin()
         task = self._ledger.spec(self._claim.seq)
         config = self._context.config
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, config.task_timeout_max_s)
         deadline = time.monotonic() + limit
-        # Attempts that ended with the agent count as well.
+        # Attempts that ended because the agent ended count too.
         turn, tries = 1 + self._claim.crashes, 1
         while True:
             self._open(task)
@@ -97,8 +97,8 @@ class Attempt:
                 usable = self._context.keys.of(self._key.fingerprint) is not None
                 await self._put_back("queued" if usable else "awaiting_key")
                 return
-            # Nobody sits before a batch, and it is no fault of its tasks that the API cannot for the moment: they wait
-            # as long as their time lasts. Such an attempt does not count, unless it may have been charged for.
+            # Nobody watches a batch, and its tasks are not at fault while the API is unavailable. So they keep retrying
+            # until their timeout. Such an attempt does not count, unless it may have been charged for.
             waits = bool(task.batch) and isinstance(problem, ApiError) and problem.passes
             counts = not (waits and self._was_free())
             if waits and self._context.mode == "running":
@@ -122,11 +122,11 @@ class Attempt:
             await self._begin()
 
     def _was_free(self) -> bool:
-        """Whether the attempt that has just ended can have cost nothing."""
+        """Return whether the attempt that just ended cannot have cost anything."""
         return self._ended is not None and not self._ended.charges and not self._ended.uncertain
 
     async def _begin(self) -> None:
-        """The attempt is in the ledger before anything is done for it."""
+        """Record the start of an attempt in the ledger before doing any work for it."""
         self._begun = True
         await insist(lambda: self._ledger.start(self._claim.seq, self._key.fingerprint), unless=self._stopping)
         self._live.text.clear()
@@ -136,7 +136,7 @@ class Attempt:
         return self._context.stopping
 
     def _open(self, task: Task) -> None:
-        """The attempt may spend."""
+        """Create the grant that allows the attempt to make requests."""
         before = self._live.grant
         self._live.grant = self._grant = Grant(
             task_id=task.id,
@@ -149,11 +149,11 @@ class Attempt:
         if self._engine.makes_requests:
             self._grant.on_charge = self._note
         if before is not None:
-            # Until the API answers, what it said last holds.
+            # Keep the last problem visible until the API answers.
             self._grant.problem, self._grant.again_at = before.problem, before.again_at
 
     async def _hold(self, request: int, most_pico: int | None) -> None:
-        """A request is about to leave: what it may cost is spent from now on, whatever becomes of the agent."""
+        """Reserve the worst-case cost of a request before it is sent, so that a crash of the agent cannot lose it."""
         try:
             await insist(lambda: self._ledger.reserve(self._claim.seq, request, most_pico), unless=self._stopping)
         except (NoLongerQueued, LedgerStuck) as error:
@@ -162,14 +162,14 @@ class Attempt:
             raise ApiError("api_error", "this task's agent is stopping", status=503) from error
 
     def _note(self) -> None:
-        """Of an attempt with many answers each is recorded as it comes; where that fails, the attempt's end does it."""
+        """Record the charges so far after one of several answers. If this fails, the attempt's end does it."""
         if self._grant is not None:
             so_far = attempt_end(self._grant, self._context.prices, "running")
             noted = self._ledger.charge(self._claim.seq, so_far)
             noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, EngineError | ApiError | None]:
-        """One attempt: its result, and what went wrong, if another one may do better. Raises Parked."""
+        """Run one attempt. Return the result, and the error if a retry may help. Raise Parked if the key is refused."""
         grant = self._grant
         assert grant is not None  # noqa: S101  (_open has made it)
         try:
@@ -194,7 +194,7 @@ class Attempt:
             return self._failed(error.code, error.message, error.hint), error
 
     def _close(self, outcome: str) -> None:
-        """The open attempt, if there is one, has ended."""
+        """Mark the open attempt, if any, as ended."""
         begun, self._begun = self._begun, False
         grant, self._grant = self._grant, None
         if not begun:
@@ -207,18 +207,18 @@ class Attempt:
             self._context.keys.prove(self._key)
 
     async def _put_back(self, state: State) -> None:
-        """The task waits again."""
+        """Return the task to `state`, in which it waits."""
         if await self._end(state):
             self._live.text.clear()
             self._live.publish(self._context.registry.state_event(state))
 
     async def _finish(self, result: Result) -> None:
-        """Record the result; those who wait for it hear it once it is committed."""
+        """Record the result. Clients that wait for it are notified after the commit."""
         self._result = result
         await self._end(result)
 
     async def _end(self, then: Result | State) -> bool:
-        """Record the end of the attempt. False: that was refused, and it is the task's end; those who wait know."""
+        """Record the end of the attempt. Return False if the ledger refused it, which ends the task."""
 
         async def patiently(seq: int, ended: AttemptEnd | None, then: Result | State) -> bool:
             return await insist(lambda: self._ledger.end(seq, ended, then), unless=self._stopping)
@@ -229,8 +229,9 @@ class Attempt:
         return recorded
 
     async def _record(self, then: Result | State, end: End) -> bool:
-        """Have `end` record it. Figures that the ledger will not take are uncertain, and what was answered counts all
-        the same; an answer that it will not take ends the task. False where that came to pass.
+        """Record the end through `end`. Return False if the ledger refused the result, which fails the task.
+
+        If the ledger refuses only the charges, they become uncertain and the result is kept.
         """
         for tries_left in (2, 1, 0):
             try:
@@ -256,14 +257,14 @@ class Attempt:
 
 
 def uncounted(end: AttemptEnd) -> AttemptEnd:
-    """The attempt without charges that the ledger will not take: all that was reserved for it stays so."""
+    """Return the attempt without the charges that the ledger refused. Everything reserved for it stays reserved."""
     return replace(end, charges=(), uncertain=end.uncertain + len(end.charges), held=None)
 
 
 def attempt_end(grant: Grant, prices: PriceTable, outcome: str) -> AttemptEnd:
-    """The end of the attempt that used `grant`, its answers priced on their terms.
+    """Return the end of the attempt that used `grant`, with its answers priced on their terms.
 
-    Of an answer that broke off what had passed is charged. Where charges cannot be read, all of it stays reserved.
+    A cut answer is charged for the part that was received. If charges cannot be read, the whole reservation stays.
     """
     end = AttemptEnd(
         outcome=outcome,

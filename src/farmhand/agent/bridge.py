@@ -1,21 +1,22 @@
-"""`jada-agent bridge`: joins stdin and stdout to the daemon's socket. Standard library only, to start fast.
+"""`jada-agent bridge`: connects stdin and stdout to the daemon's socket. Standard library only, to start fast.
 
-Every call over ssh waits for it, so the role also copies this file out of the venv and runs it with `python3 -I -S`,
-which starts in a quarter of the time of the venv's command.
+Every call over ssh waits for this program to start. So the role also copies this file out of the venv and runs it with
+`python3 -I -S`, which starts in a quarter of the time of the venv's command.
 
-When stdin ends the daemon's answer may still be under way, so the bridge stays until the daemon closes the connection,
-nobody reads stdout any more, or nothing has come for `linger_s`: an answer under way is never silent for as long, since
-events are at most 10 s apart. A half-close is not passed on: an HTTP server takes it for the end of the connection.
+When stdin ends, the daemon's answer may still be in transit. The bridge therefore runs until the daemon closes the
+connection, stdout has no reader any more, or no data has arrived for `linger_s`. A pending answer is never silent that
+long, since events are at most 10 s apart. The bridge does not pass on a half-close: an HTTP server would treat it as
+the end of the connection.
 """
 
 from __future__ import annotations
 
-import _socket  # socket itself adds enum names and selectors, which is half of the time to start
+import _socket  # the socket module adds enum names and selectors, which take half of the start-up time
 import os
 import select
 import sys
 
-#: Where the daemon listens, and how long a silent one is waited for once stdin has ended, in seconds.
+#: The daemon's socket, and how long to wait for a silent daemon after stdin has ended, in seconds.
 SOCKET = "/run/jada-agent/agent.sock"
 LINGER_S = 30.0
 
@@ -27,7 +28,7 @@ def _write_all(fd: int, data: bytes) -> None:
 
 
 def bridge(path: str, linger_s: float, stdin_fd: int = 0, stdout_fd: int = 1) -> int:
-    """Carry bytes both ways until one side is gone. 0 when it ended, 4 with one line when there is no daemon."""
+    """Copy bytes both ways until one side closes. Return 0, or 4 after one line on stderr if there is no daemon."""
     agent = _socket.socket(_socket.AF_UNIX)
     try:
         agent.connect(path)

@@ -1,4 +1,4 @@
-"""The budgets of a task: its own, its batch's, the host's for the day. What was spent before is read off the ledger."""
+"""Budgets of a task: its own, its batch's, and the host's daily budget. Earlier spending is read from the ledger."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from farmhand.core.money import pico, usd
 from farmhand.core.task import Task
 from farmhand.meter import Budget
 
-#: Budgets of batches that are kept; those without a task under way go first.
+#: Number of batch budgets to cache. Those without a running task are dropped first.
 _KEPT = 256
 _DAY_S = 86_400.0
 
 
 class Budgets:
-    """One `Budget` per batch and per day, shared by all tasks they are about. The clock is the ledger's."""
+    """One shared `Budget` per batch and per day. The clock is the ledger's."""
 
     def __init__(self, ledger: Ledger, day_usd: Decimal | None) -> None:
         self._ledger = ledger
@@ -29,7 +29,7 @@ class Budgets:
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:
-        """The budgets that bound a call of the task; its own knows what its earlier attempts cost, or may have."""
+        """Return the budgets that limit the task's requests. Its own counts the cost of its earlier attempts."""
         found = [self._batch(task.batch) if task.batch else None, self.day()]
         if task.max_usd is not None:
             spent = self._ledger.spent_by_task(task.id)
@@ -37,9 +37,10 @@ class Budgets:
         return tuple(budget for budget in found if budget is not None)
 
     def known(self, task: Task, held_pico: int, held_since: float, cost_pico: int) -> None:
-        """A request of `task` did cost `cost_pico`; the ledger had held `held_pico` for it since before this start.
+        """Correct the budgets for a request of `task` that cost `cost_pico`.
 
-        Call it before the ledger records it: a budget that is made by this still counts what was held.
+        The ledger has held `held_pico` for it since `held_since`, before this start. Call this before the ledger
+        records the cost: a budget that is created here still counts the held amount.
         """
         for budget in self.of(task):
             day = self._day is not None and budget is self._day[1]
@@ -47,7 +48,7 @@ class Budgets:
             budget.correct(cost_pico - (held_pico if today or not day else 0))
 
     def day(self) -> Budget | None:
-        """The budget of this day (UTC), if the host has one."""
+        """Return the budget of the current day (UTC), or None if the host has none."""
         if self._day_pico is None:
             return None
         now = datetime.fromtimestamp(self._ledger.now(), UTC)
@@ -59,7 +60,7 @@ class Budgets:
         return self._day[1]
 
     def check_day(self) -> None:
-        """Raise Refused where the day's budget is spent."""
+        """Raise Refused if the day's budget is spent."""
         day = self.day()
         if day is not None and day.spent_out:
             raise Refused(
@@ -69,7 +70,7 @@ class Budgets:
             )
 
     def changed(self, batch: BatchView) -> None:
-        """The batch's limit is another one."""
+        """Apply a changed limit of the batch."""
         name = batch.batch
         budget = self._batches.get(name)
         if batch.max_usd is None:
@@ -91,7 +92,7 @@ class Budgets:
         return budget
 
     def day_status(self) -> dict[str, Any] | None:
-        """The day's budget as `GET /v1/status` shows it."""
+        """Return the day's budget as `GET /v1/status` shows it."""
         day = self.day()
         if day is None or self._day is None:
             return None

@@ -1,4 +1,4 @@
-"""The daemon's settings: one TOML file, checked whole before it is used."""
+"""The daemon's settings: one TOML file, validated as a whole before use."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ Seconds = Annotated[float, msgspec.Meta(gt=0)]
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Every setting of `jada-agent serve`. Times are in seconds.
+    """All settings of `jada-agent serve`. Times are in seconds.
 
-    `upstream_url` ends before `/v1`. `ca_file` is a PEM bundle, "" for the system's. `slots_*` bound the tasks that
-    run at once per engine. `sandbox_spares` sandboxes of the cli engine wait for a task while it is in use.
-    `idle_s` is how long the API may fall silent. `attempts` is how often one task is tried. `network_full` allows
-    tasks that ask for `network: full`. `budget_day_usd` is what the host may spend in one day (UTC). The content of
-    tasks that have ended is kept for `retention_days`, and no longer than it fits into a ledger of `retention_mb`;
-    their rows, with usage and cost, for `history_days`. `prices_file` has the operator's own prices, over those
-    that come with the agent. Economy tasks are gathered for `economy_linger_s` before they go out together; their
-    Message Batch is looked at every `economy_poll_s` at the least often.
+    `upstream_url` excludes `/v1`. `ca_file` is a PEM bundle, or "" for the system's. `slots_*` limit how many tasks run
+    at once per engine. `sandbox_spares` is the number of idle sandboxes that the cli engine keeps ready while it is in
+    use. `idle_s` is how long the API may be silent. `attempts` limits the attempts of one task. `network_full` allows
+    tasks that request `network: full`. `budget_day_usd` is what the host may spend per day (UTC). The content of ended
+    tasks is kept for `retention_days`, as long as the ledger stays within `retention_mb`. Their rows, with usage and
+    cost, are kept for `history_days`. `prices_file` has the operator's own prices, which override those that come with
+    the agent. Economy tasks are collected for `economy_linger_s` before they are sent together. Their Message Batch is
+    polled at least every `economy_poll_s`.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -74,7 +74,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         self.prices()
 
     def prices(self) -> PriceTable:
-        """The prices of requests. Raises ValueError with the one line that says what is wrong in `prices_file`."""
+        """Return the price table. Raise ValueError with a one-line message if `prices_file` is wrong."""
         if not self.prices_file:
             return price_table()
         path = Path(self.prices_file)
@@ -86,7 +86,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
             raise ValueError(f"prices_file: {error}") from None
 
     def ssl_context(self) -> ssl.SSLContext:
-        """The TLS settings of the upstream side."""
+        """Return the TLS context for upstream connections. Raise ValueError if `ca_file` cannot be read."""
         try:
             return ssl.create_default_context(cafile=self.ca_file or None)
         except OSError as error:
@@ -94,7 +94,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
 
 
 def load(path: Path) -> Config:
-    """The settings in `path`; NotConfigured names the file, the setting and the rule."""
+    """Read the settings in `path`. Raise NotConfigured with the file, the setting and the rule."""
     try:
         text = path.read_text(encoding="utf-8")
         values: dict[str, Any] = tomllib.loads(text)

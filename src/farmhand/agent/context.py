@@ -1,4 +1,4 @@
-"""The state that the scheduler, the attempts and the economy engine share."""
+"""State shared by the scheduler, the attempts and the economy engine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from farmhand.core.task import DrainMode
 
 @dataclass(slots=True)
 class RunContext:
-    """One per agent. `stopping`: the agent is about to end, so nothing is worth waiting for.
+    """Shared state, one per agent. `stopping`: the agent is about to end, so do not wait for anything.
 
-    `mode` `queue` takes nothing new, `running` starts nothing new either and tries nothing again for long.
+    `mode` `queue` refuses new tasks. `mode` `running` also starts no waiting tasks and does not keep retrying.
     """
 
     config: Config
@@ -31,5 +31,5 @@ class RunContext:
 
     @property
     def may_start(self) -> bool:
-        """Whether waiting tasks may start."""
+        """Return whether waiting tasks may start."""
         return not self.stopping and self.mode != "running"

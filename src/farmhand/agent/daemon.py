@@ -1,4 +1,4 @@
-"""`jada-agent serve`: puts the parts together, serves until SIGTERM, drains."""
+"""`jada-agent serve`: assembles the parts, serves until SIGTERM, then drains."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from farmhand.meter import Meter, MeterServer, Upstream
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
-#: File modes of sockets that the daemon makes itself, without systemd: the agent's own user only, but for the meter's.
+#: File modes of sockets that the daemon creates itself, without systemd. Only the meter's is open to other users.
 _MODES = {"agent": 0o600, "meter": 0o666}
-#: Connections of one user at once. All over ssh are one user, the dispatch account; each sandbox is one of its own.
+#: Connections per user at a time. All ssh calls share one user, the dispatch account; each sandbox has its own.
 _PER_UID = {"agent": 512, "meter": 64}
 _BACKLOG = 1024
-#: How long what is under way may go on when the daemon stops.
+#: How long open requests may continue when the daemon stops, in seconds.
 _PATIENCE_S = 2.0
-#: A large ledger takes longer to be looked at than a start may take by itself.
+#: Checking a large ledger can take longer than the unit's start timeout.
 _CHECKING = "EXTEND_TIMEOUT_USEC=60000000\nSTATUS=looking at the ledger"
 
 
 def _socket(config: Config, inherited: dict[str, socket.socket], name: str) -> socket.socket:
-    """The named socket from systemd, else one of our own in `runtime_dir`."""
+    """Return the named socket from systemd, or create one in `runtime_dir`."""
     if name in inherited:
         return inherited[name]
     path = Path(config.runtime_dir) / f"{name}.sock"
@@ -63,7 +63,7 @@ def _socket(config: Config, inherited: dict[str, socket.socket], name: str) -> s
 async def _listening(
     server: web.Server, config: Config, inherited: dict[str, socket.socket], name: str
 ) -> AsyncIterator[None]:
-    # A connection that finds the backlog full is lost: with Unix sockets the client is not made to wait.
+    # A connection that arrives at a full backlog fails: with Unix sockets the client does not wait.
     listening = await asyncio.get_running_loop().create_server(
         limited(server, _PER_UID[name]), sock=_socket(config, inherited, name), backlog=_BACKLOG
     )
@@ -92,13 +92,13 @@ def _ledger_path(config: Config) -> Path:
 
 
 def _unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """As usual, but that a damaged ledger is reported once, at the end."""
+    """Handle an exception as usual, but skip LedgerDamaged, which is reported once at the end."""
     if not isinstance(context.get("exception"), LedgerDamaged):
         loop.default_exception_handler(context)
 
 
 async def serve(config: Config) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. LedgerDamaged, without a drain, where the ledger's file is damaged."""
+    """Serve until SIGTERM or SIGINT, then drain. Raise LedgerDamaged at once if the ledger is damaged."""
     try:
         await _serve(config)
     except LedgerDamaged as damaged:
@@ -138,7 +138,7 @@ async def _serve(config: Config) -> None:
         stack.push_async_callback(meter_server.close, _PATIENCE_S)
         await stack.enter_async_context(_listening(meter_server, config, inherited, "meter"))
         app = AgentServer(scheduler, meter.limits, meter.errors).app()
-        # handler_cancellation: nobody waits for what a client that left had asked.
+        # handler_cancellation: stop handling the request of a client that has disconnected.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_PATIENCE_S)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -1,4 +1,4 @@
-"""The tasks that run or that somebody watches, what happens to them, and how many end."""
+"""The registry of running and watched tasks: their events, and the rate at which tasks end."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _END: Event = {"type": "end"}
 
 @dataclass(slots=True)
 class RunningTask:
-    """A task that somebody watches or that runs: the text so far and who listens.
+    """A running or watched task: its text so far and its listeners.
 
-    `job`, `claim`, `key` and the `grant` of its attempt are there while it runs; `cancelled` says that it is being
-    ended on purpose.
+    `job`, `claim`, `key` and the attempt's `grant` are set while it runs. `cancelled`: it is being cancelled on
+    purpose.
     """
 
     text: list[str] = field(default_factory=list)
@@ -39,19 +39,19 @@ class RunningTask:
     cancelled: bool = False
 
     def publish(self, event: Event) -> None:
-        """Give the event to all who listen."""
+        """Send the event to all listeners."""
         for listener in self.listeners:
             listener.put_nowait(event)
 
     def add_text(self, text: str) -> None:
-        """More of the answer has come."""
+        """Append a piece of the answer."""
         self.text.append(text)
         if self.listeners:
             self.publish({"type": "text", "text": text})
 
 
 class TaskRegistry:
-    """All live tasks by id; who waits for results of a batch; how many tasks end. `monotonic` is the clock (s)."""
+    """The registry of running and watched tasks by id. `monotonic` is a clock, in seconds."""
 
     def __init__(self, ledger: Ledger, keys: Keys, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._ledger = ledger
@@ -59,36 +59,36 @@ class TaskRegistry:
         self._live: dict[str, RunningTask] = {}
         self._monotonic = monotonic
         self._began = monotonic()
-        #: Second → tasks that ended in it.
+        #: Second → number of tasks that ended in that second.
         self._ended: Counter[int] = Counter()
         self._waited_for: dict[str, asyncio.Event] = {}
 
     def get(self, task_id: str) -> RunningTask | None:
-        """The live task of this id, if it is one."""
+        """Return the registered task with this id, or None."""
         return self._live.get(task_id)
 
     def enter(self, task_id: str) -> RunningTask:
-        """The live task of this id; it becomes one."""
+        """Return the registered task with this id; register it if necessary."""
         return self._live.setdefault(task_id, RunningTask())
 
     def leave(self, task_id: str) -> None:
-        """Forget it, unless it runs or is watched."""
+        """Remove the task, unless it runs or is watched."""
         live = self._live.get(task_id)
         if live is not None and live.job is None and not live.listeners:
             del self._live[task_id]
 
     def running(self) -> list[RunningTask]:
-        """The tasks that run."""
+        """Return the running tasks."""
         return [live for live in self._live.values() if live.job is not None]
 
     def publish(self, task_id: str, event: Event) -> None:
-        """Give the event to all who watch the task."""
+        """Send the event to all listeners of the task."""
         live = self._live.get(task_id)
         if live is not None:
             live.publish(event)
 
     def done(self, batch: str, *task_ids: str) -> None:
-        """These tasks of `batch` are final in the ledger: whoever watches them, or waits for the batch, hears it."""
+        """Notify listeners of these tasks and clients waiting for `batch` that the tasks are final in the ledger."""
         now = self._monotonic()
         self._ended[int(now)] += len(task_ids)
         for old in [second for second in self._ended if second < now - _WINDOW_S]:
@@ -99,30 +99,30 @@ class TaskRegistry:
             self.publish(task_id, _END)
 
     async def wait_for_result(self, batch: str, timeout_s: float) -> None:
-        """Until a task of `batch` has ended, or the time is over."""
+        """Wait until a task of `batch` has ended, or for `timeout_s`."""
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._waited_for.setdefault(batch, asyncio.Event()).wait()
 
     def per_s(self) -> float:
-        """Tasks that ended per second, over the last 60 s or since the start."""
+        """Return the tasks that ended per second, over the last 60 s or since the start."""
         now = self._monotonic()
         span = min(_WINDOW_S, max(1.0, now - self._began))
         return round(sum(count for second, count in self._ended.items() if second >= now - _WINDOW_S) / span, 2)
 
     def end_all(self) -> None:
-        """The agent stops: whoever watches hears how things stand."""
+        """End all event streams with the current state, since the agent stops."""
         for live in self._live.values():
             live.publish(_END)
 
     def publish_waiting(self) -> None:
-        """Keys have come or gone: those who watch a waiting task hear how it stands."""
+        """Send the current state to listeners of waiting tasks, after keys have changed."""
         for task_id, live in self._live.items():
             if live.job is None and live.listeners:
                 live.publish(self.state_event(self._ledger.known(task_id).state))
 
     def state_event(self, state: str) -> Event:
-        """The event of a new `state`; with the reason, where a task waits because its key was refused."""
+        """Return the event for a new `state`. If the task waits because its key was refused, the reason is included."""
         event: Event = {"type": "state", "state": state}
         refusal = self._keys.refusal
         if state == "awaiting_key" and refusal is not None:
@@ -130,7 +130,7 @@ class TaskRegistry:
         return event
 
     async def events(self, task_id: str) -> AsyncIterator[Event]:
-        """The text so far, then what happens to the task as it happens, last its result. KeyError for an unknown id."""
+        """Yield the text so far, then events as they happen, last the result. Raise KeyError for an unknown id."""
         state = self._ledger.known(task_id).state
         if state not in FINAL_STATES:
             live = self.enter(task_id)

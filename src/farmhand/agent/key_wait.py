@@ -1,4 +1,4 @@
-"""Tasks and their keys in the ledger: those without a usable key await one, those that await one go on with it."""
+"""Moves tasks between `queued` and `awaiting_key` as usable keys come and go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger("jada-agent")
 
 
 class KeyWait:
-    """Moves tasks in portions, so that a long queue holds up nothing else. `moved` is called after each."""
+    """Moves tasks in portions, so that a long queue does not delay other work. `moved` is called after each portion."""
 
     def __init__(self, context: RunContext, moved: Callable[[], None]) -> None:
         self._ledger = context.ledger
@@ -26,7 +26,7 @@ class KeyWait:
         self._untidy = False
 
     def close(self) -> None:
-        """The agent stops."""
+        """Cancel the background work."""
         for job in self._jobs.values():
             job.cancel()
 
@@ -35,7 +35,7 @@ class KeyWait:
             self._jobs[name] = asyncio.create_task(work(), name=name)
 
     async def resume(self, key: Key) -> int:
-        """Tasks that await a key go on with `key`; how many. Of many, all but the first do so in the background."""
+        """Queue tasks that await a key, now with `key`. Return how many; a long queue continues in the background."""
         waiting = self._ledger.counts()["awaiting_key"]
         if waiting and self._keys.of(key.fingerprint) is not None:
             await self._resume_some(key)
@@ -49,7 +49,7 @@ class KeyWait:
         return some
 
     async def _resume_all(self) -> None:
-        """Until none is left, or the key that they would run on is refused."""
+        """Resume until no task is left or the key is refused."""
         try:
             while (key := self._keys.default) is not None and await self._resume_some(key):
                 pass
@@ -57,7 +57,7 @@ class KeyWait:
             log.error("%s; the rest waits until a key is brought again", error)
 
     def tidy(self) -> None:
-        """Have tasks without a usable key await one, in the background."""
+        """Move tasks without a usable key to `awaiting_key`, in the background."""
         self._untidy = True
         self._begin("park", self._park)
 

@@ -1,4 +1,4 @@
-"""The keys in memory, by fingerprint: those that are held, and those that the API refused."""
+"""The keys in memory by fingerprint, and the reasons why the API refused others."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from farmhand.meter import ApiError, Key
 
 
 class Keys:
-    """Which key a task runs on. A refused key's value is forgotten at once; its fingerprint and the reason stay.
+    """The keys in memory, and the choice of the key for a task.
 
-    A task runs on the key that it came with while that is held, else on the default, the one that was brought last.
-    A task whose own key was refused runs on no other until somebody brings one.
+    A refused key's value is dropped at once; its fingerprint and the reason are kept.
 
-    A rotation puts a key in the place of another: whoever still brings the old one, read before the change, runs on
-    the new one. The old one is in reserve until it is forgotten: should the API refuse the new one, it is used again.
+    A task runs on its own key while that is held, otherwise on the default key, which is the latest one received. A
+    task whose own key was refused runs on no other until a client sends a key.
+
+    A rotation replaces a key with a new one. Clients that still send the old key, which they read before the rotation,
+    run on the new one. The old key stays in reserve until it is forgotten, and is used again if the API refuses the new
+    one.
     """
 
     def __init__(self) -> None:
@@ -20,42 +23,42 @@ class Keys:
         self._refused: dict[str, ApiError] = {}
         self._default: str | None = None
         self._on_trial: set[str] = set()
-        #: Fingerprint of a key → that of the key in its place.
+        #: Fingerprint of a key → fingerprint of the key that replaced it.
         self._successors: dict[str, str] = {}
         self._reserve: Key | None = None
 
     @property
     def default(self) -> Key | None:
-        """The key of tasks that came without one; None while there is none, or it was refused."""
+        """Return the key for tasks without one, or None if there is none or it was refused."""
         return self._held.get(self._default or "")
 
     @property
     def held(self) -> list[str]:
-        """Fingerprints of the keys that can be used."""
+        """Return the fingerprints of the usable keys."""
         return list(self._held)
 
     @property
     def refused(self) -> dict[str, ApiError]:
-        """Fingerprint → why, of the keys that were refused and not brought again; the latest last."""
+        """Return fingerprint → reason of the keys that were refused and not sent again, the latest last."""
         return self._refused
 
     @property
     def refusal(self) -> ApiError | None:
-        """Why the latest of the refused keys was refused."""
+        """Return the reason for the latest refusal."""
         return next(reversed(self._refused.values()), None)
 
     @property
     def reserve(self) -> str | None:
-        """Fingerprint of the key that a rotation has replaced and not told us to forget."""
+        """Return the fingerprint of the key that a rotation has replaced but not yet asked to forget."""
         return self._reserve.fingerprint if self._reserve is not None else None
 
     @property
     def unusable(self) -> list[str]:
-        """Fingerprints of the refused keys whose tasks can run on no other."""
+        """Return the fingerprints of the refused keys whose tasks can run on no other key."""
         return [fingerprint for fingerprint in self._refused if self.of(fingerprint) is None]
 
     def hold(self, key: Key) -> None:
-        """A client brings `key`: it is the default now. One that was refused is on trial."""
+        """Store `key` and make it the default. A key that was refused before is on trial."""
         self._successors.pop(key.fingerprint, None)
         if self._refused.pop(key.fingerprint, None) is not None:
             self._on_trial.add(key.fingerprint)
@@ -63,14 +66,14 @@ class Keys:
         self._default = key.fingerprint
 
     def replace(self, key: Key) -> None:
-        """`key` takes the place of all others."""
+        """Replace all keys with `key`."""
         self.hold(key)
         self._held = {key.fingerprint: key}
         self._refused.clear()
         self._reserve = None
 
     def supersede(self, fingerprint: str, key: Key) -> None:
-        """`key` takes the place of all others; the key of `fingerprint`, which it replaces, stays in reserve."""
+        """Replace all keys with `key`. The key with `fingerprint`, which it supersedes, stays in reserve."""
         old = self._held.get(fingerprint) or (self._reserve if self.reserve == fingerprint else None)
         self.replace(key)
         if fingerprint != key.fingerprint:
@@ -78,24 +81,24 @@ class Keys:
             self._reserve = old
 
     def stand_in(self, key: Key) -> Key:
-        """The key in the place of `key`, if there is one that can be used; else `key` itself."""
+        """Return the usable key that replaced `key`, if any, otherwise `key`."""
         return self._held.get(self._last(key.fingerprint), key)
 
     def forget(self, fingerprint: str) -> bool:
-        """Drop the key's value for good, even if it is the default. False: it was not here."""
+        """Drop the key's value for good, even if it is the default. Return False if it was not held."""
         found = self._held.pop(fingerprint, None) is not None or self.reserve == fingerprint
         if self.reserve == fingerprint:
             self._reserve = None
         return found
 
     def _last(self, fingerprint: str) -> str:
-        # No ring: a key that takes another's place, or is brought, has no successor itself.
+        # There is no cycle: a key that replaces another, or is sent by a client, has no successor.
         while fingerprint in self._successors:
             fingerprint = self._successors[fingerprint]
         return fingerprint
 
     def refuse(self, key: Key, problem: ApiError) -> None:
-        """The API does not take `key`."""
+        """Record that the API refused `key`."""
         self._on_trial.discard(key.fingerprint)
         if self.reserve == key.fingerprint:
             self._reserve = None
@@ -104,7 +107,7 @@ class Keys:
             self._fall_back(key.fingerprint)
 
     def _fall_back(self, refused: str) -> None:
-        """The key that `refused` has replaced takes its place again."""
+        """Fall back to the key that `refused` had replaced."""
         old, self._reserve = self._reserve, None
         if old is None or self._successors.pop(old.fingerprint, None) is None:
             return
@@ -113,20 +116,20 @@ class Keys:
         self._default = old.fingerprint
 
     def prove(self, key: Key) -> None:
-        """The API has answered to `key`."""
+        """Record that the API accepted `key`."""
         self._on_trial.discard(key.fingerprint)
 
     def on_trial(self, key: Key) -> bool:
-        """Whether `key` was refused before and has not been answered to since: then one task at a time tries it."""
+        """Return whether `key` was refused before and has not succeeded since: then one task at a time tries it."""
         return key.fingerprint in self._on_trial
 
     def drop(self, fingerprint: str) -> None:
-        """Forget a key that no task waits for, unless it is the default."""
+        """Drop a key that no task waits for, unless it is the default."""
         if fingerprint != self._default:
             self._held.pop(fingerprint, None)
 
     def of(self, fingerprint: str | None) -> Key | None:
-        """The key to run a task on that came with the key of `fingerprint`; None: it has to wait for one."""
+        """Return the key for a task that came with `fingerprint`, or None if the task has to wait for one."""
         fingerprint = self._last(fingerprint or "")
         if fingerprint in self._refused:
             return None

@@ -1,4 +1,4 @@
-"""The command `jada-agent`. Each verb imports what it needs, so that `bridge` starts fast."""
+"""The command `jada-agent`. Each verb imports only what it needs, so that `bridge` starts fast."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def _serve(config: Path) -> int:
 
     settings = load(config)
     systemd.keep_memory_private()
-    # The journal adds the time; a message never holds a header, a body or a key.
+    # The journal adds the time. A message never contains a header, a body or a key.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    # The HTTP server would quote a malformed request line for line, and one of them could be the key's.
+    # The HTTP server would log a malformed request line by line, and one of the lines could contain the key.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     asyncio.run(serve(settings))
     return 0
@@ -83,7 +83,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb; a FarmhandError becomes one line on stderr and its exit status."""
+    """Run one verb. Print a FarmhandError as one line on stderr and return its exit status."""
     options = _parser().parse_args(argv)
     try:
         return _run(options)

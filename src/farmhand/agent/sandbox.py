@@ -1,12 +1,13 @@
-"""The program inside a task's sandbox: starts the CLI, and is its only way to the meter.
+"""The program inside a task's sandbox: starts the CLI and is its only connection to the meter.
 
-systemd starts one instance per connection to task.sock, as a user of its own in a network namespace of its own. The
-connection is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
+systemd starts one instance per connection to task.sock, with its own user and its own network namespace. The connection
+is this program's stdin and stdout. Standard library only, so that it starts fast and needs no venv.
 
-The daemon sends one JSON line {"argv", "env", "stdin_bytes", "meter_socket"} and then that many bytes, which become the
-CLI's stdin. Back goes first {"type": "farmhand.unit", "unit"}, before anything of the task runs, then the CLI's stdout
-lines as they are and, last, {"type": "farmhand.exit", "rc", "signal", "oom", "stderr"}. The daemon hangs up to end the
-task; then everything in here is killed. What the task has kept from doing so, systemd ends by the unit's name.
+The daemon sends one JSON line {"argv", "env", "stdin_bytes", "meter_socket"} followed by that many bytes, which become
+the CLI's stdin. The program first answers {"type": "farmhand.unit", "unit"}, before anything of the task runs. Then it
+sends the CLI's stdout lines unchanged and, last, {"type": "farmhand.exit", "rc", "signal", "oom", "stderr"}. The daemon
+disconnects to end the task; then everything in the sandbox is killed. If the task has prevented that, systemd ends the
+unit by its name.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ from typing import Any, BinaryIO
 COUNTER = "/run/oom"
 _STDERR_TAIL = 2000
 _OOM_POLL_S = 0.2
-#: What may still be in the CLI's stdout once it has ended: the largest pipe that an unprivileged process can have.
+#: Maximum data in the CLI's stdout after it has ended: the largest pipe that an unprivileged process can have.
 _PIPE_BYTES = 1 << 20
-#: How long an orderly end may take once the daemon has hung up.
+#: Time limit in seconds for an orderly end after the daemon has disconnected.
 _LEAVE_S = 2.0
 
 
@@ -43,7 +44,7 @@ def _pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def _join(client: socket.socket, meter_socket: str) -> None:
-    """Carry one connection to the meter and back."""
+    """Copy data between one connection and the meter, both ways."""
     with client, socket.socket(socket.AF_UNIX) as meter:
         try:
             meter.connect(meter_socket)
@@ -56,7 +57,7 @@ def _join(client: socket.socket, meter_socket: str) -> None:
 
 
 def start_relay(meter_socket: str) -> int:
-    """Listen on 127.0.0.1 and join each connection to the meter's socket. Returns the port."""
+    """Listen on 127.0.0.1 and connect each client to the meter's socket. Return the port."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=64)
 
     def accept() -> None:
@@ -70,8 +71,8 @@ def start_relay(meter_socket: str) -> int:
 
 
 def hide_memory(hidden: int = 1) -> None:
-    """No other process of this user, so none of the task, reads or writes this one's memory. Source: prctl(2)."""
-    import ctypes  # only here: it takes a third of the time that this program needs to start
+    """Keep this user's other processes, hence the task, from accessing this one's memory. Source: prctl(2)."""
+    import ctypes  # imported here only: it takes a third of this program's start-up time
 
     ctypes.CDLL(None).prctl(4, 1 - hidden, 0, 0, 0)  # PR_SET_DUMPABLE
 
@@ -82,9 +83,9 @@ def _lines(path: str) -> list[str]:
 
 
 def oom_kills() -> int:
-    """The number of processes that the kernel has killed in this cgroup for want of memory (cgroup v2 or v1).
+    """Return the number of processes in this cgroup that the kernel killed for lack of memory (cgroup v2 or v1).
 
-    In its unit the counter is bound to a place of its own, and the tree of all cgroups is hidden.
+    Inside the unit the counter is bound to a path of its own, and the cgroup tree is hidden.
     """
     for counter in _counters():
         with contextlib.suppress(OSError, ValueError):
@@ -109,7 +110,7 @@ def _counters() -> Iterator[str]:
 
 
 def _first_victim() -> None:
-    """In the child: be what the kernel kills first, so that the sandbox lives to report it."""
+    """Make this child process the OOM killer's first choice, so that the sandbox survives to report it."""
     hide_memory(0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("900")
@@ -123,9 +124,9 @@ def _read_exactly(stream: BinaryIO, size: int) -> bytes:
 
 
 def _hang_up_watch(stdin_fd: int, process: subprocess.Popen[bytes]) -> None:
-    """Kill the CLI and all it started when the daemon hangs up.
+    """Kill the CLI and its process group when the daemon disconnects.
 
-    What has left the CLI's process group could hold this program up, and with it the unit: it ends in any case, and
+    Processes that left the CLI's group could block this program, and with it the unit. So it exits in any case, and
     systemd then kills whatever is left.
     """
     poll = select.poll()
@@ -137,7 +138,7 @@ def _hang_up_watch(stdin_fd: int, process: subprocess.Popen[bytes]) -> None:
 
 
 def _forward(process: subprocess.Popen[bytes], out: BinaryIO) -> None:
-    """The CLI's stdout to `out`, until it ends or the CLI does: what it left behind may hold the pipe open."""
+    """Copy the CLI's stdout to `out` until it or the CLI ends: processes left behind may keep the pipe open."""
     assert process.stdout is not None  # noqa: S101  (Popen was given a pipe)
     source = process.stdout.fileno()
     poll = select.poll()
@@ -165,7 +166,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _oom_watch(process: subprocess.Popen[bytes], before: int) -> None:
-    """A task that has met its memory limit ends, whichever of its processes the kernel chose."""
+    """Kill the task when it has hit its memory limit, whichever of its processes the kernel chose."""
     done = threading.Event()
     while process.poll() is None:
         if oom_kills() > before:
@@ -182,7 +183,7 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
 
 
 def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: BinaryIO) -> None:
-    """Run the CLI in `home` as `order` says with `data` on its stdin; write its lines and the closing line to `out`."""
+    """Run the CLI in `home` as `order` says, with `data` on its stdin. Write its lines and the exit line to `out`."""
     port = start_relay(order["meter_socket"])
     env = order["env"] | {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
     env |= dict.fromkeys(("HOME", "TMPDIR"), home)
@@ -223,24 +224,24 @@ def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """One task: stdin and stdout are the connection to the daemon; the argument is the unit's name, if it has one."""
+    """Run one task. stdin and stdout are the connection to the daemon; the argument is the unit's name, if any."""
     hide_memory()
     stdin, out = sys.stdin.buffer, sys.stdout.buffer
     try:
         line = stdin.readline()
-        if not line:  # one that was started ahead, and is not needed
+        if not line:  # a spare sandbox that is not needed
             raise EOFError
         order = json.loads(line)
         data = _read_exactly(stdin, order["stdin_bytes"])
         _write_line(out, {"type": "farmhand.unit", "unit": "".join(sys.argv[1:2])})
-        # For this task alone; in its unit all of /tmp goes with it.
+        # For this task alone; in the unit all of /tmp is removed with it.
         home = tempfile.mkdtemp(prefix="home-")
         try:
             run(order, data, home, stdin.fileno(), out)
         finally:
             shutil.rmtree(home, ignore_errors=True)
     except (EOFError, ConnectionError):
-        # The daemon has hung up: the interpreter must not try to tell it more on its way out.
+        # The daemon has disconnected: keep the interpreter from flushing stdout to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
     return 0
 

@@ -1,4 +1,4 @@
-"""Which task runs when: takes tasks in, starts them as slots are free, parks and resumes them with their keys."""
+"""The scheduler: accepts tasks, starts them as slots become free, and parks and resumes them with their keys."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from farmhand.meter import Key
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
-#: How long a client that cancels a task is kept waiting for a ledger that cannot be written.
+#: How long a client that cancels a task waits for a ledger that cannot be written, in seconds.
 _CANCEL_S = 5.0
 
 
 class Draining(FarmhandError):
-    """The agent is stopping, or is being emptied, and takes no tasks."""
+    """The agent is stopping or draining and accepts no tasks."""
 
     code = "draining"
 
 
 class Scheduler:
-    """Gives slots to waiting tasks. All methods belong to one event loop; `recover` comes before all others.
+    """Assigns slots to waiting tasks. All methods belong to one event loop; call `recover` first.
 
-    `provider` is what economy tasks go to. They hold no slot: their engine takes them from the ledger by itself.
+    Economy tasks are sent to `provider`. They hold no slot: their engine takes them from the ledger by itself.
     """
 
     def __init__(self, config: Config, ledger: Ledger, engines: dict[str, Engine], provider: MessageBatches) -> None:
@@ -55,20 +55,20 @@ class Scheduler:
         self.budgets = Budgets(ledger, config.budget_day_usd)
         self.context = RunContext(config, ledger, self.keys, self.registry, self.budgets, config.prices())
         self.ready = ReadyQueue(ledger)
-        #: Requests that a crash has left uncertain.
+        #: Number of requests with uncertain cost after a crash.
         self.interrupted = 0
-        #: The task that runs alone, since it ran when the agent crashed: others wait for it.
+        #: The task that runs alone because it ran when the agent crashed; the others wait for it.
         self.suspect: QueuedTask | None = None
         self._key_wait = KeyWait(self.context, self._moved)
         self.economy = MessageBatchesEngine(self.context, provider, self._key_wait.tidy)
 
     @property
     def draining(self) -> bool:
-        """Whether new tasks are refused."""
+        """Return whether new tasks are refused."""
         return self.context.stopping or self.context.mode != "off"
 
     async def recover(self) -> None:
-        """After a start: every unfinished task awaits a key."""
+        """Recover the ledger after a start: every unfinished task awaits a key."""
         before = self._ledger.uncertain()
         waiting = await self._ledger.recover(self.context.config.attempts)
         self.ready.suspects = self._ledger.suspected()
@@ -81,10 +81,10 @@ class Scheduler:
             )
         self.economy.start()
 
-    # --- what clients ask for -------------------------------------------------------------------------------------
+    # --- client requests ----------------------------------------------------------------------------------------------
 
     async def submit(self, tasks: list[Task], key: Key | None) -> dict[str, State]:
-        """Take `tasks`, all or none; each runs on `key`, or on the default key. Returns the state by id."""
+        """Accept `tasks`, all or none, on `key` or on the default key. Return the state by id."""
         if self.context.stopping:
             raise Draining("the agent is stopping and takes no tasks", hint="send it again in a moment")
         if self.draining:
@@ -105,9 +105,9 @@ class Scheduler:
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
     async def set_key(self, key: Key, supersedes: str = "") -> tuple[Key, int]:
-        """Every waiting task, and every later one without a key of its own, runs on `key`, or on what is in its place.
+        """Use `key`, or the key that replaced it, for all waiting tasks and for later ones without their own.
 
-        `supersedes` is the fingerprint of the key whose place it takes. Returns the key, and how many had awaited one.
+        `supersedes` is the fingerprint of the key that it replaces. Return the key, and how many tasks had awaited one.
         """
         if supersedes:
             self.keys.supersede(supersedes, key)
@@ -120,24 +120,24 @@ class Scheduler:
         return key, resumed
 
     async def _note(self, key: Key) -> None:
-        """Record when the key came first; where the ledger cannot be written, the next time."""
+        """Record when the key was first received. If the ledger cannot be written, the next call does it."""
         with suppress(LedgerStuck):
             await self._ledger.note_key(key.fingerprint)
 
     def forget_key(self, fingerprint: str) -> bool:
-        """Drop a key from memory; attempts on it go on. False: it was not here."""
+        """Drop a key from memory; attempts that use it continue. Return False if it was not held."""
         found = self.keys.forget(fingerprint)
         if not self.keys.held:
             self._key_wait.tidy()
         return found
 
     async def cancel(self, task_id: str) -> Result:
-        """End the task, whatever it does. Returns what it is then; KeyError for an unknown id."""
+        """End the task in any state. Return its result. Raise KeyError for an unknown id."""
         known = self._ledger.known(task_id)
         live = self.registry.get(task_id)
         if known.state not in FINAL_STATES and live is not None:
             await self._stop([live])
-        # A job that was ended before its first step has recorded nothing.
+        # A job that was cancelled before its first step has recorded nothing.
         if self._ledger.known(task_id).state not in FINAL_STATES:
             cancelled = Result(id=task_id, state="cancelled", error=CANCELLED)
             await self._ledger.end(known.seq, None, cancelled)
@@ -146,7 +146,7 @@ class Scheduler:
         return self._ledger.result(task_id)
 
     async def cancel_many(self, ids: list[str]) -> dict[str, str]:
-        """End these tasks; the state of each, `unknown` for an id that the ledger does not have."""
+        """End these tasks. Return their states, `unknown` for an id that the ledger does not have."""
         states = dict.fromkeys(ids, "unknown")
         for task_id in states:
             with suppress(KeyError):
@@ -157,7 +157,7 @@ class Scheduler:
         return states | {task_id: self._ledger.known(task_id).state for task_id in known}
 
     async def cancel_batch(self, batch: str) -> int:
-        """End all unfinished tasks of the batch; how many that were. Raises NoSuchBatch."""
+        """End all unfinished tasks of the batch and return their number. Raise NoSuchBatch."""
         before = self._ledger.batch(batch).cancelled
         self.ready.closed.add(batch)
         try:
@@ -171,7 +171,7 @@ class Scheduler:
         return self._ledger.batch(batch).cancelled - before
 
     async def put_batch(self, name: str, max_pico: int | None, concurrency: int | None) -> BatchView:
-        """Make the batch, or change its limits."""
+        """Create the batch, or change its limits."""
         await self._ledger.put_batch(name, max_pico, concurrency)
         self.ready.limits.pop(name, None)
         if concurrency is not None:
@@ -182,18 +182,18 @@ class Scheduler:
         self._pump()
         return batch
 
-    # --- the agent's own life -------------------------------------------------------------------------------------
+    # --- drain and stop -----------------------------------------------------------------------------------------------
 
     def set_mode(self, mode: DrainMode) -> None:
-        """See `RunContext.mode`."""
+        """Set the drain mode; see `RunContext.mode`."""
         self.context.mode = mode
-        self.ready.changed()  # what was put back meanwhile is in line again
+        self.ready.changed()  # tasks that were put back meanwhile are queued again
         self._pump()
 
     async def stop(self, patience_s: float) -> None:
-        """Take nothing new, let what runs end within `patience_s`; the rest goes back to the queue.
+        """Accept nothing new, give running tasks `patience_s` to end, and queue the rest again.
 
-        Where nothing can be recorded any more, what is cut off counts as after a crash.
+        If the ledger cannot be written any more, tasks that are cut off count as after a crash.
         """
         self.context.stopping = True
         await self.economy.close()
@@ -208,10 +208,10 @@ class Scheduler:
         self._key_wait.close()
         self.registry.end_all()
 
-    # --- running --------------------------------------------------------------------------------------------------
+    # --- running tasks ------------------------------------------------------------------------------------------------
 
     def _moved(self) -> None:
-        """Tasks have got a key, or await one."""
+        """React to tasks that got a key or now await one."""
         self.ready.changed()
         self.registry.publish_waiting()
         self._pump()
@@ -242,8 +242,9 @@ class Scheduler:
                 self._start(task, key)
 
     def _try_suspects(self) -> bool:
-        """A task that ran when the agent crashed runs while nothing else does: should the agent crash again, no other
-        is to blame, or has to be paid again. Whether there is one that runs, or that is next.
+        """Run one suspect, a task that ran when the agent crashed, on its own. Return whether one runs or is next.
+
+        If the agent crashes again, no other task is suspected or has to be paid for twice.
         """
         if self.suspect is not None:
             return True
@@ -270,7 +271,7 @@ class Scheduler:
         live.job.add_done_callback(partial(self._release, task, key, live))
 
     def _release(self, task: QueuedTask, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
-        """Free the slot; a callback, since a job that is cancelled before its first step never enters its own body."""
+        """Free the slot. A callback, since a job that is cancelled before its first step never enters its body."""
         self.busy[task.engine] -= 1
         self.ready.release(task)
         if self.suspect is task:
@@ -286,16 +287,16 @@ class Scheduler:
         self._pump()
 
     def _uses(self, key: Key) -> bool:
-        """Whether a running task uses the key."""
+        """Return whether a running task uses the key."""
         return any(live.key is key for live in self.registry.running())
 
     async def _stop(self, lives: list[RunningTask]) -> None:
-        """End those that run for good. LedgerStuck where that cannot be recorded yet."""
+        """Cancel running tasks for good. Raise LedgerStuck if that cannot be recorded yet."""
         jobs = set()
         for live in lives:
             if live.job is not None:
                 if not live.cancelled:
-                    # Once: a second time would end it while it records its end.
+                    # Cancel only once: a second time would interrupt the recording of its end.
                     live.cancelled = True
                     live.job.cancel()
                 jobs.add(live.job)

@@ -1,4 +1,4 @@
-"""The agent and systemd: inherited sockets, readiness, the watchdog, no core dumps."""
+"""The agent's use of systemd: inherited sockets, readiness, the watchdog. Also protects the process's memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PR_SET_DUMPABLE = 4
 
 
 def inherited_sockets() -> dict[str, socket.socket]:
-    """The sockets that systemd has opened for this process, by FileDescriptorName. Source: sd_listen_fds(3)."""
+    """Return the sockets that systemd opened for this process, by FileDescriptorName. Source: sd_listen_fds(3)."""
     if os.environ.pop("LISTEN_PID", "") != str(os.getpid()):
         return {}
     count = int(os.environ.pop("LISTEN_FDS", "0"))
@@ -27,7 +27,7 @@ def inherited_sockets() -> dict[str, socket.socket]:
 
 
 def notify(state: str) -> None:
-    """Tell the service manager, when there is one. Source: sd_notify(3)."""
+    """Send `state` to the service manager, if there is one. Source: sd_notify(3)."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -37,7 +37,7 @@ def notify(state: str) -> None:
 
 
 async def watchdog() -> None:
-    """Report life twice per watchdog interval, for as long as the event loop turns; without a watchdog do nothing."""
+    """Ping systemd's watchdog twice per interval while the event loop runs. Return at once if there is no watchdog."""
     interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 1e6
     while interval_s:
         notify("WATCHDOG=1")
@@ -45,7 +45,7 @@ async def watchdog() -> None:
 
 
 def keep_memory_private() -> None:
-    """No core dump, no ptrace and no /proc/PID/mem for processes of the same user: this process holds a key."""
+    """Disable core dumps, ptrace and /proc/PID/mem access by the same user: this process holds a key."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")

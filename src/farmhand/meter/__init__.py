@@ -1,4 +1,4 @@
-"""The one way out to the Messages API: checks the task token, injects the key, counts, limits, retries."""
+"""The only path to the Messages API: checks the task token, adds the key, counts usage, limits and retries requests."""
 
 from farmhand.meter.app import MeterServer
 from farmhand.meter.budget import Budget, BudgetSpent, Reservation

@@ -1,6 +1,6 @@
-"""The meter's HTTP side, for clients that cannot call `Meter.send`: the sandboxed CLI, an SDK.
+"""The meter's HTTP server, for clients that cannot call `Meter.send`: the sandboxed CLI, an SDK.
 
-It speaks the Messages API's own dialect, errors included, and knows two paths. The claude CLI asks `HEAD /` first.
+It speaks the Messages API's protocol, errors included, on two paths. The claude CLI first sends `HEAD /`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from farmhand.meter.grants import Grant
 from farmhand.meter.http_server import HttpServer, TooLarge, TooSlow, abort
 from farmhand.meter.meter import COUNT_TOKENS, Meter
 
-#: Half of what the provider takes (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
-#: all it does, and a body takes up to six times its size while it is checked, one at a time.
+#: Half of the provider's limit (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
+#: everything, and a body takes up to six times its size while it is checked, one at a time.
 MAX_BODY = 16 * 1024 * 1024
 _PATHS = frozenset({"/v1/messages", COUNT_TOKENS})
-#: A client reaches the meter through a relay on its own loopback, by these names only.
+#: A client reaches the meter through a relay on its own loopback interface, under these names only.
 _HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -36,7 +36,7 @@ _ERROR_TYPES = {
     429: "rate_limit_error",
     529: "overloaded_error",
 }
-#: Of the API's answer a task needs these. Whose account pays, and how near its limits it is, are none of its business.
+#: Headers of the API's answer that a task needs. The others reveal whose account pays and how close its limits are.
 _RETURNED = frozenset({"content-type", "request-id", "retry-after"})
 
 
@@ -47,14 +47,14 @@ def _refusal(status: int, message: str) -> web.Response:
 
 
 class MeterServer(HttpServer):
-    """Serves `meter`: a protocol factory. Every failure is told in the API's own words."""
+    """The HTTP server of `meter`. Every error has the API's own format."""
 
     def __init__(self, meter: Meter) -> None:
         super().__init__(self._answer, MAX_BODY)
         self._meter = meter
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        # Another host is refused before anything else.
+        # Check the host name first.
         host = request.headers.get("host", "").rsplit(":", 1)[0]
         target, method = request.raw_path, request.method
         if not target.startswith("/") or host not in _HOSTS:
@@ -65,7 +65,7 @@ class MeterServer(HttpServer):
         if method == "HEAD" and path == "/":
             return web.Response()
         status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
-        # The path may hold bytes that are no text.
+        # The path may contain bytes that are not text.
         shown = path.encode("ascii", "backslashreplace").decode()
         return _refusal(status, f"the meter does not serve {method} {shown}: {status.phrase}")
 
@@ -80,7 +80,7 @@ class MeterServer(HttpServer):
         if grant is None:
             return _refusal(401, "unknown or used task token")
         async with grant.turns:
-            # The task may have ended meanwhile.
+            # The task may have ended in the meantime.
             if grant.revoked:
                 return _refusal(401, "used task token")
             call = asyncio.current_task()
@@ -89,7 +89,7 @@ class MeterServer(HttpServer):
             answer = web.StreamResponse()
             try:
                 headers = {name.lower(): value for name, value in request.headers.items()}
-                # Nothing here keeps the body, which the meter lets go of as soon as it is sent.
+                # No variable here holds the body, so that the meter can free it as soon as it is sent.
                 sent = self._meter.send(grant, request.raw_path, await self.read(request), headers)
                 async with sent as exchange:
                     self.release(request)
@@ -99,10 +99,10 @@ class MeterServer(HttpServer):
             except TooSlow:
                 return _refusal(408, "the request did not come to its end")
             except ApiError as problem:
-                # The grant keeps the problem, and must not keep the body through the frames that it came through.
+                # The grant keeps the problem; without the traceback it does not keep the body in the frames.
                 problem.__traceback__ = None
                 if answer.prepared:
-                    # The status is out: a cut answer can only be shown by cutting ours.
+                    # The status is already sent: the only way to signal a cut answer is to cut the connection.
                     abort(request)
                     return answer
                 return _refusal(problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
@@ -114,7 +114,7 @@ async def _pass(exchange: Exchange, request: web.BaseRequest, answer: web.Stream
     headers = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
     piece = await exchange.piece()
     if not exchange.streamed:
-        # The watch holds the whole of it anyway.
+        # The usage parser holds the whole answer anyway.
         whole = [piece]
         while piece := await exchange.piece():
             whole.append(piece)

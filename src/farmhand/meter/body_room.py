@@ -1,4 +1,4 @@
-"""What large bodies may take of the memory, all of them together."""
+"""A shared memory limit for large request bodies."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections import deque
 
 
 class BodyRoom:
-    """Bytes that may be held at once; who finds no room waits, first come first served."""
+    """A number of bytes that may be held at once. Waiters are served in order."""
 
     def __init__(self, size: int) -> None:
         self.free = size
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     async def take(self, size: int) -> None:
-        """Hold `size` bytes, not more than there are in all, as soon as there is room."""
+        """Wait until `size` bytes are free, then hold them. `size` must not exceed the total."""
         if not self._waiting and size <= self.free:
             self.free -= size
             return
@@ -23,12 +23,12 @@ class BodyRoom:
         try:
             await turn
         except asyncio.CancelledError:
-            # What it has got already is another's, and so is its place.
+            # Pass on the room that this waiter already got, and its place in the queue.
             self.give(size if turn.done() and not turn.cancelled() else 0)
             raise
 
     def give(self, size: int) -> None:
-        """Give `size` bytes back."""
+        """Release `size` bytes."""
         self.free += size
         while self._waiting and (self._waiting[0][0].done() or self._waiting[0][1] <= self.free):
             turn, wanted = self._waiting.popleft()

@@ -1,4 +1,4 @@
-"""Budgets: what may be spent. Reserved before a call at the most it may cost, settled after it at what it did cost.
+"""Budgets: a call reserves its worst-case cost beforehand and is settled at its actual cost.
 
 All sums are whole pico-dollars (see `farmhand.core.money`). All methods belong to one event loop.
 """
@@ -15,17 +15,17 @@ from farmhand.meter.errors import ApiError
 
 
 class BudgetSpent(ApiError):
-    """A budget has no room for one more request. It is final for the task."""
+    """A budget has no room for another request. This is final for the task."""
 
     def __init__(self, message: str) -> None:
         super().__init__("budget", message, status=403)
 
 
 class Budget:
-    """What may be spent in the name of `name` ("task", "batch nightly", "day 2026-11-24").
+    """The budget of `name` ("task", "batch nightly", "day 2026-11-24").
 
-    `limit_pico` None: no limit, it is only counted. `spent_pico` is what is settled, `reserved_pico` what calls under
-    way may cost at most. Spent and reserved together pass the limit only where a call cost more than was reserved.
+    `limit_pico` None: no limit, only counting. `spent_pico` is settled; `reserved_pico` is the worst-case cost of open
+    calls. Their sum exceeds the limit only if a call cost more than was reserved for it.
     """
 
     __slots__ = ("_waiters", "limit_pico", "name", "reserved_pico", "spent_pico")
@@ -39,16 +39,16 @@ class Budget:
 
     @property
     def left_pico(self) -> int | None:
-        """What is neither spent nor reserved; None without a limit, below zero where calls cost more than reserved."""
+        """Return what is neither spent nor reserved, None without a limit; negative if calls exceeded their share."""
         return None if self.limit_pico is None else self.limit_pico - self.spent_pico - self.reserved_pico
 
     @property
     def spent_out(self) -> bool:
-        """Whether nothing is left even when every call under way turns out to cost nothing."""
+        """Return whether nothing would be left even if every open call cost nothing."""
         return self.limit_pico is not None and self.spent_pico >= self.limit_pico
 
     def reserve(self, pico: int) -> None:
-        """Take `pico` out of what is left; BudgetSpent, and nothing taken, where there is less."""
+        """Reserve `pico`. Raise BudgetSpent, with nothing reserved, if less is left."""
         if pico < 0:
             raise ValueError(f"a reservation of {pico} pico-dollars")
         left = self.left_pico
@@ -57,7 +57,7 @@ class Budget:
         self.reserved_pico += pico
 
     def settle(self, reserved: int, actual: int) -> None:
-        """The call that had `reserved` is over and cost `actual`. `settle(0, actual)` counts one not reserved for."""
+        """Settle a call that had reserved `reserved` and cost `actual`. With `reserved` 0 it had no reservation."""
         if not 0 <= reserved <= self.reserved_pico or actual < 0:
             raise ValueError(f"settling {reserved} of {self.reserved_pico} reserved pico-dollars as {actual}")
         self.reserved_pico -= reserved
@@ -65,12 +65,12 @@ class Budget:
         self.wake()
 
     def correct(self, pico: int) -> None:
-        """What was spent turns out to be so much more, or less: the most had been counted for it."""
+        """Add `pico`, which may be negative, to the spent sum, after a cost counted at its worst case became known."""
         self.spent_pico = max(0, self.spent_pico + pico)
         self.wake()
 
     async def room(self, pico: int) -> None:
-        """Wait while only calls under way stand against `pico` more; BudgetSpent as soon as it can never fit."""
+        """Wait while only open calls leave no room for `pico`. Raise BudgetSpent as soon as it can never fit."""
         while (left := self.left_pico) is not None and pico > left:
             if pico > left + self.reserved_pico:
                 raise self._spent(pico)
@@ -79,12 +79,12 @@ class Budget:
             try:
                 await waiter
             except asyncio.CancelledError:
-                # It may have been woken already: the room it does not take is another's.
+                # This waiter may have been woken already: pass the room that it does not use on to another.
                 self.wake()
                 raise
 
     def wake(self) -> None:
-        """Wake, oldest first, those that wait and find room now, and those that never will."""
+        """Wake, oldest first, the waiters that fit now and those that can never fit."""
         if not self._waiters or self.limit_pico is None:
             return
         ever = self.limit_pico - self.spent_pico
@@ -112,12 +112,12 @@ def _text(pico: int) -> str:
 
 
 class Reservation:
-    """The same sum reserved in several budgets, all or none, until it is settled once."""
+    """One sum reserved in several budgets, all or none, until it is settled once."""
 
     __slots__ = ("_budgets", "pico")
 
     def __init__(self, budgets: Sequence[Budget], pico: int) -> None:
-        """Reserve now; BudgetSpent where a budget has no room, and then in none."""
+        """Reserve at once. Raise BudgetSpent, with nothing reserved anywhere, if a budget has no room."""
         self.pico = pico
         self._budgets: list[Budget] = []
         try:
@@ -131,12 +131,12 @@ class Reservation:
 
     @classmethod
     async def make(cls, budgets: Sequence[Budget], pico: int) -> Self:
-        """Reserve as soon as calls under way leave room; BudgetSpent as soon as none can be left."""
+        """Reserve as soon as open calls leave room. Raise BudgetSpent as soon as there can be none."""
         while True:
             try:
                 return cls(budgets, pico)
             except BudgetSpent:
-                _wake(budgets)  # what woke this one may have been room that it cannot use yet
+                _wake(budgets)  # pass the wake-up on: this waiter could not use the freed room
                 try:
                     for budget in budgets:
                         await budget.room(pico)
@@ -145,7 +145,7 @@ class Reservation:
                     raise
 
     def settle(self, actual: int) -> None:
-        """The call is over and cost `actual`; only the first time counts."""
+        """Settle the call at `actual`. Only the first settlement counts."""
         budgets, self._budgets = self._budgets, []
         for budget in budgets:
             budget.settle(self.pico, actual)

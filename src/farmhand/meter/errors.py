@@ -1,4 +1,4 @@
-"""What the Messages API says when it does not answer, in Farmhand's words."""
+"""Errors of the Messages API, mapped to Farmhand's error codes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from farmhand.meter import loose_json
 from farmhand.meter.headroom import retry_after_s
 from farmhand.meter.upstream import Unreachable, UpstreamError
 
-#: Statuses below 500 that may pass; of 500 and above every one may. Source: the provider's SDKs, `_should_retry`.
+#: Transient statuses below 500; all from 500 up are. Source: the provider's SDKs, `_should_retry`.
 _PASSING_STATUS = frozenset({408, 409, 429})
-#: The same of an error inside an answer, which has no status.
+#: Transient error types inside an answer, which has no status.
 _PASSING_CODES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 _MAX_MESSAGE = 500
 _MAX_KIND = 60
-#: Hints by error code; a table, since each is only text.
+#: Hints by error code.
 _HINTS = {
     "authentication_error": "the key was not accepted: check the key source, or rotate the key",
     **billing_refusals.HINTS,
@@ -48,17 +48,17 @@ _STATUS_CODE = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-#: The codes that an error of the API can have; one that the provider has made up since is none of them.
+#: The known codes of API errors. Codes that the provider adds later are not in it.
 KINDS = tuple(sorted({*(set(_HINTS) - {"budget"}), *_STATUS_CODE.values(), "unknown_model"}))
-#: Refusals of the key itself or of the account behind it: every other request with that key meets the same.
+#: Refusals of the key or its account: every other request with that key would be refused too.
 _PARKS_KEY = frozenset({"authentication_error", *billing_refusals.HINTS})
 
 
 class ApiError(Exception):
-    """The API refused or failed. `retryable` says whether the same request may succeed later.
+    """The API refused the request or failed. `retryable`: the same request may succeed later.
 
-    `retry_after_s` is what the API asked for, if it did; `status` is 0 where no HTTP answer came. `passes` says that it
-    is the API that cannot for the moment: no answer, or a refusal for its load or its own failure.
+    `retry_after_s` is the API's own delay, if it gave one. `status` is 0 if there was no HTTP answer. `passes`: the API
+    is unavailable for now, that is, it did not answer or refused because of its load or its own failure.
     """
 
     def __init__(
@@ -83,17 +83,17 @@ class ApiError(Exception):
 
     @property
     def hint(self) -> str:
-        """What to do about it."""
+        """Return advice on how to resolve the error."""
         return self._hint or _HINTS.get(self.code, "")
 
     @property
     def parks_key(self) -> bool:
-        """Whether the key was refused (401, 402, spend limit) and not the request: others on it had better wait."""
+        """Return whether the key, not the request, was refused (401, 402, spend limit); then others should wait."""
         return self.code in _PARKS_KEY
 
 
 class UnknownModel(ApiError):
-    """A model id that the API does not know (any more)."""
+    """The API does not know the model id, or no longer does."""
 
     def __init__(self, model: str, message: str) -> None:
         super().__init__("unknown_model", message, status=404)
@@ -101,7 +101,7 @@ class UnknownModel(ApiError):
 
     @property
     def hint(self) -> str:
-        """The nearest models that are known to work."""
+        """Return a hint with the closest known models."""
         family = [name for name in MODELS if name in self.model]
         near = family or difflib.get_close_matches(self.model, [*MODELS, *MODELS.values()], n=1, cutoff=0.4)
         names = near or list(MODELS)
@@ -117,7 +117,7 @@ def _detail(body: bytes) -> dict[str, Any]:
 
 
 def may_pass(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether the same request may succeed later, by an answer's status, or by `x-should-retry` where it says so."""
+    """Return whether a retry may succeed, by `x-should-retry` if it is given, otherwise by the status."""
     told = headers.get("x-should-retry")
     if told in ("true", "false"):
         return told == "true"
@@ -127,7 +127,7 @@ def may_pass(status: int, headers: Mapping[str, str]) -> bool:
 def problem_from_answer(
     status: int, body: bytes, *, model: str = "", headers: Mapping[str, str] = _NO_HEADERS
 ) -> ApiError:
-    """The problem that an HTTP answer of `status` with `body` describes. Keys are redacted from its message.
+    """Return the error that an HTTP answer of `status` with `body` describes. Keys are redacted from its message.
 
     `headers`: names in lower case.
     """
@@ -142,18 +142,18 @@ def problem_from_answer(
     return ApiError(
         code,
         message,
-        # Who asked through the meter sees the same: the claude CLI sends a 400 again, with less of it each time.
+        # The meter's clients see this status too: after a 400 the claude CLI resends, each time with less content.
         status=402 if spent and status == 400 else status,
         hint=hint,
         retryable=retryable,
-        # One that is only said to pass, against its status, is tried a few times and not waited for.
+        # An answer that is transient only by `x-should-retry`, against its status, gets a few retries but no waiting.
         passes=retryable and may_pass(status, _NO_HEADERS),
         retry_after_s=retry_after_s(headers),
     )
 
 
 def problem_from_event(event: dict[str, Any]) -> ApiError:
-    """The problem that an `error` event inside a stream, or a result of a Message Batch, describes."""
+    """Return the error that an `error` event of a stream, or a result of a Message Batch, describes."""
     error = event.get("error")
     detail = error if isinstance(error, dict) else {}
     kind = _kind(detail) or "api_error"
@@ -173,7 +173,7 @@ def _message(detail: dict[str, Any], without: str) -> str:
 
 
 def connection_problem(error: Exception, when: str) -> ApiError:
-    """The problem that an UpstreamError, an aiohttp.ClientError or a TimeoutError stands for: no answer, or a part."""
+    """Return the error for an UpstreamError, aiohttp.ClientError or TimeoutError: no answer, or a part of one."""
     if isinstance(error, aiohttp.ClientConnectorError | Unreachable):
         what = "the API could not be reached"
     elif isinstance(error, TimeoutError):

@@ -1,4 +1,4 @@
-"""One answer of the API while it is read: its head, and its body in pieces as they come."""
+"""An API answer while it is read: its head, and its body in pieces as they arrive."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from farmhand.meter.errors import ApiError, connection_problem
 from farmhand.meter.upstream import UpstreamConnection, UpstreamError
 from farmhand.meter.usage import UsageParser
 
-#: How long, in seconds, and how much is read behind the end of an answer, so that its connection can be used again.
+#: How long (seconds) and how much to read after an answer's end, so that its connection can be reused.
 _BEHIND_S = 1.0
 _MAX_BEHIND = 64 * 1024
-#: How long, in seconds, the end is waited for of a stream that has said why it stops.
+#: Seconds to wait for the end of a stream that has sent its stop reason.
 _STOP_S = 10.0
-#: Encodings that can be undone; the meter asks for none, and some proxies do not listen.
+#: Encodings that can be decoded. The meter requests none, but some proxies ignore that.
 _PACKED = frozenset({"gzip", "x-gzip", "deflate"})
 _PLAIN = frozenset({"", "identity"})
 _GZIP = b"\x1f\x8b"
 _AUTO = zlib.MAX_WBITS | 32
-#: Bytes that one piece is unpacked to at once.
+#: Maximum bytes to decompress at once.
 _MAX_PIECE = 1024 * 1024
 
 
 class Exchange:
-    """One answer, open: its status, its headers, and its body in pieces as they come."""
+    """An open answer: its status, its headers, and its body in pieces as they arrive."""
 
     def __init__(self, answer: UpstreamConnection, watch: UsageParser) -> None:
         self._answer = answer
@@ -38,19 +38,19 @@ class Exchange:
 
     @property
     def streamed(self) -> bool:
-        """Whether it is a stream of events. From the first piece on by what it is, before that by what it is called."""
+        """Return whether the body is an event stream: by its content, or by its content type before any arrived."""
         return self._watch.streamed
 
     @property
     def ended(self) -> bool:
-        """Whether the pieces until now are a whole answer."""
+        """Return whether the pieces so far are a complete answer."""
         return self._watch.ended
 
     async def piece(self) -> bytes:
-        """The next piece of the body, unbuffered; nothing at its end. ApiError: it was cut, or fell silent.
+        """Return the next piece of the body, unbuffered; b"" at its end. Raise ApiError if it was cut or fell silent.
 
-        An answer that is whole has ended, as has a stream that said why it stops and brings no more: nothing that comes
-        behind it, or fails to come, is told.
+        A complete answer has ended, and so has a stream that sent its stop reason and nothing more. Data or errors
+        after that are not reported.
         """
         if self._over:
             return b""
@@ -59,7 +59,7 @@ class Exchange:
             await self._behind()
             return b""
         try:
-            # A timeout costs more than a piece: only what may have come to its end has one.
+            # A timeout is expensive compared to a piece: use one only if the stream may have reached its end.
             if self._watch.stop_reason:
                 async with asyncio.timeout(_STOP_S):
                     piece = await self._next()
@@ -78,7 +78,7 @@ class Exchange:
         return piece
 
     async def _next(self) -> bytes:
-        """The next piece as the API meant it."""
+        """Return the next piece, decompressed if necessary."""
         if self._encoding not in _PLAIN and self._unpack is None:
             what = f"the API's answer has the content-encoding {self._encoding[:20]!r}, which was not asked for"
             raise ApiError("api_error", what)
@@ -106,7 +106,7 @@ class Exchange:
             raise UpstreamError("the packed answer is damaged") from None
 
     async def _behind(self) -> None:
-        """Read what little comes behind the end; the rest, and what goes wrong there, harms nobody."""
+        """Read a little beyond the answer's end. Ignore the rest, and errors in it."""
         if self._answer.read_out:
             return
         left = _MAX_BEHIND

@@ -1,8 +1,8 @@
-"""The `usage` of an answer: which of its figures are believed, and what they come to.
+"""The `usage` of an answer: which of its figures are plausible, and their result.
 
-Figures in a stream are cumulative, and gateways repeat some of them as zeros: the highest of each counts. A figure that
-no answer can have (negative, a fraction, a text, beyond any model, far beyond what was asked for) is not believed, and
-the answer's cost is not known.
+Figures in a stream are cumulative, and gateways repeat some of them as zeros, so the highest value of each counts. A
+figure that no answer can have (negative, a fraction, text, beyond any model, far beyond the request) is ignored, and
+the answer's cost is then unknown.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 from farmhand.core.task import Usage
 from farmhand.core.terms import KINDS, Terms
 
-#: Above what any answer can have: contexts hold up to a million tokens, answers have up to 300,000.
+#: Above any real answer: contexts hold up to a million tokens, answers have up to 300,000.
 _MOST_INPUT = 10_000_000
 _MOST_OUTPUT = 1_000_000
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _WRITTEN, _WRITTEN_1H = "cache_creation_input_tokens", "cache_creation_1h_input_tokens"
 _MOST = dict.fromkeys(_INPUT, _MOST_INPUT)
-#: What an answer may have above twice what was asked for: a pass may bring some of its own.
+#: Output tokens allowed above twice the request's limit: a pass may add some of its own.
 _SLACK_OUTPUT = 1000
-#: Source: the prompt caching reference; what is kept for an hour costs more than what is kept for 5 minutes.
+#: Source: the prompt caching reference. Caching for an hour costs more than for 5 minutes.
 _KEPT = frozenset({"ephemeral_5m_input_tokens", "ephemeral_1h_input_tokens"})
-#: Passes over the prompt that have the price of the request's model. Source: the compaction guide.
+#: Passes over the prompt at the price of the request's model. Source: the compaction guide.
 _PASSES = frozenset({None, "message", "compaction"})
 _MAX_PASSES = 100
 #: A term, such as `not_available`.
@@ -31,14 +31,14 @@ _WORD = re.compile(r"[A-Za-z0-9._:-]{1,40}")
 
 
 def count(value: Any, most: int) -> int | None:
-    """`value` where it is a number of tokens up to `most`; 12.0 is 12. None where it is not to be believed."""
+    """Return `value` if it is a plausible token count up to `most` (12.0 is 12), otherwise None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most else None
 
 
 class UsageFigures:
-    """Gathers what one answer reports. `told`: there was any report. `max_tokens`: of its request, 0 for any."""
+    """Collects the usage reports of one answer. `told`: there was one. `max_tokens`: the request's, or 0 for any."""
 
     def __init__(self, max_tokens: int = 0) -> None:
         asked = 2 * max_tokens + _SLACK_OUTPUT
@@ -50,7 +50,7 @@ class UsageFigures:
         self._output_told = False
 
     def take(self, told: Any, *, first: bool = False) -> None:
-        """Another report. `first`: of a stream's start, whose output tokens are those until then."""
+        """Add a report. `first`: it is a stream's start, whose output tokens are only those so far."""
         if not isinstance(told, dict):
             return
         self.told = True
@@ -59,7 +59,7 @@ class UsageFigures:
         for name, number in (*counts.items(), *sums.items()):
             if number > self._counts.get(name, 0):
                 self._counts[name] = number
-        # The last word on a figure counts, for whether it is to be believed.
+        # The latest report of a figure decides whether it is plausible.
         self._odd = {name for name in self._odd if told.get(name) is None} | odd | more
         if not first:
             self._output_told = self._output_told or "output_tokens" in counts
@@ -71,17 +71,17 @@ class UsageFigures:
                 self._odd.add(kind)
 
     def doubt(self, name: str) -> None:
-        """The figures are not all, for what `name` says."""
+        """Mark the figures as incomplete, with `name` as the reason."""
         self._odd.add(name)
 
     def usage(self, seen: int = 0) -> Usage:
-        """The counts; `seen` output tokens at the least."""
+        """Return the counts, with at least `seen` output tokens."""
         usage = Usage(requests=1, **self._counts)
         usage.output_tokens = max(usage.output_tokens, seen)
         return usage
 
     def terms(self, *, whole: bool, wrote: bool) -> Terms:
-        """The terms of the answer. `whole`: it has come to its end, `wrote`: with something in it."""
+        """Return the terms of the answer. `whole`: it is complete. `wrote`: it has content."""
         unknown = set(self._odd)
         if not any(self._counts.get(name) for name in _INPUT):
             unknown.add("input_tokens")
@@ -93,9 +93,9 @@ class UsageFigures:
 
 
 def usage_of(told: Any, *, wrote: bool = True, max_tokens: int = 0) -> tuple[Usage, Terms]:
-    """What the `usage` of one whole message says, as decoded from JSON; `wrote`: the message has content.
+    """Return usage and terms from the decoded `usage` of one whole message. `wrote`: the message has content.
 
-    `max_tokens` as for UsageFigures.
+    `max_tokens` is as for UsageFigures.
     """
     figures = UsageFigures(max_tokens)
     figures.take(told)
@@ -103,7 +103,7 @@ def usage_of(told: Any, *, wrote: bool = True, max_tokens: int = 0) -> tuple[Usa
 
 
 def _counts(told: dict[str, Any], bounds: dict[str, int]) -> tuple[dict[str, int], set[str]]:
-    """The counts of one report, and the names of those that are not to be believed; null is not told."""
+    """Return the counts of one report, and the names of implausible ones. A null is treated as missing."""
     counts: dict[str, int] = {}
     odd: set[str] = set()
     for name, most in bounds.items():
@@ -122,7 +122,7 @@ def _counts(told: dict[str, Any], bounds: dict[str, int]) -> tuple[dict[str, int
             written = sum(part or 0 for part in parts.values())
             counts[_WRITTEN] = max(counts.get(_WRITTEN, 0), written)
             counts[_WRITTEN_1H] = parts.get("ephemeral_1h_input_tokens") or 0
-    # Tools of the API's own side have prices that no tokens tell.
+    # Tools that run at the API have prices that token counts do not show.
     used = told.get("server_tool_use")
     if used is not None and (not isinstance(used, dict) or any(used.values())):
         odd.add("server_tool_use")
@@ -130,7 +130,7 @@ def _counts(told: dict[str, Any], bounds: dict[str, int]) -> tuple[dict[str, int
 
 
 def _passes(told: Any, bounds: dict[str, int]) -> tuple[dict[str, int], set[str]]:
-    """The sums over the passes of an answer: the tokens of a compaction stand nowhere else."""
+    """Return the sums over an answer's passes: the tokens of a compaction are reported nowhere else."""
     if told is None:
         return {}, set()
     if not isinstance(told, list) or len(told) > _MAX_PASSES:

@@ -1,4 +1,4 @@
-"""Who may call: a task token opens one grant, and dies with its task."""
+"""Task tokens: each opens one grant and is revoked when its task ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from farmhand.meter.errors import ApiError
 
 
 class Key:
-    """A metered API key in memory. It prints as its fingerprint and cannot be pickled."""
+    """A metered API key in memory. Its repr is its fingerprint, and it cannot be pickled."""
 
     __slots__ = ("_value", "fingerprint")
 
@@ -26,7 +26,7 @@ class Key:
         self.fingerprint = fingerprint(value)
 
     def reveal(self) -> str:
-        """The key itself, for the one header that needs it."""
+        """Return the key itself, for the one header that needs it."""
         return self._value
 
     def __repr__(self) -> str:
@@ -37,19 +37,19 @@ class Key:
 
 
 async def _nobody(_request: int, _most_pico: int | None) -> None:
-    """Nobody keeps what is reserved."""
+    """Ignore a reservation."""
 
 
-#: Requests of one task that are under way at once; more wait. It bounds what their bodies take of the agent's memory.
+#: Requests per task at a time; more wait. This limits the memory that their bodies take in the agent.
 _AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """One answered request: its usage, and the API's own id of it ("" where it gave none).
+    """An answered request: its usage, and the API's request id ("" if it gave none).
 
-    Not `complete`: the answer broke off, and `usage` is what the API had told until then, its output estimated from
-    what had passed. `terms` are what else decides its price.
+    If not `complete`, the answer broke off: `usage` is what the API had reported so far, with the output estimated from
+    the received text. `terms` are the other conditions of its price.
     """
 
     usage: Usage
@@ -60,18 +60,18 @@ class Charge:
 
 @dataclass(slots=True)
 class Grant:
-    """What one task token allows, and what was used through it.
+    """The permissions of one task token, and its use so far.
 
-    `max_tokens` bounds each answer, `budgets` the cost; `turns` is held by each request of a client; `started` counts
-    requests. `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged
-    for without our knowing how much: sent, and then cut, timed out or left before their answer's end. `retries` counts
-    requests sent again; `problem` is the error that the last request met, if it did, and `again_at` when what met it is
-    tried again (Unix time; 0: not at a time that is known here); `cut_short`: the last answer broke off or met
-    `max_tokens`; `revoked`: its token is used; `calls` are under way. `on_charge` is called after each charge.
+    `max_tokens` limits each answer, `budgets` the cost. Each client request holds `turns`. `started` counts requests.
+    `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged for at an
+    unknown cost: sent, then cut, timed out or abandoned before the end of the answer. `retries` counts repeated
+    requests. `problem` is the last request's error, if any. `again_at` is when that is retried (Unix time; 0: unknown
+    here). `cut_short`: the last answer broke off or reached `max_tokens`. `revoked`: the token is no longer valid.
+    `calls` are the open requests. `on_charge` is called after each charge.
 
-    `sent` counts what has left; what is sent again after it was lost counts again. `held` has what those of unknown
-    cost may have cost, under way or lost: number → pico-dollars, None where the price is unknown. `on_hold` is awaited
-    with both before a request leaves; what it raises keeps it here.
+    `sent` counts requests that were sent; a repeated one after a loss counts again. `held` has the worst-case cost of
+    requests with unknown cost, open or lost: number → pico-dollars, None if the price is unknown. `on_hold` is awaited
+    with both before a request is sent; if it raises, the request is not sent.
     """
 
     task_id: str
@@ -96,7 +96,7 @@ class Grant:
 
     @property
     def usage(self) -> Usage:
-        """The sum over all charges."""
+        """Return the sum over all charges."""
         total = Usage()
         for charge in self.charges:
             total.add(charge.usage)
@@ -104,25 +104,25 @@ class Grant:
 
 
 class Grants:
-    """The live task tokens. Only their hashes are kept, so a look-up tells nothing by its timing."""
+    """The valid task tokens. Only their hashes are kept, so that a look-up's timing reveals nothing."""
 
     def __init__(self) -> None:
         self._by_hash: dict[bytes, Grant] = {}
 
     def issue(self, grant: Grant) -> str:
-        """A fresh token for `grant`: 43 characters of URL-safe base64 after `jt-`."""
+        """Return a new token for `grant`: `jt-` and 43 characters of URL-safe base64."""
         token = "jt-" + secrets.token_urlsafe(32)
         self._by_hash[self._hash(token)] = grant
         return token
 
     def find(self, token: str) -> Grant | None:
-        """The grant that `token` opens, or None for an unknown or used one."""
+        """Return the grant of `token`, or None if it is unknown or revoked."""
         return self._by_hash.get(self._hash(token))
 
     async def revoke(self, token: str) -> None:
-        """End `token` and the calls that are under way with it: after this, all that they cost is charged.
+        """Revoke `token` and cancel its open calls. When this returns, all of their cost is charged.
 
-        Ending it twice is the same as once.
+        Revoking it again does nothing.
         """
         grant = self._by_hash.pop(self._hash(token), None)
         if grant is None:

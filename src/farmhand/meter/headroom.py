@@ -1,7 +1,7 @@
-"""What the API's headers tell of when to come back, and a bucket that follows its rate limits.
+"""The API's response headers on rate limits and retry delays, and a token bucket that follows them.
 
 Source: the provider's "Rate limits" page, section "Response headers": `anthropic-ratelimit-KIND-limit`, `-remaining`,
-and `-reset`, the time (RFC 3339) when all of it will be there again. Buckets are refilled continuously.
+and `-reset`, the time (RFC 3339) when the bucket will be full again. Buckets are refilled continuously.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ KINDS = ("requests", "tokens", "input-tokens", "output-tokens")
 _NAMES = {
     kind: tuple(f"anthropic-ratelimit-{kind}-{what}" for what in ("remaining", "limit", "reset")) for kind in KINDS
 }
-#: The limits are given by the minute: an empty bucket is full after this long at the latest.
+#: Limits are per minute: an empty bucket is full after this long at the latest.
 _MINUTE_S = 60.0
-#: The longest that the API is left alone because it asked for it, in seconds; then one request tries.
+#: The longest `retry-after` to obey, in seconds; then one request tries.
 LONGEST_S = 600.0
-#: Clocks that differ by less are taken for the same: the date header has whole seconds only.
+#: Smaller clock differences are ignored: the date header has whole seconds only.
 _SKEW_S = 2.0
 
 
 class RateLimitHeader(NamedTuple):
-    """One kind of limit as an answer tells of it; `full_in_s` is None where the answer does not say."""
+    """One kind of limit from an answer's headers. `full_in_s` is None if unknown."""
 
     limit: float
     remaining: float
@@ -35,10 +35,10 @@ class RateLimitHeader(NamedTuple):
 
 
 def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[str, RateLimitHeader]:
-    """The limits told of in `headers`, by kind. Anything that is not as documented is left out.
+    """Return the limits in `headers` by kind. Values that are not as documented are ignored.
 
-    `wall` is this machine's time (seconds since the epoch; None: now). Where the answer's own `date` differs from it,
-    that one counts, since `reset` is by the same clock.
+    `wall` is this machine's time (Unix seconds; None: now). If the answer's own `date` differs, it is used instead,
+    since `reset` follows the same clock.
     """
     found: dict[str, RateLimitHeader] = {}
     for kind, (remaining_name, limit_name, reset_name) in _NAMES.items():
@@ -50,7 +50,7 @@ def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[
             continue
         full_in = None
         if left * 2 < limit:
-            # Only a bucket that runs low has to know how fast it fills.
+            # The refill rate matters only for a bucket that runs low.
             reset = _instant(headers.get(reset_name, ""))
             full_in = None if reset is None else max(0.0, reset - _now(headers, wall))
         found[kind] = RateLimitHeader(limit, left, full_in)
@@ -86,10 +86,10 @@ def _date(text: str) -> float | None:
 
 
 def retry_after_s(headers: Mapping[str, str], wall: float | None = None) -> float | None:
-    """Seconds until the API wants to be asked again, above 0 and LONGEST_S at most; None where it does not say.
+    """Return the seconds until the API wants a retry, above 0 and at most LONGEST_S, or None if it does not say.
 
-    `retry-after-ms` counts first, then `retry-after` in seconds or as an HTTP date, as in the provider's SDKs. What is
-    not above 0, or no number, says nothing. `wall`: see `read_headers`.
+    `retry-after-ms` takes precedence over `retry-after`, in seconds or as an HTTP date, as in the provider's SDKs. A
+    value that is not a number above 0 is ignored. `wall`: see `read_headers`.
     """
     seconds = _positive(headers.get("retry-after-ms"), 1000.0)
     told = headers.get("retry-after")
@@ -102,7 +102,7 @@ def retry_after_s(headers: Mapping[str, str], wall: float | None = None) -> floa
 
 def _positive(text: str | None, unit: float) -> float | None:
     try:
-        # Digits of other scripts and underscores are numbers to Python only.
+        # Only Python accepts underscores and digits of other scripts as numbers.
         value = float(text) / unit if text is not None and text.isascii() and "_" not in text else math.nan
     except ValueError:
         return None
@@ -112,7 +112,7 @@ def _positive(text: str | None, unit: float) -> float | None:
 
 
 class Bucket:
-    """What is left of one kind of limit: `level` at the time `at`, `rate` more each second, up to `limit`."""
+    """A token bucket for one kind of limit: `level` at time `at`, refilled at `rate` per second up to `limit`."""
 
     __slots__ = ("at", "level", "limit", "rate")
 
@@ -124,7 +124,7 @@ class Bucket:
         self.follow(told, since, now)
 
     def follow(self, told: RateLimitHeader, since: float, now: float) -> None:
-        """Go by an answer; `since` is what was sent after its request and may not be counted there."""
+        """Follow an answer's headers. `since` is what was sent after its request, which they may not include."""
         if told.limit != self.limit:
             self.rate = told.limit / _MINUTE_S
         self.limit = told.limit
@@ -134,12 +134,12 @@ class Bucket:
             self.rate = max(told.limit / _MINUTE_S, (told.limit - told.remaining) / max(told.full_in_s, 0.5))
 
     def now(self, now: float) -> float:
-        """What is left now; brings `level` up to date. No debt is longer than a minute, whatever an answer told."""
+        """Update `level` to time `now` and return it. A debt never exceeds a minute, whatever an answer reported."""
         self.level = min(self.limit, max(self.level, -self.limit) + (now - self.at) * self.rate)
         self.at = now
         return self.level
 
     def wait_s(self, need: float, promised: float, now: float) -> float:
-        """Seconds until `need` is left beside what is `promised` to others; more than the limit needs all of it."""
+        """Return the seconds until `need` is left besides what is `promised`. A full bucket is always enough."""
         lack = min(self.limit, math.ceil(need) + promised) - self.now(now)
         return lack / self.rate if lack > 0 else 0.0

@@ -1,7 +1,7 @@
-"""HTTP/1.1 for the meter's clients: aiohttp's low-level server, with bounds on what a client may hold and for how long.
+"""The meter's HTTP/1.1 server: aiohttp's low-level server, with limits on what a client may hold and for how long.
 
-A sandboxed task is such a client, and not trusted: heads, bodies and idle connections have limits of size and time, and
-large bodies share room. ADR 0006 says why it is aiohttp.
+A sandboxed task is such a client and is not trusted. Heads, bodies and idle connections have size and time limits, and
+large bodies share a memory limit. ADR 0006 explains the choice of aiohttp.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from aiohttp.web_protocol import RequestHandler
 
 from farmhand.meter.body_room import BodyRoom
 
-#: Seconds for a body, and for a connection on which no request is under way: half a head is none.
+#: Seconds for a body, and for a connection without an open request; half a head is not a request.
 _BODY_S = 60.0
 _IDLE_S = 60.0
-#: How often idle connections are looked for. Seconds.
+#: Seconds between checks for idle connections.
 _SWEEP_S = 15.0
-#: Bytes that are read at once, and that wait for who reads them: a user has many connections.
+#: Bytes to read at once and to buffer for the reader: a user has many connections.
 _READ = 32 * 1024
-#: A body up to this takes none of the room that large ones share: they cannot keep an ordinary task waiting.
+#: A body up to this size bypasses the shared limit, so that large ones cannot delay an ordinary task.
 _SMALL_BODY = 512 * 1024
 _HELD = web.RequestKey("held", int)
 log = logging.getLogger("jada-agent")
@@ -31,17 +31,17 @@ Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class TooLarge(Exception):
-    """The body is larger than the server takes."""
+    """The body is larger than the server accepts."""
 
 
 class TooSlow(Exception):
-    """The body did not come within its time."""
+    """The body did not arrive in time."""
 
 
 class HttpServer(web.Server):
-    """Gives each request to `handler`, which gets bodies of up to `max_body` bytes from `read`.
+    """A server that passes each request to `handler`, which reads bodies of up to `max_body` bytes with `read`.
 
-    Large bodies share room for two of the largest. A client that leaves cancels its handler.
+    Large bodies share room for two of the largest size. A client that disconnects cancels its handler.
     """
 
     def __init__(self, handler: Handler, max_body: int) -> None:
@@ -62,12 +62,12 @@ class HttpServer(web.Server):
         self._sweeper = self._clock.call_later(_SWEEP_S, self._sweep)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        """See `web.Server`. What asyncio reads at once by itself, 256 KB, is more than a stranger may bring."""
+        """Implement `web.Server`. Limit single reads: asyncio's 256 KB is more than an untrusted client may send."""
         transport.max_size = _READ  # type: ignore[attr-defined]
         super().connection_made(handler, transport)
 
     async def read(self, request: web.BaseRequest) -> bytes:
-        """The whole body. Raises TooLarge, or TooSlow where it does not come in time."""
+        """Return the whole body. Raise TooLarge, or TooSlow if it does not arrive in time."""
         size, content = request.content_length, request.content
         if size is not None and size > self._max_body:
             raise TooLarge
@@ -75,7 +75,7 @@ class HttpServer(web.Server):
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         if content.is_eof() and content.total_bytes <= _SMALL_BODY:
-            return content.read_nowait()  # as nearly all come: nothing to wait for
+            return content.read_nowait()  # nearly all bodies: nothing to wait for
         body = bytearray()
         try:
             async with asyncio.timeout(_BODY_S) as limit:
@@ -84,7 +84,7 @@ class HttpServer(web.Server):
                     if len(body) > self._max_body:
                         raise TooLarge
                     if len(body) > _SMALL_BODY and _HELD not in request:
-                        # Time that others take is not the client's.
+                        # Waiting for other clients does not count against this one.
                         limit.reschedule(None)
                         await self._hold(request, size or self._max_body)
                         limit.reschedule(self._clock.time() + _BODY_S)
@@ -100,14 +100,14 @@ class HttpServer(web.Server):
         request[_HELD] = size
 
     def release(self, request: web.BaseRequest) -> None:
-        """Say that the body is not held any more; the second time nothing happens."""
+        """Release the room of the request's body. Calling it again does nothing."""
         if _HELD in request:
             self.room.give(request.pop(_HELD))
 
     async def close(self, patience_s: float) -> None:
-        """Give what is under way `patience_s`, then cut it."""
+        """Give open requests `patience_s` to end, then cut them."""
         self._sweeper.cancel()
-        # To aiohttp no time at all is time without end.
+        # aiohttp treats 0 as no limit.
         await self.shutdown(max(patience_s, 0.001))
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -130,7 +130,7 @@ class HttpServer(web.Server):
             self._idle_since[protocol] = self._clock.time()
 
     def _sweep(self) -> None:
-        """Close the connections on which nothing was asked for too long."""
+        """Close connections that have had no request for too long."""
         now = self._clock.time()
         self._idle_since = {one: self._idle_since.get(one, now) for one in self.connections}
         for protocol, since in self._idle_since.items():
@@ -140,6 +140,6 @@ class HttpServer(web.Server):
 
 
 def abort(request: web.BaseRequest) -> None:
-    """Cut the connection: so a client sees that an answer is not whole."""
+    """Cut the connection, to signal an incomplete answer to the client."""
     if request.transport is not None:
         request.transport.abort()

@@ -1,10 +1,10 @@
-"""What an image costs at most, from its pixels as its header tells them.
+"""The worst-case cost of an image in tokens, from the pixel size in its header.
 
-Source: the provider's vision page, read 2026-11-28. An image costs a token for each 28 x 28 pixels that it covers, a
-started one counts; what is larger than a model's native resolution is made smaller first. The largest of these is
-2576 pixels by 1456 or as many: 4784 tokens. The older rule, width x height / 750, gives less. Measured by others with
-models of the generation 5.5 (a public table of October 2026): 1369 tokens for 1024 x 1024, 2691 for 1920 x 1080, 3928
-for 4032 x 3024, so never more than what is counted here.
+Source: the provider's vision page, read 2026-11-28. An image costs one token per 28 x 28 pixels, partial ones included.
+Images beyond a model's native resolution are scaled down first; the largest resolution is 2576 x 1456 pixels or the
+same area: 4784 tokens. The older rule, width x height / 750, gives less. Third-party measurements with models of the
+generation 5.5 (a public table of October 2026): 1369 tokens for 1024 x 1024, 2691 for 1920 x 1080, 3928 for 4032 x
+3024, so never more than this count.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import binascii
 import struct
 
 _PATCH = 28
-#: The most that an image costs, and what one costs whose header does not tell.
+#: The maximum cost of an image, also used if the header cannot be read.
 MAX_TOKENS = 4784
-#: Frames an image beside its patches.
+#: Tokens that frame an image, in addition to its patches.
 _FRAME_TOKENS = 16
-#: Characters of base64 that are decoded: a JPEG tells its size behind profiles and previews.
+#: Characters of base64 to decode: a JPEG's size may come after profiles and previews.
 _LOOK = 256 * 1024
-#: JPEG markers that begin a frame (SOF), and those that stand alone. Source: ITU-T T.81, table B.1.
+#: JPEG markers that start a frame (SOF), and those without a segment. Source: ITU-T T.81, table B.1.
 _FRAMES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _ALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 
 
 def image_tokens(data: str) -> int:
-    """Tokens of the image in the base64 text `data`, at most; MAX_TOKENS where its header cannot be read."""
+    """Return the maximum tokens of the image in the base64 text `data`; MAX_TOKENS if its header cannot be read."""
     try:
         width, height = _size(binascii.a2b_base64(data[:_LOOK], strict_mode=True))
     except (ValueError, struct.error, IndexError):
@@ -35,7 +35,7 @@ def image_tokens(data: str) -> int:
 
 
 def _size(head: bytes) -> tuple[int, int]:
-    """(width, height) in pixels. ValueError, struct.error or IndexError where `head` does not tell."""
+    """Return (width, height) in pixels. Raise ValueError, struct.error or IndexError if `head` does not have them."""
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         width, height = struct.unpack_from(">II", head, 16)
         return width, height
@@ -67,7 +67,7 @@ def _jpeg(head: bytes) -> tuple[int, int]:
 
 
 def _gif(head: bytes) -> tuple[int, int]:
-    """The screen, which a first frame may reach beyond."""
+    """Return the size of the screen, extended by a first frame that is larger."""
     width, height, flags = struct.unpack_from("<HHB", head, 6)
     at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     while head[at] == 0x21:

@@ -1,16 +1,15 @@
-"""Limits that adapt: how many requests may be under way, and when the next one may go, as the API itself tells.
+"""Adaptive limits: how many requests may be open, and when the next one may be sent, following the API's answers.
 
-One gate for each key and model, as the provider counts. Three things hold a request back, the first that waits first:
+There is one gate per key and model, as the provider counts. Three limits hold requests back, in order of arrival:
+- A window of open requests that grows with successes and shrinks with 429 and 529, like TCP's (RFC 5681): slow start,
+  then one more per full window. The first loss halves it, and covers all requests open at that moment. A loss with
+  `retry-after` sets it to one.
+- `retry-after`: until then the gate sends nothing, for 10 minutes at most. Afterwards the window of one lets requests
+  go gradually, and a pause that grows with each such refusal in a row keeps a short `retry-after` from causing a loop.
+- Buckets that follow the `anthropic-ratelimit-*` headers: what is left, minus what was sent since, refilled steadily.
 
-- a window of requests under way that grows with successes and shrinks with 429 and 529 as TCP's does (RFC 5681): slow
-  start, then one more for each full window; half as many at the first loss, which all that was under way at that moment
-  belongs to; one after a loss with `retry-after`;
-- `retry-after`, until which the gate sends nothing at all, 10 minutes at most; the window of one lets go gradually
-  after it, and a pause that grows with each such refusal in a row keeps a short one from being a loop;
-- buckets that follow the `anthropic-ratelimit-*` headers: what is left, less what was sent since, refilled steadily.
-
-Source: the provider's "Rate limits" and "Errors" pages: token buckets refilled continuously, a minute to fill one.
-All methods belong to one event loop. Times are in seconds.
+Source: the provider's "Rate limits" and "Errors" pages: token buckets, refilled continuously within a minute. All
+methods belong to one event loop. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ from farmhand.core.task import Usage
 from farmhand.meter.errors import ApiError
 from farmhand.meter.headroom import Bucket, read_headers
 
-#: Requests under way before anything is known of the limits, and the most there ever are.
+#: The window before anything is known about the limits, and its maximum.
 FIRST_WINDOW = 32
 LAST_WINDOW = 1024
-#: Gates that are kept; the oldest idle ones go first.
+#: Number of gates to keep. Beyond it, idle gates are dropped.
 _KEPT = 256
-#: Weight of the newest request in what an average one is taken to use.
+#: Weight of the newest request in the moving averages.
 _NEWEST = 0.2
-#: The most that a request can use: tokens of its input to a byte (a short one with tools), and of its output.
+#: Upper bounds for one request: input tokens per byte (a short one with tools), and output tokens.
 _MOST_PER_BYTE = 10.0
 _MOST_OUTPUT = 1_000_000
-#: The pause after a refusal with `retry-after`, however short that is: doubled each time, up to the second. Seconds.
+#: Pause after a refusal with `retry-after`, however short that is: doubled each time, up to the maximum. Seconds.
 _PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
 Clock = Callable[[], float]
@@ -46,7 +45,7 @@ Sleep = Callable[[float], Awaitable[object]]
 
 @dataclass(frozen=True, slots=True)
 class GateWait:
-    """Why requests wait: how many `tasks`, `until` when (seconds since the epoch, None: until others end), in words."""
+    """Why `tasks` requests wait, `until` when (Unix seconds; None: until others end), and a description."""
 
     reason: str
     tasks: int
@@ -56,7 +55,7 @@ class GateWait:
 
 @dataclass(frozen=True, slots=True)
 class Headroom:
-    """One gate's figures: `kinds` has (limit a minute, what is left) by the headers' names."""
+    """One gate's figures. `kinds` maps the headers' names to (limit per minute, what is left)."""
 
     fingerprint: str
     model: str
@@ -68,7 +67,7 @@ class Headroom:
 
 @dataclass(slots=True)
 class Ticket:
-    """A request that a gate let through: its number there, and what had been sent until then, itself included."""
+    """A request that a gate let through: its number, and the input tokens sent so far, including its own."""
 
     number: int
     input_sent: float
@@ -100,7 +99,7 @@ class Gate:
         self._input_sent = 0.0
         self._held_until = -math.inf
         self._held_by: ApiError | None = None
-        # What an average request uses, until requests have told: four bytes to a token, a short answer.
+        # Use of an average request, before any is known: four bytes per token, a short answer.
         self._tokens_per_byte = 0.25
         self._output = 256.0
         self._line: list[_Waiter] = []
@@ -109,7 +108,7 @@ class Gate:
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
 
     def order(self) -> int:
-        """A place in the line. A request that is sent again keeps its own, so that later ones do not overtake it."""
+        """Return a place in the queue. A repeated request keeps its own, so that later requests do not overtake it."""
         return next(self._orders)
 
     async def enter(self, order: int, body_bytes: int, max_tokens: int) -> Ticket:
@@ -126,19 +125,19 @@ class Gate:
             if waiter.ticket.cancelled():
                 self._waiting -= 1
             else:
-                # It was let in at the very moment that it was cancelled.
+                # The request was let in at the moment of its cancellation.
                 self.leave(waiter.ticket.result())
             self._release()
             raise
 
     def told(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
-        """An answer's head has come: go by its anthropic-ratelimit-* headers."""
+        """Follow the anthropic-ratelimit-* headers of an answer."""
         if ticket.number < self._told:
-            return  # A request sent later has told already.
+            return  # A request sent later has already reported.
         self._told = ticket.number
         now = self._clock()
         for kind, told in read_headers(headers).items():
-            # What was sent since is not in the figure yet, or only a part of it.
+            # The figure does not include all that was sent since.
             since = float(self._sent - ticket.number) if kind == "requests" else 0.0
             if kind in {"tokens", "input-tokens"}:
                 since = self._input_sent - ticket.input_sent
@@ -148,9 +147,9 @@ class Gate:
                 self.buckets[kind] = Bucket(told, since, now)
 
     def refused(self, ticket: Ticket, problem: ApiError, *, load: bool) -> None:
-        """The API refused `ticket`'s request for the moment, for its limits or its `load` (429, 529) or a failure.
+        """Handle a transient refusal of `ticket`'s request: for a limit or `load` (429, 529), or for a failure.
 
-        Load shrinks the window. A refusal with `retry-after` lets nothing pass until then, nor before a pause that
+        Load shrinks the window. A refusal with `retry-after` blocks the gate until then, and at least for a pause that
         doubles with each such refusal in a row; then one request tries.
         """
         told = problem.retry_after_s is not None
@@ -167,16 +166,16 @@ class Gate:
 
     @property
     def refusal(self) -> ApiError | None:
-        """The refusal for whose `retry-after` nothing is sent now."""
+        """Return the refusal whose `retry-after` blocks the gate now."""
         return self._held_by if self._held_until > self._clock() else None
 
     def leave(self, ticket: Ticket, usage: Usage | None = None, *, streamed: bool = True) -> None:
-        """The request is over. `usage`, where its answer is whole: a success, and what such a request uses."""
+        """End the request. `usage` of a complete answer counts as a success and updates the averages."""
         if usage is not None:
             self._losses = 0
             busy = self._waiting > 0 or self.running >= self.window / 2
             if busy and ticket.number > self._lost and self.window < LAST_WINDOW:
-                # A window that is not used says nothing about what the API bears, nor does what went before a loss.
+                # An unused window shows nothing about the API's capacity, and neither do requests from before a loss.
                 self.window += 1.0 if self.window < self._threshold else 1.0 / self.window
             self._learn(ticket, usage, streamed=streamed)
         self.running -= 1
@@ -184,7 +183,7 @@ class Gate:
 
     def _learn(self, ticket: Ticket, usage: Usage, *, streamed: bool) -> None:
         counted = usage.input_tokens + usage.cache_creation_input_tokens
-        # An answer may tell anything: what none can have used is left out.
+        # An answer may report anything: ignore impossible values.
         per_byte = min(max(counted, 0) / max(1, ticket.body_bytes), _MOST_PER_BYTE)
         self._tokens_per_byte += _NEWEST * (per_byte - self._tokens_per_byte)
         self._output += _NEWEST * (min(max(usage.output_tokens, 0), _MOST_OUTPUT) - self._output)
@@ -194,7 +193,7 @@ class Gate:
                 if kind in self.buckets:
                     self.buckets[kind].level -= usage.output_tokens
 
-    # --- who goes next --------------------------------------------------------------------------------------------
+    # --- the next request ---------------------------------------------------------------------------------------------
 
     def _let_in(self, body_bytes: int) -> Ticket:
         tokens = body_bytes * self._tokens_per_byte
@@ -206,7 +205,7 @@ class Gate:
         return Ticket(self._sent, self._input_sent, body_bytes)
 
     def _wait_s(self, body_bytes: int, max_tokens: int) -> tuple[float, str]:
-        """Seconds until a request of this size fits under everything but the window, and what it waits for."""
+        """Return the seconds until a request of this size fits all limits but the window, and what it waits for."""
         now = self._clock()
         longest = (self._held_until - now, "retry-after")
         if not self.buckets:
@@ -219,7 +218,7 @@ class Gate:
             elif kind == "input-tokens":
                 wait = bucket.wait_s(tokens, 0.0, now)
             else:
-                # Output counts as it is produced: requests under way have theirs before them.
+                # Output is counted as it is produced: that of open requests is still to come.
                 need = output if kind == "output-tokens" else tokens + output
                 wait = bucket.wait_s(need, self._output * self.running, now)
             if wait > longest[0]:
@@ -232,7 +231,7 @@ class Gate:
         return self._line[0] if self._line else None
 
     def _release(self) -> None:
-        """Let in whoever may go now; see that this is looked at again when the next one may."""
+        """Let in the requests that may go now, and schedule a check for when the next one may."""
         while (first := self._first()) is not None and self.running < int(self.window):
             wait, _ = self._wait_s(first.body_bytes, first.max_tokens)
             if wait > 0:
@@ -243,7 +242,7 @@ class Gate:
             first.ticket.set_result(self._let_in(first.body_bytes))
 
     def _wake_in(self, seconds: float) -> None:
-        seconds = max(seconds, 1e-6)  # Less might not move the clock on, so that it would be asked for again for ever.
+        seconds = max(seconds, 1e-6)  # A shorter sleep might not advance the clock, which would loop endlessly.
         at = self._clock() + seconds
         if self._alarm is not None:
             if self._alarm[0] <= at + 0.001:
@@ -256,15 +255,15 @@ class Gate:
         self._alarm = None
         self._release()
 
-    # --- what is shown --------------------------------------------------------------------------------------------
+    # --- status -------------------------------------------------------------------------------------------------------
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, waits, or has to be remembered."""
+        """Return whether no request is open or waiting and no block is active."""
         return not self.running and not self._waiting and self._held_until <= self._clock()
 
     def waiting(self, model: str) -> GateWait | None:
-        """Why requests wait here; None where none do."""
+        """Return why requests wait here, or None if none does."""
         first = self._first()
         if first is None:
             return None
@@ -276,7 +275,7 @@ class Gate:
         return GateWait("rate_limit", self._waiting, time.time() + wait, f"{model}: {why}")
 
     def headroom(self, fingerprint: str, model: str) -> Headroom:
-        """The gate's figures now."""
+        """Return the gate's current figures."""
         now = self._clock()
         kinds = {kind: (int(b.limit), max(0, int(b.now(now)))) for kind, b in self.buckets.items()}
         return Headroom(fingerprint, model, int(self.window), self.running, self._waiting, kinds)
@@ -294,7 +293,7 @@ class Limits:
         self._gates: dict[tuple[str, str], Gate] = {}
 
     def gate(self, fingerprint: str, model: str) -> Gate:
-        """The gate of one key and model."""
+        """Return the gate of one key and model."""
         found = self._gates.get((fingerprint, model))
         if found is None:
             if len(self._gates) >= _KEPT:
@@ -304,10 +303,10 @@ class Limits:
         return found
 
     def waiting(self) -> list[GateWait]:
-        """Why requests wait, one entry for each gate where some do."""
+        """Return why requests wait, one entry per gate with waiting requests."""
         found = (gate.waiting(model) for (_, model), gate in self._gates.items())
         return [one for one in found if one is not None]
 
     def headroom(self) -> list[Headroom]:
-        """The figures of all gates."""
+        """Return the figures of all gates."""
         return [gate.headroom(fingerprint, model) for (fingerprint, model), gate in self._gates.items()]

@@ -1,7 +1,7 @@
-"""Reading JSON as a peer really writes it: what a strict reader refuses for one character is still a paid answer.
+"""A tolerant JSON reader: an answer that a strict reader refuses for one character has still been paid for.
 
-A lone half of a surrogate pair (`"\\ud83d"`: a text that was cut in the middle of an emoji) and bytes that are no UTF-8
-become U+FFFD. NaN and infinities, which JSON does not know, are null.
+A lone half of a surrogate pair (`"\\ud83d"`: text that was cut inside an emoji) and bytes that are not UTF-8 become
+U+FFFD. NaN and infinities, which JSON does not have, become null.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from typing import Any, TypeVar
 
 import msgspec
 
-#: What a strict reader says of bytes that are no JSON, of text that is none, of nesting without end.
+#: A strict reader's errors for invalid JSON, invalid UTF-8 and endless nesting.
 REFUSED = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-#: Above this only the mended bytes are read: Python's own reader takes too much memory for each small object.
+#: Larger texts are only repaired, not read by Python's own reader, which takes too much memory per small object.
 _MAX_PYTHON = 1024 * 1024
 _MAX_DIGITS = 40
 _HIGH = rb"\\u[dD][89abAB][0-9a-fA-F]{2}"
 _LOW = rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _LONE_HIGH = re.compile(_HIGH + rb"(?!" + _LOW + rb")")
-#: Once no high half is alone, a low one is alone unless a high one stands before it.
+#: Once no high half is alone, a low half is alone unless a high half precedes it.
 _LONE_LOW = re.compile(rb"(?<!" + _HIGH + rb")" + _LOW)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 T = TypeVar("T")
 
 
 def mend(data: bytes) -> bytes:
-    """`data` with U+FFFD for what no text can hold. Linear, and three copies at the most, whatever is in it."""
+    """Return `data` with U+FFFD for invalid text. Linear time and at most three copies, for any input."""
     if not data.isascii():
         data = data.decode("utf-8", "replace").encode()
     if b"\\u" not in data:
         return data
-    # An escaped backslash is none of an escape's own; NUL stands for it, which JSON never holds as it is.
+    # Replace escaped backslashes by NUL, which valid JSON never contains, so that they cannot be taken for an escape.
     data = data.replace(b"\0", b"").replace(b"\\\\", b"\0")
     data = _LONE_HIGH.sub(rb"\\ufffd", data)
     return _LONE_LOW.sub(rb"\\ufffd", data).replace(b"\0", b"\\\\")
 
 
 def decode_as(data: bytes, kind: type[T]) -> T:
-    """`data` as a `kind`. Raises one of REFUSED where it is none even when mended."""
+    """Decode `data` as a `kind`. Raise one of REFUSED if that fails even after repair."""
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.ValidationError:
@@ -49,17 +49,17 @@ def decode_as(data: bytes, kind: type[T]) -> T:
 
 
 def decode(data: bytes) -> Any:
-    """The value of `data`. ValueError where it is no JSON."""
+    """Decode `data`. Raise ValueError if it is not JSON."""
     return _decode(data, halves=False)
 
 
 def decode_halves(data: bytes) -> Any:
-    """The same with lone halves of surrogate pairs left in: the other half may come with the next piece of a text."""
+    """Decode `data` and keep lone halves of surrogate pairs, since the other half may come with the next piece."""
     return _decode(data, halves=True)
 
 
 def well_formed(text: str) -> str:
-    """`text` with its pairs of surrogates joined, and U+FFFD for each that is alone."""
+    """Return `text` with its surrogate pairs joined, and U+FFFD for each lone half."""
     if _SURROGATE.search(text) is None:
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -85,7 +85,7 @@ def _integer(digits: str) -> int | float:
 
 
 def clean(value: Any) -> Any:
-    """`value`, as decoded with halves left in, without them."""
+    """Return `value`, which was decoded with lone halves, without them."""
     match value:
         case str():
             return well_formed(value)

@@ -1,8 +1,8 @@
 """The provider's Message Batches: many requests at once, each at half price, answered within 24 hours.
 
-Source: the provider's API reference and its guide to batch processing, read 2026-11: up to 100,000 requests or 256 MB a
-batch, results in any order once all have ended, kept for 29 days. A batch belongs to the workspace: any of its keys
-sees it. `results_url` is not followed: the key goes to no address but the upstream's own.
+Source: the provider's API reference and its guide to batch processing, read 2026-11: up to 100,000 requests or 256 MB
+per batch; results in any order once all have ended, kept for 29 days. A batch belongs to the workspace: any of its keys
+can read it. `results_url` is not followed, so that the key is sent to no address but the upstream's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LIST = 100
 
 
 class MessageBatchView(msgspec.Struct, kw_only=True):
-    """A batch as the API shows it, as far as it counts here. Times are RFC 3339."""
+    """The fields of a batch, as the API shows it, that are used. Times are RFC 3339."""
 
     id: str
     processing_status: str
@@ -40,17 +40,17 @@ class MessageBatchView(msgspec.Struct, kw_only=True):
 
     @property
     def ended(self) -> bool:
-        """Whether all its requests have ended, so that results are there."""
+        """Return whether all requests have ended, so that results are available."""
         return self.processing_status == "ended"
 
     @property
     def requests(self) -> int:
-        """How many requests it has."""
+        """Return the number of its requests."""
         return sum(self.request_counts.values())
 
     @property
     def created(self) -> float:
-        """When it was created, in seconds since the epoch."""
+        """Return its creation time in Unix seconds."""
         return datetime.fromisoformat(self.created_at).timestamp()
 
 
@@ -61,7 +61,7 @@ class _List(msgspec.Struct, kw_only=True):
 
 
 class RequestOutcome(msgspec.Struct, kw_only=True):
-    """What became of one request: `type` is succeeded, errored, canceled or expired."""
+    """The outcome of one request: `type` is succeeded, errored, canceled or expired."""
 
     type: str
     message: dict[str, Any] | None = None
@@ -76,7 +76,7 @@ class ResultLine(msgspec.Struct, kw_only=True):
 
 
 class MessageBatches:
-    """The endpoint at `upstream_url`. `idle_s` is how long the API may fall silent within one call.
+    """A client of the endpoint at `upstream_url`. `idle_s` is how long the API may be silent within one call.
 
     `errors` counts the API's errors by their codes.
     """
@@ -95,20 +95,20 @@ class MessageBatches:
         self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
 
     async def create(self, key: Key, requests: list[tuple[str, bytes]]) -> MessageBatchView:
-        """Make a batch of (custom_id, params as JSON). ApiError; with status 0 or 5xx it may be there all the same."""
+        """Create a batch of (custom_id, params as JSON). After an ApiError with status 0 or 5xx it may exist."""
         parts = (b'{"custom_id":"%s","params":%s}' % (name.encode(), params) for name, params in requests)
         return await self._view("POST", "", key, b'{"requests":[' + b",".join(parts) + b"]}")
 
     async def retrieve(self, key: Key, batch_id: str) -> MessageBatchView:
-        """The batch as it stands."""
+        """Return the batch's current state."""
         return await self._view("GET", f"/{batch_id}", key)
 
     async def cancel(self, key: Key, batch_id: str) -> MessageBatchView:
-        """Process nothing more of it; what is under way may still be."""
+        """Cancel the batch. Requests that are already being processed may still complete."""
         return await self._view("POST", f"/{batch_id}/cancel", key)
 
     async def newest(self, key: Key, since: float) -> list[MessageBatchView]:
-        """The workspace's batches created at `since` (seconds since the epoch) or later, the newest first."""
+        """Return the workspace's batches created at `since` (Unix seconds) or later, the newest first."""
         found: list[MessageBatchView] = []
         after = ""
         while True:
@@ -120,9 +120,9 @@ class MessageBatches:
             after = page.last_id
 
     async def results(self, key: Key, batch_id: str) -> AsyncIterator[ResultLine]:
-        """The results of an ended batch, in any order, as they come. ApiError where they break off, or are none.
+        """Yield the results of an ended batch, in any order. Raise ApiError if they break off or are not results.
 
-        A line that is damaged among others is left out: it must not hold up the answers of all.
+        A damaged line among others is skipped, so that it does not block all the other answers.
         """
         rest, sound = bytearray(), 0
         async with await self._open("GET", f"/{batch_id}/results", key, None) as answer:
@@ -188,7 +188,7 @@ def _decode(text: bytes, kind: Any) -> Any:
 
 
 def _line(text: bytes, sound: int) -> ResultLine | None:
-    """One line of the results; None where it is damaged and `sound` ones came before it."""
+    """Decode one line of the results. Return None if it is damaged but `sound` good ones preceded it."""
     try:
         line: ResultLine = _decode(text, ResultLine)
     except ApiError:

@@ -1,4 +1,4 @@
-"""The upstream side: one request with the key injected, retried before its first byte, counted while it passes."""
+"""Upstream requests: the key is added, retries happen before the first byte, and usage is counted as it passes."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
 from farmhand.meter.usage import UsageParser
 
-#: A body above this is checked in a thread, one at a time: it takes up to 0.3 s, and six times its size in memory.
+#: A larger body is checked in a thread, one at a time: it takes up to 0.3 s, and six times its size in memory.
 _LARGE = 256 * 1024
 COUNT_TOKENS = "/v1/messages/count_tokens"
 _MAX_ERROR_BODY = 64 * 1024
-#: What came of it after so many seconds is enough: the status says the most.
+#: Time limit for reading an error's body: the status matters most.
 _ERROR_BODY_S = 30.0
-#: Characters of a request's id that are kept; the API's have 28.
+#: Maximum length of a stored request id; the API's have 28 characters.
 _MAX_ID = 200
-#: Refusals for a limit or for load: the window of the gate shrinks.
+#: Refusals for a limit or for load: they shrink the gate's window.
 _LOAD = frozenset({429, 529})
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often to try and how long to wait: exponential, with jitter, and at least what the API's retry-after says.
+    """A retry policy: exponential backoff with jitter, and at least the API's retry-after.
 
-    `told` bounds the refusals that say when to come back: they are none of the `attempts`, and would else be endless.
+    `told` limits the refusals that carry a retry-after: they do not count as `attempts` and would otherwise be endless.
     """
 
     attempts: int = 6
@@ -54,7 +54,7 @@ class RetryPolicy:
     told: int = 50
 
     def delay_s(self, attempt: int, retry_after_s: float | None) -> float:
-        """Seconds to wait after the failed `attempt` (1 is the first): 10 minutes at most, whatever the API says."""
+        """Return the seconds to wait after the failed `attempt` (1 is the first), at most 10 minutes."""
         backoff = min(self.cap_s, self.base_s * 2.0 ** min(attempt - 1, 60))
         backoff *= random.uniform(0.5, 1.0)  # noqa: S311  (spreads load, guards nothing)
         return backoff if retry_after_s is None else min(max(retry_after_s + backoff / 10, backoff), LONGEST_S)
@@ -67,7 +67,7 @@ class _TokenCount(msgspec.Struct):
 
 
 class _MeterCall:
-    """One request of a client: how big it is, its place at the gate, what it holds there and of the budgets."""
+    """One client request: its size, its place in the gate's queue, and what it holds of the gate and the budgets."""
 
     __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "number", "order", "reservation", "ticket")
 
@@ -81,20 +81,20 @@ class _MeterCall:
         self.max_tokens = max_tokens
         self.most = most
         self.free = free
-        #: The number that it is held under in the grant; 0 while it is not.
+        #: The number under which the grant holds its cost; 0 while it does not.
         self.number = 0
         self.reservation: Reservation | None = None
         self.ticket: Ticket | None = None
 
     async def begin(self) -> None:
-        """Wait for room in the budgets, then at the gate. BudgetSpent where a budget has none."""
+        """Wait for room in the budgets, then at the gate. Raise BudgetSpent if a budget has none."""
         if self.grant.budgets and not self.free:
             self.reservation = await Reservation.make(self.grant.budgets, self.most or 0)
         self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
         await self._hold()
 
     async def _hold(self) -> None:
-        """Before it leaves, what it may cost is on record. One that was refused leaves again under the same number."""
+        """Record the worst-case cost before sending. A repeated request after a refusal keeps its number."""
         if self.free or self.number:
             return
         self.grant.sent += 1
@@ -108,18 +108,18 @@ class _MeterCall:
         self.number = number
 
     def lose(self, known: int = 0) -> None:
-        """It has left, and nobody knows what it costs, but for `known`: the rest stays held for good."""
+        """Keep the worst-case cost minus `known` held for good: the request was sent and its cost is unknown."""
         number, self.number = self.number, 0
         if number:
             self.grant.held[number] = None if self.most is None else max(0, self.most - known)
 
     def release(self) -> None:
-        """What it cost is known."""
+        """Release the held cost, since the actual cost is known."""
         number, self.number = self.number, 0
         self.grant.held.pop(number, None)
 
     def end(self, cost: int = 0, usage: Usage | None = None, *, streamed: bool = True) -> None:
-        """Give back what `begin` took; it cost `cost`. `usage`: of a whole answer."""
+        """Release what `begin` acquired, at the cost `cost`. `usage` is that of a complete answer."""
         if self.ticket is not None:
             ticket, self.ticket = self.ticket, None
             self.gate.leave(ticket, usage, streamed=streamed)
@@ -131,8 +131,8 @@ class _MeterCall:
 class Meter:
     """Sends requests to the Messages API at `upstream` on behalf of grants.
 
-    `price` gives the pico-dollars of a usage of a model on an answer's terms, None where it is not known. `clock` and
-    `sleep` are what waiting goes by.
+    `price` returns the pico-dollars of a model's usage on an answer's terms, or None if unknown. `clock` and `sleep`
+    are used for waiting.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class Meter:
     ) -> None:
         self.grants = Grants()
         self.limits = Limits(clock=clock, sleep=sleep)
-        #: The API's errors by their codes, each request's; also of those that were sent again and answered.
+        #: API errors by code, one per request, including requests that succeeded after a retry.
         self.errors: Counter[str] = Counter()
         self._upstream = upstream
         self._retry = retry or RetryPolicy()
@@ -157,11 +157,11 @@ class Meter:
 
     @asynccontextmanager
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
-        """POST the request in `body` to `path` with the grant's key, as `policy` lets it and `headers` pass.
+        """POST the request in `body` to `path` with the grant's key, after the checks and header filter of `policy`.
 
-        The answer stays open inside the context. Raises ApiError when the API refuses, or still fails after the last
-        retry, and BudgetSpent when one of the grant's budgets has no room; it is the grant's `problem` too. What the
-        answer used is charged to the grant and its budgets whenever the context ends, so also for one that was cut.
+        The answer stays open inside the context. Raise ApiError if the API refuses or the last retry fails, and
+        BudgetSpent if one of the grant's budgets has no room. The error is also set as the grant's `problem`. The
+        answer's usage is charged to the grant and its budgets when the context ends, also if the answer was cut.
         """
         request = await self._check(grant, body)
         del body
@@ -178,9 +178,9 @@ class Meter:
             try:
                 answer = await self._open(call, path, outgoing)
             except BaseException:
-                call.release()  # of what may have been charged for, nothing is left to release
+                call.release()  # does nothing after `lose`, that is, for a request that may have been charged
                 raise
-            call.body = b""  # it may be large, and is not needed again
+            call.body = b""  # it may be large, and is not needed any more
             grant.problem, grant.again_at = None, 0.0
             kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
             watch = UsageParser(streamed=kind == "text/event-stream", max_tokens=call.max_tokens)
@@ -206,7 +206,7 @@ class Meter:
     async def _uncounted(
         self, grant: Grant, path: str, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[Exchange]:
-        """A request that is free of charge; it has limits of its own at the API."""
+        """Send a free request, which has its own limits at the API."""
         call = _MeterCall(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
         try:
             answer = await self._open(call, path, headers)
@@ -219,9 +219,9 @@ class Meter:
             call.end()
 
     async def _check(self, grant: Grant, body: bytes) -> policy.MessageRequest:
-        """What is sent for `body`. Also what is refused counts as a request of the task: to look at it takes time."""
+        """Return the checked request. A refused body counts as a request of the task too, as checking takes time."""
         if grant.cut_short:
-            # The claude CLI asks up to three times more to go on with an answer that was cut short, each for its price.
+            # The claude CLI makes up to three requests to continue an answer that was cut short, each paid.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
         policy.check_number(grant.started)
         grant.started += 1
@@ -230,13 +230,13 @@ class Meter:
         return await self._slowly(partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens))
 
     async def _slowly(self, step: Callable[[], T]) -> T:
-        """What takes long, beside the event loop."""
+        """Run a slow step in the checker's thread, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._checker, step)
 
     async def _most(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int | None:
-        """The most the request may cost, in pico-dollars. BudgetSpent where that is unknown and a budget limits it.
+        """Return the worst-case cost in pico-dollars. Raise BudgetSpent if it is unknown and a budget limits it.
 
-        Where the sure bound can never fit what is left of a budget, or there is none, the API counts the tokens.
+        If the certain bound can never fit into what is left of a budget, or there is none, the API counts the tokens.
         """
         limits = [budget for budget in grant.budgets if budget.limit_pico is not None]
 
@@ -257,7 +257,7 @@ class Meter:
         return reserve.cost(request, price, await self._count(grant, request, headers)) if least <= room else most
 
     async def _count(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int:
-        """Tokens of the request as the API counts them, which is free. ApiError."""
+        """Return the request's tokens as the API counts them, which is free. Raise ApiError."""
         body = await self._slowly(partial(policy.to_count, request))
         answer = b""
         async with self._uncounted(grant, COUNT_TOKENS, body, headers) as exchange:
@@ -269,12 +269,12 @@ class Meter:
             raise ApiError("api_error", "the API does not tell how many tokens the request has") from None
 
     def _charge(self, call: _MeterCall, watch: UsageParser, request_id: str) -> None:
-        """Count an answer that has ended, whole or not. What is not known of it is settled at the most it may cost."""
+        """Charge an ended answer, complete or not. An unknown cost is settled at the worst case."""
         grant, usage = call.grant, watch.finish()
         terms = watch.terms
         cost = self._price(grant.model, usage, terms) if watch.known else None
         most = call.most or 0
-        # Terms without a price leave the cost unknown; a model without any has none that could be known.
+        # If the terms have no price, the cost is unknown. If the model has no price at all, no cost could be known.
         unpriced = call.most is None and self._price(grant.model, usage, STANDARD) is None
         known = watch.ended and not terms.unknown and (cost is not None or unpriced)
         grant.uncertain += not known
@@ -291,10 +291,10 @@ class Meter:
             grant.on_charge()
 
     async def _open(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
-        """The head of the answer, after as many tries as it takes and the policy allows.
+        """Return the open answer, after as many tries as needed and allowed by the policy.
 
-        A refusal that says when to come back (`retry-after`) is none of the tries: the request goes back to the gate
-        and waits there. Of those there is a bound of its own.
+        A refusal with `retry-after` does not count as a try: the request waits at the gate again. Such refusals have
+        their own limit.
         """
         attempt = refusals = 1
         while True:
@@ -321,14 +321,14 @@ class Meter:
     async def _once(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
         answer: UpstreamConnection | None = None
         if (refusal := call.gate.refusal) is not None:
-            # Who is kept back by another request's refusal may never get one of their own. The gate tells until when.
+            # A request that is blocked by another one's refusal may never get its own. The gate reports until when.
             call.grant.problem, call.grant.again_at = call.grant.problem or refusal, 0.0
         try:
             await call.begin()
             answer = await self._upstream.connection()
             await answer.post(self._upstream.base + path, headers, call.body)
         except BaseException as error:
-            # From the moment that there is a connection the API may have the request.
+            # Once there is a connection, the API may have the request.
             sent = answer is not None
             call.grant.uncertain += sent and not call.free
             call.end((call.most or 0) if sent else 0)

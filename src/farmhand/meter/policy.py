@@ -1,8 +1,8 @@
-"""What a task may ask of the API: its own model, an answer of its own length, and nothing that the API fetches for it.
+"""The requests that a task may make: its own model, a limited answer, and nothing that the API fetches itself.
 
-The API can reach out by itself: tools that run there, MCP servers, files by URL. Through these a sandboxed task would
-have a network, and a bill, that nobody gave it. So what passes is listed, and the rest is refused. What is sent is the
-checked document, encoded anew: no other parser can read anything else in it.
+The API can access the network: tools that run there, MCP servers, files by URL. Through these a sandboxed task would
+get network access, and costs, that nobody granted. So the meter has an allow-list and refuses the rest. It sends the
+checked document re-encoded, so that no other parser can read anything else in it.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from farmhand.meter.bounds import check_values
 from farmhand.meter.errors import ApiError
 from farmhand.meter.images import image_tokens
 
-#: Requests of one attempt. A task with tools takes one for each turn; far more than any easy task has.
+#: Requests per attempt. A task with tools makes one per turn; this is far more than a simple task needs.
 MAX_REQUESTS = 500
-#: Values of one request. Of a task with tools a turn has about 20, its tools a few thousand.
+#: JSON values per request. In a task with tools a turn has about 20, its tools a few thousand.
 MAX_VALUES = 100_000
-#: Source of the names: the provider's Messages reference; what is not here is not passed.
+#: Source of the names: the provider's Messages reference. Any other field is refused.
 _FIELDS = frozenset({
     "cache_control", "context_management", "max_tokens", "messages", "metadata", "model", "output_config",
     "stop_sequences", "stream", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
 })  # fmt: skip
-#: What counting tokens takes of them, but for `context_management`: what is cleared may not be, and is counted.
+#: Fields that token counting accepts, except `context_management`: the API might not clear what the edits name.
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 _MESSAGE_FIELDS = frozenset({"role", "content", "output_config"})
 _BLOCKS = frozenset({
@@ -35,12 +35,12 @@ _BLOCKS = frozenset({
     "tool_result", "tool_use",
 })  # fmt: skip
 _INLINE = frozenset({"base64", "text", "content"})
-#: Tools that run where the client is; the API's own have types such as web_fetch_20250910.
+#: Tools that run at the client. The API's own tools have types such as web_fetch_20250910.
 _CLIENT_TOOLS = frozenset({None, "custom"})
-#: Edits that only leave things out. `compact_*` is a paid pass of the model over the whole conversation.
+#: Edits that only remove content. `compact_*` is a paid pass of the model over the whole conversation.
 _EDITS = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
-#: What the claude CLI asks for, and what changes neither the price nor who reads. Source: requests and strings of
-#: 2.1.330. Each other one is left out: a field that needs it is then refused by the API, which costs nothing.
+#: Betas that the claude CLI requests and that change neither the price nor who can read the data. Source: requests and
+#: strings of 2.1.330. Any other beta is dropped: the API then refuses a field that needs it, which costs nothing.
 BETAS = frozenset({
     "claude-code-20250219", "context-management-2025-06-27", "effort-2025-11-24", "extended-cache-ttl-2025-04-11",
     "interleaved-thinking-2025-05-14", "mid-conversation-system-2026-04-07", "per-turn-control-2026-07-01",
@@ -50,17 +50,17 @@ BETAS = frozenset({
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _VERSION = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _PLAIN = re.compile(r"[ -~]{1,256}")
-#: Betas that were left out, each told once; a task chooses their names, so they are not kept without end.
+#: Dropped betas, each logged once. The number is limited, because a task chooses the names.
 _left_out: set[str] = set()
 _MAX_LEFT_OUT = 100
 log = logging.getLogger("jada-agent")
 
 
 class MessageRequest(msgspec.Struct, frozen=True):
-    """A request that may be sent: `body` is what is sent, `max_tokens` bounds its answer with its thinking.
+    """A checked request: `body` is what to send, `max_tokens` limits the answer including its thinking.
 
-    `tokens` are what it can have at most on its way in, None where only the API can count them (a PDF). `written` is
-    how long the prompt cache may keep them: "" (not at all), "5m" or "1h".
+    `tokens` is the maximum number of input tokens, or None if only the API can count them (a PDF). `written` is how
+    long the prompt cache may keep them: "" (not at all), "5m" or "1h".
     """
 
     body: bytes
@@ -70,9 +70,9 @@ class MessageRequest(msgspec.Struct, frozen=True):
 
 
 def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
-    """The request in `body`; ApiError where it is not one that a task with these limits may make.
+    """Return the checked request in `body`. Raise ApiError if a task with these limits may not make it.
 
-    It takes time and memory in proportion to the size of `body`: four times that for text with one rare character.
+    Takes time and memory in proportion to the size of `body`: four times its size for text with one rare character.
     """
     try:
         check_values(body, MAX_VALUES)
@@ -97,26 +97,26 @@ def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
         sent = msgspec.json.encode(document)
     except (ValueError, OverflowError, RecursionError) as error:
         raise _malformed(str(error)) from None
-    # The encoder writes names as they are and escapes each quote in a text: so these are names and whole values.
+    # The encoder writes names unchanged and escapes quotes in text, so these matches are names and whole values.
     written = "" if b'"cache_control":' not in sent else "1h" if b'"1h"' in sent else "5m"
     tokens = None if found.unsized else len(sent) - found.image_bytes + found.image_tokens
     return MessageRequest(sent, asked, tokens, written)
 
 
 def to_count(request: MessageRequest) -> bytes:
-    """The body that has the API count the tokens of `request`."""
+    """Return the body of the request that has the API count the tokens of `request`."""
     document = msgspec.json.decode(request.body)
     return msgspec.json.encode({name: document[name] for name in _COUNTED if name in document})
 
 
 def check_number(requests: int) -> None:
-    """ApiError where a task has made so many `requests` that it may make no more."""
+    """Raise ApiError if a task that has made `requests` requests may make no more."""
     if requests >= MAX_REQUESTS:
         raise _refused(f"this task has made {requests} requests, which is the limit")
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
-    """What passes of a client's `headers` (names in lower case); its credentials, first of all, do not."""
+    """Return the client's `headers` (names in lower case) that may pass; its credentials never do."""
     passed = {"content-type": "application/json"}
     passed |= {name: headers[name] for name in ("accept", "user-agent") if _PLAIN.fullmatch(headers.get(name, ""))}
     if _VERSION.fullmatch(version := headers.get("anthropic-version", "")):
@@ -134,14 +134,14 @@ def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 class _Found:
-    """What the blocks of a request hold, and the checks of them."""
+    """The content found in a request's blocks, and the checks of it."""
 
     def __init__(self) -> None:
         self.image_bytes = self.image_tokens = 0
         self.unsized = False
 
     def blocks(self, content: Any) -> None:
-        """Look at all blocks in `content`, however deep. ApiError."""
+        """Check all blocks in `content`, at any depth. Raise ApiError for one that is not allowed."""
         if isinstance(content, str):
             return
         waiting = list(_objects(content, "content"))
@@ -171,7 +171,7 @@ class _Found:
 
 
 def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
-    """The most tokens of an answer: `max_tokens`, or what it may think where that is more. ApiError."""
+    """Return the most tokens of an answer: `max_tokens`, or the thinking budget if that is more. Raise ApiError."""
     name = document.get("model")
     if not isinstance(name, str):
         raise _malformed("model is no text")
@@ -181,14 +181,14 @@ def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
         raise _malformed("stream is neither true nor false")
     most = 0
     asked = {"max_tokens": document.get("max_tokens", 0)}
-    # With interleaved thinking the one may be above the other. Source: the provider's extended thinking guide.
+    # With interleaved thinking the budget may exceed max_tokens. Source: the provider's extended thinking guide.
     if isinstance(thinking := document.get("thinking"), dict):
         asked["thinking.budget_tokens"] = thinking.get("budget_tokens", 0)
     for field, tokens in asked.items():
         if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
             raise _malformed(f"{field} is no whole number of 0 or more")
         if tokens > max_tokens:
-            # The API's own words: the claude CLI understands them and asks for less.
+            # The API's own wording: the claude CLI recognises it and requests less.
             what = f"{field}: {min(tokens, 10**12)} > {max_tokens}, which is the maximum allowed number of output"
             raise ApiError("invalid_request", f"{what} tokens for this task of {model}", status=400)
         most = max(most, tokens)
@@ -214,7 +214,7 @@ def _check_edits(management: Any) -> None:
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:
-    """`value`, a list of objects; nothing is an empty one. ApiError."""
+    """Return `value`, a list of objects, with None as an empty list. Raise ApiError for anything else."""
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):

@@ -1,8 +1,8 @@
-"""Server-sent events, split as the specification says and a little beyond it, since gateways rewrite streams.
+"""A decoder of server-sent events that follows the specification and tolerates streams rewritten by gateways.
 
 Source: the HTML standard, "Server-sent events": lines end with LF, CRLF or CR, a byte order mark may come first, and
-several `data` lines make one event. Beyond it: a `data` line that is a whole JSON object is an event at once, so that
-none is lost where the blank line after it, or the end of the last line, is missing.
+several `data` lines make one event. In addition, a `data` line that is a whole JSON object is an event at once, so that
+no event is lost if the blank line after it, or the end of the last line, is missing.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventDecoder:
-    """Feed it the body in any pieces; it gives back events: their name ("" for none) and their data.
+    """A decoder that takes the body in any pieces and returns events: name ("" for none) and data.
 
-    `pending` is how many bytes it holds back.
+    `pending` is the number of bytes that it holds back.
     """
 
     def __init__(self) -> None:
@@ -26,16 +26,16 @@ class EventDecoder:
 
     @property
     def between(self) -> bool:
-        """Whether nothing is held back: what comes next begins an event."""
+        """Return whether nothing is held back, so that the next byte starts an event."""
         return not (self._rest or self._data or self._name or self._after_cr or self._first)
 
     @property
     def pending(self) -> int:
-        """Bytes that no event has come of yet."""
+        """Return the number of bytes that have not become part of an event yet."""
         return len(self._rest) + self._held
 
     def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
-        """The events that are complete with `chunk`."""
+        """Return the events that `chunk` completes."""
         if self._after_cr or b"\r" in chunk:
             if self._after_cr and chunk.startswith(b"\n"):
                 chunk = chunk[1:]
@@ -50,7 +50,7 @@ class EventDecoder:
         return found
 
     def flush(self) -> list[tuple[str, bytes]]:
-        """The body has ended: what its last lines make, ended or not."""
+        """Return the events in the last lines, complete or not, after the body has ended."""
         found: list[tuple[str, bytes]] = []
         self._lines(bytes(self._rest) + b"\n", found)
         self._rest.clear()

@@ -1,7 +1,7 @@
-"""HTTP/1.1 to one origin over connections that are kept: no more than the meter needs, for a third of the time.
+"""An HTTP/1.1 client for one origin with a connection pool, limited to the meter's needs, at a third of the time.
 
-httptools (llhttp) parses; what is here is the pool, the time limits, and the way from the socket to who reads. One
-request on a connection at a time; no redirects, no proxies, no cookies, no compression. All belongs to one event loop.
+httptools (llhttp) parses; this module has the pool, the time limits, and the path from the socket to the reader. Each
+connection has one request at a time. No redirects, proxies, cookies or compression. All belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from urllib.parse import urlsplit
 
 import httptools
 
-#: A connection that was idle for longer is not used again: its server may be about to close it.
+#: A connection that was idle for longer is not reused: its server may be about to close it. Seconds.
 _KEEP_S = 15.0
 _CONNECT_S = 30.0
-#: The second address of a host is tried after this long. Source: RFC 8305, section 5.
+#: Seconds before the second address of a host is tried. Source: RFC 8305, section 5.
 _NEXT_ADDRESS_S = 0.25
 _MAX_HEAD = 64 * 1024
-#: Bytes of an answer that wait for their reader before the socket is read no further.
+#: Unread bytes of an answer at which reading from the socket pauses.
 _MAX_WAITING = 256 * 1024
-#: Bytes that are read at once. asyncio's own way takes 256 KB from the system, and gives it back, for each packet.
+#: Bytes to read at once. asyncio's default allocates and frees 256 KB for each packet.
 _READ = 64 * 1024
-#: A larger body goes out in parts of this, so that the transport never holds a copy of all of it.
+#: Larger bodies are sent in parts of this size, so that the transport never holds a copy of the whole.
 _PART = 256 * 1024
 
 
 @lru_cache(maxsize=256)
 def _lower(name: bytes) -> str:
-    """A header's name; an API's answers have the same ones each time."""
+    """Return a header's name in lower case. Cached, since the API's answers repeat the same names."""
     return name.decode("latin-1").lower()
 
 
 class UpstreamError(Exception):
-    """No answer, or not all of it; its text is the reason."""
+    """There is no answer, or only a part of one; the text is the reason."""
 
 
 class Unreachable(UpstreamError):
@@ -45,13 +45,13 @@ class Unreachable(UpstreamError):
 
 
 class Cut(UpstreamError):
-    """The connection ended, or what came over it is no HTTP."""
+    """The connection ended, or its data is not HTTP."""
 
 
 class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
-    """One connection and the answer on it: `status` and `headers` (names in lower case) once `post` has returned.
+    """One connection and its current answer: `status` and `headers` (names in lower case) are set when `post` returns.
 
-    `close` ends the use of it: it is kept where the whole answer was read, else it is closed.
+    `close` returns the connection to the pool if the whole answer was read, otherwise it closes it.
     """
 
     def __init__(self, upstream: Upstream, idle_s: float) -> None:
@@ -76,19 +76,19 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be sent on it."""
+        """Return whether another request can be sent on it."""
         return self._error is None and self._transport is not None and not self._transport.is_closing()
 
     @property
     def read_out(self) -> bool:
-        """Whether all of the answer has come and has been read."""
+        """Return whether the whole answer has arrived and was read."""
         return self._whole and not self._pieces
 
     async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a request; returns when the answer's head has come, which may be before all of the body has gone.
+        """Send a request. Return when the answer's head has arrived, possibly before the whole body was sent.
 
-        Raises Cut, or TimeoutError after `idle_s` of silence; ValueError, before anything is sent, where a header or
-        the path has a line break.
+        Raise Cut, or TimeoutError after `idle_s` of silence. Raise ValueError, with nothing sent, if a header or the
+        path has a line break.
         """
         lines = [f"POST {path} HTTP/1.1", self._upstream.host, f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
@@ -113,7 +113,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             raise
 
     async def _rest(self, transport: asyncio.Transport, body: memoryview) -> None:
-        """The rest of a body, as the other side takes it. Once that has answered it wants no more."""
+        """Send the rest of a body as fast as the peer takes it. Stop once the peer has answered."""
         while body and not self._head:
             if self._full:
                 await self._more()
@@ -127,7 +127,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             self._keeps = False
 
     async def piece(self) -> bytes:
-        """What has come of the answer's body since the last time, nothing at its end. Raises as `post` does."""
+        """Return the body data since the last call, b"" at its end. Raise the same errors as `post`."""
         while not self._pieces:
             if self._whole:
                 return b""
@@ -142,14 +142,14 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         return piece
 
     async def read(self, most: int) -> bytes:
-        """The body, or its first `most` bytes."""
+        """Return the body, or its first `most` bytes."""
         found = b""
         while len(found) < most and (piece := await self.piece()):
             found += piece
         return found[:most]
 
     def close(self) -> None:
-        """Who used it is done."""
+        """Return the connection to the pool, or close it."""
         if self._whole and self.usable and self._keeps and not self._paused:
             self._pieces.clear()
             self._waiting_bytes = 0
@@ -158,13 +158,13 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close at once, whatever is under way."""
+        """Close the connection at once, even during a request."""
         self._fail(Cut("closed"))
         if self._transport is not None:
             self._transport.abort()
 
     async def _more(self) -> None:
-        """Wait until something has come."""
+        """Wait for an event on the connection."""
         if self._error is not None:
             raise self._error
         self._waiter = self._loop.create_future()
@@ -186,7 +186,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         self._wake()
 
     def _look(self) -> None:
-        """One alarm for many requests: it looks whether the time is over, and goes off again when it would be."""
+        """Check for a timeout. One timer serves many requests: it is rescheduled for the time left."""
         self._alarm = None
         if self._whole:
             return
@@ -198,38 +198,38 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             if self._transport is not None:
                 self._transport.abort()
 
-    # --- what the transport calls; see asyncio.Protocol -----------------------------------------------------------
+    # --- transport callbacks; see asyncio.Protocol --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """See `asyncio.Protocol`."""
+        """Implement `asyncio.Protocol`."""
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """See `asyncio.Protocol`."""
+        """Implement `asyncio.Protocol`."""
         if self._head and not self._whole and not self._framed and exc is None:
             self._whole = True
         self._fail(Cut((exc and getattr(exc, "strerror", None)) or "the server hung up"))
         self._upstream.forget(self)
 
     def pause_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """Implement `asyncio.Protocol`."""
         self._full = True
 
     def resume_writing(self) -> None:
-        """See `asyncio.Protocol`."""
+        """Implement `asyncio.Protocol`."""
         self._full = False
         self._wake()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """See `asyncio.BufferedProtocol`; what is read is taken out before anything else is."""
+        """Implement `asyncio.BufferedProtocol`. The buffer is shared: each read is copied out before the next."""
         return self._upstream.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """See `asyncio.BufferedProtocol`."""
+        """Implement `asyncio.BufferedProtocol`."""
         self.data_received(bytes(self._upstream.buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """See `asyncio.Protocol`."""
+        """Implement `asyncio.Protocol`."""
         self._heard = self._loop.time()
         if not self._head:
             self._head_bytes += len(data)
@@ -244,20 +244,20 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             return
         self._wake()
 
-    # --- what the parser calls; see httptools ---------------------------------------------------------------------
+    # --- parser callbacks; see httptools ------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
-        """See httptools; an answer that nobody asked for is an error."""
+        """Implement httptools' callback. An answer without a request is an error."""
         if self._whole:
             raise Cut("an answer without a request")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """See httptools; trailers say nothing here."""
+        """Implement httptools' callback. Trailers are ignored."""
         if not self._head:
             self.headers[_lower(name)] = value.decode("utf-8", "surrogateescape")
 
     def on_headers_complete(self) -> None:
-        """See httptools."""
+        """Implement httptools' callback."""
         self.status = self._parser.get_status_code()
         if self.status < 200:
             self.headers = {}
@@ -267,7 +267,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         self._keeps = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        """See httptools."""
+        """Implement httptools' callback."""
         self._pieces.append(body)
         self._waiting_bytes += len(body)
         if self._waiting_bytes > _MAX_WAITING and not self._paused and self._transport is not None:
@@ -275,13 +275,13 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
-        """See httptools; what announces another answer (100, 103) is none."""
+        """Implement httptools' callback. An interim answer (100, 103) does not count."""
         if self._head:
             self._whole = True
 
 
 class Upstream:
-    """The connections to the origin of `url`, as many as are needed; `idle_s` is how long an answer may be silent."""
+    """A pool of connections to the origin of `url`, without a size limit. `idle_s` limits an answer's silence."""
 
     def __init__(self, url: str, *, tls: ssl.SSLContext | None = None, idle_s: float = 120.0) -> None:
         parts = urlsplit(url)
@@ -296,7 +296,7 @@ class Upstream:
         self._sweeper: asyncio.TimerHandle | None = None
 
     async def connection(self) -> UpstreamConnection:
-        """One that was kept, the newest first, or a new one. Raises Unreachable."""
+        """Return the newest pooled connection, or a new one. Raise Unreachable."""
         while self._kept:
             kept = self._kept.pop()
             if kept.usable and kept.idle_since + _KEEP_S > asyncio.get_running_loop().time():
@@ -317,7 +317,7 @@ class Upstream:
         return made
 
     def keep(self, connection: UpstreamConnection) -> None:
-        """Keep a connection for the next request."""
+        """Return a connection to the pool."""
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
         self._kept.append(connection)
@@ -325,12 +325,12 @@ class Upstream:
             self._sweeper = loop.call_later(_KEEP_S, self._sweep)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """A connection has ended."""
+        """Remove a connection that has ended."""
         if connection.idle_since and connection in self._kept:
             self._kept.remove(connection)
 
     def close(self) -> None:
-        """Close the connections that are kept."""
+        """Close the pooled connections."""
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -338,7 +338,7 @@ class Upstream:
             self._kept.pop().abort()
 
     def _sweep(self) -> None:
-        """Close what was idle for too long, the oldest first."""
+        """Close connections that were idle for too long, the oldest first."""
         loop = asyncio.get_running_loop()
         while self._kept and self._kept[0].idle_since + _KEEP_S <= loop.time():
             self._kept.popleft().abort()

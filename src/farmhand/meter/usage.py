@@ -1,4 +1,4 @@
-"""Watching an answer of the API, plain or streamed, while it passes: what it used, on which terms, how it ended."""
+"""A parser of an API answer, plain or streamed, while it passes: its usage, its terms, and how it ended."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from farmhand.meter.figures import UsageFigures, usage_of
 from farmhand.meter.sse import EventDecoder
 
 __all__ = ["UsageParser", "usage_of"]
-#: Bytes of one plain answer, or of one event of a stream, that are looked at; any real answer is far smaller.
+#: Bytes to examine of one plain answer or one event of a stream; any real answer is far smaller.
 _MAX_LOOK = 32 * 1024 * 1024
-#: Bytes of events whose text is not counted yet: it is not at all where the answer comes to its end before.
+#: Bytes of events whose text is not counted yet. It never is if the answer completes before.
 _MAX_UNCOUNTED = 64 * 1024
-#: Bytes of all of one answer: 300,000 tokens, each an event of its own, are some 60 MB.
+#: Bytes of one whole answer: 300,000 tokens, each an event of its own, are about 60 MB.
 _MAX_BODY = 128 * 1024 * 1024
-#: What the events that count hold. Text deltas, most of a stream, do not, since quotes in their text are escaped.
+#: Markers of the events that matter. Text deltas, most of a stream, lack them, since quotes in their text are escaped.
 _TELLING = (b'"message_', b'"error"')
 _TELLING_NAMES = frozenset({"message_start", "message_delta", "message_stop", "error"})
-#: What stands somewhere in each of them, by content or by name.
+#: Substrings that occur in each of them, in the data or in the name.
 _MAY_TELL = (b"message_", b"error")
-#: What a model has written, as it stands in an event. Possessive: linear whatever comes.
+#: Text that a model has written, as it appears in an event. Possessive quantifiers: linear for any input.
 _WRITTEN = re.compile(rb'"(?:text|thinking|partial_json)"\s*+:\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)"', re.DOTALL)
 _ASCII = bytes(range(128))
-#: An answer's first byte, where its type is not to be trusted: JSON or a page; the field names of an event stream.
+#: First bytes of an answer whose type cannot be trusted: JSON or HTML; the field names of an event stream.
 _PLAIN, _STREAM = b'{["<', b":edir"
 _LEADING = b"\xef\xbb\xbf \t\r\n"
 
 
 class UsageParser:
-    """Feed it the body of one answer in any pieces, then `finish` it.
+    """A parser of one answer: feed it the body in any pieces, then `finish` it.
 
-    `usage` is right once the body has ended, and the best known before: a stream reports in `message_start` and,
-    cumulatively, in each `message_delta`; a plain answer in its `usage`. What had passed of a stream that breaks off is
-    estimated from its text, up to the request's `max_tokens`; far more than those is not believed. `terms`, once
-    finished, say so. `known`: there was any report; `ended`: the answer is whole: what comes behind `message_stop`, or
-    goes wrong between the `stop_reason` and it, changes nothing. `stop_reason` is the API's; `problem` is the error
-    that a stream ended with. `streamed` is what the answer's head says, until its first byte says otherwise.
+    `usage` is exact once the body has ended, and the best estimate before. A stream reports in `message_start` and,
+    cumulatively, in each `message_delta`; a plain answer reports in its `usage`. If a stream breaks off, its output is
+    estimated from the received text, up to the request's `max_tokens`; far higher figures are not believed. `terms`,
+    once finished, say so. `known`: there was a report. `ended`: the answer is complete; data after `message_stop`, and
+    errors between the `stop_reason` and it, change nothing. `stop_reason` is the API's. `problem` is the error that
+    ended a stream. `streamed` follows the answer's head until its first byte shows otherwise.
+
     Source: the provider's streaming reference.
     """
 
@@ -61,16 +62,16 @@ class UsageParser:
 
     @property
     def usage(self) -> Usage:
-        """The usage as far as the API has told it, and of an answer that is not whole at least what has passed."""
+        """Return the usage reported so far; for an incomplete answer, at least what has been received."""
         return self._figures.usage(0 if self.ended else self._passed())
 
     @property
     def known(self) -> bool:
-        """Whether there was any report."""
+        """Return whether there was any report."""
         return self._figures.told
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body. ApiError where it is larger than any real answer."""
+        """Process the next bytes of the body. Raise ApiError if it is larger than any real answer."""
         if not self._sniffed:
             self._sniff(chunk)
         if self.streamed:
@@ -87,13 +88,13 @@ class UsageParser:
             raise ApiError("api_error", f"the API's answer is larger than any: {self._seen} bytes until now")
 
     def close(self) -> None:
-        """No more will come. A stream that said why it stops is whole even without `message_stop`."""
+        """Handle the end of the body. A stream with a stop reason is complete even without `message_stop`."""
         if self.streamed:
             self._flush()
             self.ended = self.ended or (bool(self.stop_reason) and self.problem is None)
 
     def finish(self) -> Usage:
-        """The body has ended, or will not go on: the usage as far as the API told it."""
+        """Return the usage as reported by the API, after the body has ended or was given up."""
         if self.streamed:
             self._flush()
         elif self._body:
@@ -122,7 +123,7 @@ class UsageParser:
         self.ended = self.known or "content" in message
 
     def _quiet(self, chunk: bytes) -> int:
-        """How much of `chunk` are whole events that only bring text, most of a stream: they are not taken apart."""
+        """Return how much of `chunk` is whole events with only text, most of a stream. They are not parsed."""
         if not self._events.between:
             return 0
         ends = [at for mark in _MAY_TELL if (at := chunk.find(mark)) >= 0]
@@ -159,7 +160,7 @@ class UsageParser:
         if not isinstance(message, dict):
             return
         if message.get("id") != self._id and self._wrote():
-            # A proxy has asked anew: nobody tells what the first message used.
+            # A proxy has repeated the request: the usage of the first message is unknown.
             self._figures.doubt("message_start")
         if message.get("id") != self._id:
             self.stop_reason = ""
@@ -167,12 +168,12 @@ class UsageParser:
         self._figures.take(message.get("usage"), first=True)
 
     def _wrote(self) -> bool:
-        """Whether the model has written anything yet."""
+        """Return whether the model has written anything yet."""
         known = self._content or self._narrow or self._wide
         return bool(known) or any(found[1] for found in _WRITTEN.finditer(self._uncounted))
 
     def _count(self) -> None:
-        """Count the text of the events until now."""
+        """Count the text of the events so far."""
         text = b"".join(_WRITTEN.findall(self._uncounted))
         self._uncounted.clear()
         wide = 0 if text.isascii() else len(text.translate(None, _ASCII))
@@ -180,7 +181,7 @@ class UsageParser:
         self._wide += wide
 
     def _passed(self) -> int:
-        """Output tokens of the text that has passed, rather too many: two ASCII characters or one other byte each."""
+        """Return a high estimate of the received output tokens: one per two ASCII characters or one other byte."""
         self._count()
         passed = -(-self._narrow // 2) + self._wide
         return min(passed, self._max_tokens) if self._max_tokens else passed

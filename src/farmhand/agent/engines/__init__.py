@@ -1,4 +1,4 @@
-"""The ways a task reaches the model, behind small interfaces."""
+"""Engines: the ways a task reaches the model, behind small interfaces."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from farmhand.meter import ApiError, Grant
 
 @dataclass(slots=True)
 class Answer:
-    """The answer of an engine."""
+    """An engine's answer to a task."""
 
     text: str
     structured: Any = None
     stop_reason: str = ""
 
     def as_result(self, task_id: str) -> Result:
-        """The result of a task that this answers."""
+        """Return this answer as the result of the task."""
         return Result(
             id=task_id,
             state="succeeded",
@@ -41,21 +41,21 @@ class EngineError(Exception):
 
 
 def failure(task_id: str, problem: EngineError | ApiError) -> Result:
-    """The result of a task that failed for `problem`."""
+    """Return the result of a task that failed because of `problem`."""
     error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
     return Result(id=task_id, state="failed", error=error)
 
 
 class Engine(Protocol):
-    """Runs one attempt of one task.
+    """The interface of an engine, which runs one attempt of one task.
 
-    `makes_requests`: the task itself makes requests while it runs, any number of them, and sees their errors.
+    `makes_requests`: the task itself makes any number of requests while it runs, and sees their errors.
     """
 
     makes_requests: bool
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
-        """The answer; text goes to `on_text` as it comes. Raises EngineError or ApiError.
+        """Return the answer, and pass its text to `on_text` as it arrives. Raise EngineError or ApiError.
 
-        The caller ends the attempt after `timeout_s` by cancelling it.
+        The caller cancels this after `timeout_s`.
         """

@@ -1,4 +1,4 @@
-"""Structured answers: the schema a task asks for, and whether an answer meets it."""
+"""Structured answers: the schema that a task requests, and the check of an answer against it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
 
 
 def as_object(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a tool's input, which is always an object: any other answer stands in its one property."""
+    """Return the schema of a tool's input, which must be an object. Other schemas become its one property `answer`."""
     if schema.get("type") == "object":
         return schema
     shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
@@ -20,17 +20,17 @@ def as_object(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def from_object(schema: dict[str, Any], value: Any) -> Any:
-    """The answer inside a tool's input that was asked for with `as_object(schema)`."""
+    """Return the answer inside a tool's input that was requested with `as_object(schema)`."""
     if schema.get("type") != "object" and isinstance(value, dict) and "answer" in value:
         return value["answer"]
     return value
 
 
 async def check_answer(schema: dict[str, Any], answer: Any) -> Any:
-    """`answer` where it meets `schema`; else EngineError, with `no_answer` worth another attempt.
+    """Return `answer` if it matches `schema`. Raise EngineError otherwise; `no_answer` is retryable.
 
-    It is checked in another process. An answer that is too large, or cannot be checked in time, is paid for already:
-    another one would be as well, so that ends the task.
+    The check runs in another process. An answer that is too large, or takes too long to check, ends the task: it has
+    been paid for, and the next one would likely fail in the same way and cost as much.
     """
     try:
         size = len(msgspec.json.encode(answer))

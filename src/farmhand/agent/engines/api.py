@@ -1,4 +1,4 @@
-"""The `api` engine: one streamed request to the Messages API, through the meter, no process."""
+"""The `api` engine: one streamed request to the Messages API through the meter, without a process."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from farmhand.meter.sse import EventDecoder
 
 _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"
-#: Where an answer stops that goes on: what a schema asks for is not whole.
+#: Stop reasons of an unfinished answer. Structured output is incomplete then.
 _CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
 _FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
 def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, Any]:
-    """The Messages API request for `task`.
+    """Return the Messages API request for `task`.
 
-    A schema is asked for as the input of one tool, forced where the model allows it: this takes any schema, where the
-    provider's own structured outputs take a subset. Source: its tool use and structured outputs references.
+    A schema is requested as the input of one tool, which is forced if the model allows it. This supports any schema;
+    the provider's own structured outputs support a subset. Source: its tool use and structured outputs references.
     """
     body: dict[str, Any] = {
         "model": model,
@@ -52,12 +52,12 @@ def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, An
 
 
 def without_dialect(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without `$schema`: the API reads 2020-12 and the CLI draft-07, and each refuses the other's name."""
+    """Return `schema` without `$schema`: the API reads 2020-12, the CLI draft-07, and each refuses the other's URL."""
     return {name: value for name, value in schema.items() if name != "$schema"}
 
 
 async def read(exchange: Exchange, reader: MessageReader) -> None:
-    """Read the answer, a stream or a whole message whatever was asked for. ApiError where there is no whole one."""
+    """Read the answer, a stream or a whole message, whichever comes. Raise ApiError if it is incomplete."""
     events, body = EventDecoder(), bytearray()
     while piece := await exchange.piece():
         if exchange.streamed:
@@ -78,7 +78,7 @@ async def read(exchange: Exchange, reader: MessageReader) -> None:
 
 
 class ApiEngine:
-    """Runs text tasks straight on the Messages API."""
+    """The engine that runs text tasks directly on the Messages API."""
 
     makes_requests = False
 
@@ -86,7 +86,7 @@ class ApiEngine:
         self._meter = meter
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
-        """One request; see `Engine.run`. Schema tasks stream no text."""
+        """Send one request; see `Engine.run`. Tasks with a schema stream no text."""
         reader = MessageReader(on_text if task.schema is None else lambda _text: None)
         body = msgspec.json.encode(request_body(task, grant.model))
         async with self._meter.send(grant, "/v1/messages", body, _HEADERS) as exchange:
@@ -95,9 +95,9 @@ class ApiEngine:
 
 
 async def answer_of(task: Task, reader: MessageReader) -> Answer:
-    """The answer to `task` in a whole message: its text, or the input of the tool that a schema is asked for with.
+    """Return the answer to `task`: the message's text, or the input of the tool that stands for the schema.
 
-    Raises EngineError where the message is no answer.
+    Raise EngineError if the message is not an answer.
     """
     stop_reason = reader.stop_reason
     if stop_reason == "refusal":
@@ -106,7 +106,7 @@ async def answer_of(task: Task, reader: MessageReader) -> Answer:
         return Answer(text=reader.text, stop_reason=stop_reason)
     if stop_reason in _CUT_OFF:
         raise EngineError("no_answer", f"the answer was cut off at {_CUT_OFF[stop_reason]}", hint="raise --max-tokens")
-    # A model that was not forced may have put the JSON into its text.
+    # A model that was not forced to use the tool may have put the JSON into its text.
     written = reader.tool_input or _unfenced(reader.text)
     try:
         value = loose_json.decode(written.encode("utf-8", "surrogatepass"))
@@ -118,6 +118,6 @@ async def answer_of(task: Task, reader: MessageReader) -> Answer:
 
 
 def _unfenced(text: str) -> str:
-    """The text inside the one Markdown fence that all of it stands in, if it does."""
+    """Return the content of the Markdown fence if the whole text is one, otherwise the text."""
     fenced = _FENCED.fullmatch(text)
     return fenced[1] if fenced else text

@@ -1,7 +1,7 @@
-"""The `cli` engine: the real `claude -p`, one per attempt, in a sandbox that systemd makes for it.
+"""The `cli` engine: one real `claude -p` process per attempt, in a sandbox that systemd creates.
 
-The sandbox is reached over `task.sock` (`agent/sandbox.py` is its other end). The CLI gets the task token as its key
-and the relay inside the sandbox as its API; its prompt comes by stdin as data; it neither retries nor phones home.
+The sandbox is reached through `task.sock`; `agent/sandbox.py` is the other end. The CLI gets the task token as its API
+key, the relay inside the sandbox as its API, and its prompt on stdin, as data. It neither retries nor sends telemetry.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "SHEL
 
 
 def arguments(task: Task, config: Config, model: str) -> list[str]:
-    """The CLI's argument vector for `task`."""
+    """Return the CLI's argument vector for `task`."""
     argv = claude.arguments(config.claude_path, model=model, system=task.system, tools=task.tools)
     if task.tools:
-        # Nobody is there to ask; the sandbox is what holds the task.
+        # There is no user to ask for permission; the sandbox confines the task.
         argv += ["--permission-mode", "bypassPermissions"]
     if task.schema is not None:
         argv += ["--json-schema", msgspec.json.encode(without_dialect(as_object(task.schema))).decode()]
@@ -38,7 +38,7 @@ def arguments(task: Task, config: Config, model: str) -> list[str]:
 
 
 def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
-    """The CLI's whole environment, but for HOME and ANTHROPIC_BASE_URL, which the sandbox adds."""
+    """Return the CLI's whole environment except HOME and ANTHROPIC_BASE_URL, which the sandbox adds."""
     return _ENVIRONMENT | {
         "ANTHROPIC_API_KEY": token,
         "API_TIMEOUT_MS": str(int(timeout_s * 1000)),
@@ -47,7 +47,7 @@ def environment(task: Task, token: str, timeout_s: float) -> dict[str, str]:
 
 
 class CliEngine:
-    """Runs tasks through the claude CLI in systemd's sandboxes."""
+    """The engine that runs tasks through the claude CLI in systemd's sandboxes."""
 
     makes_requests = True
 
@@ -55,7 +55,7 @@ class CliEngine:
         self._config = config
         self._grants = grants
         runtime = Path(config.runtime_dir)
-        # What hangs counts: there are never more sandboxes than these, whatever the tasks do to them.
+        # Sandboxes that hang count too: there are never more than these, whatever tasks do to theirs.
         permits = asyncio.Semaphore(config.slots_cli + config.sandbox_spares)
         self._sandboxes = {
             "none": SandboxPool(runtime / "task.sock", config.sandbox_spares, MAX_LINE, permits),
@@ -65,18 +65,18 @@ class CliEngine:
         self._leaving = SandboxCleanup(self._end_socket, permits.release)
 
     async def clear(self) -> None:
-        """Before the first task: end what sandboxes an agent of before has left."""
+        """End the sandboxes that an earlier agent left behind. Call this before the first task."""
         if self._end_socket.exists():
             await self._leaving.end(ALL)
 
     def close(self) -> None:
-        """End the sandboxes that wait for a task."""
+        """End the idle sandboxes."""
         for spares in self._sandboxes.values():
             spares.close()
         self._leaving.close()
 
     async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
-        """One CLI process; see `Engine.run`. The task token dies when this returns."""
+        """Run one CLI process; see `Engine.run`. The task token is revoked when this returns."""
         token = self._grants.issue(grant)
         try:
             output = await self._converse(
@@ -103,7 +103,7 @@ class CliEngine:
             writer.write(msgspec.json.encode(order) + b"\n" + data)
             if (unit := unit_of(first := await reader.readline())) is None:
                 output.take(first)
-            # The sandbox's closing line is the last; its connection ends only when systemd has cleared the unit away.
+            # The sandbox's exit line is the last one. The connection ends only after systemd has removed the unit.
             while output.ended is None and (line := await reader.readline()):
                 output.take(line)
         except ValueError:
@@ -127,9 +127,10 @@ class CliEngine:
             ) from None
 
     async def _judge(self, task: Task, grant: Grant, output: CliOutput) -> Answer:
-        """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing.
+        """Return the answer, or raise the error that explains why there is none.
 
-        And one that the API was asked for: a task with tools can write the line of a result itself.
+        An answer needs at least one turn, no `is_error`, and a process that exited with 0; `subtype` means nothing. The
+        API must have answered a request of the task: a task with tools can write a result line itself.
         """
         ended, said = output.ended, output.said
         if ended is None:
@@ -162,7 +163,7 @@ class CliEngine:
 
     @staticmethod
     def _cut_at_max_tokens(task: Task, output: CliOutput) -> Answer:
-        """The text so far, which the CLI itself drops; half a structured answer is none."""
+        """Return the text so far, which the CLI drops. Raise EngineError for a structured answer, now incomplete."""
         if task.schema is not None:
             raise EngineError("no_answer", "the answer was cut off at max_tokens", hint="raise --max-tokens")
         return Answer(text="".join(output.text), stop_reason="max_tokens")
@@ -176,9 +177,9 @@ class CliEngine:
 
 
 def _whole(result: str, output: CliOutput) -> str:
-    """The text of the last message, of which the CLI's own result is the last block, without that block's first words.
+    """Return the text of the last message.
 
-    Measured with 2.1.330: what stands in `content_block_start` is not in the result.
+    The CLI's own result is only its last block, and lacks the text of `content_block_start`. Measured with 2.1.330.
     """
     streamed = "".join(output.text)
     return streamed if streamed.endswith(result) else result

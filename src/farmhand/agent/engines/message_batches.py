@@ -1,12 +1,12 @@
-"""The economy engine: many tasks together through the provider's Message Batches, at half price, within 24 hours.
+"""The economy engine: sends many tasks together as Message Batches, at half price, answered within 24 hours.
 
-Waiting tasks are gathered for a moment and go out as one batch per key and batch of ours. Each batch has a watcher that
-asks how it stands, less and less often, and records what became of its requests once it has ended. All that is known of
-it is in the ledger, so that a restart goes on where it was. A task's own time does not count here, and the number of
-tasks at once of its batch neither: the provider decides when they run.
+Waiting tasks are collected for a moment and sent as one Message Batch per key and Farmhand batch. Each Message Batch
+has a watcher that polls its status less and less often and, once it has ended, records the outcome of its requests. All
+of its state is in the ledger, so a restart continues where the last run stopped. Task timeouts and the concurrency
+limits of batches do not apply here: the provider decides when the requests run.
 
-No task holds a slot or a job of the scheduler. A task that was taken is `running`, also over a restart; one that is
-cancelled meanwhile is final at once, and what it still costs is recorded with the end of its attempt.
+Economy tasks hold no slot and no job of the scheduler. A task that was sent is `running`, also across a restart. One
+that is cancelled meanwhile is final at once; any later cost is recorded with the end of its attempt.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ from farmhand.meter.message_batches import MessageBatches, MessageBatchView
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")
-#: What goes into one batch at most: few enough that the ledger takes it in one step, and that it is small in memory.
+#: Limits of one Message Batch: small enough that the ledger takes it in one step and that it fits in memory.
 MOST_REQUESTS = 2000
 MOST_BYTES = 16 * 1024 * 1024
-#: Between two tries of what the provider refuses for the moment.
+#: Delays between retries after a transient refusal of the provider.
 _RETRY = RetryPolicy(base_s=1.0, cap_s=60.0)
-#: Refusals after which a batch surely was not made; after others, or none, it is looked for.
+#: Statuses after which the batch certainly was not created. After any other, or no answer, the agent searches for it.
 _NOT_MADE = frozenset({400, 401, 402, 403, 404, 413, 429, 529})
-#: How soon news of the scheduler are looked at, which come with every task that ends; and whether there is a key again.
+#: Delay before reacting to scheduler events, which come with every ended task, and before looking for a key again.
 _CALM_S = 0.2
-#: How far the provider's clock may be off, and how long a lost answer may have been under way. Seconds.
+#: Tolerance in seconds for a difference of the provider's clock and for the time that a lost answer took.
 _AROUND_S = 900.0
 _FIRST_POLL_S = 1.0
-#: A batch that the provider does not know is asked for this often before it counts as lost: an early 404 may pass.
+#: Number of 404 answers before a batch counts as lost: an early 404 may be transient.
 _LOST_AFTER = 10
 
 
 class MessageBatchesEngine:
-    """Takes economy tasks from the ledger's line, and records their ends there. `start` comes before all others.
+    """The engine that takes economy tasks from the ledger's queue and records their results there. Call `start` first.
 
-    `key_refused` is called once the API has refused a key.
+    `key_refused` is called when the API has refused a key.
     """
 
     def __init__(self, context: RunContext, provider: MessageBatches, key_refused: Callable[[], None]) -> None:
@@ -72,23 +72,23 @@ class MessageBatchesEngine:
         self._work: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
-        """Go on with what is at the provider, and send what waits while tasks may start."""
+        """Resume watching open batches, and send waiting tasks while tasks may start."""
         for sent in self._store.unended():
             self._spawn(self._watch(sent))
         self._spawn(self._send_all())
 
     async def close(self) -> None:
-        """The agent stops: leave everything as it is; the next start goes on."""
+        """Stop the background work and leave all state as it is; the next start continues."""
         for task in self._work:
             task.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
 
     def wake(self) -> None:
-        """Tasks were queued or cancelled, a key came, or the drain has changed: look again. Returns at once."""
+        """Look for work again: tasks were queued or cancelled, a key came, or the drain changed. Return at once."""
         self._news.set()
 
     def waits(self, batch: str | None) -> WaitReason:
-        """Why queued economy tasks wait: those of the batch, or all."""
+        """Return why queued economy tasks wait: those of `batch`, or all."""
         detail = "they go out together in a Message Batch"
         return WaitReason(reason="economy", tasks=self._store.queued(batch), detail=detail)
 
@@ -104,7 +104,7 @@ class MessageBatchesEngine:
         except LedgerDamaged:
             return  # the agent ends
         except Exception as error:
-            # A restart finds everything in the ledger; the other batches go on.
+            # After a restart everything is still in the ledger; the other batches continue.
             log.exception("economy: %s", type(error).__name__)
 
     # --- sending --------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ class MessageBatchesEngine:
                 await asyncio.sleep(_RETRY.delay_s(attempt, problem.retry_after_s))
 
     async def _gather(self) -> None:
-        """Wait while more tasks come in."""
+        """Wait until no more tasks arrive."""
         before = -1
         for _ in range(5):
             count = self._store.queued(None)
@@ -145,19 +145,19 @@ class MessageBatchesEngine:
             await asyncio.sleep(self._context.config.economy_linger_s)
 
     def _next(self) -> tuple[Key, list[QueuedTask]] | None:
-        """The first tasks in line that can go out together: those of one batch of ours, on one key."""
+        """Return the first queued tasks that can be sent together: those of one Farmhand batch, on one key."""
         line = self._ledger.line("economy", MOST_REQUESTS)
         keyed = [(key, task) for task in line if (key := self._keys.of(task.key_fingerprint)) is not None]
         if not keyed:
             return None
         key, first = keyed[0]
         if self._keys.on_trial(key):
-            # One of them shows whether the key is accepted again.
+            # One task tests whether the key is accepted again.
             return key, [first]
         return key, [task for found, task in keyed if found is key and task.batch == first.batch]
 
     async def _send(self, key: Key, portion: list[QueuedTask]) -> None:
-        """Send what of `portion` fits into one batch. Raises an ApiError that may pass."""
+        """Send as much of `portion` as fits into one Message Batch. Raise ApiError if it is transient."""
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
         most_pico: dict[int, int | None] = {}
@@ -197,14 +197,14 @@ class MessageBatchesEngine:
             log.warning("no answer to a new Message Batch, which is looked for: %s", problem.message)
         else:
             self._keys.prove(key)
-            # From here on nobody else sees to the batch before the next start, so a full disk is waited for.
+            # No one else handles this batch before the next start, so wait for disk space if the disk is full.
             await insist(partial(self._store.opened, sent.no, view.id))
             log.info("Message Batch %s: %d tasks", view.id, len(out))
             sent = replace(sent, id=view.id)
         self._spawn(self._watch(sent))
 
     def _most(self, task: Task, body: bytes) -> int | None:
-        """The most that it may cost, in pico-dollars. BudgetSpent where that is not known and a budget limits it."""
+        """Return the worst-case cost in pico-dollars. Raise BudgetSpent if it is unknown and a budget limits it."""
         model = resolve_model(task.model)
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
         most = reserve.cost(request, partial(self._context.prices.cost, model, terms=DEAREST, economy=True))
@@ -214,7 +214,7 @@ class MessageBatchesEngine:
         return most
 
     async def _not_made(self, sent: SentBatch, key: Key, problem: ApiError) -> None:
-        """The API refused the batch. Raises `problem` where it may pass."""
+        """Handle a refusal of the batch. Raise `problem` if it is transient."""
         if problem.parks_key:
             self._keys.refuse(key, problem)
             await self._take_back(sent, "awaiting_key")
@@ -229,7 +229,7 @@ class MessageBatchesEngine:
             await insist(partial(self._store.ended, sent.no))
 
     async def _take_back(self, sent: SentBatch, state: State) -> None:
-        """The provider never had the batch: its tasks wait again, and have cost nothing."""
+        """Return the tasks to `state`. The provider never had the batch, so they cost nothing."""
         self._results.drop(sent.no)
         end = AttemptEnd(outcome="parked", price_version=self._context.prices.version)
         await insist(partial(self._store.take_back, sent.no, end, state))
@@ -237,7 +237,7 @@ class MessageBatchesEngine:
     # --- watching -------------------------------------------------------------------------------------------------
 
     async def _watch(self, sent: SentBatch) -> None:
-        """See a batch to its end, and record what became of its requests."""
+        """Watch a batch until it ends, and record the outcome of its requests."""
         foreign: set[str] = set()
         while True:
             batch_id = sent.id or await self._find(sent, foreign)
@@ -252,9 +252,10 @@ class MessageBatchesEngine:
         self.wake()
 
     async def _find(self, sent: SentBatch, foreign: set[str]) -> str | None:
-        """The id of a batch that may be this one, whose answer was lost: of its size, made at its time, not ours yet.
+        """Return the id of a batch that may be this one, after the answer to its creation was lost.
 
-        Only its results show for sure: see `MessageBatchResults.collect`. None: the provider has none, asked twice.
+        It has the same size and about the same creation time, and is not known here. Only its results give certainty:
+        see `MessageBatchResults.collect`. Return None if the provider has none in two queries.
         """
         for turn in range(2):
             views = await self._ask(sent, lambda key: self._provider.newest(key, sent.created_at - _AROUND_S))
@@ -268,7 +269,7 @@ class MessageBatchesEngine:
         return None
 
     async def _to_its_end(self, sent: SentBatch, batch_id: str) -> bool:
-        """Wait for the batch's end and collect its results. False: it is not ours."""
+        """Wait for the batch's end and collect its results. Return False if the batch is not this agent's."""
         pause, cancelled = _FIRST_POLL_S, bool(sent.cancelled)
         while True:
             view = await self._ask(sent, lambda key: self._provider.retrieve(key, batch_id))
@@ -295,12 +296,12 @@ class MessageBatchesEngine:
             return await self._provider.cancel(key, batch_id)
         except ApiError as problem:
             if problem.status == 400:
-                # It ended in that moment.
+                # It ended at that moment.
                 return await self._provider.retrieve(key, batch_id)
             raise
 
     async def _pause(self, sent: SentBatch, seconds: float, *, watch_for_cancel: bool) -> None:
-        """Wait, or less where nobody waits for the batch any more."""
+        """Sleep, but return early if no task needs the batch any more."""
         until = asyncio.get_running_loop().time() + seconds
         while (left := until - asyncio.get_running_loop().time()) > 0:
             await asyncio.sleep(min(left, 1.0))
@@ -308,7 +309,7 @@ class MessageBatchesEngine:
                 return
 
     async def _ask(self, sent: SentBatch, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
-        """Make `call` until it succeeds, and return its value; None for a batch that the provider does not know."""
+        """Retry `call` until it succeeds. Return its value, or None if the provider does not know the batch."""
         attempt = unknown = 0
         while True:
             key = self._keys.of(sent.key_fingerprint) or self._keys.default

@@ -1,4 +1,4 @@
-"""The results of a Message Batch: answers, errors, charges, and which tasks go on."""
+"""The results of a Message Batch: answers, errors, charges, and which tasks are retried."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from farmhand.meter.message_batches import ResultLine
 from farmhand.meter.usage import usage_of
 
 log = logging.getLogger("jada-agent")
-#: Results that are recorded together.
+#: Number of results to record together.
 _TOGETHER = 200
 _MAX_ID = 200
 _EXPIRED = ApiError("expired", "the provider did not come to this request within 24 hours", retryable=True)
@@ -32,7 +32,7 @@ _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or
 
 
 class MessageBatchResults:
-    """Records ends. `key_refused` is called where a result says that a key is not served any more."""
+    """Records the ends of attempts. `key_refused` is called when a result shows that a key is no longer accepted."""
 
     def __init__(self, context: RunContext, store: MessageBatchStore, key_refused: Callable[[], None]) -> None:
         self._context = context
@@ -40,14 +40,14 @@ class MessageBatchResults:
         self._store = store
         self._key_refused = key_refused
         self._most = context.config.attempts
-        #: What is reserved in budgets, by (seq, number of the attempt).
+        #: Budget reservations by (task seq, attempt number).
         self.reserved: dict[tuple[int, int], Reservation] = {}
 
     async def collect(self, sent: SentBatch, lines: AsyncIterator[ResultLine]) -> bool:
-        """Record every result. False, and nothing recorded, where the batch is another's."""
+        """Record every result. Return False, with nothing recorded, if the batch belongs to another agent."""
         out = {self._store.custom_id(one): one for one in self._store.out(sent.no)}
         if not out:
-            # Collected before, and then the agent was stopped.
+            # The results were collected before the agent was stopped.
             return True
         if sent.crashes >= self._most:
             for one in out.values():
@@ -62,7 +62,7 @@ class MessageBatchResults:
 
     async def _collect(self, sent: SentBatch, out: dict[str, BatchedAttempt], lines: AsyncIterator[ResultLine]) -> bool:
         ours = bool(sent.id)
-        # Taken in together, nobody could say whose result it was that took the agent down for the first time.
+        # If results are processed together, a first crash of the agent cannot be attributed to one of them.
         alone = sent.suspected or self._most == 1
         together: list[tuple[BatchedAttempt, ResultLine]] = []
         async for line in lines:
@@ -73,7 +73,7 @@ class MessageBatchResults:
                 continue
             ours = True
             if alone:
-                # Should the agent crash over this result, it is known that it was this one.
+                # If the agent crashes over this result, the ledger shows which one it was.
                 await self._store.handling(sent.no, one.seq)
                 crashes = sent.suspected + one.crashes
                 await (self._crashed(one, crashes) if crashes >= self._most else self._one(sent, one, line))
@@ -88,12 +88,12 @@ class MessageBatchResults:
         return True
 
     async def lost(self, no: int) -> None:
-        """Nothing more is to be learned of the batch: what it may have cost is uncertain."""
+        """Fail the tasks of a batch that the provider no longer has. Their cost is uncertain."""
         for one in self._store.out(no):
             await self._failed(one, _LOST, cost=None, uncertain=1)
 
     def drop(self, no: int) -> None:
-        """Free all that is reserved for the attempts in the batch: they have cost nothing."""
+        """Release all budget reservations of the batch: its attempts cost nothing."""
         for one in self._store.out(no):
             self._settle(one, 0)
 
@@ -105,9 +105,9 @@ class MessageBatchResults:
         charges: Sequence[ChargeRow] = (),
         uncertain: int = 0,
     ) -> None:
-        """Record the end of the attempt; those who wait for its task hear of it. A final task keeps what it has.
+        """Record the end of the attempt and notify the waiting clients. A final task keeps its result.
 
-        Of an attempt whose cost is `uncertain` all stays reserved in the ledger.
+        If the cost is `uncertain`, the whole reservation stays in the ledger.
         """
         attempt = AttemptEnd(
             outcome=outcome,
@@ -120,12 +120,12 @@ class MessageBatchResults:
             self._context.registry.done(one.batch, one.task_id)
 
     async def _crashed(self, one: BatchedAttempt, times: int) -> None:
-        """The agent has ended over this result as often as it may: its task fails, and its cost stays uncertain."""
+        """Fail the task: the agent has crashed over its result as often as allowed. Its cost stays uncertain."""
         self._settle(one, None)
         await self.end(one, crashed(one.task_id, times), CRASHED, uncertain=1)
 
     async def _one(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
-        """Whatever is wrong with a result, its task does not run for ever."""
+        """Record one result. Any error in it fails the task, so that no task runs endlessly."""
         try:
             await self._take(sent, one, line)
         except LedgerStuck:
@@ -165,7 +165,7 @@ class MessageBatchResults:
             economy=True,
             terms=terms.text,
         )
-        # Terms without a price leave the cost unknown; a model without any has none that could be known.
+        # If the terms have no price, the cost is unknown. If the model has no price at all, no cost could be known.
         unpriced = prices.cost(model, usage, economy=True) is None
         uncertain = int(bool(terms.unknown) or (cost is None and not unpriced))
         self._settle(one, cost)
@@ -187,7 +187,7 @@ class MessageBatchResults:
         cost: int | None = 0,
         uncertain: int = 0,
     ) -> None:
-        """The attempt brought no answer, and did cost `cost`: the task fails, or waits for another attempt."""
+        """Record an attempt without an answer that cost `cost`. The task fails, or waits for another attempt."""
         self._settle(one, cost)
         if problem.retryable and one.attempts < self._most and not one.final:
             state: State = "queued" if self._context.keys.held else "awaiting_key"
@@ -197,7 +197,7 @@ class MessageBatchResults:
             await self.end(one, failure(one.task_id, problem), problem.code, charges, uncertain)
 
     async def _park(self, sent: SentBatch, one: BatchedAttempt, problem: ApiError) -> None:
-        """The request was refused for its key: the task waits for another one, or for this one to be brought again."""
+        """Return the task to `awaiting_key`, since its key was refused. A new key, or the same again, resumes it."""
         self._settle(one, 0)
         key = self._context.keys.of(sent.key_fingerprint)
         if key is not None:
@@ -206,7 +206,7 @@ class MessageBatchResults:
         self._key_refused()
 
     def _settle(self, one: BatchedAttempt, cost: int | None) -> None:
-        """The attempt did cost `cost`; None: that is not known, and what is reserved for it, if anything, is spent."""
+        """Settle the attempt's reservation at `cost`, or at the reserved amount if that is None (unknown)."""
         reservation = self.reserved.pop((one.seq, one.number), None)
         if reservation is not None:
             reservation.settle(reservation.pico if cost is None else cost)

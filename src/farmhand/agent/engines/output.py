@@ -1,4 +1,4 @@
-"""Reading what a task's sandbox sends. A task with tools can write there what it likes: all is bounded."""
+"""Reading the output of a task's sandbox. A task with tools can write anything there, so all of it is bounded."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from farmhand.agent.engines import EngineError
 from farmhand.core.schemas import MAX_ANSWER
 from farmhand.meter.loose_json import REFUSED, decode_as
 
-#: Longest line: a whole message with what a tool read. The daemon holds up to two of them for each task.
+#: Longest line: a whole message with the output of a tool. The daemon holds up to two of them per task.
 MAX_LINE = 16 * 1024 * 1024
-#: Most text of one attempt; a piece counts for what it takes in memory.
+#: Maximum text of one attempt. Each piece also counts for its memory overhead.
 _MAX_TEXT = 64 * 1024 * 1024
 _PIECE = 256
-#: Longest structured answer that is decoded; the checks have their own limit (see `farmhand.core.schemas`).
+#: Longest structured answer to decode. The checks have their own limit (see `farmhand.core.schemas`).
 _MAX_STRUCTURED = 2 * MAX_ANSWER
 
 
@@ -38,7 +38,7 @@ class _Event(msgspec.Struct):
 
 
 class CliResult(msgspec.Struct):
-    """The CLI's closing line, as far as it counts."""
+    """The fields of the CLI's result line that are used."""
 
     result: str | None = None
     is_error: bool = False
@@ -46,10 +46,10 @@ class CliResult(msgspec.Struct):
     structured_output: msgspec.Raw = msgspec.Raw()
 
     def structured(self) -> Any:
-        """The structured answer. EngineError where there is none, which may be otherwise the next time."""
+        """Return the structured answer. Raise EngineError if there is none; that is retryable."""
         raw = bytes(self.structured_output)
         if len(raw) > _MAX_STRUCTURED:
-            # Whoever wrote it was paid for it: not again.
+            # This output has been paid for already: do not retry.
             raise EngineError("no_answer", f"the structured answer has {len(raw)} bytes, more than any answer has")
         try:
             if raw:
@@ -60,7 +60,7 @@ class CliResult(msgspec.Struct):
 
 
 class SandboxEnd(msgspec.Struct):
-    """The sandbox's own closing line (`agent/sandbox.py`)."""
+    """The sandbox's exit line (`agent/sandbox.py`)."""
 
     rc: int = 1
     signal: int = 0
@@ -69,7 +69,7 @@ class SandboxEnd(msgspec.Struct):
 
 
 class CliOutput:
-    """Takes the CLI's stream-json lines and the sandbox's closing line; what is neither is left aside."""
+    """A parser of the CLI's stream-json lines and the sandbox's exit line. Other lines are ignored."""
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
         self.said: CliResult | None = None
@@ -80,7 +80,7 @@ class CliOutput:
         self._weight = 0
 
     def take(self, line: bytes) -> None:
-        """The next line. EngineError once there is more text than any answer has."""
+        """Process the next line. Raise EngineError if there is more text than an answer can have."""
         try:
             match (head := decode_as(line, _StreamLine)).type:
                 case "stream_event":
@@ -100,7 +100,7 @@ class CliOutput:
     def _stream(self, kind: str, delta: _Delta) -> None:
         match kind:
             case "message_start" if self.text:
-                # The next message, after a tool's answer.
+                # The next message, after a tool's result.
                 self._tell("\n\n")
                 self.text.clear()
             case "content_block_delta" | "content_block_start" if delta.type in ("text_delta", "text") and delta.text:
@@ -117,5 +117,5 @@ class CliOutput:
 
 
 def too_much() -> EngineError:
-    """The task has written more than any answer has."""
+    """Return the error for a task that has written more than an answer can have."""
     return EngineError("output_limit", "the task wrote more output than an answer can have", hint="ask for less")

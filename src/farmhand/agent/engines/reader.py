@@ -1,4 +1,4 @@
-"""Putting a message together: from the events of a stream, or from one whole message."""
+"""Assembling a message from the events of a stream, or from one whole message."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import msgspec
 from farmhand.meter import ApiError, loose_json
 from farmhand.meter.errors import problem_from_event
 
-#: Blocks whose input is a tool's at the API's side, and so no answer of the task's.
+#: Blocks of tools that run at the API. Their input is not part of the task's answer.
 _THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})
-#: Where a damaged event would have brought a part of the answer.
+#: Marks a damaged event that would have contained a part of the answer.
 _CONTENT = b"content_block"
 _BLOCK_STOP = b"content_block_stop"
-#: Events that a text could be in which names the end of a block.
+#: Events whose text may mention the end of a block.
 _PARTS = (b"content_block_start", b"content_block_delta")
 _MAX_WORD = 64
 
 
 class MessageReader:
-    """Takes the events of one message. `ended`: it is whole, and nothing that comes later changes it.
+    """A reader of the events of one message. `ended`: it is complete, and later events are ignored.
 
-    `stop_reason` is the API's, "" where it gave none. Text goes to `on_text` as it comes.
+    `stop_reason` is the API's, or "" if it gave none. Text is passed to `on_text` as it arrives.
     """
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
@@ -40,31 +40,31 @@ class MessageReader:
 
     @property
     def text(self) -> str:
-        """The text; half a character at its end is U+FFFD."""
+        """Return the text; half a surrogate pair at its end becomes U+FFFD."""
         return "".join(self._text) + loose_json.well_formed(self._half)
 
     @property
     def tool_input(self) -> str:
-        """The input of the first tool that has a whole one, as JSON; else what there is of the first, "" for none."""
+        """Return the input of the first tool with a complete one, as JSON; otherwise that of the first tool, or ""."""
         inputs = {place: loose_json.well_formed("".join(parts)) for place, parts in self._inputs.items()}
         texts = [text for place, joined in inputs.items() if (text := joined or self._given.get(place, ""))]
         return next((text for text in texts if _is_json(text)), texts[0] if texts else "")
 
     def take(self, name: str, data: bytes) -> None:
-        """The next event of a stream: its name, "" for none, and its data. ApiError where it is an error."""
+        """Process the next event of a stream: its name ("" for none) and its data. Raise ApiError for an error."""
         if self.ended:
             return
         try:
             event = loose_json.decode_halves(data)
         except ValueError:
-            # `[DONE]` and the like is nothing; of a damaged event a part of the answer may be missing.
+            # `[DONE]` and the like carry nothing. A damaged event may have contained a part of the answer.
             self._damaged = self._damaged or _brings_content(name, data)
             return
         if isinstance(event, dict):
             self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
 
     def close(self) -> None:
-        """The stream has come to its proper end: ApiError where the message has not."""
+        """Check at the regular end of the stream that the message is complete. Raise ApiError if it is not."""
         if self._damaged:
             raise ApiError("api_error", "the API sent an event that is not JSON", retryable=True)
         if not self.ended and not self.stop_reason:
@@ -73,7 +73,7 @@ class MessageReader:
             )
 
     def whole(self, message: Any) -> None:
-        """Take a message that came at once. ApiError where it is none."""
+        """Read a whole message. Raise ApiError if it is not one."""
         if isinstance(message, dict) and "error" in message and "content" not in message:
             raise problem_from_event(message)
         if not isinstance(message, dict) or not isinstance(message.get("content"), list | str):
@@ -98,13 +98,13 @@ class MessageReader:
             case "message_stop":
                 self.ended = True
             case "error" if self.stop_reason:
-                # In place of `message_stop`: all of the answer had come.
+                # It came in place of `message_stop`: the whole answer had arrived.
                 self.ended = True
             case "error":
                 raise problem_from_event(loose_json.clean(event))
 
     def _begin(self, message: Any) -> None:
-        """A start that comes again repeats the first, or is that of another message, asked for again by a proxy."""
+        """Handle a message start. A second one repeats the first, or starts another message that a proxy requested."""
         found = message.get("id") if isinstance(message, dict) else None
         if self._id is not None and found != self._id:
             self._text.clear()
@@ -139,7 +139,7 @@ class MessageReader:
                     self._give(index, part)
 
     def _give(self, index: Any, given: Any) -> None:
-        """Take a tool's input that comes whole: an object, or its JSON as a text. Nothing replaces none."""
+        """Store a tool's complete input, an object or its JSON text. An empty one replaces nothing."""
         if isinstance(given, dict):
             given = msgspec.json.encode(loose_json.clean(given)).decode()
         if isinstance(given, str) and given and (given != "{}" or _place(index) not in self._given):
@@ -150,7 +150,7 @@ class MessageReader:
             return
         text, self._half = self._half + text, ""
         if "\ud800" <= text[-1] <= "\udbff":
-            # The first half of a character: the other may come with the next piece.
+            # The first half of a surrogate pair: the other may come with the next piece.
             text, self._half = text[:-1], text[-1]
         if text := loose_json.well_formed(text):
             self._text.append(text)
@@ -158,7 +158,7 @@ class MessageReader:
 
 
 def _brings_content(name: str, data: bytes) -> bool:
-    """Whether an event that is not JSON would have brought a part of the answer: a block's end does not."""
+    """Return whether an event that is not JSON would have contained a part of the answer, unlike the end of a block."""
     told = name.encode("utf-8", "replace") + b" " + data
     stops = _BLOCK_STOP in told and not any(part in told for part in _PARTS)
     return bool(data) and _CONTENT in told and not stops

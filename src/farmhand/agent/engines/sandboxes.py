@@ -1,12 +1,12 @@
-"""The sandboxes of tasks, from before there is a task for one until it is gone: connections to task.sock.
+"""The sandboxes of tasks: connections to task.sock, from before a task is assigned until the sandbox has ended.
 
-Each serves one task and ends with it; the next task gets the next sandbox. So a task finds its sandbox ready, and yet
-nothing of the one before it. Spare ones are there while the engine is in use: the first task after a rest starts its
-own.
+Each sandbox serves one task and ends with it; the next task gets another one. So a task finds its sandbox ready, but
+with nothing left from an earlier task. Spare sandboxes exist while the engine is in use: the first task after a pause
+has to start its own.
 
-A sandbox ends by itself when the agent hangs up. A task can stop the program in it, but not systemd, which
-`task-end.sock` asks for the end of such a one; until its connection has ended, it counts as one that is in use. The
-role's units are the other side of all these sockets.
+A sandbox ends by itself when the agent disconnects. A task can stop the program in it, but not systemd. The agent asks
+systemd through `task-end.sock` to end such a sandbox, which counts as in use until its connection has ended. The role's
+units are the other end of all these sockets.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ import msgspec
 log = logging.getLogger("jada-agent")
 Line = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 _UNIT = re.compile(r"jada-task(-full)?@[a-z0-9-]+\.service")
-#: What ends every sandbox there is.
+#: The name that ends all sandboxes.
 ALL = "all"
-#: How long a sandbox may wait for a task, and how long after the last task there are any, in seconds. The unit's
-#: RuntimeMaxSec begins with the sandbox and not with its task: the role adds as much to it.
+#: How long a sandbox may wait for a task, and how long spare ones are kept after the last task, in seconds. The unit's
+#: RuntimeMaxSec starts with the sandbox, not with its task, so the role adds this time to it.
 WAIT_S = 300.0
-#: How long an orderly end may take, and then one that was asked for, in seconds.
+#: Time limits in seconds for a sandbox to end by itself, and then to end on request.
 _LEAVE_S = 4.0
 _END_S = 10.0
 
 
 class _Hello(msgspec.Struct, tag="farmhand.unit", tag_field="type"):
-    """The first line of a sandbox, from before anything of the task runs in it."""
+    """The first line of a sandbox, sent before anything of the task runs in it."""
 
     unit: str = ""
 
 
 def unit_of(line: bytes) -> str | None:
-    """The unit that a sandbox's first line names, "" where it has none; None where it is no such line."""
+    """Return the unit in a sandbox's first line, "" if it names none, or None for any other line."""
     try:
         unit = msgspec.json.decode(line, type=_Hello).unit
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -49,10 +49,10 @@ def unit_of(line: bytes) -> str | None:
 
 
 class SandboxPool:
-    """Up to `wanted` connections to `path` that nobody has used yet; `limit` is the longest line that is read.
+    """A pool of up to `wanted` unused connections to `path`. `limit` is the longest line that is read.
 
-    Each takes one of `permits` and keeps it, also for whoever takes the connection: until it is gone, they give it
-    back. A task waits for one; a spare sandbox is started only where one is free.
+    Each connection takes one of `permits`. Whoever takes the connection also takes over the permit, and releases it
+    when the sandbox has ended. A task waits for a permit; a spare sandbox is started only if one is free.
     """
 
     def __init__(self, path: Path, wanted: int, limit: int, permits: asyncio.Semaphore) -> None:
@@ -65,7 +65,7 @@ class SandboxPool:
         self._expiry: asyncio.TimerHandle | None = None
 
     async def take(self) -> Line:
-        """A sandbox that waits for its order, or a new one. Raises OSError where none can be had."""
+        """Return a sandbox that waits for its order, or a new one. Raise OSError if none can be started."""
         line = self._ready() or await self._connect()
         if self._wanted:
             loop = asyncio.get_running_loop()
@@ -77,7 +77,7 @@ class SandboxPool:
         return line
 
     def close(self) -> None:
-        """End all that wait."""
+        """End all idle sandboxes."""
         for pending in (self._filling, self._expiry):
             if pending is not None:
                 pending.cancel()
@@ -85,12 +85,12 @@ class SandboxPool:
             self._drop(self._lines.pop()[1])
 
     def _drop(self, writer: asyncio.StreamWriter) -> None:
-        """Nothing of a task has run in it: it ends by itself."""
+        """Close an unused connection. No task has run in the sandbox, so it ends by itself."""
         writer.close()
         self._permits.release()
 
     def _ready(self) -> Line | None:
-        """The one that has waited longest, past those that have died: systemd or the kernel may end any of them."""
+        """Return the oldest idle sandbox. Skip those that systemd or the kernel has ended."""
         while self._lines:
             reader, writer = self._lines.pop(0)
             if not reader.at_eof() and reader.exception() is None and not writer.is_closing():
@@ -111,13 +111,13 @@ class SandboxPool:
             try:
                 self._lines.append(await self._connect())
             except OSError as error:
-                # The next task tries again, and says so if it cannot have one either.
+                # The next task tries again, and reports an error if it gets no sandbox either.
                 log.debug("no spare sandbox: %s", error)
                 return
 
 
 class SandboxCleanup:
-    """Sees sandboxes out. Their end is asked for at `end_socket`; `gone` is called once for each that has ended."""
+    """Ends sandboxes through `end_socket`. `gone` is called once for each that has ended."""
 
     def __init__(self, end_socket: Path, gone: Callable[[], None]) -> None:
         self._end_socket = end_socket
@@ -128,18 +128,18 @@ class SandboxCleanup:
         return len(self._tasks)
 
     def see_out(self, line: Line, unit: str) -> None:
-        """Hang up, and look after the sandbox until it has ended, in the background."""
+        """Disconnect, and wait in the background until the sandbox has ended."""
         task = asyncio.create_task(self._see_out(line, unit), name=f"leaving {unit}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def close(self) -> None:
-        """The agent ends: the next one begins with the end of what is left."""
+        """Stop waiting: the agent ends, and the next start ends all sandboxes that are left."""
         for task in self._tasks:
             task.cancel()
 
     async def end(self, unit: str) -> None:
-        """Have systemd end a unit, or ALL; return once that is done, or is not to be had."""
+        """Ask systemd to end a unit, or ALL. Return when that is done or has failed."""
         try:
             async with asyncio.timeout(_END_S):
                 reader, writer = await asyncio.open_unix_connection(self._end_socket)
@@ -169,7 +169,7 @@ class SandboxCleanup:
 
 
 async def _ended(reader: asyncio.StreamReader, patience_s: float) -> bool:
-    """Whether the connection ends in that time; what still comes over it is dropped."""
+    """Return whether the connection ends within `patience_s`. Discard the data that still arrives."""
     try:
         async with asyncio.timeout(patience_s):
             while await reader.read(65536):

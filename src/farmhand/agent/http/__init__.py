@@ -1,1 +1,1 @@
-"""The agent's socket: the wire and the metrics."""
+"""The agent's HTTP interface: the API v1 and the metrics."""

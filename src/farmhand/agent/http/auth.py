@@ -1,4 +1,4 @@
-"""Checks of every request: the caller's right and the wire's version; errors in the wire's own form."""
+"""Checks on every request: the caller's permission and the protocol version. Errors are returned as JSON."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
 class NotThere(UsageError):
-    """A task or a batch that the ledger does not have: `no_such_task`, `no_such_batch`."""
+    """The ledger has no such task or batch: `no_such_task`, `no_such_batch`."""
 
     code = "no_such_task"
 
 
 class Pruned(UsageError):
-    """A task that has run, whose content retention has taken."""
+    """The task has run, and retention has deleted its content."""
 
     code = "pruned"
 
@@ -52,22 +52,22 @@ _STATUS_OF: tuple[tuple[type[FarmhandError], int], ...] = (
 
 
 def as_json(value: Any) -> bytes:
-    """JSON with money as numbers."""
+    """Encode `value` as JSON, with money as numbers."""
     return _ENCODER.encode(value)
 
 
 def answer(value: Any, status: int = 200) -> web.Response:
-    """A JSON answer."""
+    """Return a JSON response."""
     return web.Response(status=status, body=as_json(value), content_type="application/json")
 
 
 def answer_lines(values: Iterable[Any]) -> web.Response:
-    """An NDJSON answer, one line per value."""
+    """Return an NDJSON response with one line per value."""
     return web.Response(body=_ENCODER.encode_lines(values), content_type="application/x-ndjson")
 
 
 def error_answer(error: FarmhandError, status: int | None = None) -> web.Response:
-    """The wire's form of `error`."""
+    """Return the JSON response for `error`."""
     if error.code == "too_large":
         status = 413
     elif status is None:
@@ -76,7 +76,7 @@ def error_answer(error: FarmhandError, status: int | None = None) -> web.Respons
 
 
 def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
-    """Whether a process of `uid` may speak to the agent: root, the agent's own user, and members of `groups`."""
+    """Return whether `uid` may use the agent: root, the agent's own user, and members of `groups`."""
     if uid in {0, os.getuid()}:
         return True
     try:
@@ -112,9 +112,9 @@ def _check_wire(request: web.Request) -> None:
 
 
 def middleware(groups: Iterable[str]) -> Any:
-    """Strangers out first, then the wire's version; every failure leaves in the wire's own form.
+    """Return the middleware that checks the caller, then the protocol version, and turns errors into JSON responses.
 
-    `groups` are those whose members may call.
+    Members of `groups` may call.
     """
 
     @web.middleware
@@ -144,6 +144,6 @@ def middleware(groups: Iterable[str]) -> Any:
 
 
 async def sign(_request: web.Request, response: web.StreamResponse) -> None:
-    """Say on every answer which agent speaks, and which wire."""
+    """Add the agent's version and the protocol version to every response."""
     response.headers[WIRE_HEADER] = str(WIRE)
     response.headers[AGENT_HEADER] = __version__

@@ -1,4 +1,4 @@
-"""The way in to the daemon's sockets: so many connections for each user, so that none can take them all."""
+"""A limit on connections per user to the daemon's sockets, so that no user can take all of them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from farmhand.core.files import peer
 
 
 def limited(server: web.Server, per_uid: int) -> Callable[[], asyncio.Protocol]:
-    """A protocol factory in front of `server`: a connection beyond `per_uid` of one user is closed at once."""
+    """Return a protocol factory in front of `server` that closes connections of one user beyond `per_uid`."""
     owners: dict[asyncio.Protocol, int] = {}
 
     class LimitedProtocol(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            """Hand the connection over to the server, or end it."""
+            """Hand the connection over to the server, or close it."""
             assert isinstance(transport, asyncio.Transport)  # noqa: S101  (sockets have no other kind)
             uid = peer(transport.get_extra_info("socket")).uid
             for closed in owners.keys() - set(server.connections):

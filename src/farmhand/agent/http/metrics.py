@@ -1,7 +1,7 @@
-"""`GET /metrics`: the agent's figures in Prometheus' form.
+"""`GET /metrics`: the agent's metrics in the Prometheus format.
 
-Gauges are read when asked for, off sums that are kept anyway. Counters and histograms begin with the agent's start, as
-Prometheus expects of a process, and count what the ledger has committed since; money is summed in pico-dollars.
+Gauges are read on request, from sums that are kept anyway. Counters and histograms start at zero with the agent, as
+Prometheus expects of a process, and count what the ledger has committed since. Money is summed in pico-dollars.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from farmhand.core.engines import ENGINES
 from farmhand.meter import Limits
 from farmhand.meter.errors import KINDS
 
-#: Upper ends of the histograms' buckets, in seconds: a text task takes a few, an economy task up to a day.
+#: Upper bounds of the histogram buckets, in seconds: a text task takes a few, an economy task up to a day.
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
-#: What one label may have at most; what comes later is `other`, so that no client can fill the memory.
+#: Maximum number of values per label. Later ones become `other`, so that no client can fill the memory.
 _MOST = 100
 _OTHER = "other"
 _WAITS = (
@@ -48,7 +48,7 @@ _gauge = partial(_family, GaugeMetricFamily)
 
 
 class Metrics(Watcher, Collector):
-    """All series. `errors` are the API's errors by kind, as the meter counts them."""
+    """All time series. `errors` counts the API's errors by kind; the meter updates it."""
 
     def __init__(self, scheduler: Scheduler, status: Status, limits: Limits, errors: Counter[str]) -> None:
         self._scheduler = scheduler
@@ -78,13 +78,13 @@ class Metrics(Watcher, Collector):
         return made
 
     def text(self) -> bytes:
-        """All of it, in the text format."""
+        """Return all metrics in the text format."""
         return generate_latest(self._registry)
 
-    # --- what the ledger tells ------------------------------------------------------------------------------------
+    # --- events from the ledger ---------------------------------------------------------------------------------------
 
     def attempt(self, end: AttemptEnd) -> None:
-        """An attempt has ended: what it used and cost."""
+        """Count the usage and cost of an attempt that has ended."""
         self._retries += end.retries
         self._uncertain += end.uncertain
         for charge in end.charges:
@@ -105,22 +105,22 @@ class Metrics(Watcher, Collector):
                 self._tokens[model, kind] += tokens
 
     def task(self, end: TaskEnd) -> None:
-        """A task is final."""
+        """Count a task that is final."""
         name = (end.state, end.error)
         self._finished[name if name in self._finished or len(self._finished) < _MOST else (end.state, _OTHER)] += 1
         if end.started_at is not None:
-            # The clock may have been set back meanwhile.
+            # The clock may have been set back in the meantime.
             self._queue_s.labels(end.engine).observe(max(0.0, end.started_at - end.created_at))
             self._run_s.labels(end.engine).observe(max(0.0, end.finished_at - end.started_at))
 
     def cancelled(self, tasks: int) -> None:
-        """Tasks of a batch were cancelled."""
+        """Count the cancelled tasks of a batch."""
         self._finished["cancelled", "cancelled"] += tasks
 
-    # --- what Prometheus asks for ---------------------------------------------------------------------------------
+    # --- collection by Prometheus -------------------------------------------------------------------------------------
 
     def collect(self) -> Iterator[Metric]:
-        """The families but for the histograms."""
+        """Yield all families except the histograms."""
         yield from self._counters()
         yield from self._tasks()
         yield from self._keys_and_budget()

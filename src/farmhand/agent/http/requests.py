@@ -1,4 +1,4 @@
-"""The rules that a request's body, query and headers must meet; each refusal is one line."""
+"""Validation of a request's body, query and headers. Each error is one line."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from farmhand.wire.requests import Submission
 from farmhand.wire.schema import KEY_HEADER
 
 MAX_TASKS = 1000
-#: Values of one request: 1000 tasks with a schema of some size each.
+#: Maximum number of JSON values in one request: 1000 tasks, each with a schema of moderate size.
 MAX_VALUES = 500_000
 T = TypeVar("T")
 
 
 def read_body(data: bytes, kind: type[T], code: str = "invalid_request", what: str = "the request's body") -> T:
-    """The body of a request. Raises UsageError with `code` for one that is not of its kind."""
+    """Decode the body of a request. Raise UsageError with `code` if it is not of type `kind`."""
     try:
         check_values(data, MAX_VALUES)
         return msgspec.json.decode(data or b"{}", type=kind)
@@ -33,7 +33,7 @@ def read_body(data: bytes, kind: type[T], code: str = "invalid_request", what: s
 
 
 def read_key(request: web.Request) -> Key | None:
-    """The key that a request brings, if any. Raises UsageError for one that cannot be a key."""
+    """Return the key that a request carries, if any. Raise UsageError if it cannot be a key."""
     value = request.headers.get(KEY_HEADER)
     try:
         return None if value is None else Key(check_format(value))
@@ -42,7 +42,7 @@ def read_key(request: web.Request) -> Key | None:
 
 
 def read_number(request: web.Request, name: str, default: float, low: float, high: float) -> float:
-    """A number in the request's query. Raises UsageError."""
+    """Return a number from the request's query. Raise UsageError if it is invalid."""
     text = request.query.get(name, str(default))
     try:
         value = float(text)
@@ -54,7 +54,7 @@ def read_number(request: web.Request, name: str, default: float, low: float, hig
 
 
 def read_tasks(body: bytes, config: Config) -> list[Task]:
-    """The tasks in the body of `POST /v1/tasks`. Raises UsageError or Refused for the first that breaks a rule."""
+    """Return the tasks in the body of `POST /v1/tasks`. Raise UsageError or Refused for the first invalid one."""
     raws = read_body(body, Submission[msgspec.Raw], "invalid_task", 'the request is not {"tasks": […]}').tasks
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
@@ -88,7 +88,7 @@ def _check(task: Task, config: Config) -> None:
 
 
 async def check_schemas(tasks: list[Task]) -> None:
-    """Check the schemas of `tasks`, in another process. Raises UsageError for the first that cannot be used."""
+    """Check the schemas of `tasks` in another process. Raise UsageError for the first one that cannot be used."""
     sound: set[bytes] = set()
     for task in tasks:
         name = msgspec.json.encode(task.schema)

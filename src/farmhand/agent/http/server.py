@@ -1,4 +1,4 @@
-"""The wire v1, served: HTTP/1.1 on the agent's Unix socket. `auth` is what every request passes first."""
+"""The HTTP API v1 on the agent's Unix socket. Every request passes the checks in `auth` first."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from farmhand.meter import Limits
 from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder
 from farmhand.wire.schema import WIRE
 
-#: Longest that one request waits for results.
+#: Longest time that one request waits for results, in seconds.
 MAX_WAIT_S = 30.0
 _MAX_NO = 2.0**53
 
 
 class AgentServer:
-    """The routes of the wire over one scheduler and its ledger. `errors` are the API's errors by kind."""
+    """The API's routes on top of one scheduler and its ledger. `errors` counts the API's errors by kind."""
 
     def __init__(self, scheduler: Scheduler, limits: Limits, errors: Counter[str]) -> None:
         self._config = scheduler.context.config
@@ -40,7 +40,7 @@ class AgentServer:
         self._metrics = Metrics(scheduler, self._status, limits, errors)
 
     def app(self) -> web.Application:
-        """The application to serve."""
+        """Return the web application."""
         app = web.Application(middlewares=[auth.middleware(self._config.allowed_groups)], client_max_size=auth.MAX_BODY)
         app.add_routes(
             [
@@ -106,7 +106,7 @@ class AgentServer:
         return stream
 
     def _task_id(self, request: web.Request) -> str:
-        """The known task of the request. Raises NotThere, and Pruned where nothing is left to show of it."""
+        """Return the task id of the request. Raise NotThere if it is unknown, Pruned if its content is deleted."""
         task_id = request.match_info["id"]
         try:
             known = self._ledger.known(task_id)
@@ -140,7 +140,7 @@ class AgentServer:
             raise NotThere(f"no batch {name!r:.80}", code="no_such_batch") from None
 
     async def _results(self, request: web.Request) -> web.Response:
-        """Results behind `after`; without any, wait for the next while some task of the batch is unfinished."""
+        """Return the results after `after`. If there are none, wait while the batch has unfinished tasks."""
         name = request.query.get("batch", "")
         if not name:
             raise UsageError("batch is missing: name the batch whose results are wanted")
@@ -164,7 +164,7 @@ class AgentServer:
             }
         )
 
-    # --- records, keys, the agent itself --------------------------------------------------------------------------
+    # --- records, keys, the agent -------------------------------------------------------------------------------------
 
     async def _charges(self, request: web.Request) -> web.Response:
         after, limit = _page(request, 10_000)
@@ -210,6 +210,6 @@ def _states(states: Mapping[str, str]) -> web.Response:
 
 
 def _page(request: web.Request, most: int) -> tuple[int, int]:
-    """The query of a page: the number behind which it begins, and its length at the most."""
+    """Return the query of a page: the number after which it starts, and its maximum length."""
     after = int(read_number(request, "after", 0, 0, _MAX_NO))
     return after, int(read_number(request, "limit", min(most, 1000), 1, most))

@@ -1,4 +1,4 @@
-"""The numbers behind `GET /v1/status`, and why tasks wait."""
+"""The data of `GET /v1/status`, and the reasons why tasks wait."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
 def cli_version(claude_path: str) -> str | None:
-    """The version of the claude CLI that tasks with tools run: the role claude_cli installs each into a directory of
-    its name. `unknown` where it was installed otherwise, None where there is none.
+    """Return the version of the claude CLI, which runs tasks with tools, or None if it is not installed.
+
+    The role claude_cli installs each version into a directory of its name; other installations are `unknown`.
     """
     try:
         name = Path(claude_path).resolve(strict=True).parent.name
@@ -31,7 +32,7 @@ def cli_version(claude_path: str) -> str | None:
 
 
 class Status:
-    """Reads the scheduler and the ledger; changes nothing. It takes as long whatever the number of tasks."""
+    """A read-only view of the scheduler and the ledger. Its cost does not depend on the number of tasks."""
 
     def __init__(self, scheduler: Scheduler, limits: Limits) -> None:
         self._ledger = scheduler.context.ledger
@@ -40,7 +41,7 @@ class Status:
         self._started = time.monotonic()
 
     def counts(self) -> dict[str, Any]:
-        """Tasks by state, and the slots."""
+        """Return the number of tasks by state, and the slots."""
         counts = self._ledger.counts()
         busy = self._scheduler.busy
         return {
@@ -52,7 +53,7 @@ class Status:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """The whole of it."""
+        """Return the whole status."""
         scheduler, config = self._scheduler, self._scheduler.context.config
         default = scheduler.keys.default
         return self.counts() | {
@@ -78,9 +79,9 @@ class Status:
         }
 
     def keys(self) -> list[dict[str, Any]]:
-        """The keys that are held, refused, or replaced and still here or in use; the tasks that run on each and wait.
+        """Return all keys that are held, refused, or superseded but still present or in use, with their task counts.
 
-        A task counts as running from before its request is sent until nothing of it can use the key any more.
+        A task counts as running from before its request is sent until no part of it can use the key any more.
         """
         keys = self._scheduler.keys
         running = Counter(live.key.fingerprint for live in self._scheduler.registry.running() if live.key is not None)
@@ -88,7 +89,7 @@ class Status:
         states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
         queued: Counter[str] = Counter()
         if len(states) == 1:
-            # All are this key's, whichever they came with: nothing needs to be counted.
+            # All tasks run on this key, whichever they came with, so there is nothing to count.
             counts = self._ledger.counts()
             queued.update(dict.fromkeys(states, counts["queued"] + counts["awaiting_key"]))
         elif states:
@@ -108,7 +109,7 @@ class Status:
         ]
 
     def waiting(self, batch: BatchView | None = None) -> list[WaitReason | GateWait]:
-        """Why tasks wait: those of `batch`, or all."""
+        """Return why tasks wait: those of `batch`, or all."""
         scheduler = self._scheduler
         if batch is None:
             counts = self._ledger.counts()
@@ -119,7 +120,7 @@ class Status:
             full = queued if scheduler.ready.is_full(batch.batch) else 0
         waits: list[WaitReason | GateWait] = [self._for_a_key(awaiting)]
         if batch is None or batch.running:
-            # Which of the running tasks wait at the gate is not told apart by batch.
+            # Running tasks that wait at a gate are not counted per batch.
             waits += self._limits.waiting()
         waits.append(self._for_the_api(batch))
         if scheduler.context.mode == "running":
@@ -143,14 +144,14 @@ class Status:
             return 0
 
     def _for_the_api(self, batch: BatchView | None) -> WaitReason:
-        """The running tasks whose last request the API did not answer well, and that try again."""
+        """Return the wait reason of running tasks whose last request failed and will be retried."""
         met = [
             (live.grant.problem.message, live.grant.again_at)
             for live in self._scheduler.registry.running()
             if live.grant is not None and live.grant.problem is not None and live.grant.again_at
             if batch is None or (live.claim is not None and live.claim.batch == batch.batch)
         ]
-        # They may say different things; the most frequent one will do.
+        # The messages may differ; the most frequent one is shown.
         message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
         until = min((at for _, at in met if at > time.time()), default=None)
         return WaitReason(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")

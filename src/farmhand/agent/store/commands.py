@@ -1,6 +1,6 @@
-"""Every transition of the ledger: a function on an open transaction, which the writer commits, and the time it is done.
+"""The ledger's state transitions: functions that take an open transaction, which the writer commits, and the time.
 
-None of them trusts what its caller saw before: a task that is final stays final, whatever comes late.
+None relies on what its caller read before: a final task stays final, whatever arrives late.
 """
 
 # ruff: noqa: S608  (what is put into queries here are our own column names and marks)
@@ -18,33 +18,33 @@ from farmhand.core.errors import FarmhandError
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.core.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
 
-#: Rows that one step changes at most, so that a step of a large queue does not hold up the others.
+#: Maximum rows that one step changes, so that a large queue does not delay other steps.
 CHUNK = 2000
 CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
-#: Above any token count and any cost in pico-dollars of one request; the sum of many is still one of SQLite's integers.
+#: Above any token count or cost in pico-dollars of one request. Sums of many still fit into an SQLite integer.
 _MOST = 2**53
 
 
 class IdConflict(FarmhandError):
-    """A known task id came again with other content."""
+    """A known task id was submitted again with other content."""
 
     exit_code = 2
     code = "id_conflict"
 
 
 class OddFigure(ValueError):
-    """A figure that no request can have used or cost, and that sums could not hold."""
+    """A figure that no request can have used or cost, and that could overflow the sums."""
 
 
 class NoLongerQueued(Exception):
-    """The task does not wait any more: it was cancelled."""
+    """The task is not waiting any more: it was cancelled."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ChargeRow:
-    """One answered request: what the API counted, and what it cost (None where that is not known).
+    """An answered request: the usage that the API counted, and its cost (None if unknown).
 
-    `terms` are what beside the tokens decided the cost, in the words of `farmhand.core.terms.Terms`.
+    `terms` are the conditions besides tokens that decided the cost, as text of `farmhand.core.terms.Terms`.
     """
 
     request_id: str
@@ -57,11 +57,11 @@ class ChargeRow:
 
 @dataclass(slots=True, kw_only=True)
 class AttemptEnd:
-    """The end of an attempt, good or bad, or what is known of it so far.
+    """The end of an attempt, successful or not, or its interim state.
 
-    `uncertain` counts requests that may have been charged for, cost unknown.
-    `held` has what stays reserved for those: number of the request → pico-dollars, None where its price is not known.
-    Without it everything does that the attempt had reserved.
+    `uncertain` counts requests that may have been charged for at an unknown cost. `held` maps those requests' numbers
+    to the pico-dollars that stay reserved, None if the price is unknown. If `held` is None, the attempt's whole
+    reservation stays.
     """
 
     outcome: str
@@ -80,13 +80,13 @@ def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
 def submit(
     db: sqlite3.Connection, now: float, tasks: Sequence[Task], state: State, key_fingerprint: str | None
 ) -> dict[str, State]:
-    """Record new tasks in `state`; a known id keeps the state it has. All or none. Returns the state by id.
+    """Record new tasks in `state`, all or none; a known id keeps its state. Return the state by id.
 
-    Raises IdConflict when a known id comes with other content, or has run and was pruned.
+    Raise IdConflict if a known id has other content, or its task has run and was pruned.
     """
     states: dict[str, State] = {}
     for task in tasks:
-        # Two tasks with one id are the same task if their canonical JSON is.
+        # Two tasks with the same id are the same task if their canonical JSON is equal.
         digest = hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
         known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
         if known is not None:
@@ -119,7 +119,7 @@ def submit(
 
 
 def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) -> int:
-    """The task runs; returns the number of this attempt. Raises NoLongerQueued for a task that is final."""
+    """Set the task to `running`. Return the number of the new attempt. Raise NoLongerQueued if the task is final."""
     changed = db.execute(
         "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
         " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL",
@@ -133,7 +133,7 @@ def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) ->
 
 
 def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pico: int | None) -> None:
-    """A request of the running attempt is about to leave and may cost `most_pico`. NoLongerQueued where none runs."""
+    """Reserve `most_pico` for a request of the running attempt before it is sent. Raise NoLongerQueued if none runs."""
     if most_pico is not None and not 0 <= most_pico <= _MOST:
         most_pico = None
     changed = db.execute(
@@ -146,9 +146,9 @@ def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pic
 
 
 def charge(db: sqlite3.Connection, now: float, seq: int, so_far: AttemptEnd) -> None:
-    """The answers to the running attempt until now, so that a crash does not take them; nothing where none runs.
+    """Record the running attempt's charges so far, so that a crash cannot lose them. Do nothing if no attempt runs.
 
-    Raises OddFigure.
+    Raise OddFigure for an impossible figure.
     """
     running = db.execute("SELECT number FROM attempt WHERE task_seq = ? AND outcome = 'running'", (seq,)).fetchone()
     if running is not None:
@@ -156,9 +156,9 @@ def charge(db: sqlite3.Connection, now: float, seq: int, so_far: AttemptEnd) -> 
 
 
 def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: AttemptEnd) -> None:
-    """Record those of an attempt's charges that it does not have yet, and add them to the task's sums.
+    """Record the attempt's new charges and add them to the task's sums.
 
-    A cost that is not known makes the task's unknown for good: NULL and a number add up to NULL.
+    An unknown cost makes the task's cost unknown for good: NULL plus a number is NULL.
     """
     sums = ", ".join(f"{name} = {name} + ?" for name in ("cost_pico", *USAGE))
     had = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
@@ -185,7 +185,7 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
         db.execute(f"UPDATE task SET price_version = ?, {sums} WHERE seq = ?", values)
     if end.held is None:
         return
-    # Of what is reserved for requests of the attempt, `held` stays: the cost of the others is known.
+    # Keep only the reservations in `held`: the cost of the attempt's other requests is known.
     marks = ", ".join("?" * len(end.held))
     which = "WHERE task_seq = ? AND attempt = ? AND request"
     db.execute(f"DELETE FROM reservation {which} NOT IN ({marks})", (seq, number, *end.held))
@@ -194,9 +194,9 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
 
 
 def end_attempt(db: sqlite3.Connection, now: float, seq: int, end: AttemptEnd) -> bool:
-    """The running attempt of the task has ended, with all of its charges; a parked one does not count as one.
+    """Record the end of the task's running attempt with all its charges. A parked attempt does not count as one.
 
-    False, and nothing changes, where no attempt runs: its end was asked for before.
+    Return False, with nothing changed, if no attempt runs: its end was recorded before.
     """
     running = db.execute(
         "UPDATE attempt SET outcome = ?, finished_at = ? WHERE task_seq = ? AND outcome = 'running' RETURNING number",
@@ -214,12 +214,12 @@ def end_attempt(db: sqlite3.Connection, now: float, seq: int, end: AttemptEnd) -
 
 
 def requeue(db: sqlite3.Connection, seq: int, state: State) -> None:
-    """The running task did not end and waits again."""
+    """Return the running task to `state`, in which it waits."""
     db.execute("UPDATE task SET state = ? WHERE seq = ? AND state = 'running'", (state, seq))
 
 
 def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> bool:
-    """Record the final state with what belongs to it; False, and nothing changes, where there is one already."""
+    """Record the final state and the result. Return False, with nothing changed, if the task is final already."""
     assert result.state in FINAL_STATES  # noqa: S101  (the caller's contract)
     if db.execute("SELECT 1 FROM task WHERE seq = ? AND done_no IS NULL", (seq,)).fetchone() is None:
         return False
@@ -243,12 +243,12 @@ def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> bool
 
 
 def _cause(error: TaskError) -> str:
-    """The error's code in the records of finished tasks, which have no message."""
+    """Return the error's code for the records of finished tasks, which have no message."""
     return "budget_shared" if error.code == "budget" and SHARED_BUDGET.search(error.message) else error.code
 
 
 def cancel_waiting(db: sqlite3.Connection, now: float, batch: str) -> list[str]:
-    """Cancel up to CHUNK tasks of the batch that hold no slot; their ids, none when there are no more."""
+    """Cancel up to CHUNK tasks of the batch that hold no slot. Return their ids; empty when none are left."""
     rows: list[sqlite3.Row] = []
     for which in ("state = 'queued'", "state = 'awaiting_key'", "state = 'running' AND engine = 'economy'"):
         query = f"SELECT seq, id FROM task WHERE {which} AND batch = ? LIMIT ?"
@@ -259,7 +259,7 @@ def cancel_waiting(db: sqlite3.Connection, now: float, batch: str) -> list[str]:
 
 
 def resume(db: sqlite3.Connection, _now: float, key_fingerprint: str) -> int:
-    """Up to CHUNK tasks that await a key are queued with this one; how many, 0 when there are no more."""
+    """Queue up to CHUNK tasks that await a key with this one. Return how many; 0 when none are left."""
     return db.execute(
         "UPDATE task SET state = 'queued', key_fingerprint = ? WHERE seq IN"
         " (SELECT seq FROM task WHERE state = 'awaiting_key' LIMIT ?)",
@@ -268,9 +268,9 @@ def resume(db: sqlite3.Connection, _now: float, key_fingerprint: str) -> int:
 
 
 def park(db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
-    """Up to CHUNK queued tasks without a usable key await one; how many, 0 when there are no more.
+    """Move up to CHUNK queued tasks without a usable key to `awaiting_key`. Return how many; 0 when none are left.
 
-    `held` and `refused` are fingerprints; a task whose key is neither runs on the default key, if there is one.
+    `held` and `refused` are fingerprints. A task whose key is in neither runs on the default key, if there is one.
     """
     names = list(refused if default else held)
     marks = ", ".join("?" * len(names))
@@ -283,12 +283,12 @@ def park(db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequ
 
 
 def note_key(db: sqlite3.Connection, now: float, fingerprint: str) -> None:
-    """Remember when this key was brought for the first time."""
+    """Record the first time that this key was received."""
     db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (f"key:{fingerprint}", str(now)))
 
 
 def put_batch(db: sqlite3.Connection, now: float, name: str, max_pico: int | None, concurrency: int | None) -> None:
-    """Make the batch, or change its limits."""
+    """Create the batch, or change its limits."""
     db.execute(
         "INSERT INTO batch (name, max_pico, concurrency, created_at) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (name) DO UPDATE SET max_pico = excluded.max_pico, concurrency = excluded.concurrency",

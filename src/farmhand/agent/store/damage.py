@@ -1,7 +1,7 @@
-"""A ledger whose file is damaged: noticed on every connection, by whatever touches it, and reported once.
+"""A damaged ledger file: detected on every connection by any access, and reported once.
 
-SQLite has no way on from there. What it still accepts could be lost or wrong, and every answer is paid for: so the
-agent ends, and the operator goes the way that docs/operations.md shows.
+SQLite cannot continue from there. Whatever it still accepts could be lost or wrong, and every answer costs money. So
+the agent ends, and the operator follows docs/operations.md.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 
 from farmhand.core.errors import FarmhandError
 
-#: EX_DATAERR of sysexits.h. The unit of the agent names it: systemd does not start the agent again by itself.
+#: EX_DATAERR of sysexits.h. The agent's unit lists it, so that systemd does not restart the agent.
 EXIT_DAMAGED = 65
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-#: Of the failures of a file system those that room on the disk does not mend. After a failed sync nobody knows what is
-#: on the disk.
+#: File system errors that more disk space does not fix. After a failed sync the content of the disk is unknown.
 _UNREADABLE = frozenset(
     {
         sqlite3.SQLITE_IOERR_READ,
@@ -34,7 +33,7 @@ _OPERATIONS_PER_BEAT = 1_000_000
 
 
 class LedgerStuck(FarmhandError):
-    """The ledger cannot be written for now, as on a full disk; nothing has changed in it."""
+    """The ledger cannot be written for now, for example on a full disk. Nothing in it has changed."""
 
     code = "ledger_stuck"
 
@@ -43,7 +42,7 @@ class LedgerStuck(FarmhandError):
 
 
 class LedgerDamaged(LedgerStuck):
-    """The ledger's file cannot be read or trusted any more; no task is taken, and the agent ends."""
+    """The ledger's file cannot be read or trusted any more. The agent takes no task and ends."""
 
     exit_code = EXIT_DAMAGED
     code = "ledger_damaged"
@@ -55,7 +54,7 @@ class LedgerDamaged(LedgerStuck):
 
 
 class Alarm:
-    """Rings once, at the first sign of damage. `on_damage` is called in the thread that met it."""
+    """Reports the first sign of damage, once. `on_damage` is called in the thread that detected it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,9 +63,9 @@ class Alarm:
         self._lock = threading.Lock()
 
     def seen(self, error: BaseException) -> LedgerDamaged | None:
-        """The error to raise in place of `error`, if that says the file is damaged, and not full, locked or closed.
+        """Return the error to raise instead of `error` if that means damage, not a full, locked or closed file.
 
-        Every error of a connection has to come by here.
+        Every error of a connection has to pass through here.
         """
         code = getattr(error, "sqlite_errorcode", None)
         if not isinstance(error, sqlite3.Error) or code is None:
@@ -74,17 +73,17 @@ class Alarm:
         return self.ring(str(error)) if code & 0xFF in _DAMAGED or code in _UNREADABLE else None
 
     def ring(self, what: str) -> LedgerDamaged:
-        """Note the damage; returns the error to raise."""
+        """Record the damage. Return the error to raise."""
         found = LedgerDamaged(self.path, what)
         with self._lock:
             first, self.damage = self.damage is None, self.damage or found
         if first:
-            with suppress(RuntimeError):  # the loop has ended before
+            with suppress(RuntimeError):  # the loop has ended already
                 self.on_damage()
         return found
 
     def connect(self) -> sqlite3.Connection:
-        """A connection to the file in autocommit, for any thread."""
+        """Return a connection to the file in autocommit mode, for use in any thread."""
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         db.row_factory = sqlite3.Row
         return db
@@ -95,16 +94,16 @@ def _note(path: Path) -> Path:
 
 
 def note(damage: LedgerDamaged, path: Path) -> None:
-    """Leave a note beside the file, so that no later start takes tasks into it: a client's call starts the agent again.
+    """Write a note beside the damaged file, so that a start caused by a client's call accepts no tasks into it.
 
-    It is about this very file, by its inode: one that takes its place is looked at afresh.
+    The note is about this very file, by its inode: a file that replaces it is checked again.
     """
     with suppress(OSError):
         _note(path).write_text(f"{path.stat().st_ino} {damage.what}\n", encoding="utf-8")
 
 
 def heed(path: Path) -> bool:
-    """Whether there is such a note about another file, in whose place this one is. LedgerDamaged: about this one."""
+    """Return whether there is a note about a replaced file. Raise LedgerDamaged if the note is about this file."""
     try:
         inode, _, what = _note(path).read_text("utf-8").strip().partition(" ")
     except FileNotFoundError:
@@ -115,9 +114,9 @@ def heed(path: Path) -> bool:
 
 
 def check_files(path: Path) -> bool:
-    """Whether there is a ledger; an empty file does not count.
+    """Return whether there is a ledger. An empty file does not count.
 
-    LedgerDamaged where there is none and its write-ahead log is not empty: SQLite would throw that away.
+    Raise LedgerDamaged if there is none but its write-ahead log is not empty: SQLite would discard the log.
     """
     there, logged = (file.exists() and file.stat().st_size > 0 for file in (path, path.with_name(f"{path.name}-wal")))
     if logged and not there:
@@ -126,12 +125,12 @@ def check_files(path: Path) -> bool:
 
 
 def forget(path: Path) -> None:
-    """The note is about a file that is there no more, and the one in its place is in order."""
+    """Delete the note: the file that it is about is gone, and its replacement is intact."""
     _note(path).unlink(missing_ok=True)
 
 
 def check(db: sqlite3.Connection, alarm: Alarm, beat: Callable[[], None]) -> None:
-    """Look at every page of the file once. LedgerDamaged where one is not as it must be. `beat` is called meanwhile."""
+    """Check every page of the file once, calling `beat` meanwhile. Raise LedgerDamaged if a page is not intact."""
 
     def going_on() -> int:
         beat()

@@ -1,6 +1,6 @@
-"""The durable record of tasks, attempts, charges and cost: one SQLite file, every transition one transaction.
+"""The durable record of tasks, attempts, charges and cost: one SQLite file, one transaction per transition.
 
-It keeps the key's fingerprint and never the key. Times are Unix seconds.
+It stores the key's fingerprint, never the key. Times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from farmhand.core.task import Result, State
 P = ParamSpec("P")
 T = TypeVar("T")
 log = logging.getLogger("jada-agent")
-#: How often a ledger that cannot be written is tried again, in seconds.
+#: Seconds between retries while the ledger cannot be written.
 STUCK_S = 2.0
 
 
 @dataclass(slots=True, kw_only=True, frozen=True)
 class TaskEnd:
-    """A task that is final since this moment: its state, its error's code, when it came and when it started."""
+    """A task that has just become final: its state, its error code, and its times."""
 
     state: State
     error: str
@@ -43,10 +43,9 @@ class TaskEnd:
 
 
 async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool] = lambda: False) -> T:
-    """Do `step` on the ledger as soon as that can be written: what was paid for is not thrown away.
+    """Retry `step` until the ledger can be written, so that paid work is not lost.
 
-    LedgerStuck where it cannot be and `unless` says that nothing is worth waiting for, LedgerDamaged where it never can
-    be.
+    Raise LedgerStuck if it cannot be written and `unless` returns true, LedgerDamaged if it never can be.
     """
     while True:
         try:
@@ -61,22 +60,22 @@ async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool]
 
 
 class Watcher:
-    """Is told, on the loop, of what was committed: here nobody listens."""
+    """An observer of committed transitions, called on the event loop. This base class ignores them."""
 
     def attempt(self, end: AttemptEnd) -> None:
-        """An attempt has ended."""
+        """Handle the end of an attempt."""
 
     def task(self, end: TaskEnd) -> None:
-        """A task has ended that had run, or was cancelled by itself."""
+        """Handle the end of a task that had run or was cancelled individually."""
 
     def cancelled(self, tasks: int) -> None:
-        """So many tasks of a batch were cancelled at once."""
+        """Handle the cancellation of `tasks` tasks of a batch at once."""
 
 
 def _transition(
     command: Callable[Concatenate[sqlite3.Connection, float, P], T],
 ) -> Callable[Concatenate[Ledger, P], asyncio.Future[T]]:
-    """A method of the ledger: `command`, with the time of the call, done by the writer."""
+    """Return a method of Ledger that has the writer run `command` with the time of the call."""
 
     def method(ledger: Ledger, /, *args: P.args, **named: P.kwargs) -> asyncio.Future[T]:
         now = ledger.now()
@@ -87,13 +86,13 @@ def _transition(
 
 
 class Ledger(Queries):
-    """The ledger in the file at `path`, made when missing. One process uses it at a time.
+    """The ledger in the file at `path`, created if missing. Only one process may use it at a time.
 
-    Reads are done at once, on a connection of their own. A transition is done by the writer: what awaits it goes on
-    after its commit, and what it changed is seen by every later read. `now` is the clock, in Unix seconds.
+    Reads run at once, on a connection of their own. Transitions run in the writer: awaiting one returns after its
+    commit, and every later read sees the change. `now` is the clock, in Unix seconds.
 
-    LedgerDamaged where a page of the file is damaged: every page is looked at here, and `beat` called now and then
-    meanwhile; later each when it is met.
+    Raise LedgerDamaged if a page of the file is damaged. All pages are checked here, with calls of `beat` in between;
+    later each is checked when it is read.
     """
 
     def __init__(
@@ -119,12 +118,12 @@ class Ledger(Queries):
         self._writer = Writer(writing, alarm)
 
     def close(self) -> None:
-        """Commit what was asked for and close the file; the ledger is of no use after."""
+        """Commit all requested steps and close the file. The ledger cannot be used afterwards."""
         self._writer.close()
         super().close()
 
     def write(self, step: Step[T]) -> asyncio.Future[T]:
-        """Have `step` done by the writer; see `Writer.do`. LedgerDamaged once a page was found to be damaged."""
+        """Have the writer run `step`; see `Writer.do`. Raise LedgerDamaged once damage was found."""
         if self.alarm.damage is not None:
             raise self.alarm.damage
         return self._writer.do(step)
@@ -142,16 +141,16 @@ class Ledger(Queries):
     _note_key = _transition(commands.note_key)
 
     async def recover(self, attempts: int = 2**31) -> int:
-        """See `recovery.recover`; how many tasks await a key."""
+        """Recover after a start; see `recovery.recover`. Return how many tasks await a key."""
         waiting, failed = await self._recover(attempts)
         for task_id in failed:
             log.error("task %s failed: the agent ended %d times while it ran", task_id, attempts)
         return waiting
 
     async def end(self, seq: int, attempt: AttemptEnd | None, then: Result | State) -> bool:
-        """The attempt ended, if one ran, and the task is final (a Result) or goes on in a state: one transaction.
+        """Record, in one transaction, the end of the attempt, if one ran, and the task's result or next state.
 
-        False where the task was final already: then it keeps what it has, but for the attempt's charges.
+        Return False if the task was final already. It then keeps its result, but the attempt's charges are added.
         """
         now = self.now()
 
@@ -175,19 +174,19 @@ class Ledger(Queries):
         return changed
 
     async def cancel_batch(self, batch: str) -> list[str]:
-        """Cancel some waiting tasks of the batch; see `commands.cancel_waiting`."""
+        """Cancel some waiting tasks of the batch and return their ids; see `commands.cancel_waiting`."""
         ids = await self._cancel_waiting(batch)
         self.watcher.cancelled(len(ids))
         return ids
 
     async def note_key(self, fingerprint: str) -> None:
-        """Remember when this key was brought for the first time."""
+        """Record the first time that this key was received."""
         if fingerprint not in self._noted:
             await self._note_key(fingerprint)
             self._noted.add(fingerprint)
 
     async def apart(self, read: Callable[[Queries], T]) -> T:
-        """`read` on a thread and a connection of its own: what reads many rows must not hold up the loop."""
+        """Run `read` in a thread with its own connection, since reading many rows must not block the event loop."""
 
         def reading() -> T:
             with closing(Queries(self.alarm)) as queries:

@@ -1,6 +1,6 @@
-"""The ledger's record of Message Batches at the provider, and of the attempts that are in them.
+"""The ledger's record of Message Batches at the provider and of the attempts in them.
 
-A batch is noted as `creating` before it is sent: when no answer comes, or the agent dies meanwhile, it is looked for.
+A batch is recorded as `creating` before it is sent. If no answer comes, or the agent dies, it is searched for.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from farmhand.core.task import State
 
 @dataclass(frozen=True, slots=True)
 class SentBatch:
-    """A batch at the provider: its number here, its id there ("": no answer came yet), when it was made (Unix s).
+    """A batch at the provider: its number here, its id there ("" before the answer), its creation time (Unix seconds).
 
-    `crashes` counts the times that the agent ended while it took in results of it and handled none alone, since it last
-    handled one. `suspected`: that has come to pass, so that each is handled alone.
+    `crashes` counts how often the agent ended while it processed results of the batch together, since a result was last
+    processed alone. `suspected`: this has happened, so each result is processed alone.
     """
 
     no: int
@@ -37,9 +37,9 @@ class SentBatch:
 
 @dataclass(frozen=True, slots=True)
 class BatchedAttempt:
-    """An attempt that is in a batch. `final`: its task has ended meanwhile. `attempts` counts those of the task.
+    """An attempt in a batch. `final`: its task has ended meanwhile. `attempts` counts the task's attempts.
 
-    `crashes` counts the times that the agent ended while it handled a result of the task alone.
+    `crashes` counts how often the agent ended while it processed a result of the task alone.
     """
 
     seq: int
@@ -52,7 +52,7 @@ class BatchedAttempt:
 
 
 def _sets(columns: str) -> Callable[..., asyncio.Future[None]]:
-    """A transition of the batch of a number: its columns get the values that are given behind it."""
+    """Return a transition that sets `columns` of a batch; the values for its marks follow the batch's number."""
     query = f"UPDATE provider_batch SET {columns} WHERE no = ?"  # noqa: S608  (our own words)
 
     def method(store: MessageBatchStore, no: int, *values: Any) -> asyncio.Future[None]:
@@ -65,38 +65,38 @@ def _sets(columns: str) -> Callable[..., asyncio.Future[None]]:
 
 
 class MessageBatchStore:
-    """The economy engine's side of the ledger."""
+    """The economy engine's part of the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        #: In every custom_id, so that a batch of another host on the same key is never taken for ours.
+        #: Part of every custom_id, so that a batch of another host with the same key is never mistaken for ours.
         self.mark = ledger.ledger_id()[:8]
 
     def custom_id(self, out: BatchedAttempt) -> str:
-        """The name of an attempt in its batch."""
+        """Return the attempt's custom_id in its batch."""
         return f"{self.mark}-{out.seq}-{out.number}"
 
     # --- transitions ----------------------------------------------------------------------------------------------
 
-    #: The provider has the batch, and this is its id there.
+    #: The provider has the batch, with this id.
     opened = _sets("state = 'open', id = ?")
-    #: The provider was told to process no more of it.
+    #: The provider was asked to process no more of it.
     cancelled = _sets("cancelled = 1")
-    #: Its results are being taken in; a crash counts for the batch.
+    #: Its results are being processed; a crash counts for the batch.
     collecting = _sets("collecting = 1")
-    #: The result of this task is next: until it is recorded, a crash counts for it. The batch has come on.
+    #: The result of this task is next: until it is recorded, a crash counts for it. The batch's own count restarts.
     handling = _sets("handling = ?, crashes = 0")
-    #: Its results are taken in, or will be another time: the agent did not crash over them.
+    #: Its results are processed, or will be later: the agent did not crash over them.
     collected = _sets("collecting = 0, handling = NULL")
-    #: Nothing of it is under way any more.
+    #: No request of the batch is pending any more.
     ended = _sets("state = 'ended'")
 
     async def begin(
         self, most_pico: Mapping[int, int | None], key_fingerprint: str
     ) -> tuple[SentBatch, list[BatchedAttempt]]:
-        """The tasks run, in a batch that is about to be sent. Those that have ended meanwhile are not in it.
+        """Record a batch that is about to be sent, and set its tasks to `running`, except those that have ended.
 
-        `most_pico`: what each may cost at the most, by its sequence number; it is spent until the cost is known.
+        `most_pico` maps sequence numbers to the worst-case cost, which stays reserved until the cost is known.
         """
         now = self.ledger.now()
 
@@ -120,7 +120,7 @@ class MessageBatchStore:
         return SentBatch(no, "", key_fingerprint, False, len(out), now), out
 
     async def take_back(self, no: int, end: AttemptEnd, state: State) -> None:
-        """The provider never had the batch: its tasks wait again."""
+        """End the batch and return its tasks to `state`: the provider never had it."""
         now = self.ledger.now()
         out = self.out(no)
 
@@ -135,7 +135,7 @@ class MessageBatchStore:
     # --- reads ----------------------------------------------------------------------------------------------------
 
     def unended(self) -> list[SentBatch]:
-        """The batches that are at the provider, or may be."""
+        """Return the batches that are, or may be, at the provider."""
         rows = self.ledger.rows(
             "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes, suspected"
             " FROM provider_batch WHERE state != 'ended' ORDER BY no"
@@ -143,11 +143,11 @@ class MessageBatchStore:
         return [SentBatch(*row) for row in rows]
 
     def known(self) -> set[str]:
-        """The ids of all batches that are ours."""
+        """Return the provider's ids of all our batches."""
         return {row[0] for row in self.ledger.rows("SELECT id FROM provider_batch WHERE id IS NOT NULL")}
 
     def out(self, no: int) -> list[BatchedAttempt]:
-        """The attempts in the batch that have not ended."""
+        """Return the attempts in the batch that have not ended."""
         rows = self.ledger.rows(
             "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts,"
             " (SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
@@ -158,7 +158,7 @@ class MessageBatchStore:
         return [BatchedAttempt(*row) for row in rows]
 
     def wanted(self, no: int) -> bool:
-        """Whether anybody still waits for an attempt in the batch."""
+        """Return whether an unfinished task still needs an attempt in the batch."""
         query = (
             "SELECT 1 FROM attempt a JOIN task t ON t.seq = a.task_seq"
             " WHERE a.provider_batch = ? AND a.outcome = 'running' AND t.done_no IS NULL LIMIT 1"
@@ -166,7 +166,7 @@ class MessageBatchStore:
         return bool(self.ledger.rows(query, no))
 
     def queued(self, batch: str | None) -> int:
-        """The number of economy tasks that wait to go out: those of `batch`, or all."""
+        """Return the number of economy tasks that wait to be sent: those of `batch`, or all."""
         query = "SELECT count(*) FROM task WHERE state = 'queued' AND engine = 'economy'"
         rows = self.ledger.rows(query) if batch is None else self.ledger.rows(f"{query} AND batch = ?", batch)
         return int(rows[0][0])

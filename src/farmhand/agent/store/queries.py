@@ -1,4 +1,4 @@
-"""Queries of the ledger on a connection of their own, each of them bounded or read off kept sums."""
+"""Queries of the ledger on a connection of their own. Each is bounded or reads precomputed sums."""
 
 # ruff: noqa: S608  (what is put into queries here are our own column names and marks)
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHARGES = (
     f" request_id, charge.price_version, terms, economy, charge.cost_pico, {', '.join(f'charge.{u}' for u in USAGE)}"
     " FROM charge JOIN task ON seq = task_seq WHERE no > ? ORDER BY no LIMIT ?"
 )
-#: `uncertain_pico`: what a task's uncertain requests may have cost at the most; NULL where that is not known.
+#: `uncertain_pico`: the worst-case cost of a task's uncertain requests, NULL if it is unknown.
 _FINISHED = (
     "SELECT done_no, id, state, batch, work_class, model, engine, labels, created_at, started_at, finished_at,"
     f" attempts, retries, uncertain, price_version, error_code AS error, cost_pico, {_USAGE},"
@@ -51,12 +51,12 @@ _FINISHED = (
 
 
 class NoSuchBatch(KeyError):
-    """A batch that nobody has made and that has no tasks."""
+    """The batch was never created and has no tasks."""
 
 
 @dataclass(slots=True, frozen=True)
 class QueuedTask:
-    """A queued task, as the scheduler needs to know it. `crashes`: how often the agent has ended while it ran."""
+    """A queued task as the scheduler needs it. `crashes`: how often the agent ended while it ran."""
 
     seq: int
     id: str
@@ -69,7 +69,7 @@ class QueuedTask:
 
 @dataclass(slots=True, frozen=True)
 class KnownTask:
-    """A task's place: its sequence number, its batch, its state, whether its content is pruned."""
+    """A task's sequence number, batch and state, and whether its content is pruned."""
 
     seq: int
     batch: str
@@ -78,9 +78,9 @@ class KnownTask:
 
 
 class Queries:
-    """Queries on a connection in autocommit: each sees all that is committed when it begins.
+    """Queries on a connection in autocommit mode: each sees all that is committed when it starts.
 
-    LedgerDamaged where a page that one reads is damaged.
+    Raise LedgerDamaged if a query reads a damaged page.
     """
 
     def __init__(self, alarm: Alarm) -> None:
@@ -89,14 +89,14 @@ class Queries:
         self._db.execute("PRAGMA query_only = ON")
 
     def _each(self, query: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
-        """The rows as they are read. An open one would hold an old state of the file: close it, or read all."""
+        """Yield rows as they are read. Close or exhaust the generator: an open one pins an old state of the file."""
         try:
             yield from self._db.execute(query, values)
         except sqlite3.Error as error:
             raise self.alarm.seen(error) or error from None
 
     def rows(self, query: str, *values: Any) -> list[sqlite3.Row]:
-        """All rows of a query whose answer is bounded."""
+        """Return all rows of a query whose result is bounded."""
         return list(self._each(query, *values))
 
     def _row(self, query: str, *values: Any) -> Any:
@@ -110,32 +110,32 @@ class Queries:
         self._db.close()
 
     def ledger_id(self) -> str:
-        """The file's own name, a random one: the numbers of charges and finished tasks are unique within it."""
+        """Return the file's random id. Numbers of charges and finished tasks are unique within it."""
         return str(self._row("SELECT value FROM meta WHERE name = 'id'")[0])
 
     def key_dates(self) -> dict[str, float]:
-        """When each key, by its fingerprint, was brought here for the first time (Unix seconds)."""
+        """Return when each key, by fingerprint, was first received here (Unix seconds)."""
         query = "SELECT substr(name, 5), value FROM meta WHERE name >= 'key:' AND name < 'key;'"
         return {row[0]: float(row[1]) for row in self.rows(query)}
 
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     def known(self, task_id: str) -> KnownTask:
-        """The task's place. KeyError where it is not known."""
+        """Return the task's number, batch and state. Raise KeyError if it is unknown."""
         row = self._row("SELECT seq, batch, state, spec IS NULL FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
         return KnownTask(row[0], row[1], row[2], bool(row[3]))
 
     def spec(self, seq: int) -> Task:
-        """The task as it was submitted. KeyError where it is not there."""
+        """Return the task as it was submitted. Raise KeyError if its content is gone."""
         row = self._row("SELECT spec FROM task WHERE seq = ?", seq)
         if row is None or row[0] is None:
             raise KeyError(seq)
         return msgspec.json.decode(row[0], type=Task)
 
     def result(self, task_id: str) -> Result:
-        """The task as it stands. KeyError where it is not known."""
+        """Return the task's current result. Raise KeyError if it is unknown."""
         row = self._row("SELECT * FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
@@ -144,9 +144,9 @@ class Queries:
     def results(
         self, *, batch: str | None, state: str | None, after: str | None, limit: int
     ) -> tuple[list[Result], bool]:
-        """Up to `limit` tasks in the order they came, from behind `after` on; and whether there may be more.
+        """Return up to `limit` tasks after `after` in order of arrival, and whether there may be more.
 
-        KeyError for an unknown `after`.
+        Raise KeyError for an unknown `after`.
         """
         wanted = {"seq > ?": 0 if after is None else self.known(after).seq, "batch = ?": batch, "state = ?": state}
         given = {term: value for term, value in wanted.items() if value is not None}
@@ -155,7 +155,7 @@ class Queries:
         return [Result(**result_fields(row)) for row in rows], cut or len(rows) == limit
 
     def _page(self, query: str, *values: Any) -> tuple[list[sqlite3.Row], bool]:
-        """The rows until they hold enough text for one answer, at least one; and whether it ended for that."""
+        """Return rows until they hold enough text for one page, at least one, and whether that ended the page."""
         rows: list[sqlite3.Row] = []
         held = 0
         with closing(self._each(query, *values)) as found:
@@ -166,19 +166,19 @@ class Queries:
                     return rows, True
         return rows, False
 
-    # --- the waiting line -----------------------------------------------------------------------------------------
+    # --- the ready queue ----------------------------------------------------------------------------------------------
 
     def line(self, engine: str, limit: int, without: Collection[str] = ()) -> list[QueuedTask]:
-        """The first `limit` queued tasks of the engine: highest priority first, then as they came.
+        """Return the engine's first `limit` queued tasks: highest priority first, then in order of arrival.
 
-        Those of the batches in `without` are left out; that takes as long as there are batches with queued tasks.
+        Tasks of the batches in `without` are left out; that takes time in proportion to the batches with queued tasks.
         """
         if not without:
             return [QueuedTask(*row) for row in self._queued("engine = ?", engine, limit)]
         names = [row[0] for row in self.rows("SELECT batch FROM tally WHERE queued > 0")]
         lines = [self._queued("engine = ? AND batch = ?", engine, name, limit) for name in names if name not in without]
         with ExitStack() as stack:
-            # Each line is read no further than it is needed.
+            # Read each batch's rows only as far as needed.
             opened = [stack.enter_context(closing(line)) for line in lines]
             first = merge(*opened, key=lambda row: (-row["priority"], row["seq"]))
             return [QueuedTask(*row) for row in islice(first, limit)]
@@ -191,7 +191,7 @@ class Queries:
         )
 
     def suspects(self) -> list[QueuedTask]:
-        """The queued tasks that ran when the agent crashed, those first that did the least often."""
+        """Return the queued tasks that ran when the agent crashed, those with the fewest crashes first."""
         rows = self.rows(
             "SELECT seq, id, batch, priority, t.key_fingerprint, engine, sum(crashes)"
             " FROM attempt a JOIN task t ON seq = task_seq"
@@ -201,7 +201,7 @@ class Queries:
         return [QueuedTask(*row) for row in rows]
 
     def suspected(self) -> set[int]:
-        """The sequence numbers of all unfinished tasks that ran when the agent crashed."""
+        """Return the sequence numbers of all unfinished tasks that ran when the agent crashed."""
         query = (
             "SELECT seq FROM attempt JOIN task ON seq = task_seq"
             " WHERE crashes > 0 AND done_no IS NULL AND engine != 'economy'"
@@ -209,13 +209,13 @@ class Queries:
         return {row[0] for row in self.rows(query)}
 
     def waits_for(self, key_fingerprint: str) -> bool:
-        """Whether a queued task came with this key."""
+        """Return whether a queued task came with this key."""
         query = "SELECT 1 FROM task WHERE done_no IS NULL AND state = 'queued' AND key_fingerprint = ? LIMIT 1"
         return self._row(query, key_fingerprint) is not None
 
     def by_key(self) -> dict[tuple[str, str], int]:
-        """(state, fingerprint) → how many tasks; unfinished ones only, "" for none."""
-        # Left to itself the planner looks each unfinished task up by its done_no.
+        """Return (state, fingerprint) → number of unfinished tasks, with "" for tasks without a key."""
+        # Without this hint the planner looks up each unfinished task by its done_no.
         query = (
             "SELECT state, coalesce(key_fingerprint, ''), count(*) FROM task INDEXED BY task_key"
             " WHERE done_no IS NULL GROUP BY state, key_fingerprint"
@@ -225,19 +225,19 @@ class Queries:
     # --- batches --------------------------------------------------------------------------------------------------
 
     def batch(self, name: str) -> BatchView:
-        """The batch's limits, counts and sums. Raises NoSuchBatch."""
+        """Return the batch's limits, counts and sums. Raise NoSuchBatch."""
         row = self._row(_BATCH, name)
         if row is None:
             raise NoSuchBatch(name)
         return BatchView(**in_usd(row))
 
     def batch_limits(self, column: Literal["max_pico", "concurrency"]) -> dict[str, int]:
-        """Batch → its budget in pico-dollars, or how many of its tasks may run at once, where it has such a limit."""
+        """Return batch → limit for the batches with one: a budget in pico-dollars, or the number of tasks at once."""
         rows = self.rows(f"SELECT name, {column} FROM batch WHERE {column} IS NOT NULL")
         return {row[0]: row[1] for row in rows}
 
     def batch_results(self, batch: str, after: int, limit: int) -> list[IndexedResult]:
-        """Results of the batch behind `done_no` `after`, in that order: up to `limit`, less where they are long."""
+        """Return up to `limit` results of the batch after `done_no` `after`, in that order; fewer if they are long."""
         query = "SELECT * FROM task WHERE batch = ? AND done_no > ? ORDER BY done_no LIMIT ?"
         rows, _ = self._page(query, batch, after, limit)
         return [IndexedResult(done_no=row["done_no"], **result_fields(row)) for row in rows]
@@ -245,34 +245,34 @@ class Queries:
     # --- records and sums -----------------------------------------------------------------------------------------
 
     def charges(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Charges behind `no` `after`, in that order, as the wire shows them."""
+        """Return up to `limit` charges after `no` `after`, in that order, as the API shows them."""
         records = [as_record(row) for row in self.rows(_CHARGES, after, limit)]
         return [record | {"economy": bool(record["economy"])} for record in records]
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Finished tasks behind `done_no` `after`, in that order, without their texts."""
+        """Return up to `limit` finished tasks after `done_no` `after`, in that order, without their texts."""
         return [as_record(row) for row in self.rows(_FINISHED, after, limit)]
 
     def counts(self) -> dict[str, int]:
-        """The number of tasks by state."""
+        """Return the number of tasks by state."""
         sums = ", ".join(f"coalesce(sum({name}), 0) AS {name}" for name in STATES)
         return dict(self._row(f"SELECT {sums} FROM tally"))
 
     def uncertain(self) -> int:
-        """The number of requests that may have been charged at a cost that is not known, over all tasks."""
+        """Return the number of requests, over all tasks, that may have been charged for at an unknown cost."""
         return int(self._row("SELECT coalesce(sum(uncertain), 0) FROM tally")[0])
 
     def totals(self, since: float) -> TaskTotals:
-        """Usage and cost of the tasks created at `since` or later. Reads every task: keep it off the loop."""
+        """Return usage and cost of tasks created at `since` or later. Reads every task: keep it off the event loop."""
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("cost_pico", "cost_pico IS NULL", *USAGE))
         tasks, cost, unpriced, *used = self._row(f"SELECT count(*), {sums} FROM task WHERE created_at >= ?", since)
         usage = Usage(**dict(zip(USAGE, used, strict=True)))
         return TaskTotals(tasks=tasks, usage=usage, cost_usd=usd(cost), unpriced=unpriced)
 
-    # What is reserved and not known yet counts as spent.
+    # Amounts that are reserved and not settled count as spent.
 
     def spent_by_task(self, task_id: str) -> int:
-        """Pico-dollars that the task has cost so far, and may have."""
+        """Return the pico-dollars that the task has cost or may have cost so far."""
         return self._spent(
             "SELECT sum(cost_pico) FROM charge WHERE task_seq = t.seq",
             "SELECT sum(pico) FROM reservation WHERE task_seq = t.seq",
@@ -281,12 +281,12 @@ class Queries:
         )
 
     def spent_by_batch(self, name: str) -> int:
-        """Pico-dollars that the batch has cost so far, and may have."""
+        """Return the pico-dollars that the batch has cost or may have cost so far."""
         held = "SELECT sum(pico) FROM reservation JOIN task ON seq = task_seq WHERE batch = t.batch"
         return self._spent("t.cost_pico", held, "FROM tally t WHERE batch = ?", name)
 
     def spent_between(self, since: float, until: float) -> int:
-        """Pico-dollars of the charges from `since` on and before `until`, and of what was reserved then."""
+        """Return the pico-dollars of charges from `since` until before `until`, plus what was reserved in that time."""
         when = "WHERE created_at >= ?1 AND created_at < ?2"
         known, held = f"SELECT sum(cost_pico) FROM charge {when}", f"SELECT sum(pico) FROM reservation {when}"
         return self._spent(known, held, "", since, until)
@@ -296,15 +296,15 @@ class Queries:
         return 0 if row is None else int(row[0])
 
     def held(self, seq: int, attempt: int) -> tuple[int, float] | None:
-        """Of what is reserved for the attempt: pico-dollars, and since when (Unix seconds). None: nothing."""
+        """Return the pico-dollars reserved for the attempt and since when (Unix seconds), or None if nothing is."""
         query = "SELECT total(pico), min(created_at) FROM reservation WHERE task_seq = ? AND attempt = ?"
         pico, since = self._row(query, seq, attempt)
         return None if since is None else (int(pico), float(since))
 
     def free_pages(self) -> int:
-        """Pages of the file that hold nothing."""
+        """Return the number of unused pages in the file."""
         return int(self._row("PRAGMA freelist_count")[0])
 
     def bytes_used(self) -> int:
-        """Size of the file's pages that hold something."""
+        """Return the size in bytes of the file's used pages."""
         return int(self._row("PRAGMA page_size")[0] * (self._row("PRAGMA page_count")[0] - self.free_pages()))

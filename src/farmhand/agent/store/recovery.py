@@ -1,7 +1,7 @@
-"""Recovery at a start: what ran when the agent before ended has crashed with it, and that counts.
+"""Recovery at start: tasks that ran when the previous agent ended count as crashed.
 
-A task that takes its agent down runs no more often than any other task fails. The number of attempts is how often one
-task can restart the agent: the first time beside others, whose only fault that was, and from then on alone.
+A task that crashes the agent runs no more often than any other failing task: the limit on attempts is also the limit on
+the agent's crashes over it. The first time it may crash with unrelated tasks beside it; after that it runs alone.
 """
 
 # ruff: noqa: S608  (what is put into queries here are our own words)
@@ -18,13 +18,13 @@ _RAN = "state = 'running' AND engine != 'economy'"
 
 
 def recover(db: sqlite3.Connection, now: float, attempts: int) -> tuple[int, list[str]]:
-    """After a start: nothing runs and no key is there, so every unfinished task awaits one.
+    """Recover after a start: nothing runs and no key is in memory, so every unfinished task awaits a key.
 
-    What ran has crashed, whatever is to blame for it. A task that was running at `attempts` crashes fails. The API may
-    have charged for requests that were reserved for and not answered: they stay reserved, and are counted as uncertain.
-    What has gone out in a Message Batch still runs, at the provider: the economy engine finds out.
+    Every task that ran has crashed, whatever the cause. A task with `attempts` crashes fails. The API may have charged
+    for requests that were reserved but not answered: they stay reserved and count as uncertain. Tasks in a Message
+    Batch still run at the provider; the economy engine checks them.
 
-    Returns how many tasks await a key, and the ids of those that have failed.
+    Return how many tasks await a key, and the ids of those that failed.
     """
     db.execute(
         "UPDATE task SET uncertain = uncertain + (SELECT count(*) FROM reservation r JOIN attempt a"
@@ -50,7 +50,7 @@ def recover(db: sqlite3.Connection, now: float, attempts: int) -> tuple[int, lis
 
 
 def recount(db: sqlite3.Connection, _now: float) -> None:
-    """The rows come from a damaged file, and some may be lost: make the sums that are kept beside them once more."""
+    """Recompute the sums: the rows come from a damaged file, and some may be lost."""
     sums = ", ".join(f"sum({value.format('')})" for value in SUMS.values())
     db.execute("DELETE FROM tally")
     db.execute(
@@ -68,9 +68,9 @@ def recount(db: sqlite3.Connection, _now: float) -> None:
 
 
 def _blame(db: sqlite3.Connection) -> None:
-    """Of Message Batches that were being taken in, the crash counts for the result that was handled alone.
+    """Count the crash for the result that was processed alone, if a Message Batch was being collected.
 
-    Where there was none, it counts for the batch, and from then on each result is handled alone.
+    If there was none, count it for the batch; from then on each of its results is processed alone.
     """
     handled = "outcome = 'running' AND provider_batch = no AND task_seq = handling"
     db.execute(
@@ -82,7 +82,7 @@ def _blame(db: sqlite3.Connection) -> None:
 
 
 def crashed(task_id: str, times: int) -> Result:
-    """The result of a task that was running each time the agent ended without being told to."""
+    """Return the result of a task that was running each time the agent ended unexpectedly."""
     often = "once" if times == 1 else f"{times} times"
     message = f"the agent ended {often} while it ran this task: it crashed, was killed, or hung"
     hint = "see its journal (journalctl -u jada-agent), and change the task before it is sent again"

@@ -1,4 +1,4 @@
-"""Retention of ended tasks: content by age and by size, rows by age. Unfinished tasks are never touched."""
+"""Retention of ended tasks: content by age and size, rows by age. Unfinished tasks are never touched."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from farmhand.agent.store.ledger import Ledger
 log = logging.getLogger("jada-agent")
 _DAY_S = 86_400.0
 _MB = 1024 * 1024
-#: How often it looks, and for the first time so long after the start.
+#: Interval between sweeps, and delay of the first one after the start, in seconds.
 _EVERY_S = 60.0
 _FIRST_S = 5.0
-#: Rows, and pages of the file, that one transaction takes: it must not hold up tasks.
+#: Rows, and pages of the file, per transaction: it must not delay tasks.
 _ROWS = 200
 _PAGES = 500
 _FOREVER = 1e18
 
 
 def empty(db: sqlite3.Connection, before: float) -> int:
-    """Take the content of some tasks that ended before that time, oldest first; how many, 0 when there are no more."""
+    """Delete the content of some tasks that ended before `before`, oldest first. Return how many; 0 for none left."""
     return db.execute(
         "UPDATE task SET spec = NULL, text = '', structured = NULL, error = NULL WHERE seq IN"
         " (SELECT seq FROM task WHERE done_no IS NOT NULL AND spec IS NOT NULL AND finished_at < ?"
@@ -37,7 +37,7 @@ def empty(db: sqlite3.Connection, before: float) -> int:
 
 
 def forget(db: sqlite3.Connection, before: float) -> int:
-    """Delete some emptied tasks that ended before that time, with their attempts and charges; how many."""
+    """Delete some emptied tasks that ended before `before`, with attempts and charges. Return how many."""
     gone = db.execute(
         "DELETE FROM task WHERE seq IN"
         " (SELECT seq FROM task WHERE spec IS NULL AND finished_at < ? ORDER BY finished_at LIMIT ?)",
@@ -52,7 +52,7 @@ def forget(db: sqlite3.Connection, before: float) -> int:
 
 
 def shrink(db: sqlite3.Connection) -> int:
-    """Give some free pages of the file back to the file system; how many are left."""
+    """Return some free pages of the file to the file system. Return how many are left."""
     db.execute(f"PRAGMA incremental_vacuum({_PAGES})").fetchall()
     return int(db.execute("PRAGMA freelist_count").fetchone()[0])
 
@@ -68,12 +68,12 @@ class Retention:
         self._too_large = False
 
     def now(self) -> float:
-        """Unix seconds that a clock which jumps ahead cannot push on: no later than the start and what has passed."""
+        """Return Unix seconds, at most the start time plus the time since. A clock that jumps ahead has no effect."""
         wall, monotonic = self._began
         return min(self._ledger.now(), wall + self._monotonic() - monotonic)
 
     async def run(self) -> None:
-        """Look every minute, until cancelled."""
+        """Sweep every minute until cancelled."""
         await asyncio.sleep(_FIRST_S)
         while True:
             try:
@@ -83,12 +83,12 @@ class Retention:
             except LedgerStuck as error:
                 log.error("%s", error)
             except Exception as error:
-                # Keeping order must not end because one look failed.
+                # One failed sweep must not end retention.
                 log.exception("retention: %s", type(error).__name__)
             await asyncio.sleep(_EVERY_S)
 
     async def sweep(self) -> None:
-        """Bring the ledger within its limits, in transactions that are short each."""
+        """Bring the ledger within its limits, in short transactions."""
         emptied = await self._all(partial(empty, before=self.now() - self._config.retention_days * _DAY_S))
         gone = await self._all(partial(forget, before=self.now() - self._config.history_days * _DAY_S))
         emptied += await self._to_size()
@@ -105,7 +105,7 @@ class Retention:
         return total
 
     async def _to_size(self) -> int:
-        """Empty the oldest tasks until the rest fits; how many that were."""
+        """Empty the oldest tasks until the ledger fits. Return how many."""
         total, some = 0, 1
         while (too_large := self._ledger.bytes_used() > self._config.retention_mb * _MB) and some:
             some = await self._ledger.write(partial(empty, before=_FOREVER))

@@ -1,4 +1,4 @@
-"""Rows of the ledger in the words of the wire. Times are Unix seconds, the file's money is pico-dollars."""
+"""Rows of the ledger as the API's types. Times are Unix seconds; amounts in the file are pico-dollars."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from farmhand.core.money import usd
 from farmhand.core.task import Result, TaskError, Usage
 
 USAGE = tuple(Usage.__struct_fields__)
-#: What stands in the place of a result whose content retention has taken.
+#: The error of a result whose content retention has deleted.
 PRUNED = TaskError(
     code="pruned", message="the task has run, and its content is pruned", hint="see retention_days and retention_mb"
 )
 
 
 class IndexedResult(Result, kw_only=True):
-    """A result of a batch, with its place in the order of finishing."""
+    """A result of a batch with its position in the order of finishing."""
 
     done_no: int
 
 
 class WaitReason(msgspec.Struct, kw_only=True):
-    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds; None: not known), one line for people."""
+    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds, None if unknown), and one line for people."""
 
     reason: str
     tasks: int
@@ -35,7 +35,7 @@ class WaitReason(msgspec.Struct, kw_only=True):
 
 
 class BatchView(msgspec.Struct, kw_only=True):
-    """A batch as `GET /v1/batches/{batch}` shows it: its limits, its tasks by state, its sums."""
+    """A batch as `GET /v1/batches/{batch}` shows it: its limits, task counts by state and sums."""
 
     batch: str
     max_usd: Decimal | None
@@ -54,12 +54,12 @@ class BatchView(msgspec.Struct, kw_only=True):
 
     @property
     def unfinished(self) -> int:
-        """Tasks that have yet to end."""
+        """Return the number of tasks that have not ended."""
         return self.queued + self.awaiting_key + self.running
 
 
 class TaskTotals(msgspec.Struct, kw_only=True):
-    """Sums over tasks; `unpriced` counts those whose cost is not known."""
+    """Sums over tasks. `unpriced` counts tasks with an unknown cost."""
 
     tasks: int
     usage: Usage
@@ -72,7 +72,7 @@ def _decode(blob: bytes | None, kind: Any) -> Any:
 
 
 def in_usd(row: sqlite3.Row) -> dict[str, Any]:
-    """A row's columns by name; each that ends in `_pico` is US$ and ends in `_usd`, and None stays None."""
+    """Return a row's columns by name, with each `_pico` column as a `_usd` value in US$; None stays None."""
     found = dict(row)
     for name in [name for name in found if name.endswith("_pico")]:
         pico = found.pop(name)
@@ -81,14 +81,14 @@ def in_usd(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def result_fields(row: sqlite3.Row) -> dict[str, Any]:
-    """The fields of the `Result` of a row of the table `task` as it stands now."""
+    """Return the fields of `Result` for a row of the table `task`, as of now."""
     started, finished, now = row["started_at"], row["finished_at"], time.time()
     same = ("id", "state", "text", "model", "engine", "attempts", "retries", "uncertain", "stop_reason", "batch")
     return {name: row[name] for name in same} | {
         "structured": _decode(row["structured"], Any),
         "usage": Usage(**{name: row[name] for name in USAGE}),
         "cost_usd": None if row["cost_pico"] is None else usd(row["cost_pico"]),
-        # The clock may have been set back meanwhile.
+        # The clock may have been set back in the meantime.
         "queued_s": round(max(0.0, (started or finished or now) - row["created_at"]), 3),
         "run_s": round(max(0.0, (finished or now) - started), 3) if started else 0.0,
         "error": PRUNED if row["spec"] is None else _decode(row["error"], TaskError),
@@ -97,5 +97,5 @@ def result_fields(row: sqlite3.Row) -> dict[str, Any]:
 
 
 def as_record(row: sqlite3.Row) -> dict[str, Any]:
-    """One line of `GET /v1/charges` or of `GET /v1/finished`."""
+    """Return a row as one line of `GET /v1/charges` or `GET /v1/finished`."""
     return in_usd(row) | {"labels": _decode(row["labels"], dict[str, str])}

@@ -1,4 +1,4 @@
-"""The tables of the ledger's file: one SQL text per version, each one transaction, forward only."""
+"""The schema of the ledger's file: one SQL text per version, each one transaction, forward only."""
 
 # ruff: noqa: S608  (what is put into SQL here are our own words)
 from __future__ import annotations
@@ -12,7 +12,7 @@ from farmhand.core.errors import FarmhandError
 
 log = logging.getLogger("jada-agent")
 STATES = ("queued", "awaiting_key", "running", "succeeded", "failed", "cancelled")
-#: The sums of a batch that `tally` keeps: column → what one row of `task` adds to it, `{}` before its columns.
+#: Sums that `tally` keeps per batch: column → what one row of `task` adds; `{}` is the prefix of its columns.
 SUMS = {state: f"({{}}state = '{state}')" for state in STATES} | {
     "cost_pico": "coalesce({}cost_pico, 0)",
     "unpriced": "({}cost_pico IS NULL)",
@@ -25,7 +25,7 @@ def _counts(*names: str) -> str:
 
 
 def _tally(*changes: tuple[str, str]) -> str:
-    """The update of a batch's sums by (sign, prefix of the row's columns)."""
+    """Return the SQL that updates a batch's sums, from pairs of a sign and the prefix of the row's columns."""
     return ", ".join(
         f"{name} = {name} " + " ".join(f"{sign} {value.format(row)}" for sign, row in changes)
         for name, value in SUMS.items()
@@ -41,16 +41,18 @@ _USAGE = _counts(
     "requests",
 )
 _LAST_DONE = "last_done = max(last_done, coalesce(NEW.done_no, 0))"
-# What is large stands last in `task`: a row's other columns are read without it. `spec` is NULL once a task's content
-# is pruned. `tally` is kept by triggers, so that counts and a batch's sums are read and never computed.
-# `meta.id` is what this file is called by those who merge ledgers: a host that is built again starts at number 1.
-# `charge.terms` is what decided the cost beside the tokens: see `farmhand.core.terms.Terms`.
-# `provider_batch` are the Message Batches at the provider: `id` is theirs, NULL until their answer came.
-# `reservation` is what requests may cost at the most, from before they leave until it is known what they did cost:
-# `request` counts those of an attempt; `pico` is NULL where the price is not known.
-# `attempt.crashes` counts the times that the agent ended while it ran the attempt; of one in a Message Batch, while its
-# result was handled alone (`handling` is its task). `provider_batch.crashes` counts those while its results were taken
-# in (`collecting`) and no single one was handled, since one last was; `suspected` is set by the first of them.
+# - Large columns are last in `task`, so that the others are read without them.
+# - `spec` is NULL once a task's content is pruned.
+# - Triggers keep `tally`, so that counts and a batch's sums are read, never computed.
+# - `meta.id` identifies this file for tools that merge ledgers: the numbers of a rebuilt host start at 1 again.
+# - `charge.terms` are the conditions besides tokens that decided the cost: see `farmhand.core.terms.Terms`.
+# - `provider_batch` has the Message Batches at the provider. `id` is the provider's, NULL until its answer.
+# - `reservation` has the worst-case cost of requests, from before they are sent until their cost is known.
+#   `request` numbers those of an attempt; `pico` is NULL if the price is unknown.
+# - `attempt.crashes` counts how often the agent ended while it ran the attempt. In a Message Batch it counts crashes
+#   while the attempt's result was processed alone (`handling` is the task).
+# - `provider_batch.crashes` counts crashes while the batch's results were processed (`collecting`) but no single one,
+#   since one was last processed alone. The first such crash sets `suspected`.
 _TO_1 = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
@@ -175,13 +177,13 @@ CREATE TRIGGER task_goes AFTER DELETE ON task BEGIN
 END;
 """
 
-#: The step at index N leads from version N to N + 1.
+#: The step at index N migrates from version N to N + 1.
 STEPS: tuple[str, ...] = (_TO_1,)
 _INCREMENTAL = 2
 
 
 def migrate(db: sqlite3.Connection, path: Path) -> None:
-    """Bring the file behind `db`, called `path` in messages, to the last version. FarmhandError for a newer one."""
+    """Migrate the file behind `db`, called `path` in messages. Raise FarmhandError if its version is newer."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(STEPS):
         raise FarmhandError(
@@ -193,7 +195,7 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA user_version = {version}")
     new = version == 0
     if new:
-        # Works before the first table only; another file is rewritten once, below.
+        # This works only before the first table; an existing file is rewritten once, below.
         db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA foreign_keys = OFF")
@@ -212,7 +214,7 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _recognised(db: sqlite3.Connection) -> int:
-    """The version of a file that does not name it, as one that was dumped from a damaged one; 0 for an empty file."""
+    """Return the version of a file that does not state it, such as a dump of a damaged one; 0 for an empty file."""
     have, found = _objects(db), 0
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         for version, step in enumerate(STEPS if have else (), 1):
@@ -228,7 +230,7 @@ def _objects(db: sqlite3.Connection) -> set[str]:
 
 
 def _rewrite(db: sqlite3.Connection) -> None:
-    """So that space which retention frees can be given back bit by bit; tried again at the next start."""
+    """Rewrite the file so that freed space can be returned gradually. A failure is retried at the next start."""
     try:
         db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")
         db.execute("VACUUM")

@@ -1,4 +1,4 @@
-"""The ledger's one writer: transitions that are asked for at the same moment share one transaction and one fsync."""
+"""The ledger's only writer: transitions requested at the same moment share one transaction and one fsync."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from farmhand.agent.store.damage import Alarm, LedgerStuck
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")
-#: A step is one transition, done on the open transaction.
+#: A step is one transition, run on the open transaction.
 Step = Callable[[sqlite3.Connection], T]
-#: Steps of one transaction at most; more wait for the next.
+#: Maximum steps per transaction; more wait for the next.
 _GROUP = 1000
-#: Failures of a file system, which may pass; their extended codes have more above the lowest byte.
+#: File system errors that may be transient. Extended error codes use the bits above the lowest byte.
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_FULL,
@@ -34,7 +34,7 @@ _PASSING = frozenset(
 
 @dataclass(slots=True)
 class _Request:
-    """One step that somebody waits for, and what came of it."""
+    """A step with its future and its outcome."""
 
     step: Step[Any]
     future: asyncio.Future[Any]
@@ -43,7 +43,7 @@ class _Request:
 
 
 class Writer:
-    """A thread that owns the writing connection `db`. Steps are done in the order they are asked for.
+    """A thread that owns the writing connection `db`. Steps run in the order in which they are requested.
 
     `alarm` sees every error.
     """
@@ -51,17 +51,17 @@ class Writer:
     def __init__(self, db: sqlite3.Connection, alarm: Alarm) -> None:
         self._db = db
         self._alarm = alarm
-        #: None is the last that is put in.
+        #: None marks the end of the queue.
         self._asked: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="ledger", daemon=True)
         self._thread.start()
 
     def do(self, step: Step[T]) -> asyncio.Future[T]:
-        """Have `step` done; the future has its value once it is committed.
+        """Request `step`. The future has its value once it is committed.
 
-        What `step` raises takes back that step alone. LedgerStuck: nothing of the whole group has changed. The step is
-        done even if the caller stops waiting.
+        An exception in `step` undoes only that step. LedgerStuck means that nothing of the whole group has changed. The
+        step runs even if the caller stops waiting.
         """
         if self._closed:
             raise RuntimeError("the ledger is closed")
@@ -70,7 +70,7 @@ class Writer:
         return future
 
     def close(self) -> None:
-        """Do what was asked for, then end the thread and close the connection."""
+        """Run all requested steps, then end the thread and close the connection."""
         self._closed = True
         self._asked.put(None)
         self._thread.join()
@@ -111,7 +111,7 @@ class Writer:
                 request.error = error
 
     def _one(self, request: _Request) -> None:
-        """Do one step; one that fails is taken back by itself, unless the transaction has gone with it."""
+        """Run one step. Undo it alone if it fails, unless the whole transaction is lost."""
         self._db.execute("SAVEPOINT step")
         try:
             request.value = request.step(self._db)
@@ -125,7 +125,7 @@ class Writer:
 
 def _answer(group: list[_Request]) -> None:
     for request in group:
-        if request.future.done():  # its caller waits no more
+        if request.future.done():  # its caller no longer waits
             continue
         if request.error is not None:
             request.future.set_exception(request.error)
