@@ -1,4 +1,4 @@
-"""The names under which callers know what core.errors does."""
+"""Aliases for functions of core.errors."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ __all__ = ["from_result", "from_wire"]
 
 
 def from_wire(error: WireError, host: str = "") -> FarmhandError:
-    """`error.at(host)`."""
+    """Return `error.at(host)`."""
     return error.at(host)
