@@ -1,6 +1,6 @@
-"""Action plugin of farmhand_drain: it says what is left while it waits, and brings the key to what awaits one.
+"""Action plugin of farmhand_drain: reports the remaining tasks while it waits, and sends the key if they need it.
 
-It asks the host's agent now and then, so that no connection is held open for an hour. Nothing else runs on the host.
+It polls the host's agent, so that no connection is held open for an hour. Nothing else runs on the host.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-# The checkout that holds this plugin holds the package, too: the two match, and nothing needs to be installed.
+# The checkout with this plugin also has the package: the versions match, and nothing needs to be installed.
 _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
@@ -28,7 +28,7 @@ _display = Display()
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
-    """Drain the host, or in check mode say what would change."""
+    """Drain the host, or predict the changes in check mode."""
 
     TRANSFERS_FILES = False
     _requires_connection = True

@@ -1,6 +1,6 @@
-"""Action plugin of farmhand_key: fills in the operator's settings, asks for the new key, and takes the step.
+"""Action plugin of farmhand_key: fills in the operator's settings, prompts for the new key, and runs the rotation step.
 
-A key that is typed in stays in this process: in no argument vector, no environment, no file, no log and no artifact.
+A typed key stays in this process: it is in no argument vector, no environment, no file, no log and no artifact.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-# The checkout that holds this plugin holds the package, too: the two match, and nothing needs to be installed.
+# The checkout with this plugin also has the package: the versions match, and nothing needs to be installed.
 _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
@@ -33,7 +33,7 @@ PROMPT = "prompt"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
-    """Bring the rotation to the state that is asked for, or in check mode say what that would change."""
+    """Advance the rotation to the requested state, or predict the changes in check mode."""
 
     TRANSFERS_FILES = False
 
@@ -51,12 +51,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
 
     def _new_key(self, parameters: dict[str, Any]) -> str | None:
-        """The new key from its source, or typed in; None where it is not needed. Raises WireError."""
+        """Return the new key from its source, or from the prompt; None if it is not needed. Raise WireError."""
         source = parameters["new_key_source"]
         if source != PROMPT:
             return read_key(check_new_key_source(source)) if source else None
         state = memory_of(parameters).load()
-        if state is not None and state.unfinished:  # it has its key already
+        if state is not None and state.unfinished:  # it already has its key
             return None
         try:
             typed = Display().prompt_until("New API key (not shown): ", private=True)
@@ -70,7 +70,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
 
 
 def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """The arguments; what is not given is as the operator has set it. Raises FarmhandError."""
+    """Return the arguments, with the operator's settings for those that are missing. Raise FarmhandError."""
     said = {name: value for name, value in given.items() if value is not None}
     rest = {} if {"key_source", "hosts", "upstream_url"} <= set(said) else operator.parameters(settings.load())
     return given | rest | said

@@ -1,4 +1,4 @@
-"""Action plugin of farmhand_route: what Ansible's connection to a host means for claude-cheap's own ssh."""
+"""Action plugin of farmhand_route: converts Ansible's connection to a host into settings for claude-cheap's own ssh."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-# The checkout that holds this plugin holds the package, too: the two match, and nothing needs to be installed.
+# The checkout with this plugin also has the package: the versions match, and nothing needs to be installed.
 _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
@@ -18,9 +18,9 @@ from farmhand.core.keys import redact  # noqa: E402
 from farmhand.wire import route  # noqa: E402
 from farmhand.wire.transport import SshTransport  # noqa: E402
 
-#: In the order in which Ansible's ssh gets them; of an option given twice the first counts.
+#: In the order in which Ansible passes them to ssh; for an option given twice, the first value counts.
 _TEXTS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
-#: Connections that speak to an sshd.
+#: Connections to an sshd.
 _OVER_SSH = ("ssh", "paramiko", "paramiko_ssh", "libssh")
 _UNIVERSAL = {
     "host_key_unknown": "base_known_hosts_file (farmhand_known_hosts_file) names another known_hosts file",
@@ -30,13 +30,13 @@ _UNIVERSAL = {
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
-    """Nothing runs on the host."""
+    """Compute the entry of a host; nothing runs on the host."""
 
     TRANSFERS_FILES = False
     _requires_connection = True
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The entry for hosts.json; every failure is one line in `msg`."""
+        """Return the entry for hosts.json; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         host = str(variables.get("inventory_hostname", "this host"))
@@ -59,7 +59,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         return result | {"changed": False, "entry": entry, "probed": wanted}
 
     def _entry(self, given: dict[str, Any], variables: dict[str, Any], host: str) -> dict[str, Any]:
-        """Raises WireError."""
+        """Return the entry for hosts.json. Raise WireError."""
         of_ssh = str(self._connection.transport) == "ssh"
         own_way = bool(given["address"])
         texts = [str(self._connection.get_option(name) or "") for name in _TEXTS] if of_ssh and not own_way else []
@@ -73,7 +73,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("usage", f"{host}: the arguments of ssh cannot be read: {error}", hint) from None
 
     def _probe(self, entry: dict[str, Any], known_hosts_file: str, host: str) -> None:
-        """Raises WireError where claude-cheap would not get to the host."""
+        """Raise WireError if claude-cheap could not reach the host."""
         failure = route.probe(
             SshTransport(**entry, name=host, known_hosts_file=known_hosts_file or None, control_dir="")
         )

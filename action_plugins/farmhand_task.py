@@ -1,10 +1,10 @@
 """Action plugin of farmhand_task: runs one task through `jada-agent task` on the host.
 
-The task and the API key go into its stdin, through the connection as it is (ssh, local, docker; with or without
-become). So the key is in no argument vector, no environment, no file, no log and no artifact.
+The task and the API key are sent to its stdin, through any connection (ssh, local, docker; with or without become). So
+the key is in no argument vector, no environment, no file, no log and no artifact.
 
-With `orders` it plays one turn of `farmhand batch` instead: it fetches an order from that socket of the controller,
-plays it with `jada-agent turn` on the host in the same way, and takes the answer back. It returns whether more comes.
+With `orders` it runs one turn of `farmhand batch` instead: it fetches an order from that socket of the controller, runs
+it with `jada-agent turn` on the host in the same way, and sends the answer back. It returns whether more turns follow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from ansible.errors import AnsibleConnectionFailure, AnsibleError
 from ansible.plugins.action import ActionBase
 
-# The checkout that holds this plugin holds the package, too: the two match, and nothing needs to be installed.
+# The checkout with this plugin also has the package: the versions match, and nothing needs to be installed.
 _SOURCE = Path(__file__).resolve().parent.parent / "src"
 if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
@@ -33,7 +33,7 @@ try:
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_task: {missing}") from None
 
-#: The connection lasts as long as this process, which plays all turns of its host.
+#: Connections last as long as this process, which runs all turns of its host.
 _CONNECTIONS: dict[str, Connection] = {}
 
 
@@ -43,7 +43,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     TRANSFERS_FILES = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The task's result; every failure is one line in `msg`."""
+        """Return the task's result; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
@@ -65,7 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         return result | answer | ({} if problem is None else {"failed": True, "msg": problem})
 
     def _run(self, task: dict[str, Any], given: dict[str, Any], host: str) -> dict[str, Any]:
-        """The answer of `jada-agent task`. Raises FarmhandError."""
+        """Return the answer of `jada-agent task`. Raise FarmhandError."""
         agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
         if self._task.check_mode:
             return agent.run_task({"task": task, "check": True})
@@ -75,7 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         return agent.run_task({"task": task, "key": key})
 
     def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
-        """One turn of a batch; `more` says whether another one is to follow."""
+        """Run one turn of a batch; `more` is whether another one follows."""
         host = str(task_vars.get("inventory_hostname", "this host"))
         hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
         try:
@@ -84,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             order = batch.recv_bytes()
             if not order:  # the batch is over
                 return {"changed": False, "more": False}
-            # One byte more than an answer may have is enough to see that it has too many.
+            # One byte more than the limit suffices to detect an answer that is too long.
             batch.send_bytes(self._play(order, host)[: turn.MAX_ANSWER_BYTES + 1])
         except EOFError:
             return {"changed": False, "more": False}
@@ -93,7 +93,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         return {"changed": True, "more": True}
 
     def _play(self, order: bytes, host: str) -> bytes:
-        """The answer of `jada-agent turn` on the host; of a host that does not answer, why."""
+        """Return the answer of `jada-agent turn` on the host, or an error if the host does not answer."""
         command = ["jada-agent", "turn"]
         if self._task.args.get("socket"):
             command += ["--socket", str(self._task.args["socket"])]
@@ -102,7 +102,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except AnsibleConnectionFailure as error:
             said = redact(" ".join(str(error.message).split()))
             return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
-        except Exception as error:  # Connection and become plugins raise what they like.
+        except Exception as error:  # Connection and become plugins raise any type.
             said = redact(" ".join(str(error).split()))
             return _failure("unreachable", f"{host}: Ansible cannot use its variables: {said}", "check the inventory")
         if (answer := turn.answer_in(done["stdout"])) is not None:
@@ -115,7 +115,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         return _failure(code, f"{host}: jada-agent turn failed: {said}", hint)
 
     def _prompt(self, given: str | None, name: str) -> str:
-        """The text of the file `name`, which is taken as it is. Raises WireError."""
+        """Return the text of the file `name`, unchanged. Raise WireError."""
         if given is not None:
             raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
         try:

@@ -1,4 +1,4 @@
-"""Filters: what the playbooks compute, as plain functions. Usage: `ansible-doc -t filter farmhand_digest` and so on."""
+"""Filters for the playbooks, as plain functions. Usage: `ansible-doc -t filter farmhand_digest` and so on."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ansible.errors import AnsibleFilterError
 
 try:
     from farmhand.core import keys
-except ModuleNotFoundError:  # Ansible of the distribution: the checkout's own package is beside this directory.
+except ModuleNotFoundError:  # Ansible of the distribution: use the package in the checkout, beside this directory.
     sys.path.append(str(Path(__file__).resolve().parent.parent / "src"))
     from farmhand.core import keys
 
-#: Names no login shell, no sshd and no inventory may carry.
+#: Names that no login shell, sshd or inventory may contain.
 PROTECTED_ENVIRONMENT = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 _PROTECTED_PREFIXES = ("ANTHROPIC_", "CLAUDE_")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
@@ -30,7 +30,7 @@ _ACCEPT_ENV = re.compile(r"^(\s*AcceptEnv)((?:\s+|\s*=\s*)\S.*?)?\s*$", re.IGNOR
 
 
 def fingerprint(key: str) -> str:
-    """The key's fingerprint: 12 hex digits that tell keys apart and give none away."""
+    """Return the key's fingerprint: 12 hex digits that distinguish keys without disclosing them."""
     try:
         return keys.fingerprint(keys.check_format(str(key)))
     except ValueError as error:
@@ -38,14 +38,14 @@ def fingerprint(key: str) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` with every piece that looks like an API key or a login token hidden."""
+    """Return `text` with everything that looks like an API key or a login token hidden."""
     return keys.redact(str(text))
 
 
 def digest(value: str, to: Literal["hex", "sri"] = "hex", algorithm: str = "sha512") -> str:
-    """Convert a digest between `sha512-<base64>` (Subresource Integrity, what npm shows) and hex digits.
+    """Convert a digest between `sha512-<base64>` (Subresource Integrity, as shown by npm) and hex digits.
 
-    `algorithm` names a hex value's algorithm; an SRI value names its own. Raises AnsibleFilterError on anything else.
+    `algorithm` is the algorithm of a hex value; an SRI value names its own. Raise AnsibleFilterError for anything else.
     """
     sizes = {"sha256": 32, "sha384": 48, "sha512": 64}
     text = str(value).strip()
@@ -67,9 +67,9 @@ def digest(value: str, to: Literal["hex", "sri"] = "hex", algorithm: str = "sha5
 
 
 def seconds(span: str | int | float, default: float | None = None) -> float | int:
-    """Seconds in `span`: a number of seconds, or text such as "90s", "1h 30min", "250ms".
+    """Return the seconds in `span`: a number of seconds, or text such as "90s", "1h 30min", "250ms".
 
-    Anything else gives `default`; AnsibleFilterError without one.
+    For anything else return `default`, or raise AnsibleFilterError if there is none.
     """
     text = str(span).strip()
     if re.fullmatch(r"\d+(\.\d+)?", text):
@@ -85,7 +85,7 @@ def seconds(span: str | int | float, default: float | None = None) -> float | in
 
 
 def systemd_span(span: str | int | float) -> str:
-    """`span` in systemd's notation: "1h 30min"; what `systemctl show` prints for it."""
+    """Return `span` in systemd's notation, "1h 30min", as printed by `systemctl show`."""
     left = round(float(seconds(span)) * 1000)
     parts = []
     for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1000), ("ms", 1)):
@@ -96,7 +96,7 @@ def systemd_span(span: str | int | float) -> str:
 
 
 def _strings(value: Any) -> Iterator[str]:
-    """Every string inside `value`, keys of mappings included."""
+    """Yield every string in `value`, including keys of mappings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -109,7 +109,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 
 def secret_names(variables: Mapping[str, Any]) -> list[str]:
-    """Names of the variables that hold an API key or a login token anywhere inside. Never their values."""
+    """Return the names, never the values, of variables that contain an API key or a login token at any depth."""
     found = []
     for name in variables:
         try:
@@ -122,9 +122,9 @@ def secret_names(variables: Mapping[str, Any]) -> list[str]:
 
 
 def upstream(url: str) -> dict[str, Any]:
-    """Read `url` as a Messages API base URL: scheme, host, port, address, private, problem.
+    """Parse `url` as a Messages API base URL: scheme, host, port, address, private, problem.
 
-    `address` is the host when that is a literal address, "" otherwise; `problem` is "" when the URL can be used.
+    `address` is the host if that is a literal address, else ""; `problem` is "" if the URL is usable.
     """
     answer: dict[str, Any] = {"scheme": "", "host": "", "port": 0, "address": "", "private": False, "problem": ""}
     try:
@@ -159,9 +159,9 @@ def _upstream_problem(url: str, answer: dict[str, Any]) -> str:
 
 
 def accept_env(text: str) -> dict[str, Any]:
-    """An sshd_config without the AcceptEnv patterns that would take ANTHROPIC_* or CLAUDE_* from a client.
+    """Remove the AcceptEnv patterns that would accept ANTHROPIC_* or CLAUDE_* from a client from an sshd_config.
 
-    Returns {"text": the cleaned file, "removed": ["line: pattern", …]}. A pattern such as `*` goes as well.
+    Return {"text": the cleaned file, "removed": ["line: pattern", …]}. A pattern such as `*` is removed as well.
     """
     lines, removed = [], []
     for number, line in enumerate(str(text).splitlines(keepends=True), start=1):
@@ -181,7 +181,7 @@ def accept_env(text: str) -> dict[str, Any]:
 
 
 def _takes_protected(pattern: str) -> bool:
-    """Whether sshd's `pattern` matches some name that begins with ANTHROPIC_ or CLAUDE_."""
+    """Return whether sshd's `pattern` matches a name that begins with ANTHROPIC_ or CLAUDE_."""
     if any(fnmatch.fnmatchcase(name, pattern) for name in PROTECTED_ENVIRONMENT):
         return True
     literal = re.split(r"[*?]", pattern, maxsplit=1)[0]
@@ -194,7 +194,7 @@ class FilterModule:
     """The filters for Ansible."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """The filters by their names in a template."""
+        """Return the filters by their names in templates."""
         return {
             "farmhand_fingerprint": fingerprint,
             "farmhand_redact": redact,

@@ -1,1 +1,1 @@
-"""`farmhand batch`: a file of tasks over many hosts, resumable, with results as they come."""
+"""`farmhand batch`: a file of tasks run on many hosts, resumable, with results as they arrive."""

@@ -1,4 +1,4 @@
-"""The accounts of a running batch: which line is leased to which worker, and what results mean for it."""
+"""The accounts of a running batch: the leases of its lines to workers, and the effects of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from farmhand.places.base import Reply
 
 @dataclass
 class BatchTotals:
-    """How the batch stands. `duplicates` are results of tasks that ran on two workers, of which one was kept."""
+    """The totals of a batch. `duplicates` counts extra results of tasks that ran on two workers."""
 
     total: int = 0
     succeeded: int = 0
@@ -30,11 +30,11 @@ class BatchTotals:
 
     @property
     def left(self) -> int:
-        """Lines that are not final."""
+        """Return the number of lines that are not final."""
         return self.total - self.succeeded - self.failed - self.cancelled
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; costs in US$."""
+        """Return the totals for JSON, with costs in US$."""
         values = asdict(self)
         values["cost_usd"] = values.pop("cost_pico") / PICO_PER_USD
         values["twice"], values["twice_usd"] = values.pop("duplicates"), values.pop("duplicates_pico") / PICO_PER_USD
@@ -43,7 +43,7 @@ class BatchTotals:
 
 @dataclass
 class Intake:
-    """What a reply brought beside results."""
+    """The content of a reply apart from its results."""
 
     finished: int = 0
     cost_pico: int = 0
@@ -52,7 +52,7 @@ class Intake:
 
 
 class BatchLedger:
-    """Leases and results of one batch. Not for several threads at once."""
+    """Leases and results of one batch. Not thread-safe."""
 
     def __init__(self, journal: Journal, output: OutputFile) -> None:
         self.journal = journal
@@ -74,8 +74,9 @@ class BatchLedger:
         )
 
     def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
-        """The next tasks for a worker, `limit` at most: what it had and may have lost, what the workers `lost` have,
-        what nobody has. The journal has them as leased before they go out.
+        """Lease up to `limit` tasks to a worker, in the order of `Journal.lease`.
+
+        The journal records the leases before the tasks are sent.
         """
         with self.journal.transaction():
             tasks = self.journal.lease(worker, lost, limit)
@@ -83,7 +84,7 @@ class BatchLedger:
         return tasks
 
     def take_in(self, worker: int, name: str, reply: Reply) -> Intake:
-        """Take a reply in: first into the journal, and from there into the output."""
+        """Process a reply: write it to the journal, and from there to the output."""
         taken = Intake()
         totals, journal = self.totals, self.journal
         finished, cost, uncertain = totals.finished_now, totals.cost_pico, totals.uncertain
@@ -107,12 +108,12 @@ class BatchLedger:
         return taken
 
     def _take_back(self, lease: Lease) -> None:
-        """The lease is of no use any more, which its worker knows; the line waits."""
+        """Revoke a lease that its worker has already dropped, and put the line back to wait."""
         self.journal.revoke(lease, sent=True)
         self.journal.put_back(lease)
 
     def _refused(self, worker: int, name: str, refusal: dict[str, Any], taken: Intake) -> None:
-        """The worker does not take the task: its id is spent on something else, or a rule of the host is broken."""
+        """Process a refused task: its id was already used for another task, or it breaks a rule of the host."""
         lease = self.journal.find(worker, refusal["id"])
         if lease is None or lease.state != LEASED:
             return
@@ -133,7 +134,7 @@ class BatchLedger:
         if revoked:
             lease = self.journal.find_revoked(worker, result["id"])
         if lease is None or (not revoked and lease.state != LEASED):
-            return  # seen before
+            return  # already processed
         cost = _cost(result) or 0
         self.totals.uncertain += int(result.get("uncertain") or 0)
         self.totals.cost_pico += cost
@@ -153,7 +154,7 @@ class BatchLedger:
 
     @staticmethod
     def _denied(result: dict[str, Any], taken: Intake) -> bool:
-        """Whether a budget that is not the task's own had no room for it."""
+        """Return whether a budget other than the task's own had no room for it."""
         error = result.get("error") or {}
         message = str(error.get("message") or "")
         if error.get("code") != "budget" or not SHARED_BUDGET.search(message):
@@ -162,7 +163,7 @@ class BatchLedger:
         return True
 
     def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any]) -> None:
-        """This is the result of the line."""
+        """Record `result` as the result of the line."""
         if lease.state == LEASED and lease.worker != worker:
             self.journal.revoke(lease, sent=False)
         state, cost = result["state"], _cost(result)
@@ -174,7 +175,7 @@ class BatchLedger:
 
 
 def _cost(result: dict[str, Any]) -> int | None:
-    """In pico-dollars; what made no request has cost nothing, priced or not."""
+    """Return the cost in pico-dollars; a task without a request costs nothing, whether or not it is priced."""
     usage = result.get("usage") or {}
     cost = pico(result.get("cost_usd"))
     return 0 if cost is None and not usage.get("requests") else cost

@@ -1,4 +1,4 @@
-"""Before a batch begins: the journal beside its output, which is made, gone on with, or forgotten."""
+"""The start of a batch: the journal beside its output is created, resumed or removed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from farmhand.core.keysource import read_key
 
 
 def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False, ordered: bool = False) -> Journal:
-    """Open the journal beside the output `out`, which must not be somebody else's. Raises UsageError.
+    """Open the journal beside the output `out`, which must not be an unrelated file. Raise UsageError.
 
-    With `restart` an output of this command and its journal are removed first.
+    With `restart`, an output of this command and its journal are removed first.
     """
     path = out.with_name(out.name + ".farmhand")
     if not out.parent.is_dir():
@@ -35,12 +35,12 @@ def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False, ord
 
 
 def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
-    """Remove an output and its journal. Raises UsageError where the file is no output of the journal's batch."""
+    """Remove an output and its journal. Raise UsageError if the file is not an output of the journal's batch."""
     try:
         if journal.fresh and out.exists() and out.stat().st_size:
             what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
             raise UsageError(what, hint="move it away, or choose another --out")
-        # What another version has in its tables is not known here.
+        # The contents of another version's tables are unknown here.
         OutputFile(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
     except BaseException:
         if journal.fresh:
@@ -53,9 +53,9 @@ def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
 
 
 def fill_journal(plan: BatchPlan, journal: Journal, key_source: str) -> str:
-    """Fill the journal from the plan's input, or check it against that. Returns the key.
+    """Fill the journal from the plan's input, or check that they match. Return the key.
 
-    A wrong input is reported even where there is no key. Raises WireError for that, UsageError.
+    An invalid input is reported even without a key. Raise WireError for a missing key, and UsageError.
     """
     fresh, key, problem = journal.fresh, "", None
     try:

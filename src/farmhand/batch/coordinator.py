@@ -1,6 +1,6 @@
-"""Schedules a batch over the workers of a place: orders, what replies mean, workers that die and return, the end.
+"""The scheduler of a batch over the workers of a place, which also handles failing and returning workers.
 
-The place calls `take`, `give` and `left`, in a thread per worker; `run` is for the thread that waits for the end.
+The place calls `take`, `give` and `left` in a thread per worker; `run` is for the thread that waits for the end.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, 
 from farmhand.core.money import PICO_PER_USD
 from farmhand.places.base import Limit, Order, Place, Reply
 
-#: How long a stop waits for running tasks, and a worker that has leases of an earlier run for its first sign. Seconds.
+#: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.
 STOP_S = 12.0
 ABSENT_S = 15.0
-#: How often somebody looks at the clock. Seconds.
+#: The interval in seconds between checks of the time limits.
 _TICK_S = 0.2
 _NO_KEY = "the API refused the key"
 
 
 class Coordinator:
-    """See the module. It is the Dispatcher of its place."""
+    """The scheduler of a batch, and the Dispatcher of its place."""
 
     def __init__(
         self, book: BatchLedger, place: Place, key: str, limits: WorkerLimits, say: Callable[[str], None]
@@ -37,7 +37,7 @@ class Coordinator:
         self.error: FarmhandError | None = None
         self.stopping = False
         self.workers: dict[str, WorkerState] = {}
-        #: Why tasks wait, where that is worth saying.
+        #: Why tasks wait, if that is worth reporting.
         self.waiting_for = ""
         self._place = place
         self._key = key
@@ -51,12 +51,12 @@ class Coordinator:
         with book.journal.transaction():
             book.journal.doubt()
             if limits.max_usd is not None or limits.concurrency is not None:
-                # The workers keep limits: a later run without any has to take them off.
+                # Workers keep their limits, so a later run without limits has to remove them.
                 book.journal.note("limited", "yes")
         self._absent = book.journal.holders()
 
     def run(self, on_tick: Callable[[], None]) -> None:
-        """Run the place until the batch is over; `on_tick` is called a few times a second."""
+        """Run the place until the batch is over; call `on_tick` a few times a second."""
         thread = threading.Thread(target=self._run_place, name=self._place.name, daemon=True)
         thread.start()
         while not self.over and thread.is_alive():
@@ -65,7 +65,7 @@ class Coordinator:
                     self._changed.wait(_TICK_S)
             self.tick()
             on_tick()
-        # The place has nothing more to say; what it still tidies up is not worth waiting for.
+        # The place has nothing more to report, and its cleanup is not worth waiting for.
         thread.join(timeout=0.05)
         if thread.is_alive():
             self._place.kill()
@@ -79,15 +79,15 @@ class Coordinator:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """End for a fault of the place, or one that nobody foresaw."""
+        """End the batch because of a fault of the place, or an unexpected one."""
         if not self.over:
             known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
             self.end(known)
 
-    # --- what the place's threads call ----------------------------------------------------------------------------
+    # --- called by the place's threads ------------------------------------------------------------------------------
 
     def take(self, worker: str, of: int) -> Order | None:
-        """See Dispatcher."""
+        """Return the next order; see Dispatcher."""
         try:
             with self._changed:
                 self._expected = of
@@ -104,7 +104,7 @@ class Coordinator:
         return None
 
     def give(self, worker: str, reply: Reply) -> None:
-        """See Dispatcher."""
+        """Process a reply; see Dispatcher."""
         try:
             with self._changed:
                 one = self._worker(worker)
@@ -123,7 +123,7 @@ class Coordinator:
             self._fail(error)
 
     def left(self, worker: str, why: str) -> None:
-        """See Dispatcher."""
+        """Handle a worker that has left; see Dispatcher."""
         with self._changed:
             one = self.workers.get(worker)
             if one is not None and one.due_at is not None and not self.over:
@@ -131,10 +131,10 @@ class Coordinator:
                 self._lose(one, FarmUnreachable(f"{worker}: {why}"))
             self._changed.notify_all()
 
-    # --- what the waiting thread calls ----------------------------------------------------------------------------
+    # --- called by the waiting thread -------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Notice what nobody reports: silent workers, no worker at all, a stop that has waited long enough."""
+        """Detect what is not reported: silent workers, the loss of all workers, a stop that has waited long enough."""
         with self._changed:
             now = time.monotonic()
             for one in self.workers.values():
@@ -148,25 +148,25 @@ class Coordinator:
                 self._changed.notify_all()
 
     def stop(self, error: FarmhandError | None = None) -> None:
-        """Send nothing more, cancel what has not started, wait a little for what runs, keep the rest for later."""
+        """Send nothing more, cancel what has not started, wait a little for running tasks, keep the rest for later."""
         with self._changed:
             self.error = self.error or error
             if not self.stopping:
                 self.stopping = True
                 for one in self.workers.values():
-                    # Those that answer and have no key can be told to let go of what they have.
+                    # Workers that answer but have no valid key can be ordered to cancel their tasks.
                     if one.error is not None and one.error.code == "key_refused":
                         one.lost, one.not_before = False, 0.0
                 self._stop_at = time.monotonic() + STOP_S
             self._changed.notify_all()
 
     def kill(self) -> None:
-        """End at once, and whatever the place has started with it."""
+        """End at once, together with everything that the place has started."""
         self.end()
         self._place.kill()
 
     def end(self, error: FarmhandError | None = None) -> None:
-        """Hand out no more orders, now."""
+        """Hand out no more orders, effective immediately."""
         with self._changed:
             self.error = self.error or error
             self.over = True
@@ -183,24 +183,24 @@ class Coordinator:
         return self.workers[name]
 
     def _lost_numbers(self) -> list[int]:
-        """Workers whose leases others may take."""
+        """Return the numbers of the workers whose leases others may take."""
         lost = [one.no for one in self.workers.values() if one.lost]
         if time.monotonic() - self._started > ABSENT_S:
             lost += self._absent.values()
         return lost
 
     def _live(self) -> int:
-        """How many workers share the work."""
+        """Return how many workers share the work."""
         now = time.monotonic()
         return max(1, self._expected - sum(not one.takes(now) for one in self.workers.values()))
 
     def _next(self, one: WorkerState) -> Order | None:
-        """The next order for a worker; None if it has nothing to do now."""
+        """Return the next order for a worker; None if it has nothing to do now."""
         journal = self.book.journal
         cancel = journal.to_cancel(one.no, worker_state.MOST)
         order = Order(batch=self.book.batch, cursor=one.cursor, cancel=cancel)
         if len(cancel) == worker_state.MOST:
-            # What it must not run goes before the key comes.
+            # Cancellations are sent before the key, so that the worker cannot start these tasks with it.
             return order
         leased, doubtful = journal.leases(one.no)
         if self.stopping:
@@ -219,7 +219,7 @@ class Coordinator:
             order.limit = one.limit = limit
         order.wait_s = worker_state.EXCHANGE_S
         if self._limits.economy:
-            # Those go out in bulk, and nothing comes back for a while.
+            # Economy tasks are submitted in bulk, and no result returns for a while.
             order.wait_s = 0.2 if self.book.waiting else worker_state.ECONOMY_EXCHANGE_S
         if order.tasks or one.fresh:
             order.credential = self._key
@@ -248,7 +248,7 @@ class Coordinator:
         return order
 
     def _take_back(self, one: WorkerState, order: Order) -> Order:
-        """Cancel what has not started there."""
+        """Make the order cancel the tasks that have not started on the worker."""
         one.held_since, one.given = None, 0
         with self.book.journal.transaction():
             self.book.journal.stopping(one.no)
@@ -256,7 +256,7 @@ class Coordinator:
         return order
 
     def _limit_of(self, one: WorkerState) -> Limit | None:
-        """The worker's share of the batch's limits: so they hold whatever the workers do."""
+        """Return the worker's share of the batch's limits, so that they hold whatever the workers do."""
         most, concurrency = self._limits.max_usd, self._limits.concurrency
         if most is None and concurrency is None and not self.book.journal.about("limited"):
             return None
@@ -297,7 +297,7 @@ class Coordinator:
                 one.fresh = True
 
     def _useless(self, one: WorkerState, reply: Reply, taken: Intake) -> FarmhandError | None:
-        """Why the worker is no help although it answers: the others go on without it. None if it may help."""
+        """Return why a worker is useless although it answers, so that the others go on without it, or None."""
         nothing = not (taken.finished or taken.denied or taken.conflicts)
         nothing = nothing and not (reply.unfinished or reply.halted or reply.rest)
         one.fruitless = one.fruitless + 1 if one.given and nothing else 0
@@ -305,12 +305,12 @@ class Coordinator:
             return FarmUnreachable(f"{one.name}: it was given tasks {one.fruitless} times and has none of them")
         for wait in reply.waiting:
             if wait["reason"] == "key_refused" and not self._alone(one):
-                # If it is so, the others will soon say it as well.
+                # If the API really refuses the key, the other workers will soon report it too.
                 return _refused_key(one, wait)
         return None
 
     def _missing(self, one: WorkerState, reply: Reply) -> None:
-        """The worker says it has nothing unfinished, and yet has leases: its ledger is another one."""
+        """Detect a worker that reports nothing unfinished although it has leases: its ledger has been replaced."""
         if reply.unfinished == 0 and not reply.rest and not self.stopping:
             leased, doubtful = self.book.journal.leases(one.no)
             if leased > doubtful:
@@ -319,7 +319,7 @@ class Coordinator:
                     self.book.journal.doubt(one.no)
 
     def _lose(self, one: WorkerState, error: FarmhandError) -> None:
-        """The worker does not answer: what it has is for the others, until it comes back."""
+        """Mark a worker as lost. Its tasks go to the others until it comes back."""
         if not one.lost:
             count, _ = self.book.journal.leases(one.no)
             rest = f"; its {count} unfinished tasks go to the others" if count and self._expected > 1 else ""
@@ -338,16 +338,16 @@ class Coordinator:
             self.stop(error)
 
     def _alone(self, one: WorkerState) -> bool:
-        """Whether nobody else takes tasks, so that what ends this worker ends the batch. Its word ends no other one."""
+        """Return whether no other worker takes tasks. Only then does an error of this worker end the batch."""
         return not self._others(one) and len(self.workers) >= self._expected
 
     def _others(self, one: WorkerState) -> list[WorkerState]:
-        """The other workers that take tasks."""
+        """Return the other workers that take tasks."""
         now = time.monotonic()
         return [other for other in self.workers.values() if other is not one and other.takes(now)]
 
     def _deny(self, one: WorkerState, message: str) -> None:
-        """A budget has no room: at another worker there may be some; if all say so in a row it is spent."""
+        """Handle a full budget: another worker may have room; if all report it in a row, the budget is spent."""
         one.denied = True
         one.limit = None
         if all(other.denied for other in self.workers.values() if not other.lost):
@@ -360,7 +360,7 @@ class Coordinator:
         return now > self._stop_at or all(one.stopped or one.lost for one in self.workers.values())
 
     def _watch_for_darkness(self, now: float) -> None:
-        """End when no worker has answered for too long; at once when none of them ever has."""
+        """End when no worker has answered for too long, or at once when none ever has."""
         workers = list(self.workers.values())
         if len(workers) < max(1, self._expected) or not all(one.is_out for one in workers):
             self._dark_since = None

@@ -1,4 +1,4 @@
-"""What goes wrong at a worker, in words for people."""
+"""Error messages about workers, for users."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
 
 
 def refused_key(worker: str, detail: str) -> FarmhandError:
-    """The API refused the key: for want of money, or because it is not one."""
+    """Return the error for a key that the API refused: for lack of money, or because it is invalid."""
     kind = Refused if _MONEY.search(detail) else NotConfigured
     hint = "what is done is kept: put that right and give the same command"
     return kind(f"{worker}: {redact(detail)}", code="key_refused", hint=hint)
 
 
 def reason(waiting: list[dict[str, Any]]) -> str:
-    """Why tasks wait, where that is not just that all slots are taken."""
+    """Return why tasks wait, unless merely all slots are taken."""
     for wait in waiting:
         if wait.get("reason") not in ("slots", "no_key"):
             return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]

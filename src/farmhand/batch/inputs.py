@@ -1,6 +1,6 @@
-"""Where a batch's tasks come from: JSON Lines, CSV, or a list of files, read in a stream.
+"""The sources of a batch's tasks: JSON Lines, CSV, or a list of files, read as a stream.
 
-A record's number is its line in the input (of files: its place in the list, from 1).
+A record's number is its line in the input (for files, its place in the list, from 1).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from farmhand.batch.template import MissingColumn, Template
 from farmhand.core.decoding import shown
 from farmhand.core.task import MAX_PROMPT_BYTES
 
-#: No line is longer: a prompt of the greatest size, each byte escaped.
+#: The longest line: a prompt of the maximum size with every byte escaped.
 MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
 
 
 class BadRecord(ValueError):
-    """A record that cannot become a task: one line, without where it stands."""
+    """A record that cannot become a task: a one-line message, without its position."""
 
 
 @dataclass(frozen=True)
 class InputRecord:
-    """One record of the input: its number, and the task's fields or why there are none."""
+    """One record of the input: its number, and the task's fields or the reason why there are none."""
 
     n: int
     fields: dict[str, Any] | None
@@ -40,13 +40,13 @@ class InputRecord:
 
 @dataclass(frozen=True)
 class TaskMaker:
-    """Makes a task's fields out of a record. What the record says wins over `defaults`; labels are joined."""
+    """A converter from a record to a task's fields. The record overrides `defaults`; labels are merged."""
 
     defaults: dict[str, Any] = field(default_factory=dict)
     template: Template | None = None
 
     def fields(self, record: Any) -> dict[str, Any]:
-        """Raises BadRecord."""
+        """Return the task's fields. Raise BadRecord."""
         if self.template is not None:
             return self._filled(record)
         if isinstance(record, str):
@@ -74,21 +74,21 @@ class InputSource(Protocol):
     """A stream of records."""
 
     def records(self) -> Iterator[InputRecord]:
-        """All records, in their order."""
+        """Yield all records in order."""
 
     def fingerprint(self) -> str:
-        """Names the input's whole content."""
+        """Return a digest of the input's whole content."""
 
 
 class JsonLines:
-    """One JSON value a line: a task, a prompt, or with a template a record. Blank lines are passed over."""
+    """JSON Lines: a task, a prompt, or with a template a record on each line. Blank lines are skipped."""
 
     def __init__(self, file: IO[bytes], maker: TaskMaker) -> None:
         self._file = file
         self._maker = maker
 
     def records(self) -> Iterator[InputRecord]:
-        """See InputSource."""
+        """Yield all records in order."""
         n = 0
         try:
             for n, line in enumerate(_lines(self._file), start=1):
@@ -101,12 +101,12 @@ class JsonLines:
         return self._maker.fields(_json(line))
 
     def fingerprint(self) -> str:
-        """See InputSource."""
+        """Return a digest of the input."""
         return _digest(self._file)
 
 
 class Csv:
-    """CSV with a header line (RFC 4180; values may span lines); the template makes the prompts."""
+    """CSV with a header line (RFC 4180; values may span lines). The template makes the prompts."""
 
     def __init__(self, file: IO[bytes], maker: TaskMaker, delimiter: str = ",") -> None:
         self._file = file
@@ -114,7 +114,7 @@ class Csv:
         self._delimiter = delimiter
 
     def records(self) -> Iterator[InputRecord]:
-        """See InputSource."""
+        """Yield all records in order."""
         lines = (_decode(line, "utf-8" if n else "utf-8-sig") for n, line in enumerate(_lines(self._file)))
         rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
         n, header = 1, None
@@ -134,19 +134,19 @@ class Csv:
         return self._maker.fields(dict(zip(header, row, strict=True)))
 
     def fingerprint(self) -> str:
-        """See InputSource."""
+        """Return a digest of the input."""
         return _digest(self._file)
 
 
 class Files:
-    """Text files, one task each: the columns are path, name (without directories) and text."""
+    """Text files, one task each. The columns are path, name (without directories) and text."""
 
     def __init__(self, paths: list[Path], maker: TaskMaker) -> None:
         self._paths = paths
         self._maker = maker
 
     def records(self) -> Iterator[InputRecord]:
-        """See InputSource."""
+        """Yield all records in order."""
         for n, path in enumerate(self._paths, start=1):
             yield _record(n, partial(self._fields, path))
 
@@ -170,7 +170,7 @@ class Files:
             raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
     def fingerprint(self) -> str:
-        """See InputSource."""
+        """Return a digest of all paths and contents."""
         digest = hashlib.sha256()
         for path in self._paths:
             digest.update(os.fsencode(path) + b"\0")

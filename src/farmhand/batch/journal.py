@@ -1,7 +1,8 @@
-"""The journal of a batch: one SQLite file beside the output, which is the one truth about it. It holds no key.
+"""The journal of a batch: one SQLite file beside the output, the only authority on its state. It contains no key.
 
-It has a row per line of the input, the tasks of those that have not succeeded, and all results; the output is written
-from it. Whoever has it open has it alone. A lease is in it before its task goes out, a result before the output has it.
+It has a row per line of the input, the tasks of the lines that have not succeeded, and all results; the output is
+written from it. Only one process can have it open. A lease is recorded before its task is sent, a result before it is
+written to the output.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import NamedTuple
 from farmhand.core.errors import FarmhandError, UsageError
 
 VERSION = 2
-#: Pico-dollars: what a worker may be noted to have cost, so that no worker's figures overflow the sum of all.
+#: The most pico-dollars recorded for a worker, so that no worker's figures overflow the total.
 _MOST_COST = 2**60
-#: A portion ends with the task that passes this.
+#: A portion ends with the task that exceeds this size.
 MAX_PORTION_BYTES = 4 * 1024 * 1024
 WAITING, LEASED, SUCCEEDED, FAILED, CANCELLED = range(5)
 FINAL = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
@@ -55,12 +56,12 @@ CREATE TABLE revoked (                      -- leases that are another worker's,
 CREATE TABLE result (seq INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE, line BLOB NOT NULL);
 """
 _TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
-#: What other versions have as well.
+#: The tables that other versions have as well.
 _COMMON = frozenset({"meta", "line"})
 
 
 class Lease(NamedTuple):
-    """A line as it stands: its own id, the one that its lease has or will have, and which worker has that."""
+    """The state of a line: its own id, the id of its current or next lease, and the worker that holds it."""
 
     n: int
     task_id: str
@@ -74,12 +75,12 @@ _LEASE = "SELECT l.n, l.id, l.lease, l.state, l.worker, l.stopping FROM line l"
 
 
 class Journal:
-    """See the module. Methods that change something belong into a `transaction`."""
+    """An open journal. Methods that change something must be called in a `transaction`."""
 
     def __init__(self, path: Path, *, any_version: bool = False) -> None:
-        """Open or make it. Raises UsageError where another client has it, or where it is no journal.
+        """Open or create it. Raise UsageError if another client has it open or it is not a journal.
 
-        With `any_version` another version's is opened as well, to be removed.
+        With `any_version`, open another version's journal as well, so that it can be removed.
         """
         self.path = path
         try:
@@ -87,7 +88,7 @@ class Journal:
                 path.touch(0o600, exist_ok=False)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # Before anything is changed: it may be somebody else's database.
+            # Check before anything is changed: it may be an unrelated database.
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             found = {
                 row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
@@ -96,7 +97,7 @@ class Journal:
             if not (found >= known if version else not found):
                 raise sqlite3.DatabaseError
             self._db.execute("PRAGMA journal_mode = WAL")
-            # A transaction lost in a power cut is found again: the workers still have what it had of theirs.
+            # A transaction lost in a power cut can be recovered: the workers still have its tasks and results.
             self._db.execute("PRAGMA synchronous = NORMAL")
             self._db.execute("PRAGMA cache_size = -8192")
             self._db.execute("BEGIN IMMEDIATE")
@@ -115,7 +116,7 @@ class Journal:
         self.fresh = version == 0
 
     def begin_new(self, about: dict[str, str]) -> None:
-        """Make the tables. Inside a transaction: without its commit nothing was made."""
+        """Create the tables. Call it in a transaction, so that nothing is created without a commit."""
         # Not executescript, which would commit.
         for statement in _SCHEMA.split(";\n"):
             self._db.execute(statement)
@@ -124,24 +125,24 @@ class Journal:
         self._db.execute(f"PRAGMA user_version = {VERSION}")
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the journal."""
         self._db.close()
 
     def remove(self) -> None:
-        """Close and delete it."""
+        """Close and delete the journal."""
         self.close()
         for suffix in ("", "-wal", "-shm"):
             self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing. Raises FarmhandError where the disk takes no more."""
+        """Run the block in a transaction. Raise FarmhandError if the disk is full."""
         try:
             self._db.execute("BEGIN")
             try:
                 yield
             except BaseException:
-                if self._db.in_transaction:  # a full disk ends it by itself
+                if self._db.in_transaction:  # a full disk ends the transaction by itself
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
@@ -152,16 +153,16 @@ class Journal:
     # --- about the batch ------------------------------------------------------------------------------------------
 
     def about(self, name: str) -> str:
-        """A fact about the batch, "" if there is none."""
+        """Return a fact about the batch, or "" if there is none."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
     def note(self, name: str, value: str) -> None:
-        """Keep a fact about the batch."""
+        """Store a fact about the batch."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def add(self, n: int, task_id: str, body: bytes) -> int | None:
-        """A new line and its task's fields; if its id is taken, the number of the line that has it."""
+        """Add a line and its task's fields. If its id is taken, return the number of the line that has it."""
         try:
             self._db.execute("INSERT INTO line (n, id, lease) VALUES (?, ?, ?)", (n, task_id, task_id))
         except sqlite3.IntegrityError:
@@ -170,42 +171,42 @@ class Journal:
         return None
 
     def id_of(self, n: int) -> str | None:
-        """The id of line `n`; None if the batch has none."""
+        """Return the id of line `n`, or None if there is no such line."""
         row = self._db.execute("SELECT id FROM line WHERE n = ?", (n,)).fetchone()
         return str(row[0]) if row else None
 
     def counts(self) -> dict[int, int]:
-        """How many lines are in each state."""
+        """Return how many lines are in each state."""
         found = dict(self._db.execute("SELECT state, count(*) FROM line GROUP BY state"))
         return {state: found.get(state, 0) for state in range(5)}
 
     def sums(self) -> tuple[int, int, int, int]:
-        """Of all workers: pico-dollars, uncertain requests, duplicate results, and the pico-dollars of those."""
+        """Return, for all workers: pico-dollars, uncertain requests, duplicates, and the duplicates' pico-dollars."""
         query = "SELECT total(cost), total(uncertain), total(duplicates), total(duplicates_cost) FROM worker"
         cost, uncertain, duplicates, duplicates_cost = self._db.execute(query).fetchone()
         return int(cost), int(uncertain), int(duplicates), int(duplicates_cost)
 
     def unpriced(self) -> int:
-        """How many finished lines have a cost that is not known."""
+        """Return how many finished lines have an unknown cost."""
         query = "SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL"
         return int(self._db.execute(query).fetchone()[0])
 
     # --- workers --------------------------------------------------------------------------------------------------
 
     def worker(self, place: str, name: str) -> tuple[int, int, int]:
-        """(number, cursor, cost) of a worker, which is added if it is new."""
+        """Return (number, cursor, cost) of a worker, which is added if it is new."""
         self._db.execute("INSERT OR IGNORE INTO worker (place, name) VALUES (?, ?)", (place, name))
         query = "SELECT no, cursor, cost FROM worker WHERE place = ? AND name = ?"
         no, cursor, cost = self._db.execute(query, (place, name)).fetchone()
         return int(no), int(cursor), int(cost)
 
     def holders(self) -> dict[tuple[str, str], int]:
-        """The workers that have leases of this batch: (place, name) → number."""
+        """Return the workers that hold leases of this batch: (place, name) → number."""
         query = "SELECT place, name, no FROM worker WHERE no IN (SELECT DISTINCT worker FROM line WHERE state = 1)"
         return {(place, name): no for place, name, no in self._db.execute(query)}
 
     def advance(self, worker: int, cursor: int, cost: int, uncertain: int) -> None:
-        """Results up to `cursor` are taken; the worker has done work for `cost` more."""
+        """Record that results up to `cursor` were processed, and add `cost` to the worker's cost."""
         self._db.execute(
             "UPDATE worker SET cursor = max(cursor, ?), cost = min(cost + ?, ?), uncertain = uncertain + ?"
             " WHERE no = ?",
@@ -213,7 +214,7 @@ class Journal:
         )
 
     def count_duplicate(self, worker: int, cost: int) -> None:
-        """The worker has done for `cost` what another had done before."""
+        """Record that the worker repeated, at `cost`, work that another had done before."""
         query = (
             "UPDATE worker SET duplicates = duplicates + 1, duplicates_cost = min(duplicates_cost + ?, ?) WHERE no = ?"
         )
@@ -222,9 +223,9 @@ class Journal:
     # --- leases ---------------------------------------------------------------------------------------------------
 
     def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
-        """Lease the next tasks to `worker`, `limit` at most: them as the wire has them.
+        """Lease up to `limit` tasks to `worker` and return them as on the wire.
 
-        First what it had and may have lost, then what the workers `lost` have, then what nobody has.
+        First come those that it may have lost, then those of the workers `lost`, then those that wait.
         """
         others = ",".join(str(int(no)) for no in lost if no != worker) or "NULL"
         batch = self.about("batch").encode()
@@ -246,7 +247,7 @@ class Journal:
         return tasks
 
     def _give(self, lease: Lease, worker: int) -> str:
-        """Lease one line to `worker`: the id for it, which is another one where its id is spent there."""
+        """Lease one line to `worker` and return its id there, a new one if the current id was already used there."""
         if lease.worker not in (None, worker):
             self.revoke(lease, sent=False)
         query = "SELECT 1 FROM revoked WHERE worker = ? AND lease = ?"
@@ -258,7 +259,7 @@ class Journal:
         return going
 
     def _renew(self, lease: Lease) -> str:
-        """Give the line another id on the wire; a worker runs one id once."""
+        """Give the line a new id on the wire, because a worker runs each id only once."""
         (number,) = self._db.execute("SELECT generation + 1 FROM line WHERE n = ?", (lease.n,)).fetchone()
         new = suffixed(lease.task_id, f".r{number}")
         while self._db.execute("SELECT 1 FROM line WHERE lease = ?", (new,)).fetchone():
@@ -268,64 +269,64 @@ class Journal:
         return new
 
     def leases(self, worker: int) -> tuple[int, int]:
-        """How many leases the worker has, and how many of them it may have lost or never had."""
+        """Return how many leases the worker has, and how many of them it may have lost or never received."""
         query = "SELECT count(*), total(acked <= 0) FROM line WHERE state = 1 AND worker = ?"
         whole, doubtful = self._db.execute(query, (worker,)).fetchone()
         return int(whole), int(doubtful)
 
     def ack(self, worker: int, ids: Iterable[str]) -> None:
-        """The worker has these."""
+        """Record that the worker has these leases."""
         self._db.executemany(
             "UPDATE line SET acked = 1 WHERE lease = ? AND worker = ? AND state = 1", ((one, worker) for one in ids)
         )
 
     def doubt(self, worker: int | None = None) -> None:
-        """What the worker (all workers) have may have been lost there."""
+        """Mark the leases of the worker (None: all workers) as possibly lost."""
         self._db.execute("UPDATE line SET acked = 0 WHERE state = 1 AND worker = ifnull(?, worker)", (worker,))
 
     def stopping(self, worker: int) -> None:
-        """What the worker has may be cancelled by us from here on."""
+        """Record that the worker's tasks may be cancelled by us from now on."""
         self._db.execute("UPDATE line SET stopping = 1 WHERE state = 1 AND worker = ?", (worker,))
 
     def revoke(self, lease: Lease, *, sent: bool) -> None:
-        """The lease is of no use on its worker any more; `sent`: the worker knows."""
+        """Revoke the lease; `sent`: its worker has already been notified."""
         query = "INSERT INTO revoked (worker, lease, n, sent) VALUES (?, ?, ?, ?)"
         query += " ON CONFLICT DO UPDATE SET sent = max(sent, excluded.sent)"
         self._db.execute(query, (lease.worker, lease.id, lease.n, sent))
 
     def to_cancel(self, worker: int, limit: int) -> list[str]:
-        """Leases that the worker may still run although they are not its any more."""
+        """Return revoked leases that the worker may still be running."""
         query = "SELECT lease FROM revoked WHERE worker = ? AND sent = 0 LIMIT ?"
         return [str(row[0]) for row in self._db.execute(query, (worker, limit))]
 
     def cancelled(self, worker: int, ids: Iterable[str]) -> None:
-        """The worker has cancelled these."""
+        """Record that the worker has cancelled these leases."""
         query = "UPDATE revoked SET sent = 1 WHERE worker = ? AND lease = ?"
         self._db.executemany(query, ((worker, one) for one in ids))
 
     def settle(self, worker: int, lease_id: str) -> None:
-        """The result there of a revoked lease is counted."""
+        """Record that the worker's result for a revoked lease has been counted."""
         query = "UPDATE revoked SET sent = 1, settled = 1 WHERE worker = ? AND lease = ?"
         self._db.execute(query, (worker, lease_id))
 
     def put_back(self, lease: Lease) -> None:
-        """Nobody has the line any more; it waits, under an id that is not spent."""
+        """Put the line back to wait, without a worker and under an unused id."""
         self._renew(lease)
         self._db.execute("UPDATE line SET state = 0, worker = NULL, acked = 0, stopping = 0 WHERE n = ?", (lease.n,))
 
     def not_taken(self, worker: int, *, nor_doubtful: bool) -> None:
-        """What was leased to the worker for the first time did not get there; nor did, if so, what it may have lost."""
+        """Put back first leases that did not reach the worker; with `nor_doubtful` also those it may have lost."""
         where = "acked <= 0" if nor_doubtful else "acked = -1"
         query = f"UPDATE line SET state = 0, worker = NULL, acked = 0 WHERE state = 1 AND worker = ? AND {where}"  # noqa: S608  (ours)
         self._db.execute(query, (worker,))
 
     def find(self, worker: int, lease_id: str) -> Lease | None:
-        """The line of a lease that the worker has, or had until its line was finished."""
+        """Return the line of a lease that the worker holds, or held until the line was finished."""
         row = self._db.execute(f"{_LEASE} WHERE l.lease = ? AND l.worker = ?", (lease_id, worker)).fetchone()
         return Lease(*row) if row else None
 
     def find_revoked(self, worker: int, lease_id: str) -> Lease | None:
-        """The line of a lease that is not the worker's any more, if its result there is not counted yet."""
+        """Return the line of a revoked lease of the worker whose result is not counted yet, or None."""
         query = f"{_LEASE} JOIN revoked r ON l.n = r.n WHERE r.worker = ? AND r.lease = ? AND r.settled = 0"
         row = self._db.execute(query, (worker, lease_id)).fetchone()
         return Lease(*row) if row else None
@@ -333,7 +334,7 @@ class Journal:
     # --- results --------------------------------------------------------------------------------------------------
 
     def finish(self, n: int, state: int, worker: int, cost: int | None, line: bytes) -> None:
-        """The line has this result."""
+        """Record the result of a line."""
         query = "UPDATE line SET state = ?, worker = ?, cost = ?, stopping = 0 WHERE n = ?"
         self._db.execute(query, (state, worker, cost, n))
         self._db.execute("INSERT INTO result (n, line) VALUES (?, ?)", (n, line))
@@ -341,9 +342,9 @@ class Journal:
             self._db.execute("DELETE FROM task WHERE n = ?", (n,))
 
     def results(self, after: int, *, ordered: bool) -> Iterator[tuple[int, bytes]]:
-        """(position, line of the output) of all results behind position `after`.
+        """Yield (position, line of the output) for all results after position `after`.
 
-        If `ordered` the position is the line's number, and they end before the first line that is not finished.
+        With `ordered`, the position is the line's number, and the results end before the first unfinished line.
         """
         query = "SELECT seq, line FROM result WHERE seq > ? ORDER BY seq"
         if ordered:
@@ -355,7 +356,7 @@ class Journal:
         yield from self._db.execute(query, (after,))
 
     def retry_failed(self) -> None:
-        """Forget the results of lines that failed or were cancelled: they wait again, under new ids."""
+        """Delete the results of failed and cancelled lines, so that they wait again under new ids."""
         rows = self._db.execute(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall()
         for row in rows:
             self.put_back(Lease(*row))
@@ -363,7 +364,7 @@ class Journal:
 
 
 def suffixed(task_id: str, suffix: str) -> str:
-    """`task_id` with `suffix`, within the 64 characters of an id."""
+    """Return `task_id` with `suffix`, within the 64 characters of an id."""
     whole = task_id + suffix
     if len(whole) <= 64:
         return whole

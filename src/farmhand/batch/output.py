@@ -1,4 +1,4 @@
-"""The output of a batch: JSON Lines, a line per task, appended as results come. It is written from the journal."""
+"""The output of a batch: JSON Lines, one line per task, appended as results arrive. It is written from the journal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ANOTHER = "choose another --out"
 
 
 class _Head(msgspec.Struct):
-    """Shows whether a line of a file is one of ours, and of which batch."""
+    """The fields that identify a line of the output and its batch."""
 
     n: Annotated[int, msgspec.Meta(ge=1, le=2**53)]
     id: str
@@ -27,30 +27,30 @@ class _Head(msgspec.Struct):
 
 
 def pico(cost_usd: float | None) -> int | None:
-    """A result's cost in pico-dollars; None where it is not known."""
-    # The text of a float is the amount that was meant; the float itself is off by less than it shows.
+    """Return a result's cost in pico-dollars, or None if it is unknown."""
+    # The decimal text of a float is the intended amount; the binary value differs slightly.
     return None if cost_usd is None else money.pico(Decimal(str(cost_usd)))
 
 
 def line_of(n: int, task_id: str, worker: str, result: dict[str, Any]) -> bytes:
-    """The line for a result."""
+    """Return the output line for a result."""
     rest = {name: value for name, value in result.items() if name not in ("id", "n", "host", "done_no", "batch")}
     return _ENCODER.encode({"n": n, "id": task_id, "host": worker, **rest}) + b"\n"
 
 
 class OutputFile:
-    """Holds what the journal has of results; in the input's order if `ordered`."""
+    """The output file with the journal's results, in the input's order if `ordered`."""
 
     def __init__(self, path: Path, journal: Journal, *, ordered: bool) -> None:
         self.path = path
         self._journal = journal
         self._ordered = ordered
         self._file: IO[bytes] | None = None
-        #: Up to where the journal's results are in the file.
+        #: The position of the last of the journal's results in the file.
         self._position = 0
 
     def open(self) -> None:
-        """Bring the file to what the journal has. Raises UsageError for a foreign file, and leaves it as it is."""
+        """Bring the file up to date with the journal. Raise UsageError for an unrelated file, leaving it unchanged."""
         self.check(any_batch=False)
         try:
             self._file = self.path.open("a+b")
@@ -67,9 +67,9 @@ class OutputFile:
         self.write()
 
     def check(self, *, any_batch: bool) -> None:
-        """Raise UsageError where the file is not the output of this batch; with `any_batch` where it is of none.
+        """Raise UsageError if the file is not the output of this batch, or with `any_batch` of any batch.
 
-        A last line that is cut off may be the beginning of one of ours; a power cut leaves zeros as well.
+        A last line that is cut off may be the beginning of a valid line; a power cut also leaves zero bytes.
         """
         if not self.path.exists():
             return
@@ -87,7 +87,7 @@ class OutputFile:
                     raise UsageError(what, hint=_ANOTHER)
 
     def write(self) -> None:
-        """Append what the journal has by now. It survives a power cut. Raises FarmhandError where the disk is full."""
+        """Append the journal's new results and sync them to disk. Raise FarmhandError if the disk is full."""
         assert self._file is not None  # noqa: S101  (open comes first)
         before = self._position
         try:

@@ -1,4 +1,4 @@
-"""Before a batch runs: its journal, made from an input that is checked line by line, or the one it goes on with."""
+"""The preparation of a batch: a new journal is filled from the checked input, an existing one is compared with it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from farmhand.core import rules
 from farmhand.core.errors import UsageError
 from farmhand.core.task import TASK_ID, Task
 
-#: How many errors of an input are shown.
+#: The most errors of an input that are shown.
 SHOWN = 20
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
 Secret = Callable[[bytes], bool]
 
 
 class InvalidInput(UsageError):
-    """The input has lines that are no tasks. `lines` are the errors to show, one a line."""
+    """Lines of the input are not valid tasks. `lines` are the errors to show, one line each."""
 
     code = "invalid_input"
 
@@ -37,7 +37,7 @@ class InvalidInput(UsageError):
 
 @dataclass
 class BatchPlan:
-    """How tasks are made of an input's lines. `options` is whatever must stay the same for the batch to go on."""
+    """How tasks are made from an input's lines. `options` must stay the same for the batch to be resumed."""
 
     source: InputSource
     name: str
@@ -45,7 +45,7 @@ class BatchPlan:
 
 
 def task_of(fields: dict[str, Any]) -> Task:
-    """The task of one line. Raises BadRecord."""
+    """Return the task of one line. Raise BadRecord."""
     try:
         task = msgspec.convert(fields, Task)
     except msgspec.ValidationError as error:
@@ -57,12 +57,12 @@ def task_of(fields: dict[str, Any]) -> Task:
 
 
 def id_of(batch: str, n: int, body: bytes) -> str:
-    """The id of a line that brings none; it names the content of its task."""
+    """Return the id for a line without one; it identifies the content of its task."""
     return suffixed(batch, f"-{n}-{hashlib.sha256(body).hexdigest()[:8]}")
 
 
 def given_id(given: Any) -> str | None:
-    """The id that a line brings, None if it brings none; a whole number is its digits. Raises BadRecord."""
+    """Return the line's own id, or None; an integer is converted to its digits. Raise BadRecord."""
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, str | int):
@@ -73,14 +73,14 @@ def given_id(given: Any) -> str | None:
 
 
 def new_name() -> str:
-    """A batch's name."""
+    """Return a new name for a batch."""
     return "b" + secrets.token_hex(6)
 
 
 def prepare(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
-    """Fill a fresh journal from the input, checked as a whole; or see that an old one is of the same input.
+    """Fill a fresh journal from the input, checked as a whole, or check that an old one has the same input.
 
-    Raises InvalidInput or UsageError, and then leaves no trace of a fresh journal.
+    Raise InvalidInput or UsageError; a fresh journal is then removed.
     """
     if not journal.fresh:
         _same(plan, journal)
@@ -131,7 +131,7 @@ def _fill(plan: BatchPlan, journal: Journal, is_secret: Secret) -> None:
 
 
 def _line(journal: Journal, is_secret: Secret, batch: str, n: int, fields: dict[str, Any]) -> str:
-    """Take one line in; what is wrong with it, "" if nothing."""
+    """Add one line; return what is wrong with it, or ""."""
     try:
         given = given_id(fields.get("id"))
     except BadRecord as error:
@@ -144,7 +144,7 @@ def _line(journal: Journal, is_secret: Secret, batch: str, n: int, fields: dict[
         return f"is no task: {error}"
     if is_secret(task):
         return "holds the API key itself (take it out: it would go to the model)"
-    # The id is the first field; a lease puts another one in its place, and the batch.
+    # The id is the first field; a lease replaces it by another id and the batch.
     body = task[len(f'{{"id":"{given or "x"}",') :]
     taken = journal.add(n, given or id_of(batch, n, body), body)
     return "" if taken is None else f"has the id {given!r}, as line {taken} has"

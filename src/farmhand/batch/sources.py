@@ -1,4 +1,4 @@
-"""From what was named on the command line to a source of records."""
+"""Creation of an input source from the names on the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from farmhand.batch.template import Template
 from farmhand.core.decoding import as_text, check_stream
 from farmhand.core.errors import UsageError
 
-#: What a record's prompt is made by where no template is given.
+#: The templates used if none is given.
 CSV_TEMPLATE = "{prompt}"
 FILES_TEMPLATE = "{text}"
 _MAX_HEADER = 1 << 20
@@ -26,9 +26,9 @@ _DELIMITERS = {".tsv": "\t"}
 
 
 def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[InputSource, Any]:
-    """The source, and what of it a later run must find unchanged. `form` is auto, jsonl, csv, files or files-from.
+    """Return the source, and the properties that a later run must find unchanged.
 
-    `template` is a file's name or the text itself. Raises UsageError.
+    `form` is auto, jsonl, csv, files or files-from. `template` is a file's name or the text itself. Raise UsageError.
     """
     text = None if template is None else read_template(template)
     if form in ("files", "files-from"):
@@ -50,14 +50,14 @@ def source(names: Sequence[str], form: str, template: str | None, defaults: dict
 
 
 def _delimiter(file: IO[bytes]) -> str:
-    """What the header's columns are divided by: a comma if there is one, else what spreadsheets write elsewhere."""
+    """Return the delimiter of the header: a comma if there is one, else those of spreadsheets in other locales."""
     header = file.readline(_MAX_HEADER)
     file.seek(0)
     return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def read_template(given: str) -> str:
-    """The text in the file called `given`, or `given` itself. Raises UsageError."""
+    """Return the text of the file `given`, or `given` itself. Raise UsageError."""
     path = Path(given)
     try:
         if len(given) < 4096 and "\n" not in given and path.is_file():
@@ -75,9 +75,9 @@ def read_template(given: str) -> str:
 
 
 def _open(name: str) -> IO[bytes]:
-    """The input, seekable: what is not is copied to a file without a name."""
+    """Open the input, seekable: other inputs are copied to an unnamed file."""
     try:
-        # The source reads it later.
+        # Not closed here: the source reads it later.
         file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
         mode = os.fstat(file.fileno()).st_mode
         check_stream(file.fileno())

@@ -1,4 +1,4 @@
-"""Prompt templates: text with `{column}` in it; `{{` and `}}` stand for braces. Nothing else is expanded."""
+"""Prompt templates: text with `{column}`; `{{` and `}}` are literal braces. Nothing else is expanded."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 
 
 class MissingColumn(ValueError):
-    """A record does not have a column that the template names."""
+    """A record lacks a column that the template names."""
 
 
 class Template:
-    """A template, parsed once. `names` are its columns in their order."""
+    """A template, parsed once. `names` are its columns in order."""
 
     def __init__(self, text: str, where: str = "--template") -> None:
-        """Raises UsageError, with line and column, for a brace that stands alone or holds no name."""
+        """Raise UsageError, with line and column, for a single brace or braces without a name."""
         self._parts: list[tuple[str, bool]] = []
         start = 0
         for token in _TOKEN.finditer(text):
@@ -41,12 +41,12 @@ class Template:
         self.names = tuple(dict.fromkeys(part for part, is_name in self._parts if is_name))
 
     def fill(self, columns: Mapping[str, Any]) -> str:
-        """The prompt for one record. Raises MissingColumn."""
+        """Return the prompt for one record. Raise MissingColumn."""
         return "".join(_text(columns, part) if is_name else part for part, is_name in self._parts)
 
 
 def _text(columns: Mapping[str, Any], name: str) -> str:
-    """A column's text: strings as they are, null as nothing, all else as JSON."""
+    """Return a column's text: strings as they are, null as nothing, everything else as JSON."""
     if name not in columns:
         known = ", ".join(map(str, columns)) or "none"
         raise MissingColumn(f"there is no column {name!r} (there are: {known[:200]})")

@@ -1,4 +1,4 @@
-"""How much a worker is given at a time: enough that it never waits for us, no more than it will soon have done."""
+"""The state of a worker, and the size of its portions: it never waits for us, and gets no more than it can soon do."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from typing import Any
 from farmhand.core.errors import FarmhandError
 from farmhand.places.base import Limit
 
-#: Longest that an exchange waits for results, and what may pass beyond it before the worker counts as lost. Seconds.
+#: Seconds that an exchange waits for results, and the additional time after which the worker is regarded as lost.
 EXCHANGE_S = 4.0
 ECONOMY_EXCHANGE_S = 10.0
 SILENT_S = 25.0
-#: A worker that is being emptied is back sooner than this where only its agent is restarted.
+#: A draining worker whose agent is only being restarted is back sooner than this.
 HELD_S = 60.0
-#: What one request of the wire may carry.
+#: The most items in one request of the wire.
 MOST = 1000
-#: A first portion where others share the work: about what 32 slots do in a few seconds.
+#: The size of a first portion if other workers share the work: about what 32 slots complete in a few seconds.
 _FIRST = 256
-#: From the end of an exchange to the next portion's arrival, at most, as a rule.
+#: The usual maximum time from the end of an exchange to the arrival of the next portion.
 _GAP_S = 1.0
-#: So often in a row a worker may be given tasks, and have none of them afterwards.
+#: How many times in a row a worker may be given tasks and have none of them afterwards.
 MOST_FRUITLESS = 3
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLimits:
-    """What was asked for. `patience_s`: how long no worker at all may answer, once one has."""
+    """The limits that were requested. `patience_s`: how long all workers may be silent after one has answered."""
 
     max_usd: float | None = None
     concurrency: int | None = None
@@ -40,7 +40,7 @@ class WorkerLimits:
 
 @dataclass
 class WorkerState:
-    """A worker of this run. Times are of the monotonic clock."""
+    """A worker of this run. Times are from the monotonic clock."""
 
     name: str
     no: int
@@ -68,7 +68,7 @@ class WorkerState:
     fruitless: int = 0
 
     def miss(self, error: FarmhandError, now: float) -> None:
-        """It did not answer: leave it alone for a while, longer each time."""
+        """Record a failed exchange, and back off, longer each time."""
         self.lost = self.fresh = True
         self.limit = None
         self.error = error
@@ -76,7 +76,7 @@ class WorkerState:
         self.failures += 1
 
     def hear(self, finished: int, slots: int, now: float, waiting: Sequence[dict[str, Any]] = ()) -> None:
-        """It answered; `waiting` is why its tasks wait."""
+        """Record an answer; `waiting` has the reasons why its tasks wait."""
         self.lost, self.ever, self.failures, self.error = False, True, 0, None
         took = max(now - self.heard_at, 0.05)
         self.heard_at = now
@@ -84,29 +84,29 @@ class WorkerState:
             measured = finished / took
             self.rate = measured if not self.rate else 0.5 * (self.rate + measured)
         self.slots = slots or self.slots
-        # One that is being emptied may keep its tasks for as long as its running ones take.
+        # A draining worker may keep its tasks for as long as its running ones take.
         held = any(one.get("reason") == "draining" for one in waiting)
         self.held_since = (self.held_since or now) if held else None
 
     def halt(self, error: FarmhandError, now: float) -> None:
-        """It takes no new tasks for now."""
+        """Record that it takes no new tasks for now."""
         self.halted, self.halted_until = error, now + 5.0
 
     def takes(self, now: float) -> bool:
-        """Whether it can be given tasks."""
+        """Return whether it can be given tasks."""
         return not self.lost and self.halted_until <= now
 
     @property
     def is_out(self) -> bool:
-        """Whether nothing can be expected of it at present."""
+        """Return whether nothing can be expected of it at present."""
         return self.lost or (self.halted is not None and not self.unfinished)
 
     def holds(self, now: float) -> bool:
-        """Whether it has held tasks for so long that others should have them."""
+        """Return whether it has held tasks for so long that others should get them."""
         return self.held_since is not None and now - self.held_since > HELD_S
 
     def wants(self, leased: int, waiting: int, live: int) -> int:
-        """How many more tasks to give it, that has `leased` and shares `waiting` with the others of `live` hosts."""
+        """Return how many more tasks to give a worker with `leased` tasks, if `live` workers share `waiting` tasks."""
         fair = math.ceil(waiting / live)
         slots = self.slots or 32
         if self.rate:
@@ -116,5 +116,5 @@ class WorkerState:
         return max(0, min(target - leased, MOST, fair))
 
     def low(self, given: int, leased: int) -> int:
-        """With how many left it should come for more, while there is more."""
+        """Return the number of unfinished tasks at which it should request more, while there are more."""
         return min(max(self.slots or 32, math.ceil(self.rate * _GAP_S)), max(given, leased) // 2)

@@ -1,1 +1,1 @@
-"""The ground: tasks, errors, money, prices, keys, key sources, settings and files. It imports no other part."""
+"""The base package: tasks, errors, money, prices, keys, key sources, settings and files. It imports no other part."""

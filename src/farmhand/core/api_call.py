@@ -1,4 +1,4 @@
-"""Calls of the provider's API from the workstation: whether it takes a key, and its Admin API."""
+"""Calls from the workstation to the provider's API: the check that it accepts a key, and its Admin API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .errors import WireError, not_configured
 from .keys import check_format, redact
 
 TIMEOUT_S = 15.0
-#: Source: the provider's API reference, "List models": needs a key, uses no tokens.
+#: Source: the provider's API reference, "List models": it needs a key and uses no tokens.
 FREE_CALL = "/v1/models?limit=1"
 VERSION = "2023-06-01"
 ADMIN_PREFIX = "sk-ant-admin"
@@ -23,14 +23,14 @@ _MAX_ANSWER = 64 * 1024 * 1024
 
 
 class NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key elsewhere."""
+    """A redirect handler that follows no redirect, because one would send the key elsewhere."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
-        """Follow none."""
+        """Return None: do not follow the redirect."""
 
 
 def admin_problem(key: str, url: str) -> str:
-    """Why this Admin key must not be sent to this URL; "" if it may be."""
+    """Return why this Admin key must not be sent to this URL, or "" if it may be."""
     if not key.startswith(ADMIN_PREFIX):
         return f"admin_key_source names a key that is no Admin key ({ADMIN_PREFIX}…)"
     parts = urlsplit(url)
@@ -41,9 +41,9 @@ def admin_problem(key: str, url: str) -> str:
 def call(
     key: str, url: str, path: str, body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
 ) -> tuple[int, Any]:
-    """One call with `key`, a POST where there is a body: (HTTP status, the decoded JSON or None).
+    """Call the API once with `key`, as a POST if there is a body. Return (HTTP status, decoded JSON or None).
 
-    Raises WireError: `not_configured` for a URL that is none, `api_unreachable` where there is no answer.
+    Raise WireError: `not_configured` for an invalid URL, `api_unreachable` if there is no answer.
     """
     if not url.startswith(("https://", "http://")):
         raise not_configured(f"upstream_url {url!r:.100} is not an http(s) URL", "correct it")
@@ -65,9 +65,9 @@ def call(
 
 
 def free_call(key: str, url: str) -> int:
-    """The HTTP status that the API at `url` gives to `key`: 200, or 401 for one that it does not take.
+    """Return the HTTP status that the API at `url` gives to `key`: 200, or 401 for a key that it does not accept.
 
-    402 also where it says with another status that the money is used up.
+    Return 402 also if the API reports with another status that the credit is used up.
     """
     status, answer = call(key, url, FREE_CALL)
     error = answer.get("error") if status != 200 and isinstance(answer, dict) else None
@@ -75,7 +75,7 @@ def free_call(key: str, url: str) -> int:
 
 
 def reason(answer: Any) -> str:
-    """The message of the provider's error, in one line without a key."""
+    """Return the message of the provider's error on one line, without keys."""
     error = answer.get("error") if isinstance(answer, dict) else None
     why = error.get("message") if isinstance(error, dict) else "no reason given"
     return redact(" ".join(str(why).split()))[:200]

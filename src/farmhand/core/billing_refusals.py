@@ -1,18 +1,18 @@
-"""How the API says that it does not serve the account behind a key, whatever the status that it says it with."""
+"""Recognition of the API's refusals to serve the account behind a key, whatever their HTTP status."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-#: Code → what to do about it.
+#: Error code → hint.
 HINTS = {
     "billing_error": "check the credit and the billing details of the API account",
     "account_disabled": "the provider has disabled this key's organization: ask its support, or use another one's key",
     "spend_limit": "raise the spend limit of the API account, or wait until it resets",
 }
-#: Beginnings of messages. An empty balance, one's own spend limit and a disabled organization come as 400
-#: `invalid_request_error`, so that only the message says which it is.
+#: Beginnings of messages. An empty balance, the customer's own spend limit and a disabled organization are all reported
+#: as 400 `invalid_request_error`, so only the message distinguishes them.
 #: Source: error bodies in public reports, 2025-05 to 2026-08.
 _MESSAGES = (
     (
@@ -35,12 +35,12 @@ _SPENT = "enforced_spend_limit_reached"
 
 
 def refusal(status: int, error: dict[str, Any]) -> tuple[str, str]:
-    """(code, hint) of the refusal in an answer's `error` object; two empty strings where it is about something else.
+    """Return (code, hint) for the `error` object of an answer, or two empty strings if it is not a billing refusal.
 
-    The code is one of HINTS. `status` is the answer's, 0 for an error inside an answer.
+    The code is a key of HINTS. `status` is the HTTP status, or 0 for an error inside an answer.
     """
     message = error.get("message")
-    # A message about a field begins with the field's name, which is the request's own text, and a colon.
+    # A message about a request field begins with the field's name, which the requester chose, and a colon.
     if isinstance(message, str) and ": " not in message:
         for pattern, code, hint in _MESSAGES:
             if pattern.match(message.strip()):

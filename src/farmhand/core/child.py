@@ -1,4 +1,4 @@
-"""The environment of every program that is started from here."""
+"""The environment of every program that this process starts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Container, Mapping
 
 from .keys import KEY
 
-#: Credentials and switches of other tools by their names, and any key or login token by its look: `env:NAME` as key
-#: source means that it may be anywhere.
+#: Matches credentials and switches of other tools by name. Any key or login token is also found by its value, because
+#: with the key source `env:NAME` it may be in any variable.
 _CREDENTIAL_NAME = re.compile(r"(ANTHROPIC|CLAUDE)_|CLAUDECODE$|AWS_BEARER_TOKEN_BEDROCK$", re.IGNORECASE)
 _SETTING = re.compile(r"FARMHAND_")
 
@@ -17,9 +17,9 @@ _SETTING = re.compile(r"FARMHAND_")
 def scrubbed(
     environ: Mapping[str, str] | None = None, *, settings: bool = False, keep: Container[str] = ()
 ) -> dict[str, str]:
-    """The environment for a program that needs no credential: `environ` (None: this process's own) without any.
+    """Return `environ` (None: this process's own environment) without credentials, for a program that needs none.
 
-    The FARMHAND_* settings stay only with `settings`; the names in `keep` stay whatever they hold.
+    Keep the FARMHAND_* settings only with `settings`. Keep the names in `keep` whatever their value.
     """
     return {
         name: value

@@ -1,15 +1,16 @@
-"""How the real claude CLI is called for one task: lean, and with the prompt as data. The farm host's engine and the
-workstation's subscription fallback share it.
+"""The lean invocation of the real claude CLI for one task, with the prompt passed as data.
+
+It is shared by the farm host's engine and the workstation's subscription fallback.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-#: Stands where a task has no system prompt of its own.
+#: The system prompt of a task that has none of its own.
 SYSTEM = "Answer the user's task. Be brief and exact."
-#: Switches of the CLI that every call sets: it neither updates itself, nor phones home, nor attaches files that a
-#: prompt names, nor tries again. Measured with 2.1.197 and 2.1.330.
+#: CLI switches set on every call: no self-update, no telemetry, no attaching of files named in a prompt, no retries.
+#: Measured with 2.1.197 and 2.1.330.
 SWITCHES = {
     "DISABLE_AUTOUPDATER": "1",
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
@@ -21,7 +22,7 @@ SWITCHES = {
 
 
 def arguments(program: str, *, model: str, system: str = "", tools: tuple[str, ...] = ()) -> list[str]:
-    """The lean invocation: with these flags a text task sends 1.1 KB instead of 76 to 115 (measured with 2.1.197)."""
+    """Return the lean command line. With its flags a text task sends 1.1 KB instead of 76 to 115 (2.1.197)."""
     argv = [program, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     argv += ["--include-partial-messages", "--no-session-persistence", "--setting-sources", "", "--strict-mcp-config"]
     argv += ["--disable-slash-commands", "--model", model, "--system-prompt", system or SYSTEM]
@@ -29,10 +30,11 @@ def arguments(program: str, *, model: str, system: str = "", tools: tuple[str, .
 
 
 def user_message(prompt: str) -> bytes:
-    """The prompt as one user message of stream-json, so that it is data.
+    """Return the prompt as one user message of stream-json, so that it is treated as data.
 
-    The CLI takes a message whose last text begins with `/name` for a command, in this form too. The blank block behind
-    the prompt prevents that, and the CLI drops it: the API gets the prompt alone. Measured with 2.1.197 and 2.1.330.
+    In this form too, the CLI treats a message whose last text begins with `/name` as a command. The blank block after
+    the prompt prevents that. The CLI drops the block, so the API gets only the prompt. Measured with 2.1.197 and
+    2.1.330.
     """
     content = [{"type": "text", "text": prompt}, {"type": "text", "text": "\n"}]
     message = {"role": "user", "content": content}

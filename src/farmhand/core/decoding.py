@@ -1,4 +1,4 @@
-"""Decoding what the operator's shell gives: arguments, and a stdin that can be read to its end."""
+"""Decoding of the shell's input: arguments, and a stdin that must have an end."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from farmhand.core.keys import redact
 
 
 def as_text(argument: str, where: str) -> str:
-    """An argument's text, which is UTF-8 whatever the locale says. Raises UsageError where it is not.
+    """Return an argument's text, decoded as UTF-8 whatever the locale. Raise UsageError if it is not UTF-8.
 
-    What the locale cannot read comes in as lone surrogates: in a C locale that is everything but ASCII.
+    Bytes that the locale cannot decode arrive as lone surrogates; in a C locale those are all non-ASCII bytes.
     """
     try:
         argument.encode()
@@ -29,7 +29,7 @@ def as_text(argument: str, where: str) -> str:
 
 
 def as_name(argument: str, where: str) -> str:
-    """Return the text of a name, which is sent, kept and shown: it may hold no key. Raises UsageError."""
+    """Return the text of a name. Raise UsageError if it contains a key, because names are sent, kept and shown."""
     text = as_text(argument, where)
     if redact(text) != text:
         hint = "take it out: it would be sent and kept"
@@ -38,22 +38,22 @@ def as_name(argument: str, where: str) -> str:
 
 
 def as_names(arguments: Iterable[str], where: str) -> list[str]:
-    """The names in arguments that each hold some, with commas between. Raises UsageError."""
+    """Return the names in comma-separated arguments. Raise UsageError."""
     return [name.strip() for part in arguments for name in as_name(part, where).split(",") if name.strip()]
 
 
 def shown(path: str | PathLike[str]) -> str:
-    """A file's name as text; bytes of it that are not UTF-8 are replaced."""
+    """Return a file's name as text; bytes that are not UTF-8 are replaced."""
     return os.fsencode(path).decode("utf-8", "replace")
 
 
 def not_text(where: str) -> UsageError:
-    """The refusal of what is not UTF-8."""
+    """Return the error for input that is not UTF-8."""
     return UsageError(f"{where} is not valid UTF-8", code="invalid_prompt", hint="convert it first")
 
 
 def check_stream(descriptor: int) -> None:
-    """Raise OSError where `descriptor` is a socket that has no end to read to: one of datagrams, say."""
+    """Raise OSError if `descriptor` is a socket without an end of file, such as a datagram socket."""
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return
     held = socket.socket(fileno=os.dup(descriptor))

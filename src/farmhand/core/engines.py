@@ -1,4 +1,4 @@
-"""The engines, a row each: how a task reaches the model. `farmhand.agent.engines` has a file for each."""
+"""The table of engines: the ways in which a task reaches the model. `farmhand.agent.engines` has one file for each."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 
 class EngineKind(NamedTuple):
-    """`slots`: the agent has a setting `slots_<engine>`, how many of its tasks run at once; else the provider decides.
+    """The properties of an engine.
 
-    `tools`: its tasks may have tools. `lean`: it sends the prompt without what the claude CLI would add.
+    `slots`: the agent's setting `slots_<engine>` limits how many of its tasks run at once; otherwise the provider
+    decides. `tools`: its tasks may have tools. `lean`: it sends the prompt without the claude CLI's additions.
     """
 
     slots: bool
@@ -21,5 +22,5 @@ ENGINES = {
     "cli": EngineKind(slots=True, tools=True, lean=False),
     "economy": EngineKind(slots=False, tools=False, lean=True),
 }
-#: The engines whose tasks take a slot of the farm host.
+#: The engines whose tasks occupy a slot of the farm host.
 SLOTTED = tuple(name for name, kind in ENGINES.items() if kind.slots)

@@ -1,7 +1,7 @@
 """A parser for `KEY=VALUE` files such as ~/repos.env. The file is read, never run.
 
-Understood: blank lines, `#` comments, an optional `export`, bare, single-quoted and double-quoted values, CRLF.
-Refused, with the line's number: whatever a shell would expand or run, an open quote, a name given twice.
+Accepted: blank lines, `#` comments, an optional `export`, bare, single-quoted and double-quoted values, CRLF.
+Rejected, with the line number: anything that a shell would expand or run, an unclosed quote, a duplicate name.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.D
 _SPACED = re.compile(r"(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]+=")
 _BARE = re.compile(r"[^\s\"'\\$`;&|<>()]*")
 _REST = re.compile(r"[ \t]*(?:[ \t]#.*)?", re.DOTALL)
-#: What a backslash may stand before inside double quotes, as in a POSIX shell (2.2.3).
+#: The characters that a backslash escapes inside double quotes, as in a POSIX shell (2.2.3).
 _ESCAPED = frozenset('"\\$`')
 
 
 class EnvFileError(ValueError):
-    """The file cannot be understood safely. The message has the line's number and never a value."""
+    """An error for a file that cannot be parsed safely. The message has the line number and never a value."""
 
     def __init__(self, line: int, reason: str) -> None:
         super().__init__(f"line {line}: {reason}")
@@ -25,7 +25,7 @@ class EnvFileError(ValueError):
 
 
 def parse(text: str) -> dict[str, str]:
-    """The assignments of `text` in their order. Raises EnvFileError."""
+    """Return the assignments of `text` in their order. Raise EnvFileError."""
     values: dict[str, str] = {}
     seen: dict[str, int] = {}
     for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):

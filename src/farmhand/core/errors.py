@@ -1,4 +1,4 @@
-"""Every error Farmhand raises on purpose.
+"""The errors that Farmhand raises on purpose.
 
 FarmhandError                 exit 1   code            what a user sees
 ├── TaskFailed                exit 1   (the task's)    the task ran and did not succeed
@@ -9,7 +9,7 @@ FarmhandError                 exit 1   code            what a user sees
 ├── Refused                   exit 5   refused, budget policy or budget said no
 └── WireError                 by its code              client and agent could not work together
 
-A message is one line that says what is wrong and where; the hint says what to do.
+A message is one line that names the problem and its place; the hint names the remedy.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .keys import redact
 
 
 class FarmhandError(Exception):
-    """Base of all: a stable ``code``, a one-line message, an optional hint, the process's exit status."""
+    """The base class: a stable ``code``, a one-line message, an optional hint and the exit status of the process."""
 
     exit_code = 1
     code = "error"
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
-        """Keep message and hint apart, so that text and JSON can render them their own way."""
+        """Keep message and hint separate, so that text and JSON can render them differently."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -37,7 +37,7 @@ class FarmhandError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def as_dict(self) -> dict[str, str]:
-        """The error as the wire and every JSON output have it."""
+        """Return the error as it appears on the wire and in all JSON output."""
         return {"code": self.code, "message": self.message, "hint": self.hint}
 
 
@@ -48,14 +48,14 @@ class TaskFailed(FarmhandError):
 
 
 class UsageError(FarmhandError):
-    """The request is wrong in itself: an option, an empty prompt, an invalid schema."""
+    """The request itself is invalid: an option, an empty prompt, an invalid schema."""
 
     exit_code = 2
     code = "usage"
 
 
 class NotConfigured(FarmhandError):
-    """Something the operator has to set up is missing or unsafe: key source, host, settings file."""
+    """Something that the operator has to set up is missing or unsafe: key source, host, settings file."""
 
     exit_code = 3
     code = "not_configured"
@@ -69,19 +69,19 @@ class FarmUnreachable(FarmhandError):
 
 
 class WireMismatch(FarmUnreachable):
-    """Client and agent speak versions of the wire that do not overlap."""
+    """Client and agent have no wire version in common."""
 
     code = "wire_mismatch"
 
 
 class Refused(FarmhandError):
-    """Policy or a budget said no."""
+    """A policy or a budget rejected the request."""
 
     exit_code = 5
     code = "refused"
 
 
-#: What the codes of a WireError stand for.
+#: The error class of each WireError code.
 _KINDS: dict[str, type[FarmhandError]] = {
     "not_configured": NotConfigured,
     "bad_key": NotConfigured,
@@ -128,12 +128,13 @@ _KINDS: dict[str, type[FarmhandError]] = {
 
 
 class WireError(FarmhandError):
-    """Client and agent could not work together: a stable code, one line, what to do, the HTTP status of an answer.
+    """An error between client and agent: a stable code, a one-line message, a hint, the HTTP status of the answer.
 
-    Codes made on the client's side: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
+    Codes made by the client: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
     `host_key_unknown`, `host_key_changed`, `login_refused`, `agent_missing`, `agent_down`, `agent_too_old`,
-    `client_too_old`, `not_an_agent`, `bad_answer` (not of the wire, so nobody knows what was done). Every other code is
-    the agent's own; one that is not known here goes by its status: 4xx blames the request.
+    `client_too_old`, `not_an_agent`, `bad_answer` (the answer does not follow the wire, so the outcome of the request
+    is unknown). All other codes come from the agent. A code that is not known here is classified by its status: 4xx
+    means that the request was wrong.
     """
 
     def __init__(self, code: str, message: str, hint: str = "", status: int = 0) -> None:
@@ -144,14 +145,14 @@ class WireError(FarmhandError):
         self.exit_code = kind.exit_code
 
     def at(self, host: str = "") -> FarmhandError:
-        """The error of its kind. With `host` it names that host, which whatever it answers could not be asked."""
+        """Return the error as its `kind`. With `host`, name that host and report any refusal by it as unreachable."""
         unasked = bool(host and self.status) and not issubclass(self.kind, FarmUnreachable)
         message = self.message if host in self.message else f"{host}: {self.message}"
         return (FarmUnreachable if unasked else self.kind)(message, hint=self.hint, code=self.code)
 
 
 def from_result(result: dict[str, Any]) -> FarmhandError | None:
-    """Why a task with this result did not succeed; None if it did."""
+    """Return why a task with this result did not succeed, or None if it did."""
     if result.get("state") == "succeeded":
         return None
     error = result.get("error") or {}
@@ -162,5 +163,5 @@ def from_result(result: dict[str, Any]) -> FarmhandError | None:
 
 
 def not_configured(message: str, hint: str = "") -> WireError:
-    """Something the operator has to set up is missing or unsafe. A key pasted where a name belongs is not repeated."""
+    """Return the error for a missing or unsafe setup. A key pasted in place of a name is not repeated."""
     return WireError("not_configured", redact(message), redact(hint))

@@ -1,4 +1,4 @@
-"""This machine's files and sockets: replacing a file in one step, the XDG directories, the peer of a Unix socket."""
+"""Local files and sockets: atomic replacement of a file, the XDG directories, the peer of a Unix socket."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _UCRED = struct.Struct("3i")
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: str = "") -> Iterator[IO[bytes]]:
-    """A file to write to, which takes the place of `path` when the block ends well. Raises OSError.
+    """Yield a file that atomically replaces `path` if the block ends without an error. Raise OSError.
 
-    Whatever happens, `path` is what it was or all of what is new, and that survives a power cut. Owner, group and mode
-    are those of the file that was there (0600 if there was none), the mode `mode` if given; it is never readable by
-    more than that. It is written under the name `beside`, one of its own if that is not given: a caller that holds a
-    lock can so remove what a crash has left.
+    Whatever happens, `path` has either its old content or all of its new content, and the new content survives a power
+    cut. The new file gets owner, group and mode of the old one (0600 if there was none), or the mode `mode` if given.
+    It is never readable by more users than that. The temporary file has the name `beside`, or a unique one by default;
+    a caller that holds a lock can use `beside` to remove what a crash has left.
     """
     directory, name = os.path.split(os.path.abspath(path))
     try:
@@ -34,7 +34,7 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: 
             os.unlink(beside)
         descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     else:
-        import tempfile  # not at the top: settings need only `xdg`, at every start
+        import tempfile  # not at the top: settings need only `xdg`, on every start
 
         descriptor, beside = tempfile.mkstemp(prefix=f".{name[:60]}.", suffix=".farmhand-new", dir=directory)
     try:
@@ -54,13 +54,13 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: 
 
 
 def replace(path: str | os.PathLike[str], content: bytes, *, mode: int | None = None, beside: str = "") -> None:
-    """Write `content` to `path` as `replacing` does. Raises OSError."""
+    """Write `content` to `path` as `replacing` does. Raise OSError."""
     with replacing(path, mode=mode, beside=beside) as out:
         out.write(content)
 
 
 def _give(descriptor: int, before: os.stat_result) -> None:
-    """Owner and group as `before`; only root has to be able to."""
+    """Set owner and group as in `before`. A failure counts only for root."""
     try:
         os.fchown(descriptor, before.st_uid, before.st_gid)
     except PermissionError:
@@ -69,7 +69,7 @@ def _give(descriptor: int, before: os.stat_result) -> None:
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:
-    """Make the names in a directory survive a power cut. Raises OSError."""
+    """Make the names in a directory survive a power cut. Raise OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -78,9 +78,9 @@ def sync_directory(path: str | os.PathLike[str]) -> None:
 
 
 def xdg(name: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The directory that XDG_CONFIG_HOME, XDG_STATE_HOME or XDG_CACHE_HOME names, else the usual one below the home.
+    """Return the directory that XDG_CONFIG_HOME, XDG_STATE_HOME or XDG_CACHE_HOME names, or its default below the home.
 
-    A relative path counts as not set. Source: the XDG Base Directory Specification, 0.8.
+    A relative path counts as unset. Source: the XDG Base Directory Specification, 0.8.
     """
     named = environ.get(name, "")
     return (
@@ -89,7 +89,7 @@ def xdg(name: str, environ: Mapping[str, str] = os.environ) -> str:
 
 
 class Peer(NamedTuple):
-    """The process that opened a connection to a Unix socket."""
+    """The process at the other end of a Unix socket."""
 
     pid: int
     uid: int
@@ -97,5 +97,5 @@ class Peer(NamedTuple):
 
 
 def peer(connection: socket.socket) -> Peer:
-    """Return the process at the other side of a Unix socket's connection. Raises OSError."""
+    """Return the process at the other end of a connected Unix socket. Raise OSError."""
     return Peer(*_UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)))

@@ -1,4 +1,4 @@
-"""Task ids are chosen by the client, so that sending a task twice runs it once."""
+"""Task ids. The client chooses them, so that a task that is sent twice runs once."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ import time
 
 
 def new_task_id() -> str:
-    """A fresh id that sorts by the millisecond it was made in: 11 hex digits of time, 10 random ones."""
+    """Return a new id that sorts by creation time in milliseconds: 11 hex digits of time, 10 random ones."""
     return f"t{time.time_ns() // 1_000_000:011x}{os.urandom(5).hex()}"

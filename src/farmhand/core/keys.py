@@ -1,33 +1,33 @@
-"""Metered API keys: what one looks like, its fingerprint, and keeping it out of text."""
+"""Metered API keys: their format, their fingerprint, and their removal from text."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-#: Where the key comes from unless the operator says otherwise; keysource has the forms.
+#: The default key source; the forms are in keysource.
 DEFAULT_SOURCE = "file:~/repos.env"
-#: Longest key that is taken. Real ones have about 110 characters.
+#: The longest accepted key. Real keys have about 110 characters.
 MAX_KEY_CHARS = 512
 PREFIX = "sk-ant-"
-#: What a key, an Admin key or a login token is, wherever one is looked for, hidden or taken out. Shorter ones are
-#: examples in texts and patterns in sources; real ones have about 100 characters. Some tools change the case.
+#: Matches a key, an Admin key or a login token, wherever one is searched for, hidden or removed. Shorter strings are
+#: examples in texts and patterns in sources; real keys have about 100 characters. Some tools change the case.
 KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{16,}", re.IGNORECASE)
-#: What stands in a URL before its host: user and password, or a token.
+#: Matches the part of a URL before its host: user and password, or a token.
 _PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 REDACTED = "sk-ant-…[redacted]"
 FINGERPRINT_DIGITS = 12
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` looks like an API key: `sk-ant-`, then 16 or more of A-Z a-z 0-9 _ -; 512 characters at most."""
+    """Return whether `text` looks like an API key: `sk-ant-` and 16 or more of A-Z a-z 0-9 _ -, 512 in all at most."""
     return len(text) <= MAX_KEY_CHARS and text.startswith(PREFIX) and KEY.fullmatch(text) is not None
 
 
 def check_format(text: str) -> str:
-    """`text` if it has the form of an API key.
+    """Return `text` if it has the form of an API key.
 
-    Raises ValueError otherwise. The message says what is wrong and never holds any part of `text`.
+    Raise ValueError otherwise. The message names the problem and never contains any part of `text`.
     """
     if not text:
         raise ValueError("the API key is empty")
@@ -43,29 +43,29 @@ def check_format(text: str) -> str:
 
 
 def fingerprint(key: str) -> str:
-    """The first 12 hex digits of the key's SHA-256: enough to tell keys apart, and it gives none away."""
-    import hashlib  # not at the top: it loads OpenSSL, which most calls do without
+    """Return the first 12 hex digits of the key's SHA-256: enough to distinguish keys, without disclosing any."""
+    import hashlib  # not at the top: it loads OpenSSL, which most calls do not need
 
     return hashlib.sha256(key.encode()).hexdigest()[:FINGERPRINT_DIGITS]
 
 
 def is_fingerprint(text: str) -> bool:
-    """Whether `text` has the form of a fingerprint."""
+    """Return whether `text` has the form of a fingerprint."""
     return re.fullmatch(rf"[0-9a-f]{{{FINGERPRINT_DIGITS}}}", text) is not None
 
 
 def redact(text: str) -> str:
-    """`text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
+    """Return `text` with everything that looks like a key replaced by `sk-ant-…[redacted]`."""
     return KEY.sub(REDACTED, text)
 
 
 def without_secrets(text: str) -> str:
-    """`text` without keys and without the password of a URL: an argument or a setting that is echoed may be one."""
+    """Return `text` without keys and URL passwords, for arguments and settings that are echoed."""
     return _PASSWORD.sub("\\1…@", redact(text))
 
 
 def harmless(value: Any) -> Any:
-    """Return what a host says of itself, JSON, with every text and every name in it `without_secrets`."""
+    """Return a host's JSON report about itself with `without_secrets` applied to every text and every name."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, dict):
@@ -74,7 +74,7 @@ def harmless(value: Any) -> Any:
 
 
 def holds_key(value: object, key: str) -> bool:
-    """Whether `key` stands in any text of a task: such a task would send it to the model and into the ledger."""
+    """Return whether any text of a task contains `key`: such a task would send it to the model and into the ledger."""
     if isinstance(value, str):
         return key in value
     if isinstance(value, dict):

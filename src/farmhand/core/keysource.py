@@ -1,11 +1,11 @@
-"""Where the metered key comes from, and reading it there.
+"""The sources of the metered key, and reading the key from them.
 
-file:PATH[#NAME]       a KEY=VALUE file; NAME is ANTHROPIC_API_KEY unless said
+file:PATH[#NAME]       a KEY=VALUE file; NAME defaults to ANTHROPIC_API_KEY
 env:NAME               an environment variable
 keyring:SERVICE/USER   the desktop's keyring, with the extra `keyring`
-command:ARGV           what a program prints, run without a shell
+command:ARGV           the output of a program, run without a shell
 
-Every failure is a WireError `not_configured`. No message holds the key or any part of a value.
+Every failure is a WireError `not_configured`. No message contains the key or any part of a value.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ _KINDS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV"
 
 
 def read_key(source: str = DEFAULT_SOURCE) -> str:
-    """The key that `source` names, checked for its form. Raises WireError `not_configured`."""
+    """Return the key from `source` after checking its format. Raise WireError `not_configured`."""
     kind, colon, rest = source.partition(":")
     readers = {"file": _from_file, "env": _from_env, "keyring": _from_keyring, "command": _from_command}
     if not colon or not rest or kind not in readers:
-        # What stands there may be a key pasted by mistake, so it is not repeated.
+        # The text may be a key pasted by mistake, so it is not repeated.
         raise not_configured("the key source is not of a known form", f"use {_KINDS}")
     text, where = readers[kind](rest)
     try:
@@ -57,7 +57,7 @@ def _from_file(rest: str) -> tuple[str, str]:
 
 
 def read_private(path: str) -> str:
-    """The text of a file that only its owner can read, checked on the open file, so that it cannot be swapped."""
+    """Return the text of a file that only its owner can read. Check the open file, so that it cannot be swapped."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -104,7 +104,7 @@ def _from_keyring(rest: str) -> tuple[str, str]:
         raise not_configured("the Python package keyring is not installed", "pip install 'farmhand[keyring]'") from None
     try:
         value = keyring.get_password(service, user)
-    except Exception as error:  # backends raise what they like; only the kind is shown, its text may quote secrets
+    except Exception as error:  # backends raise any type; the text may quote secrets, so only the type is shown
         raise not_configured(f"the keyring failed for {service}/{user}: {type(error).__name__}") from None
     if value is None:
         raise not_configured(f"the keyring has no {service}/{user}", f"keyring set {service} {user}")
@@ -123,7 +123,7 @@ def _from_command(rest: str) -> tuple[str, str]:
         raise not_configured("key source command: names no program")
     program = keys.redact(argv[0])
     try:
-        # stdin may be the prompt and stderr may hold anything: neither is shared with the program.
+        # stdin may be the prompt and stderr may contain secrets: the program shares neither.
         done = subprocess.run(
             argv,
             stdin=subprocess.DEVNULL,

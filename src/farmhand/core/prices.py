@@ -1,7 +1,7 @@
-"""The price table, and what one request costs by it, exact: whole pico-dollars (see `money`).
+"""The price table, and the exact cost of a request in integer pico-dollars (see `money`).
 
-A price is US$ per million tokens with at most so many digits that one token, in a batch too, costs a whole number of
-pico-dollars: so costs add up without any rounding, in whatever order and grouping they are summed.
+Prices are in US$ per million tokens. They have so few digits that one token, in a batch too, costs a whole number of
+pico-dollars. So costs add up without rounding, in any order and grouping.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ONE = Fraction(1)
 
 
 class Rates(NamedTuple):
-    """Whole pico-dollars per token of one kind; None where the source gives no figure."""
+    """Integer pico-dollars per token of each kind; None if the source gives no figure."""
 
     input: int
     output: int
@@ -40,7 +40,7 @@ class Rates(NamedTuple):
     cache_read: int | None
 
     def cost(self, usage: Usage) -> int | None:
-        """Pico-dollars for `usage`; None where it has tokens of a kind without a price."""
+        """Return the pico-dollars for `usage`, or None if it has tokens of a kind without a price."""
         total = usage.input_tokens * self.input + usage.output_tokens * self.output
         for tokens, rate in (
             (usage.cache_creation_input_tokens - usage.cache_creation_1h_input_tokens, self.cache_write),
@@ -62,18 +62,18 @@ class _Figures(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=
     cache_read: Decimal | None = None
 
     def rates(self, factor: Decimal) -> Rates:
-        """As pico-dollars per token, times `factor`. ValueError names the figure that is no price."""
+        """Return the figures in pico-dollars per token, times `factor`. Raise ValueError, naming an invalid figure."""
         return Rates(*(_per_token(name, getattr(self, name), factor) for name in Rates._fields))  # type: ignore[arg-type]
 
 
 class LongPrompt(_Figures, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """Prices of a request whose prompt has more than `over` tokens."""
+    """The prices of a request whose prompt has more than `over` tokens."""
 
     over: int
 
 
 class Price(_Figures, forbid_unknown_fields=True, frozen=True, kw_only=True, rename={"start": "from", "end": "to"}):
-    """One row: US$ per million tokens of `model` from the day `start` until before the day `end`, both UTC."""
+    """One row: US$ per million tokens of `model`, from the day `start` until before the day `end`, both UTC."""
 
     model: str
     start: date | None = None
@@ -86,7 +86,7 @@ class Price(_Figures, forbid_unknown_fields=True, frozen=True, kw_only=True, ren
 
 
 class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
-    """A file as it is written; an operator's own may leave out all but its rows."""
+    """The content of a price file; an operator's own file needs only the rows."""
 
     version: date | None = None
     source: str = ""
@@ -97,7 +97,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tru
 
 
 class _Span(NamedTuple):
-    """A row ready for use: Unix seconds, and its rates by (long prompt, economy)."""
+    """A row ready for use: times in Unix seconds, and the rates by (long prompt, economy)."""
 
     start: float
     end: float
@@ -107,9 +107,11 @@ class _Span(NamedTuple):
 
 
 class PriceTable:
-    """Prices by model and time. `version` says which table it is: the day its source was read, and the operator's own
-    file where there is one. `aliases` are other names of models. `factors` multiply prices, by what an answer says of
-    its terms (see `Terms`) and its value.
+    """Prices by model and time.
+
+    `version` identifies the table: the day its source was read, and a digest of the operator's own file if there is
+    one. `aliases` are other names of models. `factors` multiply prices, by the field of an answer's terms (see `Terms`)
+    and its value.
     """
 
     def __init__(
@@ -128,34 +130,34 @@ class PriceTable:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The ids of all models with a price."""
+        """Return the ids of all models with a price."""
         return tuple(self._spans)
 
     @property
     def current(self) -> tuple[str, ...]:
-        """Those that are not legacy, the cheapest first (by the price of output in the last row)."""
+        """Return the models that are not legacy, cheapest first (by the price of output in the last row)."""
         chosen = [model for model, spans in self._spans.items() if not spans[-1].row.legacy]
         return tuple(sorted(chosen, key=lambda model: self._spans[model][-1].rates[False, False].output))
 
     @property
     def thresholds(self) -> tuple[int, ...]:
-        """Every prompt length, in tokens, above which some model has other prices."""
+        """Return every prompt length, in tokens, above which the prices of some model change."""
         return tuple(sorted({s.over for spans in self._spans.values() for s in spans if s.over is not None}))
 
     @property
     def changes(self) -> tuple[int, ...]:
-        """Every day (since 1970, UTC) from which on some model has other prices."""
+        """Return every day (since 1970, UTC) on which the prices of some model change."""
         edges = {edge for spans in self._spans.values() for span in spans for edge in (span.start, span.end)}
         return tuple(sorted(int(edge // _DAY_S) for edge in edges if edge not in (float("-inf"), float("inf"))))
 
     def resolve(self, name: str) -> str:
-        """The id that `name`, an id or an alias, stands for; an unknown name is its own answer."""
+        """Return the model id for `name`, an id or an alias; an unknown name is returned as it is."""
         return self.aliases.get(name, name)
 
     def rates(self, model: str, prompt: int, *, economy: bool = False, at: float | None = None) -> Rates | None:
-        """The rates of a request with a prompt of so many tokens; None where no price is known for model and time.
+        """Return the rates for a prompt of so many tokens, or None if no price is known for the model at that time.
 
-        `economy`: it was part of a Message Batch. `at`: when it was sent, in Unix seconds; now by default.
+        `economy`: the request was part of a Message Batch. `at`: its time in Unix seconds; now by default.
         """
         moment = time.time() if at is None else at
         for span in self._spans.get(self.resolve(model), ()):
@@ -166,9 +168,9 @@ class PriceTable:
     def cost(
         self, model: str, usage: Usage, terms: Terms = STANDARD, *, economy: bool = False, at: float | None = None
     ) -> int | None:
-        """Pico-dollars of one request that used `usage` on `terms`; None, never zero, where a price is unknown.
+        """Return the pico-dollars of a request that used `usage` on `terms`; None, never zero, if a price is unknown.
 
-        `economy` and `at` as for `rates`. A fraction of a pico-dollar, which a factor can leave, counts as a whole one.
+        `economy` and `at` are as for `rates`. A fraction of a pico-dollar, which a factor can leave, is rounded up.
         """
         factor = self.factor(terms)
         rates = self.rates(model, usage.prompt_tokens, economy=economy or terms.service_tier == "batch", at=at)
@@ -176,7 +178,7 @@ class PriceTable:
         return None if cost is None or factor is None else -(-cost * factor.numerator // factor.denominator)
 
     def factor(self, terms: Terms) -> Fraction | None:
-        """What the terms multiply every price by; None where that is not known."""
+        """Return the factor that the terms apply to every price, or None if it is unknown."""
         product = _ONE
         for kind in KINDS:
             if value := getattr(terms, kind):
@@ -189,9 +191,9 @@ class PriceTable:
 
 @cache
 def price_table(override: Path | None = None) -> PriceTable:
-    """The table that ships with the package; what the file `override` has of a model replaces all rows of that model.
+    """Return the shipped table; for each model in the file `override`, its rows replace all rows of that model.
 
-    A file that is not there overrides nothing. NotConfigured, in one line, says what is wrong in a table, and where.
+    A missing file overrides nothing. Raise NotConfigured with a one-line message that names the error and its place.
     """
     shipped = files(__package__).joinpath("prices.toml").read_text(encoding="utf-8")
     base = _parse(shipped, "prices.toml")
@@ -228,7 +230,7 @@ def _parse(text: str, where: str) -> _File:
 
 
 def _place(message: str, text: str) -> str:
-    """msgspec's words, with the model of the row in place of its number."""
+    """Return msgspec's message with the model of the row in place of its number."""
     what, _, path = message.partition(" - at `$")
     if not path.startswith(".price["):
         return message.replace("$.", "")

@@ -1,4 +1,4 @@
-"""The rules that every task must meet: checked by clients, and by the agent when it takes tasks in."""
+"""The rules for every task, checked by clients, and by the agent when it accepts tasks."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
 
 MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
-#: A budget above this is a slip, and its pico-dollars would not fit the ledger's integers.
+#: A larger budget is a mistake, and its pico-dollars would not fit the ledger's integers.
 MAX_USD = 1_000_000
-#: A refusal by a budget that is not the task's own, as its message names it: the task has not been begun, and is no
-#: failure of its own.
+#: Matches the message of a refusal by a budget that is not the task's own. The task has not started, and the refusal is
+#: no failure of the task.
 SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
-#: UTF-8 bytes of all labels and the work class.
+#: Limit on the UTF-8 bytes of all labels and the work class.
 MAX_LABEL_BYTES = 64 * 1024
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
 
 
 def is_budget(amount: Decimal) -> bool:
-    """Whether `amount`, in US$, can be a budget: above 0, and no slip."""
+    """Return whether `amount`, in US$, is a valid budget: above 0, and not above MAX_USD."""
     return amount.is_finite() and 0 < amount <= MAX_USD
 
 
 class Broken(NamedTuple):
-    """A rule that a task breaks: a stable code, one line, what to do."""
+    """A rule that a task breaks: a stable code, a one-line message, a hint."""
 
     code: str
     message: str
@@ -36,9 +36,9 @@ class Broken(NamedTuple):
 
 
 def check(task: Task, *, deep: bool = True) -> Broken | None:
-    """The first rule that `task` breaks, None if it breaks none. What depends on a host is checked there.
+    """Return the first rule that `task` breaks, or None. Rules that depend on a host are checked on the host.
 
-    Not `deep`: of its schema the size only, which takes no time (see `farmhand.core.schemas`).
+    Without `deep`, check only the size of its schema, which takes no time (see `farmhand.core.schemas`).
     """
     return _identity(task) or _text(task) or _options(task) or _schema(task, deep)
 
@@ -74,7 +74,7 @@ def _text(task: Task) -> Broken | None:
 
 
 def _bytes(text: str) -> int | Broken:
-    """UTF-8 bytes of `text`."""
+    """Return the number of UTF-8 bytes of `text`."""
     try:
         return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError as error:
@@ -110,5 +110,5 @@ def _schema(task: Task, deep: bool) -> Broken | None:
 
 
 def _plausible_model(name: str) -> bool:
-    """A short name, or something that has a full id's form; only the API knows which ids there are."""
+    """Return whether `name` is a short name or has the form of a full id; only the API knows which ids exist."""
     return name in MODELS or ("-" in name and len(name) <= 128 and all(c.isalnum() or c in "-._:@/" for c in name))

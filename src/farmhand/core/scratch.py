@@ -1,6 +1,6 @@
-"""Private temporary directories that do not outlive a killed process: the next start removes what is left.
+"""Private temporary directories; the next start removes those of killed processes.
 
-A directory is locked for as long as its process lives, by a file in it; one that nobody has locked is left over.
+A lock on a file in the directory is held for as long as its process lives. An unlocked directory is a leftover.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LOCK = ".lock"
 
 @contextmanager
 def private_directory() -> Iterator[Path]:
-    """A new directory of this user alone below TMPDIR, removed afterwards. Raises OSError where there can be none."""
+    """Yield a new directory below TMPDIR that is private to this user, and remove it afterwards. Raise OSError."""
     sweep()
     path, lock = _made()
     try:
@@ -40,7 +40,7 @@ def _made() -> tuple[Path, int]:
             continue
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another's sweep may have come between the two steps.
+            # Another process's sweep may have run between the two steps.
             if (path / _LOCK).exists():
                 return path, lock
         os.close(lock)

@@ -1,4 +1,4 @@
-"""The operator's settings: config.toml, FARMHAND_* variables and flags, the later winning over the earlier.
+"""The operator's settings: config.toml, FARMHAND_* variables and flags; later ones override earlier ones.
 
 Standard library only: the action plugin reads them where nothing but Ansible is installed.
 """
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 
 PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
-#: What `fallback` may say.
+#: The values of `fallback`.
 FALLBACKS = ("ask", "queue", "subscription", "none")
-#: The provider's own API. Only `farmhand doctor` speaks to it from the workstation, to see whether the key is accepted.
+#: The provider's own API. On the workstation only `farmhand doctor` calls it, to check that the key is accepted.
 UPSTREAM = "https://api.anthropic.com"
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Settings(NamedTuple):
-    """What config.toml may say; every name is also a flag and, in capitals with FARMHAND_ in front, a variable.
+    """The settings of config.toml. Each is also a flag, and a variable: its name in capitals with the prefix FARMHAND_.
 
-    `host` "" stands for the only host there is, `model` "" for the default model. `timeout_s` is the task's own limit,
-    0 for the default. `hosts_file` "" stands for hosts.json beside config.toml. `project_dir` is the checkout with
-    site.yml, "" for the one around the working directory. `fallback` says what becomes of a task when no farm host
-    answers, "" standing for ask on a terminal and queue elsewhere; `allow_subscription` turns its subscription on (read
-    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host
-    answers. Times are in seconds.
+    `host` "" means the only configured host, `model` "" the default model. `timeout_s` is the task's own limit, 0 for
+    the default. `hosts_file` "" means hosts.json beside config.toml. `project_dir` is the checkout with site.yml, ""
+    for the one around the working directory. `fallback` says what happens to a task when no farm host answers; "" means
+    ask on a terminal and queue elsewhere. `allow_subscription` permits its value `subscription` (read
+    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host answers. Times are in
+    seconds.
 
-    Of `farmhand cost`: `baseline_model` is what the farm's work is compared with, `box_usd_month` what each host costs
-    a month in US$ (`24`, or by host `farm1=24,farm2=12`), `prices_file` the operator's own prices, "" for prices.toml
-    beside config.toml, `cost_store` the file that keeps the merged ledgers, "" for the usual one. `admin_key_source`
-    says where the Admin key is, "" for none, and `admin_url` where the Admin API is.
+    For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
+    monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price
+    file, "" for prices.toml beside config.toml. `cost_store` is the file with the merged ledgers, "" for the default
+    one. `admin_key_source` is the source of the Admin key, "" for none, and `admin_url` the address of the Admin API.
 
-    Of `farmhand rotate`: `key_max_age_days` is the age from which on a key is said to be old, 0 for never.
+    For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
     """
 
     key_source: str = DEFAULT_SOURCE
@@ -66,19 +66,19 @@ class Settings(NamedTuple):
 
     @property
     def hosts_path(self) -> Path:
-        """The file with the farm hosts."""
-        from pathlib import Path  # 7 ms, which claude-cheap does without
+        """Return the path of the hosts file."""
+        from pathlib import Path  # 7 ms, which claude-cheap avoids
 
         return Path(self.hosts_name)
 
     @property
     def hosts_name(self) -> str:
-        """Its name."""
+        """Return the name of the hosts file."""
         return os.path.expanduser(self.hosts_file) if self.hosts_file else self._beside(HOSTS_FILE)
 
     @property
     def prices_path(self) -> Path:
-        """The file with the operator's own prices; it need not be there."""
+        """Return the path of the operator's own price file, which need not exist."""
         from pathlib import Path
 
         return Path(os.path.expanduser(self.prices_file) if self.prices_file else self._beside("prices.toml"))
@@ -91,7 +91,7 @@ _DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if 
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
-    """The settings file, and whether it was asked for and so must exist."""
+    """Return the path of the settings file, and whether it was requested and so must exist."""
     named = flag or environ.get(PREFIX + "CONFIG")
     if named:
         return os.path.expanduser(named), True
@@ -99,32 +99,32 @@ def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool
 
 
 def spool_name(environ: Mapping[str, str] = os.environ) -> str:
-    """Return the path of the spool: one for all farms, so that everything that waits is seen together."""
+    """Return the path of the spool. All farms share one, so that all waiting tasks are listed together."""
     return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", "spool")
 
 
 def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """Return what sets these hosts apart from others in the spool: their hosts file, "" for the usual one."""
+    """Return the identity of these hosts in the spool: the path of their hosts file, or "" for the default one."""
     path = os.path.join(os.getcwd(), conf.hosts_name)
     usual = os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", HOSTS_FILE)
     return "" if path == usual else path
 
 
 def old_spool_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """Where the spool of a farm other than the usual one was up to 0.1; "" for the usual one."""
+    """Return the spool path that versions up to 0.1 used for a farm other than the default; "" for the default."""
     farm = farm_name(conf, environ)
     return f"{spool_name(environ)}-{hashlib.sha256(os.fsencode(farm)).hexdigest()[:8]}" if farm else ""
 
 
 def hosts_of(farm: str) -> str:
-    """Words for the hosts that a task waits for, by what the spool has: a `farm_name`, or an `old_spool_name`."""
+    """Describe the hosts that a task waits for, given the spool's entry: a `farm_name` or an `old_spool_name`."""
     if os.path.isdir(farm):
         return f"a hosts file that an older version did not note, in {farm}"
     return f"the hosts of {farm or 'the usual hosts.json'}"
 
 
 def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **flags: Any) -> Settings:
-    """The settings in force; a flag that is None was not given. NotConfigured names file or variable, and key."""
+    """Return the effective settings; a flag that is None was not given. Raise NotConfigured, naming the setting."""
     path, asked_for = config_path(config, environ)
     settings = Settings(config_file=path, **_from_file(path, asked_for))
     for name in _DEFAULTS:
@@ -144,7 +144,7 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            import tomllib  # 5 ms, not needed without such a file
+            import tomllib  # 5 ms, needed only if there is such a file
 
             values = tomllib.load(file)
     except FileNotFoundError:
@@ -177,7 +177,7 @@ def _from_text(name: str, text: str) -> Any:
 
 
 def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type[UsageError]) -> Any:
-    """`value` if it is of the setting's kind and in its range."""
+    """Return `value` if it has the setting's type and is in its range."""
     if isinstance(_DEFAULTS[name], str):
         if not isinstance(value, str):
             raise kind(f"{where} is {value!r}, not a string")

@@ -1,4 +1,4 @@
-"""The vocabulary: task, result, states, models. The wire carries these as JSON objects with the same names."""
+"""The shared types: task, result, states, models. On the wire they are JSON objects with the same names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from farmhand.core.keys import redact
 Engine = Literal["auto", "api", "cli"]
 Network = Literal["none", "full"]
 State = Literal["queued", "awaiting_key", "running", "succeeded", "failed", "cancelled"]
-#: `queue`: refuse new tasks, finish those that are there. `running`: refuse new ones, start none, let run what runs.
+#: `queue`: refuse new tasks, finish the existing ones. `running`: refuse new tasks, start none, finish the running
+#: ones.
 DrainMode = Literal["off", "queue", "running"]
 FINAL_STATES: frozenset[str] = frozenset({"succeeded", "failed", "cancelled"})
 
-#: Short names an operator types, and the pinned id each stands for. Any full id passes through untouched.
+#: The short names that an operator types, and the pinned id of each. Any full id is passed on unchanged.
 #: Source: the provider's model list, read 2026-11-20.
 MODELS: dict[str, str] = {
     "haiku": "claude-haiku-5-5",
@@ -25,29 +26,29 @@ MODELS: dict[str, str] = {
     "opus": "claude-opus-5-5",
 }
 DEFAULT_MODEL = "haiku"
-#: Models that think always: they refuse `thinking: disabled`, and with it a forced tool. The others think by default as
-#: well and are told not to: an easy task need not pay for it. Source: the provider's model pages, read 2026-11-20.
+#: Models that always think: they refuse `thinking: disabled`, and with it a forced tool. The others also think by
+#: default, and are set not to: an easy task need not pay for it. Source: the provider's model pages, read 2026-11-20.
 ALWAYS_THINKING: frozenset[str] = frozenset({"claude-opus-5-5"})
 
 DEFAULT_TIMEOUT_S = 600.0
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-#: The CLI's built-in tools a task may ask for. Source: `claude --help` and the tool list of its init event, 2.1.
+#: The CLI's built-in tools that a task may request. Source: `claude --help` and the tool list of its init event, 2.1.
 TOOLS: frozenset[str] = frozenset({"Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "WebFetch", "Write"})
 
 
 def resolve_model(name: str) -> str:
-    """The full model id that `name` stands for; a full id is its own answer."""
+    """Return the full model id for `name`; a full id is returned as it is."""
     return MODELS.get(name, name)
 
 
 class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One prompt with its options.
 
-    `timeout_s` counts from the start of the first attempt; 0 means 600, or the farm host's limit where that is less.
-    `max_tokens` bounds one answer. `schema` is the JSON Schema that the answer must satisfy. `max_usd` is what the task
-    may cost. Of waiting tasks those with the higher `priority` run first. `economy` asks for half the price through the
-    provider's Message Batches, whose answer may take 24 hours.
+    `timeout_s` counts from the start of the first attempt; 0 means 600, or the farm host's limit if that is less.
+    `max_tokens` limits one answer. `schema` is the JSON Schema that the answer must satisfy. `max_usd` is the most that
+    the task may cost. Waiting tasks with a higher `priority` run first. `economy` uses the provider's Message Batches
+    at half the price; the answer may take 24 hours.
     """
 
     id: str
@@ -69,7 +70,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:
-        """`auto` is `cli` when tools are asked for, `economy` when that is, and `api` otherwise."""
+        """Return the engine: `auto` means `economy` if that is set, `cli` if there are tools, and `api` otherwise."""
         if self.economy:
             return "economy"
         if self.engine != "auto":
@@ -78,18 +79,19 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
 
     @property
     def is_named_by_key(self) -> bool:
-        """Whether something like an API key stands in its id, batch, model, tools, work class or labels."""
+        """Return whether its id, batch, model, tools, work class or labels contain something like an API key."""
         names = (self.id, self.batch, self.model, self.work_class, *self.tools, *self.labels, *self.labels.values())
         return any(redact(name) != name for name in names)
 
 
 class Usage(msgspec.Struct, kw_only=True):
-    """Tokens as the API counted them, summed over a task's requests. `requests` counts calls that were answered.
+    """Tokens as counted by the API, summed over a task's requests. `requests` counts the answered calls.
 
-    The output of an answer that was cut off is estimated from what had passed. The API's figures are believed up to
-    what an answer can have.
+    The output of an answer that was cut off is estimated from the part that arrived. The API's figures are accepted up
+    to the limits of an answer.
 
-    `cache_creation_1h_input_tokens` is the part of `cache_creation_input_tokens` kept for an hour and not 5 minutes.
+    `cache_creation_1h_input_tokens` is the part of `cache_creation_input_tokens` that is kept for an hour and not 5
+    minutes.
     """
 
     input_tokens: int = 0
@@ -101,7 +103,7 @@ class Usage(msgspec.Struct, kw_only=True):
 
     @property
     def prompt_tokens(self) -> int:
-        """All tokens that were sent, cached or not."""
+        """Return the number of all tokens that were sent, cached or not."""
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
     def add(self, other: Usage) -> None:
@@ -111,7 +113,7 @@ class Usage(msgspec.Struct, kw_only=True):
 
 
 class TaskError(msgspec.Struct, kw_only=True):
-    """Why a task failed: a stable code, one line, what to do."""
+    """The error of a failed task: a stable code, a one-line message, a hint."""
 
     code: str
     message: str
@@ -121,10 +123,11 @@ class TaskError(msgspec.Struct, kw_only=True):
 class Result(msgspec.Struct, kw_only=True):
     """The result of a task. Times are in seconds; `cost_usd` is null while a price is unknown.
 
-    `attempts` counts engine starts, `retries` requests that the meter sent again within them, `uncertain` those that
-    the API may have charged for without our knowing how much: of one that was cut off `cost_usd` has what had passed,
-    its output estimated; one under way in a crash is not in it; one whose figures are not to be believed makes it null.
-    `stop_reason` is the API's own (`end_turn`, `max_tokens`: the text is cut off, …).
+    `attempts` counts starts of the engine, `retries` the requests that the meter sent again within them. `uncertain`
+    counts the requests that the API may have charged for an unknown amount. For one that was cut off, `cost_usd`
+    includes the part that arrived, with its output estimated. A request in flight during a crash is not included. A
+    request with implausible figures makes `cost_usd` null. `stop_reason` is the API's own (`end_turn`, `max_tokens`:
+    the text is cut off, …).
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What beside its tokens decides the price of an answer, as the answer's own `usage` says it.
+"""The terms beside the tokens that determine the price of an answer, as reported in its `usage`.
 
 Source: the provider's pages on data residency (`inference_geo`), fast mode (`speed`) and service tiers, read 2026-11.
 """
@@ -16,10 +16,10 @@ _MAX_FACTOR = 100
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
-    """The terms of one answer; "" is what the answer did not say.
+    """The terms of one answer; "" means that the answer did not report the field.
 
-    `unknown` names what it said and is not to be believed, or left out and has to say: its cost is not known.
-    `estimated`: it broke off, and its output tokens are estimated, rather high, from the text that had come.
+    `unknown` names the fields that are implausible, or missing although required: the cost is then unknown.
+    `estimated`: the answer was cut off, and its output tokens are estimated, rather high, from the text that arrived.
     """
 
     inference_geo: str = ""
@@ -30,7 +30,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def text(self) -> str:
-        """In one line for the ledger, only what is not the standard; "" for an answer on the standard terms."""
+        """Return the non-standard terms on one line for the ledger; "" for an answer on standard terms."""
         said = [f"{name}={value}" for name in KINDS if (value := getattr(self, name)) not in ("", *USUAL[name])]
         said += [f"unknown={','.join(self.unknown)}"] if self.unknown else []
         return " ".join([*said, "output=estimated"] if self.estimated else said)
@@ -38,16 +38,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 #: The fields of `usage` that change a price.
 KINDS = ("inference_geo", "speed", "service_tier")
-#: The values that change nothing; `not_available`: an older model, which cannot be bound to a place.
+#: The values that do not change a price. `not_available`: an older model, which has no choice of location.
 USUAL = {"inference_geo": ("global", "not_available"), "speed": ("standard",), "service_tier": ("standard", "batch")}
 STANDARD = Terms()
-#: What an answer may cost at the most beside its tokens: a workspace's own default, which no request has to ask for.
-#: What else would cost more (`speed`, another tier) the meter does not let a request ask for.
+#: The most expensive terms possible: a workspace's own default, which applies without a request for it. The meter
+#: rejects requests for anything else that costs more (`speed`, another tier).
 DEAREST = Terms(inference_geo="us")
 
 
 def factors_of(written: dict[str, dict[str, Decimal]], where: str) -> dict[str, dict[str, Fraction]]:
-    """The factors of a price file, by KINDS and value. NotConfigured says what is wrong in the file `where`."""
+    """Return the factors of a price file, by KINDS and value. Raise NotConfigured with the error and `where`."""
     for kind, values in written.items():
         if kind not in KINDS:
             raise NotConfigured(f"{where}: factors: {kind} is none of {', '.join(KINDS)}", hint="see docs/cost.md")

@@ -1,1 +1,1 @@
-"""Tasks kept while no farm host answers, and the operator's own claude."""
+"""Tasks that wait while no farm host answers, and the fallback to the operator's own claude."""

@@ -1,7 +1,7 @@
-"""Delivering the spool: tasks to a host that answers, their results into the spool.
+"""Delivery of the spool: tasks are sent to a host that answers, and their results are stored in the spool.
 
-A task may be at one host only. Which one is noted before it is sent, and it goes to another only after the noted one
-has said that it does not have it.
+A task may be on one host only. That host is recorded before the task is sent. The task is sent to another host only
+after the recorded one has reported that it does not have it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from farmhand.places.hosts import Host, load_hosts
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES, run_task
 
-#: Refusals that may pass by themselves: the task goes on waiting.
+#: Refusals that may be temporary: the task keeps waiting.
 _PASSING = frozenset({"draining", "budget", "ledger_stuck", "agent_error", "bad_key", "no_key"})
 
 
 @dataclass
 class Delivery:
-    """What a visit to one host brought. `problem` is why it was cut short."""
+    """The outcome of a visit to one host. `problem` is why it was cut short."""
 
     delivered: list[str] = field(default_factory=list)
     finished: list[str] = field(default_factory=list)
@@ -34,14 +34,14 @@ class Delivery:
 
 
 def concerns(entry: SpooledTask, host: str) -> bool:
-    """Whether a visit to `host` can do anything for `entry`."""
+    """Return whether a visit to `host` can make progress with `entry`."""
     return entry.sent == host if entry.sent else entry.wanted in ("", host)
 
 
 def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float | None = None) -> Delivery:
-    """Hand over what waits for `host`, oldest first, and collect what has ended there.
+    """Send the tasks that wait for `host`, oldest first, and collect the results there.
 
-    Never raises WireError: what goes wrong is in the report. With `within_s` it begins nothing after that time.
+    Never raise WireError: errors are in the report. With `within_s`, start nothing after that time.
     """
     courier = _Courier(client, host, spool, key)
     end = None if within_s is None else time.monotonic() + within_s
@@ -57,7 +57,7 @@ def visit(client: Client, host: str, spool: Spool, key: str, *, within_s: float 
 
 
 class _Courier:
-    """One visit."""
+    """One visit to a host."""
 
     def __init__(self, client: Client, host: str, spool: Spool, key: str) -> None:
         self.client = client
@@ -68,7 +68,7 @@ class _Courier:
         self._key_brought = False
 
     def see_to(self, entry: SpooledTask) -> None:
-        """Send the task, or ask for its result."""
+        """Send the task, or request its result."""
         if entry.sent:
             try:
                 self._take(entry, self.client.task(entry.id))
@@ -89,7 +89,7 @@ class _Courier:
             self.report.finished.append(entry.id)
             return
         if holds_key(entry.task, self.key):
-            # The key of today need not be the one of the day when the task was spooled.
+            # The current key may differ from the key at the time when the task was spooled.
             self._failed(entry, WireError("key_in_task", "the API key itself stands in the task", "take it out"))
             return
         self.client.connect()
@@ -99,7 +99,7 @@ class _Courier:
             states = self.client.submit([entry.task], self.key)
         except WireError as error:
             if error.status == 0:
-                # Nobody said no: the host may have it.
+                # The task was not refused, so the host may have it.
                 raise
             if error.code in _PASSING or error.status >= 500:
                 self.spool.release(entry.id, keep=bool(entry.sent))
@@ -113,7 +113,7 @@ class _Courier:
             self.report.running.append(entry.id)
 
     def _take(self, entry: SpooledTask, result: dict[str, Any]) -> None:
-        """Keep a result that is one; bring the key to a task that waits for it."""
+        """Store a final result; send the key once if a task waits for it."""
         if result.get("state") in FINAL_STATES:
             self.spool.finish(entry.id, result, self.host)
             self.report.finished.append(entry.id)
@@ -124,16 +124,16 @@ class _Courier:
         self.report.running.append(entry.id)
 
     def _failed(self, entry: SpooledTask, error: WireError) -> None:
-        """The host has refused the task for good: that is its result."""
+        """Store the host's permanent refusal as the task's result."""
         why = {"code": error.code, "message": error.message, "hint": error.hint}
         self.spool.finish(entry.id, {"id": entry.id, "state": "failed", "text": "", "error": why}, self.host)
         self.report.finished.append(entry.id)
 
 
 def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> list[str]:
-    """Visit every host that a waiting task concerns; with `wait` until all tasks there have ended, or `only` one.
+    """Visit every host with waiting tasks; with `wait` until all tasks there, or `only` one, have ended.
 
-    Returns a line for each thing that went wrong. Raises WireError for a key that cannot be read, NotConfigured.
+    Return a line for each error. Raise WireError for a key that cannot be read, NotConfigured.
     """
     if not spool.waiting():
         return []

@@ -1,4 +1,4 @@
-"""The operator's login to their plan, as the claude CLI keeps it: read here, never changed, copied or shown."""
+"""The operator's login to their plan, as stored by the claude CLI. It is only read, never changed, copied or shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import NotConfigured
 
-#: What brings the login back.
+#: The hint for restoring the login.
 FIX = "log in: run claude, then /login"
 #: The item of the macOS keychain that holds the login.
 _KEYCHAIN_ITEM = "Claude Code-credentials"
@@ -23,9 +23,9 @@ _KEYCHAIN_ITEM = "Claude Code-credentials"
 
 @dataclass(frozen=True, kw_only=True)
 class Login:
-    """A login that is there and not expired. `ends_at` is a Unix time, None where the CLI has noted none.
+    """An existing login that has not expired. `ends_at` is a Unix time, None if the CLI has recorded none.
 
-    `renews` tells that the CLI gets itself new access tokens while the login lasts.
+    `renews`: the CLI obtains new access tokens by itself while the login is valid.
     """
 
     where: str
@@ -34,18 +34,18 @@ class Login:
     renews: bool = False
 
     def days_left(self, now: float | None = None) -> int | None:
-        """Whole days until the login ends; None where that is not noted."""
+        """Return whole days until the login ends, or None if that is not recorded."""
         return None if self.ends_at is None else int((self.ends_at - (time.time() if now is None else now)) // 86400)
 
 
 def login_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """The login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
+    """Return the login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
     directory = environ.get("CLAUDE_CONFIG_DIR")
     return (Path(directory) if directory else Path("~/.claude").expanduser()) / ".credentials.json"
 
 
 def find_login(environ: Mapping[str, str] = os.environ, *, now: float | None = None) -> Login:
-    """The login in force. Raises NotConfigured, with the fix, where there is none or it has ended."""
+    """Return the current login. Raise NotConfigured, with the fix, if there is none or it has ended."""
     if environ.get("CLAUDE_CODE_OAUTH_TOKEN"):
         return Login(where="CLAUDE_CODE_OAUTH_TOKEN")
     path = login_path(environ)
@@ -62,7 +62,7 @@ def find_login(environ: Mapping[str, str] = os.environ, *, now: float | None = N
 
 
 def _from_text(path: Path, text: str, now: float) -> Login:
-    """The login in the file's text: `{"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}`, times in ms."""
+    """Return the login in `text`: `{"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}`, times in ms."""
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
@@ -85,7 +85,7 @@ def _seconds(milliseconds: Any) -> float | None:
 
 
 def _from_keychain() -> Login:
-    """Whether the macOS keychain has the item; its content is not asked for, since that may open a dialogue."""
+    """Return the login if the macOS keychain has the item. Its content is not read, since that may open a dialogue."""
     command = ["security", "find-generic-password", "-s", _KEYCHAIN_ITEM]
     quiet = subprocess.DEVNULL
     try:

@@ -1,12 +1,14 @@
-"""The workstation's spool: tasks that no farm host could take yet, and what became of them.
+"""The workstation's spool: tasks that no farm host could take yet, and their results.
 
     ~/.local/state/farmhand/spool/            (XDG_STATE_HOME), 0700; one for all farms
         waiting/NNNNNNNNNNNN-ID.json          one task each, in the order of their numbers
         results/ID.json                       the task with its result and the host it ran on
 
-Each task names the farm it is for by its hosts file; it is sent to no other, and whoever looks sees all of them.
-Files are 0600, written beside their place, synced and moved into it: after a crash a task is there whole or not at all,
-and one whose result is kept already is not sent again. No file holds the key. Standard library only.
+Each task names its farm by the path of the hosts file. It is sent to no other farm, but it is listed for all.
+
+Files are 0600. They are written to a temporary name, synced and renamed: after a crash a task is there completely or
+not at all, and a task whose result is already stored is not sent again. No file contains the key. Standard library
+only.
 """
 
 from __future__ import annotations
@@ -27,21 +29,21 @@ from farmhand.core import files
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
 
-#: As farmhand.core.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
+#: Equal to farmhand.core.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAME = re.compile(r"(\d{12})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json")
 #: How long results are kept, in seconds.
 KEEP_S = 30 * 86400.0
-#: How often a task is sent that gets no word from its host: it may be what takes its hosts down.
+#: How many times a task is sent without a reply from its host: the task itself may be what crashes the hosts.
 DELIVERIES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpooledTask:
-    """A spooled task. `wanted` is the host it was meant for ("": any), `sent` the one that may have it ("": none).
+    """A spooled task. `wanted` is the requested host ("": any), `sent` the host that may have it ("": none).
 
-    `farm` is the hosts file that it was meant for, "" for the usual one. `deliveries` counts how often it was sent, but
-    for those that a host has refused.
+    `farm` is the hosts file for which it was spooled, "" for the default one. `deliveries` counts how often it was
+    sent, except for refusals by a host.
     """
 
     path: Path
@@ -55,18 +57,18 @@ class SpooledTask:
 
     @property
     def worn_out(self) -> bool:
-        """Whether it is not to be sent again."""
+        """Return whether it must not be sent again."""
         return self.deliveries >= DELIVERIES
 
     @property
     def id(self) -> str:
-        """The task's id."""
+        """Return the task's id."""
         return str(self.task["id"])
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpooledResult:
-    """A spooled task that has ended. `at` is when its result came here."""
+    """A spooled task that has ended. `at` is the time when its result arrived here."""
 
     task: dict[str, Any]
     result: dict[str, Any]
@@ -75,23 +77,23 @@ class SpooledResult:
 
 
 def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the spool is."""
+    """Return the directory of the spool."""
     return Path(spool_name(environ))
 
 
 def open_spool(conf: Settings, environ: Mapping[str, str] = os.environ) -> Spool:
-    """The spool as the hosts of these settings have it; what an older version kept apart for them is brought in."""
+    """Return the spool for these settings, with the tasks imported that an older version kept separately."""
     spool = Spool(spool_dir(environ), farm_name(conf, environ))
     old = old_spool_name(conf, environ)
     if old and os.path.isdir(old):
-        # Where it cannot be written it is still seen, as another farm's.
+        # If it cannot be written, its tasks are still listed as another farm's.
         with contextlib.suppress(FarmhandError):
             spool.adopt(Path(old))
     return spool
 
 
 class Spool:
-    """The spool in `directory`, which is made when something is put into it, as `farm` has it; None: all farms."""
+    """The spool in `directory`, which is created on first use, as seen by `farm`; None: all farms."""
 
     def __init__(self, directory: Path, farm: str | None = None) -> None:
         self.directory = directory
@@ -102,10 +104,10 @@ class Spool:
     def add(
         self, task: dict[str, Any], *, wanted: str = "", sent: str = "", queued_at: float | None = None
     ) -> SpooledTask:
-        """Keep `task` until a host has taken it. The same id with the same task is kept once; else id_conflict.
+        """Store `task` until a host has taken it. The same task with the same id is stored once.
 
-        `queued_at` is in seconds since the epoch, None: now.
-        Raises NotConfigured where it cannot be kept: a directory of somebody else, a disk that is full.
+        `queued_at` is in seconds since the epoch, None: now. Raise UsageError `id_conflict` if another task has the id.
+        Raise NotConfigured if it cannot be stored: another user's directory, or a full disk.
         """
         check_id(task)
         with self._locked():
@@ -127,15 +129,15 @@ class Spool:
             return entry
 
     def waiting(self) -> list[SpooledTask]:
-        """What waits for this farm, oldest first; files that are no task are in `broken`."""
+        """Return the tasks that wait for this farm, oldest first; files without a valid task are in `broken`."""
         return list(self.each())
 
     def each(self) -> Iterator[SpooledTask]:
-        """The same, each read when its turn comes: a call that has little time reads no more than it sends."""
+        """Yield the tasks of `waiting`, each read on demand: a call with little time reads only what it sends."""
         return (entry for entry in self._all() if self._is_ours(entry))
 
     def elsewhere(self) -> list[SpooledTask]:
-        """What waits for other farms, oldest first, and what an older version has kept apart for them."""
+        """Return other farms' waiting tasks, oldest first, and those that an older version kept separately."""
         found = [entry for entry in self._all() if not self._is_ours(entry)]
         for apart in self._apart():
             found += [replace(entry, farm=str(apart.directory)) for entry in apart.each()]
@@ -151,15 +153,15 @@ class Spool:
         return self.farm in (None, entry.farm)
 
     def same(self, known: SpooledTask, task: dict[str, Any]) -> SpooledTask:
-        """`known` if it is `task` for this farm; UsageError id_conflict if another task, or farm, has its id."""
+        """Return `known` if it is `task` for this farm; raise UsageError `id_conflict` if another task has its id."""
         if known.task != task or not self._is_ours(known):
             raise id_conflict(known.id)
         return known
 
     def adopt(self, old: Path) -> None:
-        """Bring in what an older version has kept in the directory `old`: tasks for this farm, and results.
+        """Import this farm's tasks, and results, that an older version has kept in the directory `old`.
 
-        What has the id of another task here stays there, and is still seen.
+        A task whose id is used by another task here stays there, and is still listed.
         """
         before = Spool(old)
         with contextlib.suppress(OSError):
@@ -167,7 +169,7 @@ class Spool:
         for entry in before.waiting():
             kept = self.kept(entry.id)
             with contextlib.suppress(UsageError, OSError):
-                # One that cannot be taken away there has been brought in before, and may have ended since.
+                # A task that cannot be removed there has been imported before, and may have ended since.
                 if kept is None or kept.task != entry.task:
                     self.add(entry.task, wanted=entry.wanted, sent=entry.sent, queued_at=entry.queued_at)
                 entry.path.unlink(missing_ok=True)
@@ -180,38 +182,39 @@ class Spool:
                 path.rmdir() if path.is_dir() else path.unlink()
 
     def clear(self) -> None:
-        """Forget every task that waits for this farm."""
+        """Delete every task that waits for this farm."""
         for entry in self.waiting():
             self.drop(entry.id)
 
     def broken(self) -> list[Path]:
-        """Files among the waiting ones that hold no task, such as those somebody has edited."""
+        """Return the waiting files without a valid task, for example after manual edits."""
         files = [path for spool in (self, *self._apart()) for path in spool._files()]
         return [path for path in files if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> SpooledTask | None:
-        """The waiting task with this id. Found by its file's name: no other file is read."""
+        """Return the waiting task with this id. It is found by its file name: no other file is read."""
         named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
         return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
 
     def look(self, task_id: str) -> SpooledTask | None:
-        """The same, but for what an older version has kept apart, too."""
+        """Like `find`, but include tasks that an older version has kept separately."""
         return self.find(task_id) or next((entry for entry in self.elsewhere() if entry.id == task_id), None)
 
     def kept(self, task_id: str) -> SpooledResult | None:
-        """The result of the spooled task with this id, if it has come."""
+        """Return the result of the spooled task with this id, if it has arrived."""
         if TASK_ID.fullmatch(task_id) is None:
             return None
         return _read_kept(self._results / f"{task_id}.json")
 
     def results(self) -> list[SpooledResult]:
-        """Every result that is kept, oldest first."""
+        """Return all stored results, oldest first."""
         found = [_read_kept(path) for path in self._results.glob("*.json")] if self._results.is_dir() else []
         return sorted((kept for kept in found if kept is not None), key=lambda kept: kept.at)
 
     def claim(self, task_id: str, host: str) -> str:
-        """Note, before it is sent, that `host` may have the task from now on. The host that may have it already wins;
-        "" if the task does not wait any more.
+        """Record, before sending, that `host` may have the task from now on. Return the host that may have it.
+
+        A host that may already have it takes precedence. Return "" if the task no longer waits.
         """
         with self._locked():
             entry = self.find(task_id)
@@ -222,14 +225,14 @@ class Spool:
             return entry.sent or host
 
     def release(self, task_id: str, *, keep: bool = False) -> None:
-        """Note that the host has refused the task; with `keep` it may have it from before all the same."""
+        """Record that the host has refused the task; with `keep`, it may still have it from an earlier attempt."""
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
                 self._store(entry, sent=entry.sent if keep else "", deliveries=max(0, entry.deliveries - 1))
 
     def give_up(self, entry: SpooledTask) -> dict[str, Any]:
-        """Keep a task aside as failed that was sent as often as it may be without a word; its result."""
+        """Store as failed a task that was sent as often as allowed without a reply. Return its result."""
         times = f"it was sent {entry.deliveries} times, and each time its host was gone before it said a word"
         hint = "see the journal of that host's agent, and change the task before it is given again with another id"
         error = {"code": "agent_crashed", "message": times, "hint": hint}
@@ -238,18 +241,18 @@ class Spool:
         return result
 
     def finish(self, task_id: str, result: dict[str, Any], host: str) -> None:
-        """Keep the task's result; then it waits no more."""
+        """Store the task's result and remove it from the waiting tasks."""
         with self._locked():
             entry = self.find(task_id)
             if entry is None:
                 return
             kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
             _write(self._results / f"{task_id}.json", kept)
-            # Not synced: should a crash bring it back, its result is there and `tidy` removes it again.
+            # Not synced: if a crash brings it back, its result is there and `tidy` removes it again.
             entry.path.unlink(missing_ok=True)
 
     def drop(self, task_id: str) -> bool:
-        """Forget a waiting task, whatever farm it is for. False if there is none with this id."""
+        """Delete a waiting task of any farm. Return False if there is none with this id."""
         with self._locked():
             entry = self.look(task_id)
             if entry is not None:
@@ -258,7 +261,7 @@ class Spool:
             return entry is not None
 
     def tidy(self) -> None:
-        """Remove results that are too old, tasks whose result is kept, and what a crash has left half written."""
+        """Remove results that are too old, tasks whose result is stored, and partly written files left by a crash."""
         with self._locked():
             for directory in (self._waiting, self._results):
                 for path in directory.glob(".*.new"):
@@ -291,7 +294,7 @@ class Spool:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone among this user's processes. Held for as long as writing a file takes, never while a host is asked."""
+        """Lock the spool against this user's other processes while a file is written, never during a request."""
         try:
             for directory in (self.directory, self._waiting, self._results):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -307,14 +310,14 @@ class Spool:
 
 
 def check_id(task: dict[str, Any]) -> None:
-    """Refuse an id that is none: it becomes part of a file's name. Raises UsageError."""
+    """Reject ids that are unsafe as part of a file's name. Raise UsageError."""
     if TASK_ID.fullmatch(str(task["id"])) is None:
         hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
         raise UsageError(f"the task id {str(task['id'])!r:.80} is not one", code="invalid_task", hint=hint)
 
 
 def id_conflict(task_id: str) -> UsageError:
-    """Another task has this id."""
+    """Return the error for an id that another task has."""
     message = f"another task with the id {task_id} is in the spool"
     return UsageError(message, code="id_conflict", hint="choose another id")
 
@@ -333,7 +336,7 @@ def _unusable(path: Path, error: OSError) -> NotConfigured:
 
 
 def _write(path: Path, document: dict[str, Any]) -> None:
-    """The whole file or none of it, on the disk when this returns."""
+    """Write the file atomically; it is on disk when this returns."""
     try:
         files.replace(path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     except OSError as error:

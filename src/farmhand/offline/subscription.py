@@ -1,7 +1,7 @@
-"""One text task through the operator's own, unmodified `claude -p`, on their login. Off unless they have allowed it.
+"""One text task through the operator's own, unmodified `claude -p`, on their login. Disabled unless they allow it.
 
-docs/subscription.md has the provider's position. The CLI gets no tools, no settings of any project or user, and no
-credential but the login; a metered key that reaches it all the same ends the call.
+docs/subscription.md has the provider's position. The CLI gets no tools, no project or user settings, and no credential
+but the login. If a metered key reaches it all the same, the call is ended.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from farmhand.core.scratch import private_directory
 from farmhand.core.task import DEFAULT_MODEL, DEFAULT_TIMEOUT_S, resolve_model
 from farmhand.offline.login import FIX, find_login
 
-#: What leads elsewhere, beside what no program that is started from here gets: the clouds' switches.
+#: Switches for other clouds, removed in addition to what no child process gets.
 _PRIVATE = re.compile(r"VERTEX_|CLOUD_ML_REGION$")
-#: The two that say where the login is.
+#: The two variables that locate the login.
 _LOGIN = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN")
-#: `claude auth status`: the ways to authenticate that draw on a plan.
+#: The authentication methods of `claude auth status` that use a plan.
 PLAN = frozenset({"claude.ai", "oauth_token"})
 _AUTH_STATUS_S = 30.0
 DOCS = "docs/subscription.md"
 
 
 def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
-    """Refuse what the policy does not let through. Raises Refused."""
+    """Raise Refused for a task that the policy does not allow."""
     if not allowed:
         hint = f"read {DOCS}; allow_subscription = true in config.toml turns it on"
         raise Refused("the fallback to your own subscription is off", hint=hint, code="subscription_off")
@@ -50,17 +50,17 @@ def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
 
 
 def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: float) -> dict[str, str]:
-    """The CLI's environment: the operator's own without any credential or switch but where the login is."""
+    """Return the CLI's environment: the operator's own without credentials and switches, except the login."""
     kept = {name: value for name, value in scrubbed(environ, keep=_LOGIN).items() if not _PRIVATE.match(name)}
     limit = {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task["max_tokens"])} if "max_tokens" in task else {}
     return kept | claude.SWITCHES | limit | {"API_TIMEOUT_MS": str(int(timeout_s * 1000))}
 
 
 def answer(task: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
-    """Run the task and return its result, in the wire's form, with `residency` subscription.
+    """Run the task and return its result, in the wire's format, with `residency` subscription.
 
-    Call `check_allowed` first. Raises NotConfigured where CLI or login is missing, Refused where the CLI would bill a
-    metered key, TaskFailed for what the CLI says.
+    Call `check_allowed` first. Raise NotConfigured if the CLI or the login is missing, Refused if the CLI would bill a
+    metered key, TaskFailed for an error of the CLI.
     """
     timeout_s = float(task.get("timeout_s") or DEFAULT_TIMEOUT_S)
     child_environ = environment(environ, task, timeout_s)
@@ -78,7 +78,7 @@ def answer(task: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dic
 
 
 def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) -> str:
-    """The CLI's path, once it and the login are there and it would use the login. Costs no request."""
+    """Check, without a request, that CLI and login exist and the CLI would use the login. Return its path."""
     program = shutil.which("claude", path=environ.get("PATH"))
     if program is None:
         hint = "install it: npm install -g @anthropic-ai/claude-code"
@@ -93,10 +93,11 @@ def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) ->
 
 
 def auth_status(program: str, environ: Mapping[str, str], *, settings: bool = False) -> dict[str, Any]:
-    """What `claude auth status --json` says; it sends no request to a model. With `settings` the user's count as well.
+    """Return the output of `claude auth status --json`, which sends no request to a model.
 
-    Measured with 2.1.330: {"loggedIn", "authMethod": "claude.ai" | "oauth_token" | "api_key" | "api_key_helper" | …,
-    "apiKeySource", "subscriptionType"}; status 1 where nobody is logged in. Raises NotConfigured.
+    With `settings`, the user's settings apply as well. Measured with 2.1.330: {"loggedIn", "authMethod": "claude.ai" |
+    "oauth_token" | "api_key" | "api_key_helper" | …, "apiKeySource", "subscriptionType"}; exit status 1 if not logged
+    in. Raise NotConfigured.
     """
     argv = [program, *([] if settings else ["--setting-sources", ""]), "auth", "status", "--json"]
     try:
@@ -121,7 +122,7 @@ def _would_bill(source: str) -> Refused:
 
 
 class _CliProcess:
-    """A running CLI."""
+    """A running CLI process."""
 
     def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
         self.process = process
@@ -129,7 +130,7 @@ class _CliProcess:
         self._errors = errors
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """The objects it writes, until it ends."""
+        """Yield the objects that it writes, until it ends."""
         assert self.process.stdout is not None  # noqa: S101  (for the type checker)
         for line in self.process.stdout:
             with contextlib.suppress(ValueError, RecursionError):
@@ -138,24 +139,24 @@ class _CliProcess:
         self.process.wait()
 
     def out_of_time(self) -> None:
-        """End it, as it takes too long."""
+        """Kill it after a timeout."""
         self.timed_out = True
         self.end()
 
     def end(self) -> None:
-        """End it and what it started."""
+        """Kill it and its child processes."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
 
     def said(self) -> str:
-        """What it wrote to stderr."""
+        """Return the beginning of its stderr."""
         self._errors.seek(0)
         return self._errors.read(10_000).decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_CliProcess]:
-    """The CLI in an empty directory of its own, so that nothing of a project reaches it. Ended on the way out."""
+    """Run the CLI in a new empty directory, so that no project files reach it. Kill it at the end of the block."""
     with (
         private_directory() as private,
         tempfile.TemporaryFile() as prompt,
@@ -190,7 +191,7 @@ def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: 
 
 
 def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _CliProcess) -> dict[str, Any]:
-    """Success is an answer with turns, without is_error, from a process that ended well; subtype means nothing."""
+    """Return a successful result: it has turns and no is_error, and exit status 0; subtype means nothing."""
     if call.timed_out:
         raise TaskFailed("claude did not answer in the task's time", hint="raise --timeout", code="timeout")
     if call.process.returncode != 0 or said.get("is_error") or not said.get("num_turns"):
@@ -215,7 +216,7 @@ def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _CliPro
 
 
 def _usage(by_model: Any) -> dict[str, int]:
-    """The wire's usage from the CLI's `modelUsage`; its own `usage` is zero after a fallback."""
+    """Return the wire's usage from the CLI's `modelUsage`; the CLI's own `usage` is zero after a fallback."""
     names = {
         "input_tokens": "inputTokens",
         "output_tokens": "outputTokens",

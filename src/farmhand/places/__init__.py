@@ -1,1 +1,1 @@
-"""Where a task runs, and how a batch gets there."""
+"""The places where tasks run, and how a batch reaches them."""

@@ -1,5 +1,7 @@
-"""The environment that Ansible gets where Farmhand runs it: everything a run needs, and of the operator's own
-ANSIBLE_* variables those that say where the hosts are and how to log in to them. docs/operations.md lists them.
+"""The environment in which Farmhand runs Ansible.
+
+It has everything that a run needs. Of the operator's own ANSIBLE_* variables it keeps those that name the hosts and the
+login. docs/operations.md lists them.
 """
 
 from __future__ import annotations
@@ -14,8 +16,8 @@ from pathlib import Path
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import NotConfigured
 
-#: Which hosts there are, the way to them, and the login there. Host keys are always checked, so no variable about that
-#: is here; nor one that has Ansible ask for something, since in most runs nobody can be asked.
+#: Variables for the inventory, the route to its hosts, and the login. Host keys are always checked, so variables that
+#: change this are left out, as are those that make Ansible prompt, because most runs have no user to answer.
 CONNECTION = frozenset(
     {
         "ANSIBLE_INVENTORY",
@@ -41,17 +43,18 @@ CONNECTION = frozenset(
         "ANSIBLE_VAULT_IDENTITY_LIST",
     }
 )
-#: Those of them that name files: one that is not there would end every run, and a prompt would hang it.
+#: Those of them that name files: a missing file would end every run, and a prompt would hang it.
 _FILES = frozenset(name for name in CONNECTION if name.endswith("_FILE"))
 _VAULTS = "ANSIBLE_VAULT_IDENTITY_LIST"
-#: What Ansible, its callback plugins and ansible-runner read.
+#: Variables that Ansible, its callback plugins and ansible-runner read.
 _FOREIGN = re.compile(r"_?(ANSIBLE|AWX|RUNNER|JUNIT|AD_HOC|ORIGINAL_STDOUT|JOB_EVENT)_")
 
 
 def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for Ansible in the checkout `project_dir`, made from `environ` (None: this process's own).
+    """Return the environment for Ansible in the checkout `project_dir`, based on `environ` (None: this process's own).
 
-    It holds no credential, names the checkout's ansible.cfg, has host keys checked, and finds the programs beside us.
+    It contains no credential, names the checkout's ansible.cfg, enables the host key check, and finds the programs next
+    to this Python.
     """
     given = scrubbed(environ, settings=True)
     kept = {name: value for name, value in given.items() if not _FOREIGN.match(name)}
@@ -59,13 +62,13 @@ def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = N
     return kept | {
         "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",
-        # Ansible is installed beside us, whether or not our virtual environment is on the operator's PATH.
+        # Ansible is installed next to this Python, whether or not the virtual environment is on the operator's PATH.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{kept.get('PATH', os.defpath)}",
     }
 
 
 def _taken_over(name: str, value: str) -> str:
-    """The value with its paths made absolute, as the run has another working directory; "" to leave it out."""
+    """Return the value with absolute paths, because the run has another working directory; "" to leave it out."""
     if name in _FILES:
         path = Path(value).expanduser()
         return str(path.absolute()) if value and path.is_file() else ""
@@ -88,7 +91,7 @@ def _inventory(part: str) -> str:
 
 
 def find_program(name: str) -> str:
-    """The path of `ansible` or `ansible-playbook`: the one beside us, else on PATH. Raises NotConfigured."""
+    """Return the path of `ansible` or `ansible-playbook`, next to this Python or on PATH. Raise NotConfigured."""
     beside_us = Path(sys.executable).with_name(name)
     program = str(beside_us) if beside_us.exists() else shutil.which(name)
     if program is None:

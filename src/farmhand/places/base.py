@@ -1,7 +1,7 @@
-"""The seam between a batch and the places where its tasks run.
+"""The interface between a batch and the places where its tasks run.
 
-A place has workers: the hosts of a farm, containers, an array job's queue. A task is leased to one worker, by an id
-under which that worker runs it once. The calls of a place are
+A place has workers: the hosts of a farm, containers, the queue of an array job. A task is leased to one worker, under
+an id that the worker runs only once. The calls of a place are
 
     submit(tasks, credential) → accepted, refused     ids make it idempotent
     results(cursor)           → results, next         each result once
@@ -10,12 +10,13 @@ under which that worker runs it once. The calls of a place are
     capacity()                → slots, unfinished
     health()                  → waiting, halted, error
 
-They travel together, as one `Order` and its `Reply`: over ssh each call costs a process on the host, which takes
-longer than its work. A place without that cost makes the calls one by one: an agent behind a socket has
+They are combined into one `Order` and its `Reply`: over ssh, each call costs a process on the host, which takes longer
+than its work. A place without that cost makes the calls one by one: an agent behind a socket has
 `farmhand.wire.turn.play` for that, AWS Batch takes the order's tasks as one submit.
 
-A place asks the batch for orders, and is not called with them: ansible-runner drives the hosts of a farm from processes
-of its own. A place whose workers are called from this process has a thread for each that loops over take and give.
+A place requests orders from the batch, not the other way round, because ansible-runner drives the hosts of a farm from
+processes of its own. A place whose workers are called from this process has a thread for each, which loops over take
+and give.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from farmhand.core.errors import FarmhandError
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """What a worker may do for the batch: US$ in all, tasks at once. None: no limit."""
+    """A worker's limits for the batch: US$ in all, tasks at once. None: no limit."""
 
     usd: float | None = None
     concurrency: int | None = None
@@ -37,10 +38,10 @@ class Limit:
 
 @dataclass(kw_only=True)
 class Order:
-    """What a worker is to do in one exchange, in the order of the fields.
+    """A worker's instructions for one exchange, in the order of the fields.
 
-    `tasks` are JSON, as the wire has them. `credential`, the API key, comes with tasks, and to a worker that may have
-    none. Results behind `cursor` are wanted until no more than `low` tasks are unfinished, or for `wait_s`.
+    `tasks` are JSON, as on the wire. `credential`, the API key, is sent with tasks, and to a worker that may have none.
+    Results after `cursor` are requested until at most `low` tasks are unfinished, or for `wait_s`.
     """
 
     batch: str
@@ -56,11 +57,12 @@ class Order:
 
 @dataclass(kw_only=True)
 class Reply:
-    """What came of an order; of one that was not carried out to its end, what is known, and `error`.
+    """The outcome of an order. If the order was not completed, it has what is known, and `error`.
 
-    `refused` has objects of id, code, message and hint; `stopped` the ids that `stop` cancelled; `results` the wire's
-    results, and `rest` whether there are more. `unfinished` counts the batch's tasks there (None: not known), `waiting`
-    says why they wait. `slots` is how many tasks run there at once. `halted`: it takes no tasks now, and why.
+    `refused` has objects of id, code, message and hint; `stopped` has the ids that `stop` cancelled; `results` has
+    results as on the wire, and `rest` is whether there are more. `unfinished` counts the batch's tasks on the worker
+    (None: unknown), `waiting` has the reasons why they wait. `slots` is how many tasks run there at once. `halted` is
+    why it takes no tasks now.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -78,35 +80,35 @@ class Reply:
 
 
 class Dispatcher(Protocol):
-    """The batch, as a place sees it. Every method may be called from any thread."""
+    """The batch, as seen by a place. Every method may be called from any thread."""
 
     over: bool
 
     def take(self, worker: str, of: int) -> Order | None:
-        """The next order for `worker`, one of `of`, once there is one; None: the batch is over."""
+        """Wait for and return the next order for `worker`, one of `of` workers; None means that the batch is over."""
 
     def give(self, worker: str, reply: Reply) -> None:
-        """Take in what came of the order."""
+        """Process the outcome of the order."""
 
     def left(self, worker: str, why: str) -> None:
-        """`worker` asks for nothing more; an order that it still has is lost, and `why` says so to people."""
+        """Note that `worker` has left. An order that it still has is lost; `why` is the reason shown to the user."""
 
 
 class Place(Protocol):
-    """Where tasks run. Made from PlaceSettings; its row is in farmhand.places.table."""
+    """A place where tasks run, made from PlaceSettings; its row is in farmhand.places.table."""
 
     name: str
 
     def run(self, batch: Dispatcher) -> None:
-        """Have all workers ask for orders until the batch is over. Raises FarmhandError where none ever can."""
+        """Make all workers request orders until the batch is over. Raise FarmhandError if none can ever do so."""
 
     def kill(self) -> None:
-        """End at once whatever `run` has started; from another thread."""
+        """End everything that `run` has started, at once; called from another thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlaceSettings:
-    """What places are told: the checkout, an inventory if not the checkout's, a pattern of hosts."""
+    """The settings of a place: the checkout, an inventory if not the checkout's own, a host pattern."""
 
     project_dir: Path
     inventory: str | None = None

@@ -1,4 +1,4 @@
-"""The checkout that playbooks are run from."""
+"""The checkout from which playbooks are run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from farmhand.core.errors import NotConfigured
 
 
 def find_project(setting: str, start: Path) -> Path:
-    """The checkout: the one that is set, else `start` or the nearest directory above it. Raises NotConfigured."""
+    """Return the configured checkout, else `start` or the nearest checkout above it. Raise NotConfigured."""
     if setting:
         directory = Path(setting).expanduser().resolve()
         if not is_project(directory):
@@ -22,5 +22,5 @@ def find_project(setting: str, start: Path) -> Path:
 
 
 def is_project(directory: Path) -> bool:
-    """Whether `directory` is a checkout. Both files, so that somebody else's site.yml is not played."""
+    """Return whether `directory` is a checkout. Both files are required, so that an unrelated site.yml is not run."""
     return (directory / "site.yml").is_file() and (directory / "ansible.cfg").is_file()

@@ -1,4 +1,4 @@
-"""Orders and replies in the words of the wire, for places whose workers are agents."""
+"""Conversion of orders and replies to and from the wire, for places whose workers are agents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farmhand.wire import turn
 
 
 def encode(order: Order) -> bytes:
-    """The turn for `jada-agent turn`; the order's tasks are JSON already."""
+    """Return the turn for `jada-agent turn`; the order's tasks are already JSON."""
     head: dict[str, Any] = {
         "batch": order.batch,
         "cancel": order.cancel,
@@ -28,7 +28,7 @@ def encode(order: Order) -> bytes:
 
 
 def decode(answer: bytes, worker: str) -> Reply:
-    """What `worker` answered to a turn. An answer that is not of the wire is a reply with that error."""
+    """Return the answer of `worker` to a turn. An answer that is not of the wire becomes a reply with that error."""
     try:
         given = turn.check(answer, worker)
     except WireError as error:
@@ -47,7 +47,7 @@ def decode(answer: bytes, worker: str) -> Reply:
 
 
 def _error(said: dict[str, Any] | None, worker: str) -> FarmhandError | None:
-    """The package's error for one in an answer."""
+    """Return the package's error for one in an answer."""
     if said is None:
         return None
     code, message = said["code"], said["message"]

@@ -1,10 +1,10 @@
-"""The farm: the hosts of an inventory, by ansible-runner. One play, in which each host loops over its turns by itself.
+"""The farm: the hosts of an inventory, driven by ansible-runner in one play, in which each host loops over its turns.
 
-`strategy: free` lets each host go at its own pace. The action plugin of farmhand_task fetches an order from a socket
-here, plays it with `jada-agent turn` on the host, and takes the answer back.
+`strategy: free` lets each host go at its own pace. The action plugin of farmhand_task fetches an order from a local
+socket, runs it with `jada-agent turn` on the host, and returns the answer.
 
-What ansible-runner writes to disk (the command with its environment, facts) goes into a private temporary directory,
-which is removed afterwards. It holds no key: the environment is stripped of credentials, orders go through the socket.
+ansible-runner writes the command with its environment, and facts, to disk, into a private temporary directory that is
+removed afterwards. It contains no key: the environment is stripped of credentials, and orders go through the socket.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from farmhand.places.base import Dispatcher, PlaceSettings
 from farmhand.places.local_server import LocalServer
 from farmhand.wire.turn import MAX_ANSWER_BYTES
 
-#: How often a run may end before its time without any host having answered in it.
+#: How many runs in a row may end early without an answer from any host.
 _MOST_ENDS = 3
 #: The variables by which ansible-runner gets the events of the run.
 _RUNNERS = (
@@ -41,7 +41,7 @@ _RUNNERS = (
     "RUNNER_ONLY_FAILED_EVENTS",
 )
 _SETTINGS = {
-    # ansible-playbook's own time for a host, so that an unreachable one does not hold up the others. Seconds.
+    # ansible-playbook's own time limit for a host in seconds, so that an unreachable one does not delay the others.
     "ANSIBLE_TIMEOUT": "10",
     "ANSIBLE_FORKS": "500",
     "ANSIBLE_STRATEGY": "free",
@@ -55,7 +55,7 @@ _SETTINGS = {
 
 
 def playbook(pattern: str, orders: Path) -> str:
-    """The play, in JSON, which YAML reads."""
+    """Return the play as JSON, which is also YAML."""
     step = {
         "name": "Play the turns of the batch",
         "farmhand_task": {
@@ -72,7 +72,7 @@ def playbook(pattern: str, orders: Path) -> str:
 
 
 class FarmPlace:
-    """The hosts that `settings` name; their names are those of the inventory."""
+    """The hosts that `settings` select, under their names in the inventory."""
 
     name = "farm"
 
@@ -83,7 +83,7 @@ class FarmPlace:
         self._answers = 0
 
     def run(self, batch: Dispatcher) -> None:
-        """See Place. Raises NotConfigured where no host had a turn."""
+        """Run the batch; see Place. Raise NotConfigured if no host had a turn."""
         with (
             private_directory() as private,
             LocalServer(private / "orders.sock", partial(self._serve, batch)) as server,
@@ -103,8 +103,8 @@ class FarmPlace:
                 time.sleep(min(0.5 * 2**ends, 5))
 
     def kill(self) -> None:
-        """End Ansible's processes: the hosts' own ones, and the one that started them."""
-        # A copy: connections end meanwhile.
+        """Kill Ansible's processes: those of the hosts, and their parent."""
+        # A copy, because connections end meanwhile.
         pids = tuple(self._pids)
         for pid in {*pids, *map(_parent, pids)}:
             if pid > 1 and pid != os.getpid():
@@ -112,7 +112,7 @@ class FarmPlace:
                     os.kill(pid, signal.SIGKILL)
 
     def _serve(self, batch: Dispatcher, peer: socket.socket, pid: int) -> None:
-        """All turns of one host, whose action plugin is process `pid`."""
+        """Serve all turns of one host, whose action plugin is process `pid`."""
         self._pids.add(pid)
         worker = ""
         try:
@@ -130,7 +130,7 @@ class FarmPlace:
                     self._answers += reply.error is None
                     batch.give(worker, reply)
         except (OSError, EOFError, ValueError):
-            pass  # the plugin has gone
+            pass  # the plugin has ended
         finally:
             self._pids.discard(pid)
             if worker:
@@ -138,11 +138,11 @@ class FarmPlace:
 
 
 def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:
-    """ansible-runner, ready to run in the checkout, with an environment that holds no credential."""
-    import ansible_runner  # not at the top: other commands need none
+    """Return an ansible-runner that is ready to run in the checkout, with an environment without credentials."""
+    import ansible_runner  # not at the top: other commands do not need it
 
     arguments: dict[str, Any] = {"inventory": settings.inventory} if settings.inventory is not None else {}
-    # ansible-runner starts from our whole environment and adds to what these already say.
+    # ansible-runner starts from our whole environment and adds to the values of these.
     empty = dict.fromkeys(("ANSIBLE_CALLBACK_PLUGINS", "ANSIBLE_STDOUT_CALLBACK", "AWX_LIB_DIRECTORY"), "")
     runner = ansible_runner.interface.init_runner(
         private_data_dir=str(private),
@@ -150,18 +150,18 @@ def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:
         playbook=str(play),
         envvars=empty,
         quiet=True,
-        event_handler=lambda _event: False,  # keep none
+        event_handler=lambda _event: False,  # keep no event
         **arguments,
     )
     made: dict[str, str] = runner.config.env
-    # What Ansible leaves behind when it is ended goes with the directory.
+    # Files that a killed Ansible leaves are removed with the directory.
     own = _SETTINGS | {"ANSIBLE_LOCAL_TEMP": str(private / "tmp")}
     runner.config.env = ansible_environment(settings.project_dir) | {name: made[name] for name in _RUNNERS} | own
     return runner
 
 
 def nothing_ran(runner: Any, hosts: str) -> FarmhandError:
-    """Why no host had a task: as a rule the inventory knows none, or the playbook could not start."""
+    """Return why no host had a task: usually the inventory has no host, or the playbook could not start."""
     said = redact(runner.stdout.read()[-20_000:])
     if "no hosts matched" in said or "did not match any hosts" in said:
         return NotConfigured(f"no host of the inventory matches {hosts!r}", hint="see: ansible-inventory --graph")

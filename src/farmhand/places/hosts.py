@@ -1,4 +1,4 @@
-"""The farm hosts an operator can reach: hosts.json, which site.yml writes on the workstation beside config.toml."""
+"""The farm hosts of an operator: hosts.json, which site.yml writes on the workstation beside config.toml."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _WRITTEN_BY = "it is written by site.yml: farmhand up"
 
 
 class Host(NamedTuple):
-    """One farm host and how to log in to its dispatch account.
+    """One farm host and the login to its dispatch account.
 
-    `address` is what ssh is given, which may be an alias of its configuration; `port` 0 leaves the port to that.
-    `options` are more of ssh's options (`ProxyJump=bastion`), `ssh_config` another configuration than the usual one.
-    `known_hosts_file` None stands for ssh's own files.
+    `address` is passed to ssh and may be an alias of its configuration; `port` 0 leaves the port to ssh. `options` are
+    additional ssh options (`ProxyJump=bastion`), `ssh_config` is an alternative configuration file. `known_hosts_file`
+    None means ssh's own files.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Host(NamedTuple):
     known_hosts_file: str | None = None
 
     def transport(self, connect_timeout_s: float) -> SshTransport:
-        """The way to its agent. Raises WireError `not_configured` for a file that is not there."""
+        """Return the transport to its agent. Raise WireError `not_configured` if a file is missing."""
         return SshTransport(
             self.address,
             name=self.name,
@@ -45,7 +45,7 @@ class Host(NamedTuple):
 
 
 def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
-    """The hosts in `path` by name. Raises NotConfigured, naming file, host and key."""
+    """Return the hosts in `path` by name. Raise NotConfigured, naming file, host and key."""
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read())
@@ -62,7 +62,7 @@ def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
 
 
 def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
-    """One entry. Keys that this version does not know are a newer site.yml's, and left alone."""
+    """Return the host of one entry. Unknown keys come from a newer site.yml and are ignored."""
     where = f"{path}: host {name!r}"
     if not isinstance(entry, dict):
         raise NotConfigured(f"{where} is not an object", hint=_WRITTEN_BY)
@@ -89,8 +89,8 @@ def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
 
 
 def _option(where: str, text: Any) -> str:
-    """`text` if it is an option of ssh that says how a host is reached, and nothing else."""
-    from farmhand.wire import route  # not at the top: most hosts need none
+    """Return `text` if it is an ssh option that only affects how a host is reached. Raise NotConfigured."""
+    from farmhand.wire import route  # not at the top: most hosts have no options
 
     try:
         made = route.option(text) if isinstance(text, str) else ""
@@ -103,7 +103,7 @@ def _option(where: str, text: Any) -> str:
 
 
 def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
-    """The host called `wanted`; with "" the only one there is. Raises NotConfigured."""
+    """Return the host `wanted`; with "" the only one there is. Raise NotConfigured."""
     found = candidates(hosts, wanted, path)
     if len(found) > 1:
         names = ", ".join(sorted(hosts))
@@ -112,7 +112,7 @@ def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) 
 
 
 def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> list[Host]:
-    """The hosts to try in their order: the one called `wanted` alone, with "" all. Raises NotConfigured."""
+    """Return the hosts to try, in order: only `wanted`, or all with "". Raise NotConfigured."""
     if wanted:
         wanted = wanted if wanted in hosts else unbracketed(wanted)
         if wanted not in hosts:

@@ -1,7 +1,7 @@
-"""A Unix socket in a private directory that serves processes of this user alone: a batch's orders go through it.
+"""A Unix socket in a private directory that serves only processes of this user; a batch's orders go through it.
 
-ansible-runner writes to disk what it is given on its command line, in its environment and by a playbook, so neither key
-nor tasks can go that way.
+ansible-runner writes its command line, its environment and its playbook to disk, so neither the key nor tasks can be
+passed that way.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from farmhand.core import files
 
 
 class LocalServer:
-    """While entered, calls `handle` with each connection and its process's id, in a thread of its own."""
+    """A context manager that calls `handle` with each connection and its process id, in a thread per connection."""
 
     def __init__(self, path: Path, handle: Callable[[socket.socket, int], None]) -> None:
         self.path = path
@@ -37,7 +37,7 @@ class LocalServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # shutdown and not only close: that is what wakes accept.
+        # shutdown as well as close, because shutdown wakes accept.
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()

@@ -9,7 +9,7 @@ from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
 from farmhand.wire.transport import SshTransport
 
-#: While there is another host to turn to, a silent one gets this long. Seconds.
+#: Connect timeout in seconds while there is another host to try.
 FAILOVER_S = 3.0
 
 
@@ -19,11 +19,11 @@ def reach(
     on_skip: Callable[[FarmhandError], None],
     way: Callable[[Host, float], SshTransport] | None = None,
 ) -> tuple[Host, Client]:
-    """The first of `candidates` that answers and takes tasks, and a client connected to it.
+    """Return the first of `candidates` that answers and takes tasks, and a client connected to it.
 
-    `on_skip` gets the reason for each that is passed over. `way` gives the transport to a host, for one that is on its
-    way already. Nothing but a greeting is sent to any of them, so no task is
-    at two. Raises FarmUnreachable with every host's reason if none answers; what is wrong with the settings, at once.
+    `on_skip` gets the reason for each host that is skipped. `way` returns the transport to a host, for one that is
+    already being connected. Only a greeting is sent to any of them, so no task is on two hosts. Raise FarmUnreachable
+    with every host's reason if none answers; raise an error in the settings at once.
     """
     failures: list[FarmhandError] = []
     for number, host in enumerate(candidates, start=1):
@@ -34,7 +34,7 @@ def reach(
             return host, _connect(transport, connect_timeout_s, turn_back=not last)
         except WireError as error:
             failure = error.at(host.name)
-            # What a host answers, whatever it is, is that host's problem; the settings are everybody's.
+            # An answer, whatever it is, concerns only that host; the settings concern all hosts.
             if not error.status and not isinstance(failure, FarmUnreachable):
                 raise failure from None
         failures.append(failure)
@@ -46,7 +46,7 @@ def reach(
 
 
 def _connect(transport: SshTransport, usual_s: float, *, turn_back: bool) -> Client:
-    """A connected client. With `turn_back` a host that is draining is passed over as well. Raises WireError."""
+    """Return a connected client. With `turn_back`, skip a draining host as well. Raise WireError."""
     client = Client(transport)
     try:
         client.connect()

@@ -1,4 +1,4 @@
-"""The places that there are. A new one is a file in this directory and a row here."""
+"""The table of places. A new place is a file in this directory and a row here."""
 
 from __future__ import annotations
 

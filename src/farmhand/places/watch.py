@@ -1,4 +1,4 @@
-"""Asking farm hosts what they do: each once, or again and again."""
+"""Polling of farm hosts' status, once or repeatedly."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from farmhand.core.errors import FarmhandError, WireError
 from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
 
-#: Samples of a host's throughput that are drawn.
+#: The number of samples of a host's throughput that are drawn.
 HISTORY = 24
-#: How long the end waits for a host that is being asked. Seconds.
+#: Seconds to wait at the end for a host that is being polled.
 _LEAVE_S = 1.0
 
 
 @dataclass
 class HostWatch:
-    """One host: its last status, when that came, and why it does not answer now. Its connection is kept."""
+    """One host: its last status, the time of that status, and its current error. Its connection is kept open."""
 
     name: str
     host: Host
@@ -35,7 +35,7 @@ class HostWatch:
     _client: Client | None = None
 
     def ask(self) -> None:
-        """Ask once."""
+        """Request the status once."""
         try:
             if self._client is None:
                 self._client = Client(self.host.transport(self.connect_timeout_s))
@@ -48,21 +48,21 @@ class HostWatch:
         self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))
 
     def follow(self, interval: float, stop: threading.Event) -> None:
-        """Ask every `interval` seconds until `stop` is set."""
+        """Request the status every `interval` seconds until `stop` is set."""
         while not stop.is_set():
             self.ask()
             stop.wait(interval)
         self.close()
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
 
 def ask_all(watches: Sequence[HostWatch]) -> None:
-    """Ask all at once: a slow one keeps no other waiting."""
+    """Poll all hosts in parallel, so that a slow one does not delay the others."""
 
     def ask(watch: HostWatch) -> None:
         watch.ask()
@@ -74,7 +74,7 @@ def ask_all(watches: Sequence[HostWatch]) -> None:
 
 @contextmanager
 def followed(watches: Sequence[HostWatch], interval: float) -> Iterator[None]:
-    """Follow each host in a thread of its own: one that does not answer holds up no other, nor the caller."""
+    """Poll each host in its own thread, so that a silent one delays neither the others nor the caller."""
     stop = threading.Event()
     threads = [threading.Thread(target=watch.follow, args=(interval, stop), daemon=True) for watch in watches]
     for thread in threads:

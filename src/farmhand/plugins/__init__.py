@@ -1,4 +1,4 @@
-"""The bodies of library/ and action_plugins/.
+"""The implementations of library/ and action_plugins/.
 
 `scrub` and `search` run on a host as `ansible.module_utils.farmhand.plugins`: standard library only, relative imports.
 """

@@ -1,4 +1,4 @@
-"""The work of the action plugin farmhand_drain: takes a host's agent out of service until it is empty, and back."""
+"""The implementation of the action plugin farmhand_drain: drain a host's agent, or put it back into service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farmhand.plugins.handover import HostAgent
 from farmhand.wire.transport import AGENT_SOCKET
 
 MODES = get_args(DrainMode)
-#: Between two looks, at first and at most: each is a command on the host. Seconds.
+#: The first and the longest pause between two status requests, each of which is a command on the host. Seconds.
 _PAUSES_S = (0.5, 5.0)
 _NO_KEY = "it cannot be emptied without a key that the API accepts"
 ARGUMENTS: dict[str, dict[str, Any]] = {
@@ -32,11 +32,12 @@ def drain(
     say: Callable[[str], None] = lambda _text: None,
     bring_key: Callable[[], object] | None = None,
 ) -> dict[str, Any]:
-    """Bring the agent to `mode` and wait up to `wait_s` seconds until it is empty; with `check` only predict.
+    """Set the agent's drain mode and wait up to `wait_s` seconds until it is empty; with `check` only predict.
 
-    `say` gets what is left, each time that changes. `bring_key` is called once where all that is left awaits a key.
-    The answer has `changed`, `mode`, `before` (the mode), `version` of the agent, `left` (tasks by state), `empty`,
-    `stuck` (what is left cannot end by itself) and `msg`. Raises WireError, `cannot_drain` for an agent without drain.
+    `say` gets the number of remaining tasks whenever it changes. `bring_key` is called once if all remaining tasks wait
+    for a key. The answer has `changed`, `mode`, `before` (the mode), `version` of the agent, `left` (tasks by state),
+    `empty`, `stuck` (the remaining tasks cannot end by themselves) and `msg`. Raise WireError, `cannot_drain` for an
+    agent without drain.
     """
     status = agent.status()
     before, version = drain_mode(status), str(status.get("version", "?"))
@@ -71,14 +72,14 @@ def drain(
 
 
 def drain_mode(status: dict[str, Any]) -> str:
-    """The mode in an agent's status; `draining` for one that drains and does not say how."""
+    """Return the mode in an agent's status; `draining` for an agent that drains without reporting its mode."""
     if status.get("state") != "draining":
         return "off"
     return str(status.get("drain") or "draining")
 
 
 def remaining(status: dict[str, Any], mode: str) -> dict[str, Any]:
-    """Return what is left to wait for in `mode`: `left`, `empty`, `stuck` and, in words, `msg`."""
+    """Return the tasks to wait for in `mode`: `left`, `empty`, `stuck` and a message `msg`."""
     left = {name: int(status.get(name) or 0) for name in ("running", "queued", "awaiting_key")}
     empty = mode == "off" or not (left["running"] if mode == "running" else sum(left.values()))
     stuck = mode == "queue" and not empty and not left["running"] and not left["queued"]
@@ -90,7 +91,7 @@ def _message(status: dict[str, Any], left: dict[str, int], mode: str, *, empty: 
     said = ", ".join(f"{count} {words[name]}" for name, count in left.items() if count) or "no unfinished task"
     if mode == "off":
         return f"in service: {said}"
-    # Why a task waits is worth a word only where it holds up the drain.
+    # The reasons why tasks wait are reported only if they delay the drain.
     reasons = [] if empty else [str(x["detail"]) for x in status.get("waiting") or [] if _holds(x)]
     return f"{'empty' if empty else 'not empty'}: {said}" + (f" ({'; '.join(reasons)})" if reasons else "")
 
@@ -110,12 +111,12 @@ def _set(agent: HostAgent, mode: str, version: str) -> None:
 
 
 def difference(answer: dict[str, Any]) -> dict[str, str]:
-    """Ansible's diff of the mode."""
+    """Return Ansible's diff of the mode."""
     return {"before": f"drain: {answer['before']}\n", "after": f"drain: {answer['mode']}\n"}
 
 
 def failure(answer: dict[str, Any], wait_s: float) -> str | None:
-    """The one line for an agent that was waited for and is not empty; None if there is nothing to complain about."""
+    """Return a one-line error if the agent is not empty after the wait, or None."""
     if wait_s <= 0 or answer["empty"]:
         return None
     if answer["stuck"]:

@@ -1,4 +1,4 @@
-"""How action plugins speak to the agent of a host: through Ansible's connection, over the stdin of `jada-agent` there.
+"""The action plugins' access to the agent of a host: `jada-agent` there, through Ansible's connection and its stdin.
 
 So the API key is in no argument vector, no environment, no file, no log and no artifact.
 """
@@ -20,21 +20,22 @@ from farmhand.core.keysource import read_key
 from farmhand.wire import message, schema, task_call
 from farmhand.wire.transport import AGENT_SOCKET
 
-#: Runs a command line on the host with this stdin: `rc`, `stdout` and `stderr`. ActionBase._low_level_execute_command.
+#: ActionBase._low_level_execute_command: runs a command line on the host with the given stdin and returns `rc`,
+#: `stdout` and `stderr`.
 Execute = Callable[..., dict[str, Any]]
-#: Statuses of a shell that does not find the program, or may not run it.
+#: A shell's exit statuses if it cannot find or may not run the program.
 NOT_FOUND = (126, 127)
-#: Keys that were taken out of this process's environment, by their sources: a loop asks for one again.
+#: Keys removed from this process's environment, by source: a loop requests the same key again.
 _FROM_ENVIRONMENT: dict[str, str] = {}
 
 
 def operators_key(source: str) -> str:
-    """The key from `source`; if that is empty, from the operator's setting. Raises WireError, FarmhandError."""
+    """Return the key from `source`, or from the operator's setting if it is empty. Raise WireError, FarmhandError."""
     source = source or settings.load().key_source
     key = _FROM_ENVIRONMENT.get(source) or read_key(source)
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts and holds_key(dict(os.environ), key):
-        # Too late to prevent it: the least is that it does not go unnoticed.
+        # Too late to prevent it, but it must be reported.
         message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
         raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
     if source.startswith("env:"):
@@ -46,39 +47,39 @@ def operators_key(source: str) -> str:
 
 
 def check_host_keys(connection: Any) -> None:
-    """Have Ansible's `connection` check the host's key, as the API key goes there.
+    """Make Ansible's `connection` check the host's key, because the API key is sent there.
 
-    ansible-runner switches that off where nothing says otherwise, and an operator may have for other work.
+    ansible-runner disables the check by default, and an operator may have disabled it for other work.
     """
-    with contextlib.suppress(KeyError):  # it has no such option: it is not by ssh
+    with contextlib.suppress(KeyError):  # the connection has no such option: it does not use ssh
         if connection.get_option("host_key_checking") is False:
             connection.set_option("host_key_checking", True)
 
 
 class HostAgent:
-    """The agent of one host, asked through Ansible's connection: each call starts `jada-agent` there once."""
+    """The agent of one host, called through Ansible's connection: each call starts `jada-agent` there once."""
 
     def __init__(self, execute: Execute, host: str, socket: str = "") -> None:
         self._execute = execute
         self.host = host
-        #: The usual one is not named: `jada-agent bridge` alone starts without the venv.
+        #: The default socket is not passed on: only a plain `jada-agent bridge` starts without the venv.
         self._socket = "" if socket == AGENT_SOCKET else socket
 
     def status(self) -> dict[str, Any]:
-        """`GET /v1/status`, without secrets. Raises WireError."""
+        """Return `GET /v1/status`, without secrets. Raise WireError."""
         found: dict[str, Any] = harmless(self._ask("GET", "/v1/status", schema.StatusAnswer))
         return found
 
     def drain(self, mode: str) -> dict[str, Any]:
-        """`PUT /v1/drain`. Raises WireError."""
+        """Send `PUT /v1/drain`. Raise WireError."""
         return self._ask("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
 
     def put_key(self, key: str) -> dict[str, Any]:
-        """`PUT /v1/key`. Raises WireError."""
+        """Send `PUT /v1/key`. Raise WireError."""
         return self._ask("PUT", "/v1/key", schema.KeyAnswer, key=key)
 
     def run_task(self, call: dict[str, Any]) -> dict[str, Any]:
-        """The answer of `jada-agent task` to `call`. Raises WireError."""
+        """Return the answer of `jada-agent task` to `call`. Raise WireError."""
         done = self._run("task", json.dumps(call).encode())
         answer = task_call.parse(done["stdout"], self.host)
         if answer is None:
@@ -87,7 +88,7 @@ class HostAgent:
 
     def _ask(self, method: str, path: str, kind: Any, **more: Any) -> dict[str, Any]:
         done = self._run("bridge", message.whole_request(method, path, **more))
-        # A chatty login may say something first.
+        # The login shell may print something first.
         _, start, rest = done["stdout"].partition("HTTP/1.1 ")
         if not start:
             raise self._failure(done)
@@ -98,7 +99,7 @@ class HostAgent:
         return self._execute(shlex.join(command), in_data=data)
 
     def _failure(self, done: dict[str, Any]) -> WireError:
-        """Why there is no answer in what the host printed."""
+        """Return the error for output without an answer."""
         if done["rc"] in NOT_FOUND:
             return WireError("agent_missing", f"{self.host}: jada-agent is not installed there", "run site.yml")
         said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))

@@ -1,4 +1,4 @@
-"""The work of the action plugin farmhand_key: bring a rotation to a state, or say what that would change."""
+"""The implementation of the action plugin farmhand_key: advance a key rotation to a state, or predict the changes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
 
 
 def apply(parameters: Mapping[str, Any], new_key: str | None, *, check: bool) -> dict[str, Any]:
-    """The result: `changed`, what `Machine.status` says, `pending`, `progress`, `todo`, `diff`.
+    """Return the result: `changed`, the fields of `Machine.status`, `pending`, `progress`, `todo`, `diff`.
 
-    `new_key` is what the rotation goes to; None where it goes on with the one that it has. `pending`: a
-    rotation goes on, or would in check mode. Raises WireError.
+    `new_key` is the rotation's new key; None if the rotation continues with the one that it has. `pending`: a rotation
+    is unfinished, or would be in check mode. Raise WireError.
     """
     said: list[str] = []
     machine = build(parameters, tell=said.append)
@@ -56,7 +56,7 @@ def apply(parameters: Mapping[str, Any], new_key: str | None, *, check: bool) ->
 
 
 def _apply(machine: Machine, parameters: Mapping[str, Any], new: str | None) -> tuple[bool, str]:
-    """Whether anything was changed, and what is left to be done by hand."""
+    """Return whether anything was changed, and what has to be done by hand."""
     wanted = parameters["state"]
     if wanted == "aborted":
         return machine.abort(), ""
@@ -77,7 +77,7 @@ def _apply(machine: Machine, parameters: Mapping[str, Any], new: str | None) -> 
 def _predict(
     machine: Machine, parameters: Mapping[str, Any], about: dict[str, Any], new: str | None
 ) -> tuple[bool, str, str]:
-    """Whether `_apply` would change anything, the key that would be in use, and the new one. Raises as it would."""
+    """Return whether `_apply` would change anything, the key then in use, and the new one. Raise as it would."""
     wanted, current = parameters["state"], about["current"]
     if wanted == "aborted":
         return about["unfinished"], about["old"] if about["unfinished"] else current, about.get("new", "")
@@ -94,7 +94,7 @@ def _predict(
 
 
 def _is_there(about: dict[str, Any]) -> bool:
-    """Whether the last rotation has ended, and its key is in use."""
+    """Return whether the last rotation has ended and its key is in use."""
     return bool(about["step"] == "retired" and about["current"] == about["new"])
 
 

@@ -1,7 +1,7 @@
-"""Find API keys and logins in a host's login shells and homes, and take them out.
+"""Find API keys and logins in a host's login shells and homes, and remove them.
 
-Three layers: `clean_*` are pure functions from text to text and findings, `places` lists the files, `Scrubber` applies.
-No message, finding or diff of this module holds any part of a secret.
+It has three layers: `clean_*` are pure functions from text to text and findings, `places` lists the files, `Scrubber`
+applies the changes. No message, finding or diff of this module contains any part of a secret.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from ..core.keys import KEY, redact
 Kind = Literal["shell", "environment", "json", "login"]
 
 PROTECTED = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
-#: A file above this is not read into memory. The CLI's own .claude.json grows to some megabytes.
+#: Larger files are not read into memory. The CLI's own .claude.json grows to some megabytes.
 MAX_BYTES = 64 << 20
 _NAMES = "|".join(PROTECTED)
 #: One shell word: quoted pieces, $(…), `…`, and anything else up to white space or an operator. The quantifiers are
-#: possessive, so that no line of a file can make them try twice.
+#: possessive, so that no input causes backtracking.
 _QUOTED = r"\"(?:\\.|\$\([^()]*\)|[^\"\\])*+\""
 _WORD = rf"(?:'[^']*'|{_QUOTED}|\$\([^()]*\)|`[^`]*`|\\.|[^\s;&|()'\"`\\])*+"
-#: An empty value holds nothing: `NAME= command` and `export NAME=""` may stay.
+#: An empty value is no secret: `NAME= command` and `export NAME=""` may stay.
 _EMPTY = r"(?!(?:''|\"\")?(?:[\s;&|)]|$))"
 _ASSIGN = re.compile(rf"(?<![\w$])(?P<name>{_NAMES})={_EMPTY}{_WORD}")
 _SET = re.compile(rf"(?:\bset\s+(?:--?[\w-]+\s+)+|\bsetenv\s+)(?P<name>{_NAMES})\s+{_EMPTY}{_WORD}")
 _LONE_COMMAND = re.compile(r"(?:export|declare|typeset|readonly)(?:\s+-\w+)*\s*$")
-#: NAME=value, as pam_env.conf writes it, and as fish keeps its universal variables.
+#: NAME=value, in the syntax of pam_env.conf, and of fish's universal variables.
 _ENVIRONMENT = re.compile(
     rf"\s*(?:export\s+|SETUVAR\s+(?:--\w+\s+)*)?(?P<name>{_NAMES})(?:\s*=|:|\s+(?:DEFAULT|OVERRIDE)=){_EMPTY}"
 )
@@ -79,7 +79,7 @@ _HOME_FILES: tuple[tuple[str, Kind], ...] = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One credential: where it is and what it is, never what it says. `line` counts from 1; 0 is the whole file."""
+    """One credential: its place and its kind, never its value. `line` counts from 1; 0 means the whole file."""
 
     path: str
     line: int
@@ -93,7 +93,7 @@ Cleaned = tuple[str, list[tuple[int, str]]]
 
 
 def clean_environment(text: str) -> Cleaned:
-    """A file of NAME=value lines without the protected names and without literal keys."""
+    """Return a file of NAME=value lines without the protected names and without literal keys."""
     lines, found = [], []
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         match = _ENVIRONMENT.match(line)
@@ -108,9 +108,9 @@ def clean_environment(text: str) -> Cleaned:
 
 
 def clean_shell(text: str) -> Cleaned:
-    """A shell's start-up file without assignments of the protected names and without literal keys.
+    """Return a shell start-up file without assignments of the protected names and without literal keys.
 
-    Only the assignment goes: what else is on the line stays, and a statement that has nothing left becomes `:`,
+    Only the assignment is removed: the rest of the line stays, and a statement that becomes empty is replaced by `:`,
     so that a block around it stays valid.
     """
     lines, found = [], []
@@ -131,7 +131,7 @@ def clean_shell(text: str) -> Cleaned:
 
 
 def _without(line: str, start: int, end: int, continued: bool) -> str:
-    """`line` without [start:end]; `:` takes its place when that was the whole statement."""
+    """Return `line` without [start:end]; `:` replaces it if that was the whole statement."""
     head, tail = line[:start], line[end:]
     rest = tail.lstrip(" \t")
     ends = not rest.strip() or rest[0] in ";&|)}#"
@@ -145,7 +145,7 @@ def _without(line: str, start: int, end: int, continued: bool) -> str:
 
 
 def clean_json(text: str) -> Cleaned:
-    """A JSON settings file of the claude CLI without the protected names and without members that hold a key."""
+    """Return a JSON settings file of the claude CLI without the protected names and members that contain a key."""
     try:
         tree = json.loads(text)
     except ValueError:
@@ -174,15 +174,16 @@ def _prune(tree: Any, names: list[str]) -> Any:
 
 
 def homes() -> list[Path]:
-    """Every account's home directory that exists, once."""
+    """Return every account's existing home directory, without duplicates."""
     found = {Path(entry.pw_dir) for entry in pwd.getpwall()}
     return sorted(path for path in found if path.is_absolute() and path != Path("/") and path.is_dir())
 
 
 def places(root: Path = Path("/"), accounts: Iterable[Path] | None = None) -> Iterator[tuple[Path, Kind]]:
-    """The regular files to look into, each once, links followed. `root` stands for / in tests.
+    """Yield each regular file to check once, with links followed. `root` replaces / in tests.
 
-    A link that leads out of its home to another owner's file is left alone: root must not edit at a user's bidding.
+    A link that leads out of its home to another owner's file is skipped, so that users cannot make root edit other
+    files.
     """
     seen: set[Path] = set()
     bases = [(root, pattern.lstrip("/"), kind) for pattern, kind in _SYSTEM_FILES]
@@ -202,7 +203,7 @@ def _leads_out(path: Path, home: Path) -> bool:
 
 
 class Scrubber:
-    """Cleans the files of `places`; `backups` is a directory that only root can enter."""
+    """A cleaner of the files of `places`; `backups` is a directory that only root can enter."""
 
     def __init__(self, backups: Path, *, write: bool) -> None:
         self.backups = backups
@@ -211,7 +212,7 @@ class Scrubber:
         self.saved: list[str] = []
 
     def run(self, files: Iterable[tuple[Path, Kind]]) -> None:
-        """Look into each of `files`, and change it when `write` is set. OSError names one that cannot be."""
+        """Check each of `files`, and change it if `write` is set. Raise OSError, naming the file, if that fails."""
         for path, kind in files:
             if kind == "login":
                 self.findings.append(Finding(str(path), 0, "a login of the claude CLI"))
@@ -234,7 +235,7 @@ class Scrubber:
             replace(path, cleaned.encode("utf-8", "surrogateescape"))
 
     def _save(self, path: Path) -> None:
-        """Copy the original to the backups, readable by root alone from its first byte."""
+        """Copy the original to the backups, readable only by root from the start."""
         self.backups.mkdir(mode=0o700, parents=True, exist_ok=True)
         os.chmod(self.backups, 0o700)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())

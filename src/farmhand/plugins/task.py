@@ -1,4 +1,4 @@
-"""The task from farmhand_task's arguments, and the failure in the answer of `jada-agent task`."""
+"""The task described by farmhand_task's arguments, and the failure in the answer of `jada-agent task`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from farmhand.core.ids import new_task_id
 from farmhand.wire.follow import FINAL_STATES
 from farmhand.wire.transport import AGENT_SOCKET
 
-#: The arguments that are fields of a task, under the same names.
+#: The arguments that are fields of a task with the same names.
 TASK_FIELDS: dict[str, dict[str, Any]] = {
     "id": {"type": "str"},
     "prompt": {"type": "str"},
@@ -32,14 +32,14 @@ ARGUMENTS: dict[str, dict[str, Any]] = TASK_FIELDS | {
 
 
 def task_of(arguments: dict[str, Any]) -> dict[str, Any]:
-    """The task that the arguments describe; what was not given is left to the agent's defaults."""
+    """Return the task described by the arguments; omitted fields get the agent's defaults."""
     task = {name: arguments[name] for name in TASK_FIELDS if arguments.get(name) is not None}
     task.setdefault("id", new_task_id())
     return task
 
 
 def failure(answer: dict[str, Any]) -> str | None:
-    """The one line for an answer that is no success, None for one that is."""
+    """Return a one-line error for an unsuccessful answer, or None for success."""
     state, error = answer.get("state"), answer.get("error") or {}
     if not error and (state is None or state == "succeeded" or state not in FINAL_STATES):
         return None

@@ -1,1 +1,1 @@
-"""The wire between a client and an agent: its schema, its one client, and the transports."""
+"""The wire protocol between a client and an agent: its schema, its only client, and the transports."""

@@ -1,6 +1,6 @@
 """The client of the wire: HTTP/1.1 with keep-alive over any stream, one method per call of the agent's API.
 
-Tasks, results and events are plain dicts as they stand in JSON. Not for use from several threads at once.
+Tasks, results and events are plain dicts, as in the JSON. Not thread-safe.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from farmhand.core.errors import WireError
 from farmhand.wire import connection, message, schema
 from farmhand.wire.transport import Stream, Transport
 
-#: The agent sends a ping every 10 s of silence, so this long without a byte means that the line is dead.
+#: The agent sends a ping after 10 s of silence, so a connection without a byte for this long is dead.
 SILENCE_S = 45.0
-#: All events of one task are no longer (its text, its result, and pings), nor is a page of a ledger's lines.
+#: Limits on all events of one task (its text, its result, and pings), and on a page of ledger lines.
 MAX_STREAM_BYTES = 4 * schema.MAX_BYTES
 MAX_EVENTS = 500_000
-#: From the end of `results`' own waiting, at most 30 s, to the end of its answer. Seconds.
+#: Seconds from the end of the wait in `results`, at most 30 s, to the end of its answer.
 _ANSWER_S = 60.0
-#: How long the end of an answer is waited for whose contents are there already. Seconds.
+#: Seconds to wait for the end of an answer whose contents have arrived.
 _REST_S = 2.0
-#: What stands in a path or a query as it is.
+#: Characters that need no quoting in a path or a query.
 _PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 class Client:
-    """Calls to one agent. The first also checks that an agent of our version is there, before a key or prompt goes."""
+    """Calls to one agent. The first call checks the agent's version before it sends a key or a prompt."""
 
     def __init__(self, transport: Transport, *, silence_s: float = SILENCE_S) -> None:
         self.transport = transport
@@ -48,85 +48,86 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Drop the connection. The next call opens a new one."""
+        """Close the connection. The next call opens a new one."""
         stream, self._stream, self._http, self._open_events = self._stream, None, None, False
         if stream is not None:
             stream.close()
 
     def status(self) -> dict[str, Any]:
-        """`GET /v1/status`, without secrets: it is shown."""
+        """Return `GET /v1/status`, without secrets, because it is displayed."""
         found: dict[str, Any] = keys.harmless(self._object("GET", "/v1/status", schema.StatusAnswer))
         return found
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
-        """Hand over tasks, all or none, with the key if given: their ids and states. The same id again runs once."""
+        """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once."""
         body = json.dumps({"tasks": tasks}, ensure_ascii=False, separators=(",", ":")).encode()
         answer = self._object("POST", "/v1/tasks", schema.StatesAnswer, body=body, key=key)
         states: list[dict[str, Any]] = answer["tasks"]
         return states
 
     def task(self, task_id: str) -> dict[str, Any]:
-        """The result of one task, as far as it is. Raises WireError `no_such_task`."""
+        """Return the result of one task so far. Raise WireError `no_such_task`."""
         return self._task("GET", task_id)
 
     def tasks(self, *, batch: str = "", state: str = "", after: str = "", limit: int = 0) -> dict[str, Any]:
-        """One page of results: `{"tasks": […], "next": id or null}`."""
+        """Return one page of results: `{"tasks": […], "next": id or null}`."""
         wanted = {"batch": batch, "state": state, "after": after, "limit": limit or ""}
         query = _query({name: value for name, value in wanted.items() if value != ""})
         path = "/v1/tasks" + (f"?{query}" if query else "")
         return self._object("GET", path, schema.TasksAnswer, most=schema.MAX_BYTES)
 
     def cancel(self, task_id: str) -> dict[str, Any]:
-        """Stop a task: its result, which says `cancelled` or what it already was."""
+        """Cancel a task and return its result, with the state `cancelled` or an earlier final state."""
         return self._task("DELETE", task_id)
 
     def cancel_many(self, ids: list[str]) -> dict[str, str]:
-        """`POST /v1/tasks/cancel`: the state of each, `unknown` for one that the agent does not have; 1000 at most."""
+        """Cancel up to 1000 tasks (`POST /v1/tasks/cancel`). Return the state of each, `unknown` for unknown ids."""
         body = json.dumps({"ids": ids}, separators=(",", ":")).encode()
         states = self._object("POST", "/v1/tasks/cancel", schema.StatesAnswer, body=body)["tasks"]
         return {state["id"]: state["state"] for state in states}
 
     def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
-        """Make a batch known, or change its limits: what it is and has done."""
+        """Create a batch or change its limits. Return its limits and its progress."""
         body = json.dumps({"max_usd": max_usd, "concurrency": concurrency}).encode()
         found: dict[str, Any] = self._object("PUT", _batch_path(batch), schema.BatchAnswer, body=body)["batch"]
         return found
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
-        """`GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`, waiting up to `wait_s` (30 at most)."""
+        """Return `GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`. Wait `wait_s` (30) at most."""
         query = _query({"batch": batch, "after": after, "limit": limit, "wait_s": round(wait_s, 3)})
         return self._object("GET", f"/v1/results?{query}", schema.ResultsAnswer, most=schema.MAX_BYTES)
 
     def put_key(self, key: str, supersedes: str = "") -> dict[str, Any]:
-        """Hand over or replace the key: `{"fingerprint", "tasks_resumed"}`.
+        """Send or replace the key. Return `{"fingerprint", "tasks_resumed"}`.
 
-        `supersedes` is the fingerprint of the key whose place it takes: a client that brings that one runs on this one.
+        `supersedes` is the fingerprint of the key that this one replaces: tasks submitted with that key run with this
+        one.
         """
         query = f"?{_query({'supersedes': supersedes})}" if supersedes else ""
         return self._object("PUT", f"/v1/key{query}", schema.KeyAnswer, body=b"", key=key)
 
     def forget_key(self, fingerprint: str) -> bool:
-        """Have the agent drop a key from its memory; attempts on it go on. False: it was not there."""
+        """Make the agent forget a key; its running attempts continue. Return False if the agent did not have it."""
         return bool(self._object("DELETE", f"/v1/key/{_quoted(fingerprint)}", schema.KeyAnswer).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
-        """Out of service (`queue`, `running`) and back into it (`off`); see farmhand.plugins.drain."""
+        """Take the agent out of service (`queue`, `running`) or put it back (`off`); see farmhand.plugins.drain."""
         return self._object("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
 
     def usage(self, since: float = 0) -> dict[str, Any]:
-        """`GET /v1/usage`: totals since a Unix time, of everything by default."""
+        """Return `GET /v1/usage`: totals since a Unix time, by default of everything."""
         return self._object("GET", "/v1/usage" + (f"?{_query({'since': since})}" if since else ""), dict)
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
-        """`GET /v1/charges`: up to `limit` lines, one JSON object as it came for each charge behind number `after`."""
+        """Yield up to `limit` lines of `GET /v1/charges`: one unparsed JSON object per charge after number `after`."""
         return self._ndjson(f"/v1/charges?{_query({'after': after, 'limit': limit})}", limit)
 
     def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
-        """`GET /v1/finished`: the same for finished tasks."""
+        """Yield the lines of `GET /v1/finished`: like `charges`, for finished tasks."""
         return self._ndjson(f"/v1/finished?{_query({'after': after, 'limit': limit})}", limit)
 
     def _ndjson(self, path: str, limit: int) -> Iterator[bytes]:
-        """The lines of an answer as they come; WireError `lost` where it breaks off, `bad_answer` for too many."""
+        """Yield the lines of an answer. Raise WireError `lost` if it breaks off, `bad_answer` for too many lines."""
         response = self._request("GET", path)
         if response.status != 200:
             self._finish(response)
@@ -145,9 +146,9 @@ class Client:
                 self.close()
 
     def events(self, task_id: str, *, pings: bool = False) -> Iterator[dict[str, Any]]:
-        """The events of a task as they come, the last one being the result. Pings are left out, unless asked for.
+        """Yield the events of a task; the last one is the result. Pings are left out unless requested.
 
-        Raises WireError `lost` if the line breaks before the result.
+        Raise WireError `lost` if the connection breaks before the result.
         """
         response = self._request("GET", _task_path(task_id) + "/events")
         if response.status != 200:
@@ -162,7 +163,7 @@ class Client:
                     raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
                 event = message.decoded(line, self.transport.name, schema.TaskEvent, schema.MAX_BYTES)
                 if event.get("type") == "result":
-                    # All that matters; what follows, or does not, loses nothing.
+                    # The result is the last event of interest; a broken end of the stream loses nothing.
                     self._check_id(event.get("result"), task_id)
                     result = event
                     break
@@ -179,7 +180,7 @@ class Client:
         yield result
 
     def _read_out(self, response: connection.AgentResponse) -> None:
-        """Read the rest of an answer, if it ends soon: the connection can then be used again."""
+        """Read the rest of an answer if it ends soon, so that the connection can be reused."""
         with contextlib.suppress(HTTPException, OSError):
             response.allow(0)
             if self._http is not None:
@@ -189,7 +190,7 @@ class Client:
                     return
 
     def _lines(self, response: connection.AgentResponse, longest: int, most: int) -> Iterator[bytes]:
-        """The lines of a body: none longer than `longest` bytes, of `most` bytes in all, and none that does not end."""
+        """Yield the lines of a body: at most `longest` bytes each, `most` bytes in all, no unfinished last line."""
         response.allow(most)
         pending, searched, came = bytearray(), 0, 0
         while True:
@@ -217,7 +218,7 @@ class Client:
         return found
 
     def _check_id(self, result: dict[str, Any] | None, task_id: str) -> None:
-        """Refuse another task's result: WireError `bad_answer`."""
+        """Raise WireError `bad_answer` if the result belongs to another task."""
         if result is not None and result.get("id") != task_id:
             what = f"a result of the task {str(result.get('id'))!r:.70}, not of {task_id!r}"
             raise message.bad_answer(self.transport.name, what)
@@ -232,7 +233,7 @@ class Client:
         key: str | None = None,
         most: int = schema.MAX_SMALL_BYTES,
     ) -> dict[str, Any]:
-        """The object that answers a request, which has the fields of `kind`."""
+        """Send a request and return the object that answers it, checked to have the fields of `kind`."""
         return self._finish(self._request(method, path, body=body, key=key), kind, most)
 
     def _finish(
@@ -250,7 +251,7 @@ class Client:
         return answer
 
     def connect(self) -> None:
-        """Open a stream, unless one is open, and ask for the status: no key and no prompt goes before an answer."""
+        """Open a connection unless one is open, and request the status before any key or prompt is sent."""
         if self._http is not None and not self._open_events:
             return
         self.close()
@@ -275,10 +276,10 @@ class Client:
     def _request(
         self, method: str, path: str, *, body: bytes | None = None, key: str | None = None
     ) -> connection.AgentResponse:
-        """Send a request and read the head of its answer, on the connection that is open or a new one."""
+        """Send a request and read the head of its answer, on the open connection or a new one."""
         headers = message.request_headers(key)
         self.connect()
-        # The limit on sending counts for the whole of the body, so a long one on a slow line gets more.
+        # The limit on sending covers the whole body, so a long body on a slow connection gets more time.
         self._patience(self.silence_s + len(body or b"") / connection.SLOWEST_BYTES_PER_S)
         response = self._exchange(method, path, body, headers, answered=True)
         self._patience(self.silence_s)
@@ -296,7 +297,7 @@ class Client:
         if body is not None:
             headers = {**headers, "Content-Type": "application/json"}
         try:
-            # An agent that refuses a body may close before all of it is sent; its answer is there to be read.
+            # An agent that refuses a body may close before all of it is sent; its answer can still be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 self._http.request(method, path, body, headers)
             return self._http.getresponse()
@@ -304,7 +305,7 @@ class Client:
             raise self._broken(error, answered=answered) from None
 
     def _broken(self, error: Exception, *, answered: bool) -> WireError:
-        """Close, and say why: in the transport's words if it has some, else in ours."""
+        """Close the connection and return the error: the transport's reason if there is one, else a general one."""
         name = self.transport.name
         timed_out = isinstance(error, TimeoutError | connection.Endless)
         reason = None if self._stream is None or timed_out else self._stream.failure()
@@ -335,7 +336,7 @@ def _task_path(task_id: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`text` as a piece of a path or a query. What needs no quoting, as most does not, needs no urllib either."""
+    """Return `text` quoted for a path or a query. Most text needs no quoting, and then urllib is not imported."""
     if _PLAIN.fullmatch(text):
         return text
     from urllib.parse import quote

@@ -1,6 +1,6 @@
-"""One HTTP/1.1 connection to an agent over a socket that is open already: http.client, with bounds of time and size.
+"""One HTTP/1.1 connection to an agent over an open socket: http.client, with limits on time and size.
 
-Imported after ssh was started: http.client brings email and ssl with it, 20 ms of processor time.
+Imported only after ssh was started: http.client imports email and ssl, which take 20 ms of processor time.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from socket import socket
 
-#: What a line brings at least once patience is used up, and the longest that one answer may take whatever it brings.
+#: The lowest accepted rate once the wait is over, and the longest time for one answer at any rate.
 SLOWEST_BYTES_PER_S = 16 * 1024
 LONGEST_S = 900.0
-#: Bytes of all that goes before a body, and of what carries one beside its own: interim answers, chunks, trailers.
+#: Limits in bytes on everything before a body, and on the framing of a body: interim answers, chunks, trailers.
 _MAX_HEAD = 256 * 1024
 _MAX_TRAILERS = 8 * 1024
 
 
 class Endless(HTTPException):
-    """The other side sends, and its answer takes longer than any good one."""
+    """An answer that is still arriving after the longest time allowed."""
 
 
 class TooLong(HTTPException):
-    """A body is larger than it may be."""
+    """A body that exceeds its size limit."""
 
 
 class _Patient(io.RawIOBase):
-    """`sock` as http.client wants it; what comes from it comes no longer than patience lasts."""
+    """A wrapper of `sock` for http.client that limits the time and size of what is read."""
 
     def __init__(self, sock: socket) -> None:
         self._sock = sock
@@ -39,7 +39,7 @@ class _Patient(io.RawIOBase):
         self._room = _MAX_HEAD
 
     def allow(self, room: int) -> None:
-        """Let so many bytes come from now on."""
+        """Allow `room` more bytes to be read."""
         self._room = room
 
     def patience(self, silence_s: float, wait_s: float) -> None:
@@ -54,7 +54,7 @@ class _Patient(io.RawIOBase):
         return io.BufferedReader(self, 65536)
 
     def close(self) -> None:
-        """Every answer closes its reader; the socket is the transport's."""
+        """Do nothing: http.client closes the reader after every answer, but the socket belongs to the transport."""
 
     def readable(self) -> bool:
         return True
@@ -80,25 +80,25 @@ class _Patient(io.RawIOBase):
 
 
 class AgentResponse(HTTPResponse):
-    """An answer: its head is read at once, its body as it is asked for. Raises HTTPException, OSError."""
+    """An answer whose head is read at once and whose body is read on demand. Raises HTTPException, OSError."""
 
     def __init__(self, sock: _Patient, *arguments: Any, **named: Any) -> None:
         super().__init__(sock, *arguments, **named)  # type: ignore[arg-type]
         self._sock = sock
 
     def begin(self) -> None:
-        """Read the head. IncompleteRead where it is cut off: an agent says how long an answer is, or that it closes."""
+        """Read the head. Raise IncompleteRead if it is cut off: an agent sends a length, or closes the connection."""
         super().begin()
         if self.length is None and not self.chunked and "close" not in self.headers.get("Connection", "").lower():
             raise IncompleteRead(b"")
         self._end()
 
     def allow(self, most: int) -> None:
-        """Let a body of `most` bytes come, and what carries it."""
+        """Allow a body of `most` bytes, and its framing."""
         self._sock.allow(2 * most + _MAX_HEAD)
 
     def read1(self, n: int = 65536) -> bytes:
-        """Some of the body, as soon as there is some; b"" at its end. IncompleteRead where it is cut off."""
+        """Return the next bytes of the body, b"" at its end. Raise IncompleteRead if it is cut off."""
         piece = super().read1(n)
         if not piece and self.length:
             raise IncompleteRead(b"", self.length)
@@ -106,7 +106,7 @@ class AgentResponse(HTTPResponse):
         return piece
 
     def _end(self) -> None:
-        """Close at the end of a body of known length, which http.client does one call later, or never."""
+        """Close at the end of a body of known length; http.client does so one call later, or never."""
         if self.length == 0:
             self.close()
 
@@ -115,7 +115,7 @@ class AgentResponse(HTTPResponse):
         super()._read_and_discard_trailer()  # type: ignore[misc]
 
     def read_all(self, most: int) -> bytes:
-        """All of the body. Raises TooLong for one of more than `most` bytes."""
+        """Return the whole body. Raise TooLong if it has more than `most` bytes."""
         self.allow(most)
         body = bytearray()
         while piece := self.read1():
@@ -126,7 +126,7 @@ class AgentResponse(HTTPResponse):
 
 
 class AgentConnection(HTTPConnection):
-    """One connection over `sock`. An answer is read to its end before the next request is sent."""
+    """One connection over `sock`. An answer must be read to its end before the next request is sent."""
 
     response_class = AgentResponse
     auto_open = 0
@@ -137,13 +137,14 @@ class AgentConnection(HTTPConnection):
         self.sock = self._patient
 
     def patience(self, silence_s: float, wait_s: float) -> None:
-        """From now on `silence_s` may pass without a byte, and `wait_s` until the answer, or the next piece of it, is
-        there; longer for what is large, as a slow line brings it.
+        """Set the limits: `silence_s` without a byte, and `wait_s` until the answer or its next piece.
+
+        The second limit grows with the size of the answer, to allow for slow connections.
         """
         self._patient.patience(silence_s, wait_s)
 
     def getresponse(self) -> AgentResponse:
-        """The head of the answer. Raises HTTPException, OSError."""
+        """Return the answer with its head read. Raise HTTPException, OSError."""
         self._patient.allow(_MAX_HEAD)
         response = super().getresponse()
         assert isinstance(response, AgentResponse)  # noqa: S101  (it is the response_class)
@@ -151,7 +152,7 @@ class AgentConnection(HTTPConnection):
 
 
 class _Whole(_Patient):
-    """Bytes that have all come already."""
+    """A stand-in for the socket with bytes that have all arrived."""
 
     def __init__(self, raw: bytes) -> None:
         self._raw = io.BytesIO(raw)
@@ -161,7 +162,7 @@ class _Whole(_Patient):
 
 
 def whole_response(raw: bytes) -> AgentResponse:
-    """The answer in `raw`. Raises HTTPException."""
+    """Return the answer in `raw`. Raise HTTPException."""
     response = AgentResponse(_Whole(raw))
     response.begin()
     return response

@@ -1,4 +1,4 @@
-"""The wire as a document: every request with its body and answer as JSON Schema. `python -m farmhand.wire.contract`."""
+"""The wire as a document, printed by `python -m farmhand.wire.contract`: JSON Schemas of all requests and answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farmhand.wire import schema
 from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder, Submission
 from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
-#: Method, path, body, answer. An answer of lines has the schema of one.
+#: Method, path, body, answer. For an answer of lines, the schema is that of one line.
 CALLS: tuple[tuple[str, str, Any, Any], ...] = (
     ("GET", "/v1/status", None, schema.StatusAnswer),
     ("POST", "/v1/tasks", Submission[Task], schema.StatesAnswer),
@@ -37,7 +37,7 @@ VERBS = {"jada-agent task": schema.TaskCallAnswer, "jada-agent turn": schema.Tur
 
 
 def document() -> dict[str, Any]:
-    """The wire's version, headers, calls and their schemas."""
+    """Return the wire's version, headers, calls and their schemas."""
     kinds = [kind for call in CALLS for kind in call[2:] if kind is not None]
     kinds += [*VERBS.values(), schema.ErrorAnswer]
     found, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
@@ -57,7 +57,7 @@ def document() -> dict[str, Any]:
 
 
 def _with_numbers(value: Any) -> Any:
-    """`value` with money as the number that it is on the wire."""
+    """Return `value` with money as a number, as on the wire."""
     if isinstance(value, dict):
         if value.get("format") == "decimal":
             return {"type": "number"}
@@ -66,7 +66,7 @@ def _with_numbers(value: Any) -> Any:
 
 
 def text() -> str:
-    """The document as it stands in docs/wire.schema.json."""
+    """Return the document with the formatting of docs/wire.schema.json."""
     return json.dumps(document(), indent=1, ensure_ascii=False) + "\n"
 
 

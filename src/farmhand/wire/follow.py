@@ -1,4 +1,4 @@
-"""Run one task to its end: submit, follow its events, survive a lost line, bring the key again when it is wanted."""
+"""Running one task to its end: submit, follow its events, reconnect, and send the key again when requested."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from farmhand.wire.client import Client
 
 OnEvent = Callable[[dict[str, Any]], None]
 FINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
-#: How long a broken line may stay broken before we give up waiting. The task itself goes on.
+#: Seconds without a connection after which the client stops waiting. The task itself goes on.
 RESUME_S = 60.0
-#: An agent restarts between two hand-overs now and then; more often than this something is wrong.
+#: An agent may restart between two hand-overs of the key; more often than this indicates a fault.
 _MAX_HANDOVERS = 5
-#: A line that breaks and comes back so often is no line.
+#: The limit on broken connections, after which no more reconnects are tried.
 _MAX_BREAKS = 1000
 _PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
-#: What may pass by itself once the agent has answered before.
+#: Errors that may be temporary once the agent has answered.
 _PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
 
 
@@ -34,14 +34,15 @@ def run_task(
     on_submitting: Callable[[], None] = lambda: None,
     on_submitted: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Submit `task` under its id and follow it: its result.
+    """Submit `task` under its id, follow it and return its result.
 
-    `on_event` gets every event; after a broken line it gets `{"type": "restart", "reason": "reconnected"}` first, since
-    the text may come again from its start. `on_submitting` is called once an agent has answered and before the task is
-    sent, `on_submitted` once the agent has it. With `key` None a task that waits for a key ends the wait: its result so
-    far is returned, in state `awaiting_key`. A key that the API refuses is not brought again: the task is cancelled.
-    With `within_s` a task that has not ended by then is cancelled: WireError `not_in_time`.
-    Raises WireError; its code and message are the API's own for a refused key.
+    `on_event` gets every event. After a reconnect it first gets `{"type": "restart", "reason": "reconnected"}`, because
+    the text may be repeated from its start. `on_submitting` is called when an agent has answered, before the task is
+    sent; `on_submitted` is called when the agent has the task. With `key` None, a task that needs a key ends the wait:
+    its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the task is
+    cancelled. With `within_s`, a task that has not ended by then is cancelled: WireError `not_in_time`.
+
+    Raise WireError; for a refused key its code and message are the API's own.
     """
     follower = _Follower(client, task, key, on_event, resume_s)
     follower.within_s = within_s
@@ -52,7 +53,7 @@ def run_task(
 
 
 class _Follower:
-    """One task on its way; `again` repeats a step that a broken line cut short."""
+    """The progress of one task; `again` repeats a step that a broken connection interrupted."""
 
     def __init__(
         self, client: Client, task: dict[str, Any], key: str | None, on_event: OnEvent, resume_s: float
@@ -70,7 +71,7 @@ class _Follower:
         self.breaks = 0
 
     def again(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """`step`'s answer; a step is repeated as long as the line comes back within the time for it."""
+        """Return the step's answer; repeat the step while the connection returns within the time limit."""
         tries = 0
         sign = self.last_sign
         while True:
@@ -110,11 +111,11 @@ class _Follower:
         self.last_sign = time.monotonic()
 
     def submit(self) -> dict[str, Any]:
-        """Hand the task over. That the id is known already is no error."""
+        """Submit the task. An id that is already known is no error."""
         self.client.connect()
         if not self.reached:
-            # From here on the request may have arrived although no answer came, so it is worth asking again. That
-            # an agent greets and refuses, again and again, is no further sign: it may be emptied for hours.
+            # From here on the request may have arrived although no answer came, so a retry makes sense. Repeated
+            # greetings followed by refusals do not extend the time limit: the agent may be draining for hours.
             self._sign()
         self.on_submitting()
         states = self.client.submit([self.task], self.key)
@@ -122,7 +123,7 @@ class _Follower:
         return states[0] if states else {}
 
     def events(self) -> dict[str, Any]:
-        """Follow the events to the result."""
+        """Follow the events and return the result."""
         if self.followed:
             self.on_event({"type": "restart", "reason": "reconnected"})
         self.followed = True
@@ -138,7 +139,7 @@ class _Follower:
         raise WireError("agent_error", message, "see jada-agent's journal there")
 
     def _until_key_is_wanted(self) -> dict[str, Any] | None:
-        """The result, or None once the task waits for a key."""
+        """Return the result, or None when the task needs a key."""
         pings = {"pings": True} if self.within_s is not None else {}
         for event in self.client.events(str(self.task["id"]), **pings):
             self._sign()
@@ -156,11 +157,11 @@ class _Follower:
             if isinstance(result, dict) and result.get("state") in FINAL_STATES:
                 self.on_event(event)
                 return result
-        # An agent that stops ends its streams before the task has ended; the next one goes on with it.
+        # An agent that stops ends its streams before the task ends; its successor continues the task.
         raise WireError("lost", f"{self.client.transport.name}: the connection was lost")
 
     def _refused(self, event: dict[str, Any]) -> NoReturn:
-        """The API does not take the key: the task will not run with it, so it is not left waiting on the host."""
+        """Cancel the task, which would otherwise wait on the host with a key that the API refuses, and raise."""
         self.client.close()
         with contextlib.suppress(WireError):
             self.client.cancel(str(self.task["id"]))

@@ -1,6 +1,6 @@
-"""HTTP as the wire uses it: headers, the check of versions, errors, and one request as plain bytes.
+"""HTTP as used by the wire: headers, the version check, errors, and one request as plain bytes.
 
-`X-Farmhand-Wire` is sent with every request and answered with every response; both sides refuse another version.
+`X-Farmhand-Wire` is sent with every request and every response; both sides refuse another version.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from farmhand.wire import schema
 from farmhand.wire.connection import whole_response
 from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
-#: Characters of a host's own words that are shown.
+#: The most characters of a host's message that are shown.
 _SHOWN = 1000
 
 
 def request_headers(key: str | None = None) -> dict[str, str]:
-    """The headers of a request; with a key, which is checked first so that it can never end a header line."""
+    """Return the headers of a request. A key is checked first, so that it cannot end a header line."""
     headers = {WIRE_HEADER: str(WIRE), "User-Agent": f"farmhand/{__version__}", "Accept": "application/json"}
     if key is not None:
         try:
@@ -31,7 +31,7 @@ def request_headers(key: str | None = None) -> dict[str, str]:
 
 
 def check_wire(headers: HTTPMessage, name: str) -> None:
-    """Refuse an answer of another wire version: WireError `agent_too_old`, `client_too_old` or `not_an_agent`."""
+    """Raise WireError `agent_too_old`, `client_too_old` or `not_an_agent` for an answer of another wire version."""
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
         return
@@ -54,10 +54,10 @@ def answer(
     kind: Any = Any,
     most: int = schema.MAX_SMALL_BYTES,
 ) -> Any:
-    """The JSON of a response, which has the fields of `kind`.
+    """Return the JSON of a response, checked to have the fields of `kind`.
 
-    Raises WireError for an error answer and for all that is not of the wire: `bad_answer` where an agent answered, and
-    nobody knows whether it did what was asked.
+    Raise WireError for an error answer and for everything that is not of the wire. With `bad_answer` an agent answered,
+    but it is unknown whether it carried out the request.
     """
     problem = _problem(body, status) if status >= 400 else None
     if problem is not None and problem.code in ("agent_too_old", "client_too_old"):
@@ -70,7 +70,7 @@ def answer(
 
 
 def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTES) -> Any:
-    """The JSON in `data`, which came from the host `name`. Raises WireError `bad_answer`."""
+    """Return the JSON in `data`, received from the host `name`. Raise WireError `bad_answer`."""
     try:
         return schema.decode(data, kind, most)
     except schema.Misfit as misfit:
@@ -78,7 +78,7 @@ def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTE
 
 
 def bad_answer(name: str, what: str) -> WireError:
-    """Return the error for an answer of the host `name` that is not of the wire; `what` says why."""
+    """Return the error for an answer of the host `name` that does not follow the wire; `what` is the reason."""
     return WireError(
         "bad_answer",
         f"{name}: its answer is not one of the wire: {keys.redact(what)}",
@@ -87,7 +87,7 @@ def bad_answer(name: str, what: str) -> WireError:
 
 
 def _problem(body: bytes, status: int) -> WireError | None:
-    """The error object of a body, if it is one."""
+    """Return the error object of a body, or None if it has none."""
     try:
         error = schema.decode(body, schema.ErrorAnswer, schema.MAX_SMALL_BYTES)["error"]
     except schema.Misfit:
@@ -97,7 +97,7 @@ def _problem(body: bytes, status: int) -> WireError | None:
 
 
 def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None = None) -> bytes:
-    """A request as the bytes to write to `jada-agent bridge`: for a channel that sends once and then reads."""
+    """Return a request as bytes for `jada-agent bridge`, for a channel that writes once and then reads."""
     lines = [f"{method} {path} HTTP/1.1", "Host: jada-agent", f"Content-Length: {len(body)}", "Connection: close"]
     lines += ["Content-Type: application/json"] if body else []
     lines += [f"{name}: {value}" for name, value in request_headers(key).items()]
@@ -105,7 +105,7 @@ def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None 
 
 
 def parse_response(raw: bytes, name: str, kind: Any) -> dict[str, Any]:
-    """The JSON object, with the fields of `kind`, of a whole response that the bridge printed. Raises WireError."""
+    """Return the JSON object, with the fields of `kind`, of a response printed by the bridge. Raise WireError."""
     try:
         response = whole_response(raw)
         body = response.read_all(schema.MAX_SMALL_BYTES)

@@ -1,4 +1,4 @@
-"""The bodies of the wire's requests, as the agent reads them. A field that is not known here is refused."""
+"""The bodies of the wire's requests, as the agent reads them. An unknown field is refused."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from farmhand.core.rules import MAX_USD, is_budget
 from farmhand.core.task import DrainMode
 
 T = TypeVar("T")
-#: Ids of one `POST /v1/tasks/cancel`.
+#: The most ids of one `POST /v1/tasks/cancel`.
 MAX_IDS = 1000
 
 
@@ -39,7 +39,7 @@ class DrainOrder(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
-    """The body of `PUT /v1/batches/{batch}`: what the batch may cost, how many of its tasks run at once."""
+    """The body of `PUT /v1/batches/{batch}`: the batch's limits on its cost and on its concurrently running tasks."""
 
     max_usd: Decimal | None = None
     concurrency: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
@@ -50,5 +50,5 @@ class BatchLimits(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def max_pico(self) -> int | None:
-        """`max_usd` in pico-dollars."""
+        """Return `max_usd` in pico-dollars."""
         return None if self.max_usd is None else pico(self.max_usd)

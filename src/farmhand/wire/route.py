@@ -1,7 +1,7 @@
-"""The way that Ansible's ssh takes to a host, in the options that claude-cheap gives to its own ssh.
+"""The route of Ansible's ssh to a host, as options for claude-cheap's own ssh.
 
-Carried over is what leads to the host and what its key is checked against. Who logs in, what is forwarded or shared and
-whether the host key is checked at all is not: the transport says that itself.
+Taken over are the options that lead to the host and those that its key is checked against. Options for the login, for
+forwarding and sharing, and for disabling the host key check are not: the transport sets those itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from farmhand.core.errors import WireError, not_configured
 from farmhand.wire import sshfail
 from farmhand.wire.transport import SshTransport, unbracketed
 
-#: ssh_config(5), in small letters.
+#: Names from ssh_config(5), in lower case.
 CARRIED = frozenset(
     {
         "addressfamily", "bindaddress", "bindinterface", "canonicaldomains", "canonicalizefallbacklocal",
@@ -31,7 +31,7 @@ CARRIED = frozenset(
         "userknownhostsfile", "versionaddendum",
     }
 )  # fmt: skip
-#: ssh(1): the letters that take no value and those that do.
+#: Letters from ssh(1): those without a value and those with one.
 _FLAGS = "46AaCfGgKkMNnqsTtVvXxYy12" + "".join(f"{letter}:" for letter in "BbcDEeFIiJLlmOoPpQRSWw")
 _LETTERS = {
     "-4": "AddressFamily=inet",
@@ -46,15 +46,15 @@ _LETTERS = {
     "-p": "Port={}",
 }
 _OPTION = re.compile(r"\s*([A-Za-z0-9]+)(?:\s*=\s*|\s+)(\S.*)", re.DOTALL)
-#: Options whose words are paths; Ansible runs in the checkout, claude-cheap anywhere.
+#: Options whose words are paths: Ansible runs in the checkout, claude-cheap in any directory.
 _PATHS = frozenset({"userknownhostsfile", "globalknownhostsfile", "revokedhostkeys"})
 _URI = re.compile(r"ssh://(?:[^@/]*@)?(\[[^]]*\]|[^:/]*)(?::(\d+))?/?")
-#: sun_path and all; no route needs more.
+#: Room for a sun_path and more; no route needs more.
 _MAX_OPTION = 4096
 
 
 def option(text: str) -> str:
-    """`text` as `Name=value` if it is an option that is carried, "" if not. Raises ValueError if it is no option."""
+    """Return `text` as `Name=value` if the option is taken over, else "". Raise ValueError if it is not an option."""
     found = _OPTION.fullmatch(text.rstrip())
     if found is None or "\n" in text or "\0" in text or len(text) > _MAX_OPTION:
         raise ValueError(f"{text[:80]!r} is no option of ssh (Name=value)")
@@ -62,9 +62,9 @@ def option(text: str) -> str:
 
 
 def options_of(arguments: Iterable[str]) -> tuple[list[str], str]:
-    """The options carried from texts with ssh's arguments (`-J bastion -o Port=22`), and the file of the last `-F`.
+    """Return the options taken over from ssh's arguments (`-J bastion -o Port=22`), and the file of the last `-F`.
 
-    Raises ValueError, naming what is no argument of ssh.
+    Raise ValueError, naming what is not an argument of ssh.
     """
     found: list[str] = []
     config = ""
@@ -89,7 +89,7 @@ def _parsed(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 
 
 def _absolute(text: str) -> str:
-    """The option with absolute paths; "" for known hosts that are nowhere, which is how checks are switched off."""
+    """Return the option with absolute paths, or "" for known hosts in /dev/null, which disable the host key check."""
     name, _, value = text.partition("=")
     if name.lower() not in _PATHS:
         return text
@@ -103,9 +103,9 @@ def _absolute(text: str) -> str:
 
 
 def destination(text: str) -> tuple[str, int]:
-    """Address and port (0: none) of what ssh may be given as a destination: `[user@]host` or `ssh://[user@]host[:port]`.
+    """Return address and port (0: none) of an ssh destination: `[user@]host` or `ssh://[user@]host[:port]`.
 
-    An IPv6 literal may stand in brackets.
+    An IPv6 literal may be in brackets.
     """
     uri = _URI.fullmatch(text)
     host, port = (uri[1], int(uri[2] or 0)) if uri else (text.rpartition("@")[2], 0)
@@ -113,9 +113,9 @@ def destination(text: str) -> tuple[str, int]:
 
 
 def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
-    """Return the entry of hosts.json for the way to a host: `address`, and `port`, `options`, `ssh_config` if any.
+    """Return the entry of hosts.json for a host: `address`, and `port`, `options`, `ssh_config` if any.
 
-    `arguments` are Ansible's texts. Raises ValueError.
+    `arguments` are Ansible's ssh arguments. Raise ValueError.
     """
     host, named = destination(address)
     carried, config = options_of(arguments)
@@ -130,9 +130,9 @@ def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
 
 
 def probe(transport: SshTransport) -> WireError | None:
-    """Go there and let the host turn us away at the login; why we did not get so far, None if we did.
+    """Connect to the host up to the login, which it refuses. Return why that failed, or None if it worked.
 
-    It runs in the root directory with nothing of this process's, as claude-cheap may be called from anywhere.
+    ssh runs in the root directory with nothing from this process's environment, because claude-cheap may run anywhere.
     """
     argv = transport.argv()
     argv[1:1] = ["-o", "PreferredAuthentications=none"]

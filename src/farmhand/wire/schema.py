@@ -1,12 +1,12 @@
-"""The wire's version, headers and limits, and what an agent's answers may hold: the one place that decodes them.
+"""The wire's version, headers and limits, the types of an agent's answers, and the only code that decodes them.
 
-Nothing that a farm host sends is believed to be well-formed. `decode` bounds size, depth and number of values, turns
-lone surrogates into U+FFFD, and checks the fields that are used by type and range; fields and names of states that are
-not known here are a newer agent's, and left alone. What a client asks for is in wire.requests; wire.contract prints all
-of it as JSON Schema.
+Data from a farm host is not trusted to be well-formed. `decode` limits size, depth and number of values, replaces lone
+surrogates with U+FFFD, and checks type and range of the fields in use. Unknown fields and names of states come from a
+newer agent and are left alone. The requests are in wire.requests; wire.contract prints everything as JSON Schema.
 
-msgspec has to be where this is imported: with the agent, with the workstation's commands, and in the Python of Ansible,
-whose plugins farmhand_task, farmhand_drain and farmhand_key speak to agents. The rest of site.yml does without it.
+msgspec is needed wherever this is imported: with the agent, with the workstation's commands, and in the Python of
+Ansible, whose plugins farmhand_task, farmhand_drain and farmhand_key connect to agents. The rest of site.yml does
+without it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,34 @@ WIRE = 1
 WIRE_HEADER = "X-Farmhand-Wire"
 AGENT_HEADER = "X-Farmhand-Agent"
 KEY_HEADER = "X-Farmhand-Key"
-#: Bytes: no answer, event or line of a ledger is longer. A result's text and a page of them are far below the first.
+#: Limits in bytes on an answer, a small answer, and a ledger line. The text of a result and a page of results are far
+#: below the first.
 MAX_BYTES = 64 * 1024 * 1024
 MAX_SMALL_BYTES = 4 * 1024 * 1024
 MAX_LINE_BYTES = 1024 * 1024
-#: Deeper than any answer with a model's own JSON in it, and far from what Python's recursion stands.
+#: Deeper than any answer with a model's own JSON in it, and far below Python's recursion limit.
 MAX_DEPTH = 100
-#: Values and names in one answer. The fullest turn has a third of it.
+#: The most values and names in one answer. The fullest turn has a third of that.
 MAX_VALUES = 3_000_000
-#: An answer that may have few bytes may have few values as well: `{}` takes 30 times its size in memory.
+#: An answer with a lower byte limit also has a lower value limit: `{}` takes 30 times its size in memory.
 _BYTES_A_VALUE = 16
-#: What 64 bits hold, which is what JSON encoders and SQLite take.
+#: The integers that fit in 64 bits, the limit of JSON encoders and SQLite.
 _INTEGERS = range(-(2**63), 2**64)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _STRUCTURE = (b",", b":", b"[", b"{")
-#: The end of the year 2099, in Unix seconds: what is later is no time, and formatting it fails somewhere.
+#: The end of the year 2099, in Unix seconds: a later time is invalid, and some formatters fail on it.
 LATEST = 4_102_444_800
-#: US$; what is above is no cost of one task.
+#: US$; a larger amount is not a plausible cost of one task.
 MAX_COST_USD = 10_000
 
 
 class Misfit(ValueError):
-    """An answer that is not of the wire; the message says what is wrong, and where, without any value of it."""
+    """An answer that is not of the wire. The message names the problem and its place, without any value."""
 
 
 def decode(data: bytes, kind: Any, most: int = MAX_BYTES) -> Any:
-    """The JSON value in `data`, which has `most` bytes at most and the fields of `kind`. Raises Misfit."""
+    """Return the JSON value in `data`, of at most `most` bytes and with the fields of `kind`. Raise Misfit."""
     if len(data) > most:
         raise Misfit(f"is longer than {most} bytes")
     limit = min(MAX_VALUES, most // _BYTES_A_VALUE)
@@ -78,13 +79,13 @@ def _constant(name: str) -> NoReturn:
 
 
 def _values(data: bytes, *, exact: bool) -> int:
-    """How many values and names there are in `data`, at most; `exact` does not count what stands in strings."""
+    """Return an upper bound on the values and names in `data`; with `exact`, ignore the contents of strings."""
     structure = _STRING.sub(b"", data) if exact else data
     return sum(map(structure.count, _STRUCTURE))
 
 
 def _clean(value: Any, depth: int) -> Any:
-    """`value` without lone surrogates. Raises Misfit for numbers that are out of any range, and for depth."""
+    """Return `value` without lone surrogates. Raise Misfit for numbers that are out of range, and for depth."""
     kind = type(value)
     if kind is str:
         return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
@@ -115,7 +116,7 @@ Many = Meta(max_length=20_000)
 
 
 class WireProblem(msgspec.Struct, kw_only=True):
-    """Why something was not done: a stable code, one line, what to do."""
+    """The reason for a failure: a stable code, a one-line message, a hint."""
 
     code: Name
     message: Line
@@ -123,7 +124,7 @@ class WireProblem(msgspec.Struct, kw_only=True):
 
 
 class ErrorAnswer(msgspec.Struct):
-    """The body of every HTTP status from 400 on."""
+    """The body of every HTTP status of 400 or above."""
 
     error: WireProblem
 
@@ -138,14 +139,14 @@ class Waiting(msgspec.Struct, kw_only=True):
 
 
 class SlotCount(msgspec.Struct, kw_only=True):
-    """The slots of one engine; more may run than there are now."""
+    """The slots of one engine. `free` is negative while more tasks run than there are slots now."""
 
     total: Count
     free: Annotated[int, Meta(ge=-(2**53), le=2**53)]
 
 
 class TaskResult(msgspec.Struct, kw_only=True):
-    """core.task.Result as it comes from a host; `structured` is any JSON."""
+    """core.task.Result as sent by a host; `structured` is any JSON."""
 
     id: Name | UnsetType = UNSET
     state: Name | UnsetType = UNSET
@@ -168,7 +169,7 @@ class TaskResult(msgspec.Struct, kw_only=True):
 
 
 class ListedResult(TaskResult, kw_only=True):
-    """A result among others, which its id tells apart."""
+    """A result in a list, identified by its id."""
 
     id: Name
 
@@ -180,14 +181,14 @@ class EndedResult(ListedResult, kw_only=True):
 
 
 class TaskState(msgspec.Struct):
-    """Where a task stands."""
+    """The state of a task."""
 
     id: Name
     state: Name
 
 
 class Throughput(msgspec.Struct):
-    """How many tasks end in a second."""
+    """How many tasks end per second."""
 
     per_s: Annotated[float, Meta(ge=0, le=1000000000.0)] | UnsetType | None = UNSET
 
@@ -203,7 +204,7 @@ class HeldKey(msgspec.Struct, kw_only=True):
 
 
 class BudgetOfDay(msgspec.Struct, kw_only=True):
-    """The host's budget for the day, UTC."""
+    """The host's budget for the day (UTC)."""
 
     limit_usd: Usd
     spent_usd: Usd
@@ -262,7 +263,7 @@ class TasksAnswer(msgspec.Struct):
 
 
 class ResultsAnswer(msgspec.Struct, kw_only=True):
-    """`GET /v1/results`; `next` is where the results behind these begin."""
+    """`GET /v1/results`; `next` is the cursor for the results after these."""
 
     results: Annotated[list[TaskResult], Many]
     next: Count | UnsetType = UNSET
@@ -271,7 +272,7 @@ class ResultsAnswer(msgspec.Struct, kw_only=True):
 
 
 class BatchAnswer(msgspec.Struct):
-    """`PUT` and `GET /v1/batches/{batch}`: what the batch is and has done."""
+    """`PUT` and `GET /v1/batches/{batch}`: the batch's limits and progress."""
 
     batch: dict[str, Any]
 
@@ -300,7 +301,7 @@ class TaskCallAnswer(TaskResult, kw_only=True):
 
 
 class RefusedTask(msgspec.Struct, kw_only=True):
-    """A task that a host does not take."""
+    """A task that a host refuses."""
 
     id: Name
     code: Name | UnsetType = UNSET

@@ -1,4 +1,4 @@
-"""Errors from ssh's last words: one per cause, each with its fix. Texts: OpenSSH 8.4 to 9.9."""
+"""Errors derived from ssh's stderr: one per cause, each with its fix. Texts of OpenSSH 8.4 to 9.9."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from farmhand.core.errors import WireError
 from farmhand.core.keys import redact
 
-#: ssh itself failed; every other status is the remote command's.
+#: The exit status if ssh itself failed; every other status is the remote command's.
 _SSH_FAILED = 255
 _NOT_FOUND = (126, 127)
 _UNKNOWN_KEY = re.compile(r"No .* host key is known for|host key is not known|authenticity of host")
@@ -16,18 +16,18 @@ _DENIED = re.compile(r"Permission denied|Too many authentication failures|no mut
 _UNSAFE_KEY_FILE = re.compile(r"UNPROTECTED PRIVATE KEY FILE|bad permissions")
 _UNREADABLE_KEY = re.compile(r'Load key "[^"]*": (?!bad permissions)')
 _NAME = re.compile(r"Could not resolve hostname")
-#: What ssh says after a jump host or proxy command has said why it ended. A direct connection gets no further than a
-#: refusal, and its login comes after this.
+#: Matches ssh's message after a jump host or proxy command has reported why it ended. A refused direct connection does
+#: not get that far, and its login comes later.
 _PROXY = re.compile(r"^(kex|ssh)_exchange_identification: |UNKNOWN port 65535|^stdio forwarding failed", re.MULTILINE)
 _SHARED = re.compile(r"mux_client|ControlSocket")
 _ENDED = re.compile(r"Connection (closed|reset) by|Connection to|kex_exchange|stdio forwarding|ssh_exchange|banner ")
 _WHOSE_KEY = re.compile(r"host key is known for (\S+)|host key for (\S+) has changed|authenticity of host '(\S+)")
-#: The codes that say that the host itself was not reached, or is not the one that it should be.
+#: The codes for a host that was not reached, or that is not the expected one.
 NOT_THERE = frozenset({"unreachable", "host_key_unknown", "host_key_changed"})
 
 
 def classify(status: int, said: str, name: str) -> WireError | None:
-    """The error for an ssh that ended with `status` and wrote `said` to stderr; None if it ended well."""
+    """Return the error for an ssh that ended with `status` and wrote `said` to stderr, or None if it succeeded."""
     if status == 0:
         return None
     if status in _NOT_FOUND:
@@ -42,7 +42,7 @@ def classify(status: int, said: str, name: str) -> WireError | None:
 
 
 def _ssh_failure(said: str, last: str, name: str) -> WireError:
-    # The order matters: a changed key is followed by "Host key verification failed" and "Permission denied" as well.
+    # The order matters: after a changed key come also "Host key verification failed" and "Permission denied".
     if _CHANGED_KEY.search(said):
         hint = "find out why before you trust it; if the host was rebuilt, remove its old key with ssh-keygen -R"
         return WireError("host_key_changed", f"{name}: the host key is not the one on record{_whose(said)}", hint)
@@ -68,15 +68,15 @@ def _ssh_failure(said: str, last: str, name: str) -> WireError:
 
 
 def _whose(said: str) -> str:
-    """Of which host, as ssh calls it: it may be a jump host's."""
+    """Return a phrase that names the host as ssh does: it may be a jump host."""
     found = _WHOSE_KEY.search(said)
     return f", that of {redact(next(filter(None, found.groups())))[:100]}".rstrip("',") if found else ""
 
 
 def _last_line(said: str) -> str:
-    """ssh's last line that says something, without a key and without line ends."""
+    """Return ssh's last informative line, without keys and line ends."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    # What a shared connection says about itself is not why the call failed, nor is that it ended.
+    # Messages about a shared connection, or about the end of a connection, do not explain the failure.
     for says_nothing in (_SHARED, _ENDED):
         lines = [line for line in lines if not says_nothing.match(line)] or lines[-1:]
     return redact(lines[-1])[:300] if lines else "ssh gave no reason"

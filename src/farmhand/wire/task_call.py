@@ -1,7 +1,7 @@
-"""One task on a farm host for a caller elsewhere: `jada-agent task`, which Ansible's plugin farmhand_task starts there.
+"""One task on a farm host for a remote caller: `jada-agent task`, started there by Ansible's plugin farmhand_task.
 
-A call is a JSON object on stdin: task, key, check (only say what would happen; needs no key). The answer is one on
-stdout: the task's result with `changed`, or `error`. A caller that goes away takes its task with it.
+A call is a JSON object on stdin: task, key, check (only predict the outcome; needs no key). The answer is a JSON object
+on stdout: the task's result with `changed`, or `error`. The task is cancelled when its caller disconnects.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from farmhand.wire.message import decoded
 from farmhand.wire.schema import MAX_BYTES, TaskCallAnswer
 from farmhand.wire.transport import Transport, UnixTransport
 
-#: Goes before the answer, since a chatty login may say something first.
+#: Marks the answer, because the login shell may print something first.
 MARK = "FARMHAND-TASK "
-#: Nothing else is passed on: Ansible would take `add_host` or `ansible_facts` in a result for orders.
+#: No other field is passed on: Ansible would act on `add_host` or `ansible_facts` in a result.
 _ANSWER_FIELDS = {*TaskCallAnswer.__struct_fields__} - {"done_no"}
 
 
 def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
-    """Return what `perform` would, as far as that is known, without running anything. Raises WireError."""
+    """Return the probable result of `perform` without running anything. Raise WireError."""
     client.connect()
     try:
         known = client.task(task["id"])
     except WireError as error:
         if error.code != "no_such_task":
             raise
-        # Empty and not missing, so that a playbook that goes on with the answer can be checked to its end.
+        # Empty and not missing, so that check mode can evaluate the rest of a playbook that uses the answer.
         return {"changed": True, "id": task["id"], "text": "", "structured": None}
     return {"changed": known.get("state") not in FINAL_STATES, **known}
 
 
 def perform(client: Client, task: dict[str, Any], key: str) -> dict[str, Any]:
-    """Run the task to its end: its result with `changed`, false if the result was there before. Raises WireError."""
+    """Run the task and return its result with `changed`, false if the result existed before. Raise WireError."""
     states = client.submit([task], key)
     if states and states[0].get("state") in FINAL_STATES:
         return {"changed": False, **client.task(task["id"])}
@@ -49,9 +49,9 @@ def perform(client: Client, task: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> None:
-    """From now on stop the task, and this process, once nobody reads `output` any more or a signal asks for it.
+    """From now on cancel the task and exit when `output` has no reader any more or a signal arrives.
 
-    That is how Ctrl-C on the controller arrives here: over ssh as a closed pipe, with a local connection as SIGINT.
+    Ctrl-C on the controller arrives as a closed pipe over ssh, and as SIGINT with a local connection.
     """
 
     def stop(*_: object) -> None:
@@ -61,7 +61,7 @@ def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> 
 
     def watch() -> None:
         poll = select.poll()
-        # No event is asked for: a reader that has gone is reported all the same.
+        # No event is requested: a closed read end is reported anyway.
         poll.register(output, 0)
         poll.poll()
         stop()
@@ -72,7 +72,7 @@ def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> 
 
 
 def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
-    """Read a call, do what it says, write its answer."""
+    """Read a call, carry it out and write its answer."""
     agent = UnixTransport(socket)
     try:
         call = json.loads(source.read())
@@ -91,7 +91,7 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
 
 
 def parse(output: str, host: str) -> dict[str, Any] | None:
-    """The answer in what `jada-agent task` printed on `host`; None without one. Raises WireError `bad_answer`."""
+    """Return the answer in the output of `jada-agent task` on `host`, or None. Raise WireError `bad_answer`."""
     _, mark, rest = output.partition(MARK)
     if not mark:
         return None

@@ -1,6 +1,6 @@
-"""Ways to the agent: its Unix socket, or ssh to the account whose forced command is `jada-agent bridge`.
+"""Transports to the agent: its Unix socket, or ssh to the account whose forced command is `jada-agent bridge`.
 
-A transport opens a stream socket on which HTTP/1.1 is spoken, and can say why a stream ended.
+A transport opens a stream socket for HTTP/1.1, and can give the reason why a stream ended.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from farmhand.core.errors import WireError, not_configured
 from farmhand.core.files import xdg
 
 AGENT_SOCKET = "/run/jada-agent/agent.sock"
-#: sun_path is 108 bytes on Linux, and ssh adds a dot and 16 characters to the path while it makes the socket.
+#: sun_path is 108 bytes on Linux, and ssh appends a dot and 16 characters while it creates the socket.
 _CONTROL_PATH_MAX = 108 - 1 - 17
-#: What of ssh's stderr is kept, bytes.
+#: The most bytes of ssh's stderr that are kept.
 _MAX_SAID = 64 * 1024
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 
 
 class Stream(Protocol):
-    """An open connection: the socket, why it ended (None if there is no better reason), and closing it."""
+    """An open connection: its socket, the reason for its end (None if there is no better one), and closing it."""
 
     sock: socket.socket
 
     def failure(self) -> WireError | None:
-        """The reason why the other side is gone, if this side can tell."""
+        """Return why the other side is gone, or None if unknown."""
 
     def close(self) -> None:
-        """End it; never raises."""
+        """Close the connection; never raise."""
 
 
 class Transport(Protocol):
-    """How to reach one agent. `name` is what error messages call it; `connect_timeout_s` bounds reaching it."""
+    """A way to reach one agent. `name` is its name in error messages; `connect_timeout_s` limits the connect time."""
 
     name: str
     connect_timeout_s: float
 
     def open(self) -> Stream:
-        """A new stream to the agent. Raises WireError."""
+        """Open a new stream to the agent. Raise WireError."""
 
     def renew(self) -> bool:
-        """Drop what is shared with earlier calls, since it may be stale. True if there was something to drop."""
+        """Drop what is shared with earlier calls, which may be stale. Return True if there was something to drop."""
 
 
 class _UnixStream:
-    """A stream that is nothing but a socket."""
+    """A stream that is only a socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
 
     def failure(self) -> WireError | None:
-        """A Unix socket gives no reasons."""
+        """Return None: a Unix socket gives no reasons."""
         return None
 
     def close(self) -> None:
@@ -76,7 +76,7 @@ class UnixTransport:
         self.connect_timeout_s = connect_timeout_s
 
     def open(self) -> Stream:
-        """Connect. Raises WireError `agent_missing`, `login_refused` or `agent_down`."""
+        """Connect. Raise WireError `agent_missing`, `login_refused` or `agent_down`."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(self.connect_timeout_s)
         try:
@@ -87,7 +87,7 @@ class UnixTransport:
         return _UnixStream(sock)
 
     def renew(self) -> bool:
-        """Nothing is shared."""
+        """Return False: nothing is shared."""
         return False
 
     def _why(self, error: OSError) -> WireError:
@@ -112,7 +112,7 @@ class _SshStream:
         self._name = name
 
     def failure(self) -> WireError | None:
-        """Return why ssh ended, in our words; None while it runs or after it ended well."""
+        """Return why ssh ended, as our own error; None while it runs or after success."""
         from farmhand.wire import sshfail
 
         try:
@@ -127,7 +127,7 @@ class _SshStream:
         return os.pread(self._errors, _MAX_SAID, 0).rstrip(b"\0").decode("utf-8", "replace")
 
     def close(self) -> None:
-        """End ssh. A shared master connection goes on by itself."""
+        """End ssh. A shared master connection continues by itself."""
         self.sock.close()
         self._process.terminate()
         try:
@@ -141,11 +141,11 @@ class _SshStream:
 
 
 class SshTransport:
-    """ssh to a farm host. An unknown or changed host key ends the connection; nothing here ever accepts one.
+    """ssh to a farm host. An unknown or changed host key ends the connection and is never accepted here.
 
-    The operator's own ssh configuration applies to `address` (an alias, a jump host, a port if `port` is 0), or that in
-    `ssh_config`; `options` are those of `route.CARRIED` that Ansible gives as well. What security hangs on comes first
-    on the command line, where it wins over all of them.
+    The operator's own ssh configuration applies to `address` (an alias, a jump host, a port if `port` is 0), or the one
+    in `ssh_config`. `options` are those of `route.CARRIED` that Ansible sets in addition. Options that matter for
+    security come first on the command line, where they override all others.
     """
 
     def __init__(
@@ -182,8 +182,10 @@ class SshTransport:
         self._early: _SshStream | None = None
 
     def argv(self) -> list[str]:
-        """The ssh command. The bridge is named although the forced command is it: were the account's command not
-        forced, the words of the wire would else be read by a shell.
+        """Return the ssh command.
+
+        It names the bridge although that is the forced command: if the account's command were not forced, a shell would
+        otherwise read the requests.
         """
         options = [
             "BatchMode=yes",
@@ -217,34 +219,34 @@ class SshTransport:
         return os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
 
     def _control_options(self) -> list[str]:
-        """Share one connection between calls, where a private directory with a short enough path is there for it."""
+        """Return the options to share one connection, if a private directory with a short enough path exists."""
         path = self._control_path()
         if not self.control_dir or len(os.fsencode(path)) > _CONTROL_PATH_MAX or not _make_private(self.control_dir):
             return ["ControlMaster=no", "ControlPath=none"]
         return ["ControlMaster=auto", "ControlPersist=60", f"ControlPath={_quoted(path)}"]
 
     def open_early(self) -> None:
-        """Start ssh for the `open` that comes next, which then has less to wait for. What fails now fails there too."""
+        """Start ssh early, so that the next `open` has less to wait for. An error here occurs there too."""
         if self._early is None:
             self._early = self._start()
 
     def open(self) -> Stream:
-        """Start ssh. What goes wrong in it shows when the stream ends: see `Stream.failure`."""
+        """Start ssh. Its errors are reported when the stream ends: see `Stream.failure`."""
         stream, self._early = self._early or self._start(), None
         return stream
 
     def close_early(self) -> None:
-        """End what `open_early` has started, unless `open` has taken it."""
+        """End the ssh started by `open_early`, unless `open` has taken it."""
         stream, self._early = self._early, None
         if stream is not None:
             stream.close()
 
     def _start(self) -> _SshStream:
         ours, theirs = socket.socketpair()
-        # A file and not a pipe: a master connection that stays behind would hold a pipe open.
+        # A file and not a pipe: a remaining master connection would hold a pipe open.
         errors = _scratch_file()
         try:
-            # A session of its own: Ctrl-C is for us, who then cancel the task over the same master.
+            # A new session, so that Ctrl-C reaches only this process, which then cancels the task over the same master.
             process = subprocess.Popen(
                 self.argv(),
                 env=scrubbed(),
@@ -263,7 +265,7 @@ class SshTransport:
         return _SshStream(ours, process, errors, self.name)
 
     def renew(self) -> bool:
-        """End the shared connection: after a suspend, say, it may look open while the other side has gone."""
+        """End the shared connection: it may look open although the other side has gone, for example after a suspend."""
         if not self.control_dir or not os.path.exists(self._control_path()):
             return False
         leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.address]
@@ -276,15 +278,15 @@ class SshTransport:
 
 
 def unbracketed(address: str) -> str:
-    """An IPv6 literal without the brackets that URLs and known_hosts put around it, any other address as it is."""
+    """Return an IPv6 literal without the brackets of URLs and known_hosts, and any other address unchanged."""
     return address[1:-1] if address[:1] == "[" and address[-1:] == "]" and ":" in address else address
 
 
 def _scratch_file() -> int:
-    """A file without a name. On Linux it has `_MAX_SAID` bytes and no more: what a host says is written there, too."""
+    """Return an unnamed file, on Linux of exactly `_MAX_SAID` bytes, because a host's messages are written to it."""
     try:
         descriptor = os.memfd_create("ssh-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    except (AttributeError, OSError):  # another system than Linux
+    except (AttributeError, OSError):  # not Linux
         import tempfile
 
         with tempfile.TemporaryFile() as file:
@@ -295,12 +297,12 @@ def _scratch_file() -> int:
 
 
 def _quoted(path: str) -> str:
-    """`path` for ssh's option parser: it splits at spaces and expands % in these options."""
+    """Return `path` quoted for ssh's option parser, which splits at spaces and expands % in these options."""
     return '"' + path.replace("%", "%%") + '"'
 
 
 def _make_private(path: str) -> bool:
-    """Make the directory, for this user only. False if that cannot be had."""
+    """Create the directory, private to this user. Return False if that fails."""
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         status = os.lstat(path)
@@ -310,9 +312,9 @@ def _make_private(path: str) -> bool:
 
 
 def default_control_dir() -> str:
-    """Where shared ssh connections keep their sockets: XDG_RUNTIME_DIR, else the cache directory."""
+    """Return the directory for the sockets of shared ssh connections: XDG_RUNTIME_DIR, else the cache directory."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")
     if os.path.isabs(runtime) and os.path.isdir(runtime):
         return os.path.join(runtime, "farmhand")
-    # Below the directory that the packages of the role claude_cli share, which is open to read.
+    # A subdirectory, because the directory itself, shared with packages of the role claude_cli, is world-readable.
     return os.path.join(xdg("XDG_CACHE_HOME"), "farmhand", "ssh")

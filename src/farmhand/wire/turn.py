@@ -1,8 +1,8 @@
-"""One turn of a batch on a farm host: cancel, hand tasks over, wait a little, and come back with results.
+"""One turn of a batch on a farm host: cancel, submit tasks, wait a little, and return results.
 
-`jada-agent turn` runs it, with the turn as a JSON object on stdin and the answer on stdout, so that a portion of a
-batch costs one process on the host and its key is in nothing but that stdin. All that is lost with an answer that does
-not arrive is asked for again by the next turn: results by `after`, tasks by their ids.
+`jada-agent turn` runs it, with the turn as a JSON object on stdin and the answer on stdout. So a portion of a batch
+costs one process on the host, and its key is only in that stdin. Everything lost with a missing answer is requested
+again by the next turn: results by `after`, tasks by their ids.
 
 A turn:   batch, key, tasks, cancel, stop, after, low, wait_s, limits {max_usd, concurrency}
 An answer: taken (ids), refused (id, code, message, hint), cancelled, stopped, results, next, unfinished, waiting,
@@ -22,14 +22,14 @@ from farmhand.wire.message import decoded
 from farmhand.wire.schema import TurnAnswer
 from farmhand.wire.transport import UnixTransport
 
-#: Goes before the answer, since a chatty login may say something first.
+#: Marks the answer, because the login shell may print something first.
 MARK = "FARMHAND-TURN "
 MAX_RESULTS_BYTES = 8 * 1024 * 1024
-#: The results above and one more page of them, with every character escaped.
+#: Room for the results above and one more page of them, with every character escaped.
 MAX_ANSWER_BYTES = 256 * 1024 * 1024 - 4096
-#: Results that come one by one are taken together.
+#: Results that arrive one by one are collected for this long.
 _BREATH_S = 0.02
-#: Refusals that mean the host and not a task.
+#: Codes of refusals that concern the host and not a task.
 _HALTING = frozenset(
     {
         "draining",
@@ -46,7 +46,7 @@ _HALTING = frozenset(
 
 
 class _Turn:
-    """What the turn has come to so far is in `answer`, also when it ends early."""
+    """A turn in progress. `answer` has its outcome so far, also if it ends early."""
 
     def __init__(self, client: Client, turn: dict[str, Any]) -> None:
         self.client = client
@@ -58,7 +58,7 @@ class _Turn:
         }
 
     def run(self) -> None:
-        """The whole turn. Raises WireError."""
+        """Run the whole turn. Raise WireError."""
         until = time.monotonic() + float(self.turn.get("wait_s", 0))
         self._cancel()
         self._limits()
@@ -87,7 +87,7 @@ class _Turn:
             self.client.put_key(key)
 
     def _submit(self, tasks: list[dict[str, Any]], key: str | None) -> None:
-        """All at once; where the agent refuses that, by halves, until what it refuses stands alone."""
+        """Submit all tasks at once. If the agent refuses them, halve them until the refused task is alone."""
         try:
             states = self.client.submit(tasks, key)
         except WireError as error:
@@ -110,7 +110,7 @@ class _Turn:
                 self._fetch(str(state["id"]))
 
     def _fetch(self, task_id: str) -> None:
-        """The result of a task that had ended before."""
+        """Fetch the result of a task that had ended before."""
         try:
             self.answer["results"].append(self.client.task(task_id))
         except WireError as error:
@@ -120,7 +120,7 @@ class _Turn:
             self.answer["refused"].append({"id": task_id, **problem})
 
     def _stop(self) -> None:
-        """Cancel what of the batch has not started."""
+        """Cancel the batch's tasks that have not started."""
         for state in ("queued", "awaiting_key"):
             while ids := [str(t["id"]) for t in self.client.tasks(batch=self.batch, state=state, limit=500)["tasks"]]:
                 cancelled = self.client.cancel_many(ids)
@@ -129,7 +129,7 @@ class _Turn:
                     return
 
     def _collect(self, until: float) -> None:
-        """Take results until few enough tasks are unfinished, they are many, or time is up. `rest`: there are more."""
+        """Collect results until few tasks are unfinished, results are many, or time is up. `rest`: there are more."""
         low, size, enough = int(self.turn.get("low", 0)), 0, False
         while True:
             left = max(0.0, min(until - time.monotonic(), 25.0))
@@ -158,7 +158,7 @@ class _Turn:
 
 
 def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
-    """The answer to a turn; what went wrong is in its `error`."""
+    """Run a turn and return its answer; a failure is in its `error`."""
     transport = UnixTransport(socket)
     with Client(transport) as client:
         playing = _Turn(client, turn)
@@ -170,7 +170,7 @@ def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
 
 
 def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
-    """Read a turn, play it, write its answer."""
+    """Read a turn, run it and write its answer."""
     try:
         turn = json.loads(source.read())
         answer = play(turn, socket)
@@ -183,12 +183,12 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
 
 
 def answer_in(output: str) -> bytes | None:
-    """The answer in what `jada-agent turn` printed, for `check`; None if there is none."""
+    """Return the answer in the output of `jada-agent turn`, for `check`, or None."""
     _, mark, rest = output.partition(MARK)
     return rest.partition("\n")[0].encode("utf-8", "replace") if mark else None
 
 
 def check(answer: bytes, host: str) -> dict[str, Any]:
-    """The answer to a turn that came from `host`, once it is known to be one. Raises WireError `bad_answer`."""
+    """Return the answer to a turn from `host` after checking it. Raise WireError `bad_answer`."""
     found: dict[str, Any] = decoded(answer, host, TurnAnswer, MAX_ANSWER_BYTES)
     return found

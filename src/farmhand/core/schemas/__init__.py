@@ -1,7 +1,8 @@
-"""JSON Schemas of tasks, and whether answers meet them: checked in processes of their own that can be ended.
+"""Validation of tasks' JSON Schemas, and of answers against them, in separate processes that can be killed.
 
-A pattern, or a keyword that compares everything with everything, can take for ever, and nothing inside a Python process
-ends it. `worker.py` is what those processes run; it imports nothing of the rest, and never has a key in its memory.
+A pattern, or a keyword that compares every item with every other, can run without end, and nothing inside a Python
+process can stop it. The processes run `worker.py`, which imports nothing else of the package and never has a key in
+memory.
 """
 
 from farmhand.core.schemas.pool import MAX_ANSWER, POOL, CheckResult, Pool, Unchecked, problem, too_large

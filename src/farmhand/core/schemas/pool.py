@@ -1,7 +1,7 @@
-"""The workers' other side: started when there is something to check, ended when that takes too long or nothing comes.
+"""The pool of worker processes: started on demand, killed when a check takes too long or a worker is idle.
 
-A worker is a fresh program and no copy of this process, so what is in this memory is not in its. It gets no
-environment, and no file but its two pipes.
+A worker is a fresh program and not a fork, so it shares nothing of this process's memory. It gets no environment, and
+no file but its two pipes.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-#: Bytes of a schema and of an answer, as JSON. The claude CLI takes a schema as an argument, which Linux bounds at
-#: 128 KiB (MAX_ARG_STRLEN); the longest answer of a model has 128,000 tokens.
+#: Limits on a schema and an answer, in bytes of JSON. The claude CLI takes a schema as an argument, which Linux limits
+#: to 128 KiB (MAX_ARG_STRLEN); the longest answer of a model has 128,000 tokens.
 MAX_SCHEMA = 120 * 1024
 MAX_ANSWER = 1024 * 1024
-#: Seconds for one check, for a worker to start, and until one that has nothing to do is ended.
+#: Limits in seconds: for one check, for the start of a worker, and for the idle time of a worker.
 LIMIT_S = 10.0
 _START_S = 60.0
 _IDLE_S = 30.0
@@ -32,7 +32,7 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTE
 
 
 class Unchecked(Exception):
-    """It was not found out: it takes too long or too much memory (`too_hard`), or no worker can be had."""
+    """A check without a verdict: it takes too long or too much memory (`too_hard`), or no worker is available."""
 
     def __init__(self, message: str, *, too_hard: bool) -> None:
         super().__init__(message)
@@ -41,14 +41,14 @@ class Unchecked(Exception):
 
 
 class CheckResult(NamedTuple):
-    """`code` "" where all is well, else `invalid_schema` or `no_answer`; `message` is one line."""
+    """A verdict: `code` is "" if valid, else `invalid_schema` or `no_answer`; `message` is one line."""
 
     code: str
     message: str
 
 
 class _Worker:
-    """One process. OSError or EOFError where it is gone, TimeoutError where it takes too long."""
+    """One worker process. Raises OSError or EOFError if it has ended, TimeoutError if it takes too long."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -74,11 +74,11 @@ class _Worker:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id."""
         return self._process.pid
 
     def ask(self, request: bytes, limit_s: float) -> bytes:
-        """The line that answers the line `request`."""
+        """Send the line `request` and return the line that answers it."""
         return self._exchange(request + b"\n", limit_s)
 
     def _exchange(self, data: bytes, limit_s: float) -> bytes:
@@ -103,7 +103,7 @@ class _Worker:
         return answer
 
     def end(self) -> None:
-        """End it, now."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._stdin, self._stdout):
@@ -114,23 +114,23 @@ class _Worker:
 
 
 class Pool:
-    """A few workers; what is asked of more of them waits. For any thread, and for any event loop."""
+    """A few workers; requests beyond their number wait. Usable from any thread and any event loop."""
 
     def __init__(self, limit_s: float = LIMIT_S) -> None:
         self.limit_s = limit_s
         self._idle: list[tuple[float, _Worker]] = []
         self._lock = threading.Lock()
-        # Threads of its own: those that wait here must not be missed elsewhere.
+        # A separate executor: threads that wait here must not be missing elsewhere.
         self._threads = ThreadPoolExecutor(_WORKERS, thread_name_prefix="schemas")
 
     @property
     def pids(self) -> list[int]:
-        """The workers that have nothing to do."""
+        """Return the process ids of the idle workers."""
         with self._lock:
             return [worker.pid for _, worker in self._idle]
 
     def check(self, schema: Any, **answer: Any) -> CheckResult:
-        """The verdict on `schema`, or on `answer=` by it. Raises Unchecked."""
+        """Return the verdict on `schema`, or on `answer=` against it. Raise Unchecked."""
         try:
             request = json.dumps({"schema": schema, "limit_s": self.limit_s + 5, **answer}).encode()
         except RecursionError:
@@ -141,8 +141,8 @@ class Pool:
         return CheckResult(said["code"], said["message"])
 
     async def checked(self, schema: Any, **answer: Any) -> CheckResult:
-        """`check`, with the event loop free meanwhile."""
-        import asyncio  # not at the top: a client needs none
+        """Run `check` without blocking the event loop."""
+        import asyncio  # not at the top: a client does not need it
 
         loop = asyncio.get_running_loop()
         try:
@@ -159,7 +159,7 @@ class Pool:
                 worker.end()
                 raise Unchecked(f"it takes longer than {self.limit_s:g} s", too_hard=True) from None
             except (OSError, EOFError):
-                # It may have ended while it had nothing to do; a fresh one that ends did so over this.
+                # An idle worker may have ended by itself; a fresh one that ends was ended by this request.
                 worker.end()
                 continue
             except BaseException:
@@ -181,7 +181,7 @@ class Pool:
             raise Unchecked(f"no process to check it in: {why}", too_hard=False) from None
 
     def rest(self, idle_s: float = _IDLE_S) -> None:
-        """End the workers that have had nothing to do for so long."""
+        """Kill the workers that have been idle for `idle_s` seconds."""
         before = time.monotonic() - idle_s
         with self._lock:
             old = [worker for since, worker in self._idle if since <= before]
@@ -190,12 +190,12 @@ class Pool:
             worker.end()
 
 
-#: One for the whole process.
+#: The pool of the whole process.
 POOL = Pool()
 
 
 def too_large(schema: Any) -> str:
-    """Why `schema` is not even looked at; "" where it is."""
+    """Return why `schema` is too large or too deep to be checked, or "" if it is not."""
     try:
         size = len(json.dumps(schema, ensure_ascii=False).encode("utf-8", "replace"))
     except (RecursionError, ValueError):
@@ -204,7 +204,7 @@ def too_large(schema: Any) -> str:
 
 
 def problem(schema: Any) -> str:
-    """Why `schema` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one. Waits for that."""
+    """Return, on one line, why `schema` is not a usable JSON Schema (draft 2020-12), or "" if it is. Blocks."""
     return too_large(schema) or _problem(json.dumps(schema))
 
 

@@ -1,8 +1,9 @@
-"""Checks schemas and answers, a JSON line each on stdin, a verdict for each on stdout: `{"code": …, "message": …}`.
+"""The worker program: reads one JSON request per line on stdin, and writes a verdict for each on stdout.
 
-A request is `{"schema": …, "limit_s": …}`, with `"answer"` where one is to meet the schema. Codes: "" all is well,
-`invalid_schema`, `no_answer`, `too_hard`. An empty line says that it is ready. The process ends with its stdin, and by
-itself where a request takes longer than its limit: its parent may be gone by then.
+A verdict is `{"code": …, "message": …}`. A request is `{"schema": …, "limit_s": …}`, with `"answer"` to check one
+against the schema. Codes: "" is valid, `invalid_schema`, `no_answer`, `too_hard`. An empty line reports that the worker
+is ready. The process ends with its stdin, and by itself if a request exceeds its limit, because its parent may have
+ended by then.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from jsonschema.validators import extend, validates
 from referencing.exceptions import Unresolvable
 from referencing.jsonschema import DRAFT202012, EMPTY_REGISTRY
 
-#: Bytes of memory: some hundred times the largest answer, and little enough that it never is the agent's own end.
+#: Memory limit in bytes: some hundred times the largest answer, and too little to bring down the agent.
 _MEMORY = 256 * 1024 * 1024
-#: Keywords whose value is data and no schema, and those whose value has schemas by names of any kind.
+#: Keywords whose value is data and not a schema, and keywords whose value maps arbitrary names to schemas.
 _DATA = frozenset({"const", "enum", "default", "examples"})
 _NAMED = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 _CIRCLES = "the schema goes in circles, or is nested too deeply"
 
 
 def _unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[ValidationError]:
-    """The keyword `uniqueItems` in one pass; the library's own compares each item with each other one."""
+    """Check the keyword `uniqueItems` in one pass; the library compares each item with every other one."""
     if wanted is not True or not isinstance(value, list):
         return
     seen: set[Any] = set()
@@ -43,7 +44,7 @@ def _unique(_: Any, wanted: Any, value: Any, __: Any) -> Iterator[ValidationErro
 
 
 def _form(value: Any) -> Any:
-    """Equal for equal JSON, and for nothing else: 1 is 1.0, and not true."""
+    """Return a value that is equal for equal JSON only: 1 equals 1.0, but not true."""
     if isinstance(value, dict):
         return "object", frozenset((name, _form(part)) for name, part in value.items())
     if isinstance(value, list):
@@ -51,13 +52,14 @@ def _form(value: Any) -> Any:
     return ("bool", value) if isinstance(value, bool) else value
 
 
-#: It takes the place of the library's, which its own schema and every part with a `$schema` would else go back to.
+#: Replaces the library's validator, which would otherwise still be used for its own schema and every part with a
+#: `$schema`.
 _Validator: type[Draft202012Validator] = extend(Draft202012Validator, {"uniqueItems": _unique})  # type: ignore[no-untyped-call]
 validates("2020-12")(_Validator)  # type: ignore[arg-type]  # the stubs' protocol is stricter than the function
 
 
 def check_schema(schema: Any) -> str:
-    """Why `schema` is no JSON Schema (draft 2020-12) that can be used, in one line; "" if it is one."""
+    """Return, on one line, why `schema` is not a usable JSON Schema (draft 2020-12), or "" if it is."""
     try:
         _Validator.check_schema(schema)
         for ref in _references(schema):
@@ -76,7 +78,7 @@ def check_schema(schema: Any) -> str:
 
 
 def _references(schema: Any) -> list[str]:
-    """What the schema refers to, where its parts have no addresses of their own, which references would go by."""
+    """Return the references in the schema; none if parts have a `$id`, because references would be relative to it."""
     parts = list(_parts(schema))
     if any("$id" in part for part in parts):
         return []
@@ -84,7 +86,7 @@ def _references(schema: Any) -> list[str]:
 
 
 def _parts(schema: Any) -> Iterator[dict[str, Any]]:
-    """All schemas in `schema`, itself included."""
+    """Yield all schemas in `schema`, including itself."""
     waiting = [schema]
     while waiting:
         part = waiting.pop()
@@ -100,9 +102,10 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 def check_answer(schema: Any, answer: Any) -> tuple[str, str]:
-    """(code, message): whether `answer` meets `schema`."""
+    """Return (code, message) of the check of `answer` against `schema`."""
     try:
-        # With a registry of its own the validator fetches nothing: by default it would ask a schema's $ref of any host.
+        # An empty registry, so that nothing is fetched: by default the validator would request a schema's $ref from any
+        # host.
         error = best_match(_Validator(schema, registry=EMPTY_REGISTRY).iter_errors(answer))
     except Unresolvable as unresolvable:
         return "invalid_schema", f"the schema refers to something that is not in it: {_line(str(unresolvable))}"
@@ -131,8 +134,9 @@ def _verdict(request: dict[str, Any]) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Answer until stdin ends."""
-    # What may not be set (a filter of system calls) is no reason not to start: there is the time limit as well.
+    """Answer requests until stdin ends."""
+    # Start even if a limit cannot be set (because of a system call filter, for example): there is the time limit as
+    # well.
     for what, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(what, (value, value))
@@ -140,7 +144,7 @@ def main() -> None:
     out.write(b"\n")
     out.flush()
     for line in sys.stdin.buffer:
-        # The kernel ends the process: no handler of Python's would run while a pattern is searched for.
+        # The kernel kills the process: no Python signal handler would run during a pattern search.
         try:
             request = json.loads(line)
             signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
