@@ -1,4 +1,4 @@
-"""Asking a shell what `claude`, typed in it, would get. The start-up files are run, as in every terminal."""
+"""Queries of a shell for the environment of a `claude` typed in it. Start-up files run as in every terminal."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .kinds import DEFINED, FIELD, RECORD, TRACE_FD, Kind
 from .names import WATCHED
 from .supervise import OUT_OF_TIME
 
-#: By this variable a start-up file can tell that it is only asked.
+#: Start-up files can use this variable to detect a query.
 MARKER = "FARMHAND_ASKING"
-#: How long one shell may take. Seconds.
+#: Time limit for one shell, in seconds.
 LIMIT_S = 10.0
-#: How long the CLI may take to say who would pay. Seconds.
+#: Time limit for the CLI's status, in seconds.
 CLI_LIMIT_S = 30.0
 _SECTION = re.compile(rb"\0\0(before|typed|other|whole|unanswered|end)\n")
 _KEEP = (
@@ -39,20 +39,20 @@ _KEEP = (
     rf"|{FIELD}(exit|exec|logout|read|vared|select|builtin read)\b"
 )
 _KEEP_FISH = r"^\d+\x1f(-*> |\x1d)"
-#: A loop of so many lines is taken for one that does not end.
+#: A loop of at most this many lines counts as endless.
 _CIRCLE = 8
 
 
 class CannotAsk(Exception):
-    """No shell can be asked here, and why."""
+    """An error with the reason why no shell can be asked here."""
 
 
 @dataclass
 class ShellAnswer:
-    """What one shell told.
+    """The answer of one shell.
 
-    `before` is its environment when `claude` is typed, `got` what the CLI gets; None: it did not come to that.
-    `said` is the output after the mark (the real CLI's, where it was called by its path), `trace` the records.
+    `before` is its environment when `claude` is typed, `got` the CLI's; None if it did not get that far. `said` is the
+    output after the mark (the real CLI's, if it was called by its path), `trace` the trace records.
     """
 
     kind: Kind
@@ -67,14 +67,14 @@ class ShellAnswer:
 
     @property
     def status(self) -> dict[str, Any] | None:
-        """What the real CLI said, where an alias or a function calls it by its path."""
+        """Return the status printed by the real CLI, if an alias or a function calls it by its path."""
         return verdicts.status(self.said)
 
 
 class Asking:
-    """One round of questions. A context manager: it holds private directories, which are removed afterwards.
+    """One round of queries. A context manager: its private directories are removed afterwards.
 
-    Raises CannotAsk where the files belong to a user that this process cannot become.
+    Raises CannotAsk if the files belong to a user that this process cannot become.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Asking:
         self._running: set[socket.socket] = set()
 
     def __enter__(self) -> Asking:
-        """Make the directories: scripts where they may be run, answers where they are in memory only."""
+        """Create the directories: scripts where files can be executed, answers in memory if possible."""
         uid = self.user["uid"] if self.user else None
         scripts = Path(tempfile.gettempdir())
         memory = Path("/dev/shm")  # noqa: S108 - a directory of our own, 0700, is made in it
@@ -111,13 +111,13 @@ class Asking:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove them."""
+        """Remove the directories."""
         self._stack.close()
 
     def stop(self) -> None:
-        """End the shells that are being asked: nobody waits for their answers any more."""
+        """End the shells being asked, since their answers are no longer needed."""
         for connection in list(self._running):
-            with contextlib.suppress(OSError):  # answered meanwhile
+            with contextlib.suppress(OSError):  # already answered
                 connection.shutdown(socket.SHUT_WR)
 
     def _directory(self, where: Path, uid: int | None) -> Path:
@@ -128,7 +128,7 @@ class Asking:
         return made
 
     def _environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """What a terminal of this user would start a shell with."""
+        """Return the environment with which this user's terminal would start a shell."""
         kept = dict(environ)
         kept.setdefault("PATH", "/usr/local/bin:/usr/bin:/bin")
         kept.setdefault("TERM", "xterm-256color")
@@ -137,12 +137,12 @@ class Asking:
             kept.setdefault("SHELL", account.pw_shell)
             kept.setdefault("USER", account.pw_name)
             kept.setdefault("LOGNAME", account.pw_name)
-        for name in ("OLDPWD", "SHLVL", "_"):  # a terminal starts a shell of the first level
+        for name in ("OLDPWD", "SHLVL", "_"):  # a terminal starts a first-level shell
             kept.pop(name, None)
         return kept | {"HOME": str(self.home), "PWD": str(self.cwd)}
 
     def given(self) -> dict[str, str]:
-        """The variables that only an asked shell has: with them start-up files attach, update and ask for nothing."""
+        """Return the extra variables of asked shells, which stop start-up files from attaching, updating or asking."""
         return {
             MARKER: "1",
             "TMUX": f"{self.cache}/tmux,0,0",
@@ -158,7 +158,7 @@ class Asking:
         }
 
     def ask(self, kind: Kind) -> ShellAnswer:
-        """Start the shell and type `claude` in it. One that is only too slow to be traced is asked again without."""
+        """Start the shell and type `claude` in it. If it is too slow when traced, ask again without the trace."""
         answer = self._ask(kind, traced=True)
         if answer.ended == OUT_OF_TIME and answer.before is None and _on_its_way(answer.last):
             return self._ask(kind, traced=False)
@@ -184,7 +184,7 @@ class Asking:
             keep=_KEEP_FISH if kind.shell == "fish" else _KEEP,
         )
         sections = sections_of(base64.b64decode(said["answer"]))
-        # A wrapper that was stopped between two calls of the CLI may not have come to the one that counts.
+        # A wrapper stopped between two calls of the CLI may not have reached the call that counts.
         done = said["ended"].startswith(("answered", "exit"))
         calls = (shims.TYPED, shims.OTHER) if done else (shims.TYPED,)
         defined = re.findall(rb"FARMHAND_DEFINITION=([^\0]*)", sections.get(shims.BEFORE, b""))
@@ -206,9 +206,9 @@ class Asking:
         )
 
     def cli(self, environ: Mapping[str, str]) -> dict[str, Any] | None:
-        """What the real CLI says with this environment of who would pay.
+        """Return the real CLI's status in this environment: which account it would use.
 
-        None where it is not there or has no such answer, {} where it was stopped before it gave one.
+        Return None if there is no CLI or it prints no status, {} if it was stopped before its answer.
         """
         program = shutil.which("claude", path=environ.get("PATH"))
         if program is None:
@@ -222,7 +222,7 @@ class Asking:
         return {} if status is None and not said["ended"].startswith("exit") else status
 
     def asked(self) -> list[str]:
-        """The programs that give out secrets which the start-up files ran."""
+        """Return the commands run by the start-up files that give out secrets."""
         return shims.asked(self.cache)
 
     def _fifo(self, name: str) -> Path:
@@ -233,7 +233,7 @@ class Asking:
         return path
 
     def _fish(self, bin_dir: Path) -> dict[str, str]:
-        """fish tells by its events where a variable is set; the handlers are loaded as a vendor's would be."""
+        """Install fish event handlers, loaded like a vendor's, that report where a variable is set."""
         data = bin_dir / "data"
         snippets = data / "fish" / "vendor_conf.d"
         was = self.environ.get("XDG_DATA_DIRS")
@@ -250,7 +250,7 @@ class Asking:
             (snippets / "00-farmhand.fish").write_text("\n".join(lines) + "\n")
         own: dict[str, str] = {}
         if not any((self.home / each).exists() for each in (".config/fish", ".local/share/fish")):
-            # fish would make its directories; where the operator has none, they are not to appear.
+            # Keep fish from creating its directories in a home that has none.
             own = {
                 name: str(bin_dir / "fish") for name in ("XDG_CONFIG_HOME", "XDG_DATA_HOME") if name not in self.environ
             }
@@ -269,7 +269,7 @@ class Asking:
         limit_s: float | None = None,
         mark: str | None = None,
     ) -> dict[str, Any]:
-        """Run a program under a supervisor of its own. Raises CannotAsk if that did not work."""
+        """Run a program under a supervisor of its own. Raises CannotAsk if that fails."""
         spec = {
             "program": program,
             "argv": argv,
@@ -286,7 +286,7 @@ class Asking:
         }
         ours, theirs = socket.socketpair()
         out = b""
-        with ours, contextlib.suppress(ConnectionError):  # ended by force: then there is no answer
+        with ours, contextlib.suppress(ConnectionError):  # killed: then there is no answer
             with theirs:
                 socket.send_fds(self._supervisor, [b"\0"], [theirs.fileno()])
             self._running.add(ours)
@@ -304,7 +304,7 @@ class Asking:
 
 @contextlib.contextmanager
 def _supervisor() -> Iterator[socket.socket]:
-    """The socket of a supervisor, which takes connections. Once for all shells: to start Python takes its time."""
+    """Yield the socket of a supervisor that accepts connections; one for all shells, since starting Python is slow."""
     ours, theirs = socket.socketpair()
     with (
         theirs,
@@ -323,7 +323,7 @@ def _supervisor() -> Iterator[socket.socket]:
 
 
 def _owner(home: Path) -> dict[str, Any] | None:
-    """The user to become, None for this process's own. Raises CannotAsk: the files are run as nobody else."""
+    """Return the user to become; None for the current one. Raises CannotAsk: files are run only as their owner."""
     try:
         owner = home.stat().st_uid
     except OSError as error:
@@ -341,7 +341,7 @@ def _owner(home: Path) -> dict[str, Any] | None:
 
 
 def sections_of(answer: bytes) -> dict[str, bytes]:
-    """What was told, by its marks; not what stands behind the last one, which may be cut off."""
+    """Return the sections of an answer by their marks, except the last one, which may be truncated."""
     pieces = _SECTION.split(answer)
     return {label.decode(): content for label, content in zip(pieces[1:-2:2], pieces[2:-2:2], strict=True)}
 
@@ -352,7 +352,7 @@ def _environ(raw: bytes) -> dict[str, str]:
 
 
 def _on_its_way(last: list[str]) -> bool:
-    """Whether a trace shows a shell that still gets on: not one that waits, or runs in a circle."""
+    """Return whether a trace shows a shell that makes progress, not one that waits or loops."""
     return len({record.rpartition(FIELD)[0] or record for record in last}) > _CIRCLE
 
 

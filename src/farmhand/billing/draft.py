@@ -1,4 +1,4 @@
-"""A file as it is to become: its original, and the changes to it that are meant at the moment."""
+"""A planned version of a file: the original and the current changes to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .names import HELPER
 
 
 class Draft:
-    """The file at `path` (resolved). `shell`: whose syntax it has; "" for lines of KEY=VALUE and for JSON.
+    """The file at `path` (resolved). `shell` gives its syntax; "" for lines of KEY=VALUE and for JSON.
 
     Raises OSError if it cannot be read.
     """
@@ -25,7 +25,7 @@ class Draft:
         self._origins = list(range(1, len(self.script.lines) + 1))
 
     def add(self, change: Change, name: str, note: str) -> bool:
-        """Let `change` be made for `name`; False, and nothing is different, if the file would not be whole then."""
+        """Add `change` for `name`. Return False, with nothing changed, if the file would become invalid."""
         before = self.changes.get(change, {})
         self.changes[change] = {**before, name: note}
         if self.render() is not None:
@@ -34,7 +34,7 @@ class Draft:
         return False
 
     def remove(self, change: Change, name: str) -> None:
-        """Let `change` not be made for `name`."""
+        """Remove `change` for `name`."""
         kept = {n: note for n, note in self.changes.get(change, {}).items() if n != name}
         if kept:
             self.changes[change] = kept
@@ -42,7 +42,7 @@ class Draft:
             self.changes.pop(change, None)
 
     def render(self) -> bytes | None:
-        """The content with the changes; None if its shell would not accept it."""
+        """Return the content with the changes; None if its shell would not accept it."""
         if self.json:
             text: str | None = self.script.text
             for notes in self.changes.values():
@@ -53,25 +53,25 @@ class Draft:
         return None if made is None else made[0].encode("utf-8", "surrogateescape")
 
     def written(self, content: bytes) -> None:
-        """Take note of what the file is now."""
+        """Record the file's new content."""
         self.known = content
         if not self.json and (made := self.script.render(self.changes)):
             self._origins = made[1]
 
     @property
     def untouched(self) -> bool:
-        """Whether nobody else has changed the file meanwhile."""
+        """Return whether the file was not changed by anybody else."""
         try:
             return self.path.read_bytes() == self.known
         except OSError:
             return False
 
     def original_line(self, line: int) -> int:
-        """The line of the original that is `line` of the file as it is now."""
+        """Return the line in the original that corresponds to `line` of the current file."""
         return self._origins[min(line, len(self._origins)) - 1] if line > 0 else 0
 
     def said(self) -> list[str]:
-        """What was changed: each name, what became of it, and the line of the original."""
+        """Return a description of each change: the name, the change and the line of the original."""
         found = []
         for change, notes in self.changes.items():
             done = "taken out of" if self.json else "commented out in" if change.shown is not None else "unset after"

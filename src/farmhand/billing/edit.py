@@ -1,10 +1,10 @@
-"""Taking settings out of a shell's file by lines; everything else stays as it is, byte for byte.
+"""Line-based removal of settings from a shell's file; everything else stays byte for byte.
 
-There is no parser of shells here. Where a statement begins and ends, whether a value is one word and whether a file is
-still whole is asked of the shell itself, which reads without running anything (`-n`).
+There is no shell parser here. The shell itself, which reads without running anything (`-n`), decides where a statement
+begins and ends, whether a value is one word, and whether a file is still valid.
 
-A statement that is nothing but the setting of watched names becomes a comment. After every other one an `unset` is put,
-where the shell is at top level again, or at the end of the file.
+A statement that only sets watched names becomes a comment. After any other statement an `unset` is added, at the next
+line at top level or at the end of the file.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from ..core.keys import redact
 from . import guard
 
-#: Longest statement, in lines, whose ends are looked for; behind that the end of the file has to do.
+#: Maximum number of lines of a statement. Its ends are not searched farther away; then the end of the file is used.
 MAX_LINES = 200
-#: Most places at which a word's end is looked for.
+#: Maximum number of positions tried as the end of a word.
 MAX_WORDS = 40
 _DECLARING = re.compile(
     r"(?:(?:builtin|command)[ \t]+)?(?:export|declare|typeset|readonly)(?:[ \t]+(?:-[gxrU]+|--))*[ \t]+"
@@ -28,10 +28,10 @@ _FISH_SET = re.compile(
 )
 _FISH_EXPORT = re.compile(r"export[ \t]+")
 _NAME = re.compile(r"([A-Za-z_]\w*)(=?)")
-#: Words that are one in every shell, so that none has to be asked.
+#: Text that is one word in every shell, so no shell has to be asked.
 _PLAIN = re.compile(r"[\w./:@%+,-]*|'[^']*'|\"[^\"\\$`]*\"")
 _BOUNDARY = re.compile(r"[ \t]*;?[ \t]*\r?$|[ \t]*;[ \t]*(?=#)|[ \t]+(?=\S)")
-#: What no shell takes for a command wherever it stands; in a text it is nothing special.
+#: Words that no shell accepts as a command anywhere; inside a text they are ordinary.
 _NEVER = "done then end )"
 _CONTINUED = re.compile(r"[ \t]+\\\r?\n[ \t]*")
 _GOES_ON = re.compile(r"(?:&&|(?<!&)(?:\|\|?|!))[ \t]*(?:#.*)?\r?$|(?<!\\)(?:\\\\)*\\\r?$")
@@ -41,9 +41,9 @@ _FUNCTION = re.compile(r"[ \t]*(?:function[ \t]|[^\s=\"'$;&|()]+[ \t]*\([ \t]*\)
 
 @dataclass(frozen=True)
 class Assignment:
-    """A statement that does nothing but set `names`. `shown`: it without values; `comment`: the one behind it.
+    """A statement that only sets `names`. `shown` is the statement without values; `comment` is the comment after it.
 
-    `constant`: the values stand there themselves; nothing is expanded or run for them.
+    `constant` means that the values are literal: nothing is expanded or run for them.
     """
 
     names: tuple[str, ...]
@@ -54,21 +54,21 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Change:
-    """One change: lines `first` to `last` (1-based) become the comment `shown`; None: an `unset` behind `last`."""
+    """One change: lines `first` to `last` (1-based) become the comment `shown`; if None, an `unset` follows `last`."""
 
     first: int
     last: int
     shown: str | None = None
 
 
-#: What is to be changed, and of each change the names that it is for with their notes.
+#: Planned changes; for each change, the notes by name.
 Changes = Mapping[Change, Mapping[str, str]]
 
 
 class Script:
-    """A shell's file before any change, and the questions about its lines that are put to `shell`.
+    """A shell's file before any change, and queries about its lines, answered by `shell`.
 
-    `shell` "" stands for a file of KEY=VALUE lines, which no shell reads.
+    `shell` "" means a file of KEY=VALUE lines, which no shell reads.
     """
 
     def __init__(self, text: str, shell: str) -> None:
@@ -76,25 +76,25 @@ class Script:
         self.shell = shell
         self.lines = text.split("\n")
         self.ending = "\r\n" if "\r\n" in text else "\n"
-        # Lines of KEY=VALUE are no shell's: nobody has to be asked about them.
+        # No shell reads KEY=VALUE lines, so none has to be asked.
         self._options = () if not shell else guard.options_for(text, shell)
         self._whole: dict[int, bool] = {}
 
     @property
     def understood(self) -> bool:
-        """Whether the shell accepts the file as it is."""
+        """Return whether the shell accepts the unchanged file."""
         return self._options is not None
 
     def accepts(self, text: str) -> bool:
-        """Whether the shell accepts `text`, started as for this file."""
+        """Return whether the shell accepts `text`, with the options chosen for this file."""
         return not self.shell or (self._options is not None and guard.accepts(text, self.shell, self._options))
 
     def refuses(self, text: str) -> bool:
-        """Whether the shell says that `text` is not valid."""
+        """Return whether the shell reports `text` as invalid."""
         return self._options is not None and guard.refuses(text, self.shell, self._options)
 
     def at_top(self, count: int) -> bool:
-        """Whether after the first `count` lines every construct, quote and here-document is closed."""
+        """Return whether every construct, quote and here-document is closed after the first `count` lines."""
         if count not in self._whole:
             self._whole[count] = self._at_top(count)
         return self._whole[count]
@@ -105,11 +105,11 @@ class Script:
         before = "\n".join(self.lines[:count]) + "\n"
         if _goes_on(self.lines[:count]) or not self.accepts(before):
             return False
-        # Inside of a here-document the shell takes anything.
+        # Inside a here-document the shell accepts anything.
         return self.shell == "fish" or self.refuses(f"{before}{_NEVER}\n")
 
     def statement(self, line: int) -> tuple[int, int] | None:
-        """The first and the last line of the statement at top level that holds `line`; None if that cannot be told."""
+        """Return the first and last line of the top-level statement that contains `line`; None if that is unknown."""
         if not 1 <= line <= len(self.lines) or not self.understood:
             return None
         first = next((n + 1 for n in range(line - 1, max(-1, line - 1 - MAX_LINES), -1) if self.at_top(n)), None)
@@ -117,11 +117,11 @@ class Script:
         return None if first is None or last is None else (first, last)
 
     def defines(self, first: int) -> bool:
-        """Whether the statement at line `first` defines a function: what it holds runs elsewhere."""
+        """Return whether the statement at line `first` defines a function, whose body runs elsewhere."""
         return _FUNCTION.match(self.lines[first - 1]) is not None
 
     def assignment(self, line: int) -> tuple[int, int, Assignment] | None:
-        """The assignment that `line` belongs to, with its first and last line, if it is all that stands on them."""
+        """Return the first line, last line and assignment that contains `line`, if nothing else is on those lines."""
         span = self.statement(line)
         if span is None:
             return None
@@ -139,7 +139,7 @@ class Script:
         return None if found is None else (first, last, found)
 
     def _runs(self, line: int) -> bool:
-        """Whether the shell takes `line` for a command: nonsense in its place is refused, but not in a text."""
+        """Return whether `line` is run as a command: there an invalid word is an error, but inside a text it is not."""
         return self.refuses("\n".join([*self.lines[: line - 1], _NEVER, *self.lines[line:]]))
 
     def _stands_alone(self, first: int, last: int) -> bool:
@@ -147,20 +147,20 @@ class Script:
         return not _goes_on(lines) and self.accepts("\n".join(lines) + "\n")
 
     def _sole(self, first: int, last: int) -> Assignment | None:
-        """The assignment that the lines are; none where what follows looks at how it went."""
+        """Return the assignment on these lines; None if the following statement uses its exit status."""
         following = next((text for text in self.lines[last:] if text.strip() and not text.lstrip().startswith("#")), "")
         if _LOOKS_BACK.search(following):
             return None
         return assignment("\n".join(self.lines[first - 1 : last]), self.shell, self.accepts)
 
     def render(self, changes: Changes) -> tuple[str, list[int]] | None:
-        """The text with the changes, and of each of its lines the one that it was; None if the shell refuses it."""
+        """Return the changed text, and for each of its lines the original line; None if the shell rejects it."""
         if not changes:
             return self.text, list(range(1, len(self.lines) + 1))
         made = self._render(changes)
         if self.accepts(made[0]):
             return made
-        # A block must not be left with nothing in it.
+        # A block must not become empty.
         filled = [change.first for change in changes if not self.accepts(self._render({change: changes[change]})[0])]
         for fill in (filled, [change.first for change in changes]):
             made = self._render(changes, fill)
@@ -169,7 +169,7 @@ class Script:
         return None
 
     def _render(self, changes: Changes, fill: Collection[int] = ()) -> tuple[str, list[int]]:
-        """`fill`: the lines at which `:` stands for what became a comment."""
+        """Apply the changes. `fill` lists lines where `:` replaces a statement that became a comment."""
         commented = {change.first: change for change in changes if change.shown is not None}
         after = {change.last: change for change in changes if change.shown is None}
         cr = self.ending.removesuffix("\n")
@@ -188,7 +188,7 @@ class Script:
                 out.append((line, number))
             for follow in [after[n] for n in range(number, last + 1) if n in after]:
                 block = [(f"{text}{cr}", last) for text in self.unset(changes[follow])]
-                if last == len(self.lines):  # without a line end: it gets one, as what is added has
+                if last == len(self.lines):  # no line end: add one, as the added text has one
                     text, origin = out.pop()
                     out += [*([(text + cr, origin)] if text else []), *block, ("", last)]
                 else:
@@ -198,18 +198,18 @@ class Script:
 
     @property
     def end(self) -> Change:
-        """The change at the end of the file."""
+        """Return the change at the end of the file."""
         last = len(self.lines) - (self.lines[-1] == "" and len(self.lines) > 1)
         return Change(last, last)
 
     def unset(self, notes: Mapping[str, str]) -> list[str]:
-        """The lines that unset names; `notes` says why, by name."""
+        """Return the lines that unset names; `notes` gives the reason by name."""
         said = [f"# {note}" for note in dict.fromkeys(notes.values())]
         names = sorted(notes)
         return said + ([f"set -e {name}" for name in names] if self.shell == "fish" else [f"unset {' '.join(names)}"])
 
     def unset_already(self, line: int, name: str) -> bool:
-        """Whether `line` is followed by an `unset` of the name: another one would not help."""
+        """Return whether `line` is followed by an `unset` of the name, so that another one would not help."""
         verb = "set -e " if self.shell == "fish" else "unset "
         for text in self.lines[line:]:
             if text.strip() and not text.lstrip().startswith("#"):
@@ -220,13 +220,13 @@ class Script:
         return False
 
     def masked(self, line: int, names: Collection[str]) -> str:
-        """A line of KEY=VALUE as it may be shown: without the value."""
+        """Return a line of KEY=VALUE with its value hidden."""
         pattern = rf"\b({'|'.join(map(re.escape, names))})([ \t]*[=:]|[ \t]+(?:DEFAULT|OVERRIDE)=).*"
         return redact(re.sub(pattern, r"\1\2…", self.lines[line - 1].strip()))
 
 
 def assignment(text: str, shell: str, accepts: Callable[[str], bool]) -> Assignment | None:
-    """What `text` sets, if it is one statement that does nothing else. `accepts` asks `shell`."""
+    """Return the assignment in `text`, if it is one statement that does nothing else. `accepts` asks `shell`."""
     rest = _CONTINUED.sub(" ", text.strip(" \t\r\n"))
     heads = (_FISH_SET, _FISH_EXPORT) if shell == "fish" else (_DECLARING,)
     head = next((found for pattern in heads if (found := pattern.match(rest))), None)
@@ -262,25 +262,25 @@ def assignment(text: str, shell: str, accepts: Callable[[str], bool]) -> Assignm
 
 
 def _word_end(text: str, start: int, shell: str, accepts: Callable[[str], bool]) -> tuple[int, int] | None:
-    """(end of the word at `start`, start of what follows); None if what stands there is no single word."""
+    """Return (end of the word at `start`, start of the rest); None if there is no single word."""
     for number, boundary in enumerate(_BOUNDARY.finditer(text, start)):
         value = text[start : boundary.start()]
         if number > MAX_WORDS or (shell != "fish" and value.startswith("(")):
             return None
-        if value.endswith(";"):  # fish and zsh overlook it below
+        if value.endswith(";"):  # fish and zsh would ignore it below
             continue
         if _PLAIN.fullmatch(value) or accepts((_FISH_WORD if shell == "fish" else _POSIX_WORD).format(value)):
             return boundary.start(), boundary.end()
     return None
 
 
-#: Each takes exactly one word, so that the shell tells what is one.
+#: Each template takes exactly one word, so the shell decides whether the value is one.
 _POSIX_WORD = "case {} in x) ;; esac\n"
 _FISH_WORD = "switch {};case x;end\n"
 
 
 def _goes_on(lines: list[str]) -> bool:
-    """Whether the last of the lines that is no comment joins what it says to the next one."""
+    """Return whether the last line that is not a comment continues on the next line."""
     for line in reversed(lines):
         if line.strip() and not line.lstrip().startswith("#"):
             return _GOES_ON.search(line) is not None

@@ -1,4 +1,4 @@
-"""Where a session's environment comes from before any shell starts: PAM's files, environment.d, systemd, launchd."""
+"""The sources of a session's environment before any shell starts: PAM's files, environment.d, systemd, launchd."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .verdict import Location, Setting
 
 _LINE = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=(.*)")
 _PAM = re.compile(r"[ \t]*([A-Za-z_]\w*)[ \t]+(?:DEFAULT|OVERRIDE)=(\S*|\"[^\"]*\")")
-#: How long a manager may take for one answer. Seconds.
+#: Time limit for one answer of a manager, in seconds.
 TIMEOUT_S = 5.0
 
 
 def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Setting]]:
-    """The assignments of a file of KEY=VALUE lines, as PAM and systemd read it: never expanded."""
+    """Yield the assignments in a file of KEY=VALUE lines, as PAM and systemd read them, without expansion."""
     for number, line in enumerate((reader.text(path) or "").split("\n"), start=1):
         match = None if line.lstrip().startswith("#") else _PAM.match(line) or _LINE.match(line)
         if match:
@@ -30,10 +30,10 @@ def assignments(path: Path, reader: Reader) -> Iterator[tuple[str, Setting]]:
 
 
 def files(root: Path, home: Path) -> list[Path]:
-    """The files, in the order in which later ones win."""
+    """Return the files, in order of precedence: later ones win."""
     found = [root / "etc/environment", root / "etc/security/pam_env.conf", home / ".pam_environment"]
     by_name: dict[str, Path] = {}
-    # The same name in a later directory takes the earlier one's place: environment.d(5).
+    # A file in a later directory replaces one with the same name in an earlier one: environment.d(5).
     for directory in ("usr/lib/environment.d", "run/environment.d", "etc/environment.d"):
         by_name |= {path.name: path for path in (root / directory).glob("*.conf")}
     by_name |= {path.name: path for path in (home / ".config/environment.d").glob("*.conf")}
@@ -43,7 +43,7 @@ def files(root: Path, home: Path) -> list[Path]:
 def session(
     root: Path, home: Path, environ: Mapping[str, str], manager: Mapping[str, str], reader: Reader
 ) -> dict[str, Setting]:
-    """What a shell of a new session starts with; `manager` is what `of_manager` has told."""
+    """Return the watched settings of a new session's shell; `manager` is the result of `of_manager`."""
     found: dict[str, Setting] = {}
     for path in files(root, home):
         found |= {name: value for name, value in assignments(path, reader) if name in WATCHED}
@@ -51,16 +51,16 @@ def session(
         if name not in found or found[name].text != text:
             found[name] = Setting(name, text, via="manager")
     for name, text in environ.items():
-        # The same value as in a file: it came from there.
+        # The same value as in a file came from that file.
         if name in WATCHED and (name not in found or found[name].text != text):
             found[name] = Setting(name, text)
     return found
 
 
 def of_manager(environ: Mapping[str, str]) -> dict[str, str]:
-    """The watched names in the environment that systemd's user manager or launchd gives to what it starts.
+    """Return the watched names in the environment that systemd's user manager or launchd passes on.
 
-    None of them where there is no such manager. Raises CannotAsk where it gives no answer.
+    Return {} if there is no such manager. Raises CannotAsk if it does not answer.
     """
     if sys.platform == "darwin":
         asked = {name: _output(["launchctl", "getenv", name], environ).strip() for name in WATCHED}

@@ -1,4 +1,4 @@
-"""What a trace tells, whatever shell it is of."""
+"""The events of a trace, for all shells."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from .verdict import Location
 
-#: No files of the operator's: what a command printed for the file that reads it; what comes with fish or the asking.
+#: Files that are not the operator's: output of a command that is sourced; files of fish or of the query itself.
 GENERATED = re.compile(r"(/dev/|/proc/|-$|Standard input|.*/\.psub\.)")
 SHIPPED = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
 
 
 @dataclass
 class Event:
-    """A watched name was set (or, with `unset`, taken away). `location` None: the trace does not tell where."""
+    """A watched name was set (or removed, with `unset`). `location` is None if the trace does not show it."""
 
     name: str
     location: Location | None
@@ -28,23 +28,23 @@ class Event:
 
 @dataclass
 class Trace:
-    """The events in their order; `stopped` is the last line that the shell was seen at.
+    """The events in order. `stopped` is the last line at which the shell was seen.
 
-    `files` are those that the shell may have read; `sourced` those of them that it was seen to read.
+    `files` are those that the shell may have read; `sourced` those that it was seen to read.
     """
 
     events: list[Event] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     sourced: list[Path] = field(default_factory=list)
     stopped: Location | None = None
-    #: Where the words that were typed are defined: the last alias, abbreviation or function of that name.
+    #: Locations of the last alias, abbreviation or function with the name of each typed word.
     defined: dict[str, Location] = field(default_factory=dict)
-    #: Where a start-up file asks a question, which nobody answers here.
+    #: Location in a start-up file that prompts for input, which nobody gives here.
     question: Location | None = None
-    #: The last line of a file at which the command `claude` was called.
+    #: The last line of a file that called the command `claude`.
     called: Location | None = None
 
 
 def is_file(path: str) -> bool:
-    """Whether a trace's word for where it is names a file of the operator's."""
+    """Return whether a path in a trace is one of the operator's files."""
     return path.startswith("/") and not GENERATED.match(path) and not SHIPPED.match(path) and Path(path).is_file()

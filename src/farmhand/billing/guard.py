@@ -1,4 +1,4 @@
-"""Which files may be changed, and what a shell itself says of a text: `-n` reads it and runs nothing."""
+"""Checks of files: whether they may be changed, and whether a shell accepts a text (`-n` reads it and runs nothing)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from pathlib import Path
 _LINE = re.compile(rb"(?:line |:)(\d+)[:) ]|^\S+: (\d+):", re.MULTILINE)
 CHECK_S = 10.0
 _READ_ONLY = {"zsh": ["-f", "-n"], "fish": ["--no-config", "-n"]}
-#: zsh that reads commands from its input goes on after an error and then exits with 0; from a file it stops.
+#: zsh continues after an error when it reads commands from stdin, and exits with 0; from a file it stops.
 _AS_FILE = {"zsh": ["/dev/stdin"]}
-#: What a start-up file may have switched on before the line that needs it; `-n` does not see that.
+#: Options that a start-up file may enable before the line that needs them, which `-n` does not detect.
 OPTIONS: dict[str, tuple[tuple[str, ...], ...]] = {"bash": ((), ("-O", "extglob"))}
 
 
 def refusal(path: Path, home: Path) -> str | None:
-    """Why the file at `path` is left alone; None if it may be changed.
-
-    A link is followed to a file of the same home.
-    """
+    """Return why the file at `path` must not be changed; None if it may be. A link may lead within the same home."""
     target = path.resolve()
     try:
         status = target.stat()
@@ -46,38 +43,38 @@ def refusal(path: Path, home: Path) -> str | None:
 
 
 def syntax_error(text: str, shell: str) -> int | None:
-    """The line of `text` that `shell` refuses, whatever options are switched on.
+    """Return the line of `text` that `shell` rejects with all options.
 
-    None if it accepts the text, 0 if it gave no answer.
+    Return None if the text is accepted, 0 if the shell gave no answer.
     """
     lines = [_refused(text, shell, options) for options in OPTIONS.get(shell, ((),))]
     return None if None in lines else 0 if 0 in lines else lines[0]
 
 
 def options_for(text: str, shell: str) -> tuple[str, ...] | None:
-    """The first of OPTIONS with which `shell` accepts `text`; None if there is none."""
+    """Return the first of OPTIONS with which `shell` accepts `text`; None if there are none."""
     return next((o for o in OPTIONS.get(shell, ((),)) if _refused(text, shell, o) is None), None)
 
 
 def accepts(text: str, shell: str, options: Sequence[str] = ()) -> bool:
-    """Whether `shell`, started with `options`, finds `text` whole and valid."""
+    """Return whether `shell`, started with `options`, accepts `text` as complete and valid."""
     return _refused(text, shell, options) is None
 
 
 def refuses(text: str, shell: str, options: Sequence[str] = ()) -> bool:
-    """Whether `shell`, started with `options`, says that `text` is not valid. Without an answer it does neither."""
+    """Return whether `shell`, started with `options`, reports `text` as invalid; False also if it gave no answer."""
     return bool(_refused(text, shell, options))
 
 
 def no_answer(shell: str, path: Path) -> str:
-    """Why `shell` did not say whether the file at `path` is valid, and what to do."""
+    """Return why `shell` did not check the file at `path`, and what to do."""
     if shutil.which(shell) is None:
         return f"there is no {shell} on PATH to check {path} with; take it out by hand"
     return f"{shell} did not say in time whether {path} is valid; run this again"
 
 
 def _refused(text: str, shell: str, options: Sequence[str]) -> int | None:
-    """The line that is refused, None for none, 0 for no answer: no such shell, not started, too slow, or killed."""
+    """Return the rejected line, None for none, 0 for no answer: no such shell, not started, too slow, or killed."""
     program = shutil.which(shell)
     if program is None:
         return 0

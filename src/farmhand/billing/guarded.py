@@ -1,7 +1,7 @@
-"""What a shell that is asked cannot show: settings behind a test for what the asking itself makes different.
+"""Settings that a query cannot reveal, because they depend on a test whose result the query itself changes.
 
-An asked shell has no terminal and no line editor, is given TMUX and ZELLIJ (ask.py), and is told by `-c` what is typed.
-The files are only read for this, so what is found is no fact but a reason for not being certain.
+An asked shell has no terminal and no line editor, has TMUX and ZELLIJ set (ask.py), and gets the typed commands by
+`-c`. The files are only read here, so a match is not a fact but a reason for uncertainty.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TEST = re.compile(
     r"(?<!read )-t\s+[\"']?[0-2]\b|\btty\b|\bisatty\b|\b(?:TMUX|ZELLIJ|TTY)\b|_EXECUTION_STRING\b"
     r"|-o\s+zle\b|\boptions\[zle\]"
 )
-#: What tells gpg its terminal is no test.
+#: Setting gpg's terminal is not a test.
 _GPG_TTY = re.compile(r"\bGPG_TTY(?:=|\s)[\"']?(?:\$?\(tty\)|`tty`|\$\{?TTY\b)")
 _LEAVES = re.compile(r"\b(?:return|exit|exec)\b")
 _OTHER_SHELL = re.compile(r"\bexec\s+(?:-\w+\s+)*(?:\S*/)?(?:fish|zsh|bash|nu|xonsh|elvish|pwsh)\b(?!.*\s-\w*c\b)")
@@ -30,9 +30,9 @@ WHY_OTHER = "another shell takes over there, only on a terminal, outside of tmux
 def find(
     settings: Iterable[Setting], files: Iterable[Path], shell: str, env: Mapping[str, str], reader: Reader
 ) -> tuple[str, Location] | None:
-    """Why it cannot be told who pays, and where, though nothing metered has reached `claude`; None if it can.
+    """Return why and where the billed account is uncertain although nothing metered was seen; None if it is certain.
 
-    `settings` is what reading shows, `files` are those that the shell reads, `env` is what `claude` got.
+    `settings` come from reading, `files` are those the shell reads, `env` is the environment of `claude`.
     """
     scripts: dict[Path, _Tests] = {}
 
@@ -52,7 +52,7 @@ def find(
 
 
 class _Tests:
-    """A start-up file, and the statements in it that hold such a test. Comments do not count."""
+    """A start-up file and its statements with such a test. Comments are ignored."""
 
     def __init__(self, text: str, shell: str) -> None:
         self.lines = ["" if line.lstrip().startswith("#") else line for line in text.split("\n")]
@@ -60,12 +60,12 @@ class _Tests:
         self.script = Script(text, shell) if self.tests else None
 
     def _span(self, line: int) -> tuple[int, int] | None:
-        """The statement at top level that holds a line; None if that is a function, or cannot be told."""
+        """Return the top-level statement that contains a line; None if it is a function or unknown."""
         span = self.script.statement(line) if self.script else None
         return span if span and self.script and not self.script.defines(span[0]) else None
 
     def decide(self, line: int) -> bool:
-        """Whether a test stands around `line`, or before it in a statement that may leave the file."""
+        """Return whether a test is around `line`, or in an earlier statement that may leave the file."""
         span = self._span(line)
         if span is None:
             return False
@@ -73,7 +73,7 @@ class _Tests:
         return around or bool((left := self.first(_LEAVES.search)) and left < span[0])
 
     def first(self, wanted: Callable[[str], object]) -> int | None:
-        """The first line that is `wanted` in a statement with a test."""
+        """Return the first line matched by `wanted` in a statement with a test."""
         for test in self.tests:
             first, last = self._span(test) or (1, 0)
             for number in range(first, last + 1):

@@ -1,4 +1,4 @@
-"""Taking members out of a JSON file's text: everything else stays byte for byte, its own formatting included."""
+"""Removal of members from a JSON file's text; everything else stays byte for byte, including formatting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def without(text: str, path: tuple[str, ...]) -> str | None:
-    """`text` without the member at `path` (("env", "NAME")). None if there is none. `text` must be valid JSON."""
+    """Return `text` (valid JSON) without the member at `path` (("env", "NAME")); None if there is none."""
     at = _skip(text, 1 if text.startswith("\ufeff") else 0)
     for depth, name in enumerate(path):
         if text[at : at + 1] != "{":
@@ -26,7 +26,7 @@ def without(text: str, path: tuple[str, ...]) -> str | None:
 
 
 def _member(text: str, at: int, name: str) -> tuple[int, int, int] | None:
-    """(start, start of the value, end) of the last member `name` of the object at `at`: the last one counts."""
+    """Return (start, start of the value, end) of the last member `name` in the object at `at`: the last one counts."""
     found = None
     at = _skip(text, at + 1)
     while text[at] != "}":
@@ -43,7 +43,6 @@ def _member(text: str, at: int, name: str) -> tuple[int, int, int] | None:
 
 
 def _end(text: str, at: int) -> int:
-    """The end of the value at `at`."""
     string = _STRING.match(text, at)
     if string:
         return string.end()
@@ -64,7 +63,7 @@ def _end(text: str, at: int) -> int:
 
 
 def _cut(text: str, start: int, end: int) -> str:
-    """Without the member and the comma that joined it."""
+    """Return `text` without the member and the comma that joined it."""
     after = _skip(text, end)
     if text[after] == ",":
         return text[:start] + text[_skip(text, after + 1) :]

@@ -1,4 +1,4 @@
-"""Which of the secrets that were found goes into the key file."""
+"""The choice of the found secrets that go into the key file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .names import KEY, SECRETS
 from .verdict import Location, Report
 from .wanted import Wanted
 
-#: Of each name the values that stand in files, with the first place of each.
+#: The values in files, by name, each with its first location.
 Found = Mapping[str, Mapping[str, Location]]
 
 
 class KeyFile:
-    """The key file as it is to become. `moved`: what was put into it; `hints`: what was not, and why."""
+    """The planned key file. `moved` lists the secrets added to it; `hints` lists those not added, with the reason."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -30,7 +30,7 @@ class KeyFile:
         self.hints: dict[str, None] = {}
 
     def take(self, found: Found) -> None:
-        """Put what was found into it. Raises Refused for two different keys, or a file that cannot take one."""
+        """Add the found secrets. Raises ChangeRefused for two different keys, or if the file cannot hold one."""
         text = (self.content or b"").decode("utf-8", "surrogateescape")
         given = self.wanted.key_file
         for name in SECRETS:
@@ -46,7 +46,7 @@ class KeyFile:
             self.content = new
 
     def choose(self, name: str, found: Mapping[str, Location], text: str) -> str | None:
-        """The value of `name` to write; None if there is nothing to write. Raises Refused for two different keys."""
+        """Return the value of `name` to write; None if there is none. Raises ChangeRefused for two different keys."""
         if not found:
             return None
         there = keyfile.parse(text, self.wanted.key_file).get(name)
@@ -70,9 +70,9 @@ class KeyFile:
         )
 
     def remains(self, files: Mapping[Path, tuple[bytes | None, bytes]], found: Found, report: Report) -> list[str]:
-        """Where the key itself is still written, though nothing brings it to `claude` from there.
+        """Return where the key is still written although it does not reach `claude` from there.
 
-        Looked into are the `files` that change and those that `report` names.
+        Only the changed `files` and those named by `report` are searched.
         """
         contents = {path: new for path, (_, new) in files.items()}
         for path in dict.fromkeys(s.location.path.resolve() for s in report.sources if s.location.path):

@@ -1,4 +1,4 @@
-"""The file that keeps the metered key (~/repos.env): one assignment is added or replaced, all else stays as it is."""
+"""The file with the metered key (~/repos.env): one assignment is added or replaced, all else stays unchanged."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _BARE = re.compile(r"[^\s\"'\\$`;&|<>()#]*")
 
 
 class ChangeRefused(ValueError):
-    """Nothing was changed. The message is one line that says what, where and what to do; it has no value."""
+    """An error with nothing changed. Its message is one line: what, where and what to do, without the value."""
 
 
 def parse(text: str, path: Path) -> dict[str, str]:
-    """Its assignments. Raises Refused for what is not understood safely: the file is never run."""
+    """Return the assignments. Raises ChangeRefused for a line that cannot be parsed safely: the file is never run."""
     try:
         return envfile.parse(text)
     except envfile.EnvFileError as error:
@@ -23,7 +23,7 @@ def parse(text: str, path: Path) -> dict[str, str]:
 
 
 def with_value(text: str, path: Path, name: str, value: str) -> str:
-    """`text` with NAME=value: the line that sets it replaced, or a line added at the end."""
+    """Return `text` with NAME=value: its line is replaced, or a line is added at the end."""
     values = parse(text, path)
     if values.get(name) == value:
         return text

@@ -1,6 +1,6 @@
-"""The kinds of shell that a terminal may start, and how each is started, traced and made to type `claude`.
+"""The kinds of shell that a terminal may start, and how each is started, traced and made to run `claude`.
 
-Sources: bash(1) INVOCATION, zsh(1) STARTUP/SHUTDOWN FILES, dash(1), fish(1) and Debian's and Apple's builds of them.
+Sources: bash(1) INVOCATION, zsh(1) STARTUP/SHUTDOWN FILES, dash(1), fish(1), and their builds by Debian and Apple.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 SHELLS = ("bash", "zsh", "fish", "sh")
 #: mode → (login, interactive)
 MODES = {"login": (True, False), "interactive": (False, True), "login interactive": (True, True)}
-#: The start-up files, below HOME and below the system's root.
+#: The start-up files in HOME and in the system's root.
 _OWN = {
     "bash": (".bashrc", ".bash_profile", ".bash_login", ".profile"),
     "zsh": (".zshenv", ".zprofile", ".zshrc", ".zlogin"),
@@ -28,9 +28,9 @@ _SYSTEM = {
     "fish": ("etc/fish", "opt/homebrew/etc/fish", "usr/local/etc/fish"),
     "sh": ("etc/profile",),
 }
-#: A trace record begins with RECORD and has its fields between FIELDs; the command is the last one.
+#: A trace record begins with RECORD; FIELD separates its fields, of which the command is the last.
 RECORD, FIELD = "\x1d", "\x1f"
-#: Descriptor for bash's trace. High, so that no start-up file has it for itself.
+#: File descriptor for bash's trace. It is high, so that no start-up file uses it.
 TRACE_FD = 97
 _FRAMES = "".join(f"${{BASH_SOURCE[{n}]-}}{FIELD}${{BASH_LINENO[{n - 1}]-}}{FIELD}" for n in range(1, 7))
 _PS4 = {
@@ -39,9 +39,9 @@ _PS4 = {
     "zsh": f"{RECORD}%x{FIELD}%I{FIELD}%N{FIELD}%i{FIELD}",
     "sh": f"{RECORD}${{BASH_SOURCE-}}{FIELD}${{LINENO-}}{FIELD}",
 }
-#: What a prompt would run first (direnv, mise, lazy loaders), what is due soon after it, and what looks at a line that
-#: is typed. bash has its DEBUG trap for the last by itself; bash-preexec's wants the line in a history, which is empty.
-#: All of it works with `nounset`, and with zsh's `ksh_arrays`, which has another meaning of `$+functions[x]`.
+#: Code that a prompt would run first (direnv, mise, lazy loaders), code due soon after it, and hooks for a typed line.
+#: For the latter bash runs its DEBUG trap by itself; bash-preexec's needs the line in a history, which is empty. All of
+#: it works with `nounset`, and with zsh's `ksh_arrays`, which changes the meaning of `$+functions[x]`.
 _HOOKS = {
     "bash": ': __farmhand\nfor __farmhand in "${PROMPT_COMMAND[@]-}"; do eval "$__farmhand"; done\n'
     "if declare -F __bp_preexec_invoke_exec >/dev/null; then\n"
@@ -50,27 +50,27 @@ _HOOKS = {
     "zsh": ": __farmhand\nif (( ${+functions[precmd]} )); then precmd; fi\n"
     'for __farmhand in "${precmd_functions[@]-}"; do '
     'if (( ${+functions[$__farmhand]} )); then "$__farmhand"; fi; done\n'
-    # zinit's own word for all that its turbo mode would load later.
+    # zinit's own command to load everything that its turbo mode would load later.
     "if (( ${+functions[@zinit-scheduler]} )); then @zinit-scheduler burst; fi\n"
     'for __farmhand in "${zsh_scheduled_events[@]-}"; do eval "${__farmhand#*:*:}"; done\n'
     "if (( ${+functions[preexec]} )); then preexec claude claude claude; fi\n"
     'for __farmhand in "${preexec_functions[@]-}"; do if (( ${+functions[$__farmhand]} )); then '
     '"$__farmhand" claude claude claude; fi; done',
-    # Without fish's own first steps in a new home, which write files and read all manual pages.
+    # Without fish's initial steps in a new home, which write files and read all manual pages.
     "fish": "functions --erase __fish_on_interactive\nemit fish_prompt\nemit fish_preexec claude",
 }
-#: What waits for somebody at zsh's prompt: whether zsh-defer has anything, and the functions that `zle -F` would call.
+#: Work that waits for zsh's prompt: whether zsh-defer has tasks, and the functions that `zle -F` would call.
 _WAITING = (
     '"${${_zsh_defer_tasks[*]-}:+1}"',
     '"$(zle -FL 2>/dev/null | while read -r __farmhand; do '
     '__farmhand=${__farmhand##* }; functions -- "$__farmhand" "${${widgets[$__farmhand]-}#user:}"; done)"',
 )
-#: Typed with these words the real CLI, wherever an alias has it, tells who would pay and does nothing else.
+#: With these arguments the real CLI, even if called by an alias, only reports which account would be billed.
 ARGUMENTS = "auth status --json"
-#: The words whose definition is asked for: an alias or a function may stand before them.
+#: Words whose definitions are queried, since an alias or a function may override them.
 DEFINED = ("claude", "claude-cheap", "farmhand")
 _DEFINITION = {False: '"$(command -V {} 2>/dev/null)"', True: '"$(type -t {} 2>/dev/null)"'}
-#: fish expands an abbreviation only where it is typed at a prompt, so it is looked up.
+#: fish expands an abbreviation only when typed at a prompt, so it is looked up.
 _FISH_TYPED = """\
 set -l __farmhand claude
 set -l __farmhand_abbr (abbr --show 2>/dev/null | string match -r -- \
@@ -90,16 +90,16 @@ class Kind:
 
     @property
     def name(self) -> str:
-        """`zsh login interactive`."""
+        """Return the name, such as `zsh login interactive`."""
         return f"{self.shell} {self.mode}"
 
     @property
     def interactive(self) -> bool:
-        """Whether it has a prompt."""
+        """Return whether it has a prompt."""
         return MODES[self.mode][1]
 
     def argv(self, bin_dir: Path, *, traced: bool) -> list[str]:
-        """The shell as a terminal starts it, and what is typed in it; `bin_dir` has the stand-in for claude."""
+        """Return the shell's argv as in a terminal, with the typed commands. `bin_dir` has the stand-in for claude."""
         login, interactive = MODES[self.mode]
         flags = f"-{'l' * login}{'i' * interactive}c"
         trace = ["-x"] if traced and self.shell != "fish" else []
@@ -120,7 +120,7 @@ class Kind:
         return "\n".join([hooks, path, f"{at}/farmhand-before {told}", typed, f"{at}/farmhand-after"])
 
     def tracing(self) -> dict[str, str]:
-        """The environment that makes the shell tell what it runs, with file and line."""
+        """Return the environment that makes the shell trace its commands with file and line."""
         if self.shell == "fish":
             return {"fish_trace": "1"}
         own = {"BASH_XTRACEFD": str(TRACE_FD)} if self.shell == "bash" else {}
@@ -128,7 +128,7 @@ class Kind:
 
 
 def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
-    """The shell's start-up files that this home has."""
+    """Return the shell's start-up files that exist in this home."""
     base = {"zsh": environ.get("ZDOTDIR")}.get(shell) or home
     found = [Path(base) / name for name in _OWN[shell]] + [home / name for name in _OWN[shell]]
     if shell == "fish" and environ.get("XDG_CONFIG_HOME"):
@@ -139,9 +139,9 @@ def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
 
 
 def _has_commands(path: Path) -> bool:
-    """Whether a system's file, or one in a directory of such, has more than comments.
+    """Return whether a system file, or one in a system directory, contains more than comments.
 
-    A shell that has nothing to read is not asked: fish would leave files in a home that never used it.
+    A shell with nothing to read is not asked: fish would create files in a home that never used it.
     """
     if path.is_dir():
         return any(_has_commands(each) for each in path.rglob("*") if each.is_file())
@@ -153,7 +153,7 @@ def _has_commands(path: Path) -> bool:
 
 
 def to_ask(home: Path, environ: Mapping[str, str], login_shell: str, root: Path) -> list[Kind]:
-    """The kinds that are installed and have start-up files; those of the operator's own shell first."""
+    """Return the kinds of installed shells with start-up files, those of the operator's own shell first."""
     usual = Path(login_shell).name
     found = []
     for shell in sorted(SHELLS, key=lambda shell: shell != usual):

@@ -1,4 +1,4 @@
-"""The directories of an asking, which may hold a password manager's answers, do not outlive it."""
+"""Removal of a query's directories, which may hold a password manager's answers, even after signals and kills."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import FrameType
 
-#: The names of the directories: after it stands the id of the process that made one.
+#: Prefix of the directories' names; the id of the creating process follows.
 PREFIX = "farmhand-ask-"
 _NAME = re.compile(rf"{PREFIX}(\d+)-")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -21,9 +21,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 @contextlib.contextmanager
 def signals_end_in_order() -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGHUP end the process as `sys.exit` does: what was begun is ended, then removed.
+    """End the process on SIGTERM and SIGHUP as `sys.exit` does, so that children are ended and directories removed.
 
-    Whoever handles or ignores such a signal goes on doing so. Signals are the main thread's business alone.
+    Existing handlers and ignored signals are kept. Only the main thread can handle signals.
     """
     with contextlib.ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
@@ -35,13 +35,13 @@ def signals_end_in_order() -> Iterator[None]:
 
 
 def _exit(number: int, _: FrameType | None) -> None:
-    for each in _SIGNALS:  # a second one does not disturb the end
+    for each in _SIGNALS:  # a second signal must not interrupt the exit
         signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
 def remove(where: Path, owners: Collection[int]) -> None:
-    """Remove what processes that were killed have left in `where`: directories of these users only."""
+    """Remove directories in `where` left by killed processes, if they belong to these users."""
     for path in where.glob(f"{PREFIX}*"):
         match = _NAME.match(path.name)
         if match is None or _alive(int(match[1])):

@@ -1,7 +1,7 @@
-"""The names that decide who pays for an interactive `claude`, in the CLI's documented order.
+"""The names that decide which account an interactive `claude` is billed to, in the CLI's documented order.
 
 Sources: the CLI's pages "Authentication" (precedence), "Environment variables" and "Settings", read 2026-11-24, and the
-names that the CLI's own program (2.1.330) looks up. The order was measured against a loopback Messages API:
+names that the CLI's program (2.1.330) looks up. The order was measured with a loopback Messages API;
 tests/integration/billing repeats that.
 """
 
@@ -12,9 +12,9 @@ TOKEN = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - a variable's name
 HELPER = "apiKeyHelper"
 OAUTH = "CLAUDE_CODE_OAUTH_TOKEN"
 HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
-#: Values that are secrets and worth keeping: they move into the key file.
+#: Secret values worth keeping: they move to the key file.
 SECRETS = (KEY, TOKEN)
-#: Switches to another provider, whose own credentials then pay.
+#: Switches to another provider, whose own credentials are then billed.
 CLOUDS = (
     "CLAUDE_CODE_USE_BEDROCK",
     "CLAUDE_CODE_USE_MANTLE",
@@ -24,8 +24,8 @@ CLOUDS = (
     "CLAUDE_CODE_USE_FOUNDRY",
     "CLAUDE_CODE_USE_GATEWAY",
 )
-#: Names behind which a credential stands that is not the login, and who is billed for it. What a profile, a host or an
-#: identity is billed to is its issuer's business; it is not known to be the plan, so it is not taken for it.
+#: Names for a credential other than the login, and the account billed for it. The issuer decides what a profile, a host
+#: or an identity is billed to. It is not known to be the plan, so it is not treated as the plan.
 INDIRECT = {
     "CLAUDE_CODE_API_KEY_FILE_DESCRIPTOR": "api_key",
     "CLAUDE_CODE_HOST_CREDS_FILE": "token",
@@ -35,7 +35,7 @@ INDIRECT = {
     "CLAUDE_CODE_GATEWAY_TOKEN": "token",
     "CLAUDE_CODE_GATEWAY_TOKEN_FILE_DESCRIPTOR": "token",
 }
-#: Where requests go instead of the provider's own address: whoever runs it sees the login, or bills on its own account.
+#: Other addresses for requests than the provider's. Their operator sees the login, or bills its own account.
 BASE_URLS = (
     "ANTHROPIC_BASE_URL",
     "CLAUDE_CODE_API_BASE_URL",
@@ -47,22 +47,22 @@ BASE_URLS = (
     "ANTHROPIC_FOUNDRY_BASE_URL",
     "ANTHROPIC_UNIX_SOCKET",
 )
-#: Everything that must not reach an interactive `claude` which is to run on the subscription.
+#: All names that must not reach an interactive `claude` on the subscription.
 METERED = (*CLOUDS, TOKEN, KEY, *INDIRECT, *BASE_URLS, HEADERS)
 WATCHED = (*METERED, OAUTH)
-#: All of them for a regular expression, the longer ones first.
+#: All names as a regular expression, the longer ones first.
 ANY = "|".join(sorted(WATCHED, key=len, reverse=True))
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIAL_HEADERS = ("x-api-key:", "authorization:")
 
 
 def is_on(value: str) -> bool:
-    """Whether the CLI takes a switch's value for on (measured: 1, true, yes, on in any case)."""
+    """Return whether the CLI treats a switch's value as on (measured: 1, true, yes, on in any case)."""
     return value.strip().lower() in _TRUE
 
 
 def counts(name: str, value: str | None) -> bool:
-    """Whether this value of a watched name decides anything. None: a value that only running something would tell."""
+    """Return whether this value of a watched name has an effect. None is a value known only by running something."""
     if value is None:
         return True
     if name in CLOUDS:

@@ -1,4 +1,4 @@
-"""What the module farmhand_billing returns, for both of its states. No value is in it."""
+"""The results of the module farmhand_billing, for both of its states. They contain no values."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .plan import carry_out
 from .store import Store, hunks
 from .wanted import Wanted
 
-#: Shorter values (a switch's 1) are no secret, and are all over a file.
+#: Shorter values (a switch's 1) are not secret and occur all over a file.
 _SHORTEST = 6
-#: Whatever is set on a line that changes: fish's `set NAME value`, JSON's `"NAME": value`, NAME=value of all others.
+#: Values set on a changed line: fish's `set NAME value`, JSON's `"NAME": value`, NAME=value elsewhere.
 _SET = re.compile(r"(\bset[ \t]+(?:-\S+[ \t]+)*\w+[ \t]+)[^;#]*[^;# \t\r\n]")
 _MEMBER = re.compile(r"(\"\w+\"[ \t]*:[ \t]*)(\"(?:[^\"\\]|\\.)*\"|[^ ,{}\[\]\"]+)")
 _ASSIGNED = re.compile(r"(\b\w+=)(\"(?:[^\"\\]|\\.)*\"|'[^']*'|[^ \t\r\n;\"']+)+")
@@ -22,7 +22,7 @@ _NOTE = re.compile(r"[ \t]*# farmhand \d")
 
 
 def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
-    """Take metered credentials out of the way. Raises keyfile.Refused, OSError, ValueError for a broken journal."""
+    """Remove metered credentials. Raises keyfile.ChangeRefused, OSError, ValueError for a damaged journal."""
     store.entries()
     plan = carry_out(wanted, store, write=write)
     private = wanted.key_file.resolve()
@@ -49,7 +49,7 @@ def present(wanted: Wanted, store: Store, *, write: bool) -> dict[str, Any]:
 
 
 def absent(store: Store, *, write: bool) -> dict[str, Any]:
-    """Take back what was changed. Raises OSError, ValueError for a broken journal."""
+    """Revert the changes. Raises OSError, ValueError for a damaged journal."""
     undo = store.undo()
     if write:
         store.take_back(undo)
@@ -68,12 +68,11 @@ def absent(store: Store, *, write: bool) -> dict[str, Any]:
 
 
 def _open_to_others(path: Path) -> bool:
-    """Whether the key file may be read by more than its owner."""
     return path.is_file() and bool(path.stat().st_mode & 0o177)
 
 
 def _shown(path: Path, old: bytes, new: bytes, secrets: Collection[str] = ()) -> dict[str, str]:
-    """The lines that change, values hidden; never the lines around them, which may hold other secrets."""
+    """Return the changed lines with hidden values, without the lines around them, which may hold other secrets."""
     before, after = [], []
     for line, removed, added in hunks(old, new):
         before += [f"line {line}\n", *(_hidden(text, secrets) for text in removed)]

@@ -1,8 +1,8 @@
-"""Changing the operator's files until an interactive `claude` runs on the subscription alone; each change is proved.
+"""Changes to the operator's files until an interactive `claude` runs on the subscription alone; each is verified.
 
-Each place that sets a name has a few ways to deal with it (ways.py). One is tried, and the shells are asked again. A
-way after which the name still reaches `claude` from there is taken back, byte for byte, and the next one is tried. What
-is left then is reported with what to do. In check mode nothing is written, so nothing can be asked again.
+There are a few ways to handle a place that sets a name (ways.py). One is tried, and the shells are asked again. If the
+name still reaches `claude` from there, the change is reverted byte for byte and the next way is tried. What remains is
+reported with what to do. In check mode nothing is written, so nothing can be asked again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .verdict import Location, Report, Source
 from .wanted import Wanted
 from .ways import Spot, Way, Ways
 
-#: Most times that the files are changed and the shells asked again.
+#: Maximum number of rounds in which the files are changed and the shells asked again.
 ROUNDS = 8
 _ONE_BY_ONE = 4
 _IN_VAIN = "did not keep it from claude", "take it out by hand"
@@ -35,9 +35,9 @@ _LATE = (
 
 @dataclass
 class Plan:
-    """What was (without writing: would be) done. `files`: by resolved path, (content before or None, content after).
+    """The changes made (or only planned). `files`: by resolved path, (content before or None, content after).
 
-    `edits`: each name that was commented out or unset, with file and line; `left`: what stays, with what to do.
+    `edits`: each name that was commented out or unset, with file and line. `left`: what remains, with what to do.
     """
 
     before: Report
@@ -51,10 +51,10 @@ class Plan:
 
 
 def carry_out(wanted: Wanted, store: Store, *, write: bool) -> Plan:
-    """Do it; without `write`, say what would be done first.
+    """Make the changes. Without `write`, return those of the first round.
 
-    Raises Refused with one line where the operator has to decide or to correct something first, OSError, and ValueError
-    for a broken journal: then what this run has changed is taken back.
+    Raises ChangeRefused with one line if the operator must decide or correct something first, OSError, and ValueError
+    for a damaged journal. Then the changes of this run are reverted.
     """
     run = Run(store, wanted.key_file)
     try:
@@ -66,9 +66,9 @@ def carry_out(wanted: Wanted, store: Store, *, write: bool) -> Plan:
 
 @dataclass
 class _Attempt:
-    """What is being done about one spot: the way in force, the kinds of shell it was for, the ways not tried yet.
+    """The work on one spot: its active way, the kinds of shell it was for, and the ways not tried yet.
 
-    `in_vain`: a way did not help, which is remembered. `late`: whether it helped could not be seen in time.
+    `in_vain`: a way did not help, which is remembered. `late`: the result was not seen in time.
     """
 
     source: Source
@@ -83,7 +83,7 @@ class _Attempt:
 
     @property
     def comments(self) -> bool:
-        """Whether what comes next is only to comment out."""
+        """Return whether the next way only comments lines out."""
         return bool(self.ways) and all(change.shown is not None for _, change in self.ways[0])
 
 
@@ -100,7 +100,7 @@ class _Planner:
         self.exports: dict[str, frozenset[str]] = {}
 
     def look(self) -> Report:
-        """What the shells say. If one that could be asked before is late now, all are asked once more."""
+        """Ask the shells. Ask them all once more if one that answered before is now late."""
         w = self.wanted
         for _ in range(2):
             report = search.find(w.home, w.new_session, w.cwd, root=w.root, ask=w.ask, ask_shell=w.ask_shell)
@@ -109,7 +109,7 @@ class _Planner:
         return report
 
     def blind(self, report: Report) -> set[str]:
-        """The kinds of shell that could be asked before, and now cannot."""
+        """Return the kinds of shell that answered before but not now."""
         return self.told & {verdict.kind for verdict in report.unknown}
 
     def plan(self) -> Plan:
@@ -145,12 +145,12 @@ class _Planner:
             self.run.backups(),
         )
 
-    # What is to be done
+    # Choice of changes
 
     def judge(self, report: Report, number: int) -> bool:
-        """Take back what did not help and set what is to be tried next; whether the files are to be written again.
+        """Revert what did not help and choose the next changes. Return whether the files must be written again.
 
-        `number` counts the rounds; in the last one nothing new is tried.
+        `number` is the round; in the last one nothing new is tried.
         """
         changed = self.take_back_blinding(report)
         kinds: dict[Spot, set[str]] = {}
@@ -163,14 +163,14 @@ class _Planner:
         for spot, now in kinds.items():
             attempt = self.attempts[spot]
             if attempt.active and now < attempt.kinds:
-                attempt.active = []  # it has helped in some kinds of shell, and stays for them
+                attempt.active = []  # it helped in some kinds of shell and stays for them
             changed |= self.drop(attempt)
-        # Comments first, then the upper lines: with these made, the same file may need nothing else for the same name.
+        # Comments first, then upper lines: after these the same file may need nothing else for the same name.
         begun: set[tuple[str, Path]] = set()
         for spot in sorted(kinds, key=lambda spot: (not self.attempts[spot].comments, spot[2] == 0, spot[2])):
             attempt = self.attempts[spot]
             files = {(spot[0], draft.path) for way in attempt.ways[:1] for draft, _ in way}
-            # Where no line is known, what is done elsewhere for the name may be all that it needs.
+            # Without a known line, changes elsewhere for the name may be enough.
             same = {name for name, _ in begun} & {spot[0]} if spot[2] == 0 else files & begun
             if number < _ONE_BY_ONE and not attempt.comments and same:
                 continue
@@ -180,22 +180,19 @@ class _Planner:
         return changed
 
     def begin(self, spot: Spot, source: Source) -> _Attempt:
-        """Find the ways for a spot that has turned up."""
         ways, reason = self.ways.of(source)
         attempt = _Attempt(source, ways, reason, tuple(dict.fromkeys(draft for way in ways for draft, _ in way)))
         known = self.memory.get(self.digest(spot, attempt)) if ways else None
         if known:
             attempt.ways, attempt.reason, attempt.in_vain = [], known, True
         elif ways and source.name in SECRETS and source.text and self.stands_there(source, source.text):
-            self.secrets[source.name].setdefault(
-                source.text.strip(), source.location
-            )  # a file with CRLF has a CR there
+            self.secrets[source.name].setdefault(source.text.strip(), source.location)  # a file with CRLF adds a CR
         elif ways and source.name in (KEY, HELPER) and source.command:
             self.hint(source)
         return attempt
 
     def next(self, attempt: _Attempt, kinds: frozenset[str]) -> bool:
-        """Set the next way that leaves its files whole; False if there is none."""
+        """Apply the next way that keeps its files valid; False if there is none."""
         name, note = attempt.source.name, self.note(attempt.source)
         while attempt.ways:
             way = attempt.ways.pop(0)
@@ -212,7 +209,7 @@ class _Planner:
         return False
 
     def drop(self, attempt: _Attempt, why: tuple[str, str] = _IN_VAIN) -> bool:
-        """Take the attempt's way out of the drafts again; whether there was one."""
+        """Remove the attempt's way from the drafts. Return whether there was one."""
         if not attempt.active:
             return False
         for draft, change in attempt.active:
@@ -220,14 +217,14 @@ class _Planner:
         files = ", ".join(dict.fromkeys(str(draft.path) for draft, _ in attempt.active))
         attempt.reason = f"what was tried in {files} {why[0]} and was taken back; {why[1]}"
         attempt.active, attempt.late, attempt.in_vain = [], why is _LATE, why is not _LATE
-        if attempt.late:  # on a busy machine the next way would be no better
+        if attempt.late:  # on a busy machine the next way would not do better
             attempt.ways = []
         return True
 
     def take_back_blinding(self, report: Report) -> bool:
-        """Take back the newest changes if a kind of shell that could be asked before them cannot be asked now.
+        """Revert the newest changes if a kind of shell that answered before them does not answer now.
 
-        So too where a shell has lost another variable: what follows in the file needs the name.
+        Also revert them if a shell lost another variable: later lines of the file need the name.
         """
         fresh = [attempt for attempt in self.attempts.values() if attempt.fresh]
         for attempt in fresh:
@@ -239,9 +236,9 @@ class _Planner:
         return any(dropped)
 
     def stands_there(self, source: Source, text: str) -> bool:
-        """Whether the value itself stands in the file, so that taking it out would lose it.
+        """Return whether the value itself is in the file, so that removing it would lose it.
 
-        What a program prints (a password manager's answer) is never written into a file.
+        Output of a program (a password manager's answer) is never written to a file.
         """
         path, line = source.location.path, source.location.line
         if path is None:
@@ -256,7 +253,7 @@ class _Planner:
             return False
 
     def hint(self, source: Source) -> None:
-        """A command that gives the key can be the key's source."""
+        """Suggest the command that prints the key as the key source."""
         if source.command.endswith("…"):
             advice = 'put it into a script, and key_source = "command:SCRIPT" into config.toml'
             self.hints[f"the key came from a command ({source.command}): {advice}"] = None
@@ -265,16 +262,16 @@ class _Planner:
             self.hints[f"the key came from a command: {advice}"] = None
 
     def note(self, source: Source) -> str:
-        """What stands above a change."""
+        """Return the comment above a change."""
         text = (source.text or "").strip()
         moved = text in self.secrets.get(source.name, {}) and (source.name != KEY or is_key(text))
         where = f"kept in {self.wanted.short(self.wanted.key_file)}" if moved else "taken out"
         return redact(f"farmhand {self.wanted.date}: {source.name} {where}, so that claude runs on the subscription")
 
-    # The files
+    # Files
 
     def files(self) -> dict[Path, tuple[bytes | None, bytes]]:
-        """The files that are not as they were when this run began."""
+        """Return the files that differ from the start of this run."""
         found: dict[Path, tuple[bytes | None, bytes]] = {}
         if self.keys.content is not None and self.keys.content != self.keys.original:
             found[self.keys.path] = (self.keys.original, self.keys.content)
@@ -285,7 +282,7 @@ class _Planner:
         return found
 
     def apply(self) -> None:
-        """Write what is not written yet."""
+        """Write the changes that are not yet written."""
         due: dict[Path, tuple[bytes | None, bytes]] = {}
         if self.keys.content is not None and self.keys.content != self.keys.written:
             due[self.keys.path] = (self.keys.original, self.keys.content)
@@ -296,10 +293,10 @@ class _Planner:
         for draft, content in changed:
             draft.written(content)
 
-    # What is said
+    # Messages
 
     def foresee_key_file(self, report: Report) -> None:
-        """Plan for what a statement that reads the key file would bring in besides, once it is there."""
+        """Plan for the other names that a statement reading the key file would set, once they are in it."""
         for source in report.reaching:
             if source.location.path is None or source.location.path.resolve() != self.keys.path:
                 continue
@@ -311,23 +308,23 @@ class _Planner:
                     self.next(self.attempts[spot], frozenset(source.shells))
 
     def reason(self, source: Source) -> str | None:
-        """Why `source` stays; None if it does not."""
+        """Return why `source` remains; None if it does not."""
         attempt = self.attempts.get(self.ways.spot(source))
         return attempt.reason if attempt and not attempt.active else None
 
     def undecided(self, report: Report) -> list[str]:
-        """What is left because nobody could see in time whether a change helped, and `report` does not show."""
+        """Return what remains because the result of a change was not seen in time, if `report` does not show it."""
         said = {self.ways.spot(source) for source in report.reaching}
         late = [attempt for spot, attempt in self.attempts.items() if attempt.late and spot not in said]
         return [f"{attempt.source} is left: {attempt.reason}" for attempt in late]
 
     def done(self, source: Source) -> bool:
-        """Whether something is (or would be) done about `source`."""
+        """Return whether `source` is (or would be) handled."""
         attempt = self.attempts.get(self.ways.spot(source))
         return attempt is not None and bool(attempt.active)
 
     def digest(self, spot: Spot, attempt: _Attempt) -> str:
-        """Tells a spot and the files that would be changed for it, as they are now, from all others."""
+        """Return a digest of a spot and the current content of the files that would be changed for it."""
         name, path, line, via = spot
         draft = self.ways.drafts.get(path) if path else None
         text = draft.script.lines[line - 1] if draft and 0 < line <= len(draft.script.lines) else ""
@@ -335,6 +332,6 @@ class _Planner:
         return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
     def remembered(self) -> dict[str, str]:
-        """What was tried in vain, so that the next run does not write and take back the same again."""
+        """Return what was tried in vain, so that the next run does not repeat it."""
         idle = {spot: attempt for spot, attempt in self.attempts.items() if attempt.in_vain and not attempt.active}
         return {self.digest(spot, attempt): attempt.reason for spot, attempt in idle.items()}

@@ -1,4 +1,4 @@
-"""Reading the operator's files."""
+"""Reading of the operator's files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MAX_BYTES = 4 << 20
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not as it should be; `line` 0 stands for the whole file."""
+    """A problem with a file; `line` 0 means the whole file."""
 
     path: Path
     line: int
@@ -22,12 +22,12 @@ class Problem:
 
 @dataclass
 class Reader:
-    """`problems` holds the files that could not be read."""
+    """A reader of files. `problems` holds those that could not be read."""
 
     problems: dict[Path, Problem] = field(default_factory=dict)
 
     def read(self, path: Path) -> bytes | None:
-        """The content of a regular file; None if there is none, or if it cannot be read, which is then noted."""
+        """Return a regular file's content; None if it does not exist or, recorded as a problem, cannot be read."""
         try:
             if not path.is_file():
                 return None
@@ -40,13 +40,13 @@ class Reader:
             return None
 
     def text(self, path: Path) -> str | None:
-        """The same as text. Bytes that are not UTF-8 are kept, as lone surrogates."""
+        """Return the content as text, with non-UTF-8 bytes as lone surrogates; None as in `read`."""
         raw = self.read(path)
         return None if raw is None else raw.decode("utf-8", "surrogateescape")
 
 
 def lines_of(path: Path | None) -> list[str]:
-    """The lines of a regular file as shells count them: by line feeds alone. None where it cannot be read."""
+    """Return a regular file's lines, split at line feeds only, as shells count them; [] if it cannot be read."""
     try:
         return path.read_bytes().decode("utf-8", "surrogateescape").split("\n") if path and path.is_file() else []
     except OSError:

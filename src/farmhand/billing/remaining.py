@@ -1,4 +1,4 @@
-"""What is left after the changes, in words that say what to do; and, in check mode, how it would be."""
+"""The rest after the changes, with instructions; and, in check mode, the expected result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LOOK = "type claude there and see what /status says"
 
 
 def foreseen(report: Report, done: Callable[[Source], bool]) -> Report:
-    """How it would be if every change helped: check mode cannot ask. `done`: whether a source would be dealt with."""
+    """Return the report if every change helps, as check mode cannot ask. `done`: whether a source would be handled."""
     sources = [dataclasses.replace(source, shells=[]) if done(source) else source for source in report.sources]
     still = {kind for source in sources for kind in source.shells if source.name in (*METERED, HELPER)}
     verdicts = [_freed(v, report) if v.metered and v.kind not in still else v for v in report.verdicts]
@@ -22,7 +22,7 @@ def foreseen(report: Report, done: Callable[[Source], bool]) -> Report:
 
 
 def left(report: Report, wanted: Wanted, reason: Callable[[Source], str | None]) -> list[str]:
-    """What is not as it should be, each with what to do. `reason`: why a source stays, None if it does not."""
+    """Return what is still wrong, each with what to do. `reason` gives why a source remains, None if it does not."""
     said: dict[str, None] = {}
     told: set[str] = set()
     for source in report.reaching:
@@ -48,6 +48,6 @@ def left(report: Report, wanted: Wanted, reason: Callable[[Source], str | None])
 
 
 def _freed(verdict: Verdict, report: Report) -> Verdict:
-    """The verdict of a kind of shell that nothing metered reaches any more."""
+    """Return the verdict of a kind of shell that nothing metered reaches any more."""
     billed = "subscription" if report.logged_in else "none"
     return Verdict(verdict.shell, verdict.mode, "login" if report.logged_in else "none", billed, how="foreseen")

@@ -1,6 +1,6 @@
-"""Reading start-up files without running anything: what names a watched variable, for whoever must not run them.
+"""A search of start-up files for watched variables that runs nothing, for callers that must not run the files.
 
-It follows no condition, no function and no command, so nothing that it finds, or does not find, is a fact.
+It ignores conditions, functions and commands, so neither a match nor its absence is a fact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .verdict import Location, Setting
 
 _SETS = re.compile(rf"(?:^|[\s;&|({{'\"])(?P<name>{ANY})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;&|)'\"]*)")
 _FISH = re.compile(rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{ANY})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)")
-#: How fish keeps a variable that is universal and exported.
+#: fish's storage format of a universal, exported variable.
 UNIVERSAL = re.compile(rf"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{ANY}):(?P<value>.*)")
 _UNSETS = re.compile(rf"(?:^|[\s;])(?:unset|set\s+(?:-\S*e\S*|--erase)(?:\s+-\S+)*)\s+(?P<name>{ANY})\b")
 _SOURCES = re.compile(r"(?:^|[\s;&|{])(?:source|\.)\s+(?P<path>'[^']+'|\"[^\"]+\"|[^\s;&|)]+)")
@@ -25,7 +25,7 @@ _DEPTH = 8
 
 
 def settings(kind: Kind, home: Path, environ: Mapping[str, str], root: Path, reader: Reader) -> Iterator[Setting]:
-    """What the files of a kind set, in their order; what is unset later in the same way is left out."""
+    """Return the settings in the files of a kind, in order, without those that a later line unsets."""
     found: list[Setting] = []
     for path in files(kind, home, environ, root):
         for item in _of(path, home, reader, _DEPTH):
@@ -37,7 +37,7 @@ def settings(kind: Kind, home: Path, environ: Mapping[str, str], root: Path, rea
 
 
 def files(kind: Kind, home: Path, environ: Mapping[str, str], root: Path) -> list[Path]:
-    """The start-up files that a shell of this kind reads, in its order."""
+    """Return the start-up files that a shell of this kind reads, in order."""
     login, interactive = MODES[kind.mode]
     if kind.shell == "zsh":
         names = ["zshenv", *(["zprofile"] * login), *(["zshrc"] * interactive), *(["zlogin"] * login)]
@@ -58,7 +58,7 @@ def files(kind: Kind, home: Path, environ: Mapping[str, str], root: Path) -> lis
 
 
 def _of(path: Path, home: Path, reader: Reader, depth: int) -> Iterator[Setting | str]:
-    """The settings of a file and of what it sources by a path that can be read off; a name alone is unset."""
+    """Yield the settings of a file and of the files it sources by a literal path; a name alone means unset."""
     text = reader.text(path)
     if text is None or depth == 0:
         return
@@ -80,7 +80,7 @@ def _of(path: Path, home: Path, reader: Reader, depth: int) -> Iterator[Setting 
 
 
 def _path(written: str, home: Path, here: Path) -> Path:
-    """A path as it is written; one that a command or another variable would tell is none that exists."""
+    """Return a written path. If it needs a command or another variable, the result is a path that does not exist."""
     for name in ("${HOME}", "$HOME", "~"):
         if written.startswith(name):
             written = str(home) + written.removeprefix(name)

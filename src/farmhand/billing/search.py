@@ -23,9 +23,9 @@ from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
-#: So many shells are asked at the same time.
+#: Number of shells asked in parallel.
 _AT_ONCE = 4
-#: A function, as zsh prints it, that names something metered or reads a file.
+#: A function, in zsh's output format, that names something metered or reads a file.
 _LOADS = re.compile(
     rf"^(?P<function>\S+) \(\) {{\n(?:\t.*\n)*?\t.*(?:\b(?:{'|'.join(METERED)})\b|(?<![^\s;&|(])(?:source|\.|eval) )",
     re.MULTILINE,
@@ -43,12 +43,12 @@ def find(
     ask_shell: bool = True,
     limit_s: float = LIMIT_S,
 ) -> Report:
-    """Start the operator's shells and see what `claude` gets in each.
+    """Start the operator's shells and check the environment of `claude` in each.
 
-    `environ` is the session's environment that the shells are started from: {} for none. `cwd` is where they start, the
-    current project. `root` is the system's root (tests). `ask` also asks systemd's user manager (or launchd) for its
-    environment. `ask_shell` False starts nothing of the operator's: the files are read, and every verdict is a reading.
-    `limit_s` is what one shell may take, in seconds.
+    `environ` is the session's environment for the shells; {} for none. `cwd` is their start directory, the current
+    project. `root` is the system's root (tests). `ask` also queries the environment of systemd's user manager (or
+    launchd). With `ask_shell` False nothing of the operator's is run: the files are read, and every verdict is only a
+    reading. `limit_s` is the time limit for one shell, in seconds.
     """
     return _Search(home or Path.home(), environ, cwd, root, ask=ask, limit_s=limit_s).report(ask_shell=ask_shell)
 
@@ -58,7 +58,7 @@ class _Search:
         self, home: Path, environ: Mapping[str, str], cwd: Path | None, root: Path, *, ask: bool, limit_s: float
     ) -> None:
         if environ is os.environ and home.exists() and home.stat().st_uid != os.geteuid():
-            # The session is somebody else's (Ansible's become): of theirs only what is no matter of the person's.
+            # The session belongs to another user (Ansible's become): keep only variables that are not personal.
             environ = {name: environ[name] for name in ("PATH", "LANG", "TERM", "TZ") if name in environ}
             ask = False
         self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
@@ -84,7 +84,7 @@ class _Search:
         else:
             try:
                 found, asked = self.ask(kinds)
-            except (CannotAsk, OSError, RuntimeError) as error:  # no process, no room for the private files, no thread
+            except (CannotAsk, OSError, RuntimeError) as error:  # no process, space or thread
                 self.sources = Sources(self.home, self.base)
                 found = [_unknown(kind, str(error)) for kind in kinds]
                 self.late = {kind.name for kind in kinds}
@@ -110,14 +110,14 @@ class _Search:
             return "/bin/sh"
 
     def _foreign(self) -> list[Verdict]:
-        """The operator's own shell, where it is none that can be asked: not to be passed over in silence."""
+        """Return an unknown verdict for the operator's own shell if it is a kind that cannot be asked."""
         name = Path(self._login_shell()).name
         if name in ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", ""):
             return []
         return [_unknown(Kind(name, "interactive", name), f"farmhand does not know how to ask {name}")]
 
     def ask(self, kinds: list[Kind]) -> tuple[list[Verdict], list[str]]:
-        """Each kind's verdict by what its shell said, and which programs the start-up files asked for secrets."""
+        """Return each kind's verdict from its shell's answer, and the programs that start-up files ran for secrets."""
         session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
         with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
             answers = _at_once(asking, asking.ask, kinds)
@@ -126,13 +126,13 @@ class _Search:
             return found, asking.asked()
 
     def _ask_cli(self, asking: Asking, answers: list[ShellAnswer]) -> list[dict[str, object] | None]:
-        """The CLI's own answer for each kind. It is asked once for each environment that could matter to it."""
+        """Return the CLI's own status for each kind. It is asked once per environment that could make a difference."""
         keys = []
         by_key: dict[tuple[str | None, frozenset[tuple[str, str]]], dict[str, str]] = {}
         for answer in answers:
             env = answer.got or {}
             relevant = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
-            key = (shutil.which("claude", path=env.get("PATH")), relevant)  # a wrapper may be on the PATH of one only
+            key = (shutil.which("claude", path=env.get("PATH")), relevant)  # a wrapper may be on one PATH only
             keys.append(key)
             if answer.got is not None:
                 by_key.setdefault(key, env)
@@ -140,7 +140,7 @@ class _Search:
         return [said.get(key) for key in keys]
 
     def verdict(self, answer: ShellAnswer, said: dict[str, object] | None) -> Verdict:
-        """What one shell's answer means."""
+        """Return the verdict for one shell's answer."""
         kind = answer.kind
         told = trace.read(answer, own_files(kind.shell, self.home, self.environ), self.home)
         for word in ("claude-cheap", "farmhand"):
@@ -150,7 +150,7 @@ class _Search:
             self.exports[kind.name] = frozenset(n for n, v in answer.before.items() if v and n not in WATCHED)
         env = answer.got
         if env is None and answer.status is not None:
-            # The CLI itself was called, by its path: what it says counts, not what the shell has.
+            # The CLI itself was called, by its path: its output counts, not the shell's environment.
             env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
         if env is None:
             reason, at = self._why(answer, told)
@@ -174,7 +174,7 @@ class _Search:
         return _unknown(kind, *unseen) if unseen else told_by
 
     def _unseen(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
-        """Why what a shell told may not be all, and where; None if it is."""
+        """Return why a shell's answer may be incomplete, and where; None if it is complete."""
         if told.question:
             return "a start-up file asks a question there, which nobody answers", told.question
         if answer.definitions.get("deferred", "0") not in ("", "0"):
@@ -187,7 +187,7 @@ class _Search:
         return guarded.find(found, files, answer.kind.shell, env, self.reader)
 
     def _why(self, answer: ShellAnswer, told: Trace) -> tuple[str, Location | None]:
-        """Why a shell could not be asked, and where it stopped."""
+        """Return why a shell could not be asked, and where it stopped."""
         if answer.unanswered:
             return f"{shown_command(answer.unanswered.splitlines()[0])} was asked once and gave no answer", told.stopped
         if answer.before is not None:
@@ -201,7 +201,7 @@ class _Search:
         return "it ended before claude could be typed", told.stopped
 
     def read(self, kind: Kind) -> Verdict:
-        """What the files of a kind say to whoever only reads them."""
+        """Return the verdict from only reading the files of a kind."""
         found = dict(self.base)
         for setting in self.base.values():
             self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
@@ -231,12 +231,11 @@ class _Search:
 
 
 def _unknown(kind: Kind, reason: str, at: Location | None = None) -> Verdict:
-    """That it cannot be told for a kind of shell, why, and where it stopped."""
     return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
 
 
 def _at_once(asking: Asking, ask: Callable[[_Asked], _Said], each: Iterable[_Asked]) -> list[_Said]:
-    """What is said to each question, several asked at the same time. Ctrl-C or SIGTERM: what was started is ended."""
+    """Return the answers to questions asked in parallel. On Ctrl-C or SIGTERM, end what was started."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
             return list(pool.map(ask, each))

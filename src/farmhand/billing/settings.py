@@ -1,7 +1,7 @@
-"""The CLI's settings files: what they put into its environment, and the helper that prints a key.
+"""The CLI's settings files: the variables they add to its environment, and the helper that prints a key.
 
-Source: the CLI's page "Settings", read 2026-11-24. Measured with CLI 2.1.330: `env` wins over the environment of the
-process, an empty value included; a file that is not JSON is ignored as a whole.
+Source: the CLI's page "Settings", read 2026-11-24. Measured with CLI 2.1.330: `env` overrides the process environment,
+even with an empty value; a file that is not JSON is ignored as a whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MEMBER = r'"{}"[ \t\r\n]*:'
 
 @dataclass
 class ClaudeSettings:
-    """What all the files say together. `all` has every setting that was found, also those that others win over."""
+    """The combined settings of all files. `all` has every setting found, even if overridden."""
 
     env: dict[str, Setting] = field(default_factory=dict)
     helper: Setting | None = None
@@ -30,7 +30,7 @@ class ClaudeSettings:
 
 
 def files(root: Path, config: Path, project: Path | None, user: str) -> list[Path]:
-    """The settings files, in the order in which later ones win: user, project, local, managed."""
+    """Return the settings files in order of precedence, later ones winning: user, project, local, managed."""
     found = [config / "settings.json"]
     if project is not None:
         found += [project / ".claude/settings.json", project / ".claude/settings.local.json"]
@@ -41,7 +41,7 @@ def files(root: Path, config: Path, project: Path | None, user: str) -> list[Pat
 
 
 def read(paths: list[Path], reader: Reader) -> ClaudeSettings:
-    """The settings in force. A file that cannot be read is noted and left out, as the CLI does."""
+    """Return the settings in force. An unreadable file is recorded and ignored, as the CLI does."""
     settings = ClaudeSettings()
     for path in paths:
         tree, text = _tree(path, reader)
@@ -78,13 +78,13 @@ def _tree(path: Path, reader: Reader) -> tuple[dict[str, Any], str]:
 
 
 def line_of(text: str, name: str) -> int:
-    """The line of the member `name`; 0 where that cannot be told."""
+    """Return the line of the member `name`; 0 if unknown."""
     match = re.search(_MEMBER.format(re.escape(name)), text)
     return text.count("\n", 0, match.start()) + 1 if match else 0
 
 
 def logged_in(config: Path, home: Path) -> bool:
-    """Whether the CLI has a login. On macOS the token is in the keychain; the account's name in .claude.json tells."""
+    """Return whether the CLI has a login. On macOS the token is in the keychain, so check .claude.json's account."""
     try:
         tree = json.loads((config / ".credentials.json").read_bytes())
         if isinstance(tree, dict) and (tree.get("claudeAiOauth") or {}).get("accessToken"):

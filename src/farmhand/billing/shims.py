@@ -1,7 +1,7 @@
-"""What stands on PATH before the real programs while the shells are asked: `claude`, and whatever gives out secrets.
+"""The stand-ins on PATH while the shells are asked: one for `claude`, and one for each program that gives out secrets.
 
-A program that gives out secrets, or that is slow, is run once for all the shells of one asking: the next one that calls
-it with the same words gets the same answer. So a password manager asks for its master password, or for a finger, once.
+A program that gives out secrets, or is slow, is run once per round of queries: the next shell that calls it with the
+same arguments gets the same answer. So a password manager asks for its master password, or a fingerprint, once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 
 from .kinds import ARGUMENTS
 
-#: Password managers, keychains, decryption, and what reads project files.
+#: Password managers, keychains, decryption tools, and programs that read project files.
 ASKED_ONCE = (
     *("security", "op", "pass", "passage", "gopass", "rbw", "bw", "bws", "lpass", "secret-tool", "keyring"),
     *("kwallet-query", "keepassxc-cli", "envchain", "pinentry", "age", "rage", "sops", "gpg", "gpg2", "ykman"),
     *("vault", "doppler", "infisical", "chamber", "aws-vault", "dashlane", "dcli", "proton-pass", "enpass-cli"),
     *("direnv", "mise", "rtx"),
 )
-#: Marks in what a stand-in tells, besides `end`, and `whole` after an environment: without one it may be cut off.
+#: Marks in a stand-in's output, besides `end` and, after an environment, `whole`; without it the data may be truncated.
 BEFORE, TYPED, OTHER, UNANSWERED = "before", "typed", "other", "unanswered"
 
 _CLAUDE = """\
@@ -43,8 +43,8 @@ _AFTER = """\
 #!/bin/sh
 printf '\\000\\000end\\n' >{answers}
 """
-#: A call that runs a command of the operator's, or that writes a file, is not answered from memory. What reads its
-#: stdin, by what it is and without a file among its words, is told apart by what it is fed.
+#: A call that runs the operator's command or writes a file is never cached. A call that reads stdin, judged by the
+#: program and without a file among its arguments, is also keyed by the content of stdin.
 _ONCE = """\
 #!/bin/sh
 name=${{0##*/}} real= before=$IFS
@@ -101,10 +101,10 @@ exit "$(cat "$slot/status")"
 
 
 def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str, path: str) -> None:
-    """Write the stand-ins for one kind of shell into `bin_dir`, which is below `scripts`.
+    """Write the stand-ins for one kind of shell to `bin_dir`, which is below `scripts`.
 
-    `answers` is the FIFO that they write to, `path` the PATH of the session: what is not on it gets no stand-in, as a
-    start-up file may ask whether it is there.
+    `answers` is the FIFO they write to, `path` the session's PATH. A program that is not on it gets no stand-in, since
+    start-up files may test whether it exists.
     """
     found = {name: at for name in ASKED_ONCE if (at := shutil.which(name, path=path))}
     words = {
@@ -127,9 +127,9 @@ def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str,
 
 
 def functions(bin_dir: Path, shell: str) -> dict[str, str]:
-    """The same as functions, for a shell that takes them from outside: a start-up file may set PATH anew.
+    """Install the stand-ins as functions too, where the shell can import them: a start-up file may reset PATH.
 
-    bash has them from its environment, which is returned; fish loads them from a vendor's directory, which is written.
+    bash gets them from its environment, which is returned; fish loads them from a vendor directory, which is written.
     """
     names = [name for name in ASKED_ONCE if (bin_dir / name).exists()]
     if shell == "bash":
@@ -144,7 +144,7 @@ def functions(bin_dir: Path, shell: str) -> dict[str, str]:
 
 
 def asked(cache: Path) -> list[str]:
-    """The commands that were run, each once."""
+    """Return the commands that were run, each once."""
     found = []
     for path in sorted(cache.glob("*/command"), key=lambda path: path.stat().st_mtime_ns):
         found.append(path.read_text("utf-8", "replace").split("\n")[0].strip())
@@ -152,14 +152,14 @@ def asked(cache: Path) -> list[str]:
 
 
 def without(path: str, scripts: Path) -> str:
-    """PATH without the stand-ins."""
+    """Return PATH without the stand-ins."""
     return ":".join(each for each in path.split(":") if not each.startswith(f"{scripts}{os.sep}"))
 
 
 def clean(
     environ: Mapping[str, str], given: Mapping[str, str], session: Mapping[str, str], scripts: Path
 ) -> dict[str, str]:
-    """A recorded environment without what was added to the session's for the asking."""
+    """Return a recorded environment without the variables that were added to the session's for the query."""
     kept = {n: v for n, v in environ.items() if given.get(n) != v and n != "FARMHAND_DEFINITION"}
     kept |= {n: session[n] for n, v in environ.items() if given.get(n) == v and n in session}
     return kept | ({"PATH": without(environ["PATH"], scripts)} if "PATH" in environ else {})

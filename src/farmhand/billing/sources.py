@@ -1,4 +1,4 @@
-"""The places that bring something to `claude`, put together from what all shells told."""
+"""The places that bring something to `claude`, collected from the answers of all shells."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from .verdict import Location, Setting, Source, shown_command
 
 
 class Sources:
-    """`base` is what every shell of the session starts with."""
+    """A collection of sources. `base` is the environment with which every shell of the session starts."""
 
     def __init__(self, home: Path, base: Mapping[str, Setting]) -> None:
         self.home, self.base = home, base
         self._found: dict[tuple[str, str, str], Source] = {}
 
     def listed(self) -> list[Source]:
-        """All that were found, in the order in which the shells met them."""
+        """Return all sources found, in the order in which the shells met them."""
         return [source for source in self._found.values() if source.name in METERED or source.name == HELPER]
 
     def add(self, setting: Setting, kind: str, *, reaches: bool, shell: str = "") -> None:
-        """Note a setting, and that it reaches `claude` in this kind of shell."""
+        """Record a setting, and whether it reaches `claude` in this kind of shell."""
         if setting.text == "":
             return
         key = (setting.name, str(setting.location), str(setting.through or ""))
@@ -50,7 +50,7 @@ class Sources:
             source.shells.append(kind)
 
     def take(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> dict[str, Setting]:
-        """Note all that an answer shows; returns what `claude` gets of the watched names."""
+        """Record all settings in an answer. Return the watched names in the environment of `claude`."""
         found = {}
         for name in WATCHED:
             value = env.get(name)
@@ -64,7 +64,7 @@ class Sources:
         return found
 
     def _settings(self, name: str, answer: ShellAnswer, told: Trace, value: str | None) -> list[tuple[Setting, bool]]:
-        """Every setting of a name that this shell met, in order, and whether it holds when `claude` is typed."""
+        """Return a name's settings in this shell, in order, each with whether it is in force when `claude` is typed."""
         events = [event for event in told.events if event.name == name]
         found: list[tuple[Event, bool]] = []
         for event in events:
@@ -98,7 +98,7 @@ class Sources:
         return Setting(event.name, event.value, location, via, through=event.through)
 
     def _unseen(self, name: str, value: str, answer: ShellAnswer, told: Trace) -> Setting:
-        """A value that no event explains: a universal variable of fish, a wrapper over claude, what is not traced."""
+        """Find the origin of a value without an event: a universal variable, a wrapper of claude, or untraced code."""
         before = (answer.before or {}).get(name)
         if answer.kind.shell == "fish" and before == value and (at := self._universal(name)):
             return Setting(name, value, at, "universal")
@@ -121,12 +121,12 @@ class Sources:
         return Setting(name, value, at, "export" if at.path else "environment")
 
     def _named(self, name: str, answer: ShellAnswer, told: Trace) -> Location | None:
-        """The last line that names it outside of a comment, in the files that were read."""
+        """Return the last line that names it outside of comments, in the files that were read."""
         own = [path for path in own_files(answer.kind.shell, self.home, {}) if path.is_file()]
         return _grep(rf"\b{name}\b", [*own, *told.files])
 
     def definition(self, word: str, told: Trace) -> Location | None:
-        """Where a word is made an alias or a function."""
+        """Return where a word is defined as an alias or a function."""
         if word in told.defined:
             return told.defined[word]
         every = [path for shell in ("bash", "zsh", "sh") for path in own_files(shell, self.home, {})]
@@ -152,7 +152,7 @@ def _grep(pattern: str, files: list[Path]) -> Location | None:
 
 
 def _wrapper(answer: ShellAnswer) -> str:
-    """Whether what is typed as claude is an alias or a function."""
+    """Return whether the typed `claude` is an "alias" or a "function"."""
     said = answer.definitions.get("claude", "").split("\n")[0]
     return "alias" if "alias" in said or said == "file" else "function"
 

@@ -1,7 +1,7 @@
-"""Writing a plan, with backups, and taking all of it back.
+"""Writing of a plan, with backups, and its complete reversal.
 
-`directory` (0700) has `journal.json`, which names every file that was written, and the originals (0600). The journal is
-there before the first file is touched, so that an interrupted run can be taken back as well.
+`directory` (0700) has `journal.json`, which names every written file, and the originals (0600). The journal is written
+before the first file is changed, so that an interrupted run can also be reverted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Files = Mapping[Path, tuple[bytes | None, bytes]]
 
 @dataclass
 class Undo:
-    """What taking back would write (None: the file goes), and what it cannot take back."""
+    """The writes of a reversal (None: delete the file), and what it cannot revert."""
 
     files: dict[Path, tuple[bytes, bytes | None]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Undo:
 
 
 class Store:
-    """Backups and the journal of what was changed."""
+    """The backups and the journal of changes."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -44,7 +44,7 @@ class Store:
         self.remembered = directory / "tried.json"
 
     def entries(self) -> list[dict[str, Any]]:
-        """What was changed and not taken back yet, oldest first. Raises OSError, or ValueError for a broken journal."""
+        """Return the changes not yet reverted, oldest first. Raises OSError, or ValueError for a damaged journal."""
         try:
             found = json.loads(self.journal.read_bytes())
         except FileNotFoundError:
@@ -54,9 +54,9 @@ class Store:
         return found
 
     def undo(self, run: str = "") -> Undo:
-        """What would take everything back; of a file that was changed since, our own lines, if they are still there.
+        """Return the reversal of everything; of files changed since, only of our own lines, if they still exist.
 
-        `run`: only what that run has changed.
+        `run` limits it to the changes of that run.
         """
         undo = Undo()
         current: dict[Path, bytes | None] = {}
@@ -87,7 +87,7 @@ class Store:
         return undo
 
     def take_back(self, undo: Undo) -> None:
-        """Write what `undo` says, and forget what is done, backups included."""
+        """Apply `undo`, and delete the reverted entries and their backups."""
         for path, (_, content) in undo.files.items():
             if content is None:
                 path.unlink()
@@ -100,7 +100,7 @@ class Store:
         self.tidy()
 
     def tidy(self, *, everything: bool = False) -> None:
-        """Remove what is not needed any more: an empty journal, the directory; with `everything` what is remembered."""
+        """Remove an empty journal and directory; with `everything` also the memory of failed attempts."""
         if everything:
             self.remembered.unlink(missing_ok=True)
         if self.journal.exists() and not self.entries():
@@ -109,12 +109,12 @@ class Store:
             self.directory.rmdir()
 
     def forget_backup(self, entry: dict[str, Any]) -> None:
-        """Remove the original that belongs to a change which is not there any more."""
+        """Remove the backup of a change that no longer exists."""
         if entry["backup"]:
             Path(entry["backup"]).unlink(missing_ok=True)
 
     def memory(self) -> dict[str, str]:
-        """What was tried in vain: digest of place and files → why. Empty if there is none that can be read."""
+        """Return what was tried in vain: digest of place and files → reason. Empty if it is missing or unreadable."""
         try:
             found = json.loads(self.remembered.read_bytes())
         except (OSError, ValueError):
@@ -122,7 +122,7 @@ class Store:
         return found if isinstance(found, dict) else {}
 
     def remember(self, memory: Mapping[str, str]) -> None:
-        """Keep `memory`; nothing is written where it is the same already."""
+        """Save `memory`, unless it is unchanged."""
         if memory == self.memory():
             return
         if memory:
@@ -132,12 +132,12 @@ class Store:
             self.tidy(everything=True)
 
     def prepare(self) -> None:
-        """Make the directory, for nobody else to look into."""
+        """Create the directory, accessible only to its owner."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
 
     def keep(self, path: Path, content: bytes, stamp: str) -> str:
-        """Keep an original; the path of its backup."""
+        """Save an original. Return the path of its backup."""
         name = str(path).strip("/").replace("/", "%")[-150:]
         handle, backup = tempfile.mkstemp(prefix=f"{name}.{stamp}.", dir=self.directory)
         with open(handle, "wb") as out:
@@ -151,9 +151,9 @@ class Store:
 
 
 class Run:
-    """One run's writing: a file that it writes several times has one original and one entry of the journal.
+    """The writes of one run. A file written several times has one backup and one journal entry.
 
-    `before` is what a file was when the run began (None: not there). A file that is again what it was has no entry.
+    `before` is a file's content at the start of the run (None: missing). A file that has it again has no entry.
     """
 
     def __init__(self, store: Store, key_file: Path) -> None:
@@ -164,9 +164,9 @@ class Run:
         self.before: dict[Path, bytes | None] = {}
 
     def apply(self, files: Files) -> None:
-        """Write `files`: path → (before the run, to be), the key file first, so that the key is never nowhere.
+        """Write `files` (path → before the run, new), the key file first, so that the key always exists somewhere.
 
-        Raises OSError, which names the file, ValueError for a broken journal.
+        Raises OSError, which names the file, ValueError for a damaged journal.
         """
         entries = self.store.entries()
         self.name = self.name or f"{self.stamp}.{len(entries)}"
@@ -181,7 +181,7 @@ class Run:
                 entries.append(entry)
             else:
                 entry["earlier"].append(entry["after"])
-            # Of the key file the values are not written down, only what tells ours from others.
+            # Do not record the key file's values, only fingerprints that identify ours.
             private = path == self.key_file
             found = {"set": _added(old, new)} if private else {"hunks": _changes(old or b"", new)}
             entry.update(after=_digest(new), **found)
@@ -192,7 +192,7 @@ class Run:
         self._settle(entries)
 
     def _settle(self, entries: list[dict[str, Any]]) -> None:
-        """Drop the entries of files that are again what they were."""
+        """Drop the entries of files that have their original content again."""
         idle = [entry for entry in entries if entry.get("run") == self.name and entry["before"] == entry["after"]]
         if idle:
             self.store.write([entry for entry in entries if entry not in idle])
@@ -201,25 +201,25 @@ class Run:
             self.store.tidy()
 
     def take_back(self) -> None:
-        """Take back all that this run has written."""
+        """Revert all that this run has written."""
         if self.name:
             self.store.take_back(self.store.undo(self.name))
 
     def backups(self) -> list[Path]:
-        """The originals that this run has kept."""
+        """Return the backups made by this run."""
         ours = [entry for entry in self.store.entries() if self.name and entry.get("run") == self.name]
         return [Path(entry["backup"]) for entry in ours if entry["backup"]]
 
 
 def hunks(old: bytes, new: bytes) -> list[tuple[int, list[bytes], list[bytes]]]:
-    """(line, lines before, lines after) of each place where the two differ."""
+    """Return (line, lines before, lines after) for each difference."""
     before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
     found = difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
     return [(a + 1, before[a:b], after[c:d]) for tag, a, b, c, d in found if tag != "equal"]
 
 
 def _changes(old: bytes, new: bytes) -> list[tuple[tuple[int, int], str]]:
-    """((first, last line) of the backup, the text that took their place): enough to find our changes again."""
+    """Return ((start, end) lines of the backup, replacement text) for each change, enough to find our changes again."""
     return [
         ((line - 1, line - 1 + len(before)), b"".join(after).decode("utf-8", "surrogateescape"))
         for line, before, after in hunks(old, new)
@@ -227,14 +227,14 @@ def _changes(old: bytes, new: bytes) -> list[tuple[tuple[int, int], str]]:
 
 
 def _added(old: bytes | None, new: bytes) -> dict[str, str]:
-    """Name → fingerprint of what the key file got."""
+    """Return name → fingerprint of the values added to the key file."""
     before = envfile.parse((old or b"").decode("utf-8", "surrogateescape"))
     after = envfile.parse(new.decode("utf-8", "surrogateescape"))
     return {name: fingerprint(value) for name, value in after.items() if before.get(name) != value}
 
 
 def _taken_back(now: bytes, before: bytes, entry: dict[str, Any]) -> bytes | None:
-    """`now` with each of our changes reversed, if each of them is still there exactly once."""
+    """Return `now` with each of our changes reversed; None unless each of them occurs exactly once."""
     if "set" in entry:
         return _without(now, before, entry["set"])
     for old, new in entry.get("hunks", []):
@@ -244,14 +244,14 @@ def _taken_back(now: bytes, before: bytes, entry: dict[str, Any]) -> bytes | Non
         if now.count(ours) == 1:
             now = now.replace(ours, original)
         elif entry["path"].endswith("/fish_variables") and original.partition(b":")[0] not in now:
-            now += original  # fish has written the file anew, without our comment; the order is nothing to it
+            now += original  # fish rewrote the file without our comment; it ignores the order
         else:
             return None
     return now if entry.get("hunks") else None
 
 
 def _without(now: bytes, before: bytes, ours: dict[str, str]) -> bytes | None:
-    """The key file with the lines that we set as they were before; None if one of them has another value now."""
+    """Return the key file with our lines restored to their old content; None if one of them has another value now."""
     try:
         values = envfile.parse(now.decode("utf-8", "surrogateescape"))
         old = {match[1]: line for line in before.splitlines(keepends=True) if (match := _LINE.match(line))}

@@ -1,10 +1,10 @@
-"""Each shell in a session of its own, watched by a process that outlives whatever the shell leaves behind.
+"""A supervisor that runs each shell in its own session and outlives everything that the shell leaves behind.
 
-Run as a program (`python -I -S -c SOURCE`). Its stdin is a socket on which it is handed connections; it forks a process
-for each. Such a process is a subreaper (prctl(2)): what the shell starts and leaves, a daemon or a tmux server, becomes
-a child of this process and is ended with it. It reads one JSON object, whose end is a line end; when the other side
-writes no more, whoever asked is gone, and all is ended. It answers with one JSON object, or with why it has none.
-Standard library only; nothing is imported after a shell was started.
+It runs as a program (`python -I -S -c SOURCE`). Its stdin is a socket over which it receives connections, and it forks
+a process for each. That process is a subreaper (prctl(2)): a daemon or tmux server that the shell leaves behind becomes
+its child and is ended with it. It reads one JSON object, terminated by a line feed. When the other side closes its end,
+the client is gone, and everything is ended. It answers with one JSON object, or with the reason for its absence.
+Standard library only; nothing is imported after a shell has started.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from typing import Any
 
 _SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of linux/prctl.h
 _PIECE = 1 << 16
-#: So much of an answer, of the output after the mark and of one trace record is kept. Bytes.
+#: Maximum bytes kept of an answer, of the output after the mark, and of one trace record.
 _MOST_ANSWER = 4 << 20
 _MOST_OUTPUT = 1 << 18
 _MOST_RECORD = 1 << 16
-#: So many trace records are kept. A loop that goes on for ever fills no memory.
+#: Maximum number of trace records kept, so that an endless loop does not fill the memory.
 _MOST_RECORDS = 20_000
-#: How long what is left over may take to end by itself before it is killed. Seconds.
+#: Seconds that remaining processes have to end by themselves before they are killed.
 _GRACE_S = 0.2
 _END = b"\0\0end\n"
-#: How a shell ended that was not ready in time.
+#: The end of a shell that was not ready in time.
 OUT_OF_TIME = "out of time"
 
 
 class TraceTail:
-    """A stream of trace records, of which those are kept that `keep` finds, and the last ones."""
+    """A stream of trace records that keeps those matching `keep`, and the last ones."""
 
     def __init__(self, start: bytes, keep: str) -> None:
         self.start = start
@@ -51,7 +51,7 @@ class TraceTail:
         self.depth = 0
 
     def feed(self, piece: bytes) -> None:
-        """Take in a piece of the stream."""
+        """Process a piece of the stream."""
         self.rest += piece
         *records, self.rest = self.rest.split(self.start)
         for record in records:
@@ -60,7 +60,7 @@ class TraceTail:
             self.rest = self.rest[:_MOST_RECORD]
 
     def take(self, record: bytes) -> None:
-        """One whole record."""
+        """Process one complete record."""
         if not record:
             self.depth += 1  # bash doubles the first character for each level of nesting
             return
@@ -72,13 +72,13 @@ class TraceTail:
         self.number += 1
 
     def end(self) -> None:
-        """The stream is over."""
+        """Process the end of the stream."""
         self.take(self.rest)
         self.rest = b""
 
 
 def children() -> dict[int, list[int]]:
-    """Every process's children, by its id."""
+    """Return the child processes of every process, by its id."""
     found: dict[int, list[int]] = {}
     try:
         names = os.listdir("/proc")
@@ -94,7 +94,7 @@ def children() -> dict[int, list[int]]:
 
 
 def descendants(pid: int) -> list[int]:
-    """All that `pid` and what it started have started."""
+    """Return all direct and indirect child processes of `pid`."""
     tree = children()
     found: list[int] = []
     todo = [pid]
@@ -106,7 +106,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def reap() -> bool:
-    """Take the exit statuses of what has ended; whether any child is left."""
+    """Collect the exit statuses of ended children. Return whether any child is left."""
     while True:
         try:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -117,10 +117,10 @@ def reap() -> bool:
 
 
 def end_all(shell: int) -> None:
-    """End the shell, then politely and then by force all that it left."""
+    """Kill the shell, then end all processes it left: SIGTERM first, then SIGKILL."""
     with contextlib.suppress(OSError):
         os.kill(shell, signal.SIGKILL)
-        time.sleep(0.001)  # most often it leaves nothing, and nothing has to be looked for
+        time.sleep(0.001)  # usually it leaves no processes, so none have to be searched for
     for number, limit in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, 5.0)):
         until = time.monotonic() + limit
         while reap() and time.monotonic() < until:
@@ -133,7 +133,7 @@ def end_all(shell: int) -> None:
 
 
 def start(spec: dict[str, Any], out: int, err: int, traced: int) -> int:
-    """Start the shell: a session of its own, no terminal, nothing on stdin, as the user whose files they are."""
+    """Start the shell in its own session, without a terminal or stdin, as the user who owns the files."""
     pid = os.fork()
     if pid:
         return pid
@@ -165,7 +165,7 @@ def start(spec: dict[str, Any], out: int, err: int, traced: int) -> int:
 
 
 def watch(spec: dict[str, Any]) -> dict[str, Any]:
-    """Run the shell until the answer is whole, it has ended, or the time is over."""
+    """Run the shell until the answer is complete, it has ended, or the time is up."""
     answers = os.open(spec["answers"], os.O_RDWR | os.O_NONBLOCK)
     out_r, out_w = os.pipe()
     err_r, err_w = os.pipe()
@@ -174,7 +174,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
     shell = start(spec, out_w, err_w, trace_w)
     for fd in (out_w, err_w, trace_w):
         os.close(fd)
-    # An old bash knows no descriptor of its own for the trace: then it is on stderr, as it is for the other shells.
+    # An old bash has no separate descriptor for the trace: then it is on stderr, as for the other shells.
     trace, other = (TraceTail(spec["record"].encode(), spec["keep"]) for _ in range(2))
     said = b""
     answer = b""
@@ -204,14 +204,14 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                 answer = (answer + piece)[-_MOST_ANSWER:]
             elif fd == out_r:
                 said += piece
-                if not marked and mark in said:  # what start-up files print is of no use
+                if not marked and mark in said:  # the output of start-up files is not needed
                     marked, said = True, said.partition(mark)[2]
                 said = said[:_MOST_OUTPUT] if marked else said[-len(mark) :]
             elif fd == err_r:
                 other.feed(piece)
             else:
                 trace.feed(piece)
-        if ended == "answered":  # what was written before the end of the answer has been read now, too
+        if ended == "answered":  # everything written before the end of the answer has now been read
             break
         if answer.endswith(_END) or (_END in answer and b"\0\0unanswered" in answer):
             ended = "answered"
@@ -225,7 +225,7 @@ def watch(spec: dict[str, Any]) -> dict[str, Any]:
                 code = os.waitstatus_to_exitcode(status)
                 ended = f"signal {-code}" if code < 0 else f"exit {code}"
         elif not ready or time.monotonic() > closed_at + 0.5:
-            # The shell has ended; what it left may hold the pipes open for ever.
+            # The shell has ended; processes it left may keep the pipes open indefinitely.
             break
     end_all(shell)
     for each in (trace, other):
@@ -245,7 +245,7 @@ def _encoded(raw: bytes) -> str:
 
 
 def answer_one() -> None:
-    """Read what to do from stdin, do it, and tell it on stdout."""
+    """Read a request from stdin, run it and write the answer to stdout."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
@@ -261,7 +261,7 @@ def answer_one() -> None:
 
 
 def main() -> None:
-    """Answer each connection in a process of its own, until nobody can hand over another one."""
+    """Answer each connection in its own process, until no more can arrive."""
     control = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:

@@ -1,4 +1,4 @@
-"""What a shell's own trace says: where each watched name was set, and where the shell stopped."""
+"""Parsing of a shell's trace: where each watched name was set, and where the shell stopped."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
 
-#: Most lines of a command substitution whose beginning is looked for.
+#: Maximum number of lines of a command substitution in the search for its beginning.
 _LONGEST = 40
-#: `read` with a prompt: what somebody would type is not known here.
+#: `read` with a prompt: the input of a person is not known here.
 _QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
-#: What zsh says where a command would read from the terminal.
+#: zsh's message when a command would read from the terminal.
 _NO_TTY = re.compile(r"\n(/[^\n:]+):(\d+): [^\n]*: /dev/tty")
 
 
 def events_of(said: str) -> list[tuple[str, str | None, bool]]:
-    """The watched names that a traced command sets: name, value if it is told, whether it is unset."""
+    """Return the watched names that a traced command sets: name, value if known, whether it is unset."""
     if not _WORD.search(said):
         return []
     try:
@@ -63,7 +63,7 @@ def events_of(said: str) -> list[tuple[str, str | None, bool]]:
 
 @dataclass(frozen=True)
 class _Eval:
-    """A command whose words are run as commands: they stand nowhere, so they have its place."""
+    """A command that runs its arguments as commands: they are in no file, so they get its location."""
 
     depth: int
     text: str
@@ -72,7 +72,7 @@ class _Eval:
 
 
 class _Reader:
-    """The trace of bash, zsh or sh, record by record."""
+    """A parser for the trace of bash, zsh or sh, record by record."""
 
     def __init__(self, answer: ShellAnswer, starts: Iterable[Path]) -> None:
         self.shell = answer.kind.shell
@@ -87,7 +87,7 @@ class _Reader:
         self.prompting = self.typed = False
 
     def record(self, text: str) -> Location | None:
-        """Take in one record; returns where it is, as far as that is told."""
+        """Process one record. Return its location, as far as it is known."""
         depth_text, _, rest = text.partition(FIELD)
         depth = int(depth_text) if depth_text.isdigit() else 0
         fields = rest.split(FIELD)
@@ -135,7 +135,7 @@ class _Reader:
             self.trace.files.append(location.path)
 
     def _ask(self, location: Location) -> None:
-        """Note a `read` from the terminal itself."""
+        """Record a `read` from the terminal itself."""
         if location in self.read_at:  # in a loop
             return
         self.read_at.add(location)
@@ -145,10 +145,10 @@ class _Reader:
             self.trace.question = self.trace.question or location
 
     def _made_by(self, function: str) -> Location | None:
-        """Where the command stands whose output an `eval` took a function from."""
+        """Return the location of the `eval` that defined a function."""
         name = re.escape(function)
         pattern = re.compile(rf"(?<![\w-]){name}\s*\(\)|function {name}(?![\w-])")
-        near = (each for each in reversed(self.evals) if function in each.text)  # of thousands, before each is searched
+        near = (each for each in reversed(self.evals) if function in each.text)  # cheap test first; there may be many
         return next((each.location for each in near if pattern.search(each.text)), None)
 
     def _source(self, argument: str, location: Location | None) -> None:
@@ -208,13 +208,13 @@ class _Reader:
         path, line = fields[:2]
         if path and line.isdigit() and is_file(str(self._absolute(path))):
             location: Location | None = Location(self._absolute(path), int(line))
-        else:  # dash tells no file, so the last one in which such a command stands
+        else:  # dash does not report the file: use the last one with such a command
             location = None if self.typed else find_statement(said, reversed(self.sourced))
         return self._with_callers(location), "", ()
 
 
 def _corrected(path: Path, line: int, said: str) -> Location:
-    """zsh counts one line too many in what is sourced by `emulate sh -c`: the line beside it, if only that fits."""
+    """Return the location, or the line before if only that has the name: zsh counts one too many in `emulate sh -c`."""
     names = {name for name, _, _ in events_of(said)}
     if names:
         lines = lines_of(path)
@@ -227,7 +227,7 @@ def _corrected(path: Path, line: int, said: str) -> Location:
 
 
 def _beginning(location: Location) -> Location:
-    """Of an `eval` over several lines bash tells the last one: the line that has the word."""
+    """Return the line with the word `eval`: of an `eval` over several lines bash reports the last one."""
     lines = lines_of(location.path)
     above = range(min(location.line, len(lines)), 0, -1)
     found = next((number for number in above if re.search(r"\beval\b", lines[number - 1])), location.line)
@@ -235,7 +235,7 @@ def _beginning(location: Location) -> Location:
 
 
 def named_line(location: Location, name: str) -> Location:
-    """Of a statement that goes on over several lines the one that has the name, if its first or last is not it."""
+    """Return the line with the name, for a statement over several lines whose reported line does not have it."""
     lines = lines_of(location.path)
     here = location.line - 1
     if not 0 <= here < len(lines) or name in lines[here]:
@@ -246,7 +246,7 @@ def named_line(location: Location, name: str) -> Location:
     while last + 1 < len(lines) and lines[last].endswith("\\"):
         last += 1
     found = next((number for number in range(first, last + 1) if name in lines[number]), None)
-    if found is None:  # bash tells the last line of a `$(…)` over several
+    if found is None:  # of a `$(…)` over several lines bash reports the last one
         opens = re.compile(rf"\b{name}=[\"']?(\$\([^)]*|`[^`]*)$")
         above = range(here - 1, max(-1, here - 1 - _LONGEST), -1)
         found = next((number for number in above if opens.search(lines[number])), here)
@@ -254,7 +254,7 @@ def named_line(location: Location, name: str) -> Location:
 
 
 def find_statement(said: str, files: Iterable[Path]) -> Location | None:
-    """The line at which a traced command most likely stands: it begins alike, and names what it names or expands."""
+    """Find the most likely line of a traced command: it begins alike, and has the same name or an expansion."""
     head = said.split(" ")[0].split("=")[0]
     names = {match[0] for match in _WORD.findall(said)}
     looser: Location | None = None
@@ -272,7 +272,7 @@ def find_statement(said: str, files: Iterable[Path]) -> Location | None:
 
 
 def read(answer: ShellAnswer, starts: Iterable[Path], home: Path) -> Trace:
-    """The trace of an answer. `starts` are the start-up files that a shell of this kind may read, first to last."""
+    """Parse the trace of an answer. `starts` are the start-up files that this kind of shell may read, in order."""
     if answer.kind.shell == "fish":
         return trace_fish.read(answer, home)
     starts = list(starts)

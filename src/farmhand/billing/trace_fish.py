@@ -1,4 +1,4 @@
-"""What fish's trace says: `fish_trace` for the files and commands, the events of variables for the lines."""
+"""Parsing of fish's trace: `fish_trace` shows files and commands, variable events show lines."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _FRAME = re.compile(r"called on line (\d+) of file ([^\x1e]+)")
 
 @dataclass
 class _SourcedFile:
-    """A file that is being sourced. `path` None: what a command printed."""
+    """A file that is being sourced. `path` is None for a command's output."""
 
     depth: int
     path: Path | None
-    #: Where it is sourced, for what was printed.
+    #: Where it is sourced, for a command's output.
     at: Location | None = None
 
     @property
     def own(self) -> Path | None:
-        """The file, if it is the operator's."""
+        """Return the path, if the file is the operator's."""
         return None if self.path is None or SHIPPED.match(str(self.path)) else self.path
 
 
@@ -42,13 +42,13 @@ class _FishReader:
         self.before = ""
         self.pending: Event | None = None
         self.typed = self.prompting = False
-        #: Where the hooks of the prompt come from that some command printed: fish does not trace what they do.
+        #: Locations of prompt hooks that were printed by a command: fish does not trace what they do.
         self.hooks: list[Location] = []
-        #: The lines at which the commands stand that are being run, by their depth.
+        #: Locations of the commands being run, by depth.
         self.lines: list[tuple[int, Location, str]] = []
 
     def record(self, text: str) -> Location | None:
-        """Take in one record; returns where it is, as far as that is told."""
+        """Process one record. Return its location, as far as it is known."""
         text = text.partition(FIELD)[2]
         if text.startswith("\x1d"):
             self._event(text[1:])
@@ -127,7 +127,7 @@ class _FishReader:
         self.pending = event
 
     def _event(self, text: str) -> None:
-        """A variable's event: the line, where the file is one that can be edited."""
+        """Process a variable's event, which has the line if the file is one that can be edited."""
         name, _, said = text.partition(FIELD)
         frames = [(int(line), path.strip()) for line, path in _FRAME.findall(said.partition("in event handler")[2])]
         event = self.pending if self.pending and self.pending.name == name else None
@@ -142,7 +142,7 @@ class _FishReader:
                 self.trace.events.append(Event(name, self.hooks[-1], typed=False, prompt=True))
             return
         text = "".join(lines_of(full)[line - 1 : line])
-        if name not in text and self.before.startswith("eval "):  # counted in the text of the `eval`
+        if name not in text and self.before.startswith("eval "):  # line within the text of the `eval`
             line = line_of(full, self.before, "") or line
         if event is None:  # NAME=value before a command: fish traces no `set` for it
             if name in text or self.before.startswith("eval "):
@@ -151,7 +151,7 @@ class _FishReader:
             event.location = Location(full, line)
 
     def _enclosing(self) -> Location | None:
-        """Where the innermost file of the operator's brought in what is run now."""
+        """Return the location at which the innermost sourced file with a known location was sourced."""
         return next((each.at for each in reversed(self.open) if each.at), None)
 
     def _through(self) -> Location | None:
@@ -161,7 +161,7 @@ class _FishReader:
     def _location(self, said: str) -> Location | None:
         outer = self.lines[-1] if self.lines else None
         if outer and outer[2].startswith(("export ", "eval ")) and any(n in said and n in outer[2] for n in WATCHED):
-            return outer[1]  # fish's own function, or the words of an eval
+            return outer[1]  # fish's own function, or the arguments of an eval
         for each in reversed(self.open):
             if each.path is None:
                 return each.at
@@ -172,7 +172,7 @@ class _FishReader:
 
 
 def line_of(path: Path, said: str, before: str) -> int:
-    """The line at which a traced command most likely stands; 0 if there is none. `before` was run just before it."""
+    """Return the most likely line of a traced command; 0 if there is none. `before` was run just before it."""
     words = _split(said)
     if not words:
         return 0
@@ -207,14 +207,14 @@ def _split(said: str) -> list[str]:
 
 
 def _defined(words: list[str]) -> str:
-    """The word of DEFINED that a command makes into something else; "" for none."""
+    """Return the word of DEFINED that a command redefines; "" if none."""
     rest = [word for word in words[1:] if not word.startswith("-")]
     name = rest[0].partition("=")[0] if rest else ""
     return name if name in DEFINED else ""
 
 
 def read(answer: ShellAnswer, home: Path) -> Trace:
-    """The trace of an answer of fish."""
+    """Parse the trace of fish's answer."""
     reader = _FishReader(answer, home)
     for record in answer.trace:
         reader.record(record)
@@ -224,7 +224,7 @@ def read(answer: ShellAnswer, home: Path) -> Trace:
     match = _COMMAND.match(seen.partition(FIELD)[2])
     if stack and match and stack[-1].is_file():
         line = line_of(stack[-1], match[2], "")
-        # `exec` is in no trace: where fish has ended, it is the next one.
+        # `exec` is never traced: if fish has ended, it is the next `exec` line.
         lines = enumerate(lines_of(stack[-1]), 1)
         after = [number for number, text in lines if number >= line and re.search(r"\bexec\b", text)]
         done.stopped = Location(stack[-1], after[0] if after and answer.ended.startswith("exit") else line)

@@ -1,4 +1,4 @@
-"""Who pays for an interactive `claude` in each kind of shell, and where what decides that is set: the data."""
+"""The data of a search: the billed account in each kind of shell, and where the deciding setting is."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..core.keys import redact
 from .names import OAUTH
 from .reading import Problem
 
-#: Who is billed, where that could not be seen.
+#: The value of `billed` if the account is unknown.
 UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True)
 class Location:
-    """Where something is set. `path` None stands for the session's environment; `line` 0 for the whole file."""
+    """The location of a setting. `path` None means the session's environment; `line` 0 the whole file."""
 
     path: Path | None
     line: int = 0
@@ -29,7 +29,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting of a name. `text` None: the value is known only when the `command` is run.
+    """One setting of a name. `text` is None if the value is known only by running `command`.
 
     `via` is environment, manager (systemd, launchd), file (lines of KEY=VALUE), settings (of the CLI), universal
     (fish), export (a statement of a shell), alias, function, prompt (a prompt's hook).
@@ -45,12 +45,12 @@ class Setting:
 
 @dataclass
 class Source:
-    """Where a metered credential, a provider's switch or a base URL is set.
+    """A place where a metered credential, a provider's switch or a base URL is set.
 
-    `shells` are the kinds of shell in which it reaches `claude`; none: it is set there, but taken away again before
-    `claude`, or nothing brings it in. `shell` is the one whose syntax the file has; "" for a file that is no shell's.
-    `through` is the statement of a shell's file that brings in what stands elsewhere. `text` is the value, for whoever
-    moves it; it is in no output.
+    `shells` are the kinds of shell in which it reaches `claude`. It is empty if the name is unset again before `claude`
+    or the file is not read. `shell` is the shell whose syntax the file has; "" for other files. `through` is the
+    statement of a shell's file that brings in a setting from elsewhere. `text` is the value, for moving it; no output
+    contains it.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Source:
     text: str | None = field(default=None, repr=False)
 
     def as_dict(self) -> dict[str, object]:
-        """As plain data, without the value."""
+        """Return plain data, without the value."""
         return {
             "name": self.name,
             "path": str(self.location.path) if self.location.path else None,
@@ -84,13 +84,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the real CLI would use in one kind of shell.
+    """The account that the real CLI would use in one kind of shell.
 
-    `billed` is subscription, api_key, token (whoever issued the bearer token), cloud, none (no login) or unknown. `how`
-    is "asked" (the shell itself, and the CLI where it is installed) or "read" (off the files: no fact). `credential`
-    is the variable's name, apiKeyHelper, login, none or unknown. `api_key_source` is what the CLI says of itself,
-    `headers` carry the credential to the API (a cloud provider has its own). `reason` and `stopped_at` are there where
-    it could not be told.
+    `billed` is subscription, api_key, token (the issuer of the bearer token), cloud, none (no login) or unknown. `how`
+    is "asked" (the shell itself, and the CLI if installed) or "read" (only from the files, not a fact). `credential` is
+    the variable's name, apiKeyHelper, login, none or unknown. `api_key_source` is the CLI's own value. `headers` carry
+    the credential to the API (a cloud provider has its own). `reason` and `stopped_at` are set if the result is
+    unknown.
     """
 
     shell: str
@@ -108,30 +108,30 @@ class Verdict:
 
     @property
     def kind(self) -> str:
-        """`zsh login interactive`."""
+        """Return the kind, such as `zsh login interactive`."""
         return f"{self.shell} {self.mode}"
 
     @property
     def unknown(self) -> bool:
-        """Whether nobody can tell who would pay."""
+        """Return whether the billed account is unknown."""
         return self.billed == UNKNOWN
 
     @property
     def metered(self) -> bool:
-        """Whether something other than the subscription would pay, or see the login on its way."""
+        """Return whether an account other than the subscription is billed, or another server sees the login."""
         return self.billed not in ("subscription", "none", UNKNOWN) or self.base_url is not None
 
     def as_dict(self) -> dict[str, object]:
-        """As plain data."""
+        """Return plain data."""
         return {**self.__dict__, "headers": list(self.headers), "metered": None if self.unknown else self.metered}
 
 
 @dataclass
 class Report:
-    """What was found. `problems` are files that could not be read, each with its line.
+    """The result of a search. `problems` are files that could not be read, each with its line.
 
-    `hidden` are Farmhand's commands that an alias or a function of the operator's hides, with its place. `asked` is
-    which programs the start-up files asked for a secret, each of which was run once.
+    `hidden` lists Farmhand's commands hidden by the operator's alias or function, with its location. `asked` lists the
+    programs that start-up files ran for a secret, each of which was run once.
     """
 
     verdicts: list[Verdict]
@@ -140,38 +140,38 @@ class Report:
     logged_in: bool
     hidden: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
-    #: By kind of shell the other variables that it exports with a value: none may get lost by an edit.
+    #: Other variables exported with a value, by kind of shell: an edit must not lose any.
     exports: dict[str, frozenset[str]] = field(default_factory=dict, repr=False)
-    #: The kinds of shell that a busy machine may have kept from telling: asked again, they may tell.
+    #: The kinds of shell that a busy machine may have kept from answering: a repeated query may succeed.
     late: frozenset[str] = frozenset()
 
     @property
     def metered(self) -> bool:
-        """Whether in any kind of shell something other than the subscription is known to pay."""
+        """Return whether in any kind of shell an account other than the subscription is known to be billed."""
         return any(verdict.metered for verdict in self.verdicts)
 
     @property
     def unknown(self) -> list[Verdict]:
-        """The kinds of shell of which it cannot be told."""
+        """Return the verdicts with an unknown account."""
         return [verdict for verdict in self.verdicts if verdict.unknown]
 
     @property
     def read_only(self) -> bool:
-        """Whether the verdicts are readings of the files and not what the shells said."""
+        """Return whether the verdicts come from reading the files and not from the shells."""
         return any(verdict.how == "read" for verdict in self.verdicts)
 
     @property
     def certain(self) -> bool:
-        """Whether every verdict was seen: only then may anything say that the subscription pays."""
+        """Return whether every verdict was observed. Only then may anything say that the subscription is billed."""
         return bool(self.verdicts) and not self.unknown and not self.read_only
 
     @property
     def reaching(self) -> list[Source]:
-        """The sources that reach `claude` in some kind of shell, in the order in which the shells met them."""
+        """Return the sources that reach `claude` in some kind of shell, in the order in which the shells met them."""
         return [source for source in self.sources if source.shells]
 
     def line(self) -> str:
-        """One line for an operator."""
+        """Return a one-line summary for an operator."""
         said = []
         if self.metered:
             reaching = [source for source in self.reaching if source.name != OAUTH]
@@ -193,7 +193,7 @@ class Report:
         return read + "; ".join(said)
 
     def as_dict(self) -> dict[str, object]:
-        """As plain data, without any value. `metered` is null where nothing metered was seen, but not all was."""
+        """Return plain data, without any value. `metered` is null if nothing metered was seen, but not all was seen."""
         return {
             "metered": True if self.metered else False if self.certain else None,
             "unknown": [verdict.kind for verdict in self.unknown],
@@ -209,7 +209,7 @@ class Report:
 
 
 def shown_command(written: str) -> str:
-    """A command that gives a key, as it may be shown: of what may hold a secret the program only."""
+    """Return a command that prints a key in displayable form: only the program, if the rest may hold a secret."""
     command = written.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
     program = command.partition(" ")[0]
     plain = re.fullmatch(r"[\w ./:@~+-]+", command) and program not in ("echo", "printf")
@@ -221,7 +221,7 @@ def _few(kinds: list[str]) -> str:
 
 
 def _grouped(verdicts: list[Verdict]) -> dict[str, list[str]]:
-    """Kinds of shell by why nothing can be told of them."""
+    """Return kinds of shell by the reason why they are unknown."""
     found: dict[str, list[str]] = {}
     for verdict in verdicts:
         at = f" ({verdict.stopped_at})" if verdict.stopped_at else ""

@@ -1,4 +1,4 @@
-"""Who pays for an environment: the CLI's documented precedence, and what the CLI itself says of it."""
+"""The billed account for an environment, by the CLI's documented precedence and the CLI's own status."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ..core.keys import fingerprint
 from .names import BASE_URLS, CLOUDS, HEADERS, HELPER, INDIRECT, KEY, OAUTH, TOKEN, counts
 from .verdict import Setting, Verdict
 
-#: `claude auth status`: the ways to authenticate that draw on a plan, or, a bearer token, whose issuer is not told.
+#: Authentication methods of `claude auth status` that use a plan, or a bearer token of an unknown issuer.
 _PLAN = ("claude.ai", "oauth_token")
 _BILLED = {"api_key": "api_key", "api_key_helper": "api_key", "third_party": "cloud"}
 
 
 def status(output: str) -> dict[str, Any] | None:
-    """The JSON object that `claude auth status --json` printed, whatever stands around it."""
+    """Return the JSON object printed by `claude auth status --json`, ignoring other output around it."""
     start = output.find("{")
     while start >= 0:
         with contextlib.suppress(ValueError):
@@ -29,7 +29,7 @@ def status(output: str) -> dict[str, Any] | None:
 
 
 def shown(env: Mapping[str, str], said: Mapping[str, Any]) -> dict[str, str]:
-    """What of an environment agrees with the CLI's word: a wrapper that calls it by its path may have cut some out."""
+    """Return the part of an environment that agrees with the CLI's status: a wrapper may have removed variables."""
     method = said.get("authMethod")
     kept = {"claude.ai": (), "oauth_token": (TOKEN,), "api_key": (KEY, *INDIRECT)}.get(str(method))
     gone = set() if kept is None else {*CLOUDS, TOKEN, KEY, *INDIRECT, HEADERS} - set(kept)
@@ -46,10 +46,10 @@ def judge(
     said: Mapping[str, Any] | None = None,
     how: str = "asked",
 ) -> Verdict:
-    """The verdict: cloud, bearer token, key, what stands behind a name, helper, OAuth token, login; the first wins.
+    """Return the verdict. Precedence: cloud, bearer token, key, indirect names, headers, helper, OAuth token, login.
 
-    `said` is the CLI's own answer for this environment. Where it names something metered that the variables do not
-    show, it is believed; where it names the plan although a metered variable is set, it is not.
+    `said` is the CLI's own status here. It is believed if it names something metered that the variables do not show,
+    but not if it names the plan although a metered variable is set.
     """
 
     def there(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the operator asked for."""
+"""The operator's request."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .names import WATCHED
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the operator asked for. `keep`: names that stay; `chosen`: the key's fingerprint, if there are several.
+    """The operator's request. `keep`: names to keep; `chosen`: the fingerprint of the key to use, if there are several.
 
-    `environ` is the running session's. `ask`: ask systemd's user manager (or launchd); `ask_shell`: start the
-    operator's shells; without it their files are only read. `date` stands in the comments.
+    `environ` is the running session's. `ask`: query systemd's user manager (or launchd). `ask_shell`: start the
+    operator's shells; otherwise their files are only read. `date` is used in comments.
     """
 
     home: Path
@@ -31,14 +31,14 @@ class Wanted:
 
     @property
     def new_session(self) -> dict[str, str]:
-        """The environment of a new terminal: what this one was given of watched names is gone there."""
+        """Return a new terminal's environment: without this session's watched names, except those in `keep`."""
         return {name: text for name, text in self.environ.items() if name not in WATCHED or name in self.keep}
 
     def short(self, path: Path) -> str:
-        """The path as it is written in a comment."""
+        """Return the path as written in a comment."""
         return f"~/{path.relative_to(self.home)}" if path.is_relative_to(self.home) else str(path)
 
     def of_project(self, path: Path) -> bool:
-        """Whether the file belongs to the current project and not to the operator's home."""
+        """Return whether the file belongs to the current project and not to the operator's home."""
         cwd = self.cwd
         return cwd is not None and cwd != self.home and (path.is_relative_to(cwd) or path.name == ".envrc")

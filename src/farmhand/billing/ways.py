@@ -1,4 +1,4 @@
-"""The ways to keep a setting from `claude`: the best first. Whether one works is for the shells to say."""
+"""The ways to keep a setting from `claude`, the best first. Only the shells show whether one works."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .wanted import Wanted
 
 #: One way: changes that belong together.
 Way = list[tuple[Draft, Change]]
-#: What tells one place that sets a name from another: name, file, line of the file as it was, how it is set and through
-#: which statement: what several files source has to be dealt with behind each of them.
+#: The identity of a place that sets a name: name, file, line in the original file, how it is set and through which
+#: statement. Settings in a file sourced by several others must be handled after each of those statements.
 Spot = tuple[str, Path | None, int, str]
 SESSION = "the running session still has it: log in again, or open a new terminal"
-#: Where nothing that is put into a start-up file helps: what sets it runs later.
+#: Cases in which changes to a start-up file do not help, because the code that sets the name runs later.
 _LATER = {
     "alias": "an alias over claude sets it: take it out there, or type `command claude`",
     "function": "a function that runs when claude is typed sets it: take it out there, or type `command claude`",
     "prompt": "a hook of the prompt (direnv, mise, precmd …) sets it: take it out of what that loads",
 }
-#: Start-up files: each shell reads its own by itself, and an `unset` at the end of one is a sound place.
+#: Start-up files that each shell reads by itself, so that an `unset` at the end is reliable.
 _STARTS = frozenset(
     {
         *(".bash_profile", ".bash_login", ".bashrc", ".profile"),
@@ -34,26 +34,26 @@ _STARTS = frozenset(
 
 
 class Ways:
-    """The files that may have to change, each as a draft, and what can be done in them."""
+    """The files that may have to change, each as a draft, and the possible changes in them."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
         self.drafts: dict[Path, Draft] = {}
 
     def spot(self, source: Source) -> Spot:
-        """The place of `source`, however its file's lines have moved since."""
+        """Return the spot of `source`, independent of lines that have moved in its file since."""
         path, line = self._original(source.location)
         through = self._original(source.through) if source.through else ()
         return source.name, path, line, " ".join(map(str, (source.via, *through)))
 
     def _original(self, location: Location) -> tuple[Path | None, int]:
-        """A location in the file as it was before anything was changed in it."""
+        """Return a location in the file before any changes."""
         path = location.path and location.path.resolve()
         draft = self.drafts.get(path) if path else None
         return path, draft.original_line(location.line) if draft else location.line
 
     def of(self, source: Source) -> tuple[list[Way], str]:
-        """The ways to deal with `source`, and what to say where none of them is left."""
+        """Return the ways to handle `source`, and the message if none of them is left."""
         location = source.location
         if location.path is None:
             if source.via == "manager":
@@ -74,7 +74,7 @@ class Ways:
         return found, reason or "it cannot be taken out without changing what else stands there; take it out by hand"
 
     def _at(self, source: Source, place: Location, shell: str, found: list[Way]) -> str | None:
-        """Add the ways at one place to `found`; the reason if there is none because the file has to stay as it is."""
+        """Add the ways at one place to `found`. Return the reason if the file has to stay unchanged."""
         path = place.path
         assert path is not None  # noqa: S101 - the caller has looked
         if reason := self.why_not(path):
@@ -106,11 +106,11 @@ class Ways:
         return None
 
     def goes(self, name: str) -> bool:
-        """Whether the name is one that has to go."""
+        """Return whether the name has to be removed."""
         return name in (*METERED, HELPER) and name not in self.wanted.keep
 
     def for_others(self, path: Path, shown: str) -> bool:
-        """Whether other programs need the file as it is: the key file, a .env file, what a program has generated."""
+        """Return whether other programs need the file unchanged: the key file, a .env file, generated files."""
         home = self.wanted.home.resolve()
         path = path.resolve()
         generated = path.is_relative_to(home / ".cache")
@@ -118,13 +118,13 @@ class Ways:
         return path == self.wanted.key_file.resolve() or generated or (plain and path.name not in _STARTS)
 
     def why_not(self, path: Path) -> str | None:
-        """Why the file has to stay as it is; None if it may be changed."""
+        """Return why the file has to stay unchanged; None if it may be changed."""
         if self.wanted.of_project(path) and not self.wanted.edit_project:
             return "it is the project's file; take it out there, or set workstation_edit_project"
         return guard.refusal(path, self.wanted.home)
 
     def draft(self, path: Path, shell: str) -> Draft | None:
-        """The draft of the file; None if it cannot be read."""
+        """Return the draft of the file; None if it cannot be read."""
         target = path.resolve()
         if target not in self.drafts:
             try:
@@ -134,7 +134,7 @@ class Ways:
         return self.drafts[target]
 
     def _ends(self, source: Source) -> list[Way]:
-        """An `unset` at the end of the start-up file that sets the name, or of the last one of each kind it reaches."""
+        """Return `unset`s at the end of the start-up file that sets the name, or of the last one of each kind."""
         named = [place.path for place in (source.location, source.through) if place and place.path]
         own = [(path, source.shell) for path in named if path.name in _STARTS]
         last = [(path, kind.split()[0]) for kind in source.shells if (path := self.last_start(kind))]
@@ -150,7 +150,7 @@ class Ways:
         return [] if draft.script.unset_already(_before_end(draft), source.name) else [(draft, draft.script.end)]
 
     def last_start(self, kind: str) -> Path | None:
-        """The last of its start-up files in the home that a shell of this kind reads."""
+        """Return the last start-up file in the home that a shell of this kind reads."""
         shell, _, mode = kind.partition(" ")
         files = scan.files(Kind(shell, mode, shell), self.wanted.home, self.wanted.environ, self.wanted.root)
         own = [path for path in files if path.name in _STARTS and path.is_relative_to(self.wanted.home)]
@@ -158,7 +158,7 @@ class Ways:
 
 
 def _before_end(draft: Draft) -> int:
-    """The line after which only the last statement stands."""
+    """Return the line after which only the last statement follows."""
     lines = draft.script.lines
     last = next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 0)
     return max(0, last - 1)

@@ -1,1 +1,1 @@
-"""What a task costs."""
+"""The cost of tasks: ledgers, figures and reports."""

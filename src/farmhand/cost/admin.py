@@ -1,8 +1,8 @@
-"""The provider's own figures: its Admin API's usage and cost reports, beside ours.
+"""The usage and cost reports of the provider's Admin API, compared with our own figures.
 
-They need an Admin key (`sk-ant-admin…`) and are of the whole organisation: what else uses it is in them too. Days are
-UTC; the newest few minutes may be missing. Source: the provider's pages "Get Messages Usage Report" and "Get Cost
-Report", read 2026-11-24.
+They need an Admin key (`sk-ant-admin…`) and cover the whole organisation, including other users of it. Days are UTC;
+the newest few minutes may be missing. Source: the provider's pages "Get Messages Usage Report" and "Get Cost Report",
+read 2026-11-24.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from farmhand.cost.queries import Part, day_text
 
 DEFAULT_URL = "https://api.anthropic.com"
 TIMEOUT_S = 30.0
-#: The most days that one page of a report has.
+#: Maximum days on one page of a report.
 PAGE_DAYS = 31
 _REPORTS = "/v1/organizations"
 
 
 class ProviderFailed(FarmhandError):
-    """The provider's reports cannot be had."""
+    """An error of the provider's reports: they are not available."""
 
     code = "provider"
 
 
 class Reported(msgspec.Struct, kw_only=True):
-    """One model's figures: the provider's, ours, and the first less the second. `model` "" is what belongs to none."""
+    """One model's figures: the provider's, ours, and the difference. `model` is "" for usage without a model."""
 
     model: str
     theirs_pico: int
@@ -47,7 +47,7 @@ class Reported(msgspec.Struct, kw_only=True):
 
 
 class ProviderReport(msgspec.Struct, kw_only=True):
-    """The provider's figures for the days since `since`, by model, and in all."""
+    """The provider's figures for the days since `since`, by model and in total."""
 
     since: str
     theirs_pico: int
@@ -58,7 +58,7 @@ class ProviderReport(msgspec.Struct, kw_only=True):
 
 
 class AdminApi:
-    """The reports at `url` with an Admin key. Raises NotConfigured for a key or a URL that must not be used."""
+    """A client for the reports at `url`, with an Admin key. Raises NotConfigured for an unsafe key or URL."""
 
     def __init__(self, key: str, url: str = DEFAULT_URL) -> None:
         if problem := admin_problem(key, url):
@@ -67,7 +67,7 @@ class AdminApi:
         self._url = url
 
     def results(self, report: str, by: str, first: int, end: int) -> Iterator[dict[str, Any]]:
-        """The results of a report grouped by `by`, from the day `first` (since 1970) until before the day `end`.
+        """Yield a report's results grouped by `by`, from day `first` (days since 1970) up to, not including, day `end`.
 
         Raises ProviderFailed.
         """
@@ -93,7 +93,7 @@ class AdminApi:
 
 
 def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> ProviderReport:
-    """The provider's figures beside `ours`, which are by model, from the day `first` until before the day `end`."""
+    """Compare the provider's figures with `ours` (by model), from day `first` up to, not including, day `end`."""
     cents: defaultdict[str, Decimal] = defaultdict(Decimal)
     given, output = Counter[str](), Counter[str]()
     try:

@@ -1,4 +1,4 @@
-"""Merging a host's ledger into the store: what is behind the cursor, line by line, in flat memory."""
+"""Merging a host's ledger into the store: rows after the cursor, line by line, in constant memory."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from farmhand.core.errors import WireMismatch
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
 from farmhand.cost.store import CHUNK, CostStore
 
-#: How long a call merges one host's ledger: a year of busy days takes a part of it. Seconds.
+#: Time limit in seconds for merging one host's ledger. A year of busy days takes a fraction of it.
 WITHIN_S = 300.0
 
 
 class Agent(Protocol):
-    """What is needed of `farmhand.wire.client.Client`."""
+    """The methods needed from `farmhand.wire.client.Client`."""
 
     def status(self) -> dict[str, Any]:
-        """`GET /v1/status`."""
+        """Return `GET /v1/status`."""
 
     def charges(self, after: int, limit: int) -> Iterator[bytes]:
-        """The lines of `GET /v1/charges`."""
+        """Yield the lines of `GET /v1/charges`."""
 
     def finished(self, after: int, limit: int) -> Iterator[bytes]:
-        """The lines of `GET /v1/finished`."""
+        """Yield the lines of `GET /v1/finished`."""
 
 
 def pull(store: CostStore, host: str, agent: Agent) -> int:
-    """Merge what is new in the ledger of the agent on `host`; how many lines that were.
+    """Merge the new rows of the agent's ledger on `host`. Return the number of lines.
 
-    Stopped half-way, what was merged stays, and the next call goes on behind it. Raises WireError, BadLedger, and
-    WireMismatch where the agent is too old to have a ledger that can be merged.
+    If interrupted, merged rows stay and the next call continues after them. Raises WireError, BadLedger, and
+    WireMismatch if the agent is too old to have a ledger that can be merged.
     """
     status = agent.status()
     ledger = status.get("ledger")
@@ -53,7 +53,7 @@ def pull(store: CostStore, host: str, agent: Agent) -> int:
 def _new(
     kind: type[LedgerCharge | FinishedTask], ask: Callable[[int, int], Iterator[bytes]], after: int
 ) -> Iterator[LedgerCharge | FinishedTask]:
-    """The rows behind `after`, page by page, until a page is not full."""
+    """Yield the rows after `after`, page by page, until a page is not full."""
     end, came = time.monotonic() + WITHIN_S, CHUNK
     while came >= CHUNK:
         came, first = 0, after

@@ -1,4 +1,4 @@
-"""The ledgers of all hosts merged into one store, with what figures are made of: prices, baseline, period, boxes."""
+"""The ledgers of all hosts merged into one store, with the inputs of the figures: prices, baseline, period, boxes."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _EPOCH = date(1970, 1, 1)
 
 @dataclass(frozen=True)
 class MergedLedgers:
-    """The merged ledgers, and what figures of them rest on.
+    """The merged ledgers and the basis of their figures.
 
-    `status` is the exit status: that of the first host which could not be asked, else 0.
+    `status` is the exit status: that of the first host that could not be asked, else 0.
     """
 
     conf: Settings
@@ -44,20 +44,20 @@ class MergedLedgers:
     status: int
 
     def figures(self, *, by: str = "model", reprice: bool = False) -> Figures:
-        """The figures, grouped by `by`; with `reprice` also by today's prices."""
+        """Return the figures grouped by `by`. With `reprice`, also at today's prices."""
         with self.store.transaction("DEFERRED"):
             everything = queries.read(self.store, self.table, by)
             return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
 
     def report(self) -> CostReport:
-        """The figures that `farmhand report` draws."""
+        """Return the figures that `farmhand report` draws."""
         with self.store.transaction("DEFERRED"):
             return report(self.store, self.table, self.basis)
 
     def provider(self) -> dict[str, Any] | None:
-        """The provider's figures, or why they cannot be had; None where no Admin key is configured.
+        """Return the provider's figures or the reason they are missing; None if no Admin key is configured.
 
-        Raises WireError for a key that cannot be read.
+        Raises WireError for an unreadable key.
         """
         if not self.conf.admin_key_source:
             return None
@@ -75,7 +75,7 @@ class MergedLedgers:
             return {"error": str(error)}
 
     def interactive(self) -> dict[str, Any]:
-        """An estimate of the interactive sessions, from the CLI's own logs."""
+        """Return an estimate for the interactive sessions, from the CLI's own logs."""
         places = sessions.directories()
         unread = sessions.read(self.store, places)
         return document(
@@ -85,11 +85,9 @@ class MergedLedgers:
 
 @contextmanager
 def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, ask: bool) -> Iterator[MergedLedgers]:
-    """The merged ledgers by the settings; with `ask` what is new on every host is merged before.
+    """Open the merged ledgers with the given settings. With `ask`, merge the new rows of every host first.
 
-    `tell` gets a line where the file of merged ledgers has to be begun again.
-
-    Raises UsageError, NotConfigured.
+    `tell` gets a line if the file of merged ledgers has to be rebuilt. Raises UsageError, NotConfigured.
     """
     now = time.time()
     table = price_table(conf.prices_path)
@@ -114,19 +112,19 @@ def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, as
 
 
 def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
-    """Merge what is new on every host. Returns why hosts could not be asked."""
+    """Merge the new rows of every host. Return the error of each host that could not be asked."""
     errors: dict[str, FarmhandError] = {}
 
     def connect(host: Host) -> Client | FarmhandError:
         try:
             client = Client(host.transport(connect_timeout_s))
             client.connect()
-            client.close()  # its turn may come when an idle connection is gone; ssh shares one that stays
+            client.close()  # the idle connection may be gone by its turn; ssh shares one that stays
         except WireError as error:
             return error.at(host.name)
         return client
 
-    # All at once, so that the waits for hosts that are down do not add up.
+    # Connect in parallel, so that waits for hosts that are down do not add up.
     with ThreadPoolExecutor(max_workers=16) as pool:
         clients = dict(zip(farm, pool.map(connect, farm.values()), strict=True))
     for name, client in clients.items():
@@ -144,12 +142,12 @@ def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float
 
 
 def since_day(text: str | None, today: date) -> int:
-    """The day (since 1970) that `--since` names; 0 for all. Raises UsageError."""
+    """Return the day (since 1970) given by `--since`; 0 for all. Raises UsageError."""
     if text is None:
         return 0
     span = _SPAN.fullmatch(text)
     if span:
-        # Today is the last of the days asked for.
+        # Today counts as the last of the requested days.
         days = int(span[1]) * (7 if span[2] == "w" else 1)
         return max(0, (today - _EPOCH).days - days + 1)
     try:
@@ -162,7 +160,7 @@ def since_day(text: str | None, today: date) -> int:
 
 
 def box_prices(text: str, names: list[str]) -> dict[str, int | None]:
-    """Pico-dollars a month by host, from `24` or `farm1=24,farm2=12`; None for a host without one. NotConfigured."""
+    """Return pico-dollars per month by host, None if unset, from `24` or `farm1=24,farm2=12`. Raises NotConfigured."""
     prices: dict[str, int | None] = dict.fromkeys(names)
     for part in filter(None, (part.strip() for part in text.split(","))):
         host, equals, amount = part.rpartition("=")

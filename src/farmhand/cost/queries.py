@@ -1,6 +1,6 @@
-"""What is asked of the store: sums by all that the figures distinguish.
+"""Queries of the store: sums grouped by everything that the figures distinguish.
 
-SQL walks the rows once and adds up what has the same day, host, model and prices; all else is sums over those few rows.
+SQL scans the rows once and adds up those with the same day, host, model and prices; all else is sums of these rows.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from farmhand.cost.overhead import OVERHEAD_TOKENS
 from farmhand.cost.store import CostStore
 
 DAY_S = 86400
-#: What can be grouped by; `label:NAME` too.
+#: Keys for grouping; `label:NAME` is also allowed.
 KEYS = ("model", "day", "batch", "label", "host", "engine", "work-class")
 _COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels"}
-#: SQL of what a request was sent with.
+#: SQL for the prompt tokens of a request.
 PROMPT = "(input_tokens + cache_creation_input_tokens + cache_read_input_tokens)"
 
 
 class Spend(msgspec.Struct):
-    """Sums over requests that have the same prices. `day` is since 1970 (UTC); `key` is what they were read by.
+    """Sums over requests with the same prices. `day` counts from 1970 (UTC); `key` is the value they are grouped by.
 
-    `prompt` is a length, in tokens, that stands for all of their prompts. `pico` is what the ledgers recorded, in
-    pico-dollars; None where they knew no price.
+    `prompt` is a length in tokens that represents all their prompts. `pico` is the recorded cost in pico-dollars; None
+    if the ledgers had no price.
     """
 
     day: int
@@ -46,7 +46,7 @@ class Spend(msgspec.Struct):
 
 
 class Work(msgspec.Struct):
-    """Sums over finished tasks that ended alike; the first five are as for `Spend`."""
+    """Sums over finished tasks with the same outcome. The first five fields are as in `Spend`."""
 
     day: int
     host: str
@@ -61,28 +61,28 @@ class Work(msgspec.Struct):
 
 
 class Sums(NamedTuple):
-    """All that was spent and done."""
+    """All spending and all finished work."""
 
     spend: list[Spend]
     work: list[Work]
 
     def since(self, day: int) -> Sums:
-        """What there is from this day on (since 1970)."""
+        """Return the rows from this day (since 1970) on."""
         return Sums([row for row in self.spend if row.day >= day], [row for row in self.work if row.day >= day])
 
     @property
     def first_day(self) -> int | None:
-        """The first day that anything was spent or done on; None where nothing was."""
+        """Return the first day with any spending or work; None if there is none."""
         days = {row.day for row in self.spend} | {row.day for row in self.work}
         return min(days, default=None)
 
     def spent(self, first: int, end: int) -> int:
-        """Pico-dollars of the requests from the day `first` until before the day `end`."""
+        """Return the pico-dollars of requests from day `first` up to, not including, day `end`."""
         return sum(row.pico or 0 for row in self.spend if first <= row.day < end)
 
 
 def read(store: CostStore, table: PriceTable, by: str = "") -> Sums:
-    """All sums, with what is grouped `by` as their key: one of KEYS, `label:NAME`, or "". Raises UsageError."""
+    """Read all sums, keyed by `by`: one of KEYS, `label:NAME`, or "". Raises UsageError."""
     key, values = _key(by)
     edges = sorted({edge - less for edge in table.thresholds for less in (0, OVERHEAD_TOKENS) if edge >= less})
     hosts = dict(store.rows("SELECT id, host FROM ledger"))
@@ -113,12 +113,12 @@ def read(store: CostStore, table: PriceTable, by: str = "") -> Sums:
 
 
 def band(edges: Iterable[int]) -> str:
-    """The SQL of how many of these prompt lengths a request is above: within a band all have the same prices."""
+    """Return SQL for the number of these prompt lengths a request exceeds. Prices are the same within a band."""
     return " + ".join(f"({PROMPT} > {edge:d})" for edge in edges) or "0"
 
 
 def _key(by: str) -> tuple[str, tuple[str, ...]]:
-    """The SQL of a row's key, and the values of its marks; "" for what a row has anyway."""
+    """Return the SQL of a row's key and its parameters; an empty SQL string for keys that every row has anyway."""
     if by in ("", *KEYS):
         return _COLUMNS.get(by, "''"), ()
     name = by.removeprefix("label:")
@@ -128,17 +128,17 @@ def _key(by: str) -> tuple[str, tuple[str, ...]]:
 
 
 def day_text(day: int) -> str:
-    """A day (since 1970) as people write it."""
+    """Return a day (since 1970) in ISO format."""
     return datetime.fromtimestamp(day * DAY_S, UTC).date().isoformat()
 
 
 def price_groups(spend: Iterable[Spend], table: PriceTable) -> list[Spend]:
-    """Add rows up to as few as can be priced exactly."""
+    """Merge rows into the fewest that can still be priced exactly."""
     return fewer(spend, lambda row: bisect_right(table.changes, row.day))
 
 
 def fewer(spend: Iterable[Spend], place: Callable[[Spend], Hashable]) -> list[Spend]:
-    """Add up the rows that have the same prices and the same `place`."""
+    """Merge rows with the same prices and the same `place`."""
     found: dict[Hashable, Spend] = {}
     for row in spend:
         key = (place(row), row.model, row.engine, row.economy, row.prompt, row.pico is None)
@@ -151,9 +151,9 @@ def fewer(spend: Iterable[Spend], place: Callable[[Spend], Hashable]) -> list[Sp
 
 
 class Part(msgspec.Struct, kw_only=True):
-    """The sums of one group: money, tokens, tasks. Of `requests` `unpriced` ones have no known cost.
+    """The sums of one group: money, tokens, tasks. `unpriced` of the `requests` have no known cost.
 
-    `refused` are tasks that a budget of their batch or of the host's day had no room for, beside `tasks`.
+    `refused` counts tasks that did not fit into a budget (of their batch or the host's day); `tasks` excludes them.
     """
 
     key: str = ""
@@ -173,7 +173,7 @@ class Part(msgspec.Struct, kw_only=True):
 
     @property
     def prompt_tokens(self) -> int:
-        """Tokens that the API was sent."""
+        """Return the number of tokens sent to the API."""
         return self.input_tokens + self.cache_creation_input_tokens + self.cache_read_input_tokens
 
 
@@ -181,7 +181,7 @@ _Place = TypeVar("_Place", bound=Hashable)
 
 
 def totals(sums: Sums, place: Callable[[Spend | Work], _Place]) -> dict[_Place, Part]:
-    """The sums by what `place` makes of their rows."""
+    """Add up the sums by the `place` of each row."""
     found: defaultdict[_Place, Part] = defaultdict(Part)
     for spend in sums.spend:
         part, requests = found[place(spend)], spend.usage.requests
@@ -200,10 +200,10 @@ def totals(sums: Sums, place: Callable[[Spend | Work], _Place]) -> dict[_Place, 
 
 
 def parts(sums: Sums, by: str) -> list[Part]:
-    """The sums grouped; each request and each task is in one group, so they add up to the whole.
+    """Return the sums by group. Each request and task is in exactly one group, so the groups add up to the whole.
 
-    `by` is what the sums were read by, or what every row has: "day", "host", "model", "engine", or "" for all in one.
-    Days and hosts are in their order, all else with the dearest first.
+    `by` is the key the sums were read with, or a field of every row: "day", "host", "model", "engine", or "" for one
+    group. Days and hosts are sorted by name, all others by cost, highest first.
     """
     ways: dict[str, Callable[[Spend | Work], str]] = {
         "": lambda _row: "",
@@ -220,7 +220,7 @@ def parts(sums: Sums, by: str) -> list[Part]:
 
 
 class Unpriced(msgspec.Struct, kw_only=True):
-    """Requests to one model whose cost the ledgers do not know."""
+    """Requests to one model whose cost is not in the ledgers."""
 
     model: str
     requests: int
@@ -229,7 +229,7 @@ class Unpriced(msgspec.Struct, kw_only=True):
 
 
 def unpriced(sums: Sums) -> list[Unpriced]:
-    """All requests without a known cost, by model. What they cost is not in any sum."""
+    """Return all requests without a known cost, by model. No sum includes them."""
     unknown = Sums([row for row in sums.spend if row.pico is None], [])
     return [
         Unpriced(model=model, requests=part.requests, input_tokens=part.prompt_tokens, output_tokens=part.output_tokens)

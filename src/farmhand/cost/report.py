@@ -1,7 +1,7 @@
-"""What `farmhand report` draws: small cubes by day, host and model, so that a page can filter them without the ledgers.
+"""The data of `farmhand report`: small cubes by day, host and model, which a page can filter without the ledgers.
 
-Money is whole pico-dollars. Days are UTC, counted since 1970; hosts, models, causes and batches stand by their place in
-the report's own lists.
+Money is in whole pico-dollars. Days are UTC, counted from 1970. Hosts, models, causes and batches are given by their
+index in the report's own lists.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from farmhand.cost.store import CostStore
 from farmhand.cost.summary import Basis, Figures, document, figures
 
 DOCUMENT_VERSION = 1
-#: So many of the dearest batches are in the report.
+#: Maximum number of batches in the report, most expensive first.
 TOP_BATCHES = 200
-#: Upper ends of the bars of a distribution: a task's cost in pico-dollars, its seconds. A last bar has what is above.
+#: Upper bounds of the bars of a distribution: a task's cost in pico-dollars, its seconds. One more bar is for the rest.
 COST_EDGES = tuple(number * 10**power for power in range(7, 13) for number in (1, 2, 5))
 SECOND_EDGES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 86400)
-#: What is distributed. The bar -1 of `cost` has the tasks whose cost is not known.
+#: Quantities with a distribution. Bar -1 of `cost` holds the tasks with an unknown cost.
 SPREADS = ("cost", "run", "wait")
 
 
@@ -51,7 +51,7 @@ class Cell(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What the requests of a cell that can be compared cost, and would have cost as plain `claude -p` on a baseline."""
+    """The cost of a cell's comparable requests, and their cost with plain `claude -p` on a baseline model."""
 
     day: int
     host: int
@@ -73,7 +73,7 @@ class Spread(NamedTuple):
 
 
 class Cause(NamedTuple):
-    """Tasks of a cell that did not succeed, or only after retries, by why they ended."""
+    """Tasks of a cell that failed or needed retries, by the cause of their end."""
 
     day: int
     host: int
@@ -97,7 +97,7 @@ class BatchCell(NamedTuple):
 
 
 class CostReport(msgspec.Struct, kw_only=True):
-    """All that is drawn. `first` and `last` are days; `batches` are the dearest of `batches_in_all`."""
+    """All data of the report. `first` and `last` are days; `batches` are the most expensive of `batches_in_all`."""
 
     figures: Figures
     first: int
@@ -116,7 +116,7 @@ class CostReport(msgspec.Struct, kw_only=True):
 
 
 def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
-    """The report of what is in the store."""
+    """Return the report of everything in the store."""
     everything = queries.read(store, table, "batch")
     sums = everything.since(basis.since_day)
     hosts, models = (
@@ -157,7 +157,7 @@ _Place = Callable[[Spend | Work], tuple[int, int, int]]
 
 
 def _saved(spend: list[Spend], at: _Place, table: PriceTable) -> list[Saved]:
-    """Against every current model: the same sums as `farmhand cost` has of its one baseline."""
+    """Compare with every current model, with the same sums as `farmhand cost` uses for its one baseline."""
     usual, spent = Counter[tuple[int, ...]](), Counter[tuple[int, ...]]()
     for group in queries.fewer((row for row in spend if row.pico is not None), at):
         for number, baseline in enumerate(table.current):
@@ -168,7 +168,7 @@ def _saved(spend: list[Spend], at: _Place, table: PriceTable) -> list[Saved]:
 
 
 def _causes(work: list[Work], at: _Place) -> tuple[list[str], list[Cause]]:
-    """Why tasks ended that did not succeed; those that did after retries have the cause `succeeded`."""
+    """Return why unsuccessful tasks ended. Tasks that succeeded after retries have the cause `succeeded`."""
     ended = [(row.error or row.state, row) for row in work if row.state != "succeeded" or row.retries]
     causes = sorted({cause for cause, _ in ended})
     tasks, retries = Counter[tuple[int, int, int, int]](), Counter[tuple[int, int, int, int]]()
@@ -192,13 +192,13 @@ def _by_batch(sums: Sums, at: _Place, batches: dict[str, int]) -> list[BatchCell
 
 
 def _bar(value: str, edges: tuple[float, ...]) -> str:
-    """The SQL of the place of `value` among the bars."""
+    """Return SQL for the index of the bar that contains `value`."""
     cases = " ".join(f"WHEN {value} <= {edge} THEN {number}" for number, edge in enumerate(edges))
     return f"CASE WHEN {value} IS NULL THEN -1 {cases} ELSE {len(edges)} END"
 
 
 def _spreads(store: CostStore, since_day: int, hosts: dict[str, int], models: dict[str, int]) -> list[Spread]:
-    """One walk over the finished tasks; the distributions are sums over its rows."""
+    """Compute the distributions from a single scan of the finished tasks."""
     query = (
         f"SELECT CAST(finished_at / {DAY_S} AS INTEGER), host, model, {_bar('done.pico', COST_EDGES)},"  # noqa: S608  (numbers of this module)
         f" {_bar('finished_at - started_at', SECOND_EDGES)},"
@@ -208,16 +208,16 @@ def _spreads(store: CostStore, since_day: int, hosts: dict[str, int], models: di
     sums = Counter[tuple[int, int, int, int, int]]()
     for day, host, model, *bars, tasks in store.rows(query, (since_day * DAY_S,)):
         for what, bar in enumerate(bars):
-            # A task that never started has no run time, but one whose cost is not known has a cost.
+            # A task that never started has no run time and is skipped; a task of unknown cost still counts.
             if bar >= 0 or SPREADS[what] == "cost":
                 sums[day, hosts[host], models[model], what, bar] += tasks
     return [Spread(*place, tasks) for place, tasks in sorted(sums.items())]
 
 
 def as_document(found: CostReport) -> dict[str, Any]:
-    """The report as it stands in JSON: cubes as columns and rows; amounts in US$ exact strings, pico-dollars too.
+    """Return the report as JSON data: cubes as columns and rows, amounts as exact strings in US$ or pico-dollars.
 
-    Pico-dollars in rows are strings of whole numbers: they may be greater than what a page's numbers hold exactly.
+    Pico-dollars in rows are strings of whole numbers, since they may exceed the exact range of JavaScript's numbers.
     """
     cubes: dict[str, tuple[type[Any], list[Any]]] = {
         "cells": (Cell, found.cells),

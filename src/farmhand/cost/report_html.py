@@ -1,8 +1,8 @@
-"""The report as one HTML file that needs nothing else: styles, scripts, the charting library and the data are in it.
+"""The report as one self-contained HTML file: styles, scripts, the charting library and the data are embedded.
 
-What comes from the ledgers (names of models, hosts, batches) is in one JSON block, in which no `<` can stand, and the
-page writes it as text only. The content security policy lets nothing run but the scripts that are in here, by their
-digests, and nothing be fetched at all.
+Values from the ledgers (names of models, hosts, batches) are in one JSON block, which cannot contain `<`, and the page
+inserts them as text only. The content security policy allows only the embedded scripts, by their digests, and no
+network requests.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 
 import msgspec
 
-#: The charting library as it is in its npm package; assets/chart.LICENSE.md is its licence.
+#: The charting library from its npm package; its licence is assets/chart.LICENSE.md.
 CHART_NAME = "chart.umd.min.js"
 CHART_VERSION = "4.6.1"
 CHART_SHA256 = "87364cc2b2a76a6684929e7d6b80b18a897794db38400caff1fcf1791c6925d2"
-#: What could end the block, or a line of a script, within the JSON.
+#: Characters that could end the JSON block or a line of a script.
 _ESCAPED = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def page(shown: dict[str, Any]) -> str:
-    """The page that shows the report's document."""
+    """Return the HTML page for the report's document."""
     style, script = _asset("report.css"), _asset("report.js")
-    # Without its last line, which names a file of the package that is not here.
+    # Drop its last line, which names a source map that is not included.
     chart = _asset(CHART_NAME).partition("//# sourceMappingURL=")[0]
     data = msgspec.json.encode(shown).decode().translate(_ESCAPED)
     policy = (
@@ -34,7 +34,7 @@ def page(shown: dict[str, Any]) -> str:
     )
     parts = {"@POLICY@": policy, "@STYLE@": style, "@CHART@": chart, "@DATA@": data, "@SCRIPT@": script}
     text = _asset("report.html")
-    # From the template's own marks on, in their order: what is put in is not looked through again.
+    # Replace the template's marks from left to right, so that inserted text is not searched for marks.
     built = []
     for mark, part in parts.items():
         before, _, text = text.partition(mark)

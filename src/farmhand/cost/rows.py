@@ -1,6 +1,6 @@
-"""What a host's ledger says of its charges and finished tasks: a JSON line each (`/v1/charges`, `/v1/finished`).
+"""The rows of a host's ledger: charges and finished tasks, one JSON line each (`/v1/charges`, `/v1/finished`).
 
-Keys that this version does not know are a newer agent's, and left alone.
+Unknown keys come from a newer agent and are ignored.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from farmhand.core.keys import harmless
 from farmhand.core.money import pico
 from farmhand.wire.schema import LATEST
 
-#: A place in a ledger; and tokens or requests, of which nine thousand million such are summed exactly in 64 bits.
+#: A position in a ledger; a count of tokens or requests, of which nine thousand million sum exactly in 64 bits.
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=10**9)]
 Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
-#: US$; what is above is no cost, not even of what a ledger's first version kept as one sum.
+#: US$. A larger value is no valid cost, not even for the sums of a ledger's first version.
 MAX_COST_USD = 1_000_000
-#: Characters of a decoder's words about a line that are shown.
+#: Maximum characters of a decoder's error message that are shown.
 _SHOWN = 200
 
 
 class BadLedger(FarmUnreachable):
-    """A host's agent sent a line that cannot be one of a ledger."""
+    """An error in the ledger data of a host's agent: the line cannot be valid."""
 
     code = "bad_answer"
 
 
 class _LedgerLine(msgspec.Struct, kw_only=True):
-    """Times are Unix seconds."""
+    """The fields common to both kinds of rows. Times are Unix seconds."""
 
     batch: Name = ""
     labels: dict[str, str] = {}
@@ -48,19 +48,19 @@ class _LedgerLine(msgspec.Struct, kw_only=True):
 
     @property
     def cost_pico(self) -> int | None:
-        """What it cost, in pico-dollars; None where no price was known. ValueError for what is no cost."""
+        """Return the cost in pico-dollars; None if the price was unknown. Raises ValueError for an invalid cost."""
         return _pico("cost_usd", self.cost_usd)
 
     @property
     def label_text(self) -> str:
-        """The labels as one text that is equal for equal labels; "" without any."""
+        """Return the labels as text, equal for equal labels; "" if there are none."""
         return msgspec.json.encode(self.labels, order="sorted").decode() if self.labels else ""
 
 
 class LedgerCharge(_LedgerLine, kw_only=True):
-    """One answered request of the API; `number` is its place in the ledger.
+    """One answered API request; `number` is its position in the ledger.
 
-    `requests` is more than 1 in what a ledger's first version kept as sums per task.
+    `requests` exceeds 1 only in rows that a ledger's first version stored as sums per task.
     """
 
     number: Number = msgspec.field(name="no")
@@ -74,7 +74,7 @@ class LedgerCharge(_LedgerLine, kw_only=True):
 
 
 class FinishedTask(_LedgerLine, kw_only=True):
-    """One finished task without its texts; `number` is its place in the order of finishing."""
+    """One finished task without its texts; `number` is its position in the order of finishing."""
 
     number: Number = msgspec.field(name="done_no")
     state: Name
@@ -83,7 +83,7 @@ class FinishedTask(_LedgerLine, kw_only=True):
     retries: Count = 0
     uncertain: Count = 0
     error: Name | None = None
-    #: The most that the uncertain requests may have cost; None where that is not known.
+    #: The maximum cost of the uncertain requests; None if unknown.
     uncertain_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
@@ -92,17 +92,17 @@ class FinishedTask(_LedgerLine, kw_only=True):
 
     @property
     def uncertain_pico(self) -> int | None:
-        """`uncertain_usd` in pico-dollars."""
+        """Return `uncertain_usd` in pico-dollars."""
         return _pico("uncertain_usd", self.uncertain_usd)
 
     @property
     def outcome(self) -> str:
-        """Its state, and `refused` where a budget of its batch or of the host's day had no room: it did not begin."""
+        """Return the state, or `refused` if the task did not start because a batch or day budget was full."""
         return "refused" if self.error == "budget_shared" else self.state
 
     @property
     def error_text(self) -> str:
-        """The code of its error, or ""."""
+        """Return the error code, or ""."""
         return self.error or ""
 
 
@@ -121,17 +121,17 @@ _DECODERS: dict[type, msgspec.json.Decoder[Any]] = {
 
 
 def decode(kind: type[_Row], line: bytes) -> _Row:
-    """The charge or the finished task in a line. Raises BadLedger."""
+    """Decode a charge or a finished task. Raises BadLedger."""
     try:
         row: _Row = _DECODERS[kind].decode(line)
-        # A host's names are shown and kept: a key among them is neither.
+        # Names from a host are shown and stored, so a key in one must be redacted.
         for name in row.__struct_fields__ if _is_suspect(line) else ():
             if isinstance(value := getattr(row, name), str | dict):
                 setattr(row, name, harmless(value))
         return row
     except RecursionError:
         why = "it is nested too deeply"
-    # Bytes that are no UTF-8 are an error of their own, and a number with a huge exponent a third kind.
+    # Invalid UTF-8 raises its own error, and a number with a huge exponent raises a third kind.
     except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
         why = str(error)[:_SHOWN]
     what = "a charge" if kind is LedgerCharge else "a task"
@@ -139,5 +139,5 @@ def decode(kind: type[_Row], line: bytes) -> _Row:
 
 
 def _is_suspect(line: bytes) -> bool:
-    """Whether a name in it may hold a secret, or hide one by escapes: to look at each takes ten times all else."""
+    """Return whether the line may hold a secret, even escaped. Checking every name takes ten times all the rest."""
     return b"\\" in line or b"@" in line or b"sk-ant-" in line.lower()

@@ -1,17 +1,17 @@
-"""What the same work would have cost otherwise, and what each lever took off: whole pico-dollars, no rounding.
+"""The cost of the same work done otherwise, and the saving of each lever: whole pico-dollars, no rounding.
 
-The levers stand in one fixed order, from the usual way of doing it to what was done. What a lever saved is the bill
-before it less the bill after it, so the savings add up to the whole exactly, whatever their signs:
+The levers have a fixed order, from the usual way of working to what was done. A lever saves the bill before it minus
+the bill after it, so the savings add up exactly to the whole, whatever their signs:
 
     plain `claude -p` on the baseline model, nothing cached, no batch discount
-      - cheaper model   the models that were used in its place
+      - cheaper model   the models used instead
       - lean prompts    without the overhead of plain `claude -p`
       - caching         tokens written to and read from the prompt cache at their own prices
-      - batch discount  requests that went through Message Batches at their price
-      - price changes   what the ledgers recorded, where that differs from the price table
-      = what was spent
+      - batch discount  requests sent through Message Batches at their price
+      - price changes   the recorded cost, where it differs from the price table
+      = actual spending
 
-The overhead is priced as cache reads throughout, since the CLI caches it: the best case of what is compared with.
+The overhead is always priced as cache reads, since the CLI caches it: the best case for the alternative.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ LEVERS = ("cheaper model", "lean prompts", "caching", "batch discount", "price c
 
 
 def _overhead(group: Spend) -> int:
-    """Tokens that plain `claude -p` would have sent beside, per request."""
+    """Return the extra tokens per request of plain `claude -p`."""
     return OVERHEAD_TOKENS if group.engine in LEAN_ENGINES else 0
 
 
 def _bill(
     table: PriceTable, group: Spend, model: str, *, plain: bool = False, cached: bool = True, discount: bool = True
 ) -> int | None:
-    """What the group costs on `model`; None where a price is unknown.
+    """Return the group's cost on `model`; None if a price is unknown.
 
-    `plain`: with the overhead. `cached` False: all of the prompt as fresh input. `discount` False: not in a batch.
+    `plain`: with the overhead. `cached` False: the whole prompt as fresh input. `discount` False: no batch discount.
     """
     overhead = _overhead(group) if plain else 0
     rates = table.rates(model, group.prompt + overhead, economy=group.economy and discount, at=float(group.day * DAY_S))
@@ -54,10 +54,10 @@ def _bill(
 
 
 class Lever(msgspec.Struct, kw_only=True):
-    """One lever: the bill before and after it in the fixed order, and the whole bill without only this lever.
+    """One lever: the bill before and after it in the fixed order, and the total bill without only this lever.
 
-    `saving_pico` is below zero where it cost. `share_percent` of the whole saving is to a tenth, rounded so that all
-    levers' add up to 100.0 exactly; None where nothing was saved.
+    `saving_pico` is negative for a loss. `share_percent` is the share of the whole saving with one decimal, rounded so
+    that all levers add up to exactly 100.0; None if nothing was saved.
     """
 
     name: str
@@ -69,10 +69,11 @@ class Lever(msgspec.Struct, kw_only=True):
 
 
 class Savings(msgspec.Struct, kw_only=True):
-    """`saving_pico` is `baseline_pico` - `spent_pico`, and the sum of the levers' savings; below zero is a loss.
+    """The whole saving: `saving_pico` is `baseline_pico` - `spent_pico`, the sum of the levers' savings; a loss is
+    negative.
 
-    All of it is over the requests that can be priced every way; `left_out_requests` others cost `left_out_pico`.
-    `overhead_uncached_pico`: what the overhead costs where nothing of it is cached; not part of the saving.
+    It covers the requests that can be priced in every way; the `left_out_requests` others cost `left_out_pico`.
+    `overhead_uncached_pico` is the cost of the overhead without caching, not part of the saving.
     """
 
     baseline_model: str
@@ -87,7 +88,7 @@ class Savings(msgspec.Struct, kw_only=True):
 
 
 def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> Savings:
-    """The saving over all groups whose cost is recorded, against plain `claude -p` on `baseline_model`."""
+    """Return the saving of all groups with a recorded cost, compared with plain `claude -p` on `baseline_model`."""
     bills = [0] * (len(LEVERS) + 1)
     alone = [0] * len(LEVERS)
     requests = left = left_pico = uncached = 0
@@ -130,7 +131,7 @@ def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> 
 
 
 def _share(first: int, before: int, after: int, last: int) -> str | None:
-    """A lever's part of the way from the first bill to the last, in percent."""
+    """Return a lever's share in percent of the difference between the first and the last bill."""
     if first <= last:
         return None
     begin, end = (round(Fraction((first - bill) * 1000, first - last)) for bill in (before, after))
@@ -138,9 +139,10 @@ def _share(first: int, before: int, after: int, last: int) -> str | None:
 
 
 def _ways(group: Spend, table: PriceTable, baseline: str) -> tuple[list[int], list[int]] | None:
-    """The bills from the baseline to the table's own in the order of the levers, and those without only one lever.
+    """Return the bills in the order of the levers, from the baseline's to the table's own, and those without one lever
+    each.
 
-    None where one of them is not known. The last lever, price changes, has its bill in the ledgers.
+    Return None if a bill is unknown. The bill of the last lever, price changes, is in the ledgers.
     """
     undiscounted = _bill(table, group, group.model, discount=False)
     steps = [
@@ -161,7 +163,7 @@ def _ways(group: Spend, table: PriceTable, baseline: str) -> tuple[list[int], li
 
 
 class OnModel(msgspec.Struct, kw_only=True):
-    """What the same tokens cost on one model, all else as it was; None where a price is unknown for some of them."""
+    """The cost of the same tokens on one model, all else unchanged; None if a price is unknown for some of them."""
 
     model: str
     cost_pico: int | None
@@ -178,6 +180,6 @@ def on_each_model(groups: list[Spend], table: PriceTable) -> list[OnModel]:
 
 
 def repriced(groups: list[Spend], table: PriceTable) -> tuple[int, int]:
-    """(pico-dollars by the price table of each request's time, requests it has no price for)."""
+    """Return (pico-dollars by the price table at each request's time, number of requests without a price)."""
     bills = [(group.usage.requests, _bill(table, group, group.model)) for group in groups]
     return sum(bill or 0 for _, bill in bills), sum(requests for requests, bill in bills if bill is None)

@@ -1,4 +1,4 @@
-"""The lines of the CLI's session logs: which are answers of the API, and what is kept of them."""
+"""The lines of the CLI's session logs: which lines are API answers, and which values are kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
-#: No line of a log is longer; a longer one is named.
+#: Maximum length of a line; longer ones are reported.
 MAX_LINE = 64 * 1024 * 1024
-#: What the CLI writes in place of an answer that it made itself, such as an error.
+#: Model names that the CLI writes for messages of its own, such as errors.
 _NOT_A_MODEL = frozenset({"", "<synthetic>"})
-#: What the counts of one answer can be.
+#: Maximum count of tokens in one answer.
 _MOST = 10**12
 _BOM = b"\xef\xbb\xbf"
 _ANSWER = re.compile(rb'"type"\s*:\s*"assistant"')
@@ -48,7 +48,7 @@ class _LogLine(msgspec.Struct):
 
 
 class SessionRow(NamedTuple):
-    """An answer: the key that identifies it, its message, whether a side chain has it, and what is kept of it."""
+    """An answer: its unique key, its message id, whether it is in a side chain, and the values kept."""
 
     key: str
     message: str
@@ -57,18 +57,18 @@ class SessionRow(NamedTuple):
 
 
 class Uncounted(Exception):
-    """A line looks like an answer and cannot be counted; its text says why."""
+    """An error for a line that looks like an answer but cannot be counted; the message says why."""
 
 
 _LINE = msgspec.json.Decoder(_LogLine)
 
 
-#: (where the line ends, its row, or why there is none, or None where it is no answer of the API)
+#: (end of the line, and its row, the reason it is not counted, or None if it is not an API answer)
 Found = tuple[int, SessionRow | Uncounted | None]
 
 
 def lines(file: BinaryIO, path: str, session: str, offset: int) -> Iterator[Found]:
-    """Every line. The last one may be still being written: it is read again the next time."""
+    """Yield every line. The last line may still be incomplete; it is then read again the next time."""
     while raw := file.readline(MAX_LINE):
         start, offset = offset, offset + len(raw)
         if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
@@ -94,7 +94,7 @@ def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
     try:
         line = _LINE.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        # The standard library's decoder bears a lone half of a surrogate pair.
+        # The standard library's decoder accepts lone surrogates.
         if (found := _line(raw)) is None:
             return None
         line = found
@@ -113,12 +113,12 @@ def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
 
 
 def _text(text: str) -> str:
-    """`text` with U+FFFD for each lone half of a surrogate pair, which no file can hold."""
+    """Replace each lone surrogate by U+FFFD, since no file can store it."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _line(raw: bytes) -> _LogLine | None:
-    """A line that the fast decoder refuses; None where it is no answer. Raises Uncounted."""
+    """Decode a line that the fast decoder rejects; None if it is not an answer. Raises Uncounted."""
     try:
         value = json.loads(raw.decode("utf-8", "replace"))
     except (ValueError, RecursionError):
@@ -137,7 +137,7 @@ def _line(raw: bytes) -> _LogLine | None:
 
 
 def _count(value: _Count) -> int:
-    """A number of tokens, 0 for null. Raises Uncounted."""
+    """Return a number of tokens, 0 for null. Raises Uncounted."""
     if value is None:
         return 0
     if not 0 <= value <= _MOST or int(value) != value:
@@ -146,12 +146,12 @@ def _count(value: _Count) -> int:
 
 
 def _moment(value: datetime | int | float) -> float:
-    """Unix seconds of a time of the log: RFC 3339, UTC where it names no zone, or a number of (milli)seconds."""
+    """Return Unix seconds for a time in the log: RFC 3339, UTC without a zone, or a number of (milli)seconds."""
     if isinstance(value, datetime):
         seconds = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     else:
         seconds = value / 1000 if 1e11 < value < 1e14 else value
-    # What has a zone may lie beyond the years that a date can have; so may a number.
+    # A time with a zone, or a number, may lie outside the range of dates.
     if not 0 < seconds < 1e11:
         raise Uncounted(f"{value!s:.30} is no time")
     return float(seconds)

@@ -1,12 +1,11 @@
-"""The interactive side: what the CLI's own session logs say was used, and what that would have cost through the API.
+"""An estimate for interactive sessions: tokens from the CLI's own session logs, at API prices.
 
-All of it is an estimate. The logs are read and never written; each file from where it was left off. One answer of the
-API stands in several lines (one per block of it, again in sessions that were resumed or branched off), of which the one
-with the most tokens counts. The same answer are lines with the same message id and request id, anywhere; without a
-request id, as gateways have it, those with the same message id in one session; and of a side chain, which repeats its
-parent's answers under new request ids, those with the same message id. So does ccusage (its Rust source, 2026-09).
-A line that looks like an answer and cannot be counted is named. Source of the format: lines of type `assistant` as
-Claude Code 2.1.197 writes them.
+The logs are only read, never written; each file from where the last read stopped. One API answer appears in several
+lines: one per content block, and again in resumed or branched sessions. The line with the most tokens counts. Lines
+belong to the same answer if they have the same message id and request id, in any file. Without a request id, as behind
+gateways, they need the same message id and session. A side chain repeats its parent's answers under new request ids, so
+there the message id alone decides. ccusage does the same (its Rust source, 2026-09). A line that looks like an answer
+but cannot be counted is reported. Source of the format: lines of type `assistant` written by Claude Code 2.1.197.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ LABEL = "estimate: what the subscription's sessions would have cost through the 
 
 
 class OnDay(msgspec.Struct, kw_only=True):
-    """The answers of one model on one day (UTC); `estimate_pico` is None where no price is known for it."""
+    """The answers of one model on one day (UTC). `estimate_pico` is None if no price is known."""
 
     day: str
     model: str
@@ -43,9 +42,9 @@ class OnDay(msgspec.Struct, kw_only=True):
 
 
 class Interactive(msgspec.Struct, kw_only=True):
-    """An estimate: what the interactive sessions' tokens would have cost through the API. Nothing of it was billed so.
+    """An estimate of the API cost of the interactive sessions' tokens. None of it was billed.
 
-    `unpriced` are the models without a price: their answers are in no sum.
+    `unpriced` lists models without a price; no sum includes their answers.
     """
 
     label: str
@@ -58,7 +57,7 @@ class Interactive(msgspec.Struct, kw_only=True):
 
 
 def directories(environ: dict[str, str] | None = None) -> list[Path]:
-    """Where the CLI keeps session logs: below CLAUDE_CONFIG_DIR (comma-separated), or in the two usual places."""
+    """Return the CLI's session log directories: below CLAUDE_CONFIG_DIR (comma-separated), or the two default ones."""
     environ = dict(os.environ) if environ is None else environ
     named = environ.get("CLAUDE_CONFIG_DIR", "")
     home = Path(environ.get("HOME") or Path.home())
@@ -68,7 +67,7 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
 
 
 def read(store: CostStore, places: list[Path]) -> list[str]:
-    """Take in what is new in the logs below `places`. Returns what is not counted: files and lines, with the reason."""
+    """Read the new log lines below `places`. Return the files and lines that are not counted, each with the reason."""
     unread = []
     for place in places:
         for path in sorted(place.rglob("*.jsonl")):
@@ -85,7 +84,7 @@ def read(store: CostStore, places: list[Path]) -> list[str]:
 
 
 def _session(parts: tuple[str, ...]) -> str:
-    """The session of a log by its place: PROJECT/SESSION.jsonl, …/SESSION/subagents/AGENT.jsonl, …/SESSION/FILE."""
+    """Return a log's session from its path: PROJECT/SESSION.jsonl, …/SESSION/subagents/AGENT.jsonl, …/SESSION/FILE."""
     if len(parts) == 2:
         return parts[1].removesuffix(".jsonl")
     return parts[-3] if len(parts) >= 4 and parts[-2] == "subagents" else "".join(parts[-2:-1])
@@ -96,7 +95,7 @@ def _shown(path: Path) -> str:
 
 
 def _read_file(store: CostStore, path: Path, session: str) -> None:
-    """What is behind the place where this file was left off; all of it again where it is another file by now."""
+    """Read the file from where the last read stopped, or all of it if it has been replaced."""
     name = _shown(path)
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
@@ -124,13 +123,13 @@ def _keep(store: CostStore, path: str, inode: int, chunk: list[Found]) -> None:
 
 
 def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
-    """Add a row, or what it has more than the one that is there for the same answer.
+    """Insert a row, or update the row of the same answer if this one has more tokens.
 
-    A side chain's key has a `~`; it counts only as long as no other line has the answer.
+    A side chain's key contains `~`; it counts only until another line has the same answer.
     """
     key = row.key
     if row.message:
-        # Of this message: from the blank behind its id up to the next character.
+        # All keys of this message: from the space after its id up to the next character.
         span = (f"{row.message} ", f"{row.message}!")
         if row.side:
             query = "SELECT key FROM session_message WHERE key >= ? AND key < ? ORDER BY key = ? DESC LIMIT 1"
@@ -150,7 +149,7 @@ def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
 def interactive(
     store: CostStore, table: PriceTable, since: float, places: list[Path], unread: list[str]
 ) -> Interactive:
-    """The estimate for all answers since a time (Unix seconds), by day and model."""
+    """Return the estimate for all answers since a time (Unix seconds), by day and model."""
     found: dict[tuple[int, str], tuple[Usage, list[int | None]]] = {}
     query = (
         f"SELECT CAST(at / {DAY_S} AS INTEGER), model, max({PROMPT}), count(*),"  # noqa: S608  (names and numbers)
@@ -158,7 +157,7 @@ def interactive(
         f" FROM session_message WHERE at >= ? GROUP BY 1, 2, {band(table.thresholds)}"
     )
     for day, name, prompt, messages, *sizes in store.rows(query, (since,)):
-        # The CLI writes the long context as a suffix.
+        # The CLI marks the long context with a suffix.
         model = table.resolve(name.removesuffix("[1m]"))
         rates = table.rates(model, prompt, at=day * DAY_S)
         usage = Usage(requests=messages, **dict(zip(TOKENS, sizes, strict=True)))

@@ -1,7 +1,7 @@
 """The workstation's copy of all hosts' ledgers: one SQLite file, merged by cursor.
 
-It is in the state directory: a host forgets old rows (`jada_agent_history_days`), a rebuilt host all of them, and what
-they cost stays spent. It keeps rows only, and no sums over them.
+It is in the state directory and keeps costs that hosts lose: a host deletes old rows (`jada_agent_history_days`), and a
+rebuilt host loses all of them. It stores rows only, no sums.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from farmhand.core.files import xdg
 from farmhand.core.task import Usage
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
 
-#: Rows of one transaction: enough to be fast, few enough to stay small in memory.
+#: Rows per transaction: enough for speed, few enough to need little memory.
 CHUNK = 10_000
 _BUSY_S = 60.0
-#: SQLite's name for a database that is no file.
+#: SQLite's name for a database without a file.
 _IN_MEMORY = ":memory:"
-#: Pico-dollars of one host, US$ 500,000: more is no farm's, and would overflow what SQLite sums.
+#: Maximum pico-dollars of one host (US$ 500,000). More is implausible and would overflow SQLite's sums.
 MOST_PICO = 5 * 10**17
 
 SCHEMA_VERSION = 2
-#: The kinds of tokens, by the API's names, as every table and query has them.
+#: Token types by the API's names, as used in all tables and queries.
 TOKENS = tuple(name for name in Usage.__struct_fields__ if name != "requests")
 _COUNTS = ", ".join(f"{name} INTEGER NOT NULL" for name in TOKENS)
 _TASK = ", ".join(f"{name} TEXT NOT NULL" for name in ("model", "engine", "batch", "work_class", "labels"))
-#: `ledger.pico` is the sum of the ledger's charges. `labels` are JSON text, equal for equal labels, "" without any.
+#: `ledger.pico` is the sum of the ledger's charges. `labels` is JSON text, equal for equal labels, "" for none.
 _TABLES = f"""
 CREATE TABLE ledger (
     id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, host TEXT NOT NULL, merged_at REAL, budget TEXT,
@@ -57,7 +57,7 @@ CREATE TABLE session_uncounted (
 ) WITHOUT ROWID;
 """
 _SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "cost_pico")
-#: By kind of row: its table, and its values in the order of the table's columns behind `ledger`.
+#: By row type: its table, and its values in the order of the table's columns after `ledger`.
 _KINDS = {
     LedgerCharge: ("charge", attrgetter(*_SHARED, "economy", "requests", *TOKENS)),
     FinishedTask: (
@@ -70,26 +70,26 @@ _KINDS = {
 
 
 class StoreDamaged(FarmhandError):
-    """The file is no store, or a broken one."""
+    """An error of the store's file: it is not a store, or it is damaged."""
 
     code = "cost_store"
 
 
 def default_path() -> Path:
-    """`$XDG_STATE_HOME/farmhand/cost.db`, where it is set, else below ~/.local/state."""
+    """Return `$XDG_STATE_HOME/farmhand/cost.db`, or the same below ~/.local/state if the variable is not set."""
     return Path(xdg("XDG_STATE_HOME"), "farmhand", "cost.db")
 
 
 class CostStore:
-    """The store in the file at `path`, made when missing (0600, its directory 0700).
+    """The store in the file at `path`, which is created if missing (0600, its directory 0700).
 
-    A file of an older form is begun again; `begun_again` is then the copy that was kept of it. Raises NotConfigured or
+    A file of an older version is rebuilt; `begun_again` is then the path of its copy. Raises NotConfigured or
     StoreDamaged.
     """
 
     def __init__(self, path: Path) -> None:
         if path.name == _IN_MEMORY:
-            # SQLite would keep it in memory, and the empty file that is made first would stay.
+            # SQLite would keep it in memory, and the empty file created first would remain.
             raise NotConfigured(f"the cost store {path} is no file", hint="give a file's name")
         self.path = path
         self.begun_again: Path | None = None
@@ -126,7 +126,7 @@ class CostStore:
         return version
 
     def _keep_copy(self) -> None:
-        """Copy a file of an older form: it may know what hosts and session logs have forgotten."""
+        """Copy a file of an older version: hosts and session logs may no longer have its data."""
         copy = self.path.with_name(f"{self.path.name}.v{self._version()}")
         with suppress(FileExistsError):
             _create(copy, os.O_EXCL)
@@ -135,7 +135,7 @@ class CostStore:
 
     @contextmanager
     def _whole(self) -> Iterator[None]:
-        """Turn what SQLite finds wrong with the file into one line; what fails half-way leaves nothing."""
+        """Roll back on any error, and report an SQLite error as one line."""
         try:
             yield
         except BaseException as error:
@@ -148,14 +148,14 @@ class CostStore:
 
     @contextmanager
     def transaction(self, kind: Literal["IMMEDIATE", "DEFERRED"] = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """All of it or nothing. Only reads in a deferred one see one state, whatever other processes merge."""
+        """Run a transaction. A deferred one that only reads has one snapshot, even while other processes merge."""
         with self._whole():
             self.db.execute(f"BEGIN {kind}")
             yield self.db
             self.db.execute("COMMIT")
 
     def ledger(self, uuid: str, host: str) -> tuple[int, int, int]:
-        """(number, last charge, last finished task) of the ledger that calls itself `uuid`, now on `host`."""
+        """Return (id, last charge, last finished task) of the ledger `uuid`, which is now on `host`."""
         with self._whole():
             self.db.execute(
                 "INSERT INTO ledger (uuid, host) VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET host = excluded.host",
@@ -165,14 +165,14 @@ class CostStore:
         return number, charge_no, done_no
 
     def merged(self, ledger: int, at: float, budget: str | None) -> None:
-        """Note that all of a ledger was merged `at` (Unix seconds), and its day budget then (JSON)."""
+        """Record that the ledger was completely merged `at` (Unix seconds), with its day budget then (JSON)."""
         with self._whole():
             self.db.execute("UPDATE ledger SET merged_at = ?, budget = ? WHERE id = ?", (at, budget, ledger))
 
     def merge(self, ledger: int, kind: type[LedgerCharge] | type[FinishedTask], rows: Iterable[Any]) -> int:
-        """Add rows of a ledger; those that are there already change nothing. How many came, old and new.
+        """Insert rows of a ledger, ignoring those already stored. Return the number of rows received, old and new.
 
-        Raises BadLedger where the charges of its host come to more than anybody believes.
+        Raises BadLedger if the total cost of the host's charges is implausible.
         """
         source, came = iter(rows), 0
         table, values = _KINDS[kind]
@@ -199,7 +199,7 @@ class CostStore:
         db.execute("UPDATE ledger SET pico = pico + ? WHERE id = ?", (more, ledger))
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a query that reads."""
+        """Return the rows of a read-only query."""
         with self._whole():
             return self.db.execute(query, tuple(values)).fetchall()
 

@@ -1,6 +1,6 @@
-"""All that `farmhand cost` states, as one structure: whole pico-dollars inside, exact decimal strings in the document.
+"""All figures of `farmhand cost` in one structure: whole pico-dollars inside, exact decimal strings in the document.
 
-Days are UTC. What is not known is None, and counted where it stands; it is never a zero.
+Days are UTC. An unknown value is None and counted separately; it is never zero.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from farmhand.cost.store import CostStore
 
 #: The version of the JSON document.
 DOCUMENT_VERSION = 1
-#: What the whole was set up to reach: the baseline's bill as a multiple of what was spent.
+#: The project's goal: the baseline's bill as a multiple of the spending.
 TARGET = (10, 20)
-#: A projection goes on at the pace of so many whole days.
+#: Number of whole days that a projection's pace is taken from.
 PACE_DAYS = 7
 MONTH_DAYS = 30
 
 
 class Basis(NamedTuple):
-    """What figures rest on: from which day on (since 1970), and when they are asked for (Unix seconds).
+    """The basis of figures: the first day (since 1970), and the time of the request (Unix seconds).
 
-    `baseline` is the model that the work is compared with, `boxes` what hosts cost in pico-dollars a month (None: not
-    known), `errors` why hosts could not be asked.
+    `baseline` is the model for comparison, `boxes` the monthly price of each host in pico-dollars (None if unknown),
+    `errors` why hosts could not be asked.
     """
 
     since_day: int
@@ -45,10 +45,10 @@ class Basis(NamedTuple):
 
 
 class HostState(msgspec.Struct, kw_only=True):
-    """Where a ledger's figures come from. `error` says why the host could not be asked: its last ones are kept.
+    """The state of a host's data. `error` says why the host could not be asked; its last figures are kept.
 
-    `merged_at` is Unix seconds, None where nothing was ever merged. `missing` charges were forgotten by the host before
-    they were merged, so that what they cost is in no sum.
+    `merged_at` is Unix seconds, None if nothing was ever merged. `missing` counts charges that the host deleted before
+    they were merged; no sum includes their cost.
     """
 
     host: str
@@ -58,7 +58,7 @@ class HostState(msgspec.Struct, kw_only=True):
 
 
 class DayBudget(msgspec.Struct, kw_only=True):
-    """A host's budget of the day `day`, as the host last reported it."""
+    """A host's budget of the day `day`, as last reported by the host."""
 
     host: str
     day: str
@@ -69,9 +69,9 @@ class DayBudget(msgspec.Struct, kw_only=True):
 
 
 class Uncertain(msgspec.Struct, kw_only=True):
-    """Requests that may have been charged without our knowing how much. They are in no sum.
+    """Requests that may have been charged at an unknown cost. No sum includes them.
 
-    `upper_bound_pico` is None where it is not known.
+    `upper_bound_pico` is None if unknown.
     """
 
     requests: int
@@ -79,7 +79,7 @@ class Uncertain(msgspec.Struct, kw_only=True):
 
 
 class Spent(msgspec.Struct, kw_only=True):
-    """What was spent since `since`, today, and in this month, with what the month comes to at the pace of late."""
+    """The spending since `since`, today, and in this month, and the month's projection at the recent pace."""
 
     since: str
     days: int
@@ -92,7 +92,7 @@ class Spent(msgspec.Struct, kw_only=True):
 
 
 class Target(msgspec.Struct):
-    """The target of 10 to 20 times: the baseline's bill over ours, rounded down; missed, met, above, or unknown."""
+    """The target of 10 to 20 times (baseline's bill / ours, rounded down). Verdicts: missed, met, above, unknown."""
 
     low: int
     high: int
@@ -103,7 +103,7 @@ class Target(msgspec.Struct):
 
 
 class Box(msgspec.Struct, kw_only=True):
-    """The hosts' own price a month, and how many tasks a month pay for it. None: not known, or never."""
+    """The hosts' own monthly price, and the tasks per month that pay for it. None if unknown or never."""
 
     usd_month_pico: int | None
     hosts_without_price: list[str]
@@ -113,7 +113,7 @@ class Box(msgspec.Struct, kw_only=True):
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """All of it. `groups` are by `by`, and sum up to `whole`."""
+    """All figures. `groups` are grouped by `by` and add up to `whole`."""
 
     version: int = DOCUMENT_VERSION
     price_version: str
@@ -145,9 +145,9 @@ def figures(
     by: str,
     reprice: bool = False,
 ) -> Figures:
-    """The figures of `everything` that is in the store.
+    """Return the figures of `everything` in the store.
 
-    `by` is what that was read by, or what `queries.parts` knows without.
+    `by` is the key that `everything` was read with, or one that `queries.parts` supports anyway.
     """
     first, today = everything.first_day, int(basis.now // DAY_S)
     start = max(basis.since_day, today if first is None else first)
@@ -192,7 +192,7 @@ def _uncertain(store: CostStore, since_day: int) -> Uncertain:
 
 
 def _subscription(whole: Part) -> str:
-    """What the same work costs on the plan: no dollar more, and a part of limits that have no price."""
+    """Describe the cost of the same work on the plan: no extra dollars, but a share of limits that have no price."""
     return (
         f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
         " drawn on the plan's own limits"
@@ -253,7 +253,7 @@ def _spent(everything: Sums, whole: Part, start: int, days: int, now: float, bud
 
 
 def _pace(everything: Sums, today: int) -> int:
-    """Pico-dollars a day of the last whole days, of today where there is none before it."""
+    """Return the daily spending in pico-dollars over the last whole days, or today's if there are none."""
     first = everything.first_day
     days = 0 if first is None else min(PACE_DAYS, today - first)
     return everything.spent(today - days, today) // days if days > 0 else everything.spent(today, today + 1)
@@ -301,7 +301,7 @@ def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -
 
 
 def document(found: msgspec.Struct) -> dict[str, Any]:
-    """Figures as they stand in JSON: amounts are exact strings in US$, named `…_usd`, and times RFC 3339; no float."""
+    """Return figures as JSON data: exact strings in US$ named `…_usd`, times in RFC 3339, no floats for money."""
     built: dict[str, Any] = _document(msgspec.to_builtins(found))
     return built
 

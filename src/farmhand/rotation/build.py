@@ -1,4 +1,4 @@
-"""From plain parameters to a machine, for both front ends: `farmhand rotate` and the Ansible module."""
+"""Construction of a machine from plain parameters, for both front ends: `farmhand rotate` and the Ansible module."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .provider import Provider
 from .sources import open_source
 from .state import Memory, state_dir
 
-#: What a new key may come from, beside a prompt and stdin.
+#: Allowed sources of a new key, besides a prompt and stdin.
 NEW_KEY_KINDS = ("file", "command", "keyring")
 
 
 def memory_of(parameters: Mapping[str, Any]) -> Memory:
-    """Where the rotation of this key source is remembered."""
+    """Return the memory for rotations of this key source."""
     if parameters.get("state_dir"):
         return Memory(str(parameters["state_dir"]))
     place = _place(str(parameters["key_source"]))
@@ -27,20 +27,20 @@ def memory_of(parameters: Mapping[str, Any]) -> Memory:
 
 
 def since_of(source: str) -> float | None:
-    """Since when the content of this key source has certainly been what it is; None: not known."""
+    """Return the time from which the content of this key source is certainly unchanged; None if unknown."""
     return None if source.startswith(("env:", "command:")) else open_source(source).since()
 
 
 def _place(source: str) -> str:
-    """One name for one place, however it was spelled."""
+    """Return one canonical name for a key source, however it is spelled."""
     return source if source.startswith(("env:", "command:")) else open_source(source).place
 
 
 def build(parameters: Mapping[str, Any], *, tell: Callable[[str], None] = lambda _line: None) -> Machine:
-    """The machine for `key_source`, `hosts` (a list of entries as in hosts.json, each with its `name`), `upstream_url`,
-    and if wanted `admin_key_source`, `admin_url`, `connect_timeout_s`, `drain_s`, `retire_s`, `force`, `state_dir`.
+    """Build the machine from `key_source`, `hosts` (entries as in hosts.json, each with its `name`) and `upstream_url`.
 
-    Raises WireError.
+    Optional parameters: `admin_key_source`, `admin_url`, `connect_timeout_s`, `drain_s`, `retire_s`, `force`,
+    `state_dir`. Raises WireError.
     """
     admin_source = str(parameters.get("admin_key_source") or "")
     provider = Provider(
@@ -62,7 +62,7 @@ def build(parameters: Mapping[str, Any], *, tell: Callable[[str], None] = lambda
 
 
 def check_new_key_source(source: str) -> str:
-    """`source` if a new key may come from it. Raises WireError, which repeats nothing of it."""
+    """Return `source` if a new key may come from it. Raises WireError, whose message never quotes `source`."""
     kind, colon, _ = source.partition(":")
     if PREFIX in source:
         message = "the new key itself was given: every process of this machine can see an argument"

@@ -1,4 +1,4 @@
-"""Whether the Messages API takes a key, in the package's errors."""
+"""A check that the Messages API accepts a key, with the package's errors."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from farmhand.core.errors import FarmhandError, NotConfigured, Refused, WireErro
 
 
 def check_key(key: str, upstream_url: str) -> None:
-    """Return if the API accepts `key`. Raises NotConfigured for one that it does not know, Refused for one that it does
-    not serve, FarmhandError `api_unreachable` where it cannot be asked. No message holds the key.
+    """Return if the API accepts `key`. No message contains the key.
+
+    Raises NotConfigured if it is unknown, Refused if it is not served, FarmhandError `api_unreachable`.
     """
     try:
         status = free_call(key, upstream_url)

@@ -1,4 +1,4 @@
-"""What a rotation does at the farm hosts: hand over a key, run a canary, count attempts, have a key forgotten."""
+"""The actions of a rotation on farm hosts: hand over a key, run a canary, count attempts, delete a key."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ..wire.follow import run_task
 from ..wire.transport import SshTransport, Transport, UnixTransport
 
 CANARY_TIMEOUT_S = 60.0
-#: How long an agent may be away meanwhile, or refuse the task since it is draining.
+#: Seconds that an agent may be unavailable, or refuse the task because it is draining.
 CANARY_PATIENCE_S = 15.0
-#: Until it has ended, in the queue and at work.
+#: Seconds for the whole canary task, queued and running.
 CANARY_WITHIN_S = 180.0
-#: Ahead of everything that is queued.
+#: Before all other queued tasks.
 _PRIORITY = 1_000_000
-#: Not the key's fault: the host takes no tasks, or its day's budget is spent.
+#: Errors not caused by the key: the host accepts no tasks, or its day's budget is spent.
 _NO_CANARY = frozenset({"draining", "budget"})
-#: What a connection that was good before may answer once the agent or the line behind it has gone.
+#: Errors of a reused connection after the agent or the network has failed.
 _STALE = frozenset({"lost", "unreachable", "agent_down"})
-#: What an entry of hosts.json may say of the way, beside its name and address.
+#: Optional connection settings of an entry in hosts.json, besides its name and address.
 _WAY = ("port", "user", "options", "ssh_config", "identity_file", "known_hosts_file")
 T = TypeVar("T")
-#: Codes that say that no agent was spoken to, or none that answers as one does.
+#: Error codes that mean no agent was reached, or nothing that answers like one.
 UNREACHED = frozenset(
     {
         "unreachable", "lost", "agent_down", "agent_missing", "host_key_unknown", "host_key_changed", "login_refused",
@@ -35,9 +35,9 @@ UNREACHED = frozenset(
 
 
 class RotationHost:
-    """One farm host, over one connection, which is made when it is needed. Every call may be made again.
+    """One farm host with one connection, opened on first use. Every call can be repeated safely.
 
-    `entry` is as in hosts.json, with its `name`; or it has the `socket` of the agent on this machine.
+    `entry` is an entry of hosts.json with its `name`, or has the `socket` of the agent on this machine.
     """
 
     def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:
@@ -47,7 +47,7 @@ class RotationHost:
         self._client: Client | None = None
 
     def close(self) -> None:
-        """Drop the connection."""
+        """Close the connection."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
@@ -60,7 +60,7 @@ class RotationHost:
         return SshTransport(str(self._entry["address"]), **way)
 
     def _call(self, do: Callable[[Client], T]) -> T:
-        """`do` with a client; once more if the connection was there already and has turned out to be dead."""
+        """Call `do` with a client. Retry once if the connection was reused and is found dead."""
         reused = self._client is not None
         client = self._client = self._client or Client(self._transport())
         try:
@@ -72,7 +72,7 @@ class RotationHost:
         return self._call(do)
 
     def _status(self, fingerprint: str) -> dict[str, Any]:
-        """What the agent says of itself. Raises WireError `key_refused` if the API has refused this key there."""
+        """Return the agent's status. Raises WireError `key_refused` if the API has refused this key on that host."""
         status = self._call(Client.status)
         for entry in _entries(status, fingerprint):
             if entry.get("state") == "refused":
@@ -80,23 +80,23 @@ class RotationHost:
         return status
 
     def hand_over(self, key: str, supersedes: str) -> None:
-        """`key` takes the place of the key `supersedes` there. Raises WireError."""
+        """Replace the key `supersedes` by `key` on this host. Raises WireError."""
         self._call(lambda client: client.put_key(key, supersedes))
 
     def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
-        """Hand it over if that is not done yet. How many attempts on the old key are in flight.
+        """Hand over `key` unless already done. Return the number of attempts in flight on the old key.
 
-        Raises WireError; `key_refused` where the API has refused the key there.
+        Raises WireError; `key_refused` if the API has refused the key on that host.
         """
         status = self._status(fingerprint)
-        # An agent that has started again does not know any more what the key has replaced.
+        # A restarted agent no longer knows which key the new one has replaced.
         if status.get("key") != fingerprint or not _entries(status, supersedes):
             self.hand_over(key, supersedes)
             status = self._call(Client.status)
         return sum(int(entry.get("running") or 0) for entry in _entries(status, supersedes))
 
     def canary(self, task_id: str, key: str, fingerprint: str) -> str:
-        """Run one task of a few tokens on `key`: "" if it was answered on it, else why none could be run.
+        """Run one task of a few tokens on `key`. Return "" if it was answered, else why no task could be run.
 
         Raises WireError, also for a task that did not succeed.
         """
@@ -125,12 +125,12 @@ class RotationHost:
         raise WireError("canary_failed", message)
 
     def take_back(self, old: str, new: str) -> None:
-        """The old key takes the place of the new one again. Raises WireError."""
+        """Replace the new key by the old one again. Raises WireError."""
         self.hand_over(old, new)
         self.forget(new)
 
     def forget(self, fingerprint: str) -> None:
-        """The agent drops that key from its memory. Raises WireError."""
+        """Delete the key from the agent's memory. Raises WireError."""
         self._call(lambda client: client.forget_key(fingerprint))
 
 

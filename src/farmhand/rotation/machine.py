@@ -1,8 +1,7 @@
-"""The state machine: staged → switched → verified → drained → retired, and back to the old key from all but the last.
+"""The state machine: staged → switched → verified → drained → retired, with a way back from all but the last.
 
-Each step looks at how things are before it changes them, and what it is about to change is written down first: so a
-step that was cut off anywhere is simply done again. Keys are looked up in their source by fingerprint whenever they are
-needed; the state has fingerprints only.
+Each step checks the current state before a change and first records what it will change, so an interrupted step can
+simply be repeated. Keys are looked up in their source by fingerprint when needed; the state has fingerprints only.
 """
 
 from __future__ import annotations
@@ -19,22 +18,24 @@ from .provider import CONSOLE, Provider
 from .sources import RotationSource, Slots
 from .state import ROLLED_BACK, ROLLING_BACK, STEPS, Memory, State
 
-#: How often a host is asked whether attempts on the old key have ended, and the API whether the old key is dead.
+#: Seconds between polls of a host for attempts on the old key, and of the API for the old key's state.
 _POLL_S = 0.2
-#: A key that was proven longer ago than this is proven again before anything is switched.
+#: Maximum age in seconds of a proof that the new key works. An older proof is repeated before switching.
 _PROOF_S = 60.0
 T = TypeVar("T")
 
 
 class Unfinished(WireError):
-    """A step cannot be completed now, through no fault of the new key: nothing is rolled back, `--resume` goes on."""
+    """An error for a step that cannot be completed now, but not because of the new key. No rollback; `--resume`
+    continues.
+    """
 
 
 class Machine:
-    """One rotation. `tell` gets a line for people before each thing that is done; no line holds a key.
+    """One rotation. `tell` gets a line for people before each action; no line contains a key.
 
-    `drain_s`: how long attempts on the old key may take to end; `retire_s`: how long to wait until the API refuses the
-    old key. `force`: retire the old key although a host that could not be reached may hold it.
+    `drain_s` is how long attempts on the old key may take to end; `retire_s` how long to wait until the API refuses the
+    old key. `force` retires the old key even if a host that could not be reached may hold it.
     """
 
     def __init__(
@@ -59,14 +60,14 @@ class Machine:
         self._force = force
 
     def close(self) -> None:
-        """Drop the connections to the hosts."""
+        """Close the connections to the hosts."""
         for host in self._hosts:
             host.close()
 
-    # --- what can be asked for ------------------------------------------------------------------------------------
+    # --- public actions -------------------------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Where things stand, as plain data. It has no key."""
+        """Return the status as plain data, without any key."""
         state, current = self._memory.load(), fingerprint(self._source.read().current)
         age_days = (time.time() - self._first_seen(current)) / 86400
         about: dict[str, Any] = {"current": current, "age_days": round(age_days, 1), "step": "none"}
@@ -77,19 +78,19 @@ class Machine:
         return about
 
     def reached(self, step: str) -> bool:
-        """Whether the rotation that goes on, or the last one, has done `step`."""
+        """Return whether the current rotation, or else the last one, has done `step`."""
         state = self._memory.load()
         return state is not None and state.reached(step)
 
     def check_idle(self) -> None:
-        """Raise WireError `rotation_unfinished` if a rotation goes on: there is no room for another."""
+        """Raise WireError `rotation_unfinished` if a rotation is in progress, since only one is possible."""
         state = self._memory.load()
         if state is not None and state.unfinished:
             message = f"a rotation from {state.old} to {state.new} is at {state.step}"
             raise WireError("rotation_unfinished", message, "finish it with --resume, or take it back with --abort")
 
     def would_stage(self, new: str) -> bool:
-        """Whether `stage` would begin a rotation: the same checks, and nothing is changed. Raises WireError."""
+        """Return whether `stage` would begin a rotation, with the same checks but no changes. Raises WireError."""
         try:
             check_format(new)
         except ValueError as error:
@@ -108,7 +109,7 @@ class Machine:
         return True
 
     def stage(self, new: str) -> bool:
-        """Take a new key in. False: it is the current one or staged already. Raises WireError, with nothing changed."""
+        """Stage a new key. Return False if it is current or already staged. Raises WireError, with nothing changed."""
         if not self.would_stage(new):
             return False
         slots, now = self._source.read(), time.time()
@@ -124,8 +125,9 @@ class Machine:
         return True
 
     def advance(self, target: str = "retired") -> bool:
-        """Go on to `target`, one of STEPS. False: there already. Raises WireError: `rotation_failed` if it had to be
-        rolled back, Unfinished if it stopped on the way.
+        """Continue to `target`, one of STEPS. Return False if already there.
+
+        Raises WireError `rotation_failed` after a rollback, Unfinished if it stopped on the way.
         """
         state = self._memory.load()
         if state is None or state.step == ROLLED_BACK:
@@ -148,7 +150,7 @@ class Machine:
         return changed
 
     def abort(self) -> bool:
-        """Go back to the old key. False: nothing goes on. Raises WireError if the old key is dead already."""
+        """Return to the old key; False if nothing is in progress. Raises WireError if the old key is already dead."""
         state = self._memory.load()
         if state is None or not state.unfinished:
             return False
@@ -159,10 +161,10 @@ class Machine:
         self._roll_back(state, state.why if state.step == ROLLING_BACK else "asked for")
         return True
 
-    # --- the steps ------------------------------------------------------------------------------------------------
+    # --- steps ----------------------------------------------------------------------------------------------------
 
     def _to_staged(self, state: State) -> None:
-        """Only after a crash while staging: the new key has arrived, or it never did."""
+        """Finish staging after a crash: the new key was stored, or it never was."""
         if self._source.read().find(state.new) is None:
             raise WireError("key_missing", "the new key was not stored before a crash", "farmhand rotate again")
         self._save(state, "staged")
@@ -237,7 +239,7 @@ class Machine:
         self._save(state, "retired")
 
     def _kill(self, state: State, old: str) -> None:
-        """The old key is disabled, and the API says so. Raises Unfinished with what is left to be done by hand."""
+        """Disable the old key and confirm with the API. Raises Unfinished with what remains to be done by hand."""
         self._tell("asking the API whether the old key is dead")
         if self._provider.dead(old):
             return
@@ -252,7 +254,7 @@ class Machine:
                 why = f"the Admin API disabled it, and it still works after {self._retire_s:g} s"
         deadline = time.monotonic() + self._retire_s
         while not self._provider.dead(old):
-            # Without the Admin API, disabling it by hand takes longer than we may wait.
+            # Without the Admin API, disabling it by hand takes longer than this can wait.
             if time.monotonic() > deadline or not self._provider.can_disable:
                 since = time.strftime("%Y-%m-%d", time.gmtime(self._memory.first_seen(state.old, time.time())))
                 message = f"the old key {state.old} (seen here since {since}) still works: {why}"
@@ -261,7 +263,7 @@ class Machine:
             time.sleep(_POLL_S)
 
     def _check_drained(self, state: State, new: str) -> None:
-        """Every host that may hold the old key has been reached and runs nothing on it, or that is waived."""
+        """Check that every host that may hold the old key was reached and runs nothing on it, unless `force` is set."""
         busy = self._ensure_all(state, new)
         for host in self._reached(state):
             state.hosts[host.name]["state"] = "switched" if host.name in busy else "drained"
@@ -274,7 +276,7 @@ class Machine:
             )
             raise Unfinished("hosts_unreached", message, hint)
 
-    # --- back -----------------------------------------------------------------------------------------------------
+    # --- rollback -------------------------------------------------------------------------------------------------
 
     def _fail(self, state: State, why: str) -> NoReturn:
         self._roll_back(state, why)
@@ -284,7 +286,7 @@ class Machine:
         ) from None
 
     def _roll_back(self, state: State, why: str) -> None:
-        """The old key in its place again, in the source and at every host that can be reached."""
+        """Restore the old key, in the source and on every reachable host."""
         state.why = why
         self._save(state, ROLLING_BACK, f"going back to {state.old}: {why}")
         slots = self._source.read()
@@ -292,7 +294,7 @@ class Machine:
         if current == state.new and old is None:
             message = f"the old key {state.old} is not in its source any more: there is no way back"
             raise WireError("key_missing", message)
-        # A third key that somebody has put there is theirs, and stays.
+        # A third key stored by somebody else is kept.
         wanted = Slots(old if old is not None and current == state.new else slots.current)
         if slots != wanted:
             self._source.write(wanted)
@@ -305,7 +307,7 @@ class Machine:
     # --- hosts ----------------------------------------------------------------------------------------------------
 
     def _ensure_all(self, state: State, new: str) -> dict[str, int]:
-        """Every host that can be reached has the new key; attempts on the old one by host. Raises `key_refused`."""
+        """Hand the new key to every reachable host. Return running attempts on the old one. Raises `key_refused`."""
         busy: dict[str, int] = {}
         for host in self._hosts:
             before = state.hosts.get(host.name, {}).get("state", "unreached")
@@ -317,11 +319,11 @@ class Machine:
     def _at(
         self, state: State, host: RotationHost, do: Callable[[], T], after: str = "switched", back: bool = False
     ) -> T | None:
-        """What `do` answers at a host, and note in the state whether that could be reached: None if not."""
+        """Call `do` and record whether the host was reached. Return the result; None if it was not reached."""
         try:
             answer = do()
         except WireError as error:
-            # What a host itself refuses, whatever for, is its own problem; on the way back no host may keep the others.
+            # An error answer of a host itself is that host's problem. During a rollback no host may block the others.
             if error.code not in UNREACHED and not error.status and not back:
                 raise
             self._tell(f"{host.name} cannot be reached: {error.message}")
@@ -332,14 +334,14 @@ class Machine:
         return answer
 
     def _reached(self, state: State) -> list[RotationHost]:
-        """The hosts that could be reached; one that has come to hosts.json since the beginning was not yet."""
+        """Return the hosts reached so far. A host added to hosts.json during the rotation may not have been."""
         reached = {name for name, about in state.hosts.items() if about["state"] != "unreached"}
         return [host for host in self._hosts if host.name in reached]
 
-    # --- small things ---------------------------------------------------------------------------------------------
+    # --- helpers --------------------------------------------------------------------------------------------------
 
     def _first_seen(self, current: str) -> float:
-        """Since when the key in use has been here, at least: remembered now, if it was not yet."""
+        """Return the earliest known time of the key in use, and remember it if it is new."""
         now = time.time()
         return self._memory.first_seen(current, min(now, self._source.since() or now))
 

@@ -1,6 +1,6 @@
-"""What a rotation needs to know, from the settings and hosts.json: as plain parameters of `farmhand.rotation.build`.
+"""The parameters of `farmhand.rotation.build`, from the settings and hosts.json.
 
-Standard library only: the action plugin uses it where nothing but Ansible is installed.
+Standard library only: the action plugin also uses it where only Ansible is installed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from farmhand.rotation.build import memory_of, since_of
 
 
 def parameters(conf: Settings) -> dict[str, Any]:
-    """The parameters. Raises NotConfigured."""
+    """Return the parameters. Raises NotConfigured."""
     return {
         "key_source": conf.key_source,
         "hosts": [
@@ -34,12 +34,12 @@ def _plain(value: Any) -> Any:
 
 
 def age_days(conf: Settings, key: str) -> float:
-    """For how many days this key has been here at least: since a rotation brought it, or its file was last changed."""
+    """Return the key's minimum age in days, since a rotation brought it or its file was last changed."""
     now = time.time()
     since = memory_of({"key_source": conf.key_source}).seen(fingerprint(key)) or since_of(conf.key_source) or now
     return max(0.0, now - since) / 86400
 
 
 def is_old(age_days: float, conf: Settings) -> bool:
-    """Whether the age policy asks for another key."""
+    """Return whether the age policy requires a new key."""
     return 0 < conf.key_max_age_days < age_days

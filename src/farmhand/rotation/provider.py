@@ -1,7 +1,7 @@
-"""The provider's side of a rotation: is a key alive, and disabling one.
+"""The provider's part of a rotation: check whether a key works, and disable one.
 
-Disabling goes through the Admin API, which lists keys with a hint of their value and cannot make new ones. Source: the
-provider's pages "List API Keys" and "Update API Key", read 2026-11-24.
+Disabling uses the Admin API, which lists keys with a hint of their value and cannot create keys. Source: the provider's
+pages "List API Keys" and "Update API Key", read 2026-11-24.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _PAGE = 100
 
 
 class Provider:
-    """The Messages API at `url`; with an Admin key also the Admin API at `admin_url`."""
+    """The Messages API at `url` and, with an Admin key, the Admin API at `admin_url`."""
 
     def __init__(self, url: str, admin_key: str = "", admin_url: str = "") -> None:
         self._url = url
@@ -29,11 +29,11 @@ class Provider:
 
     @property
     def can_disable(self) -> bool:
-        """Whether an Admin key is configured."""
+        """Return whether an Admin key is configured."""
         return bool(self._admin_key)
 
     def alive(self, key: str) -> None:
-        """Return if the API takes `key`. Raises WireError: `dead_key` if it does not, `api_unreachable`."""
+        """Return if the API accepts `key`. Raises WireError `dead_key` if not, or `api_unreachable`."""
         status = free_call(key, self._url)
         if status == 401:
             raise WireError("dead_key", f"{self._url} does not know the new key (401)", "check it in the Console")
@@ -44,11 +44,11 @@ class Provider:
             raise WireError("api_unreachable", f"{self._url} answered {status}", "try again later")
 
     def dead(self, key: str) -> bool:
-        """Whether the API says that it does not know `key`: 401 and nothing else. Raises WireError."""
+        """Return whether the API does not know `key` (status 401 only). Raises WireError."""
         return free_call(key, self._url) == 401
 
     def disable(self, key: str) -> None:
-        """Set `key` inactive. Raises WireError `retire_by_hand` with the reason where that cannot be had."""
+        """Set `key` inactive. Raises WireError `retire_by_hand` with the reason if that is not possible."""
         if problem := admin_problem(self._admin_key, self._admin_url):
             raise _by_hand(problem)
         matches = [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
@@ -84,7 +84,7 @@ class Provider:
 
 
 def hint_fits(hint: str, key: str) -> bool:
-    """Whether a hint such as `sk-ant-api03-R2D...igAA` is of `key`."""
+    """Return whether a hint such as `sk-ant-api03-R2D...igAA` matches `key`."""
     head, dots, tail = hint.partition("...")
     return bool(dots and head and tail) and len(head + tail) < len(key) and key.startswith(head) and key.endswith(tail)
 

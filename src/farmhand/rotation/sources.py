@@ -1,7 +1,7 @@
-"""The places that keep the metered key, as a rotation writes them: the key in force, the next one, the previous one.
+"""The key sources that a rotation can write to: the current key, the next one, the previous one.
 
-While a rotation goes on, a file has `NAME_NEXT` or `NAME_PREVIOUS` in a line of its own above `NAME`; a keyring has
-`USER-next` or `USER-previous`. So both keys survive a crash, in the operator's own places and nowhere else.
+During a rotation a file has `NAME_NEXT` or `NAME_PREVIOUS` on its own line above `NAME`; a keyring has `USER-next` or
+`USER-previous`. So both keys survive a crash, in the operator's own key source and nowhere else.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ from ..core.keysource import DEFAULT_NAME, read_private
 
 
 def leftover(path: str) -> str:
-    """The name that `path` is written under before it takes its place; a crash may leave it, with keys in it."""
+    """Return the temporary name used to replace `path`. A crash may leave this file behind, with keys in it."""
     return os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.farmhand-rotate")
 
 
 @dataclass(frozen=True)
 class Slots:
-    """The keys in one place."""
+    """The keys in one key source."""
 
     current: str
     next: str | None = None
     previous: str | None = None
 
     def find(self, fingerprint: str) -> str | None:
-        """The key with this fingerprint."""
+        """Return the key with this fingerprint."""
         held = (key for key in (self.current, self.next, self.previous) if key is not None)
         return next((key for key in held if keys.fingerprint(key) == fingerprint), None)
 
 
 class RotationSource(Protocol):
-    """A place that keeps keys. A later one (a secrets manager with version stages) has the same.
+    """A key source for rotations. A later kind (a secrets manager with version stages) has the same interface.
 
-    `place` names it, however it was spelled.
+    `place` is its canonical name, however it is spelled.
     """
 
     place: str
 
     def read(self) -> Slots:
-        """What is there. Raises WireError `not_configured`."""
+        """Return the stored keys. Raises WireError `not_configured`."""
 
     def since(self) -> float | None:
-        """Since when its content has certainly been what it is, in Unix seconds; None: not known."""
+        """Return the time from which the content is certainly unchanged, in Unix seconds; None if unknown."""
 
     def write(self, slots: Slots) -> None:
-        """Make it so. A crash in here loses no key, and doing it again completes it. Raises WireError."""
+        """Store the keys. A crash here loses no key, and a repeated call completes the write. Raises WireError."""
 
 
 def open_source(source: str) -> RotationSource:
-    """The place that the key source names. Raises WireError for one that cannot be written to."""
+    """Open the key source named by `source`. Raises WireError if it cannot be written to."""
     kind, _, rest = source.partition(":")
     if kind == "file" and rest:
         path, hash_sign, name = rest.rpartition("#")
@@ -72,7 +72,7 @@ def open_source(source: str) -> RotationSource:
 
 
 class FileSource:
-    """A KEY=VALUE file. All three keys change in one step; every other byte stays, and a link stays a link."""
+    """A KEY=VALUE file. All three keys change in one step; all other bytes are kept, and a link stays a link."""
 
     def __init__(self, path: str, name: str) -> None:
         self.path = os.path.realpath(os.path.expanduser(path))
@@ -80,7 +80,7 @@ class FileSource:
         self.place = f"file:{self.path}#{name}"
 
     def read(self) -> Slots:
-        """What is there, if only the owner can read it."""
+        """Return the stored keys, if only the owner can read the file."""
         found = self._found(self._text())
         for name, key in found.items():
             try:
@@ -92,7 +92,7 @@ class FileSource:
         return Slots(found[self.name], found.get(f"{self.name}_NEXT"), found.get(f"{self.name}_PREVIOUS"))
 
     def since(self) -> float | None:
-        """When the file was last changed."""
+        """Return the file's modification time."""
         try:
             return os.stat(self.path).st_mtime
         except OSError:
@@ -115,7 +115,7 @@ class FileSource:
         return read_private(self.path)
 
     def _found(self, text: str) -> dict[str, str]:
-        """The keys in `text` by their names."""
+        """Return the keys in `text` by name."""
         try:
             values = envfile.parse(text)
         except envfile.EnvFileError as error:
@@ -125,7 +125,7 @@ class FileSource:
 
 
 def with_slots(text: str, name: str, slots: Slots) -> str:
-    """`text` with the value of `name` replaced where it stands; the lines of the other two are added above it or go."""
+    """Return `text` with the value of `name` replaced in place; the other two lines are added above it or removed."""
     mark = "\ufeff" if text.startswith("\ufeff") else ""
     lines: list[str] = []
     for line in text.removeprefix(mark).split("\n"):
@@ -143,7 +143,7 @@ def with_slots(text: str, name: str, slots: Slots) -> str:
 
 
 class KeyringSource:
-    """The desktop's keyring. Its entries change one by one: what is added first, what goes last."""
+    """The desktop's keyring. Its entries change one by one: additions first, deletions last."""
 
     def __init__(self, service: str, user: str) -> None:
         self.service = service
@@ -151,18 +151,18 @@ class KeyringSource:
         self.place = f"keyring:{service}/{user}"
 
     def read(self) -> Slots:
-        """What is there."""
+        """Return the stored keys."""
         current = self._get(self.user)
         if current is None:
             raise not_configured(f"the keyring has no {self.service}/{self.user}")
         return Slots(current, self._get(f"{self.user}-next"), self._get(f"{self.user}-previous"))
 
     def since(self) -> float | None:
-        """A keyring does not say."""
+        """Return None: a keyring does not record times."""
         return None
 
     def write(self, slots: Slots) -> None:
-        """Change what differs."""
+        """Change the entries that differ."""
         before = self.read()
         entries = (
             (f"{self.user}-next", before.next, slots.next),
@@ -191,7 +191,7 @@ class KeyringSource:
             ) from None
         try:
             result: object = getattr(keyring, what)(self.service, *arguments)
-        except Exception as error:  # backends raise what they like; only the kind is shown, its text may quote secrets
+        except Exception as error:  # any type is possible; show only the type, as the text may quote secrets
             where = f"{self.service}/{arguments[0]}"
             raise not_configured(f"the keyring failed for {where}: {type(error).__name__}") from None
         return result

@@ -1,9 +1,9 @@
-"""What a rotation remembers: where it stands, in a file that survives a crash at any point. It never holds a key.
+"""The saved state of a rotation, in a file that survives a crash at any point. It never holds a key.
 
-~/.local/state/farmhand/rotation/         (XDG_STATE_HOME), 0700; a key source that is not the default has its own
-    state.json                            the rotation that goes on, or the last one
+~/.local/state/farmhand/rotation/         (XDG_STATE_HOME), 0700; other key sources than the default have their own
+    state.json                            the current or else the last rotation
     ages.json                             fingerprint → when it was first seen
-    lock                                  held while something is changed
+    lock                                  held during changes
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from ..core.errors import WireError, not_configured
 from ..core.files import replace, xdg
 from ..core.keys import is_fingerprint
 
-#: What is asked for, in order.
+#: The steps that can be requested, in order.
 STEPS = ("staged", "switched", "verified", "drained", "retired")
-#: All that is saved: before a step changes something outside, that it begins; afterwards, that it is done.
+#: All saved steps. One is saved before a step makes an external change, and another when the step is done.
 _PROGRESS = ("staging", "staged", "switching", "switched", "verified", "drained", "retiring", "dead", "retired")
 ROLLING_BACK, ROLLED_BACK = "rolling_back", "rolled_back"
 _KNOWN = (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
@@ -34,7 +34,7 @@ _KNOWN = (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
 class State:
     """A rotation from the key `old` to the key `new`, both fingerprints. Times are Unix seconds.
 
-    `hosts` has each host that may have either key: `unreached`, `switched`, `verified`, `drained`; and why.
+    `hosts` has each host that may have either key: `unreached`, `switched`, `verified`, `drained`; and the reason.
     """
 
     step: str
@@ -47,22 +47,22 @@ class State:
 
     @property
     def unfinished(self) -> bool:
-        """Whether there is something left to do, or to take back."""
+        """Return whether something remains to be done or rolled back."""
         return self.step not in ("retired", ROLLED_BACK)
 
     def reached(self, step: str) -> bool:
-        """Whether `step` is done."""
+        """Return whether `step` is done."""
         return self.step in _PROGRESS and _PROGRESS.index(self.step) >= _PROGRESS.index(step)
 
 
 def state_dir(place: str, usual: bool, environ: Mapping[str, str] = os.environ) -> str:
-    """Where the state of the rotation of this key source is; `usual`: it is the default one."""
+    """Return the state directory for this key source. `usual` means it is the default source."""
     mark = "" if usual else f"-{hashlib.sha256(os.fsencode(place)).hexdigest()[:8]}"
     return os.path.join(xdg("XDG_STATE_HOME", environ), "farmhand", f"rotation{mark}")
 
 
 class Memory:
-    """The files in `directory`, which is made when something is put into it. Raises WireError `not_configured`."""
+    """The files in `directory`, which is created on the first write. Raises WireError `not_configured`."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -70,7 +70,7 @@ class Memory:
         self._ages = os.path.join(directory, "ages.json")
 
     def load(self) -> State | None:
-        """The rotation that goes on, or the last one; None if there was none."""
+        """Return the current rotation, or else the last one; None if there was none."""
         found = self._read(self._state)
         if found is None:
             return None
@@ -84,17 +84,17 @@ class Memory:
         return state
 
     def save(self, state: State) -> None:
-        """Remember it; it is on the disk when this returns."""
+        """Save the state durably: it is on disk when this returns."""
         state.updated_at = time.time()
         self._write(self._state, asdict(state))
 
     def seen(self, fingerprint: str) -> float | None:
-        """When this key was first seen; None: it never was."""
+        """Return when this key was first seen; None if never."""
         seen = (self._read(self._ages) or {}).get(fingerprint)
         return float(seen) if isinstance(seen, (int, float)) else None
 
     def first_seen(self, fingerprint: str, otherwise: float) -> float:
-        """When this key was first seen; `otherwise`, remembered if it can be, for one that never was."""
+        """Return when this key was first seen. If never, return `otherwise` and try to save it."""
         seen = self.seen(fingerprint)
         if seen is None:
             seen = otherwise
@@ -104,7 +104,7 @@ class Memory:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """One rotation at a time. Raises WireError `rotation_running`, which names the process."""
+        """Hold the lock, so that only one rotation runs. Raises WireError `rotation_running` with the process id."""
         self._make()
         path = os.path.join(self.directory, "lock")
         try:
@@ -151,7 +151,7 @@ class Memory:
     def _write(self, path: str, value: dict[str, Any]) -> None:
         self._make()
         try:
-            # A fixed name, so that the next write removes what a crash has left.
+            # A fixed name, so that the next write replaces a file left by a crash.
             replace(path, json.dumps(value, indent=1).encode() + b"\n", beside=f"{path}.new")
         except OSError as error:
             raise not_configured(f"{path}: {error.strerror}") from None
