@@ -1,4 +1,4 @@
-"""The commands `farmhand` and `claude-cheap`. Verbs are imported when they are called, since every call starts up."""
+"""Entry points of `farmhand` and `claude-cheap`. A verb is imported only when it is called: start-up time counts."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 
 def main() -> None:
-    """`farmhand VERB …`."""
+    """Run `farmhand VERB …`."""
     if sys.argv[1:2] == ["run"]:
         _run("farmhand", sys.argv[2:])
     from farmhand.cli.app import execute, farmhand
@@ -16,7 +16,7 @@ def main() -> None:
 
 
 def claude_cheap() -> None:
-    """`claude-cheap …`, which is `farmhand run …`."""
+    """Run `claude-cheap …`, which is `farmhand run …`."""
     _run("claude-cheap", sys.argv[1:])
     from farmhand.cli.app import execute
     from farmhand.cli.run import command
@@ -25,8 +25,8 @@ def claude_cheap() -> None:
 
 
 def _run(program: str, arguments: list[str]) -> None:
-    """Run a task and end the process, if the arguments are such as need no click, whose import takes 40 ms."""
-    if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:  # a shell asks click what could come next
+    """Run a task and exit if the arguments can be parsed without click, whose import takes 40 ms. Else return."""
+    if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:  # a shell asks click for completions
         return
     from farmhand.cli.arguments import plain
 

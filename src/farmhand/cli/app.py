@@ -1,4 +1,4 @@
-"""The group of verbs; click parses their arguments, and what it finds wrong is one line on stderr."""
+"""The click group of all verbs. Parse errors are printed as one line on stderr."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from farmhand import __version__
 from farmhand.cli.say import end, one_line
 from farmhand.core.errors import FarmhandError
 
-#: Another name of a verb → its arguments.
+#: Alias → the arguments that it stands for.
 ALIASES = {"top": ("status", "--watch")}
-#: Verb → what it is for. Each is `command` in the module of its name.
+#: Verb → its help line. Each verb is `command` in the module of the same name.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
     "doctor": "Check everything, green or red, each red with its fix.",
@@ -29,7 +29,7 @@ VERBS = {
 
 
 class _Lazy(click.Group):
-    """A group that imports a verb's module when the verb is used."""
+    """A group that imports a verb's module only when the verb is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the verbs."""
@@ -38,11 +38,11 @@ class _Lazy(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb of the arguments, by another name of it too."""
+        """Find the verb that the arguments name; aliases are resolved."""
         return super().resolve_command(ctx, [*ALIASES.get(args[0], args[:1]), *args[1:]])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the verb's command."""
+        """Import and return the verb's command; None for an unknown verb."""
         if cmd_name not in VERBS:
             return None
         name = ALIASES.get(cmd_name, (cmd_name,))[0]
@@ -50,7 +50,7 @@ class _Lazy(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the verbs with their one line, without importing any."""
+        """Write the verbs with their help lines, without importing any of them."""
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -62,12 +62,12 @@ def farmhand() -> None:
 
 
 def execute(command: click.Command, program: str) -> NoReturn:
-    """Run `command` with this process's arguments and end the process. Failures are one line on stderr."""
+    """Run `command` with this process's arguments, then exit. A failure is one line on stderr."""
     end(program, lambda: _main(command, program))
 
 
 def _main(command: click.Command, program: str) -> int | None:
-    """The command's status; click's own errors in our form."""
+    """Run the command and return its exit status. Raises click's errors as FarmhandError."""
     try:
         status: int | None = command.main(prog_name=program, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:

@@ -1,4 +1,4 @@
-"""The arguments of `farmhand run`: one table, which click gets its options from, and a reader of the plain cases."""
+"""The arguments of `farmhand run`: a table of options, from which click's are made, and a fast parser without click."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from farmhand.core.settings import FALLBACKS
 
 
 class Option(NamedTuple):
-    """One option. `kind` is `flag`, `switch` (its second name turns it off), or what its value is: `text`, `number`,
-    `count` (1, 2, …) or a tuple of choices. `to` is the name of its value: for a setting, that of the setting.
+    """One option.
+
+    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `number`, `count`
+    (1, 2, …) or a tuple of choices. `to` is the parameter's name; an option that sets a setting has the setting's name.
     """
 
     names: tuple[str, ...]
@@ -57,7 +59,7 @@ OPTIONS = (
 
 
 def plain(arguments: list[str]) -> dict[str, Any] | None:
-    """Read `arguments` into values by name. None if click has to look at them: help, mistakes, rarer ways to write."""
+    """Parse `arguments` into values by name. Return None if click has to do it: help, mistakes, unusual spellings."""
     known = {name: option for option in OPTIONS for name in option.names}
     given: dict[str, Any] = {"prompt": None}
     for option in OPTIONS:
@@ -80,7 +82,7 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
 
 
 def _take(option: Option, word: str, rest: Any, given: dict[str, Any]) -> bool:
-    """Note the option with its value. False if that is for click to judge."""
+    """Store the option's value in `given`. Return False if click has to parse it."""
     if option.kind in ("flag", "switch"):
         given[option.to] = word == option.names[0] or option.kind == "flag"
         return True

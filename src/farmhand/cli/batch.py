@@ -1,4 +1,4 @@
-"""`farmhand batch`: a file of tasks to all farm hosts, results to a file; stopped and given again it goes on."""
+"""`farmhand batch`: run a file of tasks on all farm hosts and write a file of results. A stopped batch can resume."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def command(
     is sent. What is done is kept beside FILE (FILE.farmhand), so that the same command goes on where it was stopped.
     """
     if inventory and "," not in inventory:
-        # Ansible runs in the checkout; with a comma it is a list of hosts.
+        # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
         inventory = str(Path(inventory).resolve())
     where = PlaceSettings(project_dir=find_project(conf.project_dir, Path.cwd()), inventory=inventory, pattern=hosts)
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
@@ -139,7 +139,7 @@ def command(
 
 
 def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
-    """The fields of every task that does not set them itself, from the options `given`. Raises UsageError."""
+    """Return the default fields of the batch's tasks, from the options `given`. Raises UsageError."""
     if any("=" not in label for label in given["labels"]):
         raise UsageError("--label is not of the form NAME=VALUE")
     fields = given | {
@@ -155,7 +155,7 @@ def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def farm_out(book: BatchLedger, place: Place, limits: WorkerLimits, key: str, *, out: str, as_json: bool) -> int:
-    """Run what is not done yet, and say how it went; the exit status."""
+    """Run the unfinished tasks, print the summary, and return the exit status."""
     mode = "quiet" if as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
     progress = ProgressDisplay(mode, book.totals.as_dict())
     coordinator = Coordinator(book, place, key, limits, progress.say)

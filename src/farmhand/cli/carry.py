@@ -1,4 +1,4 @@
-"""Carrying one task to the agent and its answer back. Imported while ssh is already on its way; see run_task."""
+"""Send one task to an agent and print its answer. run_task imports this module while ssh is already connecting."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from farmhand.core.settings import Settings
     from farmhand.wire.transport import SshTransport, Transport
 
-    #: Gives the transport to a host, with so many seconds to connect.
+    #: Returns the transport to a host; the number is the connect timeout in seconds.
     Way = Callable[[hosts.Host, float], SshTransport]
 
-#: How long the agent may take to confirm that a task is stopped.
+#: How long the agent may take to confirm that a task is cancelled. Seconds.
 CANCEL_S = 10.0
 
 
 def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> int:
-    """Run the task and print its answer; the exit status."""
+    """Run the task, print its answer, and return the exit status."""
     printer = render.Printer(stream=not as_json and "schema" not in task and sys.stdout.isatty())
     try:
         result = answer(task, conf, printer, way)
@@ -42,7 +42,7 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
 
 
 def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
-    """The task's result: from the first farm host that answers, or as `fallback` says. Raises WireError, Stopped."""
+    """Return the result from the first farm host that answers, or else from the fallback. Raises WireError, Stopped."""
     spooling = Spooling(task, conf)
     result = spooling.result()
     if result is not None:
@@ -70,12 +70,12 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
 def follow(
     client: Client, host: str, key: str, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
 ) -> dict[str, Any]:
-    """Run the task to its end on `host`; if a signal stops us, stop it there as well and raise Stopped."""
+    """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped."""
     task = spooling.task
 
     def on_submitting() -> None:
         spooling.sending(host)
-        # A task on its way must have arrived before it can be stopped, so a signal waits for that.
+        # A task can be cancelled only once it has arrived, so signals are held back until then.
         stoppable.hold()
 
     def on_submitted() -> None:
@@ -99,7 +99,7 @@ def follow(
 
 
 def cancel(transport: Transport, task_id: str) -> None:
-    """Stop the task over a connection of its own, and say on stderr whether that worked."""
+    """Cancel the task over a new connection, and print on stderr whether that worked."""
     transport.connect_timeout_s = min(transport.connect_timeout_s, CANCEL_S)
     try:
         with Client(transport, silence_s=CANCEL_S) as client:
@@ -111,7 +111,7 @@ def cancel(transport: Transport, task_id: str) -> None:
 
 
 def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) -> int:
-    """Write the answer, or raise the task's failure."""
+    """Print the answer and return the exit status. Raises the task's failure."""
     failure = from_result(result)
     if as_json:
         render.write_json(result)

@@ -19,14 +19,14 @@ _SUFFIX = {"bash": "", "zsh": ".zsh", "fish": ".fish"}
 def script(shell: str, command: str) -> str:
     """Return the script that `shell` loads to complete `command`."""
     kind = get_completion_class(shell)
-    assert kind is not None, f"click completes no {shell}"  # noqa: S101 - the arguments name the ones it does
+    assert kind is not None, f"click completes no {shell}"  # noqa: S101 - the arguments name only shells that it knows
     variable = f"_{command.replace('-', '_').upper()}_COMPLETE"
     complete = kind(None, {}, command, variable)  # type: ignore[arg-type]  # the command itself is not looked at here
     return complete.source_template % complete.source_vars() + "\n"
 
 
 def write(directories: dict[str, Path], *, check: bool) -> list[Path]:
-    """Bring the files of each shell's directory up to date; those that differed."""
+    """Update the completion files in each shell's directory and return those that differed."""
     differing = []
     for shell, directory in directories.items():
         for command in COMMANDS:
@@ -42,7 +42,7 @@ def write(directories: dict[str, Path], *, check: bool) -> list[Path]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit status."""
+    """Run the command line `argv` and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     for shell in _SUFFIX:
         parser.add_argument(f"--{shell}", type=Path, metavar="DIRECTORY")

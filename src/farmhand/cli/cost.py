@@ -1,4 +1,4 @@
-"""`farmhand cost`: what the farm spent and what that saved, from the ledgers of all hosts."""
+"""`farmhand cost`: the farm's spending and savings, from the ledgers of all hosts."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ from farmhand.cost.merged import merged
 from farmhand.cost.summary import document
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
-#: What a cell begins with that spreadsheets evaluate (also in the wide forms), or pass over before they look.
+#: First characters that make spreadsheets evaluate a cell (also in their full-width forms).
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
+#: First characters that spreadsheets skip before they look for a formula.
 _BLANK = ("\t", "\r", "\n")
 _LEDGER_OPTIONS = (
     click.option(
@@ -36,7 +37,7 @@ _LEDGER_OPTIONS = (
 
 
 def ledger_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say which figures of the merged ledgers it is about, and by which settings."""
+    """Add the options that select figures of the merged ledgers, and the settings that they depend on."""
     for option in reversed(_LEDGER_OPTIONS):
         function = option(function)
     return function
@@ -75,7 +76,7 @@ def command(
 
 
 def as_csv_text(shown: dict[str, Any]) -> str:
-    """The groups as CSV (RFC 4180); the first column is named for what they are grouped by."""
+    """Return the groups as CSV (RFC 4180). The first column's name is the grouping key."""
     out = io.StringIO()
     columns = list(shown["whole"])
     writer = csv.writer(out)
@@ -85,9 +86,9 @@ def as_csv_text(shown: dict[str, Any]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """A cell's value that no spreadsheet takes for a formula: a text that begins like one gets a quote in front.
+    """Return the value so that no spreadsheet takes it for a formula: a text that looks like one is prefixed with `'`.
 
-    Numbers are left as they are, negative ones too.
+    Numbers, also negative ones, are not changed.
     """
     if not isinstance(value, str) or _NUMBER.fullmatch(value):
         return value

@@ -1,4 +1,4 @@
-"""The figures of `farmhand cost` on a terminal: the strings of the JSON document, aligned, in 80 columns."""
+"""Text output of `farmhand cost`: the strings of the JSON document, aligned, in 80 columns."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from farmhand.cli.sheet import Sheet
 from farmhand.core.money import plain
 
-#: More groups than these are one line, so that the sum is still the whole; --json and --csv have them all.
+#: Groups after the first 20 are summed in one line, so that the table still adds up. --json and --csv have them all.
 SHOWN_GROUPS = 20
 _SUMMED = ("tasks", "requests", "input_tokens", "output_tokens", "unpriced")
 
@@ -21,7 +21,7 @@ def write(shown: dict[str, Any]) -> None:
 
 
 def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """Sums of the spending, and the budgets."""
+    """Print the sums of the spending, and the budgets."""
     spent, whole = shown["spent"], shown["whole"]
     days = f"{spent['days']} day{'s' if spent['days'] != 1 else ''}"
     sheet.line(f"Spent since {spent['since']} ({days}, UTC), in US$", "bold")
@@ -47,7 +47,7 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def _groups(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The sums by what the operator asked for."""
+    """Print the sums of each group (`--by`)."""
     kept, rest = shown["groups"][:SHOWN_GROUPS], shown["groups"][SHOWN_GROUPS:]
     cells = [_group(row["key"] or "(none)", row) for row in kept]
     if rest:
@@ -65,13 +65,13 @@ def _group(name: str, row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _models(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The price of these tokens on other models."""
+    """Print the price of these tokens on other models."""
     sheet.title("The same tokens on each model, all else as it was, in US$")
     sheet.table(("model", "US$"), [(row["model"], row["cost_usd"]) for row in shown["models"]], money={1})
 
 
 def _levers(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """Savings against the baseline, lever by lever, and the target's verdict."""
+    """Print the savings against the baseline, lever by lever, and whether the target is met."""
     saved, target = shown["savings"], shown["target"]
     sheet.title(f"Saved against plain claude -p on {saved['baseline_model']}, in US$")
     rows: list[tuple[str | None, ...]] = [("baseline", saved["baseline_usd"], "", "")]
@@ -94,7 +94,7 @@ def _levers(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The hosts' own price, and the subscription, which is never added in."""
+    """Print the hosts' own price, and the subscription's, which is never added in."""
     box = shown["box"]
     sheet.title("The box")
     if box["usd_month"] is None:
@@ -108,7 +108,7 @@ def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def _provider(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The provider's own figures."""
+    """Print the provider's own figures beside ours."""
     provider = shown["provider"]
     if not provider:
         return
@@ -125,7 +125,7 @@ def _provider(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """The subscription's sessions, as an estimate."""
+    """Print the estimated cost of the subscription's sessions."""
     logs = shown["interactive"]
     if not logs or not (logs["messages"] or logs["unread"]):
         return
@@ -138,7 +138,7 @@ def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def write_unknown(sheet: Sheet, shown: dict[str, Any]) -> None:
-    """Print what of the figures is in no sum, and hosts whose last figures these are."""
+    """Print what is in no sum, and the hosts that could not be asked."""
     lines = [
         f"{row['requests']} requests to {row['model']}: no price is known; they are in no sum."
         for row in shown["unpriced"]
@@ -163,7 +163,7 @@ def write_unknown(sheet: Sheet, shown: dict[str, Any]) -> None:
 
 
 def _negated(amount: str) -> str:
-    """A saving as what it does to the bill: `-1.20` for a saving, `+0.30` for a loss."""
+    """Return a saving as its effect on the bill: `-1.20` for a saving, `+0.30` for a loss."""
     if amount.startswith("-"):
         return "+" + amount[1:]
     return f"-{amount}" if amount.strip("0.") else amount
@@ -179,7 +179,7 @@ def _pico(amount: str) -> int:
 
 
 def _label(key: str) -> str:
-    """A set of labels, which is JSON, as people write it."""
+    """Return a set of labels, given as JSON, in the form `name=value, …`; any other key unchanged."""
     if not key.startswith("{"):
         return key
     try:

@@ -1,4 +1,4 @@
-"""`farmhand doctor`: one screen of checks, green, red, or yellow for unknown, each with its fix. It changes nothing."""
+"""`farmhand doctor`: run all checks and print each as green, red or yellow (unknown), with its fix. Changes nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def command(
 
 
 def examine(conf: Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True) -> list[Check]:
-    """Every line, the workstation's first. Hosts are looked at side by side."""
+    """Run all checks and return their lines, the workstation's first. Hosts are checked in parallel."""
     left_out = set(skipped)
     no_hosts: list[Check] = []
     try:
@@ -103,7 +103,7 @@ def examine(conf: Settings, skipped: Iterable[str], *, ask_claude: bool, ask_she
 
 
 def write(lines: list[Check]) -> None:
-    """The screen: a mark, what, what was seen; under a red or yellow line its fix; the sum last."""
+    """Print each check as mark, title and detail, with the fix below a red or yellow one. The last line is the sum."""
     coloured = sys.stdout.isatty()
     width = max(len(line.title) for line in lines)
     for line in lines:
@@ -123,7 +123,7 @@ def _sum(lines: list[Check], total: int) -> str:
 
 
 def _tell(way: str, bad: list[Check], total: int) -> None:
-    """Notify; that it failed is a line on stderr, and the exit status stays that of the checks."""
+    """Send a notification. A failure is printed on stderr and does not change the exit status."""
     lines = [f"{line.title}: {line.detail} (fix: {line.fix})" for line in bad]
     try:
         notify(way, f"farmhand doctor: {_sum(bad, total)}", lines)
@@ -132,7 +132,7 @@ def _tell(way: str, bad: list[Check], total: int) -> None:
 
 
 def _install_timer(ways: tuple[str, ...]) -> VerbResult:
-    """Write a timer that runs this very command, but for --install-timer and --json."""
+    """Write a timer that runs this command line without --install-timer and --json."""
     if not ways:
         raise UsageError("--install-timer needs somebody to tell", hint=f"add --notify: {KINDS}")
     program = Path(sys.executable).with_name("farmhand")

@@ -1,4 +1,4 @@
-"""When no farm host answers: ask the operator, queue the task, use their subscription, or say so and stop."""
+"""The fallback if no farm host answers: ask the operator, queue the task, use the subscription, or fail."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MEANINGS = {"q": "queue", "s": "subscription"}
 
 
 class Spooled(FarmUnreachable):
-    """No answer yet: the task is in the spool. Its answer will be asked for with `task_id`."""
+    """There is no answer yet: the task is in the spool, under `task_id`."""
 
     code = "spooled"
 
@@ -29,23 +29,23 @@ class Spooled(FarmUnreachable):
 
 
 def on_terminal() -> bool:
-    """Whether somebody can be asked: stdin and stderr are terminals."""
+    """Return whether the operator can be asked: stdin and stderr are terminals."""
     return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr))
 
 
 def policy_of(conf: Settings) -> str:
-    """The policy in force: the setting's, by default ask; queue instead of ask where there is no terminal."""
+    """Return the policy in force: the setting, or `ask` by default. Without a terminal `ask` becomes `queue`."""
     policy = conf.fallback or "ask"
     return "queue" if policy == "ask" and not on_terminal() else policy
 
 
 def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """Get the task's result elsewhere. Raises Spooled, Refused by policy, or `reason` again.
+    """Get the task's result elsewhere. Raises Spooled, Refused (by policy), or `reason` again.
 
-    Only for a task that no host can have.
+    Call it only if no host can have received the task.
     """
     if isinstance(reason, WireMismatch):
-        # A host answers; waiting mends nothing.
+        # A host does answer, but in another version: waiting would not help.
         raise reason
     policy = policy_of(conf)
     if policy == "ask":
@@ -59,7 +59,7 @@ def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> 
 
 
 def _ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
-    """Ask the operator once, on the terminal, for the policy. Nothing is offered that would be refused."""
+    """Ask the operator on the terminal, once, which policy to use. Choices that would be refused are not offered."""
     note(str(reason))
     choices = {"q": "[Q]ueue it until a farm host is back"}
     if _refusal(task, conf) is None:
@@ -75,7 +75,7 @@ def _ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
 
 
 def _refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
-    """Why this task may not run on the subscription; None if it may."""
+    """Return why this task may not run on the subscription; None if it may."""
     try:
         subscription.check_allowed(task, allowed=conf.allow_subscription)
     except Refused as refused:
@@ -84,7 +84,7 @@ def _refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
 
 
 def _on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """Get the task's answer from the operator's own claude. Raises Stopped if a signal ends it."""
+    """Get the answer from the operator's own claude. Raises Refused, and Stopped on a signal."""
     refused = _refusal(task, conf)
     if refused is not None:
         raise Refused(f"{refused.message}; {reason.message}", hint=refused.hint, code=refused.code)

@@ -1,4 +1,4 @@
-"""`farmhand flush`: bring the spool to the farm hosts that answer, and show what became of its tasks."""
+"""`farmhand flush`: send the spooled tasks to the farm hosts that answer, and show their results."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
 
 
 def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -> int:
-    """Deliver, collect, and say what there is."""
+    """Send tasks, collect results, print both, and return the exit status."""
     before = {kept.task["id"] for kept in spool.results()}
     problems = deliver_all(spool, conf, wait=wait)
     elsewhere = spool.elsewhere()
@@ -71,7 +71,7 @@ def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) 
 
 
 def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str, Any]:
-    """The result of one task, once it has ended. Raises UsageError for an unknown id, FarmUnreachable."""
+    """Wait for one task and return its result. Raises FarmUnreachable, and UsageError for an unknown id."""
     if spool.kept(task_id) is None:
         entry = spool.look(task_id)
         if entry is None:
@@ -104,7 +104,7 @@ def _waiting(entry: SpooledTask) -> dict[str, Any]:
 
 
 def _for_others(elsewhere: list[SpooledTask], conf: settings.Settings) -> list[str]:
-    """Say what waits for hosts that these settings do not know: a line for each hosts file."""
+    """Return a line for each other hosts file: how many tasks wait for its hosts, and how to send them."""
     lines = []
     for farm, count in sorted(Counter(entry.farm for entry in elsewhere).items()):
         if farm == settings.old_spool_name(conf):

@@ -1,4 +1,4 @@
-"""Telling the operator that something is red: a desktop notification, a mail, or a webhook."""
+"""Notifications of red checks to the operator: on the desktop, by mail, or to a webhook."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ _ADDRESS = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._%+-]*(@[A-Za-z0-9][A-Za-z0-9.-]*
 
 
 def check_way(way: str) -> str:
-    """`way` if it is one. Raises UsageError."""
+    """Return `way` if it is valid. Raises UsageError."""
     kind, _, rest = way.partition(":")
     if way == "desktop" or (kind == "mail" and _ADDRESS.fullmatch(rest)):
         return way
     if kind == "webhook" and rest.startswith(("https://", "http://", "/", "~/")):
         return way
-    # A webhook's URL is as good as a password, so it is not repeated.
+    # A webhook's URL is a secret like a password, so it is not printed.
     shown = "what was given" if "/" in way else f"{way!r:.100}"
     raise UsageError(f"--notify: {shown} is none of {KINDS}")
 
 
 def notify(way: str, title: str, lines: list[str]) -> None:
-    """Tell `title` and `lines` by the way `desktop`, `mail:ADDRESS`, `webhook:URL`, or `webhook:FILE` that holds the
-    URL, which is as good as a password. Raises FarmhandError.
+    """Send `title` and `lines` by `way`: `desktop`, `mail:ADDRESS`, `webhook:URL` or `webhook:FILE`.
+
+    FILE contains the URL, which is a secret like a password. Raises FarmhandError.
     """
     kind, _, rest = check_way(way).partition(":")
     body = "\n".join(lines)
@@ -57,7 +58,7 @@ def _run(argv: list[str], stdin: str, fix: str) -> None:
 
 
 def _url(given: str) -> str:
-    """The URL itself, or the one in the file that was given."""
+    """Return the webhook's URL: `given`, or the content of the file with that path. Raises NotConfigured."""
     if not given.startswith(("/", "~/")):
         return given
     try:
@@ -70,7 +71,7 @@ def _url(given: str) -> str:
 
 
 def _post(url: str, document: dict[str, object]) -> None:
-    """JSON whose `text` is what Slack, Mattermost and their like show."""
+    """Post JSON; Slack, Mattermost and similar services show its `text`."""
     request = urllib.request.Request(  # noqa: S310  (the scheme is checked by check_way)
         url, json.dumps(document).encode(), {"content-type": "application/json"}, method="POST"
     )
@@ -78,5 +79,5 @@ def _post(url: str, document: dict[str, object]) -> None:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
             return
     except (OSError, ValueError) as error:
-        # The URL is not repeated.
+        # The URL is secret, so it is not printed.
         raise FarmhandError(f"the webhook failed: {error}", code="not_notified") from None

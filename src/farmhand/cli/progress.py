@@ -1,4 +1,4 @@
-"""Show the progress of a batch on stderr: a bar on a terminal, a line now and then elsewhere, or nothing."""
+"""Progress of a batch on stderr: a bar on a terminal, a line every few seconds elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from farmhand.cli.say import note, printable
 
-#: How often a plain line is written at most. Seconds.
+#: The least time between two plain lines. Seconds.
 LINE_EVERY_S = 5.0
 
 
 def dollars(usd: float) -> str:
-    """An amount as people read it: four digits behind the point, more where that would show nothing."""
+    """Format an amount with four decimals, or more if four would show almost nothing."""
     if usd and usd < 0.001:
         return f"${usd:.2g}" if usd < 1e-6 else f"${usd:.6f}"
     return f"${usd:.4f}"
 
 
 def clock(seconds: float) -> str:
-    """A time to come: 42 s, 3:07, 1:02:09."""
+    """Format a remaining time: 42 s, 3:07, 1:02:09."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -29,7 +29,7 @@ def clock(seconds: float) -> str:
 
 
 def summary(whole: dict[str, Any]) -> str:
-    """The last line: counts, cost, time."""
+    """Return the last line: counts, cost, time and rate."""
     counts = f"{whole['total']} tasks: {whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled"
     if whole["left"]:
         counts += f", {whole['left']} left"
@@ -48,7 +48,7 @@ def summary(whole: dict[str, Any]) -> str:
 
 
 class ProgressDisplay:
-    """Takes the figures from the runner's events; `tick` draws. `mode`: bar, lines or quiet."""
+    """The batch's progress on stderr. `mode` is bar, lines or quiet. `update` takes new figures, `tick` draws them."""
 
     def __init__(self, mode: str, standing: dict[str, Any]) -> None:
         self.mode = mode
@@ -68,11 +68,11 @@ class ProgressDisplay:
             self._bar.start()
 
     def update(self, standing: dict[str, Any]) -> None:
-        """Take the new figures."""
+        """Store new figures; `tick` draws them."""
         self._standing = standing
 
     def words(self) -> str:
-        """Rate, cost and time to come."""
+        """Return the text beside the bar: failures, rate, cost, remaining time, and why the batch waits."""
         now = self._standing
         took = time.monotonic() - self._began
         rate = now["finished_now"] / took if took > 0 else 0.0
@@ -87,7 +87,7 @@ class ProgressDisplay:
         return " · ".join(parts)
 
     def tick(self) -> None:
-        """Draw what has changed."""
+        """Draw the bar, or print a line if it is time for one and the count has changed."""
         now = self._standing
         finished = now["succeeded"] + now["failed"] + now["cancelled"]
         if self._bar is not None:
@@ -97,14 +97,14 @@ class ProgressDisplay:
             print(f"{finished} of {now['total']} · {self.words()}", file=sys.stderr, flush=True)  # noqa: T201
 
     def say(self, text: str) -> None:
-        """One line for people, above the bar."""
+        """Print a message, above the bar if there is one."""
         if self._bar is not None:
             self._bar.console.print(printable(text), markup=False, highlight=False)
         else:
             note(text)
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Remove the bar and restore the terminal."""
         if self._bar is not None:
             self.tick()
             self._bar.stop()

@@ -1,4 +1,4 @@
-"""Putting a prompt together from the argument, stdin and files. All of it is data: nothing is expanded or trimmed."""
+"""The prompt, assembled from the argument, stdin and files. All of it is data: nothing is expanded or trimmed."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
 
-#: As farmhand.core.task.MAX_PROMPT_BYTES, which is not imported here to keep the start short; a test compares them.
+#: A copy of farmhand.core.task.MAX_PROMPT_BYTES, which would slow the start if imported. A test compares them.
 MAX_PROMPT_BYTES = 4 * 1024 * 1024
-#: Beside an argument, stdin is a bonus: a silent pipe is left alone after so many seconds.
+#: How long to wait for input on a pipe if the prompt is also given as an argument. Seconds.
 GIVE_UP_AFTER_S = 3.0
 _GOING_ON = "nothing came on stdin within {:g} s, so it is left out (--no-stdin saves the wait, -f - waits for it)"
 _CHUNK = 1024 * 1024
 
 
 def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = True) -> str:
-    """The prompt: the argument, then stdin, then each file under a header line, with blank lines between.
+    """Return the prompt: the argument, stdin, then each file under a header line, separated by blank lines.
 
-    Stdin is read to its end when the argument or a file is `-`, or when there is neither. Beside others it is read when
-    it is a pipe or a stream socket on which something comes soon, or a regular file at its start; a terminal, /dev/null
-    and a file that somebody else is reading (the body of a `while read` loop) are left alone. Raises UsageError.
+    Stdin is read to its end if the argument or a file is `-`, or if there is neither. Otherwise it is read only if it
+    is a regular file at its start, or a pipe or stream socket on which data comes soon. A terminal, /dev/null and a
+    file that is already being read (in the body of a `while read` loop) are not read. Raises UsageError.
     """
     parts: list[str] = []
     if argument not in (None, "-"):
@@ -86,7 +86,7 @@ def _has_something_for_us(descriptor: int) -> bool:
 
 
 def _read(descriptor: int) -> bytes:
-    """All of it, up to one byte too many. Whoever gave it to us may have made it non-blocking."""
+    """Read to the end, or until the size limit is exceeded. The descriptor may be non-blocking."""
     pieces, size = [], 0
     while size <= MAX_PROMPT_BYTES:
         try:

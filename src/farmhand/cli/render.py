@@ -1,7 +1,7 @@
-"""Write to stdout: the answer, as it comes on a terminal and at once into a pipe, or one JSON object.
+"""Output on stdout: the answer, streamed on a terminal and in one piece into a pipe, or one JSON object.
 
-Into a pipe an answer goes byte for byte. On a terminal, and in JSON anywhere, nothing is written that a terminal would
-take for more than text: see `say.CONTROL`.
+An answer goes into a pipe byte for byte. On a terminal, and in all JSON, control characters are replaced or escaped:
+see `say.CONTROL`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from farmhand.core.keys import without_secrets
 
 
 def write_bytes(text: str) -> None:
-    """`text` to stdout in UTF-8, whatever the locale says, with a line end; on a terminal as `printable` has it."""
+    """Write `text` to stdout in UTF-8 in any locale, with a line end; on a terminal through `printable`."""
     if sys.stdout.isatty():
         text = printable(text)
     data = text.encode("utf-8", "replace")
@@ -27,18 +27,18 @@ def write_bytes(text: str) -> None:
 
 
 def write_json(value: dict[str, Any]) -> None:
-    """One line of JSON to stdout."""
+    """Write one line of JSON to stdout."""
     write_bytes(json_text(value))
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """`value` as JSON; what a terminal must not get stands in it as an escape, which means the same."""
+    """Return `value` as JSON. Control characters are written as escapes, which mean the same."""
     text = json.dumps(value, ensure_ascii=False, indent=indent)
     return CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def error_object(error: FarmhandError) -> dict[str, Any]:
-    """The JSON form of a failure that has no result."""
+    """Return the JSON object of an error for which there is no task result."""
     said: dict[str, Any] = {"message": without_secrets(error.message), "hint": without_secrets(error.hint)}
     if lines := getattr(error, "lines", None):  # InvalidInput
         said["lines"] = [without_secrets(line) for line in lines]
@@ -49,7 +49,7 @@ def error_object(error: FarmhandError) -> dict[str, Any]:
 
 @contextmanager
 def errors_as_json(wanted: bool) -> Iterator[None]:
-    """Write an error that passes to stdout as well, if that is wanted."""
+    """If `wanted`, write a FarmhandError of the body to stdout as JSON, and raise it again."""
     try:
         yield
     except FarmhandError as error:
@@ -59,17 +59,17 @@ def errors_as_json(wanted: bool) -> Iterator[None]:
 
 
 def answer_text(result: dict[str, Any]) -> str:
-    """The answer of a result: the structured one as JSON if there is one, else the text."""
+    """Return a result's answer: its structured answer as JSON if there is one, else its text."""
     if result.get("structured") is not None:
         return json_text(result["structured"], indent=2)
     return str(result.get("text") or "")
 
 
 class Printer:
-    """Takes a task's events and writes its answer.
+    """A writer of one task's answer, fed with the task's events.
 
-    On a terminal text is written as it comes. When an attempt is void and another one starts, only text that goes on
-    from what stands there is written; if the answer in the end is another one, it is written whole, with a note.
+    With `stream`, text is written as it comes. If the task is attempted again, text is written only where it continues
+    what is on the terminal already. If the final answer differs from that, it is written as a whole, with a note.
     """
 
     def __init__(self, *, stream: bool) -> None:
@@ -78,7 +78,7 @@ class Printer:
         self._coming = ""
 
     def on_event(self, event: dict[str, Any]) -> None:
-        """Take one event of the wire."""
+        """Handle one event of the task's stream."""
         if not self.stream:
             return
         if event.get("type") == "restart":
@@ -94,7 +94,7 @@ class Printer:
             self._shown = text
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Write what of the answer is not written yet, and end the line."""
+        """Write the rest of the answer and end the line."""
         answer = answer_text(result)
         if not self.stream:
             write_bytes(answer)
@@ -107,7 +107,7 @@ class Printer:
         self.end_line()
 
     def end_line(self) -> None:
-        """End the line that streaming left open."""
+        """End a line that streaming has left open."""
         if self._shown and not self._shown.endswith("\n"):
             sys.stdout.write("\n")
         sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""`farmhand report`: the same figures as `farmhand cost`, drawn: one HTML file, or on the terminal."""
+"""`farmhand report`: the figures of `farmhand cost` as charts, in one HTML file or on the terminal."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
 
 
 def _write(name: str, text: str) -> None:
-    """The page to stdout, or to the file at once as a whole, readable by its owner only."""
+    """Write the page to stdout (`-`), or atomically to a file that only its owner can read."""
     if name == "-":
         render.write_bytes(text)
         return

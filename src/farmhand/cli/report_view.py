@@ -1,4 +1,4 @@
-"""The report on a terminal: the sections of the page, each with bars as long as what they stand for."""
+"""The report on a terminal: the sections of the HTML page, with bars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from farmhand.cost.queries import DAY_S
 from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport
 from farmhand.cost.summary import document
 
-#: Days and batches that are shown one by one; the page has all of them.
+#: How many days and batches are listed; the HTML page has all of them.
 LAST_DAYS = 14
 TOP = 10
 
@@ -36,7 +36,7 @@ def write(found: CostReport, sheet: Sheet | None = None) -> None:
 
 
 def seconds(edge: float) -> str:
-    """A number of seconds as people say it."""
+    """Format a number of seconds as s, min or h."""
     if edge < 60:
         return f"{edge:g} s"
     return f"{edge / 60:g} min" if edge < 3600 else f"{edge / 3600:g} h"
@@ -47,7 +47,7 @@ def _day(day: int) -> str:
 
 
 def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
-    """The sums of the field `value` of all rows, by their field `key`."""
+    """Return the sums of the rows' field `value`, by their field `key`."""
     sums: Counter[Any] = Counter()
     for row in rows:
         sums[getattr(row, key)] += getattr(row, value)
@@ -63,7 +63,7 @@ def _section(
     *,
     money: bool = False,
 ) -> None:
-    """A section: a table with bars; with `money` its second column holds US$."""
+    """Print a section: a table with bars. With `money` its second column holds US$."""
     sheet.title(title)
     if rows:
         sheet.table(head, rows, {1} if money else (), bars)
@@ -72,7 +72,7 @@ def _section(
 
 
 def _head(sheet: Sheet, found: CostReport) -> None:
-    """The period and its sums."""
+    """Print the period and its sums."""
     whole, saved, target = found.figures.whole, found.figures.savings, found.figures.target
     sheet.line(f"Farmhand report, {_day(found.first)} to {_day(found.last)} (UTC)", "bold")
     sheet.line(f"US$ {plain(whole.spent_pico)} for {whole.tasks} tasks, {whole.failed} failed; {whole.retries} retries")
@@ -84,7 +84,7 @@ def _head(sheet: Sheet, found: CostReport) -> None:
 
 
 def _spend(sheet: Sheet, found: CostReport) -> None:
-    """By model, and the last days."""
+    """Print the spending by model and by day."""
     by_model = _sums(found.cells, "model", "spent_pico").most_common()
     rows = [(found.models[model], plain(spent)) for model, spent in by_model]
     _section(sheet, "Spend by model", ("model", "US$"), rows, [spent for _, spent in by_model], money=True)
@@ -96,7 +96,7 @@ def _spend(sheet: Sheet, found: CostReport) -> None:
 
 
 def _saving(sheet: Sheet, found: CostReport) -> None:
-    """Against each baseline."""
+    """Print the saving against each baseline."""
     saved = _sums(found.saved, "baseline", "baseline_pico")
     saved.subtract(_sums(found.saved, "baseline", "spent_pico"))
     rows = [(name, plain(saved[number])) for number, name in enumerate(found.baselines)]
@@ -104,7 +104,7 @@ def _saving(sheet: Sheet, found: CostReport) -> None:
 
 
 def _spread(sheet: Sheet, found: CostReport, title: str, what: str, names: list[str]) -> None:
-    """A distribution."""
+    """Print a distribution of tasks: `what` is one of SPREADS, `names` are the upper edges of its bars."""
     sums = _sums((row for row in found.spreads if row.what == SPREADS.index(what)), "bar", "tasks")
     bars = sorted(bar for bar in sums if bar >= 0)
     shown = [*range(bars[0], bars[-1] + 1)] if bars else []
@@ -114,7 +114,7 @@ def _spread(sheet: Sheet, found: CostReport, title: str, what: str, names: list[
 
 
 def _cache(sheet: Sheet, found: CostReport) -> None:
-    """Prompt tokens by where they came from."""
+    """Print the prompt tokens: read from the cache, written to it, or not cached."""
     whole = found.figures.whole
     parts = {
         "read from the cache": whole.cache_read_input_tokens,
@@ -127,7 +127,7 @@ def _cache(sheet: Sheet, found: CostReport) -> None:
 
 
 def _causes(sheet: Sheet, found: CostReport) -> None:
-    """Failures and retries."""
+    """Print failures and retries by cause."""
     tasks = _sums(found.by_cause, "cause", "tasks")
     retries = _sums(found.by_cause, "cause", "retries")
     both = (tasks + retries).most_common()
@@ -138,7 +138,7 @@ def _causes(sheet: Sheet, found: CostReport) -> None:
 
 
 def _batches(sheet: Sheet, found: CostReport) -> None:
-    """The dearest."""
+    """Print the most expensive batches."""
     spent = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
     tasks = _sums(found.by_batch, "batch", "tasks")
     rows = [(found.batches[batch] or "(none)", plain(amount), str(tasks[batch])) for batch, amount in spent]

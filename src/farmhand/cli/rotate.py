@@ -1,4 +1,4 @@
-"""`farmhand rotate`: another metered key in the place of the one in use, while work goes on."""
+"""`farmhand rotate`: replace the metered key in use by another one, while work goes on."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from farmhand.rotation import operator
 from farmhand.rotation.build import build, check_new_key_source, memory_of
 from farmhand.rotation.machine import Machine
 
-#: Nothing longer is read from stdin.
+#: The most that is read from stdin. Characters.
 _MAX_STDIN = 4096
 
 
@@ -77,13 +77,13 @@ def command(
 
 
 def _begin(machine: Machine, source: str | None) -> bool:
-    """A new rotation, from its new key to its end. False: the new key is the one in use."""
+    """Run a new rotation to its end. Return False if the new key is in use already."""
     machine.check_idle()
     return machine.stage(_new_key(source)) and machine.advance()
 
 
 def _new_key(source: str | None) -> str:
-    """The new key; never from an argument. Raises WireError, UsageError."""
+    """Read the new key from its source, a prompt or stdin, never from an argument. Raises WireError, UsageError."""
     if source not in (None, "-"):
         return read_key(check_new_key_source(str(source)))
     if source is None and sys.stdin is not None and sys.stdin.isatty():

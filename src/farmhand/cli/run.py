@@ -1,4 +1,4 @@
-"""`farmhand run`, which is `claude-cheap`: what click makes of its command line. The work is in run_task."""
+"""`farmhand run`, which is `claude-cheap`, as a click command. The work is done in run_task."""
 
 from __future__ import annotations
 

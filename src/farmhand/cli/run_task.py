@@ -1,6 +1,6 @@
-"""The work of `farmhand run`, which is `claude-cheap`: one task, its answer on stdout and nothing else there.
+"""The work of `farmhand run`, which is `claude-cheap`: run one task. Only its answer goes to stdout.
 
-Every call starts up, so what an ordinary one does not need is imported where it is used; see docs/benchmarks.md.
+Start-up time counts for every call, so what most calls do not need is imported where it is used: docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from farmhand.wire.transport import SshTransport
 
 
 class RunOptions(NamedTuple):
-    """The command line's values, by the names of `arguments.OPTIONS`; None stands for not given."""
+    """The values of the command line, named as in `arguments.OPTIONS`. None means not given."""
 
     prompt: str | None
     file: tuple[str, ...]
@@ -44,9 +44,9 @@ class RunOptions(NamedTuple):
 
 
 class EarlyConnection:
-    """The connection to the host that is asked first: ssh starts while the rest is being made ready.
+    """The connection to the first host, whose ssh is started early, while the rest is prepared.
 
-    Errors are reported later, by connecting. On leaving, an ssh that was not used is ended.
+    Errors are ignored here and reported when connecting. An ssh that was not used is ended on exit.
     """
 
     def __init__(self, conf: settings.Settings) -> None:
@@ -58,7 +58,7 @@ class EarlyConnection:
             self._early.open_early()
 
     def to(self, host: hosts.Host, connect_timeout_s: float) -> SshTransport:
-        """The transport to `host`, which may be on its way already. Raises WireError."""
+        """Return the transport to `host`, the early one if it leads there. Raises WireError."""
         if self._early is None or host != self._host:
             return host.transport(connect_timeout_s)
         self._early.connect_timeout_s = connect_timeout_s
@@ -73,7 +73,7 @@ class EarlyConnection:
 
 
 def main(options: RunOptions) -> int:
-    """Do what `options` say; the exit status."""
+    """Run the task that `options` describe and return the exit status."""
     with render.errors_as_json(options.as_json):
         flags = {name: value for name, value in options._asdict().items() if hasattr(settings.Settings, name)}
         conf = settings.load(options.config, **flags)
@@ -85,7 +85,7 @@ def main(options: RunOptions) -> int:
 
 
 def build_task(options: RunOptions, conf: settings.Settings) -> dict[str, Any]:
-    """The task as the wire has it; what is not asked for is left to the agent's defaults. Raises UsageError."""
+    """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
     names = {"--id": options.task_id, "--model": conf.model}
     task_id, model = (given and as_name(given, option) for option, given in names.items())
     task: dict[str, Any] = {
@@ -106,7 +106,7 @@ def build_task(options: RunOptions, conf: settings.Settings) -> dict[str, Any]:
 
 
 def read_schema(given: str) -> dict[str, Any]:
-    """The schema in the file called `given`, or in `given` itself when that begins with a brace. Raises UsageError."""
+    """Return the JSON Schema in the file `given`, or in `given` itself if it begins with `{`. Raises UsageError."""
     where = "--schema"
     if given.lstrip().startswith("{"):
         text = as_text(given, where)
@@ -127,9 +127,9 @@ def read_schema(given: str) -> dict[str, Any]:
         raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
     try:
         json.dumps(schema, ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # half a character, a lone surrogate
+    except UnicodeEncodeError:  # a lone surrogate
         raise not_text(where) from None
-    from farmhand.core import schemas  # not at the top: most calls have none
+    from farmhand.core import schemas  # not at the top: most calls have no schema
 
     if message := schemas.problem(schema):
         raise UsageError(f"{where}: {message}", code="invalid_schema")

@@ -1,4 +1,4 @@
-"""A command's own words on stderr, and the one place where an error becomes a line there and an exit status."""
+"""A command's messages on stderr, and the one place that turns an error into such a line and an exit status."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import NoReturn
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import without_secrets
 
-#: What nothing from afar gives a terminal: C0 without tab and line feed, DEL, C1, which are commands there; what turns
-#: the direction of text, so that it reads as another; lone surrogates, which no encoding has.
+#: Characters of remote text that must not reach a terminal. C0 (but tab and line feed), DEL and C1 are terminal
+#: commands. Direction marks make text read as another text. Lone surrogates cannot be encoded.
 CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-#: What stands before the colon; set by `end`.
+#: The program's name, printed before each message; set by `end`.
 _program = "farmhand"
 
 
 def end(program: str, call: Callable[[], int | None]) -> NoReturn:
-    """Do `call` and end the process with its status. Failures are one line on stderr."""
+    """Run `call` and exit with its status. A failure is one line on stderr."""
     global _program
     _program = program
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that is not UTF-8 gets a replacement for what it has not: no answer is lost for a letter.
+        # A terminal that is not UTF-8 gets replacement characters, so that no answer is lost for one letter.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -37,7 +37,7 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         line, status = "stopped", 130
     except BrokenPipeError:
-        # Whoever read our output has gone; Python must not complain when it flushes at exit.
+        # The reader of our output is gone. Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os._exit(1)
     except Exception as error:
@@ -57,15 +57,15 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
 
 
 def note(text: str) -> None:
-    """One line on stderr under the program's name. Whatever it echoes, it holds no key."""
+    """Print one line on stderr, after the program's name. Keys in the text are removed."""
     print(f"{_program}: {one_line(without_secrets(text))}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
 
 
 def one_line(text: str) -> str:
-    """`text` in one line, as `printable` has it."""
+    """Return `text` in one line, through `printable`."""
     return printable(" ".join(text.split()))
 
 
 def printable(text: str) -> str:
-    """`text` for a terminal: what would be a command there, or turn what is read, becomes U+FFFD."""
+    """Return `text` with the characters of CONTROL replaced by U+FFFD."""
     return CONTROL.sub("\ufffd", text)

@@ -1,4 +1,4 @@
-"""Paragraphs and tables on a terminal, in its width; nothing in them is a command there."""
+"""Paragraphs and tables on a terminal, fitted to its width and free of control characters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _BAR = 24
 
 
 class Sheet:
-    """Prints to `console`, by default to stdout."""
+    """A writer of paragraphs and tables to `console`, by default stdout."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
@@ -28,7 +28,7 @@ class Sheet:
         self.line(f"\n{text}", "bold")
 
     def facts(self, rows: Sequence[tuple[str, str | None, str]]) -> None:
-        """Print lines of a name, an amount in US$ (None: not known) and a remark."""
+        """Print lines of a name, an amount in US$ (None if it is unknown) and a remark."""
         table = Table.grid(padding=(0, 2))
         amounts = aligned(amount for _, amount, _ in rows)
         for number in range(3):
@@ -44,12 +44,12 @@ class Sheet:
         money: Collection[int] = (),
         bars: Sequence[float] = (),
     ) -> None:
-        """Print a table. Its first column names, those in `money` hold US$, and `bars` are drawn at its end."""
+        """Print a table. The first column has the rows' names, those in `money` US$; `bars` become the last column."""
         columns = list(zip(*rows, strict=True)) or [()] * len(head)
         cells = [aligned(c) if n in money else [x or "" for x in c] for n, c in enumerate(columns)]
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
         for number, name in enumerate(head):
-            if number in money:  # justified to the right they would lose the spaces that align them
+            if number in money:  # right-justified, the cells would lose the spaces that align them
                 name = name.rjust(max(map(len, cells[number]), default=0))
             right = number and number not in money
             table.add_column(name, justify="right" if right else "left", no_wrap=bool(number), overflow="fold")
@@ -62,14 +62,14 @@ class Sheet:
 
 
 def bar(part: float, most: float) -> str:
-    """A bar for `part`, where the longest stands for `most`; what is not nothing is seen."""
+    """Return a bar for `part`, of full length for `most`; at least one block if `part` is positive."""
     return "█" * max(1, round(_BAR * part / most)) if part > 0 and most > 0 else ""
 
 
 def aligned(amounts: Iterable[str | None]) -> list[str]:
-    """Amounts of one width with their decimal points under one another; None becomes `unknown`."""
+    """Pad amounts to one width with their decimal points aligned; None becomes `unknown`."""
     texts = ["unknown" if amount is None else amount for amount in amounts]
-    # What is no amount ends where the whole dollars do.
+    # A text without a decimal point ends where the whole dollars end.
     parts = [(text, "") if "." not in text else (text[: text.index(".")], text[text.index(".") :]) for text in texts]
     left = max((len(whole) for whole, _ in parts), default=0)
     right = max((len(rest) for _, rest in parts), default=0)

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: to a handler, or as one exception that waits while a request must not be cut in two."""
+"""SIGINT, SIGTERM and SIGHUP, passed to a handler or raised as Stopped, which can be delayed during a request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
-    """The operator wants the task stopped. `exit_code` is 128 plus the signal's number, as shells have it."""
+    """A signal asks for the task to be stopped. `exit_code` is 128 plus the signal's number, as in shells."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -21,7 +21,7 @@ class Stopped(BaseException):
 
 @contextmanager
 def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Send signals to `handler` while entered. A signal ignored from the start (nohup) stays ignored."""
+    """Pass signals to `handler` in the body. A signal that was ignored before (nohup) stays ignored."""
     wanted = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     before = {number: signal.signal(number, handler) for number in wanted}
     try:
@@ -32,9 +32,9 @@ def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 class Stoppable:
-    """While entered, a signal raises Stopped; after `hold()` only once `release()` is called.
+    """A context in which a signal raises Stopped; between `hold()` and `release()` a first one is delayed.
 
-    `was_held`: `hold` was called.
+    `was_held` says whether `hold` was ever called.
     """
 
     def __init__(self) -> None:
@@ -48,7 +48,7 @@ class Stoppable:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        # Not with the exception: the handlers go back whatever it is.
+        # Without the exception: the handlers are restored in any case.
         self._caught.__exit__(None, None, None)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
@@ -58,11 +58,11 @@ class Stoppable:
         raise Stopped(number)
 
     def hold(self) -> None:
-        """Let a first signal wait. A second one is raised all the same."""
+        """Delay a first signal until `release`. A second one is raised at once."""
         self._held = self.was_held = True
 
     def release(self) -> None:
-        """Raise what has waited."""
+        """Stop delaying. Raises Stopped if a signal has come since `hold`."""
         self._held = False
         pending, self._pending = self._pending, None
         if pending is not None:

@@ -1,4 +1,4 @@
-"""The spool during one call: the call's own task may be in it, and what waits is sent along once a host answers."""
+"""The spool during one call: it may have the call's own task, and its other tasks are sent once a host answers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.wire.client import Client
 
-#: How long a call may spend on what waits, while the model works on the call's own task. Seconds.
+#: How long a call may spend on other waiting tasks, while the model works on its own task. Seconds.
 DELIVER_S = 0.5
 
 
 class Spooling:
-    """The spool as one call sees it. Raises UsageError at once if another task in it has the call's id.
+    """The spool as seen by one call. Creating it raises UsageError if another task in the spool has the call's id.
 
-    In most calls nothing waits; then the spool's modules, which take 40 ms to import, are not imported.
+    Most calls find nothing waiting. Then the spool's modules, whose import takes 40 ms, are not imported.
     """
 
     def __init__(self, task: dict[str, Any], conf: Settings) -> None:
@@ -36,13 +36,13 @@ class Spooling:
 
     @property
     def spool(self) -> Spool:
-        """The spool itself."""
+        """The spool of these settings."""
         from farmhand.offline.spool import open_spool
 
         return open_spool(self.conf)
 
     def result(self) -> dict[str, Any] | None:
-        """The result of this very task, if it was spooled and has ended since. Raises UsageError for another's id."""
+        """Return this task's result if it was spooled and has ended. Raises UsageError if the id is another task's."""
         if not os.path.exists(os.path.join(spool_name(), "results", f"{self.task['id']}.json")):
             return None
         from farmhand.offline.spool import id_conflict
@@ -53,13 +53,13 @@ class Spooling:
         return None if kept is None else kept.result
 
     def wanted(self) -> str:
-        """The one host that the task may go to; "" for any."""
+        """Return the only host that the task may go to; "" for any."""
         return self.conf.host if self.waiting is None else self.waiting.sent or self.conf.host
 
     def sending(self, host: str) -> None:
-        """Note that the task is about to be sent to `host`.
+        """Record that the task is about to be sent to `host`.
 
-        Raises FarmUnreachable if another call has sent it elsewhere, or it was sent as often as it may be.
+        Raises FarmUnreachable if another call has sent it elsewhere, or if it was sent too often.
         """
         if self.waiting is None:
             return
@@ -71,7 +71,7 @@ class Spooling:
             raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")
 
     def sent(self, client: Client, host: str, key: str) -> None:
-        """Send along what waits, for a moment, now that the task is at `host`, and say so."""
+        """Now that the task is at `host`, send other waiting tasks there for up to DELIVER_S, and print a summary."""
         if self._idle:
             return
         from farmhand.offline import deliver
@@ -91,7 +91,7 @@ class Spooling:
             self.spool.finish(self.task["id"], result, host)
 
     def failed(self, error: WireError, host: str) -> FarmhandError:
-        """Turn what went wrong, once the task may be at `host`, into the error to raise; note a lost task for later."""
+        """Return the error to raise when the task may be at `host`. Spool the task if the host is lost."""
         from farmhand.cli import fallback
 
         failure = error.at()
@@ -102,7 +102,7 @@ class Spooling:
 
 
 def _has_waiting(conf: Settings) -> bool:
-    """Whether there may be a task in the spool."""
+    """Return whether there may be a task in the spool."""
     try:
         return os.path.isdir(old_spool_name(conf)) or bool(os.listdir(os.path.join(spool_name(), "waiting")))
     except OSError:

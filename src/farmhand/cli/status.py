@@ -1,4 +1,4 @@
-"""`farmhand status`: what the farm hosts are doing, once or live (`--watch`, also `farmhand top`)."""
+"""`farmhand status`: the state of the farm hosts, once or live (`--watch`, also `farmhand top`)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
 from farmhand.places.watch import HostWatch, ask_all, followed
 
-#: How often the screen is drawn at least, so that the age of the figures is right. Seconds.
+#: The longest time between two redraws, so that the age of the figures is right. Seconds.
 _DRAW_S = 0.5
 
 
@@ -44,7 +44,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     if math.isnan(interval):
         raise UsageError("--interval nan: not a number of seconds", hint="2, or 0.5")
     known = hosts.load_hosts(conf.hosts_path)
-    # A host that is only the settings' favourite hides no other; one that was asked for does.
+    # --host shows only that host. The setting `host`, which is just a preference, does not hide the others.
     wanted = click.get_current_context().params["host"]
     chosen = known if wanted is None else {wanted: hosts.choose_host(known, wanted, conf.hosts_path)}
     watches = [HostWatch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
@@ -70,7 +70,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:
-    """Count the tasks in the spool by their hosts file: those queued, and those sent to a host."""
+    """Count the spooled tasks of each hosts file: queued ones, and ones sent to a host."""
     spool = open_spool(conf)
     entries = [*spool.waiting(), *spool.elsewhere()]
     return [
@@ -84,7 +84,7 @@ def spooled(conf: settings.Settings) -> list[dict[str, Any]]:
 
 
 def spool_notes(kept: list[dict[str, Any]]) -> list[str]:
-    """A line for each hosts file that tasks wait for on this machine."""
+    """Return a line for each hosts file that has spooled tasks here."""
     return [
         f"kept here for {settings.hosts_of(one['hosts_file'] or '')}: {one['queued']} queued,"
         f" {one['sent']} sent (farmhand flush shows them)"
@@ -114,7 +114,7 @@ def _live(watches: list[HostWatch], interval: float) -> int:
 
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
-    """A function that waits so many seconds for a key; without a keyboard it only waits."""
+    """Yield a function that waits up to a number of seconds for a key; without a terminal it only waits."""
     if sys.stdin is None or not sys.stdin.isatty():
 
         def only_wait(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Show the hosts for `farmhand status`: a table, once or live, or a line for each host."""
+"""Output of `farmhand status`: a table, once or live, or a line for each host."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _LIVE_COLUMNS = ("host", "state", "running", "queued", "no key", "api", "cli", "
 _COUNTS = ("running", "queued", "awaiting_key")
 _ENGINES = ("api", "cli")
 _SPARKS = "▁▂▃▄▅▆▇█"
-#: Figures older than so many intervals are marked.
+#: Figures older than this many intervals are dimmed.
 _OLD = 3
-#: Reasons why tasks wait that are shown of one host; an agent knows about ten.
+#: The most reasons for waiting that are shown for one host; an agent has about ten.
 MOST_WAITS = 20
-#: The provider's own address: only another one is worth a line.
+#: The provider's own address; any other is shown in a line.
 _USUAL_UPSTREAM = "https://api.anthropic.com"
 
 
 def row(name: str, status: dict[str, Any]) -> list[str]:
-    """One host's cells, in the order of the columns."""
+    """Return one host's cells, in the order of the columns."""
     about = [str(status.get(what, "?"))[:24] for what in ("version", "state")]
     return [name, *about, *_counts(status), *_slots(status, "free"), str(status.get("key") or "none")[:24]]
 
 
 def live_row(watch: HostWatch) -> list[str]:
-    """One host's cells of the live table: name, state, counts, slots in use, tasks a second."""
+    """Return one host's cells of the live table: name, state, counts, slots in use, tasks per second."""
     status = watch.status
     if status is None:
         return [watch.name, "no answer" if watch.error else "asking", *("",) * 6]
@@ -50,7 +50,7 @@ def _counts(status: dict[str, Any]) -> list[str]:
 
 
 def _slots(status: dict[str, Any], what: str) -> list[str]:
-    """Of each engine's slots how many are free, or used, and how many there are."""
+    """Return the slots of each engine as free/total or used/total."""
     cells = []
     for engine in _ENGINES:
         slots = (status.get("slots") or {}).get(engine)
@@ -64,7 +64,7 @@ def _rate(status: dict[str, Any]) -> float:
 
 
 def notes(name: str, status: dict[str, Any]) -> list[str]:
-    """Lines beside the table: why tasks wait, the day's budget, an unusual upstream."""
+    """Return the lines below the table: why tasks wait, the daily budget, an unusual upstream."""
     lines = []
     for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")
@@ -81,13 +81,13 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
 
 
 def _moment(at: float) -> str:
-    """The time of day here, with the date where that is not today's."""
+    """Format the local time of day, with the date unless it is today's."""
     moment = datetime.fromtimestamp(at)
     return f"{moment:%H:%M:%S}" if moment.date() == datetime.now().date() else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
 def write_table(watches: Sequence[HostWatch]) -> None:
-    """Print a table of the hosts that answer, with what is worth a line, and a line for each that does not."""
+    """Print a table of the hosts that answer, with notes, and a line on stderr for each that does not."""
     answered = [(watch.name, watch.status) for watch in watches if watch.status is not None]
     if answered:
         table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold")
@@ -105,7 +105,7 @@ def write_table(watches: Sequence[HostWatch]) -> None:
 
 
 def line(watch: HostWatch) -> str:
-    """A host that answers in one line; why another does not is a line on stderr."""
+    """Return one line for a host that answers. For one that does not, print why on stderr and return ""."""
     if watch.error is not None:
         note(str(watch.error))
         return ""
@@ -115,7 +115,7 @@ def line(watch: HostWatch) -> str:
 
 
 def spark(values: Iterable[float]) -> str:
-    """The values as a line of bars, the highest one full."""
+    """Return the values as a line of bars, scaled to the highest one."""
     kept = list(values)
     most = max(kept, default=0.0)
     if most <= 0:
@@ -124,14 +124,14 @@ def spark(values: Iterable[float]) -> str:
 
 
 def _total(watches: Sequence[HostWatch]) -> list[str]:
-    """The sums over the hosts that answer."""
+    """Return the cells of the sums over the hosts that answer."""
     known = [watch.status for watch in watches if watch.status is not None and watch.error is None]
     counts = [str(sum(int(status.get(name) or 0) for status in known)) for name in _COUNTS]
     return ["all", f"{len(known)} of {len(watches)}", *counts, "", "", f"{sum(map(_rate, known)):g}"]
 
 
 def screen(watches: Sequence[HostWatch], interval: float) -> RenderableType:
-    """The whole live screen."""
+    """Return the whole live screen."""
 
     def text(value: str, style: str = "") -> Text:
         return Text(one_line(value), style=style, overflow="ellipsis")

@@ -1,4 +1,4 @@
-"""Files that run `farmhand doctor` every day: a systemd user timer, or a launchd agent on macOS."""
+"""A daily run of `farmhand doctor`: a systemd user timer, or a launchd agent on macOS."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _ON_CALENDAR = "*-*-* 09:00:00"
 
 
 def install(command: Sequence[str], environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
-    """Write the files that run `command` (its first word an absolute path) daily at nine; how to switch it on.
+    """Write the files that run `command` daily at nine, and return the shell command that switches them on.
 
-    The same files again are left as they are. Raises NotConfigured where they cannot be written.
+    The first word of `command` is an absolute path. Unchanged files are not rewritten. Raises NotConfigured if they
+    cannot be written.
     """
     home = Path("~").expanduser()
     if platform == "darwin":
@@ -32,7 +33,7 @@ def install(command: Sequence[str], environ: Mapping[str, str] = os.environ, pla
 
 
 def service(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
-    """The unit that runs the checks once. Red is an answer, so exit status 1 is no failure of the unit."""
+    """Return the unit that runs the checks once. Exit status 1 (a red check) counts as success of the unit."""
     words = " ".join(map(_quoted, command))
     path = _quoted(f"PATH={environ.get('PATH', os.defpath)}")
     return (
@@ -42,7 +43,7 @@ def service(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
 
 
 def timer() -> bytes:
-    """The unit that starts it daily, later if the machine was off."""
+    """Return the unit that starts the service daily, or later if the machine was off."""
     return (
         "[Unit]\nDescription=farmhand doctor, daily\n\n"
         f"[Timer]\nOnCalendar={_ON_CALENDAR}\nRandomizedDelaySec=10min\nPersistent=true\n\n"
@@ -51,7 +52,7 @@ def timer() -> bytes:
 
 
 def plist(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
-    """The agent for launchd."""
+    """Return the launchd agent."""
     return plistlib.dumps(
         {
             "Label": LABEL,
@@ -64,7 +65,7 @@ def plist(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
 
 
 def _quoted(word: str) -> str:
-    """One word for systemd: quotes and backslashes escaped, no specifier and no variable expanded."""
+    """Quote one word for systemd: escape quotes and backslashes, and prevent specifier and variable expansion."""
     text = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
     return f'"{text}"'
 
@@ -74,7 +75,7 @@ def _write(files: Mapping[Path, bytes]) -> None:
         for path, text in files.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists() or path.read_bytes() != text:
-                # Its options may hold the URL of a webhook.
+                # Readable by its owner only: the options may contain the URL of a webhook.
                 path.touch(mode=0o600)
                 path.write_bytes(text)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""`farmhand up`: ansible-playbook site.yml in the checkout."""
+"""`farmhand up`: run `ansible-playbook site.yml` in the checkout."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
 from farmhand.places.checkout import find_project
 
-#: ansible-playbook's own statuses. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
+#: An exit status of ansible-playbook. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
 _UNREACHABLE = 4
 
 
@@ -41,7 +41,7 @@ def command(conf: Settings, *, as_json: bool, arguments: tuple[str, ...]) -> Ver
 
 
 def play(directory: Path, arguments: tuple[str, ...], *, quiet: bool) -> int:
-    """Run the playbook in its directory, with its own ansible.cfg; ansible-playbook's status."""
+    """Run the playbook in its directory, with its ansible.cfg, and return ansible-playbook's exit status."""
     done = subprocess.run(
         [find_program("ansible-playbook"), "site.yml", *arguments],
         cwd=directory,

@@ -1,4 +1,4 @@
-"""The frame of every verb: shared options, the settings made of them, errors, and printing the result."""
+"""The common frame of the verbs: shared options, settings, error handling, and printing of the result."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from farmhand.cli.signals import Stopped
 from farmhand.core import settings
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
-#: The version of every verb's JSON document that has no version of its own.
+#: The version of the verbs' JSON documents, unless a document has its own.
 JSON_VERSION = 1
 _TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
 _PROJECT_DIR = Option(("--project-dir",), "project_dir", "The checkout with site.yml.", what="DIR")
@@ -24,7 +24,7 @@ _SHARED = {option.to: option for option in (*OPTIONS, _PROJECT_DIR)}
 
 @dataclass(frozen=True)
 class VerbResult:
-    """A verb's answer: its JSON document, the text for people ("" for none) or what prints it, and the exit status."""
+    """A verb's result: its JSON document, its text ("" for none) or a function that prints it, and the exit status."""
 
     document: dict[str, Any]
     text: str | Callable[[], None]
@@ -32,7 +32,7 @@ class VerbResult:
 
 
 def click_option(option: Option, about: str | None = None) -> click.Option:
-    """Make an option of the table one of click's. `about` replaces its help."""
+    """Return a click option made from an option of the table. `about` replaces its help."""
     if option.kind in ("flag", "switch"):
         flag = option.kind == "flag"
         return click.Option(
@@ -55,9 +55,9 @@ def verb(
 ) -> Callable[[Callable[..., VerbResult | int]], click.Command]:
     """Make a function the verb `name`, with the options `shared` of the table, --json and --config.
 
-    The function is called with the settings in force, in which every option named like a setting already is, with
-    `as_json`, and with its own options. It returns a VerbResult, or the exit status if it has printed its answer
-    itself. With --json every error is also a JSON object on stdout.
+    The function gets the settings in force, `as_json`, and its own options. An option named like a setting is applied
+    to the settings and not passed on. The function returns a VerbResult, or the exit status if it has printed its
+    result itself. With --json every error is also a JSON object on stdout.
     `attributes` are click's (`epilog`, `context_settings`).
     """
     attributes["context_settings"] = HELP_NAMES | attributes.get("context_settings", {})
@@ -82,7 +82,7 @@ def verb(
 
 
 def print_result(answer: VerbResult, *, as_json: bool) -> int:
-    """Print an answer as JSON or as text; its exit status."""
+    """Print a result as JSON or as text, and return its exit status."""
     if as_json:
         render.write_json({"version": JSON_VERSION} | answer.document)
     elif callable(answer.text):

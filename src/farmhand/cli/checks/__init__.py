@@ -1,4 +1,4 @@
-"""The checks behind `farmhand doctor`. Each looks, says what it saw in one line, and changes nothing."""
+"""The checks of `farmhand doctor`. Each returns one line about what it found, and changes nothing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from farmhand.core.keys import without_secrets
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the screen. `state` is green, red, unknown (it could not be told), or left_out, as was asked.
+    """One line of the doctor's output.
 
-    `run` sets the name and the host, "" for the workstation.
+    `state` is green, red, unknown (undecidable) or left_out (skipped on request). `run` sets `name` and `host`; the
+    host is "" for the workstation.
     """
 
     state: str
@@ -25,42 +26,42 @@ class Check:
 
     @property
     def ok(self) -> bool | None:
-        """True for green, False for red."""
+        """True for green, False for red, None for the other states."""
         return {"green": True, "red": False}.get(self.state)
 
     @property
     def title(self) -> str:
-        """Name the check, with its host."""
+        """The check's name, after its host's if it has one."""
         return f"{self.host} {self.name}".strip()
 
     def as_dict(self) -> dict[str, object]:
-        """As plain data."""
+        """Return the check as a dict for JSON."""
         given = {"name": self.name, "host": self.host, "ok": self.ok, "state": self.state}
         return {**given, "detail": self.detail, "fix": self.fix}
 
 
 def passed(detail: str) -> Check:
-    """A green line."""
+    """Return a green check."""
     return Check(state="green", detail=_line(detail))
 
 
 def failed(detail: str, fix: str) -> Check:
-    """A red line with what to do."""
+    """Return a red check with its fix."""
     return Check(state="red", detail=_line(detail), fix=_line(fix))
 
 
 def untold(detail: str, fix: str) -> Check:
-    """A yellow line: it could not be told. With what to do."""
+    """Return an undecided (yellow) check, with how to decide it."""
     return Check(state="unknown", detail=_line(detail), fix=_line(fix))
 
 
 def by_error(error: FarmhandError, fix: str = "see farmhand doctor --json") -> Check:
-    """A red line from an error."""
+    """Return a red check made from an error; its hint is the fix."""
     return failed(error.message, error.hint or fix)
 
 
 def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str], host: str = "") -> list[Check]:
-    """Each check's line, in their order. What goes wrong inside of one is its own line and stops no other."""
+    """Run the checks in order and return their lines. An exception in one becomes its red line and stops no other."""
     left_out = set(skipped)
     lines: list[Check] = []
     for name, check in checks:
@@ -68,12 +69,12 @@ def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str
             line = Check(state="left_out", detail="left out") if name in left_out else check()
         except FarmhandError as error:
             line = by_error(error.at(host) if isinstance(error, WireError) else error)
-        except Exception as error:  # a check that breaks must show as red, not take the others with it
+        except Exception as error:  # a broken check must show as red and must not stop the others
             line = failed(f"{type(error).__name__}: {error}", "this is a fault of farmhand: report it")
         lines.append(replace(line, name=name, host=host))
     return lines
 
 
 def _line(text: str) -> str:
-    """One line without a key and without what a terminal takes for a command."""
+    """Return `text` as one line, without keys and terminal control characters."""
     return one_line(without_secrets(text))

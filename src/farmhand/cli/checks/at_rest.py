@@ -1,4 +1,4 @@
-"""No key at rest on the hosts. The dispatch account cannot look, so Ansible does, as root, from the checkout."""
+"""Check that no key is stored on the hosts. The dispatch account cannot look, so Ansible does, as root."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from farmhand.places.ansible_environment import ansible_environment, find_progra
 from farmhand.places.checkout import find_project
 
 _LIMIT_S = 600.0
-#: Where the role base keeps the originals of scrubbed files: see base_scrub_backup_dir.
+#: Where the role `base` keeps the originals of scrubbed files: its variable base_scrub_backup_dir.
 _IGNORED = "/var/backups/farmhand"
 
 
 def at_rest(conf: Settings, hosts: list[str]) -> dict[str, Check]:
-    """One line for each host: the module farmhand_search, run there by Ansible ad hoc. It reads and changes nothing."""
+    """Return a check for each host: Ansible runs the module farmhand_search there, which only reads."""
     try:
         answers = _search(find_project(conf.project_dir, Path.cwd()))
     except NotConfigured as error:
@@ -45,7 +45,7 @@ def _line(answer: dict[str, Any] | None) -> Check:
 
 
 def _search(directory: Path) -> dict[str, dict[str, Any]]:
-    """Run farmhand_search on each host of the group farm; its answers by host. Raises NotConfigured."""
+    """Run farmhand_search on the group farm and return its answers by host. Raises NotConfigured."""
     program = find_program("ansible")
     arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
     with private_directory() as private:
@@ -71,7 +71,7 @@ def _search(directory: Path) -> dict[str, dict[str, Any]]:
 
 
 def _answer(path: Path) -> dict[str, Any]:
-    """Read the module's answer for one host, or Ansible's own where the module did not run."""
+    """Read the module's answer for one host, or Ansible's message if the module did not run; {} if it is not JSON."""
     try:
         answer = json.loads(path.read_bytes())
     except (ValueError, RecursionError):

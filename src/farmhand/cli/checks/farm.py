@@ -1,4 +1,4 @@
-"""The checks of one farm host, by what its agent says over the wire; and one task that it answers."""
+"""The checks of one farm host: what its agent reports, and one small task that it has to answer."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
-#: Clocks that differ by more make times in reports and logs hard to compare. Seconds.
+#: The largest clock difference at which times in reports and logs are still easy to compare. Seconds.
 SKEW_S = 5.0
-#: A task that waits for longer is worth a look; one of economy may wait for a day. Seconds.
+#: A task that waits longer than this is reported. Economy tasks, which may wait for a day, are not counted. Seconds.
 OLDEST_S = 3600.0
-#: Until the canary has ended, in the queue and at work. Seconds.
+#: The canary's time limit, in the queue and running. Seconds.
 CANARY_S = 180.0
 NAMES = ("reach", "cli", "clock", "queue", "budget")
 
 
 def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
-    """The lines of one host. What cannot be known of a host that is not reached is not shown."""
+    """Return the checks of one host. An unreachable host has only its red `reach`."""
     try:
         with Client(host.transport(conf.connect_timeout_s)) as client:
             client.connect()
@@ -49,7 +49,7 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
 
 
 def _oldest(client: Client, status: dict[str, Any]) -> float:
-    """Return the seconds that the oldest waiting task has waited. Economy tasks are not counted."""
+    """Return how long the oldest waiting task has waited, in seconds. Economy tasks are not counted."""
     waits = 0.0
     for state in ("queued", "awaiting_key"):
         if status.get(state):
@@ -61,7 +61,7 @@ def _oldest(client: Client, status: dict[str, Any]) -> float:
 
 
 def reach(status: dict[str, Any]) -> Check:
-    """It is reached, its host key is known, its agent is active and of this version."""
+    """Check that the agent is running and has this version. That it answered shows that its host key is known."""
     version = str(status.get("version"))
     if version != __version__:
         return failed(f"the agent is {version}, this farmhand {__version__}", "farmhand up")
@@ -72,7 +72,7 @@ def reach(status: dict[str, Any]) -> Check:
 
 
 def cli(status: dict[str, Any]) -> Check:
-    """The claude CLI is installed there."""
+    """Check that the claude CLI is installed on the host."""
     version = status.get("cli")
     if version is None:
         return failed("no claude CLI for tasks with tools", "farmhand up")
@@ -80,7 +80,7 @@ def cli(status: dict[str, Any]) -> Check:
 
 
 def clock(host: str, status: dict[str, Any], before: float, after: float) -> Check:
-    """Its clock agrees with ours, which was read `before` and `after` it was asked."""
+    """Check the host's clock against ours, which was read `before` and `after` the request."""
     theirs = status.get("time")
     if not isinstance(theirs, int | float):
         return failed("the agent does not tell its time", "farmhand up")
@@ -92,7 +92,7 @@ def clock(host: str, status: dict[str, Any], before: float, after: float) -> Che
 
 
 def queue(status: dict[str, Any], oldest_s: float) -> Check:
-    """Nothing is parked, and nothing waits for too long."""
+    """Check that no task is parked and none waits too long."""
     refused = [entry for entry in status.get("keys") or [] if entry.get("state") == "refused"]
     if refused and refused[0].get("queued"):
         detail = f"{refused[0]['queued']} tasks are parked: key {refused[0]['fingerprint']} was refused"
@@ -108,7 +108,7 @@ def queue(status: dict[str, Any], oldest_s: float) -> Check:
 
 
 def budget(status: dict[str, Any]) -> Check:
-    """The day's budget, where one is set, is not spent."""
+    """Check that the daily budget, if there is one, is not used up."""
     day = status.get("budget_day")
     if not isinstance(day, dict):
         return passed("no budget for the day is set")
@@ -120,7 +120,7 @@ def budget(status: dict[str, Any]) -> Check:
 
 
 def canary(host: Host, conf: Settings) -> Check:
-    """The farm answers: one task of a few tokens."""
+    """Check that the host answers a task of a few tokens."""
     task = {
         "id": new_task_id(),
         "prompt": "Answer with the one word: ready",

@@ -1,4 +1,4 @@
-"""The checks of the workstation: who pays for an interactive claude, the login, the key, the spool, the prices."""
+"""The checks of the workstation: which account an interactive claude bills, login, key, spool, prices."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from farmhand.offline.spool import open_spool
 from farmhand.rotation import operator
 from farmhand.rotation.check_key import check_key
 
-#: A table that is older than this may be wrong. Days.
+#: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
 _TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
 _MARKER = (
@@ -31,7 +31,7 @@ _MARKER = (
 
 
 def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[tuple[str, Callable[[], Check]]]:
-    """The checks by name, in the order of the screen."""
+    """Return the checks with their names, in the order in which they are printed."""
     return [
         ("environment", environment),
         ("shells", lambda: shells(ask_shell=ask_shell)),
@@ -46,7 +46,7 @@ def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[
 
 
 def environment() -> Check:
-    """No metered credential in this very session's environment."""
+    """Check that this session's environment has no metered credential."""
     found = [name for name in METERED if name in os.environ and counts(name, os.environ[name])]
     if found:
         fix = f"unset {' '.join(found)}, and see the line shells for where it comes from"
@@ -56,20 +56,20 @@ def environment() -> Check:
 
 
 def shells(*, ask_shell: bool = True) -> Check:
-    """No metered credential in any kind of interactive shell, as the shells themselves say."""
+    """Check that no kind of interactive shell sets a metered credential, by asking the shells themselves."""
     report = billing.find(cwd=Path.cwd(), ask_shell=ask_shell)
     asked = f" (asked once: {', '.join(report.asked[:3])})" if report.asked else ""
     if report.metered:
         return failed(report.line() + asked, _TAKE_OUT)
     if not report.certain:
         return untold(report.line() + asked, "leave out --no-ask-shell" if report.read_only else _MARKER)
-    # A file that could not be read is no finding, but it is named.
+    # A file that could not be read does not fail the check, but it is named.
     unread = [str(problem) for problem in report.problems]
     return passed(report.line() + asked + (f" (not read: {', '.join(unread[:3])})" if unread else ""))
 
 
 def login() -> Check:
-    """The login is there and has not ended."""
+    """Check that the login exists and has not expired."""
     found = find_login()
     plan = f"plan {found.plan}, " if found.plan else ""
     days = found.days_left()
@@ -79,14 +79,14 @@ def login() -> Check:
 
 
 def claude(*, ask: bool) -> Check:
-    """An interactive claude would draw on the plan; with `ask` it is asked for one word, which does draw on it."""
+    """Check that an interactive claude would use the plan. With `ask`, ask it for one word, which uses the plan."""
     program = shutil.which("claude")
     if program is None:
         return failed("the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
     said = subscription.auth_status(program, os.environ, settings=True)
     if not said.get("loggedIn"):
         return failed("claude says that it is not logged in", FIX)
-    # The CLI says the same of its own token and of anybody's bearer token.
+    # The CLI reports the same authMethod for its own token and for any other bearer token.
     token = TOKEN if said.get("authMethod") == "oauth_token" and os.environ.get(TOKEN) else None
     if token or said.get("authMethod") not in subscription.PLAN:
         source = token or said.get("apiKeySource") or said.get("authMethod")
@@ -98,12 +98,12 @@ def claude(*, ask: bool) -> Check:
 
 
 def key(conf: Settings) -> Check:
-    """The key's source can be read and is the owner's alone."""
+    """Check that the key's source can be read, and by its owner only."""
     return passed(f"{conf.key_source} can be read (fingerprint {fingerprint(read_key(conf.key_source))})")
 
 
 def key_age(conf: Settings) -> Check:
-    """The key is younger than the policy `key_max_age_days` says."""
+    """Check that the key is not older than the setting `key_max_age_days`."""
     days = operator.age_days(conf, read_key(conf.key_source))
     said = f"the key has been here for {days:.0f} days at least"
     if operator.is_old(days, conf):
@@ -112,13 +112,13 @@ def key_age(conf: Settings) -> Check:
 
 
 def api(conf: Settings) -> Check:
-    """The API accepts the key."""
+    """Check that the API accepts the key."""
     check_key(read_key(conf.key_source), conf.upstream_url)
     return passed(f"{conf.upstream_url} accepts the key")
 
 
 def spool(conf: Settings) -> Check:
-    """Nothing waits in the spool for a host."""
+    """Check that no task in the spool waits for a host."""
     found = open_spool(conf)
     broken = found.broken()
     if broken:
@@ -136,7 +136,7 @@ def spool(conf: Settings) -> Check:
 
 
 def prices() -> Check:
-    """The price table is young enough to be believed."""
+    """Check that the price table is not too old."""
     from farmhand.core.prices import price_table
 
     version = price_table().version
