@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farmhand.cli.say import note, one_line
+from farmhand.core.engines import SLOTTED
 from farmhand.places.watch import HostWatch
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
 _LIVE_COLUMNS = ("host", "state", "running", "queued", "no key", "api", "cli", "tasks/s", "")
 _COUNTS = ("running", "queued", "awaiting_key")
-_ENGINES = ("api", "cli")
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: Figures older than this many intervals are dimmed.
 _OLD = 3
@@ -52,7 +52,7 @@ def _counts(status: dict[str, Any]) -> list[str]:
 def _slots(status: dict[str, Any], what: str) -> list[str]:
     """Return the slots of each engine as free/total or used/total."""
     cells = []
-    for engine in _ENGINES:
+    for engine in SLOTTED:
         slots = (status.get("slots") or {}).get(engine)
         count = slots and (slots["free"] if what == "free" else slots["total"] - slots["free"])
         cells.append(f"{count}/{slots['total']}" if slots else "?")
