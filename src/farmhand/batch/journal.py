@@ -96,12 +96,14 @@ class Journal:
             known = _TABLES if version == VERSION else _COMMON
             if not (found >= known if version else not found):
                 raise sqlite3.DatabaseError
-            self._db.execute("PRAGMA journal_mode = WAL")
-            # A transaction lost in a power cut can be recovered: the workers still have its tasks and results.
-            self._db.execute("PRAGMA synchronous = NORMAL")
-            self._db.execute("PRAGMA cache_size = -8192")
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute("COMMIT")
+            other = version not in (0, VERSION) and not any_version
+            if not other:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                # A transaction lost in a power cut can be recovered: the workers still have its tasks and results.
+                self._db.execute("PRAGMA synchronous = NORMAL")
+                self._db.execute("PRAGMA cache_size = -8192")
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.execute("COMMIT")
         except OSError as error:
             raise UsageError(f"{path}: {error.strerror}", hint="choose another --out") from None
         except sqlite3.OperationalError as error:
@@ -110,9 +112,10 @@ class Journal:
             self.close()
             raise UsageError(f"{path} is not a journal of farmhand batch", hint="choose another --out") from None
         self.version = int(version)
-        if version not in (0, VERSION) and not any_version:
+        if other:
             self.close()
-            raise UsageError(f"{path} was written by another version of farmhand", hint="use that, or --restart")
+            hint = "finish it with that, or choose another --out; --restart runs and pays for all of it again"
+            raise UsageError(f"{path} was written by another version of farmhand", hint=hint)
         self.fresh = version == 0
 
     def begin_new(self, about: dict[str, str]) -> None:
