@@ -28,12 +28,12 @@ def _run(program: str, arguments: list[str]) -> None:
     """Run a task and exit if the arguments can be parsed without click, whose import takes 40 ms. Else return."""
     if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:  # a shell asks click for completions
         return
-    from farmhand.cli.arguments import plain
+    from farmhand.cli.arguments import RunOptions, plain
 
     given = plain(arguments)
     if given is None:
         return
-    from farmhand.cli.run_task import RunOptions, main
+    from farmhand.cli.run_task import main
     from farmhand.cli.say import end
 
     end(program, lambda: main(RunOptions(**given)))

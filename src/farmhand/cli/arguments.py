@@ -58,6 +58,30 @@ OPTIONS = (
 )
 
 
+class RunOptions(NamedTuple):
+    """The values of the command line, named as in `arguments.OPTIONS`. None means not given."""
+
+    prompt: str | None
+    file: tuple[str, ...]
+    no_stdin: bool
+    as_json: bool
+    model: str | None
+    system: str | None
+    schema: str | None
+    engine: str | None
+    tools: tuple[str, ...]
+    network: str | None
+    timeout_s: float | None
+    max_tokens: int | None
+    task_id: str | None
+    host: str | None
+    key_source: str | None
+    connect_timeout_s: float | None
+    fallback: str | None
+    allow_subscription: bool | None
+    config: str | None
+
+
 def plain(arguments: list[str]) -> dict[str, Any] | None:
     """Parse `arguments` into values by name. Return None if click has to do it: help, mistakes, unusual spellings."""
     known = {name: option for option in OPTIONS for name in option.names}

@@ -18,9 +18,9 @@ from farmhand.batch.prepare import BatchPlan, InvalidInput
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import render
 from farmhand.cli.progress import ProgressDisplay, summary
-from farmhand.cli.run_task import read_schema
 from farmhand.cli.say import note
 from farmhand.cli.signals import caught
+from farmhand.cli.task_options import read_schema
 from farmhand.cli.verb import VerbResult, print_result, verb
 from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError

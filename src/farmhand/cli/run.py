@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from farmhand.cli.arguments import OPTIONS
-from farmhand.cli.run_task import RunOptions, main
+from farmhand.cli.arguments import OPTIONS, RunOptions
+from farmhand.cli.run_task import main
 from farmhand.cli.verb import HELP_NAMES, click_option
 
 

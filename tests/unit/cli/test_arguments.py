@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.cli import run
-from farmhand.cli.arguments import OPTIONS, plain
-from farmhand.cli.run_task import RunOptions
+from farmhand.cli.arguments import OPTIONS, RunOptions, plain
 
 WORDS = [name for option in OPTIONS for name in option.names]
 VALUES = [

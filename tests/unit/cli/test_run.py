@@ -11,9 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import run
+from farmhand.cli.arguments import RunOptions
 from farmhand.cli.carry import report
 from farmhand.cli.render import Printer
-from farmhand.cli.run_task import RunOptions, build_task, read_schema
+from farmhand.cli.task_options import build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
 

@@ -1,0 +1,65 @@
+"""The task that the command line describes. Imported after ssh was started: see run_task."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from farmhand.cli.arguments import RunOptions
+from farmhand.cli.prompt import assemble
+from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
+from farmhand.core.errors import UsageError
+from farmhand.core.ids import new_task_id
+from farmhand.core.settings import Settings
+
+
+def build_task(options: RunOptions, conf: Settings) -> dict[str, Any]:
+    """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
+    names = {"--id": options.task_id, "--model": conf.model}
+    task_id, model = (given and as_name(given, option) for option, given in names.items())
+    task: dict[str, Any] = {
+        "id": task_id or new_task_id(),
+        "prompt": assemble(options.prompt, options.file, use_stdin=not options.no_stdin),
+        "timeout_s": conf.timeout_s,
+    }
+    optional = {
+        "system": options.system and as_text(options.system, "--system"),
+        "model": model,
+        "engine": options.engine,
+        "network": options.network,
+        "max_tokens": options.max_tokens,
+        "tools": as_names(options.tools, "--tools"),
+        "schema": None if options.schema is None else read_schema(options.schema),
+    }
+    return task | {name: value for name, value in optional.items() if value not in (None, "", [])}
+
+
+def read_schema(given: str) -> dict[str, Any]:
+    """Return the JSON Schema in the file `given`, or in `given` itself if it begins with `{`. Raises UsageError."""
+    where = "--schema"
+    if given.lstrip().startswith("{"):
+        text = as_text(given, where)
+    else:
+        where = f"--schema {shown(given)}"
+        try:
+            with open(given, encoding="utf-8") as file:
+                text = file.read()
+        except OSError as error:
+            raise UsageError(f"{where}: {error.strerror}", code="invalid_schema") from None
+        except ValueError:
+            raise UsageError(f"{where}: not UTF-8 text", code="invalid_schema") from None
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where}: not JSON: {error}", code="invalid_schema") from None
+    if not isinstance(schema, dict):
+        raise UsageError(f"{where}: a JSON Schema is an object", code="invalid_schema")
+    try:
+        json.dumps(schema, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # a lone surrogate
+        raise not_text(where) from None
+    from farmhand.core import schemas  # not at the top: most calls have no schema
+
+    if message := schemas.problem(schema):
+        raise UsageError(f"{where}: {message}", code="invalid_schema")
+    return schema
