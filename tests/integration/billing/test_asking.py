@@ -178,7 +178,7 @@ def test_a_password_manager_is_asked_once_and_it_is_said(directory: Path) -> Non
     calls = (home.path / ".calls").read_text().splitlines()
     assert calls.count("op read op://Private/Anthropic/key") == 1
     assert "op read op://Private/Anthropic/key" in report.asked
-    assert not list(Path("/dev/shm").glob("farmhand-ask-*/*/out"))
+    assert secrets_of(os.getpid()) == []
 
 
 def test_a_prompt_that_nobody_answers_appears_once_and_nothing_is_green(directory: Path) -> None:
