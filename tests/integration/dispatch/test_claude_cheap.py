@@ -229,7 +229,7 @@ async def test_a_closed_port_and_a_mute_one(workstation: Workstation, farm: Sshd
 async def test_a_signal_cancels_the_task_on_the_host(
     workstation: Workstation, farm: Sshd, agent: Agent, api: MessagesApi, number: signal.Signals
 ) -> None:
-    api.state.event_s = 0.9
+    api.state.event_s = 5.0
     process = await workstation.start("claude-cheap", "--id", "slow", "hello")
     await agent_knows(agent, "slow")
     os.kill(process.pid, number)
@@ -256,7 +256,7 @@ async def test_a_stale_shared_connection_is_replaced(workstation: Workstation, f
     assert (await workstation.run("claude-cheap", "warm")).status == 0
     # Stopped, the process that serves the shared connection is as mute as after a suspend.
     farm.drop_connections(signal.SIGSTOP)
-    done = await workstation.run("claude-cheap", "--connect-timeout", "2", "hello")
+    done = await workstation.run("claude-cheap", "--connect-timeout", "5", "hello")
     assert done.status == 0, done.err
     assert received(api) == ["warm", "hello"]
 
