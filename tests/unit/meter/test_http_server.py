@@ -132,23 +132,60 @@ async def test_a_body_is_asked_for_where_the_client_wants_that() -> None:
         assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
 
 
-@pytest.mark.parametrize(
-    "request_",
-    [
-        b"nonsense\r\n\r\n",
-        HEAD % b"x" + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\nok",
-        HEAD % b"x" + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        HEAD % b"x" + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
-        HEAD % b"x" + b"Content-Length: -1\r\n\r\n",
-        HEAD % b"x" + b"A b: c\r\n\r\n",
-        HEAD % b"x" + b"Connection: upgrade\r\nUpgrade: websocket\r\n\r\n",
-        b"POST /x HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nok",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+LENGTH = b"Content-Length: 2\r\n\r\nok"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+#: Shapes by which other servers were made to see another request than the one before them. Source: the first point of
+#: what is known to hold, and RFC 9112, sections 2.2, 5.1, 5.2, 6.1 to 6.3 and 7.1.
+MALFORMED = [
+    b"nonsense\r\n\r\n",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    b"GET /x\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    *[b"POST /x HTTP/%b\r\nHost: localhost\r\n" % version + LENGTH for version in (b"1.0", b"1.2", b"2.0")],
+    *[b"%b HTTP/1.1\r\nHost: localhost\r\n" % line + LENGTH for line in (b"post /x", b"PO\x01ST /x", b"POST /x y")],
+    b"POST /x HTTP/1.1\nHost: localhost\nContent-Length: 2\n\nok",
+    b"POST /x HTTP/1.1\r\n" + LENGTH,
+    HEAD % b"x" + b"Host: another\r\n" + LENGTH,
+    HEAD % b"x" + b"Connection: upgrade\r\nUpgrade: websocket\r\n" + LENGTH,
+    HEAD % b"x" + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" + LENGTH,
+    HEAD % b"x" + b"Content-Length: 2\r\n" + LENGTH,
+    HEAD % b"x" + b"Content-Length: 3\r\n" + LENGTH,
+    HEAD % b"x" + CHUNKED + LENGTH,
+    HEAD % b"x" + b"Content-Length: 2\r\n" + CHUNKED + b"\r\n0\r\n\r\n",
+    *[
+        HEAD % b"x" + b"Content-Length: %b\r\n\r\nok" % length
+        for length in (b"2, 2", b"+2", b"-2", b"0x2", b"2 2", b"1_0", b"9" * 23, b"")
     ],
-)
+    *[
+        HEAD % b"x" + b"Transfer-Encoding%b\r\n\r\n0\r\n\r\n" % coding
+        for coding in (
+            *(b": identity", b": chunked, identity", b": xchunked", b":\x0bchunked", b" : chunked"),
+            *(b": chunked\r\nTransfer-Encoding: identity", b": chunked\r\nTransfer-Encoding: chunked"),
+        )
+    ],
+    *[
+        HEAD % b"x" + CHUNKED + b"\r\n" + chunk + b"\r\n0\r\n\r\n"
+        for chunk in (
+            b"f" * 17 + b"\r\nok",
+            b"-2\r\nok",
+            b"0x2\r\nok",
+            b"2\r\nokay",
+            b"2\nok",
+            b"2;a\nb\r\nok",
+            b"\r\nok",
+        )
+    ],
+    *[
+        HEAD % b"x" + line + b"\r\n" + LENGTH
+        for line in (b"A b: c", b"Abc", b"A: b\r\n c", b"A: b\rC: d", b"A: b\0c", b"A: b\x01c", b"A\0: b")
+    ],
+]
+
+
+@pytest.mark.parametrize("request_", MALFORMED)
 async def test_what_is_no_request_or_two_is_refused_and_nothing_is_served(request_: bytes) -> None:
     async with serve() as talk:
-        assert b" 400 Bad Request" in (await talk.say(request_))[:30]
+        assert b" 400 Bad Request" in (await talk.say(request_, until=b"\r\n\r\n"))[:30]
         assert not talk.seen
 
 
