@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -95,13 +96,14 @@ class CostStore:
         self.begun_again: Path | None = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _create(path)
+            with suppress(FileExistsError):
+                _create(path, os.O_EXCL)
             self.db = sqlite3.connect(path, isolation_level=None, timeout=_BUSY_S)
         except (OSError, sqlite3.OperationalError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise NotConfigured(f"the cost store {path} cannot be opened: {reason}", hint="see --cost-store") from None
         with self._whole():
-            self.db.execute("PRAGMA journal_mode = WAL")
+            self._use_wal()
             self.db.execute("PRAGMA synchronous = NORMAL")
             if 0 < self._version() < SCHEMA_VERSION:
                 self._keep_copy()
@@ -116,6 +118,18 @@ class CostStore:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    def _use_wal(self) -> None:
+        """Switch to WAL. SQLite does not wait for another process that does the same at this moment, so this does."""
+        until = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self.db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def close(self) -> None:
         """Close the file."""

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -136,6 +137,28 @@ def test_a_failure_half_way_leaves_whole_chunks(tmp_path: Path, monkeypatch: pyt
     contents(store)
     assert parts_of(store)[0].requests == 3
     store.close()
+
+
+def test_another_process_that_opens_a_new_store_at_this_moment_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(sqlite3.Connection):
+        """SQLite refuses the switch to WAL twice without waiting, as it does while another process switches."""
+
+        left = 2
+
+        def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+            if "journal_mode" in sql and Refusing.left:
+                Refusing.left -= 1
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = sqlite3.SQLITE_BUSY
+                raise error
+            return super().execute(sql, *values)
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *given, **named: connect(*given, **named, factory=Refusing))
+    new_store(tmp_path / "cost.db").close()
+    assert Refusing.left == 0
 
 
 def test_two_at_once_merge_everything_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
