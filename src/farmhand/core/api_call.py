@@ -6,8 +6,9 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from . import billing_refusals
@@ -29,6 +30,14 @@ class NoRedirect(urllib.request.HTTPRedirectHandler):
         """Return None: do not follow the redirect."""
 
 
+class ApiAnswer(NamedTuple):
+    """An answer: HTTP status, decoded JSON or None, headers (names in lower case)."""
+
+    status: int
+    document: Any
+    headers: Mapping[str, str]
+
+
 def admin_problem(key: str, url: str) -> str:
     """Return why this Admin key must not be sent to this URL, or "" if it may be."""
     if not key.startswith(ADMIN_PREFIX):
@@ -45,19 +54,25 @@ def call(
 
     Raise WireError: `not_configured` for an invalid URL, `api_unreachable` if there is no answer.
     """
+    found = ask(url, path, {"x-api-key": check_format(key), "anthropic-version": VERSION}, body, timeout_s)
+    return found.status, found.document
+
+
+def ask(
+    url: str, path: str, headers: Mapping[str, str], body: dict[str, Any] | None = None, timeout_s: float = TIMEOUT_S
+) -> ApiAnswer:
+    """Call the API once with these headers, as `call` does. Raise WireError."""
     if not url.startswith(("https://", "http://")):
         raise not_configured(f"upstream_url {url!r:.100} is not an http(s) URL", "correct it")
-    headers = {"x-api-key": check_format(key), "anthropic-version": VERSION}
-    data = None
-    if body is not None:
-        data, headers["content-type"] = json.dumps(body).encode(), "application/json"
-    request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=headers)  # noqa: S310  (checked above)
+    data = None if body is None else json.dumps(body).encode()
+    sent = {**headers} if body is None else {**headers, "content-type": "application/json"}
+    request = urllib.request.Request(url.rstrip("/") + path, data=data, headers=sent)  # noqa: S310  (checked above)
     try:
         with urllib.request.build_opener(NoRedirect).open(request, timeout=timeout_s) as answer:
-            return int(answer.status), _decoded(answer.read(_MAX_ANSWER))
+            return ApiAnswer(int(answer.status), _decoded(answer.read(_MAX_ANSWER)), _lower(answer.headers))
     except urllib.error.HTTPError as error:
         with error:
-            return error.code, _decoded(error.read(65536))
+            return ApiAnswer(error.code, _decoded(error.read(65536)), _lower(error.headers))
     except (OSError, http.client.HTTPException, ValueError) as error:
         why = getattr(error, "reason", None) or error
         message = f"{url} cannot be asked: {getattr(why, 'strerror', None) or redact(str(why))}"
@@ -79,6 +94,10 @@ def reason(answer: Any) -> str:
     error = answer.get("error") if isinstance(answer, dict) else None
     why = error.get("message") if isinstance(error, dict) else "no reason given"
     return redact(" ".join(str(why).split()))[:200]
+
+
+def _lower(headers: Any) -> dict[str, str]:
+    return {str(name).lower(): str(value) for name, value in headers.items()}
 
 
 def _decoded(raw: bytes) -> Any:

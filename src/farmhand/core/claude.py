@@ -5,6 +5,10 @@ It is shared by the farm host's engine and the workstation's subscription fallba
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
 import msgspec
 
 #: The system prompt of a task that has none of its own.
@@ -21,11 +25,24 @@ SWITCHES = {
 }
 
 
-def arguments(program: str, *, model: str, system: str = "", tools: tuple[str, ...] = ()) -> list[str]:
-    """Return the lean command line. With its flags a text task sends 1.1 KB instead of 76 to 115 (2.1.197)."""
+def login_path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
+    directory = environ.get("CLAUDE_CONFIG_DIR")
+    return (Path(directory) if directory else Path("~/.claude").expanduser()) / ".credentials.json"
+
+
+def arguments(
+    program: str, *, model: str, system: str = "", tools: tuple[str, ...] = (), own_system: bool = False
+) -> list[str]:
+    """Return the lean command line. With its flags a text task sends 1.1 KB instead of 76 to 115 (2.1.197).
+
+    `own_system` leaves the CLI's own system prompt in force where `system` is "".
+    """
     argv = [program, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     argv += ["--include-partial-messages", "--no-session-persistence", "--setting-sources", "", "--strict-mcp-config"]
-    argv += ["--disable-slash-commands", "--model", model, "--system-prompt", system or SYSTEM]
+    argv += ["--disable-slash-commands", "--model", model]
+    if system or not own_system:
+        argv += ["--system-prompt", system or SYSTEM]
     return [*argv, "--tools", ",".join(tools)]
 
 

@@ -56,8 +56,7 @@ def check_stream(descriptor: int) -> None:
     """Raise OSError if `descriptor` is a socket without an end of file, such as a datagram socket."""
     if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
         return
-    held = socket.socket(fileno=os.dup(descriptor))
-    kind = held.type
-    held.close()
+    with socket.socket(fileno=os.dup(descriptor)) as held:
+        kind = held.type
     if kind != socket.SOCK_STREAM:
         raise OSError(errno.ESOCKTNOSUPPORT, "it is a socket, but not a stream")

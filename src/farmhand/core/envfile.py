@@ -12,8 +12,9 @@ _ASSIGNMENT = re.compile(r"(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.D
 _SPACED = re.compile(r"(?:export[ \t]+)?[A-Za-z_][A-Za-z0-9_]*[ \t]+=")
 _BARE = re.compile(r"[^\s\"'\\$`;&|<>()]*")
 _REST = re.compile(r"[ \t]*(?:[ \t]#.*)?", re.DOTALL)
-#: The characters that a backslash escapes inside double quotes, as in a POSIX shell (2.2.3).
-_ESCAPED = frozenset('"\\$`')
+#: The start of a double-quoted value, and the characters that a backslash escapes in it, as in a POSIX shell (2.2.3).
+_DOUBLE = re.compile(r'"(?:\\["\\$`]|[^"$`])*+')
+_ESCAPED = re.compile(r'\\(["\\$`])')
 
 
 class EnvFileError(ValueError):
@@ -48,9 +49,14 @@ def _assignment(number: int, line: str) -> tuple[str, str]:
         raise EnvFileError(number, "not of the form NAME=VALUE")
     name, rest = match.groups()
     if rest.startswith("'"):
-        value, rest = _single_quoted(number, rest)
-    elif rest.startswith('"'):
-        value, rest = _double_quoted(number, rest)
+        value, closed, rest = rest[1:].partition("'")
+        if not closed:
+            raise EnvFileError(number, "the single quote is never closed on this line")
+    elif quoted := _DOUBLE.match(rest):
+        value, rest = _ESCAPED.sub(r"\1", quoted.group()[1:]), rest[quoted.end() :]
+        if not rest.startswith('"'):
+            raise EnvFileError(number, _why_not(rest) if rest else "the double quote is never closed on this line")
+        rest = rest[1:]
     else:
         value = _BARE.match(rest).group()  # type: ignore[union-attr]  # the pattern matches the empty string
         rest = rest[len(value) :]
@@ -68,27 +74,3 @@ def _why_not(rest: str) -> str:
     if first in " \t":
         return "more text after the value; quote a value that has spaces"
     return f"the character {first!r} needs quotes around the value"
-
-
-def _single_quoted(number: int, text: str) -> tuple[str, str]:
-    end = text.find("'", 1)
-    if end < 0:
-        raise EnvFileError(number, "the single quote is never closed on this line")
-    return text[1:end], text[end + 1 :]
-
-
-def _double_quoted(number: int, text: str) -> tuple[str, str]:
-    out: list[str] = []
-    index = 1
-    while index < len(text):
-        char = text[index]
-        if char == '"':
-            return "".join(out), text[index + 1 :]
-        if char in "$`":
-            raise EnvFileError(number, _why_not(char))
-        if char == "\\" and text[index + 1 : index + 2] in _ESCAPED:
-            index += 1
-            char = text[index]
-        out.append(char)
-        index += 1
-    raise EnvFileError(number, "the double quote is never closed on this line")

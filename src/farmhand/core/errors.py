@@ -26,7 +26,6 @@ class FarmhandError(Exception):
     code = "error"
 
     def __init__(self, message: str, *, hint: str = "", code: str | None = None) -> None:
-        """Keep message and hint separate, so that text and JSON can render them differently."""
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -81,68 +80,41 @@ class Refused(FarmhandError):
     code = "refused"
 
 
-#: The error class of each WireError code.
-_KINDS: dict[str, type[FarmhandError]] = {
-    "not_configured": NotConfigured,
-    "bad_key": NotConfigured,
-    "no_key": NotConfigured,
-    "authentication_error": NotConfigured,
-    "agent_too_old": WireMismatch,
-    "client_too_old": WireMismatch,
-    "network_refused": Refused,
-    "refused": Refused,
-    "budget": Refused,
-    "account_disabled": Refused,
-    "billing_error": Refused,
-    "spend_limit": Refused,
-    "agent_error": TaskFailed,
-    "dead_key": NotConfigured,
-    "key_source_changed": NotConfigured,
-    "key_missing": NotConfigured,
-    "retire_by_hand": NotConfigured,
-    "no_rotation": UsageError,
-    "rotation_unfinished": UsageError,
-    "too_late": UsageError,
-    "rotation_running": Refused,
-    "hosts_unreached": FarmUnreachable,
-    "api_unreachable": FarmhandError,
-    "rotation_failed": FarmhandError,
-    "still_running": FarmhandError,
-    **dict.fromkeys(
-        (
-            "unreachable",
-            "lost",
-            "host_key_unknown",
-            "host_key_changed",
-            "login_refused",
-            "agent_missing",
-            "agent_down",
-            "not_an_agent",
-            "bad_answer",
-            "stranger",
-            "draining",
-        ),
-        FarmUnreachable,
+#: The codes of WireErrors by class.
+_CODES: dict[type[FarmhandError], tuple[str, ...]] = {
+    NotConfigured: (
+        *("not_configured", "bad_key", "no_key", "authentication_error"),
+        *("dead_key", "key_source_changed", "key_missing", "retire_by_hand"),
+    ),
+    WireMismatch: ("agent_too_old", "client_too_old"),
+    Refused: (
+        *("network_refused", "refused", "budget", "account_disabled", "billing_error", "spend_limit"),
+        *("rotation_running", "subscription_cli_only"),
+    ),
+    TaskFailed: ("agent_error",),
+    UsageError: ("no_rotation", "rotation_unfinished", "too_late"),
+    FarmhandError: ("api_unreachable", "rotation_failed", "still_running"),
+    FarmUnreachable: (
+        *("unreachable", "lost", "host_key_unknown", "host_key_changed", "login_refused", "hosts_unreached"),
+        *("agent_missing", "agent_down", "not_an_agent", "bad_answer", "stranger", "draining"),
     ),
 }
+_KINDS = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 
 class WireError(FarmhandError):
     """An error between client and agent: a stable code, a one-line message, a hint, the HTTP status of the answer.
 
-    Codes made by the client: `not_configured`, `unreachable`, `lost` (the connection broke after it had worked),
-    `host_key_unknown`, `host_key_changed`, `login_refused`, `agent_missing`, `agent_down`, `agent_too_old`,
-    `client_too_old`, `not_an_agent`, `bad_answer` (the answer does not follow the wire, so the outcome of the request
-    is unknown). All other codes come from the agent. A code that is not known here is classified by its status: 4xx
-    means that the request was wrong.
+    `lost`: the connection broke after it had worked. `bad_answer`: the answer does not follow the wire, so the outcome
+    of the request is unknown. A code that is not known here is classified by its status: 4xx means that the request was
+    wrong.
     """
 
     def __init__(self, code: str, message: str, hint: str = "", status: int = 0) -> None:
         super().__init__(message, hint=hint, code=code)
         self.status = status
-        kind = _KINDS.get(code) or (UsageError if 400 <= status < 500 else FarmUnreachable)
-        self.kind: type[FarmhandError] = kind
-        self.exit_code = kind.exit_code
+        self.kind = _KINDS.get(code) or (UsageError if 400 <= status < 500 else FarmUnreachable)
+        self.exit_code = self.kind.exit_code
 
     def at(self, host: str = "") -> FarmhandError:
         """Return the error as its `kind`. With `host`, name that host and report any refusal by it as unreachable."""
@@ -158,7 +130,8 @@ def from_result(result: dict[str, Any]) -> FarmhandError | None:
     error = result.get("error") or {}
     code = str(error.get("code") or result.get("state") or "task_failed")
     message = str(error.get("message") or f"the task is {result.get('state')}")
-    kind = Refused if _KINDS.get(code) is Refused else TaskFailed
+    kind = _KINDS.get(code)
+    kind = kind if kind in (NotConfigured, Refused) else TaskFailed
     return kind(message, hint=str(error.get("hint") or ""), code=code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -19,16 +20,21 @@ _UCRED = struct.Struct("3i")
 def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: str = "") -> Iterator[IO[bytes]]:
     """Yield a file that atomically replaces `path` if the block ends without an error. Raise OSError.
 
-    Whatever happens, `path` has either its old content or all of its new content, and the new content survives a power
-    cut. The new file gets owner, group and mode of the old one (0600 if there was none), or the mode `mode` if given.
-    It is never readable by more users than that. The temporary file has the name `beside`, or a unique one by default;
-    a caller that holds a lock can use `beside` to remove what a crash has left.
+    A device, a pipe or a socket is refused, since /dev/null would be an ordinary file from then on.
+
+    A device, a pipe or a socket is refused: /dev/null would be a regular file from then on.
+
+    `path` has either its old content or all of its new content, which survives a power cut. The new file gets owner,
+    group and mode of the old one (0600 if there was none), or the mode `mode`; never more users can read it. With the
+    temporary name `beside`, a caller that holds a lock removes what a crash has left.
     """
     directory, name = os.path.split(os.path.abspath(path))
     try:
         before = os.stat(path)
     except FileNotFoundError:
         before = None
+    if before is not None and not stat.S_ISREG(before.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if beside:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(beside)
@@ -41,7 +47,11 @@ def replacing(path: str | os.PathLike[str], *, mode: int | None = None, beside: 
         with os.fdopen(descriptor, "wb") as out:
             yield out
             if before is not None:
-                _give(out.fileno(), before)
+                try:
+                    os.fchown(out.fileno(), before.st_uid, before.st_gid)
+                except PermissionError:
+                    if os.geteuid() == 0:
+                        raise
             os.fchmod(out.fileno(), mode if mode is not None else stat.S_IMODE(before.st_mode) if before else 0o600)
             out.flush()
             os.fsync(out.fileno())
@@ -57,15 +67,6 @@ def replace(path: str | os.PathLike[str], content: bytes, *, mode: int | None = 
     """Write `content` to `path` as `replacing` does. Raise OSError."""
     with replacing(path, mode=mode, beside=beside) as out:
         out.write(content)
-
-
-def _give(descriptor: int, before: os.stat_result) -> None:
-    """Set owner and group as in `before`. A failure counts only for root."""
-    try:
-        os.fchown(descriptor, before.st_uid, before.st_gid)
-    except PermissionError:
-        if os.geteuid() == 0:
-            raise
 
 
 def sync_directory(path: str | os.PathLike[str]) -> None:

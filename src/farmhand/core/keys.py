@@ -10,6 +10,8 @@ DEFAULT_SOURCE = "file:~/repos.env"
 #: The longest accepted key. Real keys have about 110 characters.
 MAX_KEY_CHARS = 512
 PREFIX = "sk-ant-"
+#: How an access token begins: of a login, of `claude setup-token`, of a federation. It is sent as bearer token.
+TOKEN_PREFIX = f"{PREFIX}oat"
 #: Matches a key, an Admin key or a login token, wherever one is searched for, hidden or removed. Shorter strings are
 #: examples in texts and patterns in sources; real keys have about 100 characters. Some tools change the case.
 KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{16,}", re.IGNORECASE)
@@ -17,6 +19,12 @@ KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{16,}", re.IGNORECASE)
 _PASSWORD = re.compile(r"(\b[A-Za-z][A-Za-z0-9+.-]*:/{1,2})[^/?#\s@']*@")
 REDACTED = "sk-ant-…[redacted]"
 FINGERPRINT_DIGITS = 12
+#: Credentials that are no metered keys, by how they begin.
+_OTHERS = (
+    (f"{PREFIX}ort", "a refresh token"),
+    (f"{PREFIX}oat", "a token of a plan"),
+    (f"{PREFIX}admin", "an Admin key"),
+)
 
 
 def is_key(text: str) -> bool:
@@ -40,6 +48,11 @@ def check_format(text: str) -> str:
     if not is_key(text):
         raise ValueError("the API key is too short or has characters other than letters, digits, _ and -")
     return text
+
+
+def other_kind(text: str) -> str:
+    """Return what `text` is where that is no metered key: a refresh token, a token of a plan, an Admin key; else ""."""
+    return next((name for start, name in _OTHERS if text.startswith(start)), "")
 
 
 def fingerprint(key: str) -> str:

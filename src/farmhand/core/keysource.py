@@ -4,6 +4,7 @@ file:PATH[#NAME]       a KEY=VALUE file; NAME defaults to ANTHROPIC_API_KEY
 env:NAME               an environment variable
 keyring:SERVICE/USER   the desktop's keyring, with the extra `keyring`
 command:ARGV           the output of a program, run without a shell
+secretsmanager:NAME    the current version of a secret on AWS, by name or ARN, with the extra `aws`
 
 Every failure is a WireError `not_configured`. No message contains the key or any part of a value.
 """
@@ -23,21 +24,42 @@ MAX_FILE_BYTES = 1024 * 1024
 #: Long enough to type a passphrase into a password manager's prompt.
 COMMAND_TIMEOUT_S = 120.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KINDS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV"
+_KINDS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME"
+#: Kinds that need more than the standard library: the module with their `read_text`, imported only for such a source.
+#: A name and no import: this package is below all others, and runs on hosts where those are not installed.
+_ELSEWHERE = {"secretsmanager": "farmhand.aws.credentials.secret_source"}
 
 
 def read_key(source: str = DEFAULT_SOURCE) -> str:
     """Return the key from `source` after checking its format. Raise WireError `not_configured`."""
-    kind, colon, rest = source.partition(":")
-    readers = {"file": _from_file, "env": _from_env, "keyring": _from_keyring, "command": _from_command}
-    if not colon or not rest or kind not in readers:
-        # The text may be a key pasted by mistake, so it is not repeated.
-        raise not_configured("the key source is not of a known form", f"use {_KINDS}")
-    text, where = readers[kind](rest)
+    text, where = read_text(source)
     try:
         return keys.check_format(text)
     except ValueError as error:
         raise not_configured(f"{where}: {error}", "put the metered API key there") from None
+
+
+def read_text(source: str) -> tuple[str, str]:
+    """Return the text that `source` holds, whatever it is, and where that is. Raise WireError `not_configured`."""
+    kind, _, rest = source.partition(":")
+    readers = {"file": _from_file, "env": _from_env, "keyring": _from_keyring, "command": _from_command}
+    if rest and kind in _ELSEWHERE:
+        return _from_elsewhere(kind, rest)
+    if not rest or kind not in readers:
+        # The text may be a key pasted by mistake, so it is not repeated.
+        raise not_configured("the key source is not of a known form", f"use {_KINDS}")
+    return readers[kind](rest)
+
+
+def _from_elsewhere(kind: str, rest: str) -> tuple[str, str]:
+    from importlib import import_module
+
+    try:
+        module = import_module(_ELSEWHERE[kind])
+    except ModuleNotFoundError as error:
+        raise not_configured(f"key source {kind}: the Python package {error.name} is missing") from None
+    text, where = module.read_text(rest)
+    return str(text), str(where)
 
 
 def _from_file(rest: str) -> tuple[str, str]:
@@ -65,7 +87,7 @@ def read_private(path: str) -> str:
         raise not_configured(f"the key file {path} cannot be read: {error.strerror}", hint) from None
     try:
         _check_private(path, os.fstat(descriptor))
-        with os.fdopen(os.dup(descriptor), "rb") as file:
+        with open(descriptor, "rb", closefd=False) as file:
             return file.read(MAX_FILE_BYTES + 1).decode("utf-8")
     except UnicodeDecodeError:
         raise not_configured(f"the key file {path} is not UTF-8 text") from None
@@ -74,15 +96,15 @@ def read_private(path: str) -> str:
 
 
 def _check_private(path: str, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise not_configured(f"the key file {path} is not a regular file")
-    if status.st_uid != os.geteuid():
-        raise not_configured(f"the key file {path} belongs to another user", f"chown it to uid {os.geteuid()}")
-    if status.st_mode & 0o177:
-        mode = stat.S_IMODE(status.st_mode)
-        raise not_configured(f"the key file {path} has mode {mode:04o}: others could read it", f"chmod 600 {path}")
-    if status.st_size > MAX_FILE_BYTES:
-        raise not_configured(f"the key file {path} is larger than {MAX_FILE_BYTES} bytes")
+    mode, me = stat.S_IMODE(status.st_mode), os.geteuid()
+    for wrong, what, hint in (
+        (not stat.S_ISREG(status.st_mode), "is not a regular file", ""),
+        (status.st_uid != me, "belongs to another user", f"chown it to uid {me}"),
+        (mode & 0o177, f"has mode {mode:04o}: others could read it", f"chmod 600 {path}"),
+        (status.st_size > MAX_FILE_BYTES, f"is larger than {MAX_FILE_BYTES} bytes", ""),
+    ):
+        if wrong:
+            raise not_configured(f"the key file {path} {what}", hint)
 
 
 def _from_env(name: str) -> tuple[str, str]:
@@ -124,14 +146,8 @@ def _from_command(rest: str) -> tuple[str, str]:
     program = keys.redact(argv[0])
     try:
         # stdin may be the prompt and stderr may contain secrets: the program shares neither.
-        done = subprocess.run(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-        )
+        nothing, pipe = subprocess.DEVNULL, subprocess.PIPE
+        done = subprocess.run(argv, stdin=nothing, stdout=pipe, stderr=nothing, timeout=COMMAND_TIMEOUT_S, check=False)
     except OSError as error:
         raise not_configured(f"the key command {program} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
@@ -139,14 +155,10 @@ def _from_command(rest: str) -> tuple[str, str]:
     if done.returncode != 0:
         hint = "run it by itself to see why"
         raise not_configured(f"the key command {program} ended with status {done.returncode}", hint)
-    return _one_line(done.stdout, program), f"the output of {program}"
-
-
-def _one_line(output: bytes, program: str) -> str:
-    text = output.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
+    text = done.stdout.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
     if "\n" in text:
         raise not_configured(f"the key command {program} printed more than one line", "print the key and nothing else")
-    return text
+    return text, f"the output of {program}"
 
 
-__all__ = ["DEFAULT_NAME", "DEFAULT_SOURCE", "WireError", "read_key"]
+__all__ = ["DEFAULT_NAME", "DEFAULT_SOURCE", "WireError", "read_key", "read_text"]

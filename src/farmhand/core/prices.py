@@ -7,10 +7,12 @@ pico-dollars. So costs add up without rounding, in any order and grouping.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 import tomllib
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from importlib.resources import files
@@ -23,6 +25,7 @@ import msgspec
 from farmhand.core.errors import NotConfigured
 from farmhand.core.task import Usage
 from farmhand.core.terms import KINDS, STANDARD, Terms, factors_of
+from farmhand.core.typed import ready
 
 #: US$ per million tokens → pico-dollars per token.
 _PICO = 10**6
@@ -47,10 +50,9 @@ class Rates(NamedTuple):
             (usage.cache_creation_1h_input_tokens, self.cache_write_1h),
             (usage.cache_read_input_tokens, self.cache_read),
         ):
-            if tokens:
-                if rate is None:
-                    return None
-                total += tokens * rate
+            if tokens and rate is None:
+                return None
+            total += tokens * (rate or 0)
         return total
 
 
@@ -106,6 +108,7 @@ class _Span(NamedTuple):
     row: Price
 
 
+@dataclass(frozen=True, eq=False)
 class PriceTable:
     """Prices by model and time.
 
@@ -114,41 +117,33 @@ class PriceTable:
     and its value.
     """
 
-    def __init__(
-        self,
-        version: str,
-        source: str,
-        aliases: dict[str, str],
-        spans: dict[str, list[_Span]],
-        factors: dict[str, dict[str, Fraction]],
-    ) -> None:
-        self.version = version
-        self.source = source
-        self.aliases = aliases
-        self.factors = factors
-        self._spans = spans
+    version: str
+    source: str
+    aliases: dict[str, str]
+    spans: dict[str, list[_Span]]
+    factors: dict[str, dict[str, Fraction]]
 
     @property
     def models(self) -> tuple[str, ...]:
         """Return the ids of all models with a price."""
-        return tuple(self._spans)
+        return tuple(self.spans)
 
     @property
     def current(self) -> tuple[str, ...]:
         """Return the models that are not legacy, cheapest first (by the price of output in the last row)."""
-        chosen = [model for model, spans in self._spans.items() if not spans[-1].row.legacy]
-        return tuple(sorted(chosen, key=lambda model: self._spans[model][-1].rates[False, False].output))
+        chosen = [model for model, spans in self.spans.items() if not spans[-1].row.legacy]
+        return tuple(sorted(chosen, key=lambda model: self.spans[model][-1].rates[False, False].output))
 
     @property
     def thresholds(self) -> tuple[int, ...]:
         """Return every prompt length, in tokens, above which the prices of some model change."""
-        return tuple(sorted({s.over for spans in self._spans.values() for s in spans if s.over is not None}))
+        return tuple(sorted({s.over for spans in self.spans.values() for s in spans if s.over is not None}))
 
     @property
     def changes(self) -> tuple[int, ...]:
         """Return every day (since 1970, UTC) on which the prices of some model change."""
-        edges = {edge for spans in self._spans.values() for span in spans for edge in (span.start, span.end)}
-        return tuple(sorted(int(edge // _DAY_S) for edge in edges if edge not in (float("-inf"), float("inf"))))
+        edges = {edge for spans in self.spans.values() for span in spans for edge in (span.start, span.end)}
+        return tuple(sorted(int(edge // _DAY_S) for edge in edges if math.isfinite(edge)))
 
     def resolve(self, name: str) -> str:
         """Return the model id for `name`, an id or an alias; an unknown name is returned as it is."""
@@ -160,7 +155,7 @@ class PriceTable:
         `economy`: the request was part of a Message Batch. `at`: its time in Unix seconds; now by default.
         """
         moment = time.time() if at is None else at
-        for span in self._spans.get(self.resolve(model), ()):
+        for span in self.spans.get(self.resolve(model), ()):
             if span.start <= moment < span.end:
                 return span.rates[span.over is not None and prompt > span.over, economy]
         return None
@@ -174,15 +169,16 @@ class PriceTable:
         """
         factor = self.factor(terms)
         rates = self.rates(model, usage.prompt_tokens, economy=economy or terms.service_tier == "batch", at=at)
-        cost = None if rates is None or factor is None else rates.cost(usage)
-        return None if cost is None or factor is None else -(-cost * factor.numerator // factor.denominator)
+        if factor is None or rates is None or (cost := rates.cost(usage)) is None:
+            return None
+        return -(-cost * factor.numerator // factor.denominator)
 
     def factor(self, terms: Terms) -> Fraction | None:
         """Return the factor that the terms apply to every price, or None if it is unknown."""
         product = _ONE
         for kind in KINDS:
             if value := getattr(terms, kind):
-                factor = self.factors.get(kind, {}).get(value)
+                factor = self.factors[kind].get(value)
                 if factor is None:
                     return None
                 product = factor if product is _ONE else product * factor
@@ -201,32 +197,35 @@ def price_table(override: Path | None = None) -> PriceTable:
         raise NotConfigured("prices.toml: version, source or batch_factor is missing")
     spans, factors = _spans(base, base.batch_factor, "prices.toml"), factors_of(base.factors, "prices.toml")
     aliases, version = dict(base.aliases), base.version.isoformat()
-    if override is not None:
-        try:
-            text = override.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            text = ""
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise NotConfigured(f"the price file {override} cannot be read: {reason}") from None
-        if text:
-            own = _parse(text, str(override))
-            spans |= _spans(own, own.batch_factor or base.batch_factor, str(override))
-            aliases |= own.aliases
-            for kind, values in factors_of(own.factors, str(override)).items():
-                factors[kind] = factors[kind] | values
-            version += "+" + hashlib.sha256(text.encode()).hexdigest()[:8]
-    _check_aliases(aliases, spans, str(override or "prices.toml"))
+    try:
+        text = override.read_text(encoding="utf-8") if override is not None else ""
+    except FileNotFoundError:
+        text = ""
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise NotConfigured(f"the price file {override} cannot be read: {reason}") from None
+    if text:
+        own = _parse(text, str(override))
+        spans |= _spans(own, own.batch_factor or base.batch_factor, str(override))
+        aliases |= own.aliases
+        for kind, values in factors_of(own.factors, str(override)).items():
+            factors[kind] |= values
+        version += "+" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    for alias, model in aliases.items():
+        if alias in spans:
+            raise NotConfigured(f"{override or 'prices.toml'}: aliases: {alias} is a model with a price of its own")
+        if model not in spans:
+            raise NotConfigured(f"{override or 'prices.toml'}: aliases: {alias} stands for {model}, which has no price")
     return PriceTable(version, base.source, aliases, spans, factors)
 
 
 def _parse(text: str, where: str) -> _File:
     try:
-        return msgspec.convert(tomllib.loads(text), _File)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise NotConfigured(f"{where}: not TOML: {error}") from None
+        return msgspec.convert(tomllib.loads(text), ready(_File))
     except msgspec.ValidationError as error:
-        raise NotConfigured(f"{where}: {_place(str(error), text)}", hint="see docs/cost.md") from None
+        raise _wrong(f"{where}: {_place(str(error), text)}") from None
+    except (ValueError, RecursionError) as error:
+        raise NotConfigured(f"{where}: not TOML: {error}") from None
 
 
 def _place(message: str, text: str) -> str:
@@ -243,23 +242,20 @@ def _place(message: str, text: str) -> str:
 def _spans(file: _File, factor: Decimal, where: str) -> dict[str, list[_Span]]:
     spans: dict[str, list[_Span]] = {}
     for number, row in enumerate(file.price, 1):
-        place = f"{where}: price {number} ({row.model})"
         try:
-            spans.setdefault(row.model, []).append(_span(row, factor))
+            spans.setdefault(row.model, []).append(_span(row, factor if row.batch_factor is None else row.batch_factor))
         except ValueError as error:
-            raise NotConfigured(f"{place}: {error}", hint="see docs/cost.md") from None
+            raise _wrong(f"{where}: price {number} ({row.model}): {error}") from None
     for model, rows in spans.items():
         rows.sort(key=lambda span: span.start)
-        for first, second in pairwise(rows):
-            if first.end > second.start:
-                raise NotConfigured(f"{where}: two prices of {model} hold on the same day: set from and to")
+        if any(first.end > second.start for first, second in pairwise(rows)):
+            raise NotConfigured(f"{where}: two prices of {model} hold on the same day: set from and to")
     return spans
 
 
 def _span(row: Price, factor: Decimal) -> _Span:
     if not row.model:
         raise ValueError("model is empty")
-    factor = row.batch_factor if row.batch_factor is not None else factor
     if not (factor.is_finite() and 0 < factor <= 1):
         raise ValueError(f"batch_factor is {factor}, not above 0 and at most 1")
     long = row.long_prompt
@@ -267,13 +263,12 @@ def _span(row: Price, factor: Decimal) -> _Span:
         raise ValueError(f"long_prompt: over is {long.over}, not 1 or more")
     rates = {}
     for is_long, figures in ((False, row), (True, long or row)):
-        for economy in (False, True):
+        for economy, times in ((False, Decimal(1)), (True, factor)):
             try:
-                rates[is_long, economy] = figures.rates(factor if economy else Decimal(1))
+                rates[is_long, economy] = figures.rates(times)
             except ValueError as error:
-                raise ValueError(f"long_prompt: {error}" if is_long and long else str(error)) from None
-    start = _seconds(row.start, float("-inf"))
-    end = _seconds(row.end, float("inf"))
+                raise ValueError(f"long_prompt: {error}" if is_long else str(error)) from None
+    start, end = _seconds(row.start, -math.inf), _seconds(row.end, math.inf)
     if start >= end:
         raise ValueError(f"from {row.start} is not before to {row.end}")
     return _Span(start, end, None if long is None else long.over, rates, row)
@@ -286,19 +281,10 @@ def _seconds(day: date | None, default: float) -> float:
 def _per_token(name: str, figure: Decimal | None, factor: Decimal) -> int | None:
     if figure is None:
         return None
-    try:
-        pico = figure * factor * _PICO
-        whole = pico.is_finite() and pico == pico.to_integral_value()
-    except InvalidOperation:
-        whole = False
-    if not whole or not 0 <= figure <= 1_000_000:
-        raise ValueError(f"{name} is {figure}, not US$ per million tokens (0 or more, of a whole number of 1e-12 US$)")
-    return int(pico)
+    if figure.is_finite() and 0 <= figure <= 1_000_000 and (pico := figure * factor * _PICO) == int(pico):
+        return int(pico)
+    raise ValueError(f"{name} is {figure}, not US$ per million tokens (0 or more, of a whole number of 1e-12 US$)")
 
 
-def _check_aliases(aliases: dict[str, str], spans: dict[str, list[_Span]], where: str) -> None:
-    for alias, model in aliases.items():
-        if alias in spans:
-            raise NotConfigured(f"{where}: aliases: {alias} is a model with a price of its own")
-        if model not in spans:
-            raise NotConfigured(f"{where}: aliases: {alias} stands for {model}, which has no price")
+def _wrong(message: str) -> NotConfigured:
+    return NotConfigured(message, hint="see docs/cost.md")

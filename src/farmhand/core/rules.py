@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from farmhand.core import schemas
-from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Task
+from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Repository, Task
 
 MAX_TOKENS = 128_000
 MAX_PRIORITY = 1_000_000
@@ -20,6 +20,9 @@ SHARED_BUDGET = re.compile(r"budget of the (batch|day)\b")
 MAX_LABEL_BYTES = 64 * 1024
 _MODEL_HINT = f"use {', '.join(MODELS)} or a full id such as {MODELS['haiku']}"
 _INVALID = "invalid_task"
+#: The places at which a bundle's history is cut: with a depth of 1 there is one.
+MAX_SHALLOW = 10_000
+_COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def is_budget(amount: Decimal) -> bool:
@@ -40,7 +43,7 @@ def check(task: Task, *, deep: bool = True) -> Broken | None:
 
     Without `deep`, check only the size of its schema, which takes no time (see `farmhand.core.schemas`).
     """
-    return _identity(task) or _text(task) or _options(task) or _schema(task, deep)
+    return _identity(task) or _text(task) or _options(task) or _schema(task, deep=deep)
 
 
 def _identity(task: Task) -> Broken | None:
@@ -57,39 +60,38 @@ def _identity(task: Task) -> Broken | None:
 def _text(task: Task) -> Broken | None:
     if not task.prompt.strip():
         return Broken("empty_prompt", "the prompt is empty")
+    labels = "".join([task.work_class, *task.labels, *task.labels.values()])
+    for one, these, text, most, hint in (
+        ("the prompt has", "the prompt has", task.prompt, MAX_PROMPT_BYTES, "split it"),
+        ("the system text has", "the system text has", task.system, MAX_PROMPT_BYTES, "split it"),
+        ("a label or the work class has", "labels and work class have", labels, MAX_LABEL_BYTES, ""),
+    ):
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError as error:
+            return Broken(_INVALID, f"{one} half a character (a lone surrogate) at {error.start}", "remove it")
+        if size > most:
+            return Broken("too_large", f"{these} {size} bytes, the limit is {most}", hint)
     for name, text in (("prompt", task.prompt), ("system text", task.system)):
-        size = _bytes(text)
-        if isinstance(size, Broken):
-            return size._replace(message=f"the {name} {size.message}")
-        if size > MAX_PROMPT_BYTES:
-            return Broken("too_large", f"the {name} has {size} bytes, the limit is {MAX_PROMPT_BYTES}", "split it")
         if "\0" in text:
-            return Broken(_INVALID, f"the {name} has a NUL character at {text.find(chr(0))}", "remove it")
-    size = _bytes("".join([task.work_class, *task.labels, *task.labels.values()]))
-    if isinstance(size, Broken):
-        return size._replace(message=f"a label or the work class {size.message}")
-    if size > MAX_LABEL_BYTES:
-        return Broken("too_large", f"labels and work class have {size} bytes, the limit is {MAX_LABEL_BYTES}")
+            return Broken(_INVALID, f"the {name} has a NUL character at {text.index(chr(0))}", "remove it")
     return None
-
-
-def _bytes(text: str) -> int | Broken:
-    """Return the number of UTF-8 bytes of `text`."""
-    try:
-        return len(text) if text.isascii() else len(text.encode())
-    except UnicodeEncodeError as error:
-        return Broken(_INVALID, f"has half a character (a lone surrogate) at {error.start}", "remove it")
 
 
 def _options(task: Task) -> Broken | None:
     unknown = sorted(set(task.tools) - TOOLS)
     if unknown:
         return Broken(_INVALID, f"unknown tool {', '.join(unknown)}", f"known: {', '.join(sorted(TOOLS))}")
-    if task.tools and task.engine == "api":
-        return Broken(_INVALID, "tools need the engine cli", "leave engine at auto")
-    if task.economy and (task.tools or task.engine == "cli" or task.network == "full"):
+    if (task.tools or task.repo) and task.engine == "api":
+        what = "tools need" if task.tools else "a repository needs"
+        return Broken(_INVALID, f"{what} the engine cli", "leave engine at auto")
+    if task.repo is not None and (broken := _repository(task.repo)):
+        return Broken(_INVALID, broken)
+    if task.economy and (task.tools or task.repo or task.engine == "cli" or task.network == "full"):
         return Broken(_INVALID, "economy is for text tasks: no tools, no engine cli, no network", "leave economy out")
-    if not _plausible_model(task.model):
+    # Only the API knows which full ids exist.
+    model = task.model
+    if model not in MODELS and not ("-" in model and len(model) <= 128 and re.fullmatch(r"[\w.:@/-]+", model)):
         return Broken("unknown_model", f"unknown model {task.model!r}", _MODEL_HINT)
     if not 1 <= task.max_tokens <= MAX_TOKENS:
         return Broken(_INVALID, f"max_tokens must be 1 to {MAX_TOKENS}")
@@ -102,13 +104,17 @@ def _options(task: Task) -> Broken | None:
     return None
 
 
-def _schema(task: Task, deep: bool) -> Broken | None:
-    if task.schema is None:
-        return None
-    message = schemas.problem(task.schema) if deep else schemas.too_large(task.schema)
+def _repository(repo: Repository) -> str:
+    if not all(_COMMIT.fullmatch(commit) for commit in (repo.commit, *repo.shallow)):
+        return "a repository's commits are named by their whole ids"
+    if len(repo.shallow) > MAX_SHALLOW:
+        return f"a repository's history is cut in {len(repo.shallow)} places, the limit is {MAX_SHALLOW}"
+    parts = repo.subdir.split("/") if repo.subdir else []
+    if "\0" in repo.subdir or any(part in ("", ".", "..") or part.lower() == ".git" for part in parts):
+        return f"{repo.subdir!r} is not a directory of a repository"
+    return ""
+
+
+def _schema(task: Task, *, deep: bool) -> Broken | None:
+    message = "" if task.schema is None else (schemas.problem if deep else schemas.too_large)(task.schema)
     return Broken("invalid_schema", message) if message else None
-
-
-def _plausible_model(name: str) -> bool:
-    """Return whether `name` is a short name or has the form of a full id; only the API knows which ids exist."""
-    return name in MODELS or ("-" in name and len(name) <= 128 and all(c.isalnum() or c in "-._:@/" for c in name))

@@ -5,8 +5,10 @@ Standard library only: the action plugin reads them where nothing but Ansible is
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,13 +23,30 @@ PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
 #: The values of `fallback`.
 FALLBACKS = ("ask", "queue", "subscription", "none")
+#: The values of `place`.
+PLACE_NAMES = ("farm", "docker", "fargate", "aws-batch")
+#: Those of them on AWS.
+AWS_PLACES = PLACE_NAMES[2:]
+#: The values of `aws_network`.
+NETWORKS = ("private", "public")
+#: The values of `worker_wall`: see farmhand.cloud.confine.
+WALLS = ("unix", "relay")
+_CHOICES = {"fallback": ("", *FALLBACKS), "place": PLACE_NAMES, "worker_wall": WALLS, "aws_network": NETWORKS}
 #: The provider's own API. On the workstation only `farmhand doctor` calls it, to check that the key is accepted.
 UPSTREAM = "https://api.anthropic.com"
+#: Source: Docker's names of containers, less what is needed for ours.
+_DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
 class Settings(NamedTuple):
     """The settings of config.toml. Each is also a flag, and a variable: its name in capitals with the prefix FARMHAND_.
+
+    `place` is where tasks run: on the farm hosts, in containers on this machine, or in containers on AWS: `fargate` for
+    one task, `aws-batch` for a batch. Those on this machine have names that begin with `docker_name`;
+    `worker_base_image` is the image that theirs is built on, "" for one from Debian's archive. `worker_wall` is the
+    wall around their tasks. `trusted_repos` are the repositories that `farmhand code` runs there unasked: patterns,
+    separated by commas.
 
     `host` "" means the only configured host, `model` "" the default model. `timeout_s` is the task's own limit, 0 for
     the default. `hosts_file` "" means hosts.json beside config.toml. `project_dir` is the checkout with site.yml, ""
@@ -41,16 +60,27 @@ class Settings(NamedTuple):
     file, "" for prices.toml beside config.toml. `cost_store` is the file with the merged ledgers, "" for the default
     one. `admin_key_source` is the source of the Admin key, "" for none, and `admin_url` the address of the Admin API.
 
+    For AWS (docs/aws.md): `aws_environment` names one set of stacks, `aws_region` "" is boto3's, `aws_profile` is the
+    login's, "" for the usual one. `aws_network` is how tasks reach the API. `aws_account` is the only account to be
+    used, "" for any; `aws_prices_file` the operator's own prices of AWS; `cloud_max_vcpus` what may run at once there.
+    `allow_subscription_cloud` permits a token of the operator's own plan there (read docs/subscription.md first).
+    `spot` is whether batches run on capacity that AWS may take back at any time, for less money.
+
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
     """
 
     key_source: str = DEFAULT_SOURCE
+    place: str = PLACE_NAMES[0]
     host: str = ""
     model: str = ""
     connect_timeout_s: float = 10.0
     timeout_s: float = 0.0
     hosts_file: str = ""
     project_dir: str = ""
+    docker_name: str = "farmhand"
+    worker_base_image: str = ""
+    worker_wall: str = WALLS[0]
+    trusted_repos: str = ""
     patience_s: float = 120.0
     baseline_model: str = "sonnet"
     box_usd_month: str = ""
@@ -62,6 +92,15 @@ class Settings(NamedTuple):
     allow_subscription: bool = False
     upstream_url: str = UPSTREAM
     key_max_age_days: float = 90.0
+    aws_environment: str = "prod"
+    aws_region: str = ""
+    aws_profile: str = ""
+    aws_network: str = NETWORKS[0]
+    aws_account: str = ""
+    aws_prices_file: str = ""
+    cloud_max_vcpus: float = 64.0
+    allow_subscription_cloud: bool = False
+    spot: bool = True
     config_file: str = ""
 
     @property
@@ -104,7 +143,12 @@ def spool_name(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def farm_name(conf: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the identity of these hosts in the spool: the path of their hosts file, or "" for the default one."""
+    """Return the identity of these hosts in the spool: the path of their hosts file, or "" for the default one.
+
+    Containers on this machine are `docker:` and their name.
+    """
+    if conf.place != PLACE_NAMES[0]:
+        return f"{conf.place}:{conf.aws_environment if conf.place in AWS_PLACES else conf.docker_name}"
     path = os.path.join(os.getcwd(), conf.hosts_name)
     usual = os.path.join(xdg("XDG_CONFIG_HOME", environ), "farmhand", HOSTS_FILE)
     return "" if path == usual else path
@@ -120,6 +164,8 @@ def hosts_of(farm: str) -> str:
     """Describe the hosts that a task waits for, given the spool's entry: a `farm_name` or an `old_spool_name`."""
     if os.path.isdir(farm):
         return f"a hosts file that an older version did not note, in {farm}"
+    if farm.startswith("docker:"):
+        return f"the containers {farm.removeprefix('docker:')}"
     return f"the hosts of {farm or 'the usual hosts.json'}"
 
 
@@ -127,18 +173,16 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
     """Return the effective settings; a flag that is None was not given. Raise NotConfigured, naming the setting."""
     path, asked_for = config_path(config, environ)
     settings = Settings(config_file=path, **_from_file(path, asked_for))
-    for name in _DEFAULTS:
-        text = environ.get(PREFIX + name.upper())
-        if text:
-            settings = settings._replace(**{name: _from_text(name, text)})
+    given = {name: _from_text(name, text) for name in _DEFAULTS if (text := environ.get(PREFIX + name.upper()))}
     for name, value in flags.items():
-        if value is None:
-            continue
         flag = f"--{name.removesuffix('_s').replace('_', '-')}"
         if value == "":
             raise UsageError(f"{flag} is empty", hint="leave it out for the default")
-        settings = settings._replace(**{name: _checked(name, value, flag, UsageError)})
-    return settings
+        if value is not None:
+            given[name] = _checked(name, value, flag, UsageError)
+    settings = settings._replace(**given)
+    # The setting `host` is a preference among the farm's hosts.
+    return settings if settings.place == PLACE_NAMES[0] or flags.get("host") else settings._replace(host="")
 
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
@@ -163,38 +207,30 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
 
 
 def _from_text(name: str, text: str) -> Any:
-    where = PREFIX + name.upper()
+    value: Any = text
     if isinstance(_DEFAULTS[name], bool):
-        if text.lower() not in _TRUTH:
-            raise NotConfigured(f"{where} is {text!r}, not true or false")
-        return _TRUTH[text.lower()]
-    if isinstance(_DEFAULTS[name], float):
-        try:
-            return _checked(name, float(text), where, NotConfigured)
-        except ValueError:
-            raise NotConfigured(f"{where} is {text!r}, not a number of {_unit(name)}") from None
-    return _checked(name, text, where, NotConfigured)
+        value = _TRUTH.get(text.lower(), text)
+    elif isinstance(_DEFAULTS[name], float):
+        with contextlib.suppress(ValueError):
+            value = float(text)
+    return _checked(name, value, PREFIX + name.upper(), NotConfigured)
 
 
 def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type[UsageError]) -> Any:
     """Return `value` if it has the setting's type and is in its range."""
-    if isinstance(_DEFAULTS[name], str):
-        if not isinstance(value, str):
-            raise kind(f"{where} is {value!r}, not a string")
-        if name == "fallback" and value not in ("", *FALLBACKS):
-            raise kind(f"{where} is {value!r}, not one of {', '.join(FALLBACKS)}")
-        return value
-    if isinstance(_DEFAULTS[name], bool):
-        if not isinstance(value, bool):
-            raise kind(f"{where} is {value!r}, not true or false")
-        return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise kind(f"{where} is {value!r}, not a number of {_unit(name)}")
-    least = 1.0 if name == "connect_timeout_s" else 0.0
-    if not least <= value <= 86400:
-        raise kind(f"{where} is {value}, not {least:g} to 86400 {_unit(name)}")
-    return float(value)
-
-
-def _unit(name: str) -> str:
-    return "days" if name.endswith("_days") else "seconds"
+    default = _DEFAULTS[name]
+    if isinstance(default, float):
+        unit = "days" if name.endswith("_days") else "vCPUs" if name.endswith("_vcpus") else "seconds"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise kind(f"{where} is {value!r}, not a number of {unit}")
+        least = 1.0 if name in ("connect_timeout_s", "cloud_max_vcpus") else 0.0
+        if not least <= value <= 86400:
+            raise kind(f"{where} is {value}, not {least:g} to 86400 {unit}")
+        return float(value)
+    if not isinstance(value, type(default)):
+        raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")
+    if value not in _CHOICES.get(name, (value,)):
+        raise kind(f"{where} is {value!r}, not one of {', '.join(filter(None, _CHOICES[name]))}")
+    if name == "docker_name" and not _DOCKER_NAME.fullmatch(value):
+        raise kind(f"{where} is {value!r}, not a name of letters, digits, _ . and -")
+    return value

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from farmhand.core.ids import MAX_PROMPT_BYTES as MAX_PROMPT_BYTES
 from farmhand.core.keys import redact
 
 Engine = Literal["auto", "api", "cli"]
@@ -31,7 +32,6 @@ DEFAULT_MODEL = "haiku"
 ALWAYS_THINKING: frozenset[str] = frozenset({"claude-opus-5-5"})
 
 DEFAULT_TIMEOUT_S = 600.0
-MAX_PROMPT_BYTES = 4 * 1024 * 1024
 TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: The CLI's built-in tools that a task may request. Source: `claude --help` and the tool list of its init event, 2.1.
 TOOLS: frozenset[str] = frozenset({"Bash", "Edit", "Glob", "Grep", "NotebookEdit", "Read", "WebFetch", "Write"})
@@ -42,13 +42,34 @@ def resolve_model(name: str) -> str:
     return MODELS.get(name, name)
 
 
+#: The ref in the bundle of a repository task, and the most bytes of the bundle.
+BUNDLE_REF = "refs/farmhand/base"
+MAX_BUNDLE_BYTES = 2 * 1024**3
+#: The files that such a task leaves, and the most bytes of each. A patch of one byte more is known to be too big.
+PATCH, TRANSCRIPT, ARTIFACTS = "changes.patch", "transcript.jsonl", "artifacts.tar"
+MAX_PATCH_BYTES = 20 * 1024**2
+TASK_OUTPUTS = {PATCH: MAX_PATCH_BYTES + 1, TRANSCRIPT: 100 * 1024**2, ARTIFACTS: 100 * 1024**2}
+
+
+class Repository(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
+    """The repository that a task works on; its bundle is uploaded before the task.
+
+    `commit` is the full id of the commit that is checked out. `shallow` are the commits at which the bundle's history
+    is cut. `subdir` is the directory in which the task starts.
+    """
+
+    commit: str
+    shallow: tuple[str, ...] = ()
+    subdir: str = ""
+
+
 class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One prompt with its options.
 
     `timeout_s` counts from the start of the first attempt; 0 means 600, or the farm host's limit if that is less.
     `max_tokens` limits one answer. `schema` is the JSON Schema that the answer must satisfy. `max_usd` is the most that
     the task may cost. Waiting tasks with a higher `priority` run first. `economy` uses the provider's Message Batches
-    at half the price; the answer may take 24 hours.
+    at half the price; the answer may take 24 hours. With `repo` the task works on a repository, and leaves a patch.
     """
 
     id: str
@@ -67,15 +88,16 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     labels: dict[str, str] = {}
     priority: int = 0
     economy: bool = False
+    repo: Repository | None = None
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:
-        """Return the engine: `auto` means `economy` if that is set, `cli` if there are tools, and `api` otherwise."""
+        """Return the engine: `auto` means `economy` if that is set, `cli` for tools or a repository, else `api`."""
         if self.economy:
             return "economy"
         if self.engine != "auto":
             return self.engine
-        return "cli" if self.tools else "api"
+        return "cli" if self.tools or self.repo else "api"
 
     @property
     def is_named_by_key(self) -> bool:

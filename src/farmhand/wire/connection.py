@@ -36,11 +36,8 @@ class _Patient(io.RawIOBase):
         self._sock = sock
         self._silence_s = self._began = self._wait_s = 0.0
         self._came = 0
-        self._room = _MAX_HEAD
-
-    def allow(self, room: int) -> None:
-        """Allow `room` more bytes to be read."""
-        self._room = room
+        #: How many more bytes may be read.
+        self.room = _MAX_HEAD
 
     def patience(self, silence_s: float, wait_s: float) -> None:
         self._silence_s, self._wait_s = silence_s, wait_s
@@ -60,7 +57,7 @@ class _Patient(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        if self._room <= 0:
+        if self.room <= 0:
             raise TooLong("an answer that does not come to its end")
         whole = min(self._wait_s + self._came / SLOWEST_BYTES_PER_S, LONGEST_S)
         left = self._began + whole - time.monotonic()
@@ -75,7 +72,7 @@ class _Patient(io.RawIOBase):
                 raise endless from None
             raise
         self._came += length
-        self._room -= length
+        self.room -= length
         return length
 
 
@@ -95,7 +92,7 @@ class AgentResponse(HTTPResponse):
 
     def allow(self, most: int) -> None:
         """Allow a body of `most` bytes, and its framing."""
-        self._sock.allow(2 * most + _MAX_HEAD)
+        self._sock.room = 2 * most + _MAX_HEAD
 
     def read1(self, n: int = 65536) -> bytes:
         """Return the next bytes of the body, b"" at its end. Raise IncompleteRead if it is cut off."""
@@ -111,7 +108,7 @@ class AgentResponse(HTTPResponse):
             self.close()
 
     def _read_and_discard_trailer(self) -> None:
-        self._sock.allow(_MAX_TRAILERS)
+        self._sock.room = _MAX_TRAILERS
         super()._read_and_discard_trailer()  # type: ignore[misc]
 
     def read_all(self, most: int) -> bytes:
@@ -145,7 +142,7 @@ class AgentConnection(HTTPConnection):
 
     def getresponse(self) -> AgentResponse:
         """Return the answer with its head read. Raise HTTPException, OSError."""
-        self._patient.allow(_MAX_HEAD)
+        self._patient.room = _MAX_HEAD
         response = super().getresponse()
         assert isinstance(response, AgentResponse)  # noqa: S101  (it is the response_class)
         return response

@@ -24,6 +24,8 @@ CALLS: tuple[tuple[str, str, Any, Any], ...] = (
     ("PUT", "/v1/batches/{batch}", BatchLimits, schema.BatchAnswer),
     ("GET", "/v1/batches/{batch}", None, schema.BatchAnswer),
     ("DELETE", "/v1/batches/{batch}", None, dict[str, Any]),
+    ("PUT", "/v1/files/{id}", None, schema.FileAnswer),
+    ("GET", "/v1/files/{id}/{name}", None, Any),
     ("GET", "/v1/results", None, schema.ResultsAnswer),
     ("GET", "/v1/charges", None, dict[str, Any]),
     ("GET", "/v1/finished", None, dict[str, Any]),

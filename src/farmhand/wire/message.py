@@ -1,18 +1,18 @@
-"""HTTP as used by the wire: headers, the version check, errors, and one request as plain bytes.
+"""The messages of the wire: HTTP headers, the version check, errors, one request as plain bytes, a verb's answer.
 
 `X-Farmhand-Wire` is sent with every request and every response; both sides refuse another version.
 """
 
 from __future__ import annotations
 
+import json
 from http.client import HTTPException, HTTPMessage
 from typing import Any
 
 from farmhand import __version__
 from farmhand.core import keys
 from farmhand.core.errors import WireError
-from farmhand.wire import schema
-from farmhand.wire.connection import whole_response
+from farmhand.wire import connection, schema
 from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
 #: The most characters of a host's message that are shown.
@@ -35,15 +35,14 @@ def check_wire(headers: HTTPMessage, name: str) -> None:
     spoken = headers.get(WIRE_HEADER, "")
     if spoken == str(WIRE):
         return
-    agent = headers.get(AGENT_HEADER, "of unknown version")[:40]
     if not (spoken.isascii() and spoken.isdigit() and len(spoken) < 6):
-        raise WireError(
-            "not_an_agent", f"{name}: what answers there is not a jada-agent", "check the address in hosts.json"
-        )
-    message = f"{name}: the agent {agent} speaks wire {spoken}, this client {__version__} speaks wire {WIRE}"
+        hint = "check the address in hosts.json"
+        raise WireError("not_an_agent", f"{name}: what answers there is not a jada-agent", hint)
+    agent = headers.get(AGENT_HEADER, "of unknown version")[:40]
+    said = f"{name}: the agent {agent} speaks wire {spoken}, this client {__version__} speaks wire {WIRE}"
     if int(spoken) < WIRE:
-        raise WireError("agent_too_old", message, "upgrade the farm host: farmhand up")
-    raise WireError("client_too_old", message, "upgrade farmhand on this machine")
+        raise WireError("agent_too_old", said, "upgrade the farm host: farmhand up")
+    raise WireError("client_too_old", said, "upgrade farmhand on this machine")
 
 
 def answer(
@@ -53,8 +52,8 @@ def answer(
     name: str,
     kind: Any = Any,
     most: int = schema.MAX_SMALL_BYTES,
-) -> Any:
-    """Return the JSON of a response, checked to have the fields of `kind`.
+) -> dict[str, Any]:
+    """Return the JSON object of a response, checked to have the fields of `kind`.
 
     Raise WireError for an error answer and for everything that is not of the wire. With `bad_answer` an agent answered,
     but it is unknown whether it carried out the request.
@@ -69,21 +68,19 @@ def answer(
     return decoded(body, name, kind, most)
 
 
-def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTES) -> Any:
-    """Return the JSON in `data`, received from the host `name`. Raise WireError `bad_answer`."""
+def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTES) -> dict[str, Any]:
+    """Return the JSON object in `data`, received from the host `name`. Raise WireError `bad_answer`."""
     try:
-        return schema.decode(data, kind, most)
+        found: dict[str, Any] = schema.decode(data, kind, most)
+        return found
     except schema.Misfit as misfit:
         raise bad_answer(name, str(misfit)) from None
 
 
 def bad_answer(name: str, what: str) -> WireError:
     """Return the error for an answer of the host `name` that does not follow the wire; `what` is the reason."""
-    return WireError(
-        "bad_answer",
-        f"{name}: its answer is not one of the wire: {keys.redact(what)}",
-        "see jada-agent's journal there",
-    )
+    said = f"{name}: its answer is not one of the wire: {keys.redact(what)}"
+    return WireError("bad_answer", said, "see jada-agent's journal there")
 
 
 def _problem(body: bytes, status: int) -> WireError | None:
@@ -104,14 +101,21 @@ def whole_request(method: str, path: str, *, body: bytes = b"", key: str | None 
     return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii") + body
 
 
-def parse_response(raw: bytes, name: str, kind: Any) -> dict[str, Any]:
-    """Return the JSON object, with the fields of `kind`, of a response printed by the bridge. Raise WireError."""
+def whole_response(raw: bytes, name: str) -> connection.AgentResponse:
+    """Return the response that the bridge printed, with its head read. Raise WireError `not_an_agent`."""
     try:
-        response = whole_response(raw)
-        body = response.read_all(schema.MAX_SMALL_BYTES)
+        return connection.whole_response(raw)
     except HTTPException:
-        raise WireError(
-            "not_an_agent", f"{name}: what answers there does not speak HTTP", "see jada-agent's journal"
-        ) from None
-    found: dict[str, Any] = answer(response.status, response.headers, body, name, kind)
-    return found
+        said = f"{name}: what answers there does not speak HTTP"
+        raise WireError("not_an_agent", said, "see jada-agent's journal") from None
+
+
+def marked(mark: str, said: dict[str, Any]) -> bytes:
+    """Return the line with which a verb of jada-agent answers. The login shell may print something around it."""
+    return f"{mark}{json.dumps(said, separators=(',', ':'))}\n".encode("ascii")
+
+
+def unmarked(mark: str, output: str) -> bytes | None:
+    """Return the JSON of the line that `marked` made, in everything that the host printed, or None."""
+    _, found, rest = output.partition(mark)
+    return rest.partition("\n")[0].encode("utf-8", "replace") if found else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -20,6 +20,35 @@ class Submission(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
     """The body of `POST /v1/tasks`."""
 
     tasks: list[T]
+
+
+class TurnLimits(msgspec.Struct):
+    """The limits of a batch in a turn."""
+
+    max_usd: float | None = None
+    concurrency: int | None = None
+
+
+class TurnOrder(msgspec.Struct, kw_only=True):
+    """The stdin of `jada-agent turn`; see wire.turn."""
+
+    batch: str
+    key: str | None = None
+    tasks: list[dict[str, Any]] = []
+    cancel: list[str] = []
+    stop: bool = False
+    after: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
+    low: int = 0
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
+    limits: TurnLimits | None = None
+
+
+class TaskCall(msgspec.Struct, kw_only=True):
+    """The stdin of `jada-agent task`: the task, and the key unless the outcome is only to be predicted."""
+
+    task: msgspec.Raw
+    key: str = ""
+    check: bool = False
 
 
 class Cancellation(msgspec.Struct, forbid_unknown_fields=True):

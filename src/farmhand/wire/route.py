@@ -69,23 +69,18 @@ def options_of(arguments: Iterable[str]) -> tuple[list[str], str]:
     found: list[str] = []
     config = ""
     for text in arguments:
-        given, rest = _parsed(shlex.split(text))
+        try:
+            given, rest = getopt.getopt(shlex.split(text), _FLAGS)
+        except getopt.GetoptError as error:
+            raise ValueError(str(error)) from None
         if rest:
             raise ValueError(f"{rest[0][:80]!r} is no argument of ssh")
         for letter, value in given:
             if letter == "-F":
                 config = value if value == "none" else os.path.abspath(os.path.expanduser(value))
             elif letter == "-o" or letter in _LETTERS:
-                made = option(value if letter == "-o" else _LETTERS[letter].format(value))
-                found += [made] if made else []
-    return [kept for each in found if (kept := _absolute(each))], config
-
-
-def _parsed(words: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
-    try:
-        return getopt.getopt(words, _FLAGS)
-    except getopt.GetoptError as error:
-        raise ValueError(str(error)) from None
+                found.append(_absolute(option(value if letter == "-o" else _LETTERS[letter].format(value))))
+    return [each for each in found if each], config
 
 
 def _absolute(text: str) -> str:
@@ -119,14 +114,8 @@ def entry(address: str, port: int, arguments: Iterable[str]) -> dict[str, Any]:
     """
     host, named = destination(address)
     carried, config = options_of(arguments)
-    made: dict[str, Any] = {"address": host}
-    if port or named:
-        made["port"] = port or named
-    if carried:
-        made["options"] = carried
-    if config:
-        made["ssh_config"] = config
-    return made
+    made = {"address": host, "port": port or named, "options": carried, "ssh_config": config}
+    return {name: value for name, value in made.items() if value}
 
 
 def probe(transport: SshTransport) -> WireError | None:
@@ -136,8 +125,7 @@ def probe(transport: SshTransport) -> WireError | None:
     """
     argv = transport.argv()
     argv[1:1] = ["-o", "PreferredAuthentications=none"]
-    quiet = subprocess.DEVNULL
-    limit = 3 * transport.connect_timeout_s
+    quiet, limit = subprocess.DEVNULL, 3 * transport.connect_timeout_s
     try:
         done = subprocess.run(
             argv, cwd="/", env=scrubbed(), stdin=quiet, capture_output=True, timeout=limit, check=False

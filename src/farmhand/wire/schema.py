@@ -4,9 +4,8 @@ Data from a farm host is not trusted to be well-formed. `decode` limits size, de
 surrogates with U+FFFD, and checks type and range of the fields in use. Unknown fields and names of states come from a
 newer agent and are left alone. The requests are in wire.requests; wire.contract prints everything as JSON Schema.
 
-msgspec is needed wherever this is imported: with the agent, with the workstation's commands, and in the Python of
-Ansible, whose plugins farmhand_task, farmhand_drain and farmhand_key connect to agents. The rest of site.yml does
-without it.
+msgspec is needed wherever this is imported, also in the Python of Ansible, for farmhand_task, farmhand_drain and
+farmhand_key. The rest of site.yml does without it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from __future__ import annotations
 import json
 import re
 from typing import Annotated, Any, NoReturn
+
+from farmhand.core.typed import ready
 
 try:
     import msgspec
@@ -58,11 +59,12 @@ def decode(data: bytes, kind: Any, most: int = MAX_BYTES) -> Any:
     if len(data) > most:
         raise Misfit(f"is longer than {most} bytes")
     limit = min(MAX_VALUES, most // _BYTES_A_VALUE)
-    if _values(data, exact=False) > limit and _values(data, exact=True) > limit:
+    # An upper bound on values and names; if it is too high, without what only strings contain.
+    if sum(map(data.count, _STRUCTURE)) > limit and sum(map(_STRING.sub(b"", data).count, _STRUCTURE)) > limit:
         raise Misfit(f"has more than {limit} values")
     try:
         value = _clean(json.loads(data.decode("utf-8", "replace"), parse_constant=_constant), MAX_DEPTH)
-        msgspec.convert(value, kind)
+        msgspec.convert(value, ready(kind))
     except RecursionError:
         raise Misfit(f"is nested deeper than {MAX_DEPTH}") from None
     except Misfit:
@@ -76,12 +78,6 @@ def decode(data: bytes, kind: Any, most: int = MAX_BYTES) -> Any:
 
 def _constant(name: str) -> NoReturn:
     raise Misfit(f"has {name} in it, which is not JSON")
-
-
-def _values(data: bytes, *, exact: bool) -> int:
-    """Return an upper bound on the values and names in `data`; with `exact`, ignore the contents of strings."""
-    structure = _STRING.sub(b"", data) if exact else data
-    return sum(map(structure.count, _STRUCTURE))
 
 
 def _clean(value: Any, depth: int) -> Any:
@@ -165,18 +161,13 @@ class TaskResult(msgspec.Struct, kw_only=True):
     error: WireProblem | UnsetType | None = UNSET
     batch: Name | UnsetType | None = UNSET
     labels: Annotated[dict[str, Line], Few] | UnsetType | None = UNSET
-    done_no: Count | UnsetType = UNSET
+    finish_seq: Count | UnsetType = UNSET
 
 
 class ListedResult(TaskResult, kw_only=True):
-    """A result in a list, identified by its id."""
+    """A result in a list."""
 
     id: Name
-
-
-class EndedResult(ListedResult, kw_only=True):
-    """A result of a turn."""
-
     state: Name
 
 
@@ -220,6 +211,13 @@ class LedgerStatus(msgspec.Struct):
     bytes: Count | UnsetType = UNSET
 
 
+class CloudWatchStatus(msgspec.Struct):
+    """How the push of the host's metrics goes: core.pushed.PushNote."""
+
+    at: Moment | UnsetType | None = UNSET
+    problem: Line | UnsetType = UNSET
+
+
 class StatusAnswer(msgspec.Struct):
     """`GET /v1/status`."""
 
@@ -241,6 +239,7 @@ class StatusAnswer(msgspec.Struct):
     keys: Annotated[list[HeldKey], Few] | UnsetType | None = UNSET
     budget_day: BudgetOfDay | UnsetType | None = UNSET
     ledger: LedgerStatus | UnsetType | None = UNSET
+    cloudwatch: CloudWatchStatus | UnsetType | None = UNSET
 
 
 class StatesAnswer(msgspec.Struct):
@@ -265,7 +264,7 @@ class TasksAnswer(msgspec.Struct):
 class ResultsAnswer(msgspec.Struct, kw_only=True):
     """`GET /v1/results`; `next` is the cursor for the results after these."""
 
-    results: Annotated[list[TaskResult], Many]
+    results: Annotated[list[ListedResult], Many]
     next: Count | UnsetType = UNSET
     unfinished: Count | UnsetType = UNSET
     waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
@@ -283,6 +282,12 @@ class KeyAnswer(msgspec.Struct):
     fingerprint: Name | UnsetType = UNSET
     tasks_resumed: Count | UnsetType = UNSET
     forgotten: bool | UnsetType = UNSET
+
+
+class FileAnswer(msgspec.Struct):
+    """The answer of `PUT /v1/files/{id}`: the size of the bundle that was kept."""
+
+    bytes: Count
 
 
 class TaskEvent(msgspec.Struct):
@@ -316,7 +321,7 @@ class TurnAnswer(msgspec.Struct):
     cancelled: Annotated[list[Name], Many] | UnsetType | None = UNSET
     stopped: Annotated[list[Name], Many] | UnsetType | None = UNSET
     refused: Annotated[list[RefusedTask], Many] | UnsetType | None = UNSET
-    results: Annotated[list[EndedResult], Many] | UnsetType | None = UNSET
+    results: Annotated[list[ListedResult], Many] | UnsetType | None = UNSET
     next: Count | UnsetType = UNSET
     unfinished: Count | UnsetType = UNSET
     waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET

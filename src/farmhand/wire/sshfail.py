@@ -9,8 +9,11 @@ from farmhand.core.keys import redact
 
 #: The exit status if ssh itself failed; every other status is the remote command's.
 _SSH_FAILED = 255
-_NOT_FOUND = (126, 127)
-_UNKNOWN_KEY = re.compile(r"No .* host key is known for|host key is not known|authenticity of host")
+#: A shell's exit statuses if it cannot find or may not run the program.
+NOT_FOUND = (126, 127)
+_UNKNOWN_KEY = re.compile(
+    r"No .* host key is known for|host key is not known|authenticity of host|Host key verification failed"
+)
 _CHANGED_KEY = re.compile(r"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key for .* has changed|REVOKED HOST KEY")
 _DENIED = re.compile(r"Permission denied|Too many authentication failures|no mutual signature algorithm", re.IGNORECASE)
 _UNSAFE_KEY_FILE = re.compile(r"UNPROTECTED PRIVATE KEY FILE|bad permissions")
@@ -30,7 +33,7 @@ def classify(status: int, said: str, name: str) -> WireError | None:
     """Return the error for an ssh that ended with `status` and wrote `said` to stderr, or None if it succeeded."""
     if status == 0:
         return None
-    if status in _NOT_FOUND:
+    if status in NOT_FOUND:
         return WireError("agent_missing", f"{name}: jada-agent is not installed there", "run site.yml: farmhand up")
     last = _last_line(said)
     if status != _SSH_FAILED:
@@ -38,33 +41,34 @@ def classify(status: int, said: str, name: str) -> WireError | None:
             return WireError("login_refused", f"{name}: {last}", "run site.yml again: farmhand up")
         hint = f"on {name}: systemctl status jada-agent.socket jada-agent"
         return WireError("agent_down", f"{name}: the agent does not answer: {last}", hint)
-    return _ssh_failure(said, last, name)
+    code, message, hint = _cause(said, last)
+    return WireError(code, f"{name}: {message}", hint)
 
 
-def _ssh_failure(said: str, last: str, name: str) -> WireError:
+def _cause(said: str, last: str) -> tuple[str, str, str]:
+    """Return code, message and hint for what ssh said."""
+    denied = _DENIED.search(said)
     # The order matters: after a changed key come also "Host key verification failed" and "Permission denied".
     if _CHANGED_KEY.search(said):
         hint = "find out why before you trust it; if the host was rebuilt, remove its old key with ssh-keygen -R"
-        return WireError("host_key_changed", f"{name}: the host key is not the one on record{_whose(said)}", hint)
-    if _UNKNOWN_KEY.search(said) or "Host key verification failed" in said:
+        return "host_key_changed", f"the host key is not the one on record{_whose(said)}", hint
+    if _UNKNOWN_KEY.search(said):
         hint = "check its fingerprint on the host's console and add it to known_hosts; it is never accepted silently"
-        return WireError("host_key_unknown", f"{name}: the host key is unknown{_whose(said)}", hint)
+        return "host_key_unknown", f"the host key is unknown{_whose(said)}", hint
     if _PROXY.search(said) and not _ENDED.match(last):
         hint = "check ProxyJump and ProxyCommand: ansible_ssh_common_args in the inventory, ~/.ssh/config"
-        return WireError("unreachable", f"{name}: the way there through another host failed: {last}", hint)
+        return "unreachable", f"the way there through another host failed: {last}", hint
     if _UNSAFE_KEY_FILE.search(said):
         hint = "chmod 600 the identity_file named in hosts.json"
-        return WireError("login_refused", f"{name}: others could read the dispatch key, so ssh does not use it", hint)
-    if _UNREADABLE_KEY.search(said) and _DENIED.search(said):
+        return "login_refused", "others could read the dispatch key, so ssh does not use it", hint
+    if denied and _UNREADABLE_KEY.search(said):
         hint = "check identity_file in hosts.json, or run site.yml again: farmhand up"
-        return WireError("login_refused", f"{name}: ssh cannot load the dispatch key", hint)
-    if _DENIED.search(said):
-        return WireError(
-            "login_refused", f"{name}: the dispatch key is not accepted", "run site.yml again: farmhand up"
-        )
-    known = _NAME.search(said) is None
-    hint = "check that the host is up and its address right" if known else "correct its address in the inventory"
-    return WireError("unreachable", f"{name}: {last}", hint)
+        return "login_refused", "ssh cannot load the dispatch key", hint
+    if denied:
+        return "login_refused", "the dispatch key is not accepted", "run site.yml again: farmhand up"
+    if _NAME.search(said):
+        return "unreachable", last, "correct its address in the inventory"
+    return "unreachable", last, "check that the host is up and its address right"
 
 
 def _whose(said: str) -> str:

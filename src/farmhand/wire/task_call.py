@@ -7,24 +7,28 @@ on stdout: the task's result with `changed`, or `error`. The task is cancelled w
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
 import threading
 from typing import IO, Any
 
+import msgspec
+
+from farmhand.core import rules
 from farmhand.core.errors import WireError
+from farmhand.core.keys import redact
+from farmhand.core.task import Task
+from farmhand.wire import message
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES, run_task
-from farmhand.wire.message import decoded
+from farmhand.wire.requests import TaskCall
 from farmhand.wire.schema import MAX_BYTES, TaskCallAnswer
 from farmhand.wire.transport import Transport, UnixTransport
 
-#: Marks the answer, because the login shell may print something first.
 MARK = "FARMHAND-TASK "
 #: No other field is passed on: Ansible would act on `add_host` or `ansible_facts` in a result.
-_ANSWER_FIELDS = {*TaskCallAnswer.__struct_fields__} - {"done_no"}
+_ANSWER_FIELDS = {*TaskCallAnswer.__struct_fields__} - {"finish_seq"}
 
 
 def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
@@ -61,8 +65,7 @@ def cancel_when_unheard(transport: Transport, task_id: str, output: int = 1) -> 
 
     def watch() -> None:
         poll = select.poll()
-        # No event is requested: a closed read end is reported anyway.
-        poll.register(output, 0)
+        poll.register(output, 0)  # a closed read end is reported without being asked for
         poll.poll()
         stop()
 
@@ -75,27 +78,30 @@ def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
     """Read a call, carry it out and write its answer."""
     agent = UnixTransport(socket)
     try:
-        call = json.loads(source.read())
-        task, check = dict(call["task"]), bool(call.get("check"))
-        if not check:
-            cancel_when_unheard(agent, str(task["id"]))
+        call = msgspec.json.decode(source.read(), type=TaskCall)
+        task = msgspec.json.decode(call.task, type=Task)
+        fields: dict[str, Any] = msgspec.json.decode(call.task)
+        if not call.check and not call.key:
+            raise ValueError("key is missing")
+        if call.check and (broken := rules.check(task, deep=False)):
+            raise WireError(broken.code, broken.message, broken.hint, 400)
+        if not call.check:
+            cancel_when_unheard(agent, task.id)
         with Client(agent) as client:
-            answer = predict(client, task) if check else perform(client, task, str(call["key"]))
-    except (ValueError, KeyError, TypeError) as error:
-        answer = {"error": WireError("invalid_call", f"not a call: {type(error).__name__}").as_dict()}
+            answer = predict(client, fields) if call.check else perform(client, fields, call.key)
+    except (ValueError, RecursionError) as error:
+        answer = {"error": WireError("invalid_call", f"not a call: {redact(str(error))}").as_dict()}
     except WireError as error:
         answer = {"error": error.as_dict()}
-    target.write(f"{MARK}{json.dumps(answer, separators=(',', ':'))}\n".encode("ascii"))
+    target.write(message.marked(MARK, answer))
     target.flush()
     return 0
 
 
 def parse(output: str, host: str) -> dict[str, Any] | None:
     """Return the answer in the output of `jada-agent task` on `host`, or None. Raise WireError `bad_answer`."""
-    _, mark, rest = output.partition(MARK)
-    if not mark:
+    said = message.unmarked(MARK, output)
+    if said is None:
         return None
-    answer: dict[str, Any] = decoded(
-        rest.partition("\n")[0].encode("utf-8", "replace"), host, TaskCallAnswer, MAX_BYTES
-    )
+    answer = message.decoded(said, host, TaskCallAnswer, MAX_BYTES)
     return {name: value for name, value in answer.items() if name in _ANSWER_FIELDS}

@@ -12,8 +12,8 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable
+from typing import IO, NamedTuple, Protocol
 
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import WireError, not_configured
@@ -27,16 +27,23 @@ _MAX_SAID = 64 * 1024
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]*")
 
 
-class Stream(Protocol):
-    """An open connection: its socket, the reason for its end (None if there is no better one), and closing it."""
+#: Explains the end of a process by its exit status and its stderr.
+Why = Callable[[int, str], WireError | None]
 
-    sock: socket.socket
+
+class Stream:
+    """An open connection that is only a socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
 
     def failure(self) -> WireError | None:
-        """Return why the other side is gone, or None if unknown."""
+        """Return why the other side is gone, or None if unknown: a socket gives no reasons."""
+        return None
 
     def close(self) -> None:
         """Close the connection; never raise."""
+        self.sock.close()
 
 
 class Transport(Protocol):
@@ -50,21 +57,6 @@ class Transport(Protocol):
 
     def renew(self) -> bool:
         """Drop what is shared with earlier calls, which may be stale. Return True if there was something to drop."""
-
-
-class _UnixStream:
-    """A stream that is only a socket."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self.sock = sock
-
-    def failure(self) -> WireError | None:
-        """Return None: a Unix socket gives no reasons."""
-        return None
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.sock.close()
 
 
 class UnixTransport:
@@ -81,53 +73,49 @@ class UnixTransport:
         sock.settimeout(self.connect_timeout_s)
         try:
             sock.connect(self.path)
+        except FileNotFoundError:
+            hint = "run site.yml on this host, or start jada-agent.socket"
+            problem = WireError("agent_missing", f"no agent socket at {self.path}", hint)
+        except PermissionError:
+            hint = "use become (ansible_become: true in the inventory), or log in as a member of the group farmhand"
+            problem = WireError("login_refused", f"this user may not use the agent's socket {self.path}", hint)
         except OSError as error:
-            sock.close()
-            raise self._why(error) from None
-        return _UnixStream(sock)
+            message = f"the agent does not answer on {self.path}: {error.strerror or error}"
+            problem = WireError("agent_down", message, "see: systemctl status jada-agent.socket jada-agent")
+        else:
+            return Stream(sock)
+        sock.close()
+        raise problem
 
     def renew(self) -> bool:
         """Return False: nothing is shared."""
         return False
 
-    def _why(self, error: OSError) -> WireError:
-        if isinstance(error, FileNotFoundError):
-            message, hint = f"no agent socket at {self.path}", "run site.yml on this host, or start jada-agent.socket"
-            return WireError("agent_missing", message, hint)
-        if isinstance(error, PermissionError):
-            hint = "use become (ansible_become: true in the inventory), or log in as a member of the group farmhand"
-            return WireError("login_refused", f"this user may not use the agent's socket {self.path}", hint)
-        reason = error.strerror or str(error)
-        message = f"the agent does not answer on {self.path}: {reason}"
-        return WireError("agent_down", message, "see: systemctl status jada-agent.socket jada-agent")
 
+class ProcessStream(Stream):
+    """A process whose stdin and stdout are one end of a socket pair."""
 
-class _SshStream:
-    """An ssh process whose stdin and stdout are one end of a socket pair."""
-
-    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], errors: int, name: str) -> None:
-        self.sock = sock
+    def __init__(self, sock: socket.socket, process: subprocess.Popen[bytes], errors: IO[bytes], why: Why) -> None:
+        super().__init__(sock)
         self._process = process
         self._errors = errors
-        self._name = name
+        self._why = why
 
     def failure(self) -> WireError | None:
-        """Return why ssh ended, as our own error; None while it runs or after success."""
-        from farmhand.wire import sshfail
-
+        """Return why the process ended, as our own error; None while it runs or after success."""
         try:
             status = self._process.wait(2.0)
         except subprocess.TimeoutExpired:
             return None
-        return sshfail.classify(status, self._said(), self._name)
+        return self._why(status, self._said())
 
     def _said(self) -> str:
-        if self._errors < 0:
+        if self._errors.closed:
             return ""
-        return os.pread(self._errors, _MAX_SAID, 0).rstrip(b"\0").decode("utf-8", "replace")
+        return os.pread(self._errors.fileno(), _MAX_SAID, 0).rstrip(b"\0").decode("utf-8", "replace")
 
     def close(self) -> None:
-        """End ssh. A shared master connection continues by itself."""
+        """End the process. A shared master connection of ssh continues by itself."""
         self.sock.close()
         self._process.terminate()
         try:
@@ -135,51 +123,117 @@ class _SshStream:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        if self._errors >= 0:
-            os.close(self._errors)
-            self._errors = -1
+        self._errors.close()
 
 
-class SshTransport:
-    """ssh to a farm host. An unknown or changed host key ends the connection and is never accepted here.
+class ProcessTransport:
+    """A program that joins its stdin and stdout to an agent: ssh, or `docker exec`. A subclass has its command.
 
-    The operator's own ssh configuration applies to `address` (an alias, a jump host, a port if `port` is 0), or the one
-    in `ssh_config`. `options` are those of `route.CARRIED` that Ansible sets in addition. Options that matter for
-    security come first on the command line, where they override all others.
+    The program belongs to `package`.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        name: str = "",
-        port: int = 0,
-        user: str = "farmhand",
-        options: Iterable[str] = (),
-        ssh_config: str | None = None,
-        identity_file: str | None = None,
-        known_hosts_file: str | None = None,
-        connect_timeout_s: float = 10.0,
-        control_dir: str | None = None,
-    ) -> None:
-        self.name = name or address
-        address = unbracketed(address)
-        for what, text in (("address", address), ("user", user)):
+    package = ""
+
+    def __init__(self, name: str, connect_timeout_s: float) -> None:
+        self.name = name
+        self.connect_timeout_s = connect_timeout_s
+        self._early: ProcessStream | None = None
+
+    def argv(self) -> list[str]:
+        """Return the command."""
+        raise NotImplementedError
+
+    def why(self, status: int, said: str) -> WireError | None:
+        """Return the error for an exit status and stderr, or None for success."""
+        raise NotImplementedError
+
+    def open_early(self) -> None:
+        """Start the program early, so that the next `open` has less to wait for. An error here occurs there too."""
+        if self._early is None:
+            self._early = self._start()
+
+    def open(self) -> Stream:
+        """Start the program. Its errors are reported when the stream ends: see `Stream.failure`."""
+        stream, self._early = self._early or self._start(), None
+        return stream
+
+    def close_early(self) -> None:
+        """End the program started by `open_early`, unless `open` has taken it."""
+        stream, self._early = self._early, None
+        if stream is not None:
+            stream.close()
+
+    def renew(self) -> bool:
+        """Return False: nothing is shared."""
+        return False
+
+    def _start(self) -> ProcessStream:
+        argv = self.argv()
+        ours, theirs = socket.socketpair()
+        # A file and not a pipe: a remaining master connection would hold a pipe open.
+        errors = _scratch_file()
+        try:
+            # A new session, so that Ctrl-C reaches only this process, which then cancels the task over a second one.
+            process = subprocess.Popen(
+                argv,
+                env=scrubbed(),
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            ours.close()
+            errors.close()
+            raise not_configured(f"{argv[0]} cannot be started: {error.strerror}", f"install {self.package}") from None
+        finally:
+            theirs.close()
+        ours.settimeout(self.connect_timeout_s)
+        return ProcessStream(ours, process, errors, self.why)
+
+
+class Host(NamedTuple):
+    """One farm host and the login to its dispatch account.
+
+    `address` is passed to ssh and may be an alias of its configuration; `port` 0 leaves the port to ssh. `options` are
+    additional ssh options, those of `route.CARRIED`; `ssh_config` is an alternative configuration file.
+    `known_hosts_file` None means ssh's own files.
+    """
+
+    name: str
+    address: str
+    port: int = 0
+    user: str = "farmhand"
+    options: tuple[str, ...] = ()
+    ssh_config: str | None = None
+    identity_file: str | None = None
+    known_hosts_file: str | None = None
+
+    def transport(self, connect_timeout_s: float) -> ProcessTransport:
+        """Return the transport to its agent. Raise WireError `not_configured` if a file is missing."""
+        return SshTransport(self, connect_timeout_s)
+
+
+class SshTransport(ProcessTransport):
+    """ssh to a farm host. An unknown or changed host key ends the connection and is never accepted here.
+
+    The operator's own ssh configuration applies to the address (an alias, a jump host), or the host's `ssh_config`.
+    Options that matter for security come first on the command line, where they override all others.
+    """
+
+    package = "openssh-client"
+
+    def __init__(self, host: Host, connect_timeout_s: float = 10.0, *, control_dir: str | None = None) -> None:
+        super().__init__(host.name, connect_timeout_s)
+        self.host = host._replace(address=unbracketed(host.address))
+        self.control_dir = default_control_dir() if control_dir is None else control_dir
+        for what, text in (("address", self.host.address), ("user", host.user)):
             if _ADDRESS.fullmatch(text) is None:
                 raise not_configured(f"farm host {self.name}: the {what} {text!r} is not one")
-        for path in (identity_file, known_hosts_file, None if ssh_config == "none" else ssh_config):
+        config = None if host.ssh_config == "none" else host.ssh_config
+        for path in (host.identity_file, host.known_hosts_file, config):
             if path is not None and not os.path.exists(os.path.expanduser(path)):
                 raise not_configured(f"farm host {self.name}: {path} does not exist", "run site.yml again: farmhand up")
-        self.address = address
-        self.port = port
-        self.user = user
-        self.options = tuple(options)
-        self.ssh_config = ssh_config
-        self.identity_file = os.path.expanduser(identity_file) if identity_file else None
-        self.known_hosts_file = os.path.expanduser(known_hosts_file) if known_hosts_file else None
-        self.connect_timeout_s = connect_timeout_s
-        self.control_dir = default_control_dir() if control_dir is None else control_dir
-        self._early: _SshStream | None = None
 
     def argv(self) -> list[str]:
         """Return the ssh command.
@@ -204,18 +258,18 @@ class SshTransport:
             "LogLevel=ERROR",
             *self._control_options(),
         ]
-        if self.known_hosts_file is not None:
-            options.append(f"UserKnownHostsFile={_quoted(self.known_hosts_file)}")
-        if self.identity_file is not None:
-            options += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(self.identity_file)}"]
-        options += [f"User={self.user}", *([f"Port={self.port}"] if self.port else []), *self.options]
+        host = self.host
+        if host.known_hosts_file is not None:
+            options.append(f"UserKnownHostsFile={_quoted(host.known_hosts_file)}")
+        if host.identity_file is not None:
+            options += ["IdentitiesOnly=yes", f"IdentityFile={_quoted(host.identity_file)}"]
+        options += [f"User={host.user}", *([f"Port={host.port}"] if host.port else []), *host.options]
         flags = [word for option in options for word in ("-o", option)]
-        config = ["-F", os.path.expanduser(self.ssh_config)] if self.ssh_config else []
-        return ["ssh", "-T", *config, *flags, "--", self.address, "jada-agent", "bridge"]
+        config = ["-F", os.path.expanduser(host.ssh_config)] if host.ssh_config else []
+        return ["ssh", "-T", *config, *flags, "--", host.address, "jada-agent", "bridge"]
 
     def _control_path(self) -> str:
-        way = (self.user, self.address, self.port, self.ssh_config, *self.options)
-        identity = "\0".join(map(str, (*way, self.identity_file, self.known_hosts_file)))
+        identity = "\0".join(map(str, self.host))
         return os.path.join(self.control_dir, "cm-" + hashlib.sha256(identity.encode()).hexdigest()[:16])
 
     def _control_options(self) -> list[str]:
@@ -225,50 +279,17 @@ class SshTransport:
             return ["ControlMaster=no", "ControlPath=none"]
         return ["ControlMaster=auto", "ControlPersist=60", f"ControlPath={_quoted(path)}"]
 
-    def open_early(self) -> None:
-        """Start ssh early, so that the next `open` has less to wait for. An error here occurs there too."""
-        if self._early is None:
-            self._early = self._start()
+    def why(self, status: int, said: str) -> WireError | None:
+        """Return the error for an exit status and stderr of ssh, or None for success."""
+        from farmhand.wire import sshfail  # not at the top: most calls succeed
 
-    def open(self) -> Stream:
-        """Start ssh. Its errors are reported when the stream ends: see `Stream.failure`."""
-        stream, self._early = self._early or self._start(), None
-        return stream
-
-    def close_early(self) -> None:
-        """End the ssh started by `open_early`, unless `open` has taken it."""
-        stream, self._early = self._early, None
-        if stream is not None:
-            stream.close()
-
-    def _start(self) -> _SshStream:
-        ours, theirs = socket.socketpair()
-        # A file and not a pipe: a remaining master connection would hold a pipe open.
-        errors = _scratch_file()
-        try:
-            # A new session, so that Ctrl-C reaches only this process, which then cancels the task over the same master.
-            process = subprocess.Popen(
-                self.argv(),
-                env=scrubbed(),
-                stdin=theirs.fileno(),
-                stdout=theirs.fileno(),
-                stderr=errors,
-                start_new_session=True,
-            )
-        except OSError as error:
-            ours.close()
-            os.close(errors)
-            raise not_configured(f"ssh cannot be started: {error.strerror}", "install openssh-client") from None
-        finally:
-            theirs.close()
-        ours.settimeout(self.connect_timeout_s)
-        return _SshStream(ours, process, errors, self.name)
+        return sshfail.classify(status, said, self.name)
 
     def renew(self) -> bool:
         """End the shared connection: it may look open although the other side has gone, for example after a suspend."""
         if not self.control_dir or not os.path.exists(self._control_path()):
             return False
-        leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.address]
+        leave = ["ssh", "-O", "exit", "-o", f"ControlPath={_quoted(self._control_path())}", "--", self.host.address]
         quiet = subprocess.DEVNULL
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             subprocess.run(leave, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=2.0, check=False)
@@ -282,23 +303,22 @@ def unbracketed(address: str) -> str:
     return address[1:-1] if address[:1] == "[" and address[-1:] == "]" and ":" in address else address
 
 
-def _scratch_file() -> int:
+def _scratch_file() -> IO[bytes]:
     """Return an unnamed file, on Linux of exactly `_MAX_SAID` bytes, because a host's messages are written to it."""
     try:
-        descriptor = os.memfd_create("ssh-stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        descriptor = os.memfd_create("stderr", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):  # not Linux
         import tempfile
 
-        with tempfile.TemporaryFile() as file:
-            return os.dup(file.fileno())
+        return tempfile.TemporaryFile()
     os.ftruncate(descriptor, _MAX_SAID)
     fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
-    return descriptor
+    return open(descriptor, "r+b", buffering=0)
 
 
 def _quoted(path: str) -> str:
-    """Return `path` quoted for ssh's option parser, which splits at spaces and expands % in these options."""
-    return '"' + path.replace("%", "%%") + '"'
+    """Return the path for ssh's option parser, which splits at spaces and expands % in these options."""
+    return '"' + os.path.expanduser(path).replace("%", "%%") + '"'
 
 
 def _make_private(path: str) -> bool:

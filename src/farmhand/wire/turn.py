@@ -5,24 +5,25 @@ costs one process on the host, and its key is only in that stdin. Everything los
 again by the next turn: results by `after`, tasks by their ids.
 
 A turn:   batch, key, tasks, cancel, stop, after, low, wait_s, limits {max_usd, concurrency}
-An answer: taken (ids), refused (id, code, message, hint), cancelled, stopped, results, next, unfinished, waiting,
-          slots, halted (why it takes no tasks), error (why the turn ended early)
+An answer: schema.TurnAnswer. `halted` is why the host takes no tasks, `error` why the turn ended early
 """
 
 from __future__ import annotations
 
-import json
 import time
 from typing import IO, Any
 
+import msgspec
+
 from farmhand.core.errors import WireError
+from farmhand.core.keys import redact
+from farmhand.wire import message
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES
-from farmhand.wire.message import decoded
+from farmhand.wire.requests import TurnOrder
 from farmhand.wire.schema import TurnAnswer
-from farmhand.wire.transport import UnixTransport
+from farmhand.wire.transport import Transport, UnixTransport
 
-#: Marks the answer, because the login shell may print something first.
 MARK = "FARMHAND-TURN "
 MAX_RESULTS_BYTES = 8 * 1024 * 1024
 #: Room for the results above and one more page of them, with every character escaped.
@@ -32,72 +33,51 @@ _BREATH_S = 0.02
 #: Codes of refusals that concern the host and not a task.
 _HALTING = frozenset(
     {
-        "draining",
-        "budget",
-        "ledger_stuck",
-        "ledger_damaged",
-        "no_such_route",
-        "agent_error",
-        "bad_answer",
-        "bad_key",
-        "stranger",
+        "draining", "budget", "ledger_stuck", "ledger_damaged", "no_such_route", "agent_error", "bad_answer",
+        "bad_key", "stranger",
     }
-)
+)  # fmt: skip
 
 
 class _Turn:
     """A turn in progress. `answer` has its outcome so far, also if it ends early."""
 
-    def __init__(self, client: Client, turn: dict[str, Any]) -> None:
+    def __init__(self, client: Client, turn: TurnOrder) -> None:
         self.client = client
         self.turn = turn
-        self.batch = str(turn["batch"])
+        self.batch = turn.batch
         self.answer: dict[str, Any] = {
             **{name: [] for name in ("taken", "refused", "cancelled", "stopped", "results", "waiting")},
-            "next": int(turn.get("after", 0)),
+            "next": turn.after,
         }
 
     def run(self) -> None:
         """Run the whole turn. Raise WireError."""
-        until = time.monotonic() + float(self.turn.get("wait_s", 0))
-        self._cancel()
-        self._limits()
-        self._hand_over()
-        if self.turn.get("stop"):
+        until = time.monotonic() + self.turn.wait_s
+        if self.turn.cancel:
+            self.answer["cancelled"] = list(self.client.cancel_many(self.turn.cancel))
+        if (limits := self.turn.limits) is not None:
+            self.client.put_batch(self.batch, max_usd=limits.max_usd, concurrency=limits.concurrency)
+        if self.turn.tasks:
+            self._submit(self.turn.tasks, self.turn.key)
+        elif self.turn.key:
+            self.client.put_key(self.turn.key)
+        if self.turn.stop:
             self._stop()
         self._collect(until)
-        slots = self.client.status().get("slots")
-        self.answer["slots"] = slots if isinstance(slots, dict) else {}
-
-    def _cancel(self) -> None:
-        ids = list(self.turn.get("cancel") or [])
-        if ids:
-            self.answer["cancelled"] = list(self.client.cancel_many(ids))
-
-    def _limits(self) -> None:
-        limits = self.turn.get("limits")
-        if limits is not None:
-            self.client.put_batch(self.batch, max_usd=limits.get("max_usd"), concurrency=limits.get("concurrency"))
-
-    def _hand_over(self) -> None:
-        key, tasks = self.turn.get("key"), list(self.turn.get("tasks") or [])
-        if tasks:
-            self._submit(tasks, key)
-        elif key:
-            self.client.put_key(key)
+        self.answer["slots"] = self.client.status().get("slots") or {}
 
     def _submit(self, tasks: list[dict[str, Any]], key: str | None) -> None:
         """Submit all tasks at once. If the agent refuses them, halve them until the refused task is alone."""
         try:
             states = self.client.submit(tasks, key)
         except WireError as error:
-            problem = error.as_dict()
             if not error.status:
                 raise
             if error.code in _HALTING or error.status >= 500:
-                self.answer["halted"] = problem
+                self.answer["halted"] = error.as_dict()
             elif len(tasks) == 1:
-                self.answer["refused"].append({"id": tasks[0]["id"], **problem})
+                self._refuse(tasks[0]["id"], error)
             else:
                 half = len(tasks) // 2
                 self._submit(tasks[:half], key)
@@ -105,19 +85,17 @@ class _Turn:
                     self._submit(tasks[half:], key)
             return
         for state in states:
-            self.answer["taken"].append(state.get("id"))
-            if state.get("state") in FINAL_STATES:
-                self._fetch(str(state["id"]))
+            self.answer["taken"].append(state["id"])
+            if state["state"] in FINAL_STATES:  # it had ended before
+                try:
+                    self.answer["results"].append(self.client.task(state["id"]))
+                except WireError as error:
+                    if not error.status:
+                        raise
+                    self._refuse(state["id"], error)
 
-    def _fetch(self, task_id: str) -> None:
-        """Fetch the result of a task that had ended before."""
-        try:
-            self.answer["results"].append(self.client.task(task_id))
-        except WireError as error:
-            if not error.status:
-                raise
-            problem = error.as_dict()
-            self.answer["refused"].append({"id": task_id, **problem})
+    def _refuse(self, task_id: str, error: WireError) -> None:
+        self.answer["refused"].append({"id": task_id, **error.as_dict()})
 
     def _stop(self) -> None:
         """Cancel the batch's tasks that have not started."""
@@ -130,7 +108,7 @@ class _Turn:
 
     def _collect(self, until: float) -> None:
         """Collect results until few tasks are unfinished, results are many, or time is up. `rest`: there are more."""
-        low, size, enough = int(self.turn.get("low", 0)), 0, False
+        low, size, enough = self.turn.low, 0, False
         while True:
             left = max(0.0, min(until - time.monotonic(), 25.0))
             page = self._page(0.0 if enough else left)
@@ -140,8 +118,7 @@ class _Turn:
             self.answer["next"] = page.get("next", self.answer["next"])
             self.answer["unfinished"] = unfinished = int(page.get("unfinished") or 0)
             self.answer["waiting"] = waiting = page.get("waiting") or []
-            stuck = {"no_key", "key_refused"} & {wait.get("reason") for wait in waiting if isinstance(wait, dict)}
-            enough = unfinished <= low or bool(stuck)
+            enough = unfinished <= low or any(wait["reason"] in ("no_key", "key_refused") for wait in waiting)
             if size > MAX_RESULTS_BYTES or left <= 0 or (enough and not results):
                 self.answer["rest"] = bool(results)
                 return
@@ -157,10 +134,9 @@ class _Turn:
             return {"results": [], "next": self.answer["next"], "unfinished": 0}
 
 
-def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
+def play(turn: TurnOrder, agent: Transport) -> dict[str, Any]:
     """Run a turn and return its answer; a failure is in its `error`."""
-    transport = UnixTransport(socket)
-    with Client(transport) as client:
+    with Client(agent) as client:
         playing = _Turn(client, turn)
         try:
             playing.run()
@@ -172,23 +148,19 @@ def play(turn: dict[str, Any], socket: str) -> dict[str, Any]:
 def main(socket: str, source: IO[bytes], target: IO[bytes]) -> int:
     """Read a turn, run it and write its answer."""
     try:
-        turn = json.loads(source.read())
-        answer = play(turn, socket)
-    except (ValueError, KeyError, TypeError) as error:
-        answer = {"error": {"code": "invalid_turn", "message": f"not a turn: {type(error).__name__}", "hint": ""}}
-    text = MARK + json.dumps(answer, separators=(",", ":"))
-    target.write(text.encode("ascii") + b"\n")
+        answer = play(msgspec.json.decode(source.read(), type=TurnOrder), UnixTransport(socket))
+    except (ValueError, RecursionError) as error:
+        answer = {"error": WireError("invalid_turn", f"not a turn: {redact(str(error))}").as_dict()}
+    target.write(message.marked(MARK, answer))
     target.flush()
     return 0
 
 
 def answer_in(output: str) -> bytes | None:
     """Return the answer in the output of `jada-agent turn`, for `check`, or None."""
-    _, mark, rest = output.partition(MARK)
-    return rest.partition("\n")[0].encode("utf-8", "replace") if mark else None
+    return message.unmarked(MARK, output)
 
 
 def check(answer: bytes, host: str) -> dict[str, Any]:
     """Return the answer to a turn from `host` after checking it. Raise WireError `bad_answer`."""
-    found: dict[str, Any] = decoded(answer, host, TurnAnswer, MAX_ANSWER_BYTES)
-    return found
+    return message.decoded(answer, host, TurnAnswer, MAX_ANSWER_BYTES)

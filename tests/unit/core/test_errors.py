@@ -57,6 +57,9 @@ def test_results() -> None:
     refused = from_result({"state": "failed", "error": {"code": "network_refused", "message": "no"}})
     assert refused is not None
     assert refused.exit_code == 5
+    key = from_result({"state": "failed", "error": {"code": "authentication_error", "message": "no"}})
+    assert key is not None
+    assert key.exit_code == 3
     cancelled = from_result({"state": "cancelled", "error": None})
     assert cancelled is not None
     assert (cancelled.exit_code, cancelled.code) == (1, "cancelled")

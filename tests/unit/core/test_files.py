@@ -38,6 +38,20 @@ def test_modes(tmp_path: Path, before: int | None, asked: int | None, after: int
     assert (path.read_bytes(), path.stat().st_mode & 0o7777) == (b"new", after)
 
 
+def test_what_is_no_regular_file_stays_what_it_is(tmp_path: Path) -> None:
+    """A device such as /dev/null, which ssh's options often name, must not become a file; a pipe stands for it here."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    link = tmp_path / "link"
+    link.symlink_to(path)
+    for name in (path, link):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.replace(name, b"new")
+    assert path.is_fifo()
+    assert link.is_symlink()
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["link", "pipe"]
+
+
 def test_owner_and_group_stay(tmp_path: Path) -> None:
     # Only root can give files away; for others the owner is their own, and stays as well.
     owner = (1234, 4321) if os.geteuid() == 0 else (os.geteuid(), os.getgroups()[-1])

@@ -144,3 +144,15 @@ def test_a_command_does_not_get_our_stdin(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("source", ["", "file:", "nothing", KEY, f"http:{KEY}", f"file:/tmp/{KEY}", f"keyring:{KEY}"])
 def test_what_is_no_source_is_refused_and_a_pasted_key_is_not_repeated(source: str) -> None:
     refused(source)
+
+
+def test_a_secret_on_aws_needs_boto3_and_no_other_source_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = (
+        "import sys; sys.modules['farmhand.aws'] = sys.modules['boto3'] = None\n"
+        "from farmhand.core.keysource import read_key; read_key('env:A_KEY')"
+    )
+    subprocess.run([sys.executable, "-c", script], env={"A_KEY": KEY}, check=True)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    assert "pip install 'farmhand[aws]'" in refused("secretsmanager:a/secret")
+    assert "not the name of a secret" in refused(f"secretsmanager:{KEY}")

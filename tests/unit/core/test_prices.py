@@ -60,7 +60,7 @@ def test_the_price_of_the_request_s_own_time_counts() -> None:
 def test_a_model_of_a_third_party_s_word_has_a_price_and_is_marked() -> None:
     table, usage = price_table(), Usage(input_tokens=1000, output_tokens=1000, cache_read_input_tokens=1000)
     assert table.cost("claude-fable-5-2", usage, at=at("2026-11-09")) == pico(Decimal("0.0482"))
-    [span] = table._spans["claude-fable-5-2"]
+    [span] = table.spans["claude-fable-5-2"]
     assert span.row.source == "third party"
 
 
@@ -176,6 +176,7 @@ ROW = 'input = "1"\noutput = "2"\n'
     [
         ("version = ", "not TOML"),
         pytest.param("version = " + "[" * 200_000, "not TOML", id="deep"),
+        pytest.param(f"version = {'9' * 5000}", "not TOML", id="5000 digits"),
         ('[factors.mood]\ngood = "1"\n', "factors: mood is none of inference_geo, speed, service_tier"),
         ('[factors.speed]\nfast = "0"\n', "factors: speed: fast is 0, not above 0"),
         ('[factors.speed]\nfast = "NaN"\n', "factors: speed: fast is NaN"),

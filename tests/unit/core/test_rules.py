@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from farmhand.core import rules
-from farmhand.core.task import Task
+from farmhand.core.task import Repository, Task
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,15 @@ from farmhand.core.task import Task
         ({"tools": ("Hack",)}, "invalid_task", "unknown tool Hack"),
         ({"tools": ("Bash",), "engine": "api"}, "invalid_task", "tools need the engine cli"),
         ({"economy": True, "tools": ("Bash",)}, "invalid_task", "economy is for text tasks"),
+        ({"economy": True, "repo": Repository(commit="0" * 40)}, "invalid_task", "economy is for text tasks"),
+        ({"engine": "api", "repo": Repository(commit="0" * 40)}, "invalid_task", "a repository needs the engine cli"),
+        ({"repo": Repository(commit="main")}, "invalid_task", "whole ids"),
+        ({"repo": Repository(commit="0" * 40, shallow=("x",))}, "invalid_task", "whole ids"),
+        ({"repo": Repository(commit="0" * 40, shallow=("0" * 40,) * 10_001)}, "invalid_task", "cut in 10001 places"),
+        *(
+            ({"repo": Repository(commit="0" * 40, subdir=name)}, "invalid_task", "not a directory of a repository")
+            for name in ("..", "a/../b", "/etc", "a//b", ".git", "a/.GIT", "a\0")
+        ),
         ({"model": "nothing"}, "unknown_model", "unknown model 'nothing'"),
         ({"max_tokens": 0}, "invalid_task", "max_tokens must be 1 to"),
         ({"timeout_s": -1.0}, "invalid_task", "timeout_s"),

@@ -32,12 +32,12 @@ def events(*items: Any, end: bool = True) -> bytes:
     return head + body + (b"0\r\n\r\n" if end else b"")
 
 
-class ScriptedStream:
+class ScriptedStream(Stream):
     """One connection: reads requests and sends the scripted answers in their order; after the last it hangs up."""
 
     def __init__(self, answers: list[bytes], requests: list[bytes], reason: WireError | None) -> None:
-        self.sock: socket.socket
-        self.sock, self._far = socket.socketpair()
+        ours, self._far = socket.socketpair()
+        super().__init__(ours)
         self._reason = reason
         self._thread = threading.Thread(target=self._serve, args=(answers, requests), daemon=True)
         self._thread.start()
@@ -55,7 +55,7 @@ class ScriptedStream:
         return self._reason
 
     def close(self) -> None:
-        self.sock.close()
+        super().close()
         self._thread.join(timeout=5)
 
 

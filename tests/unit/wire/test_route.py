@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.wire import route
-from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import Host, SshTransport
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_ssh_takes_every_option_that_is_carried() -> None:
 
 def test_a_probe_without_ssh_and_with_a_mute_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    way = SshTransport("h", control_dir="", connect_timeout_s=0.1)
+    way = SshTransport(Host("h", "h"), 0.1, control_dir="")
     failure = route.probe(way)
     assert failure is not None
     assert failure.code == "not_configured"

@@ -76,7 +76,7 @@ def test_size_and_number_of_values_are_bounded_before_anything_is_made() -> None
 
 
 def test_the_answers_are_of_the_vocabulary() -> None:
-    assert set(task.Result.__struct_fields__) == set(schema.TaskResult.__struct_fields__) - {"done_no"}
+    assert set(task.Result.__struct_fields__) == set(schema.TaskResult.__struct_fields__) - {"finish_seq"}
 
 
 def test_the_printed_schema_is_current() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import pytest
@@ -61,3 +62,23 @@ def test_a_host_gives_ansible_no_orders() -> None:
 def test_what_is_not_of_the_wire_is_refused(said: object) -> None:
     with pytest.raises(WireError, match="its answer is not one of the wire"):
         task_call.parse(printed(said), "farm1")
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "words"),
+    [
+        ("[]", "invalid_call", "Expected `object`"),
+        ('{"task": {"id": "t1", "prompt": "p"}}', "invalid_call", "key is missing"),
+        ('{"task": {"id": "t1"}, "key": "sk-ant-test-0123456789abcdef"}', "invalid_call", "`prompt`"),
+        ('{"task": {"id": "q/../x", "prompt": "p"}, "check": true}', "invalid_task", "the id does not match"),
+        ('{"task": {"id": "t1", "prompt": " "}, "check": true}', "empty_prompt", "the prompt is empty"),
+    ],
+)
+def test_what_is_no_call_is_told_where(call: str, code: str, words: str) -> None:
+    target = io.BytesIO()
+    assert task_call.main("/nowhere.sock", io.BytesIO(call.encode()), target) == 0
+    said = task_call.parse(target.getvalue().decode(), "farm1")
+    assert said is not None
+    assert said["error"]["code"] == code
+    assert words in said["error"]["message"]
+    assert "sk-ant" not in said["error"]["message"]

@@ -7,12 +7,18 @@ import sys
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farmhand.core.errors import WireError
 from farmhand.wire import transport
-from farmhand.wire.transport import SshTransport, UnixTransport, default_control_dir
+from farmhand.wire.transport import Host, SshTransport, UnixTransport, default_control_dir
+
+
+def ssh(address: str, *, control_dir: str | None = None, **way: Any) -> SshTransport:
+    """The transport to a host."""
+    return SshTransport(Host(address, address, **way), control_dir=control_dir)
 
 
 def options(argv: list[str]) -> dict[str, str]:
@@ -25,9 +31,7 @@ def test_ssh_never_accepts_a_host_key_and_shares_nothing(tmp_path: Path) -> None
     identity, known = tmp_path / "id 1%", tmp_path / "known"
     identity.touch()
     known.touch()
-    argv = SshTransport(
-        "farm1.example", port=2222, user="jo", identity_file=str(identity), known_hosts_file=str(known)
-    ).argv()
+    argv = ssh("farm1.example", port=2222, user="jo", identity_file=str(identity), known_hosts_file=str(known)).argv()
     given = options(argv)
     assert given["StrictHostKeyChecking"] == "yes"
     assert given["VerifyHostKeyDNS"] == "no"
@@ -41,7 +45,7 @@ def test_ssh_never_accepts_a_host_key_and_shares_nothing(tmp_path: Path) -> None
 
 
 def test_what_security_hangs_on_comes_before_the_options_of_the_way() -> None:
-    argv = SshTransport("h", options=["StrictHostKeyChecking=no", "ProxyJump=b"], ssh_config="none").argv()
+    argv = ssh("h", options=("StrictHostKeyChecking=no", "ProxyJump=b"), ssh_config="none").argv()
     assert argv[2:4] == ["-F", "none"]
     assert "Port" not in options(argv), "the operator's ~/.ssh/config says it"
     words = [word for word in argv if word.startswith("StrictHostKeyChecking")]
@@ -54,16 +58,16 @@ def test_what_security_hangs_on_comes_before_the_options_of_the_way() -> None:
     [("::1", "::1"), ("[::1]", "::1"), ("fe80::1%eth0", "fe80::1%eth0"), ("[2001:db8::2]", "2001:db8::2")],
 )
 def test_an_ipv6_literal_is_an_address(address: str, given: str) -> None:
-    assert SshTransport(address).argv()[-3] == given
+    assert ssh(address).argv()[-3] == given
 
 
 def test_a_shared_connection_has_a_private_directory_and_a_short_path() -> None:
     with tempfile.TemporaryDirectory() as short:  # pytest's own directory may be too long
         control = Path(short) / "c"
-        given = options(SshTransport("h", control_dir=str(control)).argv())
+        given = options(ssh("h", control_dir=str(control)).argv())
         assert given["ControlMaster"] == "auto"
         assert stat.S_IMODE(control.stat().st_mode) == 0o700
-        other = options(SshTransport("h", port=23, control_dir=str(control)).argv())
+        other = options(ssh("h", port=23, control_dir=str(control)).argv())
         assert other["ControlPath"] != given["ControlPath"]
 
 
@@ -72,7 +76,7 @@ def test_without_a_safe_directory_nothing_is_shared(tmp_path: Path) -> None:
     open_to_all.mkdir()
     open_to_all.chmod(0o755)
     for directory in (str(open_to_all), str(tmp_path / ("x" * 80)), ""):
-        assert options(SshTransport("h", control_dir=directory).argv())["ControlMaster"] == "no"
+        assert options(ssh("h", control_dir=directory).argv())["ControlMaster"] == "no"
 
 
 def test_the_control_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,20 +90,20 @@ def test_the_control_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("address", ["-oProxyCommand=id", "", "a b", "a;id", "$(id)", "a\nb", "[a]b", "[-oX]"])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(WireError, match="address") as caught:
-        SshTransport(address)
+        ssh(address)
     assert caught.value.code == "not_configured"
 
 
 def test_a_missing_dispatch_key_is_refused_before_ssh_starts(tmp_path: Path) -> None:
     with pytest.raises(WireError, match="does not exist") as caught:
-        SshTransport("h", identity_file=str(tmp_path / "none"))
+        ssh("h", identity_file=str(tmp_path / "none"))
     assert caught.value.code == "not_configured"
 
 
 def test_a_missing_ssh_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WireError, match="ssh cannot be started") as caught:
-        SshTransport("h", control_dir="").open()
+        ssh("h", control_dir="").open()
     assert caught.value.code == "not_configured"
 
 
@@ -123,7 +127,7 @@ def test_ssh_gets_no_private_variables(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "FARMHAND_HOST"):
         monkeypatch.setenv(name, "secret")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    stream = SshTransport("h", control_dir="").open()
+    stream = ssh("h", control_dir="").open()
     said = b"".join(iter(lambda: stream.sock.recv(65536), b"")).decode()
     stream.close()
     assert "PATH=" in said
@@ -137,7 +141,7 @@ def test_an_early_start_is_taken_once_and_ended_if_nobody_takes_it(
     fake.write_text(f"#!/bin/sh\necho $$ >> {tmp_path}/started\nexec cat\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    transport = SshTransport("h", control_dir="")
+    transport = ssh("h", control_dir="")
     transport.open_early()
     transport.open_early()
     with closing(transport.open()) as stream:
@@ -165,14 +169,14 @@ def test_what_a_host_says_on_stderr_has_so_much_room(tmp_path: Path, monkeypatch
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    stream = SshTransport("box", control_dir="").open()
-    assert isinstance(stream, transport._SshStream)
+    stream = ssh("box", control_dir="").open()
+    assert isinstance(stream, transport.ProcessStream)
     assert stream.failure() is not None
-    assert os.fstat(stream._errors).st_size == 65536
+    assert os.fstat(stream._errors.fileno()).st_size == 65536
     assert stream._said().startswith("first\nxxx")
     stream.close()
     (tmp_path / "little").replace(tmp_path / "ssh")
-    stream = SshTransport("box", control_dir="").open()
+    stream = ssh("box", control_dir="").open()
     assert "box: why" in str(stream.failure())
     stream.close()
 
@@ -192,7 +196,7 @@ def test_ssh_has_a_session_of_its_own_and_none_of_our_files_and_ends_in_any_case
     read, write = os.pipe()
     os.set_inheritable(write, True)
     try:
-        stream = SshTransport("farm1", control_dir="").open()
+        stream = ssh("farm1", control_dir="").open()
         own_session, files, pid = stream.sock.recv(100).split()
     finally:
         os.close(read)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import msgspec
 import pytest
 
 from farmhand.core.errors import WireError
 from farmhand.wire import turn
 from farmhand.wire.client import Client
+from farmhand.wire.requests import TurnOrder
 from tests.unit.wire.scripted import STATUS, Scripted, answer
 
 SLOTS = answer(STATUS | {"slots": {"api": {"total": 2, "free": 2}}})
@@ -33,7 +35,7 @@ def states(*ids: str, state: str = "queued") -> bytes:
 def play(*script: bytes, **about: Any) -> tuple[dict[str, Any], list[bytes]]:
     transport = Scripted(list(script))
     with Client(transport) as client:
-        playing = turn._Turn(client, {"batch": "b", "after": 0, "wait_s": 0.2, **about})
+        playing = turn._Turn(client, msgspec.convert({"batch": "b", "after": 0, "wait_s": 0.2, **about}, TurnOrder))
         playing.run()
     return playing.answer, [request.split(b"\r\n")[0] for request in transport.requests[1:]]
 
@@ -143,6 +145,29 @@ def test_the_answer_is_found_among_what_a_login_says_and_an_error_keeps_what_the
         with pytest.raises(WireError, match="farm1: its answer is not one of the wire") as caught:
             turn.check(wrong.encode(), "farm1")
         assert caught.value.code == "bad_answer"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (b"[]", "Expected `object`"),
+        (b"", "truncated"),
+        (b"[" * 200_000, ""),
+        (b"{}", "missing required field `batch`"),
+        (b'{"batch": "b", "key": ["sk-ant-test-0123456789abcdef"]}', "$.key"),
+        (b'{"batch": "b", "after": 1e400}', "$.after"),
+        (b'{"batch": "b", "wait_s": -1}', "$.wait_s"),
+        (b'{"batch": "b", "limits": 5}', "$.limits"),
+        (b'{"batch": "b", "tasks": [5]}', "$.tasks"),
+        (b'{"batch": "b", "tasks": [{"id": "a", "prompt": "\\ud800"}]}', ""),
+    ],
+)
+def test_what_is_no_turn_is_told_where(given: bytes, words: str) -> None:
     target = io.BytesIO()
-    turn.main("/nowhere.sock", io.BytesIO(b"[]"), target)
-    assert b"invalid_turn" in target.getvalue()
+    assert turn.main("/nowhere.sock", io.BytesIO(given), target) == 0
+    printed = turn.answer_in(target.getvalue().decode())
+    assert printed is not None
+    error = turn.check(printed, "farm1")["error"]
+    assert error["code"] == "invalid_turn"
+    assert words in error["message"]
+    assert "sk-ant" not in error["message"]

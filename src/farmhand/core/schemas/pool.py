@@ -6,9 +6,8 @@ no file but its two pipes.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
-import select
 import subprocess
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 #: Limits on a schema and an answer, in bytes of JSON. The claude CLI takes a schema as an argument, which Linux limits
 #: to 128 KiB (MAX_ARG_STRLEN); the longest answer of a model has 128,000 tokens.
@@ -48,69 +47,48 @@ class CheckResult(NamedTuple):
 
 
 class _Worker:
-    """One worker process. Raises OSError or EOFError if it has ended, TimeoutError if it takes too long."""
+    """One worker process. Raises EOFError if it has ended, TimeoutError if it takes too long."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             _ARGV, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/"
         )
-        for pipe in (self._stdin, self._stdout):
-            os.set_blocking(pipe.fileno(), False)
+        self.pid = self._process.pid
         try:
             self._exchange(b"", _START_S)
         except BaseException:
             self.end()
             raise
 
-    @property
-    def _stdin(self) -> IO[bytes]:
-        assert self._process.stdin is not None  # noqa: S101  (a pipe)
-        return self._process.stdin
-
-    @property
-    def _stdout(self) -> IO[bytes]:
-        assert self._process.stdout is not None  # noqa: S101  (a pipe)
-        return self._process.stdout
-
-    @property
-    def pid(self) -> int:
-        """Return the process id."""
-        return self._process.pid
-
     def ask(self, request: bytes, limit_s: float) -> bytes:
         """Send the line `request` and return the line that answers it."""
         return self._exchange(request + b"\n", limit_s)
 
     def _exchange(self, data: bytes, limit_s: float) -> bytes:
+        to, back = self._process.stdin, self._process.stdout
+        assert to is not None and back is not None  # noqa: S101, PT018  (both are pipes)
         until = time.monotonic() + limit_s
-        to, back = self._stdin.fileno(), self._stdout.fileno()
-        waiting, answer = memoryview(data), b""
-        while not answer.endswith(b"\n"):
-            poll = select.poll()
-            poll.register(back, select.POLLIN)
-            if waiting:
-                poll.register(to, select.POLLOUT)
-            left = until - time.monotonic()
-            if left <= 0 or not (ready := dict(poll.poll(left * 1000))):
-                raise TimeoutError
-            if back in ready:
-                piece = os.read(back, 65536)
-                if not piece:
-                    raise EOFError
-                answer += piece
-            elif to in ready:
-                waiting = waiting[os.write(to, waiting[:65536]) :]
+        killer = threading.Timer(max(limit_s, 0), self._process.kill)
+        killer.start()
+        answer = b""
+        try:
+            with contextlib.suppress(OSError):
+                to.write(data)
+                to.flush()
+                answer = back.readline()
+        finally:
+            killer.cancel()
+        if time.monotonic() >= until:
+            raise TimeoutError
+        if not answer.endswith(b"\n"):
+            raise EOFError
         return answer
 
     def end(self) -> None:
         """Kill the process."""
         self._process.kill()
-        self._process.wait()
-        for pipe in (self._stdin, self._stdout):
-            try:
-                pipe.close()
-            except OSError:
-                continue
+        with contextlib.suppress(OSError):
+            self._process.communicate()
 
 
 class Pool:
@@ -135,10 +113,10 @@ class Pool:
             request = json.dumps({"schema": schema, "limit_s": self.limit_s + 5, **answer}).encode()
         except RecursionError:
             return CheckResult("invalid_schema", "it is nested too deeply")
-        said = json.loads(self._ask(request))
-        if said["code"] == "too_hard":
-            raise Unchecked(said["message"], too_hard=True)
-        return CheckResult(said["code"], said["message"])
+        said = CheckResult(**json.loads(self._ask(request)))
+        if said.code == "too_hard":
+            raise Unchecked(said.message, too_hard=True)
+        return said
 
     async def checked(self, schema: Any, **answer: Any) -> CheckResult:
         """Run `check` without blocking the event loop."""
@@ -155,15 +133,13 @@ class Pool:
             worker = self._take(fresh=fresh)
             try:
                 said = worker.ask(request, self.limit_s)
-            except TimeoutError:
+            except BaseException as error:
                 worker.end()
-                raise Unchecked(f"it takes longer than {self.limit_s:g} s", too_hard=True) from None
-            except (OSError, EOFError):
-                # An idle worker may have ended by itself; a fresh one that ends was ended by this request.
-                worker.end()
-                continue
-            except BaseException:
-                worker.end()
+                if isinstance(error, TimeoutError):
+                    raise Unchecked(f"it takes longer than {self.limit_s:g} s", too_hard=True) from None
+                if isinstance(error, EOFError):
+                    # An idle worker may have ended by itself; a fresh one that ends was ended by this request.
+                    continue
                 raise
             with self._lock:
                 self._idle.append((time.monotonic(), worker))

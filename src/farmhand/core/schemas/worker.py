@@ -1,9 +1,7 @@
-"""The worker program: reads one JSON request per line on stdin, and writes a verdict for each on stdout.
+"""The worker program: reads a JSON request per line, `{"schema", "limit_s"}` and maybe `answer`; writes a verdict each.
 
-A verdict is `{"code": …, "message": …}`. A request is `{"schema": …, "limit_s": …}`, with `"answer"` to check one
-against the schema. Codes: "" is valid, `invalid_schema`, `no_answer`, `too_hard`. An empty line reports that the worker
-is ready. The process ends with its stdin, and by itself if a request exceeds its limit, because its parent may have
-ended by then.
+A verdict is `{"code", "message"}`: "" is valid, `invalid_schema`, `no_answer`, `too_hard`. An empty line says that the
+worker is ready. It ends with its stdin, and by itself after `limit_s`, because its parent may have ended by then.
 """
 
 from __future__ import annotations
@@ -62,8 +60,8 @@ def check_schema(schema: Any) -> str:
     """Return, on one line, why `schema` is not a usable JSON Schema (draft 2020-12), or "" if it is."""
     try:
         _Validator.check_schema(schema)
+        resolver = EMPTY_REGISTRY.with_resource("", DRAFT202012.create_resource(schema)).resolver()
         for ref in _references(schema):
-            resolver = EMPTY_REGISTRY.with_resource("", DRAFT202012.create_resource(schema)).resolver()
             resolver.lookup(ref)
     except SchemaError as error:
         where = "/".join(str(part) for part in error.absolute_path) or "its root"
@@ -104,8 +102,7 @@ def _parts(schema: Any) -> Iterator[dict[str, Any]]:
 def check_answer(schema: Any, answer: Any) -> tuple[str, str]:
     """Return (code, message) of the check of `answer` against `schema`."""
     try:
-        # An empty registry, so that nothing is fetched: by default the validator would request a schema's $ref from any
-        # host.
+        # An empty registry: by default the validator would request a schema's $ref from any host.
         error = best_match(_Validator(schema, registry=EMPTY_REGISTRY).iter_errors(answer))
     except Unresolvable as unresolvable:
         return "invalid_schema", f"the schema refers to something that is not in it: {_line(str(unresolvable))}"
@@ -123,11 +120,16 @@ def _line(text: str) -> str:
     return " ".join(text[:1000].split())[:200]
 
 
-def _verdict(request: dict[str, Any]) -> tuple[str, str]:
+def _verdict(line: bytes) -> tuple[str, str]:
     try:
+        request = json.loads(line)
+        # The kernel kills the process: no Python signal handler would run during a pattern search.
+        signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
         if "answer" in request:
             return check_answer(request["schema"], request["answer"])
         message = check_schema(request["schema"])
+    except RecursionError:
+        return "too_hard", "it is nested too deeply"
     except MemoryError:
         return "too_hard", "it takes too much memory"
     return ("invalid_schema", message) if message else ("", "")
@@ -135,8 +137,7 @@ def _verdict(request: dict[str, Any]) -> tuple[str, str]:
 
 def main() -> None:
     """Answer requests until stdin ends."""
-    # Start even if a limit cannot be set (because of a system call filter, for example): there is the time limit as
-    # well.
+    # Start even if a limit cannot be set, because of a system call filter, say: there is the time limit as well.
     for what, value in ((resource.RLIMIT_AS, _MEMORY), (resource.RLIMIT_CORE, 0)):
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(what, (value, value))
@@ -144,15 +145,7 @@ def main() -> None:
     out.write(b"\n")
     out.flush()
     for line in sys.stdin.buffer:
-        # The kernel kills the process: no Python signal handler would run during a pattern search.
-        try:
-            request = json.loads(line)
-            signal.setitimer(signal.ITIMER_REAL, request["limit_s"])
-            code, message = _verdict(request)
-        except RecursionError:
-            code, message = "too_hard", "it is nested too deeply"
-        except MemoryError:
-            code, message = "too_hard", "it takes too much memory"
+        code, message = _verdict(line)
         signal.setitimer(signal.ITIMER_REAL, 0)
         out.write(json.dumps({"code": code, "message": message}).encode() + b"\n")
         out.flush()
