@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 from farmhand.agent.context import RunContext
-from farmhand.agent.engines import Engine, EngineError
+from farmhand.agent.engines import COLLECT_S, Engine, EngineError, failure
 from farmhand.agent.events import RunningTask
 from farmhand.agent.store.commands import CANCELLED, AttemptEnd, ChargeRow, NoLongerQueued
 from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.prices import PriceTable
-from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, TaskError, resolve_model
+from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, resolve_model
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
 
 log = logging.getLogger("jada-agent")
 #: Delays between the attempts of one task. They are shorter than the meter's own retry delays.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=20.0)
-End = Callable[[int, AttemptEnd | None, Result | State], Awaitable[bool]]
-
-
-class Parked(Exception):
-    """The API refused the key; the task waits for another one."""
+_OPEN = AttemptEnd(outcome="running")
 
 
 class Attempt:
@@ -39,11 +35,9 @@ class Attempt:
         self._claim = claim
         self._key = key
         self._live = live
-        #: Whether an attempt is open, and its grant.
-        self._begun = False
         self._grant: Grant | None = None
         #: The end of the attempt and the task's result, both possibly not in the ledger yet.
-        self._ended: AttemptEnd | None = None
+        self._ended = _OPEN
         self._result: Result | None = None
 
     async def run(self) -> None:
@@ -62,23 +56,20 @@ class Attempt:
         try:
             await self._attempts()
         except asyncio.CancelledError:
-            await self._cut()
+            if self._live.cancelled:
+                self._close("cancelled")
+                await self._end(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
+                return
+            # The agent is stopping. A task that already has its result, and only waits for disk space to record it,
+            # must not run again.
+            self._close("interrupted")
+            await self._end(self._result or "queued")
         except (NoLongerQueued, LedgerStuck):
             raise
         except Exception as error:
             log.exception("task %s: %s", self._claim.id, type(error).__name__)
             self._close("agent_error")
-            await self._finish(self._failed("agent_error", f"the agent failed: {type(error).__name__}"))
-
-    async def _cut(self) -> None:
-        """Handle cancellation: end the task if a client cancelled it, or queue it again if the agent is stopping."""
-        if self._live.cancelled:
-            self._close("cancelled")
-            await self._finish(Result(id=self._claim.id, state="cancelled", error=CANCELLED))
-            return
-        self._close("interrupted")
-        # A task that already has its result, and only waits for disk space to record it, must not run again.
-        await self._record(self._result or "queued", self._ledger.end)
+            await self._end(self._failed("agent_error", f"the agent failed: {type(error).__name__}"))
 
     async def _attempts(self) -> None:
         # Record the start before reading the task: if the task crashes the agent, the ledger shows which task it was.
@@ -90,29 +81,23 @@ class Attempt:
         # Attempts that ended because the agent ended count too.
         turn, tries = 1 + self._claim.crashes, 1
         while True:
-            self._open(task)
-            try:
-                result, problem = await self._attempt(task, deadline, limit)
-            except Parked:
+            result, problem = await self._attempt(task, self._open(task), deadline, limit)
+            if isinstance(problem, ApiError) and problem.rejects_key:
                 usable = self._context.keys.of(self._key.fingerprint) is not None
-                await self._put_back("queued" if usable else "awaiting_key")
-                return
+                return await self._put_back("queued" if usable else "awaiting_key")
             # Nobody watches a batch, and its tasks are not at fault while the API is unavailable. So they keep retrying
             # until their timeout. Such an attempt does not count, unless it may have been charged for.
-            waits = bool(task.batch) and isinstance(problem, ApiError) and problem.passes
-            counts = not (waits and self._was_free())
+            waits = bool(task.batch) and isinstance(problem, ApiError) and problem.is_transient
+            counts = not waits or bool(self._ended.charges or self._ended.uncertain)
             if waits and self._context.mode == "running":
-                await self._put_back("queued")
-                return
-            again = waits or (problem is not None and problem.retryable)
-            if not again or (counts and turn >= config.attempts):
-                await self._finish(result)
-                return
+                return await self._put_back("queued")
+            if problem is None or not (waits or problem.retryable) or (counts and turn >= config.attempts):
+                await self._end(result)
+                return None
             if not await self._end("running"):
-                return
-            self._ended = None
-            assert result.error is not None  # noqa: S101  (only errors are tried again)
-            self._live.publish({"type": "restart", "reason": result.error.message})
+                return None
+            self._ended = _OPEN
+            self._live.publish({"type": "restart", "reason": problem.message})
             delay = _BETWEEN_ATTEMPTS.delay_s(tries, None)
             if self._live.grant is not None:
                 self._live.grant.again_at = time.time() + delay
@@ -121,13 +106,8 @@ class Attempt:
             tries += 1
             await self._begin()
 
-    def _was_free(self) -> bool:
-        """Return whether the attempt that just ended cannot have cost anything."""
-        return self._ended is not None and not self._ended.charges and not self._ended.uncertain
-
     async def _begin(self) -> None:
         """Record the start of an attempt in the ledger before doing any work for it."""
-        self._begun = True
         await insist(lambda: self._ledger.start(self._claim.seq, self._key.fingerprint), unless=self._stopping)
         self._live.text.clear()
         self._live.publish({"type": "state", "state": "running"})
@@ -135,22 +115,23 @@ class Attempt:
     def _stopping(self) -> bool:
         return self._context.stopping
 
-    def _open(self, task: Task) -> None:
-        """Create the grant that allows the attempt to make requests."""
+    def _open(self, task: Task) -> Grant:
+        """Return the grant that allows the attempt to make requests."""
         before = self._live.grant
-        self._live.grant = self._grant = Grant(
+        grant = self._live.grant = self._grant = Grant(
             task_id=task.id,
             key=self._key,
             model=resolve_model(task.model),
             max_tokens=task.max_tokens,
             budgets=self._context.budgets.of(task),
+            on_hold=self._hold,
         )
-        self._grant.on_hold = self._hold
         if self._engine.makes_requests:
-            self._grant.on_charge = self._note
+            grant.on_charge = self._note
         if before is not None:
             # Keep the last problem visible until the API answers.
-            self._grant.problem, self._grant.again_at = before.problem, before.again_at
+            grant.problem, grant.again_at = before.problem, before.again_at
+        return grant
 
     async def _hold(self, request: int, most_pico: int | None) -> None:
         """Reserve the worst-case cost of a request before it is sent, so that a crash of the agent cannot lose it."""
@@ -168,16 +149,16 @@ class Attempt:
             noted = self._ledger.charge(self._claim.seq, so_far)
             noted.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    async def _attempt(self, task: Task, deadline: float, limit: float) -> tuple[Result, EngineError | ApiError | None]:
-        """Run one attempt. Return the result, and the error if a retry may help. Raise Parked if the key is refused."""
-        grant = self._grant
-        assert grant is not None  # noqa: S101  (_open has made it)
+    async def _attempt(
+        self, task: Task, grant: Grant, deadline: float, limit: float
+    ) -> tuple[Result, EngineError | ApiError | None]:
+        """Run one attempt. Return the result, and the engine's error if there is one."""
         try:
             left = deadline - time.monotonic()
-            async with asyncio.timeout(left):
-                answer = await self._engine.run(task, grant, self._live.add_text, left)
-            self._close("succeeded")
-            return answer.as_result(task.id), None
+            if left <= 0:  # the changes of the attempt before are not given up for this one
+                raise TimeoutError
+            async with asyncio.timeout(left + COLLECT_S if task.repo else left):
+                result = await self._engine.run(task, grant, self._live.add_text, left)
         except TimeoutError:
             self._close("timeout")
             message, hint = f"the task ran longer than {limit:g} s", "raise --timeout, or make the task smaller"
@@ -186,19 +167,20 @@ class Attempt:
                 hint = grant.problem.hint or hint
             return self._failed("timeout", message, hint), None
         except (EngineError, ApiError) as error:
-            if isinstance(error, ApiError) and error.parks_key:
+            outcome = error.code
+            if isinstance(error, ApiError) and error.rejects_key:
                 self._context.keys.refuse(self._key, error)
-                self._close("parked")
-                raise Parked from None
-            self._close(error.code)
-            return self._failed(error.code, error.message, error.hint), error
+                outcome = "parked"
+            self._close(outcome)
+            return failure(self._claim.id, error), error
+        self._close("succeeded")
+        return result, None
 
     def _close(self, outcome: str) -> None:
-        """Mark the open attempt, if any, as ended."""
-        begun, self._begun = self._begun, False
-        grant, self._grant = self._grant, None
-        if not begun:
+        """Mark the attempt as ended, unless it is. The ledger ignores the end of one that never began."""
+        if self._ended is not _OPEN:
             return
+        grant, self._grant = self._grant, None
         if grant is None:
             self._ended = AttemptEnd(outcome=outcome, price_version=self._context.prices.version)
         else:
@@ -212,48 +194,37 @@ class Attempt:
             self._live.text.clear()
             self._live.publish(self._context.registry.state_event(state))
 
-    async def _finish(self, result: Result) -> None:
-        """Record the result. Clients that wait for it are notified after the commit."""
-        self._result = result
-        await self._end(result)
-
     async def _end(self, then: Result | State) -> bool:
-        """Record the end of the attempt. Return False if the ledger refused it, which ends the task."""
+        """Record the end of the attempt, then notify the clients that wait for a result.
 
-        async def patiently(seq: int, ended: AttemptEnd | None, then: Result | State) -> bool:
-            return await insist(lambda: self._ledger.end(seq, ended, then), unless=self._stopping)
-
-        recorded = await self._record(then, patiently)
-        if not recorded or isinstance(then, Result):
-            self._context.registry.done(self._claim.batch, self._claim.id)
-        return recorded
-
-    async def _record(self, then: Result | State, end: End) -> bool:
-        """Record the end through `end`. Return False if the ledger refused the result, which fails the task.
-
-        If the ledger refuses only the charges, they become uncertain and the result is kept.
+        Return False if the ledger refused it, which fails the task. If it refuses only the charges, they become
+        uncertain and the result is kept.
         """
-        for tries_left in (2, 1, 0):
+        if isinstance(then, Result):
+            self._result = then
+        refused = 0
+        while True:
             try:
-                await end(self._claim.seq, self._ended, then)
+                await insist(partial(self._ledger.end, self._claim.seq, self._ended, then), unless=self._stopping)
                 break
             except LedgerStuck:
                 raise
             except Exception as error:
-                if not tries_left:
+                refused += 1
+                if refused > 2:
                     raise
                 name = type(error).__name__
                 log.exception("task %s: its end could not be recorded as it is: %s", self._claim.id, name)
-                if self._ended is not None:
-                    self._ended = uncounted(self._ended)
-                if tries_left == 1:
-                    if self._ended is not None:
-                        self._ended = replace(self._ended, outcome="agent_error")
+                self._ended = uncounted(self._ended)
+                if refused == 2:
+                    self._ended = replace(self._ended, outcome="agent_error")
                     then = self._failed("agent_error", f"the end of an attempt could not be recorded: {name}")
-        return bool(tries_left)
+        if isinstance(then, Result):
+            self._context.registry.done(self._claim.batch, self._claim.id)
+        return refused < 2
 
     def _failed(self, code: str, message: str, hint: str = "see its journal") -> Result:
-        return Result(id=self._claim.id, state="failed", error=TaskError(code=code, message=message, hint=hint))
+        return failure(self._claim.id, EngineError(code, message, hint=hint))
 
 
 def uncounted(end: AttemptEnd) -> AttemptEnd:

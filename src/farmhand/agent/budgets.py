@@ -7,7 +7,6 @@ from decimal import Decimal
 from typing import Any
 
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.rows import BatchView
 from farmhand.core.errors import Refused
 from farmhand.core.money import pico, usd
 from farmhand.core.task import Task
@@ -24,8 +23,7 @@ class Budgets:
     def __init__(self, ledger: Ledger, day_usd: Decimal | None) -> None:
         self._ledger = ledger
         self._day_pico = None if day_usd is None else pico(day_usd)
-        self._day: tuple[str, Budget] | None = None
-        self._limits = ledger.batch_limits("max_pico")
+        self._day: Budget | None = None
         self._batches: dict[str, Budget] = {}
 
     def of(self, task: Task) -> tuple[Budget, ...]:
@@ -43,21 +41,19 @@ class Budgets:
         records the cost: a budget that is created here still counts the held amount.
         """
         for budget in self.of(task):
-            day = self._day is not None and budget is self._day[1]
             today = self._ledger.now() // _DAY_S == held_since // _DAY_S
-            budget.correct(cost_pico - (held_pico if today or not day else 0))
+            budget.correct(cost_pico - (held_pico if today or budget is not self._day else 0))
 
     def day(self) -> Budget | None:
         """Return the budget of the current day (UTC), or None if the host has none."""
         if self._day_pico is None:
             return None
         now = datetime.fromtimestamp(self._ledger.now(), UTC)
-        name = now.date().isoformat()
-        if self._day is None or self._day[0] != name:
+        name = f"day {now.date().isoformat()}"
+        if self._day is None or self._day.name != name:
             midnight = now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-            spent = self._ledger.spent_between(midnight, midnight + _DAY_S)
-            self._day = (name, Budget(f"day {name}", self._day_pico, spent))
-        return self._day[1]
+            self._day = Budget(name, self._day_pico, self._ledger.spent_between(midnight, midnight + _DAY_S))
+        return self._day
 
     def check_day(self) -> None:
         """Raise Refused if the day's budget is spent."""
@@ -69,22 +65,16 @@ class Budgets:
                 code="budget",
             )
 
-    def changed(self, batch: BatchView) -> None:
-        """Apply a changed limit of the batch."""
-        name = batch.batch
-        budget = self._batches.get(name)
-        if batch.max_usd is None:
-            self._limits.pop(name, None)
-            self._batches.pop(name, None)
-        else:
-            self._limits[name] = pico(batch.max_usd)
+    def changed(self, batch: str, max_pico: int | None) -> None:
+        """Apply a changed limit of the batch, None for no limit any more."""
+        budget = self._batches.get(batch)
         if budget is not None:
-            budget.limit_pico = self._limits.get(name)
+            budget.limit_pico = max_pico
             budget.wake()
 
     def _batch(self, name: str) -> Budget | None:
-        limit, budget = self._limits.get(name), self._batches.get(name)
-        if limit is None or budget is not None:
+        budget = self._batches.get(name)
+        if budget is not None or (limit := self._ledger.batch_budget(name)) is None:
             return budget
         if len(self._batches) >= _KEPT:
             self._batches = {other: kept for other, kept in self._batches.items() if kept.reserved_pico}
@@ -94,13 +84,13 @@ class Budgets:
     def day_status(self) -> dict[str, Any] | None:
         """Return the day's budget as `GET /v1/status` shows it."""
         day = self.day()
-        if day is None or self._day is None:
+        if day is None:
             return None
         return {
             "limit_usd": usd(day.limit_pico or 0),
             "spent_usd": usd(day.spent_pico),
             "reserved_usd": usd(day.reserved_pico),
-            "day": self._day[0],
+            "day": day.name.removeprefix("day "),
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,45 +51,44 @@ class RunningTask:
 
 
 class TaskRegistry:
-    """The registry of running and watched tasks by id. `monotonic` is a clock, in seconds."""
+    """The registry of running and watched tasks, `live` by id."""
 
-    def __init__(self, ledger: Ledger, keys: Keys, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ledger: Ledger, keys: Keys) -> None:
         self._ledger = ledger
         self._keys = keys
-        self._live: dict[str, RunningTask] = {}
-        self._monotonic = monotonic
-        self._began = monotonic()
+        self.live: dict[str, RunningTask] = {}
+        self._began = time.monotonic()
         #: Second → number of tasks that ended in that second.
         self._ended: Counter[int] = Counter()
         self._waited_for: dict[str, asyncio.Event] = {}
 
-    def get(self, task_id: str) -> RunningTask | None:
-        """Return the registered task with this id, or None."""
-        return self._live.get(task_id)
-
     def enter(self, task_id: str) -> RunningTask:
         """Return the registered task with this id; register it if necessary."""
-        return self._live.setdefault(task_id, RunningTask())
+        return self.live.setdefault(task_id, RunningTask())
 
     def leave(self, task_id: str) -> None:
         """Remove the task, unless it runs or is watched."""
-        live = self._live.get(task_id)
+        live = self.live.get(task_id)
         if live is not None and live.job is None and not live.listeners:
-            del self._live[task_id]
+            del self.live[task_id]
 
     def running(self) -> list[RunningTask]:
         """Return the running tasks."""
-        return [live for live in self._live.values() if live.job is not None]
+        return [live for live in self.live.values() if live.job is not None]
+
+    def claims(self) -> list[QueuedTask]:
+        """Return the running tasks as they were queued."""
+        return [live.claim for live in self.live.values() if live.claim is not None]
 
     def publish(self, task_id: str, event: Event) -> None:
         """Send the event to all listeners of the task."""
-        live = self._live.get(task_id)
+        live = self.live.get(task_id)
         if live is not None:
             live.publish(event)
 
     def done(self, batch: str, *task_ids: str) -> None:
         """Notify listeners of these tasks and clients waiting for `batch` that the tasks are final in the ledger."""
-        now = self._monotonic()
+        now = time.monotonic()
         self._ended[int(now)] += len(task_ids)
         for old in [second for second in self._ended if second < now - _WINDOW_S]:
             del self._ended[old]
@@ -106,18 +105,18 @@ class TaskRegistry:
 
     def per_s(self) -> float:
         """Return the tasks that ended per second, over the last 60 s or since the start."""
-        now = self._monotonic()
+        now = time.monotonic()
         span = min(_WINDOW_S, max(1.0, now - self._began))
         return round(sum(count for second, count in self._ended.items() if second >= now - _WINDOW_S) / span, 2)
 
     def end_all(self) -> None:
         """End all event streams with the current state, since the agent stops."""
-        for live in self._live.values():
+        for live in self.live.values():
             live.publish(_END)
 
     def publish_waiting(self) -> None:
         """Send the current state to listeners of waiting tasks, after keys have changed."""
-        for task_id, live in self._live.items():
+        for task_id, live in self.live.items():
             if live.job is None and live.listeners:
                 live.publish(self.state_event(self._ledger.known(task_id).state))
 
@@ -140,17 +139,16 @@ class TaskRegistry:
                 yield self.state_event(state)
                 if live.text:
                     yield {"type": "text", "text": "".join(live.text)}
-                while (event := await _next(queue)) is not _END:
+                while True:
+                    try:
+                        async with asyncio.timeout(_PING_S):
+                            event = await queue.get()
+                    except TimeoutError:
+                        event = {"type": "ping"}
+                    if event is _END:
+                        break
                     yield event
             finally:
                 live.listeners.discard(queue)
                 self.leave(task_id)
         yield {"type": "result", "result": self._ledger.result(task_id)}
-
-
-async def _next(queue: asyncio.Queue[Event]) -> Event:
-    try:
-        async with asyncio.timeout(_PING_S):
-            return await queue.get()
-    except TimeoutError:
-        return {"type": "ping"}

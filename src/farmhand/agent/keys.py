@@ -20,12 +20,14 @@ class Keys:
 
     def __init__(self) -> None:
         self._held: dict[str, Key] = {}
-        self._refused: dict[str, ApiError] = {}
+        #: Fingerprint → reason of the keys that were refused and not sent again, the latest last.
+        self.refused: dict[str, ApiError] = {}
         self._default: str | None = None
         self._on_trial: set[str] = set()
         #: Fingerprint of a key → fingerprint of the key that replaced it.
         self._successors: dict[str, str] = {}
-        self._reserve: Key | None = None
+        #: The key that a rotation has replaced but not yet asked to forget, if any.
+        self._reserve: dict[str, Key] = {}
 
     @property
     def default(self) -> Key | None:
@@ -38,29 +40,24 @@ class Keys:
         return list(self._held)
 
     @property
-    def refused(self) -> dict[str, ApiError]:
-        """Return fingerprint → reason of the keys that were refused and not sent again, the latest last."""
-        return self._refused
-
-    @property
     def refusal(self) -> ApiError | None:
         """Return the reason for the latest refusal."""
-        return next(reversed(self._refused.values()), None)
+        return next(reversed(self.refused.values()), None)
 
     @property
     def reserve(self) -> str | None:
-        """Return the fingerprint of the key that a rotation has replaced but not yet asked to forget."""
-        return self._reserve.fingerprint if self._reserve is not None else None
+        """Return the fingerprint of the key in reserve."""
+        return next(iter(self._reserve), None)
 
     @property
     def unusable(self) -> list[str]:
         """Return the fingerprints of the refused keys whose tasks can run on no other key."""
-        return [fingerprint for fingerprint in self._refused if self.of(fingerprint) is None]
+        return [fingerprint for fingerprint in self.refused if self.of(fingerprint) is None]
 
     def hold(self, key: Key) -> None:
         """Store `key` and make it the default. A key that was refused before is on trial."""
         self._successors.pop(key.fingerprint, None)
-        if self._refused.pop(key.fingerprint, None) is not None:
+        if self.refused.pop(key.fingerprint, None) is not None:
             self._on_trial.add(key.fingerprint)
         self._held[key.fingerprint] = key
         self._default = key.fingerprint
@@ -69,16 +66,29 @@ class Keys:
         """Replace all keys with `key`."""
         self.hold(key)
         self._held = {key.fingerprint: key}
-        self._refused.clear()
-        self._reserve = None
+        self.refused.clear()
+        self._reserve.clear()
 
     def supersede(self, fingerprint: str, key: Key) -> None:
         """Replace all keys with `key`. The key with `fingerprint`, which it supersedes, stays in reserve."""
-        old = self._held.get(fingerprint) or (self._reserve if self.reserve == fingerprint else None)
+        old = self._held.get(fingerprint) or self._reserve.get(fingerprint)
         self.replace(key)
         if fingerprint != key.fingerprint:
             self._successors[fingerprint] = key.fingerprint
-            self._reserve = old
+            self._reserve = {fingerprint: old} if old else {}
+
+    def renew(self, fingerprint: str, token: Key) -> Key:
+        """Give the bearer token with `fingerprint` the value of `token`, and return it.
+
+        Running tasks use it from their next request on. One that was refused is held again, on trial.
+        """
+        held = self._held.get(fingerprint)
+        if held is None:
+            held = Key(token.reveal(), bearer=token.bearer, renews=fingerprint)
+            self.hold(held)
+        else:
+            held.renew(token.reveal())
+        return held
 
     def stand_in(self, key: Key) -> Key:
         """Return the usable key that replaced `key`, if any, otherwise `key`."""
@@ -86,10 +96,8 @@ class Keys:
 
     def forget(self, fingerprint: str) -> bool:
         """Drop the key's value for good, even if it is the default. Return False if it was not held."""
-        found = self._held.pop(fingerprint, None) is not None or self.reserve == fingerprint
-        if self.reserve == fingerprint:
-            self._reserve = None
-        return found
+        dropped = [keys.pop(fingerprint, None) for keys in (self._held, self._reserve)]
+        return any(dropped)
 
     def _last(self, fingerprint: str) -> str:
         # There is no cycle: a key that replaces another, or is sent by a client, has no successor.
@@ -100,20 +108,16 @@ class Keys:
     def refuse(self, key: Key, problem: ApiError) -> None:
         """Record that the API refused `key`."""
         self._on_trial.discard(key.fingerprint)
-        if self.reserve == key.fingerprint:
-            self._reserve = None
-        if self._held.pop(key.fingerprint, None) is not None:
-            self._refused[key.fingerprint] = problem
-            self._fall_back(key.fingerprint)
-
-    def _fall_back(self, refused: str) -> None:
-        """Fall back to the key that `refused` had replaced."""
-        old, self._reserve = self._reserve, None
-        if old is None or self._successors.pop(old.fingerprint, None) is None:
+        self._reserve.pop(key.fingerprint, None)
+        if self._held.pop(key.fingerprint, None) is None:
             return
-        self._successors[refused] = old.fingerprint
-        self._held[old.fingerprint] = old
-        self._default = old.fingerprint
+        self.refused[key.fingerprint] = problem
+        for fingerprint, old in self._reserve.items():  # the key that it had replaced takes its place again
+            if self._successors.pop(fingerprint, None) is not None:
+                self._successors[key.fingerprint] = fingerprint
+                self._held[fingerprint] = old
+                self._default = fingerprint
+        self._reserve.clear()
 
     def prove(self, key: Key) -> None:
         """Record that the API accepted `key`."""
@@ -131,6 +135,6 @@ class Keys:
     def of(self, fingerprint: str | None) -> Key | None:
         """Return the key for a task that came with `fingerprint`, or None if the task has to wait for one."""
         fingerprint = self._last(fingerprint or "")
-        if fingerprint in self._refused:
+        if fingerprint in self.refused:
             return None
         return self._held.get(fingerprint) or self.default

@@ -16,30 +16,25 @@ DEFAULT_CONFIG = Path("/etc/jada-agent/config.toml")
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="jada-agent", description="The Farmhand daemon of a farm host.")
     parser.add_argument("--version", action="version", version=f"jada-agent {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = parser.add_subparsers(dest="verb", required=True).add_parser
     default = "default: %(default)s"
-
-    def verb(name: str, about: str) -> argparse.ArgumentParser:
-        return verbs.add_parser(name, help=about)
-
-    serve = verb("serve", "run the daemon")
+    socket = argparse.ArgumentParser(add_help=False)
+    socket.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
+    serve = verb("serve", help="run the daemon")
     serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, metavar="FILE", help=default)
-    check = verb("check-config", "check a settings file; exit 3 with one line where it is wrong")
+    check = verb("check-config", help="check a settings file; exit 3 with one line where it is wrong")
     check.add_argument("config", type=Path, nargs="?", default=DEFAULT_CONFIG, metavar="FILE", help=default)
-    prices = verb("check-prices", "check a file with prices; exit 3 with one line where it is wrong")
+    prices = verb("check-prices", help="check a file with prices; exit 3 with one line where it is wrong")
     prices.add_argument("prices", type=Path, metavar="FILE")
-    join = verb("bridge", "join stdin and stdout to the daemon's socket")
-    join.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
+    join = verb("bridge", parents=[socket], help="join stdin and stdout to the daemon's socket")
     patience = f"once stdin has ended, how long to wait for a silent daemon; {default}"
     join.add_argument("--linger", type=float, default=LINGER_S, metavar="SECONDS", help=patience)
-    turn = verb("turn", "play one turn of a batch: JSON on stdin, JSON on stdout")
-    turn.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
-    task = verb("task", "run one task: JSON on stdin, JSON on stdout")
-    task.add_argument("--socket", default=SOCKET, metavar="PATH", help=default)
+    verb("turn", parents=[socket], help="play one turn of a batch: JSON on stdin, JSON on stdout")
+    verb("task", parents=[socket], help="run one task: JSON on stdin, JSON on stdout")
     return parser
 
 
-def _serve(config: Path) -> int:
+def _serve(config: Path) -> None:
     import asyncio
     import logging
 
@@ -54,13 +49,12 @@ def _serve(config: Path) -> int:
     # The HTTP server would log a malformed request line by line, and one of the lines could contain the key.
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     asyncio.run(serve(settings))
-    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
     match options.verb:
         case "serve":
-            return _serve(options.config)
+            _serve(options.config)
         case "check-config":
             from farmhand.agent.config import load
 

@@ -7,7 +7,7 @@ The daemon sends one JSON line {"argv", "env", "stdin_bytes", "meter_socket"} fo
 the CLI's stdin. The program first answers {"type": "farmhand.unit", "unit"}, before anything of the task runs. Then it
 sends the CLI's stdout lines unchanged and, last, {"type": "farmhand.exit", "rc", "signal", "oom", "stderr"}. The daemon
 disconnects to end the task; then everything in the sandbox is killed. If the task has prevented that, systemd ends the
-unit by its name.
+unit by its name. The order of a repository task has its time limit too, so that its changes so far come back.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
 from typing import Any, BinaryIO
 
+#: The unit binds its own memory.events (cgroup v2) or memory.oom_control (v1) here, and hides the cgroup tree.
 COUNTER = "/run/oom"
 _STDERR_TAIL = 2000
 _OOM_POLL_S = 0.2
@@ -77,36 +78,13 @@ def hide_memory(hidden: int = 1) -> None:
     ctypes.CDLL(None).prctl(4, 1 - hidden, 0, 0, 0)  # PR_SET_DUMPABLE
 
 
-def _lines(path: str) -> list[str]:
-    with open(path, encoding="ascii") as file:
-        return file.read().splitlines()
-
-
-def oom_kills() -> int:
-    """Return the number of processes in this cgroup that the kernel killed for lack of memory (cgroup v2 or v1).
-
-    Inside the unit the counter is bound to a path of its own, and the cgroup tree is hidden.
-    """
-    for counter in _counters():
-        with contextlib.suppress(OSError, ValueError):
-            for row in _lines(counter):
-                if row.startswith("oom_kill "):
-                    return int(row.split()[1])
+def oom_kills(counter: str = COUNTER) -> int:
+    """Return the number of processes that the kernel killed for lack of memory: in this unit, or in the container."""
+    with contextlib.suppress(OSError, ValueError), open(counter, encoding="ascii") as file:
+        for row in file:
+            if row.startswith("oom_kill "):
+                return int(row.split()[1])
     return 0
-
-
-def _counters() -> Iterator[str]:
-    yield COUNTER
-    with contextlib.suppress(OSError, ValueError):
-        for line in _lines("/proc/self/cgroup"):
-            _, controllers, path = line.split(":", 2)
-            if controllers == "":
-                counters = [f"/sys/fs/cgroup{path}/memory.events", f"/sys/fs/cgroup/unified{path}/memory.events"]
-            elif "memory" in controllers.split(","):
-                counters = [f"/sys/fs/cgroup/memory{path}/memory.oom_control"]
-            else:
-                continue
-            yield from counters
 
 
 def _first_victim() -> None:
@@ -114,13 +92,6 @@ def _first_victim() -> None:
     hide_memory(0)
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
         file.write("900")
-
-
-def _read_exactly(stream: BinaryIO, size: int) -> bytes:
-    data = stream.read(size)
-    if len(data) != size:
-        raise EOFError
-    return data
 
 
 def _hang_up_watch(stdin_fd: int, process: subprocess.Popen[bytes]) -> None:
@@ -175,6 +146,15 @@ def _oom_watch(process: subprocess.Popen[bytes], before: int) -> None:
         done.wait(_OOM_POLL_S)
 
 
+def _time_watch(process: subprocess.Popen[bytes], until: float, late: threading.Event) -> None:
+    """Kill the CLI and its process group at the task's time limit, and say so by `late`."""
+    try:
+        process.wait(until - time.monotonic())
+    except subprocess.TimeoutExpired:
+        late.set()
+        _kill_group(process)
+
+
 def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
     assert process.stdin is not None  # noqa: S101  (Popen was given a pipe)
     with contextlib.suppress(OSError):
@@ -182,18 +162,53 @@ def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
         process.stdin.close()
 
 
-def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: BinaryIO) -> None:
-    """Run the CLI in `home` as `order` says, with `data` on its stdin. Write its lines and the exit line to `out`."""
-    port = start_relay(order["meter_socket"])
-    env = order["env"] | {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{port}"}
+def _way_to(meter_socket: str, wall: str) -> dict[str, str]:
+    """Return the CLI's variables for the meter. Behind the wall "unix" the CLI connects to the socket itself.
+
+    That variable is undocumented; measured with 2.1.330 and 2.1.332, and watched by a test of its own.
+    """
+    if wall == "unix":
+        return {"ANTHROPIC_BASE_URL": "http://127.0.0.1", "ANTHROPIC_UNIX_SOCKET": meter_socket}
+    return {"ANTHROPIC_BASE_URL": f"http://127.0.0.1:{start_relay(meter_socket)}"}
+
+
+def run(
+    order: dict[str, Any],
+    data: bytes,
+    home: str,
+    stdin_fd: int,
+    out: BinaryIO,
+    *,
+    wall: str = "",
+    counter: str = COUNTER,
+) -> None:
+    """Run the CLI in `home` as `order` says, with `data` on its stdin. Write its lines and the exit line to `out`.
+
+    In a container, whose `wall` is named, the `counter` of memory kills is that of all its tasks: then only a CLI that
+    was itself killed has met the limit.
+    """
+    until = time.monotonic() + order.get("limit_s", threading.TIMEOUT_MAX)
+    env = order["env"] | _way_to(order["meter_socket"], wall)
     env |= dict.fromkeys(("HOME", "TMPDIR"), home)
-    before = oom_kills()
+    start = home
+    if repo := order.get("repo"):
+        # A copy beside this file, where tasks work on repositories.
+        sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+        worktree: Any = __import__("worktree")
+
+        try:
+            start = worktree.unpack(home, repo, sys.stdin.buffer)
+            seen = worktree.look(home)
+        except (worktree.Unusable, OSError) as error:
+            _write_line(out, {"type": "farmhand.exit", "rc": 70, "stderr": str(error), "stage": "unpack"})
+            return
+    before = oom_kills(counter)
     with tempfile.TemporaryFile(dir=home, buffering=0) as stderr:
         try:
             process = subprocess.Popen(
                 order["argv"],
                 env=env,
-                cwd=home,
+                cwd=start,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -203,19 +218,28 @@ def run(order: dict[str, Any], data: bytes, home: str, stdin_fd: int, out: Binar
         except OSError as error:
             _write_line(out, {"type": "farmhand.exit", "rc": 127, "signal": 0, "oom": False, "stderr": str(error)})
             return
-        for target, args in (
-            (_hang_up_watch, (stdin_fd, process)),
-            (_oom_watch, (process, before)),
-            (_feed, (process, data)),
-        ):
+        watches: list[tuple[Any, tuple[Any, ...]]] = [(_hang_up_watch, (stdin_fd, process)), (_feed, (process, data))]
+        watches += [] if wall else [(_oom_watch, (process, before))]
+        late = threading.Event()
+        watches += [(_time_watch, (process, until, late))] if "limit_s" in order else []
+        for target, args in watches:
             threading.Thread(target=target, args=args, daemon=True).start()
         _forward(process, out)
         status = process.wait()
         _kill_group(process)
         stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - _STDERR_TAIL))
         tail = stderr.read().decode("utf-8", "replace")
+    if repo:
+        try:
+            worktree.collect(home, repo, seen, lambda line: _write_line(out, line))
+        except (worktree.Unusable, OSError) as error:
+            failed = {"rc": 70, "stderr": str(error), "stage": "collect", "timed_out": late.is_set()}
+            _write_line(out, {"type": "farmhand.exit"} | failed)
+            return
     rc, sig = (status, 0) if status >= 0 else (128 - status, -status)
-    _write_line(out, {"type": "farmhand.exit", "rc": rc, "signal": sig, "oom": oom_kills() > before, "stderr": tail})
+    oom = oom_kills(counter) > before and (not wall or sig == signal.SIGKILL)
+    ended = {"rc": rc, "signal": sig, "oom": oom, "stderr": tail, "timed_out": late.is_set()}
+    _write_line(out, {"type": "farmhand.exit"} | ended)
 
 
 def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
@@ -224,20 +248,28 @@ def _write_line(out: BinaryIO, value: dict[str, Any]) -> None:
 
 
 def main() -> int:
-    """Run one task. stdin and stdout are the connection to the daemon; the argument is the unit's name, if any."""
+    """Run one task. stdin and stdout are the connection to the daemon.
+
+    The argument is the unit's name, if any. In a container there are three: "", the wall, and the counter of memory
+    kills.
+    """
     hide_memory()
+    unit, wall, counter = [*sys.argv[1:4], "", "", ""][:3]
     stdin, out = sys.stdin.buffer, sys.stdout.buffer
     try:
         line = stdin.readline()
         if not line:  # a spare sandbox that is not needed
             raise EOFError
         order = json.loads(line)
-        data = _read_exactly(stdin, order["stdin_bytes"])
-        _write_line(out, {"type": "farmhand.unit", "unit": "".join(sys.argv[1:2])})
+        data = stdin.read(order["stdin_bytes"])
+        if len(data) != order["stdin_bytes"]:
+            raise EOFError
+        _write_line(out, {"type": "farmhand.unit", "unit": unit})
         # For this task alone; in the unit all of /tmp is removed with it.
-        home = tempfile.mkdtemp(prefix="home-")
+        # A directory that was named is not given up for another one when it is full.
+        home = tempfile.mkdtemp(prefix="home-", dir=os.environ.get("TMPDIR"))
         try:
-            run(order, data, home, stdin.fileno(), out)
+            run(order, data, home, stdin.fileno(), out, wall=wall, counter=counter or COUNTER)
         finally:
             shutil.rmtree(home, ignore_errors=True)
     except (EOFError, ConnectionError):

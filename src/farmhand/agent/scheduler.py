@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
+from typing import Any
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.budgets import Budgets
@@ -14,14 +16,12 @@ from farmhand.agent.context import RunContext
 from farmhand.agent.engines import Engine
 from farmhand.agent.engines.message_batches import MessageBatchesEngine
 from farmhand.agent.events import RunningTask, TaskRegistry
-from farmhand.agent.key_wait import KeyWait
 from farmhand.agent.keys import Keys
 from farmhand.agent.ready_queue import ReadyQueue
-from farmhand.agent.store.commands import CANCELLED
+from farmhand.agent.store.commands import CANCELLED, CHUNK
 from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import QueuedTask
-from farmhand.agent.store.rows import BatchView
+from farmhand.agent.store.queries import BatchView, QueuedTask
 from farmhand.core.engines import SLOTTED
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import FINAL_STATES, DrainMode, Result, State, Task
@@ -54,13 +54,14 @@ class Scheduler:
         self.registry = TaskRegistry(ledger, self.keys)
         self.budgets = Budgets(ledger, config.budget_day_usd)
         self.context = RunContext(config, ledger, self.keys, self.registry, self.budgets, config.prices())
-        self.ready = ReadyQueue(ledger)
+        self.ready = ReadyQueue(ledger, self.registry)
         #: Number of requests with uncertain cost after a crash.
         self.interrupted = 0
         #: The task that runs alone because it ran when the agent crashed; the others wait for it.
         self.suspect: QueuedTask | None = None
-        self._key_wait = KeyWait(self.context, self._moved)
-        self.economy = MessageBatchesEngine(self.context, provider, self._key_wait.tidy)
+        self.economy = MessageBatchesEngine(self.context, provider, self._tidy)
+        self._jobs: dict[str, asyncio.Task[None]] = {}
+        self._untidy = False
 
     @property
     def draining(self) -> bool:
@@ -76,9 +77,8 @@ class Scheduler:
         if waiting:
             log.info("%d unfinished tasks await a key", waiting)
         if self.ready.suspects:
-            log.warning(
-                "%d tasks ran when the agent crashed: each runs alone before others do", len(self.ready.suspects)
-            )
+            count = len(self.ready.suspects)
+            log.warning("%d tasks ran when the agent crashed: each runs alone before others do", count)
         self.economy.start()
 
     # --- client requests ----------------------------------------------------------------------------------------------
@@ -93,14 +93,13 @@ class Scheduler:
         if key is not None:
             key = self.keys.stand_in(key)
             self.keys.hold(key)
-            await self._note(key)
+            await self._ledger.note_key(key.fingerprint)
         holder = key or self.keys.default
-        states = await self._ledger.submit(
-            tasks, "queued" if holder else "awaiting_key", holder.fingerprint if holder else None
-        )
-        self.ready.added(max(task.priority for task in tasks))
+        fingerprint = holder.fingerprint if holder else None
+        states = await self._ledger.submit(tasks, "queued" if holder else "awaiting_key", fingerprint)
+        self.ready.changed()
         if key is not None:
-            await self._key_wait.resume(key)
+            await self._resume(key)
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
@@ -114,35 +113,29 @@ class Scheduler:
         else:
             key = self.keys.stand_in(key)
             self.keys.replace(key)
-        await self._note(key)
-        resumed = await self._key_wait.resume(key)
+        await self._ledger.note_key(key.fingerprint)
+        resumed = await self._resume(key)
         self._pump()
         return key, resumed
 
-    async def _note(self, key: Key) -> None:
-        """Record when the key was first received. If the ledger cannot be written, the next call does it."""
-        with suppress(LedgerStuck):
-            await self._ledger.note_key(key.fingerprint)
+    async def renew_key(self, fingerprint: str, token: Key) -> tuple[Key, int]:
+        """Give the bearer token with `fingerprint` the value of `token`. Return as set_key does."""
+        key = self.keys.renew(fingerprint, token)
+        await self._ledger.note_key(key.fingerprint)
+        resumed = await self._resume(key)
+        self._pump()
+        return key, resumed
 
     def forget_key(self, fingerprint: str) -> bool:
         """Drop a key from memory; attempts that use it continue. Return False if it was not held."""
         found = self.keys.forget(fingerprint)
         if not self.keys.held:
-            self._key_wait.tidy()
+            self._tidy()
         return found
 
     async def cancel(self, task_id: str) -> Result:
         """End the task in any state. Return its result. Raise KeyError for an unknown id."""
-        known = self._ledger.known(task_id)
-        live = self.registry.get(task_id)
-        if known.state not in FINAL_STATES and live is not None:
-            await self._stop([live])
-        # A job that was cancelled before its first step has recorded nothing.
-        if self._ledger.known(task_id).state not in FINAL_STATES:
-            cancelled = Result(id=task_id, state="cancelled", error=CANCELLED)
-            await self._ledger.end(known.seq, None, cancelled)
-            self.registry.done(known.batch, task_id)
-            self._pump()
+        await self.cancel_many([task_id])
         return self._ledger.result(task_id)
 
     async def cancel_many(self, ids: list[str]) -> dict[str, str]:
@@ -151,10 +144,18 @@ class Scheduler:
         for task_id in states:
             with suppress(KeyError):
                 states[task_id] = self._ledger.known(task_id).state
-        known = [task_id for task_id, state in states.items() if state != "unknown"]
-        await self._stop([live for task_id in known if (live := self.registry.get(task_id)) is not None])
-        await asyncio.gather(*(self.cancel(task_id) for task_id in known))
-        return states | {task_id: self._ledger.known(task_id).state for task_id in known}
+        unfinished = [task_id for task_id, state in states.items() if state not in {"unknown", *FINAL_STATES}]
+        await self._stop([live for task_id in unfinished if (live := self.registry.live.get(task_id))])
+        await asyncio.gather(*map(self._cancel_waiting, unfinished))
+        self._pump()
+        return states | {task_id: self._ledger.known(task_id).state for task_id in unfinished}
+
+    async def _cancel_waiting(self, task_id: str) -> None:
+        """End a task without a job. A job that was cancelled before its first step has recorded nothing."""
+        known = self._ledger.known(task_id)
+        if known.state not in FINAL_STATES:
+            await self._ledger.end(known.seq, None, Result(id=task_id, state="cancelled", error=CANCELLED))
+            self.registry.done(known.batch, task_id)
 
     async def cancel_batch(self, batch: str) -> int:
         """End all unfinished tasks of the batch and return their number. Raise NoSuchBatch."""
@@ -173,14 +174,11 @@ class Scheduler:
     async def put_batch(self, name: str, max_pico: int | None, concurrency: int | None) -> BatchView:
         """Create the batch, or change its limits."""
         await self._ledger.put_batch(name, max_pico, concurrency)
-        self.ready.limits.pop(name, None)
-        if concurrency is not None:
-            self.ready.limits[name] = concurrency
+        self.ready.limits = self._ledger.concurrency_limits()
         self.ready.changed()
-        batch = self._ledger.batch(name)
-        self.budgets.changed(batch)
+        self.budgets.changed(name, max_pico)
         self._pump()
-        return batch
+        return self._ledger.batch(name)
 
     # --- drain and stop -----------------------------------------------------------------------------------------------
 
@@ -205,16 +203,62 @@ class Scheduler:
                 job.cancel()
             if late:
                 await asyncio.wait(late)
-        self._key_wait.close()
+        for moving in self._jobs.values():
+            moving.cancel()
         self.registry.end_all()
 
-    # --- running tasks ------------------------------------------------------------------------------------------------
+    # --- tasks that wait for a key: moved in portions, so that a long queue does not delay other work -----------------
+
+    async def _resume(self, key: Key) -> int:
+        """Queue tasks that await a key, now with `key`. Return how many; a long queue continues in the background."""
+        waiting = self._ledger.counts()["awaiting_key"]
+        if waiting and self.keys.of(key.fingerprint) is not None:
+            await self._resume_some(key)
+        if waiting > CHUNK:
+            self._begin("resume", self._resume_rest)
+        return waiting
+
+    async def _resume_some(self, key: Key) -> int:
+        some = await self._ledger.resume(key.fingerprint)
+        self._moved()
+        return some
+
+    async def _resume_rest(self) -> None:
+        try:
+            while (key := self.keys.default) is not None and await self._resume_some(key):
+                pass
+        except LedgerStuck as error:
+            log.error("%s; the rest waits until a key is brought again", error)
+
+    def _tidy(self) -> None:
+        """Move tasks without a usable key to `awaiting_key`, in the background."""
+        self._untidy = True
+        self._begin("park", self._park)
+
+    async def _park(self) -> None:
+        keys, refusal = self.keys, self.keys.refusal
+        if refusal is not None:
+            log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
+        try:
+            while self._untidy:
+                self._untidy = False
+                while await self._ledger.park(keys.held, keys.unusable, default=keys.default is not None):
+                    pass
+        except LedgerStuck as error:
+            log.error("%s", error)
+        self._moved()
+
+    def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        if name not in self._jobs or self._jobs[name].done():
+            self._jobs[name] = asyncio.create_task(work(), name=name)
 
     def _moved(self) -> None:
         """React to tasks that got a key or now await one."""
         self.ready.changed()
         self.registry.publish_waiting()
         self._pump()
+
+    # --- running tasks ------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
         """Start waiting tasks while there are free slots and keys."""
@@ -223,7 +267,7 @@ class Scheduler:
             return
         if not self.keys.held:
             if self.keys.refused:
-                self._key_wait.tidy()
+                self._tidy()
             return
         if self._try_suspects():
             return
@@ -234,10 +278,9 @@ class Scheduler:
                     break
                 key = self.keys.of(task.key_fingerprint)
                 if key is None or (self.keys.on_trial(key) and self._uses(key)):
-                    self.ready.release(task)
                     self.ready.changed()
                     if key is None:
-                        self._key_wait.tidy()
+                        self._tidy()
                     break
                 self._start(task, key)
 
@@ -248,15 +291,13 @@ class Scheduler:
         """
         if self.suspect is not None:
             return True
-        if not self.ready.suspects:
-            return False
-        for task in self.ready.next_suspects():
+        for task in self._ledger.suspects() if self.ready.suspects else ():
             key = self.keys.of(task.key_fingerprint)
             if key is None:
-                self._key_wait.tidy()
+                self._tidy()
+            if key is None or task.batch in self.ready.closed:
                 continue
             if not any(self.busy.values()):
-                self.ready.claim(task)
                 self.suspect = task
                 self._start(task, key)
             return True
@@ -273,7 +314,8 @@ class Scheduler:
     def _release(self, task: QueuedTask, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
         """Free the slot. A callback, since a job that is cancelled before its first step never enters its body."""
         self.busy[task.engine] -= 1
-        self.ready.release(task)
+        if self.ready.is_full(task.batch):
+            self.ready.changed()  # tasks of the batch were skipped
         if self.suspect is task:
             self.suspect = None
             if self._ledger.known(task.id).state in FINAL_STATES:
@@ -281,7 +323,7 @@ class Scheduler:
         live.job = live.claim = live.key = live.grant = None
         self.registry.leave(task.id)
         if self.keys.of(key.fingerprint) is None:
-            self._key_wait.tidy()
+            self._tidy()
         elif len(self.keys.held) > 1 and not self._uses(key) and not self._ledger.waits_for(key.fingerprint):
             self.keys.drop(key.fingerprint)
         self._pump()
@@ -292,13 +334,11 @@ class Scheduler:
 
     async def _stop(self, lives: list[RunningTask]) -> None:
         """Cancel running tasks for good. Raise LedgerStuck if that cannot be recorded yet."""
-        jobs = set()
+        jobs = {live.job for live in lives if live.job is not None}
         for live in lives:
-            if live.job is not None:
-                if not live.cancelled:
-                    # Cancel only once: a second time would interrupt the recording of its end.
-                    live.cancelled = True
-                    live.job.cancel()
-                jobs.add(live.job)
+            if live.job is not None and not live.cancelled:
+                # Cancel only once: a second time would interrupt the recording of its end.
+                live.cancelled = True
+                live.job.cancel()
         if jobs and (await asyncio.wait(jobs, timeout=_CANCEL_S))[1]:
             raise LedgerStuck("the ledger cannot be written; what was cancelled ends once it can")

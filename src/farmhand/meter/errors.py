@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-import aiohttp
-
 from farmhand.core import billing_refusals
 from farmhand.core.keys import redact
 from farmhand.core.task import MODELS
@@ -36,7 +34,7 @@ _HINTS = {
     "request_too_large": "make the prompt smaller",
     "connection": "check the farm host's network and jada_agent_upstream_url",
 }
-_STATUS_CODE = {
+STATUS_CODE = {
     400: "invalid_request",
     401: "authentication_error",
     402: "billing_error",
@@ -49,16 +47,16 @@ _STATUS_CODE = {
     529: "overloaded_error",
 }
 #: The known codes of API errors. Codes that the provider adds later are not in it.
-KINDS = tuple(sorted({*(set(_HINTS) - {"budget"}), *_STATUS_CODE.values(), "unknown_model"}))
+KINDS = tuple(sorted({*(set(_HINTS) - {"budget"}), *STATUS_CODE.values(), "unknown_model"}))
 #: Refusals of the key or its account: every other request with that key would be refused too.
-_PARKS_KEY = frozenset({"authentication_error", *billing_refusals.HINTS})
+_REJECTS_KEY = frozenset({"authentication_error", *billing_refusals.HINTS})
 
 
 class ApiError(Exception):
     """The API refused the request or failed. `retryable`: the same request may succeed later.
 
-    `retry_after_s` is the API's own delay, if it gave one. `status` is 0 if there was no HTTP answer. `passes`: the API
-    is unavailable for now, that is, it did not answer or refused because of its load or its own failure.
+    `retry_after_s` is the API's own delay, if it gave one. `status` is 0 if there was no HTTP answer. `is_transient`:
+    the API is unavailable for now, that is, it did not answer or refused because of its load or its own failure.
     """
 
     def __init__(
@@ -69,51 +67,31 @@ class ApiError(Exception):
         status: int = 0,
         retryable: bool = False,
         retry_after_s: float | None = None,
-        passes: bool = False,
+        is_transient: bool = False,
         hint: str = "",
     ) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.hint = hint or _HINTS.get(code, "")
         self.status = status
         self.retryable = retryable
         self.retry_after_s = retry_after_s
-        self.passes = passes or (code == "connection" and not status)
-        self._hint = hint
+        self.is_transient = is_transient or (code == "connection" and not status)
 
     @property
-    def hint(self) -> str:
-        """Return advice on how to resolve the error."""
-        return self._hint or _HINTS.get(self.code, "")
-
-    @property
-    def parks_key(self) -> bool:
+    def rejects_key(self) -> bool:
         """Return whether the key, not the request, was refused (401, 402, spend limit); then others should wait."""
-        return self.code in _PARKS_KEY
+        return self.code in _REJECTS_KEY
 
 
-class UnknownModel(ApiError):
-    """The API does not know the model id, or no longer does."""
-
-    def __init__(self, model: str, message: str) -> None:
-        super().__init__("unknown_model", message, status=404)
-        self.model = model
-
-    @property
-    def hint(self) -> str:
-        """Return a hint with the closest known models."""
-        family = [name for name in MODELS if name in self.model]
-        near = family or difflib.get_close_matches(self.model, [*MODELS, *MODELS.values()], n=1, cutoff=0.4)
-        names = near or list(MODELS)
-        return "try --model " + " or --model ".join(f"{n} ({MODELS[n]})" if n in MODELS else n for n in names)
-
-
-def _detail(body: bytes) -> dict[str, Any]:
-    try:
-        error = loose_json.decode(body).get("error")
-    except (ValueError, AttributeError):
-        return {}
-    return error if isinstance(error, dict) else {}
+def _unknown_model(model: str, message: str) -> ApiError:
+    """Return the error for a model id that the API does not know, with the closest known ones as its hint."""
+    family = [name for name in MODELS if name in model]
+    names = family or difflib.get_close_matches(model, [*MODELS, *MODELS.values()], n=1, cutoff=0.4) or list(MODELS)
+    hint = "try --model " + " or --model ".join(f"{n} ({MODELS[n]})" if n in MODELS else n for n in names)
+    what = f"the API does not know the model {model!r}: {message}"
+    return ApiError("unknown_model", what, status=404, hint=hint)
 
 
 def may_pass(status: int, headers: Mapping[str, str]) -> bool:
@@ -131,14 +109,16 @@ def problem_from_answer(
 
     `headers`: names in lower case.
     """
-    detail = _detail(body)
-    kind = _kind(detail)
-    message = _message(detail, f"the API answered HTTP {status}")
+    try:
+        error = loose_json.decode(body).get("error")
+    except (ValueError, AttributeError):
+        error = None
+    detail, kind, message = _told(error, f"the API answered HTTP {status}")
     if status == 404 and (kind == "not_found_error" or not kind) and "model" in message:
-        return UnknownModel(model, f"the API does not know the model {model!r}: {message}")
+        return _unknown_model(model, message)
     spent, hint = billing_refusals.refusal(status, detail)
-    code = spent or _STATUS_CODE.get(status) or kind or "api_error"
-    retryable = may_pass(status, headers) and code not in _PARKS_KEY
+    code = spent or STATUS_CODE.get(status) or kind or "api_error"
+    retryable = may_pass(status, headers) and code not in _REJECTS_KEY
     return ApiError(
         code,
         message,
@@ -147,38 +127,34 @@ def problem_from_answer(
         hint=hint,
         retryable=retryable,
         # An answer that is transient only by `x-should-retry`, against its status, gets a few retries but no waiting.
-        passes=retryable and may_pass(status, _NO_HEADERS),
+        is_transient=retryable and may_pass(status, _NO_HEADERS),
         retry_after_s=retry_after_s(headers),
     )
 
 
 def problem_from_event(event: dict[str, Any]) -> ApiError:
     """Return the error that an `error` event of a stream, or a result of a Message Batch, describes."""
-    error = event.get("error")
-    detail = error if isinstance(error, dict) else {}
-    kind = _kind(detail) or "api_error"
-    message = _message(detail, "the API ended the stream with an error")
+    detail, kind, message = _told(event.get("error"), "the API ended the stream with an error")
     spent, hint = billing_refusals.refusal(0, detail)
-    code = spent or ("invalid_request" if kind == "invalid_request_error" else kind)
+    code = spent or ("invalid_request" if kind == "invalid_request_error" else kind or "api_error")
     return ApiError(code, message, hint=hint, retryable=code in _PASSING_CODES)
 
 
-def _kind(detail: dict[str, Any]) -> str:
+def _told(error: Any, without: str) -> tuple[dict[str, Any], str, str]:
+    """Return an `error` object, its type ("" for none), and its message, or `without`; keys are redacted."""
+    detail = error if isinstance(error, dict) else {}
     kind = detail.get("type")
-    return " ".join(redact(kind).split())[:_MAX_KIND] if isinstance(kind, str) else ""
-
-
-def _message(detail: dict[str, Any], without: str) -> str:
-    return " ".join(redact(str(detail.get("message") or without)).split())[:_MAX_MESSAGE]
+    kind = " ".join(redact(kind).split())[:_MAX_KIND] if isinstance(kind, str) else ""
+    return detail, kind, " ".join(redact(str(detail.get("message") or without)).split())[:_MAX_MESSAGE]
 
 
 def connection_problem(error: Exception, when: str) -> ApiError:
-    """Return the error for an UpstreamError, aiohttp.ClientError or TimeoutError: no answer, or a part of one."""
-    if isinstance(error, aiohttp.ClientConnectorError | Unreachable):
+    """Return the error for an UpstreamError or TimeoutError: no answer, or a part of one."""
+    if isinstance(error, Unreachable):
         what = "the API could not be reached"
     elif isinstance(error, TimeoutError):
         what = "the API fell silent"
     else:
         what = "the connection to the API was cut"
-    told = str(error) if isinstance(error, UpstreamError) else getattr(error, "strerror", None)
-    return ApiError("connection", f"{what} {when}: {told or type(error).__name__}", retryable=True)
+    told = str(error) if isinstance(error, UpstreamError) else type(error).__name__
+    return ApiError("connection", f"{what} {when}: {told}", retryable=True)

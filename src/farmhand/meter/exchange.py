@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from contextlib import suppress
 
 from farmhand.meter.errors import ApiError, connection_problem
 from farmhand.meter.upstream import UpstreamConnection, UpstreamError
@@ -27,12 +28,16 @@ class Exchange:
     """An open answer: its status, its headers, and its body in pieces as they arrive."""
 
     def __init__(self, answer: UpstreamConnection, watch: UsageParser) -> None:
+        """Raise ApiError for an encoding that cannot be decoded."""
         self._answer = answer
         self._watch = watch
         self.status = answer.status
         self.headers = answer.headers
-        self._encoding = answer.headers.get("content-encoding", "").strip().lower()
-        self._unpack = zlib.decompressobj(_AUTO) if self._encoding in _PACKED else None
+        encoding = answer.headers.get("content-encoding", "").strip().lower()
+        if encoding not in _PACKED | _PLAIN:
+            what = f"the API's answer has the content-encoding {encoding[:20]!r}, which was not asked for"
+            raise ApiError("api_error", what)
+        self._unpack = zlib.decompressobj(_AUTO) if encoding in _PACKED else None
         self._first = True
         self._over = False
 
@@ -40,11 +45,6 @@ class Exchange:
     def streamed(self) -> bool:
         """Return whether the body is an event stream: by its content, or by its content type before any arrived."""
         return self._watch.streamed
-
-    @property
-    def ended(self) -> bool:
-        """Return whether the pieces so far are a complete answer."""
-        return self._watch.ended
 
     async def piece(self) -> bytes:
         """Return the next piece of the body, unbuffered; b"" at its end. Raise ApiError if it was cut or fell silent.
@@ -79,40 +79,33 @@ class Exchange:
 
     async def _next(self) -> bytes:
         """Return the next piece, decompressed if necessary."""
-        if self._encoding not in _PLAIN and self._unpack is None:
-            what = f"the API's answer has the content-encoding {self._encoding[:20]!r}, which was not asked for"
-            raise ApiError("api_error", what)
-        while not (self._unpack and self._unpack.unconsumed_tail):
-            piece = await self._answer.piece()
-            if self._first and piece:
-                self._first = False
-                if self._unpack is None and piece.startswith(_GZIP):
-                    self._unpack = zlib.decompressobj(_AUTO)
+        while True:
+            piece = self._unpack.unconsumed_tail if self._unpack else b""
+            if not piece:
+                piece = await self._answer.piece()
+                if self._first and piece:
+                    self._first = False
+                    if piece.startswith(_GZIP):
+                        self._unpack = zlib.decompressobj(_AUTO)
             if self._unpack is None:
                 return piece
+            if not piece and not self._unpack.eof:
+                raise UpstreamError("the packed answer is not complete")
             if not piece:
-                if not self._unpack.eof:
-                    raise UpstreamError("the packed answer is not complete")
                 return b""
-            if piece := self._unpacked(self._unpack, piece):
-                return piece
-        return self._unpacked(self._unpack, self._unpack.unconsumed_tail)
-
-    @staticmethod
-    def _unpacked(unpack: zlib._Decompress, piece: bytes) -> bytes:
-        try:
-            return unpack.decompress(piece, _MAX_PIECE)
-        except zlib.error:
-            raise UpstreamError("the packed answer is damaged") from None
+            try:
+                unpacked = self._unpack.decompress(piece, _MAX_PIECE)
+            except zlib.error:
+                raise UpstreamError("the packed answer is damaged") from None
+            if unpacked:
+                return unpacked
 
     async def _behind(self) -> None:
         """Read a little beyond the answer's end. Ignore the rest, and errors in it."""
         if self._answer.read_out:
             return
         left = _MAX_BEHIND
-        try:
+        with suppress(UpstreamError, TimeoutError):
             async with asyncio.timeout(_BEHIND_S):
                 while left > 0 and (piece := await self._answer.piece()):
                     left -= len(piece)
-        except (UpstreamError, TimeoutError):
-            pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -15,19 +15,38 @@ from farmhand.core.terms import STANDARD, Terms
 from farmhand.meter.budget import Budget
 from farmhand.meter.errors import ApiError
 
+#: The beta without which the API takes no bearer token. Source: the provider's SDK 2.12.0, `lib/credentials`.
+BEARER_BETA = "oauth-2025-04-20"
+
 
 class Key:
-    """A metered API key in memory. Its repr is its fingerprint, and it cannot be pickled."""
+    """A metered API key in memory, or a `bearer` token. Its repr is its fingerprint, and it cannot be pickled.
 
-    __slots__ = ("_value", "fingerprint")
+    A bearer token lasts for minutes or hours. `renew` gives the same Key the next one, so that running tasks use it
+    from their next request on; the fingerprint stays that of the first.
+    """
 
-    def __init__(self, value: str) -> None:
+    __slots__ = ("_value", "bearer", "fingerprint")
+
+    def __init__(self, value: str, *, bearer: bool = False, renews: str = "") -> None:
         self._value = value
-        self.fingerprint = fingerprint(value)
+        self.bearer = bearer
+        self.fingerprint = renews or fingerprint(value)
 
     def reveal(self) -> str:
-        """Return the key itself, for the one header that needs it."""
+        """Return the key itself."""
         return self._value
+
+    def renew(self, value: str) -> None:
+        """Use `value` from now on."""
+        self._value = value
+
+    def signed(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the request's `headers` (names in lower case) with the key, and with no other credential."""
+        if not self.bearer:
+            return {**headers, "x-api-key": self._value}
+        betas = ",".join(filter(None, (headers.get("anthropic-beta"), BEARER_BETA)))
+        return {**headers, "authorization": f"Bearer {self._value}", "anthropic-beta": betas}
 
     def __repr__(self) -> str:
         return f"Key({self.fingerprint})"
@@ -62,11 +81,10 @@ class Charge:
 class Grant:
     """The permissions of one task token, and its use so far.
 
-    `max_tokens` limits each answer, `budgets` the cost. Each client request holds `turns`. `started` counts requests.
-    `charges` are the answered requests in order. `uncertain` counts requests that the API may have charged for at an
-    unknown cost: sent, then cut, timed out or abandoned before the end of the answer. `retries` counts repeated
-    requests. `problem` is the last request's error, if any. `again_at` is when that is retried (Unix time; 0: unknown
-    here). `cut_short`: the last answer broke off or reached `max_tokens`. `revoked`: the token is no longer valid.
+    Each request holds `semaphore`. `started` counts requests, `retries` repeated ones. `charges` are the answered
+    requests in order. `uncertain` counts requests that the API may have charged for at an unknown cost: sent, then cut,
+    timed out or abandoned before the end of the answer. `problem` is the last request's error, if any, and `again_at`
+    when that is retried (Unix time; 0: unknown here). `cut_short`: the last answer broke off or reached `max_tokens`.
     `calls` are the open requests. `on_charge` is called after each charge.
 
     `sent` counts requests that were sent; a repeated one after a loss counts again. `held` has the worst-case cost of
@@ -79,7 +97,7 @@ class Grant:
     model: str
     max_tokens: int = 128_000
     budgets: tuple[Budget, ...] = ()
-    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), repr=False)
+    semaphore: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE), repr=False)
     started: int = 0
     charges: list[Charge] = field(default_factory=list)
     uncertain: int = 0
@@ -89,18 +107,10 @@ class Grant:
     cut_short: bool = False
     revoked: bool = False
     calls: set[asyncio.Task[Any]] = field(default_factory=set, repr=False)
-    on_charge: Callable[[], None] = field(default=lambda: None, repr=False)
+    on_charge: Callable[[], object] = field(default=lambda: None, repr=False)
     held: dict[int, int | None] = field(default_factory=dict)
     sent: int = 0
     on_hold: Callable[[int, int | None], Awaitable[None]] = field(default=_nobody, repr=False)
-
-    @property
-    def usage(self) -> Usage:
-        """Return the sum over all charges."""
-        total = Usage()
-        for charge in self.charges:
-            total.add(charge.usage)
-        return total
 
 
 class Grants:
@@ -124,14 +134,12 @@ class Grants:
 
         Revoking it again does nothing.
         """
-        grant = self._by_hash.pop(self._hash(token), None)
-        if grant is None:
-            return
-        grant.revoked = True
-        for call in grant.calls:
-            call.cancel()
-        if grant.calls:
-            await asyncio.wait(grant.calls)
+        if (grant := self._by_hash.pop(self._hash(token), None)) is not None:
+            grant.revoked = True
+            for call in grant.calls:
+                call.cancel()
+            if grant.calls:
+                await asyncio.wait(grant.calls)
 
     def __len__(self) -> int:
         return len(self._by_hash)

@@ -41,18 +41,14 @@ def read_headers(headers: Mapping[str, str], wall: float | None = None) -> dict[
     since `reset` follows the same clock.
     """
     found: dict[str, RateLimitHeader] = {}
-    for kind, (remaining_name, limit_name, reset_name) in _NAMES.items():
-        remaining = headers.get(remaining_name)
-        if remaining is None:
-            continue
-        limit, left = _count(headers.get(limit_name)), _count(remaining)
+    for kind, (remaining, limited, reset) in _NAMES.items():
+        left = _count(headers.get(remaining))
+        limit = _count(headers.get(limited)) if left is not None else None
         if not limit or left is None:
             continue
-        full_in = None
-        if left * 2 < limit:
-            # The refill rate matters only for a bucket that runs low.
-            reset = _instant(headers.get(reset_name, ""))
-            full_in = None if reset is None else max(0.0, reset - _now(headers, wall))
+        # The refill rate matters only for a bucket that runs low.
+        full_at = _instant(headers.get(reset, "")) if left * 2 < limit else None
+        full_in = None if full_at is None else max(0.0, full_at - _now(headers, wall))
         found[kind] = RateLimitHeader(limit, left, full_in)
     return found
 
@@ -65,7 +61,7 @@ def _now(headers: Mapping[str, str], wall: float | None) -> float:
 
 @lru_cache(maxsize=64)
 def _count(text: str | None) -> float | None:
-    return float(text) if text is not None and len(text) <= 15 and text.isascii() and text.isdecimal() else None
+    return float(text) if text and len(text) <= 15 and text.isascii() and text.isdecimal() else None
 
 
 @lru_cache(maxsize=64)
@@ -85,30 +81,30 @@ def _date(text: str) -> float | None:
         return None
 
 
-def retry_after_s(headers: Mapping[str, str], wall: float | None = None) -> float | None:
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return the seconds until the API wants a retry, above 0 and at most LONGEST_S, or None if it does not say.
 
     `retry-after-ms` takes precedence over `retry-after`, in seconds or as an HTTP date, as in the provider's SDKs. A
-    value that is not a number above 0 is ignored. `wall`: see `read_headers`.
+    value that is not a number above 0 is ignored.
     """
-    seconds = _positive(headers.get("retry-after-ms"), 1000.0)
-    told = headers.get("retry-after")
-    if seconds is None:
-        seconds = _positive(told, 1.0)
-    if seconds is None and told is not None and (date := _date(told)) is not None:
-        seconds = date - _now(headers, wall)
+    told = headers.get("retry-after", "")
+    seconds = _positive(headers.get("retry-after-ms", ""), 1000.0) or _positive(told, 1.0)
+    if seconds is None and (date := _date(told)) is not None:
+        seconds = date - _now(headers, None)
     return min(seconds, LONGEST_S) if seconds is not None and seconds > 0 else None
 
 
-def _positive(text: str | None, unit: float) -> float | None:
+def _positive(text: str, unit: float) -> float | None:
+    # Only Python accepts underscores, digits of other scripts, and words as numbers.
+    if not text.isascii() or "_" in text or "n" in text.lower():
+        return None
     try:
-        # Only Python accepts underscores and digits of other scripts as numbers.
-        value = float(text) / unit if text is not None and text.isascii() and "_" not in text else math.nan
+        value = float(text) / unit
     except ValueError:
         return None
-    if math.isinf(value) and text is not None and text.strip().isdecimal():
-        return LONGEST_S
-    return value if 0 < value < math.inf else None
+    if math.isinf(value):
+        return LONGEST_S if text.strip().isdecimal() else None
+    return value if value > 0 else None
 
 
 class Bucket:
@@ -117,10 +113,7 @@ class Bucket:
     __slots__ = ("at", "level", "limit", "rate")
 
     def __init__(self, told: RateLimitHeader, since: float, now: float) -> None:
-        self.limit = told.limit
-        self.rate = told.limit / _MINUTE_S
-        self.level = 0.0
-        self.at = now
+        self.limit = 0.0
         self.follow(told, since, now)
 
     def follow(self, told: RateLimitHeader, since: float, now: float) -> None:

@@ -1,7 +1,7 @@
-"""The meter's HTTP/1.1 server: aiohttp's low-level server, with limits on what a client may hold and for how long.
+"""The meter's HTTP/1.1 server, for clients that cannot call `Meter.send`: the sandboxed CLI, an SDK.
 
 A sandboxed task is such a client and is not trusted. Heads, bodies and idle connections have size and time limits, and
-large bodies share a memory limit. ADR 0006 explains the choice of aiohttp.
+large bodies share a memory limit. ADR 0006 explains the choice of aiohttp's low-level server.
 """
 
 from __future__ import annotations
@@ -9,33 +9,59 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 
+import msgspec
 from aiohttp import HttpVersion11, web
 from aiohttp.web_protocol import RequestHandler
 
-from farmhand.meter.body_room import BodyRoom
+from farmhand.meter.errors import STATUS_CODE, ApiError
+from farmhand.meter.exchange import Exchange
+from farmhand.meter.meter import COUNT_TOKENS, Meter
 
+#: Half of the provider's limit (32 MB): a long conversation with a few pictures has some MB. An agent has 512 MB for
+#: everything, and a body takes up to six times its size while it is checked, one at a time.
+MAX_BODY = 16 * 1024 * 1024
+#: A body up to this size bypasses the shared limit, so that large ones cannot delay an ordinary task.
+_SMALL_BODY = 512 * 1024
+#: Bytes to read at once and to buffer for the reader: a user has many connections.
+_READ = 32 * 1024
 #: Seconds for a body, and for a connection without an open request; half a head is not a request.
 _BODY_S = 60.0
 _IDLE_S = 60.0
 #: Seconds between checks for idle connections.
 _SWEEP_S = 15.0
-#: Bytes to read at once and to buffer for the reader: a user has many connections.
-_READ = 32 * 1024
-#: A body up to this size bypasses the shared limit, so that large ones cannot delay an ordinary task.
-_SMALL_BODY = 512 * 1024
 _HELD = web.RequestKey("held", int)
+_PATHS = frozenset({"/v1/messages", COUNT_TOKENS})
+#: A client reaches the meter through a relay on its own loopback interface, under these names only.
+_HOSTS = frozenset({"127.0.0.1", "localhost", "meter"})
+#: The types of our own refusals, as the API names them.
+_ERROR_TYPES = STATUS_CODE | dict.fromkeys((400, 405, 408, 421), "invalid_request_error")
+#: Headers of the API's answer that a task needs. The others reveal whose account pays and how close its limits are.
+_RETURNED = frozenset({"content-type", "request-id", "retry-after"})
 log = logging.getLogger("jada-agent")
 
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
+class BodyRoom:
+    """A number of bytes that may be held at once. Waiters are served in order."""
 
-class TooLarge(Exception):
-    """The body is larger than the server accepts."""
+    def __init__(self, size: int) -> None:
+        self.free = size
+        self._turn = asyncio.Lock()
+        self._given = asyncio.Event()
 
+    async def take(self, size: int) -> None:
+        """Wait until `size` bytes are free, then hold them. `size` must not exceed the total."""
+        async with self._turn:
+            while size > self.free:
+                self._given.clear()
+                await self._given.wait()
+            self.free -= size
 
-class TooSlow(Exception):
-    """The body did not arrive in time."""
+    def give(self, size: int) -> None:
+        """Release `size` bytes."""
+        self.free += size
+        self._given.set()
 
 
 class HttpServer(web.Server):
@@ -44,7 +70,7 @@ class HttpServer(web.Server):
     Large bodies share room for two of the largest size. A client that disconnects cancels its handler.
     """
 
-    def __init__(self, handler: Handler, max_body: int) -> None:
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], max_body: int) -> None:
         super().__init__(
             self._handle,
             handler_cancellation=True,
@@ -67,11 +93,11 @@ class HttpServer(web.Server):
         super().connection_made(handler, transport)
 
     async def read(self, request: web.BaseRequest) -> bytes:
-        """Return the whole body. Raise TooLarge, or TooSlow if it does not arrive in time."""
+        """Return the whole body. Raise ApiError if it is too large or does not arrive in time."""
         size, content = request.content_length, request.content
         if size is not None and size > self._max_body:
-            raise TooLarge
-        if "expect" in request.headers and request.headers["expect"].lower() == "100-continue":
+            raise self._too_large()
+        if request.headers.get("expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0
         if content.is_eof() and content.total_bytes <= _SMALL_BODY:
@@ -82,22 +108,22 @@ class HttpServer(web.Server):
                 while not content.at_eof():
                     body += await content.readany()
                     if len(body) > self._max_body:
-                        raise TooLarge
+                        raise self._too_large()
                     if len(body) > _SMALL_BODY and _HELD not in request:
                         # Waiting for other clients does not count against this one.
                         limit.reschedule(None)
-                        await self._hold(request, size or self._max_body)
+                        await self.room.take(size or self._max_body)
+                        request[_HELD] = size or self._max_body
                         limit.reschedule(self._clock.time() + _BODY_S)
         except TimeoutError:
-            raise TooSlow from None
+            raise ApiError("invalid_request", "the request did not come to its end", status=408) from None
         if _HELD in request:
             self.room.give(request[_HELD] - len(body))
             request[_HELD] = len(body)
         return bytes(body)
 
-    async def _hold(self, request: web.BaseRequest, size: int) -> None:
-        await self.room.take(size)
-        request[_HELD] = size
+    def _too_large(self) -> ApiError:
+        return ApiError("invalid_request", f"the request is larger than {self._max_body} bytes", status=413)
 
     def release(self, request: web.BaseRequest) -> None:
         """Release the room of the request's body. Calling it again does nothing."""
@@ -139,7 +165,85 @@ class HttpServer(web.Server):
         self._sweeper = self._clock.call_later(_SWEEP_S, self._sweep)
 
 
-def abort(request: web.BaseRequest) -> None:
-    """Cut the connection, to signal an incomplete answer to the client."""
-    if request.transport is not None:
-        request.transport.abort()
+class MeterServer(HttpServer):
+    """The HTTP server of `meter`: two paths of the Messages API, whose format every error has too."""
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__(self._answer, MAX_BODY)
+        self._meter = meter
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        # Check the host name first.
+        host = request.headers.get("host", "").rsplit(":", 1)[0]
+        target, method = request.raw_path, request.method
+        if not target.startswith("/") or host not in _HOSTS:
+            return _refusal(421, "the meter serves the Messages API only")
+        path = target.partition("?")[0]
+        if method == "POST" and path in _PATHS:
+            return await self._messages(request)
+        if method == "HEAD" and path == "/":
+            return web.Response()  # the claude CLI asks this first
+        status = HTTPStatus.METHOD_NOT_ALLOWED if path in _PATHS or path == "/" else HTTPStatus.NOT_FOUND
+        # The path may contain bytes that are not text.
+        shown = path.encode("ascii", "backslashreplace").decode()
+        return _refusal(status, f"the meter does not serve {method} {shown}: {status.phrase}")
+
+    async def _messages(self, request: web.BaseRequest) -> web.StreamResponse:
+        token = request.headers.get("x-api-key")
+        if token is None:
+            token = request.headers.get("authorization", "").removeprefix("Bearer ")
+        grant = self._meter.grants.find(token)
+        if grant is None:
+            return _refusal(401, "unknown or used task token")
+        async with grant.semaphore:
+            # The task may have ended in the meantime.
+            if grant.revoked:
+                return _refusal(401, "used task token")
+            call = asyncio.current_task()
+            assert call is not None  # noqa: S101  (each request has its own)
+            grant.calls.add(call)
+            answer = web.StreamResponse()
+            try:
+                headers = {name.lower(): value for name, value in request.headers.items()}
+                # No variable here holds the body, so that the meter can free it as soon as it is sent.
+                sent = self._meter.send(grant, request.raw_path, await self.read(request), headers)
+                async with sent as exchange:
+                    self.release(request)
+                    return await _pass(exchange, request, answer)
+            except ApiError as problem:
+                # The grant keeps the problem; without the traceback it does not keep the body in the frames.
+                problem.__traceback__ = None
+                if not answer.prepared:
+                    return _refusal(problem.status or HTTPStatus.BAD_GATEWAY, problem.message)
+                # The status is already sent: the only way to signal a cut answer is to cut the connection.
+                if request.transport is not None:
+                    request.transport.abort()
+                return answer
+            finally:
+                grant.calls.discard(call)
+
+
+def _refusal(status: int, message: str) -> web.Response:
+    kind = _ERROR_TYPES.get(status, "api_error")
+    body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
+
+
+async def _pass(exchange: Exchange, request: web.BaseRequest, answer: web.StreamResponse) -> web.StreamResponse:
+    headers = {name: value for name, value in exchange.headers.items() if name in _RETURNED}
+    piece = await exchange.piece()
+    if not exchange.streamed:
+        # The usage parser holds the whole answer anyway.
+        whole = [piece]
+        while piece := await exchange.piece():
+            whole.append(piece)
+        return web.Response(status=exchange.status, headers=headers, body=b"".join(whole))
+    answer.set_status(exchange.status)
+    answer.headers.update(headers)
+    answer.enable_chunked_encoding()
+    await answer.prepare(request)
+    while piece:
+        await answer.write(piece)
+        piece = await exchange.piece()
+    await answer.write_eof()
+    return answer

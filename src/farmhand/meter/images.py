@@ -1,10 +1,8 @@
 """The worst-case cost of an image in tokens, from the pixel size in its header.
 
 Source: the provider's vision page, read 2026-11-28. An image costs one token per 28 x 28 pixels, partial ones included.
-Images beyond a model's native resolution are scaled down first; the largest resolution is 2576 x 1456 pixels or the
-same area: 4784 tokens. The older rule, width x height / 750, gives less. Third-party measurements with models of the
-generation 5.5 (a public table of October 2026): 1369 tokens for 1024 x 1024, 2691 for 1920 x 1080, 3928 for 4032 x
-3024, so never more than this count.
+Images beyond a model's native resolution are scaled down first, to 4784 tokens at most. The older rule, width x height
+/ 750, and third-party measurements with models of the generation 5.5 give no more.
 """
 
 from __future__ import annotations
@@ -39,12 +37,9 @@ def _size(head: bytes) -> tuple[int, int]:
     if head.startswith(b"\x89PNG\r\n\x1a\n") and head[12:16] == b"IHDR":
         width, height = struct.unpack_from(">II", head, 16)
         return width, height
-    if head.startswith(b"\xff\xd8"):
-        return _jpeg(head)
-    if head.startswith((b"GIF87a", b"GIF89a")):
-        return _gif(head)
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return _webp(head)
+    for start, size in ((b"\xff\xd8", _jpeg), (b"GIF87a", _gif), (b"GIF89a", _gif), (b"RIFF", _webp)):
+        if head.startswith(start):
+            return size(head)
     raise ValueError("no image that the API takes")
 
 
@@ -54,16 +49,18 @@ def _jpeg(head: bytes) -> tuple[int, int]:
         if head[at] != 0xFF:
             raise ValueError("no marker")
         marker = head[at + 1]
-        if marker == 0xFF or marker in _ALONE:
-            at += 1 if marker == 0xFF else 2
-            continue
         if marker in _FRAMES:
             height, width = struct.unpack_from(">HH", head, at + 5)
             return width, height
         if marker in {0xD9, 0xDA}:
             raise ValueError("no frame before the picture")
-        (length,) = struct.unpack_from(">H", head, at + 2)
-        at += 2 + max(length, 2)
+        if marker == 0xFF:
+            at += 1
+        elif marker in _ALONE:
+            at += 2
+        else:
+            (length,) = struct.unpack_from(">H", head, at + 2)
+            at += 2 + max(length, 2)
 
 
 def _gif(head: bytes) -> tuple[int, int]:
@@ -82,7 +79,7 @@ def _gif(head: bytes) -> tuple[int, int]:
 
 
 def _webp(head: bytes) -> tuple[int, int]:
-    kind = head[12:16]
+    kind = head[8:16].removeprefix(b"WEBP")
     if kind == b"VP8 " and head[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack_from("<HH", head, 26)
         return width & 0x3FFF, height & 0x3FFF

@@ -1,26 +1,21 @@
 """Adaptive limits: how many requests may be open, and when the next one may be sent, following the API's answers.
 
-There is one gate per key and model, as the provider counts. Three limits hold requests back, in order of arrival:
-- A window of open requests that grows with successes and shrinks with 429 and 529, like TCP's (RFC 5681): slow start,
-  then one more per full window. The first loss halves it, and covers all requests open at that moment. A loss with
-  `retry-after` sets it to one.
-- `retry-after`: until then the gate sends nothing, for 10 minutes at most. Afterwards the window of one lets requests
-  go gradually, and a pause that grows with each such refusal in a row keeps a short `retry-after` from causing a loop.
-- Buckets that follow the `anthropic-ratelimit-*` headers: what is left, minus what was sent since, refilled steadily.
-
-Source: the provider's "Rate limits" and "Errors" pages: token buckets, refilled continuously within a minute. All
-methods belong to one event loop. Times are in seconds.
+There is one gate per key and model, as the provider counts. Source: its "Rate limits" and "Errors" pages. All methods
+belong to one event loop. Times are in seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import itertools
 import math
 import time
+from bisect import insort
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import msgspec
 
 from farmhand.core.task import Usage
 from farmhand.meter.errors import ApiError
@@ -39,22 +34,22 @@ _MOST_OUTPUT = 1_000_000
 #: Pause after a refusal with `retry-after`, however short that is: doubled each time, up to the maximum. Seconds.
 _PAUSE_S = 0.25
 _LONGEST_PAUSE_S = 30.0
+#: The kinds of limit that count an answer's tokens.
+_WITH_OUTPUT = ("tokens", "output-tokens")
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[object]]
 
 
-@dataclass(frozen=True, slots=True)
-class GateWait:
-    """Why `tasks` requests wait, `until` when (Unix seconds; None: until others end), and a description."""
+class WaitReason(msgspec.Struct):
+    """Why `tasks` tasks wait: a stable reason, until when (Unix seconds, None if unknown), and one line for people."""
 
     reason: str
     tasks: int
-    until: float | None
-    detail: str
+    until: float | None = None
+    detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Headroom:
+class Headroom(NamedTuple):
     """One gate's figures. `kinds` maps the headers' names to (limit per minute, what is left)."""
 
     fingerprint: str
@@ -65,8 +60,7 @@ class Headroom:
     kinds: dict[str, tuple[int, int]]
 
 
-@dataclass(slots=True)
-class Ticket:
+class Ticket(NamedTuple):
     """A request that a gate let through: its number, and the input tokens sent so far, including its own."""
 
     number: int
@@ -74,19 +68,26 @@ class Ticket:
     body_bytes: int
 
 
-@dataclass(slots=True, order=True)
+@dataclass(slots=True, eq=False)
 class _Waiter:
     order: int
-    body_bytes: int = field(compare=False)
-    max_tokens: int = field(compare=False)
-    ticket: asyncio.Future[Ticket] = field(compare=False)
+    body_bytes: int
+    max_tokens: int
+    ticket: asyncio.Future[Ticket]
 
 
 class Gate:
-    """The limits of one key and model."""
+    """The limits of one key and model. Three of them hold requests back, in order of arrival.
 
-    def __init__(self, *, clock: Clock, sleep: Sleep, first_window: int = FIRST_WINDOW) -> None:
-        self.window = float(first_window)
+    - A window of open requests that grows with successes and shrinks with 429 and 529, like TCP's (RFC 5681): slow
+      start, then one more per full window. The first loss halves it, and covers all requests open at that moment.
+    - `retry-after`: until then nothing is sent. Afterwards a window of one lets requests go gradually, and a pause that
+      grows with each such refusal in a row keeps a short `retry-after` from causing a loop.
+    - Buckets that follow the `anthropic-ratelimit-*` headers: what is left, minus what was sent since, refilled.
+    """
+
+    def __init__(self, *, clock: Clock, sleep: Sleep) -> None:
+        self.window = float(FIRST_WINDOW)
         self.running = 0
         self.buckets: dict[str, Bucket] = {}
         self._clock = clock
@@ -102,8 +103,8 @@ class Gate:
         # Use of an average request, before any is known: four bytes per token, a short answer.
         self._tokens_per_byte = 0.25
         self._output = 256.0
+        #: Who waits, in order. Those who left are still in it until they notice.
         self._line: list[_Waiter] = []
-        self._waiting = 0
         self._orders = itertools.count()
         self._alarm: tuple[float, asyncio.Task[None]] | None = None
 
@@ -113,21 +114,20 @@ class Gate:
 
     async def enter(self, order: int, body_bytes: int, max_tokens: int) -> Ticket:
         """Wait until a request of this size may be sent. Each ticket ends with `leave`."""
-        if not self._waiting and self.running < int(self.window) and self._wait_s(body_bytes, max_tokens)[0] <= 0:
+        if not self._line and self.running < int(self.window) and self._wait_s(body_bytes, max_tokens)[0] <= 0:
             return self._let_in(body_bytes)
         waiter = _Waiter(order, body_bytes, max_tokens, asyncio.get_running_loop().create_future())
-        heapq.heappush(self._line, waiter)
-        self._waiting += 1
+        insort(self._line, waiter, key=lambda one: one.order)
         self._release()
         try:
             return await waiter.ticket
         except asyncio.CancelledError:
-            if waiter.ticket.cancelled():
-                self._waiting -= 1
-            else:
+            if not waiter.ticket.cancelled():
                 # The request was let in at the moment of its cancellation.
                 self.leave(waiter.ticket.result())
-            self._release()
+            elif waiter in self._line:
+                self._line.remove(waiter)
+                self._release()
             raise
 
     def told(self, ticket: Ticket, headers: Mapping[str, str]) -> None:
@@ -136,31 +136,25 @@ class Gate:
             return  # A request sent later has already reported.
         self._told = ticket.number
         now = self._clock()
+        # The figures do not include all that was sent since.
+        input_since = self._input_sent - ticket.input_sent
+        since = {"requests": self._sent - ticket.number, "tokens": input_since, "input-tokens": input_since}
         for kind, told in read_headers(headers).items():
-            # The figure does not include all that was sent since.
-            since = float(self._sent - ticket.number) if kind == "requests" else 0.0
-            if kind in {"tokens", "input-tokens"}:
-                since = self._input_sent - ticket.input_sent
-            if kind in self.buckets:
-                self.buckets[kind].follow(told, since, now)
-            else:
-                self.buckets[kind] = Bucket(told, since, now)
+            if kind not in self.buckets:
+                self.buckets[kind] = Bucket(told, 0.0, now)
+            self.buckets[kind].follow(told, since.get(kind, 0.0), now)
 
     def refused(self, ticket: Ticket, problem: ApiError, *, load: bool) -> None:
-        """Handle a transient refusal of `ticket`'s request: for a limit or `load` (429, 529), or for a failure.
-
-        Load shrinks the window. A refusal with `retry-after` blocks the gate until then, and at least for a pause that
-        doubles with each such refusal in a row; then one request tries.
-        """
-        told = problem.retry_after_s is not None
-        if ticket.number > self._lost and (load or told):
+        """Handle a transient refusal of `ticket`'s request: for a limit or `load` (429, 529), or for a failure."""
+        told = problem.retry_after_s
+        if ticket.number > self._lost and (load or told is not None):
             self._lost = self._sent
-            self._losses += told
+            self._losses += told is not None
             self._threshold = max(1.0, self.window / 2)
-            self.window = 1.0 if told else self._threshold
-        if problem.retry_after_s is not None:
+            self.window = self._threshold if told is None else 1.0
+        if told is not None:
             pause = min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(self._losses, 30))
-            until = self._clock() + max(problem.retry_after_s, pause)
+            until = self._clock() + max(told, pause)
             if until >= self._held_until:
                 self._held_until, self._held_by = until, problem
 
@@ -173,7 +167,7 @@ class Gate:
         """End the request. `usage` of a complete answer counts as a success and updates the averages."""
         if usage is not None:
             self._losses = 0
-            busy = self._waiting > 0 or self.running >= self.window / 2
+            busy = bool(self._line) or self.running >= self.window / 2
             if busy and ticket.number > self._lost and self.window < LAST_WINDOW:
                 # An unused window shows nothing about the API's capacity, and neither do requests from before a loss.
                 self.window += 1.0 if self.window < self._threshold else 1.0 / self.window
@@ -189,7 +183,7 @@ class Gate:
         self._output += _NEWEST * (min(max(usage.output_tokens, 0), _MOST_OUTPUT) - self._output)
         if streamed:
             # Its headers came before its output.
-            for kind in ("tokens", "output-tokens"):
+            for kind in _WITH_OUTPUT:
                 if kind in self.buckets:
                     self.buckets[kind].level -= usage.output_tokens
 
@@ -200,8 +194,9 @@ class Gate:
         self._sent += 1
         self._input_sent += tokens
         self.running += 1
+        costs = {"requests": 1.0, "tokens": tokens, "input-tokens": tokens}
         for kind, bucket in self.buckets.items():
-            bucket.level -= 1 if kind == "requests" else tokens if kind != "output-tokens" else 0
+            bucket.level -= costs.get(kind, 0.0)
         return Ticket(self._sent, self._input_sent, body_bytes)
 
     def _wait_s(self, body_bytes: int, max_tokens: int) -> tuple[float, str]:
@@ -212,34 +207,26 @@ class Gate:
             return longest
         tokens = body_bytes * self._tokens_per_byte
         output = min(self._output, max_tokens)
+        needs = {"requests": 1.0, "input-tokens": tokens, "output-tokens": output, "tokens": tokens + output}
+        # Output is counted as it is produced: that of open requests is still to come.
+        promised = self._output * self.running
         for kind, bucket in self.buckets.items():
-            if kind == "requests":
-                wait = bucket.wait_s(1.0, 0.0, now)
-            elif kind == "input-tokens":
-                wait = bucket.wait_s(tokens, 0.0, now)
-            else:
-                # Output is counted as it is produced: that of open requests is still to come.
-                need = output if kind == "output-tokens" else tokens + output
-                wait = bucket.wait_s(need, self._output * self.running, now)
+            wait = bucket.wait_s(needs[kind], promised if kind in _WITH_OUTPUT else 0.0, now)
             if wait > longest[0]:
                 longest = (wait, kind)
         return longest
 
-    def _first(self) -> _Waiter | None:
-        while self._line and self._line[0].ticket.done():
-            heapq.heappop(self._line)
-        return self._line[0] if self._line else None
-
     def _release(self) -> None:
         """Let in the requests that may go now, and schedule a check for when the next one may."""
-        while (first := self._first()) is not None and self.running < int(self.window):
+        while self._line and self.running < int(self.window):
+            first = self._line[0]
             wait, _ = self._wait_s(first.body_bytes, first.max_tokens)
             if wait > 0:
                 self._wake_in(wait)
                 return
-            heapq.heappop(self._line)
-            self._waiting -= 1
-            first.ticket.set_result(self._let_in(first.body_bytes))
+            del self._line[0]
+            if not first.ticket.done():
+                first.ticket.set_result(self._let_in(first.body_bytes))
 
     def _wake_in(self, seconds: float) -> None:
         seconds = max(seconds, 1e-6)  # A shorter sleep might not advance the clock, which would loop endlessly.
@@ -260,36 +247,32 @@ class Gate:
     @property
     def idle(self) -> bool:
         """Return whether no request is open or waiting and no block is active."""
-        return not self.running and not self._waiting and self._held_until <= self._clock()
+        return not self.running and not self._line and self.refusal is None
 
-    def waiting(self, model: str) -> GateWait | None:
-        """Return why requests wait here, or None if none does."""
-        first = self._first()
-        if first is None:
+    def waiting(self, model: str) -> WaitReason | None:
+        """Return why requests wait here, or None."""
+        if not self._line:
             return None
-        wait, kind = self._wait_s(first.body_bytes, first.max_tokens)
+        wait, kind = self._wait_s(self._line[0].body_bytes, self._line[0].max_tokens)
         if wait <= 0:
             detail = f"{model}: {self.running} requests are under way, as many as the API bears"
-            return GateWait("rate_limit", self._waiting, None, detail)
+            return WaitReason("rate_limit", len(self._line), None, detail)
         why = "the API asked to wait (retry-after)" if kind == "retry-after" else f"the API's limit of {kind} a minute"
-        return GateWait("rate_limit", self._waiting, time.time() + wait, f"{model}: {why}")
+        return WaitReason("rate_limit", len(self._line), time.time() + wait, f"{model}: {why}")
 
     def headroom(self, fingerprint: str, model: str) -> Headroom:
         """Return the gate's current figures."""
         now = self._clock()
         kinds = {kind: (int(b.limit), max(0, int(b.now(now)))) for kind, b in self.buckets.items()}
-        return Headroom(fingerprint, model, int(self.window), self.running, self._waiting, kinds)
+        return Headroom(fingerprint, model, int(self.window), self.running, len(self._line), kinds)
 
 
 class Limits:
     """The gates by key and model."""
 
-    def __init__(
-        self, *, clock: Clock = time.monotonic, sleep: Sleep = asyncio.sleep, first_window: int = FIRST_WINDOW
-    ) -> None:
+    def __init__(self, *, clock: Clock, sleep: Sleep) -> None:
         self._clock = clock
         self._sleep = sleep
-        self._first_window = first_window
         self._gates: dict[tuple[str, str], Gate] = {}
 
     def gate(self, fingerprint: str, model: str) -> Gate:
@@ -298,11 +281,11 @@ class Limits:
         if found is None:
             if len(self._gates) >= _KEPT:
                 self._gates = {name: gate for name, gate in self._gates.items() if not gate.idle}
-            found = Gate(clock=self._clock, sleep=self._sleep, first_window=self._first_window)
+            found = Gate(clock=self._clock, sleep=self._sleep)
             self._gates[fingerprint, model] = found
         return found
 
-    def waiting(self) -> list[GateWait]:
+    def waiting(self) -> list[WaitReason]:
         """Return why requests wait, one entry per gate with waiting requests."""
         found = (gate.waiting(model) for (_, model), gate in self._gates.items())
         return [one for one in found if one is not None]

@@ -48,24 +48,8 @@ def decode_as(data: bytes, kind: type[T]) -> T:
         return msgspec.json.decode(mend(data), type=kind)
 
 
-def decode(data: bytes) -> Any:
-    """Decode `data`. Raise ValueError if it is not JSON."""
-    return _decode(data, halves=False)
-
-
-def decode_halves(data: bytes) -> Any:
-    """Decode `data` and keep lone halves of surrogate pairs, since the other half may come with the next piece."""
-    return _decode(data, halves=True)
-
-
-def well_formed(text: str) -> str:
-    """Return `text` with its surrogate pairs joined, and U+FFFD for each lone half."""
-    if _SURROGATE.search(text) is None:
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _decode(data: bytes, *, halves: bool) -> Any:
+def decode(data: bytes, *, halves: bool = False) -> Any:
+    """Decode `data`. Raise ValueError if it is not JSON. With `halves`, lone halves of surrogate pairs are kept."""
     try:
         return msgspec.json.decode(data)
     except REFUSED:
@@ -80,8 +64,18 @@ def _decode(data: bytes, *, halves: bool) -> Any:
         raise ValueError("not JSON") from error
 
 
+def decode_halves(data: bytes) -> Any:
+    """Decode `data` and keep lone halves of surrogate pairs, since the other half may come with the next piece."""
+    return decode(data, halves=True)
+
+
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= _MAX_DIGITS else float(digits)
+
+
+def well_formed(text: str) -> str:
+    """Return `text` with its surrogate pairs joined, and U+FFFD for each lone half."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace") if _SURROGATE.search(text) else text
 
 
 def clean(value: Any) -> Any:

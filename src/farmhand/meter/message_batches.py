@@ -10,19 +10,21 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing, suppress
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 
 from farmhand.meter import loose_json
 from farmhand.meter.errors import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.grants import Key
+from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
 
 log = logging.getLogger("jada-agent")
+T = TypeVar("T")
 PATH = "/v1/messages/batches"
-_VERSION = {"anthropic-version": "2023-06-01", "content-type": "application/json"}
+_HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept-encoding": "identity"}
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_VIEW = 4 * 1024 * 1024
 #: Longest line of the results: the longest answer has 128,000 tokens.
@@ -76,124 +78,90 @@ class ResultLine(msgspec.Struct, kw_only=True):
 
 
 class MessageBatches:
-    """A client of the endpoint at `upstream_url`. `idle_s` is how long the API may be silent within one call.
+    """A client of the endpoint. Its methods raise ApiError; `errors` counts the API's errors by their codes."""
 
-    `errors` counts the API's errors by their codes.
-    """
-
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        upstream_url: str,
-        *,
-        idle_s: float = 120.0,
-        errors: Counter[str] | None = None,
-    ) -> None:
-        self._session = session
-        self._errors: Counter[str] = Counter() if errors is None else errors
-        self._base = upstream_url.rstrip("/") + PATH
-        self._timeout = aiohttp.ClientTimeout(total=None, connect=30, sock_connect=30, sock_read=idle_s)
+    def __init__(self, upstream: Upstream, errors: Counter[str]) -> None:
+        self._upstream = upstream
+        self._errors = errors
 
     async def create(self, key: Key, requests: list[tuple[str, bytes]]) -> MessageBatchView:
         """Create a batch of (custom_id, params as JSON). After an ApiError with status 0 or 5xx it may exist."""
         parts = (b'{"custom_id":"%s","params":%s}' % (name.encode(), params) for name, params in requests)
-        return await self._view("POST", "", key, b'{"requests":[' + b",".join(parts) + b"]}")
+        return await self._ask("POST", "", key, MessageBatchView, b'{"requests":[' + b",".join(parts) + b"]}")
 
     async def retrieve(self, key: Key, batch_id: str) -> MessageBatchView:
         """Return the batch's current state."""
-        return await self._view("GET", f"/{batch_id}", key)
+        return await self._ask("GET", f"/{batch_id}", key, MessageBatchView)
 
     async def cancel(self, key: Key, batch_id: str) -> MessageBatchView:
         """Cancel the batch. Requests that are already being processed may still complete."""
-        return await self._view("POST", f"/{batch_id}/cancel", key)
+        return await self._ask("POST", f"/{batch_id}/cancel", key, MessageBatchView)
 
     async def newest(self, key: Key, since: float) -> list[MessageBatchView]:
         """Return the workspace's batches created at `since` (Unix seconds) or later, the newest first."""
         found: list[MessageBatchView] = []
-        after = ""
+        query = f"?limit={_LIST}"
         while True:
-            query = f"?limit={_LIST}" + (f"&after_id={after}" if after else "")
-            page: _List = await self._decoded("GET", query, key, None, _List)
+            page = await self._ask("GET", query, key, _List)
             found += [view for view in page.data if view.created >= since]
             if not page.has_more or not page.last_id or page.data[-1].created < since:
                 return found
-            after = page.last_id
+            query = f"?limit={_LIST}&after_id={page.last_id}"
 
     async def results(self, key: Key, batch_id: str) -> AsyncIterator[ResultLine]:
-        """Yield the results of an ended batch, in any order. Raise ApiError if they break off or are not results.
+        """Yield the results of an ended batch, in any order.
 
         A damaged line among others is skipped, so that it does not block all the other answers.
         """
-        rest, sound = bytearray(), 0
-        async with await self._open("GET", f"/{batch_id}/results", key, None) as answer:
-            try:
-                async for piece in answer.content.iter_any():
-                    *lines, last = (rest + piece).split(b"\n")
-                    rest = bytearray(last)
-                    for line in lines:
-                        if line.strip() and (decoded := _line(bytes(line), sound)) is not None:
-                            sound += 1
-                            yield decoded
-                    if len(rest) > _MAX_LINE:
-                        raise ApiError("api_error", f"a result of batch {batch_id} is longer than {_MAX_LINE} bytes")
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise connection_problem(error, "while the results were under way") from None
-        if rest.strip() and (decoded := _line(bytes(rest), sound)) is not None:
-            yield decoded
+        rest, sound, ended = b"", False, False
+        async with self._answer("GET", f"/{batch_id}/results", key) as answer:
+            while not ended:
+                piece = await answer.piece()
+                ended = not piece
+                *lines, rest = (rest + (piece or b"\n")).split(b"\n")
+                if len(rest) > _MAX_LINE:
+                    raise ApiError("api_error", f"a result of batch {batch_id} is longer than {_MAX_LINE} bytes")
+                for line in filter(bytes.strip, lines):
+                    try:
+                        result = _decode(line, ResultLine)
+                    except ApiError:
+                        if not sound:
+                            raise
+                        log.warning("a damaged result of a Message Batch is left out: %d bytes", len(line))
+                        continue
+                    sound = True
+                    yield result
 
-    async def _view(self, method: str, path: str, key: Key, body: bytes | None = None) -> MessageBatchView:
-        view: MessageBatchView = await self._decoded(method, path, key, body, MessageBatchView)
-        return view
-
-    async def _decoded(self, method: str, path: str, key: Key, body: bytes | None, kind: Any) -> Any:
-        async with await self._open(method, path, key, body) as answer:
-            try:
-                text = await answer.content.read(_MAX_VIEW) if answer.content_length is None else await answer.read()
-            except (aiohttp.ClientError, TimeoutError) as error:
-                raise connection_problem(error, "while the answer was under way") from None
+    async def _ask(self, method: str, path: str, key: Key, kind: type[T], body: bytes = b"") -> T:
+        async with self._answer(method, path, key, body) as answer:
+            text = await answer.read(_MAX_VIEW)
         return _decode(text, kind)
 
-    async def _open(self, method: str, path: str, key: Key, body: bytes | None) -> aiohttp.ClientResponse:
+    @asynccontextmanager
+    async def _answer(self, method: str, path: str, key: Key, body: bytes = b"") -> AsyncIterator[UpstreamConnection]:
+        """Send a request and yield its answer, whose status is 200."""
+        headers, when = key.signed(_HEADERS), "before an answer came"
         try:
-            answer = await self._session.request(
-                method,
-                self._base + path,
-                data=body,
-                headers=_VERSION | {"x-api-key": key.reveal(), "accept-encoding": "identity"},
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._counted(connection_problem(error, "before an answer came")) from None
-        if answer.status == 200:
-            return answer
-        try:
-            detail = await answer.content.read(_MAX_ERROR_BODY)
-        except (aiohttp.ClientError, TimeoutError):
-            detail = b""
-        finally:
-            answer.close()
-        raise self._counted(problem_from_answer(answer.status, detail, headers=answer.headers))
+            answer = await self._upstream.connection()
+            with closing(answer):
+                await answer.send(method, self._upstream.base + PATH + path, headers, body)
+                if answer.status != 200:
+                    detail = b""
+                    with suppress(UpstreamError, TimeoutError):
+                        detail = await answer.read(_MAX_ERROR_BODY)
+                    raise self._counted(problem_from_answer(answer.status, detail, headers=answer.headers))
+                when = "while the answer was under way"
+                yield answer
+        except (UpstreamError, TimeoutError) as error:
+            raise self._counted(connection_problem(error, when)) from None
 
     def _counted(self, problem: ApiError) -> ApiError:
         self._errors[problem.code] += 1
         return problem
 
 
-def _decode(text: bytes, kind: Any) -> Any:
+def _decode(text: bytes, kind: type[T]) -> T:
     try:
         return loose_json.decode_as(text, kind)
     except loose_json.REFUSED:
         raise ApiError("api_error", "the API sent something that is no Message Batch", retryable=True) from None
-
-
-def _line(text: bytes, sound: int) -> ResultLine | None:
-    """Decode one line of the results. Return None if it is damaged but `sound` good ones preceded it."""
-    try:
-        line: ResultLine = _decode(text, ResultLine)
-    except ApiError:
-        if not sound:
-            raise
-        log.warning("a result of a Message Batch is not of its form, and is left out: %d bytes", len(text))
-        return None
-    return line

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, TypeVar
@@ -61,51 +61,45 @@ class RetryPolicy:
 
 
 class _TokenCount(msgspec.Struct):
-    """An answer of `COUNT_TOKENS`."""
-
     input_tokens: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)]
 
 
+@dataclass(slots=True)
 class _MeterCall:
-    """One client request: its size, its place in the gate's queue, and what it holds of the gate and the budgets."""
+    """One client request: its size, its place in the gate's queue, and what it holds of the gate and the budgets.
 
-    __slots__ = ("body", "free", "gate", "grant", "max_tokens", "most", "number", "order", "reservation", "ticket")
+    `number` is the number under which the grant holds its cost; 0 while it does not.
+    """
 
-    def __init__(
-        self, grant: Grant, gate: Gate, body: bytes, *, max_tokens: int = 0, most: int | None = None, free: bool = False
-    ) -> None:
-        self.grant = grant
-        self.gate = gate
-        self.order = gate.order()
-        self.body = body
-        self.max_tokens = max_tokens
-        self.most = most
-        self.free = free
-        #: The number under which the grant holds its cost; 0 while it does not.
-        self.number = 0
-        self.reservation: Reservation | None = None
-        self.ticket: Ticket | None = None
+    grant: Grant
+    gate: Gate
+    order: int
+    body: bytes
+    max_tokens: int = 0
+    most: int | None = None
+    free: bool = False
+    number: int = 0
+    reservation: Reservation | None = None
+    ticket: Ticket | None = None
 
-    async def begin(self) -> None:
-        """Wait for room in the budgets, then at the gate. Raise BudgetSpent if a budget has none."""
-        if self.grant.budgets and not self.free:
-            self.reservation = await Reservation.make(self.grant.budgets, self.most or 0)
+    async def begin(self) -> Ticket:
+        """Wait for room in the budgets, then at the gate, and record the worst-case cost. Raise BudgetSpent."""
+        grant = self.grant
+        if grant.budgets and not self.free:
+            self.reservation = await Reservation.make(grant.budgets, self.most or 0)
         self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
-        await self._hold()
-
-    async def _hold(self) -> None:
-        """Record the worst-case cost before sending. A repeated request after a refusal keeps its number."""
-        if self.free or self.number:
-            return
-        self.grant.sent += 1
-        number = self.grant.sent
-        self.grant.held[number] = self.most
-        try:
-            await self.grant.on_hold(number, self.most)
-        except BaseException:
-            del self.grant.held[number]
-            raise
-        self.number = number
+        # A repeated request after a refusal keeps its number.
+        if not self.free and not self.number:
+            grant.sent += 1
+            number = grant.sent
+            grant.held[number] = self.most
+            try:
+                await grant.on_hold(number, self.most)
+            except BaseException:
+                del grant.held[number]
+                raise
+            self.number = number
+        return self.ticket
 
     def lose(self, known: int = 0) -> None:
         """Keep the worst-case cost minus `known` held for good: the request was sent and its cost is unknown."""
@@ -159,13 +153,13 @@ class Meter:
     async def send(self, grant: Grant, path: str, body: bytes, headers: Mapping[str, str]) -> AsyncIterator[Exchange]:
         """POST the request in `body` to `path` with the grant's key, after the checks and header filter of `policy`.
 
-        The answer stays open inside the context. Raise ApiError if the API refuses or the last retry fails, and
-        BudgetSpent if one of the grant's budgets has no room. The error is also set as the grant's `problem`. The
-        answer's usage is charged to the grant and its budgets when the context ends, also if the answer was cut.
+        Raise ApiError, which is also the grant's `problem`, if the API refuses or the last retry fails, and BudgetSpent
+        if one of the grant's budgets has no room. The answer's usage is charged when the context ends, also if the
+        answer was cut.
         """
         request = await self._check(grant, body)
         del body
-        outgoing = policy.forwarded(headers) | {"x-api-key": grant.key.reveal(), "accept-encoding": "identity"}
+        outgoing = policy.forwarded(headers) | {"accept-encoding": "identity"}
         try:
             if path.startswith(COUNT_TOKENS):
                 async with self._uncounted(grant, path, request.body, outgoing) as exchange:
@@ -173,7 +167,7 @@ class Meter:
                 return
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
-            call = _MeterCall(grant, gate, request.body, max_tokens=request.max_tokens, most=most)
+            call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most)
             del request
             try:
                 answer = await self._open(call, path, outgoing)
@@ -207,27 +201,24 @@ class Meter:
         self, grant: Grant, path: str, body: bytes, headers: dict[str, str]
     ) -> AsyncIterator[Exchange]:
         """Send a free request, which has its own limits at the API."""
-        call = _MeterCall(grant, self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)"), body, free=True)
+        gate = self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)")
+        call = _MeterCall(grant, gate, gate.order(), body, free=True)
         try:
-            answer = await self._open(call, path, headers)
-            try:
+            with closing(await self._open(call, path, headers)) as answer:
                 yield Exchange(answer, UsageParser(streamed=False))
                 call.end(usage=Usage())
-            finally:
-                answer.close()
         finally:
             call.end()
 
     async def _check(self, grant: Grant, body: bytes) -> policy.MessageRequest:
-        """Return the checked request. A refused body counts as a request of the task too, as checking takes time."""
+        """Return the checked request. A refused body counts too, as checking takes time."""
         if grant.cut_short:
             # The claude CLI makes up to three requests to continue an answer that was cut short, each paid.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
         policy.check_number(grant.started)
         grant.started += 1
-        if len(body) <= _LARGE:
-            return policy.read(body, model=grant.model, max_tokens=grant.max_tokens)
-        return await self._slowly(partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens))
+        check = partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens)
+        return check() if len(body) <= _LARGE else await self._slowly(check)
 
     async def _slowly(self, step: Callable[[], T]) -> T:
         """Run a slow step in the checker's thread, off the event loop."""
@@ -238,23 +229,19 @@ class Meter:
 
         If the certain bound can never fit into what is left of a budget, or there is none, the API counts the tokens.
         """
+        cost = partial(reserve.cost, request, lambda usage: self._price(grant.model, usage, DEAREST))
+        most = cost()
         limits = [budget for budget in grant.budgets if budget.limit_pico is not None]
-
-        def price(usage: Usage) -> int | None:
-            return self._price(grant.model, usage, DEAREST)
-
-        most = reserve.cost(request, price)
-        if not limits:
+        if not limits or (most is not None and all(budget.may_fit(most) for budget in limits)):
             return most
-        room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits)
-        if most is not None and most <= room:
-            return most
-        least = reserve.cost(request, price, 0)
+        least = cost(0)
         if least is None:
             raise BudgetSpent(
                 f"the price of {grant.model} is not known: the budget of the {limits[0].name} has no room for it"
             )
-        return reserve.cost(request, price, await self._count(grant, request, headers)) if least <= room else most
+        if not all(budget.may_fit(least) for budget in limits):
+            return most
+        return cost(await self._count(grant, request, headers))
 
     async def _count(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int:
         """Return the request's tokens as the API counts them, which is free. Raise ApiError."""
@@ -293,8 +280,7 @@ class Meter:
     async def _open(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
         """Return the open answer, after as many tries as needed and allowed by the policy.
 
-        A refusal with `retry-after` does not count as a try: the request waits at the gate again. Such refusals have
-        their own limit.
+        A refusal with `retry-after` does not count as a try: the request waits at the gate again, up to its own limit.
         """
         attempt = refusals = 1
         while True:
@@ -319,14 +305,18 @@ class Meter:
             attempt += 1
 
     async def _once(self, call: _MeterCall, path: str, headers: dict[str, str]) -> UpstreamConnection:
+        """Send the request once. Raise ApiError, retryable or not, unless it is answered."""
         answer: UpstreamConnection | None = None
+        key = call.grant.key
+        used = ""
         if (refusal := call.gate.refusal) is not None:
             # A request that is blocked by another one's refusal may never get its own. The gate reports until when.
             call.grant.problem, call.grant.again_at = call.grant.problem or refusal, 0.0
         try:
-            await call.begin()
+            ticket = await call.begin()
             answer = await self._upstream.connection()
-            await answer.post(self._upstream.base + path, headers, call.body)
+            used = key.reveal()
+            await answer.send("POST", self._upstream.base + path, key.signed(headers), call.body)
         except BaseException as error:
             # Once there is a connection, the API may have the request.
             sent = answer is not None
@@ -337,25 +327,19 @@ class Meter:
             if isinstance(error, UpstreamError | TimeoutError):
                 raise connection_problem(error, "before an answer came") from None
             raise
-        assert call.ticket is not None  # noqa: S101  (begin has got it)
-        call.gate.told(call.ticket, answer.headers)
+        call.gate.told(ticket, answer.headers)
         if answer.status == 200:
             return answer
+        detail = b""
         try:
-            problem = await self._refusal(call.grant, answer)
-            if problem.retryable:
-                call.gate.refused(call.ticket, problem, load=problem.status in _LOAD)
+            with closing(answer), suppress(UpstreamError, TimeoutError):
+                async with asyncio.timeout(_ERROR_BODY_S):
+                    detail = await answer.read(_MAX_ERROR_BODY)
+            problem = problem_from_answer(answer.status, detail, model=call.grant.model, headers=answer.headers)
+            if problem.status == 401 and key.reveal() != used:
+                problem.retryable = True  # it was on its way when the token was renewed
+            elif problem.retryable:
+                call.gate.refused(ticket, problem, load=problem.status in _LOAD)
         finally:
             call.end()
         raise problem
-
-    @staticmethod
-    async def _refusal(grant: Grant, answer: UpstreamConnection) -> ApiError:
-        try:
-            async with asyncio.timeout(_ERROR_BODY_S):
-                detail = await answer.read(_MAX_ERROR_BODY)
-        except (UpstreamError, TimeoutError):
-            detail = b""
-        finally:
-            answer.close()
-        return problem_from_answer(answer.status, detail, model=grant.model, headers=answer.headers)

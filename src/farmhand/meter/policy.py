@@ -1,8 +1,7 @@
 """The requests that a task may make: its own model, a limited answer, and nothing that the API fetches itself.
 
-The API can access the network: tools that run there, MCP servers, files by URL. Through these a sandboxed task would
-get network access, and costs, that nobody granted. So the meter has an allow-list and refuses the rest. It sends the
-checked document re-encoded, so that no other parser can read anything else in it.
+Tools that run at the API, MCP servers and files by URL would give a sandboxed task network access, and costs, that
+nobody granted. So there is an allow-list. The checked document is sent re-encoded: no parser can read more in it.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import msgspec
 
 from farmhand.meter.bounds import check_values
 from farmhand.meter.errors import ApiError
+from farmhand.meter.grants import BEARER_BETA
 from farmhand.meter.images import image_tokens
 
 #: Requests per attempt. A task with tools makes one per turn; this is far more than a simple task needs.
@@ -30,15 +30,15 @@ _FIELDS = frozenset({
 #: Fields that token counting accepts, except `context_management`: the API might not clear what the edits name.
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
 _MESSAGE_FIELDS = frozenset({"role", "content", "output_config"})
-_BLOCKS = frozenset({
+_BLOCKS: frozenset[str | None] = frozenset({
     "document", "image", "redacted_thinking", "search_result", "text", "thinking", "tool_reference",
     "tool_result", "tool_use",
 })  # fmt: skip
-_INLINE = frozenset({"base64", "text", "content"})
+_INLINE: frozenset[str | None] = frozenset({"base64", "text", "content"})
 #: Tools that run at the client. The API's own tools have types such as web_fetch_20250910.
-_CLIENT_TOOLS = frozenset({None, "custom"})
+_CLIENT_TOOLS: frozenset[str | None] = frozenset({None, "custom"})
 #: Edits that only remove content. `compact_*` is a paid pass of the model over the whole conversation.
-_EDITS = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
+_EDITS: frozenset[str | None] = frozenset({"clear_thinking_20251015", "clear_tool_uses_20250919"})
 #: Betas that the claude CLI requests and that change neither the price nor who can read the data. Source: requests and
 #: strings of 2.1.330. Any other beta is dropped: the API then refuses a field that needs it, which costs nothing.
 BETAS = frozenset({
@@ -81,17 +81,15 @@ def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
         raise _malformed(str(error)) from None
     if not isinstance(document, dict):
         raise _malformed("it is no object")
-    if not _FIELDS.issuperset(document):
-        raise _malformed(f"the field {min(document.keys() - _FIELDS)[:80]!r} is not passed")
+    _known(document, _FIELDS, "")
     asked = _check_limits(document, model, max_tokens)
-    _check_tools(document.get("tools"))
+    for tool in _objects(document.get("tools"), "tools"):
+        _listed(tool, _CLIENT_TOOLS, "the tool {} would run at the API's side")
     _check_edits(document.get("context_management"))
     found = _Found()
     found.blocks(document.get("system"))
     for message in _objects(document.get("messages"), "messages"):
-        if not _MESSAGE_FIELDS.issuperset(message):
-            other = min(message.keys() - _MESSAGE_FIELDS)
-            raise _malformed(f"the field {other[:80]!r} of a message is not passed")
+        _known(message, _MESSAGE_FIELDS, " of a message")
         found.blocks(message.get("content"))
     try:
         sent = msgspec.json.encode(document)
@@ -124,7 +122,7 @@ def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     if not (betas := headers.get("anthropic-beta", "")):
         return passed
     asked = [value.strip() for value in betas.split(",")[:100]]
-    for beta in set(asked) - BETAS - _left_out:
+    for beta in set(asked) - BETAS - _left_out - {BEARER_BETA}:  # that one goes with the key
         if _NAME.fullmatch(beta) and len(_left_out) < _MAX_LEFT_OUT:
             _left_out.add(beta)
             log.warning("a task's client asks for the beta %s, which the meter does not pass", beta)
@@ -142,32 +140,40 @@ class _Found:
 
     def blocks(self, content: Any) -> None:
         """Check all blocks in `content`, at any depth. Raise ApiError for one that is not allowed."""
-        if isinstance(content, str):
-            return
-        waiting = list(_objects(content, "content"))
+        waiting = [] if isinstance(content, str) else list(_objects(content, "content"))
         while waiting:
             block = waiting.pop()
-            kind = block.get("type")
-            if not isinstance(kind, str) or kind not in _BLOCKS:
-                raise _refused(f"a block of type {str(kind)[:80]!r} does not pass")
+            kind = _listed(block, _BLOCKS, "a block of type {} does not pass")
             source = block.get("source")
-            for inner in (block.get("content"), source.get("content") if isinstance(source, dict) else None):
-                if inner is not None and not isinstance(inner, str):
-                    waiting += _objects(inner, "content")
+            inside = [block.get("content")]
             if isinstance(source, dict):
-                self._source(kind, source)
+                inside.append(source.get("content"))
+                if _listed(source, _INLINE, "a source of type {} would be fetched by the API") == "base64":
+                    self._data(kind, source.get("data"))
+            for inner in inside:
+                if not isinstance(inner, str):
+                    waiting += _objects(inner, "content")
 
-    def _source(self, kind: str, source: dict[str, Any]) -> None:
-        how, data = source.get("type"), source.get("data")
-        if not isinstance(how, str) or how not in _INLINE:
-            raise _refused(f"a source of type {str(how)[:80]!r} would be fetched by the API")
-        if how != "base64":
-            return
+    def _data(self, kind: str | None, data: Any) -> None:
         if kind == "image" and isinstance(data, str):
             self.image_bytes += len(data)
             self.image_tokens += image_tokens(data)
         else:
             self.unsized = True
+
+
+def _listed(value: dict[str, Any], allowed: frozenset[str | None], otherwise: str) -> str | None:
+    """Return the `type` of `value`. Raise ApiError with the message `otherwise` if it is none of `allowed`."""
+    kind = value.get("type")
+    if not isinstance(kind, str | None) or kind not in allowed:
+        raise _refused(otherwise.format(repr(str(kind)[:80])))
+    return kind
+
+
+def _known(value: dict[str, Any], fields: frozenset[str], where: str) -> None:
+    """Raise ApiError if `value` has other fields than `fields`."""
+    if not fields.issuperset(value):
+        raise _malformed(f"the field {min(value.keys() - fields)[:80]!r}{where} is not passed")
 
 
 def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
@@ -195,22 +201,13 @@ def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
     return most
 
 
-def _check_tools(tools: Any) -> None:
-    for tool in () if tools is None else _objects(tools, "tools"):
-        kind = tool.get("type")
-        if not isinstance(kind, str | None) or kind not in _CLIENT_TOOLS:
-            raise _refused(f"the tool {str(kind)[:80]!r} would run at the API's side")
-
-
 def _check_edits(management: Any) -> None:
     if management is None:
         return
     if not isinstance(management, dict) or management.keys() - {"edits"}:
         raise _malformed("context_management has edits and nothing else")
-    for edit in _objects(management.get("edits", []), "edits"):
-        kind = edit.get("type")
-        if not isinstance(kind, str) or kind not in _EDITS:
-            raise _refused(f"the edit {str(kind)[:80]!r} of the context does not pass")
+    for edit in _objects(management.get("edits"), "edits"):
+        _listed(edit, _EDITS, "the edit {} of the context does not pass")
 
 
 def _objects(value: Any, name: str) -> list[dict[str, Any]]:

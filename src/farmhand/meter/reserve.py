@@ -1,9 +1,7 @@
 """The worst-case cost of a request, which is reserved in the budgets before it is sent.
 
-A tokenizer makes at most one token per byte, and no smaller bound is certain: rare scripts, control characters and
-letters in unusual order reach one token per byte, in ASCII too. English text has about four bytes per token, so this
-reserves four times too much. It is only a reservation; if it does not fit, the API counts the tokens, which is free.
-The JSON syntax around a text has more bytes than the tokens that frame it.
+A tokenizer makes at most one token per byte, and no smaller bound is certain: rare scripts reach it. English text has
+about four bytes per token; if so high a reservation does not fit, the API counts the tokens, which is free.
 """
 
 from __future__ import annotations
@@ -17,31 +15,26 @@ from farmhand.meter.policy import MessageRequest
 _ADDED_TOKENS = 1000
 #: The API's count is an estimate, off by "a small amount". Source: its token counting page, read 2026-11-28.
 _COUNT_MARGIN = 20
-#: A workspace may have all requests processed in one country, at 1.1 times the price. Source: its pricing page.
-_GEO_TENTHS = 11
 
 
 def cost(request: MessageRequest, price: Callable[[Usage], int | None], counted: int | None = None) -> int | None:
     """Return the worst-case cost of `request` in pico-dollars, or None if `price` or the tokens are unknown.
 
-    `price` returns the pico-dollars of a usage; it decides by the highest token count whether the prompt is a long one.
+    `price` returns the pico-dollars of a usage under the dearest terms that a workspace may have set; it decides by the
+    highest token count whether the prompt is a long one.
     `counted` are the tokens that the API counted; 0 gives the cost of the answer alone.
     """
     tokens = request.tokens if counted is None else counted + counted // _COUNT_MARGIN
     if tokens is None:
         return None
     tokens += _ADDED_TOKENS if counted != 0 else 0
-    kinds = [Usage(input_tokens=tokens, output_tokens=request.max_tokens, requests=1)]
+    usages = [Usage(input_tokens=tokens, output_tokens=request.max_tokens)]
     if request.written:
         # All or none of it may be written to the cache; the price table decides which is dearer.
-        kinds.append(
-            Usage(
-                cache_creation_input_tokens=tokens,
-                cache_creation_1h_input_tokens=tokens if request.written == "1h" else 0,
-                output_tokens=request.max_tokens,
-                requests=1,
-            )
-        )
-    costs = [price(usage) for usage in kinds]
+        hour = tokens if request.written == "1h" else 0
+        written = Usage(output_tokens=request.max_tokens)
+        written.cache_creation_input_tokens, written.cache_creation_1h_input_tokens = tokens, hour
+        usages.append(written)
+    costs = [price(usage) for usage in usages]
     known = [one for one in costs if one is not None]
-    return -(-max(known) * _GEO_TENTHS // 10) if len(known) == len(costs) else None
+    return max(known) if len(known) == len(costs) else None

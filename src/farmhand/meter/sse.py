@@ -11,10 +11,7 @@ _BOM = b"\xef\xbb\xbf"
 
 
 class EventDecoder:
-    """A decoder that takes the body in any pieces and returns events: name ("" for none) and data.
-
-    `pending` is the number of bytes that it holds back.
-    """
+    """A decoder that takes the body in any pieces and returns events: name ("" for none) and data."""
 
     def __init__(self) -> None:
         self._rest = bytearray()
@@ -31,7 +28,7 @@ class EventDecoder:
 
     @property
     def pending(self) -> int:
-        """Return the number of bytes that have not become part of an event yet."""
+        """Return the number of bytes that are held back."""
         return len(self._rest) + self._held
 
     def feed(self, chunk: bytes) -> list[tuple[str, bytes]]:
@@ -41,38 +38,35 @@ class EventDecoder:
                 chunk = chunk[1:]
             self._after_cr = chunk.endswith(b"\r")
             chunk = chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines, newline, chunk = chunk.rpartition(b"\n")
-        found: list[tuple[str, bytes]] = []
+        lines, newline, rest = chunk.rpartition(b"\n")
+        found = self._lines(bytes(self._rest) + lines) if newline else []
         if newline:
-            self._lines(bytes(self._rest) + lines, found)
             self._rest.clear()
-        self._rest += chunk
+        self._rest += rest
         return found
 
     def flush(self) -> list[tuple[str, bytes]]:
         """Return the events in the last lines, complete or not, after the body has ended."""
-        found: list[tuple[str, bytes]] = []
-        self._lines(bytes(self._rest) + b"\n", found)
+        found = self._lines(bytes(self._rest) + b"\n")
         self._rest.clear()
         return found
 
-    def _lines(self, text: bytes, found: list[tuple[str, bytes]]) -> None:
+    def _lines(self, text: bytes) -> list[tuple[str, bytes]]:
+        found: list[tuple[str, bytes]] = []
         if self._first:
             text, self._first = text.removeprefix(_BOM), False
         for line in text.split(b"\n"):
+            field, _, value = line.partition(b":")
+            value = value.strip()
             if not line:
                 if self._data:
                     found.append((self._name, b"\n".join(self._data)))
-                    self._data, self._held = [], 0
-                self._name = ""
-                continue
-            field, _, value = line.partition(b":")
-            if field == b"data":
-                data = value.strip()
-                if data[:1] == b"{" and data[-1:] == b"}" and not self._data:
-                    found.append((self._name, data))
-                else:
-                    self._data.append(data)
-                    self._held += len(data) + 1
+                self._data, self._held, self._name = [], 0, ""
             elif field == b"event":
-                self._name = value.strip().decode("latin-1")
+                self._name = value.decode("latin-1")
+            elif field == b"data" and value[:1] == b"{" and value[-1:] == b"}" and not self._data:
+                found.append((self._name, value))
+            elif field == b"data":
+                self._data.append(value)
+                self._held += len(value) + 1
+        return found

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections import deque
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import cast
@@ -24,7 +23,7 @@ _NEXT_ADDRESS_S = 0.25
 _MAX_HEAD = 64 * 1024
 #: Unread bytes of an answer at which reading from the socket pauses.
 _MAX_WAITING = 256 * 1024
-#: Bytes to read at once. asyncio's default allocates and frees 256 KB for each packet.
+#: Bytes to read at once. asyncio's default allocates 256 KB for each packet.
 _READ = 64 * 1024
 #: Larger bodies are sent in parts of this size, so that the transport never holds a copy of the whole.
 _PART = 256 * 1024
@@ -48,24 +47,21 @@ class Cut(UpstreamError):
     """The connection ended, or its data is not HTTP."""
 
 
-class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
-    """One connection and its current answer: `status` and `headers` (names in lower case) are set when `post` returns.
+class UpstreamConnection(asyncio.Protocol):
+    """One connection and its current answer: `status` and `headers` (names in lower case) are set when `send` returns.
 
     `close` returns the connection to the pool if the whole answer was read, otherwise it closes it.
     """
 
-    def __init__(self, upstream: Upstream, idle_s: float) -> None:
+    def __init__(self, upstream: Upstream) -> None:
         self.status = 0
         self.headers: dict[str, str] = {}
-        self.idle_since = 0.0
         self._upstream = upstream
-        self._idle_s = idle_s
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
         self._pieces: list[bytes] = []
-        self._waiting_bytes = 0
-        self._head_bytes = 0
+        self._waiting_bytes = self._head_bytes = 0
         self._paused = self._full = False
         self._head = self._whole = True
         self._framed = self._keeps = False
@@ -77,20 +73,20 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
     @property
     def usable(self) -> bool:
         """Return whether another request can be sent on it."""
-        return self._error is None and self._transport is not None and not self._transport.is_closing()
+        return self._error is None and not self._transport.is_closing()
 
     @property
     def read_out(self) -> bool:
         """Return whether the whole answer has arrived and was read."""
         return self._whole and not self._pieces
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
         """Send a request. Return when the answer's head has arrived, possibly before the whole body was sent.
 
         Raise Cut, or TimeoutError after `idle_s` of silence. Raise ValueError, with nothing sent, if a header or the
         path has a line break.
         """
-        lines = [f"POST {path} HTTP/1.1", self._upstream.host, f"content-length: {len(body)}"]
+        lines = [f"{method} {path} HTTP/1.1", self._upstream.host, f"content-length: {len(body)}"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join(lines)
         if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
@@ -100,19 +96,18 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         self._head = self._whole = False
         self._heard = self._loop.time()
         if self._alarm is None:
-            self._alarm = self._loop.call_later(self._idle_s, self._look)
-        assert self._transport is not None  # noqa: S101  (the pool gives out connected ones)
+            self._alarm = self._loop.call_later(self._upstream.idle_s, self._look)
         self._transport.write(f"{head}\r\n\r\n".encode("utf-8", "surrogateescape") + body[:_PART])
         try:
             if len(body) > _PART:
-                await self._rest(self._transport, memoryview(body)[_PART:])
+                await self._rest(memoryview(body)[_PART:])
             while not self._head:
                 await self._more()
         except BaseException:
             self.abort()
             raise
 
-    async def _rest(self, transport: asyncio.Transport, body: memoryview) -> None:
+    async def _rest(self, body: memoryview) -> None:
         """Send the rest of a body as fast as the peer takes it. Stop once the peer has answered."""
         while body and not self._head:
             if self._full:
@@ -120,14 +115,14 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
             elif self._error is not None:
                 raise self._error
             else:
-                transport.write(body[:_PART])
+                self._transport.write(body[:_PART])
                 body = body[_PART:]
                 self._heard = self._loop.time()
         if body:
             self._keeps = False
 
     async def piece(self) -> bytes:
-        """Return the body data since the last call, b"" at its end. Raise the same errors as `post`."""
+        """Return the body data since the last call, b"" at its end. Raise the same errors as `send`."""
         while not self._pieces:
             if self._whole:
                 return b""
@@ -135,7 +130,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         piece = self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
         self._pieces.clear()
         self._waiting_bytes = 0
-        if self._paused and self._transport is not None:
+        if self._paused:
             self._paused = False
             self._heard = self._loop.time()
             self._transport.resume_reading()
@@ -160,8 +155,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
     def abort(self) -> None:
         """Close the connection at once, even during a request."""
         self._fail(Cut("closed"))
-        if self._transport is not None:
-            self._transport.abort()
+        self._transport.abort()
 
     async def _more(self) -> None:
         """Wait for an event on the connection."""
@@ -190,24 +184,23 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         self._alarm = None
         if self._whole:
             return
-        left = self._idle_s if self._paused else self._heard + self._idle_s - self._loop.time()
+        left = self._upstream.idle_s if self._paused else self._heard + self._upstream.idle_s - self._loop.time()
         if left > 0:
             self._alarm = self._loop.call_later(left, self._look)
         else:
             self._fail(TimeoutError("no byte for too long"))
-            if self._transport is not None:
-                self._transport.abort()
+            self._transport.abort()
 
     # --- transport callbacks; see asyncio.Protocol --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Implement `asyncio.Protocol`."""
         self._transport = cast(asyncio.Transport, transport)
+        self._transport.max_size = _READ  # type: ignore[attr-defined]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Implement `asyncio.Protocol`."""
-        if self._head and not self._whole and not self._framed and exc is None:
-            self._whole = True
+        self._whole = self._whole or (self._head and not self._framed and exc is None)
         self._fail(Cut((exc and getattr(exc, "strerror", None)) or "the server hung up"))
         self._upstream.forget(self)
 
@@ -220,14 +213,6 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         self._full = False
         self._wake()
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """Implement `asyncio.BufferedProtocol`. The buffer is shared: each read is copied out before the next."""
-        return self._upstream.buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """Implement `asyncio.BufferedProtocol`."""
-        self.data_received(bytes(self._upstream.buffer[:nbytes]))
-
     def data_received(self, data: bytes) -> None:
         """Implement `asyncio.Protocol`."""
         self._heard = self._loop.time()
@@ -239,8 +224,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
                 raise Cut("the head of the answer is too large")
         except (httptools.HttpParserError, httptools.HttpParserUpgrade, Cut):
             self._fail(Cut("the answer is no HTTP/1.1"))
-            if self._transport is not None:
-                self._transport.abort()
+            self._transport.abort()
             return
         self._wake()
 
@@ -270,7 +254,7 @@ class UpstreamConnection(asyncio.BufferedProtocol, asyncio.Protocol):
         """Implement httptools' callback."""
         self._pieces.append(body)
         self._waiting_bytes += len(body)
-        if self._waiting_bytes > _MAX_WAITING and not self._paused and self._transport is not None:
+        if self._waiting_bytes > _MAX_WAITING and not self._paused:
             self._paused = True
             self._transport.pause_reading()
 
@@ -290,22 +274,22 @@ class Upstream:
         secure = parts.scheme == "https"
         self._address = (parts.hostname or "", parts.port or (443 if secure else 80))
         self._tls = (tls or ssl.create_default_context()) if secure else None
-        self._idle_s = idle_s
-        self.buffer = memoryview(bytearray(_READ))
-        self._kept: deque[UpstreamConnection] = deque()
-        self._sweeper: asyncio.TimerHandle | None = None
+        self.idle_s = idle_s
+        #: The idle connections, the newest last, with the timers that close them.
+        self._kept: dict[UpstreamConnection, asyncio.TimerHandle] = {}
 
     async def connection(self) -> UpstreamConnection:
         """Return the newest pooled connection, or a new one. Raise Unreachable."""
         while self._kept:
-            kept = self._kept.pop()
-            if kept.usable and kept.idle_since + _KEEP_S > asyncio.get_running_loop().time():
+            kept, expiry = self._kept.popitem()
+            expiry.cancel()
+            if kept.usable:
                 return kept
             kept.abort()
         try:
             async with asyncio.timeout(_CONNECT_S):
                 _, made = await asyncio.get_running_loop().create_connection(
-                    lambda: UpstreamConnection(self, self._idle_s),
+                    lambda: UpstreamConnection(self),
                     *self._address,
                     ssl=self._tls,
                     happy_eyeballs_delay=_NEXT_ADDRESS_S,
@@ -318,28 +302,16 @@ class Upstream:
 
     def keep(self, connection: UpstreamConnection) -> None:
         """Return a connection to the pool."""
-        loop = asyncio.get_running_loop()
-        connection.idle_since = loop.time()
-        self._kept.append(connection)
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_KEEP_S, self._sweep)
+        self._kept[connection] = asyncio.get_running_loop().call_later(_KEEP_S, connection.abort)
 
     def forget(self, connection: UpstreamConnection) -> None:
         """Remove a connection that has ended."""
-        if connection.idle_since and connection in self._kept:
-            self._kept.remove(connection)
+        if expiry := self._kept.pop(connection, None):
+            expiry.cancel()
 
     def close(self) -> None:
         """Close the pooled connections."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            self._sweeper = None
         while self._kept:
-            self._kept.pop().abort()
-
-    def _sweep(self) -> None:
-        """Close connections that were idle for too long, the oldest first."""
-        loop = asyncio.get_running_loop()
-        while self._kept and self._kept[0].idle_since + _KEEP_S <= loop.time():
-            self._kept.popleft().abort()
-        self._sweeper = loop.call_later(_KEEP_S, self._sweep) if self._kept else None
+            kept, expiry = self._kept.popitem()
+            expiry.cancel()
+            kept.abort()

@@ -9,10 +9,10 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from farmhand.core.child import scrubbed
+from farmhand.core.claude import login_path
 from farmhand.core.errors import NotConfigured
 
 #: The hint for restoring the login.
@@ -35,13 +35,7 @@ class Login:
 
     def days_left(self, now: float | None = None) -> int | None:
         """Return whole days until the login ends, or None if that is not recorded."""
-        return None if self.ends_at is None else int((self.ends_at - (time.time() if now is None else now)) // 86400)
-
-
-def login_path(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
-    directory = environ.get("CLAUDE_CONFIG_DIR")
-    return (Path(directory) if directory else Path("~/.claude").expanduser()) / ".credentials.json"
+        return None if self.ends_at is None else int((self.ends_at - (now or time.time())) // 86400)
 
 
 def find_login(environ: Mapping[str, str] = os.environ, *, now: float | None = None) -> Login:
@@ -54,29 +48,29 @@ def find_login(environ: Mapping[str, str] = os.environ, *, now: float | None = N
     except FileNotFoundError:
         if sys.platform == "darwin":
             return _from_keychain()
-        raise NotConfigured(f"no login to a plan: {path} does not exist", hint=FIX, code="no_login") from None
+        raise _no_login(f"no login to a plan: {path} does not exist") from None
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise NotConfigured(f"the login file {path} cannot be read: {why}", hint=FIX, code="no_login") from None
-    return _from_text(path, text, time.time() if now is None else now)
-
-
-def _from_text(path: Path, text: str, now: float) -> Login:
-    """Return the login in `text`: `{"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}`, times in ms."""
+        raise _no_login(f"the login file {path} cannot be read: {why}") from None
+    # {"claudeAiOauth": {accessToken, refreshToken, expiresAt, …}}, times in ms
     try:
         document = json.loads(text)
     except (ValueError, RecursionError):
         document = None
     held = document.get("claudeAiOauth") if isinstance(document, dict) else None
     if not isinstance(held, dict) or not held.get("accessToken"):
-        raise NotConfigured(f"the login file {path} holds no login", hint=FIX, code="no_login")
+        raise _no_login(f"the login file {path} holds no login")
     renews = bool(held.get("refreshToken"))
     # An access token lasts for hours and is renewed by the CLI; the login itself lasts as long as the refresh token.
     ends_at = _seconds(held.get("refreshTokenExpiresAt")) if renews else _seconds(held.get("expiresAt"))
-    if ends_at is not None and ends_at <= now:
+    if ends_at is not None and ends_at <= (now or time.time()):
         ended = time.strftime("%Y-%m-%d", time.gmtime(ends_at))
         raise NotConfigured(f"the login in {path} ended on {ended}", hint=FIX, code="login_expired")
     return Login(where=str(path), plan=str(held.get("subscriptionType") or ""), ends_at=ends_at, renews=renews)
+
+
+def _no_login(message: str) -> NotConfigured:
+    return NotConfigured(message, hint=FIX, code="no_login")
 
 
 def _seconds(milliseconds: Any) -> float | None:
@@ -87,13 +81,8 @@ def _seconds(milliseconds: Any) -> float | None:
 def _from_keychain() -> Login:
     """Return the login if the macOS keychain has the item. Its content is not read, since that may open a dialogue."""
     command = ["security", "find-generic-password", "-s", _KEYCHAIN_ITEM]
-    quiet = subprocess.DEVNULL
     try:
-        found = subprocess.run(
-            command, env=scrubbed(), stdin=quiet, stdout=quiet, stderr=quiet, timeout=10, check=False
-        ).returncode
-    except (OSError, subprocess.TimeoutExpired):
-        found = 1
-    if found != 0:
-        raise NotConfigured(f"no login to a plan: the keychain has no {_KEYCHAIN_ITEM!r}", hint=FIX, code="no_login")
+        subprocess.run(command, env=scrubbed(), stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        raise _no_login(f"no login to a plan: the keychain has no {_KEYCHAIN_ITEM!r}") from None
     return Login(where="the keychain", renews=True)

@@ -7,8 +7,7 @@
 Each task names its farm by the path of the hosts file. It is sent to no other farm, but it is listed for all.
 
 Files are 0600. They are written to a temporary name, synced and renamed: after a crash a task is there completely or
-not at all, and a task whose result is already stored is not sent again. No file contains the key. Standard library
-only.
+not at all, and a task whose result is already stored is not sent again. No file contains the key.
 """
 
 from __future__ import annotations
@@ -21,39 +20,38 @@ import re
 import stat
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from farmhand.core import files
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.settings import Settings, farm_name, old_spool_name, spool_name
+from farmhand.core.task import TASK_ID
+from farmhand.core.typed import ready
 
-#: Equal to farmhand.core.task.TASK_ID, which is not imported here to keep the start short; a test compares them.
-TASK_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_NAME = re.compile(r"(\d{12})-([A-Za-z0-9][A-Za-z0-9._-]{0,63})\.json")
+_NAME = re.compile(rf"(\d{{12}})-({TASK_ID.pattern})\.json")
 #: How long results are kept, in seconds.
 KEEP_S = 30 * 86400.0
 #: How many times a task is sent without a reply from its host: the task itself may be what crashes the hosts.
 DELIVERIES = 3
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpooledTask:
-    """A spooled task. `wanted` is the requested host ("": any), `sent` the host that may have it ("": none).
+class SpooledTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A waiting task, as in its file, and the file's path.
 
-    `farm` is the hosts file for which it was spooled, "" for the default one. `deliveries` counts how often it was
-    sent, except for refusals by a host.
+    `wanted` is the requested host ("": any), `sent` the host that may have it ("": none). `farm` is the hosts file for
+    which it was spooled, "" for the default one. `deliveries` counts how often it was sent, except for refusals.
     """
 
     path: Path
-    number: int
     task: dict[str, Any]
     wanted: str
     sent: str
     queued_at: float
-    farm: str = ""
-    deliveries: int = 0
+    farm: str = msgspec.field(default="", name="hosts_file")
+    deliveries: int
 
     @property
     def worn_out(self) -> bool:
@@ -66,24 +64,18 @@ class SpooledTask:
         return str(self.task["id"])
 
 
-@dataclass(frozen=True, kw_only=True)
-class SpooledResult:
-    """A spooled task that has ended. `at` is the time when its result arrived here."""
+class SpooledResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A spooled task that has ended, as in its file. `at` is the time when its result arrived here."""
 
     task: dict[str, Any]
     result: dict[str, Any]
-    host: str
+    host: str = ""
     at: float
-
-
-def spool_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the directory of the spool."""
-    return Path(spool_name(environ))
 
 
 def open_spool(conf: Settings, environ: Mapping[str, str] = os.environ) -> Spool:
     """Return the spool for these settings, with the tasks imported that an older version kept separately."""
-    spool = Spool(spool_dir(environ), farm_name(conf, environ))
+    spool = Spool(Path(spool_name(environ)), farm_name(conf, environ))
     old = old_spool_name(conf, environ)
     if old and os.path.isdir(old):
         # If it cannot be written, its tasks are still listed as another farm's.
@@ -109,23 +101,25 @@ class Spool:
         `queued_at` is in seconds since the epoch, None: now. Raise UsageError `id_conflict` if another task has the id.
         Raise NotConfigured if it cannot be stored: another user's directory, or a full disk.
         """
-        check_id(task)
+        task_id = str(task["id"])
+        if TASK_ID.fullmatch(task_id) is None:
+            hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
+            raise UsageError(f"the task id {task_id!r:.80} is not one", code="invalid_task", hint=hint)
         with self._locked():
-            known = self.find(str(task["id"]))
+            known = self.find(task_id)
             if known is not None:
                 return self.same(known, task)
-            number = max(self._numbers(), default=0) + 1
-            path = self._waiting / f"{number:012d}-{task['id']}.json"
+            numbers = [int(match[1]) for path in self._files() if (match := _NAME.fullmatch(path.name))]
             entry = SpooledTask(
-                path=path,
-                number=number,
+                path=self._waiting / f"{max(numbers, default=0) + 1:012d}-{task_id}.json",
                 task=task,
                 wanted=wanted,
                 sent=sent,
                 queued_at=time.time() if queued_at is None else queued_at,
                 farm=self.farm or "",
+                deliveries=int(bool(sent)),
             )
-            self._store(entry, deliveries=int(bool(sent)))
+            _store(entry)
             return entry
 
     def waiting(self) -> list[SpooledTask]:
@@ -140,14 +134,14 @@ class Spool:
         """Return other farms' waiting tasks, oldest first, and those that an older version kept separately."""
         found = [entry for entry in self._all() if not self._is_ours(entry)]
         for apart in self._apart():
-            found += [replace(entry, farm=str(apart.directory)) for entry in apart.each()]
+            found += [msgspec.structs.replace(entry, farm=str(apart.directory)) for entry in apart.each()]
         return found
 
     def _apart(self) -> list[Spool]:
         return [Spool(path) for path in sorted(self.directory.parent.glob(f"{self.directory.name}-*"))]
 
     def _all(self) -> Iterator[SpooledTask]:
-        return (entry for entry in map(_read_waiting, self._files()) if entry is not None)
+        return filter(None, map(_read_waiting, self._files()))
 
     def _is_ours(self, entry: SpooledTask) -> bool:
         return self.farm in (None, entry.farm)
@@ -167,10 +161,9 @@ class Spool:
         with contextlib.suppress(OSError):
             before.tidy()
         for entry in before.waiting():
-            kept = self.kept(entry.id)
             with contextlib.suppress(UsageError, OSError):
                 # A task that cannot be removed there has been imported before, and may have ended since.
-                if kept is None or kept.task != entry.task:
+                if not self._has_ended(entry):
                     self.add(entry.task, wanted=entry.wanted, sent=entry.sent, queued_at=entry.queued_at)
                 entry.path.unlink(missing_ok=True)
         for path in sorted((old / "results").glob("*.json")):
@@ -181,20 +174,15 @@ class Spool:
             with contextlib.suppress(OSError):
                 path.rmdir() if path.is_dir() else path.unlink()
 
-    def clear(self) -> None:
-        """Delete every task that waits for this farm."""
-        for entry in self.waiting():
-            self.drop(entry.id)
-
     def broken(self) -> list[Path]:
         """Return the waiting files without a valid task, for example after manual edits."""
-        files = [path for spool in (self, *self._apart()) for path in spool._files()]
-        return [path for path in files if path.exists() and _read_waiting(path) is None]
+        paths = [path for spool in (self, *self._apart()) for path in spool._files()]
+        return [path for path in paths if path.exists() and _read_waiting(path) is None]
 
     def find(self, task_id: str) -> SpooledTask | None:
         """Return the waiting task with this id. It is found by its file name: no other file is read."""
-        named = (path for path in self._files() if (match := _NAME.fullmatch(path.name)) and match[2] == task_id)
-        return next((entry for entry in map(_read_waiting, named) if entry is not None), None)
+        named = (path for path in self._files() if path.name[len("NNNNNNNNNNNN-") :] == f"{task_id}.json")
+        return next(filter(None, map(_read_waiting, named)), None)
 
     def look(self, task_id: str) -> SpooledTask | None:
         """Like `find`, but include tasks that an older version has kept separately."""
@@ -202,14 +190,11 @@ class Spool:
 
     def kept(self, task_id: str) -> SpooledResult | None:
         """Return the result of the spooled task with this id, if it has arrived."""
-        if TASK_ID.fullmatch(task_id) is None:
-            return None
-        return _read_kept(self._results / f"{task_id}.json")
+        return _read_kept(self._results / f"{task_id}.json") if TASK_ID.fullmatch(task_id) else None
 
     def results(self) -> list[SpooledResult]:
         """Return all stored results, oldest first."""
-        found = [_read_kept(path) for path in self._results.glob("*.json")] if self._results.is_dir() else []
-        return sorted((kept for kept in found if kept is not None), key=lambda kept: kept.at)
+        return sorted(filter(None, map(_read_kept, self._results.glob("*.json"))), key=lambda kept: kept.at)
 
     def claim(self, task_id: str, host: str) -> str:
         """Record, before sending, that `host` may have the task from now on. Return the host that may have it.
@@ -221,7 +206,7 @@ class Spool:
             if entry is None:
                 return ""
             if entry.sent in ("", host):
-                self._store(entry, sent=host, deliveries=entry.deliveries + 1)
+                _store(msgspec.structs.replace(entry, sent=host, deliveries=entry.deliveries + 1))
             return entry.sent or host
 
     def release(self, task_id: str, *, keep: bool = False) -> None:
@@ -229,16 +214,8 @@ class Spool:
         with self._locked():
             entry = self.find(task_id)
             if entry is not None:
-                self._store(entry, sent=entry.sent if keep else "", deliveries=max(0, entry.deliveries - 1))
-
-    def give_up(self, entry: SpooledTask) -> dict[str, Any]:
-        """Store as failed a task that was sent as often as allowed without a reply. Return its result."""
-        times = f"it was sent {entry.deliveries} times, and each time its host was gone before it said a word"
-        hint = "see the journal of that host's agent, and change the task before it is given again with another id"
-        error = {"code": "agent_crashed", "message": times, "hint": hint}
-        result = {"id": entry.id, "state": "failed", "text": "", "error": error}
-        self.finish(entry.id, result, entry.sent)
-        return result
+                sent = entry.sent if keep else ""
+                _store(msgspec.structs.replace(entry, sent=sent, deliveries=max(0, entry.deliveries - 1)))
 
     def finish(self, task_id: str, result: dict[str, Any], host: str) -> None:
         """Store the task's result and remove it from the waiting tasks."""
@@ -246,8 +223,10 @@ class Spool:
             entry = self.find(task_id)
             if entry is None:
                 return
-            kept = {"task": entry.task, "result": result, "host": host, "at": time.time()}
-            _write(self._results / f"{task_id}.json", kept)
+            _write(
+                self._results / f"{task_id}.json",
+                {"task": entry.task, "result": result, "host": host, "at": time.time()},
+            )
             # Not synced: if a crash brings it back, its result is there and `tidy` removes it again.
             entry.path.unlink(missing_ok=True)
 
@@ -263,34 +242,23 @@ class Spool:
     def tidy(self) -> None:
         """Remove results that are too old, tasks whose result is stored, and partly written files left by a crash."""
         with self._locked():
-            for directory in (self._waiting, self._results):
-                for path in directory.glob(".*.new"):
-                    path.unlink(missing_ok=True)
+            for path in (*self._waiting.glob(".*new"), *self._results.glob(".*new")):
+                path.unlink(missing_ok=True)
             for kept in self.results():
                 if time.time() - kept.at > KEEP_S:
                     (self._results / f"{kept.task['id']}.json").unlink(missing_ok=True)
-            for entry in self._all():
-                kept_already = self.kept(entry.id)
-                if kept_already is not None and kept_already.task == entry.task:
-                    entry.path.unlink(missing_ok=True)
+            for entry in filter(self._has_ended, self._all()):
+                entry.path.unlink(missing_ok=True)
+
+    def _has_ended(self, entry: SpooledTask) -> bool:
+        kept = self.kept(entry.id)
+        return kept is not None and kept.task == entry.task
 
     def _files(self) -> list[Path]:
         try:
-            names = sorted(name for name in os.listdir(self._waiting) if not name.startswith("."))
+            return [self._waiting / name for name in sorted(os.listdir(self._waiting)) if not name.startswith(".")]
         except OSError:
             return []
-        return [self._waiting / name for name in names]
-
-    def _numbers(self) -> Iterator[int]:
-        for path in self._files():
-            if match := _NAME.fullmatch(path.name):
-                yield int(match[1])
-
-    @staticmethod
-    def _store(entry: SpooledTask, *, deliveries: int, sent: str | None = None) -> None:
-        whom = entry.sent if sent is None else sent
-        about = {"wanted": entry.wanted, "sent": whom, "queued_at": entry.queued_at, "hosts_file": entry.farm}
-        _write(entry.path, {"task": entry.task, **about, "deliveries": deliveries})
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -307,13 +275,6 @@ class Spool:
             yield
         finally:
             os.close(descriptor)
-
-
-def check_id(task: dict[str, Any]) -> None:
-    """Reject ids that are unsafe as part of a file's name. Raise UsageError."""
-    if TASK_ID.fullmatch(str(task["id"])) is None:
-        hint = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or digit"
-        raise UsageError(f"the task id {str(task['id'])!r:.80} is not one", code="invalid_task", hint=hint)
 
 
 def id_conflict(task_id: str) -> UsageError:
@@ -335,15 +296,23 @@ def _unusable(path: Path, error: OSError) -> NotConfigured:
     return NotConfigured(f"the spool {path} cannot be written: {error.strerror}", hint=hint)
 
 
+def _store(entry: SpooledTask) -> None:
+    document = msgspec.to_builtins(entry, enc_hook=str)
+    del document["path"]
+    _write(entry.path, document)
+
+
 def _write(path: Path, document: dict[str, Any]) -> None:
     """Write the file atomically; it is on disk when this returns."""
     try:
+        # Not msgspec's JSON: a host's text may hold a lone surrogate.
         files.replace(path, json.dumps(document, ensure_ascii=False).encode("utf-8", "surrogatepass"))
     except OSError as error:
         raise _unusable(path, error) from None
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return the object in a file; {} if there is none."""
     try:
         document = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -353,31 +322,15 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_waiting(path: Path) -> SpooledTask | None:
     document, match = _read(path), _NAME.fullmatch(path.name)
-    task = document.get("task")
-    if match is None or not isinstance(task, dict) or task.get("id") != match[2]:
-        return None
-    wanted, sent, queued_at = (document.get(name) for name in ("wanted", "sent", "queued_at"))
-    farm = document.get("hosts_file", "")
-    if not isinstance(wanted, str) or not isinstance(sent, str) or not isinstance(farm, str):
-        return None
-    deliveries = document.get("deliveries", int(bool(sent)))
-    if not isinstance(queued_at, int | float) or not isinstance(deliveries, int):
-        return None
-    return SpooledTask(
-        path=path,
-        number=int(match[1]),
-        task=task,
-        wanted=wanted,
-        sent=sent,
-        queued_at=float(queued_at),
-        farm=farm,
-        deliveries=deliveries,
-    )
+    document.setdefault("deliveries", int(bool(document.get("sent"))))  # older versions did not count
+    with contextlib.suppress(msgspec.ValidationError):
+        entry = msgspec.convert({**document, "path": path}, ready(SpooledTask))
+        if match is not None and entry.task.get("id") == match[2]:
+            return entry
+    return None
 
 
 def _read_kept(path: Path) -> SpooledResult | None:
-    document = _read(path)
-    task, result, at = document.get("task"), document.get("result"), document.get("at")
-    if not isinstance(task, dict) or not isinstance(result, dict) or not isinstance(at, int | float):
-        return None
-    return SpooledResult(task=task, result=result, host=str(document.get("host") or ""), at=float(at))
+    with contextlib.suppress(msgspec.ValidationError):
+        return msgspec.convert(_read(path), ready(SpooledResult))
+    return None

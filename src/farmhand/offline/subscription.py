@@ -15,8 +15,9 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from typing import IO, Any
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from farmhand.core import claude
 from farmhand.core.child import scrubbed
@@ -33,20 +34,20 @@ _LOGIN = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN")
 #: The authentication methods of `claude auth status` that use a plan.
 PLAN = frozenset({"claude.ai", "oauth_token"})
 _AUTH_STATUS_S = 30.0
-DOCS = "docs/subscription.md"
 
 
-def check_allowed(task: dict[str, Any], *, allowed: bool) -> None:
-    """Raise Refused for a task that the policy does not allow."""
+def refusal(task: dict[str, Any], *, allowed: bool) -> Refused | None:
+    """Return why the policy does not allow the task; None if it does."""
     if not allowed:
-        hint = f"read {DOCS}; allow_subscription = true in config.toml turns it on"
-        raise Refused("the fallback to your own subscription is off", hint=hint, code="subscription_off")
+        hint = "read docs/subscription.md; allow_subscription = true in config.toml turns it on"
+        return Refused("the fallback to your own subscription is off", hint=hint, code="subscription_off")
     if task.get("tools") or task.get("network", "none") != "none":
         message = "a task with tools never runs on your own subscription"
-        raise Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")
-    if task.get("schema") is not None:
+    elif task.get("schema") is not None:
         message = "only text runs on your own subscription, and this task has a schema"
-        raise Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")
+    else:
+        return None
+    return Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")
 
 
 def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: float) -> dict[str, str]:
@@ -59,22 +60,29 @@ def environment(environ: Mapping[str, str], task: dict[str, Any], timeout_s: flo
 def answer(task: dict[str, Any], environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """Run the task and return its result, in the wire's format, with `residency` subscription.
 
-    Call `check_allowed` first. Raise NotConfigured if the CLI or the login is missing, Refused if the CLI would bill a
-    metered key, TaskFailed for an error of the CLI.
+    Ask `refusal` first. Raise NotConfigured if the CLI or the login is missing, Refused if the CLI would bill a metered
+    key, TaskFailed for an error of the CLI.
     """
     timeout_s = float(task.get("timeout_s") or DEFAULT_TIMEOUT_S)
     child_environ = environment(environ, task, timeout_s)
     program = check_ready(environ, child_environ)
     model = resolve_model(str(task.get("model") or DEFAULT_MODEL))
     argv = claude.arguments(program, model=model, system=str(task.get("system") or ""))
-    lines: list[dict[str, Any]] = []
-    with _running(argv, child_environ, claude.user_message(str(task["prompt"])), timeout_s) as call:
-        for line in call.lines():
-            if line.get("subtype") == "init" and line.get("apiKeySource") not in ("none", None):
-                raise _would_bill(str(line["apiKeySource"]))
-            if line.get("type") == "result":
-                lines.append(line)
-    return _judge(task, model, lines[-1] if lines else {}, call)
+    said = _run_cli(argv, child_environ, claude.user_message(str(task["prompt"])), timeout_s)
+    return {
+        "id": task["id"],
+        "state": "succeeded",
+        "text": str(said.get("result") or ""),
+        "structured": None,
+        "model": model,
+        "engine": "cli",
+        "residency": "subscription",
+        "usage": _usage(said.get("modelUsage")),
+        "cost_usd": None,
+        "attempts": 1,
+        "stop_reason": str(said.get("stop_reason") or ""),
+        "error": None,
+    }
 
 
 def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) -> str:
@@ -121,47 +129,13 @@ def _would_bill(source: str) -> Refused:
     )
 
 
-class _CliProcess:
-    """A running CLI process."""
+def _run_cli(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> dict[str, Any]:
+    """Run the CLI in a new empty directory, so that no project files reach it, and return its result line.
 
-    def __init__(self, process: subprocess.Popen[bytes], errors: IO[bytes]) -> None:
-        self.process = process
-        self.timed_out = False
-        self._errors = errors
-
-    def lines(self) -> Iterator[dict[str, Any]]:
-        """Yield the objects that it writes, until it ends."""
-        assert self.process.stdout is not None  # noqa: S101  (for the type checker)
-        for line in self.process.stdout:
-            with contextlib.suppress(ValueError, RecursionError):
-                if isinstance(value := json.loads(line), dict):
-                    yield value
-        self.process.wait()
-
-    def out_of_time(self) -> None:
-        """Kill it after a timeout."""
-        self.timed_out = True
-        self.end()
-
-    def end(self) -> None:
-        """Kill it and its child processes."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-
-    def said(self) -> str:
-        """Return the beginning of its stderr."""
-        self._errors.seek(0)
-        return self._errors.read(10_000).decode("utf-8", "replace")
-
-
-@contextlib.contextmanager
-def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: float) -> Iterator[_CliProcess]:
-    """Run the CLI in a new empty directory, so that no project files reach it. Kill it at the end of the block."""
-    with (
-        private_directory() as private,
-        tempfile.TemporaryFile() as prompt,
-        tempfile.TemporaryFile() as errors,
-    ):
+    It is killed with its child processes when the time is over, when it names a metered key, and on a signal. A
+    successful result has turns and no is_error, and exit status 0; subtype means nothing. Raise Refused, TaskFailed.
+    """
+    with private_directory() as private, tempfile.TemporaryFile() as prompt, tempfile.TemporaryFile() as errors:
         empty = private / "empty"
         empty.mkdir()
         prompt.write(stdin)
@@ -175,44 +149,50 @@ def _running(argv: list[str], environ: dict[str, str], stdin: bytes, timeout_s: 
             stderr=errors,
             start_new_session=True,
         )
-        call = _CliProcess(process, errors)
-        timer = threading.Timer(timeout_s, call.out_of_time)
+
+        def kill() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+        end = time.monotonic() + timeout_s
+        timer = threading.Timer(timeout_s, kill)
         timer.daemon = True
         timer.start()
         try:
-            yield call
+            with process:
+                try:
+                    said = _result_line(process.stdout or ())
+                    status = process.wait()
+                except BaseException:
+                    kill()
+                    raise
         finally:
             timer.cancel()
-            if process.poll() is None:
-                call.end()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-
-
-def _judge(task: dict[str, Any], model: str, said: dict[str, Any], call: _CliProcess) -> dict[str, Any]:
-    """Return a successful result: it has turns and no is_error, and exit status 0; subtype means nothing."""
-    if call.timed_out:
+        errors.seek(0)
+        stderr = errors.read(10_000).decode("utf-8", "replace")
+    if status == -signal.SIGKILL and time.monotonic() >= end:
         raise TaskFailed("claude did not answer in the task's time", hint="raise --timeout", code="timeout")
-    if call.process.returncode != 0 or said.get("is_error") or not said.get("num_turns"):
-        words = " ".join(redact(str(said.get("result") or call.said() or "no output")).split())[:300]
-        status = call.process.returncode
+    if status != 0 or said.get("is_error") or not said.get("num_turns"):
+        words = " ".join(redact(str(said.get("result") or stderr or "no output")).split())[:300]
         raise TaskFailed(f"claude failed on your login (exit status {status}): {words}", code="cli_error")
-    usage = _usage(said.get("modelUsage"))
-    return {
-        "id": task["id"],
-        "state": "succeeded",
-        "text": str(said.get("result") or ""),
-        "structured": None,
-        "model": model,
-        "engine": "cli",
-        "residency": "subscription",
-        "usage": usage,
-        "cost_usd": None,
-        "attempts": 1,
-        "stop_reason": str(said.get("stop_reason") or ""),
-        "error": None,
-    }
+    return said
+
+
+def _result_line(lines: Iterable[bytes]) -> dict[str, Any]:
+    """Return the last result of stream-json, {} if there is none. Raise Refused if a metered key is in use."""
+    result: dict[str, Any] = {}
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(value, dict):
+            continue
+        if value.get("subtype") == "init" and value.get("apiKeySource") not in ("none", None):
+            raise _would_bill(str(value["apiKeySource"]))
+        if value.get("type") == "result":
+            result = value
+    return result
 
 
 def _usage(by_model: Any) -> dict[str, int]:

@@ -11,10 +11,9 @@ import pytest
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
-from farmhand.agent.engines import Answer
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
-from farmhand.core.task import Task
+from farmhand.core.task import Result, Task
 from farmhand.meter import ApiError, Key
 
 KEY = Key("sk-ant-test-pauses-00000000000")
@@ -28,11 +27,11 @@ class Failing:
     def __init__(self, times: int) -> None:
         self.left = times
 
-    async def run(self, *_: Any) -> Answer:
+    async def run(self, *_: Any) -> Result:
         if self.left:
             self.left -= 1
-            raise ApiError("overloaded_error", "Overloaded", status=529, passes=True)
-        return Answer(text="done", stop_reason="end_turn")
+            raise ApiError("overloaded_error", "Overloaded", status=529, is_transient=True)
+        return Result(id="one", state="succeeded", text="done", stop_reason="end_turn")
 
 
 async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,10 @@ import pytest
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
-from farmhand.agent.engines import Answer
 from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
-from farmhand.core.task import Task, Usage
+from farmhand.core.task import Result, Task, Usage
 from farmhand.meter import Grant, Key
 from farmhand.meter.grants import Charge
 
@@ -39,13 +38,17 @@ class FullDisk(Ledger):
         return await super().end(*arguments)
 
 
+def done(text: str = "done", **more: Any) -> Result:
+    return Result(id="one", state="succeeded", text=text, **more)
+
+
 class Engine:
     """Answers at once."""
 
     makes_requests = False
 
-    async def run(self, *_: Any) -> Answer:
-        return Answer(text="done", structured=None, stop_reason="end_turn")
+    async def run(self, *_: Any) -> Result:
+        return done(stop_reason="end_turn")
 
 
 class Odd:
@@ -53,11 +56,11 @@ class Odd:
 
     makes_requests = False
 
-    def __init__(self, answer: Answer, charged: Sequence[Charge] = ()) -> None:
+    def __init__(self, answer: Result, charged: Sequence[Charge] = ()) -> None:
         self._answer = answer
         self._charged = charged
 
-    async def run(self, _task: Task, grant: Grant, *_: Any) -> Answer:
+    async def run(self, _task: Task, grant: Grant, *_: Any) -> Result:
         for number, charge in enumerate(self._charged, start=1):
             await grant.on_hold(number, 700)
             grant.charges.append(charge)
@@ -69,17 +72,17 @@ def tokens(**counts: Any) -> Charge:
 
 
 ODD = [
-    Odd(Answer(text="half of \ud83d")),
-    Odd(Answer(text="done", stop_reason="\udfff")),
-    Odd(Answer(text="done", structured={"n": "\ud800"})),
-    Odd(Answer(text="done", structured={"n": object()})),
-    Odd(Answer(text=cast(str, object()))),
+    Odd(done(text="half of \ud83d")),
+    Odd(done(text="done", stop_reason="\udfff")),
+    Odd(done(text="done", structured={"n": "\ud800"})),
+    Odd(done(text="done", structured={"n": object()})),
+    Odd(done(text=cast(str, object()))),
     *(
-        Odd(Answer(text="done"), [tokens(**{name: count})])
+        Odd(done(text="done"), [tokens(**{name: count})])
         for name in ("input_tokens", "output_tokens", "cache_read_input_tokens")
         for count in (2**63, 2**53 + 1, 10**40, -1, 1.5, "7", float("nan"), None)
     ),
-    Odd(Answer(text="done"), [tokens(input_tokens=1), tokens(output_tokens=2**63 - 1)]),
+    Odd(done(text="done"), [tokens(input_tokens=1), tokens(output_tokens=2**63 - 1)]),
 ]
 
 

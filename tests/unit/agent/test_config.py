@@ -43,6 +43,20 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("prices_file = 'here.toml'", "prices_file must be an absolute path"),
         ("prices_file = '/nonexistent.toml'", "prices_file /nonexistent.toml does not exist"),
         ("not toml", "not TOML"),
+        # tomllib passes on what Python itself raises: cpython#153392 and its like.
+        pytest.param(f"idle_s = {'9' * 5000}", "not TOML", id="5000 digits"),
+        pytest.param("idle_s = " + "[" * 200_000, "not TOML", id="deep"),
+        pytest.param(f"idle_s = {'9' * 400}", "idle_s", id="400 digits"),
+        ("idle_s = inf", "idle_s"),
+        ("drain_s = inf", "drain_s"),
+        ("retention_mb = 99999999999999999999", "retention_mb"),
+        ("upstream_url = 'http://a:99999'", "upstream_url"),
+        ("upstream_url = 'http://a b/'", "upstream_url"),
+        ("upstream_url = 'http://user:pw@a/'", "upstream_url"),
+        ("upstream_url = 'http://[::1/'", "upstream_url"),
+        ('state_dir = "/tmp/\\u0000b"', "state_dir"),
+        (f"runtime_dir = '/{'d' * 120}'", "runtime_dir is too long"),
+        ("economy_poll_s = nan", "economy_poll_s"),
     ],
 )
 def test_a_wrong_setting_is_one_line_that_names_it(
@@ -93,7 +107,16 @@ def test_the_role_writes_every_setting() -> None:
 def test_the_role_s_defaults_are_the_agent_s() -> None:
     role = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text(encoding="utf-8"))
     for name, value in msgspec.to_builtins(Config()).items():
-        if name in ("state_dir", "runtime_dir", "claude_path"):  # fixed by the units, no variables
+        if name in (
+            "state_dir",
+            "runtime_dir",
+            "sandbox_dir",
+            "repositories",
+            "credential",
+            "metrics_groups",
+            "metrics_note",
+            "claude_path",
+        ):  # fixed by the units or the containers, no variables
             continue
         given = role[f"jada_agent_{name.removesuffix('_s')}"]
         if value is None:

@@ -125,7 +125,7 @@ class _Connection:
         self.headers: dict[str, str] = {}
         self._read = False
 
-    async def post(self, _path: str, _headers: dict[str, str], body: bytes) -> None:
+    async def send(self, _method: str, _path: str, _headers: dict[str, str], body: bytes) -> None:
         self.status, headers = await self._api.post(body)
         self.headers = {"content-type": "application/json", "request-id": "req_1", **headers}
 

@@ -15,9 +15,9 @@ PICO = st.integers(0, 100)
 def test_a_reservation_is_taken_and_settled() -> None:
     budget = Budget("task", 100)
     budget.reserve(60)
-    assert (budget.left_pico, budget.reserved_pico) == (40, 60)
+    assert (budget.fits(40), budget.fits(41), budget.reserved_pico) == (True, False, 60)
     budget.settle(60, 10)
-    assert (budget.left_pico, budget.spent_pico, budget.reserved_pico) == (90, 10, 0)
+    assert (budget.fits(90), budget.fits(91), budget.spent_pico, budget.reserved_pico) == (True, False, 10, 0)
     assert not budget.spent_out
 
 
@@ -37,7 +37,7 @@ def test_without_a_limit_everything_fits_and_is_counted() -> None:
     budget = Budget("day", None)
     budget.reserve(10**18)
     budget.settle(10**18, 7)
-    assert (budget.left_pico, budget.spent_pico, budget.spent_out) == (None, 7, False)
+    assert (budget.fits(10**18), budget.spent_pico, budget.spent_out) == (True, 7, False)
 
 
 @pytest.mark.parametrize(("reserved", "actual"), [(1, 0), (-1, 0), (0, -1)])

@@ -10,9 +10,8 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from aiohttp import web
 
-from farmhand.meter import http_server
-from farmhand.meter.body_room import BodyRoom
-from farmhand.meter.http_server import HttpServer, TooLarge, TooSlow
+from farmhand.meter import ApiError, http_server
+from farmhand.meter.http_server import BodyRoom, HttpServer
 
 MAX_BODY = 1024 * 1024
 HEAD = b"POST /%b HTTP/1.1\r\nHost: localhost\r\n"
@@ -41,10 +40,8 @@ class Talk:
             raise RuntimeError("a bug")
         try:
             body = await self.server.read(request)
-        except TooLarge:
-            return web.Response(status=413, body=b"too large")
-        except TooSlow:
-            return web.Response(status=408, body=b"too slow")
+        except ApiError as problem:
+            return web.Response(status=problem.status, text=problem.message)
         self.seen.append((request.method, path, body))
         if path == "/hold":
             await self._wait()
@@ -202,7 +199,7 @@ async def test_a_body_that_is_too_large_is_refused_and_not_held(chunked: bool) -
         request = post(body=body)
         if chunked:
             request = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
-        answer = await talk.say(request, until=b"too large")
+        answer = await talk.say(request, until=b"larger than %d bytes" % MAX_BODY)
         assert answer.startswith(b"HTTP/1.1 413 ")
         assert not talk.seen
 
@@ -211,7 +208,7 @@ async def test_a_trailer_without_end_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(http_server, "_BODY_S", 0.2)
     async with serve() as talk:
         head = HEAD % b"x" + b"Transfer-Encoding: chunked\r\n\r\n0\r\nX: "
-        assert b" 200 " not in await talk.say(head, b"x" * (3 * MAX_BODY), until=b"too slow")
+        assert b" 200 " not in await talk.say(head, b"x" * (3 * MAX_BODY), until=b"not come to its end")
         assert not talk.seen
         assert talk.server.room.free == 2 * MAX_BODY
 
@@ -296,7 +293,7 @@ async def test_half_a_body_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, ch
     monkeypatch.setattr(http_server, "_BODY_S", 0.2)
     async with serve() as talk:
         more = b"Transfer-Encoding: chunked\r\n\r\n5\r\nab" if chunked else b"Content-Length: %d\r\n\r\nab" % MAX_BODY
-        assert (await talk.say(HEAD % b"x" + more, until=b"too slow")).startswith(b"HTTP/1.1 408 ")
+        assert (await talk.say(HEAD % b"x" + more, until=b"not come to its end")).startswith(b"HTTP/1.1 408 ")
         assert talk.server.room.free == 2 * MAX_BODY
 
 

@@ -179,7 +179,7 @@ def test_a_final_error_is_sent_once_and_moves_no_window(status: int) -> None:
         meter = api.meter()
         with pytest.raises(ApiError) as refusal:
             await ask(meter, "one")
-        assert refusal.value.parks_key is (status in {401, 402})
+        assert refusal.value.rejects_key is (status in {401, 402})
         assert len(api.sent) == 1
         await ask(meter, "two")
         assert api.sent[1].at == api.sent[0].answered_at
@@ -260,7 +260,8 @@ def test_callers_that_leave_at_any_moment_leave_nothing_behind(seed: int) -> Non
 
 
 async def test_a_waiter_let_in_and_cancelled_at_once_gives_its_place_on() -> None:
-    gate = Gate(clock=asyncio.get_running_loop().time, sleep=asyncio.sleep, first_window=1)
+    gate = Gate(clock=asyncio.get_running_loop().time, sleep=asyncio.sleep)
+    gate.window = 1.0
     first = await gate.enter(gate.order(), 1, 1)
     second, third = (asyncio.create_task(gate.enter(gate.order(), 1, 1)) for _ in range(2))
     await asyncio.sleep(0)

@@ -37,12 +37,12 @@ def test_a_refusal_that_never_ends_costs_so_many_requests_and_ends_the_task(case
         with pytest.raises(ApiError) as refusal:
             await ask(api.meter(), "one", one)
         problem = refusal.value
-        assert (problem.code, problem.parks_key, problem.retryable) == (case.code, case.ends == "parks", False)
+        assert (problem.code, problem.rejects_key, problem.retryable) == (case.code, case.ends == "parks", False)
         assert len(api.sent) == case.requests
         assert (one.charges, one.uncertain) == ([], 0)
         waits = [after.at - before.answered_at for before, after in pairwise(api.sent)]
         assert all(BACKOFF[0] <= wait <= LONGEST_S + 1e-6 for wait in waits)
-        if problem.parks_key:
+        if problem.rejects_key:
             assert problem.hint
             assert problem.status in (401, 402, 403, 429)
 

@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
+from farmhand.core.terms import DEAREST
 from farmhand.meter import policy, reserve
 from tests.support.messages_api import catalog
 from tests.support.messages_api.usage import PromptCache
 from tests.support.messages_api.validate import Request, check
 
 MODEL = "claude-haiku-5-5"
-PRICE = partial(price_table().cost, MODEL)
+PRICE = partial(price_table().cost, MODEL, terms=DEAREST)
 #: A token for each byte: no tokenizer makes more.
 WORST = dataclasses.replace(catalog.MODELS[MODEL], token_bytes=1.0)
 HEADERS = {"anthropic-version": "2023-06-01", "anthropic-beta": "context-management-2025-06-27"}
@@ -54,7 +55,7 @@ def billed(sent: bytes) -> int:
     )
     cost = PRICE(usage)
     assert cost is not None
-    return cost * 11 // 10
+    return cost
 
 
 def picture(width: int, height: int) -> dict[str, Any]:

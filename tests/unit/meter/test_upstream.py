@@ -54,7 +54,7 @@ async def serve(*answers: bytes, idle_s: float = 5.0, hang_up: bool = False) -> 
 
 async def post(upstream: Upstream, body: bytes = b"{}") -> UpstreamConnection:
     connection = await upstream.connection()
-    await connection.post(upstream.base + "/v1/messages", {"x-api-key": "k"}, body)
+    await connection.send("POST", upstream.base + "/v1/messages", {"x-api-key": "k"}, body)
     return connection
 
 
@@ -203,5 +203,5 @@ async def test_a_header_with_a_line_break_is_not_sent(value: str) -> None:
     async with serve(OK) as (upstream, heard):
         connection = await upstream.connection()
         with pytest.raises(ValueError, match="line break"):
-            await connection.post("/", {"user-agent": value}, b"")
+            await connection.send("POST", "/", {"user-agent": value}, b"")
         assert not heard.requests

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from farmhand.core import claude
-from farmhand.core.errors import Refused
-from farmhand.offline.subscription import check_allowed, environment
+from farmhand.offline.subscription import environment, refusal
 
 TEXT: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
 
@@ -23,15 +22,15 @@ TEXT: dict[str, Any] = {"id": "t", "prompt": "p", "timeout_s": 0.0}
     ],
 )
 def test_what_is_refused(task: dict[str, Any], allowed: bool, code: str) -> None:
-    with pytest.raises(Refused) as caught:
-        check_allowed(task, allowed=allowed)
-    assert (caught.value.code, caught.value.exit_code) == (code, 5)
-    assert caught.value.hint
+    refused = refusal(task, allowed=allowed)
+    assert refused is not None
+    assert (refused.code, refused.exit_code) == (code, 5)
+    assert refused.hint
 
 
 def test_plain_text_is_let_through() -> None:
-    check_allowed(TEXT, allowed=True)
-    check_allowed(TEXT | {"tools": [], "network": "none", "engine": "cli"}, allowed=True)
+    assert refusal(TEXT, allowed=True) is None
+    assert refusal(TEXT | {"tools": [], "network": "none", "engine": "cli"}, allowed=True) is None
 
 
 @pytest.mark.parametrize(

@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from farmhand.core.task import Result, Task, TaskError
 from farmhand.meter import ApiError, Grant
 
-
-@dataclass(slots=True)
-class Answer:
-    """An engine's answer to a task."""
-
-    text: str
-    structured: Any = None
-    stop_reason: str = ""
-
-    def as_result(self, task_id: str) -> Result:
-        """Return this answer as the result of the task."""
-        return Result(
-            id=task_id,
-            state="succeeded",
-            text=self.text,
-            structured=self.structured,
-            stop_reason=self.stop_reason,
-        )
+#: Seconds beyond its time limit in which the changes of a repository task are still fetched from its sandbox.
+COLLECT_S = 60.0
 
 
-class EngineError(Exception):
-    """The attempt failed inside the engine. `retryable`: another attempt may succeed."""
-
-    def __init__(self, code: str, message: str, *, hint: str = "", retryable: bool = False) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.hint = hint
-        self.retryable = retryable
+class EngineError(ApiError):
+    """The attempt failed in the engine, not at the API; it is handled like an error of the API."""
 
 
-def failure(task_id: str, problem: EngineError | ApiError) -> Result:
+def failure(task_id: str, problem: ApiError) -> Result:
     """Return the result of a task that failed because of `problem`."""
     error = TaskError(code=problem.code, message=problem.message, hint=problem.hint)
     return Result(id=task_id, state="failed", error=error)
@@ -54,8 +30,9 @@ class Engine(Protocol):
 
     makes_requests: bool
 
-    async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
-        """Return the answer, and pass its text to `on_text` as it arrives. Raise EngineError or ApiError.
+    async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Result:
+        """Return the result, and pass its text to `on_text` as it arrives; a task with a schema has none.
 
-        The caller cancels this after `timeout_s`.
+        Raise ApiError, and TimeoutError where the engine itself has ended the task after `timeout_s`. The caller
+        cancels this after `timeout_s`, or COLLECT_S later for a repository task.
         """

@@ -1,18 +1,22 @@
-"""The `api` engine: one streamed request to the Messages API through the meter, without a process."""
+"""The `api` engine: one streamed request to the Messages API through the meter, without a process.
+
+The other engines use its parts: tasks as requests, messages as results, the check of structured answers.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 
-from farmhand.agent.engines import Answer, EngineError
-from farmhand.agent.engines.answers import as_object, check_answer, from_object
+from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.core.task import ALWAYS_THINKING, Task
-from farmhand.meter import Exchange, Grant, Meter, loose_json
+from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
+from farmhand.core.task import ALWAYS_THINKING, Result, Task
+from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
 _HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
@@ -22,7 +26,19 @@ _CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the en
 _FENCED = re.compile(r"\s*```[a-z]*\n(.*?)\n?```\s*", re.DOTALL)
 
 
-def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, Any]:
+def as_object(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of a tool's input, which must be an object. Other schemas become its one property `answer`.
+
+    It has no `$schema`: the API reads 2020-12, the CLI draft-07, and each refuses the other's URL.
+    """
+    if schema.get("type") == "object":
+        return {name: value for name, value in schema.items() if name != "$schema"}
+    shared: dict[str, Any] = {name: schema[name] for name in ("$defs", "definitions") if name in schema}
+    inner = {name: value for name, value in schema.items() if name not in {"$schema", "$id", *shared}}
+    return {"type": "object", "properties": {"answer": inner}, "required": ["answer"], **shared}
+
+
+def request_body(task: Task, model: str) -> dict[str, Any]:
     """Return the Messages API request for `task`.
 
     A schema is requested as the input of one tool, which is forced if the model allows it. This supports any schema;
@@ -33,48 +49,19 @@ def request_body(task: Task, model: str, *, stream: bool = True) -> dict[str, An
         "max_tokens": task.max_tokens,
         "messages": [{"role": "user", "content": task.prompt}],
     }
-    if stream:
-        body["stream"] = True
     thinks = model in ALWAYS_THINKING
     if not thinks:
         body["thinking"] = {"type": "disabled"}
     system = [task.system] if task.system else []
     if task.schema is not None:
-        schema = without_dialect(as_object(task.schema))
-        tool = {"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": schema}
-        body["tools"] = [tool]
+        schema = as_object(task.schema)
+        body["tools"] = [{"name": _ANSWER_TOOL, "description": "Give the answer.", "input_schema": schema}]
         body["tool_choice"] = {"type": "auto"} if thinks else {"type": "tool", "name": _ANSWER_TOOL}
         if thinks:
             system.append(f"Give your answer by calling the tool {_ANSWER_TOOL}, once.")
     if system:
         body["system"] = "\n\n".join(system)
     return body
-
-
-def without_dialect(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return `schema` without `$schema`: the API reads 2020-12, the CLI draft-07, and each refuses the other's URL."""
-    return {name: value for name, value in schema.items() if name != "$schema"}
-
-
-async def read(exchange: Exchange, reader: MessageReader) -> None:
-    """Read the answer, a stream or a whole message, whichever comes. Raise ApiError if it is incomplete."""
-    events, body = EventDecoder(), bytearray()
-    while piece := await exchange.piece():
-        if exchange.streamed:
-            for event in events.feed(piece):
-                reader.take(*event)
-        else:
-            body += piece
-    if exchange.streamed:
-        for event in events.flush():
-            reader.take(*event)
-        reader.close()
-        return
-    try:
-        message = loose_json.decode(bytes(body))
-    except ValueError:
-        message = None
-    reader.whole(message)
 
 
 class ApiEngine:
@@ -85,17 +72,30 @@ class ApiEngine:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
-    async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Answer:
-        """Send one request; see `Engine.run`. Tasks with a schema stream no text."""
+    async def run(self, task: Task, grant: Grant, on_text: Callable[[str], None], timeout_s: float) -> Result:
+        """Send one request; see `Engine.run`. The answer is read as what comes, a stream or a whole message."""
         reader = MessageReader(on_text if task.schema is None else lambda _text: None)
-        body = msgspec.json.encode(request_body(task, grant.model))
-        async with self._meter.send(grant, "/v1/messages", body, _HEADERS) as exchange:
-            await read(exchange, reader)
-        return await answer_of(task, reader)
+        events, body = EventDecoder(), bytearray()
+        request = msgspec.json.encode(request_body(task, grant.model) | {"stream": True})
+        async with self._meter.send(grant, "/v1/messages", request, _HEADERS) as exchange:
+            while piece := await exchange.piece():
+                if exchange.streamed:
+                    reader.take(events.feed(piece))
+                else:
+                    body += piece
+            if exchange.streamed:
+                reader.take(events.flush())
+                reader.close()
+            else:
+                message = None
+                with suppress(ValueError):
+                    message = loose_json.decode(bytes(body))
+                reader.whole(message)
+        return await result_of(task, reader)
 
 
-async def answer_of(task: Task, reader: MessageReader) -> Answer:
-    """Return the answer to `task`: the message's text, or the input of the tool that stands for the schema.
+async def result_of(task: Task, reader: MessageReader) -> Result:
+    """Return the task's result: the message's text, or the input of the tool that stands for the schema.
 
     Raise EngineError if the message is not an answer.
     """
@@ -103,21 +103,46 @@ async def answer_of(task: Task, reader: MessageReader) -> Answer:
     if stop_reason == "refusal":
         raise EngineError("refusal", "the model declined to answer this prompt", hint="rephrase the prompt")
     if task.schema is None:
-        return Answer(text=reader.text, stop_reason=stop_reason)
+        return Result(id=task.id, state="succeeded", text=reader.text, stop_reason=stop_reason)
     if stop_reason in _CUT_OFF:
         raise EngineError("no_answer", f"the answer was cut off at {_CUT_OFF[stop_reason]}", hint="raise --max-tokens")
-    # A model that was not forced to use the tool may have put the JSON into its text.
-    written = reader.tool_input or _unfenced(reader.text)
+    written = reader.tool_input
+    if not written:
+        # A model that was not forced to use the tool may have put the JSON into its text, perhaps in a Markdown fence.
+        fenced = _FENCED.fullmatch(reader.text)
+        written = fenced[1] if fenced else reader.text
     try:
         value = loose_json.decode(written.encode("utf-8", "surrogatepass"))
     except ValueError:
         raise EngineError("no_answer", "the model gave no structured answer", retryable=True) from None
-    return Answer(
-        text="", structured=await check_answer(task.schema, from_object(task.schema, value)), stop_reason=stop_reason
-    )
+    structured = await check_answer(task.schema, value)
+    return Result(id=task.id, state="succeeded", structured=structured, stop_reason=stop_reason)
 
 
-def _unfenced(text: str) -> str:
-    """Return the content of the Markdown fence if the whole text is one, otherwise the text."""
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1] if fenced else text
+async def check_answer(schema: dict[str, Any], given: Any) -> Any:
+    """Return the answer inside `given`, the input of a tool with the schema `as_object(schema)`.
+
+    Raise EngineError if it does not match `schema`; `no_answer` is retryable. An answer that is too large, or takes too
+    long to check, ends the task: it has been paid for, and the next one would likely fail in the same way.
+    """
+    wrapped = schema.get("type") != "object" and isinstance(given, dict) and "answer" in given
+    answer = given["answer"] if wrapped else given
+    try:
+        size = len(msgspec.json.encode(answer))
+    except (UnicodeEncodeError, RecursionError):
+        raise EngineError("no_answer", "the model's answer is no text that can be kept", retryable=True) from None
+    if size > MAX_ANSWER:
+        message = f"the structured answer has {size} bytes, the limit is {MAX_ANSWER}"
+        raise EngineError("no_answer", message, hint="ask for less")
+    try:
+        code, message = await POOL.checked(schema, answer=answer)
+    except Unchecked as unchecked:
+        raise EngineError(
+            "schema_limit" if unchecked.too_hard else "agent_error",
+            f"the answer cannot be checked against the schema: {unchecked.message}",
+            hint="make the schema's patterns simpler: nested repetitions such as (a+)+ take for ever",
+        ) from None
+    if code:
+        hint = "make the schema or the prompt simpler, or take a larger model" if code == "no_answer" else ""
+        raise EngineError(code, message, hint=hint, retryable=code == "no_answer")
+    return answer

@@ -1,19 +1,15 @@
 """The economy engine: sends many tasks together as Message Batches, at half price, answered within 24 hours.
 
-Waiting tasks are collected for a moment and sent as one Message Batch per key and Farmhand batch. Each Message Batch
-has a watcher that polls its status less and less often and, once it has ended, records the outcome of its requests. All
-of its state is in the ledger, so a restart continues where the last run stopped. Task timeouts and the concurrency
-limits of batches do not apply here: the provider decides when the requests run.
-
-Economy tasks hold no slot and no job of the scheduler. A task that was sent is `running`, also across a restart. One
-that is cancelled meanwhile is final at once; any later cost is recorded with the end of its attempt.
+All state is in the ledger, so a restart continues where the last run stopped. Economy tasks hold no slot and have no
+timeout: the provider decides when they run. A task that was sent is `running`; one that is cancelled meanwhile is final
+at once, and any later cost is recorded with the end of its attempt.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -24,16 +20,14 @@ from farmhand.agent.context import RunContext
 from farmhand.agent.engines import failure
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
-from farmhand.agent.store.commands import AttemptEnd
-from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
-from farmhand.agent.store.ledger import STUCK_S, insist
+from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.agent.store.queries import QueuedTask
-from farmhand.agent.store.rows import WaitReason
-from farmhand.core.task import State, Task, resolve_model
+from farmhand.core.task import Task, resolve_model
 from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve
-from farmhand.meter.message_batches import MessageBatches, MessageBatchView
+from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
 T = TypeVar("T")
@@ -56,7 +50,9 @@ _LOST_AFTER = 10
 class MessageBatchesEngine:
     """The engine that takes economy tasks from the ledger's queue and records their results there. Call `start` first.
 
-    `key_refused` is called when the API has refused a key.
+    Waiting tasks are collected for a moment and sent as one Message Batch per key and Farmhand batch. Each has a
+    watcher that polls its status and, once it has ended, records its results. `key_refused` is called when the API has
+    refused a key.
     """
 
     def __init__(self, context: RunContext, provider: MessageBatches, key_refused: Callable[[], None]) -> None:
@@ -64,16 +60,15 @@ class MessageBatchesEngine:
         self._ledger = context.ledger
         self._keys = context.keys
         self._provider = provider
-        self._key_refused = key_refused
-        self._store = MessageBatchStore(context.ledger)
-        self._results = MessageBatchResults(context, self._store, key_refused)
+        self.store = MessageBatchStore(context.ledger)
+        self._results = MessageBatchResults(context, self.store, key_refused)
         self._poll_s = context.config.economy_poll_s
         self._news = asyncio.Event()
         self._work: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         """Resume watching open batches, and send waiting tasks while tasks may start."""
-        for sent in self._store.unended():
+        for sent in self.store.unended():
             self._spawn(self._watch(sent))
         self._spawn(self._send_all())
 
@@ -87,25 +82,17 @@ class MessageBatchesEngine:
         """Look for work again: tasks were queued or cancelled, a key came, or the drain changed. Return at once."""
         self._news.set()
 
-    def waits(self, batch: str | None) -> WaitReason:
-        """Return why queued economy tasks wait: those of `batch`, or all."""
-        detail = "they go out together in a Message Batch"
-        return WaitReason(reason="economy", tasks=self._store.queued(batch), detail=detail)
-
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(self._guard(work), name="economy")
+        task = asyncio.create_task(work, name="economy")
         self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        task.add_done_callback(self._ended)
 
-    @staticmethod
-    async def _guard(work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except LedgerDamaged:
-            return  # the agent ends
-        except Exception as error:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, LedgerDamaged):
             # After a restart everything is still in the ledger; the other batches continue.
-            log.exception("economy: %s", type(error).__name__)
+            log.error("economy: %s", type(error).__name__, exc_info=error)
 
     # --- sending --------------------------------------------------------------------------------------------------
 
@@ -118,17 +105,10 @@ class MessageBatchesEngine:
                 await asyncio.sleep(_CALM_S)
                 continue
             await self._gather()
-            found = self._next()
-            if found is None:
-                continue
             try:
-                await self._send(*found)
+                if (found := self._next()) is not None:
+                    await self._send(*found)
                 attempt = 0
-            except LedgerDamaged:
-                raise
-            except LedgerStuck as error:
-                log.error("%s; trying again", error)
-                await asyncio.sleep(STUCK_S)
             except ApiError as problem:
                 attempt += 1
                 log.warning("a Message Batch was not taken: %s", problem.message)
@@ -138,7 +118,7 @@ class MessageBatchesEngine:
         """Wait until no more tasks arrive."""
         before = -1
         for _ in range(5):
-            count = self._store.queued(None)
+            count = self.store.queued(None)
             if count == before or count >= MOST_REQUESTS:
                 return
             before = count
@@ -161,10 +141,10 @@ class MessageBatchesEngine:
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
         most_pico: dict[int, int | None] = {}
-        size = 0
+        registry, size = self._context.registry, 0
         for waiting in portion:
             task = self._ledger.spec(waiting.seq)
-            body = msgspec.json.encode(request_body(task, resolve_model(task.model), stream=False))
+            body = msgspec.json.encode(request_body(task, resolve_model(task.model)))
             size += len(body)
             if bodies and size > MOST_BYTES:
                 break
@@ -172,24 +152,20 @@ class MessageBatchesEngine:
                 most = self._most(task, body)
                 reserved[waiting.seq] = Reservation(self._context.budgets.of(task), most or 0)
             except ApiError as problem:
-                if await self._ledger.end(waiting.seq, None, failure(waiting.id, problem)):
-                    self._context.registry.done(waiting.batch, waiting.id)
+                if await insist(partial(self._ledger.end, waiting.seq, None, failure(waiting.id, problem))):
+                    registry.done(waiting.batch, waiting.id)
                 continue
             bodies[waiting.seq], most_pico[waiting.seq] = body, most
-        try:
-            sent, out = await self._store.begin(most_pico, key.fingerprint)
-            for one in out:
-                self._results.reserved[one.seq, one.number] = reserved.pop(one.seq)
-        finally:
-            for unused in reserved.values():
-                unused.settle(0)
-        if not out:
-            await insist(partial(self._store.ended, sent.no))
-            return
+        sent, out = await insist(partial(self.store.begin, most_pico, key.fingerprint))
         for one in out:
-            self._context.registry.publish(one.task_id, self._context.registry.state_event("running"))
+            self._results.reserved[one.seq, one.number] = reserved.pop(one.seq)
+            registry.publish(one.task_id, registry.state_event("running"))
+        for unused in reserved.values():
+            unused.settle(0)
+        if not out:
+            return
         try:
-            view = await self._provider.create(key, [(self._store.custom_id(one), bodies[one.seq]) for one in out])
+            view = await self._provider.create(key, [(self.store.custom_id(one), bodies[one.seq]) for one in out])
         except ApiError as problem:
             if problem.status in _NOT_MADE:
                 await self._not_made(sent, key, problem)
@@ -198,7 +174,7 @@ class MessageBatchesEngine:
         else:
             self._keys.prove(key)
             # No one else handles this batch before the next start, so wait for disk space if the disk is full.
-            await insist(partial(self._store.opened, sent.no, view.id))
+            await insist(partial(self.store.opened, sent.no, view.id))
             log.info("Message Batch %s: %d tasks", view.id, len(out))
             sent = replace(sent, id=view.id)
         self._spawn(self._watch(sent))
@@ -215,24 +191,15 @@ class MessageBatchesEngine:
 
     async def _not_made(self, sent: SentBatch, key: Key, problem: ApiError) -> None:
         """Handle a refusal of the batch. Raise `problem` if it is transient."""
-        if problem.parks_key:
-            self._keys.refuse(key, problem)
-            await self._take_back(sent, "awaiting_key")
-            self._key_refused()
-        elif problem.retryable:
-            await self._take_back(sent, "queued")
-            raise problem
+        if problem.rejects_key:
+            self._results.refuse(key, problem)
+        if problem.rejects_key or problem.retryable:
+            await insist(partial(self._results.take_back, sent))
         else:
-            self._results.drop(sent.no)
-            for one in self._store.out(sent.no):
-                await insist(partial(self._results.end, one, failure(one.task_id, problem), problem.code))
-            await insist(partial(self._store.ended, sent.no))
-
-    async def _take_back(self, sent: SentBatch, state: State) -> None:
-        """Return the tasks to `state`. The provider never had the batch, so they cost nothing."""
-        self._results.drop(sent.no)
-        end = AttemptEnd(outcome="parked", price_version=self._context.prices.version)
-        await insist(partial(self._store.take_back, sent.no, end, state))
+            await insist(partial(self._results.fail, sent.no, problem))
+        await insist(partial(self.store.ended, sent.no))
+        if problem.retryable:
+            raise problem
 
     # --- watching -------------------------------------------------------------------------------------------------
 
@@ -242,13 +209,12 @@ class MessageBatchesEngine:
         while True:
             batch_id = sent.id or await self._find(sent, foreign)
             if batch_id is None:
-                usable = self._keys.of(sent.key_fingerprint) is not None
-                await self._take_back(sent, "queued" if usable else "awaiting_key")
+                await insist(partial(self._results.take_back, sent))
                 break
             if await self._to_its_end(sent, batch_id):
-                await insist(partial(self._store.ended, sent.no))
                 break
             foreign.add(batch_id)
+        await insist(partial(self.store.ended, sent.no))
         self.wake()
 
     async def _find(self, sent: SentBatch, foreign: set[str]) -> str | None:
@@ -258,57 +224,47 @@ class MessageBatchesEngine:
         see `MessageBatchResults.collect`. Return None if the provider has none in two queries.
         """
         for turn in range(2):
+            if turn:
+                await asyncio.sleep(self._poll_s)
             views = await self._ask(sent, lambda key: self._provider.newest(key, sent.created_at - _AROUND_S))
-            known = self._store.known() | foreign
+            known = self.store.known() | foreign
             for view in reversed(views or []):
                 late = view.created > sent.created_at + _AROUND_S
                 if view.id not in known and view.requests == sent.requests and not late:
                     return view.id
-            if not turn:
-                await asyncio.sleep(self._poll_s)
         return None
 
     async def _to_its_end(self, sent: SentBatch, batch_id: str) -> bool:
         """Wait for the batch's end and collect its results. Return False if the batch is not this agent's."""
-        pause, cancelled = _FIRST_POLL_S, bool(sent.cancelled)
-        while True:
-            view = await self._ask(sent, lambda key: self._provider.retrieve(key, batch_id))
-            if view is None or view.ended:
-                break
-            if sent.id and not cancelled and not self._store.wanted(sent.no):
-                await self._ask(sent, lambda key: self._cancel(key, batch_id))
-                await insist(partial(self._store.cancelled, sent.no))
-                cancelled, pause = True, _FIRST_POLL_S
-                continue
-            pause = min(pause, self._poll_s)
-            await self._pause(sent, pause, watch_for_cancel=not cancelled)
-            pause *= 1.5
+        loop, first_s = asyncio.get_running_loop(), min(_FIRST_POLL_S, self._poll_s)
+        pause_s, cancelled = first_s, bool(sent.cancelled)
+        provider, collect = self._provider, self._results.collect
+        while (view := await self._ask(sent, lambda key: provider.retrieve(key, batch_id))) and not view.ended:
+            until = loop.time() + pause_s
+            pause_s = min(pause_s * 1.5, self._poll_s)
+            while (left := until - loop.time()) > 0:
+                if sent.id and not cancelled and not self.store.wanted(sent.no):
+                    await self._ask(sent, lambda key: self._cancel(key, batch_id))
+                    await insist(partial(self.store.cancelled, sent.no))
+                    cancelled, pause_s = True, first_s
+                    break
+                await asyncio.sleep(min(left, 1.0))
         ours: bool | None = None
         if view is not None:
-            results = self._provider.results
-            ours = await self._ask(sent, lambda key: self._results.collect(sent, results(key, batch_id)))
+            collected = partial(self._ask, sent, lambda key: collect(sent, provider.results(key, batch_id)))
+            ours = await insist(collected)
         if ours is None:
-            await insist(partial(self._results.lost, sent.no))
+            await insist(partial(self._results.fail, sent.no))
         return ours is not False
 
-    async def _cancel(self, key: Key, batch_id: str) -> MessageBatchView:
+    async def _cancel(self, key: Key, batch_id: str) -> None:
         try:
-            return await self._provider.cancel(key, batch_id)
+            await self._provider.cancel(key, batch_id)
         except ApiError as problem:
-            if problem.status == 400:
-                # It ended at that moment.
-                return await self._provider.retrieve(key, batch_id)
-            raise
+            if problem.status != 400:  # 400: it ended at that moment
+                raise
 
-    async def _pause(self, sent: SentBatch, seconds: float, *, watch_for_cancel: bool) -> None:
-        """Sleep, but return early if no task needs the batch any more."""
-        until = asyncio.get_running_loop().time() + seconds
-        while (left := until - asyncio.get_running_loop().time()) > 0:
-            await asyncio.sleep(min(left, 1.0))
-            if watch_for_cancel and not self._store.wanted(sent.no):
-                return
-
-    async def _ask(self, sent: SentBatch, call: Callable[[Key], Coroutine[Any, Any, T]]) -> T | None:
+    async def _ask(self, sent: SentBatch, call: Callable[[Key], Awaitable[T]]) -> T | None:
         """Retry `call` until it succeeds. Return its value, or None if the provider does not know the batch."""
         attempt = unknown = 0
         while True:
@@ -318,16 +274,10 @@ class MessageBatchesEngine:
                 continue
             try:
                 return await call(key)
-            except LedgerDamaged:
-                raise
-            except LedgerStuck as error:
-                log.error("%s; trying again", error)
-                delay = STUCK_S
             except ApiError as problem:
                 attempt += 1
-                if problem.parks_key:
-                    self._keys.refuse(key, problem)
-                    self._key_refused()
+                if problem.rejects_key:
+                    self._results.refuse(key, problem)
                     continue
                 unknown += problem.status == 404
                 if unknown >= _LOST_AFTER:

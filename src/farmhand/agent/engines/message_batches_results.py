@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
 
 from farmhand.agent.context import RunContext
 from farmhand.agent.engines import EngineError, failure
-from farmhand.agent.engines.api import answer_of
+from farmhand.agent.engines.api import result_of
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.agent.store.commands import AttemptEnd, ChargeRow
+from farmhand.agent.store.commands import CRASHED, AttemptEnd, ChargeRow, crashed
 from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.outbox import BatchedAttempt, MessageBatchStore, SentBatch
-from farmhand.agent.store.recovery import CRASHED, crashed
 from farmhand.core.task import Result, State, resolve_model
-from farmhand.meter import ApiError, Reservation
+from farmhand.meter import ApiError, Key, Reservation
 from farmhand.meter.errors import problem_from_event
 from farmhand.meter.message_batches import ResultLine
 from farmhand.meter.usage import usage_of
@@ -32,7 +31,7 @@ _LOST = ApiError("economy_lost", "the provider has this task's Message Batch, or
 
 
 class MessageBatchResults:
-    """Records the ends of attempts. `key_refused` is called when a result shows that a key is no longer accepted."""
+    """Records the ends of attempts. `key_refused` is called when a key is no longer accepted."""
 
     def __init__(self, context: RunContext, store: MessageBatchStore, key_refused: Callable[[], None]) -> None:
         self._context = context
@@ -40,16 +39,14 @@ class MessageBatchResults:
         self._store = store
         self._key_refused = key_refused
         self._most = context.config.attempts
-        #: Budget reservations by (task seq, attempt number).
+        #: Budget reservations by (task seq, attempt number), until the end of the attempt is recorded.
         self.reserved: dict[tuple[int, int], Reservation] = {}
 
     async def collect(self, sent: SentBatch, lines: AsyncIterator[ResultLine]) -> bool:
         """Record every result. Return False, with nothing recorded, if the batch belongs to another agent."""
         out = {self._store.custom_id(one): one for one in self._store.out(sent.no)}
-        if not out:
-            # The results were collected before the agent was stopped.
-            return True
-        if sent.crashes >= self._most:
+        if not out or sent.crashes >= self._most:
+            # The results were collected before the agent was stopped, or it crashes over them.
             for one in out.values():
                 await self._crashed(one, sent.crashes)
             return True
@@ -68,7 +65,7 @@ class MessageBatchResults:
         async for line in lines:
             one = out.pop(line.custom_id, None)
             if one is None:
-                if not ours and not together:
+                if not ours:
                     return False
                 continue
             ours = True
@@ -83,74 +80,81 @@ class MessageBatchResults:
                 await asyncio.gather(*(self._one(sent, *both) for both in together))
                 together = []
         await asyncio.gather(*(self._one(sent, *both) for both in together))
-        for one in out.values():
-            await self._failed(one, _LOST, cost=None, uncertain=1)
+        await self.fail(sent.no)
         return True
 
-    async def lost(self, no: int) -> None:
-        """Fail the tasks of a batch that the provider no longer has. Their cost is uncertain."""
+    async def fail(self, no: int, problem: ApiError = _LOST) -> None:
+        """Fail the tasks whose attempts in the batch have not ended. If the batch is lost, their cost is uncertain."""
+        lost = problem is _LOST
         for one in self._store.out(no):
-            await self._failed(one, _LOST, cost=None, uncertain=1)
+            await self._failed(one, problem, uncertain=int(lost))
 
-    def drop(self, no: int) -> None:
-        """Release all budget reservations of the batch: its attempts cost nothing."""
-        for one in self._store.out(no):
-            self._settle(one, 0)
+    async def take_back(self, sent: SentBatch) -> None:
+        """Return the tasks of a batch that the provider never had to where they wait. They cost nothing."""
+        state: State = "awaiting_key" if self._context.keys.of(sent.key_fingerprint) is None else "queued"
+        await asyncio.gather(*(self._end(one, state, "parked") for one in self._store.out(sent.no)))
 
-    async def end(
-        self,
-        one: BatchedAttempt,
-        then: Result | State,
-        outcome: str,
-        charges: Sequence[ChargeRow] = (),
-        uncertain: int = 0,
+    def refuse(self, key: Key, problem: ApiError) -> None:
+        """Use `key` no more, since the API refused it."""
+        self._context.keys.refuse(key, problem)
+        self._key_refused()
+
+    async def _end(
+        self, one: BatchedAttempt, then: Result | State, code: str, charge: ChargeRow | None = None, uncertain: int = 0
     ) -> None:
         """Record the end of the attempt and notify the waiting clients. A final task keeps its result.
 
-        If the cost is `uncertain`, the whole reservation stays in the ledger.
+        It cost nothing, what `charge` says, or an unknown amount if it is `uncertain`. Then the whole reservation stays
+        in the ledger.
         """
         attempt = AttemptEnd(
-            outcome=outcome,
-            charges=charges,
+            outcome=code,
+            charges=[charge] if charge is not None else [],
             uncertain=uncertain,
             price_version=self._context.prices.version,
             held=None if uncertain else {},
         )
-        if await self._ledger.end(one.seq, attempt, then) and isinstance(then, Result):
+        nothing = None if uncertain else 0
+        self._settle(one, nothing if charge is None else charge.cost_pico)
+        changed = await self._ledger.end(one.seq, attempt, then)
+        self.reserved.pop((one.seq, one.number), None)
+        if changed and isinstance(then, Result):
             self._context.registry.done(one.batch, one.task_id)
+
+    def _settle(self, one: BatchedAttempt, cost: int | None) -> None:
+        """Settle the attempt's reservation once, at `cost`, or at the reserved amount if that is unknown.
+
+        The budgets of an attempt that was sent before a restart have the reserved amount as spent already.
+        """
+        reservation = self.reserved.get((one.seq, one.number))
+        if reservation is not None:
+            reservation.settle(reservation.pico if cost is None else cost)
+        elif cost is not None:
+            held = self._ledger.held(one.seq, one.number) or (0, 0.0)
+            self._context.budgets.known(self._ledger.spec(one.seq), *held, cost)
+            self.reserved[one.seq, one.number] = Reservation((), 0)
 
     async def _crashed(self, one: BatchedAttempt, times: int) -> None:
         """Fail the task: the agent has crashed over its result as often as allowed. Its cost stays uncertain."""
-        self._settle(one, None)
-        await self.end(one, crashed(one.task_id, times), CRASHED, uncertain=1)
+        await self._end(one, crashed(one.task_id, times), CRASHED, uncertain=1)
 
     async def _one(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
         """Record one result. Any error in it fails the task, so that no task runs endlessly."""
+        result = line.result
         try:
-            await self._take(sent, one, line)
+            if result.type == "succeeded":
+                await self._succeeded(one, result.message or {})
+            elif result.type == "errored":
+                await self._errored(sent, one, problem_from_event(result.error or {}))
+            else:
+                await self._failed(one, _EXPIRED if result.type == "expired" else _CANCELED)
         except LedgerStuck:
             raise
         except Exception as error:
             log.exception("task %s: %s", one.task_id, type(error).__name__)
-            self._settle(one, None)
             why = f"its result could not be taken: {type(error).__name__}"
             failed = failure(one.task_id, EngineError("agent_error", why, hint="see the agent's journal"))
-            await self.end(one, failed, "agent_error", uncertain=1)
-
-    async def _take(self, sent: SentBatch, one: BatchedAttempt, line: ResultLine) -> None:
-        match line.result.type:
-            case "succeeded":
-                await self._succeeded(one, line.result.message or {})
-            case "errored":
-                problem = problem_from_event(line.result.error or {})
-                if problem.parks_key and not one.final:
-                    await self._park(sent, one, problem)
-                else:
-                    await self._failed(one, problem)
-            case "expired":
-                await self._failed(one, _EXPIRED)
-            case _:
-                await self._failed(one, _CANCELED)
+            await self._end(one, failed, "agent_error", uncertain=1)
 
     async def _succeeded(self, one: BatchedAttempt, message: dict[str, Any]) -> None:
         task = self._ledger.spec(one.seq)
@@ -168,49 +172,33 @@ class MessageBatchResults:
         # If the terms have no price, the cost is unknown. If the model has no price at all, no cost could be known.
         unpriced = prices.cost(model, usage, economy=True) is None
         uncertain = int(bool(terms.unknown) or (cost is None and not unpriced))
-        self._settle(one, cost)
         reader = MessageReader(lambda _text: None)
         try:
             reader.whole(message)
-            answer = await answer_of(task, reader)
-        except (EngineError, ApiError) as error:
-            await self._failed(one, error, [charge], cost=None, uncertain=uncertain)
+            result = await result_of(task, reader)
+        except ApiError as error:
+            await self._failed(one, error, charge, uncertain)
         else:
-            await self.end(one, answer.as_result(one.task_id), "succeeded", [charge], uncertain)
+            await self._end(one, result, "succeeded", charge, uncertain)
 
-    async def _failed(
-        self,
-        one: BatchedAttempt,
-        problem: ApiError | EngineError,
-        charges: Sequence[ChargeRow] = (),
-        *,
-        cost: int | None = 0,
-        uncertain: int = 0,
-    ) -> None:
-        """Record an attempt without an answer that cost `cost`. The task fails, or waits for another attempt."""
-        self._settle(one, cost)
-        if problem.retryable and one.attempts < self._most and not one.final:
-            state: State = "queued" if self._context.keys.held else "awaiting_key"
-            await self.end(one, state, problem.code, charges, uncertain)
-            self._context.registry.publish(one.task_id, {"type": "restart", "reason": problem.message})
-        else:
-            await self.end(one, failure(one.task_id, problem), problem.code, charges, uncertain)
-
-    async def _park(self, sent: SentBatch, one: BatchedAttempt, problem: ApiError) -> None:
-        """Return the task to `awaiting_key`, since its key was refused. A new key, or the same again, resumes it."""
-        self._settle(one, 0)
+    async def _errored(self, sent: SentBatch, one: BatchedAttempt, problem: ApiError) -> None:
+        """Fail the task. If its key was refused, it awaits a new one, or the same again."""
+        if not problem.rejects_key or one.final:
+            await self._failed(one, problem)
+            return
         key = self._context.keys.of(sent.key_fingerprint)
         if key is not None:
             self._context.keys.refuse(key, problem)
-        await self.end(one, "awaiting_key", "parked")
+        await self._end(one, "awaiting_key", "parked")
         self._key_refused()
 
-    def _settle(self, one: BatchedAttempt, cost: int | None) -> None:
-        """Settle the attempt's reservation at `cost`, or at the reserved amount if that is None (unknown)."""
-        reservation = self.reserved.pop((one.seq, one.number), None)
-        if reservation is not None:
-            reservation.settle(reservation.pico if cost is None else cost)
-        elif cost is not None:
-            # Sent before a restart.
-            held = self._ledger.held(one.seq, one.number) or (0, 0.0)
-            self._context.budgets.known(self._ledger.spec(one.seq), *held, cost)
+    async def _failed(
+        self, one: BatchedAttempt, problem: ApiError, charge: ChargeRow | None = None, uncertain: int = 0
+    ) -> None:
+        """Record an attempt without an answer. The task fails, or waits for another attempt."""
+        if not problem.retryable or one.attempts >= self._most or one.final:
+            await self._end(one, failure(one.task_id, problem), problem.code, charge, uncertain)
+            return
+        state: State = "queued" if self._context.keys.held else "awaiting_key"
+        await self._end(one, state, problem.code, charge, uncertain)
+        self._context.registry.publish(one.task_id, {"type": "restart", "reason": problem.message})

@@ -1,8 +1,8 @@
-"""Assembling a message from the events of a stream, or from one whole message."""
+"""Puts a message together from the events of a stream, or reads it from one whole message."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -12,11 +12,6 @@ from farmhand.meter.errors import problem_from_event
 
 #: Blocks of tools that run at the API. Their input is not part of the task's answer.
 _THEIRS = frozenset({"server_tool_use", "mcp_tool_use"})
-#: Marks a damaged event that would have contained a part of the answer.
-_CONTENT = b"content_block"
-_BLOCK_STOP = b"content_block_stop"
-#: Events whose text may mention the end of a block.
-_PARTS = (b"content_block_start", b"content_block_delta")
 _MAX_WORD = 64
 
 
@@ -32,7 +27,8 @@ class MessageReader:
         self._on_text = on_text
         self._text: list[str] = []
         self._half = ""
-        self._inputs: dict[Any, list[str]] = {}
+        #: By the index of a tool's block: its streamed parts, and its input if it came complete.
+        self._parts: dict[Any, list[str]] = {}
         self._given: dict[Any, str] = {}
         self._theirs: set[Any] = set()
         self._id: Any = None
@@ -46,22 +42,23 @@ class MessageReader:
     @property
     def tool_input(self) -> str:
         """Return the input of the first tool with a complete one, as JSON; otherwise that of the first tool, or ""."""
-        inputs = {place: loose_json.well_formed("".join(parts)) for place, parts in self._inputs.items()}
-        texts = [text for place, joined in inputs.items() if (text := joined or self._given.get(place, ""))]
-        return next((text for text in texts if _is_json(text)), texts[0] if texts else "")
+        joined = {place: loose_json.well_formed("".join(parts)) for place, parts in self._parts.items()}
+        inputs = [text for place in joined if (text := joined[place] or self._given.get(place, ""))]
+        return next(filter(_is_json, inputs), inputs[0] if inputs else "")
 
-    def take(self, name: str, data: bytes) -> None:
-        """Process the next event of a stream: its name ("" for none) and its data. Raise ApiError for an error."""
-        if self.ended:
-            return
-        try:
-            event = loose_json.decode_halves(data)
-        except ValueError:
-            # `[DONE]` and the like carry nothing. A damaged event may have contained a part of the answer.
-            self._damaged = self._damaged or _brings_content(name, data)
-            return
-        if isinstance(event, dict):
-            self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
+    def take(self, events: Iterable[tuple[str, bytes]]) -> None:
+        """Process the next events of a stream: their names ("" for none) and data. Raise ApiError for an error."""
+        for name, data in events:
+            if self.ended:
+                return
+            try:
+                event = loose_json.decode_halves(data)
+            except ValueError:
+                # `[DONE]` and the like carry nothing. A damaged event may have contained a part of the answer.
+                self._damaged = self._damaged or _brings_content(name, data)
+                continue
+            if isinstance(event, dict):
+                self._event(event, event.get("type") or name or ("error" if "error" in event else ""))
 
     def close(self) -> None:
         """Check at the regular end of the stream that the message is complete. Raise ApiError if it is not."""
@@ -74,25 +71,25 @@ class MessageReader:
 
     def whole(self, message: Any) -> None:
         """Read a whole message. Raise ApiError if it is not one."""
+        content = message.get("content") if isinstance(message, dict) else None
         if isinstance(message, dict) and "error" in message and "content" not in message:
             raise problem_from_event(message)
-        if not isinstance(message, dict) or not isinstance(message.get("content"), list | str):
+        if not isinstance(content, list | str):
             raise ApiError("api_error", "the API sent something that is no message", retryable=True)
-        content = message["content"]
         for index, block in enumerate([{"type": "text", "text": content}] if isinstance(content, str) else content):
             self._start(index, block)
         self.stop_reason = _word(message.get("stop_reason"))
         self.ended = True
 
     def _event(self, event: dict[str, Any], kind: Any) -> None:
-        delta = event.get("delta")
+        delta, index = event.get("delta"), event.get("index")
         match kind:
             case "message_start":
                 self._begin(event.get("message"))
             case "content_block_start":
-                self._start(event.get("index"), event.get("content_block"))
+                self._start(index, event.get("content_block"))
             case "content_block_delta" if isinstance(delta, dict):
-                self._delta(event.get("index"), delta)
+                self._delta(index, delta)
             case "message_delta" if isinstance(delta, dict):
                 self.stop_reason = _word(delta.get("stop_reason")) or self.stop_reason
             case "message_stop":
@@ -108,42 +105,39 @@ class MessageReader:
         found = message.get("id") if isinstance(message, dict) else None
         if self._id is not None and found != self._id:
             self._text.clear()
-            self._inputs.clear()
+            self._parts.clear()
             self._given.clear()
             self._half = self.stop_reason = ""
             self._damaged = False
         self._id = found
 
     def _start(self, index: Any, block: Any) -> None:
-        if not isinstance(block, dict):
-            return
-        kind = block.get("type")
-        if kind == "text":
-            self._say(block.get("text"))
-        elif kind in ("tool_use", *_THEIRS):
-            if kind in _THEIRS:
+        match block:
+            case {"type": "text"}:
+                self._say(block.get("text"))
+            case {"type": "tool_use"}:
+                self._tool(index, block.get("input"))
+            case {"type": str(kind)} if kind in _THEIRS:
                 self._theirs.add(_place(index))
-                return
-            self._inputs.setdefault(_place(index), [])
-            self._give(index, block.get("input"))
 
     def _delta(self, index: Any, delta: dict[str, Any]) -> None:
         match delta.get("type"):
             case "text_delta" | None:
                 self._say(delta.get("text"))
             case "input_json_delta" if _place(index) not in self._theirs:
-                parts, part = self._inputs.setdefault(_place(index), []), delta.get("partial_json")
+                part = delta.get("partial_json")
+                self._tool(index, None if isinstance(part, str) else part)
                 if isinstance(part, str):
-                    parts.append(part)
-                else:
-                    self._give(index, part)
+                    self._parts[_place(index)].append(part)
 
-    def _give(self, index: Any, given: Any) -> None:
+    def _tool(self, index: Any, given: Any) -> None:
         """Store a tool's complete input, an object or its JSON text. An empty one replaces nothing."""
+        place = _place(index)
+        self._parts.setdefault(place, [])
         if isinstance(given, dict):
             given = msgspec.json.encode(loose_json.clean(given)).decode()
-        if isinstance(given, str) and given and (given != "{}" or _place(index) not in self._given):
-            self._given[_place(index)] = loose_json.well_formed(given)
+        if isinstance(given, str) and given and (given != "{}" or place not in self._given):
+            self._given[place] = loose_json.well_formed(given)
 
     def _say(self, text: Any) -> None:
         if not isinstance(text, str) or not text:
@@ -160,8 +154,9 @@ class MessageReader:
 def _brings_content(name: str, data: bytes) -> bool:
     """Return whether an event that is not JSON would have contained a part of the answer, unlike the end of a block."""
     told = name.encode("utf-8", "replace") + b" " + data
-    stops = _BLOCK_STOP in told and not any(part in told for part in _PARTS)
-    return bool(data) and _CONTENT in told and not stops
+    # The text of a start or a delta may mention the end of a block.
+    stops = b"content_block_stop" in told and b"content_block_start" not in told and b"content_block_delta" not in told
+    return bool(data) and b"content_block" in told and not stops
 
 
 def _place(index: Any) -> Any:

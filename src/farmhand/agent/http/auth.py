@@ -1,12 +1,13 @@
-"""Checks on every request: the caller's permission and the protocol version. Errors are returned as JSON."""
+"""Checks on callers: their number of connections, their permission, the protocol version. Errors are JSON answers."""
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import logging
 import os
 import pwd
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -14,41 +15,30 @@ import msgspec
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent.scheduler import Draining
-from farmhand.agent.store.commands import IdConflict
-from farmhand.agent.store.damage import LedgerStuck
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
 from farmhand.core.files import peer
+from farmhand.core.keys import redact
 from farmhand.wire.schema import AGENT_HEADER, WIRE, WIRE_HEADER
 
 log = logging.getLogger("jada-agent")
 MAX_BODY = 64 * 1024 * 1024
 _ENCODER = msgspec.json.Encoder(decimal_format="number")
-
-
-class NotThere(UsageError):
-    """The ledger has no such task or batch: `no_such_task`, `no_such_batch`."""
-
-    code = "no_such_task"
-
-
-class Pruned(UsageError):
-    """The task has run, and retention has deleted its content."""
-
-    code = "pruned"
-
-
-_STATUS_OF: tuple[tuple[type[FarmhandError], int], ...] = (
-    (IdConflict, 409),
-    (Draining, 503),
-    (LedgerStuck, 507),
-    (WireMismatch, 426),
-    (Refused, 403),
-    (NotThere, 404),
-    (Pruned, 410),
-    (UsageError, 400),
-    (FarmhandError, 500),
-)
+#: HTTP status by error code; otherwise by the exit status of the error's class, and else 500.
+_STATUS_OF_CODE = {
+    "no_such_task": 404,
+    "no_such_batch": 404,
+    "id_conflict": 409,
+    "pruned": 410,
+    "too_large": 413,
+    "agent_too_old": 426,
+    "client_too_old": 426,
+    "draining": 503,
+    "ledger_stuck": 507,
+    "ledger_damaged": 507,
+}
+#: What has figures and nothing that a client has written but names.
+_READING = frozenset(("GET", path) for path in ("/metrics", "/v1/status", "/v1/charges"))
+_STATUS_OF_EXIT = {UsageError.exit_code: 400, Refused.exit_code: 403}
 
 
 def as_json(value: Any) -> bytes:
@@ -66,23 +56,41 @@ def answer_lines(values: Iterable[Any]) -> web.Response:
     return web.Response(body=_ENCODER.encode_lines(values), content_type="application/x-ndjson")
 
 
-def error_answer(error: FarmhandError, status: int | None = None) -> web.Response:
-    """Return the JSON response for `error`."""
-    if error.code == "too_large":
-        status = 413
-    elif status is None:
-        status = next(status for kind, status in _STATUS_OF if isinstance(error, kind))
-    return answer({"error": error.as_dict()}, status)
+def _error_answer(error: FarmhandError, status: int = 0) -> web.Response:
+    status = status or _STATUS_OF_CODE.get(error.code) or _STATUS_OF_EXIT.get(error.exit_code, 500)
+    # A message may quote what was asked, and that may hold a key.
+    return answer({"error": {name: redact(text) for name, text in error.as_dict().items()}}, status)
 
 
-def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
+def limited(server: web.Server, per_uid: int) -> Callable[[], asyncio.Protocol]:
+    """Return a protocol factory in front of `server` that closes connections of one user beyond `per_uid`."""
+    owners: dict[asyncio.Protocol, int] = {}
+
+    class LimitedProtocol(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            """Hand the connection over to the server, or close it."""
+            assert isinstance(transport, asyncio.Transport)  # noqa: S101  (sockets have no other kind)
+            uid = peer(transport.get_extra_info("socket")).uid
+            for closed in owners.keys() - set(server.connections):
+                del owners[closed]
+            if list(owners.values()).count(uid) >= per_uid:
+                transport.abort()
+                return
+            handler = server()
+            owners[handler] = uid
+            transport.set_protocol(handler)
+            handler.connection_made(transport)
+
+    return LimitedProtocol
+
+
+def _may_call(uid: int, gid: int, groups: Iterable[str]) -> bool:
     """Return whether `uid` may use the agent: root, the agent's own user, and members of `groups`."""
     if uid in {0, os.getuid()}:
         return True
-    try:
-        member_of = set(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
-    except KeyError:
-        member_of = {gid}
+    member_of = {gid}
+    with suppress(KeyError):
+        member_of.update(os.getgrouplist(pwd.getpwuid(uid).pw_name, gid))
     for name in groups:
         with suppress(KeyError):
             if grp.getgrnam(name).gr_gid in member_of:
@@ -90,31 +98,29 @@ def peer_uid_allowed(uid: int, gid: int, groups: Iterable[str]) -> bool:
     return False
 
 
-def _check_peer(request: web.Request, groups: Iterable[str]) -> None:
+def _check(request: web.Request, groups: Collection[str], readers: Collection[str]) -> None:
+    """Raise Refused for a stranger, WireMismatch for another protocol version."""
     connection = request.transport.get_extra_info("socket") if request.transport is not None else None
     if connection is None:
         raise Refused("the caller has gone", code="stranger")
     _, uid, gid = peer(connection)
-    if not peer_uid_allowed(uid, gid, groups):
+    reads = readers if (request.method, request.path) in _READING else ()
+    if not _may_call(uid, gid, (*groups, *reads)):
         raise Refused(f"uid {uid} may not use this agent", code="stranger", hint="allowed: root and the group farmhand")
-
-
-def _check_wire(request: web.Request) -> None:
     said = request.headers.get(WIRE_HEADER, "")
-    if said == str(WIRE) or request.path == "/metrics":
-        return
-    newer = said.isdigit() and int(said) > WIRE
-    raise WireMismatch(
-        f"the client speaks wire {said or '(none)'!s:.20}, this agent ({__version__}) speaks {WIRE}",
-        code="agent_too_old" if newer else "client_too_old",
-        hint="upgrade the agent: run site.yml" if newer else "upgrade farmhand on the workstation",
-    )
+    if said != str(WIRE) and request.path != "/metrics":
+        newer = said.isdigit() and int(said) > WIRE
+        raise WireMismatch(
+            f"the client speaks wire {said or '(none)'!s:.20}, this agent ({__version__}) speaks {WIRE}",
+            code="agent_too_old" if newer else "client_too_old",
+            hint="upgrade the agent: run site.yml" if newer else "upgrade farmhand on the workstation",
+        )
 
 
-def middleware(groups: Iterable[str]) -> Any:
-    """Return the middleware that checks the caller, then the protocol version, and turns errors into JSON responses.
+def middleware(groups: Collection[str], readers: Collection[str] = ()) -> Any:
+    """Return the middleware that checks the caller and turns errors into JSON responses.
 
-    Members of `groups` may call.
+    The caller is a member of `groups`. Members of `readers` may only read figures.
     """
 
     @web.middleware
@@ -122,23 +128,21 @@ def middleware(groups: Iterable[str]) -> Any:
         request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         try:
-            _check_peer(request, groups)
-            _check_wire(request)
+            _check(request, groups, readers)
             return await handler(request)
         except FarmhandError as error:
-            return error_answer(error)
+            return _error_answer(error)
         except web.HTTPRequestEntityTooLarge:
-            return error_answer(UsageError(f"the request is larger than {MAX_BODY} bytes", code="too_large"))
+            return _error_answer(UsageError(f"the request is larger than {MAX_BODY} bytes", code="too_large"))
         except web.HTTPException as error:
             what = f"{request.method} {request.path[:200]}: {error.reason}"
-            return error_answer(UsageError(what, code="no_such_route"), error.status)
+            return _error_answer(UsageError(what, code="no_such_route"), error.status)
         except (ConnectionError, TimeoutError):
             raise
         except Exception as error:
             log.exception("%s %.200s: %s", request.method, request.raw_path, type(error).__name__)
-            return error_answer(
-                FarmhandError(f"the agent failed: {type(error).__name__}", code="agent_error", hint="see its journal")
-            )
+            what = f"the agent failed: {type(error).__name__}"
+            return _error_answer(FarmhandError(what, code="agent_error", hint="see its journal"))
 
     return guard
 

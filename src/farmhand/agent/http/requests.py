@@ -10,8 +10,9 @@ from aiohttp import web
 from farmhand.agent.config import Config
 from farmhand.core import rules, schemas
 from farmhand.core.errors import FarmhandError, Refused, UsageError
-from farmhand.core.keys import check_format
+from farmhand.core.keys import TOKEN_PREFIX, check_format
 from farmhand.core.task import TASK_ID, Task
+from farmhand.core.typed import ready
 from farmhand.meter import Key
 from farmhand.meter.bounds import check_values
 from farmhand.wire.requests import Submission
@@ -27,18 +28,24 @@ def read_body(data: bytes, kind: type[T], code: str = "invalid_request", what: s
     """Decode the body of a request. Raise UsageError with `code` if it is not of type `kind`."""
     try:
         check_values(data, MAX_VALUES)
-        return msgspec.json.decode(data or b"{}", type=kind)
+        return msgspec.json.decode(data or b"{}", type=ready(kind))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{what}: {error}", code=code) from None
 
 
-def read_key(request: web.Request) -> Key | None:
-    """Return the key that a request carries, if any. Raise UsageError if it cannot be a key."""
+def read_key(request: web.Request, config: Config) -> Key | None:
+    """Return the key that a request carries, if any. Raise UsageError if it cannot be a key of the agent's kind."""
     value = request.headers.get(KEY_HEADER)
+    if value is None:
+        return None
+    bearer = config.credential != "key"
     try:
-        return None if value is None else Key(check_format(value))
+        check_format(value)
     except ValueError as error:
         raise UsageError(str(error), code="bad_key") from None
+    if bearer and not value.startswith(TOKEN_PREFIX):
+        raise UsageError("this agent takes access tokens only, and that is an API key", code="bad_key")
+    return Key(value, bearer=bearer)
 
 
 def read_number(request: web.Request, name: str, default: float, low: float, high: float) -> float:
@@ -58,17 +65,15 @@ def read_tasks(body: bytes, config: Config) -> list[Task]:
     raws = read_body(body, Submission[msgspec.Raw], "invalid_task", 'the request is not {"tasks": […]}').tasks
     if not 1 <= len(raws) <= MAX_TASKS:
         raise UsageError(f"a request takes 1 to {MAX_TASKS} tasks, not {len(raws)}", code="invalid_task")
-    tasks = [_read_task(number, raw) for number, raw in enumerate(raws, start=1)]
+    tasks = []
+    for number, raw in enumerate(raws, start=1):
+        try:
+            tasks.append(msgspec.json.decode(raw, type=ready(Task)))
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"task {number}: {error}", code="invalid_task") from None
     for task in tasks:
         _check(task, config)
     return tasks
-
-
-def _read_task(number: int, raw: msgspec.Raw) -> Task:
-    try:
-        return msgspec.json.decode(raw, type=Task)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"task {number}: {error}", code="invalid_task") from None
 
 
 def _check(task: Task, config: Config) -> None:
@@ -79,12 +84,23 @@ def _check(task: Task, config: Config) -> None:
     if task.timeout_s > config.task_timeout_max_s:
         limit = f"timeout_s must be 0 to {config.task_timeout_max_s:g}, this host's limit"
         raise UsageError(f"{where}: {limit}", code="invalid_task")
+    if config.credential == "plan" and task.resolved_engine != "cli":
+        message = f"{where}: on a token of your plan only the claude CLI may run, and this task is for the API"
+        raise Refused(message, code="subscription_cli_only", hint="--engine cli")
+    if task.repo is not None and not config.repositories:
+        raise no_repositories(where)
     if task.network == "full" and not config.network_full:
         raise Refused(
             f"{where}: this host does not allow network: full",
             code="network_refused",
             hint="set jada_agent_network_full: true for the host and run site.yml",
         )
+
+
+def no_repositories(where: str) -> Refused:
+    """Return the error of a host that runs no tasks on repositories."""
+    message = f"{where}: this host runs no tasks on repositories"
+    return Refused(message, code="repository_refused", hint="farmhand code runs them in containers")
 
 
 async def check_schemas(tasks: list[Task]) -> None:
@@ -98,9 +114,8 @@ async def check_schemas(tasks: list[Task]) -> None:
             found = (await schemas.POOL.checked(task.schema)).message
         except schemas.Unchecked as unchecked:
             if not unchecked.too_hard:
-                raise FarmhandError(
-                    f"task {task.id!r}: {unchecked.message}", hint="try again", code="agent_error"
-                ) from None
+                what = f"task {task.id!r}: {unchecked.message}"
+                raise FarmhandError(what, hint="try again", code="agent_error") from None
             found = f"the schema cannot be checked: {unchecked.message}"
         if found:
             raise UsageError(f"task {task.id!r}: {found}", code="invalid_schema")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from farmhand.agent.http import auth
-from farmhand.agent.http.auth import NotThere, Pruned, answer, answer_lines
+from farmhand.agent.http.auth import answer, answer_lines
 from farmhand.agent.http.metrics import Metrics
-from farmhand.agent.http.requests import check_schemas, read_body, read_key, read_number, read_tasks
+from farmhand.agent.http.requests import check_schemas, no_repositories, read_body, read_key, read_number, read_tasks
 from farmhand.agent.http.status import Status
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.store.queries import NoSuchBatch
-from farmhand.agent.store.rows import BatchView, IndexedResult
+from farmhand.agent.store.queries import BatchView, NoSuchBatch
 from farmhand.agent.store.schema import STATES
+from farmhand.agent.task_files import TaskFiles
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import is_fingerprint
 from farmhand.core.task import TASK_ID
@@ -27,6 +27,16 @@ from farmhand.wire.schema import WIRE
 #: Longest time that one request waits for results, in seconds.
 MAX_WAIT_S = 30.0
 _MAX_NO = 2.0**53
+#: The names in the query of each path; all others are refused, so that no misspelt one is taken for its default.
+_PAGE = frozenset({"after", "limit"})
+_QUERY = {
+    "/v1/tasks": _PAGE | {"batch", "state"},
+    "/v1/results": _PAGE | {"batch", "wait_s"},
+    "/v1/charges": _PAGE,
+    "/v1/finished": _PAGE,
+    "/v1/usage": frozenset({"since"}),
+    "/v1/key": frozenset({"supersedes", "renews"}),
+}
 
 
 class AgentServer:
@@ -36,12 +46,14 @@ class AgentServer:
         self._config = scheduler.context.config
         self._ledger = scheduler.context.ledger
         self._scheduler = scheduler
+        self._files = TaskFiles(self._config.state_dir)
         self._status = Status(scheduler, limits)
         self._metrics = Metrics(scheduler, self._status, limits, errors)
 
     def app(self) -> web.Application:
         """Return the web application."""
-        app = web.Application(middlewares=[auth.middleware(self._config.allowed_groups)], client_max_size=auth.MAX_BODY)
+        middlewares = [auth.middleware(self._config.allowed_groups, self._config.metrics_groups), _known_query]
+        app = web.Application(middlewares=middlewares, client_max_size=auth.MAX_BODY)
         app.add_routes(
             [
                 web.post("/v1/tasks", self._submit),
@@ -53,6 +65,8 @@ class AgentServer:
                 web.put("/v1/batches/{batch}", self._put_batch),
                 web.get("/v1/batches/{batch}", self._show_batch),
                 web.delete("/v1/batches/{batch}", self._cancel_batch),
+                web.put("/v1/files/{id}", self._put_bundle),
+                web.get("/v1/files/{id}/{name}", self._file),
                 web.get("/v1/results", self._results),
                 web.get("/v1/charges", self._charges),
                 web.get("/v1/finished", self._finished),
@@ -70,7 +84,7 @@ class AgentServer:
     # --- tasks ----------------------------------------------------------------------------------------------------
 
     async def _submit(self, request: web.Request) -> web.Response:
-        key = read_key(request)
+        key = read_key(request, self._config)
         tasks = read_tasks(await request.read(), self._config)
         await check_schemas(tasks)
         return _states(await self._scheduler.submit(tasks, key))
@@ -79,12 +93,12 @@ class AgentServer:
         query = request.query
         state, after = query.get("state"), query.get("after")
         if state is not None and state not in STATES:
-            raise UsageError(f"state {state!r:.40} is none of {', '.join(sorted(STATES))}")
+            raise UsageError(f"state {state!r:.40} is not one of {', '.join(sorted(STATES))}")
         limit = int(read_number(request, "limit", 100, 1, 1000))
         try:
             found, more = self._ledger.results(batch=query.get("batch"), state=state, after=after, limit=limit)
         except KeyError:
-            raise NotThere(f"no task {after!r:.80} to go on after") from None
+            raise UsageError(f"no task {after!r:.80} to go on after", code="no_such_task") from None
         return answer({"tasks": found, "next": found[-1].id if more else None})
 
     async def _show(self, request: web.Request) -> web.Response:
@@ -106,15 +120,27 @@ class AgentServer:
         return stream
 
     def _task_id(self, request: web.Request) -> str:
-        """Return the task id of the request. Raise NotThere if it is unknown, Pruned if its content is deleted."""
+        """Return the task id of the request. Raise UsageError if it is unknown, or its content is deleted."""
         task_id = request.match_info["id"]
         try:
             known = self._ledger.known(task_id)
         except KeyError:
-            raise NotThere(f"no task {task_id!r:.80}") from None
+            raise UsageError(f"no task {task_id!r:.80}", code="no_such_task") from None
         if known.pruned:
-            raise Pruned(f"task {task_id!r:.80} has run, and its content is pruned", hint="see jada_agent_retention_*")
+            what, hint = f"task {task_id!r:.80} has run, and its content is pruned", "see jada_agent_retention_*"
+            raise UsageError(what, hint=hint, code="pruned")
         return task_id
+
+    # --- files of repository tasks ------------------------------------------------------------------------------------
+
+    async def _put_bundle(self, request: web.Request) -> web.Response:
+        if not self._config.repositories:
+            raise no_repositories("this request")
+        size = await self._files.receive(request.match_info["id"], request.content.iter_any())
+        return answer({"bytes": size})
+
+    async def _file(self, request: web.Request) -> web.FileResponse:
+        return web.FileResponse(self._files.output(self._task_id(request), request.match_info["name"]))
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -137,7 +163,7 @@ class AgentServer:
         try:
             return self._ledger.batch(name)
         except NoSuchBatch:
-            raise NotThere(f"no batch {name!r:.80}", code="no_such_batch") from None
+            raise UsageError(f"no batch {name!r:.80}", code="no_such_batch") from None
 
     async def _results(self, request: web.Request) -> web.Response:
         """Return the results after `after`. If there are none, wait while the batch has unfinished tasks."""
@@ -148,9 +174,7 @@ class AgentServer:
         until = time.monotonic() + read_number(request, "wait_s", 0, 0, MAX_WAIT_S)
         while True:
             batch = self._batch(name)
-            results: list[IndexedResult] = []
-            if batch.last_done > after:
-                results = self._ledger.batch_results(name, after, limit)
+            results = self._ledger.batch_results(name, after, limit) if batch.last_done > after else []
             left = until - time.monotonic()
             if results or not batch.unfinished or left <= 0 or self._scheduler.context.stopping:
                 break
@@ -158,7 +182,7 @@ class AgentServer:
         return answer(
             {
                 "results": results,
-                "next": results[-1].done_no if results else after,
+                "next": results[-1].finish_seq if results else after,
                 "unfinished": batch.unfinished,
                 "waiting": self._status.waiting(batch),
             }
@@ -179,13 +203,16 @@ class AgentServer:
         return answer(await self._ledger.apart(lambda reads: reads.totals(since)))
 
     async def _set_key(self, request: web.Request) -> web.Response:
-        key = read_key(request)
+        key = read_key(request, self._config)
         if key is None:
             raise UsageError("the API key is empty", code="bad_key")
-        supersedes = request.query.get("supersedes", "")
-        if supersedes and not is_fingerprint(supersedes):
-            raise UsageError("supersedes is not a key's fingerprint")
-        key, resumed = await self._scheduler.set_key(key, supersedes)
+        supersedes, renews = (_fingerprint(request, name) for name in ("supersedes", "renews"))
+        if renews and not key.bearer:
+            raise UsageError("only a bearer token is renewed: another API key supersedes one", code="bad_key")
+        if renews:
+            key, resumed = await self._scheduler.renew_key(renews, key)
+        else:
+            key, resumed = await self._scheduler.set_key(key, supersedes)
         return answer({"fingerprint": key.fingerprint, "tasks_resumed": resumed})
 
     async def _forget_key(self, request: web.Request) -> web.Response:
@@ -205,8 +232,28 @@ class AgentServer:
         return web.Response(body=self._metrics.text(), headers={"content-type": "text/plain; version=0.0.4"})
 
 
+@web.middleware
+async def _known_query(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Raise UsageError for a name in the query that the path does not know."""
+    resource = request.match_info.route.resource
+    known = _QUERY.get(resource.canonical if resource is not None else "", frozenset())
+    if resource is not None and (odd := sorted(request.query.keys() - known)):
+        hint = f"known: {', '.join(sorted(known))}" if known else "it has none"
+        raise UsageError(f"{request.path:.80}: unknown in the query: {odd[0]!r:.40}", hint=hint)
+    return await handler(request)
+
+
 def _states(states: Mapping[str, str]) -> web.Response:
     return answer({"tasks": [{"id": task_id, "state": state} for task_id, state in states.items()]})
+
+
+def _fingerprint(request: web.Request, name: str) -> str:
+    text = request.query.get(name, "")
+    if text and not is_fingerprint(text):
+        raise UsageError(f"{name} is not a key's fingerprint")
+    return text
 
 
 def _page(request: web.Request, most: int) -> tuple[int, int]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.store.queries import NoSuchBatch
-from farmhand.agent.store.rows import BatchView, WaitReason
+from farmhand.agent.store.queries import BatchView, NoSuchBatch
+from farmhand.core.pushed import read_note
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
-from farmhand.meter.limits import GateWait
+from farmhand.meter.limits import WaitReason
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
@@ -40,23 +41,16 @@ class Status:
         self._limits = limits
         self._started = time.monotonic()
 
-    def counts(self) -> dict[str, Any]:
-        """Return the number of tasks by state, and the slots."""
-        counts = self._ledger.counts()
-        busy = self._scheduler.busy
+    def as_dict(self) -> dict[str, Any]:
+        """Return the whole status."""
+        scheduler, config, counts = self._scheduler, self._scheduler.context.config, self._ledger.counts()
+        default = scheduler.keys.default
         return {
             "queued": counts["queued"],
             "awaiting_key": counts["awaiting_key"],
             "running": counts["running"],
             "finished": {state: counts[state] for state in sorted(FINAL_STATES)},
-            "slots": {name: {"total": n, "free": n - busy[name]} for name, n in self._scheduler.slots.items()},
-        }
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the whole status."""
-        scheduler, config = self._scheduler, self._scheduler.context.config
-        default = scheduler.keys.default
-        return self.counts() | {
+            "slots": {name: {"total": n, "free": n - scheduler.busy[name]} for name, n in scheduler.slots.items()},
             "version": __version__,
             "state": "draining" if scheduler.draining else "running",
             "uptime_s": round(time.monotonic() - self._started, 1),
@@ -69,16 +63,17 @@ class Status:
             "drain": scheduler.context.mode,
             "throughput": {"per_s": scheduler.registry.per_s()},
             "waiting": self.waiting(),
-            "keys": self.keys(),
+            "keys": self._keys(),
             "budget_day": scheduler.budgets.day_status(),
             "ledger": {
                 "id": self._ledger.ledger_id(),
-                "tasks": sum(self._ledger.counts().values()),
+                "tasks": sum(counts.values()),
                 "bytes": self._ledger.bytes_used(),
             },
+            "cloudwatch": read_note(config.metrics_note) if config.metrics_note else None,
         }
 
-    def keys(self) -> list[dict[str, Any]]:
+    def _keys(self) -> list[dict[str, Any]]:
         """Return all keys that are held, refused, or superseded but still present or in use, with their task counts.
 
         A task counts as running from before its request is sent until no part of it can use the key any more.
@@ -108,40 +103,39 @@ class Status:
             for fingerprint, state in states.items()
         ]
 
-    def waiting(self, batch: BatchView | None = None) -> list[WaitReason | GateWait]:
+    def waiting(self, batch: BatchView | None = None) -> list[WaitReason]:
         """Return why tasks wait: those of `batch`, or all."""
         scheduler = self._scheduler
         if batch is None:
             counts = self._ledger.counts()
-            queued, awaiting = counts["queued"], counts["awaiting_key"]
-            full = sum(self._queued_of(name) for name in scheduler.ready.full())
+            queued, awaiting, full = counts["queued"], counts["awaiting_key"], 0
+            for name in scheduler.ready.full():
+                with suppress(NoSuchBatch):
+                    full += self._ledger.batch(name).queued
         else:
             queued, awaiting = batch.queued, batch.awaiting_key
             full = queued if scheduler.ready.is_full(batch.batch) else 0
-        waits: list[WaitReason | GateWait] = [self._for_a_key(awaiting)]
+        refusal = scheduler.keys.refusal
+        if refusal is not None:
+            waits = [WaitReason("key_refused", awaiting, detail=f"the API refused the key: {refusal.message}")]
+        else:
+            waits = [WaitReason("no_key", awaiting, detail="no key is in memory: any client brings it")]
         if batch is None or batch.running:
             # Running tasks that wait at a gate are not counted per batch.
             waits += self._limits.waiting()
         waits.append(self._for_the_api(batch))
         if scheduler.context.mode == "running":
-            detail = "the host is being emptied: nothing new starts"
-            waits.append(WaitReason(reason="draining", tasks=queued, detail=detail))
+            waits.append(WaitReason("draining", queued, detail="the host is being emptied: nothing new starts"))
         elif scheduler.suspect is not None:
-            detail = "a task that a crash cut off runs alone first"
-            waits.append(WaitReason(reason="after_crash", tasks=queued, detail=detail))
+            waits.append(WaitReason("after_crash", queued, detail="a task that a crash cut off runs alone first"))
         else:
-            detail = "their batch runs as many at once as it may"
-            waits.append(WaitReason(reason="batch_concurrency", tasks=full, detail=detail))
-            economy = scheduler.economy.waits(None if batch is None else batch.batch)
-            slots, detail = queued - full - economy.tasks, "all slots of their engine are taken"
-            waits += [economy, WaitReason(reason="slots", tasks=slots, detail=detail)]
+            economy = scheduler.economy.store.queued(None if batch is None else batch.batch)
+            waits += [
+                WaitReason("batch_concurrency", full, detail="their batch runs as many at once as it may"),
+                WaitReason("economy", economy, detail="they go out together in a Message Batch"),
+                WaitReason("slots", queued - full - economy, detail="all slots of their engine are taken"),
+            ]
         return [wait for wait in waits if wait.tasks > 0]
-
-    def _queued_of(self, batch: str) -> int:
-        try:
-            return self._ledger.batch(batch).queued
-        except NoSuchBatch:
-            return 0
 
     def _for_the_api(self, batch: BatchView | None) -> WaitReason:
         """Return the wait reason of running tasks whose last request failed and will be retried."""
@@ -154,10 +148,4 @@ class Status:
         # The messages may differ; the most frequent one is shown.
         message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
         until = min((at for _, at in met if at > time.time()), default=None)
-        return WaitReason(reason="api_error", tasks=len(met), until=until, detail=f"the API's last answer: {message}")
-
-    def _for_a_key(self, tasks: int) -> WaitReason:
-        refusal = self._scheduler.keys.refusal
-        if refusal is not None:
-            return WaitReason(reason="key_refused", tasks=tasks, detail=f"the API refused the key: {refusal.message}")
-        return WaitReason(reason="no_key", tasks=tasks, detail="no key is in memory: any client brings it")
+        return WaitReason("api_error", len(met), until, f"the API's last answer: {message}")

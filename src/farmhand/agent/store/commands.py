@@ -1,4 +1,4 @@
-"""The ledger's state transitions: functions that take an open transaction, which the writer commits, and the time.
+"""The ledger's state transitions: functions that take an open transaction, which `Ledger.write` commits, and the time.
 
 None relies on what its caller read before: a final task stays final, whatever arrives late.
 """
@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import msgspec
 
-from farmhand.agent.store.rows import USAGE
+from farmhand.agent.store.queries import USAGE
+from farmhand.agent.store.schema import SUMS
 from farmhand.core.errors import FarmhandError
 from farmhand.core.rules import SHARED_BUDGET
-from farmhand.core.task import FINAL_STATES, Result, State, Task, TaskError, Usage, resolve_model
+from farmhand.core.task import Result, State, Task, TaskError, Usage, resolve_model
 
 #: Maximum rows that one step changes, so that a large queue does not delay other steps.
 CHUNK = 2000
+CRASHED = "agent_crashed"
 CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 #: Above any token count or cost in pico-dollars of one request. Sums of many still fit into an SQLite integer.
 _MOST = 2**53
+_RAN = "state = 'running' AND engine != 'economy'"
 
 
 class IdConflict(FarmhandError):
@@ -72,9 +75,24 @@ class AttemptEnd:
     held: Mapping[int, int | None] | None = field(default_factory=dict)
 
 
+@dataclass(slots=True, kw_only=True, frozen=True)
+class TaskEnd:
+    """A task that has just become final: its state, its error code, and its times."""
+
+    state: State
+    error: str
+    engine: str
+    created_at: float
+    started_at: float | None
+    finished_at: float
+
+
+def _marks(values: Sized) -> str:
+    return ", ".join("?" * len(values))
+
+
 def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
-    marks = ", ".join("?" * len(values))
-    db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})", tuple(values.values()))
+    db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values()))
 
 
 def submit(
@@ -89,14 +107,13 @@ def submit(
         # Two tasks with the same id are the same task if their canonical JSON is equal.
         digest = hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
         known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
+        states[task.id] = state if known is None else known["state"]
         if known is not None:
             if known["digest"] != digest:
                 raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
             if known["pruned"]:
                 raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
-            states[task.id] = known["state"]
             continue
-        states[task.id] = state
         if task.batch:
             db.execute("INSERT INTO batch (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (task.batch, now))
         _insert(
@@ -120,28 +137,28 @@ def submit(
 
 def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) -> int:
     """Set the task to `running`. Return the number of the new attempt. Raise NoLongerQueued if the task is final."""
-    changed = db.execute(
+    query = (
         "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
-        " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL",
-        (key_fingerprint, now, seq),
-    ).rowcount
-    if not changed:
+        " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL"
+    )
+    if not db.execute(query, (key_fingerprint, now, seq)).rowcount:
         raise NoLongerQueued
-    found = db.execute("SELECT coalesce(max(number), 0) + 1 FROM attempt WHERE task_seq = ?", (seq,)).fetchone()
-    _insert(db, "attempt", task_seq=seq, number=found[0], key_fingerprint=key_fingerprint, started_at=now)
-    return int(found[0])
+    query = (
+        "INSERT INTO attempt (task_seq, number, key_fingerprint, started_at)"
+        " SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3 FROM attempt WHERE task_seq = ?1 RETURNING number"
+    )
+    return int(db.execute(query, (seq, key_fingerprint, now)).fetchone()[0])
 
 
 def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pico: int | None) -> None:
     """Reserve `most_pico` for a request of the running attempt before it is sent. Raise NoLongerQueued if none runs."""
     if most_pico is not None and not 0 <= most_pico <= _MOST:
         most_pico = None
-    changed = db.execute(
+    query = (
         "INSERT OR REPLACE INTO reservation SELECT task_seq, number, ?, ?, ? FROM attempt"
-        " WHERE task_seq = ? AND outcome = 'running'",
-        (request, most_pico, now, seq),
-    ).rowcount
-    if not changed:
+        " WHERE task_seq = ? AND outcome = 'running'"
+    )
+    if not db.execute(query, (request, most_pico, now, seq)).rowcount:
         raise NoLongerQueued
 
 
@@ -161,8 +178,8 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
     An unknown cost makes the task's cost unknown for good: NULL plus a number is NULL.
     """
     sums = ", ".join(f"{name} = {name} + ?" for name in ("cost_pico", *USAGE))
-    had = "SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?"
-    for one in end.charges[db.execute(had, (seq, number)).fetchone()[0] :] if end.charges else ():
+    had = db.execute("SELECT count(*) FROM charge WHERE task_seq = ? AND attempt = ?", (seq, number)).fetchone()[0]
+    for one in end.charges[had:]:
         used = {name: getattr(one.usage, name) for name in USAGE}
         for figure in (one.cost_pico or 0, *used.values()):
             if type(figure) is not int or not 0 <= figure <= _MOST:
@@ -186,9 +203,8 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
     if end.held is None:
         return
     # Keep only the reservations in `held`: the cost of the attempt's other requests is known.
-    marks = ", ".join("?" * len(end.held))
     which = "WHERE task_seq = ? AND attempt = ? AND request"
-    db.execute(f"DELETE FROM reservation {which} NOT IN ({marks})", (seq, number, *end.held))
+    db.execute(f"DELETE FROM reservation {which} NOT IN ({_marks(end.held)})", (seq, number, *end.held))
     changes = [(pico, seq, number, request) for request, pico in end.held.items()]
     db.executemany(f"UPDATE reservation SET pico = ? {which} = ?", changes)
 
@@ -218,33 +234,31 @@ def requeue(db: sqlite3.Connection, seq: int, state: State) -> None:
     db.execute("UPDATE task SET state = ? WHERE seq = ? AND state = 'running'", (state, seq))
 
 
-def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> bool:
-    """Record the final state and the result. Return False, with nothing changed, if the task is final already."""
-    assert result.state in FINAL_STATES  # noqa: S101  (the caller's contract)
-    if db.execute("SELECT 1 FROM task WHERE seq = ? AND done_no IS NULL", (seq,)).fetchone() is None:
-        return False
-    error = result.error
-    db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done'")
-    db.execute(
+def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> TaskEnd | None:
+    """Record the final state and the result. Return None, with nothing changed, if the task is final already."""
+    error, structured = result.error, result.structured
+    code = None if error is None else error.code
+    if error is not None and code == "budget" and SHARED_BUDGET.search(error.message):
+        code = "budget_shared"  # the records of finished tasks have no message
+    times = db.execute(
         "UPDATE task SET state = ?, finished_at = ?, text = ?, structured = ?, stop_reason = ?, error_code = ?,"
-        " error = ?, done_no = (SELECT value FROM counter WHERE name = 'done') WHERE seq = ?",
+        " error = ?, done_no = (SELECT value + 1 FROM counter WHERE name = 'done')"
+        " WHERE seq = ? AND done_no IS NULL RETURNING engine, created_at, started_at",
         (
             result.state,
             now,
             result.text,
-            None if result.structured is None else msgspec.json.encode(result.structured),
+            None if structured is None else msgspec.json.encode(structured),
             result.stop_reason,
-            None if error is None else _cause(error),
+            code,
             None if error is None else msgspec.json.encode(error),
             seq,
         ),
-    )
-    return True
-
-
-def _cause(error: TaskError) -> str:
-    """Return the error's code for the records of finished tasks, which have no message."""
-    return "budget_shared" if error.code == "budget" and SHARED_BUDGET.search(error.message) else error.code
+    ).fetchone()
+    if times is None:
+        return None
+    db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done'")
+    return TaskEnd(state=result.state, error="" if error is None else error.code, finished_at=now, **times)
 
 
 def cancel_waiting(db: sqlite3.Connection, now: float, batch: str) -> list[str]:
@@ -272,12 +286,11 @@ def park(db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequ
 
     `held` and `refused` are fingerprints. A task whose key is in neither runs on the default key, if there is one.
     """
-    names = list(refused if default else held)
-    marks = ", ".join("?" * len(names))
-    which = f"key_fingerprint IN ({marks})" if default else f"coalesce(key_fingerprint, '') NOT IN ({marks})"
+    names = refused if default else held
+    which = "key_fingerprint IN" if default else "coalesce(key_fingerprint, '') NOT IN"
     return db.execute(
         "UPDATE task SET state = 'awaiting_key' WHERE seq IN"
-        f" (SELECT seq FROM task WHERE state = 'queued' AND {which} LIMIT ?)",
+        f" (SELECT seq FROM task WHERE state = 'queued' AND {which} ({_marks(names)}) LIMIT ?)",
         (*names, CHUNK),
     ).rowcount
 
@@ -294,3 +307,74 @@ def put_batch(db: sqlite3.Connection, now: float, name: str, max_pico: int | Non
         " ON CONFLICT (name) DO UPDATE SET max_pico = excluded.max_pico, concurrency = excluded.concurrency",
         (name, max_pico, concurrency, now),
     )
+
+
+# --- recovery ---------------------------------------------------------------------------------------------------------
+#
+# A task that crashes the agent runs no more often than any other failing task: the limit on attempts is also the limit
+# on the agent's crashes over it. The first time it may crash with unrelated tasks beside it; after that it runs alone.
+
+
+def recover(db: sqlite3.Connection, now: float, attempts: int) -> list[str]:
+    """Recover after a start: nothing runs and no key is in memory, so every unfinished task awaits a key.
+
+    Every task that ran has crashed, whatever the cause. A task with `attempts` crashes fails. The API may have charged
+    for requests that were reserved but not answered: they stay reserved and count as uncertain. Tasks in a Message
+    Batch still run at the provider; the economy engine checks them.
+
+    Return the ids of the tasks that failed.
+    """
+    db.execute(
+        "UPDATE task SET uncertain = uncertain + (SELECT count(*) FROM reservation r JOIN attempt a"
+        " ON a.task_seq = r.task_seq AND a.number = r.attempt WHERE r.task_seq = seq AND a.outcome = 'running')"
+        f" WHERE {_RAN}"
+    )
+    db.execute(
+        "UPDATE attempt SET outcome = 'interrupted', finished_at = ?, crashes = crashes + 1"
+        f" WHERE outcome = 'running' AND task_seq IN (SELECT seq FROM task WHERE {_RAN})",
+        (now,),
+    )
+    poison = db.execute(
+        f"SELECT seq, id, sum(crashes) FROM task JOIN attempt ON task_seq = seq WHERE {_RAN}"
+        " GROUP BY seq HAVING sum(crashes) >= ?",
+        (attempts,),
+    ).fetchall()
+    for row in poison:
+        finish(db, now, row[0], crashed(row[1], row[2]))
+    db.execute(f"UPDATE task SET state = 'awaiting_key' WHERE state = 'queued' OR {_RAN}")
+    # If a Message Batch was being collected, the crash counts for the result that was processed alone. If there was
+    # none, it counts for the batch; from then on each of its results is processed alone.
+    handled = "outcome = 'running' AND provider_batch = no AND task_seq = handling"
+    db.execute(
+        "UPDATE provider_batch SET crashes = crashes + 1, suspected = 1"
+        f" WHERE collecting AND NOT EXISTS (SELECT 1 FROM attempt WHERE {handled})"
+    )
+    db.execute(f"UPDATE attempt SET crashes = crashes + 1 WHERE EXISTS (SELECT 1 FROM provider_batch WHERE {handled})")
+    db.execute("UPDATE provider_batch SET collecting = 0, handling = NULL WHERE collecting")
+    return [row[1] for row in poison]
+
+
+def recount(db: sqlite3.Connection, _now: float) -> None:
+    """Recompute the sums: the rows come from a damaged file, and some may be lost."""
+    sums = ", ".join(f"sum({value.format('')})" for value in SUMS.values())
+    db.execute("DELETE FROM tally")
+    db.execute(
+        f"INSERT INTO tally (batch, {', '.join(SUMS)}, last_done)"
+        f" SELECT batch, {sums}, coalesce(max(done_no), 0) FROM task GROUP BY batch"
+    )
+    db.execute(
+        "INSERT INTO batch (name, created_at) SELECT batch, min(created_at) FROM task WHERE batch != ''"
+        " GROUP BY batch ON CONFLICT DO NOTHING"
+    )
+    db.execute(
+        "INSERT INTO counter SELECT 'done', coalesce(max(done_no), 0) FROM task WHERE true"
+        " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"
+    )
+
+
+def crashed(task_id: str, times: int) -> Result:
+    """Return the result of a task that was running each time the agent ended unexpectedly."""
+    often = "once" if times == 1 else f"{times} times"
+    message = f"the agent ended {often} while it ran this task: it crashed, was killed, or hung"
+    hint = "see its journal (journalctl -u jada-agent), and change the task before it is sent again"
+    return Result(id=task_id, state="failed", error=TaskError(code=CRASHED, message=message, hint=hint))

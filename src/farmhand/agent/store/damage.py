@@ -7,7 +7,6 @@ the agent ends, and the operator follows docs/operations.md.
 from __future__ import annotations
 
 import sqlite3
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -54,30 +53,28 @@ class LedgerDamaged(LedgerStuck):
 
 
 class Alarm:
-    """Reports the first sign of damage, once. `on_damage` is called in the thread that detected it."""
+    """Reports the first sign of damage. `on_damage` is called in the thread that detected it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.damage: LedgerDamaged | None = None
         self.on_damage: Callable[[], object] = lambda: None
-        self._lock = threading.Lock()
 
     def seen(self, error: BaseException) -> LedgerDamaged | None:
         """Return the error to raise instead of `error` if that means damage, not a full, locked or closed file.
 
         Every error of a connection has to pass through here.
         """
-        code = getattr(error, "sqlite_errorcode", None)
-        if not isinstance(error, sqlite3.Error) or code is None:
-            return error if isinstance(error, LedgerDamaged) else None
+        if isinstance(error, LedgerDamaged):
+            return error
+        code = getattr(error, "sqlite_errorcode", 0)
         return self.ring(str(error)) if code & 0xFF in _DAMAGED or code in _UNREADABLE else None
 
     def ring(self, what: str) -> LedgerDamaged:
         """Record the damage. Return the error to raise."""
         found = LedgerDamaged(self.path, what)
-        with self._lock:
-            first, self.damage = self.damage is None, self.damage or found
-        if first:
+        if self.damage is None:
+            self.damage = found
             with suppress(RuntimeError):  # the loop has ended already
                 self.on_damage()
         return found
@@ -131,12 +128,7 @@ def forget(path: Path) -> None:
 
 def check(db: sqlite3.Connection, alarm: Alarm, beat: Callable[[], None]) -> None:
     """Check every page of the file once, calling `beat` meanwhile. Raise LedgerDamaged if a page is not intact."""
-
-    def going_on() -> int:
-        beat()
-        return 0
-
-    db.set_progress_handler(going_on, _OPERATIONS_PER_BEAT)
+    db.set_progress_handler(beat, _OPERATIONS_PER_BEAT)
     try:
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     finally:

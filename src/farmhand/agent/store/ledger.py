@@ -9,18 +9,19 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from farmhand.agent.store import commands, damage, recovery
-from farmhand.agent.store.commands import AttemptEnd
+from farmhand.agent.store import commands, damage
+from farmhand.agent.store.commands import AttemptEnd, TaskEnd
 from farmhand.agent.store.damage import Alarm, LedgerDamaged, LedgerStuck
 from farmhand.agent.store.queries import Queries
 from farmhand.agent.store.schema import migrate
-from farmhand.agent.store.writer import Step, Writer
 from farmhand.core.task import Result, State
 
 P = ParamSpec("P")
@@ -28,18 +29,18 @@ T = TypeVar("T")
 log = logging.getLogger("jada-agent")
 #: Seconds between retries while the ledger cannot be written.
 STUCK_S = 2.0
-
-
-@dataclass(slots=True, kw_only=True, frozen=True)
-class TaskEnd:
-    """A task that has just become final: its state, its error code, and its times."""
-
-    state: State
-    error: str
-    engine: str
-    created_at: float
-    started_at: float | None
-    finished_at: float
+#: Maximum steps per transaction; more wait for the next.
+_GROUP = 1000
+#: File system errors that may be transient. Extended error codes use the bits above the lowest byte.
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_CANTOPEN,
+    }
+)
 
 
 async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool] = lambda: False) -> T:
@@ -50,10 +51,8 @@ async def insist(step: Callable[[], Awaitable[T]], *, unless: Callable[[], bool]
     while True:
         try:
             return await step()
-        except LedgerDamaged:
-            raise
         except LedgerStuck as error:
-            if unless():
+            if isinstance(error, LedgerDamaged) or unless():
                 raise
             log.error("%s; trying again", error)
         await asyncio.sleep(STUCK_S)
@@ -85,11 +84,22 @@ def _transition(
     return method
 
 
+@dataclass(slots=True)
+class _Step:
+    """A transition that runs on the open transaction, with its future and its outcome."""
+
+    run: Callable[[sqlite3.Connection], Any]
+    future: asyncio.Future[Any]
+    value: Any = None
+    error: BaseException | None = None
+
+
 class Ledger(Queries):
     """The ledger in the file at `path`, created if missing. Only one process may use it at a time.
 
-    Reads run at once, on a connection of their own. Transitions run in the writer: awaiting one returns after its
-    commit, and every later read sees the change. `now` is the clock, in Unix seconds.
+    Reads run at once, on a connection of their own. Transitions run in a thread that owns the writing connection:
+    awaiting one returns after its commit, and every later read sees the change. Those that are requested at the same
+    moment share one transaction and one fsync. `now` is the clock, in Unix seconds.
 
     Raise LedgerDamaged if a page of the file is damaged. All pages are checked here, with calls of `beat` in between;
     later each is checked when it is read.
@@ -104,29 +114,76 @@ class Ledger(Queries):
         self._noted: set[str] = set()
         there = damage.check_files(path)
         alarm = Alarm(path)
-        writing = alarm.connect()
+        self._writing = alarm.connect()
         try:
-            damage.check(writing, alarm, beat)
-            migrate(writing, path)
+            damage.check(self._writing, alarm, beat)
+            migrate(self._writing, path)
             if not there:
                 log.warning("the ledger %s is new: there was none", path)
-            writing.execute("PRAGMA synchronous = FULL")
+            self._writing.execute("PRAGMA synchronous = FULL")
         except BaseException as error:
-            writing.close()
+            self._writing.close()
             raise alarm.seen(error) or error from None
         super().__init__(alarm)
-        self._writer = Writer(writing, alarm)
+        self._asked: deque[_Step] = deque()
+        self._writer = ThreadPoolExecutor(1, "ledger")
 
     def close(self) -> None:
         """Commit all requested steps and close the file. The ledger cannot be used afterwards."""
-        self._writer.close()
+        self._writer.shutdown()
+        self._writing.close()
         super().close()
 
-    def write(self, step: Step[T]) -> asyncio.Future[T]:
-        """Have the writer run `step`; see `Writer.do`. Raise LedgerDamaged once damage was found."""
+    def write(self, run: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
+        """Request a step. The future has its value once it is committed. Steps run in the order of the requests.
+
+        An exception in the step undoes only that step. LedgerStuck means that nothing of the whole group has changed.
+        The step runs even if the caller stops waiting. Raise LedgerDamaged once damage was found.
+        """
         if self.alarm.damage is not None:
             raise self.alarm.damage
-        return self._writer.do(step)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._asked.append(_Step(run, future))
+        self._writer.submit(self._commit)
+        return future
+
+    def _commit(self) -> None:
+        """Commit all steps that are requested by now, if an earlier call has not."""
+        group = [self._asked.popleft() for _ in range(min(len(self._asked), _GROUP))]
+        if not group:
+            return
+        try:
+            self._writing.execute("BEGIN IMMEDIATE")
+            for step in group:
+                self._run(step)
+            self._writing.execute("COMMIT")
+        except BaseException as error:
+            error = self._lost(error) or error
+            # SQLite may have rolled back by itself, as it does on a full disk.
+            with suppress(sqlite3.Error):
+                if self._writing.in_transaction:
+                    self._writing.execute("ROLLBACK")
+            for step in group:
+                step.error = error
+        with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+            group[0].future.get_loop().call_soon_threadsafe(_answer, group)
+
+    def _run(self, step: _Step) -> None:
+        """Run one step. Undo it alone if it fails, unless the whole transaction is lost."""
+        self._writing.execute("SAVEPOINT step")
+        try:
+            step.value = step.run(self._writing)
+        except BaseException as error:
+            if self._lost(error) or not self._writing.in_transaction:
+                raise
+            self._writing.execute("ROLLBACK TO step")
+            step.error = error
+        self._writing.execute("RELEASE step")
+
+    def _lost(self, error: BaseException) -> LedgerStuck | None:
+        """Return the error for a whole group if `error` means that the file cannot be written, now or ever."""
+        passing = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF in _PASSING
+        return self.alarm.seen(error) or (LedgerStuck(f"the ledger cannot be written: {error}") if passing else None)
 
     submit = _transition(commands.submit)
     start = _transition(commands.start)
@@ -135,17 +192,16 @@ class Ledger(Queries):
     resume = _transition(commands.resume)
     park = _transition(commands.park)
     put_batch = _transition(commands.put_batch)
-    recount = _transition(recovery.recount)
-    _recover = _transition(recovery.recover)
+    recount = _transition(commands.recount)
+    _recover = _transition(commands.recover)
     _cancel_waiting = _transition(commands.cancel_waiting)
     _note_key = _transition(commands.note_key)
 
     async def recover(self, attempts: int = 2**31) -> int:
-        """Recover after a start; see `recovery.recover`. Return how many tasks await a key."""
-        waiting, failed = await self._recover(attempts)
-        for task_id in failed:
+        """Recover after a start; see `commands.recover`. Return how many tasks await a key."""
+        for task_id in await self._recover(attempts):
             log.error("task %s failed: the agent ended %d times while it ran", task_id, attempts)
-        return waiting
+        return self.counts()["awaiting_key"]
 
     async def end(self, seq: int, attempt: AttemptEnd | None, then: Result | State) -> bool:
         """Record, in one transaction, the end of the attempt, if one ran, and the task's result or next state.
@@ -154,24 +210,19 @@ class Ledger(Queries):
         """
         now = self.now()
 
-        def step(db: sqlite3.Connection) -> tuple[bool, bool, TaskEnd | None]:
+        def step(db: sqlite3.Connection) -> tuple[bool, TaskEnd | None]:
             recorded = attempt is not None and commands.end_attempt(db, now, seq, attempt)
-            if not isinstance(then, Result):
-                commands.requeue(db, seq, then)
-                return recorded, True, None
-            if not commands.finish(db, now, seq, then):
-                return recorded, False, None
-            query = "SELECT engine, created_at, started_at FROM task WHERE seq = ?"
-            times = dict(db.execute(query, (seq,)).fetchone())
-            code = "" if then.error is None else then.error.code
-            return recorded, True, TaskEnd(state=then.state, error=code, finished_at=now, **times)
+            if isinstance(then, Result):
+                return recorded, commands.finish(db, now, seq, then)
+            commands.requeue(db, seq, then)
+            return recorded, None
 
-        recorded, changed, ended = await self.write(step)
+        recorded, ended = await self.write(step)
         if recorded and attempt is not None:
             self.watcher.attempt(attempt)
         if ended is not None:
             self.watcher.task(ended)
-        return changed
+        return ended is not None or not isinstance(then, Result)
 
     async def cancel_batch(self, batch: str) -> list[str]:
         """Cancel some waiting tasks of the batch and return their ids; see `commands.cancel_waiting`."""
@@ -180,10 +231,11 @@ class Ledger(Queries):
         return ids
 
     async def note_key(self, fingerprint: str) -> None:
-        """Record the first time that this key was received."""
+        """Record the first time that this key was received. If the ledger cannot be written, the next call does it."""
         if fingerprint not in self._noted:
-            await self._note_key(fingerprint)
-            self._noted.add(fingerprint)
+            with suppress(LedgerStuck):
+                await self._note_key(fingerprint)
+                self._noted.add(fingerprint)
 
     async def apart(self, read: Callable[[Queries], T]) -> T:
         """Run `read` in a thread with its own connection, since reading many rows must not block the event loop."""
@@ -193,3 +245,13 @@ class Ledger(Queries):
                 return read(queries)
 
         return await asyncio.to_thread(reading)
+
+
+def _answer(group: list[_Step]) -> None:
+    for step in group:
+        if step.future.done():  # its caller no longer waits
+            continue
+        if step.error is not None:
+            step.future.set_exception(step.error)
+        else:
+            step.future.set_result(step.value)

@@ -3,18 +3,22 @@
 A batch is recorded as `creating` before it is sent. If no answer comes, or the agent dies, it is searched for.
 """
 
+# ruff: noqa: S608  (what is put into queries here are our own words)
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from farmhand.agent.store import commands
-from farmhand.agent.store.commands import AttemptEnd, NoLongerQueued
+from farmhand.agent.store.commands import NoLongerQueued
 from farmhand.agent.store.ledger import Ledger
-from farmhand.core.task import State
+
+#: The attempts in a batch that have not ended.
+_OUT = "FROM attempt a JOIN task t ON t.seq = a.task_seq WHERE a.provider_batch = ? AND a.outcome = 'running'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +55,12 @@ class BatchedAttempt:
     crashes: int = 0
 
 
-def _sets(columns: str) -> Callable[..., asyncio.Future[None]]:
+def _sets(columns: str) -> Callable[..., asyncio.Future[int]]:
     """Return a transition that sets `columns` of a batch; the values for its marks follow the batch's number."""
-    query = f"UPDATE provider_batch SET {columns} WHERE no = ?"  # noqa: S608  (our own words)
 
-    def method(store: MessageBatchStore, no: int, *values: Any) -> asyncio.Future[None]:
-        def step(db: sqlite3.Connection) -> None:
-            db.execute(query, (*values, no))
-
-        return store.ledger.write(step)
+    def method(store: MessageBatchStore, no: int, *values: Any) -> asyncio.Future[int]:
+        query = f"UPDATE provider_batch SET {columns} WHERE no = ?"
+        return store.ledger.write(lambda db: db.execute(query, (*values, no)).rowcount)
 
     return method
 
@@ -75,8 +76,6 @@ class MessageBatchStore:
     def custom_id(self, out: BatchedAttempt) -> str:
         """Return the attempt's custom_id in its batch."""
         return f"{self.mark}-{out.seq}-{out.number}"
-
-    # --- transitions ----------------------------------------------------------------------------------------------
 
     #: The provider has the batch, with this id.
     opened = _sets("state = 'open', id = ?")
@@ -96,43 +95,28 @@ class MessageBatchStore:
     ) -> tuple[SentBatch, list[BatchedAttempt]]:
         """Record a batch that is about to be sent, and set its tasks to `running`, except those that have ended.
 
-        `most_pico` maps sequence numbers to the worst-case cost, which stays reserved until the cost is known.
+        `most_pico` maps sequence numbers to the worst-case cost, which stays reserved until the cost is known. A batch
+        without tasks has ended.
         """
         now = self.ledger.now()
 
         def step(db: sqlite3.Connection) -> int:
-            query = (
-                "INSERT INTO provider_batch (key_fingerprint, created_at, state, requests) VALUES (?, ?, 'creating', 0)"
-            )
-            no = int(db.execute(query, (key_fingerprint, now)).lastrowid or 0)
+            query = "INSERT INTO provider_batch (key_fingerprint, created_at, state, requests) VALUES (?, ?, ?, 0)"
+            no, requests = int(db.execute(query, (key_fingerprint, now, "creating")).lastrowid or 0), 0
             for seq, most in most_pico.items():
-                try:
+                with suppress(NoLongerQueued):
                     number = commands.start(db, now, seq, key_fingerprint)
-                except NoLongerQueued:
-                    continue
-                db.execute("UPDATE attempt SET provider_batch = ? WHERE task_seq = ? AND number = ?", (no, seq, number))
-                commands.reserve(db, now, seq, 1, most)
-                db.execute("UPDATE provider_batch SET requests = requests + 1 WHERE no = ?", (no,))
+                    which = (no, seq, number)
+                    db.execute("UPDATE attempt SET provider_batch = ? WHERE task_seq = ? AND number = ?", which)
+                    commands.reserve(db, now, seq, 1, most)
+                    requests += 1
+            state = "creating" if requests else "ended"
+            db.execute("UPDATE provider_batch SET requests = ?, state = ? WHERE no = ?", (requests, state, no))
             return no
 
         no = await self.ledger.write(step)
         out = self.out(no)
         return SentBatch(no, "", key_fingerprint, False, len(out), now), out
-
-    async def take_back(self, no: int, end: AttemptEnd, state: State) -> None:
-        """End the batch and return its tasks to `state`: the provider never had it."""
-        now = self.ledger.now()
-        out = self.out(no)
-
-        def step(db: sqlite3.Connection) -> None:
-            for one in out:
-                commands.end_attempt(db, now, one.seq, end)
-                commands.requeue(db, one.seq, state)
-            db.execute("UPDATE provider_batch SET state = 'ended' WHERE no = ?", (no,))
-
-        await self.ledger.write(step)
-
-    # --- reads ----------------------------------------------------------------------------------------------------
 
     def unended(self) -> list[SentBatch]:
         """Return the batches that are, or may be, at the provider."""
@@ -148,22 +132,13 @@ class MessageBatchStore:
 
     def out(self, no: int) -> list[BatchedAttempt]:
         """Return the attempts in the batch that have not ended."""
-        rows = self.ledger.rows(
-            "SELECT a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts,"
-            " (SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
-            " FROM attempt a JOIN task t ON t.seq = a.task_seq"
-            " WHERE a.provider_batch = ? AND a.outcome = 'running' ORDER BY a.task_seq",
-            no,
-        )
-        return [BatchedAttempt(*row) for row in rows]
+        crashes = "(SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
+        columns = f"a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, {crashes}"
+        return [BatchedAttempt(*row) for row in self.ledger.rows(f"SELECT {columns} {_OUT} ORDER BY a.task_seq", no)]
 
     def wanted(self, no: int) -> bool:
         """Return whether an unfinished task still needs an attempt in the batch."""
-        query = (
-            "SELECT 1 FROM attempt a JOIN task t ON t.seq = a.task_seq"
-            " WHERE a.provider_batch = ? AND a.outcome = 'running' AND t.done_no IS NULL LIMIT 1"
-        )
-        return bool(self.ledger.rows(query, no))
+        return bool(self.ledger.rows(f"SELECT 1 {_OUT} AND t.done_no IS NULL LIMIT 1", no))
 
     def queued(self, batch: str | None) -> int:
         """Return the number of economy tasks that wait to be sent: those of `batch`, or all."""

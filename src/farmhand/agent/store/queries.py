@@ -1,32 +1,34 @@
-"""Queries of the ledger on a connection of their own. Each is bounded or reads precomputed sums."""
+"""Queries of the ledger on a connection of their own. Each is bounded or reads precomputed sums.
+
+Times are Unix seconds; amounts in the file are pico-dollars.
+"""
 
 # ruff: noqa: S608  (what is put into queries here are our own column names and marks)
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from decimal import Decimal
 from heapq import merge
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from farmhand.agent.store.damage import Alarm
-from farmhand.agent.store.rows import (
-    USAGE,
-    BatchView,
-    IndexedResult,
-    TaskTotals,
-    as_record,
-    in_usd,
-    result_fields,
-)
 from farmhand.agent.store.schema import STATES, SUMS
 from farmhand.core.money import usd
-from farmhand.core.task import Result, Task, Usage
+from farmhand.core.task import Result, Task, TaskError, Usage
+from farmhand.core.typed import ready
 
+USAGE = tuple(Usage.__struct_fields__)
+#: The error of a result whose content retention has deleted.
+PRUNED = TaskError(
+    code="pruned", message="the task has run, and its content is pruned", hint="see retention_days and retention_mb"
+)
 _USAGE = ", ".join(USAGE)
 #: A page of results ends once it holds this many characters of answers.
 _PAGE_CHARS = 8 * 1024 * 1024
@@ -36,18 +38,49 @@ _BATCH = (
     " FROM batch LEFT JOIN tally ON tally.batch = batch.name WHERE name = ?"
 )
 _CHARGES = (
-    "SELECT no, task.id AS task, attempt, batch, work_class, charge.model, engine, labels, charge.created_at,"
-    f" request_id, charge.price_version, terms, economy, charge.cost_pico, {', '.join(f'charge.{u}' for u in USAGE)}"
+    "SELECT no AS charge_id, task.id AS task, attempt, batch, work_class, charge.model, engine, labels,"
+    " charge.created_at, request_id, charge.price_version, terms, economy, charge.cost_pico,"
+    f" {', '.join(f'charge.{u}' for u in USAGE)}"
     " FROM charge JOIN task ON seq = task_seq WHERE no > ? ORDER BY no LIMIT ?"
 )
 #: `uncertain_pico`: the worst-case cost of a task's uncertain requests, NULL if it is unknown.
 _FINISHED = (
-    "SELECT done_no, id, state, batch, work_class, model, engine, labels, created_at, started_at, finished_at,"
-    f" attempts, retries, uncertain, price_version, error_code AS error, cost_pico, {_USAGE},"
+    "SELECT done_no AS finish_seq, id, state, batch, work_class, model, engine, labels, created_at, started_at,"
+    f" finished_at, attempts, retries, uncertain, price_version, error_code AS error, cost_pico, {_USAGE},"
     " (SELECT CASE WHEN count(pico) = uncertain AND count(*) = uncertain THEN coalesce(sum(pico), 0) END"
     " FROM reservation WHERE task_seq = seq) AS uncertain_pico"
     " FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
 )
+
+
+class IndexedResult(Result, kw_only=True):
+    """A result of a batch with its position in the order of finishing."""
+
+    finish_seq: int
+
+
+class BatchView(msgspec.Struct, kw_only=True):
+    """A batch as `GET /v1/batches/{batch}` shows it: its limits, task counts by state and sums."""
+
+    batch: str
+    max_usd: Decimal | None
+    concurrency: int | None
+    queued: int
+    awaiting_key: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    cost_usd: Decimal
+    unpriced: int
+    uncertain: int
+    last_done: int
+    created_at: float
+
+    @property
+    def unfinished(self) -> int:
+        """Return the number of tasks that have not ended."""
+        return self.queued + self.awaiting_key + self.running
 
 
 class NoSuchBatch(KeyError):
@@ -100,10 +133,8 @@ class Queries:
         return list(self._each(query, *values))
 
     def _row(self, query: str, *values: Any) -> Any:
-        try:
-            return self._db.execute(query, values).fetchone()
-        except sqlite3.Error as error:
-            raise self.alarm.seen(error) or error from None
+        """Return the row of a query that has at most one, or None."""
+        return next(iter(self.rows(query, *values)), None)
 
     def close(self) -> None:
         """Close the connection."""
@@ -125,21 +156,21 @@ class Queries:
         row = self._row("SELECT seq, batch, state, spec IS NULL FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
-        return KnownTask(row[0], row[1], row[2], bool(row[3]))
+        return KnownTask(*row)
 
     def spec(self, seq: int) -> Task:
         """Return the task as it was submitted. Raise KeyError if its content is gone."""
         row = self._row("SELECT spec FROM task WHERE seq = ?", seq)
         if row is None or row[0] is None:
             raise KeyError(seq)
-        return msgspec.json.decode(row[0], type=Task)
+        return msgspec.json.decode(row[0], type=ready(Task))
 
     def result(self, task_id: str) -> Result:
         """Return the task's current result. Raise KeyError if it is unknown."""
         row = self._row("SELECT * FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
-        return Result(**result_fields(row))
+        return Result(**_result_fields(row))
 
     def results(
         self, *, batch: str | None, state: str | None, after: str | None, limit: int
@@ -152,7 +183,7 @@ class Queries:
         given = {term: value for term, value in wanted.items() if value is not None}
         query = f"SELECT * FROM task WHERE {' AND '.join(given)} ORDER BY seq LIMIT ?"
         rows, cut = self._page(query, *given.values(), limit)
-        return [Result(**result_fields(row)) for row in rows], cut or len(rows) == limit
+        return [Result(**_result_fields(row)) for row in rows], cut or len(rows) == limit
 
     def _page(self, query: str, *values: Any) -> tuple[list[sqlite3.Row], bool]:
         """Return rows until they hold enough text for one page, at least one, and whether that ended the page."""
@@ -229,29 +260,33 @@ class Queries:
         row = self._row(_BATCH, name)
         if row is None:
             raise NoSuchBatch(name)
-        return BatchView(**in_usd(row))
+        return BatchView(**_in_usd(row))
 
-    def batch_limits(self, column: Literal["max_pico", "concurrency"]) -> dict[str, int]:
-        """Return batch → limit for the batches with one: a budget in pico-dollars, or the number of tasks at once."""
-        rows = self.rows(f"SELECT name, {column} FROM batch WHERE {column} IS NOT NULL")
-        return {row[0]: row[1] for row in rows}
+    def batch_budget(self, name: str) -> int | None:
+        """Return the batch's budget in pico-dollars, or None if it has none."""
+        row = self._row("SELECT max_pico FROM batch WHERE name = ?", name)
+        return None if row is None else row[0]
+
+    def concurrency_limits(self) -> dict[str, int]:
+        """Return batch → number of tasks at once, for the batches with a limit."""
+        return {row[0]: row[1] for row in self.rows("SELECT name, concurrency FROM batch WHERE concurrency > 0")}
 
     def batch_results(self, batch: str, after: int, limit: int) -> list[IndexedResult]:
         """Return up to `limit` results of the batch after `done_no` `after`, in that order; fewer if they are long."""
         query = "SELECT * FROM task WHERE batch = ? AND done_no > ? ORDER BY done_no LIMIT ?"
         rows, _ = self._page(query, batch, after, limit)
-        return [IndexedResult(done_no=row["done_no"], **result_fields(row)) for row in rows]
+        return [IndexedResult(finish_seq=row["done_no"], **_result_fields(row)) for row in rows]
 
     # --- records and sums -----------------------------------------------------------------------------------------
 
     def charges(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` charges after `no` `after`, in that order, as the API shows them."""
-        records = [as_record(row) for row in self.rows(_CHARGES, after, limit)]
+        records = [_record(row) for row in self.rows(_CHARGES, after, limit)]
         return [record | {"economy": bool(record["economy"])} for record in records]
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` finished tasks after `done_no` `after`, in that order, without their texts."""
-        return [as_record(row) for row in self.rows(_FINISHED, after, limit)]
+        return [_record(row) for row in self.rows(_FINISHED, after, limit)]
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks by state."""
@@ -262,12 +297,15 @@ class Queries:
         """Return the number of requests, over all tasks, that may have been charged for at an unknown cost."""
         return int(self._row("SELECT coalesce(sum(uncertain), 0) FROM tally")[0])
 
-    def totals(self, since: float) -> TaskTotals:
-        """Return usage and cost of tasks created at `since` or later. Reads every task: keep it off the event loop."""
+    def totals(self, since: float) -> dict[str, Any]:
+        """Return usage and cost of tasks created at `since` or later. Reads every task: keep it off the event loop.
+
+        `unpriced` counts tasks with an unknown cost.
+        """
         sums = ", ".join(f"coalesce(sum({name}), 0)" for name in ("cost_pico", "cost_pico IS NULL", *USAGE))
         tasks, cost, unpriced, *used = self._row(f"SELECT count(*), {sums} FROM task WHERE created_at >= ?", since)
-        usage = Usage(**dict(zip(USAGE, used, strict=True)))
-        return TaskTotals(tasks=tasks, usage=usage, cost_usd=usd(cost), unpriced=unpriced)
+        usage = dict(zip(USAGE, used, strict=True))
+        return {"tasks": tasks, "usage": usage, "cost_usd": usd(cost), "unpriced": unpriced}
 
     # Amounts that are reserved and not settled count as spent.
 
@@ -308,3 +346,37 @@ class Queries:
     def bytes_used(self) -> int:
         """Return the size in bytes of the file's used pages."""
         return int(self._row("PRAGMA page_size")[0] * (self._row("PRAGMA page_count")[0] - self.free_pages()))
+
+
+def _decode(blob: bytes | None, kind: Any) -> Any:
+    return None if blob is None else msgspec.json.decode(blob, type=ready(kind))
+
+
+def _in_usd(row: sqlite3.Row) -> dict[str, Any]:
+    """Return a row's columns by name, with each `_pico` column as a `_usd` value in US$; None stays None."""
+    found = dict(row)
+    for name in [name for name in found if name.endswith("_pico")]:
+        pico = found.pop(name)
+        found[name.replace("_pico", "_usd")] = None if pico is None else usd(pico)
+    return found
+
+
+def _result_fields(row: sqlite3.Row) -> dict[str, Any]:
+    """Return the fields of `Result` for a row of the table `task`, as of now."""
+    started, finished, now = row["started_at"], row["finished_at"], time.time()
+    same = ("id", "state", "text", "model", "engine", "attempts", "retries", "uncertain", "stop_reason", "batch")
+    return {name: row[name] for name in same} | {
+        "structured": _decode(row["structured"], Any),
+        "usage": Usage(**{name: row[name] for name in USAGE}),
+        "cost_usd": None if row["cost_pico"] is None else usd(row["cost_pico"]),
+        # The clock may have been set back in the meantime.
+        "queued_s": round(max(0.0, (started or finished or now) - row["created_at"]), 3),
+        "run_s": round(max(0.0, (finished or now) - started), 3) if started else 0.0,
+        "error": PRUNED if row["spec"] is None else _decode(row["error"], TaskError),
+        "labels": _decode(row["labels"], dict[str, str]),
+    }
+
+
+def _record(row: sqlite3.Row) -> dict[str, Any]:
+    """Return a row as one line of `GET /v1/charges` or `GET /v1/finished`."""
+    return _in_usd(row) | {"labels": _decode(row["labels"], dict[str, str])}

@@ -8,11 +8,12 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 
 from farmhand.agent.config import Config
 from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import Ledger
+from farmhand.agent.task_files import TaskFiles
+from farmhand.core.task import FINAL_STATES
 
 log = logging.getLogger("jada-agent")
 _DAY_S = 86_400.0
@@ -38,15 +39,11 @@ def empty(db: sqlite3.Connection, before: float) -> int:
 
 def forget(db: sqlite3.Connection, before: float) -> int:
     """Delete some emptied tasks that ended before `before`, with attempts and charges. Return how many."""
-    gone = db.execute(
-        "DELETE FROM task WHERE seq IN"
-        " (SELECT seq FROM task WHERE spec IS NULL AND finished_at < ? ORDER BY finished_at LIMIT ?)",
-        (before, _ROWS),
-    ).rowcount
+    which = "SELECT seq FROM task WHERE spec IS NULL AND finished_at < ? ORDER BY finished_at LIMIT ?"
+    gone = db.execute(f"DELETE FROM task WHERE seq IN ({which})", (before, _ROWS)).rowcount  # noqa: S608  (our own words)
     if not gone:
-        db.execute(
-            "DELETE FROM batch WHERE created_at < ? AND NOT EXISTS (SELECT 1 FROM task WHERE batch = name)", (before,)
-        )
+        unused = "created_at < ? AND NOT EXISTS (SELECT 1 FROM task WHERE batch = name)"
+        db.execute(f"DELETE FROM batch WHERE {unused}", (before,))  # noqa: S608
         db.execute("DELETE FROM tally WHERE batch != '' AND NOT EXISTS (SELECT 1 FROM batch WHERE name = tally.batch)")
     return gone
 
@@ -64,13 +61,12 @@ class Retention:
         self._config = config
         self._ledger = ledger
         self._monotonic = monotonic
-        self._began = (ledger.now(), monotonic())
+        self._ahead_s = ledger.now() - monotonic()
         self._too_large = False
 
     def now(self) -> float:
         """Return Unix seconds, at most the start time plus the time since. A clock that jumps ahead has no effect."""
-        wall, monotonic = self._began
-        return min(self._ledger.now(), wall + self._monotonic() - monotonic)
+        return min(self._ledger.now(), self._ahead_s + self._monotonic())
 
     async def run(self) -> None:
         """Sweep every minute until cancelled."""
@@ -89,18 +85,41 @@ class Retention:
 
     async def sweep(self) -> None:
         """Bring the ledger within its limits, in short transactions."""
-        emptied = await self._all(partial(empty, before=self.now() - self._config.retention_days * _DAY_S))
-        gone = await self._all(partial(forget, before=self.now() - self._config.history_days * _DAY_S))
+        emptied = await self._all(empty, self._config.retention_days)
+        gone = await self._all(forget, self._config.history_days)
         emptied += await self._to_size()
         if emptied or gone:
             log.info("retention: %d tasks emptied, %d forgotten", emptied, gone)
         before, left = sys.maxsize, self._ledger.free_pages()
         while 0 < left < before:
             before, left = left, await self._ledger.write(shrink)
+        self._sweep_files()
 
-    async def _all(self, step: Callable[[sqlite3.Connection], int]) -> int:
-        total = 0
-        while some := await self._ledger.write(step):
+    def _sweep_files(self) -> None:
+        """Remove the files of tasks whose content is gone, bundles that no attempt needs any more, and old files.
+
+        The files of all ended tasks together may take as much as the ledger, beside it; the oldest go first.
+        """
+        files = TaskFiles(self._config.state_dir)
+        ended: list[str] = []
+        for task_id in files.tasks():
+            try:
+                known = self._ledger.known(task_id)
+            except KeyError:
+                # Uploaded, and never submitted.
+                if files.age_s(task_id, time.time()) > _DAY_S:
+                    files.remove(task_id)
+                continue
+            if known.pruned:
+                files.remove(task_id)
+            elif known.state in FINAL_STATES:
+                files.bundle(task_id).unlink(missing_ok=True)
+                ended.append(task_id)
+        files.shrink(ended, self._config.retention_mb * _MB)
+
+    async def _all(self, step: Callable[[sqlite3.Connection, float], int], days: float) -> int:
+        total, before = 0, self.now() - days * _DAY_S
+        while some := await self._ledger.write(lambda db: step(db, before)):
             total += some
         return total
 
@@ -108,7 +127,7 @@ class Retention:
         """Empty the oldest tasks until the ledger fits. Return how many."""
         total, some = 0, 1
         while (too_large := self._ledger.bytes_used() > self._config.retention_mb * _MB) and some:
-            some = await self._ledger.write(partial(empty, before=_FOREVER))
+            some = await self._ledger.write(lambda db: empty(db, _FOREVER))
             total += some
         if too_large and not self._too_large:
             log.warning("the ledger is larger than %d MB without content to prune", self._config.retention_mb)

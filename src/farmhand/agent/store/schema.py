@@ -215,18 +215,14 @@ def migrate(db: sqlite3.Connection, path: Path) -> None:
 
 def _recognised(db: sqlite3.Connection) -> int:
     """Return the version of a file that does not state it, such as a dump of a damaged one; 0 for an empty file."""
-    have, found = _objects(db), 0
+    objects = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
+    have, found = {row[0] for row in db.execute(objects)}, 0
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as model:
         for version, step in enumerate(STEPS if have else (), 1):
             model.executescript(step)
-            if _objects(model) <= have:
+            if {row[0] for row in model.execute(objects)} <= have:
                 found = version
     return found
-
-
-def _objects(db: sqlite3.Connection) -> set[str]:
-    found = db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'")
-    return {row[0] for row in found.fetchall()}
 
 
 def _rewrite(db: sqlite3.Connection) -> None:

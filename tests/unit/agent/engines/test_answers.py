@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.answers import as_object, check_answer, from_object
+from farmhand.agent.engines.api import as_object, check_answer
 
 
 async def test_a_schema_fetches_nothing() -> None:
@@ -55,6 +55,6 @@ async def test_an_answer_that_misses_the_schema_is_none_and_worth_another_attemp
 async def test_any_schema_can_be_the_input_of_a_tool(schema: dict[str, Any], answer: Any) -> None:
     tool = as_object(schema)
     assert tool["type"] == "object"
-    given = answer if tool is schema else {"answer": answer}
+    given = answer if tool == schema else {"answer": answer}
     assert await check_answer(tool, given) == given
-    assert await check_answer(schema, from_object(schema, given)) == answer
+    assert await check_answer(schema, given) == answer

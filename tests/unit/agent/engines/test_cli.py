@@ -11,11 +11,11 @@ import msgspec
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.cli import CliEngine, arguments, environment
 from farmhand.core import claude
-from farmhand.core.task import Task, Usage
+from farmhand.core.task import Result, Task, Usage
 from farmhand.meter import Charge, Grant, Grants, Key
 
 TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
@@ -67,7 +67,7 @@ GOOD = {"type": "result", "subtype": "success", "result": "an answer", "is_error
 WELL = {"type": "farmhand.exit", "rc": 0, "signal": 0, "oom": False, "stderr": ""}
 
 
-async def judged(directory: Path, *lines: dict[str, Any] | bytes, answered: bool = True) -> Answer:
+async def judged(directory: Path, *lines: dict[str, Any] | bytes, answered: bool = True) -> Result:
     """What the engine makes of a sandbox that sends `lines`; `answered`: a request of it was, at the meter."""
 
     async def sandbox(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -104,6 +104,25 @@ async def test_failure_is_judged_by_status_is_error_and_turns_and_never_by_the_s
         await judged(tmp_path, *lines)
     assert error.value.code == code
     assert says in error.value.message
+
+
+@pytest.mark.parametrize("end", [{"rc": 134, "signal": 6}, {"rc": 127, "stderr": "[Errno 11] Resource …"}])
+async def test_a_cli_that_got_no_thread_says_why_and_is_tried_again_if_nothing_was_paid(
+    tmp_path: Path, end: dict[str, Any]
+) -> None:
+    for answered in (False, True):
+        (tmp_path / str(answered)).mkdir()
+        with pytest.raises(EngineError) as error:
+            await judged(tmp_path / str(answered), WELL | end, answered=answered)
+        assert (error.value.code, error.value.retryable) == ("cli_error", not answered)
+        assert "no thread, process or memory" in error.value.hint
+
+
+async def test_a_time_limit_that_the_sandbox_kept_is_one(tmp_path: Path) -> None:
+    for end in ({"signal": 9}, {"stage": "collect"}):
+        (tmp_path / str(end)).mkdir()
+        with pytest.raises(TimeoutError):
+            await judged(tmp_path / str(end), GOOD, WELL | end | {"timed_out": True})
 
 
 async def test_a_result_without_any_request_at_the_meter_is_no_success(tmp_path: Path) -> None:

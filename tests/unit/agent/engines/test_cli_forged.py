@@ -11,10 +11,10 @@ import msgspec
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.engines import Answer, EngineError
+from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.cli import CliEngine
 from farmhand.core.schemas import POOL
-from farmhand.core.task import Task, Usage
+from farmhand.core.task import Result, Task, Usage
 from farmhand.meter import Grant, Grants, Key
 from farmhand.meter.grants import Charge
 
@@ -26,7 +26,7 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     POOL.rest(0)
 
 
-async def judged(directory: Path, schema: dict[str, Any], forged: bytes) -> tuple[Answer, int]:
+async def judged(directory: Path, schema: dict[str, Any], forged: bytes) -> tuple[Result, int]:
     """What the engine makes of `forged`, and how often the event loop came round meanwhile."""
 
     async def sandbox(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -14,7 +14,7 @@ def read(stream: bytes) -> MessageReader:
     reader = MessageReader(lambda _text: None)
     for event in stream.split(b"\n\n")[:-1]:
         name, _, data = event.partition(b"\n")
-        reader.take(name.removeprefix(b"event: ").decode(), data.removeprefix(b"data:").strip())
+        reader.take([(name.removeprefix(b"event: ").decode(), data.removeprefix(b"data:").strip())])
     reader.close()
     return reader
 

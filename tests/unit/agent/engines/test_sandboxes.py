@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.agent.engines import sandboxes
+from farmhand.agent.engines import EngineError, sandboxes
 from farmhand.agent.engines.sandboxes import SandboxPool
 
 
@@ -30,7 +30,7 @@ class Listener:
 
 
 def pool(directory: Path, wanted: int) -> SandboxPool:
-    return SandboxPool(directory / "task.sock", wanted, 1000, asyncio.Semaphore(9))
+    return SandboxPool(directory, 9, wanted)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ async def listener(tmp_path: Path) -> AsyncIterator[Listener]:
 
 async def test_each_serves_one_task_and_another_takes_its_place(tmp_path: Path, listener: Listener) -> None:
     waiting = pool(tmp_path, 2)
-    _, first = await waiting.take()
+    _, first = await waiting.take("none")
     await listener.until(3)
     first.write(b"order\n")
     assert await listener.lines[0][0].readline() == b"order\n"
-    _, second = await waiting.take()
+    _, second = await waiting.take("none")
     await listener.until(4)
     second.write(b"another order\n")
     assert await listener.lines[1][0].readline() == b"another order\n"
@@ -62,11 +62,11 @@ async def test_each_serves_one_task_and_another_takes_its_place(tmp_path: Path, 
 
 async def test_one_that_has_died_is_passed_over(tmp_path: Path, listener: Listener) -> None:
     waiting = pool(tmp_path, 1)
-    (await waiting.take())[1].close()
+    (await waiting.take("none"))[1].close()
     await listener.until(2)
     listener.lines[1][1].close()
-    assert await waiting._lines[0][0].read() == b""
-    reader, writer = await waiting.take()
+    assert await waiting._idle[0][0].read() == b""
+    reader, writer = await waiting.take("none")
     await listener.until(3)
     listener.lines[2][1].write(b"alive\n")
     assert await reader.readline() == b"alive\n"
@@ -77,7 +77,7 @@ async def test_one_that_has_died_is_passed_over(tmp_path: Path, listener: Listen
 async def test_without_spares_each_is_started_for_its_task(tmp_path: Path, listener: Listener) -> None:
     waiting = pool(tmp_path, 0)
     for _ in range(2):
-        (await waiting.take())[1].close()
+        (await waiting.take("none"))[1].close()
     await listener.until(2)
     assert waiting._filling is None
 
@@ -85,11 +85,11 @@ async def test_without_spares_each_is_started_for_its_task(tmp_path: Path, liste
 async def test_a_rest_ends_those_that_wait(tmp_path: Path, listener: Listener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandboxes, "WAIT_S", 0.05)
     waiting = pool(tmp_path, 1)
-    (await waiting.take())[1].close()
+    (await waiting.take("none"))[1].close()
     await listener.until(2)
     assert await listener.lines[1][0].read() == b""
 
 
 async def test_where_none_can_be_had_the_task_hears_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        await pool(tmp_path, 1).take()
+    with pytest.raises(EngineError, match=r"no sandbox to be had: .*/task.sock: No such file"):
+        await pool(tmp_path, 1).take("none")

@@ -91,10 +91,10 @@ async def test_what_hangs_holds_its_place_and_is_ended_by_its_first_word(host: H
     assert host.most == 2
     assert set(host.asked) == {UNIT}
     async with asyncio.timeout(5):
-        while len(engine._leaving):  # noqa: ASYNC110
+        while engine.sandboxes.leaving:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert len(host.asked) == 6
-    engine.close()
+    engine.sandboxes.close()
 
 
 async def test_what_ends_by_itself_is_asked_for_no_end(host: Host) -> None:
@@ -104,11 +104,11 @@ async def test_what_ends_by_itself_is_asked_for_no_end(host: Host) -> None:
         assert (await run(engine)).text == "forged"
     assert host.most <= 2
     assert host.asked == []
-    engine.close()
+    engine.sandboxes.close()
 
 
 async def test_what_an_agent_of_before_has_left_is_ended_at_the_start(host: Host) -> None:
-    await CliEngine(Config(runtime_dir=str(host.directory)), Grants()).clear()
+    await CliEngine(Config(runtime_dir=str(host.directory)), Grants()).sandboxes.clear()
     assert host.asked == [ALL]
 
 
@@ -117,13 +117,13 @@ async def test_without_anybody_to_end_it_a_sandbox_goes_on_holding_its_place(
 ) -> None:
     (host.directory / "task-end.sock").unlink()
     engine = CliEngine(Config(runtime_dir=str(host.directory), slots_cli=1, sandbox_spares=0), Grants())
-    await engine.clear()
+    await engine.sandboxes.clear()
     await run(engine)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(1):
             await run(engine)
     assert "could not be ended" in caplog.text
-    engine.close()
+    engine.sandboxes.close()
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,7 @@ async def test_attempts_add_up_and_one_unknown_price_makes_the_sum_unknown(ledge
         await ledger.start(1, "fp")
         await ledger.end(1, end(later, outcome="cut"), "running")
         assert ledger.result("one").cost_usd is None
-    assert ledger.totals(0).unpriced == ledger.batch("b").unpriced == 1
+    assert ledger.totals(0)["unpriced"] == ledger.batch("b").unpriced == 1
     assert [charge["cost_usd"] for charge in ledger.charges(0, 9)] == [
         Decimal("0.1"),
         Decimal("0.2"),
@@ -200,7 +200,7 @@ async def test_results_of_a_batch_come_in_the_order_of_finishing(ledger: Ledger)
     await ledger.submit([task(name, batch="b") for name in "xyz"] + [task("other")], "queued", "fp")
     for name in ("z", "other", "x"):
         await run(ledger, name)
-    assert [(one.id, one.done_no) for one in ledger.batch_results("b", 0, 9)] == [("z", 1), ("x", 3)]
+    assert [(one.id, one.finish_seq) for one in ledger.batch_results("b", 0, 9)] == [("z", 1), ("x", 3)]
     assert [one.id for one in ledger.batch_results("b", 1, 9)] == ["x"]
     assert [line["id"] for line in ledger.finished(1, 9)] == ["other", "x"]
     batch = ledger.batch("b")
@@ -257,11 +257,12 @@ async def test_limits_of_a_batch_are_kept(ledger: Ledger) -> None:
         ledger.batch("b")
     await ledger.put_batch("b", pico(Decimal("1.5")), 4)
     assert (ledger.batch("b").max_usd, ledger.batch("b").concurrency) == (Decimal("1.5"), 4)
-    assert ledger.batch_limits("concurrency") == {"b": 4}
-    assert ledger.batch_limits("max_pico") == {"b": pico(Decimal("1.5"))}
+    assert ledger.concurrency_limits() == {"b": 4}
+    assert ledger.batch_budget("b") == pico(Decimal("1.5"))
     await ledger.put_batch("b", None, None)
     assert ledger.batch("b").max_usd is None
-    assert ledger.batch_limits("concurrency") == {}
+    assert ledger.batch_budget("b") is None
+    assert ledger.concurrency_limits() == {}
 
 
 async def test_times_never_count_backwards(tmp_path: Path) -> None:

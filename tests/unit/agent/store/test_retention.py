@@ -100,8 +100,8 @@ async def test_rows_go_with_the_history_and_their_numbers_do_not_come_back(ledge
     assert ledger.charges(0, 9) == []
     assert sum(ledger.counts().values()) == 0
     await finish(ledger, "new")
-    assert [line["done_no"] for line in ledger.finished(0, 9)] == [2]
-    assert [charge["no"] for charge in ledger.charges(0, 9)] == [2]
+    assert [line["finish_seq"] for line in ledger.finished(0, 9)] == [2]
+    assert [charge["charge_id"] for charge in ledger.charges(0, 9)] == [2]
 
 
 async def test_what_is_unfinished_is_never_touched(ledger: Ledger, clock: Clock) -> None:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from farmhand.agent.engines import EngineError
-from farmhand.agent.engines.output import CliOutput
+from farmhand.agent.engines.cli import CliOutput
 
 
 def delta(text: str) -> bytes:
