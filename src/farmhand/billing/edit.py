@@ -9,17 +9,31 @@ line at top level or at the end of the file.
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
-from collections.abc import Callable, Collection, Mapping
+import shutil
+import subprocess
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..core.keys import redact
-from . import guard
+from .names import WATCHED
 
+_ERROR_LINE = re.compile(rb"(?:line |:)(\d+)[:) ]|^\S+: (\d+):", re.MULTILINE)
+_CHECK_S = 10.0
+#: bash: a start-up file may enable extglob before the line that needs it, which `-n` does not detect. zsh continues
+#: after an error when it reads commands from stdin, and exits with 0; from a file it stops.
+_READ_ONLY = {
+    "bash": ("-O", "extglob", "-n"),
+    "zsh": ("-f", "-n", "/dev/stdin"),
+    "fish": ("--no-config", "-n"),
+}
 #: Maximum number of lines of a statement. Its ends are not searched farther away; then the end of the file is used.
-MAX_LINES = 200
+_MAX_LINES = 200
 #: Maximum number of positions tried as the end of a word.
-MAX_WORDS = 40
+_MAX_WORDS = 40
 _DECLARING = re.compile(
     r"(?:(?:builtin|command)[ \t]+)?(?:export|declare|typeset|readonly)(?:[ \t]+(?:-[gxrU]+|--))*[ \t]+"
 )
@@ -28,6 +42,9 @@ _FISH_SET = re.compile(
 )
 _FISH_EXPORT = re.compile(r"export[ \t]+")
 _NAME = re.compile(r"([A-Za-z_]\w*)(=?)")
+#: Each template takes exactly one word, so the shell decides whether the value is one.
+_POSIX_WORD = "case {} in x) ;; esac\n"
+_FISH_WORD = "switch {};case x;end\n"
 #: Text that is one word in every shell, so no shell has to be asked.
 _PLAIN = re.compile(r"[\w./:@%+,-]*|'[^']*'|\"[^\"\\$`]*\"")
 _BOUNDARY = re.compile(r"[ \t]*;?[ \t]*\r?$|[ \t]*;[ \t]*(?=#)|[ \t]+(?=\S)")
@@ -37,15 +54,19 @@ _CONTINUED = re.compile(r"[ \t]+\\\r?\n[ \t]*")
 _GOES_ON = re.compile(r"(?:&&|(?<!&)(?:\|\|?|!))[ \t]*(?:#.*)?\r?$|(?<!\\)(?:\\\\)*\\\r?$")
 _LOOKS_BACK = re.compile(r"\$\?|\$\{?(?:pipe)?status\b|^[ \t]*(?:and|or)\b")
 _FUNCTION = re.compile(r"[ \t]*(?:function[ \t]|[^\s=\"'$;&|()]+[ \t]*\([ \t]*\))")
+_FILE_LINE = re.compile(rf"\b({'|'.join(WATCHED)})([ \t]*[=:]|[ \t]+(?:DEFAULT|OVERRIDE)=).*")
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A statement that only sets `names`. `shown` is the statement without values; `comment` is the comment after it.
+    """Lines `first` to `last` (1-based), which only set `names`.
 
-    `constant` means that the values are literal: nothing is expanded or run for them.
+    `shown` is the statement without values; `comment` is the comment after it. `constant` means that the values are
+    literal: nothing is expanded or run for them.
     """
 
+    first: int
+    last: int
     names: tuple[str, ...]
     shown: str
     comment: str
@@ -76,67 +97,49 @@ class Script:
         self.shell = shell
         self.lines = text.split("\n")
         self.ending = "\r\n" if "\r\n" in text else "\n"
-        # No shell reads KEY=VALUE lines, so none has to be asked.
-        self._options = () if not shell else guard.options_for(text, shell)
-        self._whole: dict[int, bool] = {}
-
-    @property
-    def understood(self) -> bool:
-        """Return whether the shell accepts the unchanged file."""
-        return self._options is not None
+        #: The line that the shell rejects in the unchanged file; None if it accepts the file, 0 if it gave no answer.
+        self.error = syntax_error(text, shell) if shell else None
+        self._at_top = {0: True}
 
     def accepts(self, text: str) -> bool:
-        """Return whether the shell accepts `text`, with the options chosen for this file."""
-        return not self.shell or (self._options is not None and guard.accepts(text, self.shell, self._options))
+        """Return whether the shell accepts `text`."""
+        return not self.shell or syntax_error(text, self.shell) is None
 
     def refuses(self, text: str) -> bool:
-        """Return whether the shell reports `text` as invalid."""
-        return self._options is not None and guard.refuses(text, self.shell, self._options)
+        """Return whether the shell reports `text` as invalid; False also if it gave no answer."""
+        return bool(syntax_error(text, self.shell))
 
     def at_top(self, count: int) -> bool:
         """Return whether every construct, quote and here-document is closed after the first `count` lines."""
-        if count not in self._whole:
-            self._whole[count] = self._at_top(count)
-        return self._whole[count]
-
-    def _at_top(self, count: int) -> bool:
-        if count == 0:
-            return True
-        before = "\n".join(self.lines[:count]) + "\n"
-        if _goes_on(self.lines[:count]) or not self.accepts(before):
-            return False
-        # Inside a here-document the shell accepts anything.
-        return self.shell == "fish" or self.refuses(f"{before}{_NEVER}\n")
+        if count not in self._at_top:
+            before = "\n".join(self.lines[:count]) + "\n"
+            whole = not _goes_on(self.lines[:count]) and self.accepts(before)
+            # Inside a here-document the shell accepts anything.
+            self._at_top[count] = whole and (self.shell == "fish" or self.refuses(f"{before}{_NEVER}\n"))
+        return self._at_top[count]
 
     def statement(self, line: int) -> tuple[int, int] | None:
         """Return the first and last line of the top-level statement that contains `line`; None if that is unknown."""
-        if not 1 <= line <= len(self.lines) or not self.understood:
+        if not 1 <= line <= len(self.lines) or self.error is not None:
             return None
-        first = next((n + 1 for n in range(line - 1, max(-1, line - 1 - MAX_LINES), -1) if self.at_top(n)), None)
-        last = next((n for n in range(line, min(len(self.lines), line + MAX_LINES) + 1) if self.at_top(n)), None)
+        first = next((n + 1 for n in range(line - 1, max(-1, line - 1 - _MAX_LINES), -1) if self.at_top(n)), None)
+        last = next((n for n in range(line, min(len(self.lines), line + _MAX_LINES) + 1) if self.at_top(n)), None)
         return None if first is None or last is None else (first, last)
 
-    def defines(self, first: int) -> bool:
-        """Return whether the statement at line `first` defines a function, whose body runs elsewhere."""
-        return _FUNCTION.match(self.lines[first - 1]) is not None
-
-    def assignment(self, line: int) -> tuple[int, int, Assignment] | None:
-        """Return the first line, last line and assignment that contains `line`, if nothing else is on those lines."""
+    def assignment(self, line: int) -> Assignment | None:
+        """Return the assignment that contains `line`, if nothing else is on its lines."""
         span = self.statement(line)
         if span is None:
             return None
-        if found := self._sole(*span):
-            return (*span, found)
-        if span[0] == span[1] or not self._runs(line):
-            return None
+        if (found := self._sole(*span)) or span[0] == span[1] or not self._runs(line):
+            return found
         first = line
         while first > span[0] and _goes_on(self.lines[first - 2 : first - 1]):
             first -= 1
         last = next((n for n in range(line, span[1] + 1) if self._stands_alone(first, n)), None)
         if last is None or _goes_on(self.lines[span[0] - 1 : first - 1]):
             return None
-        found = self._sole(first, last)
-        return None if found is None else (first, last, found)
+        return self._sole(first, last)
 
     def _runs(self, line: int) -> bool:
         """Return whether `line` is run as a command: there an invalid word is an error, but inside a text it is not."""
@@ -147,18 +150,61 @@ class Script:
         return not _goes_on(lines) and self.accepts("\n".join(lines) + "\n")
 
     def _sole(self, first: int, last: int) -> Assignment | None:
-        """Return the assignment on these lines; None if the following statement uses its exit status."""
-        following = next((text for text in self.lines[last:] if text.strip() and not text.lstrip().startswith("#")), "")
-        if _LOOKS_BACK.search(following):
+        """Return the assignment on these lines, if they are one statement that does nothing else.
+
+        Return None also if the following statement uses its exit status.
+        """
+        if _LOOKS_BACK.search(next(_code(self.lines[last:]), "")):
             return None
-        return assignment("\n".join(self.lines[first - 1 : last]), self.shell, self.accepts)
+        fish = self.shell == "fish"
+        rest = _CONTINUED.sub(" ", "\n".join(self.lines[first - 1 : last]).strip(" \t\r\n"))
+        head = (_FISH_SET.match(rest) or _FISH_EXPORT.match(rest)) if fish else _DECLARING.match(rest)
+        if fish and head is None:
+            return None
+        one_name = head is not None and head.re is _FISH_SET  # the words after it are its values
+        at = head.end() if head else 0
+        names: list[str] = []
+        shown = [" ".join(head[0].split())] if head else []
+        constant = True
+        while at < len(rest) and rest[at] != "#":
+            name = None if one_name and names else _NAME.match(rest, at)
+            if name is None and not (one_name and names):
+                return None
+            start = name.end() if name else at
+            end = self._word_end(rest, start)
+            if end is None:
+                return None
+            value, at = rest[start : end[0]], end[1]
+            if name:
+                if name[2] != "=" and (value or head is None):
+                    return None
+                names.append(name[1])
+                constant = constant and (name[2] == "=" or one_name)
+                more = one_name and at < len(rest) and rest[at] != "#"
+                shown.append(f"{name[1]}=…" if name[2] else f"{name[1]} …" if more else name[1])
+            if not _PLAIN.fullmatch(value):
+                constant = constant and not re.search(r"[$`(]", re.sub(r"'[^']*'", "", value))
+        if not names:
+            return None
+        return Assignment(first, last, tuple(names), " ".join(shown), redact(rest[at:].rstrip()), constant)
+
+    def _word_end(self, text: str, start: int) -> tuple[int, int] | None:
+        """Return (end of the word at `start`, start of the rest); None if there is no single word."""
+        template = _FISH_WORD if self.shell == "fish" else _POSIX_WORD
+        for boundary in itertools.islice(_BOUNDARY.finditer(text, start), _MAX_WORDS):
+            value = text[start : boundary.start()]
+            if self.shell != "fish" and value.startswith("("):
+                return None
+            if value.endswith(";"):  # fish and zsh would ignore it below
+                continue
+            if _PLAIN.fullmatch(value) or self.accepts(template.format(value)):
+                return boundary.span()
+        return None
 
     def render(self, changes: Changes) -> tuple[str, list[int]] | None:
         """Return the changed text, and for each of its lines the original line; None if the shell rejects it."""
-        if not changes:
-            return self.text, list(range(1, len(self.lines) + 1))
         made = self._render(changes)
-        if self.accepts(made[0]):
+        if not changes or self.accepts(made[0]):
             return made
         # A block must not become empty.
         filled = [change.first for change in changes if not self.accepts(self._render({change: changes[change]})[0])]
@@ -170,118 +216,98 @@ class Script:
 
     def _render(self, changes: Changes, fill: Collection[int] = ()) -> tuple[str, list[int]]:
         """Apply the changes. `fill` lists lines where `:` replaces a statement that became a comment."""
-        commented = {change.first: change for change in changes if change.shown is not None}
-        after = {change.last: change for change in changes if change.shown is None}
         cr = self.ending.removesuffix("\n")
-        out: list[tuple[str, int]] = []
-        number = 1
-        while number <= len(self.lines):
-            line, change = self.lines[number - 1], commented.get(number)
-            last = change.last if change else number
-            if change:
-                indent = line[: len(line) - len(line.lstrip(" \t"))]
-                notes = dict.fromkeys(changes[change].values())
-                out += [(f"{indent}# {note}{cr}", number) for note in notes]
-                close = "" if last == len(self.lines) else cr
-                out.append((f"{indent}{': ' if number in fill else ''}# {change.shown}{close}", number))
+        made = [[line] for line in self.lines]  # for each line what takes its place
+        for change in sorted(changes, key=lambda change: change.shown is None):
+            notes = changes[change]
+            said = [f"# {note}" for note in dict.fromkeys(notes.values())]
+            at_end = change.last == len(self.lines)  # there is no line end
+            if change.shown is None:
+                block = [text + cr for text in (*said, *self._unset(sorted(notes)))]
+                if at_end:  # add a line end, as the added text has one
+                    *above, text = made[-1]
+                    block = [*above, *([text + cr] if text else []), *block, ""]
+                    made[-1] = []
+                made[change.last - 1] += block
             else:
-                out.append((line, number))
-            for follow in [after[n] for n in range(number, last + 1) if n in after]:
-                block = [(f"{text}{cr}", last) for text in self.unset(changes[follow])]
-                if last == len(self.lines):  # no line end: add one, as the added text has one
-                    text, origin = out.pop()
-                    out += [*([(text + cr, origin)] if text else []), *block, ("", last)]
-                else:
-                    out += block
-            number = last + 1
-        return "\n".join(text for text, _ in out), [origin for _, origin in out]
+                line = self.lines[change.first - 1]
+                indent = line[: len(line) - len(line.lstrip(" \t"))]
+                comment = f"{indent}{': ' if change.first in fill else ''}# {change.shown}{'' if at_end else cr}"
+                made[change.first - 1 : change.last] = [[] for _ in range(change.first, change.last + 1)]
+                made[change.first - 1] = [*(f"{indent}{text}{cr}" for text in said), comment]
+        origins = [number for number, texts in enumerate(made, 1) for _ in texts]
+        return "\n".join(itertools.chain.from_iterable(made)), origins
 
-    @property
-    def end(self) -> Change:
-        """Return the change at the end of the file."""
+    def _unset(self, names: list[str]) -> list[str]:
+        return [f"set -e {name}" for name in names] if self.shell == "fish" else [f"unset {' '.join(names)}"]
+
+    def defines(self, first: int) -> bool:
+        """Return whether the statement at line `first` defines a function, whose body runs elsewhere."""
+        return _FUNCTION.match(self.lines[first - 1]) is not None
+
+    def unset_after(self, line: int, name: str) -> Change | None:
+        """Return the change that unsets the name after the statement at `line`; None if it would not help."""
+        span = self.statement(line)
+        if span is None or self.defines(span[0]) or self._unset_already(span[1], name):
+            return None
+        return Change(span[1], span[1])
+
+    def unset_at_end(self, name: str) -> Change | None:
+        """Return the change that unsets the name at the end of the file; None if it would not help."""
+        statement = max((number for number, text in enumerate(self.lines) if text.strip()), default=0)
+        if not self.shell or self._unset_already(statement, name):
+            return None
         last = len(self.lines) - (self.lines[-1] == "" and len(self.lines) > 1)
         return Change(last, last)
 
-    def unset(self, notes: Mapping[str, str]) -> list[str]:
-        """Return the lines that unset names; `notes` gives the reason by name."""
-        said = [f"# {note}" for note in dict.fromkeys(notes.values())]
-        names = sorted(notes)
-        return said + ([f"set -e {name}" for name in names] if self.shell == "fish" else [f"unset {' '.join(names)}"])
-
-    def unset_already(self, line: int, name: str) -> bool:
+    def _unset_already(self, line: int, name: str) -> bool:
         """Return whether `line` is followed by an `unset` of the name, so that another one would not help."""
         verb = "set -e " if self.shell == "fish" else "unset "
-        for text in self.lines[line:]:
-            if text.strip() and not text.lstrip().startswith("#"):
-                if not text.strip().startswith(verb):
-                    return False
-                if name in text.split():
-                    return True
-        return False
+        block = itertools.takewhile(lambda text: text.strip().startswith(verb), _code(self.lines[line:]))
+        return any(name in text.split() for text in block)
 
-    def masked(self, line: int, names: Collection[str]) -> str:
+    def masked(self, line: int) -> str:
         """Return a line of KEY=VALUE with its value hidden."""
-        pattern = rf"\b({'|'.join(map(re.escape, names))})([ \t]*[=:]|[ \t]+(?:DEFAULT|OVERRIDE)=).*"
-        return redact(re.sub(pattern, r"\1\2…", self.lines[line - 1].strip()))
+        return redact(_FILE_LINE.sub(r"\1\2…", self.lines[line - 1].strip()))
 
 
-def assignment(text: str, shell: str, accepts: Callable[[str], bool]) -> Assignment | None:
-    """Return the assignment in `text`, if it is one statement that does nothing else. `accepts` asks `shell`."""
-    rest = _CONTINUED.sub(" ", text.strip(" \t\r\n"))
-    heads = (_FISH_SET, _FISH_EXPORT) if shell == "fish" else (_DECLARING,)
-    head = next((found for pattern in heads if (found := pattern.match(rest))), None)
-    if head is None and shell == "fish":
-        return None
-    listed = bool(head and _FISH_SET.match(rest) and shell == "fish")
-    at = head.end() if head else 0
-    names: list[str] = []
-    shown = [" ".join(head[0].split())] if head else []
-    constant = True
-    while at < len(rest) and rest[at] != "#":
-        name = None if listed and names else _NAME.match(rest, at)
-        start = name.end() if name else at
-        if name is None and not (listed and names):
-            return None
-        end = _word_end(rest, start, shell, accepts)
-        if end is None:
-            return None
-        value = rest[start : end[0]]
-        if name:
-            if name[2] != "=" and (value or head is None):
-                return None
-            names.append(name[1])
-            constant = constant and (name[2] == "=" or listed)
-            more = listed and end[1] < len(rest) and rest[end[1]] != "#"
-            shown.append(f"{name[1]}=…" if name[2] else f"{name[1]} …" if more else name[1])
-        if not _PLAIN.fullmatch(value):
-            constant = constant and not re.search(r"[$`(]", re.sub(r"'[^']*'", "", value))
-        at = end[1]
-    if not names:
-        return None
-    return Assignment(tuple(names), " ".join(shown), redact(rest[at:].rstrip()), constant)
-
-
-def _word_end(text: str, start: int, shell: str, accepts: Callable[[str], bool]) -> tuple[int, int] | None:
-    """Return (end of the word at `start`, start of the rest); None if there is no single word."""
-    for number, boundary in enumerate(_BOUNDARY.finditer(text, start)):
-        value = text[start : boundary.start()]
-        if number > MAX_WORDS or (shell != "fish" and value.startswith("(")):
-            return None
-        if value.endswith(";"):  # fish and zsh would ignore it below
-            continue
-        if _PLAIN.fullmatch(value) or accepts((_FISH_WORD if shell == "fish" else _POSIX_WORD).format(value)):
-            return boundary.start(), boundary.end()
-    return None
-
-
-#: Each template takes exactly one word, so the shell decides whether the value is one.
-_POSIX_WORD = "case {} in x) ;; esac\n"
-_FISH_WORD = "switch {};case x;end\n"
+def _code(lines: Iterable[str]) -> Iterator[str]:
+    """Return the lines that are neither blank nor a comment."""
+    return (text for text in lines if text.strip() and not text.lstrip().startswith("#"))
 
 
 def _goes_on(lines: list[str]) -> bool:
-    """Return whether the last line that is not a comment continues on the next line."""
-    for line in reversed(lines):
-        if line.strip() and not line.lstrip().startswith("#"):
-            return _GOES_ON.search(line) is not None
-    return False
+    """Return whether the last line of code continues on the next line."""
+    return _GOES_ON.search(next(_code(reversed(lines)), "")) is not None
+
+
+def syntax_error(text: str, shell: str) -> int | None:
+    """Return the line of `text` that `shell` rejects, None if it accepts the text as complete and valid.
+
+    Return 0 if there is no answer: no such shell, not started, too slow, or killed.
+    """
+    program = shutil.which(shell)
+    if program is None:
+        return 0
+    try:
+        done = subprocess.run(
+            [program, *_READ_ONLY.get(shell, ("-n",))],
+            input=text.encode("utf-8", "surrogateescape"),
+            env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "LC_ALL": "C"},
+            capture_output=True,
+            timeout=_CHECK_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    if done.returncode <= 0:  # below 0: killed by a signal
+        return 0 if done.returncode else None
+    found = _ERROR_LINE.search(done.stderr)
+    return max(1, int(found[1] or found[2])) if found else 1
+
+
+def no_answer(shell: str, path: Path) -> str:
+    """Return why `shell` did not check the file at `path`, and what to do."""
+    if shutil.which(shell) is None:
+        return f"there is no {shell} on PATH to check {path} with; take it out by hand"
+    return f"{shell} did not say in time whether {path} is valid; run this again"

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 from .edit import Script
 from .names import METERED, counts
-from .reading import Reader
+from .reading import Problems, lines_of
 from .verdict import Location, Setting
 
 _TEST = re.compile(
@@ -28,16 +29,16 @@ WHY_OTHER = "another shell takes over there, only on a terminal, outside of tmux
 
 
 def find(
-    settings: Iterable[Setting], files: Iterable[Path], shell: str, env: Mapping[str, str], reader: Reader
+    settings: Iterable[Setting], files: Iterable[Path], shell: str, env: Mapping[str, str], problems: Problems
 ) -> tuple[str, Location] | None:
     """Return why and where the billed account is uncertain although nothing metered was seen; None if it is certain.
 
     `settings` come from reading, `files` are those the shell reads, `env` is the environment of `claude`.
     """
-    scripts: dict[Path, _Tests] = {}
 
+    @cache
     def at(path: Path) -> _Tests:
-        return scripts.setdefault(path, _Tests(reader.text(path) or "", shell))
+        return _Tests(lines_of(path, problems), shell)
 
     for setting in settings:
         name = setting.name
@@ -54,10 +55,10 @@ def find(
 class _Tests:
     """A start-up file and its statements with such a test. Comments are ignored."""
 
-    def __init__(self, text: str, shell: str) -> None:
-        self.lines = ["" if line.lstrip().startswith("#") else line for line in text.split("\n")]
+    def __init__(self, lines: list[str], shell: str) -> None:
+        self.lines = ["" if line.lstrip().startswith("#") else line for line in lines]
         self.tests = [number for number, line in enumerate(self.lines, 1) if _TEST.search(_GPG_TTY.sub("", line))]
-        self.script = Script(text, shell) if self.tests else None
+        self.script = Script("\n".join(lines), shell) if self.tests else None
 
     def _span(self, line: int) -> tuple[int, int] | None:
         """Return the top-level statement that contains a line; None if it is a function or unknown."""

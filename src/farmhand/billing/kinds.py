@@ -15,11 +15,11 @@ from pathlib import Path
 SHELLS = ("bash", "zsh", "fish", "sh")
 #: mode → (login, interactive)
 MODES = {"login": (True, False), "interactive": (False, True), "login interactive": (True, True)}
-#: The start-up files in HOME and in the system's root.
+#: The start-up files in HOME (fish: in ~/.config) and in the system's root.
 _OWN = {
     "bash": (".bashrc", ".bash_profile", ".bash_login", ".profile"),
     "zsh": (".zshenv", ".zprofile", ".zshrc", ".zlogin"),
-    "fish": tuple(f".config/fish/{name}" for name in ("config.fish", "conf.d", "functions", "fish_variables")),
+    "fish": ("fish/config.fish", "fish/conf.d", "fish/functions", "fish/fish_variables"),
     "sh": (".profile",),
 }
 _SYSTEM = {
@@ -93,31 +93,21 @@ class Kind:
         """Return the name, such as `zsh login interactive`."""
         return f"{self.shell} {self.mode}"
 
-    @property
-    def interactive(self) -> bool:
-        """Return whether it has a prompt."""
-        return MODES[self.mode][1]
-
     def argv(self, bin_dir: Path, *, traced: bool) -> list[str]:
         """Return the shell's argv as in a terminal, with the typed commands. `bin_dir` has the stand-in for claude."""
         login, interactive = MODES[self.mode]
-        flags = f"-{'l' * login}{'i' * interactive}c"
-        trace = ["-x"] if traced and self.shell != "fish" else []
-        return [self.shell, *trace, flags, self._typed(bin_dir)]
-
-    def _typed(self, bin_dir: Path) -> str:
-        hooks = _HOOKS.get(self.shell, "") if self.interactive else ""
+        fish = self.shell == "fish"
         at = shlex.quote(str(bin_dir))
-        if self.shell == "fish":
-            path = f"set -gx PATH {at} $PATH"
-            typed = _FISH_TYPED.format(arguments=ARGUMENTS) if self.interactive else f"claude {ARGUMENTS}"
-        else:
-            path = f'PATH={at}:"$PATH"; export PATH; hash -r'
-            typed = f"claude {ARGUMENTS}"
-        told = " ".join(_DEFINITION[self.shell == "fish"].format(name) for name in DEFINED)
-        if self.shell == "zsh":
-            told = " ".join([told, *_WAITING])
-        return "\n".join([hooks, path, f"{at}/farmhand-before {told}", typed, f"{at}/farmhand-after"])
+        told = [_DEFINITION[fish].format(name) for name in DEFINED] + [*(_WAITING if self.shell == "zsh" else ())]
+        typed = [
+            _HOOKS.get(self.shell, "") if interactive else "",
+            f"set -gx PATH {at} $PATH" if fish else f'PATH={at}:"$PATH"; export PATH; hash -r',
+            f"{at}/farmhand-before {' '.join(told)}",
+            (_FISH_TYPED if fish and interactive else "claude {arguments}").format(arguments=ARGUMENTS),
+            f"{at}/farmhand-after",
+        ]
+        trace = ["-x"] if traced and not fish else []
+        return [self.shell, *trace, f"-{'l' * login}{'i' * interactive}c", "\n".join(typed)]
 
     def tracing(self) -> dict[str, str]:
         """Return the environment that makes the shell trace its commands with file and line."""
@@ -129,10 +119,9 @@ class Kind:
 
 def own_files(shell: str, home: Path, environ: Mapping[str, str]) -> list[Path]:
     """Return the shell's start-up files that exist in this home."""
-    base = {"zsh": environ.get("ZDOTDIR")}.get(shell) or home
-    found = [Path(base) / name for name in _OWN[shell]] + [home / name for name in _OWN[shell]]
-    if shell == "fish" and environ.get("XDG_CONFIG_HOME"):
-        found = [Path(environ["XDG_CONFIG_HOME"]) / path.relative_to(home / ".config") for path in found] + found
+    named = environ.get({"zsh": "ZDOTDIR", "fish": "XDG_CONFIG_HOME"}.get(shell, ""))
+    usual = home / ".config" if shell == "fish" else home
+    found = [base / name for base in ([Path(named)] if named else []) + [usual] for name in _OWN[shell]]
     if shell == "sh" and environ.get("ENV"):
         found.append(Path(os.path.expanduser(environ["ENV"].replace("$HOME", str(home)))))
     return [path for path in dict.fromkeys(found) if path.exists()]
@@ -155,11 +144,11 @@ def _has_commands(path: Path) -> bool:
 def to_ask(home: Path, environ: Mapping[str, str], login_shell: str, root: Path) -> list[Kind]:
     """Return the kinds of installed shells with start-up files, those of the operator's own shell first."""
     usual = Path(login_shell).name
+    path = environ.get("PATH") or os.defpath
     found = []
     for shell in sorted(SHELLS, key=lambda shell: shell != usual):
-        path = environ.get("PATH") or os.defpath
-        program = login_shell if shell == usual and os.access(login_shell, os.X_OK) else shutil.which(shell, path=path)
-        program = program or shutil.which(shell)
+        given = login_shell if shell == usual and os.access(login_shell, os.X_OK) else None
+        program = given or shutil.which(shell, path=path) or shutil.which(shell)
         system = any(_has_commands(root / name) for name in _SYSTEM[shell])
         if program and (system or own_files(shell, home, environ)):
             found += [Kind(shell, mode, os.path.abspath(program)) for mode in MODES]

@@ -1,4 +1,4 @@
-"""Removal of a query's directories, which may hold a password manager's answers, even after signals and kills."""
+"""The private directories of a query, which may hold a password manager's answers, and their removal in every case."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import stat
+import tempfile
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -17,6 +18,18 @@ from types import FrameType
 PREFIX = "farmhand-ask-"
 _NAME = re.compile(rf"{PREFIX}(\d+)-")
 _SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def directory(where: Path, uid: int) -> Iterator[Path]:
+    """Yield a new directory of the user `uid` in `where`, removed afterwards, and remove those of killed processes."""
+    remove(where, {os.geteuid(), uid})
+    made = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=where)).resolve()
+    try:
+        os.chown(made, uid, -1)
+        yield made
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -57,6 +70,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):
         return False
-    except OSError:
-        return True
+    except PermissionError:
+        pass  # another user's
     return True

@@ -52,13 +52,9 @@ METERED = (*CLOUDS, TOKEN, KEY, *INDIRECT, *BASE_URLS, HEADERS)
 WATCHED = (*METERED, OAUTH)
 #: All names as a regular expression, the longer ones first.
 ANY = "|".join(sorted(WATCHED, key=len, reverse=True))
+#: The values of a switch that the CLI treats as on (measured), in any case.
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _CREDENTIAL_HEADERS = ("x-api-key:", "authorization:")
-
-
-def is_on(value: str) -> bool:
-    """Return whether the CLI treats a switch's value as on (measured: 1, true, yes, on in any case)."""
-    return value.strip().lower() in _TRUE
 
 
 def counts(name: str, value: str | None) -> bool:
@@ -66,7 +62,7 @@ def counts(name: str, value: str | None) -> bool:
     if value is None:
         return True
     if name in CLOUDS:
-        return is_on(value)
+        return value.strip().lower() in _TRUE
     if name == HEADERS:
         return any(header in value.lower().replace(" ", "") for header in _CREDENTIAL_HEADERS)
     return value != ""

@@ -12,28 +12,29 @@ from pathlib import Path
 
 from .kinds import MODES, Kind
 from .names import ANY
-from .reading import Reader
+from .reading import Problems, lines_of
 from .verdict import Location, Setting
 
 _SETS = re.compile(rf"(?:^|[\s;&|({{'\"])(?P<name>{ANY})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s;&|)'\"]*)")
 _FISH = re.compile(rf"(?:^|[\s;])set\s+(?P<flags>(?:-\S+\s+)+)(?P<name>{ANY})\s+(?P<value>'[^']*'|\"[^\"]*\"|[^\s;]+)")
 #: fish's storage format of a universal, exported variable.
-UNIVERSAL = re.compile(rf"SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{ANY}):(?P<value>.*)")
+UNIVERSAL = r"^SETUVAR (?:--\S+ )*--export (?:--\S+ )*(?P<name>{}):(?P<value>.*)"
+_UNIVERSAL = re.compile(UNIVERSAL.format(ANY))
 _UNSETS = re.compile(rf"(?:^|[\s;])(?:unset|set\s+(?:-\S*e\S*|--erase)(?:\s+-\S+)*)\s+(?P<name>{ANY})\b")
 _SOURCES = re.compile(r"(?:^|[\s;&|{])(?:source|\.)\s+(?P<path>'[^']+'|\"[^\"]+\"|[^\s;&|)]+)")
 _DEPTH = 8
 
 
-def settings(kind: Kind, home: Path, environ: Mapping[str, str], root: Path, reader: Reader) -> Iterator[Setting]:
+def settings(kind: Kind, home: Path, environ: Mapping[str, str], root: Path, problems: Problems) -> list[Setting]:
     """Return the settings in the files of a kind, in order, without those that a later line unsets."""
     found: list[Setting] = []
     for path in files(kind, home, environ, root):
-        for item in _of(path, home, reader, _DEPTH):
+        for item in _of(path, home, problems, _DEPTH):
             if isinstance(item, str):
                 found = [setting for setting in found if setting.name != item]
             else:
                 found.append(item)
-    return iter(found)
+    return found
 
 
 def files(kind: Kind, home: Path, environ: Mapping[str, str], root: Path) -> list[Path]:
@@ -57,25 +58,22 @@ def files(kind: Kind, home: Path, environ: Mapping[str, str], root: Path) -> lis
     return found
 
 
-def _of(path: Path, home: Path, reader: Reader, depth: int) -> Iterator[Setting | str]:
+def _of(path: Path, home: Path, problems: Problems, depth: int) -> Iterator[Setting | str]:
     """Yield the settings of a file and of the files it sources by a literal path; a name alone means unset."""
-    text = reader.text(path)
-    if text is None or depth == 0:
-        return
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(lines_of(path, problems) if depth else [], 1):
         if line.lstrip().startswith("#"):
             continue
         for match in _UNSETS.finditer(line):
             yield match["name"]
-        for match in (*_SETS.finditer(line), *_FISH.finditer(line), *UNIVERSAL.finditer(line)):
+        for match in (*_SETS.finditer(line), *_FISH.finditer(line), *_UNIVERSAL.finditer(line)):
             value = re.sub(r"\\x([0-9a-f]{2})", lambda code: chr(int(code[1], 16)), match["value"].strip("'\""))
             plain = not re.search(r"[$`(]", match["value"]) or match["value"].startswith("'")
             via = "universal" if line.startswith("SETUVAR") else "alias" if re.match(r"\s*alias\s", line) else "export"
             yield Setting(match["name"], value if plain else None, Location(path, number), via)
         for match in _SOURCES.finditer(line):
-            for item in _of(_path(match["path"].strip("'\""), home, path.parent), home, reader, depth - 1):
-                if isinstance(item, Setting) and item.through is None:
-                    item = Setting(item.name, item.text, item.location, item.via, "", Location(path, number))
+            for item in _of(_path(match["path"].strip("'\""), home, path.parent), home, problems, depth - 1):
+                if isinstance(item, Setting):
+                    item.through = item.through or Location(path, number)
                 yield item
 
 

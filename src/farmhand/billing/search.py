@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -11,15 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from . import environs, guarded, scan, settings, trace, verdicts
-from .ask import CLI_LIMIT_S, LIMIT_S, Asking, CannotAsk, ShellAnswer
-from .events import Trace
+from . import guarded, reading, scan, shims, trace, trace_fish
+from .ask import CLI_LIMIT_S, LIMIT_S, Asking, CannotAsk, ShellAnswer, asking, of_manager
 from .kinds import Kind, own_files, to_ask
 from .names import METERED, WATCHED, counts
-from .reading import Reader
-from .sources import Sources
+from .sources import Sources, shown_command
 from .supervise import OUT_OF_TIME
-from .verdict import UNKNOWN, Location, Report, Verdict, shown_command
+from .trace import Trace
+from .verdict import UNKNOWN, Location, Report, Setting, Verdict, judge, shown
 
 _Asked = TypeVar("_Asked")
 _Said = TypeVar("_Said")
@@ -31,6 +31,8 @@ _LOADS = re.compile(
     re.MULTILINE,
 )
 _RELEVANT = ("ANTHROPIC_", "CLAUDE_", "AWS_", "GOOGLE_", "CLOUD_ML_", "VERTEX_", "AZURE_", "HOME", "XDG_")
+#: The operator's own shells of which there is a verdict, or which start nothing.
+_KNOWN = ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", "")
 
 
 def find(
@@ -57,121 +59,118 @@ class _Search:
     def __init__(
         self, home: Path, environ: Mapping[str, str], cwd: Path | None, root: Path, *, ask: bool, limit_s: float
     ) -> None:
+        self.account = None
+        with contextlib.suppress(OSError, KeyError):  # a container's uid may have no account
+            self.account = pwd.getpwuid(home.stat().st_uid)
         if environ is os.environ and home.exists() and home.stat().st_uid != os.geteuid():
             # The session belongs to another user (Ansible's become): keep only variables that are not personal.
             environ = {name: environ[name] for name in ("PATH", "LANG", "TERM", "TZ") if name in environ}
             ask = False
         self.home, self.environ, self.cwd, self.root, self.limit_s = home, environ, cwd, root, limit_s
-        self.reader = Reader()
+        self.login_shell = environ.get("SHELL") or (self.account.pw_shell if self.account else "/bin/sh")
+        self.problems: reading.Problems = {}
         self.silent = ""
         manager: dict[str, str] = {}
         try:
-            manager = environs.of_manager(environ) if ask else {}
+            manager = of_manager(environ) if ask else {}
         except CannotAsk as error:
             self.silent = str(error)
-        self.base = environs.session(root, home, environ, manager, self.reader)
+        self.base = reading.session(root, home, environ, manager, self.problems)
         self.sources = Sources(home, self.base)
-        self.logged_in = False
-        self.hidden: dict[str, None] = {}
-        self.exports: dict[str, frozenset[str]] = {}
-        self.late: set[str] = set()
+        self.found = Report([], [], [], logged_in=False)
 
     def report(self, *, ask_shell: bool) -> Report:
-        kinds = to_ask(self.home, self.environ, self._login_shell(), self.root)
-        asked: list[str] = []
+        found = self.found
+        kinds = to_ask(self.home, self.environ, self.login_shell, self.root)
         if not ask_shell:
-            found = [self.read(kind) for kind in kinds]
+            found.verdicts = [self.read(kind) for kind in kinds]
         else:
             try:
-                found, asked = self.ask(kinds)
+                found.verdicts = self.ask(kinds)
             except (CannotAsk, OSError, RuntimeError) as error:  # no process, space or thread
                 self.sources = Sources(self.home, self.base)
-                found = [_unknown(kind, str(error)) for kind in kinds]
-                self.late = {kind.name for kind in kinds}
-            found += self._foreign()
-        shown = list(dict.fromkeys(shown_command(command) for command in asked))
-        return Report(
-            found,
-            self.sources.listed(),
-            list(self.reader.problems.values()),
-            self.logged_in,
-            list(self.hidden),
-            shown,
-            self.exports,
-            frozenset(self.late),
-        )
+                found.verdicts = [_unknown(kind, str(error)) for kind in kinds]
+                found.late = {kind.name for kind in kinds}
+            name = Path(self.login_shell).name
+            if name not in _KNOWN:
+                found.verdicts.append(
+                    _unknown(Kind(name, "interactive", name), f"farmhand does not know how to ask {name}")
+                )
+        found.sources = list(self.sources.found.values())
+        found.problems = list(self.problems.values())
+        return found
 
-    def _login_shell(self) -> str:
-        if shell := self.environ.get("SHELL"):
-            return shell
-        try:
-            return pwd.getpwuid(self.home.stat().st_uid).pw_shell
-        except (OSError, KeyError):
-            return "/bin/sh"
-
-    def _foreign(self) -> list[Verdict]:
-        """Return an unknown verdict for the operator's own shell if it is a kind that cannot be asked."""
-        name = Path(self._login_shell()).name
-        if name in ("bash", "zsh", "fish", "sh", "dash", "false", "nologin", "rbash", ""):
-            return []
-        return [_unknown(Kind(name, "interactive", name), f"farmhand does not know how to ask {name}")]
-
-    def ask(self, kinds: list[Kind]) -> tuple[list[Verdict], list[str]]:
-        """Return each kind's verdict from its shell's answer, and the programs that start-up files ran for secrets."""
+    def ask(self, kinds: list[Kind]) -> list[Verdict]:
+        """Return each kind's verdict from its shell's answer, and record the programs run for secrets."""
         session = {name: setting.text for name, setting in self.base.items() if setting.text is not None}
-        with Asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as asking:
-            answers = _at_once(asking, asking.ask, kinds)
-            said = self._ask_cli(asking, answers)
-            found = [self.verdict(answer, said[number]) for number, answer in enumerate(answers)]
-            return found, asking.asked()
+        with asking(self.home, self.environ, session, self.cwd or self.home, self.limit_s) as started:
+            answers = _at_once(started, started.ask, kinds)
+            # The CLI is asked once per environment that could make a difference.
+            environs = {_relevant(answer.got): answer.got for answer in answers if answer.got is not None}
+            said = dict(zip(environs, _at_once(started, started.cli, environs.values()), strict=True))
+            found = [self.verdict(answer, said.get(_relevant(answer.got or {}))) for answer in answers]
+            self.found.asked = list(dict.fromkeys(shown_command(command) for command in shims.asked(started.cache)))
+        return found
 
-    def _ask_cli(self, asking: Asking, answers: list[ShellAnswer]) -> list[dict[str, object] | None]:
-        """Return the CLI's own status for each kind. It is asked once per environment that could make a difference."""
-        keys = []
-        by_key: dict[tuple[str | None, frozenset[tuple[str, str]]], dict[str, str]] = {}
-        for answer in answers:
-            env = answer.got or {}
-            relevant = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
-            key = (shutil.which("claude", path=env.get("PATH")), relevant)  # a wrapper may be on one PATH only
-            keys.append(key)
-            if answer.got is not None:
-                by_key.setdefault(key, env)
-        said = dict(zip(by_key, _at_once(asking, asking.cli, by_key.values()), strict=True))
-        return [said.get(key) for key in keys]
-
-    def verdict(self, answer: ShellAnswer, said: dict[str, object] | None) -> Verdict:
+    def verdict(self, answer: ShellAnswer, said: Mapping[str, object] | None) -> Verdict:
         """Return the verdict for one shell's answer."""
-        kind = answer.kind
-        told = trace.read(answer, own_files(kind.shell, self.home, self.environ), self.home)
+        kind, env = answer.kind, answer.got
+        read = trace_fish.read if kind.shell == "fish" else trace.read
+        told = read(answer, own_files(kind.shell, self.home, self.environ), self.home)
         for word in ("claude-cheap", "farmhand"):
             if "function" in answer.definitions.get(word, "") or "alias" in answer.definitions.get(word, ""):
-                self.hidden[f"{word} in {self.sources.definition(word, told) or kind.shell}"] = None
+                hidden = f"{word} in {self.sources.definition(word, told) or kind.shell}"
+                self.found.hidden += [hidden] if hidden not in self.found.hidden else []
         if answer.before is not None:
-            self.exports[kind.name] = frozenset(n for n, v in answer.before.items() if v and n not in WATCHED)
-        env = answer.got
+            self.found.exports[kind.name] = frozenset(n for n, v in answer.before.items() if v and n not in WATCHED)
         if env is None and answer.status is not None:
             # The CLI itself was called, by its path: its output counts, not the shell's environment.
-            env, said = verdicts.shown(answer.before or {}, answer.status), answer.status
+            env, said = shown(answer.before or {}, answer.status), answer.status
         if env is None:
-            reason, at = self._why(answer, told)
             if answer.ended == OUT_OF_TIME:
-                self.late.add(kind.name)
-            return _unknown(kind, reason, at)
-        found = self.sources.take(answer, told, env)
-        conf = self._settings(env)
-        for setting in conf.all:
-            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
-        logged_in = self._logged_in(env)
-        self.logged_in |= bool(said.get("loggedIn")) if said else logged_in
-        told_by = verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, said=said)
-        if told_by.metered:
-            return told_by
+                self.found.late.add(kind.name)
+            return _unknown(kind, *self._why(answer, told))
+        verdict = self._judged(kind, self.sources.take(answer, told, env), env, said=said)
+        if verdict.metered:
+            return verdict
         stopped = f"claude auth status was stopped before it answered (after {CLI_LIMIT_S:g} s, or by a signal)"
         if silent := self.silent or (stopped if said == {} else ""):
-            self.late.add(kind.name)
+            self.found.late.add(kind.name)
             return _unknown(kind, silent)
         unseen = self._unseen(answer, told, env)
-        return _unknown(kind, *unseen) if unseen else told_by
+        return _unknown(kind, *unseen) if unseen else verdict
+
+    def read(self, kind: Kind) -> Verdict:
+        """Return the verdict from only reading the files of a kind."""
+        found = {}
+        for shell, settings in (("", self.base.values()), (kind.shell, self._scanned(kind))):
+            for setting in settings:
+                self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text), shell=shell)
+                found[setting.name] = setting
+        return self._judged(kind, found, self.environ, how="read")
+
+    def _judged(
+        self,
+        kind: Kind,
+        found: Mapping[str, Setting],
+        env: Mapping[str, str],
+        *,
+        said: Mapping[str, object] | None = None,
+        how: str = "asked",
+    ) -> Verdict:
+        """Return the verdict for the settings found and those of the CLI's files, which `env` may place elsewhere."""
+        config = Path(env.get("CLAUDE_CONFIG_DIR") or self.home / ".claude")
+        files = reading.cli_files(self.root, config, self.cwd, self.account.pw_name if self.account else "")
+        settings = reading.cli_settings(files, self.problems)
+        for setting in settings:
+            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
+        logged_in = bool(said.get("loggedIn")) if said else reading.logged_in(config, self.home)
+        self.found.logged_in |= logged_in
+        in_force = {**found, **{setting.name: setting for setting in settings}}
+        return judge(kind.shell, kind.mode, in_force, logged_in=logged_in, said=said, how=how)
+
+    def _scanned(self, kind: Kind) -> list[Setting]:
+        return scan.settings(kind, self.home, self.environ, self.root, self.problems)
 
     def _unseen(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> tuple[str, Location | None] | None:
         """Return why a shell's answer may be incomplete, and where; None if it is complete."""
@@ -182,9 +181,8 @@ class _Search:
         if waiting := _LOADS.search(answer.definitions.get("waiting", "")):
             name = re.escape(waiting["function"])
             return "`zle -F` has it load more once somebody waits at the prompt", self.sources.definition(name, told)
-        found = scan.settings(answer.kind, self.home, self.environ, self.root, self.reader)
         files = dict.fromkeys([*scan.files(answer.kind, self.home, self.environ, self.root), *told.sourced])
-        return guarded.find(found, files, answer.kind.shell, env, self.reader)
+        return guarded.find(self._scanned(answer.kind), files, answer.kind.shell, env, self.problems)
 
     def _why(self, answer: ShellAnswer, told: Trace) -> tuple[str, Location | None]:
         """Return why a shell could not be asked, and where it stopped."""
@@ -200,46 +198,23 @@ class _Search:
             return f"it crashed ({answer.ended})", told.stopped
         return "it ended before claude could be typed", told.stopped
 
-    def read(self, kind: Kind) -> Verdict:
-        """Return the verdict from only reading the files of a kind."""
-        found = dict(self.base)
-        for setting in self.base.values():
-            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
-        for setting in scan.settings(kind, self.home, self.environ, self.root, self.reader):
-            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text), shell=kind.shell)
-            found[setting.name] = setting
-        env = {name: setting.text or "" for name, setting in found.items()}
-        conf = self._settings({**self.environ, **env})
-        for setting in conf.all:
-            self.sources.add(setting, kind.name, reaches=counts(setting.name, setting.text))
-        logged_in = self._logged_in(self.environ)
-        self.logged_in |= logged_in
-        return verdicts.judge(kind.shell, kind.mode, found | conf.env, conf.helper, logged_in=logged_in, how="read")
-
-    def _config(self, env: Mapping[str, str]) -> Path:
-        return Path(env.get("CLAUDE_CONFIG_DIR") or self.home / ".claude")
-
-    def _settings(self, env: Mapping[str, str]) -> settings.ClaudeSettings:
-        try:
-            user = pwd.getpwuid(self.home.stat().st_uid).pw_name
-        except (OSError, KeyError):
-            user = ""
-        return settings.read(settings.files(self.root, self._config(env), self.cwd, user), self.reader)
-
-    def _logged_in(self, env: Mapping[str, str]) -> bool:
-        return settings.logged_in(self._config(env), self.home)
-
 
 def _unknown(kind: Kind, reason: str, at: Location | None = None) -> Verdict:
     return Verdict(kind.shell, kind.mode, UNKNOWN, UNKNOWN, reason=reason, stopped_at=str(at) if at else "")
 
 
-def _at_once(asking: Asking, ask: Callable[[_Asked], _Said], each: Iterable[_Asked]) -> list[_Said]:
+def _relevant(env: Mapping[str, str]) -> tuple[str | None, frozenset[tuple[str, str]]]:
+    """Return what of an environment may change the CLI's status. A wrapper may be on one PATH only."""
+    relevant = frozenset((name, value) for name, value in env.items() if name.startswith(_RELEVANT))
+    return shutil.which("claude", path=env.get("PATH")), relevant
+
+
+def _at_once(started: Asking, ask: Callable[[_Asked], _Said], each: Iterable[_Asked]) -> list[_Said]:
     """Return the answers to questions asked in parallel. On Ctrl-C or SIGTERM, end what was started."""
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         try:
             return list(pool.map(ask, each))
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            asking.stop()
+            started.stop()
             raise

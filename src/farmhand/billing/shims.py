@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .kinds import ARGUMENTS
+from .names import WATCHED
 
 #: Password managers, keychains, decryption tools, and programs that read project files.
 ASKED_ONCE = (
@@ -21,12 +22,11 @@ ASKED_ONCE = (
     *("vault", "doppler", "infisical", "chamber", "aws-vault", "dashlane", "dcli", "proton-pass", "enpass-cli"),
     *("direnv", "mise", "rtx"),
 )
-#: Marks in a stand-in's output, besides `end` and, after an environment, `whole`; without it the data may be truncated.
-BEFORE, TYPED, OTHER, UNANSWERED = "before", "typed", "other", "unanswered"
 
+#: The stand-ins mark each section of their output; without `whole` after an environment it may be truncated.
 _CLAUDE = """\
 #!/bin/sh
-case "$*" in *{arguments}) said={typed} ;; *) said={other} ;; esac
+case "$*" in *{arguments}) said=typed ;; *) said=other ;; esac
 {{ printf '\\000\\000%s\\n' "$said"; {env} -0; printf '\\000\\000whole\\n'; }} >{answers}
 """
 _BEFORE = """\
@@ -43,6 +43,11 @@ _AFTER = """\
 #!/bin/sh
 printf '\\000\\000end\\n' >{answers}
 """
+#: Reports where a variable is set.
+_FISH_EVENT = """\
+function __farmhand_{name} --on-variable {name}
+    printf '\\n\\x1d{name}\\x1f%s\\n' (status stack-trace | string join \\x1e) >&2
+end"""
 #: A call that runs the operator's command or writes a file is never cached. A call that reads stdin, judged by the
 #: program and without a file among its arguments, is also keyed by the content of stdin.
 _ONCE = """\
@@ -100,7 +105,7 @@ exit "$(cat "$slot/status")"
 """
 
 
-def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str, path: str) -> None:
+def install(bin_dir: Path, shell: str, scripts: Path, cache: Path, answers: Path, mark: str, path: str) -> None:
     """Write the stand-ins for one kind of shell to `bin_dir`, which is below `scripts`.
 
     `answers` is the FIFO they write to, `path` the session's PATH. A program that is not on it gets no stand-in, since
@@ -115,45 +120,48 @@ def install(bin_dir: Path, scripts: Path, cache: Path, answers: Path, mark: str,
         "arguments": shlex.quote(ARGUMENTS),
         "scripts": shlex.quote(str(scripts)),
         "cache": shlex.quote(str(cache)),
-        "typed": TYPED,
-        "other": OTHER,
     }
-    for name, script in (("claude", _CLAUDE), ("farmhand-before", _BEFORE), ("farmhand-after", _AFTER)):
-        _write(bin_dir / name, script.format(**words))
-    once = bin_dir / ".once"
-    _write(once, _ONCE.format(**words))
-    for name in found:
-        (bin_dir / name).hardlink_to(once)
+    bin_dir.mkdir()
+    bin_dir.chmod(0o755)
+    texts = {"claude": _CLAUDE, "farmhand-before": _BEFORE, "farmhand-after": _AFTER, **dict.fromkeys(found, _ONCE)}
+    for name, script in texts.items():
+        (bin_dir / name).write_text(script.format(**words))
+        (bin_dir / name).chmod(0o755)
 
 
-def functions(bin_dir: Path, shell: str) -> dict[str, str]:
-    """Install the stand-ins as functions too, where the shell can import them: a start-up file may reset PATH.
+def variables(bin_dir: Path, shell: str, home: Path, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that let a shell load the stand-ins as functions too: a start-up file may reset PATH.
 
-    bash gets them from its environment, which is returned; fish loads them from a vendor directory, which is written.
+    bash imports functions from its environment. fish loads what a vendor's directory has, which is written here: the
+    functions, and event handlers that report where a variable is set.
     """
-    names = [name for name in ASKED_ONCE if (bin_dir / name).exists()]
+    paths = {name: shlex.quote(str(bin_dir / name)) for name in ASKED_ONCE if (bin_dir / name).exists()}
     if shell == "bash":
-        return {f"BASH_FUNC_{name}%%": f'() {{ {shlex.quote(str(bin_dir / name))} "$@"; }}' for name in names}
-    if shell == "fish":
-        directory = bin_dir / "data" / "fish" / "vendor_functions.d"
-        directory.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            path = shlex.quote(str(bin_dir / name))
-            (directory / f"{name}.fish").write_text(f"function {name}\n    {path} $argv\nend\n")
-    return {}
+        return {f"BASH_FUNC_{name}%%": f'() {{ {path} "$@"; }}' for name, path in paths.items()}
+    if shell != "fish":
+        return {}
+    was = environ.get("XDG_DATA_DIRS")
+    lines = [f"set -gx XDG_DATA_DIRS {shlex.quote(was)}" if was is not None else "set -e XDG_DATA_DIRS"]
+    lines += ["set -g --unexport fish_trace 1", *(_FISH_EVENT.format(name=name) for name in WATCHED)]
+    texts = {
+        f"vendor_functions.d/{name}.fish": f"function {name}\n    {path} $argv\nend\n" for name, path in paths.items()
+    }
+    for name, text in {**texts, "vendor_conf.d/00-farmhand.fish": "\n".join(lines) + "\n"}.items():
+        file = bin_dir / "data/fish" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    own: dict[str, str] = {}
+    if not any((home / each).exists() for each in (".config/fish", ".local/share/fish")):
+        # Keep fish from creating its directories in a home that has none.
+        names = {"XDG_CONFIG_HOME", "XDG_DATA_HOME"} - set(environ)
+        own = dict.fromkeys(names, str(bin_dir / "fish"))
+    return {**own, "XDG_DATA_DIRS": f"{bin_dir}/data:{was or '/usr/local/share:/usr/share'}"}
 
 
 def asked(cache: Path) -> list[str]:
     """Return the commands that were run, each once."""
-    found = []
-    for path in sorted(cache.glob("*/command"), key=lambda path: path.stat().st_mtime_ns):
-        found.append(path.read_text("utf-8", "replace").split("\n")[0].strip())
-    return found
-
-
-def without(path: str, scripts: Path) -> str:
-    """Return PATH without the stand-ins."""
-    return ":".join(each for each in path.split(":") if not each.startswith(f"{scripts}{os.sep}"))
+    paths = sorted(cache.glob("*/command"), key=lambda path: path.stat().st_mtime_ns)
+    return [path.read_text("utf-8", "replace").split("\n")[0].strip() for path in paths]
 
 
 def clean(
@@ -162,9 +170,6 @@ def clean(
     """Return a recorded environment without the variables that were added to the session's for the query."""
     kept = {n: v for n, v in environ.items() if given.get(n) != v and n != "FARMHAND_DEFINITION"}
     kept |= {n: session[n] for n, v in environ.items() if given.get(n) == v and n in session}
-    return kept | ({"PATH": without(environ["PATH"], scripts)} if "PATH" in environ else {})
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-    path.chmod(0o755)
+    if "PATH" in kept:
+        kept["PATH"] = ":".join(each for each in kept["PATH"].split(":") if not each.startswith(f"{scripts}{os.sep}"))
+    return kept

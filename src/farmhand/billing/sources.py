@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from ..core.keys import fingerprint
+from ..core.keys import redact
 from . import scan
 from .ask import ShellAnswer
-from .events import Event, Trace
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
-from .reading import Reader, lines_of
-from .verdict import Location, Setting, Source, shown_command
+from .reading import lines_of
+from .trace import Trace
+from .verdict import Location, Setting, Source
 
 
 class Sources:
@@ -21,31 +22,20 @@ class Sources:
 
     def __init__(self, home: Path, base: Mapping[str, Setting]) -> None:
         self.home, self.base = home, base
-        self._found: dict[tuple[str, str, str], Source] = {}
-
-    def listed(self) -> list[Source]:
-        """Return all sources found, in the order in which the shells met them."""
-        return [source for source in self._found.values() if source.name in METERED or source.name == HELPER]
+        #: In the order in which the shells met them.
+        self.found: dict[tuple[str, str, str], Source] = {}
 
     def add(self, setting: Setting, kind: str, *, reaches: bool, shell: str = "") -> None:
         """Record a setting, and whether it reaches `claude` in this kind of shell."""
-        if setting.text == "":
+        if setting.text == "" or setting.name not in (*METERED, HELPER):
             return
         key = (setting.name, str(setting.location), str(setting.through or ""))
-        source = self._found.get(key)
+        source = self.found.get(key)
         if source is None:
-            source = self._found[key] = Source(
-                setting.name,
-                setting.location,
-                setting.via,
-                fingerprint(setting.text) if setting.text else None,
-                shell,
-                setting.through,
-                shown_command(setting.command),
-                text=setting.text,
-            )
-        if source.text is None and setting.text is not None:
-            source.text, source.fingerprint = setting.text, fingerprint(setting.text)
+            source = self.found[key] = Source(**setting.__dict__, shell=shell)
+            source.command = shown_command(setting.command)
+        if source.text is None:
+            source.text = setting.text
         if reaches and kind not in source.shells:
             source.shells.append(kind)
 
@@ -57,92 +47,75 @@ class Sources:
             settings = self._settings(name, answer, told, value)
             reaching = value is not None and counts(name, value)
             for setting, live in settings:
-                self.add(setting, answer.kind.name, reaches=reaching and live, shell=_shell(setting, answer))
+                of_shell = setting.via in ("export", "alias", "function", "prompt", "universal")
+                shell = answer.kind.shell if of_shell else ""
+                self.add(setting, answer.kind.name, reaches=reaching and live, shell=shell)
             if value is not None:
                 last = next((setting for setting, live in reversed(settings) if live), Setting(name, value))
-                found[name] = Setting(name, value, last.location, last.via, "", last.through)
+                found[name] = replace(last, text=value, command="")
         return found
 
     def _settings(self, name: str, answer: ShellAnswer, told: Trace, value: str | None) -> list[tuple[Setting, bool]]:
         """Return a name's settings in this shell, in order, each with whether it is in force when `claude` is typed."""
         events = [event for event in told.events if event.name == name]
-        found: list[tuple[Event, bool]] = []
-        for event in events:
-            if event.unset or event.value == "":
-                found = [(each, False) for each, _ in found]
-            else:
-                found.append((event, True))
+        removed = max((number for number, event in enumerate(events) if event.text == ""), default=-1)
         base = self.base.get(name)
-        taken_away = any(event.unset or event.value == "" for event in events)
-        settings: list[tuple[Setting, bool]] = []
-        if base and value is not None and not taken_away:
-            settings.append((base, True))
-        for event, live in found:
-            if setting := self._of_event(event, answer, told):
-                settings.append((setting, live))
-        if value is not None and not any(live for _, live in settings):
-            settings.append((self._unseen(name, value, answer, told), True))
-        if value is not None and settings and settings[-1][1] and settings[-1][0].text is None:
-            last = settings[-1][0]
-            settings[-1] = (Setting(name, value, last.location, last.via, last.command, last.through), True)
-        return settings
+        found = [(base, True)] if base and value is not None and removed < 0 else []
+        for number, event in enumerate(events):
+            if event.text != "" and (setting := self._placed(event, answer, told)):
+                found.append((setting, number > removed))
+        if value is not None:
+            if not any(live for _, live in found):
+                found.append((self._untraced(name, value, answer, told), True))
+            elif found[-1][1] and found[-1][0].text is None:
+                found[-1] = (replace(found[-1][0], text=value), True)
+        return found
 
-    def _of_event(self, event: Event, answer: ShellAnswer, told: Trace) -> Setting | None:
-        via = _wrapper(answer) if event.typed else "prompt" if event.prompt else "export"
-        location = event.location
-        if location is None:
-            typed = told.called or told.defined.get("claude") or self.definition("claude", told)
-            location = typed if event.typed else self._named(event.name, answer, told)
-        if location is None:
-            return None
-        return Setting(event.name, event.value, location, via, through=event.through)
+    def _placed(self, event: Setting, answer: ShellAnswer, told: Trace) -> Setting | None:
+        """Return a traced setting with its place; None if that cannot be found."""
+        typed = event.via == "typed"
+        location: Location | None = event.location
+        if event.location.path is None:
+            location = self._called(told) if typed else self._named(event.name, answer, told)
+        return replace(event, location=location, via=_wrapper(answer) if typed else event.via) if location else None
 
-    def _unseen(self, name: str, value: str, answer: ShellAnswer, told: Trace) -> Setting:
+    def _untraced(self, name: str, value: str, answer: ShellAnswer, told: Trace) -> Setting:
         """Find the origin of a value without an event: a universal variable, a wrapper of claude, or untraced code."""
-        before = (answer.before or {}).get(name)
-        if answer.kind.shell == "fish" and before == value and (at := self._universal(name)):
-            return Setting(name, value, at, "universal")
-        if before != value:
-            at = told.called or told.defined.get("claude") or self.definition("claude", told)
-            if at:
+        kind, before, fish = answer.kind, answer.before or {}, self.home / ".config/fish"
+        if before.get(name) != value:
+            if at := self._called(told):
                 return Setting(name, value, at, _wrapper(answer))
-        read = [
-            each
-            for each in scan.settings(answer.kind, self.home, answer.before or {}, Path("/"), Reader())
-            if each.name == name
-        ]
-        if read:
-            return Setting(name, value, read[-1].location, read[-1].via, "", read[-1].through)
-        at = self._named(name, answer, told)
-        if at is None:
-            files = [path for path in told.files if path.is_relative_to(self.home)]
-            own = own_files(answer.kind.shell, self.home, {})
-            at = Location(next(iter([*files, *own]), None))
-        return Setting(name, value, at, "export" if at.path else "environment")
+        elif kind.shell == "fish" and (at := _grep(scan.UNIVERSAL.format(name), [fish / "fish_variables"])):
+            return Setting(name, value, at, "universal")
+        for each in reversed(scan.settings(kind, self.home, before, Path("/"), {})):
+            if each.name == name:
+                return replace(each, text=value)
+        if at := self._named(name, answer, told):
+            return Setting(name, value, at, "export")
+        files = [path for path in told.files if path.is_relative_to(self.home)]
+        path = next(iter([*files, *own_files(kind.shell, self.home, {})]), None)
+        return Setting(name, value, Location(path), "export" if path else "environment")
 
     def _named(self, name: str, answer: ShellAnswer, told: Trace) -> Location | None:
         """Return the last line that names it outside of comments, in the files that were read."""
-        own = [path for path in own_files(answer.kind.shell, self.home, {}) if path.is_file()]
-        return _grep(rf"\b{name}\b", [*own, *told.files])
+        return _grep(rf"\b{name}\b", [*own_files(answer.kind.shell, self.home, {}), *told.files])
+
+    def _called(self, told: Trace) -> Location | None:
+        """Return the place of the alias or the function that `claude` is."""
+        return told.called or self.definition("claude", told)
 
     def definition(self, word: str, told: Trace) -> Location | None:
         """Return where a word is defined as an alias or a function."""
         if word in told.defined:
             return told.defined[word]
         every = [path for shell in ("bash", "zsh", "sh") for path in own_files(shell, self.home, {})]
-        functions = self.home / f".config/fish/functions/{word}.fish"
+        fish = self.home / ".config/fish"
         pattern = rf"^\s*(function\s+{word}(?![\w-])|{word}\s*\(\)|alias\s.*\b{word}[ =]|abbr\s.*\b{word}\s)"
-        return _grep(pattern, [*every, self.home / ".config/fish/config.fish", *told.files, functions])
-
-    def _universal(self, name: str) -> Location | None:
-        path = self.home / ".config/fish/fish_variables"
-        for number, line in enumerate(lines_of(path), 1):
-            if (match := scan.UNIVERSAL.match(line)) and match["name"] == name:
-                return Location(path, number)
-        return None
+        return _grep(pattern, [*every, fish / "config.fish", *told.files, fish / f"functions/{word}.fish"])
 
 
 def _grep(pattern: str, files: list[Path]) -> Location | None:
+    """Return the last line that matches outside of comments."""
     found = None
     for path in dict.fromkeys(files):
         for number, line in enumerate(lines_of(path), 1):
@@ -157,5 +130,9 @@ def _wrapper(answer: ShellAnswer) -> str:
     return "alias" if "alias" in said or said == "file" else "function"
 
 
-def _shell(setting: Setting, answer: ShellAnswer) -> str:
-    return answer.kind.shell if setting.via in ("export", "alias", "function", "prompt", "universal") else ""
+def shown_command(written: str) -> str:
+    """Return a command that prints a key in displayable form: only the program, if the rest may hold a secret."""
+    command = written.strip("`").removeprefix("$").removeprefix("(").removesuffix(")").strip()
+    program = command.partition(" ")[0]
+    plain = re.fullmatch(r"[\w ./:@~+-]+", command) and program not in ("echo", "printf")
+    return redact(command if plain or not command else f"{program} …")

@@ -23,7 +23,10 @@ from ..core.files import replace
 from ..core.keys import fingerprint
 
 _LINE = re.compile(rb"[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)=")
+#: Path → content before (None: no file) and after.
 Files = Mapping[Path, tuple[bytes | None, bytes]]
+#: An entry of the journal: run, path, backup, digests before and after and of the contents between, and what is ours.
+Entry = dict[str, Any]
 
 
 @dataclass
@@ -32,7 +35,7 @@ class Undo:
 
     files: dict[Path, tuple[bytes, bytes | None]] = field(default_factory=dict)
     left: list[str] = field(default_factory=list)
-    done: list[dict[str, Any]] = field(default_factory=list)
+    done: list[Entry] = field(default_factory=list)
 
 
 class Store:
@@ -43,7 +46,7 @@ class Store:
         self.journal = directory / "journal.json"
         self.remembered = directory / "tried.json"
 
-    def entries(self) -> list[dict[str, Any]]:
+    def entries(self) -> list[Entry]:
         """Return the changes not yet reverted, oldest first. Raises OSError, or ValueError for a damaged journal."""
         try:
             found = json.loads(self.journal.read_bytes())
@@ -60,7 +63,9 @@ class Store:
         """
         undo = Undo()
         current: dict[Path, bytes | None] = {}
-        for entry in reversed([entry for entry in self.entries() if not run or entry.get("run") == run]):
+        for entry in reversed(self.entries()):
+            if run and entry.get("run") != run:
+                continue
             path = Path(entry["path"])
             now = current[path] if path in current else _read(path)
             before = _read(Path(entry["backup"])) if entry["backup"] else None
@@ -80,10 +85,11 @@ class Store:
                 continue
             current[path] = restored
             undo.done.append(entry)
-        for path, content in current.items():
-            was = _read(path)
-            if was is not None and was != content:
-                undo.files[path] = (was, content)
+        undo.files = {
+            path: (was, content)
+            for path, content in current.items()
+            if (was := _read(path)) is not None and was != content
+        }
         return undo
 
     def take_back(self, undo: Undo) -> None:
@@ -92,26 +98,24 @@ class Store:
             if content is None:
                 path.unlink()
             else:
-                path.parent.mkdir(parents=True, exist_ok=True)
                 replace(path, content)
-        self.write([entry for entry in self.entries() if entry not in undo.done])
-        for entry in undo.done:
-            self.forget_backup(entry)
+        self.drop(undo.done)
+
+    def drop(self, gone: list[Entry]) -> None:
+        """Delete the entries of changes that no longer exist, with their backups."""
+        if gone:
+            self.write([entry for entry in self.entries() if entry not in gone])
+        for entry in gone:
+            if entry["backup"]:
+                Path(entry["backup"]).unlink(missing_ok=True)
         self.tidy()
 
-    def tidy(self, *, everything: bool = False) -> None:
-        """Remove an empty journal and directory; with `everything` also the memory of failed attempts."""
-        if everything:
-            self.remembered.unlink(missing_ok=True)
+    def tidy(self) -> None:
+        """Remove an empty journal and an empty directory."""
         if self.journal.exists() and not self.entries():
-            self.journal.unlink(missing_ok=True)
+            self.journal.unlink()
         with contextlib.suppress(OSError):
             self.directory.rmdir()
-
-    def forget_backup(self, entry: dict[str, Any]) -> None:
-        """Remove the backup of a change that no longer exists."""
-        if entry["backup"]:
-            Path(entry["backup"]).unlink(missing_ok=True)
 
     def memory(self) -> dict[str, str]:
         """Return what was tried in vain: digest of place and files → reason. Empty if it is missing or unreadable."""
@@ -123,37 +127,30 @@ class Store:
 
     def remember(self, memory: Mapping[str, str]) -> None:
         """Save `memory`, unless it is unchanged."""
-        if memory == self.memory():
-            return
-        if memory:
-            self.prepare()
-            replace(self.remembered, json.dumps(memory, indent=1).encode() + b"\n", mode=0o600)
-        else:
-            self.tidy(everything=True)
+        if not memory and self.remembered.exists():
+            self.remembered.unlink()
+            self.tidy()
+        elif memory != self.memory():
+            self._save(self.remembered, memory)
 
     def prepare(self) -> None:
         """Create the directory, accessible only to its owner."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.directory.chmod(0o700)
 
-    def keep(self, path: Path, content: bytes, stamp: str) -> str:
-        """Save an original. Return the path of its backup."""
-        name = str(path).strip("/").replace("/", "%")[-150:]
-        handle, backup = tempfile.mkstemp(prefix=f"{name}.{stamp}.", dir=self.directory)
-        with open(handle, "wb") as out:
-            out.write(content)
-        return backup
-
-    def write(self, entries: list[dict[str, Any]]) -> None:
+    def write(self, entries: list[Entry]) -> None:
         """Write the journal."""
+        self._save(self.journal, entries)
+
+    def _save(self, path: Path, content: object) -> None:
         self.prepare()
-        replace(self.journal, json.dumps(entries, indent=1).encode() + b"\n", mode=0o600)
+        replace(path, json.dumps(content, indent=1).encode() + b"\n", mode=0o600)
 
 
 class Run:
     """The writes of one run. A file written several times has one backup and one journal entry.
 
-    `before` is a file's content at the start of the run (None: missing). A file that has it again has no entry.
+    A file that has its content from the start of the run again has no entry.
     """
 
     def __init__(self, store: Store, key_file: Path) -> None:
@@ -161,7 +158,6 @@ class Run:
         self.key_file = key_file.resolve()
         self.stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         self.name = ""
-        self.before: dict[Path, bytes | None] = {}
 
     def apply(self, files: Files) -> None:
         """Write `files` (path → before the run, new), the key file first, so that the key always exists somewhere.
@@ -171,44 +167,43 @@ class Run:
         entries = self.store.entries()
         self.name = self.name or f"{self.stamp}.{len(entries)}"
         self.store.prepare()
-        ours = {entry["path"]: entry for entry in entries if entry.get("run") == self.name}
+        ours = {entry["path"]: entry for entry in self._ours(entries)}
         for path, (old, new) in files.items():
-            self.before.setdefault(path, old)
             entry = ours.get(str(path))
             if entry is None:
-                backup = None if old is None else self.store.keep(path, old, self.stamp)
+                backup = None if old is None else self._back_up(path, old)
                 entry = {"run": self.name, "path": str(path), "backup": backup, "before": _digest(old), "earlier": []}
                 entries.append(entry)
             else:
                 entry["earlier"].append(entry["after"])
             # Do not record the key file's values, only fingerprints that identify ours.
-            private = path == self.key_file
-            found = {"set": _added(old, new)} if private else {"hunks": _changes(old or b"", new)}
-            entry.update(after=_digest(new), **found)
+            found = {"set": _added(old, new)} if path == self.key_file else {"hunks": _changes(old or b"", new)}
+            entry |= {"after": _digest(new), **found}
         self.store.write(entries)
         for path in sorted(files, key=lambda path: path != self.key_file):
             path.parent.mkdir(parents=True, exist_ok=True)
             replace(path, files[path][1], mode=0o600 if path == self.key_file else None)
-        self._settle(entries)
+        self.store.drop([entry for entry in self._ours(entries) if entry["before"] == entry["after"]])
 
-    def _settle(self, entries: list[dict[str, Any]]) -> None:
-        """Drop the entries of files that have their original content again."""
-        idle = [entry for entry in entries if entry.get("run") == self.name and entry["before"] == entry["after"]]
-        if idle:
-            self.store.write([entry for entry in entries if entry not in idle])
-            for entry in idle:
-                self.store.forget_backup(entry)
-            self.store.tidy()
+    def _ours(self, entries: list[Entry]) -> list[Entry]:
+        return [entry for entry in entries if self.name and entry.get("run") == self.name]
+
+    def _back_up(self, path: Path, content: bytes) -> str:
+        """Save an original. Return the path of its backup."""
+        name = str(path).strip("/").replace("/", "%")[-150:]
+        handle, backup = tempfile.mkstemp(prefix=f"{name}.{self.stamp}.", dir=self.store.directory)
+        with open(handle, "wb") as out:
+            out.write(content)
+        return backup
 
     def take_back(self) -> None:
         """Revert all that this run has written."""
         if self.name:
             self.store.take_back(self.store.undo(self.name))
 
-    def backups(self) -> list[Path]:
+    def backups(self) -> list[str]:
         """Return the backups made by this run."""
-        ours = [entry for entry in self.store.entries() if self.name and entry.get("run") == self.name]
-        return [Path(entry["backup"]) for entry in ours if entry["backup"]]
+        return [entry["backup"] for entry in self._ours(self.store.entries()) if entry["backup"]]
 
 
 def hunks(old: bytes, new: bytes) -> list[tuple[int, list[bytes], list[bytes]]]:
@@ -218,10 +213,10 @@ def hunks(old: bytes, new: bytes) -> list[tuple[int, list[bytes], list[bytes]]]:
     return [(a + 1, before[a:b], after[c:d]) for tag, a, b, c, d in found if tag != "equal"]
 
 
-def _changes(old: bytes, new: bytes) -> list[tuple[tuple[int, int], str]]:
-    """Return ((start, end) lines of the backup, replacement text) for each change, enough to find our changes again."""
+def _changes(old: bytes, new: bytes) -> list[list[Any]]:
+    """Return [[start, end] lines of the backup, replacement text] for each change, enough to find ours again."""
     return [
-        ((line - 1, line - 1 + len(before)), b"".join(after).decode("utf-8", "surrogateescape"))
+        [[line - 1, line - 1 + len(before)], b"".join(after).decode("utf-8", "surrogateescape")]
         for line, before, after in hunks(old, new)
     ]
 
@@ -233,13 +228,12 @@ def _added(old: bytes | None, new: bytes) -> dict[str, str]:
     return {name: fingerprint(value) for name, value in after.items() if before.get(name) != value}
 
 
-def _taken_back(now: bytes, before: bytes, entry: dict[str, Any]) -> bytes | None:
+def _taken_back(now: bytes, before: bytes, entry: Entry) -> bytes | None:
     """Return `now` with each of our changes reversed; None unless each of them occurs exactly once."""
     if "set" in entry:
         return _without(now, before, entry["set"])
-    for old, new in entry.get("hunks", []):
+    for (start, end), new in entry.get("hunks", []):
         ours = new.encode("utf-8", "surrogateescape")
-        start, end = old
         original = b"".join(before.splitlines(keepends=True)[start:end])
         if now.count(ours) == 1:
             now = now.replace(ours, original)

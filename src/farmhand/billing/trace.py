@@ -1,64 +1,94 @@
-"""Parsing of a shell's trace: where each watched name was set, and where the shell stopped."""
+"""Parsing of a trace of bash, zsh or sh: where each watched name was set, and where the shell stopped."""
 
 from __future__ import annotations
 
 import re
 import shlex
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-from . import trace_fish
 from .ask import ShellAnswer
-from .events import Event, Trace, is_file
 from .kinds import DEFINED, FIELD
 from .names import ANY, WATCHED
-from .reading import lines_of
-from .verdict import Location
+from .reading import lines_of, text_at
+from .verdict import Location, Setting
 
+#: Files that are not the operator's: output of a command that is sourced; files of fish or of the query itself.
+GENERATED = re.compile(r"(/dev/|/proc/|-$|Standard input|.*/\.psub\.)")
+SHIPPED = re.compile(r".*/share/fish/|.*/farmhand-ask-[^/]*/")
 _WORD = re.compile(rf"(?<![\w$])({ANY})(?!\w)(=?)")
 _DECLARING = {"export", "typeset", "declare", "local", "readonly", "integer", "setenv"}
 _READING = {"read", "printf", "mapfile", "readarray", "getopts", "vared"}
 _RUNNING = {"env", "exec", "command", "sudo", "nohup", "noglob", "time", "builtin", "nice"}
 _SOURCES = re.compile(r"\\?(?:builtin |command |\\)?(?:source|\.) (?:-- )?(.+)")
+#: Fields of a shell's trace record before the command, at least.
+_FIELDS = {"bash": 4, "zsh": 4, "sh": 2}
 
 #: Maximum number of lines of a command substitution in the search for its beginning.
 _LONGEST = 40
-#: `read` with a prompt: the input of a person is not known here.
+#: Commands that read a person's input. With a prompt, or from the terminal itself, it is not known here.
+_INPUT = re.compile(r"(builtin )?read |vared |select ")
 _QUESTION = re.compile(r"(builtin )?read (\S+ )*(-\w*[pqk]\b|'?\?|[\"']?\w+\?)|vared |select ")
 #: zsh's message when a command would read from the terminal.
 _NO_TTY = re.compile(r"\n(/[^\n:]+):(\d+): [^\n]*: /dev/tty")
 
 
-def events_of(said: str) -> list[tuple[str, str | None, bool]]:
-    """Return the watched names that a traced command sets: name, value if known, whether it is unset."""
+@dataclass
+class Trace:
+    """What a shell did, in order. `stopped` is the last line at which it was seen.
+
+    `events` are settings of watched names; a text of "" is a removal. Their `via` is export, prompt, or typed (run for
+    the typed `claude`); their path is None if the trace does not show it. `files` are those that the shell may have
+    read, `sourced` those that it was seen to read.
+    """
+
+    events: list[Setting] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    sourced: list[Path] = field(default_factory=list)
+    stopped: Location | None = None
+    #: Locations of the last alias, abbreviation or function with the name of each typed word.
+    defined: dict[str, Location] = field(default_factory=dict)
+    #: Location in a start-up file that prompts for input, which nobody gives here.
+    question: Location | None = None
+    #: The last line of a file that called the command `claude`.
+    called: Location | None = None
+
+
+def is_file(path: str) -> bool:
+    """Return whether a path in a trace is one of the operator's files."""
+    return path.startswith("/") and not GENERATED.match(path) and not SHIPPED.match(path) and Path(path).is_file()
+
+
+def split(said: str) -> list[str]:
+    """Return the words of a traced command."""
+    try:
+        return shlex.split(said)
+    except ValueError:
+        return said.split()
+
+
+def events_of(said: str) -> list[tuple[str, str | None]]:
+    """Return the watched names that a traced command sets, with the value: None if unknown, "" if it is removed."""
     if not _WORD.search(said):
         return []
-    try:
-        words = shlex.split(said)
-    except ValueError:
-        words = said.split()
-    words = [word.removeprefix("$") if word.startswith("$") and "=" in word else word for word in words]
+    words = [word.removeprefix("$") if "=" in word else word for word in split(said)]
     while len(words) > 1 and words[0] in ("builtin", "command", "noglob", "\\export"):
         words = words[1:]
-    if not words:
+    head = words[0].lstrip("\\") if words else ""
+    if head == "unset" or head in _READING:
+        return [(word, "" if head == "unset" else None) for word in words[1:] if word in WATCHED]
+    if head in _DECLARING or head in _RUNNING:
+        words = words[1:]
+    elif re.match(r"\w+\+?=", head):  # a command may follow its own assignments
+        words = list(takewhile(lambda word: "=" in word, words))
+    else:
         return []
-    head = words[0].lstrip("\\")
-    found: list[tuple[str, str | None, bool]] = []
-    if head == "unset":
-        return [(word, None, True) for word in words[1:] if word in WATCHED]
     gone = head in _DECLARING and bool({"-n", "+x", "+gx"} & set(words))
-    if head in _DECLARING or head in _RUNNING or re.match(r"\w+\+?=", head):
-        for word in words if head not in _DECLARING | _RUNNING else words[1:]:
-            name, equals, value = word.partition("=")
-            name = name.rstrip("+")
-            if name in WATCHED and (equals or head in _DECLARING):
-                found.append((name, value if equals else None, gone))
-            elif head not in _DECLARING | _RUNNING and not equals:
-                break  # the command after its own assignments
-    elif head in _READING:
-        found += [(word, None, False) for word in words[1:] if word in WATCHED]
-    return found
+    parts = [word.partition("=") for word in words if "=" in word or head in _DECLARING]
+    found = [(name.rstrip("+"), value if equals else None) for name, equals, value in parts]
+    return [(name, "" if gone else value) for name, value in found if name in WATCHED]
 
 
 @dataclass(frozen=True)
@@ -68,7 +98,7 @@ class _Eval:
     depth: int
     text: str
     location: Location
-    frame: tuple[str, ...] = ()
+    frame: list[str]
 
 
 class _Reader:
@@ -78,95 +108,89 @@ class _Reader:
         self.shell = answer.kind.shell
         self.cwd = Path(answer.before.get("PWD", "/")) if answer.before else Path("/")
         self.trace = Trace()
+        self.via = "export"
         self.evals: list[_Eval] = []
         self.active: list[_Eval] = []
         self.callers: dict[str, Location] = {}
         self.mentions: dict[str, Location] = {}
         self.sourced: list[Path] = list(starts)
-        self.read_at: set[Location] = set()
-        self.prompting = self.typed = False
 
-    def record(self, text: str) -> Location | None:
-        """Process one record. Return its location, as far as it is known."""
-        depth_text, _, rest = text.partition(FIELD)
+    def place(self, record: str) -> tuple[str, list[Location]]:
+        """Return a record's command and its location, as far as it is known, followed by those of its callers."""
+        depth_text, _, rest = record.partition(FIELD)
         depth = int(depth_text) if depth_text.isdigit() else 0
-        fields = rest.split(FIELD)
-        said = fields[-1].rstrip("\n") if self.shell != "zsh" else fields[-1].split("\n")[0].rstrip()
-        places, function, frame = getattr(self, f"_{self.shell}")(depth, fields, said)
-        if function and (made := self._made_by(function)):
-            places = [made, *places[1:]]
-        location = places[0] if places else None
+        *fields, said = rest.split(FIELD)
+        said = said.split("\n")[0].rstrip() if self.shell == "zsh" else said.rstrip("\n")
+        places: list[Location] = []
+        if len(fields) >= _FIELDS[self.shell]:
+            places = getattr(self, f"_{self.shell}")(depth, fields, said)
         if source := _SOURCES.match(said):
-            self._source(source[1], location)
-        if said.startswith("eval ") and location:
-            location, places = _beginning(location), [_beginning(location), *places[1:]]
-        if said.startswith(("eval ", "emulate ")) and location:
-            self.evals.append(_Eval(depth, said.replace("\\n", "\n"), location, frame))
-            self.active.append(self.evals[-1])
-        if (tty := _NO_TTY.search(fields[-1])) and is_file(tty[1]):
-            self._ask(Location(Path(tty[1]), int(tty[2])))
-        self.prompting = self.prompting or "__farmhand" in said
-        self.typed = self.typed or "farmhand-before" in said
-        self._note(said, places)
-        return location
+            self._source(source[1], places[:1])
+        if said.startswith(("eval ", "emulate ")) and places:
+            if said.startswith("eval "):
+                places[0] = _beginning(places[0])
+            self.active.append(_Eval(depth, said.replace("\\n", "\n"), places[0], fields[:3:2]))
+            self.evals.append(self.active[-1])
+        if "farmhand-before" in said:
+            self.via = "typed"
+        elif "__farmhand" in said and self.via == "export":
+            self.via = "prompt"
+        return said, places
 
-    def _note(self, said: str, places: list[Location]) -> None:
+    def note(self, record: str) -> None:
+        """Take what a record shows into the trace."""
+        said, places = self.place(record)
         location = places[0] if places else None
+        typed = self.via == "typed"
+        if (tty := _NO_TTY.search(record)) and is_file(tty[1]):
+            self._input(Location(Path(tty[1]), int(tty[2])))
         through = next((place for place in places[1:] if place.path != places[0].path), None)
-        for name, value, unset in events_of(said):
-            at = location or (None if self.typed else self.mentions.get(name))
-            prompt = self.prompting and not self.typed
-            at = named_line(at, name) if at else None
-            self.trace.events.append(Event(name, at, through, value, unset, self.typed, prompt))
+        for name, value in events_of(said):
+            at = location or (None if typed else self.mentions.get(name))
+            at = named_line(at, name) if at else Location(None)
+            self.trace.events.append(Setting(name, value, at, self.via, through=through))
         if location is None:
             return
-        if said.startswith(("read ", "builtin read ", "vared ", "select ")) and _QUESTION.match(said):
+        if _QUESTION.match(said):
             self.trace.question = self.trace.question or location
-        elif said.startswith(("read ", "builtin read ")):
-            self._ask(location)
-        for found in _WORD.findall(said):
-            self.mentions[found[0]] = location
+        elif _INPUT.match(said):
+            self._input(location)
+        self.mentions |= {match[0]: location for match in _WORD.findall(said)}
         for word in DEFINED:
             if re.match(rf"\\?alias (?:[^=]* )?['\"]?{word}=", said):
                 self.trace.defined[word] = location
-        if self.typed and re.search(r"\bclaude\b", said):
+        if typed and re.search(r"\bclaude\b", said):
             self.trace.called = location
         if location.path and location.path not in self.trace.files:
             self.trace.files.append(location.path)
 
-    def _ask(self, location: Location) -> None:
+    def _input(self, location: Location) -> None:
         """Record a `read` from the terminal itself."""
-        if location in self.read_at:  # in a loop
-            return
-        self.read_at.add(location)
-        lines = lines_of(location.path)
-        line = lines[location.line - 1] if 0 < location.line <= len(lines) else ""
+        line = "" if self.trace.question else text_at(location)
         if "/dev/tty" in line and re.search(r"\b(read|vared|select)\b", line):
-            self.trace.question = self.trace.question or location
+            self.trace.question = location
 
-    def _made_by(self, function: str) -> Location | None:
-        """Return the location of the `eval` that defined a function."""
+    def _made(self, function: str, places: list[Location]) -> list[Location]:
+        """Return the locations of a command in a function: the first is that of the `eval` that defined it, if any."""
+        if not function:
+            return places
         name = re.escape(function)
         pattern = re.compile(rf"(?<![\w-]){name}\s*\(\)|function {name}(?![\w-])")
         near = (each for each in reversed(self.evals) if function in each.text)  # cheap test first; there may be many
-        return next((each.location for each in near if pattern.search(each.text)), None)
+        made = next((each.location for each in near if pattern.search(each.text)), None)
+        return [made, *places[1:]] if made else places
 
-    def _source(self, argument: str, location: Location | None) -> None:
-        try:
-            path = shlex.split(argument)[0]
-        except (ValueError, IndexError):
-            path = argument.split()[0] if argument.split() else argument
+    def _source(self, argument: str, places: list[Location]) -> None:
+        path = next(iter(split(argument)), argument)
         full = self._absolute(path)
-        if location:
+        for location in places:
             self.callers[str(full)] = self.callers[path] = location
         if is_file(str(full)):
             self.sourced.append(full)
 
     def _absolute(self, path: str) -> Path:
-        near = [self.cwd, *(file.parent for file in reversed(self.sourced))]
-        return (
-            Path(path) if path.startswith("/") else next((d / path for d in near if (d / path).is_file()), Path(path))
-        )
+        near = (directory / path for directory in (self.cwd, *(file.parent for file in reversed(self.sourced))))
+        return Path(path) if path.startswith("/") else next((each for each in near if each.is_file()), Path(path))
 
     def _with_callers(self, location: Location | None) -> list[Location]:
         places = [location] if location else []
@@ -174,56 +198,41 @@ class _Reader:
             places.append(caller)
         return places
 
-    def _bash(self, depth: int, fields: list[str], said: str) -> tuple[list[Location], str, tuple[str, ...]]:
-        if len(fields) < 5:
-            return [], "", ()
-        frame = (fields[0], fields[2])
+    def _bash(self, depth: int, fields: list[str], said: str) -> list[Location]:
         while self.active and self.active[-1].depth >= depth:
             self.active.pop()
-        frames = [(fields[0], fields[1]), *zip(fields[4:-1:2], fields[5:-1:2], strict=False)]
+        frames = [(fields[0], fields[1]), *zip(fields[4::2], fields[5::2], strict=False)]
         paths = [(self._absolute(path), line) for path, line in frames if path and line.isdigit()]
         places = [Location(path, int(line)) for path, line in paths if is_file(str(path))]
-        if self.active and self.active[-1].frame == frame:
-            return [self.active[-1].location, *places[1:]], "", frame
-        return places, fields[3] if fields[3] not in ("source", "main") else "", frame
+        if self.active and self.active[-1].frame == fields[:3:2]:
+            return [self.active[-1].location, *places[1:]]
+        return self._made("" if fields[3] in ("source", "main") else fields[3], places)
 
-    def _zsh(self, depth: int, fields: list[str], said: str) -> tuple[list[Location], str, tuple[str, ...]]:
-        if len(fields) < 5:
-            return [], "", ()
+    def _zsh(self, _: int, fields: list[str], said: str) -> list[Location]:
         file, file_line, name, line = fields[:4]
-        function = ""
         if name == "(eval)" and self.evals:
-            location: Location | None = self.evals[-1].location
-        elif is_file(file):
-            number = line if name == file else file_line
-            location = _corrected(Path(file), int(number) if number.isdigit() else 0, said)
-            function = "" if name in (file, "(eval)") else name
-        else:
-            location = self.callers.get(file)
-        return self._with_callers(location), function, ()
+            return self._with_callers(self.evals[-1].location)
+        if not is_file(file):
+            return self._with_callers(self.callers.get(file))
+        number = line if name == file else file_line
+        location = _corrected(Location(Path(file), int(number) if number.isdigit() else 0), said)
+        return self._made("" if name in (file, "(eval)") else name, self._with_callers(location))
 
-    def _sh(self, depth: int, fields: list[str], said: str) -> tuple[list[Location], str, tuple[str, ...]]:
-        if len(fields) < 3:
-            return [], "", ()
+    def _sh(self, _: int, fields: list[str], said: str) -> list[Location]:
         path, line = fields[:2]
         if path and line.isdigit() and is_file(str(self._absolute(path))):
-            location: Location | None = Location(self._absolute(path), int(line))
-        else:  # dash does not report the file: use the last one with such a command
-            location = None if self.typed else find_statement(said, reversed(self.sourced))
-        return self._with_callers(location), "", ()
+            return self._with_callers(Location(self._absolute(path), int(line)))
+        # dash does not report the file: use the last one with such a command
+        return self._with_callers(None if self.via == "typed" else find_statement(said, reversed(self.sourced)))
 
 
-def _corrected(path: Path, line: int, said: str) -> Location:
+def _corrected(location: Location, said: str) -> Location:
     """Return the location, or the line before if only that has the name: zsh counts one too many in `emulate sh -c`."""
-    names = {name for name, _, _ in events_of(said)}
-    if names:
-        lines = lines_of(path)
-        text = lines[line - 1] if 0 < line <= len(lines) else ""
-        before = lines[line - 2] if 1 < line <= len(lines) + 1 else ""
-        named = [any(re.search(rf"\b{name}\b", each) for name in names) for each in (text, before)]
-        if named == [False, True] and not re.search(r"[$`]", text):
-            line -= 1
-    return Location(path, line)
+    before = Location(location.path, location.line - 1)
+    named = re.compile("|".join(rf"\b{name}\b" for name, _ in events_of(said)) or "(?!)")
+    here = text_at(location)
+    wrong = named.search(text_at(before)) and not named.search(here) and not re.search(r"[$`]", here)
+    return before if wrong else location
 
 
 def _beginning(location: Location) -> Location:
@@ -253,41 +262,50 @@ def named_line(location: Location, name: str) -> Location:
     return Location(location.path, found + 1)
 
 
-def find_statement(said: str, files: Iterable[Path]) -> Location | None:
-    """Find the most likely line of a traced command: it begins alike, and has the same name or an expansion."""
-    head = said.split(" ")[0].split("=")[0]
-    names = {match[0] for match in _WORD.findall(said)}
-    looser: Location | None = None
+def find_statement(said: str, files: Iterable[Path], before: str = "") -> Location | None:
+    """Find the most likely line of a traced command: it begins alike, and has the same name, words or an expansion.
+
+    `before` was run just before it.
+    """
+    words = split(said)
+    head = words[0].partition("=")[0] if words else ""
+    begins = re.compile(rf"(^|[^\w-]){re.escape(head)}(?![\w-])" if head else "(?!)")
+    names = re.findall(rf"\b(?:{ANY})\b", said)
+    named = re.compile(rf"\b(?:{'|'.join(names)})\b" if names else "(?!)")
+    feeder = Path(before.split()[0]).name if before.split() else ""
+    best, found = 0, None
     for path in files:
         for number, line in enumerate(lines_of(path), 1):
             text = line.strip()
-            if text.startswith("#") or not text:
+            has_name, expands = named.search(text) is not None, re.search(r"[$`(]", text) is not None
+            if text.startswith("#") or not begins.search(text) or (names and not has_name and not expands):
                 continue
-            if names and any(re.search(rf"\b{name}\b", text) for name in names) and "unset" not in text:
-                return Location(path, number)
-            alike = head and re.search(rf"(^|[\s;&|({{]){re.escape(head)}(?![\w-])", text)
-            if looser is None and alike and (not names or re.search(r"[$`]", text)):
-                looser = Location(path, number)
-    return looser
+            if head == "set" and names and words[1] not in text:
+                continue
+            score = 1 + 3 * sum(len(word) > 2 and word in text for word in words[1:4])
+            if names:
+                score += 4 * has_name + 2 * expands
+            if words == ["source"]:
+                score += 3 * (feeder != "" and feeder in text) + 2 * ("|" in text)
+            if score > best:
+                best, found = score, Location(path, number)
+    return found
 
 
 def read(answer: ShellAnswer, starts: Iterable[Path], home: Path) -> Trace:
     """Parse the trace of an answer. `starts` are the start-up files that this kind of shell may read, in order."""
-    if answer.kind.shell == "fish":
-        return trace_fish.read(answer, home)
     starts = list(starts)
     if answer.kind.shell == "sh" and (named := (answer.before or {}).get("ENV")):
         starts.append(Path(named.replace("$HOME", str(home)).replace("~", str(home), 1)))
     reader = _Reader(answer, starts)
     for record in answer.trace:
-        reader.record(record)
-    done = reader.trace
-    last = _Reader(answer, starts)
-    last.callers, last.evals, last.sourced = reader.callers, reader.evals, reader.sourced
-    seen = [(last.record(record), record) for record in answer.last]
-    plain = [at for at, _ in seen if at and at.path and "logout" not in at.path.name]
-    left = [at for at, record in seen if at and re.search(rf"{FIELD}(exit|exec|logout)\b[^{FIELD}]*$", record)]
+        reader.note(record)
+    reader.via, reader.active = "export", []
+    last = [(said, places[0]) for said, places in map(reader.place, answer.last) if places]
+    plain = [at for _, at in last if at.path and "logout" not in at.path.name]
+    left = [at for said, at in last if re.match(r"(exit|exec|logout)\b", said)]
     best = left if left and answer.ended.startswith("exit") else plain
+    done = reader.trace
     done.stopped = best[-1] if best else None
     done.sourced = list(dict.fromkeys([*done.files, *reader.sourced[len(starts) :]]))
     done.files = list(dict.fromkeys([*done.files, *reader.sourced]))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from .ask import ShellAnswer
-from .events import GENERATED, SHIPPED, Event, Trace, is_file
-from .kinds import DEFINED, FIELD
+from .kinds import DEFINED, FIELD, RECORD
 from .names import WATCHED
-from .reading import lines_of
-from .verdict import Location
+from .reading import lines_of, text_at
+from .trace import GENERATED, SHIPPED, Trace, find_statement, is_file, split
+from .verdict import Location, Setting
 
 _COMMAND = re.compile(r"(-*)> (.*)")
 _FRAME = re.compile(r"called on line (\d+) of file ([^\x1e]+)")
@@ -20,11 +20,10 @@ _FRAME = re.compile(r"called on line (\d+) of file ([^\x1e]+)")
 
 @dataclass
 class _SourcedFile:
-    """A file that is being sourced. `path` is None for a command's output."""
+    """A file that is being sourced. `path` is None for a command's output; `at` is where that is sourced."""
 
     depth: int
     path: Path | None
-    #: Where it is sourced, for a command's output.
     at: Location | None = None
 
     @property
@@ -38,40 +37,36 @@ class _FishReader:
         self.home = home
         self.cwd = Path(answer.before.get("PWD", "/")) if answer.before else home
         self.trace = Trace()
+        self.via = "export"
         self.open: list[_SourcedFile] = []
         self.before = ""
-        self.pending: Event | None = None
-        self.typed = self.prompting = False
+        self.pending: Setting | None = None
         #: Locations of prompt hooks that were printed by a command: fish does not trace what they do.
         self.hooks: list[Location] = []
         #: Locations of the commands being run, by depth.
         self.lines: list[tuple[int, Location, str]] = []
 
-    def record(self, text: str) -> Location | None:
-        """Process one record. Return its location, as far as it is known."""
-        text = text.partition(FIELD)[2]
-        if text.startswith("\x1d"):
+    def note(self, record: str) -> None:
+        """Take what a record shows into the trace."""
+        text = record.partition(FIELD)[2]
+        if text.startswith(RECORD):
             self._event(text[1:])
-            return None
-        match = _COMMAND.match(text)
-        if match is None:
-            return None
-        depth, said = len(match[1]), match[2]
-        while self.open and self.open[-1].depth >= depth:
-            self.open.pop()
-        while self.lines and self.lines[-1][0] >= depth:
-            self.lines.pop()
-        if said.startswith("emit fish_prompt"):
-            self.prompting = True
-        if "farmhand-before" in said:
-            self.typed = True
-        self.pending = None
-        location = self._command(depth, said)
-        self.before = said
-        return location
+        elif match := _COMMAND.match(text):
+            depth, said = len(match[1]), match[2]
+            while self.open and self.open[-1].depth >= depth:
+                self.open.pop()
+            while self.lines and self.lines[-1][0] >= depth:
+                self.lines.pop()
+            if "farmhand-before" in said:
+                self.via = "typed"
+            elif said.startswith("emit fish_prompt") and self.via == "export":
+                self.via = "prompt"
+            self.pending = None
+            self._command(depth, said)
+            self.before = said
 
-    def _command(self, depth: int, said: str) -> Location | None:
-        words = _split(said)
+    def _command(self, depth: int, said: str) -> None:
+        words = split(said)
         head = words[0] if words else ""
         location = self._location(said)
         if location is not None:
@@ -84,24 +79,22 @@ class _FishReader:
             self._set(words[1:], location)
         elif head in ("alias", "abbr", "function") and (word := _defined(words)):
             if head == "function" and not (self.open and self.open[-1].path):
-                location = self._enclosing() or location
+                # it is in the output of a command: take where that is sourced
+                location = next((each.at for each in reversed(self.open) if each.at), location)
             if location and not (head == "function" and word in self.trace.defined):
                 self.trace.defined[word] = location
         elif head in ("env", "command") or "=" in head:
-            for word in words:
-                name, equals, value = word.partition("=")
+            for name, equals, value in (word.partition("=") for word in words):
                 if equals and name in WATCHED:
-                    self._add(Event(name, location, value=value, typed=self.typed))
-        if head == "read" and not self.typed and location and {"-p", "-P", "--prompt", "--prompt-str"} & set(words):
+                    self._add(name, value, location, None, "typed" if self.via == "typed" else "export")
+        typed = self.via == "typed"
+        if head == "read" and not typed and location and {"-p", "-P", "--prompt", "--prompt-str"} & set(words):
             self.trace.question = location
-        if self.typed and "claude" in words and location:
+        if typed and "claude" in words and location:
             self.trace.called = location
-        return location
 
     def _source(self, depth: int, words: list[str], location: Location | None) -> None:
-        path = Path(words[0]) if words else None
-        if path is not None and not path.is_absolute():
-            path = self.cwd / path
+        path = self.cwd / words[0] if words else None
         if path is not None and GENERATED.match(str(path)):
             path = None
         self.open.append(_SourcedFile(depth, path, location))
@@ -111,121 +104,73 @@ class _FishReader:
     def _set(self, words: list[str], location: Location | None) -> None:
         flags = "".join(word for word in words if word.startswith("-") and not word.startswith("--"))
         long = {word for word in words if word.startswith("--")}
-        rest = [word for word in words if not word.startswith("-")]
-        if not rest or rest[0] not in WATCHED or {"q", "S"} & set(flags) or {"--query", "--show"} & long:
+        name, *values = [word for word in words if not word.startswith("-")] or [""]
+        shows = {"q", "S"} & set(flags) or {"--query", "--show"} & long
+        if name not in WATCHED or shows:
             return
         unset = "e" in flags or "--erase" in long
         if "l" in flags and "x" not in flags:
             return
-        value = " ".join(rest[1:]) if len(rest) > 1 else None
-        self._add(
-            Event(rest[0], location, self._through(), value, unset, self.typed, self.prompting and not self.typed)
-        )
+        through = next((each.at for each in reversed(self.open) if each.own), None)
+        self._add(name, "" if unset else " ".join(values) if values else None, location, through, self.via)
 
-    def _add(self, event: Event) -> None:
-        self.trace.events.append(event)
-        self.pending = event
+    def _add(self, name: str, value: str | None, at: Location | None, through: Location | None, via: str) -> None:
+        self.pending = Setting(name, value, at or Location(None), via, through=through)
+        self.trace.events.append(self.pending)
 
     def _event(self, text: str) -> None:
         """Process a variable's event, which has the line if the file is one that can be edited."""
         name, _, said = text.partition(FIELD)
-        frames = [(int(line), path.strip()) for line, path in _FRAME.findall(said.partition("in event handler")[2])]
-        event = self.pending if self.pending and self.pending.name == name else None
+        pending = self.pending if self.pending and self.pending.name == name else None
         self.pending = None
-        if not frames:
+        frame = _FRAME.search(said.partition("in event handler")[2])
+        if frame is None:
             return
-        line, path = frames[0]
+        path = frame[2].strip()
         full = Path(path.replace("~", str(self.home), 1) if path.startswith("~") else path)
-        prompt = self.prompting and not self.typed
+        at = Location(full, int(frame[1]))
         if not is_file(str(full)):
-            if event is None and prompt and self.hooks:
-                self.trace.events.append(Event(name, self.hooks[-1], typed=False, prompt=True))
+            if pending is None and self.via == "prompt" and self.hooks:
+                self.trace.events.append(Setting(name, None, self.hooks[-1], "prompt"))
             return
-        text = "".join(lines_of(full)[line - 1 : line])
-        if name not in text and self.before.startswith("eval "):  # line within the text of the `eval`
-            line = line_of(full, self.before, "") or line
-        if event is None:  # NAME=value before a command: fish traces no `set` for it
-            if name in text or self.before.startswith("eval "):
-                self.trace.events.append(Event(name, Location(full, line), typed=self.typed, prompt=prompt))
-        else:
-            event.location = Location(full, line)
-
-    def _enclosing(self) -> Location | None:
-        """Return the location at which the innermost sourced file with a known location was sourced."""
-        return next((each.at for each in reversed(self.open) if each.at), None)
-
-    def _through(self) -> Location | None:
-        files = [each for each in self.open if each.own]
-        return files[-1].at if files else None
+        named, in_eval = name in text_at(at), self.before.startswith("eval ")
+        if in_eval and not named:  # line within the text of the `eval`
+            at = find_statement(self.before, [full]) or at
+        if pending is not None:
+            pending.location = at
+        elif named or in_eval:  # NAME=value before a command: fish traces no `set` for it
+            self.trace.events.append(Setting(name, None, at, self.via))
 
     def _location(self, said: str) -> Location | None:
-        outer = self.lines[-1] if self.lines else None
-        if outer and outer[2].startswith(("export ", "eval ")) and any(n in said and n in outer[2] for n in WATCHED):
-            return outer[1]  # fish's own function, or the arguments of an eval
+        _, outer, running = self.lines[-1] if self.lines else (0, None, "")
+        if running.startswith(("export ", "eval ")) and any(n in said and n in running for n in WATCHED):
+            return outer  # fish's own function, or the arguments of an eval
         for each in reversed(self.open):
             if each.path is None:
                 return each.at
             if each.own:
-                line = line_of(each.own, said, self.before)
-                return Location(each.own, line) if line else self.lines[-1][1] if self.lines else None
-        return self.lines[-1][1] if self.lines else None
-
-
-def line_of(path: Path, said: str, before: str) -> int:
-    """Return the most likely line of a traced command; 0 if there is none. `before` was run just before it."""
-    words = _split(said)
-    if not words:
-        return 0
-    names = [word for word in WATCHED if re.search(rf"\b{word}\b", said)]
-    feeder = Path(before.split()[0]).name if before.split() else ""
-    best, found = 0, 0
-    for number, line in enumerate(lines_of(path), 1):
-        text = line.strip()
-        if text.startswith("#") or not re.search(rf"(^|[^\w-]){re.escape(words[0])}(?![\w-])", text):
-            continue
-        if words[0] == "set" and names and (words[1] not in text or not re.search(rf"[$(]|{'|'.join(names)}", text)):
-            continue
-        score = (
-            1
-            + 4 * any(re.search(rf"\b{name}\b", text) for name in names)
-            + 2 * ("$" in text or "(" in text) * bool(names)
-        )
-        score += 3 * sum(len(word) > 2 and word in text for word in words[1:4])
-        score += 3 * (words == ["source"] and bool(feeder) and feeder in text) + 2 * (
-            words == ["source"] and "|" in text
-        )
-        if score > best:
-            best, found = score, number
-    return found
-
-
-def _split(said: str) -> list[str]:
-    try:
-        return shlex.split(said)
-    except ValueError:
-        return said.split()
+                return find_statement(said, [each.own], self.before) or outer
+        return outer
 
 
 def _defined(words: list[str]) -> str:
     """Return the word of DEFINED that a command redefines; "" if none."""
-    rest = [word for word in words[1:] if not word.startswith("-")]
-    name = rest[0].partition("=")[0] if rest else ""
+    name = next((word for word in words[1:] if not word.startswith("-")), "").partition("=")[0]
     return name if name in DEFINED else ""
 
 
-def read(answer: ShellAnswer, home: Path) -> Trace:
+def read(answer: ShellAnswer, _: Iterable[Path], home: Path) -> Trace:
     """Parse the trace of fish's answer."""
     reader = _FishReader(answer, home)
     for record in answer.trace:
-        reader.record(record)
+        reader.note(record)
     done = reader.trace
     stack = [each.own for each in reader.open if each.own]
-    seen = next((text for text in reversed(answer.last) if _COMMAND.match(text.partition(FIELD)[2])), "")
-    match = _COMMAND.match(seen.partition(FIELD)[2])
-    if stack and match and stack[-1].is_file():
-        line = line_of(stack[-1], match[2], "")
+    seen = [match[2] for record in answer.last if (match := _COMMAND.match(record.partition(FIELD)[2]))]
+    if stack and seen and stack[-1].is_file():
+        at = find_statement(seen[-1], stack[-1:]) or Location(stack[-1])
         # `exec` is never traced: if fish has ended, it is the next `exec` line.
-        lines = enumerate(lines_of(stack[-1]), 1)
-        after = [number for number, text in lines if number >= line and re.search(r"\bexec\b", text)]
-        done.stopped = Location(stack[-1], after[0] if after and answer.ended.startswith("exit") else line)
+        lines = enumerate(lines_of(at.path), 1)
+        after = [number for number, text in lines if number >= at.line and re.search(r"\bexec\b", text)]
+        done.stopped = Location(at.path, after[0]) if after and answer.ended.startswith("exit") else at
     return done

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from . import guard, scan
-from .draft import Draft
-from .edit import Change
+from . import scan
+from .draft import Draft, refusal
+from .edit import Change, no_answer
 from .kinds import Kind
-from .names import HELPER, METERED, WATCHED
+from .names import HELPER, METERED
 from .verdict import Location, Source
 from .wanted import Wanted
 
@@ -31,6 +31,10 @@ _STARTS = frozenset(
         *(".zshenv", ".zprofile", ".zshrc", ".zlogin", "config.fish"),
     }
 )
+
+
+class Unchangeable(Exception):
+    """The reason why a file has to stay unchanged."""
 
 
 class Ways:
@@ -63,47 +67,55 @@ class Ways:
         if location.path is not None and location.path.suffix == ".plist":
             return [], "it is set by the machine's management profile; ask who manages this machine"
         found: list[Way] = []
-        reasons: list[str] = []
+        reason = _LATER.get(source.via, "")
         shell = "" if source.via in ("settings", "file", "universal") else source.shell
-        for place in dict.fromkeys(p for p in (location, source.through if shell else None) if p and p.path):
-            reason = self._at(source, place, shell, found)
-            reasons += [reason] if reason else []
-        if shell and source.via not in _LATER and self.wanted.ask_shell:
+        places = [place for place in (location, source.through if shell else None) if place]
+        for path, line in dict.fromkeys((place.path, place.line) for place in places):
+            try:
+                found += self._at(source, self.open(path, shell), line, shell) if path else []
+            except Unchangeable as error:
+                reason = reason or str(error)
+        if shell and self._may_unset(source):
             found += [way for way in self._ends(source) if way and way not in found]
-        reason = _LATER.get(source.via) or next(iter(reasons), "")
         return found, reason or "it cannot be taken out without changing what else stands there; take it out by hand"
 
-    def _at(self, source: Source, place: Location, shell: str, found: list[Way]) -> str | None:
-        """Add the ways at one place to `found`. Return the reason if the file has to stay unchanged."""
-        path = place.path
-        assert path is not None  # noqa: S101 - the caller has looked
-        if reason := self.why_not(path):
-            return reason
-        draft = self.draft(path, shell)
-        if draft is None:
-            return f"{path} cannot be read"
-        if not draft.script.understood:
-            line = guard.syntax_error(draft.script.text, shell)
-            if not line:
-                return guard.no_answer(shell, path)
-            return f"{shell} does not accept {path} (line {line}); correct that first"
-        line = draft.original_line(place.line)
+    def open(self, path: Path, shell: str) -> Draft:
+        """Return the draft of the file. Raises Unchangeable."""
+        if self.wanted.of_project(path) and not self.wanted.edit_project:
+            raise Unchangeable("it is the project's file; take it out there, or set workstation_edit_project")
+        if reason := refusal(path, self.wanted.home):
+            raise Unchangeable(reason)
+        target = path.resolve()
+        if target not in self.drafts:
+            try:
+                self.drafts[target] = Draft(target, shell)
+            except OSError:
+                raise Unchangeable(f"{path} cannot be read") from None
+        script = self.drafts[target].script
+        if script.error == 0:
+            raise Unchangeable(no_answer(script.shell, path))
+        if script.error:
+            raise Unchangeable(f"{script.shell} does not accept {path} (line {script.error}); correct that first")
+        return self.drafts[target]
+
+    def _at(self, source: Source, draft: Draft, line: int, shell: str) -> list[Way]:
+        """Return the ways at one line."""
+        script, line = draft.script, draft.original_line(line)
         if draft.json or not shell:
-            shown = "" if draft.json else draft.script.masked(line, WATCHED)
-            found.append([(draft, Change(line, line, shown))])
-            return None
-        whole = draft.script.assignment(line)
-        if whole and source.name in whole[2].names and all(self.goes(name) for name in whole[2].names):
-            first, last, what = whole
-            if self.for_others(path, what.shown):
-                return None
-            found.append([(draft, Change(first, last, f"{what.shown}  {what.comment}".rstrip()))])
-        span = draft.script.statement(line)
-        if source.via in _LATER or not self.wanted.ask_shell or span is None or self.for_others(path, "export"):
-            return None
-        if not draft.script.defines(span[0]) and not draft.script.unset_already(span[1], source.name):
-            found.append([(draft, Change(span[1], span[1]))])
-        return None
+            return [[(draft, Change(line, line, "" if draft.json else script.masked(line)))]]
+        found: list[Way] = []
+        whole = script.assignment(line)
+        if whole and source.name in whole.names and all(self.goes(name) for name in whole.names):
+            if self.for_others(draft.path, whole.shown):
+                return []
+            found.append([(draft, Change(whole.first, whole.last, f"{whole.shown}  {whole.comment}".rstrip()))])
+        change = script.unset_after(line, source.name)
+        if change and self._may_unset(source) and not self.for_others(draft.path, "export"):
+            found.append([(draft, change)])
+        return found
+
+    def _may_unset(self, source: Source) -> bool:
+        return source.via not in _LATER and self.wanted.ask_shell
 
     def goes(self, name: str) -> bool:
         """Return whether the name has to be removed."""
@@ -111,27 +123,9 @@ class Ways:
 
     def for_others(self, path: Path, shown: str) -> bool:
         """Return whether other programs need the file unchanged: the key file, a .env file, generated files."""
-        home = self.wanted.home.resolve()
-        path = path.resolve()
-        generated = path.is_relative_to(home / ".cache")
+        generated = path.is_relative_to(self.wanted.home.resolve() / ".cache")
         plain = not shown.startswith(("export", "declare", "typeset", "readonly", "set", "builtin", "command"))
         return path == self.wanted.key_file.resolve() or generated or (plain and path.name not in _STARTS)
-
-    def why_not(self, path: Path) -> str | None:
-        """Return why the file has to stay unchanged; None if it may be changed."""
-        if self.wanted.of_project(path) and not self.wanted.edit_project:
-            return "it is the project's file; take it out there, or set workstation_edit_project"
-        return guard.refusal(path, self.wanted.home)
-
-    def draft(self, path: Path, shell: str) -> Draft | None:
-        """Return the draft of the file; None if it cannot be read."""
-        target = path.resolve()
-        if target not in self.drafts:
-            try:
-                self.drafts[target] = Draft(target, shell)
-            except OSError:
-                return None
-        return self.drafts[target]
 
     def _ends(self, source: Source) -> list[Way]:
         """Return `unset`s at the end of the start-up file that sets the name, or of the last one of each kind."""
@@ -144,10 +138,12 @@ class Ways:
         ]
 
     def _end(self, path: Path, shell: str, source: Source) -> Way:
-        draft = None if self.why_not(path) else self.draft(path, shell)
-        if draft is None or not draft.script.understood or not draft.script.shell:
+        try:
+            draft = self.open(path, shell)
+        except Unchangeable:
             return []
-        return [] if draft.script.unset_already(_before_end(draft), source.name) else [(draft, draft.script.end)]
+        change = draft.script.unset_at_end(source.name)
+        return [(draft, change)] if change else []
 
     def last_start(self, kind: str) -> Path | None:
         """Return the last start-up file in the home that a shell of this kind reads."""
@@ -155,10 +151,3 @@ class Ways:
         files = scan.files(Kind(shell, mode, shell), self.wanted.home, self.wanted.environ, self.wanted.root)
         own = [path for path in files if path.name in _STARTS and path.is_relative_to(self.wanted.home)]
         return next((path for path in reversed(own) if path.is_file()), None)
-
-
-def _before_end(draft: Draft) -> int:
-    """Return the line after which only the last statement follows."""
-    lines = draft.script.lines
-    last = next((n for n in range(len(lines), 0, -1) if lines[n - 1].strip()), 0)
-    return max(0, last - 1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.billing import Report, Verdict, ask, environs, find, search
+from farmhand.billing import Report, Verdict, ask, find, search
 
 KEY = "sk-ant-test-first-0000000000"
 
@@ -124,7 +124,7 @@ def test_a_service_manager_that_gives_no_answer_makes_nothing_green(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It may be what gives the key to all that a desktop session starts."""
-    monkeypatch.setattr(environs, "TIMEOUT_S", 0.5)
+    monkeypatch.setattr(ask, "MANAGER_LIMIT_S", 0.5)
     environ = {"PATH": program(home, "systemctl", "#!/bin/sh\nexec sleep 30\n"), "XDG_RUNTIME_DIR": str(home)}
     report = find(home, environ, root=home.parent / "root")
     assert {verdict.billed for verdict in report.verdicts} == {"unknown"}
@@ -149,7 +149,7 @@ def test_a_service_manager_that_is_not_there_is_none_that_could_not_be_started(
 
 
 def test_what_no_mark_follows_may_be_cut_off() -> None:
-    marks = b"\0\0before\nA=1\0\0\0whole\n\0\0typed\nB=2\0"
-    assert ask.sections_of(marks) == {"before": b"A=1\0", "whole": b""}
-    assert ask.sections_of(marks + b"\0\0whole\n")["typed"] == b"B=2\0"
-    assert ask.sections_of(b"") == {}
+    marks = "\0\0before\nA=1\0\0\0whole\n\0\0typed\nB=2\0"
+    assert ask.sections_of(marks) == {"before": "A=1\0", "whole": ""}
+    assert ask.sections_of(f"{marks}\0\0whole\n")["typed"] == "B=2\0"
+    assert ask.sections_of("") == {}

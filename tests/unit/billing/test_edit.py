@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.billing import guard
-from farmhand.billing.edit import Change, Script
+from farmhand.billing.edit import Change, Script, no_answer, syntax_error
 
 SH = ("bash", "zsh", "sh")
 K = "ANTHROPIC_API_KEY"
@@ -19,7 +18,7 @@ def change(text: str, shell: str, line: int) -> tuple[str, int, int]:
     """What is done about `line`: (comment or unset, first line, last line)."""
     script = Script(text, shell)
     if found := script.assignment(line):
-        return "comment", found[0], found[1]
+        return "comment", found.first, found.last
     span = script.statement(line)
     assert span is not None
     return "unset", *span
@@ -113,7 +112,7 @@ def test_a_block_is_not_left_empty(shell: str) -> None:
     assert one[0] == "# n\n# export A=…\nif a; then\n  # n\n  # export K=…\n  export K=2\nfi\n"
     both = script.render({Change(n, n, "export K=…"): {K: "n"} for n in (3, 4)})
     assert both is not None
-    assert guard.syntax_error(both[0], shell) is None
+    assert syntax_error(both[0], shell) is None
 
 
 def test_where_the_lines_went() -> None:
@@ -133,22 +132,26 @@ def test_where_the_lines_went() -> None:
 )
 def test_the_end_of_a_file(before: str, after: str) -> None:
     script = Script(before, "bash")
-    made = script.render({script.end: {"L": "n", "K": "n"}})
+    end = script.unset_at_end("K")
+    assert end is not None
+    made = script.render({end: {"L": "n", "K": "n"}})
     assert made is not None
     assert made[0] == after
     again = Script(made[0], "bash")
-    assert again.unset_already(1 if before else 0, "K")
-    assert not again.unset_already(0, "M")
+    assert again.unset_at_end("K") is None
+    assert again.unset_at_end("M") is not None
+    assert again.unset_after(1, "K") is None
+    assert again.unset_after(1, "M") is not None
 
 
 def test_zsh_that_refuses_a_line_in_the_middle_is_heard() -> None:
     """Fed by its input, `zsh -n` goes on after an error, and what comes last decides how it exits."""
-    assert guard.refuses("if a; then\n)\nfi\n[[ a ]] && b\n", "zsh")
+    assert syntax_error("if a; then\n)\nfi\n[[ a ]] && b\n", "zsh")
 
 
 def test_options_that_a_file_switches_on_itself_are_no_error() -> None:
     text = "shopt -s extglob\nrm -f !(a|b)\nexport K=x\n"
-    assert guard.syntax_error(text, "bash") is None
+    assert syntax_error(text, "bash") is None
     assert change(text, "bash", 3) == ("comment", 3, 3)
 
 
@@ -177,9 +180,7 @@ def test_a_shell_that_gives_no_answer_neither_accepts_nor_refuses(monkeypatch: p
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     monkeypatch.setattr(subprocess, "run", full)
-    assert not guard.accepts(text, "bash")
-    assert not Script(text, "bash").understood
-    assert guard.syntax_error(text, "bash") == 0
+    assert Script(text, "bash").error == syntax_error(text, "bash") == 0
 
 
 def test_a_shell_that_is_killed_has_given_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,17 +189,15 @@ def test_a_shell_that_is_killed_has_given_no_answer(tmp_path: Path, monkeypatch:
     program.write_text("#!/bin/sh\nkill -9 $$\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    assert not guard.accepts("A=1\n", "bash")
-    assert not guard.refuses("done\n", "bash")
-    # The options that the file needs got no answer: the line that is refused without them is not to be corrected.
-    program.write_text('#!/bin/sh\ncase $* in *extglob*) kill -9 $$ ;; esac\nexec /bin/bash "$@"\n')
-    assert guard.syntax_error("shopt -s extglob\nrm -f !(a|b)\n", "bash") == 0
+    assert syntax_error("A=1\n", "bash") == 0
+    assert not Script("A=1\n", "bash").accepts("A=1\n")
+    assert not Script("A=1\n", "bash").refuses("done\n")
 
 
 def test_what_is_said_without_an_answer_tells_a_late_shell_from_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rc = tmp_path / ".bashrc"
-    assert guard.no_answer("bash", rc) == f"bash did not say in time whether {rc} is valid; run this again"
+    assert no_answer("bash", rc) == f"bash did not say in time whether {rc} is valid; run this again"
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert guard.no_answer("bash", rc) == f"there is no bash on PATH to check {rc} with; take it out by hand"
+    assert no_answer("bash", rc) == f"there is no bash on PATH to check {rc} with; take it out by hand"

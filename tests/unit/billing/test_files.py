@@ -106,8 +106,9 @@ def test_macos_management_profiles_are_settings(home: Path) -> None:
     report = look(home)
     assert {verdict.billed for verdict in report.verdicts} == {"api_key"}
     assert [source.location.path for source in report.reaching] == [profile]
-    profile.write_bytes(b"not a plist")
-    assert look(home).problems[0].path == profile
+    for broken in (b"not a plist", b"<?xml version='1.0'?><plist><dict"):
+        profile.write_bytes(broken)
+        assert look(home).problems[0].path == profile
 
 
 def test_macos_login_is_in_the_keychain(home: Path) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from farmhand.billing import guarded
-from farmhand.billing.reading import Reader
 from farmhand.billing.verdict import Location, Setting
 
 K = "ANTHROPIC_API_KEY"
@@ -17,7 +16,7 @@ def found(directory: Path, text: str, shell: str, line: int, name: str = K) -> t
     path = directory / "rc"
     path.write_text(text)
     setting = Setting(name, "x", Location(path, line), "export")
-    return guarded.find([setting], [path], shell, {}, Reader())
+    return guarded.find([setting], [path], shell, {}, {})
 
 
 @pytest.mark.parametrize(
@@ -73,5 +72,5 @@ def test_what_has_nothing_to_do_with_one(tmp_path: Path, shell: str, text: str, 
 )
 def test_another_shell_that_takes_over(tmp_path: Path, text: str, line: int | None) -> None:
     (tmp_path / "rc").write_text(text)
-    said = guarded.find([], [tmp_path / "rc"], "bash", {}, Reader())
+    said = guarded.find([], [tmp_path / "rc"], "bash", {}, {})
     assert said == (None if line is None else (guarded.WHY_OTHER, Location(tmp_path / "rc", line)))

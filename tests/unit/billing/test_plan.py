@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.billing import guard
+from farmhand.billing.draft import refusal
+from farmhand.billing.edit import syntax_error
 from farmhand.billing.keyfile import ChangeRefused
 from farmhand.core.keys import fingerprint
 from tests.unit.billing.conftest import Station
@@ -251,7 +252,7 @@ def test_settings_that_are_no_json_are_left_and_named(station: Station) -> None:
 def test_a_file_that_only_its_shell_finds_broken_is_left(station: Station) -> None:
     text = f"{EXPORT}echo\nf() {{ }}\n"
     station.put({".bashrc": text})
-    assert guard.syntax_error(text, "bash") == 3
+    assert syntax_error(text, "bash") == 3
     done = station.present()
     assert station.read(".bashrc") == text
     assert "bash does not accept" in done["left"][0]
@@ -291,7 +292,7 @@ def test_a_hard_linked_file_is_left(station: Station) -> None:
 
 def test_somebody_else_s_file_is_left(station: Station) -> None:
     if os.geteuid() != 0:
-        assert "it belongs to another user (uid 0)" in str(guard.refusal(Path("/etc/passwd"), station.home))
+        assert "it belongs to another user (uid 0)" in str(refusal(Path("/etc/passwd"), station.home))
         return
     station.put({".zshrc": EXPORT})
     os.chown(station.home / ".zshrc", 54321, -1)

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 
 from farmhand.billing.names import HELPER
-from farmhand.billing.verdict import Location, Setting, Verdict
-from farmhand.billing.verdicts import judge, shown
+from farmhand.billing.verdict import Location, Setting, Verdict, judge, shown, status
 
 KEY = "sk-ant-test-first-0000000000"
 
 
 def judged(env: dict[str, str], helper: str = "", said: dict[str, Any] | None = None, *, login: bool = True) -> Verdict:
     settings = {name: Setting(name, value) for name, value in env.items()}
-    given = Setting(HELPER, None, Location(None), "settings", helper) if helper else None
-    return judge("zsh", "interactive", settings, given, logged_in=login, said=said)
+    if helper:
+        settings[HELPER] = Setting(HELPER, None, Location(None), "settings", helper)
+    return judge("zsh", "interactive", settings, logged_in=login, said=said)
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,10 @@ def test_what_a_wrapper_took_away_is_not_counted() -> None:
     env = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_AUTH_TOKEN": "t", "ANTHROPIC_BASE_URL": "u", "A": "1"}
     assert set(shown(env, {"authMethod": "claude.ai"})) == {"ANTHROPIC_BASE_URL", "A"}
     assert set(shown(env, {"authMethod": "api_key"})) == {"ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "A"}
+
+
+def test_the_cli_s_status_is_found_in_any_other_output() -> None:
+    said = '{"loggedIn": true, "authMethod": "claude.ai"}'
+    noise = '{"a":' * 2_000
+    assert status(f"{noise} {{}} {said} }}") == {"loggedIn": True, "authMethod": "claude.ai"}
+    assert status(noise) is None

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farmhand.billing.jsontext import without
+from farmhand.billing.draft import without_member
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -30,20 +30,20 @@ def test_it_is_the_same_as_deleting_it(
 ) -> None:
     tree = {**outer, "env": {**env, "KEY": value}}
     text = json.dumps(tree, indent=indent, ensure_ascii=ascii_)
-    new = without(text, ("env", "KEY"))
+    new = without_member(text, ("env", "KEY"))
     assert new is not None
     del tree["env"]["KEY"]
     assert json.loads(new) == tree
-    assert without(new, ("env", "KEY")) is None
+    assert without_member(new, ("env", "KEY")) is None
 
 
 def test_formatting_stays() -> None:
     text = '{ "a" : [1,2],\n\n\t"env": {"X":"}", "KEY" :\t"v\\"}" , "Y":2},\r\n"z":null }\n'
-    assert without(text, ("env", "KEY")) == '{ "a" : [1,2],\n\n\t"env": {"X":"}", "Y":2},\r\n"z":null }\n'
-    assert without(text, ("z",)) == '{ "a" : [1,2],\n\n\t"env": {"X":"}", "KEY" :\t"v\\"}" , "Y":2} }\n'
+    assert without_member(text, ("env", "KEY")) == '{ "a" : [1,2],\n\n\t"env": {"X":"}", "Y":2},\r\n"z":null }\n'
+    assert without_member(text, ("z",)) == '{ "a" : [1,2],\n\n\t"env": {"X":"}", "KEY" :\t"v\\"}" , "Y":2} }\n'
 
 
 def test_what_is_not_there_is_none() -> None:
-    assert without("{}", ("env", "KEY")) is None
-    assert without('{"env": []}', ("env", "KEY")) is None
-    assert without("[]", ("a",)) is None
+    assert without_member("{}", ("env", "KEY")) is None
+    assert without_member('{"env": []}', ("env", "KEY")) is None
+    assert without_member("[]", ("a",)) is None
