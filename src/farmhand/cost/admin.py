@@ -1,8 +1,7 @@
 """The usage and cost reports of the provider's Admin API, compared with our own figures.
 
-They need an Admin key (`sk-ant-admin…`) and cover the whole organisation, including other users of it. Days are UTC;
-the newest few minutes may be missing. Source: the provider's pages "Get Messages Usage Report" and "Get Cost Report",
-read 2026-11-24.
+They need an Admin key and cover the whole organisation; the newest few minutes may be missing. Days are UTC. Source:
+the provider's pages "Get Messages Usage Report" and "Get Cost Report", read 2026-11-24.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ DEFAULT_URL = "https://api.anthropic.com"
 TIMEOUT_S = 30.0
 #: Maximum days on one page of a report.
 PAGE_DAYS = 31
-_REPORTS = "/v1/organizations"
 
 
 class ProviderFailed(FarmhandError):
@@ -71,7 +69,7 @@ class AdminApi:
 
         Raises ProviderFailed.
         """
-        path = f"{_REPORTS}/{report}"
+        path = f"/v1/organizations/{report}"
         page: dict[str, str] = {}
         query: dict[str, Any] = {"bucket_width": "1d", "limit": PAGE_DAYS, "group_by[]": by}
         query |= {"starting_at": f"{day_text(first)}T00:00:00Z", "ending_at": f"{day_text(end)}T00:00:00Z"}

@@ -6,35 +6,39 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from farmhand.aws.environment.used import used
+from farmhand.aws.prices import DEFAULT_REGION, cloud_prices
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError, WireMismatch
 from farmhand.core.keysource import read_key
 from farmhand.core.money import pico
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.settings import Settings
-from farmhand.cost import merge, queries, sessions
+from farmhand.cost import queries, sessions
+from farmhand.cost.compare import Comparison, Given, compare
+from farmhand.cost.compute import read_compute
+from farmhand.cost.plans import plan_figures
 from farmhand.cost.report import CostReport, report
 from farmhand.cost.rows import BadLedger
-from farmhand.cost.store import CostStore, default_path
+from farmhand.cost.store import CostStore, default_path, pull
 from farmhand.cost.summary import Basis, Figures, document, figures
-from farmhand.places.hosts import Host, load_hosts
+from farmhand.places import docker
+from farmhand.places.hosts import Host, every_host
 from farmhand.wire.client import Client
 
 _SPAN = re.compile(r"(\d{1,5})([dw])")
 _EPOCH = date(1970, 1, 1)
 
 
-@dataclass(frozen=True)
-class MergedLedgers:
+class MergedLedgers(NamedTuple):
     """The merged ledgers and the basis of their figures.
 
-    `status` is the exit status: that of the first host that could not be asked, else 0.
+    `status` is the exit status: that of the first host that could not be asked, else 0. `asked` is whether hosts were.
     """
 
     conf: Settings
@@ -42,6 +46,7 @@ class MergedLedgers:
     table: PriceTable
     basis: Basis
     status: int
+    asked: bool
 
     def figures(self, *, by: str = "model", reprice: bool = False) -> Figures:
         """Return the figures grouped by `by`. With `reprice`, also at today's prices."""
@@ -53,6 +58,22 @@ class MergedLedgers:
         """Return the figures that `farmhand report` draws."""
         with self.store.transaction("DEFERRED"):
             return report(self.store, self.table, self.basis)
+
+    def comparison(self) -> Comparison:
+        """Return the comparison of the same work on AWS, on a box, and in Message Batches. Raises NotConfigured."""
+        there = used()
+        region = there[0].region if there else self.conf.aws_region or DEFAULT_REGION
+        today = datetime.fromtimestamp(self.basis.now, UTC).date()
+        cloud = cloud_prices(region, self.conf.aws_prices_file, today)
+        with self.store.transaction("DEFERRED"):
+            ran = read_compute(self.store, self.basis.since_day)
+            given = Given(self.table, cloud, plan_figures(), ran, self.conf.aws_network)
+            found = compare(self.store, queries.read(self.store, self.table), self.basis, given)
+        if self.asked and there:
+            from farmhand.cost.on_aws import networks
+
+            found.networks = [one.document() for one in networks(self.store, self.conf, self.basis.errors)]
+        return found
 
     def provider(self) -> dict[str, Any] | None:
         """Return the provider's figures or the reason they are missing; None if no Admin key is configured.
@@ -76,11 +97,9 @@ class MergedLedgers:
 
     def interactive(self) -> dict[str, Any]:
         """Return an estimate for the interactive sessions, from the CLI's own logs."""
-        places = sessions.directories()
+        places, since = sessions.directories(), self.basis.since_day * queries.DAY_S
         unread = sessions.read(self.store, places)
-        return document(
-            sessions.interactive(self.store, self.table, self.basis.since_day * queries.DAY_S, places, unread)
-        )
+        return document(sessions.interactive(self.store, self.table, since, places, unread))
 
 
 @contextmanager
@@ -96,44 +115,44 @@ def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, as
         known = ", ".join(table.current)
         raise UsageError(f"no price is known for the baseline model {conf.baseline_model!r}", hint=f"known: {known}")
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
-    farm = load_hosts(conf.hosts_path)
-    boxes = box_prices(conf.box_usd_month, list(farm))
+    farm = every_host(conf, needed=not used())
+    boxes = box_prices(conf.box_usd_month, [name for name in farm if name != docker.NAME])
     path = Path(conf.cost_store).expanduser() if conf.cost_store else default_path()
-    store = CostStore(path)
-    if store.begun_again is not None:
-        tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
-    try:
+    with closing(CostStore(path)) as store:
+        if store.begun_again is not None:
+            tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
         errors = _merge_all(store, farm, conf.connect_timeout_s) if ask else {}
+        if ask and used():
+            from farmhand.cost.on_aws import merge_environments  # not at the top: it takes time, and few need it
+
+            errors |= merge_environments(store, conf)
         status = next((error.exit_code for error in errors.values()), 0)
         why = {host: str(error) for host, error in errors.items()}
-        yield MergedLedgers(conf, store, table, Basis(first, now, baseline, boxes, why), status)
-    finally:
-        store.close()
+        yield MergedLedgers(conf, store, table, Basis(first, now, baseline, boxes, why), status, ask)
 
 
 def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float) -> dict[str, FarmhandError]:
     """Merge the new rows of every host. Return the error of each host that could not be asked."""
     errors: dict[str, FarmhandError] = {}
 
-    def connect(host: Host) -> Client | FarmhandError:
+    def connect(host: Host) -> Client | WireError:
         try:
             client = Client(host.transport(connect_timeout_s))
             client.connect()
             client.close()  # the idle connection may be gone by its turn; ssh shares one that stays
         except WireError as error:
-            return error.at(host.name)
+            return error
         return client
 
     # Connect in parallel, so that waits for hosts that are down do not add up.
     with ThreadPoolExecutor(max_workers=16) as pool:
         clients = dict(zip(farm, pool.map(connect, farm.values()), strict=True))
     for name, client in clients.items():
-        if isinstance(client, FarmhandError):
-            errors[name] = client
-            continue
         try:
+            if isinstance(client, WireError):
+                raise client
             with client:
-                merge.pull(store, name, client)
+                pull(store, name, client)
         except WireError as error:
             errors[name] = error.at(name)
         except (WireMismatch, BadLedger) as error:
@@ -145,8 +164,7 @@ def since_day(text: str | None, today: date) -> int:
     """Return the day (since 1970) given by `--since`; 0 for all. Raises UsageError."""
     if text is None:
         return 0
-    span = _SPAN.fullmatch(text)
-    if span:
+    if span := _SPAN.fullmatch(text):
         # Today counts as the last of the requested days.
         days = int(span[1]) * (7 if span[2] == "w" else 1)
         return max(0, (today - _EPOCH).days - days + 1)
@@ -166,15 +184,13 @@ def box_prices(text: str, names: list[str]) -> dict[str, int | None]:
         host, equals, amount = part.rpartition("=")
         try:
             value = Decimal(amount.strip())
-            if not (value.is_finite() and 0 <= value <= 1_000_000):
-                raise InvalidOperation
         except InvalidOperation:
+            value = Decimal("NaN")
+        if not (value.is_finite() and 0 <= value <= 1_000_000):
             hint = "24, or farm1=24,farm2=12"
-            raise NotConfigured(f"box_usd_month: {part!r} is not US$ a month", hint=hint) from None
-        if equals and host.strip() not in prices:
-            raise NotConfigured(
-                f"box_usd_month: no farm host is called {host.strip()!r}", hint=f"known: {', '.join(names)}"
-            )
-        for name in [host.strip()] if equals else names:
-            prices[name] = pico(value)
+            raise NotConfigured(f"box_usd_month: {part!r} is not US$ a month", hint=hint)
+        name = host.strip()
+        if equals and name not in prices:
+            raise NotConfigured(f"box_usd_month: no farm host is called {name!r}", hint=f"known: {', '.join(names)}")
+        prices |= dict.fromkeys([name] if equals else names, pico(value))
     return prices

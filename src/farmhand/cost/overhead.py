@@ -1,10 +1,8 @@
 """The prompt overhead of plain `claude -p`, the usual wrapper, compared with Farmhand's own engine.
 
-Measured with Claude Code CLI 2.1.330 and a fresh home against the loopback Messages API: for a prompt of five bytes its
-request body has 51.8 KB. The leanest request of the CLI has 1.1 KB, and Farmhand's own engine sends less. A home with
-its own instructions, skills and tool servers sends more: 76 to 115 KB, measured with 2.1.197. The constants take the
-smallest overhead and few tokens per byte, so that the saving is not overstated. `make bench` (benchmarks/cost.py)
-measures both again and reports it if the constants claim more than measured.
+Measured with Claude Code CLI 2.1.330 and a fresh home: for a prompt of five bytes its request body has 51.8 KB (with
+instructions, skills and tool servers of one's own 76 to 115 KB), its leanest 1.1 KB. The constants take the smallest
+overhead and few tokens per byte, so that the saving is not overstated. `make bench` (benchmarks/cost.py) checks them.
 """
 
 from __future__ import annotations

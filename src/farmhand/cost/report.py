@@ -1,21 +1,21 @@
 """The data of `farmhand report`: small cubes by day, host and model, which a page can filter without the ledgers.
 
-Money is in whole pico-dollars. Days are UTC, counted from 1970. Hosts, models, causes and batches are given by their
-index in the report's own lists.
+Days are UTC, counted from 1970. Hosts, models, causes and batches are given by their index in the report's own lists.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict, namedtuple
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from farmhand.core.money import plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
+from farmhand.cost.compute import read_compute
 from farmhand.cost.queries import DAY_S, Spend, Sums, Work
 from farmhand.cost.savings import savings
 from farmhand.cost.store import CostStore
@@ -31,69 +31,31 @@ SECOND_EDGES = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 8
 SPREADS = ("cost", "run", "wait")
 
 
-class Cell(NamedTuple):
-    """The sums of one day, host and model."""
-
-    day: int
-    host: int
-    model: int
-    spent_pico: int
-    requests: int
-    unpriced: int
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
-    tasks: int
-    failed: int
-    retries: int
-    uncertain: int
-
-
-class Saved(NamedTuple):
-    """The cost of a cell's comparable requests, and their cost with plain `claude -p` on a baseline model."""
-
-    day: int
-    host: int
-    model: int
-    baseline: int
-    baseline_pico: int
-    spent_pico: int
-
-
-class Spread(NamedTuple):
-    """Finished tasks of a cell within one bar of the distribution `what` (see SPREADS)."""
-
-    day: int
-    host: int
-    model: int
-    what: int
-    bar: int
-    tasks: int
-
-
-class Cause(NamedTuple):
-    """Tasks of a cell that failed or needed retries, by the cause of their end."""
-
-    day: int
-    host: int
-    model: int
-    cause: int
-    tasks: int
-    retries: int
-
-
-class BatchCell(NamedTuple):
-    """The sums of one batch within a cell."""
-
-    batch: int
-    day: int
-    host: int
-    model: int
-    spent_pico: int
-    requests: int
-    tasks: int
-    failed: int
+#: Rows of the cubes. Each begins with its cell: one day, host and model. Cell: the cell's sums.
+Cell = namedtuple(
+    "Cell",
+    "day host model spent_pico requests unpriced input_tokens output_tokens cache_creation_input_tokens"
+    " cache_read_input_tokens tasks failed retries uncertain",
+)
+#: The cost of a cell's comparable requests, and their cost with plain `claude -p` on a baseline model.
+Saved = namedtuple("Saved", "day host model baseline baseline_pico spent_pico")
+#: Finished tasks of a cell within one bar of the distribution `what` (see SPREADS).
+Spread = namedtuple("Spread", "day host model what bar tasks")
+#: Tasks of a cell that failed or needed retries, by the cause of their end.
+Cause = namedtuple("Cause", "day host model cause tasks retries")
+#: The sums of one batch within a cell.
+BatchCell = namedtuple("BatchCell", "batch day host model spent_pico requests tasks failed")
+#: Containers on AWS that began on a day, and what they cost besides the model.
+Containers = namedtuple("Containers", "day host runs fargate_pico")
+#: The columns of each cube, by its name in the report.
+_CUBES = {
+    "cells": Cell._fields,
+    "saved": Saved._fields,
+    "spreads": Spread._fields,
+    "by_cause": Cause._fields,
+    "by_batch": BatchCell._fields,
+    "containers": Containers._fields,
+}
 
 
 class CostReport(msgspec.Struct, kw_only=True):
@@ -113,16 +75,19 @@ class CostReport(msgspec.Struct, kw_only=True):
     spreads: list[Spread]
     by_cause: list[Cause]
     by_batch: list[BatchCell]
+    containers: list[Containers]
 
 
 def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
     """Return the report of everything in the store."""
     everything = queries.read(store, table, "batch")
     sums = everything.since(basis.since_day)
-    hosts, models = (
-        {name: place for place, name in enumerate(sorted({getattr(row, kind) for row in (*sums.spend, *sums.work)}))}
-        for kind in ("host", "model")
-    )
+    ran = [row for row in read_compute(store, basis.since_day) if row.pico is not None]
+    named: dict[str, set[str]] = {
+        kind: {getattr(row, kind) for row in (*sums.spend, *sums.work)} for kind in ("host", "model")
+    }
+    named["host"] |= {row.host for row in ran}
+    hosts, models = ({name: place for place, name in enumerate(sorted(names))} for names in named.values())
 
     def at(row: Spend | Work) -> tuple[int, int, int]:
         return row.day, hosts[row.host], models[row.model]
@@ -137,7 +102,7 @@ def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
     causes, by_cause = _causes(sums.work, at)
     return CostReport(
         figures=figures(store, table, everything, basis, by="model"),
-        first=today if first is None else max(basis.since_day, first),
+        first=min([today if first is None else max(basis.since_day, first), *(row.day for row in ran)]),
         last=max([today, *(cell.day for cell in cells)]),
         hosts=list(hosts),
         models=list(models),
@@ -150,6 +115,7 @@ def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
         spreads=_spreads(store, basis.since_day, hosts, models),
         by_cause=by_cause,
         by_batch=_by_batch(sums, at, batches),
+        containers=[Containers(row.day, hosts[row.host], row.runs, row.pico) for row in ran],
     )
 
 
@@ -158,13 +124,15 @@ _Place = Callable[[Spend | Work], tuple[int, int, int]]
 
 def _saved(spend: list[Spend], at: _Place, table: PriceTable) -> list[Saved]:
     """Compare with every current model, with the same sums as `farmhand cost` uses for its one baseline."""
-    usual, spent = Counter[tuple[int, ...]](), Counter[tuple[int, ...]]()
-    for group in queries.fewer((row for row in spend if row.pico is not None), at):
+    groups: defaultdict[tuple[int, int, int], list[Spend]] = defaultdict(list)
+    for group in queries.price_groups((row for row in spend if row.pico is not None), table, at):
+        groups[at(group)].append(group)
+    found = []
+    for place in sorted(groups):
         for number, baseline in enumerate(table.current):
-            one = savings([group], table, baseline)
-            usual[*at(group), number] += one.baseline_pico
-            spent[*at(group), number] += one.spent_pico
-    return [Saved(*place, usual[place], spent[place]) for place in sorted(usual)]  # type: ignore[call-arg]
+            one = savings(groups[place], table, baseline)
+            found.append(Saved(*place, number, one.baseline_pico, one.spent_pico))
+    return found
 
 
 def _causes(work: list[Work], at: _Place) -> tuple[list[str], list[Cause]]:
@@ -214,26 +182,22 @@ def _spreads(store: CostStore, since_day: int, hosts: dict[str, int], models: di
     return [Spread(*place, tasks) for place, tasks in sorted(sums.items())]
 
 
-def as_document(found: CostReport) -> dict[str, Any]:
+def as_document(found: CostReport, comparison: dict[str, Any] | None = None) -> dict[str, Any]:
     """Return the report as JSON data: cubes as columns and rows, amounts as exact strings in US$ or pico-dollars.
+
+    `comparison` is the document of a Comparison.
 
     Pico-dollars in rows are strings of whole numbers, since they may exceed the exact range of JavaScript's numbers.
     """
-    cubes: dict[str, tuple[type[Any], list[Any]]] = {
-        "cells": (Cell, found.cells),
-        "saved": (Saved, found.saved),
-        "spreads": (Spread, found.spreads),
-        "by_cause": (Cause, found.by_cause),
-        "by_batch": (BatchCell, found.by_batch),
-    }
-    names = ("first", "last", "hosts", "models", "baselines", "causes", "batches", "batches_in_all")
+    cubes = {name: _cube(columns, getattr(found, name)) for name, columns in _CUBES.items()}
     return {
         "version": DOCUMENT_VERSION,
-        **{name: getattr(found, name) for name in names},
+        **{name: getattr(found, name) for name in found.__struct_fields__ if name not in ("figures", *cubes)},
         "cost_edges_usd": [plain(edge) for edge in COST_EDGES],
         "second_edges": list(SECOND_EDGES),
-        **{name: _cube(kind._fields, rows) for name, (kind, rows) in cubes.items()},
+        **cubes,
         "figures": document(found.figures),
+        "comparison": comparison,
     }
 
 

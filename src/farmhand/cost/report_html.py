@@ -1,14 +1,14 @@
-"""The report as one self-contained HTML file: styles, scripts, the charting library and the data are embedded.
+"""The report as one self-contained HTML file.
 
-Values from the ledgers (names of models, hosts, batches) are in one JSON block, which cannot contain `<`, and the page
-inserts them as text only. The content security policy allows only the embedded scripts, by their digests, and no
-network requests.
+Values from the ledgers are in one JSON block, which cannot contain `<`, and the page inserts them as text only. The
+content security policy allows only the embedded scripts, by their digests, and no network requests.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -33,13 +33,8 @@ def page(shown: dict[str, Any]) -> str:
         " base-uri 'none'; form-action 'none'"
     )
     parts = {"@POLICY@": policy, "@STYLE@": style, "@CHART@": chart, "@DATA@": data, "@SCRIPT@": script}
-    text = _asset("report.html")
-    # Replace the template's marks from left to right, so that inserted text is not searched for marks.
-    built = []
-    for mark, part in parts.items():
-        before, _, text = text.partition(mark)
-        built += [before, part]
-    return "".join([*built, text])
+    # In one pass, so that inserted text is not searched for marks.
+    return re.sub("|".join(parts), lambda mark: parts[mark[0]], _asset("report.html"))
 
 
 def _asset(name: str) -> str:

@@ -22,8 +22,6 @@ Moment = Annotated[float, msgspec.Meta(ge=0, lt=LATEST)]
 Name = Annotated[str, msgspec.Meta(max_length=256)]
 #: US$. A larger value is no valid cost, not even for the sums of a ledger's first version.
 MAX_COST_USD = 1_000_000
-#: Maximum characters of a decoder's error message that are shown.
-_SHOWN = 200
 
 
 class BadLedger(FarmUnreachable):
@@ -33,7 +31,7 @@ class BadLedger(FarmUnreachable):
 
 
 class _LedgerLine(msgspec.Struct, kw_only=True):
-    """The fields common to both kinds of rows. Times are Unix seconds."""
+    """The fields common to both kinds of rows. Times are Unix seconds; an unknown cost is None."""
 
     batch: Name = ""
     labels: dict[str, str] = {}
@@ -44,12 +42,12 @@ class _LedgerLine(msgspec.Struct, kw_only=True):
     cost_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
-        self.cost_pico  # noqa: B018  (checks it)
+        _check("cost_usd", self.cost_usd)
 
     @property
     def cost_pico(self) -> int | None:
-        """Return the cost in pico-dollars; None if the price was unknown. Raises ValueError for an invalid cost."""
-        return _pico("cost_usd", self.cost_usd)
+        """Return the cost in pico-dollars."""
+        return None if self.cost_usd is None else pico(self.cost_usd)
 
     @property
     def label_text(self) -> str:
@@ -58,12 +56,9 @@ class _LedgerLine(msgspec.Struct, kw_only=True):
 
 
 class LedgerCharge(_LedgerLine, kw_only=True):
-    """One answered API request; `number` is its position in the ledger.
+    """An API request, by its position in the ledger. A ledger's first version stored sums of `requests` by task."""
 
-    `requests` exceeds 1 only in rows that a ledger's first version stored as sums per task.
-    """
-
-    number: Number = msgspec.field(name="no")
+    number: Number = msgspec.field(name="charge_id")
     requests: Count = 1
     input_tokens: Count = 0
     output_tokens: Count = 0
@@ -74,26 +69,25 @@ class LedgerCharge(_LedgerLine, kw_only=True):
 
 
 class FinishedTask(_LedgerLine, kw_only=True):
-    """One finished task without its texts; `number` is its position in the order of finishing."""
+    """A finished task, by its position in the order of finishing. `uncertain_usd`: the most of what is uncertain."""
 
-    number: Number = msgspec.field(name="done_no")
+    number: Number = msgspec.field(name="finish_seq")
     state: Name
     started_at: Moment | None = None
     finished_at: Moment
     retries: Count = 0
     uncertain: Count = 0
     error: Name | None = None
-    #: The maximum cost of the uncertain requests; None if unknown.
     uncertain_usd: Decimal | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.uncertain_pico  # noqa: B018  (checks it)
+        _check("cost_usd", self.cost_usd)
+        _check("uncertain_usd", self.uncertain_usd)
 
     @property
     def uncertain_pico(self) -> int | None:
         """Return `uncertain_usd` in pico-dollars."""
-        return _pico("uncertain_usd", self.uncertain_usd)
+        return None if self.uncertain_usd is None else pico(self.uncertain_usd)
 
     @property
     def outcome(self) -> str:
@@ -106,12 +100,9 @@ class FinishedTask(_LedgerLine, kw_only=True):
         return self.error or ""
 
 
-def _pico(name: str, usd: Decimal | None) -> int | None:
-    if usd is None:
-        return None
-    if not (usd.is_finite() and 0 <= usd < MAX_COST_USD):
+def _check(name: str, usd: Decimal | None) -> None:
+    if usd is not None and not (usd.is_finite() and 0 <= usd < MAX_COST_USD):
         raise ValueError(f"{name} is {usd:.6g}, not 0 to {MAX_COST_USD}")
-    return pico(usd)
 
 
 _Row = TypeVar("_Row", bound=_LedgerLine)
@@ -133,7 +124,7 @@ def decode(kind: type[_Row], line: bytes) -> _Row:
         why = "it is nested too deeply"
     # Invalid UTF-8 raises its own error, and a number with a huge exponent raises a third kind.
     except (msgspec.DecodeError, ValueError, ArithmeticError) as error:
-        why = str(error)[:_SHOWN]
+        why = str(error)[:200]
     what = "a charge" if kind is LedgerCharge else "a task"
     raise BadLedger(f"{what} of the ledger is not of its form: {why}", hint="upgrade: farmhand up")
 

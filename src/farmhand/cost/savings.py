@@ -1,17 +1,8 @@
 """The cost of the same work done otherwise, and the saving of each lever: whole pico-dollars, no rounding.
 
-The levers have a fixed order, from the usual way of working to what was done. A lever saves the bill before it minus
-the bill after it, so the savings add up exactly to the whole, whatever their signs:
-
-    plain `claude -p` on the baseline model, nothing cached, no batch discount
-      - cheaper model   the models used instead
-      - lean prompts    without the overhead of plain `claude -p`
-      - caching         tokens written to and read from the prompt cache at their own prices
-      - batch discount  requests sent through Message Batches at their price
-      - price changes   the recorded cost, where it differs from the price table
-      = actual spending
-
-The overhead is always priced as cache reads, since the CLI caches it: the best case for the alternative.
+A lever saves the bill before it minus the bill after it, in a fixed order from plain `claude -p` on the baseline model,
+uncached and without batch discount, to the recorded cost. So the savings add up exactly. The overhead is always priced
+as cache reads, since the CLI caches it: the best case for the alternative.
 """
 
 from __future__ import annotations
@@ -19,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 from fractions import Fraction
+from typing import NamedTuple
 
 import msgspec
 
@@ -27,7 +19,31 @@ from farmhand.core.task import Usage
 from farmhand.cost.overhead import LEAN_ENGINES, OVERHEAD_TOKENS
 from farmhand.cost.queries import DAY_S, Spend
 
-LEVERS = ("cheaper model", "lean prompts", "caching", "batch discount", "price changes")
+
+class _Way(NamedTuple):
+    """A way to do the same work; by default as it was done.
+
+    `baseline`: on the baseline model. `plain`: with the overhead. `fresh`: with the whole prompt as uncached input.
+    `single`: without the batch discount. `batched`: all of it with that discount.
+    """
+
+    baseline: bool = False
+    plain: bool = False
+    fresh: bool = False
+    single: bool = False
+    batched: bool = False
+
+
+_AS_DONE = _Way()
+#: Each lever: the way before it, and the way without only this lever. After the last comes the recorded cost.
+_WAYS = {
+    "cheaper model": (_Way(baseline=True, plain=True, fresh=True, single=True), _Way(baseline=True)),
+    "lean prompts": (_Way(plain=True, fresh=True, single=True), _Way(plain=True)),
+    "caching": (_Way(fresh=True, single=True), _Way(fresh=True)),
+    "batch discount": (_Way(single=True), _Way(single=True)),
+    "price changes": (_AS_DONE, _AS_DONE),
+}
+LEVERS = tuple(_WAYS)
 
 
 def _overhead(group: Spend) -> int:
@@ -35,17 +51,13 @@ def _overhead(group: Spend) -> int:
     return OVERHEAD_TOKENS if group.engine in LEAN_ENGINES else 0
 
 
-def _bill(
-    table: PriceTable, group: Spend, model: str, *, plain: bool = False, cached: bool = True, discount: bool = True
-) -> int | None:
-    """Return the group's cost on `model`; None if a price is unknown.
-
-    `plain`: with the overhead. `cached` False: the whole prompt as fresh input. `discount` False: no batch discount.
-    """
-    overhead = _overhead(group) if plain else 0
-    rates = table.rates(model, group.prompt + overhead, economy=group.economy and discount, at=float(group.day * DAY_S))
+def _bill(table: PriceTable, group: Spend, model: str, way: _Way = _AS_DONE) -> int | None:
+    """Return the cost on `model` of the group's requests, done in this way; None if a price is unknown."""
+    overhead = _overhead(group) if way.plain else 0
+    economy = (group.economy or way.batched) and not way.single
+    rates = table.rates(model, group.prompt + overhead, economy=economy, at=float(group.day * DAY_S))
     usage = group.usage
-    if not cached:
+    if way.fresh:
         usage = Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.output_tokens, requests=usage.requests)
     if overhead:
         read = usage.cache_read_input_tokens + overhead * usage.requests
@@ -69,65 +81,57 @@ class Lever(msgspec.Struct, kw_only=True):
 
 
 class Savings(msgspec.Struct, kw_only=True):
-    """The whole saving: `saving_pico` is `baseline_pico` - `spent_pico`, the sum of the levers' savings; a loss is
-    negative.
+    """The whole saving: `saving_pico` is `baseline_pico` - `spent_pico`, the sum of the levers' savings.
 
     It covers the requests that can be priced in every way; the `left_out_requests` others cost `left_out_pico`.
     `overhead_uncached_pico` is the cost of the overhead without caching, not part of the saving.
     """
 
     baseline_model: str
-    baseline_pico: int
-    spent_pico: int
-    requests: int
-    levers: list[Lever]
-    left_out_requests: int
-    left_out_pico: int
-    overhead_uncached_pico: int
-    saving_pico: int
+    baseline_pico: int = 0
+    spent_pico: int = 0
+    requests: int = 0
+    levers: list[Lever] = []
+    left_out_requests: int = 0
+    left_out_pico: int = 0
+    overhead_uncached_pico: int = 0
+    saving_pico: int = 0
 
 
 def savings(groups: Iterable[Spend], table: PriceTable, baseline_model: str) -> Savings:
     """Return the saving of all groups with a recorded cost, compared with plain `claude -p` on `baseline_model`."""
-    bills = [0] * (len(LEVERS) + 1)
-    alone = [0] * len(LEVERS)
-    requests = left = left_pico = uncached = 0
+    found = Savings(baseline_model=baseline_model)
+    sums = {way: 0 for pair in _WAYS.values() for way in pair}
     for group in groups:
-        ways = _ways(group, table, baseline_model)
-        if group.pico is None or ways is None:
-            left += group.usage.requests
-            left_pico += group.pico or 0
+        bills = {way: _bill(table, group, baseline_model if way.baseline else group.model, way) for way in sums}
+        known = {way: bill for way, bill in bills.items() if bill is not None}
+        if group.pico is None or len(known) < len(bills):
+            found.left_out_requests += group.usage.requests
+            found.left_out_pico += group.pico or 0
             continue
-        requests += group.usage.requests
-        steps, singles = ways
-        for index, bill in enumerate((*steps, group.pico)):
-            bills[index] += bill
-        for index, bill in enumerate((*singles, steps[-1])):
-            alone[index] += bill
+        for way, bill in known.items():
+            sums[way] += bill
+        found.requests += group.usage.requests
+        found.spent_pico += group.pico
         own = table.rates(group.model, group.prompt + _overhead(group), at=float(group.day * DAY_S))
-        uncached += _overhead(group) * group.usage.requests * (own.input if own else 0)
-    levers = [
+        found.overhead_uncached_pico += _overhead(group) * group.usage.requests * (own.input if own else 0)
+    bills_before = [sums[before] for before, _ in _WAYS.values()]
+    first, last = bills_before[0], found.spent_pico
+    found.baseline_pico, found.saving_pico = first, first - last
+    found.levers = [
         Lever(
             name=name,
             before_pico=before,
             after_pico=after,
-            without_only_this_pico=only,
+            without_only_this_pico=sums[alone],
             saving_pico=before - after,
-            share_percent=_share(bills[0], before, after, bills[-1]),
+            share_percent=_share(first, before, after, last),
         )
-        for name, before, after, only in zip(LEVERS, bills, bills[1:], alone, strict=False)
+        for (name, (_, alone)), before, after in zip(
+            _WAYS.items(), bills_before, [*bills_before[1:], last], strict=True
+        )
     ]
-    return Savings(
-        baseline_model=baseline_model,
-        baseline_pico=bills[0],
-        spent_pico=bills[-1],
-        requests=requests,
-        levers=levers,
-        left_out_requests=left,
-        left_out_pico=left_pico,
-        overhead_uncached_pico=uncached,
-        saving_pico=bills[0] - bills[-1],
-    )
+    return found
 
 
 def _share(first: int, before: int, after: int, last: int) -> str | None:
@@ -136,30 +140,6 @@ def _share(first: int, before: int, after: int, last: int) -> str | None:
         return None
     begin, end = (round(Fraction((first - bill) * 1000, first - last)) for bill in (before, after))
     return f"{Decimal(end - begin) / 10:.1f}"
-
-
-def _ways(group: Spend, table: PriceTable, baseline: str) -> tuple[list[int], list[int]] | None:
-    """Return the bills in the order of the levers, from the baseline's to the table's own, and those without one lever
-    each.
-
-    Return None if a bill is unknown. The bill of the last lever, price changes, is in the ledgers.
-    """
-    undiscounted = _bill(table, group, group.model, discount=False)
-    steps = [
-        _bill(table, group, baseline, plain=True, cached=False, discount=False),
-        _bill(table, group, group.model, plain=True, cached=False, discount=False),
-        _bill(table, group, group.model, cached=False, discount=False),
-        undiscounted,
-        _bill(table, group, group.model),
-    ]
-    singles = [
-        _bill(table, group, baseline),
-        _bill(table, group, group.model, plain=True),
-        _bill(table, group, group.model, cached=False),
-        undiscounted,
-    ]
-    known = [bill for bill in (*steps, *singles) if bill is not None]
-    return (known[: len(steps)], known[len(steps) :]) if len(known) == len(steps) + len(singles) else None
 
 
 class OnModel(msgspec.Struct, kw_only=True):
@@ -183,3 +163,29 @@ def repriced(groups: list[Spend], table: PriceTable) -> tuple[int, int]:
     """Return (pico-dollars by the price table at each request's time, number of requests without a price)."""
     bills = [(group.usage.requests, _bill(table, group, group.model)) for group in groups]
     return sum(bill or 0 for _, bill in bills), sum(requests for requests, bill in bills if bill is None)
+
+
+class SentAs(NamedTuple):
+    """The price of the same requests by the table, sent one by one, and as Message Batches where that is possible.
+
+    A task with tools cannot be in a Message Batch, so its requests are priced one by one in both. The `left_out`
+    requests have no price, and are in neither.
+    """
+
+    calls_pico: int
+    batches_pico: int
+    requests: int
+    left_out: int
+
+
+def sent_as(groups: Iterable[Spend], table: PriceTable) -> SentAs:
+    """Return the price of all groups in both ways."""
+    calls = batches = requests = left_out = 0
+    for group in groups:
+        one = _bill(table, group, group.model, _Way(single=True))
+        other = one if group.engine == "cli" else _bill(table, group, group.model, _Way(batched=True))
+        if one is None or other is None:
+            left_out += group.usage.requests
+            continue
+        calls, batches, requests = calls + one, batches + other, requests + group.usage.requests
+    return SentAs(calls, batches, requests, left_out)

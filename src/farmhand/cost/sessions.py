@@ -1,20 +1,23 @@
 """An estimate for interactive sessions: tokens from the CLI's own session logs, at API prices.
 
-The logs are only read, never written; each file from where the last read stopped. One API answer appears in several
-lines: one per content block, and again in resumed or branched sessions. The line with the most tokens counts. Lines
-belong to the same answer if they have the same message id and request id, in any file. Without a request id, as behind
-gateways, they need the same message id and session. A side chain repeats its parent's answers under new request ids, so
-there the message id alone decides. ccusage does the same (its Rust source, 2026-09). A line that looks like an answer
-but cannot be counted is reported. Source of the format: lines of type `assistant` written by Claude Code 2.1.197.
+One API answer is in several lines: one per content block, and again in resumed or branched sessions. The line with the
+most tokens counts. Lines belong to the same answer if they have the same message id and request id, in any file;
+without a request id, as behind gateways, the same message id and session. A side chain repeats its parent's answers
+under new request ids, so there the message id alone decides. ccusage does the same (its Rust source, 2026-09). Source
+of the format: lines of type `assistant` written by Claude Code 2.1.197.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import sqlite3
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -22,10 +25,149 @@ from farmhand.core.files import xdg
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
 from farmhand.cost.queries import DAY_S, PROMPT, band, day_text
-from farmhand.cost.session_lines import Found, SessionRow, lines
 from farmhand.cost.store import CHUNK, TOKENS, CostStore
 
 LABEL = "estimate: what the subscription's sessions would have cost through the API; never billed, never added in"
+#: Maximum length of a line; longer ones are reported.
+MAX_LINE = 64 * 1024 * 1024
+#: Model names that the CLI writes for messages of its own, such as errors.
+_NOT_A_MODEL = frozenset({"", "<synthetic>"})
+#: Maximum count of tokens in one answer.
+_MOST = 10**12
+_BOM = b"\xef\xbb\xbf"
+_ANSWER = re.compile(rb'"type"\s*:\s*"assistant"')
+#: Tokens written for an hour are already among those written.
+_COUNTED = tuple(name for name in TOKENS if "_1h_" not in name)
+_Count = int | float | None
+
+
+class _Cache(msgspec.Struct):
+    ephemeral_1h_input_tokens: _Count = 0
+
+
+class _Usage(msgspec.Struct):
+    input_tokens: _Count
+    output_tokens: _Count
+    cache_creation_input_tokens: _Count = 0
+    cache_read_input_tokens: _Count = 0
+    cache_creation: _Cache | None = None
+
+
+class _Message(msgspec.Struct):
+    usage: _Usage
+    model: str = ""
+    id: str | None = None
+
+
+class _LogLine(msgspec.Struct):
+    message: _Message
+    timestamp: datetime | int | float
+    requestId: str | None = None  # noqa: N815  (the log's own names)
+    sessionId: str | None = None  # noqa: N815
+    isSidechain: bool | None = None  # noqa: N815
+
+
+class SessionRow(NamedTuple):
+    """An answer: its unique key, its message id, whether it is in a side chain, and its values in the store."""
+
+    key: str
+    message: str
+    side: bool
+    values: tuple[Any, ...]
+
+
+class Uncounted(Exception):
+    """An error for a line that looks like an answer but cannot be counted; the message says why."""
+
+
+_LINE = msgspec.json.Decoder(_LogLine)
+#: The end of a line, and its row, the reason why it is not counted, or None if it is not an API answer.
+_Found = tuple[int, SessionRow | Uncounted | None]
+
+
+def _lines(file: BinaryIO, path: str, session: str, offset: int) -> Iterator[_Found]:
+    """Yield every line. The last line may still be incomplete; it is then read again the next time."""
+    while raw := file.readline(MAX_LINE):
+        start, offset = offset, offset + len(raw)
+        if len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+            has_usage = b'"usage"' in raw
+            while not raw.endswith(b"\n"):
+                if not (raw := file.readline(MAX_LINE)):
+                    return
+                has_usage = has_usage or b'"usage"' in raw
+                offset += len(raw)
+            yield offset, Uncounted(f"it is longer than {MAX_LINE} bytes") if has_usage else None
+            continue
+        whole = raw.endswith(b"\n")
+        try:
+            row = _row(raw, f"{path}@{start}", session) if b'"usage"' in raw else None
+        except Uncounted as why:
+            if whole:
+                yield offset, why
+        else:
+            yield (offset if whole else start), row
+
+
+def _row(raw: bytes, place: str, session: str) -> SessionRow | None:
+    raw = raw.removeprefix(_BOM)
+    try:
+        line: _LogLine | None = _LINE.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        line = _odd_line(raw)
+    if line is None or line.message.model in _NOT_A_MODEL:
+        return None
+    message, usage = line.message, line.message.usage
+    written = _count(usage.cache_creation_input_tokens)
+    hour = _count(usage.cache_creation.ephemeral_1h_input_tokens) if usage.cache_creation else 0
+    counts = (_count(usage.input_tokens), _count(usage.output_tokens), written, min(hour, written))
+    key = f"{message.id} {line.requestId or '@' + (line.sessionId or session)}" if message.id else place
+    values = (_moment(line.timestamp), _text(message.model), *counts, _count(usage.cache_read_input_tokens))
+    return SessionRow(_text(key), _text(message.id or ""), line.isSidechain is True, values)
+
+
+def _text(text: str) -> str:
+    """Replace each lone surrogate by U+FFFD, since no file can store it."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _odd_line(raw: bytes) -> _LogLine | None:
+    """Decode a line that msgspec rejects (json accepts lone surrogates); None if it is no answer. Raises Uncounted."""
+    try:
+        value = json.loads(raw.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        if _ANSWER.search(raw):
+            raise Uncounted("it is no JSON") from None
+        return None
+    message = value.get("message") if isinstance(value, dict) else None
+    if not isinstance(message, dict) or value.get("type") != "assistant" or "usage" not in message:
+        return None
+    if message.get("model") in _NOT_A_MODEL:
+        return None
+    try:
+        return msgspec.convert(value, _LogLine)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise Uncounted(str(error)) from None
+
+
+def _count(value: _Count) -> int:
+    """Return a number of tokens, 0 for null. Raises Uncounted."""
+    if value is None:
+        return 0
+    if not 0 <= value <= _MOST or int(value) != value:
+        raise Uncounted(f"{value!r:.30} is no number of tokens")
+    return int(value)
+
+
+def _moment(value: datetime | int | float) -> float:
+    """Return Unix seconds for a time in the log: RFC 3339, UTC without a zone, or a number of (milli)seconds."""
+    if isinstance(value, datetime):
+        seconds = (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
+    else:
+        seconds = value / 1000 if 1e11 < value < 1e14 else value
+    # A time with a zone, or a number, may lie outside the range of dates.
+    if not 0 < seconds < 1e11:
+        raise Uncounted(f"{value!s:.30} is no time")
+    return float(seconds)
 
 
 class OnDay(msgspec.Struct, kw_only=True):
@@ -33,19 +175,16 @@ class OnDay(msgspec.Struct, kw_only=True):
 
     day: str
     model: str
-    messages: int
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int
-    cache_read_input_tokens: int
-    estimate_pico: int | None
+    messages: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_creation_input_tokens: int = 0
+    cache_read_input_tokens: int = 0
+    estimate_pico: int | None = 0
 
 
 class Interactive(msgspec.Struct, kw_only=True):
-    """An estimate of the API cost of the interactive sessions' tokens. None of it was billed.
-
-    `unpriced` lists models without a price; no sum includes their answers.
-    """
+    """An estimate of the API cost of the sessions' tokens. No sum includes the answers of models without a price."""
 
     label: str
     directories: list[str]
@@ -107,22 +246,18 @@ def _read_file(store: CostStore, path: Path, session: str) -> None:
         if not offset:
             with store.transaction() as db:
                 db.execute("DELETE FROM session_uncounted WHERE path = ?", (name,))
-        found = lines(file, name, session, offset)
+        found = _lines(file, name, session, offset)
         while chunk := list(islice(found, CHUNK)):
-            _keep(store, name, status.st_ino, chunk)
+            with store.transaction() as db:
+                for end, row in chunk:
+                    if isinstance(row, SessionRow):
+                        _keep(db, row)
+                    elif row is not None:
+                        db.execute("REPLACE INTO session_uncounted VALUES (?, ?, ?)", (name, end, str(row)))
+                db.execute("REPLACE INTO session_file VALUES (?, ?, ?)", (name, status.st_ino, chunk[-1][0]))
 
 
-def _keep(store: CostStore, path: str, inode: int, chunk: list[Found]) -> None:
-    with store.transaction() as db:
-        for end, row in chunk:
-            if isinstance(row, SessionRow):
-                _keep_row(db, row)
-            elif row is not None:
-                db.execute("REPLACE INTO session_uncounted VALUES (?, ?, ?)", (path, end, str(row)))
-        db.execute("REPLACE INTO session_file VALUES (?, ?, ?)", (path, inode, chunk[-1][0]))
-
-
-def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
+def _keep(db: sqlite3.Connection, row: SessionRow) -> None:
     """Insert a row, or update the row of the same answer if this one has more tokens.
 
     A side chain's key contains `~`; it counts only until another line has the same answer.
@@ -137,11 +272,10 @@ def _keep_row(db: sqlite3.Connection, row: SessionRow) -> None:
             key = found[0] if found is not None else f"{row.message} ~"
         else:
             db.execute("DELETE FROM session_message WHERE key = ?", (f"{row.message} ~",))
-    counted = [name for name in TOKENS if "_1h_" not in name]
     db.execute(
         "INSERT INTO session_message VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET"  # noqa: S608  (names)
         f" at = min(at, excluded.at), model = excluded.model, {', '.join(f'{n} = excluded.{n}' for n in TOKENS)}"
-        f" WHERE {' + '.join(f'excluded.{name}' for name in counted)} > {' + '.join(counted)}",
+        f" WHERE {' + '.join(f'excluded.{name}' for name in _COUNTED)} > {' + '.join(_COUNTED)}",
         (key, *row.values),
     )
 
@@ -150,33 +284,24 @@ def interactive(
     store: CostStore, table: PriceTable, since: float, places: list[Path], unread: list[str]
 ) -> Interactive:
     """Return the estimate for all answers since a time (Unix seconds), by day and model."""
-    found: dict[tuple[int, str], tuple[Usage, list[int | None]]] = {}
+    found: dict[tuple[int, str], OnDay] = {}
     query = (
         f"SELECT CAST(at / {DAY_S} AS INTEGER), model, max({PROMPT}), count(*),"  # noqa: S608  (names and numbers)
         f" {', '.join(f'sum({name})' for name in TOKENS)}"
         f" FROM session_message WHERE at >= ? GROUP BY 1, 2, {band(table.thresholds)}"
     )
-    for day, name, prompt, messages, *sizes in store.rows(query, (since,)):
+    for number, name, prompt, messages, *sizes in store.rows(query, (since,)):
         # The CLI marks the long context with a suffix.
         model = table.resolve(name.removesuffix("[1m]"))
-        rates = table.rates(model, prompt, at=day * DAY_S)
-        usage = Usage(requests=messages, **dict(zip(TOKENS, sizes, strict=True)))
-        total, costs = found.setdefault((day, model), (Usage(), []))
-        total.add(usage)
-        costs.append(None if rates is None else rates.cost(usage))
-    days = [
-        OnDay(
-            day=day_text(day),
-            model=model,
-            messages=usage.requests,
-            input_tokens=usage.input_tokens,
-            output_tokens=usage.output_tokens,
-            cache_creation_input_tokens=usage.cache_creation_input_tokens,
-            cache_read_input_tokens=usage.cache_read_input_tokens,
-            estimate_pico=None if None in costs else sum(cost or 0 for cost in costs),
-        )
-        for (day, model), (usage, costs) in sorted(found.items(), key=itemgetter(0))
-    ]
+        rates = table.rates(model, prompt, at=number * DAY_S)
+        usage = Usage(**dict(zip(TOKENS, sizes, strict=True)))
+        day = found.setdefault((number, model), OnDay(day=day_text(number), model=model))
+        day.messages += messages
+        for kind in _COUNTED:
+            setattr(day, kind, getattr(day, kind) + getattr(usage, kind))
+        cost = None if rates is None else rates.cost(usage)
+        day.estimate_pico = None if cost is None or day.estimate_pico is None else day.estimate_pico + cost
+    days = [found[place] for place in sorted(found)]
     return Interactive(
         label=LABEL,
         directories=[str(place) for place in places],

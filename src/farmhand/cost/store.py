@@ -1,31 +1,32 @@
-"""The workstation's copy of all hosts' ledgers: one SQLite file, merged by cursor.
+"""The workstation's copy of all hosts' ledgers: one SQLite file, merged by cursor. It has rows only, no sums.
 
-It is in the state directory and keeps costs that hosts lose: a host deletes old rows (`jada_agent_history_days`), and a
-rebuilt host loses all of them. It stores rows only, no sums.
+It keeps costs that hosts lose: a host deletes old rows (`jada_agent_history_days`), a rebuilt host loses all of them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.errors import FarmhandError, NotConfigured, WireMismatch
 from farmhand.core.files import xdg
 from farmhand.core.task import Usage
-from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge
+from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
+from farmhand.wire.client import Client
 
 #: Rows per transaction: enough for speed, few enough to need little memory.
 CHUNK = 10_000
 _BUSY_S = 60.0
-#: SQLite's name for a database without a file.
-_IN_MEMORY = ":memory:"
+#: Time limit in seconds for merging one host's ledger. A year of busy days takes a fraction of it.
+WITHIN_S = 300.0
 #: Maximum pico-dollars of one host (US$ 500,000). More is implausible and would overflow SQLite's sums.
 MOST_PICO = 5 * 10**17
 
@@ -57,17 +58,34 @@ CREATE TABLE session_uncounted (
     path TEXT NOT NULL, offset INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (path, offset)
 ) WITHOUT ROWID;
 """
+#: What containers on AWS came to, beside the ledgers that they left: parts of ledgers and other objects that were read
+#: for good, and runs of containers by stretches of time. `pico` is NULL where the time of runs is not known. A file of
+#: this version from before gets these tables too.
+_OF_CONTAINERS = """
+CREATE TABLE IF NOT EXISTS object (key TEXT PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS container (
+    source TEXT NOT NULL, number INTEGER NOT NULL, host TEXT NOT NULL, batch TEXT NOT NULL, began_at REAL NOT NULL,
+    ended_at REAL NOT NULL, runs INTEGER NOT NULL, seconds INTEGER NOT NULL, pico INTEGER,
+    PRIMARY KEY (source, number)
+) WITHOUT ROWID;
+"""
 _SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "cost_pico")
+_OF_TASK = ("started_at", "finished_at", "outcome", "error_text", "retries", "uncertain", "uncertain_pico")
 #: By row type: its table, and its values in the order of the table's columns after `ledger`.
 _KINDS = {
     LedgerCharge: ("charge", attrgetter(*_SHARED, "economy", "requests", *TOKENS)),
-    FinishedTask: (
-        "done",
-        attrgetter(
-            *_SHARED, "started_at", "finished_at", "outcome", "error_text", "retries", "uncertain", "uncertain_pico"
-        ),
-    ),
+    FinishedTask: ("done", attrgetter(*_SHARED, *_OF_TASK)),
 }
+
+
+class ContainerRuns(NamedTuple):
+    """Runs of containers without a gap: Unix seconds, how many, billed seconds, pico-dollars (None: not known)."""
+
+    began_at: float
+    ended_at: float
+    runs: int
+    seconds: int
+    pico: int | None
 
 
 class StoreDamaged(FarmhandError):
@@ -89,7 +107,7 @@ class CostStore:
     """
 
     def __init__(self, path: Path) -> None:
-        if path.name == _IN_MEMORY:
+        if path.name == ":memory:":
             # SQLite would keep it in memory, and the empty file created first would remain.
             raise NotConfigured(f"the cost store {path} is no file", hint="give a file's name")
         self.path = path
@@ -110,7 +128,7 @@ class CostStore:
         with self.transaction() as db:
             version = self._version()
             if version > SCHEMA_VERSION:
-                message = f"the cost store {self.path} has version {version}, this farmhand knows {SCHEMA_VERSION}"
+                message = f"the cost store {path} has version {version}, this farmhand knows {SCHEMA_VERSION}"
                 raise StoreDamaged(message, hint="upgrade farmhand")
             if version < SCHEMA_VERSION:
                 for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -118,6 +136,8 @@ class CostStore:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _OF_CONTAINERS.split(";"):
+                db.execute(statement)
 
     def _use_wal(self) -> None:
         """Switch to WAL. SQLite does not wait for another process that does the same at this moment, so this does."""
@@ -170,18 +190,18 @@ class CostStore:
 
     def ledger(self, uuid: str, host: str) -> tuple[int, int, int]:
         """Return (id, last charge, last finished task) of the ledger `uuid`, which is now on `host`."""
-        with self._whole():
-            self.db.execute(
-                "INSERT INTO ledger (uuid, host) VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET host = excluded.host",
-                (uuid, host),
-            )
-        number, charge_no, done_no = self.rows("SELECT id, charge_no, done_no FROM ledger WHERE uuid = ?", (uuid,))[0]
+        query = "INSERT INTO ledger (uuid, host) VALUES (?, ?) ON CONFLICT (uuid) DO UPDATE SET host = excluded.host"
+        with self.transaction() as db:
+            db.execute(query, (uuid, host))
+            number, charge_no, done_no = db.execute(
+                "SELECT id, charge_no, done_no FROM ledger WHERE uuid = ?", (uuid,)
+            ).fetchone()
         return number, charge_no, done_no
 
     def merged(self, ledger: int, at: float, budget: str | None) -> None:
         """Record that the ledger was completely merged `at` (Unix seconds), with its day budget then (JSON)."""
-        with self._whole():
-            self.db.execute("UPDATE ledger SET merged_at = ?, budget = ? WHERE id = ?", (at, budget, ledger))
+        with self.transaction() as db:
+            db.execute("UPDATE ledger SET merged_at = ?, budget = ? WHERE id = ?", (at, budget, ledger))
 
     def merge(self, ledger: int, kind: type[LedgerCharge] | type[FinishedTask], rows: Iterable[Any]) -> int:
         """Insert rows of a ledger, ignoring those already stored. Return the number of rows received, old and new.
@@ -199,18 +219,36 @@ class CostStore:
                 for (number,) in db.execute(known, (ledger, min(chunk), last)):
                     chunk.pop(number, None)
                 if kind is LedgerCharge:
-                    self._add_up(db, ledger, sum(row.cost_pico or 0 for row in chunk.values()))
+                    _add_up(db, ledger, sum(row.cost_pico or 0 for row in chunk.values()))
                 new = [(ledger, *values(row)) for row in chunk.values()]
                 if new:
                     db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(new[0]))})", new)  # noqa: S608
                 db.execute(f"UPDATE ledger SET {table}_no = max({table}_no, ?) WHERE id = ?", (last, ledger))  # noqa: S608
         return came
 
-    def _add_up(self, db: sqlite3.Connection, ledger: int, more: int) -> None:
-        query = "SELECT sum(pico) FROM ledger WHERE host = (SELECT host FROM ledger WHERE id = ?)"
-        if db.execute(query, (ledger,)).fetchone()[0] + more > MOST_PICO:
-            raise BadLedger(f"its charges come to more than US$ {MOST_PICO // 10**12}, which nobody believes")
-        db.execute("UPDATE ledger SET pico = pico + ? WHERE id = ?", (more, ledger))
+    def was_read(self, prefix: str) -> set[str]:
+        """Return the keys below `prefix` that were read for good."""
+        rows = self.rows("SELECT key FROM object WHERE substr(key, 1, ?) = ?", (len(prefix), prefix))
+        return {key for (key,) in rows}
+
+    def read_for_good(self, key: str) -> None:
+        """Note that the object at `key` was merged and cannot change."""
+        with self.transaction() as db:
+            db.execute("INSERT OR IGNORE INTO object VALUES (?)", (key,))
+
+    def ran(self, source: str, host: str, batch: str, runs: Iterable[ContainerRuns], *, settled: bool) -> None:
+        """Record what the object at `source` says of containers, in place of what it or another told before."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM container WHERE source = ?", (source,))
+            new = [(source, number, host, batch, *each) for number, each in enumerate(runs)]
+            db.executemany("INSERT INTO container VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", new)
+            if settled:
+                db.execute("INSERT OR IGNORE INTO object VALUES (?)", (source,))
+
+    def asked(self, host: str, at: float) -> None:
+        """Record that all ledgers of a host were completely merged `at` (Unix seconds)."""
+        with self.transaction() as db:
+            db.execute("UPDATE ledger SET merged_at = ? WHERE host = ?", (at, host))
 
     def rows(self, query: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a read-only query."""
@@ -218,5 +256,52 @@ class CostStore:
             return self.db.execute(query, tuple(values)).fetchall()
 
 
+def _add_up(db: sqlite3.Connection, ledger: int, more: int) -> None:
+    query = "SELECT sum(pico) FROM ledger WHERE host = (SELECT host FROM ledger WHERE id = ?)"
+    if db.execute(query, (ledger,)).fetchone()[0] + more > MOST_PICO:
+        raise BadLedger(f"its charges come to more than US$ {MOST_PICO // 10**12}, which nobody believes")
+    db.execute("UPDATE ledger SET pico = pico + ? WHERE id = ?", (more, ledger))
+
+
 def _create(path: Path, flag: int = 0) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | flag, 0o600))
+
+
+def pull(store: CostStore, host: str, agent: Client) -> int:
+    """Merge the new rows of the ledger of the agent on `host`, in constant memory. Return the number of lines.
+
+    If interrupted, merged rows stay and the next call continues after them. Raises WireError, BadLedger, and
+    WireMismatch if the agent is too old to have a ledger that can be merged.
+    """
+    status = agent.status()
+    ledger = status.get("ledger")
+    uuid = ledger.get("id") if isinstance(ledger, dict) else None
+    if not isinstance(uuid, str) or not uuid:
+        raise WireMismatch(f"{host}: the agent is too old for farmhand cost", hint="upgrade the farm host: farmhand up")
+    number, charge_no, done_no = store.ledger(uuid, host)
+    try:
+        came = store.merge(number, LedgerCharge, _new(LedgerCharge, agent.charges, charge_no))
+        came += store.merge(number, FinishedTask, _new(FinishedTask, agent.finished, done_no))
+    except BadLedger as error:
+        raise BadLedger(f"{host}: {error.message}", hint=error.hint) from None
+    budget = status.get("budget_day")
+    store.merged(number, time.time(), json.dumps(budget) if isinstance(budget, dict) else None)
+    return came
+
+
+def _new(
+    kind: type[LedgerCharge | FinishedTask], ask: Callable[[int, int], Iterator[bytes]], after: int
+) -> Iterator[LedgerCharge | FinishedTask]:
+    """Yield the rows after `after`, page by page, until a page is not full."""
+    end, came = time.monotonic() + WITHIN_S, CHUNK
+    while came >= CHUNK:
+        came, first = 0, after
+        for line in ask(first, CHUNK):
+            row = decode(kind, line)
+            if row.number < after or row.number == first:
+                raise BadLedger(f"number {row.number} of the ledger comes behind {after}")
+            after, came = row.number, came + 1
+            yield row
+            if time.monotonic() > end:
+                hint = "the same command goes on from there"
+                raise BadLedger(f"its ledger has not ended after {WITHIN_S:g} s", hint=hint)

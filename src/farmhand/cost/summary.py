@@ -17,6 +17,7 @@ import msgspec
 from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
+from farmhand.cost.compute import ComputeSpent, add_compute, compute_spent, read_compute
 from farmhand.cost.queries import DAY_S, Part, Sums, Unpriced, day_text
 from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
 from farmhand.cost.store import CostStore
@@ -28,6 +29,8 @@ TARGET = (10, 20)
 #: Number of whole days that a projection's pace is taken from.
 PACE_DAYS = 7
 MONTH_DAYS = 30
+#: The amounts of a day budget, as agents report it.
+_AMOUNTS = ("limit_usd", "spent_usd", "reserved_usd")
 
 
 class Basis(NamedTuple):
@@ -57,7 +60,7 @@ class HostState(msgspec.Struct, kw_only=True):
     error: str | None = None
 
 
-class DayBudget(msgspec.Struct, kw_only=True):
+class DayBudget(msgspec.Struct):
     """A host's budget of the day `day`, as last reported by the host."""
 
     host: str
@@ -68,11 +71,8 @@ class DayBudget(msgspec.Struct, kw_only=True):
     left_pico: int
 
 
-class Uncertain(msgspec.Struct, kw_only=True):
-    """Requests that may have been charged at an unknown cost. No sum includes them.
-
-    `upper_bound_pico` is None if unknown.
-    """
+class Uncertain(msgspec.Struct):
+    """Requests that may have been charged at an unknown cost, and the most they can have cost. No sum includes them."""
 
     requests: int
     upper_bound_pico: int | None
@@ -113,7 +113,10 @@ class Box(msgspec.Struct, kw_only=True):
 
 
 class Figures(msgspec.Struct, kw_only=True):
-    """All figures. `groups` are grouped by `by` and add up to `whole`."""
+    """All figures. `groups` are grouped by `by` and add up to `whole`.
+
+    All money is the model's but what `compute` has, which is None if nothing ever ran in containers on AWS.
+    """
 
     version: int = DOCUMENT_VERSION
     price_version: str
@@ -132,18 +135,13 @@ class Figures(msgspec.Struct, kw_only=True):
     target: Target
     box: Box
     subscription: str
+    compute: ComputeSpent | None = None
     repriced_pico: int | None = None
     repriced_unpriced: int | None = None
 
 
 def figures(
-    store: CostStore,
-    table: PriceTable,
-    everything: Sums,
-    basis: Basis,
-    *,
-    by: str,
-    reprice: bool = False,
+    store: CostStore, table: PriceTable, everything: Sums, basis: Basis, *, by: str, reprice: bool = False
 ) -> Figures:
     """Return the figures of `everything` in the store.
 
@@ -154,11 +152,17 @@ def figures(
     days = max(1, today - start + 1)
     sums = everything.since(basis.since_day)
     priced = queries.price_groups(sums.spend, table)
-    whole = next(iter(queries.parts(sums, "")), Part())
+    ran = read_compute(store, basis.since_day)
+    [whole] = add_compute(queries.parts(sums, "") or [Part()], ran, "")
     saved = savings(priced, table, basis.baseline)
     budgets = _budgets(store)
     again = repriced(priced, table) if reprice else (None, None)
     box = _box(basis.boxes, whole, saved, days)
+    # What the same work costs on the plan: no extra dollars, but a share of limits that have no price.
+    subscription = (
+        f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
+        " drawn on the plan's own limits"
+    )
     return Figures(
         price_version=table.version,
         generated_at=_moment(basis.now),
@@ -166,8 +170,8 @@ def figures(
         spent=_spent(everything, whole, start, days, basis.now, budgets),
         whole=whole,
         by=by,
-        groups=queries.parts(sums, by),
-        days=queries.parts(sums, "day"),
+        groups=add_compute(queries.parts(sums, by), ran, by),
+        days=add_compute(queries.parts(sums, "day"), ran, "day"),
         unpriced=queries.unpriced(sums),
         uncertain=_uncertain(store, basis.since_day),
         budgets=budgets,
@@ -175,27 +179,10 @@ def figures(
         savings=saved,
         target=_target(saved, box, days),
         box=box,
-        subscription=_subscription(whole),
+        subscription=subscription,
+        compute=compute_spent(ran, whole.spent_pico),
         repriced_pico=again[0],
         repriced_unpriced=again[1],
-    )
-
-
-def _uncertain(store: CostStore, since_day: int) -> Uncertain:
-    query = "SELECT uncertain, uncertain_pico FROM done WHERE uncertain > 0 AND finished_at >= ?"
-    rows = store.rows(query, (since_day * DAY_S,))
-    known = [bound for _, bound in rows if bound is not None]
-    return Uncertain(
-        requests=sum(requests for requests, _ in rows),
-        upper_bound_pico=sum(known) if len(known) == len(rows) else None,
-    )
-
-
-def _subscription(whole: Part) -> str:
-    """Describe the cost of the same work on the plan: no extra dollars, but a share of limits that have no price."""
-    return (
-        f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
-        " drawn on the plan's own limits"
     )
 
 
@@ -214,49 +201,42 @@ def _hosts(store: CostStore, errors: dict[str, str]) -> list[HostState]:
     return [known[host] for host in sorted(known)]
 
 
+def _uncertain(store: CostStore, since_day: int) -> Uncertain:
+    # Summed here, since hosts could claim bounds that overflow SQLite's sums.
+    query = "SELECT uncertain, uncertain_pico FROM done WHERE uncertain > 0 AND finished_at >= ?"
+    rows = store.rows(query, (since_day * DAY_S,))
+    known = [bound for _, bound in rows if bound is not None]
+    return Uncertain(sum(requests for requests, _ in rows), sum(known) if len(known) == len(rows) else None)
+
+
 def _budgets(store: CostStore) -> list[DayBudget]:
     found = []
     query = "SELECT host, budget FROM ledger WHERE budget IS NOT NULL ORDER BY host, merged_at"
     for host, text in store.rows(query):
         budget = json.loads(text, parse_float=Decimal)
-        limit, spent, reserved = (
-            pico(Decimal(budget.get(f"{name}_usd") or 0)) for name in ("limit", "spent", "reserved")
-        )
-        found.append(
-            DayBudget(
-                host=host,
-                day=str(budget.get("day", "")),
-                limit_pico=limit,
-                spent_pico=spent,
-                reserved_pico=reserved,
-                left_pico=limit - spent - reserved,
-            )
-        )
+        limit, spent, reserved = (pico(Decimal(budget.get(name) or 0)) for name in _AMOUNTS)
+        found.append(DayBudget(host, str(budget.get("day", "")), limit, spent, reserved, limit - spent - reserved))
     return found
 
 
 def _spent(everything: Sums, whole: Part, start: int, days: int, now: float, budgets: list[DayBudget]) -> Spent:
-    today = int(now // DAY_S)
-    date = datetime.fromtimestamp(now, UTC).date()
+    today, date = int(now // DAY_S), datetime.fromtimestamp(now, UTC).date()
     month_days = calendar.monthrange(date.year, date.month)[1]
     month = everything.spent(today - date.day + 1, today + 1)
+    of_today = everything.spent(today, today + 1)
+    # The pace: of the last whole days, or today's if there are none.
+    whole_days = 0 if everything.first_day is None else min(PACE_DAYS, today - everything.first_day)
+    pace = everything.spent(today - whole_days, today) // whole_days if whole_days > 0 else of_today
     return Spent(
         since=day_text(start),
         days=days,
         total_pico=whole.spent_pico,
         per_day_pico=whole.spent_pico // days,
-        today_pico=everything.spent(today, today + 1),
+        today_pico=of_today,
         month_pico=month,
-        projection_month_pico=month + _pace(everything, today) * (month_days - date.day),
+        projection_month_pico=month + pace * (month_days - date.day),
         budget_month_pico=sum(budget.limit_pico for budget in budgets) * month_days if budgets else None,
     )
-
-
-def _pace(everything: Sums, today: int) -> int:
-    """Return the daily spending in pico-dollars over the last whole days, or today's if there are none."""
-    first = everything.first_day
-    days = 0 if first is None else min(PACE_DAYS, today - first)
-    return everything.spent(today - days, today) // days if days > 0 else everything.spent(today, today + 1)
 
 
 def _target(saved: Savings, box: Box, days: int) -> Target:
@@ -302,13 +282,13 @@ def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -
 
 def document(found: msgspec.Struct) -> dict[str, Any]:
     """Return figures as JSON data: exact strings in US$ named `…_usd`, times in RFC 3339, no floats for money."""
-    built: dict[str, Any] = _document(msgspec.to_builtins(found))
+    built: dict[str, Any] = _shown(msgspec.to_builtins(found))
     return built
 
 
-def _document(value: Any) -> Any:
+def _shown(value: Any) -> Any:
     if isinstance(value, list):
-        return [_document(part) for part in value]
+        return [_shown(part) for part in value]
     if not isinstance(value, dict):
         return value
     answer = {}
@@ -319,5 +299,5 @@ def _document(value: Any) -> Any:
         elif name.endswith("_at") and isinstance(part, float):
             answer[name] = _moment(part)
         else:
-            answer[name] = _document(part)
+            answer[name] = _shown(part)
     return answer

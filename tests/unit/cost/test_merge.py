@@ -11,16 +11,15 @@ import pytest
 
 from farmhand.core.errors import WireError, WireMismatch
 from farmhand.core.keys import REDACTED
-from farmhand.cost import merge as pulling
 from farmhand.cost import queries
 from farmhand.cost import store as stores
-from farmhand.cost.merge import pull
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
-from farmhand.cost.store import CostStore
+from farmhand.cost.store import CostStore, pull
+from farmhand.wire.client import Client
 from tests.unit.cost.ledgers import NOW, TABLE, charge, new_store
 
 
-class FakeAgent:
+class FakeAgent(Client):
     """An agent with a ledger in memory; `breaks_after` lines the connection is lost."""
 
     def __init__(
@@ -28,7 +27,7 @@ class FakeAgent:
     ) -> None:
         self.uuid = uuid
         self.rows: list[LedgerCharge] = rows or []
-        self.tasks: list[FinishedTask] = tasks or []
+        self.done: list[FinishedTask] = tasks or []
         self.breaks_after = 10**9
         self.asked: list[tuple[str, int]] = []
         self.budget: dict[str, Any] | None = None
@@ -48,15 +47,15 @@ class FakeAgent:
     def status(self) -> dict[str, Any]:
         return {"ledger": {"id": self.uuid, "tasks": 0}, "budget_day": self.budget}
 
-    def charges(self, after: int, limit: int) -> Iterator[bytes]:
+    def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         self.asked.append(("charges", after))
-        yield from self._lines([row for row in self.rows if row.number > after][:limit])
+        yield from self._encoded([row for row in self.rows if row.number > after][:limit])
 
-    def finished(self, after: int, limit: int) -> Iterator[bytes]:
+    def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         self.asked.append(("finished", after))
-        yield from self._lines([task for task in self.tasks if task.number > after][:limit])
+        yield from self._encoded([task for task in self.done if task.number > after][:limit])
 
-    def _lines(self, rows: list[Any]) -> Iterator[bytes]:
+    def _encoded(self, rows: list[Any]) -> Iterator[bytes]:
         for row in rows:
             if not self.breaks_after:
                 raise WireError("lost", "the connection was lost")
@@ -66,8 +65,7 @@ class FakeAgent:
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[CostStore]:
-    for module in (stores, pulling):
-        monkeypatch.setattr(module, "CHUNK", 3)
+    monkeypatch.setattr(stores, "CHUNK", 3)
     opened = new_store(tmp_path / "cost.db")
     yield opened
     opened.close()
@@ -126,7 +124,7 @@ def test_an_agent_without_a_ledger_s_name_is_too_old(store: CostStore, status: d
 
 def test_lines_that_are_none_are_refused(store: CostStore) -> None:
     agent = FakeAgent()
-    agent.charges = lambda after, limit: iter([b"{}"])  # type: ignore[method-assign]
+    agent.charges = lambda after=0, limit=0: iter([b"{}"])  # type: ignore[method-assign]
     with pytest.raises(BadLedger):
         pull(store, "farm1", agent)
 
@@ -135,18 +133,18 @@ def test_lines_that_are_none_are_refused(store: CostStore) -> None:
     "line",
     [
         b"[" * 100_000,
-        b'{"no": ' + b"9" * 50_000 + b"}",
-        b'{"no": 1, "model": "\xff"}',
-        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "later": ' + b"[" * 5000 + b"]" * 5000 + b"}",
-        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "cost_usd": 1e999999999}',
-        b'{"no": 1, "model": "m", "engine": "api", "created_at": 4102444801}',
-        b'{"no": 1, "model": "m", "engine": "api", "created_at": 1, "output_tokens": 1000000001}',
-        b'{"no": 1, "model": "\\ud83d", "engine": "api", "created_at": 1}',
+        b'{"charge_id": ' + b"9" * 50_000 + b"}",
+        b'{"charge_id": 1, "model": "\xff"}',
+        b'{"charge_id": 1, "model": "m", "engine": "api", "created_at": 1, "x": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"charge_id": 1, "model": "m", "engine": "api", "created_at": 1, "cost_usd": 1e999999999}',
+        b'{"charge_id": 1, "model": "m", "engine": "api", "created_at": 4102444801}',
+        b'{"charge_id": 1, "model": "m", "engine": "api", "created_at": 1, "output_tokens": 1000000001}',
+        b'{"charge_id": 1, "model": "\\ud83d", "engine": "api", "created_at": 1}',
     ],
 )
 def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: CostStore, line: bytes) -> None:
     agent = FakeAgent()
-    agent.charges = lambda after, limit: iter([line])  # type: ignore[method-assign]
+    agent.charges = lambda after=0, limit=0: iter([line])  # type: ignore[method-assign]
     with pytest.raises(BadLedger) as caught:
         pull(store, "farm2", agent)
     assert str(caught.value).startswith("farm2: a charge of the ledger is not of its form: ")
@@ -157,7 +155,7 @@ def test_an_odd_line_is_that_host_s_problem_and_says_so_in_one_line(store: CostS
 def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: CostStore) -> None:
     agent = FakeAgent(rows=[charge(2)])
     pull(store, "farm2", agent)
-    agent.charges = lambda after, limit: iter([msgspec.json.encode(charge(1))])  # type: ignore[method-assign]
+    agent.charges = lambda after=0, limit=0: iter([msgspec.json.encode(charge(1))])  # type: ignore[method-assign]
     with pytest.raises(BadLedger, match="number 1 of the ledger comes behind 2"):
         pull(store, "farm2", agent)
     for number in range(40):
@@ -169,7 +167,7 @@ def test_numbers_only_grow_and_what_one_host_claims_overflows_no_sum(store: Cost
 
 
 def test_a_ledger_without_end_is_left_after_a_while(store: CostStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pulling, "WITHIN_S", -1.0)
+    monkeypatch.setattr(stores, "WITHIN_S", -1.0)
     with pytest.raises(BadLedger, match="has not ended"):
         pull(store, "farm2", FakeAgent(rows=[charge(no) for no in range(1, 9)]))
 
@@ -178,8 +176,10 @@ def test_a_key_among_a_host_s_names_is_not_kept(store: CostStore) -> None:
     key = "sk-ant-test-pasted-0000000000"
     names = {"batch": key, "model": key, "work_class": key, "labels": {key: key}}
     agent = FakeAgent(rows=[msgspec.structs.replace(charge(1), **names)])
-    agent.tasks = [msgspec.structs.replace(task(1), **names)]
-    hidden = json.dumps({"model": key, "engine": "api", "no": 2, "created_at": NOW}).replace("sk-ant", "s\\u006b-ant")
+    agent.done = [msgspec.structs.replace(task(1), **names)]
+    hidden = json.dumps({"model": key, "engine": "api", "charge_id": 2, "created_at": NOW}).replace(
+        "sk-ant", "s\\u006b-ant"
+    )
     assert decode(LedgerCharge, hidden.encode()).model == REDACTED
     agent.budget = {"limit_usd": 1, "day": "today"}
     assert pull(store, "farm1", agent) == 2

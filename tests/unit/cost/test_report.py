@@ -7,6 +7,7 @@ from hypothesis import given, settings
 
 from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, CostReport, as_document, report
 from farmhand.cost.rows import FinishedTask, LedgerCharge
+from farmhand.cost.store import ContainerRuns
 from farmhand.cost.summary import Basis
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
@@ -108,3 +109,18 @@ def test_the_document_holds_money_exactly_and_names_as_they_are() -> None:
     at = shown["cells"]["columns"].index("spent_pico")
     assert sum(int(row[at]) for row in shown["cells"]["rows"]) == made_up().figures.whole.spent_pico
     assert all(isinstance(row[at], str) for row in shown["cells"]["rows"])
+
+
+def test_containers_on_aws_are_a_cube_of_their_own() -> None:
+    with temporary_store() as store:
+        fill(store, "u1", [charge()])
+        runs = [ContainerRuns(NOW - DAY, NOW, 2, 120, 3_000_000_000_001), ContainerRuns(0.0, 0.0, 1, 0, None)]
+        store.ran("s3://b/k", "aws-prod", "b1", runs, settled=True)
+        found = report(store, TABLE, Basis(0, NOW, "claude-sonnet-5-5", {}, {}))
+    assert found.hosts == ["aws-prod", "farm1"]
+    assert [tuple(row) for row in found.containers] == [(int(NOW // DAY) - 1, 0, 2, 3_000_000_000_001)]
+    assert found.figures.compute is not None
+    assert (found.figures.compute.total_pico, found.figures.compute.unknown_runs) == (3_000_000_000_001, 1)
+    shown = as_document(found, {"ways": []})
+    assert shown["containers"]["rows"][0][3] == "3000000000001"
+    assert (shown["comparison"], as_document(found)["comparison"]) == ({"ways": []}, None)

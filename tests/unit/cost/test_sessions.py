@@ -291,7 +291,7 @@ def test_a_time_beyond_all_dates_is_named(store: CostStore, logs: Path, timestam
 def test_lines_that_are_too_long_are_named_and_the_rest_is_read(
     store: CostStore, logs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farmhand.cost.session_lines.MAX_LINE", 1000)
+    monkeypatch.setattr("farmhand.cost.sessions.MAX_LINE", 1000)
     path = logs / "p" / "one.jsonl"
     long = {**line("m1", "r1"), "text": "x" * 5000}
     write(path, {"type": "user", "text": "x" * 5000}, long, line("m2", "r2"), long)

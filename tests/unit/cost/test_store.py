@@ -19,7 +19,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.cost import queries
 from farmhand.cost import store as stores
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
-from farmhand.cost.store import CostStore, StoreDamaged, default_path
+from farmhand.cost.store import ContainerRuns, CostStore, StoreDamaged, default_path
 from tests.unit.cost import ledgers
 from tests.unit.cost.ledgers import charge, fill, new_store
 
@@ -245,12 +245,12 @@ def test_the_store_is_in_the_state_directory(monkeypatch: pytest.MonkeyPatch, tm
     "line",
     [
         b"[]",
-        b'{"no":1}',
-        b'{"no":-1,"model":"m","engine":"api","created_at":1}',
-        b'{"no":1,"model":"m","engine":"api","created_at":1,"input_tokens":-5}',
-        b'{"no":1,"model":"m","engine":"api","created_at":1,"cost_usd":-0.1}',
-        b'{"no":1,"model":"m","engine":"api","created_at":1,"cost_usd":"NaN"}',
-        b'{"no":1,"model":"m","engine":"api","created_at":1e300}',
+        b'{"charge_id":1}',
+        b'{"charge_id":-1,"model":"m","engine":"api","created_at":1}',
+        b'{"charge_id":1,"model":"m","engine":"api","created_at":1,"input_tokens":-5}',
+        b'{"charge_id":1,"model":"m","engine":"api","created_at":1,"cost_usd":-0.1}',
+        b'{"charge_id":1,"model":"m","engine":"api","created_at":1,"cost_usd":"NaN"}',
+        b'{"charge_id":1,"model":"m","engine":"api","created_at":1e300}',
         b"\xff",
     ],
 )
@@ -262,7 +262,7 @@ def test_a_line_that_is_none_of_a_ledger_s_is_refused(line: bytes) -> None:
 
 
 def test_amounts_on_the_wire_are_read_exactly() -> None:
-    line = b'{"no":1,"model":"m","engine":"api","created_at":1.5,"cost_usd":%s,"from_a_newer_agent":1}'
+    line = b'{"charge_id":1,"model":"m","engine":"api","created_at":1.5,"cost_usd":%s,"from_a_newer_agent":1}'
     assert decode(LedgerCharge, line % b"123456.123456789012").cost_pico == 123456123456789012
     assert decode(LedgerCharge, line % b'"0.000000000001"').cost_pico == 1
     assert decode(LedgerCharge, line % b"1.18e-05").cost_pico == 11_800_000
@@ -275,3 +275,18 @@ def test_a_store_is_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         with pytest.raises(NotConfigured, match=":memory: is no file"):
             new_store(name)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_from_before_containers_gets_their_tables_and_keeps_its_rows(tmp_path: Path) -> None:
+    store = new_store(tmp_path / "cost.db")
+    fill(store, "u1", [charge(1)])
+    for name in ("object", "container"):
+        store.db.execute(f"DROP TABLE {name}")
+    store.close()
+    again = new_store(tmp_path / "cost.db")
+    assert (again.begun_again, parts_of(again)[0].requests) == (None, 1)
+    again.ran("s3://b/k", "aws-prod", "b1", [ContainerRuns(1.0, 2.0, 1, 60, 5)], settled=False)
+    again.ran("s3://b/k", "aws-prod", "b1", [ContainerRuns(1.0, 3.0, 2, 120, 9)], settled=True)
+    assert again.rows("SELECT runs, pico FROM container") == [(2, 9)]
+    assert (again.was_read("s3://b/"), again.was_read("s3://c/")) == ({"s3://b/k"}, set())
+    again.close()

@@ -25,7 +25,7 @@
   // --- the cubes ---------------------------------------------------------------------------------------------------
   const unpack = ({ columns, rows }) =>
     rows.map((row) => Object.fromEntries(columns.map((name, at) => [name, name.endsWith("_pico") ? BigInt(row[at]) : row[at]])));
-  const cubes = Object.fromEntries(["cells", "saved", "spreads", "by_cause", "by_batch"].map((name) => [name, unpack(data[name])]));
+  const cubes = Object.fromEntries(["cells", "saved", "spreads", "by_cause", "by_batch", "containers"].map((name) => [name, unpack(data[name])]));
 
   const selection = () => {
     const [model, host] = [byId("model").value, byId("host").value];
@@ -289,6 +289,7 @@
     const given = all.input_tokens + all.cache_creation_input_tokens + all.cache_read_input_tokens;
     const entries = [
       ["Spent, US$", usd(all.spent_pico)],
+      ...(figures.compute === null ? [] : [["Fargate besides, US$", usd(total(chosen.containers, ["fargate_pico"]).fargate_pico)]]),
       ...(baseline < 0 ? [] : [[`Saved beside ${figures.savings.baseline_model}, US$`, usd(saved.baseline_pico - saved.spent_pico)]]),
       ["Tasks", count(all.tasks)],
       ["Failed", count(all.failed)],
@@ -304,9 +305,30 @@
     byId("summary").textContent = `${span}: ${count(all.tasks)} tasks, US$ ${usd(all.spent_pico)}.`;
   };
 
-  const facts = () => {
-    const { target, savings, box, spent, hosts, unpriced, uncertain } = figures;
+  // The same work on Fargate, on a box and in Message Batches, and what was claimed of that.
+  const comparison = (pico) => {
+    if (data.comparison === null) return [];
+    const { ways, tasks, days, tasks_a_month, verdicts, networks, prices, notes } = data.comparison;
+    const table = new Table("ways", "The same work in four ways, US$ for 1,000 tasks");
+    table.set(
+      [["way", "text"], ["model, US$", "usd"], ["Fargate, US$", "usd"], ["standing, US$", "usd"], ["all, US$", "usd"], ["", "text"]],
+      ways.map((way) => [way.way, pico(way.model_usd), pico(way.compute_usd), pico(way.standing_usd), pico(way.total_usd), way.remark]),
+    );
     const lines = [
+      ...(ways.length ? [`By ${count(tasks)} tasks of ${count(days)} days: ${count(tasks_a_month)} a month.`] : ["Not enough data: no task has ended in this period."]),
+      ...networks.map((one) => `The ${one.mode} network is up since ${one.since}; nothing ran in ${count(one.unused_hours)} h since ${one.known_since}: US$ ${one.unused_usd}.`),
+      ...verdicts.map((one) => `${one.claim}: ${one.verdict}. ${one.answer}.`),
+      ...prices.map((one) => `Prices of ${one.what}: ${one.as_of}, ${one.source}.`),
+      ...notes.map((line) => `Note: ${line}.`),
+    ];
+    return [element("h3", {}, "On AWS, on a box, in batches"), ...(ways.length ? [table.root] : []), ...lines.map((line) => element("p", {}, line))];
+  };
+
+  const facts = () => {
+    const { target, savings, box, spent, hosts, unpriced, uncertain, compute } = figures;
+    const lines = [
+      ...(compute === null ? [] : [`Fargate: US$ ${compute.total_usd} for ${count(compute.runs)} containers on AWS, besides the model; US$ ${compute.with_model_usd} with it.`]),
+      ...(compute !== null && compute.unknown_runs ? [`The time of ${count(compute.unknown_runs)} containers on AWS is not known any more; what they cost is in no sum.`] : []),
       `Target ${target.low}-${target.high}x: ${target.verdict}${target.factor === null ? "" : `, ${target.factor}x`}.`,
       ...(target.factor_with_box === null ? [] : [`With the box's price in it: ${target.verdict_with_box}, ${target.factor_with_box}x.`]),
       `This month US$ ${spent.month_usd}; projected US$ ${spent.projection_month_usd}${spent.budget_month_usd === null ? "" : ` of budgets of US$ ${spent.budget_month_usd}`}.`,
@@ -323,7 +345,7 @@
       [["lever", "text"], ["saved, US$", "usd"], ["share in %", "text"], ["bill without only this", "usd"]],
       savings.levers.map((lever) => [lever.name, pico(lever.saving_usd), lever.share_percent ?? "", pico(lever.without_only_this_usd)]),
     );
-    byId("facts").append(...lines.map((line) => element("p", {}, line)), element("h3", {}, "Levers"), levers.root);
+    byId("facts").append(...lines.map((line) => element("p", {}, line)), element("h3", {}, "Levers"), levers.root, ...comparison(pico));
   };
 
   const fill = (select, all, names) => {
