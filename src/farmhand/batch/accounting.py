@@ -1,16 +1,21 @@
-"""The accounts of a running batch: the leases of its lines to workers, and the effects of results."""
+"""The accounts of a running batch: the effects of replies on the journal, the output and the totals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
+from decimal import Decimal
 from typing import Any
 
-from farmhand.batch.journal import CANCELLED, FAILED, FINAL, LEASED, SUCCEEDED, WAITING, Journal, Lease
-from farmhand.batch.output import OutputFile, line_of, pico
-from farmhand.core.money import PICO_PER_USD
+import msgspec
+
+from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
+from farmhand.batch.output import OutputFile
+from farmhand.core import money
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.places.base import Reply
+
+#: The fields of a result that are not in the output, or are written by this module.
+_NOT_KEPT = frozenset({"id", "n", "host", "finish_seq", "batch", "second"})
 
 
 @dataclass
@@ -28,6 +33,11 @@ class BatchTotals:
     duplicates_pico: int = 0
     finished_now: int = 0
 
+    def add(self, change: BatchTotals) -> None:
+        """Add the totals of a reply."""
+        for one in fields(BatchTotals):
+            setattr(self, one.name, getattr(self, one.name) + getattr(change, one.name))
+
     @property
     def left(self) -> int:
         """Return the number of lines that are not final."""
@@ -36,146 +46,122 @@ class BatchTotals:
     def as_dict(self) -> dict[str, Any]:
         """Return the totals for JSON, with costs in US$."""
         values = asdict(self)
-        values["cost_usd"] = values.pop("cost_pico") / PICO_PER_USD
-        values["twice"], values["twice_usd"] = values.pop("duplicates"), values.pop("duplicates_pico") / PICO_PER_USD
+        values["cost_usd"] = values.pop("cost_pico") / money.PICO_PER_USD
+        values["twice"], values["twice_usd"] = (
+            values.pop("duplicates"),
+            values.pop("duplicates_pico") / money.PICO_PER_USD,
+        )
         return values | {"done": self.succeeded}
 
 
 @dataclass
-class Intake:
-    """The content of a reply apart from its results."""
+class Intake(BatchTotals):
+    """What a reply added to the totals; whether ids were used already for other tasks; why a budget was full."""
 
-    finished: int = 0
-    cost_pico: int = 0
+    conflict: bool = False
     denied: str = ""
-    conflicts: list[str] = field(default_factory=list)
 
 
 class BatchLedger:
-    """Leases and results of one batch. Not thread-safe."""
+    """Processes the replies of workers. Not thread-safe."""
 
     def __init__(self, journal: Journal, output: OutputFile) -> None:
         self.journal = journal
         self.batch = journal.about("batch")
+        self.totals = BatchTotals(**journal.totals())
         self._output = output
-        counts = journal.counts()
-        cost, uncertain, duplicates, duplicates_cost = journal.sums()
-        self.waiting = counts[WAITING]
-        self.totals = BatchTotals(
-            total=sum(counts.values()),
-            succeeded=counts[SUCCEEDED],
-            failed=counts[FAILED],
-            cancelled=counts[CANCELLED],
-            cost_pico=cost,
-            unpriced=journal.unpriced(),
-            uncertain=uncertain,
-            duplicates=duplicates,
-            duplicates_pico=duplicates_cost,
-        )
 
-    def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
-        """Lease up to `limit` tasks to a worker, in the order of `Journal.lease`.
-
-        The journal records the leases before the tasks are sent.
-        """
-        with self.journal.transaction():
-            tasks = self.journal.lease(worker, lost, limit)
-        self.waiting = self.journal.counts()[WAITING]
-        return tasks
+    @property
+    def waiting(self) -> int:
+        """Return how many lines wait for a worker."""
+        return self.journal.waiting()
 
     def take_in(self, worker: int, name: str, reply: Reply) -> Intake:
         """Process a reply: write it to the journal, and from there to the output."""
-        taken = Intake()
-        totals, journal = self.totals, self.journal
-        finished, cost, uncertain = totals.finished_now, totals.cost_pico, totals.uncertain
+        taken, journal = Intake(), self.journal
         with journal.transaction():
             journal.ack(worker, reply.accepted)
             journal.cancelled(worker, reply.cancelled)
             for lease_id in reply.stopped:
-                lease = journal.find(worker, lease_id)
-                if lease is not None and lease.state == LEASED:
-                    self._take_back(lease)
+                if (lease := journal.find(worker, lease_id)) is not None and lease.held:
+                    journal.take_back(lease)
             for result in reply.results:
                 self._result(worker, name, result, taken)
             for refusal in reply.refused:
                 self._refused(worker, name, refusal, taken)
-            taken.finished, taken.cost_pico = totals.finished_now - finished, totals.cost_pico - cost
-            journal.advance(worker, reply.next, taken.cost_pico, totals.uncertain - uncertain)
+            taken.cost_pico += reply.unclaimed_pico
+            spent = (taken.cost_pico, taken.uncertain, taken.duplicates, taken.duplicates_pico)
+            journal.advance(worker, reply.next, *spent)
             if reply.halted is not None:
                 journal.not_taken(worker, nor_doubtful=reply.unfinished == 0 and not reply.rest)
+        self.totals.add(taken)
         self._output.write()
-        self.waiting = journal.counts()[WAITING]
         return taken
-
-    def _take_back(self, lease: Lease) -> None:
-        """Revoke a lease that its worker has already dropped, and put the line back to wait."""
-        self.journal.revoke(lease, sent=True)
-        self.journal.put_back(lease)
 
     def _refused(self, worker: int, name: str, refusal: dict[str, Any], taken: Intake) -> None:
         """Process a refused task: its id was already used for another task, or it breaks a rule of the host."""
         lease = self.journal.find(worker, refusal["id"])
-        if lease is None or lease.state != LEASED:
+        if lease is None or not lease.held:
             return
         if refusal.get("code") in ("id_conflict", "pruned"):
-            taken.conflicts.append(lease.task_id)
-            self._take_back(lease)
+            taken.conflict = True
+            self.journal.take_back(lease)
             return
         error = {what: str(refusal.get(what) or "") for what in ("code", "message", "hint")}
         result = {"state": "failed", "text": "", "cost_usd": 0, "attempts": 0, "error": error}
-        self._keep(worker, name, lease, result)
+        self._keep(worker, name, lease, result, taken)
 
     def _result(self, worker: int, name: str, result: dict[str, Any], taken: Intake) -> None:
         state = result["state"]
-        if state not in FINAL:
-            return
-        lease = self.journal.find(worker, result["id"])
-        revoked = lease is None
-        if revoked:
-            lease = self.journal.find_revoked(worker, result["id"])
-        if lease is None or (not revoked and lease.state != LEASED):
-            return  # already processed
+        lease = self.journal.find(worker, result["id"]) if state in FINAL else None
+        if lease is None or not (lease.held or lease.revoked or result.get("second")):
+            return  # unknown, or already processed
         cost = _cost(result) or 0
-        self.totals.uncertain += int(result.get("uncertain") or 0)
-        self.totals.cost_pico += cost
-        if revoked:
+        taken.cost_pico += cost
+        taken.uncertain += int(result.get("uncertain") or 0)
+        if lease.revoked:
             self.journal.settle(worker, result["id"])
-        if not revoked and self._denied(result, taken):
-            self._take_back(lease)
-        elif state == "cancelled" and (revoked or lease.stopping):
-            if not revoked:
+        if lease.held and (denied := _denied(result)):
+            taken.denied = denied
+            self.journal.take_back(lease)
+        elif state == "cancelled" and (lease.revoked or lease.stopping):
+            if lease.held:
                 self.journal.put_back(lease)
         elif lease.state > LEASED:
-            self.totals.duplicates += 1
-            self.totals.duplicates_pico += cost
-            self.journal.count_duplicate(worker, cost)
+            taken.duplicates += 1
+            taken.duplicates_pico += cost
         else:
-            self._keep(worker, name, lease, result)
+            self._keep(worker, name, lease, result, taken)
 
-    @staticmethod
-    def _denied(result: dict[str, Any], taken: Intake) -> bool:
-        """Return whether a budget other than the task's own had no room for it."""
-        error = result.get("error") or {}
-        message = str(error.get("message") or "")
-        if error.get("code") != "budget" or not SHARED_BUDGET.search(message):
-            return False
-        taken.denied = message
-        return True
-
-    def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any]) -> None:
+    def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any], taken: Intake) -> None:
         """Record `result` as the result of the line."""
         if lease.state == LEASED and lease.worker != worker:
             self.journal.revoke(lease, sent=False)
         state, cost = result["state"], _cost(result)
-        line = line_of(lease.n, lease.task_id, name, result)
+        rest = {key: value for key, value in result.items() if key not in _NOT_KEPT}
+        line = msgspec.json.encode({"n": lease.n, "id": lease.task_id, "host": name, **rest}) + b"\n"
         self.journal.finish(lease.n, FINAL[state], worker, cost, line)
-        setattr(self.totals, state, getattr(self.totals, state) + 1)
-        self.totals.unpriced += cost is None
-        self.totals.finished_now += 1
+        setattr(taken, state, getattr(taken, state) + 1)
+        taken.unpriced += cost is None
+        taken.finished_now += 1
+
+
+def _denied(result: dict[str, Any]) -> str:
+    """Return why a budget other than the task's own had no room for it, or ""."""
+    error = result.get("error") or {}
+    message = str(error.get("message") or "")
+    return message if error.get("code") == "budget" and SHARED_BUDGET.search(message) else ""
 
 
 def _cost(result: dict[str, Any]) -> int | None:
     """Return the cost in pico-dollars; a task without a request costs nothing, whether or not it is priced."""
-    usage = result.get("usage") or {}
-    cost = pico(result.get("cost_usd"))
-    return 0 if cost is None and not usage.get("requests") else cost
+    usage, cost_usd = result.get("usage") or {}, result.get("cost_usd")
+    if cost_usd is None:
+        return None if usage.get("requests") else 0
+    return pico(cost_usd)
+
+
+def pico(cost_usd: float) -> int:
+    """Return a cost in pico-dollars."""
+    # The decimal text of a float is the intended amount; the binary value differs slightly.
+    return money.pico(Decimal(str(cost_usd)))

@@ -1,22 +1,58 @@
-"""The start of a batch: the journal beside its output is created, resumed or removed."""
+"""The start of a batch: its journal, beside the output, is made from the input as a whole, resumed, or removed."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from farmhand.batch.journal import VERSION, Journal
-from farmhand.batch.output import OutputFile
-from farmhand.batch.prepare import BatchPlan, prepare
+import msgspec
+
+from farmhand.batch.inputs import BadRecord, InputSource
+from farmhand.batch.journal import Journal, suffixed
+from farmhand.batch.output import check_output
+from farmhand.core import rules
 from farmhand.core.errors import UsageError, WireError
 from farmhand.core.keysource import read_key
+from farmhand.core.task import TASK_ID, Task
+from farmhand.core.typed import ready
+
+#: The most errors of an input that are shown.
+SHOWN = 20
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
 
 
-def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False, ordered: bool = False) -> Journal:
+class InvalidInput(UsageError):
+    """Lines of the input are not valid tasks. `lines` are the errors to show, one line each."""
+
+    code = "invalid_input"
+
+    def __init__(self, problems: list[str], total: int) -> None:
+        super().__init__(f"nothing was sent: {total} error{'s' if total > 1 else ''} in the input")
+        more = total - len(problems)
+        self.lines = [*problems, *([f"and {more} more"] if more else [])]
+
+
+class BatchPlan(NamedTuple):
+    """How tasks are made from an input's lines. `options` must stay the same for the batch to be resumed."""
+
+    source: InputSource
+    name: str
+    options: dict[str, Any]
+
+
+def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False) -> Journal:
     """Open the journal beside the output `out`, which must not be an unrelated file. Raise UsageError.
 
     With `restart`, an output of this command and its journal are removed first.
     """
+    if out.name in ("", "-"):
+        raise UsageError(
+            f"--out {str(out)!r} is not the name of a file", hint="it must be one: its journal is beside it"
+        )
     path = out.with_name(out.name + ".farmhand")
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: there is no directory {out.parent}")
@@ -25,47 +61,124 @@ def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False, ord
     if any(name != "-" and Path(name).exists() and out.exists() and out.samefile(name) for name in inputs):
         raise UsageError(f"--out {out} is the input")
     journal = Journal(path, any_version=restart)
+    try:
+        if journal.fresh and out.exists() and out.stat().st_size:
+            if restart:
+                what = f"--restart: {out} is not known to be an output of farmhand batch, {path.name} is missing"
+                raise UsageError(what, hint="move it away, or choose another --out")
+            raise UsageError(f"--out {out} is there already, without its {path.name}", hint="choose another --out")
+        if restart:
+            # The contents of another version's tables are unknown here.
+            check_output(out, None if journal.other_version else journal)
+    except BaseException:
+        journal.abandon()
+        raise
     if restart:
-        _forget(out, journal, ordered=ordered)
-        journal = Journal(path)
-    if journal.fresh and out.exists() and out.stat().st_size:
+        out.unlink(missing_ok=True)
         journal.remove()
-        raise UsageError(f"--out {out} is there already, without its {path.name}", hint="choose another --out")
+        journal = Journal(path)
     return journal
 
 
-def _forget(out: Path, journal: Journal, *, ordered: bool) -> None:
-    """Remove an output and its journal. Raise UsageError if the file is not an output of the journal's batch."""
-    try:
-        if journal.fresh and out.exists() and out.stat().st_size:
-            what = f"--restart: {out} is not known to be an output of farmhand batch, {journal.path.name} is missing"
-            raise UsageError(what, hint="move it away, or choose another --out")
-        # The contents of another version's tables are unknown here.
-        OutputFile(out, journal, ordered=ordered).check(any_batch=journal.version != VERSION)
-    except BaseException:
-        if journal.fresh:
-            journal.remove()
-        else:
-            journal.close()
-        raise
-    out.unlink(missing_ok=True)
-    journal.remove()
+def fill_journal(plan: BatchPlan, journal: Journal, key_source: str, *, needs_key: bool = True) -> str:
+    """Fill a fresh journal from the input, checked as a whole, or check that an old one has the same. Return the key.
 
-
-def fill_journal(plan: BatchPlan, journal: Journal, key_source: str) -> str:
-    """Fill the journal from the plan's input, or check that they match. Return the key.
-
-    An invalid input is reported even without a key. Raise WireError for a missing key, and UsageError.
+    Unless `needs_key`, a missing key is "": the place has one. An invalid input is reported even without a key. Raise
+    WireError for a missing key, InvalidInput and UsageError; a fresh journal is then removed.
     """
-    fresh, key, problem = journal.fresh, "", None
+    key, problem = "", None
     try:
         key = read_key(key_source)
     except WireError as error:
-        problem = error
-    secret = key.encode()
-    prepare(plan, journal, lambda data: bool(secret) and secret in data)
-    if problem is not None:
-        if fresh:
-            journal.remove()
-        raise problem
+        problem = error if needs_key else None
+    try:
+        with journal.transaction():
+            if journal.fresh:
+                _fill(plan, journal, key.encode())
+            else:
+                _check_same(plan, journal)
+            journal.count()
+        if problem is not None:
+            raise problem
+    except BaseException:
+        journal.abandon()
+        raise
     return key
+
+
+def _check_same(plan: BatchPlan, journal: Journal) -> None:
+    hint = "give the same command again, or --restart to begin anew (what was done is then forgotten)"
+    if plan.name and plan.name != journal.about("batch"):
+        raise UsageError(f"{journal.path} is of the batch {journal.about('batch')!r}, not {plan.name!r}", hint=hint)
+    before, now = json.loads(journal.about("options")), json.loads(msgspec.json.encode(plan.options))
+    changed = sorted(name for name in before | now if before.get(name) != now.get(name))
+    if changed:
+        raise UsageError(f"the batch was begun with another {', '.join(changed)}", hint=hint)
+    if plan.source.fingerprint() != journal.about("input"):
+        raise UsageError(f"the input is not the one that {journal.path} was begun with", hint=hint)
+
+
+def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
+    batch = plan.name or "b" + secrets.token_hex(6)
+    journal.begin_new({"batch": batch, "options": msgspec.json.encode(plan.options).decode()})
+    problems: list[str] = []
+    wrong = lines = 0
+    for record in plan.source.records():
+        lines += 1
+        problem = record.problem
+        if record.fields is not None:
+            try:
+                _add(journal, batch, record.n, record.fields, secret)
+            except BadRecord as error:
+                problem = str(error)
+        if problem:
+            wrong += 1
+            if len(problems) < SHOWN:
+                problems.append(f"line {record.n} {problem}")
+    if not lines:
+        raise UsageError("the input has no tasks", code="invalid_input")
+    if wrong:
+        raise InvalidInput(problems, wrong)
+    journal.note("input", plan.source.fingerprint())
+
+
+def _add(journal: Journal, batch: str, n: int, fields: dict[str, Any], secret: bytes) -> None:
+    """Add the task of one line to the journal. Raise BadRecord."""
+    given = _given_id(fields.get("id"))
+    if "batch" in fields:
+        raise BadRecord("has a batch of its own (leave batch out: it is this one's)")
+    task = _ENCODER.encode(_task({**fields, "id": given or "x"}))
+    if secret and secret in task:
+        raise BadRecord("holds the API key itself (take it out: it would go to the model)")
+    # The id is the first field; a lease replaces it by another id and the batch.
+    body = task[len(f'{{"id":"{given or "x"}",') :]
+    taken = journal.add(n, given or id_of(batch, n, body), body)
+    if taken is not None:
+        raise BadRecord(f"has the id {given!r}, as line {taken} has")
+
+
+def _given_id(given: Any) -> str | None:
+    """Return the line's own id, or None; an integer is converted to its digits. Raise BadRecord."""
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        raise BadRecord(f"has the id {json.dumps(given):.80}, which is neither a text nor a whole number")
+    if not TASK_ID.fullmatch(str(given)):
+        raise BadRecord(f"has the id {given!r:.80}, which does not match {TASK_ID.pattern}")
+    return str(given)
+
+
+def _task(fields: dict[str, Any]) -> Task:
+    try:
+        task = msgspec.convert(fields, ready(Task))
+    except msgspec.ValidationError as error:
+        raise BadRecord(f"is no task: {error}") from None
+    if (broken := rules.check(task)) is not None:
+        hint = f" ({broken.hint})" if broken.hint else ""
+        raise BadRecord(f"is no task: {broken.message}{hint}")
+    return task
+
+
+def id_of(batch: str, n: int, body: bytes) -> str:
+    """Return the id for a line without one; it identifies the content of its task."""
+    return suffixed(batch, f"-{n}-{hashlib.sha256(body).hexdigest()[:8]}")

@@ -1,20 +1,18 @@
-"""The scheduler of a batch over the workers of a place, which also handles failing and returning workers.
-
-The place calls `take`, `give` and `left` in a thread per worker; `run` is for the thread that waits for the end.
-"""
+"""The scheduler of a batch over the workers of a place, which also handles failing and returning workers."""
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from farmhand.batch import errors, worker_state
-from farmhand.batch.accounting import BatchLedger, Intake
-from farmhand.batch.output import pico
+from farmhand.batch import worker_state
+from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
+from farmhand.core.keys import redact
 from farmhand.core.money import PICO_PER_USD
 from farmhand.places.base import Limit, Order, Place, Reply
 
@@ -23,16 +21,20 @@ STOP_S = 12.0
 ABSENT_S = 15.0
 #: The interval in seconds between checks of the time limits.
 _TICK_S = 0.2
-_NO_KEY = "the API refused the key"
+_MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
 
 
 class Coordinator:
-    """The scheduler of a batch, and the Dispatcher of its place."""
+    """The scheduler of a batch, and the Dispatcher of its place.
+
+    The place calls `take`, `give` and `left` in a thread per worker; `run` is for the thread that waits for the end.
+    """
 
     def __init__(
         self, book: BatchLedger, place: Place, key: str, limits: WorkerLimits, say: Callable[[str], None]
     ) -> None:
         self.book = book
+        self.journal = book.journal
         self.over = False
         self.error: FarmhandError | None = None
         self.stopping = False
@@ -48,12 +50,12 @@ class Coordinator:
         self._expected = 1
         self._stop_at = 0.0
         self._dark_since: float | None = None
-        with book.journal.transaction():
-            book.journal.doubt()
+        with self.journal.transaction():
+            self.journal.doubt()
             if limits.max_usd is not None or limits.concurrency is not None:
                 # Workers keep their limits, so a later run without limits has to remove them.
-                book.journal.note("limited", "yes")
-        self._absent = book.journal.holders()
+                self.journal.note("limited", "yes")
+        self._absent = self.journal.holders()
 
     def run(self, on_tick: Callable[[], None]) -> None:
         """Run the place until the batch is over; call `on_tick` a few times a second."""
@@ -74,17 +76,14 @@ class Coordinator:
     def _run_place(self) -> None:
         try:
             self._place.run(self)
-            self._fail(FarmUnreachable(f"nobody works at the place {self._place.name} any more"))
+            raise FarmUnreachable(f"nobody works at the place {self._place.name} any more")
         except Exception as error:
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         """End the batch because of a fault of the place, or an unexpected one."""
         if not self.over:
-            known = error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}")
-            self.end(known)
-
-    # --- called by the place's threads ------------------------------------------------------------------------------
+            self.end(error if isinstance(error, FarmhandError) else FarmhandError(f"{type(error).__name__}: {error}"))
 
     def take(self, worker: str, of: int) -> Order | None:
         """Return the next order; see Dispatcher."""
@@ -116,7 +115,7 @@ class Coordinator:
                     self._lose(one, reply.error)
                 else:
                     self._heard(one, reply, taken)
-                self.waiting_for = errors.reason(reply.waiting)
+                self.waiting_for = _reason(reply.waiting)
                 self.over = self.over or not self.book.totals.left
                 self._changed.notify_all()
         except Exception as error:
@@ -131,8 +130,6 @@ class Coordinator:
                 self._lose(one, FarmUnreachable(f"{worker}: {why}"))
             self._changed.notify_all()
 
-    # --- called by the waiting thread -------------------------------------------------------------------------------
-
     def tick(self) -> None:
         """Detect what is not reported: silent workers, the loss of all workers, a stop that has waited long enough."""
         with self._changed:
@@ -140,10 +137,10 @@ class Coordinator:
             for one in self.workers.values():
                 if one.due_at is not None and now > one.due_at and not one.lost:
                     self._lose(one, FarmUnreachable(f"{one.name}: no sign of it for {worker_state.SILENT_S:g} s"))
-            if self.stopping and self._stop_is_done(now):
-                self.over = True
             if not self.stopping:
                 self._watch_for_darkness(now)
+            elif now > self._stop_at or all(one.stopped or one.lost for one in self.workers.values()):
+                self.over = True
             if self.over:
                 self._changed.notify_all()
 
@@ -172,12 +169,10 @@ class Coordinator:
             self.over = True
             self._changed.notify_all()
 
-    # --- orders ---------------------------------------------------------------------------------------------------
-
     def _worker(self, name: str) -> WorkerState:
         if name not in self.workers:
-            with self.book.journal.transaction():
-                no, cursor, cost = self.book.journal.worker(self._place.name, name)
+            with self.journal.transaction():
+                no, cursor, cost = self.journal.worker(self._place.name, name)
             self.workers[name] = WorkerState(name, no, cost_pico=cost, cursor=cursor)
             self._absent.pop((self._place.name, name), None)
         return self.workers[name]
@@ -196,13 +191,12 @@ class Coordinator:
 
     def _next(self, one: WorkerState) -> Order | None:
         """Return the next order for a worker; None if it has nothing to do now."""
-        journal = self.book.journal
-        cancel = journal.to_cancel(one.no, worker_state.MOST)
+        cancel = self.journal.to_cancel(one.no, worker_state.MOST)
         order = Order(batch=self.book.batch, cursor=one.cursor, cancel=cancel)
         if len(cancel) == worker_state.MOST:
             # Cancellations are sent before the key, so that the worker cannot start these tasks with it.
             return order
-        leased, doubtful = journal.leases(one.no)
+        leased, doubtful = self.journal.leases(one.no)
         if self.stopping:
             return self._stop_order(one, order, leased)
         if one.holds(time.monotonic()) and self._others(one):
@@ -212,8 +206,10 @@ class Coordinator:
         one.given = len(order.tasks)
         if not (order.tasks or leased or cancel):
             return None
-        if order.tasks and self.book.waiting:
-            order.low = one.low(one.given, leased)
+        if order.tasks:
+            if self.book.waiting:
+                order.low = one.low(one.given, leased)
+            order.more = bool(self.book.waiting) or self.journal.leases(one.no)[1] > one.given
         limit = self._limit_of(one)
         if limit != one.limit:
             order.limit = one.limit = limit
@@ -228,14 +224,17 @@ class Coordinator:
     def _portion(self, one: WorkerState, leased: int, doubtful: int) -> list[bytes]:
         if one.halted_until > time.monotonic():
             return []
+        lost = self._lost_numbers()
         doubtful = min(doubtful, worker_state.MOST)
-        if self._limits.economy:
-            limit = worker_state.MOST
-        else:
-            others = sum(self.book.journal.leases(no)[0] for no in self._lost_numbers() if no != one.no)
-            limit = one.wants(leased - doubtful, self.book.waiting + others + doubtful, self._live())
-        limit = min(max(limit, doubtful), worker_state.MOST)
-        return self.book.lease(one.no, self._lost_numbers(), limit) if limit else []
+        limit = worker_state.MOST
+        if not self._limits.economy:
+            others = sum(self.journal.leases(no)[0] for no in lost if no != one.no)
+            wanted = one.wants(leased - doubtful, self.book.waiting + others + doubtful, self._live())
+            limit = min(max(wanted, doubtful), limit)
+        if not limit:
+            return []
+        with self.journal.transaction():
+            return self.journal.lease(one.no, lost, limit)
 
     def _stop_order(self, one: WorkerState, order: Order, leased: int) -> Order | None:
         if not (leased or order.cancel) or one.stopped:
@@ -250,26 +249,24 @@ class Coordinator:
     def _take_back(self, one: WorkerState, order: Order) -> Order:
         """Make the order cancel the tasks that have not started on the worker."""
         one.held_since, one.given = None, 0
-        with self.book.journal.transaction():
-            self.book.journal.stopping(one.no)
+        with self.journal.transaction():
+            self.journal.stopping(one.no)
         order.stop, order.wait_s = True, 0.5
         return order
 
     def _limit_of(self, one: WorkerState) -> Limit | None:
         """Return the worker's share of the batch's limits, so that they hold whatever the workers do."""
         most, concurrency = self._limits.max_usd, self._limits.concurrency
-        if most is None and concurrency is None and not self.book.journal.about("limited"):
+        if most is None and concurrency is None and not self.journal.about("limited"):
             return None
         live = self._live()
         usd = None
         if most is not None:
-            left = max(0, (pico(most) or 0) - self.book.totals.cost_pico)
+            left = max(0, pico(most) - self.book.totals.cost_pico)
             usd = max(1, one.cost_pico + left // live) / PICO_PER_USD
         if concurrency is not None:
             concurrency = min(max(1, concurrency // live), 1024)
         return Limit(usd=usd, concurrency=concurrency)
-
-    # --- replies --------------------------------------------------------------------------------------------------
 
     def _heard(self, one: WorkerState, reply: Reply, taken: Intake) -> None:
         now = time.monotonic()
@@ -278,9 +275,9 @@ class Coordinator:
             return
         if one.lost and one.failures and one.ever:
             self._say(f"{one.name} is back")
-        one.hear(taken.finished, reply.slots, now, reply.waiting)
+        one.hear(taken.finished_now, reply.slots, now, reply.waiting)
         one.fresh = False
-        if taken.finished or reply.accepted:
+        if taken.finished_now or reply.accepted:
             one.denied = False
         self._missing(one, reply)
         one.unfinished = reply.unfinished or 0
@@ -298,7 +295,7 @@ class Coordinator:
 
     def _useless(self, one: WorkerState, reply: Reply, taken: Intake) -> FarmhandError | None:
         """Return why a worker is useless although it answers, so that the others go on without it, or None."""
-        nothing = not (taken.finished or taken.denied or taken.conflicts)
+        nothing = not (taken.finished_now or taken.denied or taken.conflict)
         nothing = nothing and not (reply.unfinished or reply.halted or reply.rest)
         one.fruitless = one.fruitless + 1 if one.given and nothing else 0
         if one.fruitless >= worker_state.MOST_FRUITLESS:
@@ -312,20 +309,20 @@ class Coordinator:
     def _missing(self, one: WorkerState, reply: Reply) -> None:
         """Detect a worker that reports nothing unfinished although it has leases: its ledger has been replaced."""
         if reply.unfinished == 0 and not reply.rest and not self.stopping:
-            leased, doubtful = self.book.journal.leases(one.no)
+            leased, doubtful = self.journal.leases(one.no)
             if leased > doubtful:
                 one.cursor = 0
-                with self.book.journal.transaction():
-                    self.book.journal.doubt(one.no)
+                with self.journal.transaction():
+                    self.journal.doubt(one.no)
 
     def _lose(self, one: WorkerState, error: FarmhandError) -> None:
         """Mark a worker as lost. Its tasks go to the others until it comes back."""
         if not one.lost:
-            count, _ = self.book.journal.leases(one.no)
+            count, _ = self.journal.leases(one.no)
             rest = f"; its {count} unfinished tasks go to the others" if count and self._expected > 1 else ""
             self._say(f"{error.message}{rest}")
-        with self.book.journal.transaction():
-            self.book.journal.doubt(one.no)
+        with self.journal.transaction():
+            self.journal.doubt(one.no)
         one.miss(error, time.monotonic())
         if isinstance(error, NotConfigured | Refused) and self._alone(one):
             self.stop(error)
@@ -333,7 +330,7 @@ class Coordinator:
     def _halt(self, one: WorkerState, error: FarmhandError, now: float) -> None:
         if one.halted is None or one.halted.code != error.code:
             self._say(f"{one.name} takes no tasks now: {error.message}")
-        one.halt(error, now)
+        one.halted, one.halted_until = error, now + 5.0
         if error.exit_code in (3, 5) and self._alone(one):
             self.stop(error)
 
@@ -354,11 +351,6 @@ class Coordinator:
             hint = "what is done is kept: raise --max-usd, or the host's budget, and give the same command"
             self.stop(Refused(message, code="budget", hint=hint))
 
-    # --- the end --------------------------------------------------------------------------------------------------
-
-    def _stop_is_done(self, now: float) -> bool:
-        return now > self._stop_at or all(one.stopped or one.lost for one in self.workers.values())
-
     def _watch_for_darkness(self, now: float) -> None:
         """End when no worker has answered for too long, or at once when none ever has."""
         workers = list(self.workers.values())
@@ -376,4 +368,16 @@ class Coordinator:
 
 
 def _refused_key(one: WorkerState, wait: dict[str, Any]) -> FarmhandError:
-    return errors.refused_key(one.name, str(wait.get("detail") or _NO_KEY))
+    """Return the error for a key that the API refused: for lack of money, or because it is invalid."""
+    detail = str(wait.get("detail") or "the API refused the key")
+    kind = Refused if _MONEY.search(detail) else NotConfigured
+    hint = "what is done is kept: put that right and give the same command"
+    return kind(f"{one.name}: {redact(detail)}", code="key_refused", hint=hint)
+
+
+def _reason(waiting: list[dict[str, Any]]) -> str:
+    """Return why tasks wait, unless merely all slots are taken."""
+    for wait in waiting:
+        if wait.get("reason") not in ("slots", "no_key"):
+            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
+    return ""

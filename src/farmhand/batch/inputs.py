@@ -7,30 +7,37 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import re
+import shutil
+import stat
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, NamedTuple
 
-from farmhand.batch.template import MissingColumn, Template
-from farmhand.core.decoding import shown
+from farmhand.core.decoding import as_text, check_stream, shown
+from farmhand.core.errors import UsageError
 from farmhand.core.task import MAX_PROMPT_BYTES
 
 #: The longest line: a prompt of the maximum size with every byte escaped.
 MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
+_MAX_HEADER = 1 << 20
+_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
 
 
 class BadRecord(ValueError):
     """A record that cannot become a task: a one-line message, without its position."""
 
 
-@dataclass(frozen=True)
-class InputRecord:
+class InputRecord(NamedTuple):
     """One record of the input: its number, and the task's fields or the reason why there are none."""
 
     n: int
@@ -38,54 +45,87 @@ class InputRecord:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class TaskMaker:
-    """A converter from a record to a task's fields. The record overrides `defaults`; labels are merged."""
+class Template:
+    """A prompt with `{column}`, parsed once; `{{` and `}}` are literal braces. Nothing else is expanded."""
 
-    defaults: dict[str, Any] = field(default_factory=dict)
-    template: Template | None = None
+    def __init__(self, text: str) -> None:
+        """Raise UsageError, with line and column, for a single brace or braces without a name."""
+        self._parts: list[tuple[str, bool]] = []
+        start = 0
+        for token in _TOKEN.finditer(text):
+            self._parts.append((text[start : token.start()], False))
+            start = token.end()
+            name = (token.group(1) or "").strip()
+            if not name and token.group() not in ("{{", "}}"):
+                before = text[: token.start()].split("\n")
+                raise UsageError(
+                    f"--template: line {len(before)}, character {len(before[-1]) + 1}: {token.group()!r} is no column",
+                    code="invalid_template",
+                    hint="write {column}, and {{ or }} for a brace",
+                )
+            self._parts.append((name, True) if name else (token.group()[0], False))
+        self._parts.append((text[start:], False))
 
-    def fields(self, record: Any) -> dict[str, Any]:
-        """Return the task's fields. Raise BadRecord."""
-        if self.template is not None:
-            return self._filled(record)
-        if isinstance(record, str):
-            return {**self.defaults, "prompt": record}
-        if not isinstance(record, dict):
-            raise BadRecord("is neither an object (a task) nor a string (a prompt)")
-        labels = record.get("labels")
-        joined = {"labels": {**self.defaults.get("labels", {}), **labels}} if isinstance(labels, dict) else {}
-        return {**self.defaults, **record, **joined}
-
-    def _filled(self, record: Any) -> dict[str, Any]:
-        assert self.template is not None  # noqa: S101  (for the type checker)
-        if not isinstance(record, dict):
-            raise BadRecord("is no object, so it has no columns for the template")
-        try:
-            made = {**self.defaults, "prompt": self.template.fill(record)}
-        except MissingColumn as error:
-            raise BadRecord(str(error)) from None
-        if record.get("id") not in (None, ""):
-            made["id"] = record["id"]
-        return made
+    def fill(self, columns: Mapping[str, Any]) -> str:
+        """Return the prompt for one record. Raise BadRecord for a missing column."""
+        return "".join(_column(columns, part) if is_name else part for part, is_name in self._parts)
 
 
-class InputSource(Protocol):
-    """A stream of records."""
+def _column(columns: Mapping[str, Any], name: str) -> str:
+    """Return a column's text: strings as they are, null as nothing, everything else as JSON."""
+    if name not in columns:
+        known = ", ".join(map(str, columns)) or "none"
+        raise BadRecord(f"there is no column {name!r} (there are: {known[:200]})")
+    value = columns[name]
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
 
+
+class InputSource(ABC):
+    """A stream of records. Each overrides the tasks' `defaults`; a template makes prompts of the records' columns."""
+
+    def __init__(self, defaults: dict[str, Any], template: Template | None = None) -> None:
+        self._defaults = defaults
+        self._template = template
+
+    @abstractmethod
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
 
+    @abstractmethod
     def fingerprint(self) -> str:
         """Return a digest of the input's whole content."""
 
+    def _record(self, n: int, read: Callable[[], Any]) -> InputRecord:
+        try:
+            return InputRecord(n, self._fields(read()))
+        except BadRecord as error:
+            return InputRecord(n, None, str(error))
 
-class JsonLines:
+    def _fields(self, record: Any) -> dict[str, Any]:
+        """Return the task's fields; labels are merged. Raise BadRecord."""
+        if self._template is not None:
+            if not isinstance(record, dict):
+                raise BadRecord("is no object, so it has no columns for the template")
+            made = {**self._defaults, "prompt": self._template.fill(record)}
+            return made if record.get("id") in (None, "") else {**made, "id": record["id"]}
+        if isinstance(record, str):
+            return {**self._defaults, "prompt": record}
+        if not isinstance(record, dict):
+            raise BadRecord("is neither an object (a task) nor a string (a prompt)")
+        made = {**self._defaults, **record}
+        if isinstance(record.get("labels"), dict):
+            made["labels"] = {**self._defaults.get("labels", {}), **record["labels"]}
+        return made
+
+
+class JsonLines(InputSource):
     """JSON Lines: a task, a prompt, or with a template a record on each line. Blank lines are skipped."""
 
-    def __init__(self, file: IO[bytes], maker: TaskMaker) -> None:
+    def __init__(self, file: IO[bytes], defaults: dict[str, Any], template: Template | None = None) -> None:
+        super().__init__(defaults, template)
         self._file = file
-        self._maker = maker
 
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
@@ -93,24 +133,22 @@ class JsonLines:
         try:
             for n, line in enumerate(_lines(self._file), start=1):
                 if line.strip():
-                    yield _record(n, partial(self._fields, line))
+                    yield self._record(n, partial(_json, line))
         except BadRecord as error:
             yield InputRecord(n + 1, None, str(error))
-
-    def _fields(self, line: bytes) -> dict[str, Any]:
-        return self._maker.fields(_json(line))
 
     def fingerprint(self) -> str:
         """Return a digest of the input."""
         return _digest(self._file)
 
 
-class Csv:
+class Csv(JsonLines):
     """CSV with a header line (RFC 4180; values may span lines). The template makes the prompts."""
 
-    def __init__(self, file: IO[bytes], maker: TaskMaker, delimiter: str = ",") -> None:
-        self._file = file
-        self._maker = maker
+    def __init__(
+        self, file: IO[bytes], defaults: dict[str, Any], template: Template | None, delimiter: str = ","
+    ) -> None:
+        super().__init__(file, defaults, template)
         self._delimiter = delimiter
 
     def records(self) -> Iterator[InputRecord]:
@@ -123,51 +161,27 @@ class Csv:
                 if header is None:
                     header = _header(row)
                 elif row:
-                    yield _record(n, partial(self._fields, header, row))
+                    yield self._record(n, partial(_by_column, header, row))
                 n = rows.line_num + 1
         except (csv.Error, BadRecord) as error:
             yield InputRecord(n, None, f"is not CSV: {error}")
 
-    def _fields(self, header: list[str], row: list[str]) -> dict[str, Any]:
-        if len(row) != len(header):
-            raise BadRecord(f"has {len(row)} values, the header has {len(header)} columns")
-        return self._maker.fields(dict(zip(header, row, strict=True)))
 
-    def fingerprint(self) -> str:
-        """Return a digest of the input."""
-        return _digest(self._file)
-
-
-class Files:
+class Files(InputSource):
     """Text files, one task each. The columns are path, name (without directories) and text."""
 
-    def __init__(self, paths: list[Path], maker: TaskMaker) -> None:
+    def __init__(self, paths: list[Path], defaults: dict[str, Any], template: Template) -> None:
+        super().__init__(defaults, template)
         self._paths = paths
-        self._maker = maker
 
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
         for n, path in enumerate(self._paths, start=1):
-            yield _record(n, partial(self._fields, path))
+            yield self._record(n, partial(_file_columns, path))
 
-    def _fields(self, path: Path) -> dict[str, Any]:
-        made = self._maker.fields({"path": shown(path), "name": shown(path.name), "text": self._text(path)})
-        made["labels"] = {"path": shown(path), **made.get("labels", {})}
-        return made
-
-    def _text(self, path: Path) -> str:
-        try:
-            with path.open("rb") as file:
-                data = file.read(MAX_PROMPT_BYTES + 1)
-        except OSError as error:
-            raise BadRecord(f"{shown(path)}: {error.strerror}") from None
-        if len(data) > MAX_PROMPT_BYTES:
-            raise BadRecord(f"{shown(path)} is larger than {MAX_PROMPT_BYTES} bytes")
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
+    def _fields(self, record: Any) -> dict[str, Any]:
+        made = super()._fields(record)
+        return {**made, "labels": {"path": record["path"], **made.get("labels", {})}}
 
     def fingerprint(self) -> str:
         """Return a digest of all paths and contents."""
@@ -179,6 +193,94 @@ class Files:
         return digest.hexdigest()
 
 
+def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[InputSource, Any]:
+    """Return the source, and the properties that a later run must find unchanged.
+
+    `form` is auto, jsonl, csv, files or files-from. `template` is a file's name or the text itself. Raise UsageError.
+    """
+    text = None if template is None else read_template(template)
+    if form in ("files", "files-from"):
+        made = Template("{text}" if text is None else text)
+        paths = list(_from_lists(names) if form == "files-from" else _files(names))
+        if not paths:
+            raise UsageError("there are no files", hint="name files, directories or patterns")
+        return Files(paths, defaults, made), {"form": "files", "template": text}
+    if len(names) != 1:
+        raise UsageError(f"a batch has one input, not {len(names)}", hint="for a list of text files add --files")
+    suffix = Path(names[0]).suffix.lower()
+    if form == "csv" or (form == "auto" and suffix in (".csv", ".tsv")):
+        made = Template("{prompt}" if text is None else text)
+        file = _open(names[0])
+        table = Csv(file, defaults, made, "\t" if suffix == ".tsv" else _delimiter(file))
+        return table, {"form": "csv", "template": text}
+    own = None if text is None else Template(text)
+    return JsonLines(_open(names[0]), defaults, own), {"form": "jsonl", "template": text}
+
+
+def read_template(given: str) -> str:
+    """Return the text of the file `given`, or `given` itself. Raise UsageError."""
+    path = Path(given)
+    try:
+        if len(given) < 4096 and "\n" not in given and path.is_file():
+            return path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        where = f"--template {given}: not valid UTF-8 at byte {error.start}"
+        raise UsageError(where, code="invalid_template") from None
+    except OSError as error:
+        raise UsageError(f"--template {given}: {error.strerror}", code="invalid_template") from None
+    text = as_text(given, "--template")
+    if "{" not in text:
+        what = f"--template {text!r:.80} is no file, and as a text it names no {{column}}"
+        raise UsageError(what, code="invalid_template")
+    return text
+
+
+def _open(name: str) -> IO[bytes]:
+    """Open the input, seekable: other inputs are copied to an unnamed file."""
+    try:
+        # Not closed here: the source reads it later.
+        file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
+        mode = os.fstat(file.fileno()).st_mode
+        check_stream(file.fileno())
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
+    if stat.S_ISREG(mode):
+        return file
+    if name == "-" and sys.stdin is not None and os.isatty(0):
+        raise UsageError("stdin is a terminal", hint="pipe the tasks in, or name a file")
+    copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source
+    with file:
+        shutil.copyfileobj(file, copy)
+    return copy
+
+
+def _files(names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            yield from sorted(found for found in path.rglob("*") if _plain(found, path))
+        elif path.exists() or not glob.has_magic(name):
+            yield path
+        else:
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise UsageError(f"no file matches {name}", code="invalid_file")
+            yield from (Path(one) for one in found if Path(one).is_file())
+
+
+def _plain(path: Path, top: Path) -> bool:
+    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(top).parts)
+
+
+def _from_lists(names: Sequence[str]) -> Iterator[Path]:
+    for name in names:
+        with _open(name) as file:
+            for line in file:
+                text = os.fsdecode(line.rstrip(b"\r\n"))
+                if text.strip():
+                    yield Path(text)
+
+
 def _lines(file: IO[bytes]) -> Iterator[bytes]:
     file.seek(0)
     while line := file.readline(MAX_LINE_BYTES + 1):
@@ -187,11 +289,24 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _record(n: int, fields: Callable[[], dict[str, Any]]) -> InputRecord:
+def _json(line: bytes) -> Any:
+    text = _decode(line, "utf-8-sig")
     try:
-        return InputRecord(n, fields())
-    except BadRecord as error:
-        return InputRecord(n, None, str(error))
+        value = json.loads(text)
+        if b"\\u" in line:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ord(error.object[error.start])
+        raise BadRecord(f"has half a character, \\u{half:04x} without its other half") from None
+    except (ValueError, RecursionError) as error:
+        raise BadRecord(f"is not JSON: {error}") from None
+    return value
+
+
+def _delimiter(file: IO[bytes]) -> str:
+    """Return the delimiter of the header: a comma if there is one, else those of spreadsheets in other locales."""
+    header = file.readline(_MAX_HEADER)
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def _header(row: list[str]) -> list[str]:
@@ -202,19 +317,25 @@ def _header(row: list[str]) -> list[str]:
     return names
 
 
-def _json(line: bytes) -> Any:
+def _by_column(header: list[str], row: list[str]) -> dict[str, str]:
+    if len(row) != len(header):
+        raise BadRecord(f"has {len(row)} values, the header has {len(header)} columns")
+    return dict(zip(header, row, strict=True))
+
+
+def _file_columns(path: Path) -> dict[str, str]:
     try:
-        value = json.loads(_decode(line, "utf-8-sig"))
-        if b"\\u" in line:
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
-    except UnicodeEncodeError as error:
-        half = ord(error.object[error.start])
-        raise BadRecord(f"has half a character, \\u{half:04x} without its other half") from None
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, BadRecord):
-            raise
-        raise BadRecord(f"is not JSON: {error}") from None
+        with path.open("rb") as file:
+            data = file.read(MAX_PROMPT_BYTES + 1)
+    except OSError as error:
+        raise BadRecord(f"{shown(path)}: {error.strerror}") from None
+    if len(data) > MAX_PROMPT_BYTES:
+        raise BadRecord(f"{shown(path)} is larger than {MAX_PROMPT_BYTES} bytes")
+    try:
+        return {"path": shown(path), "name": shown(path.name), "text": data.decode("utf-8")}
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadRecord(f"{shown(path)} is not valid UTF-8 at byte {error.start}, in line {line}") from None
 
 
 def _decode(data: bytes, encoding: str) -> str:

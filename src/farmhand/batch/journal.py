@@ -1,8 +1,7 @@
 """The journal of a batch: one SQLite file beside the output, the only authority on its state. It contains no key.
 
-It has a row per line of the input, the tasks of the lines that have not succeeded, and all results; the output is
-written from it. Only one process can have it open. A lease is recorded before its task is sent, a result before it is
-written to the output.
+It has a row per line of the input, the tasks of the lines that have not succeeded, and all results. Only one process
+can have it open. A lease is recorded before its task is sent, a result before it is written to the output.
 """
 
 from __future__ import annotations
@@ -13,8 +12,9 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from farmhand.batch.tally import DOUBTFUL, keep_tally
 from farmhand.core.errors import FarmhandError, UsageError
 
 VERSION = 2
@@ -22,6 +22,7 @@ VERSION = 2
 _MOST_COST = 2**60
 #: A portion ends with the task that exceeds this size.
 MAX_PORTION_BYTES = 4 * 1024 * 1024
+#: The states of a line; the last three by the names of a result's states.
 WAITING, LEASED, SUCCEEDED, FAILED, CANCELLED = range(5)
 FINAL = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
 _SCHEMA = """
@@ -55,6 +56,7 @@ CREATE TABLE revoked (                      -- leases that are another worker's,
 ) WITHOUT ROWID;
 CREATE TABLE result (seq INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE, line BLOB NOT NULL);
 """
+_ANOTHER = "choose another --out"
 _TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
 #: The tables that other versions have as well.
 _COMMON = frozenset({"meta", "line"})
@@ -69,6 +71,12 @@ class Lease(NamedTuple):
     state: int
     worker: int | None
     stopping: int
+    revoked: bool = False
+
+    @property
+    def held(self) -> bool:
+        """Return whether the lease is neither finished nor revoked."""
+        return self.state == LEASED and not self.revoked
 
 
 _LEASE = "SELECT l.n, l.id, l.lease, l.state, l.worker, l.stopping FROM line l"
@@ -87,36 +95,44 @@ class Journal:
             with suppress(FileExistsError):
                 path.touch(0o600, exist_ok=False)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=0.2)
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # Check before anything is changed: it may be an unrelated database.
-            version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            found = {
-                row[0] for row in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
-            }
-            known = _TABLES if version == VERSION else _COMMON
-            if not (found >= known if version else not found):
-                raise sqlite3.DatabaseError
-            other = version not in (0, VERSION) and not any_version
-            if not other:
-                self._db.execute("PRAGMA journal_mode = WAL")
-                # A transaction lost in a power cut can be recovered: the workers still have its tasks and results.
-                self._db.execute("PRAGMA synchronous = NORMAL")
-                self._db.execute("PRAGMA cache_size = -8192")
-                self._db.execute("BEGIN IMMEDIATE")
-                self._db.execute("COMMIT")
-        except OSError as error:
-            raise UsageError(f"{path}: {error.strerror}", hint="choose another --out") from None
-        except sqlite3.OperationalError as error:
+            try:
+                version = self._check_version()
+                self.fresh, self.other_version = version == 0, version not in (0, VERSION)
+                if self.other_version and not any_version:
+                    hint = f"finish it with that, or {_ANOTHER}; --restart runs and pays for all of it again"
+                    raise UsageError(f"{path} was written by another version of farmhand", hint=hint)
+                if not self.other_version:
+                    self._lock()
+            except BaseException:
+                self.close()
+                raise
+        except (OSError, sqlite3.DatabaseError) as error:
             raise _unusable(path, error) from None
-        except sqlite3.DatabaseError:
-            self.close()
-            raise UsageError(f"{path} is not a journal of farmhand batch", hint="choose another --out") from None
-        self.version = int(version)
-        if other:
-            self.close()
-            hint = "finish it with that, or choose another --out; --restart runs and pays for all of it again"
-            raise UsageError(f"{path} was written by another version of farmhand", hint=hint)
-        self.fresh = version == 0
+
+    def _check_version(self) -> int:
+        """Return the version, 0 for an empty file. Change nothing, since it may be an unrelated database."""
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        version = int(self._one("PRAGMA user_version"))
+        found = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
+        known = _TABLES if version == VERSION else _COMMON
+        if not (found >= known if version else not found):
+            raise sqlite3.DatabaseError
+        return version
+
+    def _lock(self) -> None:
+        # A transaction lost in a power cut can be recovered: the workers still have its tasks and results.
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -8192", "temp_store = MEMORY"):
+            self._db.execute(f"PRAGMA {pragma}")
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.execute("COMMIT")
+
+    def _do(self, query: str, *values: Any) -> sqlite3.Cursor:
+        return self._db.execute(query, values)
+
+    def _one(self, query: str, *values: Any) -> Any:
+        """Return the first value of the first row, or None if there is no row."""
+        row = self._do(query, *values).fetchone()
+        return row[0] if row else None
 
     def begin_new(self, about: dict[str, str]) -> None:
         """Create the tables. Call it in a transaction, so that nothing is created without a commit."""
@@ -131,6 +147,13 @@ class Journal:
         """Close the journal."""
         self._db.close()
 
+    def abandon(self) -> None:
+        """Close the journal, and delete it if it is new."""
+        if self.fresh:
+            self.remove()
+        else:
+            self.close()
+
     def remove(self) -> None:
         """Close and delete the journal."""
         self.close()
@@ -142,108 +165,91 @@ class Journal:
         """Run the block in a transaction. Raise FarmhandError if the disk is full."""
         try:
             self._db.execute("BEGIN")
-            try:
-                yield
-            except BaseException:
-                if self._db.in_transaction:  # a full disk ends the transaction by itself
-                    self._db.execute("ROLLBACK")
-                raise
+            yield
             self._db.execute("COMMIT")
-        except sqlite3.OperationalError as error:
+        except BaseException as error:
+            if self._db.in_transaction:  # a full disk ends the transaction by itself
+                self._db.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.OperationalError):
+                raise
             hint = "make room and give the same command: it goes on from here"
             raise FarmhandError(f"{self.path}: {error}", hint=hint, code="output") from None
 
-    # --- about the batch ------------------------------------------------------------------------------------------
-
     def about(self, name: str) -> str:
         """Return a fact about the batch, or "" if there is none."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return str(row[0]) if row else ""
+        return str(self._one("SELECT value FROM meta WHERE name = ?", name) or "")
 
     def note(self, name: str, value: str) -> None:
         """Store a fact about the batch."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+        self._do("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
 
     def add(self, n: int, task_id: str, body: bytes) -> int | None:
         """Add a line and its task's fields. If its id is taken, return the number of the line that has it."""
         try:
-            self._db.execute("INSERT INTO line (n, id, lease) VALUES (?, ?, ?)", (n, task_id, task_id))
+            self._do("INSERT INTO line (n, id, lease) VALUES (?, ?, ?)", n, task_id, task_id)
         except sqlite3.IntegrityError:
-            return int(self._db.execute("SELECT n FROM line WHERE id = ?", (task_id,)).fetchone()[0])
-        self._db.execute("INSERT INTO task VALUES (?, ?)", (n, body))
+            return int(self._one("SELECT n FROM line WHERE id = ?", task_id))
+        self._do("INSERT INTO task VALUES (?, ?)", n, body)
         return None
 
     def id_of(self, n: int) -> str | None:
         """Return the id of line `n`, or None if there is no such line."""
-        row = self._db.execute("SELECT id FROM line WHERE n = ?", (n,)).fetchone()
-        return str(row[0]) if row else None
+        task_id: str | None = self._one("SELECT id FROM line WHERE n = ?", n)
+        return task_id
 
-    def counts(self) -> dict[int, int]:
-        """Return how many lines are in each state."""
-        found = dict(self._db.execute("SELECT state, count(*) FROM line GROUP BY state"))
-        return {state: found.get(state, 0) for state in range(5)}
+    def count(self) -> None:
+        """Count the lines, for `waiting`, `leases` and `holders`. Call it in a transaction, once all are added."""
+        keep_tally(self._db)
 
-    def sums(self) -> tuple[int, int, int, int]:
-        """Return, for all workers: pico-dollars, uncertain requests, duplicates, and the duplicates' pico-dollars."""
+    def waiting(self) -> int:
+        """Return how many lines wait."""
+        return int(self._one("SELECT lines FROM tally WHERE holder = 0"))
+
+    def totals(self) -> dict[str, int]:
+        """Return the totals of all runs so far, by the fields of BatchTotals."""
+        states = dict(self._do("SELECT state, count(*) FROM line GROUP BY state"))
         query = "SELECT total(cost), total(uncertain), total(duplicates), total(duplicates_cost) FROM worker"
-        cost, uncertain, duplicates, duplicates_cost = self._db.execute(query).fetchone()
-        return int(cost), int(uncertain), int(duplicates), int(duplicates_cost)
-
-    def unpriced(self) -> int:
-        """Return how many finished lines have an unknown cost."""
-        query = "SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL"
-        return int(self._db.execute(query).fetchone()[0])
-
-    # --- workers --------------------------------------------------------------------------------------------------
+        names = ("cost_pico", "uncertain", "duplicates", "duplicates_pico")
+        sums = dict(zip(names, map(int, self._do(query).fetchone()), strict=True))
+        unpriced = self._one("SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL")
+        counts = {name: states.get(state, 0) for name, state in FINAL.items()}
+        return {"total": sum(states.values()), "unpriced": unpriced, **counts, **sums}
 
     def worker(self, place: str, name: str) -> tuple[int, int, int]:
         """Return (number, cursor, cost) of a worker, which is added if it is new."""
-        self._db.execute("INSERT OR IGNORE INTO worker (place, name) VALUES (?, ?)", (place, name))
-        query = "SELECT no, cursor, cost FROM worker WHERE place = ? AND name = ?"
-        no, cursor, cost = self._db.execute(query, (place, name)).fetchone()
-        return int(no), int(cursor), int(cost)
+        self._do("INSERT OR IGNORE INTO worker (place, name) VALUES (?, ?)", place, name)
+        found = self._do("SELECT no, cursor, cost FROM worker WHERE place = ? AND name = ?", place, name)
+        no, cursor, cost = found.fetchone()
+        return no, cursor, cost
 
     def holders(self) -> dict[tuple[str, str], int]:
         """Return the workers that hold leases of this batch: (place, name) → number."""
-        query = "SELECT place, name, no FROM worker WHERE no IN (SELECT DISTINCT worker FROM line WHERE state = 1)"
-        return {(place, name): no for place, name, no in self._db.execute(query)}
+        query = "SELECT place, name, no FROM worker JOIN tally ON holder = no WHERE lines > 0"
+        return {(place, name): no for place, name, no in self._do(query)}
 
-    def advance(self, worker: int, cursor: int, cost: int, uncertain: int) -> None:
-        """Record that results up to `cursor` were processed, and add `cost` to the worker's cost."""
-        self._db.execute(
-            "UPDATE worker SET cursor = max(cursor, ?), cost = min(cost + ?, ?), uncertain = uncertain + ?"
-            " WHERE no = ?",
-            (cursor, min(cost, _MOST_COST), _MOST_COST, uncertain, worker),
-        )
-
-    def count_duplicate(self, worker: int, cost: int) -> None:
-        """Record that the worker repeated, at `cost`, work that another had done before."""
+    def advance(self, worker: int, cursor: int, cost: int, uncertain: int, twice: int, twice_cost: int) -> None:
+        """Record that results up to `cursor` were processed, and what they cost; `twice` repeated another's work."""
         query = (
-            "UPDATE worker SET duplicates = duplicates + 1, duplicates_cost = min(duplicates_cost + ?, ?) WHERE no = ?"
+            "UPDATE worker SET cursor = max(cursor, ?), uncertain = uncertain + ?, duplicates = duplicates + ?,"  # noqa: S608  (ours)
+            f" cost = min(cost + ?, {_MOST_COST}),"
+            f" duplicates_cost = min(duplicates_cost + ?, {_MOST_COST}) WHERE no = ?"
         )
-        self._db.execute(query, (cost, _MOST_COST, worker))
-
-    # --- leases ---------------------------------------------------------------------------------------------------
+        self._do(query, cursor, uncertain, twice, min(cost, _MOST_COST), min(twice_cost, _MOST_COST), worker)
 
     def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
         """Lease up to `limit` tasks to `worker` and return them as on the wire.
 
         First come those that it may have lost, then those of the workers `lost`, then those that wait.
         """
-        others = ",".join(str(int(no)) for no in lost if no != worker) or "NULL"
         batch = self.about("batch").encode()
         tasks: list[bytes] = []
         size = 0
-        for where in (
-            f"l.state = 1 AND l.acked <= 0 AND l.worker = {int(worker)}",
-            f"l.state = 1 AND l.acked <= 0 AND l.worker IN ({others})",
-            "l.state = 0",
-        ):
-            query = f"{_LEASE} WHERE {where} ORDER BY l.n LIMIT ?"
-            for row in self._db.execute(query, (limit - len(tasks),)).fetchall():
+        queries = [(DOUBTFUL, no) for no in (worker, *(no for no in lost if no != worker))] + [("l.state = ?", 0)]
+        for where, value in queries:
+            for row in self._do(f"{_LEASE} WHERE {where} ORDER BY l.n LIMIT ?", value, limit - len(tasks)).fetchall():
                 if size > MAX_PORTION_BYTES:
                     return tasks
-                (body,) = self._db.execute("SELECT body FROM task WHERE n = ?", (row[0],)).fetchone()
+                body = self._one("SELECT body FROM task WHERE n = ?", row[0])
                 given = self._give(Lease(*row), worker).encode()
                 tasks.append(b'{"id":"%b","batch":"%b",%b' % (given, batch, body))
                 size += len(body) + 200
@@ -253,54 +259,48 @@ class Journal:
         """Lease one line to `worker` and return its id there, a new one if the current id was already used there."""
         if lease.worker not in (None, worker):
             self.revoke(lease, sent=False)
-        query = "SELECT 1 FROM revoked WHERE worker = ? AND lease = ?"
-        spent = self._db.execute(query, (worker, lease.id)).fetchone()
-        going = self._renew(lease) if spent else lease.id
-        first = spent or lease.worker != worker
+        spent = self._one("SELECT 1 FROM revoked WHERE worker = ? AND lease = ?", worker, lease.id)
+        acked = -1 if spent or lease.worker != worker else 0
         query = "UPDATE line SET state = 1, cost = NULL, worker = ?, acked = ?, stopping = 0 WHERE n = ?"
-        self._db.execute(query, (worker, -1 if first else 0, lease.n))
-        return going
+        self._do(query, worker, acked, lease.n)
+        return self._renew(lease) if spent else lease.id
 
     def _renew(self, lease: Lease) -> str:
         """Give the line a new id on the wire, because a worker runs each id only once."""
-        (number,) = self._db.execute("SELECT generation + 1 FROM line WHERE n = ?", (lease.n,)).fetchone()
-        new = suffixed(lease.task_id, f".r{number}")
-        while self._db.execute("SELECT 1 FROM line WHERE lease = ?", (new,)).fetchone():
+        number = int(self._one("SELECT generation FROM line WHERE n = ?", lease.n)) + 1
+        while self._one("SELECT 1 FROM line WHERE lease = ?", new := suffixed(lease.task_id, f".r{number}")):
             number += 1
-            new = suffixed(lease.task_id, f".r{number}")
-        self._db.execute("UPDATE line SET lease = ?, generation = ? WHERE n = ?", (new, number, lease.n))
+        self._do("UPDATE line SET lease = ?, generation = ? WHERE n = ?", new, number, lease.n)
         return new
 
     def leases(self, worker: int) -> tuple[int, int]:
         """Return how many leases the worker has, and how many of them it may have lost or never received."""
-        query = "SELECT count(*), total(acked <= 0) FROM line WHERE state = 1 AND worker = ?"
-        whole, doubtful = self._db.execute(query, (worker,)).fetchone()
-        return int(whole), int(doubtful)
+        row: tuple[int, int] | None = self._do("SELECT lines, doubtful FROM tally WHERE holder = ?", worker).fetchone()
+        return row or (0, 0)
 
     def ack(self, worker: int, ids: Iterable[str]) -> None:
         """Record that the worker has these leases."""
-        self._db.executemany(
-            "UPDATE line SET acked = 1 WHERE lease = ? AND worker = ? AND state = 1", ((one, worker) for one in ids)
-        )
+        query = "UPDATE line SET acked = 1 WHERE worker = ? AND lease = ? AND state = 1"
+        self._db.executemany(query, ((worker, one) for one in ids))
 
     def doubt(self, worker: int | None = None) -> None:
         """Mark the leases of the worker (None: all workers) as possibly lost."""
-        self._db.execute("UPDATE line SET acked = 0 WHERE state = 1 AND worker = ifnull(?, worker)", (worker,))
+        self._do("UPDATE line SET acked = 0 WHERE state = 1 AND acked != 0 AND worker = ifnull(?, worker)", worker)
 
     def stopping(self, worker: int) -> None:
         """Record that the worker's tasks may be cancelled by us from now on."""
-        self._db.execute("UPDATE line SET stopping = 1 WHERE state = 1 AND worker = ?", (worker,))
+        self._do("UPDATE line SET stopping = 1 WHERE state = 1 AND worker = ?", worker)
 
     def revoke(self, lease: Lease, *, sent: bool) -> None:
         """Revoke the lease; `sent`: its worker has already been notified."""
         query = "INSERT INTO revoked (worker, lease, n, sent) VALUES (?, ?, ?, ?)"
         query += " ON CONFLICT DO UPDATE SET sent = max(sent, excluded.sent)"
-        self._db.execute(query, (lease.worker, lease.id, lease.n, sent))
+        self._do(query, lease.worker, lease.id, lease.n, sent)
 
     def to_cancel(self, worker: int, limit: int) -> list[str]:
         """Return revoked leases that the worker may still be running."""
-        query = "SELECT lease FROM revoked WHERE worker = ? AND sent = 0 LIMIT ?"
-        return [str(row[0]) for row in self._db.execute(query, (worker, limit))]
+        rows = self._do("SELECT lease FROM revoked WHERE worker = ? AND sent = 0 LIMIT ?", worker, limit)
+        return [lease_id for (lease_id,) in rows]
 
     def cancelled(self, worker: int, ids: Iterable[str]) -> None:
         """Record that the worker has cancelled these leases."""
@@ -309,40 +309,40 @@ class Journal:
 
     def settle(self, worker: int, lease_id: str) -> None:
         """Record that the worker's result for a revoked lease has been counted."""
-        query = "UPDATE revoked SET sent = 1, settled = 1 WHERE worker = ? AND lease = ?"
-        self._db.execute(query, (worker, lease_id))
+        self._do("UPDATE revoked SET sent = 1, settled = 1 WHERE worker = ? AND lease = ?", worker, lease_id)
+
+    def take_back(self, lease: Lease) -> None:
+        """Revoke a lease that its worker has already dropped, and put the line back to wait."""
+        self.revoke(lease, sent=True)
+        self.put_back(lease)
 
     def put_back(self, lease: Lease) -> None:
         """Put the line back to wait, without a worker and under an unused id."""
         self._renew(lease)
-        self._db.execute("UPDATE line SET state = 0, worker = NULL, acked = 0, stopping = 0 WHERE n = ?", (lease.n,))
+        self._do("UPDATE line SET state = 0, worker = NULL, acked = 0, stopping = 0 WHERE n = ?", lease.n)
 
     def not_taken(self, worker: int, *, nor_doubtful: bool) -> None:
         """Put back first leases that did not reach the worker; with `nor_doubtful` also those it may have lost."""
-        where = "acked <= 0" if nor_doubtful else "acked = -1"
-        query = f"UPDATE line SET state = 0, worker = NULL, acked = 0 WHERE state = 1 AND worker = ? AND {where}"  # noqa: S608  (ours)
-        self._db.execute(query, (worker,))
+        query = f"UPDATE line AS l SET state = 0, worker = NULL, acked = 0 WHERE {DOUBTFUL} AND l.acked <= ?"  # noqa: S608  (ours)
+        self._do(query, worker, 0 if nor_doubtful else -1)
 
     def find(self, worker: int, lease_id: str) -> Lease | None:
-        """Return the line of a lease that the worker holds, or held until the line was finished."""
-        row = self._db.execute(f"{_LEASE} WHERE l.lease = ? AND l.worker = ?", (lease_id, worker)).fetchone()
-        return Lease(*row) if row else None
+        """Return the line of a lease that the worker holds, or held until the line was finished.
 
-    def find_revoked(self, worker: int, lease_id: str) -> Lease | None:
-        """Return the line of a revoked lease of the worker whose result is not counted yet, or None."""
+        Else return the line of a revoked lease of the worker whose result is not counted yet.
+        """
+        if row := self._do(f"{_LEASE} WHERE l.lease = ? AND l.worker = ?", lease_id, worker).fetchone():
+            return Lease(*row)
         query = f"{_LEASE} JOIN revoked r ON l.n = r.n WHERE r.worker = ? AND r.lease = ? AND r.settled = 0"
-        row = self._db.execute(query, (worker, lease_id)).fetchone()
-        return Lease(*row) if row else None
-
-    # --- results --------------------------------------------------------------------------------------------------
+        row = self._do(query, worker, lease_id).fetchone()
+        return Lease(*row)._replace(revoked=True) if row else None
 
     def finish(self, n: int, state: int, worker: int, cost: int | None, line: bytes) -> None:
         """Record the result of a line."""
-        query = "UPDATE line SET state = ?, worker = ?, cost = ?, stopping = 0 WHERE n = ?"
-        self._db.execute(query, (state, worker, cost, n))
-        self._db.execute("INSERT INTO result (n, line) VALUES (?, ?)", (n, line))
+        self._do("UPDATE line SET state = ?, worker = ?, cost = ?, stopping = 0 WHERE n = ?", state, worker, cost, n)
+        self._do("INSERT INTO result (n, line) VALUES (?, ?)", n, line)
         if state == SUCCEEDED:
-            self._db.execute("DELETE FROM task WHERE n = ?", (n,))
+            self._do("DELETE FROM task WHERE n = ?", n)
 
     def results(self, after: int, *, ordered: bool) -> Iterator[tuple[int, bytes]]:
         """Yield (position, line of the output) for all results after position `after`.
@@ -356,14 +356,13 @@ class Journal:
                 " AND n < coalesce((SELECT min(n) FROM line WHERE state = 0), 9e18)"
                 " AND n < coalesce((SELECT min(n) FROM line WHERE state = 1), 9e18) ORDER BY n"
             )
-        yield from self._db.execute(query, (after,))
+        return self._do(query, after)
 
     def retry_failed(self) -> None:
         """Delete the results of failed and cancelled lines, so that they wait again under new ids."""
-        rows = self._db.execute(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall()
-        for row in rows:
+        for row in self._do(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall():
             self.put_back(Lease(*row))
-            self._db.execute("DELETE FROM result WHERE n = ?", (row[0],))
+            self._do("DELETE FROM result WHERE n = ?", row[0])
 
 
 def suffixed(task_id: str, suffix: str) -> str:
@@ -375,7 +374,11 @@ def suffixed(task_id: str, suffix: str) -> str:
     return f"{task_id[: 64 - 13 - len(suffix)]}-{digest}{suffix}"
 
 
-def _unusable(path: Path, error: sqlite3.OperationalError) -> FarmhandError:
+def _unusable(path: Path, error: OSError | sqlite3.DatabaseError) -> UsageError:
+    if isinstance(error, OSError):
+        return UsageError(f"{path}: {error.strerror}", hint=_ANOTHER)
+    if not isinstance(error, sqlite3.OperationalError):
+        return UsageError(f"{path} is not a journal of farmhand batch", hint=_ANOTHER)
     if "locked" in str(error) or "busy" in str(error):
-        return UsageError(f"another farmhand batch is at work on {path}", hint="wait for it, or choose another --out")
-    return UsageError(f"{path}: {error}", hint="choose another --out")
+        return UsageError(f"another farmhand batch is at work on {path}", hint=f"wait for it, or {_ANOTHER}")
+    return UsageError(f"{path}: {error}", hint=_ANOTHER)

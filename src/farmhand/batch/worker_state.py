@@ -88,10 +88,6 @@ class WorkerState:
         held = any(one.get("reason") == "draining" for one in waiting)
         self.held_since = (self.held_since or now) if held else None
 
-    def halt(self, error: FarmhandError, now: float) -> None:
-        """Record that it takes no new tasks for now."""
-        self.halted, self.halted_until = error, now + 5.0
-
     def takes(self, now: float) -> bool:
         """Return whether it can be given tasks."""
         return not self.lost and self.halted_until <= now
@@ -112,7 +108,8 @@ class WorkerState:
         if self.rate:
             target = max(2 * slots, math.ceil(self.rate * (EXCHANGE_S + 2 * _GAP_S))) + slots
         else:
-            target = MOST if live == 1 else _FIRST
+            # A place may have room for all of it before it has finished any.
+            target = max(MOST if live == 1 else _FIRST, 3 * self.slots)
         return max(0, min(target - leased, MOST, fair))
 
     def low(self, given: int, leased: int) -> int:

@@ -20,32 +20,14 @@ from farmhand.core.errors import NotConfigured
 #: change this are left out, as are those that make Ansible prompt, because most runs have no user to answer.
 CONNECTION = frozenset(
     {
-        "ANSIBLE_INVENTORY",
-        "ANSIBLE_REMOTE_USER",
-        "ANSIBLE_REMOTE_PORT",
-        "ANSIBLE_PRIVATE_KEY_FILE",
-        "ANSIBLE_SSH_AGENT",
-        "ANSIBLE_SSH_ARGS",
-        "ANSIBLE_SSH_COMMON_ARGS",
-        "ANSIBLE_SSH_EXTRA_ARGS",
-        "ANSIBLE_SSH_EXECUTABLE",
-        "ANSIBLE_SSH_CONTROL_PATH",
-        "ANSIBLE_SSH_CONTROL_PATH_DIR",
-        "ANSIBLE_SSH_RETRIES",
-        "ANSIBLE_CONNECTION_PASSWORD_FILE",
-        "ANSIBLE_BECOME",
-        "ANSIBLE_BECOME_METHOD",
-        "ANSIBLE_BECOME_USER",
-        "ANSIBLE_BECOME_EXE",
-        "ANSIBLE_BECOME_FLAGS",
-        "ANSIBLE_BECOME_PASSWORD_FILE",
-        "ANSIBLE_VAULT_PASSWORD_FILE",
+        "ANSIBLE_INVENTORY", "ANSIBLE_REMOTE_USER", "ANSIBLE_REMOTE_PORT", "ANSIBLE_PRIVATE_KEY_FILE",
+        "ANSIBLE_SSH_AGENT", "ANSIBLE_SSH_ARGS", "ANSIBLE_SSH_COMMON_ARGS", "ANSIBLE_SSH_EXTRA_ARGS",
+        "ANSIBLE_SSH_EXECUTABLE", "ANSIBLE_SSH_CONTROL_PATH", "ANSIBLE_SSH_CONTROL_PATH_DIR", "ANSIBLE_SSH_RETRIES",
+        "ANSIBLE_CONNECTION_PASSWORD_FILE", "ANSIBLE_BECOME", "ANSIBLE_BECOME_METHOD", "ANSIBLE_BECOME_USER",
+        "ANSIBLE_BECOME_EXE", "ANSIBLE_BECOME_FLAGS", "ANSIBLE_BECOME_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE",
         "ANSIBLE_VAULT_IDENTITY_LIST",
     }
-)
-#: Those of them that name files: a missing file would end every run, and a prompt would hang it.
-_FILES = frozenset(name for name in CONNECTION if name.endswith("_FILE"))
-_VAULTS = "ANSIBLE_VAULT_IDENTITY_LIST"
+)  # fmt: skip
 #: Variables that Ansible, its callback plugins and ansible-runner read.
 _FOREIGN = re.compile(r"_?(ANSIBLE|AWX|RUNNER|JUNIT|AD_HOC|ORIGINAL_STDOUT|JOB_EVENT)_")
 
@@ -68,11 +50,14 @@ def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = N
 
 
 def _taken_over(name: str, value: str) -> str:
-    """Return the value with absolute paths, because the run has another working directory; "" to leave it out."""
-    if name in _FILES:
+    """Return the value with absolute paths, because the run has another working directory; "" to leave it out.
+
+    A missing file would end every run, and a prompt for a vault's password would hang it.
+    """
+    if name.endswith("_FILE"):
         path = Path(value).expanduser()
         return str(path.absolute()) if value and path.is_file() else ""
-    if name == _VAULTS:
+    if name == "ANSIBLE_VAULT_IDENTITY_LIST":
         return ",".join(filter(None, map(_vault, value.split(","))))
     if name == "ANSIBLE_INVENTORY":
         return ",".join(_inventory(part.strip()) for part in value.split(",")) if value.strip(" ,") else ""

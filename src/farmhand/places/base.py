@@ -10,9 +10,8 @@ an id that the worker runs only once. The calls of a place are
     capacity()                → slots, unfinished
     health()                  → waiting, halted, error
 
-They are combined into one `Order` and its `Reply`: over ssh, each call costs a process on the host, which takes longer
-than its work. A place without that cost makes the calls one by one: an agent behind a socket has
-`farmhand.wire.turn.play` for that, AWS Batch takes the order's tasks as one submit.
+They are combined into one `Order` and its `Reply`, because over ssh each call costs a process on the host. A place
+without that cost makes the calls one by one: an agent behind a socket has `farmhand.wire.turn.play` for that.
 
 A place requests orders from the batch, not the other way round, because ansible-runner drives the hosts of a farm from
 processes of its own. A place whose workers are called from this process has a thread for each, which loops over take
@@ -21,11 +20,13 @@ and give.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from farmhand.core.errors import FarmhandError
+from farmhand.core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,8 @@ class Order:
     """A worker's instructions for one exchange, in the order of the fields.
 
     `tasks` are JSON, as on the wire. `credential`, the API key, is sent with tasks, and to a worker that may have none.
-    Results after `cursor` are requested until at most `low` tasks are unfinished, or for `wait_s`.
+    Results after `cursor` are requested until at most `low` tasks are unfinished, or for `wait_s`. `more`: other tasks
+    come with the next order.
     """
 
     batch: str
@@ -52,6 +54,7 @@ class Order:
     stop: bool = False
     cursor: int = 0
     low: int = 0
+    more: bool = False
     wait_s: float = 0.0
 
 
@@ -60,9 +63,10 @@ class Reply:
     """The outcome of an order. If the order was not completed, it has what is known, and `error`.
 
     `refused` has objects of id, code, message and hint; `stopped` has the ids that `stop` cancelled; `results` has
-    results as on the wire, and `rest` is whether there are more. `unfinished` counts the batch's tasks on the worker
-    (None: unknown), `waiting` has the reasons why they wait. `slots` is how many tasks run there at once. `halted` is
-    why it takes no tasks now.
+    results as on the wire, and `rest` is whether there are more. A result with `second` is another run's: if its line
+    is finished, only its cost counts. `unclaimed_pico` are pico-dollars that no result has. `unfinished` counts the
+    batch's tasks on the worker (None: unknown), `waiting` has the reasons why they wait. `slots` is how many tasks run
+    there at once. `halted` is why it takes no tasks now.
     """
 
     cancelled: list[str] = field(default_factory=list)
@@ -72,6 +76,7 @@ class Reply:
     results: list[dict[str, Any]] = field(default_factory=list)
     next: int = 0
     rest: bool = False
+    unclaimed_pico: int = 0
     unfinished: int | None = None
     waiting: list[dict[str, Any]] = field(default_factory=list)
     slots: int = 0
@@ -106,10 +111,33 @@ class Place(Protocol):
         """End everything that `run` has started, at once; called from another thread."""
 
 
+@runtime_checkable
+class LastingPlace(Place, Protocol):
+    """A place where the work goes on without this process."""
+
+    @property
+    def submitted(self) -> bool:
+        """Return whether all work is there."""
+
+    def terminate(self) -> None:
+        """End everything that is there, and not only what this process has to do with it; called from any thread."""
+
+    def account(self) -> dict[str, Any]:
+        """Return what the place itself came to so far, for the batch's summary: `usd` and more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class PlaceSettings:
-    """The settings of a place: the checkout, an inventory if not the checkout's own, a host pattern."""
+    """The settings of a place: the operator's, the checkout, an inventory if not the checkout's own, a host pattern.
+
+    `shard` is how many tasks a container is given, 0 for the place's own choice; `spot` is whether it may be taken back
+    at a lower price. `say` prints a line for the operator.
+    """
 
     project_dir: Path
     inventory: str | None = None
     pattern: str = "farm"
+    conf: Settings = field(default_factory=Settings)
+    shard: int = 0
+    spot: bool = True
+    say: Callable[[str], None] = lambda _text: None

@@ -13,15 +13,8 @@ from farmhand.wire import turn
 
 def encode(order: Order) -> bytes:
     """Return the turn for `jada-agent turn`; the order's tasks are already JSON."""
-    head: dict[str, Any] = {
-        "batch": order.batch,
-        "cancel": order.cancel,
-        "key": order.credential,
-        "stop": order.stop,
-        "after": order.cursor,
-        "low": order.low,
-        "wait_s": order.wait_s,
-    }
+    head: dict[str, Any] = {"batch": order.batch, "cancel": order.cancel, "key": order.credential, "stop": order.stop}
+    head |= {"after": order.cursor, "low": order.low, "wait_s": order.wait_s}
     if order.limit is not None:
         head["limits"] = {"max_usd": order.limit.usd, "concurrency": order.limit.concurrency}
     return json.dumps(head).encode()[:-1] + b',"tasks":[' + b",".join(order.tasks) + b"]}"
@@ -30,13 +23,19 @@ def encode(order: Order) -> bytes:
 def decode(answer: bytes, worker: str) -> Reply:
     """Return the answer of `worker` to a turn. An answer that is not of the wire becomes a reply with that error."""
     try:
-        given = turn.check(answer, worker)
+        return reply(turn.check(answer, worker), worker)
     except WireError as error:
         return Reply(error=error.at())
-    lists = ("cancelled", "refused", "stopped", "results", "waiting")
+
+
+def reply(given: dict[str, Any], worker: str) -> Reply:
+    """Return the reply in a checked answer of `worker`."""
+    lists: dict[str, Any] = {
+        name: given.get(name) or [] for name in ("cancelled", "refused", "stopped", "results", "waiting")
+    }
     return Reply(
         accepted=given.get("taken") or [],
-        **{name: given.get(name) or [] for name in lists},
+        **lists,
         next=given.get("next") or 0,
         rest=bool(given.get("rest")),
         unfinished=given.get("unfinished"),

@@ -1,10 +1,8 @@
 """The farm: the hosts of an inventory, driven by ansible-runner in one play, in which each host loops over its turns.
 
 `strategy: free` lets each host go at its own pace. The action plugin of farmhand_task fetches an order from a local
-socket, runs it with `jada-agent turn` on the host, and returns the answer.
-
-ansible-runner writes the command with its environment, and facts, to disk, into a private temporary directory that is
-removed afterwards. It contains no key: the environment is stripped of credentials, and orders go through the socket.
+socket, runs it with `jada-agent turn` on the host, and returns the answer. What ansible-runner writes to disk, in a
+private temporary directory, has no key: the environment is stripped of credentials, and orders go through the socket.
 """
 
 from __future__ import annotations
@@ -14,23 +12,27 @@ import json
 import os
 import signal
 import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from farmhand.core import files
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.keys import redact
 from farmhand.core.scratch import private_directory
 from farmhand.places import exchange
 from farmhand.places.ansible_environment import ansible_environment
 from farmhand.places.base import Dispatcher, PlaceSettings
-from farmhand.places.local_server import LocalServer
 from farmhand.wire.turn import MAX_ANSWER_BYTES
 
 #: How many runs in a row may end early without an answer from any host.
 _MOST_ENDS = 3
+#: Seconds until a connection is accepted again after one could not be.
+_AGAIN_S = 0.1
 #: The variables by which ansible-runner gets the events of the run.
 _RUNNERS = (
     "ANSIBLE_CALLBACK_PLUGINS",
@@ -54,23 +56,6 @@ _SETTINGS = {
 }
 
 
-def playbook(pattern: str, orders: Path) -> str:
-    """Return the play as JSON, which is also YAML."""
-    step = {
-        "name": "Play the turns of the batch",
-        "farmhand_task": {
-            "orders": str(orders),
-            "socket": "{{ farmhand_socket | default('/run/jada-agent/agent.sock') }}",
-        },
-        "register": "turn",
-        "until": "not (turn.more | default(false))",
-        "retries": 1_000_000_000,
-        "delay": 0,
-    }
-    play = {"name": "Farm a batch out", "hosts": pattern, "strategy": "free", "gather_facts": False, "tasks": [step]}
-    return json.dumps([play])
-
-
 class FarmPlace:
     """The hosts that `settings` select, under their names in the inventory."""
 
@@ -84,12 +69,9 @@ class FarmPlace:
 
     def run(self, batch: Dispatcher) -> None:
         """Run the batch; see Place. Raise NotConfigured if no host had a turn."""
-        with (
-            private_directory() as private,
-            LocalServer(private / "orders.sock", partial(self._serve, batch)) as server,
-        ):
+        with private_directory() as private, serving(private / "orders.sock", partial(self._serve, batch)):
             play = private / "play.yml"
-            play.write_text(playbook(self._settings.pattern, server.path), "utf-8")
+            play.write_text(playbook(self._settings.pattern, private / "orders.sock"), "utf-8")
             ends = 0
             while not batch.over:
                 before = self._answers
@@ -135,6 +117,63 @@ class FarmPlace:
             self._pids.discard(pid)
             if worker:
                 batch.left(worker, "its Ansible process has ended")
+
+
+@contextlib.contextmanager
+def serving(path: Path, handle: Callable[[socket.socket, int], None]) -> Iterator[None]:
+    """Serve processes of this user: `handle` gets each connection, which it closes, and its pid, in its own thread."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise NotConfigured(f"no socket can be made at {path}: {reason}", hint="set TMPDIR to a short path") from None
+    finally:
+        os.umask(before)
+    listener.listen(64)
+    ended = threading.Event()
+
+    def accept() -> None:
+        while not ended.is_set():
+            try:
+                peer, _ = listener.accept()
+            except OSError:
+                # Shut down; or out of file descriptors or memory, which passes.
+                ended.wait(_AGAIN_S)
+                continue
+            who = files.peer(peer)
+            if who.uid == os.geteuid():
+                threading.Thread(target=handle, args=(peer, who.pid), name=f"orders {who.pid}", daemon=True).start()
+            else:
+                peer.close()
+
+    thread = threading.Thread(target=accept, name=path.name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        with contextlib.suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # wakes accept
+        listener.close()
+        thread.join(timeout=5)
+        path.unlink(missing_ok=True)
+
+
+def playbook(pattern: str, orders: Path) -> str:
+    """Return the play as JSON, which is also YAML."""
+    socket_on_host = "{{ farmhand_socket | default('/run/jada-agent/agent.sock') }}"
+    step = {
+        "name": "Play the turns of the batch",
+        "farmhand_task": {"orders": str(orders), "socket": socket_on_host},
+        "register": "turn",
+        "until": "not (turn.more | default(false))",
+        "retries": 1_000_000_000,
+        "delay": 0,
+    }
+    play = {"name": "Farm a batch out", "hosts": pattern, "strategy": "free", "gather_facts": False, "tasks": [step]}
+    return json.dumps([play])
 
 
 def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:

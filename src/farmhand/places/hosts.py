@@ -3,45 +3,57 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from os import PathLike
-from typing import Any, NamedTuple
+from typing import Any
 
-from farmhand.core.errors import NotConfigured
-from farmhand.wire.transport import SshTransport, unbracketed
+from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.settings import AWS_PLACES, Settings
+from farmhand.wire.transport import Host, unbracketed
 
-_WRITTEN_BY = "it is written by site.yml: farmhand up"
+__all__ = ["Host", "candidates", "choose_host", "every_host", "known_hosts", "load_hosts", "make_ready", "parse_host"]
+_FILE = (str, type(None))
+_KINDS: dict[str, tuple[type, ...]] = {
+    "address": (str,),
+    "port": (int,),
+    "user": (str,),
+    "options": (list,),
+    "ssh_config": _FILE,
+    "identity_file": _FILE,
+    "known_hosts_file": _FILE,
+}
 
 
-class Host(NamedTuple):
-    """One farm host and the login to its dispatch account.
+def known_hosts(conf: Settings) -> dict[str, Host]:
+    """Return the hosts of the place in force by name: the farm's, or the containers' agent. Raise NotConfigured."""
+    if conf.place == "docker":
+        from farmhand.places import docker  # not at the top: the farm does not need it
 
-    `address` is passed to ssh and may be an alias of its configuration; `port` 0 leaves the port to ssh. `options` are
-    additional ssh options (`ProxyJump=bastion`), `ssh_config` is an alternative configuration file. `known_hosts_file`
-    None means ssh's own files.
+        return {docker.NAME: docker.host(conf)}
+    if conf.place in AWS_PLACES:
+        raise UsageError(f"the place {conf.place} has no host to ask", hint="see: farmhand cloud status")
+    return load_hosts(conf.hosts_name)
+
+
+def every_host(conf: Settings, *, needed: bool = True) -> dict[str, Host]:
+    """Return the hosts of all places where tasks and keys may be: the farm's, and the containers' agent if it runs.
+
+    Raise NotConfigured; unless one is `needed`, no hosts file means no farm host.
     """
+    from farmhand.places import docker
 
-    name: str
-    address: str
-    port: int = 0
-    user: str = "farmhand"
-    options: tuple[str, ...] = ()
-    ssh_config: str | None = None
-    identity_file: str | None = None
-    known_hosts_file: str | None = None
+    here: dict[str, Host] = {docker.NAME: docker.host(conf)} if docker.existing(conf).exists() else {}
+    missing = (here or not needed) and not os.path.exists(conf.hosts_name)
+    return here if missing else load_hosts(conf.hosts_name) | here
 
-    def transport(self, connect_timeout_s: float) -> SshTransport:
-        """Return the transport to its agent. Raise WireError `not_configured` if a file is missing."""
-        return SshTransport(
-            self.address,
-            name=self.name,
-            port=self.port,
-            user=self.user,
-            options=self.options,
-            ssh_config=self.ssh_config,
-            identity_file=self.identity_file,
-            known_hosts_file=self.known_hosts_file,
-            connect_timeout_s=connect_timeout_s,
-        )
+
+def make_ready(conf: Settings, say: Callable[[str], None]) -> None:
+    """Start what the place in force needs here; `say` gets the steps. Raise NotConfigured."""
+    if conf.place == "docker":
+        from farmhand.places import docker
+
+        docker.pair(conf).up(say)
 
 
 def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
@@ -50,39 +62,29 @@ def load_hosts(path: str | PathLike[str]) -> dict[str, Host]:
         with open(path, "rb") as file:
             document = json.loads(file.read())
     except FileNotFoundError:
-        raise NotConfigured(f"no farm host is known: {path} does not exist", hint=_WRITTEN_BY) from None
+        raise _wrong(f"no farm host is known: {path} does not exist") from None
     except OSError as error:
-        raise NotConfigured(f"{path}: {error.strerror}", hint=_WRITTEN_BY) from None
+        raise _wrong(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise NotConfigured(f"{path}: not JSON: {error}", hint=_WRITTEN_BY) from None
+        raise _wrong(f"{path}: not JSON: {error}") from None
     entries = document.get("hosts") if isinstance(document, dict) else None
     if not isinstance(entries, dict):
-        raise NotConfigured(f"{path}: has no object 'hosts'", hint=_WRITTEN_BY)
-    return {name: _host(path, name, entry) for name, entry in entries.items()}
+        raise _wrong(f"{path}: has no object 'hosts'")
+    return {name: parse_host(f"{path}: host {name!r}", name, entry) for name, entry in entries.items()}
 
 
-def _host(path: str | PathLike[str], name: str, entry: Any) -> Host:
-    """Return the host of one entry. Unknown keys come from a newer site.yml and are ignored."""
-    where = f"{path}: host {name!r}"
+def parse_host(where: str, name: str, entry: Any) -> Host:
+    """Return the host of one entry. Unknown keys come from a newer site.yml and are ignored. Raise NotConfigured."""
     if not isinstance(entry, dict):
-        raise NotConfigured(f"{where} is not an object", hint=_WRITTEN_BY)
-    kinds: dict[str, tuple[type, ...]] = {
-        "address": (str,),
-        "port": (int,),
-        "user": (str,),
-        "options": (list,),
-        "ssh_config": (str, type(None)),
-        "identity_file": (str, type(None)),
-        "known_hosts_file": (str, type(None)),
-    }
-    values = {key: entry[key] for key in kinds if key in entry}
+        raise _wrong(f"{where} is not an object")
+    values = {key: entry[key] for key in _KINDS if key in entry}
     for key, value in values.items():
-        if not isinstance(value, kinds[key]) or isinstance(value, bool) or value == "":
-            raise NotConfigured(f"{where}: {key} is {value!r}, which is not of the right kind", hint=_WRITTEN_BY)
+        if not isinstance(value, _KINDS[key]) or isinstance(value, bool) or value == "":
+            raise _wrong(f"{where}: {key} is {value!r}, which is not of the right kind")
     if "address" not in values:
-        raise NotConfigured(f"{where}: address is missing", hint=_WRITTEN_BY)
+        raise _wrong(f"{where}: address is missing")
     if not 1 <= values.get("port", 22) <= 65535:
-        raise NotConfigured(f"{where}: port is {values['port']}, not 1 to 65535", hint=_WRITTEN_BY)
+        raise _wrong(f"{where}: port is {values['port']}, not 1 to 65535")
     if "options" in values:
         values["options"] = tuple(_option(where, each) for each in values["options"])
     return Host(name=name, **values)
@@ -95,11 +97,15 @@ def _option(where: str, text: Any) -> str:
     try:
         made = route.option(text) if isinstance(text, str) else ""
     except ValueError as error:
-        raise NotConfigured(f"{where}: options: {error}", hint=_WRITTEN_BY) from None
+        raise _wrong(f"{where}: options: {error}") from None
     if not made:
         message = f"{where}: options: {text!r} does not say how to reach a host"
         raise NotConfigured(message, hint="log-ins, forwardings and host key checks are not set here")
     return made
+
+
+def _wrong(message: str) -> NotConfigured:
+    return NotConfigured(message, hint="it is written by site.yml: farmhand up")
 
 
 def choose_host(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -> Host:
@@ -120,5 +126,5 @@ def candidates(hosts: dict[str, Host], wanted: str, path: str | PathLike[str]) -
             raise NotConfigured(f"no farm host is called {wanted!r} in {path}", hint=f"known: {names or 'none'}")
         return [hosts[wanted]]
     if not hosts:
-        raise NotConfigured(f"{path} names no farm host", hint=_WRITTEN_BY)
+        raise _wrong(f"{path} names no farm host")
     return list(hosts.values())

@@ -7,8 +7,10 @@ from collections.abc import Callable, Sequence
 from farmhand.core.errors import FarmhandError, FarmUnreachable, WireError
 from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
-from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import ProcessTransport
 
+#: Returns the transport to a host; the number is the connect timeout in seconds.
+Way = Callable[[Host, float], ProcessTransport]
 #: Connect timeout in seconds while there is another host to try.
 FAILOVER_S = 3.0
 
@@ -17,7 +19,7 @@ def reach(
     candidates: Sequence[Host],
     connect_timeout_s: float,
     on_skip: Callable[[FarmhandError], None],
-    way: Callable[[Host, float], SshTransport] | None = None,
+    way: Way = Host.transport,
 ) -> tuple[Host, Client]:
     """Return the first of `candidates` that answers and takes tasks, and a client connected to it.
 
@@ -26,12 +28,11 @@ def reach(
     with every host's reason if none answers; raise an error in the settings at once.
     """
     failures: list[FarmhandError] = []
-    for number, host in enumerate(candidates, start=1):
-        last = number == len(candidates)
+    for host in candidates:
+        last = host is candidates[-1]
+        limit = connect_timeout_s if last else min(connect_timeout_s, FAILOVER_S)
         try:
-            limit = connect_timeout_s if last else min(connect_timeout_s, FAILOVER_S)
-            transport = host.transport(limit) if way is None else way(host, limit)
-            return host, _connect(transport, connect_timeout_s, turn_back=not last)
+            return host, _connect(way(host, limit), connect_timeout_s, turn_back=not last)
         except WireError as error:
             failure = error.at(host.name)
             # An answer, whatever it is, concerns only that host; the settings concern all hosts.
@@ -45,7 +46,7 @@ def reach(
     raise FarmUnreachable(f"no farm host answers: {'; '.join(map(str, failures))}", code="unreachable")
 
 
-def _connect(transport: SshTransport, usual_s: float, *, turn_back: bool) -> Client:
+def _connect(transport: ProcessTransport, usual_s: float, *, turn_back: bool) -> Client:
     """Return a connected client. With `turn_back`, skip a draining host as well. Raise WireError."""
     client = Client(transport)
     try:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,16 +43,16 @@ class HostWatch:
         except WireError as error:
             self.close()
             self.error = error.at(self.name)
-            return
-        self.at, self.error = time.monotonic(), None
-        self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))
+        else:
+            self.at, self.error = time.monotonic(), None
+            self.per_s.append(float((self.status.get("throughput") or {}).get("per_s") or 0.0))
 
     def follow(self, interval: float, stop: threading.Event) -> None:
         """Request the status every `interval` seconds until `stop` is set."""
-        while not stop.is_set():
-            self.ask()
-            stop.wait(interval)
-        self.close()
+        with contextlib.closing(self):
+            while not stop.is_set():
+                self.ask()
+                stop.wait(interval)
 
     def close(self) -> None:
         """Close the connection."""
@@ -65,14 +65,14 @@ def ask_all(watches: Sequence[HostWatch]) -> None:
     """Poll all hosts in parallel, so that a slow one does not delay the others."""
 
     def ask(watch: HostWatch) -> None:
-        watch.ask()
-        watch.close()
+        with contextlib.closing(watch):
+            watch.ask()
 
     with ThreadPoolExecutor(max_workers=16) as pool:
         list(pool.map(ask, watches))
 
 
-@contextmanager
+@contextlib.contextmanager
 def followed(watches: Sequence[HostWatch], interval: float) -> Iterator[None]:
     """Poll each host in its own thread, so that a silent one delays neither the others nor the caller."""
     stop = threading.Event()

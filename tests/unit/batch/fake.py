@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.batch.accounting import BatchLedger
+from farmhand.batch.begin import BatchPlan, fill_journal
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.inputs import JsonLines, TaskMaker
+from farmhand.batch.inputs import JsonLines
 from farmhand.batch.journal import Journal
 from farmhand.batch.output import OutputFile
-from farmhand.batch.prepare import BatchPlan, prepare
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.places.base import Place
 from tests.support.places import InProcessPlace, Worker
@@ -38,16 +38,18 @@ class Batch:
         self.out = directory / "out.jsonl"
         if lines is not None:
             self.input.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        key_file = directory / "key.env"
+        key_file.touch(0o600)
+        key_file.write_text(f"ANTHROPIC_API_KEY={KEY}\n")
         self.journal = Journal(directory / "out.jsonl.farmhand")
         try:
             with self.input.open("rb") as file:
-                plan = BatchPlan(JsonLines(file, TaskMaker()), "", {"ordered": ordered})
-                prepare(plan, self.journal, lambda data: KEY.encode() in data)
+                plan = BatchPlan(JsonLines(file, {}), "", {"ordered": ordered})
+                fill_journal(plan, self.journal, f"file:{key_file}")
             if retry_failed:
                 with self.journal.transaction():
                     self.journal.retry_failed()
             self.output = OutputFile(self.out, self.journal, ordered=ordered)
-            self.output.open()
         except BaseException:
             self.journal.close()
             raise

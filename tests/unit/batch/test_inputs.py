@@ -11,18 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.batch import inputs
-from farmhand.batch.inputs import Csv, Files, JsonLines, TaskMaker
-from farmhand.batch.sources import read_template, source
-from farmhand.batch.template import Template
+from farmhand.batch.inputs import Csv, Files, JsonLines, Template, read_template, source
 from farmhand.core.errors import UsageError
 
 
 def lines(data: bytes, **defaults: Any) -> JsonLines:
-    return JsonLines(io.BytesIO(data), TaskMaker(defaults))
+    return JsonLines(io.BytesIO(data), defaults)
 
 
 def table(data: str, template: str = "{prompt}") -> Csv:
-    return Csv(io.BytesIO(data.encode()), TaskMaker({}, Template(template)))
+    return Csv(io.BytesIO(data.encode()), {}, Template(template))
 
 
 def test_tasks_prompts_blank_lines_and_defaults() -> None:
@@ -88,7 +86,7 @@ def test_files_whose_names_or_texts_are_not_utf_8(tmp_path: Path) -> None:
     odd.write_text("x")
     bad = tmp_path / "bad"
     bad.write_bytes(b"a\nb\xff")
-    made = Files([odd, bad, odd.with_name(odd.name + "2")], TaskMaker({}, Template("{name}: {text}")))
+    made = Files([odd, bad, odd.with_name(odd.name + "2")], {}, Template("{name}: {text}"))
     first, second, third = made.records()
     assert first.fields == {"prompt": "caf\ufffd: x", "labels": {"path": f"{tmp_path}/caf\ufffd"}}
     assert second.problem == f"{bad} is not valid UTF-8 at byte 3, in line 2"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.batch.journal import FAILED, SUCCEEDED
 from farmhand.core.errors import UsageError
 from tests.support.places import Worker
 from tests.unit.batch.fake import Batch
@@ -116,8 +115,8 @@ def test_a_foreign_file_is_refused_and_left_alone(tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize("ordered", [False, True])
 def test_failed_lines_run_again_under_new_ids(tmp_path: Path, ordered: bool) -> None:
     batch = finished(tmp_path, ordered=ordered)
-    counts = batch.journal.counts()
-    assert (counts[SUCCEEDED], counts[FAILED]) == (4, 2)
+    totals = batch.journal.totals()
+    assert (totals["succeeded"], totals["failed"]) == (4, 2)
     batch.close()
     again = Batch(tmp_path, ordered=ordered, retry_failed=True)
     assert again.book.totals.left == 2

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from farmhand.batch.begin import InvalidInput, id_of
 from farmhand.batch.journal import Journal, suffixed
-from farmhand.batch.prepare import InvalidInput, id_of
 from farmhand.core.errors import UsageError
 from farmhand.core.task import TASK_ID
 from tests.support.places import Worker

@@ -4,13 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.batch.template import MissingColumn, Template
+from farmhand.batch.inputs import BadRecord, Template
 from farmhand.core.errors import UsageError
 
 
 def test_columns_braces_and_values_that_are_no_text() -> None:
     template = Template("{name}: {{{ what }}} {name} {n} {list} {none}")
-    assert template.names == ("name", "what", "n", "list", "none")
     columns = {"name": "Ann", "what": "{name}", "n": 1.5, "list": ["ä"], "none": None}
     assert template.fill(columns) == 'Ann: {{name}} Ann 1.5 ["ä"] '
 
@@ -22,7 +21,7 @@ def test_braces_that_stand_alone(text: str) -> None:
 
 
 def test_names_are_plain_and_reach_nothing() -> None:
-    with pytest.raises(MissingColumn, match="there are: a"):
+    with pytest.raises(BadRecord, match="there are: a"):
         Template("{a.__class__}").fill({"a": "x"})
     assert Template("{a[0]!r:>9}").fill({"a[0]!r:>9": "x"}) == "x"
 

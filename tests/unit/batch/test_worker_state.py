@@ -10,6 +10,9 @@ def test_a_first_portion_is_all_of_it_alone_and_a_share_among_others() -> None:
     assert host.wants(0, 5000, 1) == MOST
     assert host.wants(0, 500, 3) == 167
     assert host.wants(0, 9000, 3) == 256
+    # One with room for all of it is given all of it, before it has finished any.
+    host.hear(0, 100_000, 1.0)
+    assert host.wants(50_000, 80_000, 1) == MOST
 
 
 def test_a_fast_host_is_given_more_than_a_slow_one_and_neither_runs_dry() -> None:
