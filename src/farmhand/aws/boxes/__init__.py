@@ -1,0 +1,1 @@
+"""Farm hosts on Lightsail and EC2."""

@@ -1,0 +1,399 @@
+"""One batch in the environment, as one command knows it: what it has given to AWS, and what has come back."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from farmhand.aws.client import Aws
+from farmhand.aws.environment import requirements, used
+from farmhand.aws.environment.requirements import PriceTables
+from farmhand.aws.places import batch_jobs, shards
+from farmhand.aws.places.batch_item import BatchTable
+from farmhand.aws.places.batch_jobs import BatchJobs
+from farmhand.aws.places.bucket import BatchBucket
+from farmhand.aws.places.generations import Account, Generation, Generations
+from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
+from farmhand.core import money
+from farmhand.core.bucket_keys import BatchKeys
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
+from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo
+from farmhand.core.typed import ready
+from farmhand.places.base import Limit, Order, PlaceSettings, Reply
+
+NAME = "aws-batch"
+#: The worker takes everything.
+_SLOTS = 100_000_000
+#: The most seconds for which last results, or the reason of an end, wait until the jobs have ended.
+_HELD_S = 120.0
+#: After so many seconds in which no container has begun, why that may be is said.
+_STUCK_S = 600.0
+#: Containers that begin at the same moment ask the API at the same moment: seconds for each, and in all.
+_JITTER_S, _MOST_JITTER_S = 0.1, 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often AWS is asked, and for how long it may fail to answer. Seconds."""
+
+    least_s: float = 10.0
+    most_s: float = 60.0
+    patience_s: float = 60.0
+
+
+class RunningBatch:
+    """One batch in the environment, and what this command knows of it."""
+
+    def __init__(self, aws: Aws, settings: PlaceSettings, pace: Pace, prices: PriceTables, batch: str) -> None:
+        self._aws, self._settings, self._pace, self._prices = aws, settings, pace, prices
+        self._batch = batch
+        #: Set from another thread: nothing is waited for any more.
+        self.over = False
+        self._bucket = BatchBucket(aws)
+        self._keys = BatchKeys.of(aws.names.environment, batch)
+        self._table = BatchTable(aws, batch)
+        self._generations = Generations(self._bucket, self._keys, BatchJobs(aws, batch), prices.cloud)
+        self._collection = Collection(self._bucket, self._keys)
+        self._draft: ShardDraft | None = None
+        self._known: dict[str, StoredTask] = {}
+        #: The ids that the batch waits for, those whose result was seen, and those whose result was given out.
+        self._open: set[str] = set()
+        self._arrived: set[str] = set()
+        self._given: dict[str, int] = {}
+        self._begun = False
+        self._item = BatchItem()
+        self._concurrency: int | None = None
+        #: Whether the batch has given all that it has. Before that, no result is given out.
+        self._all_given = False
+        self._stopping = False
+        self._noted = False
+        self._wait_s = pace.least_s
+        self._look_at = 0.0
+        self._held_since: float | None = None
+        #: Whether tasks of ended generations may be without a result; the generations that this command has made.
+        self._recheck = True
+        self._ours: set[int] = set()
+        self._failing_since: float | None = None
+        self._trouble = ""
+        self._idle_since: float | None = None
+
+    @property
+    def submitted(self) -> bool:
+        """Return whether everything that was given is with AWS."""
+        return (
+            self._all_given
+            and not self._draft
+            and all(one.jobs is not None and all(job.id for job in one.jobs.jobs) for one in self._generations.live)
+        )
+
+    def attach(self) -> None:
+        """Learn what the bucket has of the batch, and let it go on. Raise FarmhandError."""
+        used.mark(self._aws, self._settings.conf)
+        self._generations.load()
+        for one in self._generations.all:
+            self._known |= read_index(self._bucket, self._keys, one.number)
+        self._collection.load()
+        self._table.run(self._generations.all[-1].number if self._generations.all else 0)
+
+    def exchange(self, order: Order) -> Reply:
+        """Carry out an order; see Dispatcher. Raise FarmhandError."""
+        reply = Reply(next=order.cursor, slots=_SLOTS)
+        if not self._begun:
+            for number in range(self._collection.at(order.cursor), len(self._collection.parts)):
+                self._arrived |= {str(result["id"]) for result in self._collection.results(number)}
+            self._begun = True
+        if order.limit is not None:
+            self._limit(order.limit)
+        for task_id in order.cancel:
+            self._cancel(task_id, reply)
+        for line in order.tasks:
+            self._accept(line, reply)
+        more = order.more
+        self._all_given = self._all_given or not more
+        if order.stop:
+            self._stop(reply)
+        until = time.monotonic() + order.wait_s
+        while True:
+            self._advance(close=not more)
+            if not more:
+                self._give_out(reply)
+            enough = more or reply.rest or reply.halted is not None or len(self._open) <= order.low
+            if enough or self.over or time.monotonic() >= until:
+                break
+            time.sleep(min(0.2, self._pace.least_s))
+        if self._stopping and not self._generations.live and not reply.rest:
+            self._take_back(self._open - self._arrived, reply)
+        reply.unfinished = len(self._open)
+        reply.waiting += self._waiting()
+        return reply
+
+    def terminate(self) -> None:
+        """End all jobs. Raise FarmhandError."""
+        self._stopping = True
+        self._table.stop("cancelled", "stopped twice at the workstation")
+        self._generations.terminate("cancelled by the operator")
+
+    def account(self) -> dict[str, Any]:
+        """Return what all generations came to so far, for the batch's summary."""
+        return {"name": NAME, **self._generations.account()}
+
+    # --- orders ---------------------------------------------------------------------------------------------------
+
+    def _limit(self, limit: Limit) -> None:
+        self._table.limit(None if limit.usd is None else round(limit.usd * money.PICO_PER_USD))
+        self._concurrency = limit.concurrency
+
+    def _accept(self, line: bytes, reply: Reply) -> None:
+        head = msgspec.json.decode(line, type=ready(TaskHead))
+        if head.economy or head.repo is not None:
+            what, hint = ("economy", "leave --place out") if head.economy else ("repo", "farmhand code --place fargate")
+            message = f"a task with {what} does not run in containers of AWS Batch"
+            reply.refused.append({"id": head.id, "code": "refused", "message": message, "hint": hint})
+            return
+        digest = digest_of(line)
+        draft = self._draft
+        if draft is not None and head.id in draft:
+            known: bytes | None = draft.digest(head.id)
+        else:
+            known = self._known[head.id].digest if head.id in self._known else None
+        if known is None:
+            self._drafting().add(head, line, digest)
+        elif known != digest:
+            reply.refused.append({"id": head.id, "code": "id_conflict", "message": "it is another task", "hint": ""})
+            return
+        reply.accepted.append(head.id)
+        if head.id in self._given:
+            number = self._given[head.id]
+            reply.results += [one for one in self._collection.results(number) if one["id"] == head.id]
+            self._collection.forget(number)
+        else:
+            self._open.add(head.id)
+
+    def _drafting(self) -> ShardDraft:
+        if self._draft is None:
+            self._draft = ShardDraft(self._bucket, self._keys, self._generations.next, self._settings.shard)
+        return self._draft
+
+    def _cancel(self, task_id: str, reply: Reply) -> None:
+        """Cancel a task that waits here. One that is in a shard may run; its cost then counts."""
+        reply.cancelled.append(task_id)
+        self._open.discard(task_id)
+        if self._draft is not None and self._draft.drop(task_id):
+            reply.results.append({"id": task_id, "state": "cancelled"})
+
+    def _stop(self, reply: Reply) -> None:
+        """Keep what was not submitted, and make the children stop."""
+        self._stopping = True
+        if self._draft is not None:
+            self._take_back(self._open.intersection(self._draft.drop_all()), reply)
+            self._draft = None
+        if self._generations.live:
+            self._table.stop("stopping", "stopped at the workstation")
+            self._settings.say("the containers stop within two minutes; the same command collects what they have done")
+        self._look_at = 0.0
+
+    def _take_back(self, ids: set[str], reply: Reply) -> None:
+        """Tell that these tasks will not run under their ids."""
+        reply.stopped += ids
+        reply.results += [{"id": task_id, "state": "cancelled"} for task_id in ids]
+        self._open -= ids
+
+    # --- what goes on in AWS ----------------------------------------------------------------------------------------
+
+    def _advance(self, *, close: bool) -> None:
+        """Do what is to be done in AWS. A short failure is not told. Raise FarmhandError."""
+        try:
+            if self._draft:
+                self._draft.upload()
+            if close:
+                if time.monotonic() >= self._look_at:
+                    self._look()
+                if not self._stopping:
+                    self._send_again()
+                    self._close()
+        except FarmUnreachable as error:
+            now = time.monotonic()
+            self._failing_since = self._failing_since or now
+            self._trouble = error.message
+            if now - self._failing_since >= self._pace.patience_s:
+                self._failing_since = None
+                raise
+            self._look_at = now + self._pace.least_s
+        else:
+            self._failing_since, self._trouble = None, ""
+
+    def _close(self) -> None:
+        """Submit the draft as a generation, and the jobs of one whose submission did not come to its end."""
+        names, conf = self._aws.names, self._settings.conf
+        if self._draft:
+            size = "cli" if self._draft.cli else "api"
+            vcpu, memory = batch_jobs.size_of(self._aws, names.definition(size))
+            spot = self._settings.spot
+            manifest = self._draft.close(
+                self._batch,
+                names.environment,
+                self._concurrency,
+                jitter_s=min(_MOST_JITTER_S, _JITTER_S * len(self._draft)),
+                model=conf.model,
+                agent=AgentOptions(prices=self._prices.own),
+                place=PlaceInfo(name=NAME, vcpu_milli=vcpu, memory_mb=memory, spot=spot, public=self._prices.public),
+            )
+            made = Generation(self._draft.generation, manifest)
+            self._generations.all.append(made)
+            self._known |= self._draft.known
+            self._ours.add(made.number)
+            self._draft = None
+            self._say_once(size)
+        for one in self._generations.live:
+            if one.jobs is not None and all(job.id for job in one.jobs.jobs):
+                continue
+            queue = names.queue(spot=one.manifest.place.spot)
+            values = requirements.containers_environment(self._aws, conf)
+            self._table.run(one.number)
+            self._generations.submit(one, queue, names.definition(one.manifest.engine), values)
+            jobs = " and ".join(job.id for job in one.jobs.jobs) if one.jobs else ""
+            containers = "1 container" if one.manifest.shards == 1 else f"{one.manifest.shards} containers"
+            self._settings.say(f"{one.manifest.tasks} tasks in {containers}: {jobs}")
+
+    def _say_once(self, size: str) -> None:
+        if size == "api" and not self._noted:
+            self._settings.say("none of it needs tools: --economy does it for half the price, and without containers")
+        self._noted = True
+
+    def _look(self) -> None:
+        """Ask once how far everything is, and collect what is there."""
+        before = (self._collection.end, len(self._generations.live))
+        self._generations.describe()
+        live = self._generations.live
+        # Described before it is listed: what has ended has then written its last part.
+        for one in live:
+            self._arrived |= self._collection.look(one.number)
+        if live:
+            self._item = self._table.read()
+        for one in live:
+            if self._generations.has_ended(one) and one.number not in self._collection.behind:
+                self._end(one)
+        changed = before != (self._collection.end, len(self._generations.live))
+        self._wait_s = self._pace.least_s if changed else min(self._wait_s * 1.5, self._pace.most_s)
+        self._look_at = 0.0 if self._collection.behind else time.monotonic() + self._wait_s
+
+    def _end(self, one: Generation) -> None:
+        """Settle a generation that has ended, and send what it has left again. Raise FarmhandError."""
+        results, pico = self._collection.of(one.number)
+        charged = self._collection.charged(one.number)
+        beyond = sum(charged.values()) - pico
+        if beyond > 0:
+            self._collection.add_cost(beyond)
+        account = self._generations.settle(one, self._table.settle(one.number, charged))
+        for reason, (times, pico) in account.retries.items():
+            tries = "1 container was" if times == 1 else f"{times} containers were"
+            self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
+        self._recheck = True
+        if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {_reasons(account)}"
+            raise FarmhandError(what, hint=f"see: farmhand cloud logs {self._batch}")
+
+    def _send_again(self) -> None:
+        """Put the tasks of ended generations that have no result into a new one."""
+        if not self._recheck or self._item.state != "running":
+            return
+        ended = {one.number for one in self._generations.all if one.account is not None}
+        missing: dict[tuple[int, int], set[str]] = {}
+        for task_id in self._open - self._arrived:
+            known = self._known.get(task_id)
+            if known is not None and known.generation in ended and not (self._draft and task_id in self._draft):
+                missing.setdefault((known.generation, known.shard), set()).add(task_id)
+        for (generation, number), ids in sorted(missing.items()):
+            for head, line in lines_of(self._bucket, self._keys, generation, number):
+                if head.id in ids:
+                    self._drafting().add(head, line, self._known[head.id].digest)
+        if missing:
+            self._settings.say(f"{sum(map(len, missing.values()))} tasks have no result: they are sent again")
+        self._recheck = False
+
+    def _give_out(self, reply: Reply) -> None:
+        """Put the results after the cursor into the reply, and what ended the batch if something did."""
+        parts = self._collection.parts
+        number = self._collection.at(reply.next)
+        while number < len(parts) and (len(reply.results) < shards.MOST_RESULTS or not parts[number].key):
+            part = parts[number]
+            results = self._collection.results(number)
+            if self._is_last(results) and self._keeps_back():
+                return
+            skip = max(0, reply.next - part.first)
+            for result in results[skip:]:
+                task_id = str(result["id"])
+                if task_id not in self._open:
+                    result = {**result, "second": True}
+                self._open.discard(task_id)
+                self._given[task_id] = number
+                reply.results.append(result)
+            if not part.key and not skip:
+                reply.unclaimed_pico += part.pico
+            reply.next = part.first + part.results
+            self._collection.forget(number)
+            number += 1
+        reply.rest = number < len(parts)
+        stopped = self._open and self._item.state != "running" and not self._stopping
+        if stopped and not reply.rest and not self._keeps_back():
+            self._say_why_it_stops(reply)
+
+    def _is_last(self, results: list[dict[str, Any]]) -> bool:
+        """Return whether nothing is left to wait for after these results."""
+        return 0 < len(self._open) <= len(results) and self._open <= {str(result["id"]) for result in results}
+
+    def _keeps_back(self) -> bool:
+        """Return whether last results wait: the jobs' ends, with their costs, belong to this batch as well."""
+        if not self._generations.live or self._stopping:
+            return False
+        self._held_since = self._held_since or time.monotonic()
+        if time.monotonic() - self._held_since < _HELD_S:
+            # What is awaited comes soon.
+            self._look_at = min(self._look_at, time.monotonic() + self._pace.least_s)
+            return True
+        self._settings.say("the last containers have not ended yet: what they cost besides is not in the sum")
+        return False
+
+    def _say_why_it_stops(self, reply: Reply) -> None:
+        """Put into the reply why the children stop by themselves."""
+        detail = self._item.detail or f"the batch has stopped: {self._item.reason}"
+        if self._item.reason == "credential":
+            reply.waiting.append({"reason": "key_refused", "tasks": len(self._open), "detail": detail})
+        elif self._item.reason == "budget":
+            hint = "what is done is kept: raise --max-usd and give the same command"
+            reply.halted = Refused(f"the budget of the batch has no room for it: {detail}", code="budget", hint=hint)
+        else:
+            hint = f"see: farmhand cloud logs {self._batch}; then the same command goes on"
+            reply.halted = NotConfigured(detail, code=self._item.reason or "not_configured", hint=hint)
+
+    def _waiting(self) -> list[dict[str, Any]]:
+        """Return the state of the jobs as a reason for waiting, and say once why nothing begins."""
+        if self._trouble:
+            return [{"reason": NAME, "tasks": len(self._open), "detail": self._trouble}]
+        live = self._generations.live
+        counts = sum((one.summary for one in live), start=Counter[str]())
+        begun = sum(state.begun for one in live for state in one.states.values())
+        if not counts:
+            return []
+        now = time.monotonic()
+        self._idle_since = None if begun else self._idle_since or now
+        if self._idle_since is not None and now - self._idle_since > _STUCK_S:
+            self._idle_since = float("inf")
+            queue = live[0].jobs.queue if live[0].jobs else ""
+            spot = ", or no Spot capacity: --no-spot is for new batches" if live[0].manifest.place.spot else ""
+            told = self._generations.why_waiting()
+            self._settings.say(
+                f"no container has begun in {_STUCK_S / 60:.0f} minutes in the queue {queue}: a quota of vCPUs is"
+                f" reached (Service Quotas, AWS Fargate){spot}{f'; AWS says: {told}' if told else ''}"
+            )
+        words = ", ".join(f"{number} {state.lower()}" for state, number in sorted(counts.items()) if number)
+        return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
+
+
+def _reasons(account: Account) -> str:
+    """Return the most frequent reason of ends with work left."""
+    return max(account.failed, key=account.failed.__getitem__, default="they ended before their work did")

@@ -1,0 +1,47 @@
+"""The tries of a single task on Fargate: what the bucket has of them, and what ECS tells of their containers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from farmhand.aws.environment.stretches import ContainerRun, Stretch
+from farmhand.core.shard import PlaceInfo
+
+
+class TaskTry(msgspec.Struct, kw_only=True):
+    """`in/run.json`: the try that was begun last. `arn` is "" until AWS has answered."""
+
+    number: int
+    token: str
+    arn: str = ""
+
+
+class EndedTry(msgspec.Struct, kw_only=True):
+    """`in/runs/N.json`: what the containers of a try came to, as AWS told it when they had ended."""
+
+    arn: str
+    spot: bool
+    stretches: list[Stretch]
+
+
+def run_of(task: dict[str, Any], now: float = 0.0) -> list[ContainerRun]:
+    """Return the run that is billed of a task as ECS describes it, none if it has none; `now` ends one that runs.
+
+    Source: Fargate's price page: from the start of the image's pull until the task has stopped.
+    """
+    began = _seconds(task.get("pullStartedAt") or task.get("startedAt"))
+    ended = _seconds(task.get("stoppedAt")) or now
+    return [ContainerRun(began, max(began, ended))] if began and ended else []
+
+
+def placed(order: PlaceInfo, task: dict[str, Any]) -> PlaceInfo:
+    """Return what an order says of its containers, and whether they are on Spot as ECS says, if it does."""
+    provider = task.get("capacityProviderName")
+    return msgspec.structs.replace(order, spot=provider == "FARGATE_SPOT") if provider else order
+
+
+def _seconds(when: Any) -> float:
+    return when.timestamp() if isinstance(when, datetime) else 0.0

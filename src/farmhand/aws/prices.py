@@ -1,0 +1,141 @@
+"""What AWS costs: a task by its size and time, and what stands idle, from a dated table (prices.toml)."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from decimal import Decimal, InvalidOperation
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from farmhand.core.errors import NotConfigured
+
+#: Hours of a month. Source: the provider's own calculator.
+HOURS = Decimal(730)
+STALE_DAYS = 180
+#: The region whose prices stand in for those of a region without any.
+DEFAULT_REGION = "us-east-1"
+#: Source: the provider's price page of Fargate: from the start of the image's pull to the end of the task, rounded up
+#: to a second, and one minute at least.
+_LEAST_S = 60
+_NAMES = (
+    *("fargate_vcpu_hour", "fargate_gb_hour", "fargate_spot_factor", "endpoint_hour", "endpoint_gb", "nat_hour"),
+    *("nat_gb", "ipv4_hour", "key_month", "secret_month", "alarm_month", "ecr_gb_month", "s3_gb_month", "log_gb"),
+)
+#: What a stack keeps standing, by the names of templates' types (tests compare them with the templates).
+SECRETS, ALARMS, NETWORK_ALARMS, ENDPOINTS, IMAGE_GB = 4, 9, 1, 4, Decimal("0.3")
+
+
+@dataclass(frozen=True)
+class CloudPrices:
+    """The prices of one region in US$. `note` says what is doubtful about them, "" for nothing."""
+
+    region: str
+    as_of: date
+    source: str
+    of: dict[str, Decimal]
+    note: str = ""
+
+    def hour_usd(self, vcpu: Decimal, memory_mb: int, *, spot: bool = False) -> Decimal:
+        """Return what a container task of this size costs in an hour."""
+        hourly = vcpu * self.of["fargate_vcpu_hour"] + Decimal(memory_mb) / 1024 * self.of["fargate_gb_hour"]
+        return hourly * (self.of["fargate_spot_factor"] if spot else 1)
+
+    def task_usd(self, vcpu: Decimal, memory_mb: int, seconds: Decimal, *, spot: bool = False) -> Decimal:
+        """Return what a container task of this size costs that ran for `seconds`. One that never ran costs nothing."""
+        return self.hour_usd(vcpu, memory_mb, spot=spot) * billed_seconds(seconds) / 3600
+
+    def network_hour(self, mode: str, *, ipv4: bool = False, federation: bool = False) -> Decimal:
+        """Return what the network stack costs in an hour while nothing runs. `mode` is private or public."""
+        if mode != "private":
+            return Decimal(0)
+        endpoints = (ENDPOINTS + federation) * self.of["endpoint_hour"]
+        return endpoints + (self.of["nat_hour"] + self.of["ipv4_hour"] if ipv4 else 0)
+
+    def idle_month(self) -> dict[str, Decimal]:
+        """Return what stands without the network, by name: US$ a month."""
+        return {
+            "key": self.of["key_month"],
+            f"{SECRETS} secrets": SECRETS * self.of["secret_month"],
+            f"{ALARMS} alarms": ALARMS * self.of["alarm_month"],
+            "image": IMAGE_GB * self.of["ecr_gb_month"],
+        }
+
+    def estimate(self, mode: str, *, ipv4: bool = False, federation: bool = False) -> dict[str, Any]:
+        """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what."""
+        rest, hourly = self.idle_month(), self.network_hour(mode, ipv4=ipv4, federation=federation)
+        network = hourly * HOURS + (self.of["alarm_month"] if mode == "private" else 0)
+        month = sum(rest.values(), network)
+        return {
+            "usd_hour": float(round(month / HOURS, 4)),
+            "usd_month": float(round(month, 2)),
+            "network_usd_month": float(round(network, 2)),
+            "rest_usd_month": float(round(month - network, 2)),
+            "rest": {name: float(round(usd, 2)) for name, usd in rest.items()},
+            "task_usd_5_min": float(round(self.task_usd(Decimal(1), 4096, Decimal(300)), 4)),
+            "prices_as_of": self.as_of.isoformat(),
+            "prices_region": self.region,
+        }
+
+
+def billed_seconds(seconds: Decimal | float) -> int:
+    """Return the seconds that are billed for a task that ran for so long; 0 for one that never ran."""
+    return max(math.ceil(seconds), _LEAST_S) if seconds else 0
+
+
+def estimate_lines(estimate: dict[str, Any], mode: str) -> list[str]:
+    """Return an estimate for people."""
+    rest = ", ".join(f"{name} {usd:.2f}" for name, usd in estimate["rest"].items())
+    return [
+        f"while nothing runs it costs US$ {estimate['usd_hour']:.3f} an hour, {estimate['usd_month']:.2f} a month",
+        f"of that the {mode} network {estimate['network_usd_month']:.2f} (farmhand cloud down --network-only), "
+        f"the rest {estimate['rest_usd_month']:.2f}: {rest}",
+        f"a task of 5 minutes with 1 vCPU and 4 GB: {estimate['task_usd_5_min']:.4f}, and the model",
+        f"prices of {estimate['prices_region']}, {estimate['prices_as_of']}",
+    ]
+
+
+def cloud_prices(region: str, own: str = "", today: date | None = None) -> CloudPrices:
+    """Return the prices of `region`; `own` is the operator's file, "" for none. Raise NotConfigured."""
+    table = _table(files("farmhand.aws").joinpath("prices.toml").read_text("utf-8"), "the price table of AWS")
+    if own:
+        path = Path(own).expanduser()
+        try:
+            text = path.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise NotConfigured(f"aws_prices_file {path} cannot be read: {error}") from None
+        mine = _table(text, str(path))
+        if region in mine["regions"]:
+            table = mine
+    found, notes = region, []
+    if region not in table["regions"]:
+        found = DEFAULT_REGION
+        notes.append(f"no prices of {region}: those of {found} stand in (aws_prices_file)")
+    as_of = table["as_of"]
+    age = ((today or datetime.now(UTC).date()) - as_of).days
+    if age > STALE_DAYS:
+        notes.append(f"the prices of AWS are {age} days old: see the provider's pages (aws_prices_file)")
+    return CloudPrices(found, as_of, table["source"], table["regions"][found], "; ".join(notes))
+
+
+def _table(text: str, where: str) -> dict[str, Any]:
+    try:
+        given = tomllib.loads(text)
+        as_of = date.fromisoformat(str(given["as_of"]))
+        regions = {name: _region(prices) for name, prices in given["regions"].items()}
+    except KeyError as error:
+        raise NotConfigured(f"{where}: {error.args[0]} is missing") from None
+    except (ValueError, TypeError, AttributeError, InvalidOperation, RecursionError) as error:
+        raise NotConfigured(f"{where}: not a price table: {error}") from None
+    return {"as_of": as_of, "source": str(given.get("source", "")), "regions": regions}
+
+
+def _region(prices: dict[str, Any]) -> dict[str, Decimal]:
+    found = {name: Decimal(str(prices[name])) for name in _NAMES}
+    for name, price in found.items():
+        if not price.is_finite() or price < 0:
+            raise ValueError(f"{name} is {price}")
+    return found
