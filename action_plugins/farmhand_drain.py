@@ -21,6 +21,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 try:
     from farmhand.core.errors import FarmhandError
     from farmhand.plugins import drain, handover
+    from farmhand.plugins.arguments import arguments
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_drain: {missing}") from None
 
@@ -36,11 +37,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the answer of drain.drain, with a diff; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        handover.check_host_keys(self._connection)
-        _, given = self.validate_argument_spec(drain.ARGUMENTS)
+        given = arguments(self, __file__)
         host = str((task_vars or {}).get("inventory_hostname", "this host"))
         agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
         try:
+            handover.check_connection(self._connection)
             answer = drain.drain(
                 agent,
                 given["mode"],
@@ -51,7 +52,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             )
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
-        answer["diff"] = drain.difference(answer)
         problem = None if self._task.check_mode else drain.failure(answer, given["wait_s"])
         if problem is not None:
             answer |= {"failed": True, "msg": problem}

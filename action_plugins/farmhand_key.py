@@ -6,6 +6,7 @@ A typed key stays in this process: it is in no argument vector, no environment, 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ try:
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.keys import check_format
     from farmhand.core.keysource import read_key
-    from farmhand.plugins.key import ARGUMENTS, apply
-    from farmhand.rotation import operator
-    from farmhand.rotation.build import check_new_key_source, memory_of
+    from farmhand.plugins.arguments import arguments
+    from farmhand.plugins.key import apply
+    from farmhand.rotation import build
+    from farmhand.rotation.machine import Machine
+    from farmhand.rotation.state import Memory
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_key: {missing}") from None
 
@@ -40,23 +43,25 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the answer of plugins.key.apply; every failure is one line in `msg`."""
         result: dict[str, Any] = super().run(tmp, task_vars)
+        said: list[str] = []
         try:
             if self._connection.transport != "local":
                 raise WireError("usage", "farmhand_key runs on the workstation", "use connection: local", 400)
-            _, given = self.validate_argument_spec(ARGUMENTS)
-            parameters = _complete(given)
-            new_key = None if given["state"] in ("status", "aborted") else self._new_key(parameters)
-            return result | apply(parameters, new_key, check=self._task.check_mode)
+            given = arguments(self, __file__)
+            machine = _machine(given, said.append)
+            new_key = None if given["state"] in ("status", "aborted") else self._new_key(machine, given)
+            planned = given["planned"] or ""
+            answer = apply(machine, given["state"], new_key, planned=planned, check=self._task.check_mode)
+            return result | answer | {"progress": said}
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
 
-    def _new_key(self, parameters: dict[str, Any]) -> str | None:
+    def _new_key(self, machine: Machine, given: dict[str, Any]) -> str | None:
         """Return the new key from its source, or from the prompt; None if it is not needed. Raise WireError."""
-        source = parameters["new_key_source"]
+        source = given["new_key_source"]
         if source != PROMPT:
-            return read_key(check_new_key_source(source)) if source else None
-        state = memory_of(parameters).load()
-        if state is not None and state.unfinished:  # it already has its key
+            return read_key(build.check_new_key_source(source)) if source else None
+        if machine.unfinished() is not None:  # it already has its key
             return None
         try:
             typed = Display().prompt_until("New API key (not shown): ", private=True)
@@ -69,8 +74,19 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("bad_key", str(error), "nothing was changed") from None
 
 
-def _complete(given: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments, with the operator's settings for those that are missing. Raise FarmhandError."""
+def _machine(given: dict[str, Any], tell: Callable[[str], None]) -> Machine:
+    """Return the machine of the arguments, with the operator's settings for those missing. Raise FarmhandError."""
     said = {name: value for name, value in given.items() if value is not None}
-    rest = {} if {"key_source", "hosts", "upstream_url"} <= set(said) else operator.parameters(settings.load())
-    return given | rest | said
+    complete = {"key_source", "hosts", "upstream_url"} <= set(said)
+    conf = settings.Settings() if complete else settings.load()
+    conf = conf._replace(**{name: said[name] for name in conf._fields if name in said})
+    entries = said.get("hosts")
+    limit = conf.connect_timeout_s
+    hosts = build.known_hosts(conf) if entries is None else [build.given_host(entry, limit) for entry in entries]
+    return build.build(
+        conf,
+        hosts,
+        tell=tell,
+        memory=Memory(said["state_dir"]) if "state_dir" in said else None,
+        **{name: given[name] for name in ("drain_s", "retire_s", "force")},
+    )

@@ -15,8 +15,9 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 
 from farmhand.core.errors import WireError  # noqa: E402  (found through the line above)
 from farmhand.core.keys import redact  # noqa: E402
+from farmhand.plugins.arguments import arguments  # noqa: E402
 from farmhand.wire import route  # noqa: E402
-from farmhand.wire.transport import SshTransport  # noqa: E402
+from farmhand.wire.transport import Host, SshTransport  # noqa: E402
 
 #: In the order in which Ansible passes them to ssh; for an option given twice, the first value counts.
 _TEXTS = ("ssh_args", "ssh_common_args", "ssh_extra_args")
@@ -40,14 +41,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         variables = task_vars or {}
         host = str(variables.get("inventory_hostname", "this host"))
-        _, given = self.validate_argument_spec(
-            {
-                "address": {"type": "str", "default": ""},
-                "port": {"type": "int", "default": 0},
-                "known_hosts_file": {"type": "str", "default": ""},
-                "probe": {"type": "bool", "default": False},
-            }
-        )
+        given = arguments(self, __file__)
         try:
             entry = self._entry(given, variables, host)
             wanted = bool(given["probe"]) and str(self._connection.transport) in _OVER_SSH
@@ -74,9 +68,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
 
     def _probe(self, entry: dict[str, Any], known_hosts_file: str, host: str) -> None:
         """Raise WireError if claude-cheap could not reach the host."""
-        failure = route.probe(
-            SshTransport(**entry, name=host, known_hosts_file=known_hosts_file or None, control_dir="")
-        )
+        way = Host(host, **entry)._replace(known_hosts_file=known_hosts_file or None)
+        failure = route.probe(SshTransport(way, control_dir=""))
         if failure is None:
             return
         more = _UNIVERSAL.get(failure.code, "")

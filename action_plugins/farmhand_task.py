@@ -10,7 +10,6 @@ it with `jada-agent turn` on the host in the same way, and sends the answer back
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -28,8 +27,9 @@ try:
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.keys import holds_key, redact
     from farmhand.plugins import handover
-    from farmhand.plugins.task import ARGUMENTS, failure, task_of
-    from farmhand.wire import turn
+    from farmhand.plugins.arguments import arguments
+    from farmhand.plugins.task import failure, task_of
+    from farmhand.wire.turn import MAX_ANSWER_BYTES
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_task: {missing}") from None
 
@@ -47,72 +47,51 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         result: dict[str, Any] = super().run(tmp, task_vars)
         if result.get("skipped"):
             return result
-        handover.check_host_keys(self._connection)
+        host = str((task_vars or {}).get("inventory_hostname", "this host"))
         try:
-            if self._task.args.get("orders"):
-                return result | self._turn(str(self._task.args["orders"]), task_vars or {})
-            _, given = self.validate_argument_spec(ARGUMENTS)
+            handover.check_connection(self._connection)
+            given = arguments(self, __file__)
+            agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
+            if given["orders"] is not None:
+                # str, because multiprocessing does not take Ansible's tagged text for an address.
+                return result | self._turn(agent, str(given["orders"]), task_vars or {})
             if given["prompt_file"] is not None:
                 given["prompt"] = self._prompt(given["prompt"], given["prompt_file"])
             if given["prompt"] is None:
                 raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
             task = task_of(given)
             result["id"] = task["id"]
-            answer = self._run(task, given, str((task_vars or {}).get("inventory_hostname", "this host")))
+            answer = self._run(agent, task, given["key_source"] or "")
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
         problem = failure(answer)
         return result | answer | ({} if problem is None else {"failed": True, "msg": problem})
 
-    def _run(self, task: dict[str, Any], given: dict[str, Any], host: str) -> dict[str, Any]:
+    def _run(self, agent: handover.HostAgent, task: dict[str, Any], key_source: str) -> dict[str, Any]:
         """Return the answer of `jada-agent task`. Raise FarmhandError."""
-        agent = handover.HostAgent(self._low_level_execute_command, host, given["socket"])
         if self._task.check_mode:
             return agent.run_task({"task": task, "check": True})
-        key = handover.operators_key(given["key_source"] or "")
+        key = handover.operators_key(key_source)
         if holds_key(task, key):
             raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
         return agent.run_task({"task": task, "key": key})
 
-    def _turn(self, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
+    def _turn(self, agent: handover.HostAgent, path: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run one turn of a batch; `more` is whether another one follows."""
-        host = str(task_vars.get("inventory_hostname", "this host"))
-        hosts = len(task_vars.get("ansible_play_hosts_all") or [host])
+        hosts = len(task_vars.get("ansible_play_hosts_all") or [agent.host])
         try:
             batch = _CONNECTIONS.get(path) or _CONNECTIONS.setdefault(path, Client(path))
-            batch.send_bytes(json.dumps({"host": host, "hosts": hosts}).encode())
+            batch.send_bytes(json.dumps({"host": agent.host, "hosts": hosts}).encode())
             order = batch.recv_bytes()
             if not order:  # the batch is over
                 return {"changed": False, "more": False}
             # One byte more than the limit suffices to detect an answer that is too long.
-            batch.send_bytes(self._play(order, host)[: turn.MAX_ANSWER_BYTES + 1])
+            batch.send_bytes(_play(agent, order)[: MAX_ANSWER_BYTES + 1])
         except EOFError:
             return {"changed": False, "more": False}
         except OSError as error:
             raise WireError("batch_gone", f"farmhand batch has gone: {error}", "run it again: it goes on") from None
         return {"changed": True, "more": True}
-
-    def _play(self, order: bytes, host: str) -> bytes:
-        """Return the answer of `jada-agent turn` on the host, or an error if the host does not answer."""
-        command = ["jada-agent", "turn"]
-        if self._task.args.get("socket"):
-            command += ["--socket", str(self._task.args["socket"])]
-        try:
-            done = self._low_level_execute_command(shlex.join(command), in_data=order)
-        except AnsibleConnectionFailure as error:
-            said = redact(" ".join(str(error.message).split()))
-            return _failure("unreachable", f"{host}: {said}", "check the inventory and ssh")
-        except Exception as error:  # Connection and become plugins raise any type.
-            said = redact(" ".join(str(error).split()))
-            return _failure("unreachable", f"{host}: Ansible cannot use its variables: {said}", "check the inventory")
-        if (answer := turn.answer_in(done["stdout"])) is not None:
-            return answer
-        if done["rc"] in handover.NOT_FOUND:
-            return _failure("agent_missing", f"{host}: jada-agent is not installed there", "run site.yml")
-        said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
-        code = "agent_too_old" if "invalid choice" in said else "lost"
-        hint = "upgrade the farm host: farmhand up" if code == "agent_too_old" else "see jada-agent's journal there"
-        return _failure(code, f"{host}: jada-agent turn failed: {said}", hint)
 
     def _prompt(self, given: str | None, name: str) -> str:
         """Return the text of the file `name`, unchanged. Raise WireError."""
@@ -129,5 +108,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
 
 
-def _failure(code: str, message: str, hint: str) -> bytes:
-    return json.dumps({"error": {"code": code, "message": message, "hint": hint}}).encode()
+def _play(agent: handover.HostAgent, order: bytes) -> bytes:
+    """Return the answer of the host to the order, or an error if the host does not answer."""
+    try:
+        return agent.turn(order)
+    except WireError as error:
+        problem = error
+    except AnsibleConnectionFailure as error:
+        said = redact(" ".join(str(error.message).split()))
+        problem = WireError("unreachable", f"{agent.host}: {said}", "check the inventory and ssh")
+    except Exception as error:  # Connection and become plugins raise any type.
+        said = redact(" ".join(str(error).split()))
+        message = f"{agent.host}: Ansible cannot use its variables: {said}"
+        problem = WireError("unreachable", message, "check the inventory")
+    return json.dumps({"error": problem.as_dict()}).encode()

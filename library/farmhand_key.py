@@ -33,8 +33,8 @@ options:
     type: bool
     default: false
   key_source:
-    description: The source whose key is replaced - C(file:PATH[#NAME]) or C(keyring:SERVICE/USER). Default - the
-      setting.
+    description: The source whose key is replaced - C(file:PATH[#NAME]), C(keyring:SERVICE/USER) or
+      C(secretsmanager:NAME). Default - the setting.
     type: str
   hosts:
     description: The farm hosts, each as in C(hosts.json) with its C(name), or with C(socket) for an agent on this

@@ -4,23 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, get_args
+from typing import Any
 
 from farmhand.core.errors import FarmhandError, WireError
-from farmhand.core.task import DrainMode
 from farmhand.plugins.handover import HostAgent
-from farmhand.wire.transport import AGENT_SOCKET
 
-MODES = get_args(DrainMode)
 #: The first and the longest pause between two status requests, each of which is a command on the host. Seconds.
 _PAUSES_S = (0.5, 5.0)
 _NO_KEY = "it cannot be emptied without a key that the API accepts"
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "mode": {"type": "str", "choices": list(MODES), "default": "queue"},
-    "wait_s": {"type": "float", "default": 0},
-    "key_source": {"type": "str", "no_log": False},
-    "socket": {"type": "path", "default": AGENT_SOCKET},
-}
+_WORDS = {"running": "running", "queued": "queued", "awaiting_key": "awaiting a key"}
 
 
 def drain(
@@ -35,19 +27,31 @@ def drain(
     """Set the agent's drain mode and wait up to `wait_s` seconds until it is empty; with `check` only predict.
 
     `say` gets the number of remaining tasks whenever it changes. `bring_key` is called once if all remaining tasks wait
-    for a key. The answer has `changed`, `mode`, `before` (the mode), `version` of the agent, `left` (tasks by state),
-    `empty`, `stuck` (the remaining tasks cannot end by themselves) and `msg`. Raise WireError, `cannot_drain` for an
-    agent without drain.
+    for a key. The answer has `changed`, `mode`, `before` (the mode), `version` of the agent, `diff` and what
+    `remaining` returns. Raise WireError, `cannot_drain` for an agent without drain.
     """
     status = agent.status()
     before, version = drain_mode(status), str(status.get("version", "?"))
     if before != mode and not check:
-        _set(agent, mode, version)
+        try:
+            agent.drain(mode)
+        except WireError as error:
+            if error.code != "no_such_route":
+                raise
+            message = f"the agent ({version}) is too old to be drained"
+            raise WireError("cannot_drain", message, "upgrade it: playbooks/upgrade.yml", error.status) from None
         status = agent.status()
+    diff = {"before": f"drain: {before}\n", "after": f"drain: {mode}\n"}
+    known: dict[str, Any] = {
+        "changed": before != mode,
+        "mode": mode,
+        "before": before,
+        "version": version,
+        "diff": diff,
+    }
     began, pause, said = time.monotonic(), _PAUSES_S[0], ""
     while True:
-        answer: dict[str, Any] = {"changed": before != mode, "mode": mode, "before": before, "version": version}
-        answer |= remaining(status, mode)
+        answer = known | remaining(status, mode)
         waited = time.monotonic() - began
         if check or wait_s <= 0 or answer["empty"]:
             return answer
@@ -73,46 +77,26 @@ def drain(
 
 def drain_mode(status: dict[str, Any]) -> str:
     """Return the mode in an agent's status; `draining` for an agent that drains without reporting its mode."""
-    if status.get("state") != "draining":
-        return "off"
-    return str(status.get("drain") or "draining")
+    return str(status.get("drain") or "draining") if status.get("state") == "draining" else "off"
 
 
 def remaining(status: dict[str, Any], mode: str) -> dict[str, Any]:
-    """Return the tasks to wait for in `mode`: `left`, `empty`, `stuck` and a message `msg`."""
-    left = {name: int(status.get(name) or 0) for name in ("running", "queued", "awaiting_key")}
+    """Return the tasks to wait for in `mode`.
+
+    `left` is tasks by state, `empty` whether there is nothing to wait for, `stuck` whether the remaining tasks cannot
+    end by themselves, and `msg` all that in words.
+    """
+    left = {name: int(status.get(name) or 0) for name in _WORDS}
     empty = mode == "off" or not (left["running"] if mode == "running" else sum(left.values()))
     stuck = mode == "queue" and not empty and not left["running"] and not left["queued"]
-    return {"left": left, "empty": empty, "stuck": stuck, "msg": _message(status, left, mode, empty=empty)}
-
-
-def _message(status: dict[str, Any], left: dict[str, int], mode: str, *, empty: bool) -> str:
-    words = {"running": "running", "queued": "queued", "awaiting_key": "awaiting a key"}
-    said = ", ".join(f"{count} {words[name]}" for name, count in left.items() if count) or "no unfinished task"
-    if mode == "off":
-        return f"in service: {said}"
+    said = ", ".join(f"{count} {_WORDS[name]}" for name, count in left.items() if count) or "no unfinished task"
+    message = f"{'in service' if mode == 'off' else 'empty' if empty else 'not empty'}: {said}"
     # The reasons why tasks wait are reported only if they delay the drain.
-    reasons = [] if empty else [str(x["detail"]) for x in status.get("waiting") or [] if _holds(x)]
-    return f"{'empty' if empty else 'not empty'}: {said}" + (f" ({'; '.join(reasons)})" if reasons else "")
-
-
-def _holds(reason: Any) -> bool:
-    return isinstance(reason, dict) and bool(reason.get("detail")) and reason.get("reason") not in ("slots", "draining")
-
-
-def _set(agent: HostAgent, mode: str, version: str) -> None:
-    try:
-        agent.drain(mode)
-    except WireError as error:
-        if error.code != "no_such_route":
-            raise
-        message = f"the agent ({version}) is too old to be drained"
-        raise WireError("cannot_drain", message, "upgrade it: playbooks/upgrade.yml", error.status) from None
-
-
-def difference(answer: dict[str, Any]) -> dict[str, str]:
-    """Return Ansible's diff of the mode."""
-    return {"before": f"drain: {answer['before']}\n", "after": f"drain: {answer['mode']}\n"}
+    waiting = [] if empty else status.get("waiting") or []
+    reasons = [x["detail"] for x in waiting if x.get("detail") and x["reason"] not in ("slots", "draining")]
+    if reasons:
+        message += f" ({'; '.join(reasons)})"
+    return {"left": left, "empty": empty, "stuck": stuck, "msg": message}
 
 
 def failure(answer: dict[str, Any], wait_s: float) -> str | None:

@@ -10,23 +10,24 @@ import json
 import os
 import shlex
 from collections.abc import Callable
-from typing import Any
+from typing import IO, Any, TypeVar
 
 from farmhand.core import settings
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import WireError
-from farmhand.core.keys import harmless, holds_key, redact
+from farmhand.core.keys import holds_key, redact
 from farmhand.core.keysource import read_key
-from farmhand.wire import message, schema, task_call
-from farmhand.wire.transport import AGENT_SOCKET
+from farmhand.wire import message, sshfail, task_call, turn
+from farmhand.wire.client import Client
+from farmhand.wire.connection import AgentResponse
+from farmhand.wire.transport import AGENT_SOCKET, UnixTransport
 
 #: ActionBase._low_level_execute_command: runs a command line on the host with the given stdin and returns `rc`,
 #: `stdout` and `stderr`.
 Execute = Callable[..., dict[str, Any]]
-#: A shell's exit statuses if it cannot find or may not run the program.
-NOT_FOUND = (126, 127)
 #: Keys removed from this process's environment, by source: a loop requests the same key again.
 _FROM_ENVIRONMENT: dict[str, str] = {}
+T = TypeVar("T")
 
 
 def operators_key(source: str) -> str:
@@ -46,63 +47,64 @@ def operators_key(source: str) -> str:
     return key
 
 
-def check_host_keys(connection: Any) -> None:
+def check_connection(connection: Any) -> None:
     """Make Ansible's `connection` check the host's key, because the API key is sent there.
 
-    ansible-runner disables the check by default, and an operator may have disabled it for other work.
+    ansible-runner disables the check by default, and an operator may have disabled it for other work. Raise WireError
+    for a connection that cannot send a command's stdin, such as paramiko's. Source: ConnectionBase.has_pipelining.
     """
+    if not connection.has_pipelining:
+        message = f"the connection {connection.transport} cannot send a command's input, where task and key are"
+        raise WireError("not_configured", message, "ansible_connection: ssh")
     with contextlib.suppress(KeyError):  # the connection has no such option: it does not use ssh
         if connection.get_option("host_key_checking") is False:
             connection.set_option("host_key_checking", True)
 
 
-class HostAgent:
+class HostAgent(Client):
     """The agent of one host, called through Ansible's connection: each call starts `jada-agent` there once."""
 
     def __init__(self, execute: Execute, host: str, socket: str = "") -> None:
+        super().__init__(UnixTransport(name=host))
         self._execute = execute
         self.host = host
         #: The default socket is not passed on: only a plain `jada-agent bridge` starts without the venv.
         self._socket = "" if socket == AGENT_SOCKET else socket
 
-    def status(self) -> dict[str, Any]:
-        """Return `GET /v1/status`, without secrets. Raise WireError."""
-        found: dict[str, Any] = harmless(self._ask("GET", "/v1/status", schema.StatusAnswer))
-        return found
+    def request(self, method: str, path: str, body: bytes | IO[bytes] = b"", key: str | None = None) -> AgentResponse:
+        """Return the answer to one request. Raise WireError."""
+        data = body if isinstance(body, bytes) else body.read()
 
-    def drain(self, mode: str) -> dict[str, Any]:
-        """Send `PUT /v1/drain`. Raise WireError."""
-        return self._ask("PUT", "/v1/drain", schema.StatusAnswer, body=json.dumps({"mode": mode}).encode())
+        def found(output: str) -> bytes | None:
+            # The login shell may print something first.
+            _, start, rest = output.partition("HTTP/1.1 ")
+            return f"{start}{rest}".encode("utf-8", "surrogateescape") if start else None
 
-    def put_key(self, key: str) -> dict[str, Any]:
-        """Send `PUT /v1/key`. Raise WireError."""
-        return self._ask("PUT", "/v1/key", schema.KeyAnswer, key=key)
+        raw = self._run("bridge", message.whole_request(method, path, body=data, key=key), found)
+        return message.whole_response(raw, self.host)
 
     def run_task(self, call: dict[str, Any]) -> dict[str, Any]:
         """Return the answer of `jada-agent task` to `call`. Raise WireError."""
-        done = self._run("task", json.dumps(call).encode())
-        answer = task_call.parse(done["stdout"], self.host)
+        return self._run("task", json.dumps(call).encode(), lambda output: task_call.parse(output, self.host))
+
+    def turn(self, order: bytes) -> bytes:
+        """Return the answer of `jada-agent turn` to `order`, unchecked. Raise WireError."""
+        return self._run("turn", order, turn.answer_in)
+
+    def _run(self, verb: str, data: bytes, found: Callable[[str], T | None]) -> T:
+        """Return what `found` finds in the output of a verb of jada-agent. Raise WireError if that is nothing."""
+        command = ["jada-agent", verb, *(["--socket", self._socket] if self._socket else [])]
+        done = self._execute(shlex.join(command), in_data=data)
+        answer = found(done["stdout"])
         if answer is None:
             raise self._failure(done)
         return answer
 
-    def _ask(self, method: str, path: str, kind: Any, **more: Any) -> dict[str, Any]:
-        done = self._run("bridge", message.whole_request(method, path, **more))
-        # The login shell may print something first.
-        _, start, rest = done["stdout"].partition("HTTP/1.1 ")
-        if not start:
-            raise self._failure(done)
-        return message.parse_response(f"{start}{rest}".encode("utf-8", "surrogateescape"), self.host, kind)
-
-    def _run(self, verb: str, data: bytes) -> dict[str, Any]:
-        command = ["jada-agent", verb, *(["--socket", self._socket] if self._socket else [])]
-        return self._execute(shlex.join(command), in_data=data)
-
     def _failure(self, done: dict[str, Any]) -> WireError:
         """Return the error for output without an answer."""
-        if done["rc"] in NOT_FOUND:
+        if done["rc"] in sshfail.NOT_FOUND:
             return WireError("agent_missing", f"{self.host}: jada-agent is not installed there", "run site.yml")
         said = redact(" ".join((done["stderr"] or done["stdout"] or "no reason given").split()[-40:]))
         if "invalid choice" in said:
             return WireError("agent_too_old", f"{self.host}: its agent is too old for this", "run site.yml")
-        return WireError("agent_down", f"{self.host}: the agent does not answer: {said}")
+        return WireError("agent_down", f"{self.host}: the agent does not answer: {said}", "see its journal there")

@@ -14,7 +14,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,40 +41,26 @@ _LONE_COMMAND = re.compile(r"(?:export|declare|typeset|readonly)(?:\s+-\w+)*\s*$
 _ENVIRONMENT = re.compile(
     rf"\s*(?:export\s+|SETUVAR\s+(?:--\w+\s+)*)?(?P<name>{_NAMES})(?:\s*=|:|\s+(?:DEFAULT|OVERRIDE)=){_EMPTY}"
 )
-_SYSTEM_FILES: tuple[tuple[str, Kind], ...] = (
-    ("/etc/environment", "environment"),
-    ("/etc/environment.d/*.conf", "environment"),
-    ("/etc/security/pam_env.conf", "environment"),
-    ("/etc/profile", "shell"),
-    ("/etc/profile.d/*", "shell"),
-    ("/etc/bash.bashrc", "shell"),
-    ("/etc/zsh/*", "shell"),
-    ("/etc/fish/config.fish", "shell"),
-    ("/etc/fish/conf.d/*.fish", "shell"),
-    ("/etc/csh.cshrc", "shell"),
-    ("/etc/csh.login", "shell"),
-    ("/etc/skel/.*", "shell"),
-)
-_HOME_FILES: tuple[tuple[str, Kind], ...] = (
-    *(
-        (name, "shell")
-        for name in (".profile", ".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases")
+_SYSTEM_FILES: dict[Kind, tuple[str, ...]] = {
+    "environment": ("etc/environment", "etc/environment.d/*.conf", "etc/security/pam_env.conf"),
+    "shell": (
+        *("etc/profile", "etc/profile.d/*", "etc/bash.bashrc", "etc/zsh/*", "etc/csh.cshrc", "etc/csh.login"),
+        *("etc/fish/config.fish", "etc/fish/conf.d/*.fish", "etc/skel/.*"),
     ),
-    *(
-        (name, "shell")
-        for name in (".zshrc", ".zshenv", ".zprofile", ".zlogin", ".cshrc", ".tcshrc", ".login", ".kshrc")
+}
+_HOME_FILES: dict[Kind, tuple[str, ...]] = {
+    "shell": (
+        *(".profile", ".bashrc", ".bash_profile", ".bash_login", ".bash_logout", ".bash_aliases"),
+        *(".zshrc", ".zshenv", ".zprofile", ".zlogin", ".cshrc", ".tcshrc", ".login", ".kshrc"),
+        *(".config/fish/config.fish", ".config/fish/conf.d/*.fish"),
     ),
-    (".config/fish/config.fish", "shell"),
-    (".config/fish/conf.d/*.fish", "shell"),
-    (".config/fish/fish_variables", "environment"),
-    (".ssh/environment", "environment"),
-    (".pam_environment", "environment"),
-    (".config/environment.d/*.conf", "environment"),
-    (".claude.json", "json"),
-    (".claude/settings.json", "json"),
-    (".claude/settings.local.json", "json"),
-    (".claude/.credentials.json", "login"),
-)
+    "environment": (
+        *(".config/fish/fish_variables", ".config/environment.d/*.conf"),
+        *(".ssh/environment", ".pam_environment"),
+    ),
+    "json": (".claude.json", ".claude/settings.json", ".claude/settings.local.json"),
+    "login": (".claude/.credentials.json",),
+}
 
 
 @dataclass(frozen=True)
@@ -89,22 +75,33 @@ class Finding:
         return f"{self.path}:{self.line}: {self.what}" if self.line else f"{self.path}: {self.what}"
 
 
+#: A file without its credentials; line and kind of each.
 Cleaned = tuple[str, list[tuple[int, str]]]
+
+
+def _cleaned(text: str, clean: Callable[[str, str], tuple[str, list[str]]]) -> Cleaned:
+    """Clean each line with `clean`, which gets the line before it too, and take out literal keys."""
+    lines: list[str] = []
+    found = []
+    before = ""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        rest, names = clean(line, before)
+        if KEY.search(rest):
+            names.append("a key or token (sk-ant-…)")
+        found += [(number, name) for name in names]
+        lines.append(KEY.sub("", rest))
+        before = line
+    return "".join(lines), found
 
 
 def clean_environment(text: str) -> Cleaned:
     """Return a file of NAME=value lines without the protected names and without literal keys."""
-    lines, found = [], []
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+
+    def clean(line: str, _before: str) -> tuple[str, list[str]]:
         match = _ENVIRONMENT.match(line)
-        if match:
-            found.append((number, match["name"]))
-            continue
-        if KEY.search(line):
-            found.append((number, "a key or token (sk-ant-…)"))
-            line = KEY.sub("", line)
-        lines.append(line)
-    return "".join(lines), found
+        return ("", [match["name"]]) if match else (line, [])
+
+    return _cleaned(text, clean)
 
 
 def clean_shell(text: str) -> Cleaned:
@@ -113,21 +110,17 @@ def clean_shell(text: str) -> Cleaned:
     Only the assignment is removed: the rest of the line stays, and a statement that becomes empty is replaced by `:`,
     so that a block around it stays valid.
     """
-    lines, found = [], []
-    continued = False
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        clean = line
-        code = not line.lstrip().startswith("#")
-        for pattern in (_SET, _ASSIGN) if code else ():
-            for match in reversed(list(pattern.finditer(clean))):
-                found.append((number, match["name"]))
-                clean = _without(clean, match.start(), match.end(), continued)
-        if KEY.search(clean):
-            found.append((number, "a key or token (sk-ant-…)"))
-            clean = KEY.sub("", clean)
-        continued = line.rstrip("\r\n").endswith("\\")
-        lines.append(clean)
-    return "".join(lines), found
+
+    def clean(line: str, before: str) -> tuple[str, list[str]]:
+        names = []
+        continued = before.rstrip("\r\n").endswith("\\")
+        for pattern in () if line.lstrip().startswith("#") else (_SET, _ASSIGN):
+            for match in reversed(list(pattern.finditer(line))):
+                names.append(match["name"])
+                line = _without(line, match.start(), match.end(), continued)
+        return line, names
+
+    return _cleaned(text, clean)
 
 
 def _without(line: str, start: int, end: int, continued: bool) -> str:
@@ -186,16 +179,14 @@ def places(root: Path = Path("/"), accounts: Iterable[Path] | None = None) -> It
     files.
     """
     seen: set[Path] = set()
-    bases = [(root, pattern.lstrip("/"), kind) for pattern, kind in _SYSTEM_FILES]
-    homes_here = homes() if accounts is None else list(accounts)
-    bases += [(home, pattern, kind) for home in homes_here for pattern, kind in _HOME_FILES]
-    for base, pattern, kind in bases:
+    bases = [(root, _SYSTEM_FILES), *((home, _HOME_FILES) for home in (homes() if accounts is None else accounts))]
+    wanted = ((base, kind, pattern) for base, files in bases for kind in files for pattern in files[kind])
+    for base, kind, pattern in wanted:
         for match in sorted(base.glob(pattern)):
             path = match.resolve()
-            if path in seen or not path.is_file() or (base != root and _leads_out(path, base)):
-                continue
-            seen.add(path)
-            yield path, kind
+            if path not in seen and path.is_file() and (base == root or not _leads_out(path, base)):
+                seen.add(path)
+                yield path, kind
 
 
 def _leads_out(path: Path, home: Path) -> bool:
@@ -214,19 +205,18 @@ class Scrubber:
     def run(self, files: Iterable[tuple[Path, Kind]]) -> None:
         """Check each of `files`, and change it if `write` is set. Raise OSError, naming the file, if that fails."""
         for path, kind in files:
-            if kind == "login":
-                self.findings.append(Finding(str(path), 0, "a login of the claude CLI"))
-                if self.write:
-                    self._save(path)
-                    path.unlink()
+            if kind != "login":
+                self._clean(path, kind)
                 continue
-            self._clean(path, kind)
+            self.findings.append(Finding(str(path), 0, "a login of the claude CLI"))
+            if self.write:
+                self._save(path)
+                path.unlink()
 
     def _clean(self, path: Path, kind: Kind) -> None:
         if path.stat().st_size > MAX_BYTES:
             raise OSError(errno.EFBIG, f"larger than {MAX_BYTES >> 20} MB, so it is not looked into", str(path))
-        raw = path.read_bytes()
-        text = raw.decode("utf-8", "surrogateescape")
+        text = path.read_bytes().decode("utf-8", "surrogateescape")
         clean = {"shell": clean_shell, "environment": clean_environment, "json": clean_json}[kind]
         cleaned, found = clean(text)
         self.findings += [Finding(str(path), line, what) for line, what in found]

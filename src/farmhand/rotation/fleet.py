@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-from ..core.errors import WireError
-from ..wire.client import Client
-from ..wire.follow import run_task
-from ..wire.transport import SshTransport, Transport, UnixTransport
+from farmhand.core.errors import WireError
+from farmhand.wire.client import Client
+from farmhand.wire.follow import run_task
+from farmhand.wire.transport import Transport
 
 CANARY_TIMEOUT_S = 60.0
 #: Seconds that an agent may be unavailable, or refuse the task because it is draining.
@@ -21,29 +21,20 @@ _PRIORITY = 1_000_000
 _NO_CANARY = frozenset({"draining", "budget"})
 #: Errors of a reused connection after the agent or the network has failed.
 _STALE = frozenset({"lost", "unreachable", "agent_down"})
-#: Optional connection settings of an entry in hosts.json, besides its name and address.
-_WAY = ("port", "user", "options", "ssh_config", "identity_file", "known_hosts_file")
-T = TypeVar("T")
 #: Error codes that mean no agent was reached, or nothing that answers like one.
-UNREACHED = frozenset(
-    {
-        "unreachable", "lost", "agent_down", "agent_missing", "host_key_unknown", "host_key_changed", "login_refused",
-        "not_an_agent", "not_configured", "agent_too_old", "client_too_old", "bad_answer", "agent_error",
-        "not_in_time",
-    }
-)  # fmt: skip
+UNREACHED = _STALE | {
+    "agent_missing", "host_key_unknown", "host_key_changed", "login_refused", "not_an_agent", "not_configured",
+    "agent_too_old", "client_too_old", "bad_answer", "agent_error", "not_in_time",
+}  # fmt: skip
+T = TypeVar("T")
 
 
 class RotationHost:
-    """One farm host with one connection, opened on first use. Every call can be repeated safely.
+    """One farm host with one connection, opened over `way` on first use. Every call can be repeated safely."""
 
-    `entry` is an entry of hosts.json with its `name`, or has the `socket` of the agent on this machine.
-    """
-
-    def __init__(self, entry: Mapping[str, Any], connect_timeout_s: float = 10.0) -> None:
-        self.name = str(entry["name"])
-        self._entry = entry
-        self._connect_timeout_s = connect_timeout_s
+    def __init__(self, name: str, way: Callable[[], Transport]) -> None:
+        self.name = name
+        self._way = way
         self._client: Client | None = None
 
     def close(self) -> None:
@@ -52,17 +43,10 @@ class RotationHost:
         if client is not None:
             client.close()
 
-    def _transport(self) -> Transport:
-        way: dict[str, Any] = {"name": self.name, "connect_timeout_s": self._connect_timeout_s}
-        if self._entry.get("socket"):
-            return UnixTransport(str(self._entry["socket"]), **way)
-        way |= {what: self._entry[what] for what in _WAY if self._entry.get(what)}
-        return SshTransport(str(self._entry["address"]), **way)
-
     def _call(self, do: Callable[[Client], T]) -> T:
         """Call `do` with a client. Retry once if the connection was reused and is found dead."""
         reused = self._client is not None
-        client = self._client = self._client or Client(self._transport())
+        client = self._client = self._client or Client(self._way())
         try:
             return do(client)
         except WireError as error:
@@ -72,7 +56,7 @@ class RotationHost:
         return self._call(do)
 
     def _status(self, fingerprint: str) -> dict[str, Any]:
-        """Return the agent's status. Raises WireError `key_refused` if the API has refused this key on that host."""
+        """Return the agent's status. Raise WireError `key_refused` if the API has refused this key on that host."""
         status = self._call(Client.status)
         for entry in _entries(status, fingerprint):
             if entry.get("state") == "refused":
@@ -80,13 +64,13 @@ class RotationHost:
         return status
 
     def hand_over(self, key: str, supersedes: str) -> None:
-        """Replace the key `supersedes` by `key` on this host. Raises WireError."""
+        """Replace the key `supersedes` by `key` on this host. Raise WireError."""
         self._call(lambda client: client.put_key(key, supersedes))
 
     def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
         """Hand over `key` unless already done. Return the number of attempts in flight on the old key.
 
-        Raises WireError; `key_refused` if the API has refused the key on that host.
+        Raise WireError; `key_refused` if the API has refused the key on that host.
         """
         status = self._status(fingerprint)
         # A restarted agent no longer knows which key the new one has replaced.
@@ -98,7 +82,7 @@ class RotationHost:
     def canary(self, task_id: str, key: str, fingerprint: str) -> str:
         """Run one task of a few tokens on `key`. Return "" if it was answered, else why no task could be run.
 
-        Raises WireError, also for a task that did not succeed.
+        Raise WireError, also for a task that did not succeed.
         """
         task = {
             "id": task_id,
@@ -125,12 +109,12 @@ class RotationHost:
         raise WireError("canary_failed", message)
 
     def take_back(self, old: str, new: str) -> None:
-        """Replace the new key by the old one again. Raises WireError."""
+        """Replace the new key by the old one again. Raise WireError."""
         self.hand_over(old, new)
         self.forget(new)
 
     def forget(self, fingerprint: str) -> None:
-        """Delete the key from the agent's memory. Raises WireError."""
+        """Delete the key from the agent's memory. Raise WireError."""
         self._call(lambda client: client.forget_key(fingerprint))
 
 

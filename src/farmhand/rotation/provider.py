@@ -7,58 +7,74 @@ pages "List API Keys" and "Update API Key", read 2026-11-24.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from ..core.api_call import admin_problem, call, free_call, reason
-from ..core.errors import WireError
-from ..core.keys import redact
+from farmhand.core.api_call import admin_problem, call, free_call, reason
+from farmhand.core.errors import WireError
+from farmhand.core.keys import other_kind, redact
 
 CONSOLE = "https://platform.claude.com/settings/keys"
 KEYS = "/v1/organizations/api_keys"
 _PAGE = 100
 
 
+def check_key(key: str, upstream_url: str) -> None:
+    """Return if the API accepts the operator's key. No message contains it.
+
+    Raise NotConfigured if it is unknown, Refused if it is not served, FarmhandError `api_unreachable`.
+    """
+    try:
+        hint = "make a new one in the Console and put it there: farmhand rotate"
+        _check(key, upstream_url, "the key", unknown="bad_key", unserved="refused", hint=hint)
+    except WireError as error:
+        raise error.at() from None
+
+
+def _check(key: str, url: str, what: str, *, unknown: str, unserved: str, hint: str) -> None:
+    """Return if the API accepts `key`. Raise WireError with the codes `unknown`, `unserved`, or `api_unreachable`.
+
+    What is no metered key is not sent there, but `refused`.
+    """
+    if other := other_kind(key):
+        raise WireError("refused", f"{what} is {other} and no metered key", "name the source of a metered key")
+    status = free_call(key, url)
+    if status == 401:
+        raise WireError(unknown, f"{url} does not know {what} (401)", hint)
+    if status in (402, 403):
+        raise WireError(unserved, f"{url} does not serve {what} ({status})", "see billing and limits in the Console")
+    if status != 200:
+        raise WireError("api_unreachable", f"{url} answered {status}", "try again later")
+
+
+@dataclass
 class Provider:
     """The Messages API at `url` and, with an Admin key, the Admin API at `admin_url`."""
 
-    def __init__(self, url: str, admin_key: str = "", admin_url: str = "") -> None:
-        self._url = url
-        self._admin_key = admin_key
-        self._admin_url = admin_url
-
-    @property
-    def can_disable(self) -> bool:
-        """Return whether an Admin key is configured."""
-        return bool(self._admin_key)
+    url: str
+    admin_key: str = ""
+    admin_url: str = ""
 
     def alive(self, key: str) -> None:
-        """Return if the API accepts `key`. Raises WireError `dead_key` if not, or `api_unreachable`."""
-        status = free_call(key, self._url)
-        if status == 401:
-            raise WireError("dead_key", f"{self._url} does not know the new key (401)", "check it in the Console")
-        if status in (402, 403):
-            message = f"{self._url} does not serve the new key ({status})"
-            raise WireError("dead_key", message, "see billing and limits in the Console")
-        if status != 200:
-            raise WireError("api_unreachable", f"{self._url} answered {status}", "try again later")
+        """Return if the API accepts the new key. Raise WireError `dead_key` if not, or `api_unreachable`."""
+        hint = "check it in the Console"
+        _check(key, self.url, "the new key", unknown="dead_key", unserved="dead_key", hint=hint)
 
     def dead(self, key: str) -> bool:
-        """Return whether the API does not know `key` (status 401 only). Raises WireError."""
-        return free_call(key, self._url) == 401
+        """Return whether the API does not know `key` (status 401 only). Raise WireError."""
+        return free_call(key, self.url) == 401
 
     def disable(self, key: str) -> None:
-        """Set `key` inactive. Raises WireError `retire_by_hand` with the reason if that is not possible."""
-        if problem := admin_problem(self._admin_key, self._admin_url):
+        """Set `key` inactive. Raise WireError `retire_by_hand` with the reason if that is not possible."""
+        if problem := admin_problem(self.admin_key, self.admin_url):
             raise _by_hand(problem)
         matches = [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
-        if len(matches) != 1:
+        if not matches:
+            raise _by_hand("the Admin API shows no active key that could be it")
+        if len(matches) > 1:
             names = ", ".join(repr(redact(str(entry.get("name"))))[:80] for entry in matches[:5])
-            raise _by_hand(
-                f"the Admin API shows several active keys that could be it: {names}"
-                if matches
-                else "the Admin API shows no active key that could be it"
-            )
+            raise _by_hand(f"the Admin API shows several active keys that could be it: {names}")
         self._admin(f"{KEYS}/{quote(str(matches[0].get('id')), safe='')}", {"status": "inactive"})
 
     def _active(self) -> Iterator[dict[str, Any]]:
@@ -75,7 +91,7 @@ class Provider:
 
     def _admin(self, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:
-            status, answer = call(self._admin_key, self._admin_url, path, body)
+            status, answer = call(self.admin_key, self.admin_url, path, body)
         except WireError as error:
             raise _by_hand(error.message) from None
         if status == 200 and isinstance(answer, dict):

@@ -11,23 +11,25 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TypeVar
 
-from ..core.errors import WireError, not_configured
-from ..core.files import replace, xdg
-from ..core.keys import is_fingerprint
+import msgspec
+
+from farmhand.core.errors import WireError, not_configured
+from farmhand.core.files import replace, xdg
+from farmhand.core.keys import is_fingerprint
+from farmhand.core.typed import ready
 
 #: The steps that can be requested, in order.
 STEPS = ("staged", "switched", "verified", "drained", "retired")
 #: All saved steps. One is saved before a step makes an external change, and another when the step is done.
 _PROGRESS = ("staging", "staged", "switching", "switched", "verified", "drained", "retiring", "dead", "retired")
 ROLLING_BACK, ROLLED_BACK = "rolling_back", "rolled_back"
-_KNOWN = (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
+T = TypeVar("T")
 
 
 @dataclass
@@ -44,6 +46,11 @@ class State:
     updated_at: float
     why: str = ""
     hosts: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        known = self.step in (*_PROGRESS, ROLLING_BACK, ROLLED_BACK)
+        if not (known and is_fingerprint(self.old) and is_fingerprint(self.new)):
+            raise ValueError("not the state of a rotation")
 
     @property
     def unfinished(self) -> bool:
@@ -62,7 +69,7 @@ def state_dir(place: str, usual: bool, environ: Mapping[str, str] = os.environ) 
 
 
 class Memory:
-    """The files in `directory`, which is created on the first write. Raises WireError `not_configured`."""
+    """The files in `directory`, which is created on the first write. Raise WireError `not_configured`."""
 
     def __init__(self, directory: str) -> None:
         self.directory = directory
@@ -71,87 +78,69 @@ class Memory:
 
     def load(self) -> State | None:
         """Return the current rotation, or else the last one; None if there was none."""
-        found = self._read(self._state)
-        if found is None:
-            return None
-        names = {item.name for item in fields(State)}
-        try:
-            state = State(**{name: value for name, value in found.items() if name in names})
-        except TypeError:
-            state = None
-        if state is None or state.step not in _KNOWN or not (is_fingerprint(state.old) and is_fingerprint(state.new)):
-            raise not_configured(f"{self._state} is not the state of a rotation", "move it away, then look at the keys")
-        return state
+        return _read(self._state, State)
 
     def save(self, state: State) -> None:
         """Save the state durably: it is on disk when this returns."""
         state.updated_at = time.time()
-        self._write(self._state, asdict(state))
+        self._write(self._state, state)
 
     def seen(self, fingerprint: str) -> float | None:
         """Return when this key was first seen; None if never."""
-        seen = (self._read(self._ages) or {}).get(fingerprint)
-        return float(seen) if isinstance(seen, (int, float)) else None
+        return (_read(self._ages, dict[str, float]) or {}).get(fingerprint)
 
     def first_seen(self, fingerprint: str, otherwise: float) -> float:
         """Return when this key was first seen. If never, return `otherwise` and try to save it."""
-        seen = self.seen(fingerprint)
-        if seen is None:
-            seen = otherwise
+        ages = _read(self._ages, dict[str, float]) or {}
+        if fingerprint not in ages:
             with contextlib.suppress(WireError):
-                self._write(self._ages, {**(self._read(self._ages) or {}), fingerprint: otherwise})
-        return seen
+                self._write(self._ages, ages | {fingerprint: otherwise})
+        return ages.get(fingerprint, otherwise)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lock, so that only one rotation runs. Raises WireError `rotation_running` with the process id."""
-        self._make()
+        """Hold the lock, so that only one rotation runs. Raise WireError `rotation_running` with the process id."""
         path = os.path.join(self.directory, "lock")
-        try:
+        self._make()
+        with _named(path):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise not_configured(f"{path}: {error.strerror}") from None
-        try:
+        with os.fdopen(descriptor, "r+b", buffering=0) as file:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                who = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
-                raise WireError(
-                    "rotation_running",
-                    f"another rotation of this key runs (process {who or '?'})",
-                    "wait until it ends",
-                ) from None
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+                who = file.read(32).decode("ascii", "replace").strip() or "?"
+                message = f"another rotation of this key runs (process {who})"
+                raise WireError("rotation_running", message, "wait until it ends") from None
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n".encode())
             yield
-        finally:
-            os.close(descriptor)
 
     def _make(self) -> None:
-        try:
+        with _named(self.directory):
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             os.chmod(self.directory, 0o700)
-        except OSError as error:
-            raise not_configured(f"{self.directory}: {error.strerror}") from None
 
-    def _read(self, path: str) -> dict[str, Any] | None:
-        try:
-            with open(path, "rb") as file:
-                found = json.loads(file.read())
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise not_configured(f"{path}: {error.strerror}") from None
-        except (ValueError, RecursionError):
-            found = None
-        if not isinstance(found, dict):
-            raise not_configured(f"{path} is not a JSON object", "move it away, then look at the keys")
-        return found
-
-    def _write(self, path: str, value: dict[str, Any]) -> None:
+    def _write(self, path: str, value: object) -> None:
         self._make()
-        try:
+        with _named(path):
             # A fixed name, so that the next write replaces a file left by a crash.
-            replace(path, json.dumps(value, indent=1).encode() + b"\n", beside=f"{path}.new")
-        except OSError as error:
-            raise not_configured(f"{path}: {error.strerror}") from None
+            replace(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n", beside=f"{path}.new")
+
+
+def _read(path: str, kind: type[T]) -> T | None:
+    """Return the content of a file; None if there is no file."""
+    try:
+        with _named(path), contextlib.suppress(FileNotFoundError), open(path, "rb") as file:
+            return msgspec.json.decode(file.read(), type=ready(kind))
+    except (msgspec.DecodeError, RecursionError):
+        raise not_configured(f"{path} is not what a rotation saves", "move it away, then look at the keys") from None
+    return None
+
+
+@contextlib.contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Report a failure to use the file `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise not_configured(f"{path}: {error.strerror}") from None

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from farmhand.core.errors import WireError
+from farmhand.core.task import DrainMode
 from farmhand.plugins import drain
 from farmhand.plugins.handover import HostAgent
 from tests.unit.wire.scripted import answer
@@ -57,11 +58,11 @@ def test_it_sets_the_mode_and_waits_until_the_host_is_empty(no_pause: list[float
     )
     assert host.requests[1].startswith(b"PUT /v1/drain ")
     assert json.loads(host.requests[1].partition(b"\r\n\r\n")[2]) == {"mode": "queue"}
-    assert drain.difference(said) == {"before": "drain: off\n", "after": "drain: queue\n"}
+    assert said["diff"] == {"before": "drain: off\n", "after": "drain: queue\n"}
     assert (lines, no_pause) == (["1 running; 0 of 10 s"], [0.5, 1.0])
 
 
-@pytest.mark.parametrize("mode", drain.MODES)
+@pytest.mark.parametrize("mode", get_args(DrainMode))
 def test_the_mode_it_has_is_not_set_again(mode: str) -> None:
     host = Host(status(mode))
     assert drain.drain(HostAgent(host, "farm1"), mode)["changed"] is False

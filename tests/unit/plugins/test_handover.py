@@ -28,7 +28,7 @@ def prints(stdout: str, *, rc: int = 0, stderr: str = "", commands: list[str] | 
 def test_the_key_is_in_the_stdin_and_nowhere_else() -> None:
     commands: list[str] = []
     said = answer({"fingerprint": "0123456789ab", "tasks_resumed": 0}).decode()
-    HostAgent(prints(said, commands=commands), "farm1", "/run/a b.sock").put_key(KEY)
+    assert HostAgent(prints(said, commands=commands), "farm1", "/run/a b.sock").put_key(KEY)["tasks_resumed"] == 0
     command, data = commands
     assert command == "jada-agent bridge --socket '/run/a b.sock'"
     assert data.startswith("PUT /v1/key HTTP/1.1\r\n")
@@ -59,6 +59,13 @@ def test_a_host_that_gives_no_answer(rc: int, stderr: str, code: str) -> None:
             ask()
         assert caught.value.code == code
         assert KEY not in str(caught.value)
+
+
+def test_what_answers_and_is_no_agent() -> None:
+    for said, code in ((answer({}, wire=None), "not_an_agent"), (answer({}, wire="2"), "client_too_old")):
+        with pytest.raises(WireError) as caught:
+            HostAgent(prints(said.decode()), "farm1").put_key(KEY)
+        assert caught.value.code == code
 
 
 def test_what_a_host_says_of_itself_is_harmless() -> None:

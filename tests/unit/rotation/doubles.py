@@ -13,6 +13,7 @@ from farmhand.rotation.machine import Machine
 from farmhand.rotation.provider import Provider
 from farmhand.rotation.sources import FileSource, Slots
 from farmhand.rotation.state import Memory, State
+from farmhand.wire.transport import UnixTransport
 
 OLD = "sk-ant-test-old-000000000001"
 NEW = "sk-ant-test-new-000000000002"
@@ -98,7 +99,7 @@ class _Provider(Provider):
 
 class _Host(RotationHost):
     def __init__(self, world: World, name: str) -> None:
-        super().__init__({"name": name, "socket": "/nowhere"})
+        super().__init__(name, UnixTransport)
         self._world = world
 
     def _reach(self) -> None:

@@ -8,8 +8,7 @@ import pytest
 from aiohttp import web
 
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused, WireError
-from farmhand.rotation.check_key import check_key
-from farmhand.rotation.provider import Provider
+from farmhand.rotation.provider import Provider, check_key
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.messages_api.faults import Kind
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from farmhand.cli.checks.station import key_age
+from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.settings import Settings
-from farmhand.rotation.build import memory_of
-from farmhand.rotation.operator import age_days, is_old, parameters
+from farmhand.rotation.build import age_days, given_host, is_old, known_hosts, memory_of
+from farmhand.wire.transport import SshTransport
 from tests.unit.rotation.doubles import OLD
 
 
@@ -36,7 +37,7 @@ def test_a_key_whose_file_has_not_changed_for_long_is_old(conf: Settings, tmp_pa
 
 
 def test_a_key_that_a_rotation_has_brought_counts_from_then(conf: Settings) -> None:
-    memory_of({"key_source": conf.key_source}).first_seen(fingerprint(OLD), time.time() - 5 * 86400)
+    memory_of(conf.key_source).first_seen(fingerprint(OLD), time.time() - 5 * 86400)
     assert age_days(conf, OLD) == pytest.approx(5, abs=0.1)
     assert key_age(conf).ok
 
@@ -52,6 +53,13 @@ def test_the_policy() -> None:
     assert not is_old(9999.0, Settings(key_max_age_days=0.0))
 
 
-def test_the_parameters_are_plain_data(conf: Settings) -> None:
-    [host] = parameters(conf)["hosts"]
-    assert (host["name"], host["address"], host["port"], host["options"]) == ("farm1", "192.0.2.1", 0, [])
+def test_the_hosts_of_both_front_ends(conf: Settings) -> None:
+    [known] = known_hosts(conf)
+    given = given_host({"name": "farm1", "address": "192.0.2.1", "port": 22, "user": None}, 5.0)
+    for host, argument in ((known, "ConnectTimeout=10"), (given, "ConnectTimeout=5")):
+        transport = host._way()
+        assert isinstance(transport, SshTransport)
+        assert (host.name, transport.host.address) == ("farm1", "192.0.2.1")
+        assert argument in transport.argv()
+    with pytest.raises(NotConfigured, match="hosts: host 'farm2': address is missing"):
+        given_host({"name": "farm2"}, 5.0)

@@ -1,0 +1,24 @@
+"""The arguments of an action plugin, checked against what its module in library/ documents."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+
+@cache
+def options(plugin: str) -> dict[str, dict[str, Any]]:
+    """Return the documented options of the module whose action plugin is the file `plugin`."""
+    from ansible.parsing.plugin_docs import read_docstring
+
+    path = Path(plugin).resolve()
+    documentation = read_docstring(str(path.parents[1] / "library" / path.name), verbose=False)
+    found: dict[str, dict[str, Any]] = documentation["doc"]["options"]
+    return found
+
+
+def arguments(action: Any, plugin: str) -> dict[str, Any]:
+    """Return the arguments of the task of `action`, converted and with defaults. Raise AnsibleActionFail."""
+    given: dict[str, Any] = action.validate_argument_spec(options(plugin))[1]
+    return given

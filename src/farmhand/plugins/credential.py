@@ -1,0 +1,36 @@
+"""The implementation of the action plugin farmhand_credential: a credential on AWS, or what would become of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from farmhand.aws.credentials.credential import read
+from farmhand.aws.credentials.vault import Options, Vault, lasting
+from farmhand.core.settings import Settings
+from farmhand.rotation.provider import Provider
+
+
+def apply(conf: Settings, given: dict[str, Any], *, check: bool) -> dict[str, Any]:
+    """Return the result: `changed`, `notes`, `diff`, and what Stored.document returns. Raise FarmhandError.
+
+    `given` are the arguments as the module documents them. With `check` nothing is written.
+    """
+    options = Options(**{name: given[name] for name in ("place", "kms_key", "client_side")})
+    vault, kind, state = Vault(conf, Provider(conf.upstream_url).alive, options), given["kind"], given["state"]
+    if state == "status":
+        rows = vault.status(given["warn_days"])
+        return {"changed": False, "credentials": rows, "notes": [row["trouble"] for row in rows if row["trouble"]]}
+    if state == "retired":
+        stored = vault.retire(kind, check=check)
+    elif state == "absent":
+        stored = vault.remove(kind, check=check)
+    else:
+        source, leave = given["source"], given["without_refresh_token"]
+        credential = read(kind, source, conf, expires=given["expires"], without_refresh_token=leave)
+        stored = vault.put(credential, source=lasting(kind, source), check=check)
+    answer = stored.document() | {"notes": list(stored.notes), "diff": stored.diff()}
+    if state == "rotated" and not (check and stored.changed):
+        retired = vault.retire(kind, check=check)
+        if retired.changed and not stored.changed:
+            answer |= {"changed": True, "diff": retired.diff()}
+    return answer
