@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import NoReturn
 
 import click
 
 from farmhand import __version__
+from farmhand.cli.lazy import LazyGroup
 from farmhand.cli.say import end, one_line
 from farmhand.core.errors import FarmhandError
 
@@ -16,6 +16,7 @@ ALIASES = {"top": ("status", "--watch")}
 #: Verb → its help line. Each verb is `command` in the module of the same name.
 VERBS = {
     "run": "Run one task on the farm host (also: claude-cheap).",
+    "code": "Let Claude work on a repository in a sandbox; a patch comes back.",
     "doctor": "Check everything, green or red, each red with its fix.",
     "flush": "Send what was queued while no farm host answered; show the answers.",
     "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
@@ -24,38 +25,13 @@ VERBS = {
     "cost": "Show what the farm spent, and what that saved.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",
-    "up": "Build or update the farm hosts: site.yml.",
+    "up": "Build or update the farm hosts (site.yml), or the containers here.",
+    "down": "Remove the containers of --place docker.",
+    "cloud": "Work on AWS: stacks, image, credentials, what runs and what it costs.",
 }
 
 
-class _Lazy(click.Group):
-    """A group that imports a verb's module only when the verb is used."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the verbs."""
-        return list(VERBS)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb that the arguments name; aliases are resolved."""
-        return super().resolve_command(ctx, [*ALIASES.get(args[0], args[:1]), *args[1:]])
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return the verb's command; None for an unknown verb."""
-        if cmd_name not in VERBS:
-            return None
-        name = ALIASES.get(cmd_name, (cmd_name,))[0]
-        command: click.Command = importlib.import_module(f"farmhand.cli.{name}").command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the verbs with their help lines, without importing any of them."""
-        with formatter.section("Verbs"):
-            formatter.write_dl(list(VERBS.items()))
-
-
-@click.group("farmhand", cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("farmhand", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.", aliases=ALIASES)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def farmhand() -> None:
     """Farm easy tasks out to a cheap, metered box of your own."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from farmhand.core.settings import FALLBACKS
+from farmhand.core.settings import FALLBACKS, PLACE_NAMES
 
 
 class Option(NamedTuple):
@@ -37,11 +38,18 @@ OPTIONS = (
     Option(("--timeout",), "timeout_s", "A task's time; 0 for the farm host's limit.", "number", "SECONDS"),
     Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
     Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
+    Option(
+        ("--place",),
+        "place",
+        "farm (default): the farm hosts; docker: containers on this machine; on AWS fargate: one task, aws-batch: a "
+        "batch.",
+        PLACE_NAMES,
+    ),
     Option(("--host",), "host", "This farm host and no other (default: the first that answers).", what="NAME"),
     Option(
         ("--key-source",),
         "key_source",
-        "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER or command:ARGV.",
+        "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME.",
         what="SOURCE",
     ),
     Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "number", "SECONDS"),
@@ -54,32 +62,30 @@ OPTIONS = (
         "Whether your own claude login may be used.",
         "switch",
     ),
+    Option(
+        ("--subscription",),
+        "subscription",
+        "On fargate: run it on the token of your own plan that is there. Read docs/subscription.md first.",
+        "flag",
+    ),
     Option(("--config",), "config", "The settings file.", what="FILE"),
 )
-
-
-class RunOptions(NamedTuple):
-    """The values of the command line, named as in `arguments.OPTIONS`. None means not given."""
-
-    prompt: str | None
-    file: tuple[str, ...]
-    no_stdin: bool
-    as_json: bool
-    model: str | None
-    system: str | None
-    schema: str | None
-    engine: str | None
-    tools: tuple[str, ...]
-    network: str | None
-    timeout_s: float | None
-    max_tokens: int | None
-    task_id: str | None
-    host: str | None
-    key_source: str | None
-    connect_timeout_s: float | None
-    fallback: str | None
-    allow_subscription: bool | None
-    config: str | None
+#: More options that several verbs have. The table of both is `SHARED`.
+_MORE = (
+    Option(("--project-dir",), "project_dir", "The checkout with site.yml.", what="DIR"),
+    Option(("--since",), "since", "From this day on (UTC): 2026-11-01, 2026-11, 30d, 4w. All by default.", what="WHEN"),
+    Option(
+        ("--spot", "--no-spot"), "spot", "On aws-batch: capacity that AWS may take back, for less (default).", "switch"
+    ),
+    Option(("--no-merge",), "no_merge", "Ask no host: only what was merged before.", "flag"),
+    Option(("--baseline-model",), "baseline_model", "What the work is compared with. Default: sonnet.", what="MODEL"),
+    Option(("--box-usd-month",), "box_usd_month", "What a host costs a month: 24, or farm1=24,farm2=12.", what="US$"),
+    Option(("--prices-file",), "prices_file", "Your own prices, over those that come with farmhand.", what="FILE"),
+    Option(("--cost-store",), "cost_store", "The file that keeps the merged ledgers.", what="FILE"),
+)
+SHARED = {option.to: option for option in (*OPTIONS, *_MORE)}
+#: The options that select figures of the merged ledgers, and the settings that they depend on.
+OF_LEDGERS = ("since", "no_merge", "baseline_model", "box_usd_month", "prices_file", "cost_store")
 
 
 def plain(arguments: list[str]) -> dict[str, Any] | None:
@@ -90,39 +96,34 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
         given[option.to] = () if option.many else False if option.kind == "flag" else None
     prompts: list[str] = []
     rest = iter(arguments)
-    for word in rest:
-        if word == "--":
-            prompts += rest
-        elif word == "-" or not word.startswith("-"):
-            prompts.append(word)
-        else:
-            wanted = known.get(word)
-            if wanted is None or not _take(wanted, word, rest, given):
-                return None
-    if len(prompts) > 1:
+    try:
+        for word in rest:
+            if word == "--":
+                prompts += rest
+            elif word == "-" or not word.startswith("-"):
+                prompts.append(word)
+            else:
+                option = known[word]
+                value = _value(option, word, rest)
+                given[option.to] = (*given[option.to], value) if option.many else value
+        if prompts:
+            [given["prompt"]] = prompts
+    except (KeyError, ValueError, StopIteration):
         return None
-    given["prompt"] = prompts[0] if prompts else None
     return given
 
 
-def _take(option: Option, word: str, rest: Any, given: dict[str, Any]) -> bool:
-    """Store the option's value in `given`. Return False if click has to parse it."""
+def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
+    """Return the option's value, taken from `rest`. Raise ValueError or StopIteration if click has to parse it."""
     if option.kind in ("flag", "switch"):
-        given[option.to] = word == option.names[0] or option.kind == "flag"
-        return True
-    text = next(rest, None)
-    if text is None or text.startswith("-"):
-        return False
-    value: Any = text
-    if isinstance(option.kind, tuple):
-        if text not in option.kind:
-            return False
-    elif option.kind != "text":
-        try:
-            value = int(text) if option.kind == "count" else float(text)
-        except ValueError:
-            return False
-        if option.kind == "count" and value < 1:
-            return False
-    given[option.to] = (*given[option.to], value) if option.many else value
-    return True
+        return word == option.names[0] or option.kind == "flag"
+    text = next(rest)
+    if text.startswith("-") or (isinstance(option.kind, tuple) and text not in option.kind):
+        raise ValueError(text)
+    if option.kind == "number":
+        return float(text)
+    if option.kind != "count":
+        return text
+    if int(text) < 1:
+        raise ValueError(text)
+    return int(text)

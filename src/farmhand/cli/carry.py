@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from farmhand.cli import render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.cli.spooling import Spooling
-from farmhand.core.errors import FarmUnreachable, UsageError, WireError, from_result
+from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
 from farmhand.places.reach import reach
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
 if TYPE_CHECKING:
-    from farmhand.core.settings import Settings
-    from farmhand.wire.transport import SshTransport, Transport
-
-    #: Returns the transport to a host; the number is the connect timeout in seconds.
-    Way = Callable[[hosts.Host, float], SshTransport]
+    from farmhand.offline.spool import Spool, SpooledTask
+    from farmhand.places.reach import Way
+    from farmhand.wire.transport import Transport
 
 #: How long the agent may take to confirm that a task is cancelled. Seconds.
 CANCEL_S = 10.0
+#: How long a call may spend on other waiting tasks, while the model works on its own task. Seconds.
+DELIVER_S = 0.5
 
 
 def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> int:
     """Run the task, print its answer, and return the exit status."""
+    gc.freeze()  # what was imported stays
+    gc.enable()
     printer = render.Printer(stream=not as_json and "schema" not in task and sys.stdout.isatty())
     try:
         result = answer(task, conf, printer, way)
@@ -38,20 +43,19 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
-    return report(result, printer, as_json=as_json)
+    return printer.report(result, as_json=as_json)
 
 
 def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
     """Return the result from the first farm host that answers, or else from the fallback. Raises WireError, Stopped."""
     spooling = Spooling(task, conf)
-    result = spooling.result()
-    if result is not None:
-        return result
+    if spooling.result is not None:
+        return spooling.result
     key = read_key(conf.key_source)
     if holds_key(task, key):
         hint = "take it out: it would go to the model"
         raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
-    candidates = hosts.candidates(hosts.load_hosts(conf.hosts_name), spooling.wanted(), conf.hosts_name)
+    candidates = hosts.candidates(hosts.known_hosts(conf), spooling.wanted(), conf.hosts_name)
     with Stoppable() as stoppable:
         try:
             host, client = reach(
@@ -83,19 +87,31 @@ def follow(
         spooling.sent(client, host, key)
 
     try:
-        result = run_task(client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted)
-    except Stopped:
-        printer.end_line()
-        if stoppable.was_held:
-            stoppable.hold()
-            cancel(client.transport, task["id"])
-        else:
-            note("stopped")
-        raise
+        with cancelled_when_stopped(client.transport, task["id"], stoppable, printer.end_line):
+            result = run_task(
+                client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted
+            )
     except WireError as error:
         raise spooling.failed(error, host) from None
     spooling.ended(result, host)
     return result
+
+
+@contextlib.contextmanager
+def cancelled_when_stopped(
+    transport: Transport, task_id: str, stoppable: Stoppable, end_line: Callable[[], None]
+) -> Iterator[None]:
+    """Cancel the task if a signal stops the body after its hand-over, and say so after `end_line`. Raises Stopped."""
+    try:
+        yield
+    except Stopped:
+        end_line()
+        if stoppable.was_held:
+            stoppable.hold()
+            cancel(transport, task_id)
+        else:
+            note("stopped")
+        raise
 
 
 def cancel(transport: Transport, task_id: str) -> None:
@@ -110,19 +126,86 @@ def cancel(transport: Transport, task_id: str) -> None:
     note(said)
 
 
-def report(result: dict[str, Any], printer: render.Printer, *, as_json: bool) -> int:
-    """Print the answer and return the exit status. Raises the task's failure."""
-    failure = from_result(result)
-    if as_json:
-        render.write_json(result)
-        if failure is None:
-            return 0
-        note(str(failure))
-        return failure.exit_code
-    if failure is not None:
-        printer.end_line()
-        raise failure
-    printer.finish(result)
-    if result.get("stop_reason") == "max_tokens":
-        note("the answer was cut off at its longest length (raise --max-tokens)")
-    return 0
+class Spooling:
+    """The spool during one call: it may have the call's task, and its other tasks are sent once a host answers.
+
+    `waiting` is the call's task if it waits there, `result` its result if it has ended. Creating it raises UsageError
+    if another task there has the call's id. Most calls find nothing: then the spool's modules are not imported.
+    """
+
+    def __init__(self, task: dict[str, Any], conf: Settings) -> None:
+        self.task = task
+        self.conf = conf
+        self.spool: Spool | None = None
+        self.waiting: SpooledTask | None = None
+        self.result: dict[str, Any] | None = None
+        if _may_concern(task["id"], conf):
+            from farmhand.offline.spool import id_conflict, open_spool
+
+            self.spool = open_spool(conf)
+            self.waiting = self.spool.find(task["id"])
+            if self.waiting is not None:
+                self.spool.same(self.waiting, task)
+            kept = self.spool.kept(task["id"])
+            if kept is not None and kept.task != task:
+                raise id_conflict(task["id"])
+            self.result = None if kept is None else kept.result
+
+    def wanted(self) -> str:
+        """Return the only host that the task may go to; "" for any."""
+        return self.conf.host if self.waiting is None else self.waiting.sent or self.conf.host
+
+    def sending(self, host: str) -> None:
+        """Record that the task goes to `host`. Raises FarmUnreachable if it is elsewhere, or was sent too often."""
+        if self.spool is None or self.waiting is None:
+            return
+        if self.waiting.worn_out:
+            what = f"task {self.waiting.id} was sent {self.waiting.deliveries} times, and its host was gone each time"
+            raise FarmUnreachable(what, hint=f"farmhand flush {self.waiting.id} asks that host what became of it")
+        at = self.spool.claim(self.task["id"], host)
+        if at not in ("", host):
+            raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")
+
+    def sent(self, client: Client, host: str, key: str) -> None:
+        """Now that the task is at `host`, send other waiting tasks there for up to DELIVER_S, and print a summary."""
+        if self.spool is None:
+            return
+        from farmhand.offline.deliver import Visit
+
+        visit = Visit(client, host, self.spool, key)
+        with contextlib.suppress(WireError):
+            visit.make(within_s=DELIVER_S)
+        news = []
+        for ids, what in ((visit.delivered, f"sent to {host}"), (visit.finished, "ended")):
+            count = len(set(ids) - {self.task["id"]})
+            if count:
+                news.append(f"{count} queued {'task' if count == 1 else 'tasks'} {what}")
+        if news:
+            note(f"{', '.join(news)} (farmhand flush shows them)")
+
+    def ended(self, result: dict[str, Any], host: str) -> None:
+        """Keep the task's result if the task was in the spool."""
+        if self.spool is not None and self.waiting is not None:
+            self.spool.finish(self.task["id"], result, host)
+
+    def failed(self, error: WireError, host: str) -> FarmhandError:
+        """Return the error to raise when the task may be at `host`. Spool the task if the host is lost."""
+        from farmhand.cli import fallback
+        from farmhand.offline.spool import open_spool
+
+        failure = error.at()
+        if not isinstance(failure, FarmUnreachable) or error.status or fallback.policy_of(self.conf) != "queue":
+            return failure
+        open_spool(self.conf).add(self.task, wanted=self.conf.host, sent=host)
+        return fallback.Spooled(self.task["id"], failure, at=host)
+
+
+def _may_concern(task_id: str, conf: Settings) -> bool:
+    """Return whether the spool may have a waiting task, or the result of this one."""
+    spool = spool_name()
+    if os.path.isdir(old_spool_name(conf)) or os.path.exists(os.path.join(spool, "results", f"{task_id}.json")):
+        return True
+    try:
+        return bool(os.listdir(os.path.join(spool, "waiting")))
+    except OSError:
+        return False

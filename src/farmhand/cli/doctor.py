@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import click
 
-from farmhand.cli import timer
 from farmhand.cli.checks import Check, by_error, farm, run, station
-from farmhand.cli.checks.at_rest import at_rest
 from farmhand.cli.notify import KINDS, check_way, notify
 from farmhand.cli.say import note
+from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult, print_result, verb
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
-from farmhand.places import hosts
+from farmhand.places.hosts import Host, candidates, known_hosts
 
 NAMES = (
-    *("environment", "shells", "login", "claude", "key", "key-age", "api", "spool", "prices"),
+    *("environment", "shells", "login", "claude", "key", "key-age", "api", "spool", "prices", "aws-credential"),
     *(*farm.NAMES, "at-rest", "canary"),
 )
 _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "yellow"), "left_out": ("-  ", "white")}
@@ -30,6 +30,7 @@ _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "
 @verb(
     "doctor",
     "key_source",
+    "place",
     "project_dir",
     "connect_timeout_s",
     epilog="Exit status: 0 if every line is green, 1 if one is red or cannot be told, 2 usage, 3 not configured. "
@@ -71,49 +72,48 @@ def command(
     document = {"ok": not bad, "checks": [line.as_dict() for line in lines]}
     status = print_result(VerbResult(document, lambda: write(lines), 1 if bad else 0), as_json=as_json)
     for way in ways if bad else ():
-        _tell(way, bad, len(lines))
+        try:
+            notify(
+                way,
+                f"farmhand doctor: {_sum(bad, len(lines))}",
+                [f"{line.title}: {line.detail} (fix: {line.fix})" for line in bad],
+            )
+        except FarmhandError as error:  # it does not change the exit status
+            note(f"nobody was told: {error}")
     return status
 
 
-def examine(conf: Settings, skipped: Iterable[str], *, ask_claude: bool, ask_shell: bool = True) -> list[Check]:
+def examine(conf: Settings, skipped: Collection[str], *, ask_claude: bool, ask_shell: bool = True) -> list[Check]:
     """Run all checks and return their lines, the workstation's first. Hosts are checked in parallel."""
-    left_out = set(skipped)
     no_hosts: list[Check] = []
+    known: dict[str, Host] = {}
     try:
-        known = hosts.load_hosts(conf.hosts_path)
-        hosts.candidates(known, "", conf.hosts_path)
+        known = known_hosts(conf)
+        candidates(known, "", conf.hosts_path)
     except FarmhandError as error:
-        known = {}
-        reason = by_error(error)
-        no_hosts = run([("hosts", lambda: reason)], ())
+        no_hosts = [replace(by_error(error), name="hosts")]
     with ThreadPoolExecutor(max_workers=16) as pool:
-        looks = [pool.submit(farm.look, host, conf, left_out) for host in known.values()]
-        canaries = [
-            pool.submit(run, [("canary", partial(farm.canary, host, conf))], left_out, name)
-            for name, host in known.items()
-        ]
-        search = None if "at-rest" in left_out else pool.submit(at_rest, conf, list(known))
-        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), left_out) + no_hosts
-        found = {} if search is None else search.result()
+        looks = pool.map(lambda host: farm.look(host, conf, skipped), known.values())
+        canaries = pool.map(
+            lambda host: run([("canary", partial(farm.canary, host, conf))], skipped, host.name), known.values()
+        )
+        search = pool.submit(farm.at_rest, conf, [] if "at-rest" in skipped else list(known))
+        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), skipped) + no_hosts
+        found = search.result()
         for name, look, canary in zip(known, looks, canaries, strict=True):
-            lines += look.result()
-            lines += run([("at-rest", partial(found.__getitem__, name))], left_out, name)
-            lines += canary.result()
+            lines += [*look, *run([("at-rest", partial(found.__getitem__, name))], skipped, name), *canary]
     return lines
 
 
 def write(lines: list[Check]) -> None:
     """Print each check as mark, title and detail, with the fix below a red or yellow one. The last line is the sum."""
-    coloured = sys.stdout.isatty()
     width = max(len(line.title) for line in lines)
     for line in lines:
         mark, colour = _MARKS[line.state]
-        shown = click.style(mark, fg=colour) if coloured else mark
-        sys.stdout.write(f"{shown}  {line.title:{width}}  {line.detail}\n")
+        click.echo(f"{click.style(mark, fg=colour)}  {line.title:{width}}  {line.detail}")
         if line.fix:
-            sys.stdout.write(f"{'':{width + 7}}fix: {line.fix}\n")
-    sys.stdout.write(f"{_sum(lines, len(lines))}\n")
-    sys.stdout.flush()
+            click.echo(f"{'':{width + 7}}fix: {line.fix}")
+    click.echo(_sum(lines, len(lines)))
 
 
 def _sum(lines: list[Check], total: int) -> str:
@@ -122,20 +122,11 @@ def _sum(lines: list[Check], total: int) -> str:
     return ", ".join(f"{count} of {total} {what}" for count, what in counts if count) or "all green"
 
 
-def _tell(way: str, bad: list[Check], total: int) -> None:
-    """Send a notification. A failure is printed on stderr and does not change the exit status."""
-    lines = [f"{line.title}: {line.detail} (fix: {line.fix})" for line in bad]
-    try:
-        notify(way, f"farmhand doctor: {_sum(bad, total)}", lines)
-    except FarmhandError as error:
-        note(f"nobody was told: {error}")
-
-
 def _install_timer(ways: tuple[str, ...]) -> VerbResult:
     """Write a timer that runs this command line without --install-timer and --json."""
     if not ways:
         raise UsageError("--install-timer needs somebody to tell", hint=f"add --notify: {KINDS}")
     program = Path(sys.executable).with_name("farmhand")
     words = [str(program), *(word for word in sys.argv[1:] if word not in ("--install-timer", "--json"))]
-    switch_on = timer.install(words)
+    switch_on = Daily(name="doctor", about="doctor: is the farm green?", command=words, success=1).install()
     return VerbResult({"command": words, "switch_on": switch_on}, f"Written. Switch it on with:\n{switch_on}\n")

@@ -13,7 +13,6 @@ from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
-_MEANINGS = {"q": "queue", "s": "subscription"}
 
 
 class Spooled(FarmUnreachable):
@@ -40,52 +39,23 @@ def policy_of(conf: Settings) -> str:
 
 
 def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """Get the task's result elsewhere. Raises Spooled, Refused (by policy), or `reason` again.
+    """Get the task's result elsewhere. Raises Spooled, Refused (by policy), Stopped, or `reason` again.
 
     Call it only if no host can have received the task.
     """
     if isinstance(reason, WireMismatch):
         # A host does answer, but in another version: waiting would not help.
         raise reason
+    refused = subscription.refusal(task, allowed=conf.allow_subscription)
     policy = policy_of(conf)
     if policy == "ask":
-        policy = _ask(reason, task, conf)
+        note(str(reason))
+        policy = _ask(subscription_allowed=refused is None)
     if policy == "queue":
         open_spool(conf).add(task, wanted=conf.host)
         raise Spooled(task["id"], reason)
-    if policy == "subscription":
-        return _on_subscription(reason, task, conf)
-    raise reason
-
-
-def _ask(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> str:
-    """Ask the operator on the terminal, once, which policy to use. Choices that would be refused are not offered."""
-    note(str(reason))
-    choices = {"q": "[Q]ueue it until a farm host is back"}
-    if _refusal(task, conf) is None:
-        choices["s"] = "[s]ubscription: ask your own claude here, on your plan's limits"
-    choices["n"] = "[n]othing"
-    print(f"{', '.join(choices.values())}? ", end="", file=sys.stderr, flush=True)  # noqa: T201  (a question on the terminal)
-    line = sys.stdin.readline()
-    if not line:
-        print(file=sys.stderr)  # noqa: T201
-        return "none"
-    word = line.strip().lower()[:1] or "q"
-    return _MEANINGS.get(word, "none") if word in choices else "none"
-
-
-def _refusal(task: dict[str, Any], conf: Settings) -> Refused | None:
-    """Return why this task may not run on the subscription; None if it may."""
-    try:
-        subscription.check_allowed(task, allowed=conf.allow_subscription)
-    except Refused as refused:
-        return refused
-    return None
-
-
-def _on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
-    """Get the answer from the operator's own claude. Raises Refused, and Stopped on a signal."""
-    refused = _refusal(task, conf)
+    if policy != "subscription":
+        raise reason
     if refused is not None:
         raise Refused(f"{refused.message}; {reason.message}", hint=refused.hint, code=refused.code)
     with Stoppable():
@@ -96,3 +66,19 @@ def _on_subscription(reason: FarmUnreachable, task: dict[str, Any], conf: Settin
             raise
     note(DREW)
     return result
+
+
+def _ask(*, subscription_allowed: bool) -> str:
+    """Ask the operator on the terminal, once, which policy to use. Choices that would be refused are not offered."""
+    choices = {"q": ("queue", "[Q]ueue it until a farm host is back")}
+    if subscription_allowed:
+        choices["s"] = ("subscription", "[s]ubscription: ask your own claude here, on your plan's limits")
+    choices["n"] = ("none", "[n]othing")
+    sys.stderr.write(f"{', '.join(label for _, label in choices.values())}? ")
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        sys.stderr.write("\n")
+        return "none"
+    policy, _ = choices.get(line.strip().lower()[:1] or "q", choices["n"])
+    return policy

@@ -9,19 +9,22 @@ from typing import Any
 
 import click
 
-from farmhand.cli import carry, render
+from farmhand.cli import render
 from farmhand.cli.say import note, one_line
 from farmhand.cli.signals import Stoppable
-from farmhand.cli.verb import VerbResult, print_result, verb
+from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
 from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
 from farmhand.offline.deliver import deliver_all
 from farmhand.offline.spool import Spool, SpooledResult, SpooledTask, open_spool
 
+_LISTED = "farmhand flush lists them"
+
 
 @verb(
     "flush",
     "key_source",
+    "place",
     "connect_timeout_s",
     epilog="Exit status: 0 nothing waits any more but what runs on a host, 3 a file in the spool is no task, 4 some "
     "tasks still wait for a host. With ID: that of claude-cheap. Results are kept for 30 days.",
@@ -37,16 +40,20 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
     """
     spool = open_spool(conf)
     with Stoppable():
-        if drop:
-            return _drop(spool, task_id)
+        if drop and task_id is None:
+            raise UsageError("--drop needs the id of a task", hint=_LISTED)
         if task_id is None:
             return _flush(spool, conf, wait=wait, as_json=as_json)
+        if drop:
+            if not spool.drop(task_id):
+                raise UsageError(f"no task {task_id!r:.80} is queued", hint=_LISTED)
+            return VerbResult({"id": task_id, "state": "dropped"}, lambda: note(f"task {task_id} is forgotten"))
         result = _result_of(spool, task_id, conf)
-    return carry.report(result, render.Printer(stream=False), as_json=as_json)
+    return render.Printer(stream=False).report(result, as_json=as_json)
 
 
-def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -> int:
-    """Send tasks, collect results, print both, and return the exit status."""
+def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -> VerbResult:
+    """Send tasks, collect results, and return both."""
     before = {kept.task["id"] for kept in spool.results()}
     problems = deliver_all(spool, conf, wait=wait)
     elsewhere = spool.elsewhere()
@@ -54,44 +61,34 @@ def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) 
     problems += _for_others(elsewhere, conf)
     broken = [f"{path}: not a task" for path in spool.broken()]
     results = spool.results()
-    status = NotConfigured.exit_code if broken else 0
-    if any(not entry.sent for entry in waiting):
-        status = FarmUnreachable.exit_code
     document = {
         "results": [{"new": kept.task["id"] not in before, **_kept(kept)} for kept in results],
         "waiting": [_waiting(entry) for entry in waiting],
         "problems": [*problems, *broken],
     }
-    print_result(VerbResult(document, _table(results, waiting)), as_json=as_json)
+    status = NotConfigured.exit_code if broken else 0
+    if any(not entry.sent for entry in waiting):
+        status = FarmUnreachable.exit_code
+    notes = [*problems, *(f"{line} (move it away)" for line in broken)]
     if not results and not waiting and not as_json:
-        note("nothing is queued")
-    for line in [*problems, *(f"{line} (move it away)" for line in broken)]:
-        note(line)
-    return status
+        notes.insert(0, "nothing is queued")
+    return VerbResult(document, _table(results, waiting), status, notes)
 
 
 def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str, Any]:
     """Wait for one task and return its result. Raises FarmUnreachable, and UsageError for an unknown id."""
-    if spool.kept(task_id) is None:
+    kept = spool.kept(task_id)
+    if kept is None:
         entry = spool.look(task_id)
         if entry is None:
-            raise UsageError(f"no task {task_id!r:.80} is in the spool", hint="farmhand flush lists them")
+            raise UsageError(f"no task {task_id!r:.80} is in the spool", hint=_LISTED)
         for line in _for_others([one for one in spool.elsewhere() if one.path == entry.path], conf):
             raise FarmUnreachable(line)
         problems = deliver_all(spool, conf, wait=True, only=task_id)
-        if spool.kept(task_id) is None:
+        kept = spool.kept(task_id)
+        if kept is None:
             raise FarmUnreachable(f"task {task_id} still waits: {'; '.join(problems) or 'no farm host answers'}")
-    kept = spool.kept(task_id)
-    assert kept is not None  # noqa: S101  (for the type checker)
     return kept.result
-
-
-def _drop(spool: Spool, task_id: str | None) -> VerbResult:
-    if task_id is None:
-        raise UsageError("--drop needs the id of a task", hint="farmhand flush lists them")
-    if not spool.drop(task_id):
-        raise UsageError(f"no task {task_id!r:.80} is queued", hint="farmhand flush lists them")
-    return VerbResult({"id": task_id, "state": "dropped"}, lambda: note(f"task {task_id} is forgotten"))
 
 
 def _kept(kept: SpooledResult) -> dict[str, Any]:
@@ -124,7 +121,7 @@ def _table(results: list[SpooledResult], waiting: list[SpooledTask]) -> str:
     for entry in waiting:
         state = "sent" if entry.sent else "queued"
         rows.append((entry.task, state, entry.sent or entry.wanted or "-", entry.queued_at))
-    width = max((len(row[0]["id"]) for row in rows), default=0)
+    width = max((len(task["id"]) for task, *_ in rows), default=0)
     lines = []
     for task, state, host, at in rows:
         when = time.strftime("%m-%d %H:%M", time.localtime(at))

@@ -25,7 +25,7 @@ def check_way(way: str) -> str:
         return way
     # A webhook's URL is a secret like a password, so it is not printed.
     shown = "what was given" if "/" in way else f"{way!r:.100}"
-    raise UsageError(f"--notify: {shown} is none of {KINDS}")
+    raise UsageError(f"--notify: {shown} is not one of {KINDS}")
 
 
 def notify(way: str, title: str, lines: list[str]) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, shown
 from farmhand.core.errors import UsageError
+from farmhand.core.ids import MAX_PROMPT_BYTES
 
-#: A copy of farmhand.core.task.MAX_PROMPT_BYTES, which would slow the start if imported. A test compares them.
-MAX_PROMPT_BYTES = 4 * 1024 * 1024
 #: How long to wait for input on a pipe if the prompt is also given as an argument. Seconds.
 GIVE_UP_AFTER_S = 3.0
 _GOING_ON = "nothing came on stdin within {:g} s, so it is left out (--no-stdin saves the wait, -f - waits for it)"
+_GIVE = "give it as an argument or on stdin"
 _CHUNK = 1024 * 1024
 
 
@@ -27,19 +27,15 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     is a regular file at its start, or a pipe or stream socket on which data comes soon. A terminal, /dev/null and a
     file that is already being read (in the body of a `while read` loop) are not read. Raises UsageError.
     """
-    parts: list[str] = []
-    if argument not in (None, "-"):
-        assert argument is not None  # noqa: S101  (for the type checker)
-        parts.append(as_text(argument, "the prompt"))
+    parts = [] if argument is None or argument == "-" else [as_text(argument, "the prompt")]
     asked_for = "-" in (argument, *files)
-    if use_stdin:
-        piped = _from_stdin(required=asked_for or (argument is None and not files), forced=asked_for)
-        if piped:
-            parts.append(piped)
+    required = asked_for or (argument is None and not files)
+    if use_stdin and (piped := _from_stdin(required=required, forced=asked_for)):
+        parts.append(piped)
     parts += [f"----- file: {shown(name)} -----\n{_from_file(name)}" for name in files if name != "-"]
     prompt = "\n\n".join(parts)
     if not prompt.strip():
-        raise UsageError("the prompt is empty", code="empty_prompt", hint="give it as an argument or on stdin")
+        raise UsageError("the prompt is empty", code="empty_prompt", hint=_GIVE)
     size = len(prompt.encode())
     if size > MAX_PROMPT_BYTES:
         raise _too_large(f"the prompt has {size} bytes")
@@ -59,11 +55,10 @@ def _from_stdin(*, required: bool, forced: bool) -> str:
     if sys.stdin is None or sys.stdin.closed:
         return ""
     descriptor = sys.stdin.fileno()
+    if required and not forced and os.isatty(descriptor):
+        raise UsageError("there is no prompt", code="empty_prompt", hint=_GIVE)
     try:
-        if required:
-            if os.isatty(descriptor) and not forced:
-                raise UsageError("there is no prompt", code="empty_prompt", hint="give it as an argument or on stdin")
-        elif not _has_something_for_us(descriptor):
+        if not required and not _has_something_for_us(descriptor):
             return ""
         check_stream(descriptor)
         if not required and not select.select([descriptor], [], [], GIVE_UP_AFTER_S)[0]:
@@ -87,8 +82,8 @@ def _has_something_for_us(descriptor: int) -> bool:
 
 def _read(descriptor: int) -> bytes:
     """Read to the end, or until the size limit is exceeded. The descriptor may be non-blocking."""
-    pieces, size = [], 0
-    while size <= MAX_PROMPT_BYTES:
+    data = bytearray()
+    while len(data) <= MAX_PROMPT_BYTES:
         try:
             piece = os.read(descriptor, _CHUNK)
         except BlockingIOError:
@@ -96,9 +91,8 @@ def _read(descriptor: int) -> bytes:
             continue
         if not piece:
             break
-        pieces.append(piece)
-        size += len(piece)
-    return b"".join(pieces)
+        data += piece
+    return bytes(data)
 
 
 def _reason(error: Exception) -> str:
@@ -108,8 +102,7 @@ def _reason(error: Exception) -> str:
 def _text(data: bytes, what: str) -> str:
     if len(data) > MAX_PROMPT_BYTES:
         raise _too_large(what)
-    nul = data.find(0)
-    if nul >= 0:
+    if (nul := data.find(0)) >= 0:
         raise UsageError(f"{what} has a NUL byte at {nul}: it is binary", code="invalid_prompt", hint="give text")
     try:
         return data.decode("utf-8")

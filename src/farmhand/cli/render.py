@@ -1,7 +1,6 @@
-"""Output on stdout: the answer, streamed on a terminal and in one piece into a pipe, or one JSON object.
+"""Output on stdout: the answer, streamed on a terminal and byte for byte into a pipe, or one JSON object.
 
-An answer goes into a pipe byte for byte. On a terminal, and in all JSON, control characters are replaced or escaped:
-see `say.CONTROL`.
+On a terminal, and in all JSON, control characters are replaced or escaped: see `say.CONTROL`.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from farmhand.cli.say import CONTROL, printable
-from farmhand.core.errors import FarmhandError
+from farmhand.cli.say import CONTROL, note, printable
+from farmhand.core.errors import FarmhandError, from_result
 from farmhand.core.keys import without_secrets
 
 
@@ -42,9 +41,10 @@ def error_object(error: FarmhandError) -> dict[str, Any]:
     said: dict[str, Any] = {"message": without_secrets(error.message), "hint": without_secrets(error.hint)}
     if lines := getattr(error, "lines", None):  # InvalidInput
         said["lines"] = [without_secrets(line) for line in lines]
-    task_id = getattr(error, "task_id", "")  # Spooled
-    spooled = {"id": task_id, "state": "spooled"} if task_id else {}
-    return {**spooled, "error": {"code": error.code, **said}}
+    document: dict[str, Any] = {"error": {"code": error.code, **said}}
+    if task_id := getattr(error, "task_id", None):  # Spooled
+        document = {"id": task_id, "state": "spooled"} | document
+    return document
 
 
 @contextmanager
@@ -79,11 +79,9 @@ class Printer:
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Handle one event of the task's stream."""
-        if not self.stream:
-            return
         if event.get("type") == "restart":
             self._coming = ""
-        elif event.get("type") == "text":
+        elif event.get("type") == "text" and self.stream:
             self._coming += str(event.get("text") or "")
             self._show(self._coming)
 
@@ -105,6 +103,22 @@ class Printer:
             self._shown = ""
         self._show(answer)
         self.end_line()
+
+    def report(self, result: dict[str, Any], *, as_json: bool) -> int:
+        """Print a task's result and return the exit status. Raises the task's failure."""
+        failure = from_result(result)
+        if as_json:
+            write_json(result)
+            if failure is not None:
+                note(str(failure))
+            return 0 if failure is None else failure.exit_code
+        if failure is not None:
+            self.end_line()
+            raise failure
+        self.finish(result)
+        if result.get("stop_reason") == "max_tokens":
+            note("the answer was cut off at its longest length (raise --max-tokens)")
+        return 0
 
     def end_line(self) -> None:
         """End a line that streaming has left open."""

@@ -2,52 +2,160 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
 from farmhand.cli import render
-from farmhand.cli.cost import ledger_options
+from farmhand.cli.arguments import OF_LEDGERS
+from farmhand.cli.comparison import write_comparison
+from farmhand.cli.cost import times, write_unknown
 from farmhand.cli.say import note
+from farmhand.cli.sheet import Sheet
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import files
 from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.money import plain
 from farmhand.core.settings import Settings
 from farmhand.cost.merged import merged
-from farmhand.cost.report import as_document
+from farmhand.cost.queries import day_text
+from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport, as_document
+from farmhand.cost.summary import document as as_figures
+
+#: How many days and batches are listed; the HTML page has all of them.
+LAST_DAYS = 14
+TOP = 10
 
 
-@verb("report", "connect_timeout_s", json_help="Print one JSON object: what the page is made of.")
+@verb("report", *OF_LEDGERS, "connect_timeout_s", json_help="Print one JSON object: what the page is made of.")
 @click.option("--html", metavar="FILE", help="Write one self-contained page instead; - is stdout.")
-@ledger_options
 def command(conf: Settings, *, html: str | None, as_json: bool, since: str | None, no_merge: bool) -> VerbResult:
     """Show where the money went, drawn. The exit status is 4 if a host could not be asked."""
     if as_json and html is not None:
         raise UsageError("--json and --html: choose one")
     with merged(conf, since, note, ask=not no_merge) as ledgers:
         found = ledgers.report()
-    document = as_document(found)
+        compared = as_figures(ledgers.comparison())
+    document = as_document(found, compared)
 
     def show() -> None:
         if html is None:
-            from farmhand.cli import report_view
+            write(found)
+            write_comparison(Sheet(), document)
+            return
+        from farmhand.cost.report_html import page
 
-            report_view.write(found)
-        else:
-            from farmhand.cost.report_html import page
-
-            _write(html, page(document))
+        if html == "-":
+            render.write_bytes(page(document))
+            return
+        path = Path(html).expanduser()
+        try:
+            files.replace(path, page(document).encode(), mode=0o600)
+        except OSError as error:
+            raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint="name another file") from None
 
     return VerbResult(document, show, ledgers.status)
 
 
-def _write(name: str, text: str) -> None:
-    """Write the page to stdout (`-`), or atomically to a file that only its owner can read."""
-    if name == "-":
-        render.write_bytes(text)
-        return
-    path = Path(name).expanduser()
-    try:
-        files.replace(path, text.encode(), mode=0o600)
-    except OSError as error:
-        raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint="name another file") from None
+def write(found: CostReport, sheet: Sheet | None = None) -> None:
+    """Print the sections of the HTML page, with bars."""
+    sheet = sheet or Sheet()
+    _head(sheet, found)
+    _spend(sheet, found)
+    _saving(sheet, found)
+    edges = [seconds(edge) for edge in SECOND_EDGES]
+    _spread(sheet, found, "Cost of a task (US$)", "cost", [plain(edge) for edge in COST_EDGES])
+    _spread(sheet, found, "Time that tasks ran", "run", edges)
+    _spread(sheet, found, "Time that tasks waited before", "wait", edges)
+    _cache(sheet, found)
+    _causes(sheet, found)
+    _batches(sheet, found)
+    write_unknown(sheet, as_figures(found.figures))
+
+
+def seconds(edge: float) -> str:
+    """Format a number of seconds as s, min or h."""
+    if edge < 60:
+        return f"{edge:g} s"
+    return f"{edge / 60:g} min" if edge < 3600 else f"{edge / 3600:g} h"
+
+
+def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
+    """Return the sums of the rows' field `value`, by their field `key`."""
+    sums: Counter[Any] = Counter()
+    for row in rows:
+        sums[getattr(row, key)] += getattr(row, value)
+    return sums
+
+
+def _head(sheet: Sheet, found: CostReport) -> None:
+    whole, saved, target = found.figures.whole, found.figures.savings, found.figures.target
+    sheet.line(f"Farmhand report, {day_text(found.first)} to {day_text(found.last)} (UTC)", "bold")
+    sheet.line(f"US$ {plain(whole.spent_pico)} for {whole.tasks} tasks, {whole.failed} failed; {whole.retries} retries")
+    if (ran := found.figures.compute) is not None:
+        both = plain(ran.with_model_pico)
+        sheet.line(f"US$ {plain(ran.total_pico)} besides for {ran.runs} containers on AWS; {both} with both")
+    sheet.line(
+        f"US$ {plain(saved.saving_pico)} saved beside plain claude -p on {saved.baseline_model};"
+        f" target {target.low}-{target.high}x: {target.verdict}, {times(target.factor)}"
+    )
+
+
+def _spend(sheet: Sheet, found: CostReport) -> None:
+    by_model = _sums(found.cells, "model", "spent_pico").most_common()
+    rows = [(found.models[model], plain(spent)) for model, spent in by_model]
+    sheet.section("Spend by model", ("model", "US$"), rows, [spent for _, spent in by_model], money={1})
+    by_day = _sums(found.cells, "day", "spent_pico")
+    days = sorted(by_day)[-LAST_DAYS:]
+    title = f"Spend by day{f' (the last {LAST_DAYS} with any)' if len(by_day) > LAST_DAYS else ''}"
+    rows = [(day_text(day), plain(by_day[day])) for day in days]
+    sheet.section(title, ("day", "US$"), rows, [by_day[day] for day in days], money={1})
+
+
+def _saving(sheet: Sheet, found: CostReport) -> None:
+    saved = _sums(found.saved, "baseline", "baseline_pico")
+    saved.subtract(_sums(found.saved, "baseline", "spent_pico"))
+    rows = [(name, plain(saved[number])) for number, name in enumerate(found.baselines)]
+    sheet.section("Saved beside plain claude -p on each model", ("baseline", "US$"), rows, money={1})
+
+
+def _spread(sheet: Sheet, found: CostReport, title: str, what: str, names: list[str]) -> None:
+    """Print a distribution of tasks: `what` is one of SPREADS, `names` are the upper edges of its bars."""
+    sums = _sums((row for row in found.spreads if row.what == SPREADS.index(what)), "bar", "tasks")
+    bars = sorted(bar for bar in sums if bar >= 0)
+    shown = [*range(bars[0], bars[-1] + 1)] if bars else []
+    shown += [-1] if sums[-1] else []
+    labels = [*(f"to {name}" for name in names), f"above {names[-1]}", "not known"]
+    sheet.section(title, ("", "tasks"), [(labels[at], str(sums[at])) for at in shown], [sums[at] for at in shown])
+
+
+def _cache(sheet: Sheet, found: CostReport) -> None:
+    whole = found.figures.whole
+    parts = {
+        "read from the cache": whole.cache_read_input_tokens,
+        "written to it": whole.cache_creation_input_tokens,
+        "not cached": whole.input_tokens,
+    }
+    given = sum(parts.values())
+    rows = [(name, str(part), f"{100 * part / given:.1f} %") for name, part in parts.items()] if given else []
+    sheet.section("Cache hits", ("prompt tokens", "", ""), rows, list(parts.values()))
+
+
+def _causes(sheet: Sheet, found: CostReport) -> None:
+    tasks = _sums(found.by_cause, "cause", "tasks")
+    retries = _sums(found.by_cause, "cause", "retries")
+    both = (tasks + retries).most_common()
+    names = ["succeeded in the end" if name == "succeeded" else name for name in found.causes]
+    rows = [(names[cause], str(tasks[cause]), str(retries[cause])) for cause, _ in both]
+    sheet.section("Failures and retries by cause", ("cause", "tasks", "retries"), rows, [count for _, count in both])
+
+
+def _batches(sheet: Sheet, found: CostReport) -> None:
+    spent = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
+    tasks = _sums(found.by_batch, "batch", "tasks")
+    rows = [(found.batches[batch] or "(none)", plain(amount), str(tasks[batch])) for batch, amount in spent]
+    title = f"Top batches ({len(rows)} of {found.batches_in_all})"
+    sheet.section(title, ("batch", "US$", "tasks"), rows, [amount for _, amount in spent], money={1})

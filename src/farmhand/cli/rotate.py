@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import sys
 import time
@@ -15,8 +14,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import UsageError
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
-from farmhand.rotation import operator
-from farmhand.rotation.build import build, check_new_key_source, memory_of
+from farmhand.rotation.build import build, check_new_key_source, is_old, known_hosts
 from farmhand.rotation.machine import Machine
 
 #: The most that is read from stdin. Characters.
@@ -59,27 +57,56 @@ def command(
     runs one canary task on each. When nothing runs on the old key any more, that is disabled, and proven dead. Whatever
     goes wrong before that brings the old key back.
     """
+    return rotate(
+        conf,
+        as_json=as_json,
+        new_key=new_key,
+        show=show,
+        resume=resume,
+        abort=abort,
+        force=force,
+        drain_timeout=drain_timeout,
+    )
+
+
+def rotate(
+    conf: Settings,
+    *,
+    as_json: bool,
+    new_key: str | None,
+    show: bool = False,
+    resume: bool = False,
+    abort: bool = False,
+    force: bool = False,
+    drain_timeout: float | None = None,
+    called: str = "farmhand rotate",
+) -> VerbResult:
+    """Rotate the key of `conf.key_source`, or show or take back a rotation. Raises FarmhandError.
+
+    `called` is the command that goes on with it.
+    """
     if show + resume + abort > 1:
         raise UsageError("--status, --resume and --abort exclude each other")
-    parameters = operator.parameters(conf) | {"force": force, "drain_s": drain_timeout}
-    machine = build(parameters, tell=note)
+    limits: dict[str, Any] = {} if drain_timeout is None else {"drain_s": drain_timeout}
+    machine = build(conf, known_hosts(conf), tell=note, force=force, **limits)
     if show:
-        return _where_it_stands(machine, conf, as_json=as_json)
-    with memory_of(parameters).lock(), contextlib.closing(machine):
+        return _where_it_stands(machine, conf, as_json=as_json, called=called)
+    with machine.running():
         if abort:
             changed = machine.abort()
         elif resume:
             changed = machine.advance()
         else:
-            changed = _begin(machine, new_key)
+            machine.check_idle()
+            changed = machine.stage(_new_key(new_key)) and machine.advance()
         about = machine.status()
-    return VerbResult({"changed": changed, **about}, _sentence(about, changed=changed, aborted=abort))
-
-
-def _begin(machine: Machine, source: str | None) -> bool:
-    """Run a new rotation to its end. Return False if the new key is in use already."""
-    machine.check_idle()
-    return machine.stage(_new_key(source)) and machine.advance()
+    if abort:
+        text = f"back to the old key {about['current']}" if changed else "no rotation goes on: nothing to take back"
+    elif changed:
+        text = f"rotated: {about['new']} is in use, {about['old']} is dead"
+    else:
+        text = f"{about['current']} is in use already: nothing to do"
+    return VerbResult({"changed": changed, **about}, text)
 
 
 def _new_key(source: str | None) -> str:
@@ -88,17 +115,16 @@ def _new_key(source: str | None) -> str:
         return read_key(check_new_key_source(str(source)))
     if source is None and sys.stdin is not None and sys.stdin.isatty():
         return getpass.getpass("New API key (not shown): ").strip()
-    text = sys.stdin.read(_MAX_STDIN) if sys.stdin is not None else ""
-    lines = text.splitlines()
+    lines = (sys.stdin.read(_MAX_STDIN) if sys.stdin is not None else "").splitlines()
     if len(lines) != 1:
         raise UsageError("stdin has to be the new key in one line, and nothing else", hint="or use --new-key SOURCE")
     return lines[0]
 
 
-def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool) -> VerbResult:
+def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool, called: str) -> VerbResult:
     about = machine.status()
     about["old"] = about.get("old", "")
-    about["too_old"] = operator.is_old(about["age_days"], conf)
+    about["too_old"] = is_old(about["age_days"], conf)
     lines = [f"key in use: {about['current']}, here for {about['age_days']:g} days at least"]
     if about["step"] == "none":
         lines.append("no rotation has been made from here")
@@ -110,15 +136,6 @@ def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool) -> Verb
         for name, host in about["hosts"].items():
             lines.append(f"{name}: {host['state']}" + (f" ({host['why']})" if host["why"] else ""))
         if about["unfinished"]:
-            lines.append("go on with farmhand rotate --resume, or back with --abort")
-    if about["too_old"] and not as_json:
-        note(f"the key is older than {conf.key_max_age_days:g} days (farmhand rotate puts another in its place)")
-    return VerbResult(about, printable("\n".join(lines)))
-
-
-def _sentence(about: dict[str, Any], *, changed: bool, aborted: bool) -> str:
-    if aborted:
-        return f"back to the old key {about['current']}" if changed else "no rotation goes on: nothing to take back"
-    if not changed:
-        return f"{about['current']} is in use already: nothing to do"
-    return f"rotated: {about['new']} is in use, {about['old']} is dead"
+            lines.append(f"go on with {called} --resume, or back with --abort")
+    old = f"the key is older than {conf.key_max_age_days:g} days ({called} puts another in its place)"
+    return VerbResult(about, printable("\n".join(lines)), notes=[old] if about["too_old"] and not as_json else ())

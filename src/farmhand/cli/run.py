@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from farmhand.cli.arguments import OPTIONS, RunOptions
+from farmhand.cli.arguments import OPTIONS
 from farmhand.cli.run_task import main
 from farmhand.cli.verb import HELP_NAMES, click_option
 
-
-def _call(**given: Any) -> int:
-    return main(RunOptions(**given))
-
-
 command = click.Command(
     "run",
-    callback=_call,
+    callback=lambda **given: main(given),
     params=[click.Argument(["prompt"], required=False), *map(click_option, OPTIONS)],
     context_settings=HELP_NAMES,
     help="""Run PROMPT as a task on the farm host and print the answer.

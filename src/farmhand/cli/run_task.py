@@ -6,59 +6,87 @@ Start-up time counts for every call, so what most calls do not need is imported 
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Self
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from farmhand.cli import render
-from farmhand.cli.arguments import RunOptions
+from farmhand.cli.say import note
 from farmhand.core import settings
-from farmhand.core.errors import FarmhandError
+from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.places import hosts
-from farmhand.wire.transport import SshTransport
+from farmhand.wire.transport import ProcessTransport
+
+if TYPE_CHECKING:
+    from farmhand.places.reach import Way
 
 
-class EarlyConnection:
-    """The connection to the first host, whose ssh is started early, while the rest is prepared.
+@contextlib.contextmanager
+def early_connection(conf: settings.Settings) -> Iterator[Way]:
+    """Start ssh to the first host while the rest is prepared. Yield what returns the transport to a host.
 
     Errors are ignored here and reported when connecting. An ssh that was not used is ended on exit.
     """
+    first: hosts.Host | None = None
+    early: ProcessTransport | None = None
+    with contextlib.suppress(FarmhandError):
+        first = hosts.candidates(hosts.known_hosts(conf), conf.host, conf.hosts_name)[0]
+        early = first.transport(conf.connect_timeout_s)
+        early.open_early()
 
-    def __init__(self, conf: settings.Settings) -> None:
-        self._host: hosts.Host | None = None
-        self._early: SshTransport | None = None
-        with contextlib.suppress(FarmhandError):
-            self._host = hosts.candidates(hosts.load_hosts(conf.hosts_name), conf.host, conf.hosts_name)[0]
-            self._early = self._host.transport(conf.connect_timeout_s)
-            self._early.open_early()
-
-    def to(self, host: hosts.Host, connect_timeout_s: float) -> SshTransport:
-        """Return the transport to `host`, the early one if it leads there. Raises WireError."""
-        if self._early is None or host != self._host:
+    def way(host: hosts.Host, connect_timeout_s: float) -> ProcessTransport:
+        if early is None or host != first:
             return host.transport(connect_timeout_s)
-        self._early.connect_timeout_s = connect_timeout_s
-        return self._early
+        early.connect_timeout_s = connect_timeout_s
+        return early
 
-    def __enter__(self) -> Self:
-        return self
+    try:
+        yield way
+    finally:
+        if early is not None:
+            early.close_early()
 
-    def __exit__(self, *_: object) -> None:
-        if self._early is not None:
-            self._early.close_early()
 
-
-def main(options: RunOptions) -> int:
-    """Run the task that `options` describe and return the exit status."""
-    with render.errors_as_json(options.as_json):
-        flags = {name: value for name, value in options._asdict().items() if hasattr(settings.Settings, name)}
-        conf = settings.load(options.config, **flags)
+def main(given: dict[str, Any]) -> int:
+    """Run the task that the values of `arguments.OPTIONS` describe and return the exit status. None means not given."""
+    with render.errors_as_json(given["as_json"]):
+        flags = {name: value for name, value in given.items() if name in settings.Settings._fields}
+        conf = settings.load(given["config"], **flags)
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.
-        task = _task(options, conf) if options.prompt is None or "-" in options.file else None
-        with EarlyConnection(conf) as early:
-            from farmhand.cli.carry import carry
+        task = _task(given, conf) if given["prompt"] is None or "-" in given["file"] else None
+        if conf.place in settings.AWS_PLACES:
+            from farmhand.cli import in_fargate
 
-            return carry(task or _task(options, conf), conf, early.to, as_json=options.as_json)
+            task = task or _task(given, conf)
+            return in_fargate.carry(task, conf, as_json=given["as_json"], subscription=given["subscription"])
+        if given["subscription"]:
+            raise UsageError("--subscription is for --place fargate", hint="elsewhere: --fallback subscription")
+        hosts.make_ready(conf, note)
+        with early_connection(conf) as way:
+            with _fast_msgspec():
+                from farmhand.cli.carry import carry
+
+            return carry(task or _task(given, conf), conf, way, as_json=given["as_json"])
 
 
-def _task(options: RunOptions, conf: settings.Settings) -> dict[str, Any]:
+@contextlib.contextmanager
+def _fast_msgspec() -> Iterator[None]:
+    """Let msgspec be imported in the block without typing_extensions, and so inspect and ast: a tenth of a call.
+
+    msgspec takes typing instead, which has the same since Python 3.11. There is no other thread yet that could miss it.
+    """
+    name = "typing_extensions"
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # so that its import raises ImportError
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+def _task(given: dict[str, Any], conf: settings.Settings) -> dict[str, Any]:
     from farmhand.cli.task_options import build_task
 
-    return build_task(options, conf)
+    return build_task(given, conf)

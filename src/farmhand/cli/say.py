@@ -69,3 +69,12 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """Return `text` with the characters of CONTROL replaced by U+FFFD."""
     return CONTROL.sub("\ufffd", text)
+
+
+def ask(question: str) -> None:
+    """Ask on the terminal. Raise UsageError where there is none, and FarmhandError unless the answer is yes."""
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
+        raise UsageError(f"{question} There is no terminal to ask on", hint="--yes answers yes")
+    print(f"{_program}: {question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise FarmhandError("nothing was changed")

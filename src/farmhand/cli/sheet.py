@@ -60,6 +60,21 @@ class Sheet:
             table.add_row(*(Text(printable(cell)) for cell in row))
         self.console.print(table)
 
+    def section(
+        self,
+        title: str,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        bars: Sequence[float] = (),
+        money: Collection[int] = (),
+    ) -> None:
+        """Print a title and below it a table, if it has rows."""
+        self.title(title)
+        if rows:
+            self.table(head, rows, money, bars)
+        else:
+            self.line("nothing yet")
+
 
 def bar(part: float, most: float) -> str:
     """Return a bar for `part`, of full length for `most`; at least one block if `part` is positive."""

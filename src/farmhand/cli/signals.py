@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Self
 
@@ -31,31 +31,26 @@ def caught(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(number, handler_before)
 
 
-class Stoppable:
+class Stoppable(ExitStack):
     """A context in which a signal raises Stopped; between `hold()` and `release()` a first one is delayed.
 
     `was_held` says whether `hold` was ever called.
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.was_held = False
         self._held = False
         self._pending: int | None = None
-        self._caught = caught(self._on_signal)
 
     def __enter__(self) -> Self:
-        self._caught.__enter__()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        # Without the exception: the handlers are restored in any case.
-        self._caught.__exit__(None, None, None)
+        self.enter_context(caught(self._on_signal))
+        return super().__enter__()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        if self._held and self._pending is None:
-            self._pending = number
-            return
-        raise Stopped(number)
+        if not self._held or self._pending is not None:
+            raise Stopped(number)
+        self._pending = number
 
     def hold(self) -> None:
         """Delay a first signal until `release`. A second one is raised at once."""

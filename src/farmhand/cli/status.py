@@ -8,7 +8,6 @@ import select
 import signal
 import sys
 import termios
-import time
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,23 +26,18 @@ from farmhand.places.watch import HostWatch, ask_all, followed
 
 #: The longest time between two redraws, so that the age of the figures is right. Seconds.
 _DRAW_S = 0.5
+_INTERVAL = click.FloatRange(0.2, 3600)
 
 
-@verb("status", "connect_timeout_s", json_help="Print one JSON object: hosts by name, and the queue here.")
+@verb("status", "place", "connect_timeout_s", json_help="Print one JSON object: hosts by name, and the queue here.")
 @click.option("--host", metavar="NAME", help="Only this farm host.")
 @click.option("--watch", is_flag=True, help="Show it live; q ends it. Into a pipe: one line for each host, once.")
-@click.option(
-    "--interval",
-    type=click.FloatRange(0.2, 3600),
-    default=2.0,
-    metavar="SECONDS",
-    help="How often --watch asks. Default: 2.",
-)
+@click.option("--interval", type=_INTERVAL, default=2.0, metavar="SECONDS", help="How often --watch asks. Default: 2.")
 def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: float) -> VerbResult | int:
     """Show what the farm hosts are doing. The exit status is 0 if all could be asked."""
     if math.isnan(interval):
         raise UsageError("--interval nan: not a number of seconds", hint="2, or 0.5")
-    known = hosts.load_hosts(conf.hosts_path)
+    known = hosts.known_hosts(conf)
     # --host shows only that host. The setting `host`, which is just a preference, does not hide the others.
     wanted = click.get_current_context().params["host"]
     chosen = known if wanted is None else {wanted: hosts.choose_host(known, wanted, conf.hosts_path)}
@@ -73,14 +67,11 @@ def spooled(conf: settings.Settings) -> list[dict[str, Any]]:
     """Count the spooled tasks of each hosts file: queued ones, and ones sent to a host."""
     spool = open_spool(conf)
     entries = [*spool.waiting(), *spool.elsewhere()]
-    return [
-        {
-            "hosts_file": farm or None,
-            "queued": sum(entry.farm == farm and not entry.sent for entry in entries),
-            "sent": sum(entry.farm == farm and bool(entry.sent) for entry in entries),
-        }
-        for farm in sorted({entry.farm for entry in entries})
-    ]
+    found = []
+    for farm in sorted({entry.farm for entry in entries}):
+        sent = [bool(entry.sent) for entry in entries if entry.farm == farm]
+        found.append({"hosts_file": farm or None, "queued": sent.count(False), "sent": sent.count(True)})
+    return found
 
 
 def spool_notes(kept: list[dict[str, Any]]) -> list[str]:
@@ -97,15 +88,11 @@ def _live(watches: list[HostWatch], interval: float) -> int:
 
     from farmhand.cli import status_view
 
+    screen = Live(screen=True, auto_refresh=False)
     try:
-        with (
-            Stoppable(),
-            followed(watches, interval),
-            Live(screen=True, auto_refresh=False) as live,
-            _keys() as pressed,
-        ):
+        with Stoppable(), followed(watches, interval), screen, _keys() as pressed:
             while True:
-                live.update(status_view.screen(watches, interval), refresh=True)
+                screen.update(status_view.screen(watches, interval), refresh=True)
                 if pressed(min(interval, _DRAW_S)) in ("q", "Q", "\x03", "\x1b"):
                     return 0
     except Stopped as stopped:
@@ -115,23 +102,17 @@ def _live(watches: list[HostWatch], interval: float) -> int:
 @contextmanager
 def _keys() -> Iterator[Callable[[float], str]]:
     """Yield a function that waits up to a number of seconds for a key; without a terminal it only waits."""
-    if sys.stdin is None or not sys.stdin.isatty():
+    watched = [sys.stdin.fileno()] if sys.stdin is not None and sys.stdin.isatty() else []
+    before = [termios.tcgetattr(number) for number in watched]
 
-        def only_wait(seconds: float) -> str:
-            time.sleep(seconds)
-            return ""
+    def pressed(seconds: float) -> str:
+        ready, _, _ = select.select(watched, [], [], seconds)
+        return os.read(ready[0], 1).decode("latin-1") if ready else ""
 
-        yield only_wait
-        return
-    number = sys.stdin.fileno()
-    before = termios.tcgetattr(number)
-
-    def wait(seconds: float) -> str:
-        ready, _, _ = select.select([number], [], [], seconds)
-        return os.read(number, 1).decode("latin-1") if ready else ""
-
-    tty.setcbreak(number)
+    for number in watched:
+        tty.setcbreak(number)
     try:
-        yield wait
+        yield pressed
     finally:
-        termios.tcsetattr(number, termios.TCSADRAIN, before)
+        for number, mode in zip(watched, before, strict=True):
+            termios.tcsetattr(number, termios.TCSADRAIN, mode)

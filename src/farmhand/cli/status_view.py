@@ -12,14 +12,16 @@ from rich.table import Table
 from rich.text import Text
 
 from farmhand.cli.say import note, one_line
+from farmhand.core import pushed
 from farmhand.core.engines import SLOTTED
 from farmhand.places.watch import HostWatch
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", "api\nfree", "cli\nfree", "key")
-_LIVE_COLUMNS = ("host", "state", "running", "queued", "no key", "api", "cli", "tasks/s", "")
+_FREE = tuple(f"{engine}\nfree" for engine in SLOTTED)
+_COLUMNS = ("host", "agent", "state", "running", "queued", "awaiting\nkey", *_FREE, "key")
+_LIVE_COLUMNS = ("host", "state", "running", "queued", "no key", *SLOTTED, "tasks/s", "")
 _COUNTS = ("running", "queued", "awaiting_key")
 _SPARKS = "▁▂▃▄▅▆▇█"
 #: Figures older than this many intervals are dimmed.
@@ -40,7 +42,7 @@ def live_row(watch: HostWatch) -> list[str]:
     """Return one host's cells of the live table: name, state, counts, slots in use, tasks per second."""
     status = watch.status
     if status is None:
-        return [watch.name, "no answer" if watch.error else "asking", *("",) * 6]
+        return [watch.name, "no answer" if watch.error else "asking", *("" for _ in _LIVE_COLUMNS[3:])]
     state = "no answer" if watch.error else str(status.get("state", "?"))[:24]
     return [watch.name, state, *_counts(status), *_slots(status, "used"), f"{_rate(status):g}"]
 
@@ -64,7 +66,8 @@ def _rate(status: dict[str, Any]) -> float:
 
 
 def notes(name: str, status: dict[str, Any]) -> list[str]:
-    """Return the lines below the table: why tasks wait, the daily budget, an unusual upstream."""
+    """Return the lines below the table: why tasks wait, the daily budget, metrics that do not get out, an
+    unusual upstream."""
     lines = []
     for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")
@@ -74,6 +77,8 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
     day = status.get("budget_day")
     if day:
         lines.append(f"{name}: US$ {day['spent_usd']:.4f} of {day['limit_usd']:g} of the day's budget is spent")
+    if late := pushed.trouble(status):
+        lines.append(f"{name}: {late:.500}")
     upstream = str(status.get("upstream", _USUAL_UPSTREAM)).rstrip("/")
     if upstream != _USUAL_UPSTREAM:
         lines.append(f"{name} sends its requests to {upstream:.200}")
@@ -109,9 +114,10 @@ def line(watch: HostWatch) -> str:
     if watch.error is not None:
         note(str(watch.error))
         return ""
-    name, state, running, queued, awaiting, api, cli, rate = live_row(watch)
+    name, state, running, queued, awaiting, *slots, rate = live_row(watch)
+    used = ", ".join(map(" ".join, zip(SLOTTED, slots, strict=True)))
     text = f"{name}: {state}, {running} running, {queued} queued, {awaiting} awaiting a key"
-    return one_line(f"{text}, slots in use: api {api}, cli {cli}, {rate} tasks/s")
+    return one_line(f"{text}, slots in use: {used}, {rate} tasks/s")
 
 
 def spark(values: Iterable[float]) -> str:
@@ -127,7 +133,8 @@ def _total(watches: Sequence[HostWatch]) -> list[str]:
     """Return the cells of the sums over the hosts that answer."""
     known = [watch.status for watch in watches if watch.status is not None and watch.error is None]
     counts = [str(sum(int(status.get(name) or 0) for status in known)) for name in _COUNTS]
-    return ["all", f"{len(known)} of {len(watches)}", *counts, "", "", f"{sum(map(_rate, known)):g}"]
+    slots = ("" for _ in SLOTTED)
+    return ["all", f"{len(known)} of {len(watches)}", *counts, *slots, f"{sum(map(_rate, known)):g}"]
 
 
 def screen(watches: Sequence[HostWatch], interval: float) -> RenderableType:
@@ -138,7 +145,7 @@ def screen(watches: Sequence[HostWatch], interval: float) -> RenderableType:
 
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for number, head in enumerate(_LIVE_COLUMNS):
-        table.add_column(head, justify="right" if 2 <= number <= 7 else "left", no_wrap=True)
+        table.add_column(head, justify="right" if 2 <= number < len(_LIVE_COLUMNS) - 1 else "left", no_wrap=True)
     now = time.monotonic()
     for watch in watches:
         late = watch.at and now - watch.at > _OLD * max(1.0, interval)

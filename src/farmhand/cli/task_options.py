@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from farmhand.cli.arguments import RunOptions
 from farmhand.cli.prompt import assemble
 from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
 from farmhand.core.errors import UsageError
@@ -13,25 +12,26 @@ from farmhand.core.ids import new_task_id
 from farmhand.core.settings import Settings
 
 
-def build_task(options: RunOptions, conf: Settings) -> dict[str, Any]:
+def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
-    names = {"--id": options.task_id, "--model": conf.model}
-    task_id, model = (given and as_name(given, option) for option, given in names.items())
-    task: dict[str, Any] = {
-        "id": task_id or new_task_id(),
-        "prompt": assemble(options.prompt, options.file, use_stdin=not options.no_stdin),
-        "timeout_s": conf.timeout_s,
+    task_id = given["task_id"] and as_name(given["task_id"], "--id")
+    fields = task_fields(given, conf)
+    prompt = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
+    return {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
+
+
+def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
+    """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
+    fields = {
+        "system": given["system"] and as_text(given["system"], "--system"),
+        "model": conf.model and as_name(conf.model, "--model"),
+        "engine": given["engine"],
+        "network": given["network"],
+        "max_tokens": given["max_tokens"],
+        "tools": as_names(given["tools"], "--tools"),
+        "schema": None if given["schema"] is None else read_schema(given["schema"]),
     }
-    optional = {
-        "system": options.system and as_text(options.system, "--system"),
-        "model": model,
-        "engine": options.engine,
-        "network": options.network,
-        "max_tokens": options.max_tokens,
-        "tools": as_names(options.tools, "--tools"),
-        "schema": None if options.schema is None else read_schema(options.schema),
-    }
-    return task | {name: value for name, value in optional.items() if value not in (None, "", [])}
+    return {name: value for name, value in fields.items() if value not in (None, "", [])}
 
 
 def read_schema(given: str) -> dict[str, Any]:

@@ -1,67 +1,100 @@
-"""A daily run of `farmhand doctor`: a systemd user timer, or a launchd agent on macOS."""
+"""A daily run of a command: systemd user units, a launchd agent on macOS, or a line for cron."""
 
 from __future__ import annotations
 
 import os
 import plistlib
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.files import xdg
+from farmhand.core.files import replace, xdg
 
-NAME = "farmhand-doctor"
-LABEL = "farmhand.doctor"
-_ON_CALENDAR = "*-*-* 09:00:00"
+#: The forms of `Daily.text`.
+KINDS = ("cron", "launchd", "systemd")
+_SERVICE = """[Unit]
+Description=farmhand {about}
+
+[Service]
+Type=oneshot
+Environment={path}
+ExecStart={command}
+{success}TimeoutStartSec=15min
+"""
+_TIMER = """[Unit]
+Description=farmhand {about}, daily
+
+[Timer]
+OnCalendar=*-*-* 09:00:00
+RandomizedDelaySec=10min
+Persistent=true
+
+[Install]
+WantedBy=timers.target
+"""
 
 
-def install(command: Sequence[str], environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
-    """Write the files that run `command` daily at nine, and return the shell command that switches them on.
+@dataclass(frozen=True, kw_only=True)
+class Daily:
+    """What runs at nine: `name` is that of the units, `about` what they say of it.
 
-    The first word of `command` is an absolute path. Unchanged files are not rewritten. Raises NotConfigured if they
-    cannot be written.
+    The first word of `command` is an absolute path. `success` is an exit status that is no failure of the unit.
     """
-    home = Path("~").expanduser()
-    if platform == "darwin":
-        path = home / "Library/LaunchAgents" / f"{LABEL}.plist"
-        _write({path: plist(command, environ)})
-        return f"launchctl bootstrap gui/$(id -u) {path}"
-    directory = Path(xdg("XDG_CONFIG_HOME", environ)) / "systemd/user"
-    _write({directory / f"{NAME}.service": service(command, environ), directory / f"{NAME}.timer": timer()})
-    return f"systemctl --user daemon-reload && systemctl --user enable --now {NAME}.timer"
 
+    name: str
+    about: str
+    command: Sequence[str]
+    success: int | None = None
 
-def service(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
-    """Return the unit that runs the checks once. Exit status 1 (a red check) counts as success of the unit."""
-    words = " ".join(map(_quoted, command))
-    path = _quoted(f"PATH={environ.get('PATH', os.defpath)}")
-    return (
-        "[Unit]\nDescription=farmhand doctor: is the farm green?\n\n"
-        f"[Service]\nType=oneshot\nEnvironment={path}\nExecStart={words}\nSuccessExitStatus=1\nTimeoutStartSec=15min\n"
-    ).encode()
+    def install(self, environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> str:
+        """Write the files and return the shell command that switches them on.
 
+        Unchanged files are not rewritten. Raises NotConfigured if they cannot be written.
+        """
+        if platform == "darwin":
+            agent = Path(f"~/Library/LaunchAgents/farmhand.{self.name}.plist").expanduser()
+            _write(agent, self._agent(environ))
+            return f"launchctl bootstrap gui/$(id -u) {agent}"
+        directory = Path(xdg("XDG_CONFIG_HOME", environ)) / "systemd/user"
+        for name, text in self._units(environ).items():
+            _write(directory / name, text.encode())
+        return self._switch_on()
 
-def timer() -> bytes:
-    """Return the unit that starts the service daily, or later if the machine was off."""
-    return (
-        "[Unit]\nDescription=farmhand doctor, daily\n\n"
-        f"[Timer]\nOnCalendar={_ON_CALENDAR}\nRandomizedDelaySec=10min\nPersistent=true\n\n"
-        "[Install]\nWantedBy=timers.target\n"
-    ).encode()
+    def text(self, kind: str, environ: Mapping[str, str] = os.environ) -> str:
+        """Return the lines of one of KINDS, for the operator's own files. cron mails what is printed on a failure."""
+        if kind == "cron":
+            command = shlex.join(self.command).replace("%", r"\%")
+            return f"0 9 * * * {command} >/dev/null || {command}"
+        if kind == "launchd":
+            return self._agent(environ).decode()
+        files = [f"# ~/.config/systemd/user/{name}\n{text}" for name, text in self._units(environ).items()]
+        return "\n".join([*files, f"# {self._switch_on()}\n"])
 
+    def _units(self, environ: Mapping[str, str]) -> dict[str, str]:
+        service = _SERVICE.format(
+            about=self.about,
+            path=_quoted(f"PATH={environ.get('PATH', os.defpath)}"),
+            command=" ".join(map(_quoted, self.command)),
+            success="" if self.success is None else f"SuccessExitStatus={self.success}\n",
+        )
+        timer = _TIMER.format(about=self.about)
+        return {f"farmhand-{self.name}.service": service, f"farmhand-{self.name}.timer": timer}
 
-def plist(command: Sequence[str], environ: Mapping[str, str]) -> bytes:
-    """Return the launchd agent."""
-    return plistlib.dumps(
-        {
-            "Label": LABEL,
-            "ProgramArguments": list(command),
+    def _agent(self, environ: Mapping[str, str]) -> bytes:
+        document = {
+            "Label": f"farmhand.{self.name}",
+            "ProgramArguments": list(self.command),
             "EnvironmentVariables": {"PATH": environ.get("PATH", os.defpath)},
             "StartCalendarInterval": {"Hour": 9, "Minute": 0},
             "ProcessType": "Background",
         }
-    )
+        return plistlib.dumps(document)
+
+    def _switch_on(self) -> str:
+        return f"systemctl --user daemon-reload && systemctl --user enable --now farmhand-{self.name}.timer"
 
 
 def _quoted(word: str) -> str:
@@ -70,13 +103,11 @@ def _quoted(word: str) -> str:
     return f'"{text}"'
 
 
-def _write(files: Mapping[Path, bytes]) -> None:
+def _write(path: Path, content: bytes) -> None:
     try:
-        for path, text in files.items():
+        if not path.exists() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
-            if not path.exists() or path.read_bytes() != text:
-                # Readable by its owner only: the options may contain the URL of a webhook.
-                path.touch(mode=0o600)
-                path.write_bytes(text)
+            # Readable by its owner only: the options may contain the URL of a webhook.
+            replace(path, content, mode=0o600)
     except OSError as error:
         raise NotConfigured(f"the timer cannot be written: {error}") from None

@@ -49,6 +49,7 @@ def test_starting_up_imports_nothing_heavy(arguments: list[str]) -> None:
         "yaml",
         "asyncio",
         "prometheus_client",
+        "boto3",
     )
     script = (
         "import sys, atexit\n"
@@ -70,6 +71,19 @@ def test_up_hands_its_options_to_ansible_playbook(tmp_path: Path) -> None:
     assert "PLAY [localhost]" in err
     status, out, _ = farmhand("up", *where, "--syntax-check", "-i", "localhost,")
     assert (status, "site.yml" in out) == (0, True)
+
+
+def test_up_create_makes_the_box_that_is_named(tmp_path: Path) -> None:
+    for name in ("ansible.cfg", "site.yml"):
+        (tmp_path / name).touch()
+    (tmp_path / "playbooks").mkdir()
+    tasks = "[{debug: {msg: 'a box called {{ box_name }}, {{ box_size }}'}}]"
+    (tmp_path / "playbooks/box.yml").write_text(f"- hosts: localhost\n  gather_facts: false\n  tasks: {tasks}\n")
+    given = ["--project-dir", str(tmp_path), "--create", "farm1 x=y", "-e", "box_size=big", "-i", "localhost,"]
+    status, out, _ = farmhand("up", *given, "-c", "local")
+    assert (status, "a box called farm1 x=y, big" in out) == (0, True)
+    status, _, err = farmhand("up", "--create", "farm1", "--place", "docker")
+    assert (status, "--place docker needs none" in err) == (2, True)
 
 
 def test_an_error_from_afar_gives_the_terminal_no_commands(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.cli import run
-from farmhand.cli.arguments import OPTIONS, RunOptions, plain
+from farmhand.cli.arguments import OPTIONS, plain
 
 WORDS = [name for option in OPTIONS for name in option.names]
 VALUES = [
@@ -48,12 +48,13 @@ def test_what_is_plain_means_the_same_to_click(arguments: list[str]) -> None:
 
 
 def test_ordinary_calls_are_plain() -> None:
-    assert plain(["task"]) == dict.fromkeys(RunOptions._fields) | {
+    assert plain(["task"]) == dict.fromkeys(option.to for option in OPTIONS) | {
         "prompt": "task",
         "file": (),
         "tools": (),
         "no_stdin": False,
         "as_json": False,
+        "subscription": False,
     }
     read = plain(["-f", "a", "--file", "b", "--timeout", "3", "--max-tokens", "5", "--engine", "cli", "--", "--json"])
     assert read is not None
@@ -64,7 +65,3 @@ def test_ordinary_calls_are_plain() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["a", "b"], ["--model"], ["--engine", "x"], ["--nothing"]])
 def test_help_and_mistakes_are_left_to_click(arguments: list[str]) -> None:
     assert plain(arguments) is None
-
-
-def test_the_table_has_every_option_of_a_task() -> None:
-    assert {"prompt", *(option.to for option in OPTIONS)} == set(RunOptions._fields)

@@ -2,18 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import batch
-from farmhand.cli.batch import defaults
-from farmhand.cli.progress import ProgressDisplay, clock, dollars, summary
-from farmhand.core.errors import UsageError
+from farmhand.batch.coordinator import Coordinator
+from farmhand.cli import batch, code
+from farmhand.cli.batch import ProgressDisplay, clock, defaults, dollars, summary
+from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 
 NOTHING: dict[str, Any] = dict.fromkeys(
@@ -119,32 +121,93 @@ def test_amounts_and_times() -> None:
 
 
 def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressDisplay("lines", STANDING)
-    progress.tick()
+    progress = ProgressDisplay("lines", 10)
+    progress.show(STANDING)
     progress._line_at -= 10
     progress._began -= 10
-    progress.tick()
+    progress.show(STANDING)
     progress._line_at -= 10
-    progress.tick()
+    progress.show(STANDING)
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err == "5 of 10 · 1 failed · 0.5/s · $0.2500 · ETA 10 s\n"
     progress.say("farm1: lost")
     assert capsys.readouterr().err == "farmhand: farm1: lost\n"
-    quiet = ProgressDisplay("quiet", STANDING)
+    quiet = ProgressDisplay("quiet", 10)
     quiet._line_at -= 10
-    quiet.tick()
+    quiet.show(STANDING)
     assert capsys.readouterr().err == ""
 
 
 def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    progress = ProgressDisplay("bar", STANDING)
-    progress.update(STANDING | {"succeeded": 9, "waiting": "the API's\x1b[31m limit"})
-    assert "\x1b" not in progress.words()
-    progress.tick()
+    progress = ProgressDisplay("bar", 10)
+    now = STANDING | {"succeeded": 9, "waiting": "the API's\x1b[31m limit"}
+    assert "\x1b" not in progress.words(now)
+    progress.show(now)
     progress.say("a [red]line[/red]")
     progress.close()
     assert "a [red]line[/red]" in capsys.readouterr().err
+
+
+def test_the_bar_is_gone_when_the_coordinator_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[bool] = []
+
+    def fail(_coordinator: object, _show: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(Coordinator, "__init__", lambda *_: None)
+    monkeypatch.setattr(Coordinator, "run", fail)
+    monkeypatch.setattr(ProgressDisplay, "close", lambda _display: closed.append(True))
+    book: Any = SimpleNamespace(totals=SimpleNamespace(as_dict=lambda: {"total": 1}, left=1))
+    progress = ProgressDisplay()
+    with pytest.raises(RuntimeError):
+        batch.farm_out(book, cast(Any, None), cast(Any, None), "", progress, out="", as_json=True, detach=False)
+    assert closed == [True]
+
+
+@pytest.mark.parametrize("usd", ["nan", "inf", "1e400", "0", "-1"])
+@pytest.mark.parametrize("verb", ["batch", "code"])
+def test_a_limit_is_an_amount(verb: str, usd: str, tmp_path: Path) -> None:
+    words = {"batch": ["in", "--out", str(tmp_path / "o")], "code": [str(tmp_path), "x"]}[verb]
+    done = CliRunner().invoke({"batch": batch, "code": code}[verb].command, [*words, "--max-usd", usd])
+    assert (done.exit_code, "--max-usd" in done.output) == (2, True), done.output
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "", "--place", "docker"], "--out '.' is not the name of a file"),
+        (["--out", ".", "--place", "docker"], "--out '.' is not the name of a file"),
+        (["--out", "-", "--place", "docker"], "--out '-' is not the name of a file"),
+        (["--out", "o", "--place", "docker", "--spot"], "--spot is for --place aws-batch"),
+        (["--out", "o", "--place", "docker", "--no-spot"], "--spot is for --place aws-batch"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_anything_is_made(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch, "make_ready", lambda *_: pytest.fail("containers were started"))
+    (tmp_path / "in.jsonl").write_text('"a"\n')
+    project = ["--project-dir", str(Path(__file__).parents[3])]
+    with pytest.raises(UsageError, match=re.escape(told)):
+        CliRunner().invoke(batch.command, ["in.jsonl", *project, *words], catch_exceptions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_containers_wait_for_an_input_that_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image takes minutes; a wrong line and a missing key are known in a moment."""
+    monkeypatch.setattr(batch, "make_ready", lambda *_: pytest.fail("containers were started"))
+    (tmp_path / "in.jsonl").write_text("5\n")
+    project = ["--project-dir", str(Path(__file__).parents[3])]
+    words = [str(tmp_path / "in.jsonl"), *project, "--out", str(tmp_path / "o"), "--place", "docker"]
+    with pytest.raises(UsageError, match="nothing was sent"):
+        CliRunner().invoke(batch.command, words, catch_exceptions=False)
+    (tmp_path / "in.jsonl").write_text('"a"\n')
+    words += ["--key-source", f"file:{tmp_path}/no-such-file"]
+    with pytest.raises(FarmhandError, match="no-such-file"):
+        CliRunner().invoke(batch.command, words, catch_exceptions=False)
 
 
 def test_help_and_usage() -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import sqlite3
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from farmhand.aws.environment.used import UsedEnvironment
 from farmhand.cli import cost
-from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError
-from farmhand.cost import merged
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError, WireError
+from farmhand.core.settings import Settings
+from farmhand.cost import merged, on_aws
 from farmhand.cost.rows import FinishedTask
+from farmhand.cost.store import ContainerRuns, CostStore
 from tests.unit.cost.ledgers import DAY, NOW, charge
 from tests.unit.cost.test_merge import FakeAgent
 from tests.unit.cost.test_sessions import line, write
@@ -85,6 +89,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
 
     monkeypatch.setattr(merged, "Client", made.client)
     monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("CLAUDE_CONFIG_DIR", str(tmp_path / "claude"))
     return made
 
@@ -197,6 +202,71 @@ def test_an_error_in_json(farm: Farm) -> None:
     assert json.loads(farm.run("--json", "--by", "x").stdout)["error"]["code"] == "usage"
 
 
+def test_the_comparison_is_answered_from_the_ledgers_in_80_columns(farm: Farm) -> None:
+    result = farm.run("--compare", "cloud")
+    assert result.return_value == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    text = " ".join(result.stdout.split())
+    for words in (
+        "The same work in four ways, in US$ for 1,000 tasks By 99 tasks of",
+        "a token of your plan on Fargate saves US$ 50 to 100 a month: unknown. 1 requests have no price.",
+        "The box (US$ 48.00 a month) costs less than Fargate from",
+        "AWS, us-east-1: 2026-06-30",
+        "Note: 1 requests have no price, and are in no sum.",
+    ):
+        assert words in text, words
+    shown = farm.json("--compare", "cloud")["comparison"]
+    assert [one["verdict"] for one in shown["verdicts"]] == ["unknown", "true", "true", "true"]
+    assert "comparison" not in farm.json()
+
+
+def test_an_aws_that_is_down_is_one_line_like_a_host(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = farm.directory / "state" / "farmhand" / "aws-used"
+    marks.mkdir(parents=True)
+    there = {"environment": "prod", "region": "us-east-1", "account": "123456789012", "profile": ""}
+    (marks / "one.json").write_text(json.dumps(there))
+    asked: list[Any] = []
+
+    def down(conf: Settings, one: UsedEnvironment) -> Any:
+        asked.append((one, conf.connect_timeout_s))
+        raise FarmUnreachable("asking AWS who is logged in: AWS did not answer")
+
+    monkeypatch.setattr(on_aws, "login_of", down)
+    result = farm.run("--by", "host", "--connect-timeout", "3")
+    assert result.return_value == 4
+    text = " ".join(result.stdout.split())
+    assert "aws-prod could not be asked, nothing of it is in here: asking AWS who is logged in" in text
+    assert asked == [(UsedEnvironment(**there), 3.0)]
+    assert farm.run("--no-merge").return_value == 0
+    assert len(asked) == 1
+    (marks / "one.json").write_text("{}")
+    error = farm.run().exception
+    assert isinstance(error, NotConfigured)
+    assert "one.json cannot be read" in str(error)
+
+
+def test_fargate_has_a_column_where_it_can_be_told_apart(farm: Farm) -> None:
+    farm.json()
+    with closing(CostStore(farm.directory / "cost.db")) as store:
+        runs = [ContainerRuns(NOW - 60, NOW, 2, 120, 1_500_000_000_001), ContainerRuns(0.0, 0.0, 4, 0, None)]
+        store.ran("s3://b/k", "aws-prod", "batch-3", runs, settled=True)
+    shown = farm.json("--by", "batch")
+    model, fargate = (Decimal(shown[name]["total_usd"]) for name in ("spent", "compute"))
+    assert (fargate, shown["compute"]["unknown_runs"]) == (Decimal("1.500000000001"), 4)
+    assert Decimal(shown["compute"]["with_model_usd"]) == model + fargate
+    assert sum(Decimal(row["compute_usd"]) for row in shown["groups"]) == fargate
+    lines = farm.run("--by", "host").stdout.splitlines()
+    [head] = [line for line in lines if line.startswith("host")]
+    assert "Fargate" in head
+    assert any(line.startswith("aws-prod") and "1.500000000001" in line for line in lines)
+    assert max(map(len, lines)) <= 80
+    text = " ".join(farm.run().stdout.split())
+    assert "The time of 4 containers on AWS is not known any more" in text
+    assert "Fargate" not in next(line for line in farm.run().stdout.splitlines() if line.startswith("model "))
+    rows = list(csv.DictReader(io.StringIO(farm.run("--csv", "--by", "day").stdout)))
+    assert sum(Decimal(row["compute_usd"]) for row in rows) == fargate
+
+
 def test_no_cell_of_the_csv_is_a_formula() -> None:
     formulas = ["=cmd|' /C calc'!A0", "+1+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "\n=1", "  =1", "\uff1d1", "--", "-"]
     plain = ["a=b", "haiku", "", "2026-11-28", "-0.50", "-12", "0.001", "label -x", "#=1"]
@@ -211,3 +281,21 @@ def test_no_cell_of_the_csv_is_a_formula() -> None:
     assert all(cell.startswith("'") for cell in cells[: len(formulas)])
     assert cells[len(formulas) : -1] == plain
     assert cells[-1] == "\ufffd2J\ufffd"
+
+
+@pytest.mark.parametrize(("saving", "shown"), [("1.20", "-1.20"), ("-0.30", "+0.30"), ("0.00", "0.00")])
+def test_a_saving_stands_as_what_it_does_to_the_bill(saving: str, shown: str) -> None:
+    assert cost._negated(saving) == shown
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [
+        ('{"run":"1","team":"x"}', "run=1, team=x"),
+        ("claude-haiku-5-5", "claude-haiku-5-5"),
+        ("{not labels", "{not labels"),
+        ("{}", ""),
+    ],
+)
+def test_labels_read_as_people_write_them(key: str, shown: str) -> None:
+    assert cost._label(key) == shown

@@ -70,7 +70,7 @@ async def test_a_webhook_by_its_url_and_by_a_file(tmp_path: Path) -> None:
     "way", ["", "pager", "mail:", "mail:-v", "mail:a b", "mail:a@b@c", "webhook:", "webhook:ftp://x", "desktop:1"]
 )
 def test_what_is_no_way(way: str) -> None:
-    with pytest.raises(UsageError, match="none of desktop"):
+    with pytest.raises(UsageError, match="not one of desktop"):
         check_way(way)
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from farmhand.cli import prompt
 from farmhand.cli.prompt import assemble
-from farmhand.core import task
 from farmhand.core.errors import UsageError
 
 Feed = Callable[[int], None]
@@ -206,7 +205,6 @@ def test_bad_stdin(stdin: Feed, data: bytes, words: str) -> None:
 
 
 def test_size(stdin: Feed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert prompt.MAX_PROMPT_BYTES == task.MAX_PROMPT_BYTES
     monkeypatch.setattr(prompt, "MAX_PROMPT_BYTES", 10)
     stdin(pipe(b"0123456789"))
     assert assemble(None, []) == "0123456789"

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from farmhand.cli import report, report_view
+from farmhand.cli import report
 from farmhand.cli.sheet import Sheet
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.cost import merged
@@ -27,6 +27,7 @@ def farm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Farm:
     made.add("farm2", FakeAgent("u2", [charge(1, model="claude-opus-5-5")]))
     monkeypatch.setattr(merged, "Client", made.client)
     monkeypatch.setattr("farmhand.cost.merged.time.time", lambda: NOW)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return made
 
 
@@ -81,7 +82,7 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
     for title in (
         "Spend by model", "Spend by day", "Saved beside plain claude -p on each model", "Cost of a task",
         "Time that tasks ran", "Time that tasks waited before", "Cache hits",
-        "Failures and retries by cause", "Top batches (10 of 30)",
+        "Failures and retries by cause", "Top batches (10 of 30)", "The same work in four ways", "What was claimed",
     ):  # fmt: skip
         assert title in shown, title
     assert "claude-opus-5-5" in shown
@@ -90,7 +91,7 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
 
 def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture[str]) -> None:
     found = made_up()
-    report_view.write(found, Sheet(Console(width=200, highlight=False)))
+    report.write(found, Sheet(Console(width=200, highlight=False)))
     shown = capsys.readouterr().out
     assert "for 24 tasks, 3 failed; 3 retries" in shown
     assert EVIL in shown
@@ -103,4 +104,4 @@ def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture
 
 
 def test_seconds_are_said_as_people_say_them() -> None:
-    assert [report_view.seconds(edge) for edge in (0.25, 30, 300, 21600)] == ["0.25 s", "30 s", "5 min", "6 h"]
+    assert [report.seconds(edge) for edge in (0.25, 30, 300, 21600)] == ["0.25 s", "30 s", "5 min", "6 h"]

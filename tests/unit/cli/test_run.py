@@ -11,20 +11,17 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.cli import run
-from farmhand.cli.arguments import RunOptions
-from farmhand.cli.carry import report
+from farmhand.cli.arguments import OPTIONS
 from farmhand.cli.render import Printer
 from farmhand.cli.task_options import build_task, read_schema
 from farmhand.core.errors import TaskFailed, UsageError
 from farmhand.core.settings import Settings
 
-NOTHING: dict[str, Any] = dict.fromkeys(RunOptions._fields)
+NOTHING: dict[str, Any] = dict.fromkeys(option.to for option in OPTIONS)
 
 
-def options(**given: Any) -> RunOptions:
-    return RunOptions(
-        **{**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given}
-    )
+def options(**given: Any) -> dict[str, Any]:
+    return {**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given}
 
 
 def test_what_is_not_asked_for_is_left_to_the_agent() -> None:
@@ -82,20 +79,20 @@ def test_help_names_every_option_once() -> None:
 
 def test_an_answer_that_was_cut_off_is_noted_beside_it(capfd: pytest.CaptureFixture[str]) -> None:
     result = {"id": "t", "state": "succeeded", "text": "half an ans", "stop_reason": "max_tokens"}
-    assert report(result, Printer(stream=False), as_json=False) == 0
+    assert Printer(stream=False).report(result, as_json=False) == 0
     shown = capfd.readouterr()
     assert shown.out == "half an ans\n"
     assert "raise --max-tokens" in shown.err
-    assert report(result | {"stop_reason": "end_turn"}, Printer(stream=False), as_json=False) == 0
+    assert Printer(stream=False).report(result | {"stop_reason": "end_turn"}, as_json=False) == 0
     assert capfd.readouterr().err == ""
 
 
 def test_a_failed_task_is_raised_or_told_beside_its_json(capfd: pytest.CaptureFixture[str]) -> None:
     result = {"id": "t", "state": "failed", "text": "", "error": {"code": "timeout", "message": "late", "hint": "more"}}
     with pytest.raises(TaskFailed, match="late"):
-        report(result, Printer(stream=False), as_json=False)
+        Printer(stream=False).report(result, as_json=False)
     assert capfd.readouterr().out == ""
-    assert report(result, Printer(stream=False), as_json=True) == 1
+    assert Printer(stream=False).report(result, as_json=True) == 1
     shown = capfd.readouterr()
     assert json.loads(shown.out) == result
     assert shown.err == "farmhand: late (more)\n"
@@ -119,7 +116,7 @@ def test_a_key_is_no_name(given: dict[str, Any], option: str) -> None:
 PROGRAM = """
 import json, sys
 from tests.unit.cli import test_batch, test_run
-from farmhand.batch.sources import read_template
+from farmhand.batch.inputs import read_template
 from farmhand.core.settings import Settings
 text, file = sys.argv[1:]
 given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))

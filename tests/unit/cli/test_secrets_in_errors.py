@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -14,6 +13,7 @@ from farmhand.cli import app, say
 from farmhand.cli.arguments import OPTIONS
 from farmhand.core import keys
 from farmhand.core.settings import PREFIX, Settings
+from tests.support import command
 
 KEY = "sk-ant-api03-pasted_by-mistake-0000000000"
 URL = "https://jo:hunter2@proxy.example/x"
@@ -21,18 +21,14 @@ BOTH = URL + KEY
 SECRETS = (KEY, "hunter2", "pasted_by")
 
 
+#: What the verbs import: each is tried with every option.
+LOADED = ("boto3", *(f"farmhand.cli.{verb}" for verb in app.VERBS if verb != "top"))
+
+
 def call(home: Path, *arguments: str, program: str = "farmhand", **variables: str) -> tuple[int, str]:
     """Status, and all that was said, of a command in an empty home."""
-    done = subprocess.run(
-        [str(Path(sys.executable).with_name(program)), *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **variables},
-        cwd=home,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    environ = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8", **variables}
+    done = command.run(program, arguments, environ, home, preload=LOADED)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -41,12 +37,25 @@ def every_option() -> list[tuple[str, str]]:
     context = click.Context(app.farmhand)
     found = []
     for verb in app.VERBS:
-        command = app.farmhand.get_command(context, verb)
-        assert command is not None
-        for parameter in command.params:
-            if isinstance(parameter, click.Option) and not parameter.is_flag:
-                found.append((verb, parameter.opts[-1]))
+        top = app.farmhand.get_command(context, verb)
+        assert top is not None
+        for words, one in leaves(verb, top):
+            for parameter in one.params:
+                if isinstance(parameter, click.Option) and not parameter.is_flag:
+                    found.append((words, parameter.opts[-1]))
     return found
+
+
+def leaves(words: str, top: click.Command) -> Iterator[tuple[str, click.Command]]:
+    """The command, or those of a group with all their words."""
+    if not isinstance(top, click.Group):
+        yield words, top
+        return
+    context = click.Context(top)
+    for name in top.list_commands(context):
+        below = top.get_command(context, name)
+        assert below is not None
+        yield from leaves(f"{words} {name}", below)
 
 
 #: These wait, watch or write where they are told to, and say nothing of their own value.
@@ -59,7 +68,7 @@ def test_no_option_shows_its_value(tmp_path: Path, verb: str, option: str) -> No
     if option == "--out":
         prompt = ["in.jsonl"]
     # What is wrong is said on stderr and, with --json, on stdout as well.
-    _, said = call(tmp_path, verb, *prompt, option, BOTH, "--json")
+    _, said = call(tmp_path, *verb.split(), *prompt, option, BOTH, "--json")
     assert not [secret for secret in SECRETS if secret in said], said
 
 
@@ -132,4 +141,4 @@ def test_what_stands_before_a_urls_host_is_hidden(text: str, shown: str) -> None
 def test_the_table_of_options_is_the_one_that_is_tried() -> None:
     assert {name for option in OPTIONS for name in option.names if name.startswith("--")} <= {
         name for verb, name in every_option() if verb == "run"
-    } | {"--no-stdin", "--json", "--allow-subscription", "--no-allow-subscription"}
+    } | {"--no-stdin", "--json", "--subscription", "--allow-subscription", "--no-allow-subscription"}

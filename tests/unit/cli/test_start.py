@@ -15,7 +15,18 @@ import pytest
 #: them, are imported while ssh connects.
 HEAVY = (
     *("click", "dataclasses", "importlib.metadata", "tempfile", "urllib.request"),
-    *("asyncio", "logging", "traceback", "jsonschema", "aiohttp", "rich", "yaml", "ansible_runner"),
+    *(
+        "inspect",
+        "typing_extensions",
+        "asyncio",
+        "logging",
+        "traceback",
+        "jsonschema",
+        "aiohttp",
+        "rich",
+        "yaml",
+        "ansible_runner",
+    ),
 )
 #: An ssh that is an agent: it answers each request in turn, and notes that it was started.
 SSH = """#!{python} -I

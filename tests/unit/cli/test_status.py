@@ -46,6 +46,10 @@ def test_what_goes_on_is_a_line_each() -> None:
     assert second.startswith("farm1: 1 task waits: retry-after, until ")
     assert third == "farm1: US$ 0.0123 of 2.5 of the day's budget is spent"
     assert notes("farm1", STATUS) == []
+    late = {"time": 5_000.0, "cloudwatch": {"at": 2_000.0, "problem": "CloudWatch: AccessDenied"}}
+    assert notes("farm1", {**STATUS, **late}) == [
+        "farm1: no metrics have reached CloudWatch for 50 minutes: CloudWatch: AccessDenied"
+    ]
 
 
 def test_a_wait_until_another_day_has_its_date() -> None:

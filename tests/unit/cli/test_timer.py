@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.cli import timer
+from farmhand.cli.timer import Daily
 from farmhand.core.errors import NotConfigured
 
 COMMAND = ["/bin/echo", "doctor", "--notify", "mail:me", '100 % $HOME "x" \\']
+DOCTOR = Daily(name="doctor", about="doctor: is the farm green?", command=COMMAND, success=1)
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_systemd_takes_the_units(home: Path) -> None:
-    assert timer.install(COMMAND, {"PATH": "/opt/my tools:/bin"}, "linux") == (
+    assert DOCTOR.install({"PATH": "/opt/my tools:/bin"}, "linux") == (
         "systemctl --user daemon-reload && systemctl --user enable --now farmhand-doctor.timer"
     )
     directory = home / ".config/systemd/user"
@@ -42,15 +43,15 @@ def test_systemd_takes_the_units(home: Path) -> None:
 
 def test_the_same_files_again_are_left_alone(home: Path) -> None:
     environ = {"PATH": "/bin", "XDG_CONFIG_HOME": str(home / "xdg")}
-    timer.install(COMMAND, environ, "linux")
+    DOCTOR.install(environ, "linux")
     unit = home / "xdg/systemd/user/farmhand-doctor.timer"
     before = unit.stat().st_mtime_ns
-    timer.install(COMMAND, environ, "linux")
+    DOCTOR.install(environ, "linux")
     assert unit.stat().st_mtime_ns == before
 
 
 def test_launchd_gets_a_property_list(home: Path) -> None:
-    said = timer.install(COMMAND, {"PATH": "/bin"}, "darwin")
+    said = DOCTOR.install({"PATH": "/bin"}, "darwin")
     path = home / "Library/LaunchAgents/farmhand.doctor.plist"
     assert said.endswith(str(path))
     with path.open("rb") as file:
@@ -63,4 +64,15 @@ def test_launchd_gets_a_property_list(home: Path) -> None:
 def test_a_place_that_cannot_be_written(home: Path) -> None:
     (home / ".config").write_text("")
     with pytest.raises(NotConfigured, match="cannot be written"):
-        timer.install(COMMAND, {}, "linux")
+        DOCTOR.install({}, "linux")
+
+
+def test_the_lines_for_other_schedulers_run_the_same_words() -> None:
+    assert DOCTOR.text("cron").startswith(
+        "0 9 * * * /bin/echo doctor --notify mail:me '100 \\% $HOME \"x\" \\' >/dev/null"
+    )
+    assert plistlib.loads(DOCTOR.text("launchd").encode())["ProgramArguments"] == COMMAND
+    text = DOCTOR.text("systemd", {"PATH": "/bin"})
+    assert "SuccessExitStatus=1" in text
+    assert text.endswith("systemctl --user enable --now farmhand-doctor.timer\n")
+    assert "SuccessExitStatus" not in Daily(name="x", about="x", command=["/bin/true"]).text("systemd")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from farmhand.cli.say import one_line
@@ -12,17 +12,16 @@ from farmhand.core.keys import without_secrets
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of the doctor's output.
+    """One line of the doctor's output. `state` is green, red, unknown (undecidable) or left_out (skipped on request).
 
-    `state` is green, red, unknown (undecidable) or left_out (skipped on request). `run` sets `name` and `host`; the
-    host is "" for the workstation.
+    `run` sets `name` and `host`; the host is "" for the workstation.
     """
 
+    name: str = ""
+    host: str = ""
     state: str
     detail: str
     fix: str = ""
-    name: str = ""
-    host: str = ""
 
     @property
     def ok(self) -> bool | None:
@@ -36,8 +35,7 @@ class Check:
 
     def as_dict(self) -> dict[str, object]:
         """Return the check as a dict for JSON."""
-        given = {"name": self.name, "host": self.host, "ok": self.ok, "state": self.state}
-        return {**given, "detail": self.detail, "fix": self.fix}
+        return vars(self) | {"ok": self.ok}
 
 
 def passed(detail: str) -> Check:
@@ -60,13 +58,12 @@ def by_error(error: FarmhandError, fix: str = "see farmhand doctor --json") -> C
     return failed(error.message, error.hint or fix)
 
 
-def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Iterable[str], host: str = "") -> list[Check]:
+def run(checks: Iterable[tuple[str, Callable[[], Check]]], skipped: Collection[str], host: str = "") -> list[Check]:
     """Run the checks in order and return their lines. An exception in one becomes its red line and stops no other."""
-    left_out = set(skipped)
     lines: list[Check] = []
     for name, check in checks:
         try:
-            line = Check(state="left_out", detail="left out") if name in left_out else check()
+            line = Check(state="left_out", detail="left out") if name in skipped else check()
         except FarmhandError as error:
             line = by_error(error.at(host) if isinstance(error, WireError) else error)
         except Exception as error:  # a broken check must show as red and must not stop the others

@@ -1,18 +1,27 @@
-"""The checks of one farm host: what its agent reports, and one small task that it has to answer."""
+"""The checks of the farm hosts: what an agent reports, one small task for it, and no key stored on the hosts."""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
+from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
-from farmhand.core.errors import WireError, from_result
+from farmhand.core import pushed
+from farmhand.core.errors import NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
+from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
+from farmhand.places import docker
+from farmhand.places.ansible_environment import ansible_environment, find_program
+from farmhand.places.checkout import find_project
 from farmhand.places.hosts import Host
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
@@ -23,10 +32,15 @@ SKEW_S = 5.0
 OLDEST_S = 3600.0
 #: The canary's time limit, in the queue and running. Seconds.
 CANARY_S = 180.0
-NAMES = ("reach", "cli", "clock", "queue", "budget")
+_SEARCH_S = 600.0
+#: Where the role `base` keeps the originals of scrubbed files: its variable base_scrub_backup_dir.
+_IGNORED = "/var/backups/farmhand"
+NAMES = ("reach", "cli", "clock", "queue", "budget", "cloudwatch", "wall")
+#: What the walls of containers let a task open.
+_WALLS = {"unix": "Unix sockets only", "relay": "any socket: the container's lack of a network is what holds"}
 
 
-def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
+def look(host: Host, conf: Settings, skipped: Collection[str]) -> list[Check]:
     """Return the checks of one host. An unreachable host has only its red `reach`."""
     try:
         with Client(host.transport(conf.connect_timeout_s)) as client:
@@ -36,39 +50,45 @@ def look(host: Host, conf: Settings, skipped: Iterable[str]) -> list[Check]:
             after = time.time()
             oldest = _oldest(client, status)
     except WireError as error:
-        unreached = by_error(error.at(host.name), "farmhand up")
-        return run([("reach", lambda: unreached)], (), host.name)
+        return [replace(by_error(error.at(host.name), "farmhand up"), name="reach", host=host.name)]
     checks = [
-        ("reach", lambda: reach(status)),
+        ("reach", lambda: reach(status, "" if conf.place == docker.NAME else "host key known, ")),
         ("cli", lambda: cli(status)),
         ("clock", lambda: clock(host.name, status, before, after)),
         ("queue", lambda: queue(status, oldest)),
         ("budget", lambda: budget(status)),
     ]
+    if status.get("cloudwatch"):
+        checks.append(("cloudwatch", lambda: cloudwatch(status)))
+    if conf.place == docker.NAME:
+        checks.append(("wall", lambda: wall(docker.existing(conf).wall())))
     return run(checks, skipped, host.name)
 
 
 def _oldest(client: Client, status: dict[str, Any]) -> float:
     """Return how long the oldest waiting task has waited, in seconds. Economy tasks are not counted."""
-    waits = 0.0
-    for state in ("queued", "awaiting_key"):
-        if status.get(state):
-            page = client.tasks(state=state, limit=20).get("tasks") or []
-            waits = max(
-                [waits, *(float(task.get("queued_s") or 0) for task in page if task.get("engine") != "economy")]
-            )
-    return waits
+    waiting = [state for state in ("queued", "awaiting_key") if status.get(state)]
+    pages = [client.tasks(state=state, limit=20).get("tasks") or [] for state in waiting]
+    tasks = [task for page in pages for task in page if task.get("engine") != "economy"]
+    return max((float(task.get("queued_s") or 0) for task in tasks), default=0.0)
 
 
-def reach(status: dict[str, Any]) -> Check:
-    """Check that the agent is running and has this version. That it answered shows that its host key is known."""
+def reach(status: dict[str, Any], known: str = "host key known, ") -> Check:
+    """Check that the agent is running and has this version. That it answered shows that its host key is `known`."""
     version = str(status.get("version"))
     if version != __version__:
         return failed(f"the agent is {version}, this farmhand {__version__}", "farmhand up")
     if status.get("state") != "running":
         fix = "wait for its upgrade, or take it back: ansible-playbook playbooks/drain.yml -e drain_state=off"
         return failed(f"jada-agent {version} is {status.get('state')}", fix)
-    return passed(f"host key known, jada-agent {version} active")
+    return passed(f"{known}jada-agent {version} active")
+
+
+def wall(force: str) -> Check:
+    """Check that tasks in containers are behind a wall."""
+    if force not in _WALLS:
+        return failed("the worker does not run", "farmhand up --place docker")
+    return passed(f"{force}: a task may open {_WALLS[force]}")
 
 
 def cli(status: dict[str, Any]) -> Check:
@@ -119,6 +139,13 @@ def budget(status: dict[str, Any]) -> Check:
     return passed(detail)
 
 
+def cloudwatch(status: dict[str, Any]) -> Check:
+    """Check that CloudWatch gets the host's metrics."""
+    if late := pushed.trouble(status):
+        return failed(late, "journalctl -u jada-cloudwatch on the host; docs/operations.md, CloudWatch")
+    return passed("the host's metrics are pushed")
+
+
 def canary(host: Host, conf: Settings) -> Check:
     """Check that the host answers a task of a few tokens."""
     task = {
@@ -138,3 +165,71 @@ def canary(host: Host, conf: Settings) -> Check:
     took, usd = time.monotonic() - started, result.get("cost_usd")
     cost = "unpriced" if usd is None else f"{Decimal(str(usd)):.6f} US$"
     return passed(f"a task was answered in {took:.1f} s ({cost})")
+
+
+def at_rest(conf: Settings, hosts: list[str]) -> dict[str, Check]:
+    """Return a check for each host that no key is stored there.
+
+    The dispatch account cannot look, so Ansible runs the module farmhand_search as root, which only reads. Containers
+    have nobody's files but ours.
+    """
+    if not hosts:
+        return {}
+    if conf.place == docker.NAME:
+        return dict.fromkeys(hosts, passed("containers have nobody else's files"))
+    try:
+        answers = _search(find_project(conf.project_dir, Path.cwd()))
+    except NotConfigured as error:
+        line = failed(f"not looked at: {error.message}", error.hint or "--skip at-rest leaves this out")
+        return dict.fromkeys(hosts, line)
+    return {host: _at_rest(answers.get(host)) for host in hosts}
+
+
+def _at_rest(answer: dict[str, Any] | None) -> Check:
+    if answer is None:
+        return failed("not looked at: the inventory has no such host", "correct hosts.json: farmhand up")
+    places = answer.get("places")
+    if not isinstance(places, list):
+        why = " ".join(str(answer.get("msg") or "no reason given").split())[:200]
+        return failed(f"not looked at: {why}", "ansible farm -b -m ping, or --skip at-rest")
+    if places:
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        return failed(
+            f"a key is in {places[0]}{more}", "remove it there, and rotate if it still works: farmhand rotate"
+        )
+    return passed("no key in any file, process or journal")
+
+
+def _search(directory: Path) -> dict[str, dict[str, Any]]:
+    """Run farmhand_search on the group farm and return its answers by host. Raises NotConfigured."""
+    program = find_program("ansible")
+    arguments = ["farm", "--become", "-m", "farmhand_search", "-a", json.dumps({"ignore": [_IGNORED]})]
+    with private_directory() as private:
+        tree = private / "tree"
+        tree.mkdir()
+        try:
+            done = subprocess.run(
+                [program, *arguments, "--tree", str(tree)],
+                cwd=directory,
+                env=ansible_environment(directory),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=_SEARCH_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise NotConfigured(f"ansible did not end within {_SEARCH_S:.0f} s") from None
+        answers = {path.name: _answer(path) for path in tree.iterdir()}
+    if not answers:
+        said = " ".join((done.stderr or done.stdout).decode("utf-8", "replace").split())[-200:]
+        raise NotConfigured(f"ansible searched no host: {said}")
+    return answers
+
+
+def _answer(path: Path) -> dict[str, Any]:
+    """Read the module's answer for one host, or Ansible's message if the module did not run; {} if it is not JSON."""
+    try:
+        answer = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        answer = None
+    return answer if isinstance(answer, dict) else {}

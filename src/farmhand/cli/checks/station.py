@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farmhand import billing
+from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.core.errors import NotConfigured
@@ -19,11 +20,12 @@ from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
 from farmhand.offline.login import FIX, find_login
 from farmhand.offline.spool import open_spool
-from farmhand.rotation import operator
-from farmhand.rotation.check_key import check_key
+from farmhand.rotation.build import age_days, is_old
+from farmhand.rotation.provider import check_key
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
+_IN_A_LAYER = "it is in every copy of an image"
 _TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
 _MARKER = (
     "what it does there may be skipped while $FARMHAND_ASKING is set; or type env | grep ANTHROPIC in such a shell"
@@ -42,6 +44,7 @@ def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[
         ("api", lambda: api(conf)),
         ("spool", lambda: spool(conf)),
         ("prices", prices),
+        ("aws-credential", lambda: aws_credential(conf)),
     ]
 
 
@@ -104,9 +107,9 @@ def key(conf: Settings) -> Check:
 
 def key_age(conf: Settings) -> Check:
     """Check that the key is not older than the setting `key_max_age_days`."""
-    days = operator.age_days(conf, read_key(conf.key_source))
+    days = age_days(conf, read_key(conf.key_source))
     said = f"the key has been here for {days:.0f} days at least"
-    if operator.is_old(days, conf):
+    if is_old(days, conf):
         return failed(f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
     return passed(said)
 
@@ -144,6 +147,22 @@ def prices() -> Check:
         days = (datetime.datetime.now(datetime.UTC).date() - datetime.date.fromisoformat(version)).days
     except ValueError:
         raise NotConfigured(f"the price table's version {version!r} is not a date", hint="upgrade farmhand") from None
-    if days > PRICES_DAYS:
-        return failed(f"the price table is of {version}, {days} days old", "upgrade farmhand")
-    return passed(f"the price table is of {version}, {days} days old")
+    said = f"the price table is of {version}, {days} days old"
+    return failed(said, "upgrade farmhand") if days > PRICES_DAYS else passed(said)
+
+
+def aws_credential(conf: Settings) -> Check:
+    """Check that no credential that was put on AWS from here has ended, ends soon, or is in a weak place."""
+    entries = Record(conf.aws_environment).entries()
+    bad = [f"{entry.kind}: {entry.trouble() or _IN_A_LAYER}" for entry in entries if entry.trouble() or _baked(entry)]
+    if bad:
+        return failed("; ".join(bad), "farmhand cloud credential put; farmhand cloud credential status")
+    if not entries:
+        return passed("none was put on AWS from here")
+    weak = [entry.kind for entry in entries if entry.place.startswith("s3:")]
+    said = f" ({', '.join(weak)} in S3, which a task's own role can read)" if weak else ""
+    return passed(f"{', '.join(entry.kind for entry in entries)} on AWS, none ends soon{said}")
+
+
+def _baked(entry: Entry) -> bool:
+    return entry.place.startswith("image:")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.cli.checks.at_rest import at_rest
+from farmhand.cli.checks.farm import at_rest
 from farmhand.core.settings import Settings
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farmhand.cli import fallback
-from farmhand.cli.spooling import Spooling
+from farmhand.cli.carry import Spooling
 from farmhand.core.errors import FarmUnreachable, UsageError, WireError
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
@@ -53,9 +53,9 @@ def test_a_call_waits_for_the_host_that_another_has_sent_its_task_to() -> None:
         call.sending("farm1")
     call.sending("farm2")
     call.ended({"id": "t", "state": "succeeded"}, "farm2")
-    assert Spooling(TASK, Settings()).result() == {"id": "t", "state": "succeeded"}
+    assert Spooling(TASK, Settings()).result == {"id": "t", "state": "succeeded"}
     with pytest.raises(UsageError, match="another task"):
-        Spooling(TASK | {"prompt": "q"}, Settings()).result()
+        Spooling(TASK | {"prompt": "q"}, Settings())
 
 
 def test_another_task_with_the_id_is_refused_at_once() -> None:

@@ -1,0 +1,114 @@
+"""`farmhand cloud cost`: what tasks on AWS have cost, model and Fargate, and what stands idle."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from farmhand.aws.client import Aws
+from farmhand.aws.environment.idle import network_use
+from farmhand.aws.environment.spent import ContainerSum, SpentRecords, batch_items
+from farmhand.aws.environment.stacks import Stacks
+from farmhand.aws.prices import cloud_prices
+from farmhand.cli.amount import FiniteRange
+from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.verb import VerbResult
+from farmhand.core.money import plain
+from farmhand.core.settings import Settings
+
+
+@dataclass
+class CloudSpent:
+    """What a batch or a single task cost, in pico-dollars. `model` is None where nothing says it.
+
+    `containers` counts runs of containers, `seconds` their billed time; the time of `unknown` more is not known.
+    """
+
+    id: str
+    kind: str
+    compute: int = 0
+    model: int | None = None
+    uncertain: int = 0
+    containers: int = 0
+    seconds: int = 0
+    unknown: int = 0
+    spot: bool = False
+
+    def document(self) -> dict[str, Any]:
+        """Return it for JSON; amounts are exact strings in US$."""
+        shown = {name: getattr(self, name) for name in ("id", "kind", "spot", "containers", "seconds", "unknown")}
+        shown |= {"compute_usd": plain(self.compute), "model_usd": None if self.model is None else plain(self.model)}
+        return shown | {"uncertain_usd": plain(self.uncertain)}
+
+    def line(self) -> str:
+        """Return it for people."""
+        more = f"  uncertain {plain(self.uncertain)}" if self.uncertain else ""
+        more += f"  and {self.unknown} containers of unknown time" if self.unknown else ""
+        model = "?" if self.model is None else plain(self.model)
+        return f"{self.kind:<5}  {self.id:<40}  Fargate {plain(self.compute)}  model {model}{more}"
+
+
+@cloud_verb("cost")
+@click.option("--days", type=FiniteRange(min=0), default=0, metavar="N", help="Only what began N days ago.")
+def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
+    """Show what the tasks on AWS have cost, by batch and task, and what stands there while nothing runs.
+
+    Fargate is counted by the time and the size of the containers, from dated prices; the bill is AWS's.
+    """
+    aws = Aws(conf)
+    stacks = Stacks(aws)
+    prices = cloud_prices(aws.region, conf.aws_prices_file)
+    network = stacks.look(aws.names.network)
+    stands = network is not None or stacks.look(aws.names.base) is not None
+    records = SpentRecords(aws, prices)
+    sums = [*records.sums()]
+    rows = spent(sums, records, batch_items(aws), time.time() - days * 86400 if days else 0.0)
+    use = network_use(network, prices, [one.span for row in sums for one in row.stretches]) if network else None
+    ipv4 = bool(network and network.parameters.get("Ipv4") == "true")
+    estimate = prices.estimate(use.mode if use else "public", ipv4=ipv4)
+    compute, model = sum(row.compute for row in rows), sum(row.model or 0 for row in rows)
+    document = {
+        "rows": [row.document() for row in rows],
+        "total": {
+            **{"compute_usd": plain(compute), "model_usd": plain(model), "all_usd": plain(compute + model)},
+            **{"uncertain_usd": plain(sum(row.uncertain for row in rows))},
+        },
+        "network": use.document() if use else {},
+        "idle": estimate if stands else {},
+    }
+    lines = [row.line() for row in rows]
+    lines += [f"all: US$ {plain(compute + model)}: Fargate {plain(compute)}, model {plain(model)}"]
+    lines += [use.line()] if use and use.pico_hour else []
+    up = f"the {use.mode} network" if use else "no network"
+    idle = f"while nothing runs: US$ {estimate['usd_month']:.2f} a month, with {up}"
+    lines += [idle if stands else f"nothing of {aws.names.base} stands there"]
+    notes = [prices.note] if prices.note else []
+    return VerbResult(document, "\n".join(lines), notes=[*notes, *map(str, records.damaged)])
+
+
+def spent(
+    sums: Iterable[ContainerSum], records: SpentRecords, items: Iterable[tuple[str, Any]], since: float
+) -> list[CloudSpent]:
+    """Return what was spent by what began since `since` (Unix seconds), by batch and task; 0 is for all."""
+    found: dict[str, CloudSpent] = {}
+    for one in sums:
+        stretches = [stretch for stretch in one.stretches if stretch.began_at >= since]
+        if since and not stretches:
+            continue
+        row = found.setdefault(one.id, CloudSpent(one.id, one.kind, spot=one.spot))
+        row.compute += sum(stretch.pico for stretch in stretches)
+        row.containers += sum(stretch.runs for stretch in stretches)
+        row.seconds += sum(stretch.seconds for stretch in stretches)
+        row.unknown += one.unknown
+    for name, item in items:
+        if name in found or not since:
+            row = found.setdefault(name, CloudSpent(name, "batch"))
+            row.model, row.uncertain = item.spent, item.uncertain
+    for row in found.values():
+        if row.kind == "task":
+            row.model = records.result_pico(row.id)
+    return sorted(found.values(), key=lambda row: row.id)

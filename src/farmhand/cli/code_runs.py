@@ -1,0 +1,173 @@
+"""The two ways to run a repository task: in containers on this machine, and on Fargate."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from farmhand.cli.carry import cancelled_when_stopped
+from farmhand.cli.say import note, printable
+from farmhand.cli.signals import Stoppable
+from farmhand.code.repository import FetchedCommit
+from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.keys import holds_key
+from farmhand.core.keysource import read_key
+from farmhand.core.settings import Settings
+from farmhand.core.task import TASK_OUTPUTS
+from farmhand.places import docker
+from farmhand.places.hosts import make_ready
+from farmhand.wire.client import Client
+from farmhand.wire.follow import run_task
+
+if TYPE_CHECKING:
+    from farmhand.aws.places.run_task import FargateTask
+
+FARGATE = "fargate"
+
+
+class CodeRun(Protocol):
+    """One run of the task. Making it checks what can be checked without the repository. Raise FarmhandError."""
+
+    def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
+        """Return a context that ends the task if a signal stops the body, and says so. It raises Stopped."""
+
+    def run(
+        self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
+    ) -> dict[str, Any]:
+        """Run the task on the commit, leave its files in `directory`, and return its result.
+
+        Without a commit the task fetches it itself.
+        """
+
+
+class LiveText:
+    """A task's text on stderr as it comes, through `printable`; nothing if `quiet`."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._open = False
+        self.shown = ""
+
+    def show(self, text: str) -> None:
+        """Show a piece of it."""
+        if text and not self._quiet:
+            self.shown += text
+            self._open = not text.endswith("\n")
+            sys.stderr.write(printable(text))
+            sys.stderr.flush()
+
+    def note(self, line: str) -> None:
+        """Print one of the command's own lines, below what the task has said so far."""
+        if self._open:
+            self.end()
+        note(line)
+
+    def end(self) -> None:
+        """End the last line."""
+        if not self._quiet:
+            self._open = False
+            sys.stderr.write("\n")
+
+
+class DockerRun:
+    """In containers on this machine. The task's text is shown as it comes."""
+
+    def __init__(self, conf: Settings, task: dict[str, Any]) -> None:
+        self._conf, self._task = conf, task
+        self._key = read_key(conf.key_source)
+        if holds_key(task, self._key):
+            raise UsageError("the API key itself stands in the task", hint="take it out", code="key_in_task")
+        self._transport = docker.host(conf).transport(conf.connect_timeout_s)
+
+    def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
+        """See CodeRun."""
+        return cancelled_when_stopped(self._transport, self._task["id"], stoppable, lambda: None)
+
+    def run(
+        self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
+    ) -> dict[str, Any]:
+        """See CodeRun."""
+        assert source is not None  # noqa: S101  (containers on this machine clone nothing)
+        make_ready(self._conf, note)
+        with Client(self._transport) as client:
+            return self._run(client, source, directory, stoppable, quiet=quiet)
+
+    def _run(
+        self, client: Client, source: FetchedCommit, directory: Path, stoppable: Stoppable, *, quiet: bool
+    ) -> dict[str, Any]:
+        live = LiveText(quiet=quiet)
+
+        def on_event(event: dict[str, Any]) -> None:
+            if event.get("type") == "text":
+                live.show(str(event.get("text") or ""))
+
+        client.put_bundle(self._task["id"], source.bundle)
+        try:
+            result = run_task(
+                client,
+                self._task,
+                self._key,
+                on_event,
+                on_submitting=stoppable.hold,
+                on_submitted=stoppable.release,
+            )
+        finally:
+            live.end()
+        for name, most in TASK_OUTPUTS.items():
+            with (directory / name).open("wb") as file:
+                client.get_file(self._task["id"], name, file, most)
+        return result
+
+
+class FargateRun:
+    """On Fargate. `where` is the repository; `asked` is whether the operator named this place.
+
+    `more` are spot, subscription, clone and source of FargateTask.
+    """
+
+    def __init__(self, conf: Settings, task: dict[str, Any], where: str, *, asked: bool, **more: Any) -> None:
+        from farmhand.cli import in_fargate  # not at the top: most tasks do not need AWS
+
+        in_fargate.check(task, conf)
+        try:
+            self._prepared: FargateTask = in_fargate.prepared(conf, task, "code", **more)
+        except NotConfigured as error:
+            if asked:
+                raise
+            what = f"{where} is not a repository that you trust with this machine, and Fargate is not to be had"
+            hint = f"{error.hint}; or --trust runs it in containers here, as trusted_repos of config.toml does"
+            raise NotConfigured(f"{what}: {error.message}", hint=hint.removeprefix("; or ")) from None
+
+    def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
+        """See CodeRun."""
+        from farmhand.cli import in_fargate
+
+        return in_fargate.ended_when_stopped(self._prepared, stoppable)
+
+    def run(
+        self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
+    ) -> dict[str, Any]:
+        """See CodeRun."""
+        from farmhand.cli import in_fargate
+
+        task, live = self._prepared, LiveText(quiet=quiet)
+        task.bundle, task.live = None if source is None else source.bundle, not quiet
+        result = task.run() if quiet else self._shown(live)
+        task.fetch(directory)
+        in_fargate.tell_plan(result)
+        return result
+
+    def _shown(self, live: LiveText) -> dict[str, Any]:
+        from farmhand.aws.environment.logs import TaskTextReader
+
+        task = self._prepared
+        texts = TaskTextReader(task.aws, task.size, live.note)
+        task.say, task.looked = live.note, lambda arn: live.show(texts.new(arn))
+        try:
+            result = task.run()
+            live.show(texts.rest(str(result.get("text") or ""), live.shown, task.sleep))
+        finally:
+            live.end()
+        return result
