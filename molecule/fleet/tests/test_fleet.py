@@ -20,7 +20,7 @@ from tests.support.farm.fleet import ROOT, Fleet
 from tests.support.messages_api.answer import echo
 
 KILLED, CUT, UPGRADED = "farm1", "farm2", "farm3"
-TASKS = 600
+TASKS = 1500
 VERSION = "0.1.0.post1"
 #: Answers a second while hosts are lost and upgraded: the API holds the other requests, so that the batch lasts.
 SLOW = 1.5
