@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from farmhand.core.errors import WireError
 from farmhand.wire.transport import Stream
 from tests.unit.wire.scripted import read_request
 
@@ -63,7 +62,7 @@ class Agent:
 
     def charge(self, no: int = 1) -> dict[str, Any]:
         return {
-            "no": no,
+            "charge_id": no,
             "model": "claude-haiku-5-5",
             "engine": "api",
             "created_at": time.time() - 60,
@@ -113,11 +112,12 @@ class Hostile(Agent):
         return super().answer(method, path, body)
 
 
-class _Stream:
+class _Stream(Stream):
     """One connection to an agent in memory."""
 
     def __init__(self, agent: Agent) -> None:
-        self.sock, self._far = socket.socketpair()
+        ours, self._far = socket.socketpair()
+        super().__init__(ours)
         self._agent = agent
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -128,12 +128,6 @@ class _Stream:
                 method, path, _ = head.split(b"\r\n")[0].decode().split(" ")
                 for piece in self._agent.answer(method, path, body):
                     self._far.sendall(piece)
-
-    def failure(self) -> WireError | None:
-        return None
-
-    def close(self) -> None:
-        self.sock.close()
 
 
 class Line:
@@ -280,11 +274,11 @@ SOMEWHERE: dict[str, tuple[str, Callable[[], Pieces]]] = {
     "result: state is a number": ("/events$", _event(state=1)),
     "result: deep answer": ("/events$", _once(whole(b'{"type":"result","result":{"structured":' + _DEEP + b"}}\n"))),
     "charges: deep": _lines(b'{"later": ' + _DEEP + b"}"),
-    "charges: digits": _lines(b'{"no": ' + _DIGITS + b"}"),
-    "charges: no UTF-8": _lines(b'{"no": 1, "model": "\xff\xfe"}'),
+    "charges: digits": _lines(b'{"charge_id": ' + _DIGITS + b"}"),
+    "charges: no UTF-8": _lines(b'{"charge_id": 1, "model": "\xff\xfe"}'),
     "charges: cost below 0": _lines({**_CHARGE, "cost_usd": -1000}),
     "charges: a huge exponent": _lines(json.dumps(_CHARGE).replace("0.001", "1e999999999").encode()),
-    "charges: cost beyond all": _lines(*({**_CHARGE, "no": no, "cost_usd": 999_999} for no in range(1, 20))),
+    "charges: cost beyond all": _lines(*({**_CHARGE, "charge_id": no, "cost_usd": 999_999} for no in range(1, 20))),
     "charges: in the year 9999": _lines({**_CHARGE, "created_at": 253_402_300_000}),
     "charges: tokens of 10^12": _lines({**_CHARGE, "output_tokens": 10**12}),
     "charges: labels is a list": _lines({**_CHARGE, "labels": [1]}),
@@ -293,7 +287,15 @@ SOMEWHERE: dict[str, tuple[str, Callable[[], Pieces]]] = {
     "charges: a giant line": ("^/v1/charges", _for_ever(b"a" * 65536, first=HEAD + b"\r\n")),
     "finished: a list": _lines([], path="finished"),
     "finished: times are texts": _lines(
-        {"done_no": 1, "id": "t", "state": "x", "model": "m", "engine": "e", "created_at": "now", "finished_at": "now"},
+        {
+            "finish_seq": 1,
+            "id": "t",
+            "state": "x",
+            "model": "m",
+            "engine": "e",
+            "created_at": "now",
+            "finished_at": "now",
+        },
         path="finished",
     ),
 }

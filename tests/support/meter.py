@@ -10,12 +10,21 @@ from dataclasses import dataclass
 import aiohttp
 import anthropic
 
+from farmhand.core.task import Usage
 from farmhand.meter import Grant, Key, Meter, MeterServer, RetryPolicy, Upstream
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 MODEL = "claude-haiku-5-5"
 BODY = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
 HEADERS = {"anthropic-version": "2023-06-01"}
+
+
+def total(grant: Grant) -> Usage:
+    """The sum over all charges of a grant."""
+    found = Usage()
+    for charge in grant.charges:
+        found.add(charge.usage)
+    return found
 
 
 @dataclass
@@ -27,6 +36,11 @@ class Served:
     token: str
     url: str
     waits: list[float]
+
+    @property
+    def usage(self) -> Usage:
+        """The sum over all charges."""
+        return total(self.grant)
 
     async def post(
         self, path: str = "/v1/messages", *, token: str | None = None, body: object = BODY, host: str | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from farmhand.rotation.build import build
+from farmhand.core.settings import Settings
+from farmhand.rotation.build import build, given_host
 from farmhand.rotation.machine import Machine
+from farmhand.rotation.state import Memory
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
 
@@ -46,4 +48,8 @@ class Station:
 
     def machine(self, **more: Any) -> Machine:
         """A machine, as a process that starts anew has it."""
-        return build(self.parameters | more, tell=self.said.append)
+        given = self.parameters | more
+        conf = Settings(**{name: given[name] for name in Settings._fields if name in given})
+        hosts = [given_host(entry, conf.connect_timeout_s) for entry in given["hosts"]]
+        options = {name: given[name] for name in ("drain_s", "retire_s", "force") if name in given}
+        return build(conf, hosts, tell=self.said.append, memory=Memory(given["state_dir"]), **options)

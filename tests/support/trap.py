@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 #: What is committed when the daemon dies: a request that has not left, an attempt that has not begun, ….
-RUNNING = ("reserve", "start", "end", "begin", "opened", "collecting", "handling", "collected", "ended", "take_back")
+RUNNING = ("reserve", "start", "end", "begin", "opened", "collecting", "handling", "collected", "ended")
 #: While the daemon starts: the pages are looked at, the crash is counted, what was reserved is spent.
 STARTING = ("check", "recover")
 

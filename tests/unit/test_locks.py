@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ["agent.txt", "dev.txt", "workstation.txt"]
+LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "workstation.txt"]
 #: name==version ; marker \\ and then --hash lines, as uv writes them.
 _PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 
@@ -37,8 +37,14 @@ def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
 def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     wanted = project["project"]["dependencies"]
-    if name != "agent.txt":
-        wanted = [*wanted, *project["project"]["optional-dependencies"]["workstation"]]
+    extras = {
+        "agent.txt": (),
+        "cloud.txt": ("aws",),
+        "workstation.txt": ("workstation",),
+        "dev.txt": ("workstation", "aws"),
+    }
+    for extra in extras[name]:
+        wanted = [*wanted, *project["project"]["optional-dependencies"][extra]]
     if name == "dev.txt":
         wanted = [*wanted, *project["dependency-groups"]["dev"]]
     names = {
@@ -50,6 +56,11 @@ def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
 def test_the_agent_is_tested_with_the_very_versions_that_the_farm_host_gets() -> None:
     tested = pins("dev.txt")
     assert {name: tested.get(name) for name in pins("agent.txt")} == pins("agent.txt")
+
+
+def test_a_task_on_aws_gets_the_versions_that_are_tested() -> None:
+    tested = pins("dev.txt")
+    assert {name: tested.get(name) for name in pins("cloud.txt")} == pins("cloud.txt")
 
 
 def test_the_operator_gets_the_versions_that_are_tested() -> None:

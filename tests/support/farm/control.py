@@ -50,6 +50,10 @@ class ApiControl:
         """Wait before an answer begins, and between the events of a stream; begin so many answers a second at most."""
         self._call("PUT", "latency", {"ms": ms, "event_ms": event_ms, "per_s": per_s})
 
+    def federation(self, **rule: object) -> None:
+        """Set the federation rule: fields of `Federation`."""
+        self._call("PUT", "federation", rule)
+
     def log(self, after: int = 0) -> list[dict[str, Any]]:
         """What it received, oldest first."""
         entries: list[dict[str, Any]] = self._call("GET", f"log?after={after}")["entries"]

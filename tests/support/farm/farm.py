@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
@@ -12,6 +11,7 @@ from typing import Any
 
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import open_spool
+from farmhand.places.hosts import load_hosts
 from farmhand.wire.transport import SshTransport
 from tests.support.farm import files
 from tests.support.farm.api import LoopbackApi
@@ -122,7 +122,9 @@ class Farm:
         self.container.remove()
         self._loopback.stop()
         # The spool is the operator's: only what waits for this farm goes with it.
-        open_spool(Settings(config_file=str(self.config))).clear()
+        spool = open_spool(Settings(config_file=str(self.config)))
+        for entry in spool.waiting():
+            spool.drop(entry.id)
         for path in (self.inventory, self.state):
             if path.exists():
                 shutil.rmtree(path)
@@ -211,7 +213,4 @@ class Farm:
         hosts = self.state / "hosts.json"
         if not hosts.exists():
             return []
-        return [
-            SshTransport(**entry).argv()[1:]
-            for entry in json.loads(hosts.read_text(encoding="utf-8"))["hosts"].values()
-        ]
+        return [SshTransport(host).argv()[1:] for host in load_hosts(hosts).values()]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SOURCES = (
     *("ansible.cfg", "site.yml", "pyproject.toml", "requirements", "roles"),
     *("library", "action_plugins", "filter_plugins", "src"),
+    *("README.md", "LICENSE"),  # parts of the wheel
 )
 EXTRA_CA_DIR = Path("/usr/local/share/ca-certificates")
 

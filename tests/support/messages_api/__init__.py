@@ -4,9 +4,9 @@ It listens on loopback or a Unix socket, refuses what the real API refuses with 
 deterministically, can be told to fail (`faults`), to answer in a script (`rules`), and keeps a log of what it received.
 
 Endpoints: /v1/messages (plain and streaming), /v1/messages/count_tokens, /v1/messages/batches (create, retrieve, list,
-results, cancel, delete), /v1/models, the Admin API's reports (/v1/organizations/usage_report/messages and
-/v1/organizations/cost_report), HEAD /. A test in the same process uses `MessagesApi`; any other uses the control
-endpoints below /_control/, which take and give the same structures as JSON:
+results, cancel, delete), /v1/models, /v1/oauth/token, the Admin API's reports
+(/v1/organizations/usage_report/messages and /v1/organizations/cost_report), HEAD /. A test in the same process uses
+`MessagesApi`; any other uses the control endpoints below /_control/, which take and give the same structures as JSON:
 
     keys            GET, PUT                the accepted keys
     faults          GET, POST, DELETE       `Fault`: what goes wrong with whole calls
@@ -20,6 +20,7 @@ endpoints below /_control/, which take and give the same structures as JSON:
     batches/faults  GET, POST, DELETE       `BatchFault`: single requests that are errored or expire
     books           POST                    `Posting`: what another of the organization was billed, for the reports
     admin_keys      PUT                     the accepted Admin keys
+    federation      PUT                     `Federation`: the rule of /v1/oauth/token
     log             GET ?after=N, DELETE    what was received; --log appends it to a file, with each request of a batch
     reset           POST                    forget all of that
 
@@ -31,6 +32,7 @@ from tests.support.messages_api.batches import Advance
 from tests.support.messages_api.books import Posting
 from tests.support.messages_api.faults import BatchFault, Fault
 from tests.support.messages_api.limits import Limits
+from tests.support.messages_api.oauth import Federation
 from tests.support.messages_api.rules import Rule, Step
 from tests.support.messages_api.server import MessagesApi
 from tests.support.messages_api.state import DEFAULT_ADMIN_KEY, DEFAULT_KEY
@@ -42,6 +44,7 @@ __all__ = [
     "Advance",
     "BatchFault",
     "Fault",
+    "Federation",
     "Limits",
     "MessagesApi",
     "Plan",

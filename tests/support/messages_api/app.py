@@ -17,6 +17,7 @@ from tests.support.messages_api import (
     catalog,
     control,
     control_batches,
+    oauth,
     validate,
 )
 from tests.support.messages_api.answer import new_id
@@ -35,6 +36,7 @@ _METHODS = {
     "/v1/messages": ("POST",),
     "/v1/messages/count_tokens": ("POST",),
     "/v1/models": ("GET",),
+    oauth.PATH: ("POST",),
     **dict.fromkeys(admin_api.PATHS, ("GET",)),
     "/": ("HEAD",),
 }
@@ -129,6 +131,8 @@ async def _answer(
         answer = admin_api.report(path, request.query, request.headers, state)
         entry.status = 200
         return _json(answer, headers)
+    if path == oauth.PATH:
+        return await _exchange(request, state, entry, raw, headers)
     if path.startswith(admin_keys.PATH):
         shown = admin_keys.answer(path, request.method, request.query, request.headers, raw, state)
         entry.status = 200
@@ -145,6 +149,27 @@ async def _answer(
         return await _messages(request, state, entry, raw, headers, counting=True)
     with state.limits.place():
         return await _messages(request, state, entry, raw, headers, counting=False)
+
+
+async def _exchange(
+    request: web.Request, state: State, entry: Entry, raw: bytes, headers: dict[str, str]
+) -> web.StreamResponse:
+    tokens = state.tokens
+    tokens.running += 1
+    tokens.peak = max(tokens.peak, tokens.running)
+    try:
+        fault = state.faults.take(lambda fault: fault.hits(request.method, oauth.PATH, "", raw))
+        await _before(state, entry, fault)
+        if fault is not None and fault.kind == "reset":
+            return await drop(request, web.Response())
+        if fault is not None and fault.kind == "garbage":
+            entry.status = 200
+            return web.Response(text="<html>a gateway</html>", content_type="text/html", headers=headers)
+        made = oauth.answer(request.headers, raw, state)
+        entry.status = 200
+        return _json(made, headers)
+    finally:
+        tokens.running -= 1
 
 
 def _json(value: Any, headers: dict[str, str]) -> web.Response:

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from tests.support.messages_api.faults import Fault
 from tests.support.messages_api.limits import Limits
+from tests.support.messages_api.oauth import Federation
 from tests.support.messages_api.rules import Rule
 from tests.support.messages_api.state import State
 
@@ -117,6 +118,15 @@ async def delete_log(request: web.Request) -> web.Response:
     return json_response({"entries": []})
 
 
+async def put_federation(request: web.Request) -> web.Response:
+    """Set the federation rule; with `?revoke` all tokens so far end."""
+    state = request.app[STATE]
+    state.federation = await read_as(request, Federation)
+    if "revoke" in request.query:
+        state.tokens.revoke()
+    return json_response(state.federation)
+
+
 async def post_reset(request: web.Request) -> web.Response:
     request.app[STATE].reset()
     return json_response({})
@@ -136,5 +146,6 @@ ROUTES = [
     web.put("/_control/limits", put_limits),
     web.get("/_control/log", get_log),
     web.delete("/_control/log", delete_log),
+    web.put("/_control/federation", put_federation),
     web.post("/_control/reset", post_reset),
 ]

@@ -12,6 +12,7 @@ from tests.support.messages_api.books import Books
 from tests.support.messages_api.faults import Fault, Queue
 from tests.support.messages_api.limits import Limits, RateLimits
 from tests.support.messages_api.log import Log
+from tests.support.messages_api.oauth import Federation, Tokens
 from tests.support.messages_api.rules import Rules
 from tests.support.messages_api.usage import PromptCache
 
@@ -44,6 +45,8 @@ class State:
         self.log = Log(log_file)
         self.admin_keys: frozenset[str] = frozenset({DEFAULT_ADMIN_KEY})
         self.key_ring = KeyRing()
+        self.federation = Federation()
+        self.tokens = Tokens()
         self.books = Books()
         self.log.on_close = self.books.add
         self.limits = RateLimits(limits)
@@ -62,7 +65,10 @@ class State:
         return self._turn_at - now
 
     def current_keys(self) -> frozenset[str]:
-        """The accepted keys. The file, one key a line, is read again whenever it has changed."""
+        """The accepted keys and tokens. The file, one key a line, is read again whenever it has changed."""
+        return self._keys_now() | self.tokens.valid()
+
+    def _keys_now(self) -> frozenset[str]:
         if self.keys_file is not None:
             try:
                 stat = self.keys_file.stat()
@@ -84,6 +90,8 @@ class State:
         self.log.clear()
         self.books.clear()
         self.key_ring.clear()
+        self.federation = Federation()
+        self.tokens.clear()
         self.admin_keys = frozenset({DEFAULT_ADMIN_KEY})
         self.keys = frozenset({DEFAULT_KEY})
         self._keys_seen = (0, 0)

@@ -78,7 +78,10 @@ def check_headers(headers: Mapping[str, str], keys: frozenset[str]) -> None:
     as_key, of_login = "x-api-key" in headers, key.startswith(OAUTH_TOKEN)
     if key not in keys or (as_key and of_login):
         raise ApiError(401, "invalid x-api-key" if as_key else "Invalid bearer token")
-    if of_login and OAUTH_BETA not in headers.get("anthropic-beta", "").split(","):
+    sent = betas(headers)
+    if any(value.startswith("oidc-federation-") for value in sent):
+        raise ApiError(400, "Unexpected value(s) `oidc-federation` for the `anthropic-beta` header.")
+    if of_login and OAUTH_BETA not in sent:
         raise ApiError(401, "OAuth authentication is currently not supported.")
     version = headers.get("anthropic-version")
     if not version:

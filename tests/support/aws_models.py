@@ -1,0 +1,35 @@
+"""The models of AWS's services, read once by a process that has many sessions of boto3.
+
+botocore keeps them for each session, and every test has sessions of its own. To read one takes longer than most tests.
+Clients of a session share them already, so nothing changes them. Source: botocore/loaders.py.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from botocore.loaders import JSONFileLoader, Loader
+
+
+def read_once() -> None:
+    """Make this process keep what it has read of botocore's data; call it as often as you like."""
+    if getattr(JSONFileLoader, "reads_once", False):
+        return
+    read, listed = JSONFileLoader.load_file, Loader.list_available_services
+
+    @cache
+    def file(path: str) -> Any:
+        return read(JSONFileLoader(), path)
+
+    names: dict[tuple[str, ...], Any] = {}
+
+    def services(self: Loader, type_name: str) -> Any:
+        places = (type_name, *self.search_paths)
+        if places not in names:
+            names[places] = listed(self, type_name)
+        return names[places]
+
+    JSONFileLoader.load_file = lambda _self, path: file(path)
+    Loader.list_available_services = services
+    JSONFileLoader.reads_once = True

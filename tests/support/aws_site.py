@@ -1,0 +1,127 @@
+"""An environment in the double of AWS with real containers: the real stacks, the real image, the loopback API."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from farmhand.aws.names import Names
+from farmhand.places.image import ensure
+from tests.support.fakeaws.client import ACCOUNT, FakeAws
+from tests.support.farm.api import LoopbackApi
+
+ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).with_name("farmhand")
+
+
+class AwsSite:
+    """`with AwsSite(directory) as site:`. Its commands have a home of their own, and no key."""
+
+    def __init__(self, directory: Path, at_once: int = 3, registry: str = "") -> None:
+        self.directory = directory
+        self.api_process = LoopbackApi(directory, ROOT)
+        self.names = Names("try", ACCOUNT, "us-east-1")
+        self.aws = FakeAws(docker=True, at_once=at_once, spot_s=20.0, registry=registry)
+        # A name of its own: another run of the tests, on the same engine, removes its own at its end.
+        self.image = self.aws.image(self.names.repository, f"{directory.name}-{secrets.token_hex(4)}")
+
+    def __enter__(self) -> Self:
+        self.api_process.start("127.0.0.1")
+        try:
+            self.aws.start()
+            self.aws.options(reach=[int(self.api.url.rpartition(":")[2])])
+            self._make()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        home = self.directory / "home"
+        home.mkdir(exist_ok=True)
+        self.environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(home),
+            "FARMHAND_AWS_ENVIRONMENT": "try",
+            "FARMHAND_UPSTREAM_URL": self.api.url,
+            **self.aws.environ(),
+            **dict.fromkeys(("GIT_AUTHOR_NAME", "GIT_COMMITTER_NAME"), "Op Erator"),
+            **dict.fromkeys(("GIT_AUTHOR_EMAIL", "GIT_COMMITTER_EMAIL"), "op@example.org"),
+        }
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.aws.__exit__(kind, error, trace)
+        self.api_process.stop()
+        # The name in ECR only; the image itself is kept for the next tests, as those of other places are.
+        subprocess.run(["docker", "image", "rm", self.image], capture_output=True, check=False)
+
+    @property
+    def api(self) -> Any:
+        """The API's control client."""
+        return self.api_process.control
+
+    def _make(self) -> None:
+        subprocess.run(["docker", "tag", ensure(ROOT, print), self.image], check=True)
+        self.add("try")
+        secret = self.names.secret("key")
+        self.aws.client("secretsmanager").put_secret_value(SecretId=secret, SecretString=self.api_process.key)
+
+    def add(self, environment: str, **parameters: str) -> Names:
+        """Make another environment with these parameters of its base stack; its network is public by default."""
+        names = Names(environment, ACCOUNT, "us-east-1")
+        base = {"ImageUri": self.image, "NetworkMode": "public", **parameters}
+        given: dict[str, dict[str, str]] = {"data": {}, "base": base, "network": {"NetworkMode": base["NetworkMode"]}}
+        for part, more in given.items():
+            values = {"Environment": environment, **more}
+            self.aws.client("cloudformation").create_stack(
+                StackName=getattr(names, part),
+                TemplateBody=(ROOT / "aws" / f"{part}.yaml").read_text(),
+                Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+                Capabilities=["CAPABILITY_NAMED_IAM"],
+            )
+        return names
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """`farmhand …`, started."""
+        pipe = subprocess.PIPE
+        argv = [str(COMMAND), *arguments]
+        return subprocess.Popen(
+            argv, env=self.environ, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
+        )
+
+    def farmhand(
+        self, *arguments: str, kill_after_s: float | None = None, timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
+        """`farmhand …`, done, or killed after so many seconds."""
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(timeout=kill_after_s or timeout_s)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            out, err = process.communicate()
+            assert kill_after_s, err
+        print(err)
+        assert "Traceback" not in err
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def objects(self, part: str) -> dict[str, bytes]:
+        """The objects whose key has this in it."""
+        s3 = self.aws.client("s3")
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=self.names.bucket)
+        keys = [one["Key"] for page in pages for one in page.get("Contents", []) if part in one["Key"]]
+        return {key: s3.get_object(Bucket=self.names.bucket, Key=key)["Body"].read() for key in keys}
+
+    def ledgers(self, batch: str) -> float:
+        """The sum of all charges of a batch in the bucket, in US$."""
+        total = 0.0
+        for text in self.objects(f"/{batch}/ledger/").values():
+            head, *rows = map(json.loads, text.splitlines())
+            total += sum(row["cost_usd"] or 0 for row in rows[: head["charges"]])
+        return total

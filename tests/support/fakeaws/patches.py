@@ -1,0 +1,37 @@
+"""All changes to moto, in one place to begin them."""
+
+from __future__ import annotations
+
+from tests.support.fakeaws import (
+    alarms,
+    batch,
+    ecr,
+    ecs,
+    functions,
+    identity,
+    s3,
+    secret_versions,
+    stack_engine,
+    stack_halves,
+    stack_network,
+    stack_types,
+)
+
+
+def change_moto() -> None:
+    """Change the classes of moto in this process. OPTIONS must be set."""
+    for module in (
+        ecs,
+        batch,
+        ecr,
+        functions,
+        identity,
+        s3,
+        secret_versions,
+        alarms,
+        stack_types,
+        stack_halves,
+        stack_network,
+        stack_engine,
+    ):
+        module.change()
