@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
-from farmhand.agent.store.rows import USAGE
+from farmhand.agent.store.queries import USAGE
 from farmhand.core.money import pico
 from farmhand.core.prices import price_table
 from farmhand.core.task import FINAL_STATES
@@ -78,7 +78,7 @@ def _prices(story: Story) -> Iterator[str]:
         cost = prices.cost(charge["model"], usage, economy=bool(charge["economy"]))
         if charge["cost_pico"] != cost:
             yield f"prices: charge {charge['no']} is {charge['cost_pico']}, its tokens cost {cost}"
-    told = {one["no"]: pico(Decimal(str(one["cost_usd"]))) for one in story.charges}
+    told = {one["charge_id"]: pico(Decimal(str(one["cost_usd"]))) for one in story.charges}
     for charge in story.ledger["charge"]:
         if told.get(charge["no"], charge["cost_pico"]) != charge["cost_pico"]:
             yield f"prices: the wire tells another cost of charge {charge['no']}"

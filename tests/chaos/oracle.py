@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
 
-from farmhand.agent.store.recovery import CRASHED
+from farmhand.agent.store.commands import CRASHED
 from farmhand.core.task import FINAL_STATES
 from tests.chaos import ledger_rules
 from tests.chaos.plan import ATTEMPTS
@@ -184,8 +184,8 @@ def _request(story: Story, entry: Row) -> str:
 def _strangers(story: Story) -> Iterator[str]:
     """The wire tells the same as the file."""
     for what, told, has in (
-        ("charges", [one["no"] for one in story.charges], [one["no"] for one in story.ledger["charge"]]),
-        ("tasks", [one["done_no"] for one in story.finished], [one["done_no"] for one in story.ledger["task"]]),
+        ("charges", [one["charge_id"] for one in story.charges], [one["no"] for one in story.ledger["charge"]]),
+        ("tasks", [one["finish_seq"] for one in story.finished], [one["done_no"] for one in story.ledger["task"]]),
     ):
         if sorted(told) != sorted(number for number in has if number is not None):
             yield f"invented: the wire told of {len(told)} {what}, the ledger has {len(has)}"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.aws_site import AwsSite
 from tests.support.farm import ApiControl, Farm
 from tests.support.farm.checkout import copy_checkout
 from tests.support.farm.image import REFRESH, host_image
@@ -43,14 +44,31 @@ def built_farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
 
 @pytest.fixture
 def farm(built_farm: Farm) -> Iterator[Farm]:
-    """The farm for one test: the API has no faults, rules, latency or log; a failure shows the agent's journal."""
+    """The farm for one test: the API has no faults, rules, latency or log; a failure shows both logs."""
     built_farm.api.clear()
     built_farm.api.keys(built_farm.key)
     yield built_farm
     print(built_farm.exec("journalctl", "-u", "jada-agent", "-n", "40", "--no-pager", "-o", "cat").stdout)
+    print("the API received:", *built_farm.api.log()[-20:], sep="\n")
 
 
 @pytest.fixture
 def api(farm: Farm) -> ApiControl:
     """The control client of the loopback API behind the farm."""
     return farm.api
+
+
+@pytest.fixture(scope="module")
+def made_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
+    """An environment in the double of AWS, with real containers."""
+    with AwsSite(tmp_path_factory.mktemp("aws")) as site:
+        yield site
+
+
+@pytest.fixture
+def site(made_site: AwsSite) -> AwsSite:
+    """That environment for one test: neither the API nor AWS has a fault, rule or latency."""
+    made_site.api.clear()
+    made_site.api.keys(made_site.api_process.key)
+    made_site.aws.faults()
+    return made_site

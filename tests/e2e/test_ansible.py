@@ -59,7 +59,7 @@ def test_a_playbook_registers_the_result_and_a_second_run_with_the_same_id_costs
 
 
 def test_a_failing_task_fails_the_module_with_its_code(farm: Farm, api: ApiControl) -> None:
-    api.fault(kind="status", status=402, count=1)
+    api.fault(kind="status", status=402, count=1, match="hay fork")
     done = farm.ansible("farm", "-m", "farmhand_task", "-a", ASK)
     assert done.returncode == 2
     assert "billing_error" in done.stdout

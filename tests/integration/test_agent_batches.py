@@ -88,7 +88,7 @@ async def test_results_come_in_pages_in_the_order_of_finishing(agent: Agent) -> 
         page = await agent.get(f"/v1/results?batch=b&after={after}&limit=10")
         if not page["results"]:
             break
-        numbers = [result["done_no"] for result in page["results"]]
+        numbers = [result["finish_seq"] for result in page["results"]]
         assert numbers == sorted(numbers)
         assert page["next"] == numbers[-1]
         seen += [result["id"] for result in page["results"]]
@@ -194,7 +194,7 @@ async def test_every_charge_and_every_finished_task_is_handed_out_in_order(agent
     batch = await wait_batch(agent, "b", succeeded=3)
     charges = await agent.get("/v1/charges")
     assert len(charges) == len(api.posts) == 4
-    assert [charge["no"] for charge in charges] == sorted(charge["no"] for charge in charges)
+    assert [charge["charge_id"] for charge in charges] == sorted(charge["charge_id"] for charge in charges)
     assert all(charge["request_id"] for charge in charges)
     assert {charge["task"] for charge in charges} == {"b-0", "b-1", "b-2"}
     assert {(one["batch"], one["work_class"], one["engine"], one["economy"]) for one in charges} == {
@@ -202,14 +202,14 @@ async def test_every_charge_and_every_finished_task_is_handed_out_in_order(agent
     }
     assert charges[0]["labels"] == {"team": "x"}
     finished = await agent.get("/v1/finished")
-    assert [one["done_no"] for one in finished] == [1, 2, 3]
+    assert [one["finish_seq"] for one in finished] == [1, 2, 3]
     assert sum(Decimal(str(one["cost_usd"])) for one in charges) == Decimal(str(batch["cost_usd"]))
     assert sum(Decimal(str(one["cost_usd"])) for one in finished) == Decimal(str(batch["cost_usd"]))
     assert {one["id"]: (one["attempts"], one["uncertain"]) for one in finished} == {
         "b-0": (1, 0), "b-1": (2, 1), "b-2": (1, 0),
     }  # fmt: skip
     assert "text" not in finished[0]
-    assert await agent.get(f"/v1/charges?after={charges[1]['no']}&limit=1") == [charges[2]]
+    assert await agent.get(f"/v1/charges?after={charges[1]['charge_id']}&limit=1") == [charges[2]]
     assert await agent.get("/v1/finished?after=2") == [finished[2]]
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -241,3 +242,20 @@ async def test_only_the_result_that_takes_the_agent_down_again_and_again_is_lost
         assert len(api.batches.all()) == 1
     finally:
         await agent.stop()
+
+
+async def test_a_second_agent_does_not_take_the_first_one_s_tasks_for_those_of_a_crash(
+    agent: Agent, api: MessagesApi
+) -> None:
+    api.state.event_s = 2.0
+    await agent.submit({"id": "one", "prompt": "p"})
+    await agent.wait_state("one", "running")
+    second = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "farmhand.agent.main", "serve", "--config", str(agent.config)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await asyncio.wait_for(second.communicate(), 30)
+    assert second.returncode == 3
+    assert f"another agent uses {agent.directory}/state (stop it first)" in said.decode()
+    result = await agent.wait_state("one", "succeeded")
+    assert (result["attempts"], result["uncertain"]) == (1, 0)

@@ -207,6 +207,10 @@ async def test_tasks_are_listed_by_batch_and_state_in_pages(agent: Agent) -> Non
     assert rest["next"] is None
     assert (await agent.call("GET", "/v1/tasks?state=odd"))[0] == 400
     assert (await agent.call("GET", "/v1/tasks?after=nobody"))[0] == 404
+    for path in ("/v1/tasks?limits=3", "/v1/status?limit=3", "/v1/results?batch=b1&wait=30"):
+        status, refused = await agent.call("GET", path)
+        assert (status, refused["error"]["code"]) == (400, "usage")
+        assert "unknown in the query" in refused["error"]["message"]
 
 
 async def test_status_and_metrics_count_tasks(agent: Agent) -> None:

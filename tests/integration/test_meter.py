@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from farmhand.meter import Upstream, app, policy
+from farmhand.meter import Upstream, http_server, policy
 from tests.support.answers import Case
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
 from tests.support.messages_api.verbatim import Ending
@@ -24,8 +24,8 @@ async def test_the_sdk_gets_its_answer_and_the_api_gets_the_key(served: Served, 
     [post] = api.posts
     assert post.headers["x-api-key"] == DEFAULT_KEY
     assert served.token not in str(post.headers)
-    assert served.grant.usage.input_tokens == message.usage.input_tokens
-    assert served.grant.usage.output_tokens == message.usage.output_tokens
+    assert served.usage.input_tokens == message.usage.input_tokens
+    assert served.usage.output_tokens == message.usage.output_tokens
 
 
 async def test_the_sdk_streams_through_unbuffered(served: Served, api: MessagesApi) -> None:
@@ -40,8 +40,8 @@ async def test_the_sdk_streams_through_unbuffered(served: Served, api: MessagesA
         message = await stream.get_final_message()
     assert len(arrivals) > 2
     assert arrivals[-1] - arrivals[0] > 0.05
-    assert served.grant.usage.output_tokens == message.usage.output_tokens
-    assert served.grant.usage.requests == 1
+    assert served.usage.output_tokens == message.usage.output_tokens
+    assert served.usage.requests == 1
 
 
 async def test_what_the_answer_tells_of_the_account_stays_here(served: Served, api: MessagesApi) -> None:
@@ -178,7 +178,7 @@ async def test_a_cut_answer_is_shown_as_cut_and_takes_no_more(served: Served, ap
     with pytest.raises(aiohttp.ClientError):
         await served.post(body=BODY | {"stream": True})
     assert served.grant.problem is not None
-    assert served.grant.usage.input_tokens > 0
+    assert served.usage.input_tokens > 0
     status, text = await served.post()
     assert status == 403
     assert "cut short" in text
@@ -189,7 +189,7 @@ async def test_counting_tokens_is_passed_and_costs_nothing(served: Served) -> No
     body = {name: value for name, value in BODY.items() if name != "max_tokens"}
     status, text = await served.post("/v1/messages/count_tokens?beta=true", body=body)
     assert status == 200, text
-    assert served.grant.usage.requests == 0
+    assert served.usage.requests == 0
 
 
 async def test_the_first_question_of_the_cli_is_answered(served: Served) -> None:
@@ -198,7 +198,7 @@ async def test_the_first_question_of_the_cli_is_answered(served: Served) -> None
 
 
 async def test_an_oversized_request_is_refused(served: Served, api: MessagesApi) -> None:
-    assert (await served.post(body=BODY | {"system": "x" * app.MAX_BODY}))[0] == 413
+    assert (await served.post(body=BODY | {"system": "x" * http_server.MAX_BODY}))[0] == 413
     assert not api.posts
 
 

@@ -17,7 +17,7 @@ from farmhand.core.terms import DEAREST
 from farmhand.meter import ApiError, Budget, BudgetSpent, Grant, Key, Upstream, policy, reserve
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
 from tests.support.messages_api.limits import Limits
-from tests.support.meter import BODY, MODEL, Served
+from tests.support.meter import BODY, MODEL, Served, total
 
 STREAM = BODY | {"stream": True}
 
@@ -63,7 +63,7 @@ async def test_each_answer_is_a_charge_with_the_api_s_own_id(served: Served, api
     assert [charge.request_id for charge in one.charges] == [post.request_id for post in api.posts]
     assert all(charge.complete for charge in one.charges)
     assert [charge.usage.output_tokens for charge in one.charges] == [p.usage["output_tokens"] for p in api.posts]
-    assert (one.uncertain, one.usage.requests) == (0, 3)
+    assert (one.uncertain, total(one).requests) == (0, 3)
 
 
 async def test_tokens_kept_in_the_cache_for_an_hour_are_counted_apart(served: Served, api: MessagesApi) -> None:
@@ -73,7 +73,7 @@ async def test_tokens_kept_in_the_cache_for_an_hour_are_counted_apart(served: Se
     [post] = api.posts
     written = post.usage["cache_creation"]["ephemeral_1h_input_tokens"]
     assert written > 0
-    assert one.usage.cache_creation_1h_input_tokens == one.usage.cache_creation_input_tokens == written
+    assert total(one).cache_creation_1h_input_tokens == total(one).cache_creation_input_tokens == written
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ async def test_a_broken_answer_is_charged_as_far_as_it_told_and_uncertain(
     assert one.problem.retryable
     assert one.uncertain == 1
     assert [charge.complete for charge in one.charges] == ([False] if known else [])
-    assert one.usage.input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
+    assert total(one).input_tokens == (api.posts[0].usage["input_tokens"] if known else 0)
     # Nobody knows what it cost: the budget takes it at the most.
     most = at_most(body())
     assert (budget.spent_pico, budget.reserved_pico) == (most, 0)
@@ -134,7 +134,7 @@ async def test_a_refusal_is_not_charged(served: Served, api: MessagesApi, status
     one = grant(budget)
     with pytest.raises(ApiError) as refusal:
         await ask(served, one)
-    assert refusal.value.parks_key is (status in {401, 402})
+    assert refusal.value.rejects_key is (status in {401, 402})
     assert len(api.posts) == (4 if status >= 429 else 1)
     assert (one.uncertain, one.charges) == (0, [])
     assert (budget.spent_pico, budget.reserved_pico) == (0, 0)
@@ -144,7 +144,7 @@ async def test_a_spent_spend_limit_parks_the_key(served: Served, api: MessagesAp
     api.fault(Fault(kind="spend_limit"))
     with pytest.raises(ApiError) as refusal:
         await ask(served, grant())
-    assert refusal.value.parks_key
+    assert refusal.value.rejects_key
     assert len(api.posts) == 1
 
 
@@ -182,7 +182,7 @@ async def test_a_place_that_costs_more_is_within_what_was_reserved(served: Serve
     budget = Budget("task", 10**12)
     one = grant(budget)
     await ask(served, one)
-    standard = price_table().cost(MODEL, one.usage)
+    standard = price_table().cost(MODEL, total(one))
     most = at_most(body())
     assert standard is not None
     assert most is not None

@@ -11,10 +11,15 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.money import plain
-from farmhand.cost.report import as_document
+from farmhand.cost.report import as_document, report
 from farmhand.cost.report_html import page as report_page
+from farmhand.cost.store import ContainerRuns
+from farmhand.cost.summary import Basis, document
 from tests.support.browser import Page, browser
+from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, FORMULA, made_up
+from tests.unit.cost.test_compare import compared as compared_of
+from tests.unit.cost.test_compare import task
 
 REPORT = made_up()
 CHARTS = ("spend", "saving", "cost", "latency", "cache", "causes", "batches")
@@ -84,6 +89,30 @@ async def test_what_the_charts_draw_is_what_the_report_says(tab: Page, url: str)
     for row in REPORT.saved:
         sums[row.baseline] += (row.baseline_pico - row.spent_pico) / 1e12
     assert last == pytest.approx(sums)
+
+
+async def test_fargate_and_the_comparison_are_on_the_page(tab: Page, tmp_path: Path) -> None:
+    basis = Basis(0, NOW, "claude-sonnet-5-5", {}, {})
+    with temporary_store() as store:
+        fill(store, "u1", [charge()], [task(1)])
+        runs = [ContainerRuns(NOW - DAY, NOW, 2, 120, 3_000_000_000_001), ContainerRuns(0.0, 0.0, 1, 0, None)]
+        store.ran("s3://b/k", "aws-prod", "b1", runs, settled=True)
+        found, compared = report(store, TABLE, basis), compared_of(store)
+    path = tmp_path / "report.html"
+    path.write_text(report_page(as_document(found, document(compared))), "utf-8")
+    await tab.open(path.as_uri())
+    assert await tile(tab, "Fargate besides, US$") == "3.000000000001"
+    ways = await tab.run("[...document.querySelectorAll('#ways-table tbody tr')].map((r) => r.cells[4].textContent)")
+    assert ways == [plain(way.total_pico or 0) for way in compared.ways]
+    facts = await tab.run("document.getElementById('facts').textContent")
+    for words in (
+        "Fargate: US$ 3.000000000001 for 2 containers on AWS",
+        f"{compared.verdicts[0].claim}: not true. ",
+        "The time of 1 containers on AWS is not known any more",
+        "Prices of AWS, us-east-1: 2026-06-30",
+    ):
+        assert words in facts, words
+    assert tab.problems == []
 
 
 async def test_filters_filter_all_of_it(tab: Page, url: str) -> None:

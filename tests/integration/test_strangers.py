@@ -20,7 +20,7 @@ CALL = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-s.sendall(b"GET /v1/status HTTP/1.1\\r\\nHost: a\\r\\nX-Farmhand-Wire: 1\\r\\nConnection: close\\r\\n\\r\\n")
+s.sendall(f"{sys.argv[2]} HTTP/1.1\\r\\nHost: a\\r\\nX-Farmhand-Wire: 1\\r\\nConnection: close\\r\\n\\r\\n".encode())
 while data := s.recv(65536):
     sys.stdout.buffer.write(data)
 """
@@ -40,10 +40,10 @@ def open_to_all(agent: Agent) -> None:
     agent.socket.chmod(0o666)
 
 
-def call_as(agent: Agent, user: str, group: str) -> str:
+def call_as(agent: Agent, user: str, group: str, what: str = "GET /v1/status") -> str:
     """What a process of `user` hears from the agent."""
     done = subprocess.run(
-        ["/usr/bin/python3", "-I", "-c", CALL, str(agent.socket)],
+        ["/usr/bin/python3", "-I", "-c", CALL, str(agent.socket), what],
         capture_output=True,
         text=True,
         user=user,
@@ -71,6 +71,22 @@ async def test_a_member_of_an_allowed_group_is_let_in(open_directory: Path, api:
     await agent.start()
     open_to_all(agent)
     assert (await asyncio.to_thread(call_as, agent, "nobody", "nogroup")).startswith("HTTP/1.1 200")
+    await agent.stop()
+
+
+async def test_a_reader_of_metrics_reads_figures_and_nothing_else(open_directory: Path, api: MessagesApi) -> None:
+    agent = Agent(open_directory, api.url, metrics_groups=["nogroup"])
+    await agent.start()
+    open_to_all(agent)
+    for path in ("/metrics", "/v1/status", "/v1/charges?limit=5"):
+        assert (await asyncio.to_thread(call_as, agent, "nobody", "nogroup", f"GET {path}")).startswith("HTTP/1.1 200")
+    for what in (
+        *("POST /v1/tasks", "GET /v1/tasks", "GET /v1/tasks/a", "GET /v1/finished", "GET /v1/results?batch=a"),
+        *("PUT /v1/drain", "PUT /v1/key", "PUT /v1/status", "GET /v1/usage", "GET /metrics/", "GET //metrics"),
+        *("GET /v1/tasks?/metrics", "GET /v1/charges/../tasks"),
+    ):
+        heard = await asyncio.to_thread(call_as, agent, "nobody", "nogroup", what)
+        assert heard.startswith("HTTP/1.1 403"), what
     await agent.stop()
 
 
@@ -271,3 +287,31 @@ async def test_a_request_of_two_meanings_or_without_end_is_refused(agent: Agent,
     assert answer.split()[1] in {b"400", b"413", b"431"}
     assert b"uptime_s" not in answer
     assert (await agent.get("/v1/status"))["state"] == "running"
+
+
+@pytest.mark.parametrize("field", ["id", "batch", "model", "work_class"])
+async def test_a_key_in_a_name_is_not_said_back(agent: Agent, field: str) -> None:
+    key = "sk-ant-test-0123456789abcdef"
+    status, answer = await agent.call("POST", "/v1/tasks", body={"tasks": [{"id": "x", "prompt": "p", field: key}]})
+    assert (status, answer["error"]["code"]) == (400, "key_in_task")
+    assert key not in json.dumps(answer)
+    assert key.encode() not in agent.log.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/tasks/{key}", "/v1/batches/{key}", "/v1/tasks?state={key}", "/v1/tasks?after={key}", "/v1/{key}"]
+)
+async def test_a_key_in_an_address_is_not_said_back(agent: Agent, path: str) -> None:
+    key = "sk-ant-test-0123456789abcdef"
+    status, answer = await agent.call("GET", path.format(key=key))
+    assert status in (400, 404)
+    assert key not in json.dumps(answer)
+
+
+async def test_a_host_that_runs_no_repositories_takes_no_bundle(agent: Agent) -> None:
+    status, answer = await agent.call("PUT", "/v1/files/t1", body=b"x" * 1000)
+    assert (status, answer["error"]["code"]) == (403, "repository_refused")
+    repo = {"commit": "0" * 40}
+    status, answer = await agent.call("POST", "/v1/tasks", body={"tasks": [{"id": "t1", "prompt": "p", "repo": repo}]})
+    assert (status, answer["error"]["code"]) == (403, "repository_refused")
+    assert not (agent.directory / "state/files").exists()

@@ -263,6 +263,32 @@ async def test_ctrl_c_with_a_local_connection(
     await stop_in_the_middle(workstation, agent, api, local_farm)
 
 
+async def test_a_connection_that_sends_no_input_is_refused_in_one_line(
+    workstation: Workstation, agent: Agent, tmp_path: Path
+) -> None:
+    """paramiko's and vmware_tools' say so with an internal error, or not at all: ansible#57234, #86397."""
+    plugins = tmp_path / "connection_plugins"
+    plugins.mkdir()
+    (plugins / "mute.py").write_text(
+        "from ansible.plugins.connection import ConnectionBase\n"
+        "DOCUMENTATION = 'name: mute\\nshort_description: x\\ndescription: x\\nauthor: x\\n'\n"
+        "class Connection(ConnectionBase):\n"
+        "    transport = 'mute'\n"
+        "    def _connect(self): return self\n"
+        "    def exec_command(self, cmd, in_data=None, sudoable=True): return 0, b'', b''\n"
+        "    def put_file(self, in_path, out_path): pass\n"
+        "    def fetch_file(self, in_path, out_path): pass\n"
+        "    def close(self): pass\n"
+    )
+    workstation.environment["ANSIBLE_CONNECTION_PLUGINS"] = str(plugins)
+    inventory = tmp_path / "mute.ini"
+    inventory.write_text("[farm]\nfarm1 ansible_connection=mute\n")
+    done = await ansible(workstation, inventory, agent, "prompt=hello")
+    assert done.status == 2
+    assert "the connection mute cannot send a command's input" in str(answer(done)["msg"])
+    assert "ansible_connection: ssh" in str(answer(done)["msg"])
+
+
 async def stop_in_the_middle(
     workstation: Workstation, agent: Agent, api: MessagesApi, inventory: Path, *options: str
 ) -> None:

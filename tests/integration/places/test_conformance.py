@@ -1,4 +1,7 @@
-"""What a batch relies on, of every place: one in this process, and the farm with a real ansible-runner and agent."""
+"""What a batch relies on, of each place: one in this process, the farm with a real ansible-runner, one real agent.
+
+AWS Batch is moto, with children that play the containers' part.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,18 @@ from typing import Any, Protocol
 
 import pytest
 
+from farmhand.aws.places.batch_place import AwsBatchPlace
+from farmhand.aws.places.running_batch import NAME as AWS_BATCH
+from farmhand.aws.places.running_batch import Pace
 from farmhand.core.errors import FarmUnreachable
 from farmhand.core.rules import SHARED_BUDGET
+from farmhand.places import docker
 from farmhand.places.base import Limit, Order, Place, PlaceSettings, Reply
 from farmhand.places.table import PLACES
+from farmhand.wire.transport import UnixTransport
 from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import CHECKOUT, Workstation, workstation
+from tests.support import aws_place
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 from tests.support.places import Driver, InProcessPlace, Worker
 from tests.unit.batch.fake import Batch
@@ -67,13 +76,17 @@ class InProcess:
 
 
 class OneHost:
-    """See Site. One agent, which Ansible reaches without ssh."""
+    """See Site. A real agent, reached by Ansible without ssh, or as the place `docker` reaches it, by a socket here."""
 
-    worker = "farm1"
-
-    def __init__(self, farm: Farm) -> None:
+    def __init__(self, farm: Farm, name: str) -> None:
         self._farm = farm
-        self.place = PLACES["farm"](PlaceSettings(project_dir=CHECKOUT, inventory=str(farm.inventory)))
+        self.place: Place
+        if name == docker.NAME:
+            self.worker = docker.NAME
+            self.place = docker.DockerPlace(UnixTransport(str(farm.agents[0].socket), name=docker.NAME))
+        else:
+            self.worker = "farm1"
+            self.place = PLACES[name](PlaceSettings(project_dir=CHECKOUT, inventory=str(farm.inventory)))
 
     def ran(self) -> int:
         return len(self._farm.api.posts)
@@ -88,16 +101,52 @@ class OneHost:
         await self._farm.agents[0].start()
 
 
-@pytest.fixture(params=["in-process", *PLACES])
+class InAws:
+    """See Site. No task of its own is held there."""
+
+    def __init__(self) -> None:
+        self._child = aws_place.Child()
+        self._aws = aws_place.FakeAws(aws_place.FakeBatch(self._child))
+        settings = PlaceSettings(project_dir=Path(), conf=aws_place.CONF)
+        made = AwsBatchPlace(settings, self._aws, Pace(least_s=0.05, most_s=0.1, patience_s=0.0))
+        self.place: Place = made
+        self.worker = made.worker
+
+    def ran(self) -> int:
+        return len(self._child.ran)
+
+    def hold(self) -> None:
+        raise NotImplementedError
+
+    async def lose(self) -> None:
+        self._aws.broken = aws_place.unreachable()
+
+    async def bring_back(self) -> None:
+        self._aws.broken = None
+
+
+#: The places of batches, and those where a task is cancelled alone, and fails alone where a limit has no room for it.
+#: What happens in AWS instead is in tests/integration/aws.
+OF_BATCHES = [name for name in PLACES if name != "fargate"]
+OF_SINGLE_TASKS = pytest.mark.parametrize(
+    "site", ["in-process", *(name for name in OF_BATCHES if name != AWS_BATCH)], indirect=True
+)
+
+
+@pytest.fixture(params=["in-process", *OF_BATCHES])
 async def site(
     request: pytest.FixtureRequest, tmp_path: Path, api: MessagesApi, workstation: Workstation
 ) -> AsyncIterator[Site]:
     if request.param == "in-process":
         yield InProcess()
         return
+    if request.param == AWS_BATCH:
+        with aws_place.environment():
+            yield InAws()
+        return
     farm = Farm(tmp_path, api, workstation)
     await farm.start(slots_api=1)
-    yield OneHost(farm)
+    yield OneHost(farm, request.param)
     await farm.stop()
 
 
@@ -156,6 +205,7 @@ async def test_a_task_runs_once_however_often_it_is_sent_and_its_result_comes_on
     assert site.ran() == 3
 
 
+@OF_SINGLE_TASKS
 async def test_what_is_cancelled_does_not_run_and_a_stop_takes_back_what_has_not_started(
     site: Site, running: Running
 ) -> None:
@@ -172,6 +222,7 @@ async def test_what_is_cancelled_does_not_run_and_a_stop_takes_back_what_has_not
     assert site.ran() <= 1
 
 
+@OF_SINGLE_TASKS
 async def test_a_limit_holds_until_another_comes(site: Site, running: Running) -> None:
     denied = await running.exchange(A, limit=Limit(usd=1e-12, concurrency=3), wait_s=20)
     [result] = denied.results

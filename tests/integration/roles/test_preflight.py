@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "sk-ant-test-inventory-000000000000"
+ON = {"jada_agent_cloudwatch": True, "jada_agent_cloudwatch_region": "us-east-1"}
 #: role, variables, what the one line says: the variable, what is wrong with it, what to do.
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("preflight", {"company_key": [{"deep": SECRET}]}, ["company_key", "an API key or a login token", "Remove it"]),
@@ -60,11 +61,41 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("jada_agent", {"jada_agent_slots_cli": 0}, ["jada_agent_slots_cli is 0", "give 1 to 1024"]),
     ("jada_agent", {"jada_agent_attempts": 21}, ["jada_agent_attempts is 21", "give 1 to 20"]),
     ("jada_agent", {"jada_agent_task_cpu_quota": "two"}, ["jada_agent_task_cpu_quota is 'two'", "200%"]),
+    ("jada_agent", ON | {"jada_agent_cloudwatch_region": ""}, ["jada_agent_cloudwatch_region is ''", "us-east-1"]),
+    ("jada_agent", ON | {"jada_agent_cloudwatch_environment": "P"}, ["jada_agent_cloudwatch_environment is 'P'", "20"]),
+    ("jada_agent", ON | {"jada_agent_cloudwatch_host": "a b"}, ["jada_agent_cloudwatch_host is 'a b'", "63 letters"]),
+    (
+        "jada_agent",
+        ON | {"jada_agent_cloudwatch_endpoint_url": "x"},
+        ["cloudwatch_endpoint_url", "leave it"],
+    ),
+    (
+        "jada_agent",
+        ON | {"jada_agent_cloudwatch_key_file": "/etc/hostname"},
+        ["key_file is", "chmod 600"],
+    ),
     ("jada_agent", {"jada_agent_source": "/nowhere"}, ["jada_agent_source is '/nowhere'", "Give the path"]),
     ("workstation", {"farmhand_state": "gone"}, ["farmhand_state is 'gone'", "present or absent"]),
     ("workstation", {"workstation_key": SECRET}, ["workstation_key is not a fingerprint", "never the key itself"]),
     ("workstation", {"workstation_key_file": "repos.env"}, ["workstation_key_file is 'repos.env'", "absolute path"]),
+    ("workstation", {"workstation_credential_timer": True}, ["workstation_aws_enabled is not", "set both"]),
     ("workstation", {"workstation_source": "/nowhere"}, ["workstation_source is '/nowhere'", "Give the path"]),
+    ("aws", {"aws_environment": "Prod"}, ["aws_environment", "lower-case letters"]),
+    ("aws", {"aws_environment": "prod-data"}, ["aws_environment", "-data, -watch or -network"]),
+    ("aws", {"aws_account": "12"}, ["aws_account", "12 digits, in quotes"]),
+    ("aws", {"aws_image": "farmhand-worker:latest"}, ["aws_image", "REPOSITORY@sha256:"]),
+    ("aws", {"aws_email": "me"}, ["aws_email", "an e-mail address"]),
+    ("aws", {"aws_credential_kind": "git"}, ["aws_credential_kind", "setup-token, login or none"]),
+    ("aws", {"aws_api_ranges": ["160.79.104.0/23"]}, ["aws_api_ranges", "one range of IPv6"]),
+    ("aws", {"aws_zones": ["us-east-1a"]}, ["aws_zones", "two availability zones"]),
+    ("aws", {"aws_farm_hosts": ["a b"]}, ["aws_farm_hosts", "63 letters"]),
+    ("aws", {"aws_farm_hosts": ["a.b", "a-b"]}, ["aws_farm_hosts", "each once"]),
+    ("aws", {"aws_zones": ["us-east-1a", "us-east-1a"]}, ["aws_zones", "two availability zones"]),
+    ("aws", {"aws_max_vcpus": 0}, ["aws_max_vcpus", "at least 1"]),
+    ("aws", {"aws_log_days": 31}, ["aws_log_days", "that CloudWatch knows"]),
+    ("aws", {"aws_operators": ["me"]}, ["aws_operators", "ARNs"]),
+    ("aws", {"aws_cost_per_day_usd": -1}, ["the limits", "0 or more"]),
+    ("aws", {"aws_ipv4": True, "aws_network": "public"}, ["aws_ipv4", "has IPv4 already"]),
 ]
 #: Modules that only look. `command` is among them where the task says so itself.
 READS = {
@@ -77,7 +108,9 @@ READS = {
     "include_tasks",
     "include_role",
     "farmhand_route",
+    "amazon.aws.aws_caller_info",
 }
+COLLECTIONS = ("ansible.", "amazon.", "community.", "farmhand_")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +166,7 @@ def test_a_wrong_variable_is_one_line_with_its_name_the_rule_and_the_fix(
 )
 def test_a_preflight_has_no_task_that_changes_anything(path: Path) -> None:
     for task in yaml.safe_load(path.read_text(encoding="utf-8")):
-        modules = {name.removeprefix("ansible.builtin.") for name in task if name.startswith(("ansible.", "farmhand_"))}
+        modules = {name.removeprefix("ansible.builtin.") for name in task if name.startswith(COLLECTIONS)}
         assert len(modules) == 1, task
         if modules == {"command"}:
             assert task["changed_when"] is False

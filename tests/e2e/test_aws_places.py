@@ -1,0 +1,289 @@
+"""The places `aws-batch` and `fargate`: real stacks in the double of AWS, real containers, the real command."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.aws_site import AwsSite
+from tests.support.pair import bash, docker
+from tests.unit.code.test_repository import run as git
+
+LINES = 300
+CANARY = "sk-ant-"
+
+
+def written(tmp_path: Path, number: int) -> list[str]:
+    """The arguments of a batch of so many lines."""
+    lines = [{"id": f"line{n}", "prompt": f"line {n} of it"} for n in range(number)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return ["batch", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out.jsonl"), "--place", "aws-batch"]
+
+
+def results(tmp_path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+
+def interrupt(site: AwsSite, number: int) -> None:
+    """Spot takes back so many children, each once, while they work."""
+    seen: dict[str, float] = {}
+    while number:
+        time.sleep(0.5)
+        for name, task in site.aws.tasks().items():
+            first = seen.setdefault(name, time.monotonic())
+            works = task["running"] and name.endswith("#1") and time.monotonic() - first > 4
+            if works and number and site.aws.interrupt(name.partition("#")[0]):
+                seen[name] = float("inf")
+                number -= 1
+
+
+def test_a_batch_survives_kills_interruptions_and_faults(site: AwsSite, tmp_path: Path) -> None:
+    argv = [*written(tmp_path, LINES), "--batch", "storm", "--shard", "60"]
+    site.api.latency(ms=5000)
+    chance = random.Random(11)  # noqa: S311 - moments, no secrets
+    site.aws.faults(
+        {"service": "s3", "action": "PUT", "times": 2, "status": 503, "code": "SlowDown"},
+        {"service": "dynamodb", "action": "UpdateItem", "times": 2, "status": 500, "code": "InternalServerError"},
+        {"service": "batch", "action": "describejobs", "times": 1, "status": 429, "code": "TooManyRequestsException"},
+        {"service": "batch", "action": "submitjob", "times": 1, "status": 500, "code": "ServerException"},
+    )
+    interrupter = threading.Thread(target=interrupt, args=(site, 2), daemon=True)
+    interrupter.start()
+    for _ in range(5):
+        killed = site.farmhand(*argv, kill_after_s=chance.uniform(4, 16))
+        assert killed.returncode in (-signal.SIGKILL, 0)
+    done = site.farmhand(*argv, "--json")
+    assert done.returncode == 0, done.stderr
+    whole = json.loads(done.stdout)
+    found = results(tmp_path)
+    assert Counter(result["id"] for result in found) == Counter(f"line{n}" for n in range(LINES))
+    assert {result["state"] for result in found} == {"succeeded"}
+    assert whole["cost_usd"] == pytest.approx(site.ledgers("storm"), abs=1e-12)
+    assert sum(result["cost_usd"] for result in found) <= whole["cost_usd"] + 1e-12
+    assert len(whole["place"]["jobs"]) == 1
+    assert not interrupter.is_alive()
+    assert (whole["place"]["containers"], whole["place"]["attempts"]) == (5, 7)
+    [retry] = whole["place"]["retries"]
+    assert (retry["reason"], retry["times"], retry["usd"] > 0) == ("Spot interruption", 2, True)
+    described = site.aws.client("batch").describe_jobs(jobs=whole["place"]["jobs"])["jobs"][0]
+    assert described["tags"]["farmhand:batch"] == "storm"
+    assert CANARY not in json.dumps(described, default=str)
+    assert not any(CANARY.encode() in body for body in site.objects("storm").values())
+
+
+def test_what_is_left_alone_is_collected_by_the_same_command(site: AwsSite, tmp_path: Path) -> None:
+    argv = [*written(tmp_path, 20), "--shard", "20", "--no-spot"]
+    left = site.farmhand(*argv, "--detach")
+    assert left.returncode == 0
+    assert "20 tasks go on in AWS; the same command collects them" in left.stderr
+    assert not results(tmp_path)
+    site.aws.until(lambda: not any(task["running"] for task in site.aws.tasks().values()))
+    done = site.farmhand(*argv)
+    assert (done.returncode, "20 done" in done.stdout) == (0, True)
+    assert len(results(tmp_path)) == 20
+
+
+def test_one_task_runs_on_fargate(site: AwsSite) -> None:
+    done = site.farmhand("run", "--place", "fargate", "--json", "--id", "single", "hello")
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    assert (result["state"], result["place"]["name"], result["place"]["vcpu"]) == ("succeeded", "fargate", 0.5)
+    assert result["place"]["usd"] > 0
+    asked = len(site.api.posts())
+    again = site.farmhand("run", "--place", "fargate", "--json", "--id", "single", "hello")
+    assert json.loads(again.stdout)["text"] == result["text"]
+    assert len(site.api.posts()) == asked
+    other = site.farmhand("run", "--place", "fargate", "--id", "single", "something else")
+    assert (other.returncode, "another task's" in other.stderr) == (2, True)
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Path:
+    path = tmp_path / "origin"
+    path.mkdir()
+    git("init", "--quiet", "-b", "main", cwd=path)
+    (path / "f").write_text("one\n")
+    git("add", ".", cwd=path)
+    git("commit", "--quiet", "-m", "first", cwd=path)
+    return path
+
+
+def test_a_repository_task_runs_on_fargate_and_its_patch_is_judged(site: AwsSite, origin: Path, tmp_path: Path) -> None:
+    script = "echo two >> f; mkdir -p .farmhand/out; echo kept > .farmhand/out/a.txt"
+    site.api.rule("change it", bash(script), {"text": "done"})
+    out = tmp_path / "result"
+    done = site.farmhand("code", str(origin), "change it", "--out", str(out), "--patch")
+    assert done.returncode == 0, done.stderr
+    subprocess.run(["git", "apply"], cwd=origin, input=done.stdout, text=True, check=True)
+    assert (origin / "f").read_text() == "one\ntwo\n"
+    kept = json.loads((out / "result.json").read_text())
+    assert (kept["place"]["name"], kept["place"]["vcpu"], kept["repo"]["patch"]["files"]) == ("fargate", 2.0, 1)
+    assert kept["cost_usd"] > 0
+    assert (
+        "./a.txt"
+        in subprocess.run(
+            ["tar", "tf", out / "artifacts.tar"], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
+    site.api.rule("break out", bash("mkdir -p .github/workflows; echo x > .github/workflows/a.yml"), {"text": "done"})
+    refused = site.farmhand("code", str(origin), "break out", "--place", "fargate", "--spot")
+    assert (refused.returncode, ".github/workflows/a.yml" in refused.stderr) == (5, True)
+
+
+def read_until(process: subprocess.Popen[str], word: str) -> str:
+    """What the command has said on stderr up to `word`."""
+    assert process.stderr is not None
+    said = ""
+    while word not in said:
+        said += (piece := process.stderr.read(1))
+        assert piece, said
+    return said
+
+
+def test_a_task_s_text_is_shown_as_it_comes_and_its_log_and_cost_are_there(site: AwsSite, origin: Path) -> None:
+    site.aws.until(lambda: not any(task["running"] for task in site.aws.tasks().values()))
+    before = set(site.aws.tasks())
+    first = {"text": "I look \x1b[2Jfirst\nthen", **bash("until [ -e /tmp/go ]; do sleep 0.2; done")}
+    second = {"text": "the API refused nothing", **bash("sleep 1")}
+    site.api.rule("talk", first, second, {"text": "all of it is done"})
+    process = site.start("code", str(origin), "talk", "--place", "fargate")
+    said = read_until(process, "then")
+    [arn] = set(site.aws.tasks()) - before
+    assert site.aws.tasks()[arn]["running"], "it was shown while the task ran"
+    assert "I look \ufffd[2Jfirst\nthen" in said
+    number = arn.rpartition("/")[2]
+    follower = site.start("cloud", "logs", number, "-f")
+    mine = [f"label=farmhand.fakeaws=fakeaws-{site.aws.url.rpartition(':')[2]}", "label=farmhand.container=worker"]
+    [worker] = docker("ps", "--quiet", "--filter", mine[0], "--filter", mine[1]).split()
+    docker("exec", worker, "touch", "/tmp/go")
+    out, rest = process.communicate(timeout=120)
+    assert process.returncode == 0, rest
+    whole = said + rest
+    assert [whole.count(words) for words in ("the API refused nothing", "all of it is done")] == [1, 1]
+    assert "all of it is done" in out
+    # The follower ends by itself.
+    log, trouble = follower.communicate(timeout=60)
+    assert follower.returncode == 0, trouble
+    assert "agent I look \ufffd[2Jfirst\nthen" in log
+    assert "all of it is done" in log
+    again = site.farmhand("cloud", "logs", number, "--json")
+    rows = [json.loads(line) for line in again.stdout.splitlines()]
+    assert any("exit 0" in row["text"] for row in rows)
+    assert CANARY not in log + again.stdout
+    cost = json.loads(site.farmhand("cloud", "cost", "--json").stdout)
+    [task] = site.aws.client("ecs").describe_tasks(cluster=site.names.base, tasks=[arn], include=["TAGS"])["tasks"]
+    name = next(tag["value"] for tag in task["tags"] if tag["key"] == "farmhand:task")
+    row = next(row for row in cost["rows"] if row["id"] == name)
+    assert (row["containers"], row["spot"], Decimal(row["model_usd"]) > 0) == (1, False, True)
+    assert Decimal(cost["total"]["all_usd"]) >= Decimal(row["compute_usd"]) + Decimal(row["model_usd"])
+    assert Decimal(row["compute_usd"]) > 0
+
+
+def test_ctrl_c_ends_the_task_on_fargate(site: AwsSite) -> None:
+    site.api.latency(ms=60_000)
+    process = site.start("run", "--place", "fargate", "hello")
+    site.aws.until(lambda: any(task["running"] for task in site.aws.tasks().values()))
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopping the task on Fargate" in said
+    site.aws.until(lambda: not any(task["running"] for task in site.aws.tasks().values()))
+
+
+def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, tmp_path: Path) -> None:
+    batch = site.farmhand(*written(tmp_path, 6), "--batch", "money", "--shard", "3", "--no-spot", "--json")
+    single = site.farmhand("run", "--place", "fargate", "--json", "--id", "coin", "hello")
+    assert (batch.returncode, single.returncode) == (0, 0), batch.stderr + single.stderr
+    site.environ["FARMHAND_DOCKER_NAME"] = "farmhand-none-of-these"
+    asked = site.farmhand("cost", "--json", "--no-interactive", "--by", "batch", "--compare", "cloud")
+    shown, again = json.loads(asked.stdout), json.loads(site.farmhand("cost", "--json", "--no-interactive").stdout)
+    bodies = site.objects("/ledger/").values()
+    charges = [json.loads(line, parse_float=Decimal) for body in bodies for line in body.splitlines()]
+    model = sum(Decimal(row["cost_usd"]) for row in charges if row.get("charge_id"))
+    assert model > 0
+    assert Decimal(shown["whole"]["spent_usd"]) == Decimal(again["whole"]["spent_usd"]) == model
+    by_batch = {group["key"]: group for group in shown["groups"]}
+    assert by_batch["money"]["tasks"] == 6
+    told = json.loads(batch.stdout)
+    assert float(by_batch["money"]["spent_usd"]) == pytest.approx(told["cost_usd"], abs=1e-12)
+    assert float(by_batch["money"]["compute_usd"]) == pytest.approx(told["place"]["usd"], abs=1e-6)
+    # Two containers and one, a minute each at least, as `farmhand cloud cost` has it too.
+    rows = {row["id"]: row for row in json.loads(site.farmhand("cloud", "cost", "--json").stdout)["rows"]}
+    assert (rows["money"]["containers"], rows["coin"]["containers"]) == (2, 1)
+    minutes = Decimal(rows["money"]["seconds"] + rows["coin"]["seconds"]) / 3600
+    # 0.5 vCPU, 1 GB and a public address.
+    hourly = Decimal("0.5") * Decimal("0.04048") + Decimal("0.004445") + Decimal("0.005")
+    both = sum(Decimal(rows[name]["compute_usd"]) for name in ("money", "coin"))
+    assert both == pytest.approx(minutes * hourly, abs=Decimal("1e-9"))
+    assert Decimal(shown["compute"]["total_usd"]) == sum(Decimal(row["compute_usd"]) for row in rows.values())
+    assert json.loads(single.stdout)["place"]["usd"] == pytest.approx(float(rows["coin"]["compute_usd"]), abs=1e-6)
+    assert [one["mode"] for one in shown["comparison"]["networks"]] == ["public"]
+    assert shown["comparison"]["compute"] == "measured"
+    page = site.farmhand("report", "--json")
+    assert json.loads(page.stdout)["figures"]["compute"]["total_usd"] == shown["compute"]["total_usd"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["run", "--place", "aws-batch", "hello"], 2, "--place fargate"),
+        (["batch", "in.jsonl", "--out", "o", "--place", "fargate"], 2, "--place aws-batch"),
+        (["batch", "in.jsonl", "--out", "o", "--place", "aws-batch", "--economy"], 2, "needs no containers"),
+        (["batch", "in.jsonl", "--out", "o", "--place", "docker", "--shard", "5"], 2, "--place aws-batch"),
+        (["batch", "in.jsonl", "--out", "o", "--place", "aws-batch", "--shard", "1001"], 2, "--shard"),
+        (["batch", "none.jsonl", "--out", "o", "--place", "aws-batch"], 2, "none.jsonl"),
+        (["batch", "bad.jsonl", "--out", "o", "--place", "aws-batch"], 2, "nothing was sent"),
+        (["status", "--place", "fargate"], 2, "farmhand cloud status"),
+        (["code", "ext::sh", "x", "--place", "fargate"], 2, "not a repository"),
+        (["code", ".", "x", "--place", "fargate", "--ref", "--upload-pack=x"], 2, "not the name"),
+    ],
+)
+def test_bad_input_is_one_line_and_makes_nothing(site: AwsSite, words: list[str], status: int, told: str) -> None:
+    (site.directory / "in.jsonl").write_text('"hello"\n')
+    (site.directory / "bad.jsonl").write_text('"hello"\n{"prompt": 5}\n')
+    before = (len(site.objects("")), len(site.aws.tasks()))
+    done = site.farmhand(*words)
+    assert (done.returncode, told in done.stderr) == (status, True), done.stderr
+    assert (len(site.objects("")), len(site.aws.tasks())) == before
+    assert not list(site.directory.glob("o*"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "status", "told"),
+    [
+        ({"FARMHAND_AWS_ENVIRONMENT": "other"}, 3, "farmhand cloud up"),
+        ({"FARMHAND_AWS_ENVIRONMENT": "Other!"}, 3, "aws_environment"),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_MAX_ATTEMPTS": "1"}, 4, "did not answer"),
+        ({"AWS_ACCESS_KEY_ID": "", "AWS_SECRET_ACCESS_KEY": ""}, 3, "log in"),
+        ({"AWS_REGION": "", "AWS_DEFAULT_REGION": ""}, 3, "region"),
+        ({"FARMHAND_AWS_ACCOUNT": "999999999999"}, 5, "999999999999"),
+        ({"FARMHAND_AWS_PRICES_FILE": "/nowhere/prices.toml"}, 3, "/nowhere/prices.toml"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["batch", "run", "code"])
+def test_an_environment_that_is_not_there_is_one_line(
+    site: AwsSite, tmp_path: Path, verb: str, changed: dict[str, str], status: int, told: str
+) -> None:
+    words = {"batch": written(tmp_path, 3), "run": ["run", "--place", "fargate", "hello"], "code": ["code", ".", "x"]}
+    before, environ = len(site.objects("")), site.environ
+    site.environ = {name: value for name, value in {**environ, **changed}.items() if value}
+    try:
+        done = site.farmhand(*words[verb], *(["--place", "fargate"] if verb == "code" else []))
+    finally:
+        site.environ = environ
+    assert (done.returncode, told in done.stderr) == (status, True), done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert len(site.objects("")) == before
+    assert not (tmp_path / "out.jsonl").exists()
+    assert not (tmp_path / "out.jsonl.farmhand").exists()

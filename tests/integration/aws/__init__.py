@@ -1,0 +1,1 @@
+"""What works with AWS, against moto's server and real programs."""
