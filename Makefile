@@ -10,18 +10,22 @@ PYTEST := $(BIN)/python -m pytest
 AT_ONCE = --numprocesses auto --basetemp /tmp/$(FARMHAND_CHECKOUT)-$@
 # Tests of a file share what is set up once for them; the longest files come first.
 BY_FILE := --dist loadfile --no-loadscope-reorder
-# Ansible works step by step: beside its stages there is time for others.
-STAGES := lint 'unit integration chaos + molecule e2e'
-SHELL_SCRIPTS := $(wildcard scripts/*) .ci/run
+# Tests of real daemons wait for most of their time: for retries, for ends, for what must not happen. So there is one worker more.
+WAITING = --numprocesses $(shell expr 1 + "$$(nproc)")
+# Ansible works step by step, and so do the hosts that it builds: beside these stages there is time for others.
+STAGES := 'lint unit integration chaos + molecule + e2e'
+SHELL_SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*)) .ci/run
 # Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
 PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+# pytest's rewriting of the tests is kept for the next process: it takes 4 s of each worker.
+unexport PYTHONDONTWRITEBYTECODE
 # Part of Molecule's container names, so that two checkouts do not share them.
 export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
-.PHONY: help demo down test check fix lint types ansible-lint unit integration chaos soak molecule e2e bench clean lock venv tools image
+.PHONY: help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean lock venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -35,10 +39,14 @@ down: ## Remove everything that make demo made
 
 test: ## Everything: lint, unit, integration, chaos, molecule, e2e; stops at the first stage that fails
 	@scripts/tools test
+	@$(MAKE) --no-print-directory venv
 	@scripts/engine start
 	@scripts/stages $(STAGES)
 
-check: lint unit ## Lint and unit tests: what to run while writing
+check: ## Lint and unit tests: what to run while writing
+	@scripts/tools test
+	@$(MAKE) --no-print-directory venv
+	@scripts/stages 'unit + lint'
 
 fix: $(VENV) ## Format the sources, and repair what can be repaired
 	$(BIN)/ruff check --fix .
@@ -48,10 +56,7 @@ lint: $(VENV) ## Formatting, types, Ansible and YAML rules, the roles' README ta
 	@scripts/tools lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/yamllint --strict .
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync types ansible-lint
-	$(BIN)/python scripts/role_readmes.py --check
-	shellcheck --external-sources $(filter-out %.py,$(SHELL_SCRIPTS))
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync ansible-lint types texts
 
 types: $(VENV) ## Types: mypy, strict
 	$(BIN)/mypy $(PYTHON_SOURCES)
@@ -59,21 +64,28 @@ types: $(VENV) ## Types: mypy, strict
 ansible-lint: $(VENV) ## Ansible's rules, profile production
 	$(BIN)/ansible-lint --offline
 
+texts: $(VENV)
+	$(BIN)/yamllint --strict .
+	$(BIN)/python scripts/role_readmes.py --check
+	shellcheck --external-sources $(SHELL_SCRIPTS)
+
 unit: $(VENV) ## Unit tests
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/unit
 
 integration: $(VENV) ## The real daemon in a temp directory
 	@scripts/tools test
-	$(PYTEST) $(AT_ONCE) $(BY_FILE) tests/integration
+	$(PYTEST) $(AT_ONCE) $(WAITING) $(BY_FILE) tests/integration
 
 chaos: $(VENV) ## The agent killed at random moments, over 40 seeds: nothing lost, nothing invented, every charge accounted
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/chaos
 
-soak: $(VENV) ## The same over 208 seeds: for a change of the agent, and before a release
+soak: $(VENV) ## The same over 208 seeds, and 5,000 lines on AWS Batch in containers: before a release
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/chaos --seeds 208
+	@scripts/base-image
+	$(PYTEST) tests/soak
 
 molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
@@ -85,6 +97,12 @@ e2e: $(VENV) ## A farm host over real sshd, with the real CLI
 	@scripts/tools test
 	@scripts/base-image
 	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/e2e
+
+e2e-aws: $(VENV) ## AWS alone: the double of it, its stacks by Ansible and by the commands, tasks in real containers
+	@scripts/tools test
+	@scripts/engine start
+	@scripts/base-image
+	$(PYTEST) $(AT_ONCE) --numprocesses 2 $(BY_FILE) tests/integration/aws tests/integration/cloud tests/e2e/aws tests/e2e/test_aws_*.py
 
 bench: $(VENV) ## Speed and memory beside what users would use instead: one table, and JSON; BENCH='--only one_task --rounds 3'
 	@scripts/tools bench
@@ -99,7 +117,8 @@ clean: down ## make down, and remove what the builds left (.venv and .cache incl
 lock: ## Resolve requirements/*.txt again, for every platform, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "make lock: uv is missing: install it (pipx install uv)" >&2; exit 3; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml -o requirements/agent.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --group dev -c requirements/agent.txt -o requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --extra aws --group dev -c requirements/cloud.txt -o requirements/dev.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header

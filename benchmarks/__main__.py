@@ -25,6 +25,7 @@ GROUPS = {
     "prompt": "what is sent beside the prompt: bytes, tokens, US$",
     "batch": "500 text tasks, beside xargs, parallel, ansible and the SDK",
     "cli_engine": "the sandboxed claude CLI beside the plain one",
+    "code_task": "a task on a repository in containers here, beside claude -p",
     "fleet": "three hosts against one",
     "memory": "the agent at rest, with a queue, with running tasks; the client",
     "growth": "1,000 to 100,000 tasks in the ledger",

@@ -28,9 +28,9 @@ import msgspec
 
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
-from farmhand.cost.merge import pull
 from farmhand.cost.overhead import LEAN_BYTES, PLAIN_BYTES
-from farmhand.cost.store import CostStore
+from farmhand.cost.store import CostStore, pull
+from farmhand.wire.client import Client
 from tests.support.agent import Agent
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
@@ -43,7 +43,7 @@ _SPAN_S = 90 * 86400
 _ENCODER = msgspec.json.Encoder()
 
 
-class MadeUp:
+class MadeUp(Client):
     """A host with a ledger of so many tasks over 90 days: 500 batches, 20 label sets, three models, three engines."""
 
     def __init__(self, tasks: int) -> None:
@@ -57,7 +57,7 @@ class MadeUp:
         """What the merge asks of a status."""
         return {"ledger": {"id": "made-up"}}
 
-    def charges(self, after: int, limit: int) -> Iterator[bytes]:
+    def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """One charge per task."""
         return self._timed(self._charges(after, limit))
 
@@ -75,16 +75,17 @@ class MadeUp:
             row, usage, at = self._row(no)
             pico = self._table.cost(row["model"], Usage(**usage), economy=row["economy"], at=at)
             usd = f"{(pico or 0) / 10**12:.12f}"
-            yield _ENCODER.encode({**row, **usage, "no": no, "created_at": at, "cost_usd": usd, "price_version": "x"})
+            row |= {"charge_id": no, "created_at": at, "cost_usd": usd, "price_version": "x"}
+            yield _ENCODER.encode({**row, **usage})
 
-    def finished(self, after: int, limit: int) -> Iterator[bytes]:
+    def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """The tasks."""
         return self._timed(self._finished(after, limit))
 
     def _finished(self, after: int, limit: int) -> Iterator[bytes]:
         for no in range(after + 1, min(after + limit, self._tasks) + 1):
             row, usage, at = self._row(no)
-            row |= {"done_no": no, "id": f"{no:032x}", "state": "failed" if no % 97 == 0 else "succeeded"}
+            row |= {"finish_seq": no, "id": f"{no:032x}", "state": "failed" if no % 97 == 0 else "succeeded"}
             yield _ENCODER.encode({**row, **usage, "created_at": at, "started_at": at, "finished_at": at + 3})
 
     def _row(self, no: int) -> tuple[dict[str, Any], dict[str, int], float]:

@@ -39,8 +39,10 @@ class _AiohttpAnswer:
         self.status = 0
         self.headers: dict[str, str] = {}
 
-    async def post(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        self._answer = await self._session.post(self._url + path, data=body, headers=headers, allow_redirects=False)
+    async def send(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        self._answer = await self._session.request(
+            method, self._url + path, data=body, headers=headers, allow_redirects=False
+        )
         self.status = self._answer.status
         self.headers = {name.lower(): value for name, value in self._answer.headers.items()}
 

@@ -27,6 +27,8 @@ from benchmarks.raw_http import MODEL, Client, Upstream, request
 CONNECTIONS = 32
 _ASKED_A_ROUND = 300
 _THROUGHPUT_S = 2.0
+#: The target in requests a second: 4,000 before ADR 6, which accepts 1.31 times the processor time.
+_RATE = 3000
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
@@ -141,9 +143,9 @@ async def _measure(rounds: int) -> list[dict[str, Any]]:
                     if number:
                         rates.append((ours, base, (_cpu_s(meter.pid) - before) / (ours * wall)))
                 ours, base, cpu = (statistics.median(values) for values in zip(*rates, strict=True))
-                rows.append(_row(f"meter: {name}", ours, base, "requests/s", ">= 4000", ours / base))
+                rows.append(_row(f"meter: {name}", ours, base, "requests/s", f">= {_RATE}", ours / base))
                 what = f"meter: {name}, requests in a second of one core's time"
-                rows.append(_row(what, 1 / cpu, 4000, "requests/s", ">= 4000", 1 / cpu / 4000))
+                rows.append(_row(what, 1 / cpu, _RATE, "requests/s", f">= {_RATE}", 1 / cpu / _RATE))
     upstream.close()
     return rows
 
