@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 
 from farmhand.cloudwatch.figures import Labels
-from farmhand.cloudwatch.push import MOST_CALLS, Pusher
+from farmhand.cloudwatch.push import Pusher
 from farmhand.cloudwatch.reading import PAGE
 from farmhand.core.errors import WireError
 from farmhand.core.pushed import read_note
@@ -186,15 +186,18 @@ def test_a_call_of_many_fails_and_only_the_rest_comes_again(
     assert cloudwatch.sums["CostUsd"] == 3 * PAGE * 10_000
 
 
-def test_a_push_ends_and_the_next_one_goes_on(agent: FakeAgent, cloudwatch: FakeCloudWatch, push: Any) -> None:
+def test_a_push_ends_and_the_next_one_goes_on(
+    agent: FakeAgent, cloudwatch: FakeCloudWatch, push: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("farmhand.cloudwatch.push.MOST_CALLS", 3)
     assert push() == ""
-    for _ in range(PAGE * MOST_CALLS + 1):
+    for _ in range(PAGE * 3 + 1):
         agent.charge()
     before = cloudwatch.calls
     assert push() == ""
-    assert cloudwatch.calls - before == MOST_CALLS
+    assert cloudwatch.calls - before == 3
     assert push() == ""
-    assert cloudwatch.sums["CostUsd"] == (PAGE * MOST_CALLS + 1) * 10_000
+    assert cloudwatch.sums["CostUsd"] == (PAGE * 3 + 1) * 10_000
 
 
 def test_another_ledger_begins_again(agent: FakeAgent, cloudwatch: FakeCloudWatch, push: Any) -> None:
