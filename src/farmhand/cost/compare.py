@@ -8,19 +8,19 @@ where AWS bills by the hour.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
 
-from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds
+from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds, stale
 from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeRow
-from farmhand.cost.plans import PlanFigures, stale
+from farmhand.cost.plans import PlanFigures
 from farmhand.cost.queries import DAY_S, Sums
 from farmhand.cost.savings import SentAs, sent_as
 from farmhand.cost.store import CostStore
@@ -234,9 +234,10 @@ def _box_or_fargate(work: _Work, box: int, network: int, evens: tuple[int | None
     compute = _micro(work.compute * work.pace)
     answer = (
         f"at {math.floor(work.pace)} tasks a month: Fargate US$ {plain(compute + network)} (containers {plain(compute)}"
-        f", network {plain(network)}), the box {plain(box)}. The box costs less from {evens[1]} tasks a month on, "
-        f"and from {evens[0]} if the network is not counted"
+        f", network {plain(network)}), the box {plain(box)}"
     )
+    if evens[0] is not None:
+        answer += f". The box costs less from {evens[1]} tasks a month on, and from {evens[0]} without the network"
     return ClaimAnswer(claim=claim, verdict=TRUE if compute + network < box else FALSE, answer=answer)
 
 
@@ -270,14 +271,15 @@ def _dated(given: Given) -> list[DatedPrices]:
     return [
         DatedPrices(what="models", as_of=table.version, source=table.source),
         DatedPrices(what=f"AWS, {cloud.region}", as_of=cloud.as_of.isoformat(), source=cloud.source),
-        DatedPrices(what="plans and the box", as_of=plans.as_of, source=plans.source),
+        DatedPrices(what="plans and the box", as_of=plans.as_of.isoformat(), source=plans.source),
     ]
 
 
 def _notes(work: _Work, basis: Basis, given: Given) -> list[str]:
     today = datetime.fromtimestamp(basis.now, UTC).date()
     lines = [given.cloud.note]
-    lines += [stale(f"the prices of {one.what}", one.as_of, today) for one in _dated(given) if one.what[:3] != "AWS"]
+    read = {"models": date.fromisoformat(given.table.version[:10]), "plans and the box": given.plans.as_of}
+    lines += [stale(f"the prices of {what}", day, today) for what, day in read.items()]
     if work.tasks and work.days < PACE_DAYS:
         lines.append(f"a month is reckoned from {work.days} day{'s' if work.days > 1 else ''} only")
     if work.sent.left_out:
