@@ -29,6 +29,8 @@ from farmhand.cost.summary import MONTH_DAYS, PACE_DAYS, Basis
 TRUE, FALSE, UNKNOWN = "true", "not true", "unknown"
 #: The sizes of containers by whether their tasks use tools: vCPU, MB. Source: aws/base.yaml.
 SIZES = {False: (Decimal("0.5"), 1024), True: (Decimal(1), 4096)}
+#: The longest that a host lets a task run (agent/config.py). A longer time is a clock that was set while it ran.
+_LONGEST_S = 366 * DAY_S
 _PER = 1000
 _MICRO = 10**6
 
@@ -159,7 +161,8 @@ def _compute(store: CostStore, sums: Sums, since_day: int, given: Given) -> tupl
     if there and paid:
         return "measured", Fraction(paid, there)
     least = billed_seconds(1)
-    ran = "CASE WHEN started_at IS NOT NULL AND engine <> 'economy' THEN finished_at - started_at END"
+    sound = f"engine <> 'economy' AND finished_at BETWEEN started_at AND started_at + {_LONGEST_S}"
+    ran = f"CASE WHEN {sound} THEN finished_at - started_at END"
     rows = store.rows(
         f"SELECT tools, count(*), count(s), sum(max({least}, CAST(s AS INTEGER) + (s > CAST(s AS INTEGER)))) FROM"  # noqa: S608
         f" (SELECT engine = 'cli' AS tools, {ran} AS s FROM done WHERE finished_at >= ? AND state <> 'refused')"
@@ -168,7 +171,8 @@ def _compute(store: CostStore, sums: Sums, since_day: int, given: Given) -> tupl
     )
     total, tasks = Fraction(0), 0
     for tools, count, known, seconds in rows:
-        # Tasks whose own time is not known (Message Batches) are as long as the others, or the least that is billed.
+        # Tasks whose own time is not known (Message Batches, a clock that was set) are as long as the others, or the
+        # least that is billed.
         mean = Fraction(seconds, known) if known else Fraction(least)
         address = given.cloud.of["ipv4_hour"] if given.network == "public" else Decimal(0)
         hourly = given.cloud.hour_usd(*SIZES[bool(tools)]) + address

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace as replaced
 
 from farmhand.aws.prices import CloudPrices, cloud_prices
 from farmhand.core.errors import NotConfigured
@@ -103,6 +104,15 @@ def test_tools_take_larger_containers_and_no_message_batches(store: CostStore) -
     assert "tasks with tools as calls" in batches.remark
     assert answers(found)["Message"] == "not true"
     assert found.verdicts[2].answer.startswith("75.0 %")
+
+
+def test_a_clock_that_was_set_while_a_task_ran_makes_no_container_of_years(store: CostStore) -> None:
+    """claw-fleet#104: a time of 0 is 1970, and no small number."""
+    one_day(store, 4)
+    usual = compared(store).compute_task_pico
+    moved = [replaced(task(11), started_at=0.0), replaced(task(12), started_at=NOW + DAY)]
+    fill(store, "u2", [], moved)
+    assert compared(store).compute_task_pico == usual
 
 
 def test_what_ran_on_aws_is_taken_as_it_was_measured(store: CostStore) -> None:
