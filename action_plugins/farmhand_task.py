@@ -10,6 +10,7 @@ it with `jada-agent turn` on the host in the same way, and sends the answer back
 from __future__ import annotations
 
 import json
+import os
 import sys
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
@@ -98,7 +99,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         if given is not None:
             raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
         try:
-            path = self._find_needle("files", str(Path(name).expanduser()))
+            path = self._find_needle("files", os.path.expanduser(name))
             return Path(path).read_bytes().decode("utf-8")
         except AnsibleError:
             raise WireError("invalid_file", f"prompt_file {name} is not on the controller") from None

@@ -158,3 +158,9 @@ def test_what_a_plugin_imports_needs_no_package(path: Path) -> None:
         modules |= {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
         needed |= {m.split(".")[0] for m in modules} - set(sys.stdlib_module_names) - {"farmhand"}
     assert needed == ({"msgspec"} if path.name in WITH_MSGSPEC else set())
+
+
+def test_a_path_that_begins_with_a_tilde_is_no_crash() -> None:
+    """Path.expanduser raises RuntimeError where there is no such user; os.path.expanduser leaves the path as it is."""
+    sources = [*SOURCES, *(ROOT / "action_plugins").glob("*.py"), *(ROOT / "library").glob("*.py")]
+    assert [str(path) for path in sources if ".expanduser()" in path.read_text()] == []

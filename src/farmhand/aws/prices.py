@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tomllib
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -16,11 +17,15 @@ from farmhand.core.errors import NotConfigured
 #: Hours of a month. Source: the provider's own calculator.
 HOURS = Decimal(730)
 STALE_DAYS = 180
+#: A clock may be behind; a table from further ahead has a slip in its day, and would seem fresh for years.
+_AHEAD_DAYS = 30
 #: The region whose prices stand in for those of a region without any.
 DEFAULT_REGION = "us-east-1"
 #: Source: the provider's price page of Fargate: from the start of the image's pull to the end of the task, rounded up
 #: to a second, and one minute at least.
 _LEAST_S = 60
+#: What a price can be: a pico-dollar at least, or nothing.
+_LEAST_USD, _MOST_USD = Decimal("1e-12"), 1_000_000
 _NAMES = (
     *("fargate_vcpu_hour", "fargate_gb_hour", "fargate_spot_factor", "endpoint_hour", "endpoint_gb", "nat_hour"),
     *("nat_gb", "ipv4_hour", "key_month", "secret_month", "alarm_month", "ecr_gb_month", "s3_gb_month", "log_gb"),
@@ -101,24 +106,41 @@ def estimate_lines(estimate: dict[str, Any], mode: str) -> list[str]:
 def cloud_prices(region: str, own: str = "", today: date | None = None) -> CloudPrices:
     """Return the prices of `region`; `own` is the operator's file, "" for none. Raise NotConfigured."""
     table = _table(files("farmhand.aws").joinpath("prices.toml").read_text("utf-8"), "the price table of AWS")
+    found, notes = region, []
     if own:
-        path = Path(own).expanduser()
+        path = os.path.expanduser(own)
         try:
-            text = path.read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            text = Path(path).read_text("utf-8")
+        except (OSError, ValueError) as error:
             raise NotConfigured(f"aws_prices_file {path} cannot be read: {error}") from None
-        mine = _table(text, str(path))
+        mine = _table(text, path)
         if region in mine["regions"]:
             table = mine
-    found, notes = region, []
+        else:
+            known = ", ".join(mine["regions"]) or "none"
+            notes.append(f"{path} has no prices of {region}, only of {known}")
     if region not in table["regions"]:
         found = DEFAULT_REGION
         notes.append(f"no prices of {region}: those of {found} stand in (aws_prices_file)")
     as_of = table["as_of"]
-    age = ((today or datetime.now(UTC).date()) - as_of).days
-    if age > STALE_DAYS:
-        notes.append(f"the prices of AWS are {age} days old: see the provider's pages (aws_prices_file)")
+    if old := stale("the prices of AWS", as_of, today or datetime.now(UTC).date()):
+        notes.append(f"{old} (aws_prices_file)")
     return CloudPrices(found, as_of, table["source"], table["regions"][found], "; ".join(notes))
+
+
+def stale(what: str, as_of: date, today: date) -> str:
+    """Return a line about a table that was read on the day `as_of` and is too old, or of a day to come; "" if not."""
+    age = (today - as_of).days
+    if age > STALE_DAYS:
+        return f"{what} are of {as_of}, {age} days old: read their source again"
+    return f"{what} are of {as_of}, which is still to come: correct as_of" if age < -_AHEAD_DAYS else ""
+
+
+def checked_usd(name: str, price: Decimal) -> Decimal:
+    """Return a price of a table. Raise ValueError, with its name, for what can be none: it would spoil every sum."""
+    if price.is_finite() and (price == 0 or _LEAST_USD <= price <= _MOST_USD):
+        return price
+    raise ValueError(f"{name} is {price:.6g}, not US$ from 0 to {_MOST_USD}")
 
 
 def _table(text: str, where: str) -> dict[str, Any]:
@@ -128,14 +150,19 @@ def _table(text: str, where: str) -> dict[str, Any]:
         regions = {name: _region(prices) for name, prices in given["regions"].items()}
     except KeyError as error:
         raise NotConfigured(f"{where}: {error.args[0]} is missing") from None
-    except (ValueError, TypeError, AttributeError, InvalidOperation, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise NotConfigured(f"{where}: not a price table: {error}") from None
     return {"as_of": as_of, "source": str(given.get("source", "")), "regions": regions}
 
 
 def _region(prices: dict[str, Any]) -> dict[str, Decimal]:
-    found = {name: Decimal(str(prices[name])) for name in _NAMES}
-    for name, price in found.items():
-        if not price.is_finite() or price < 0:
-            raise ValueError(f"{name} is {price}")
+    found = {}
+    for name in _NAMES:
+        try:
+            price = Decimal(str(prices[name]))
+        except InvalidOperation:
+            raise ValueError(f"{name} is {str(prices[name])!r:.40}, not US$") from None
+        found[name] = checked_usd(name, price)
+    if found["fargate_spot_factor"] > 1:
+        raise ValueError(f"fargate_spot_factor is {found['fargate_spot_factor']}, not at most 1")
     return found

@@ -18,6 +18,7 @@ from farmhand.aws.credentials.expiry import WARN_DAYS
 from farmhand.aws.credentials.vault import PLACES, Options, Stored, Vault, lasting
 from farmhand.aws.names import KINDS, Names
 from farmhand.cli import timer
+from farmhand.cli.amount import FiniteRange
 from farmhand.cli.cloud_verb import cloud_verb
 from farmhand.cli.rotate import rotate
 from farmhand.cli.say import note, printable
@@ -58,7 +59,7 @@ def _text(name: str, metavar: str, about: str) -> Callable[[Any], Any]:
     return click.option(name, metavar=metavar, callback=_given, help=about)
 
 
-_WARN = click.option("--warn-days", type=click.FloatRange(min=0), default=WARN_DAYS, show_default=True, metavar="DAYS")
+_WARN = click.option("--warn-days", type=FiniteRange(min=0), default=WARN_DAYS, show_default=True, metavar="DAYS")
 
 
 def _kind(*more: str) -> Callable[[Any], Any]:
@@ -160,16 +161,12 @@ def check(conf: Settings, *, as_json: bool, warn_days: float, upload: bool, how:
         return VerbResult({"schedule": how, "text": text}, text)
     keeper = vault(conf)
     renewed: list[Stored] = []
-    failed = ""
+    failed: dict[str, FarmhandError] = {}
     if upload:
-        try:
-            renewed = keeper.renew()
-        except FarmhandError as error:
-            if error.exit_code == 4:
-                raise
-            failed = f"nothing was uploaded: {error}"
+        renewed, failed = keeper.renew()
     rows = keeper.status(warn_days)
-    trouble = [f"{row['kind']}: {row['trouble']}" for row in rows if row["trouble"]] + ([failed] if failed else [])
+    trouble = [f"{row['kind']}: {row['trouble']}" for row in rows if row["trouble"]]
+    trouble += [f"{kind}: not put again: {error}" for kind, error in failed.items()]
     document = {"credentials": rows, "renewed": [_document(one) for one in renewed if one.changed], "trouble": trouble}
     lines = [f"{one.kind}: put again, {one.fingerprint}" for one in renewed if one.changed]
     lines += trouble or [f"{len(rows)} credentials on AWS, none ends within {warn_days:g} days"]
@@ -192,7 +189,10 @@ def _stated(conf: Settings) -> list[str]:
 @click.option("--abort", is_flag=True, help="Go back to the old key.")
 @click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it.")
 @click.option(
-    "--drain-timeout", type=float, metavar="SECONDS", help="How long attempts on the old key may take to end."
+    "--drain-timeout",
+    type=FiniteRange(min=0),
+    metavar="SECONDS",
+    help="How long attempts on the old key may take to end.",
 )
 def rotate_key(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     """Replace the metered key on AWS by another one, by version stages, as farmhand rotate does for any key source."""

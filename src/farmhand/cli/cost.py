@@ -65,6 +65,8 @@ def command(
     """Show what the farm spent, and what that saved. The exit status is 4 if a host could not be asked."""
     if as_json and as_csv:
         raise UsageError("--json and --csv: choose one")
+    if as_csv and compare:
+        raise UsageError("--csv has the groups and no comparison", hint="--json has both")
     with merged(conf, since, say.note, ask=not no_merge) as ledgers:
         shown = document(ledgers.figures(by=as_text(by, "--by"), reprice=reprice))
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import urllib.request
@@ -62,7 +63,7 @@ def _url(given: str) -> str:
     if not given.startswith(("/", "~/")):
         return given
     try:
-        url = Path(given).expanduser().read_text("utf-8").strip()
+        url = Path(os.path.expanduser(given)).read_text("utf-8").strip()
     except (OSError, ValueError) as error:
         raise NotConfigured(f"the webhook's file {given} cannot be read: {error}") from None
     if not url.startswith(("https://", "http://")):

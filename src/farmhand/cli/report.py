@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,7 +52,7 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
         if html == "-":
             render.write_bytes(page(document))
             return
-        path = Path(html).expanduser()
+        path = Path(os.path.expanduser(html))
         try:
             files.replace(path, page(document).encode(), mode=0o600)
         except OSError as error:

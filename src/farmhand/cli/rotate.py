@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from farmhand.cli.amount import FiniteRange
 from farmhand.cli.say import note, printable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import UsageError
@@ -38,7 +39,10 @@ _MAX_STDIN = 4096
 @click.option("--abort", is_flag=True, help="Go back to the old key.")
 @click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it.")
 @click.option(
-    "--drain-timeout", type=float, metavar="SECONDS", help="How long attempts on the old key may take to end."
+    "--drain-timeout",
+    type=FiniteRange(min=0),
+    metavar="SECONDS",
+    help="How long attempts on the old key may take to end.",
 )
 def command(
     conf: Settings,
@@ -101,7 +105,8 @@ def rotate(
             changed = machine.stage(_new_key(new_key)) and machine.advance()
         about = machine.status()
     if abort:
-        text = f"back to the old key {about['current']}" if changed else "no rotation goes on: nothing to take back"
+        back = about["why"] if about["current"] == about.get("new") else f"back to the old key {about['current']}"
+        text = back if changed else "no rotation goes on: nothing to take back"
     elif changed:
         text = f"rotated: {about['new']} is in use, {about['old']} is dead"
     else:
@@ -132,7 +137,7 @@ def _where_it_stands(machine: Machine, conf: Settings, *, as_json: bool, called:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(about["updated_at"]))
         lines.append(f"rotation {about['old']} → {about['new']}: {about['step'].replace('_', ' ')} since {when}")
         if about["why"]:
-            lines.append(f"rolled back because: {about['why']}")
+            lines.append(f"because: {about['why']}")
         for name, host in about["hosts"].items():
             lines.append(f"{name}: {host['state']}" + (f" ({host['why']})" if host["why"] else ""))
         if about["unfinished"]:

@@ -55,7 +55,7 @@ class Daily:
         Unchanged files are not rewritten. Raises NotConfigured if they cannot be written.
         """
         if platform == "darwin":
-            agent = Path(f"~/Library/LaunchAgents/farmhand.{self.name}.plist").expanduser()
+            agent = Path(os.path.expanduser(f"~/Library/LaunchAgents/farmhand.{self.name}.plist"))
             _write(agent, self._agent(environ))
             return f"launchctl bootstrap gui/$(id -u) {agent}"
         directory = Path(xdg("XDG_CONFIG_HOME", environ)) / "systemd/user"

@@ -63,6 +63,11 @@ def of_moment(labels: Labels, sample: AgentSample, errors: Mapping[str, int], at
     ]
 
 
+def is_too_old(charge: ChargedRequest, at: float) -> bool:
+    """Return whether CloudWatch takes this charge no more at the time `at` (Unix seconds)."""
+    return charge.created_at < at - OLDEST_S
+
+
 def of_charges(labels: Labels, charges: Iterable[ChargedRequest], at: float) -> list[dict[str, Any]]:
     """Return the data of charges, added up by minute. What is too old for CloudWatch is left out.
 
@@ -71,7 +76,7 @@ def of_charges(labels: Labels, charges: Iterable[ChargedRequest], at: float) -> 
     pico: Counter[int] = Counter()
     requests: Counter[int] = Counter()
     for charge in charges:
-        if charge.created_at >= at - OLDEST_S:
+        if not is_too_old(charge, at):
             minute = int(min(charge.created_at, at) // 60)
             pico[minute] += charge.pico
             requests[minute] += charge.requests

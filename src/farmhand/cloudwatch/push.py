@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from farmhand.cloudwatch.figures import NAMESPACE, Labels, of_charges, of_moment, risen
+from farmhand.cloudwatch.figures import NAMESPACE, Labels, is_too_old, of_charges, of_moment, risen
 from farmhand.cloudwatch.marks import Mark, Marks
 from farmhand.cloudwatch.reading import PAGE, AgentSample, ChargedRequest, last_charge, read_charges, read_sample
 from farmhand.core import money
@@ -48,6 +48,8 @@ class Pusher:
         self._labels = labels
         self._note = directory / "note.json"
         self._marks_file = directory / "marks.json"
+        #: What is older than CloudWatch takes, in pico-dollars.
+        self._too_old_pico = 0
         #: Set to stop after the call that is under way.
         self.stopping = False
 
@@ -63,6 +65,9 @@ class Pusher:
             self._run(at, lines)
         except FarmhandError as error:
             problem = redact(" ".join(str(error).split()))
+        if self._too_old_pico:
+            usd = money.plain(self._too_old_pico)
+            lines.append(f"US$ {usd} of the ledger are of more than two weeks ago: CloudWatch does not take them")
         last = read_note(str(self._note)).at if problem else at
         try:
             write_note(self._note, PushNote(last, problem))
@@ -97,6 +102,7 @@ class Pusher:
             self._call(marks, mark, charges, data, lines)
         else:  # only charges that are too old
             marks.begin(mark)
+        self._too_old_pico += sum(charge.pico for charge in charges if is_too_old(charge, at))
         return len(charges) == PAGE
 
     def _call(

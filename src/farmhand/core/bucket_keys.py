@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+_TRY = re.compile(r"in/runs/([1-9]\d{0,8})\.json", re.ASCII)
 _PART = re.compile(r"(\d+)/(\d{5})/(\d+)-(\d{4,})\.jsonl")
 _IN = re.compile(r"(?P<base>.+/)in/(?:(?P<generation>\d+)/|(?:order|verify)\.json)")
 
@@ -86,6 +87,14 @@ class BatchKeys(NamedTuple):
     def tried(self, number: int) -> str:
         """Return the key of what a try of a single task came to."""
         return f"{self.base}in/runs/{number}.json"
+
+    def try_of(self, key: str) -> int | None:
+        """Return the number of the try whose key this is, None for any other key.
+
+        The task role may write whatever has `/out/` or `/ledger/` in its key, below in/runs/ too.
+        """
+        found = _TRY.fullmatch(key.removeprefix(self.base)) if key.startswith(self.base) else None
+        return int(found[1]) if found else None
 
     def output(self, name: str) -> str:
         """Return the key of a file that a single task leaves; `result.json` is the SingleResult."""

@@ -28,7 +28,7 @@ SWITCHES = {
 def login_path(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the login file of the CLI 2.1: `~/.claude/.credentials.json`, unless CLAUDE_CONFIG_DIR moves it."""
     directory = environ.get("CLAUDE_CONFIG_DIR")
-    return (Path(directory) if directory else Path("~/.claude").expanduser()) / ".credentials.json"
+    return (Path(directory) if directory else Path(os.path.expanduser("~/.claude"))) / ".credentials.json"
 
 
 def arguments(

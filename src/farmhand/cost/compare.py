@@ -8,19 +8,19 @@ where AWS bills by the hour.
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import msgspec
 
-from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds
+from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds, stale
 from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeRow
-from farmhand.cost.plans import PlanFigures, stale
+from farmhand.cost.plans import PlanFigures
 from farmhand.cost.queries import DAY_S, Sums
 from farmhand.cost.savings import SentAs, sent_as
 from farmhand.cost.store import CostStore
@@ -29,6 +29,8 @@ from farmhand.cost.summary import MONTH_DAYS, PACE_DAYS, Basis
 TRUE, FALSE, UNKNOWN = "true", "not true", "unknown"
 #: The sizes of containers by whether their tasks use tools: vCPU, MB. Source: aws/base.yaml.
 SIZES = {False: (Decimal("0.5"), 1024), True: (Decimal(1), 4096)}
+#: The longest that a host lets a task run (agent/config.py). A longer time is a clock that was set while it ran.
+_LONGEST_S = 366 * DAY_S
 _PER = 1000
 _MICRO = 10**6
 
@@ -159,7 +161,8 @@ def _compute(store: CostStore, sums: Sums, since_day: int, given: Given) -> tupl
     if there and paid:
         return "measured", Fraction(paid, there)
     least = billed_seconds(1)
-    ran = "CASE WHEN started_at IS NOT NULL AND engine <> 'economy' THEN finished_at - started_at END"
+    sound = f"engine <> 'economy' AND finished_at BETWEEN started_at AND started_at + {_LONGEST_S}"
+    ran = f"CASE WHEN {sound} THEN finished_at - started_at END"
     rows = store.rows(
         f"SELECT tools, count(*), count(s), sum(max({least}, CAST(s AS INTEGER) + (s > CAST(s AS INTEGER)))) FROM"  # noqa: S608
         f" (SELECT engine = 'cli' AS tools, {ran} AS s FROM done WHERE finished_at >= ? AND state <> 'refused')"
@@ -168,7 +171,8 @@ def _compute(store: CostStore, sums: Sums, since_day: int, given: Given) -> tupl
     )
     total, tasks = Fraction(0), 0
     for tools, count, known, seconds in rows:
-        # Tasks whose own time is not known (Message Batches) are as long as the others, or the least that is billed.
+        # Tasks whose own time is not known (Message Batches, a clock that was set) are as long as the others, or the
+        # least that is billed.
         mean = Fraction(seconds, known) if known else Fraction(least)
         address = given.cloud.of["ipv4_hour"] if given.network == "public" else Decimal(0)
         hourly = given.cloud.hour_usd(*SIZES[bool(tools)]) + address
@@ -234,9 +238,10 @@ def _box_or_fargate(work: _Work, box: int, network: int, evens: tuple[int | None
     compute = _micro(work.compute * work.pace)
     answer = (
         f"at {math.floor(work.pace)} tasks a month: Fargate US$ {plain(compute + network)} (containers {plain(compute)}"
-        f", network {plain(network)}), the box {plain(box)}. The box costs less from {evens[1]} tasks a month on, "
-        f"and from {evens[0]} if the network is not counted"
+        f", network {plain(network)}), the box {plain(box)}"
     )
+    if evens[0] is not None:
+        answer += f". The box costs less from {evens[1]} tasks a month on, and from {evens[0]} without the network"
     return ClaimAnswer(claim=claim, verdict=TRUE if compute + network < box else FALSE, answer=answer)
 
 
@@ -270,14 +275,15 @@ def _dated(given: Given) -> list[DatedPrices]:
     return [
         DatedPrices(what="models", as_of=table.version, source=table.source),
         DatedPrices(what=f"AWS, {cloud.region}", as_of=cloud.as_of.isoformat(), source=cloud.source),
-        DatedPrices(what="plans and the box", as_of=plans.as_of, source=plans.source),
+        DatedPrices(what="plans and the box", as_of=plans.as_of.isoformat(), source=plans.source),
     ]
 
 
 def _notes(work: _Work, basis: Basis, given: Given) -> list[str]:
     today = datetime.fromtimestamp(basis.now, UTC).date()
     lines = [given.cloud.note]
-    lines += [stale(f"the prices of {one.what}", one.as_of, today) for one in _dated(given) if one.what[:3] != "AWS"]
+    read = {"models": date.fromisoformat(given.table.version[:10]), "plans and the box": given.plans.as_of}
+    lines += [stale(f"the prices of {what}", day, today) for what, day in read.items()]
     if work.tasks and work.days < PACE_DAYS:
         lines.append(f"a month is reckoned from {work.days} day{'s' if work.days > 1 else ''} only")
     if work.sent.left_out:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -31,7 +32,7 @@ from farmhand.places import docker
 from farmhand.places.hosts import Host, every_host
 from farmhand.wire.client import Client
 
-_SPAN = re.compile(r"(\d{1,5})([dw])")
+_SPAN = re.compile(r"([1-9]\d{0,4})([dw])", re.ASCII)
 _EPOCH = date(1970, 1, 1)
 
 
@@ -117,7 +118,9 @@ def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, as
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
     farm = every_host(conf, needed=not used())
     boxes = box_prices(conf.box_usd_month, [name for name in farm if name != docker.NAME])
-    path = Path(conf.cost_store).expanduser() if conf.cost_store else default_path()
+    path = Path(os.path.expanduser(conf.cost_store)) if conf.cost_store else default_path()
+    if path.parts[:1] and path.parts[0].startswith("~"):  # it would be made below the working directory
+        raise NotConfigured(f"the cost store {path} cannot be opened: there is no user {path.parts[0][1:]}")
     with closing(CostStore(path)) as store:
         if store.begun_again is not None:
             tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")

@@ -10,17 +10,29 @@ from importlib.resources import files
 
 import msgspec
 
-from farmhand.aws.prices import STALE_DAYS
+from farmhand.aws.prices import checked_usd
+from farmhand.core.errors import NotConfigured
 from farmhand.core.typed import ready
 
 
-class BoxFigure(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class _Amounts(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A part of the file. All its amounts can be ones."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            given = getattr(self, name)
+            for amount in given.values() if isinstance(given, dict) else [given]:
+                if isinstance(amount, Decimal | int):
+                    checked_usd(name, Decimal(amount))
+
+
+class BoxFigure(_Amounts):
     """What a box costs a month, in US$."""
 
     usd_month: Decimal
 
 
-class SavingClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class SavingClaim(_Amounts):
     """A claim that something saves an amount of US$ a month."""
 
     claim: str
@@ -28,7 +40,7 @@ class SavingClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     high_usd_month: Decimal
 
 
-class ContainerClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class ContainerClaim(_Amounts):
     """A claim on the price of a container of this size for this time; as exact as the digits of `usd`."""
 
     claim: str
@@ -38,10 +50,10 @@ class ContainerClaim(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     usd: Decimal
 
 
-class PlanFigures(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+class PlanFigures(_Amounts):
     """The file. `credits_usd_month` is by plan."""
 
-    as_of: str
+    as_of: date
     source: str
     credits_usd_month: dict[str, Decimal]
     box: BoxFigure
@@ -51,12 +63,14 @@ class PlanFigures(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 @cache
 def plan_figures() -> PlanFigures:
-    """Return the figures of the file that comes with farmhand."""
-    text = files("farmhand.cost").joinpath("plans.toml").read_text("utf-8")
-    return msgspec.convert(tomllib.loads(text), ready(PlanFigures))
+    """Return the figures of the file that comes with farmhand. Raise NotConfigured if a change has broken it."""
+    path = files("farmhand.cost").joinpath("plans.toml")
+    return parse(path.read_text("utf-8"), str(path))
 
 
-def stale(what: str, as_of: str, today: date) -> str:
-    """Return a line about a table that was read on the day `as_of` (2026-11-28 and more) and is too old; "" if not."""
-    age = (today - date.fromisoformat(as_of[:10])).days
-    return f"{what} are of {as_of[:10]}, {age} days old: read their source again" if age > STALE_DAYS else ""
+def parse(text: str, where: str) -> PlanFigures:
+    """Return the figures of the file's text. Raise NotConfigured, with its name `where`."""
+    try:
+        return msgspec.convert(tomllib.loads(text), ready(PlanFigures))
+    except (ValueError, RecursionError) as error:
+        raise NotConfigured(f"{where}: {error}", hint="see the comments in it") from None

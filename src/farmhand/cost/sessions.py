@@ -200,7 +200,7 @@ def directories(environ: dict[str, str] | None = None) -> list[Path]:
     environ = dict(os.environ) if environ is None else environ
     named = environ.get("CLAUDE_CONFIG_DIR", "")
     home = Path(environ.get("HOME") or Path.home())
-    chosen = [Path(part.strip()).expanduser() for part in named.split(",") if part.strip()]
+    chosen = [Path(os.path.expanduser(part.strip())) for part in named.split(",") if part.strip()]
     usual = (Path(xdg("XDG_CONFIG_HOME", environ), "claude"), home / ".claude")
     return [path / "projects" for path in chosen or usual if (path / "projects").is_dir()]
 

@@ -55,7 +55,7 @@ def _taken_over(name: str, value: str) -> str:
     A missing file would end every run, and a prompt for a vault's password would hang it.
     """
     if name.endswith("_FILE"):
-        path = Path(value).expanduser()
+        path = Path(os.path.expanduser(value))
         return str(path.absolute()) if value and path.is_file() else ""
     if name == "ANSIBLE_VAULT_IDENTITY_LIST":
         return ",".join(filter(None, map(_vault, value.split(","))))
@@ -66,12 +66,12 @@ def _taken_over(name: str, value: str) -> str:
 
 def _vault(entry: str) -> str:
     label, at, name = entry.strip().rpartition("@")
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     return f"{label}{at}{path.absolute()}" if name and path.is_file() else ""
 
 
 def _inventory(part: str) -> str:
-    path = Path(part).expanduser()
+    path = Path(os.path.expanduser(part))
     return str(path.absolute()) if part and path.exists() else part
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from farmhand.core.errors import NotConfigured
@@ -10,7 +11,7 @@ from farmhand.core.errors import NotConfigured
 def find_project(setting: str, start: Path) -> Path:
     """Return the configured checkout, else `start` or the nearest checkout above it. Raise NotConfigured."""
     if setting:
-        directory = Path(setting).expanduser().resolve()
+        directory = Path(os.path.expanduser(setting)).resolve()
         if not is_project(directory):
             raise NotConfigured(f"project_dir {directory} has no site.yml beside an ansible.cfg", hint="correct it")
         return directory

@@ -146,7 +146,10 @@ class Machine:
         return changed
 
     def abort(self) -> bool:
-        """Return to the old key; False if nothing is in progress. Raise WireError if the old key is already dead."""
+        """Return to the old key; False if nothing is in progress. Raise WireError if the old key is already dead.
+
+        Where somebody has taken the old key out of its source, the new one stays, and the rotation is over.
+        """
         state = self.unfinished()
         if state is None:
             return False
@@ -154,7 +157,13 @@ class Machine:
             old = self.source.read().find(state.old)
             if state.step == "dead" or (old is not None and self.provider.dead(old)):
                 raise WireError("too_late", f"the old key {state.old} is dead already", "farmhand rotate --resume")
-        self._roll_back(state, state.why if state.step == ROLLING_BACK else "asked for")
+        slots = self.source.read()
+        if fingerprint(slots.current) == state.new and slots.find(state.old) is None:
+            lost = f"the old key {state.old} was not in its source any more"
+            state.why = f"{lost}: {state.new} stays in use, and nobody has proven that the other one is dead"
+            self._save(state, ROLLED_BACK)
+        else:
+            self._roll_back(state, state.why if state.step == ROLLING_BACK else "asked for")
         return True
 
     def _to_staged(self, state: State) -> None:
@@ -277,15 +286,16 @@ class Machine:
 
     def _roll_back(self, state: State, why: str) -> None:
         """Restore the old key, in the source and on every reachable host."""
-        state.why = why
-        self._save(state, ROLLING_BACK, f"going back to {state.old}: {why}")
         slots = self.source.read()
         old, current = slots.find(state.old), slots.current
         if fingerprint(current) == state.new:
             if old is None:
-                message = f"the old key {state.old} is not in its source any more: there is no way back"
-                raise WireError("key_missing", message)
+                # Before anything is noted: the way on stays open.
+                message = f"{why}; and the old key {state.old} is not in its source any more: there is no way back"
+                raise WireError("key_missing", message, "put it there again, or --abort keeps the new key")
             current = old
+        state.why = why
+        self._save(state, ROLLING_BACK, f"going back to {state.old}: {why}")
         # Otherwise the current key is the old one, or a third key stored by somebody else, which is kept.
         if slots != Slots(current):
             self.source.write(Slots(current))

@@ -278,3 +278,19 @@ def test_records_name_what_they_cannot_read(site: Site) -> None:
     assert [*records.sums()] == []
     [error] = records.damaged
     assert (error.code, account in error.message) == ("bad_answer", True)
+
+
+@pytest.mark.parametrize("name", ["out/7", "ledger/x", "-1", "1_0", "0", "9" * 30])
+def test_what_is_no_try_costs_nothing(desk: Desk, name: str) -> None:
+    """A task that leaves its sandbox has the task role, which may write any key with /out/ or /ledger/ in it."""
+    mark(desk.single.aws, desk.conf)
+    times = {"began_at": 1e9, "ended_at": 1e9 + 60}
+    forged = {"arn": "a", "spot": False, "stretches": [{**times, "runs": 1, "seconds": 60, "pico": 5}]}
+    desk.single.put("test/batches/x/in/order.json", b"{}")
+    desk.single.put(f"test/batches/x/in/runs/{name}.json", json.dumps(forged).encode())
+    found = desk.cost()
+    assert (found.compute, desk.errors) == (None, {})
+    desk.single.put("test/batches/x/in/runs/1.json", json.dumps(forged).encode())
+    found = desk.cost()
+    assert found.compute is not None
+    assert found.compute.total_pico == 5

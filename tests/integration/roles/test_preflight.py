@@ -95,6 +95,11 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("aws", {"aws_log_days": 31}, ["aws_log_days", "that CloudWatch knows"]),
     ("aws", {"aws_operators": ["me"]}, ["aws_operators", "ARNs"]),
     ("aws", {"aws_cost_per_day_usd": -1}, ["the limits", "0 or more"]),
+    ("aws", {"aws_cost_per_day_usd": float("nan")}, ["the limits", "0 or more"]),
+    ("aws", {"aws_monthly_budget_usd": float("inf")}, ["the limits", "0 or more"]),
+    ("aws", {"aws_errors_per_hour": -1}, ["the limits", "0 or more"]),
+    ("aws", {"aws_rate_limited_percent": 0}, ["aws_rate_limited_percent", "from 1 to 99"]),
+    ("aws", {"aws_rate_limited_percent": 100}, ["aws_rate_limited_percent", "from 1 to 99"]),
     ("aws", {"aws_ipv4": True, "aws_network": "public"}, ["aws_ipv4", "has IPv4 already"]),
 ]
 #: Modules that only look. `command` is among them where the task says so itself.

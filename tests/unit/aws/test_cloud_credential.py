@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.cli import app
 from farmhand.cli.checks.station import aws_credential
-from tests.unit.aws.conftest import ENVIRONMENT, KEY, REFRESH, TOKEN, Proof, conf, login, make_stack, private
+from tests.unit.aws.conftest import ENVIRONMENT, KEY, REFRESH, REGION, TOKEN, Proof, conf, login, make_stack, private
 
 SECRETS = (KEY, TOKEN, REFRESH, "secret-of-mcp")
 Call = Callable[..., tuple[int, str, str]]
@@ -214,7 +214,7 @@ def test_a_newer_login_is_uploaded_by_the_check(full: Path, call: Call) -> None:
     assert (code, "login: put again" in out) == (0, True)
     login(full / "login.json", (time.time() - 1) * 1000)
     code, out, _ = call("cloud credential check --upload", **ALLOW)
-    assert (code, "nothing was uploaded" in out) == (3, True)
+    assert (code, "login: not put again: the login in" in out) == (3, True)
 
 
 def test_federation_sets_the_parameters_of_the_stack(full: Path, call: Call) -> None:
@@ -305,3 +305,49 @@ def test_the_note_of_this_machine(empty: Path) -> None:
     private(Path(record.path), "{broken")
     assert record.entries() == []
     assert aws_credential(conf()).ok
+
+
+def test_another_region_or_account_is_another_place(full: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    call(f"{PUT} --source file:repos.env#SECOND")
+    [noted] = Record(ENVIRONMENT).entries()
+    call("cloud credential status --aws-region eu-west-1")
+    assert Record(ENVIRONMENT).entries() == [noted], "looking elsewhere forgets nothing"
+    code, out, _ = call("cloud credential check --upload --aws-region eu-west-1 --json")
+    assert (code, json.loads(out)["renewed"]) == (0, []), "and nothing is put there by itself"
+    assert Record(ENVIRONMENT, lambda: "123456789012@eu-west-1").entries() == []
+    # A note of before, without account and region.
+    Path(Record(ENVIRONMENT).path).write_text(
+        json.dumps({ENVIRONMENT: {"key": {"place": "p", "fingerprint": "0" * 12}}})
+    )
+    here = Record(ENVIRONMENT, lambda: f"123456789012@{REGION}")
+    assert [entry.kind for entry in here.entries()] == ["key"]
+    here.forget("key")
+    assert Record(ENVIRONMENT).entries() == []
+
+
+def test_a_note_with_nonsense_in_it_stops_no_command(empty: Path) -> None:
+    record = Record(ENVIRONMENT)
+    sound = {"place": "p", "fingerprint": "0" * 12}
+    wrong: list[dict[str, Any]] = [{"expires_at": "soon"}, {"refused": 5}, {"place": None}, {"source": []}]
+    for nonsense in wrong:
+        private(Path(record.path), json.dumps({ENVIRONMENT: {"key": sound | nonsense, "git": sound}}))
+        assert ([entry.kind for entry in record.entries()], record.warning()) == (["git"], "")
+
+
+def test_what_fails_keeps_no_other_from_being_put_again(full: Path, call: Call) -> None:
+    git, key = (
+        private(full / "git.env", "GIT_TOKEN=token-of-git-1\n"),
+        private(full / "key.env", f"ANTHROPIC_API_KEY={KEY}\n"),
+    )
+    call(f"{PUT} --kind git --source file:{git}")
+    call(f"{PUT} --source file:{key}")
+    last = private(full / "last.env", f"CLAUDE_CODE_OAUTH_TOKEN={TOKEN}\n")
+    call(f"{PUT} --kind setup-token --source file:{last}", **ALLOW)
+    key.unlink()
+    for path in (git, last):
+        path.write_text(path.read_text().replace("1\n", "12\n"))
+    code, out, _ = call("cloud credential check --upload --json", **ALLOW)
+    document = json.loads(out)
+    assert (code, [one["kind"] for one in document["renewed"]]) == (3, ["git", "setup-token"])
+    [said] = document["trouble"]
+    assert said.startswith("key: not put again: the key file")

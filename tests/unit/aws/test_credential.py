@@ -90,6 +90,7 @@ JUDGED = [
     ("setup-token", f"CLAUDE_CODE_OAUTH_TOKEN={REFRESH}", "", "a refresh token", Refused),
     ("git", f"GIT_TOKEN={KEY}", "", "a metered key and no token for git", Refused),
     ("git", "GIT_TOKEN=https://me:token@github.com", "", "not one word", NotConfigured),
+    ("git", "GIT_TOKEN=ghr_0123456789", "", "a refresh token of GitHub", Refused),
     ("git", "GIT_TOKEN=short", "", "not one word", NotConfigured),
     ("git", "GIT_TOKEN='two words of it'", "", "not one word", NotConfigured),
     ("login", "not json", "", "not a login file", NotConfigured),

@@ -67,7 +67,15 @@ def test_an_operators_own_prices(tmp_path: Path) -> None:
 
 def test_doubtful_prices_say_so() -> None:
     assert "no prices of eu-west-9: those of us-east-1" in cloud_prices("eu-west-9", today=TODAY).note
-    assert "are 215 days old" in cloud_prices("us-east-1", today=date(2027, 1, 31)).note
+    assert "are of 2026-06-30, 215 days old" in cloud_prices("us-east-1", today=date(2027, 1, 31)).note
+    assert "are of 2026-06-30, which is still to come" in cloud_prices("us-east-1", today=date(2020, 1, 1)).note
+
+
+def test_a_file_without_the_region_does_not_pass_for_one_with_it(tmp_path: Path) -> None:
+    own = tmp_path / "aws.toml"
+    own.write_text(MINE.replace("eu-central-1", "eu_central-1"))
+    note = cloud_prices("us-east-1", str(own), TODAY).note
+    assert note == f"{own} has no prices of us-east-1, only of eu_central-1"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +83,12 @@ def test_doubtful_prices_say_so() -> None:
     [
         ("", "as_of is missing"),
         ("as_of = 1", "not a price table"),
-        (MINE.replace('"0.1"', '"many"'), "not a price table"),
+        (MINE.replace('"0.1"', '"many"'), "fargate_vcpu_hour is 'many', not US"),
+        (MINE.replace('"0.1"', '"1e999999"'), "fargate_vcpu_hour is 1e.999999, not US"),
+        (MINE.replace('"0.1"', '"1e-999999"'), "fargate_vcpu_hour is 1e-999999, not US"),
+        (MINE.replace('"0.1"', '"1000001"'), "fargate_vcpu_hour is 1.+, not US"),
+        (MINE.replace('"0.1"', '"nan"'), "fargate_vcpu_hour is NaN, not US"),
+        (MINE.replace('"0.5"', '"5"'), "fargate_spot_factor is 5, not at most 1"),
         (MINE.replace('"0.1"', '"-1"'), "fargate_vcpu_hour is -1"),
         (MINE.replace('log_gb = "0"', ""), "log_gb is missing"),
         ("\x00", "not a price table"),

@@ -343,10 +343,10 @@ def test_a_renewed_source_is_put_again(account: Path) -> None:
     allowed = conf(allow_subscription_cloud=True)
     path = login(account / "l.json", (time.time() + 3600) * 1000)
     vault(settings=allowed).put(read("login", str(path), allowed), source=str(path))
-    [same] = vault(settings=allowed).renew()
+    [same], _ = vault(settings=allowed).renew()
     assert not same.changed
     login(path, (time.time() + 8 * 3600) * 1000)
-    [renewed] = vault(settings=allowed).renew()
+    [renewed], _ = vault(settings=allowed).renew()
     assert renewed.changed
     assert vault(settings=allowed).status(14)[0]["days_left"] > 0.3
 

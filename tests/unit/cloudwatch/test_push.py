@@ -76,7 +76,7 @@ class FakeCloudWatch:
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
         self.calls = 0
-        self.faults: list[BaseException] = []
+        self.faults: list[BaseException | None] = []
         self.taken = False
 
     def put_metric_data(self, Namespace: str, MetricData: list[dict[str, Any]]) -> None:  # noqa: N803  (boto3's names)
@@ -210,12 +210,19 @@ def test_another_ledger_begins_again(agent: FakeAgent, cloudwatch: FakeCloudWatc
     assert (cloudwatch.sums["CostUsd"], cloudwatch.sums["Errors"]) == (30_000, 10**6)
 
 
-def test_charges_that_are_too_old_hold_up_nothing(agent: FakeAgent, cloudwatch: FakeCloudWatch, push: Any) -> None:
+def test_charges_that_are_too_old_hold_up_nothing(
+    agent: FakeAgent, cloudwatch: FakeCloudWatch, push: Any, tmp_path: Path
+) -> None:
     assert push() == ""
     for _ in range(2 * PAGE):
         agent.charge("1", at=NOW - 15 * 86_400)
     agent.charge("0.01")
-    assert push() == ""
+    cloudwatch.faults = [None, DENIED]
+    pusher = Pusher(cast(Client, agent), lambda: cloudwatch, Labels("prod", "farm1"), tmp_path)
+    missing, problem = pusher.run(NOW)
+    assert missing == "US$ 600.00 of the ledger are of more than two weeks ago: CloudWatch does not take them"
+    assert "AccessDenied" in problem
+    assert push() == "", "the rest comes, and nothing is said of it twice"
     assert cloudwatch.sums["CostUsd"] == 10_000
 
 

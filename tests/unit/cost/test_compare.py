@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace as replaced
 
 from farmhand.aws.prices import CloudPrices, cloud_prices
+from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.cost import queries
 from farmhand.cost.compare import SIZES, Comparison, Given, compare
 from farmhand.cost.compute import read_compute
-from farmhand.cost.plans import plan_figures
+from farmhand.cost.plans import parse, plan_figures
 from farmhand.cost.rows import FinishedTask
 from farmhand.cost.store import ContainerRuns, CostStore
 from farmhand.cost.summary import Basis, document
@@ -104,6 +106,15 @@ def test_tools_take_larger_containers_and_no_message_batches(store: CostStore) -
     assert found.verdicts[2].answer.startswith("75.0 %")
 
 
+def test_a_clock_that_was_set_while_a_task_ran_makes_no_container_of_years(store: CostStore) -> None:
+    """claw-fleet#104: a time of 0 is 1970, and no small number."""
+    one_day(store, 4)
+    usual = compared(store).compute_task_pico
+    moved = [replaced(task(11), started_at=0.0), replaced(task(12), started_at=NOW + DAY)]
+    fill(store, "u2", [], moved)
+    assert compared(store).compute_task_pico == usual
+
+
 def test_what_ran_on_aws_is_taken_as_it_was_measured(store: CostStore) -> None:
     one_day(store, 10)
     fill(store, "u2", [], [task(no) for no in range(1, 5)], host="aws-prod")
@@ -168,6 +179,34 @@ def test_the_price_of_a_container_is_a_claim_too(store: CostStore) -> None:
     assert (other.verdict, "US$ 0.004908" in other.answer) == ("not true", True)
 
 
+def test_what_costs_nothing_is_never_dearer(store: CostStore) -> None:
+    one_day(store, 2)
+    free = cloud(fargate_vcpu_hour="0", fargate_gb_hour="0", endpoint_hour="0")
+    found = compared(store, cloud=free)
+    assert (found.break_even_tasks_a_month, found.break_even_with_network) == (None, None)
+    assert (answers(found)["Fargate"], "None" in str(found.verdicts)) == ("true", False)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (('usd_month = "24"', 'usd_month = "NaN"'), "usd_month is NaN, not US"),
+        (('usd_month = "24"', 'usd_month = "1e99"'), "usd_month is 1e.99, not US"),
+        (('max = "100"', 'max = "-5"'), "credits_usd_month is -5, not US"),
+        (('usd_month = "24"', ""), "missing required field `usd_month`"),
+        (('as_of = "2026-11-28"', 'as_of = "last week"'), "as_of"),
+        (("[box]", "[[box]]"), "box"),
+        (("[box]", "[box"), "line"),
+    ],
+)
+def test_a_slip_in_the_figures_of_plans_is_one_line(change: tuple[str, str], said: str) -> None:
+    text = (ROOT / "src/farmhand/cost/plans.toml").read_text()
+    assert parse(text, "plans.toml") == plan_figures()
+    assert change[0] in text
+    with pytest.raises(NotConfigured, match=f"(?s)^plans.toml: .*{said}"):
+        parse(text.replace(*change, 1), "plans.toml")
+
+
 def test_every_table_says_its_day_and_when_it_is_old(store: CostStore) -> None:
     one_day(store, 2)
     fresh = compared(store)
@@ -179,7 +218,7 @@ def test_every_table_says_its_day_and_when_it_is_old(store: CostStore) -> None:
     assert fresh.notes == ["a month is reckoned from 1 day only"]
     later = NOW + 200 * DAY
     old = compared(store, {"now": later}, cloud=cloud_prices("us-east-1", today=date(2027, 6, 12))).notes
-    assert any("the prices of AWS are 347 days old" in line for line in old)
+    assert any("the prices of AWS are of 2026-06-30, 347 days old" in line for line in old)
     assert any("the prices of models are of 2026-11-28, 196 days old" in line for line in old)
     assert any("the prices of plans and the box are of 2026-11-28, 196 days old" in line for line in old)
 

@@ -134,3 +134,36 @@ def test_a_host_that_is_down_is_left_alone_on_the_way_back(tmp_path: Path) -> No
     assert machine.abort()
     assert world.keys == {"farm1": NEW, "farm2": OLD}
     assert world.machine().status()["hosts"]["farm1"]["state"] == "unreached"
+
+
+@pytest.mark.parametrize("step", ["switched", "drained"])
+def test_an_old_key_that_somebody_takes_out_leaves_a_way_on_and_a_way_out(tmp_path: Path, step: str) -> None:
+    world = World(tmp_path)
+    world.machine().stage(NEW)
+    world.machine().advance(step)
+    lines = [line for line in world.path.read_text().splitlines(keepends=True) if OLD not in line]
+    world.path.write_text("".join(lines))
+    with pytest.raises(WireError, match="is not in its source any more"):
+        world.machine().advance()
+    before = world.machine().status()
+    assert (before["unfinished"], before["step"] != "rolling_back") == (True, True), "nothing is taken back half-way"
+    assert world.machine().abort()
+    about = world.machine().status()
+    assert (about["unfinished"], about["current"]) == (False, NEW_PRINT)
+    assert f"the old key {OLD_PRINT} was not in its source any more: {NEW_PRINT} stays in use" in about["why"]
+    assert world.machine().abort() is False
+
+
+def test_a_way_back_without_the_old_key_is_not_begun(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.machine().stage(NEW)
+    world.machine().advance("switched")
+    text = world.path.read_bytes()
+    world.path.write_bytes(b"".join(line for line in text.splitlines(keepends=True) if OLD.encode() not in line))
+    world.alive.discard(NEW)
+    with pytest.raises(WireError, match=r"the canary task failed.*there is no way back") as caught:
+        world.machine().advance()
+    assert (caught.value.code, world.machine().status()["step"]) == ("key_missing", "switched")
+    world.path.write_bytes(text)
+    assert world.machine().abort(), "with the key there again it is taken back"
+    assert world.path.read_bytes() == world.before

@@ -40,6 +40,8 @@ _TOKEN, _REFRESH = keys.TOKEN_PREFIX, f"{keys.PREFIX}ort"
 #: What a task needs of the login file. Everything else in it, other logins too, stays here.
 _LOGIN_FIELDS = ("accessToken", "expiresAt", "scopes", "subscriptionType", "rateLimitTier")
 _LOG_IN = "log in: run claude, then /login"
+#: Source: GitHub's page about the formats of its tokens.
+_GITHUB_REFRESH = "ghr_"
 _GIT_TOKEN = re.compile(r"[\x21-\x7e]{8,512}")
 #: What stands beside the setting wherever it is needed and not set.
 TERMS = (
@@ -164,6 +166,9 @@ def _check(kind: str, text: str, where: str) -> None:
     if kind == "git":
         if text.startswith(keys.PREFIX):
             raise Refused(f"{where} is {found or 'a metered key'} and no token for git", hint="name the other source")
+        if text.startswith(_GITHUB_REFRESH):
+            hint = "it gets no repository, and works once: name the access token (ghu_…) or a personal one"
+            raise Refused(f"{where} is a refresh token of GitHub, which must not leave this machine", hint=hint)
         if not _GIT_TOKEN.fullmatch(text) or "://" in text:
             raise NotConfigured(
                 f"{where} is not one word of 8 to 512 printable characters", hint="the token alone, no URL"

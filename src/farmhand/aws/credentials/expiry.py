@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from farmhand.aws.client import Aws
 from farmhand.aws.credentials.credential import LOGIN_LEAST_S, Credential, stamp
 from farmhand.aws.errors import code_of, explained
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import replace, xdg
+from farmhand.core.typed import ready
 
 WARN_DAYS = 14.0
 
@@ -108,30 +113,36 @@ class ExpiryTable:
 
 
 class Record:
-    """This machine's note, ~/.local/state/farmhand/credentials.json: by environment and kind. It holds no credential.
+    """This machine's note, ~/.local/state/farmhand/credentials.json. It holds no credential.
 
-    It lets a command warn without asking AWS. Raise NotConfigured if it cannot be written; one that cannot be read is
-    empty.
+    It is by `ENVIRONMENT@ACCOUNT@REGION` and kind: an environment of the same name may be in another account or region.
+    `at` returns the last two, for calls about one of them; without it the note is about all, and nothing is asked.
+    Raise NotConfigured if it cannot be written; one that cannot be read is empty.
     """
 
-    def __init__(self, environment: str) -> None:
+    def __init__(self, environment: str, at: Callable[[], str] | None = None) -> None:
         self.path = os.path.join(xdg("XDG_STATE_HOME"), "farmhand", "credentials.json")
-        self._environment = environment
+        self._environment, self._at = environment, at
+
+    @property
+    def _name(self) -> str:
+        return f"{self._environment}@{self._at()}" if self._at else self._environment
 
     def entries(self) -> list[Entry]:
         """Return what was put from here."""
-        found = []
-        for kind, held in sorted(self._load().get(self._environment, {}).items()):
-            try:
-                found.append(Entry(kind=kind, **held))
-            except TypeError:
+        wanted, found = self._name, []
+        for name, kinds in sorted(self._load().items()):
+            if name != wanted and (self._at or name.partition("@")[0] != wanted):
                 continue
+            for kind, held in sorted(kinds.items()):
+                with suppress(msgspec.ValidationError):
+                    found.append(msgspec.convert({**held, "kind": kind}, ready(Entry)))
         return found
 
     def keep(self, entry: Entry) -> None:
         """Note the entry in the place of an older one of its kind. One without a source keeps the source."""
         held = self._load()
-        mine = held.setdefault(self._environment, {})
+        mine = held.setdefault(self._name, {})
         new = {name: value for name, value in vars(entry).items() if name != "kind"}
         mine[entry.kind] = {"source": mine.get(entry.kind, {}).get("source", "")} | {
             name: value for name, value in new.items() if value or name != "source"
@@ -141,7 +152,7 @@ class Record:
     def forget(self, kind: str, place: str = "") -> None:
         """Forget what is noted of a kind; with `place` only if it is noted as being there."""
         held = self._load()
-        mine = held.get(self._environment, {})
+        mine = held.get(self._name, {})
         if kind in mine and place in ("", mine[kind].get("place")):
             del mine[kind]
             self._save(held)
@@ -155,12 +166,16 @@ class Record:
     def _load(self) -> dict[str, dict[str, dict[str, Any]]]:
         try:
             with open(self.path, "rb") as file:
-                held = json.load(file)
+                held: dict[str, dict[str, dict[str, Any]]] = json.load(file)
             sound = all(isinstance(kinds, dict) for kinds in held.values())
             sound = sound and all(isinstance(entry, dict) for kinds in held.values() for entry in kinds.values())
-            return held if sound else {}
         except (OSError, ValueError, AttributeError, RecursionError):
             return {}
+        if not sound:
+            return {}
+        if self._at and (older := held.pop(self._environment, None)):  # of a version that noted no account
+            held[self._name] = older | held.get(self._name, {})
+        return held
 
     def _save(self, held: dict[str, Any]) -> None:
         try:

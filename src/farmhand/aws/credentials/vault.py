@@ -20,7 +20,7 @@ from farmhand.aws.credentials.expiry import Entry, ExpiryTable, Record, entry_of
 from farmhand.aws.credentials.store import CredentialStore, Held, ObjectStore, SecretStore, check_key_arn, stack_key
 from farmhand.aws.environment.baked_images import BakedImages
 from farmhand.aws.names import KINDS
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.task_access import OF_A_PLAN
 
@@ -86,7 +86,7 @@ class Vault:
         if options.kms_key:
             check_key_arn(options.kms_key)
         self.conf, self.aws, self._prove, self.options = conf, Aws(conf), prove, options
-        self.table, self.record = ExpiryTable(self.aws), Record(conf.aws_environment)
+        self.table, self.record = ExpiryTable(self.aws), Record(conf.aws_environment, self._at)
 
     def store(self, place: str = "") -> CredentialStore:
         """Return the store of a place: the options' one by default."""
@@ -207,18 +207,29 @@ class Vault:
             )
         return rows
 
-    def renew(self, now: float | None = None) -> list[Stored]:
-        """Put again what has changed in the source that this machine noted. Raise FarmhandError."""
-        done = []
+    def renew(self, now: float | None = None) -> tuple[list[Stored], dict[str, FarmhandError]]:
+        """Put again what has changed in the source that this machine noted. Return that, and by kind what failed.
+
+        One that fails keeps no other from being put. Raise what says that nobody answers.
+        """
+        done: list[Stored] = []
+        failed: dict[str, FarmhandError] = {}
         for entry in self.record.entries():
             if not entry.source:
                 continue
-            credential = read(entry.kind, "" if entry.source == USUAL else entry.source, self.conf, now=now)
             place = entry.place.partition(":")[0]
-            sealed = entry.place.endswith(".esdk")
-            options = replace(self.options, place=place, client_side=sealed)
-            done.append(Vault(self.conf, self._prove, options).put(credential, source=entry.source))
-        return done
+            options = replace(self.options, place=place, client_side=entry.place.endswith(".esdk"))
+            try:
+                credential = read(entry.kind, "" if entry.source == USUAL else entry.source, self.conf, now=now)
+                done.append(Vault(self.conf, self._prove, options).put(credential, source=entry.source))
+            except FarmhandError as error:
+                if error.exit_code == FarmUnreachable.exit_code:
+                    raise
+                failed[entry.kind] = error
+        return done, failed
+
+    def _at(self) -> str:
+        return f"{self.aws.account}@{self.aws.region}"
 
     def _found(self, kind: str, *, here: bool = False) -> tuple[Entry | None, CredentialStore]:
         """Return the table's entry of a kind, and the store where that says the credential is.

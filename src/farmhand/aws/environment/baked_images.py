@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from farmhand.aws.client import Aws
 from farmhand.aws.environment.image import Registry
 from farmhand.aws.environment.stacks import Stack, Stacks
 from farmhand.aws.errors import explained
+from farmhand.core.errors import FarmhandError
 
+#: The most images that ECR deletes in a call. Source: BatchDeleteImage's reference.
+_AT_ONCE = 100
 #: Outputs of the base stack: the repository, and the image that its definitions name.
 REPOSITORY_URI, IMAGE_URI = "BakedRepositoryUri", "BakedImageUri"
 
@@ -44,8 +48,19 @@ class BakedImages:
         return Registry(self.aws).bring(local, self.aws.names.baked_repository, tag)[0]
 
     def delete(self, digests: set[str]) -> None:
-        """Delete these images with all their tags."""
-        name = self.aws.names.baked_repository
+        """Delete these images with all their tags. One that is gone already is no error.
+
+        ECR answers 200 where it has deleted nothing, and says so in a list. Source: BatchDeleteImage's reference.
+        """
+        name, ids = self.aws.names.baked_repository, [{"imageDigest": digest} for digest in sorted(digests)]
+        failed: list[dict[str, Any]] = []
         with explained(f"deleting the images of {name}"):
-            ids = [{"imageDigest": digest} for digest in sorted(digests)]
-            self.aws.client("ecr").batch_delete_image(repositoryName=name, imageIds=ids)
+            for at in range(0, len(ids), _AT_ONCE):
+                answer = self.aws.client("ecr").batch_delete_image(
+                    repositoryName=name, imageIds=ids[at : at + _AT_ONCE]
+                )
+                failed += answer.get("failures") or []
+        left = [one for one in failed if one.get("failureCode") != "ImageNotFound"]
+        if left:
+            why = f"{left[0].get('failureCode')}: {left[0].get('failureReason')}"
+            raise FarmhandError(f"{len(left)} images with the credential are still in {name}: {why}")

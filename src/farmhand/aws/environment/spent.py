@@ -145,8 +145,8 @@ class SpentRecords:
         base = BatchKeys.of(self._aws.names.environment, name)
         begun = keys.get("in/run.json", "")
         last = self._read(begun, TaskTry) if begun and begun not in skip else None
-        for rest, key in keys.items():
-            if rest.startswith("in/runs/") and key not in skip:
+        for key in keys.values():
+            if base.try_of(key) is not None and key not in skip:
                 ended = self._read(key, EndedTry)
                 yield ContainerSum(key, name, "task", ended.stretches, settled=True, spot=ended.spot)
         known = set(keys.values())

@@ -318,11 +318,12 @@ class FargateTask:
 
     def _tries(self) -> dict[int, EndedTry]:
         """Return what is written down of ended tries, by number. Raise FarmhandError `bad_answer`."""
-        prefix, found = f"{self._keys.base}in/runs/", {}
-        for key in self._bucket.keys(prefix):
+        found = {}
+        for key in self._bucket.keys(f"{self._keys.base}in/runs/"):
+            if (number := self._keys.try_of(key)) is None:
+                continue
             try:
-                one = msgspec.json.decode(self._bucket.get(key) or b"", type=ready(EndedTry))
-                found[int(key.removeprefix(prefix).removesuffix(".json"))] = one
+                found[number] = msgspec.json.decode(self._bucket.get(key) or b"", type=ready(EndedTry))
             except ValueError as error:
                 raise FarmhandError(f"{key} in the bucket is damaged: {error}", code="bad_answer") from None
         return found

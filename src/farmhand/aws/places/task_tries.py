@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -14,7 +14,7 @@ from farmhand.core.shard import PlaceInfo
 class TaskTry(msgspec.Struct, kw_only=True):
     """`in/run.json`: the try that was begun last. `arn` is "" until AWS has answered."""
 
-    number: int
+    number: Annotated[int, msgspec.Meta(ge=1, le=10_000)]
     token: str
     arn: str = ""
 
