@@ -10,7 +10,7 @@ import click
 from farmhand import __version__
 from farmhand.aws.client import Aws
 from farmhand.aws.places.live_check import LIMIT_S, MOST_USD, ROWS, LiveCheck
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note, one_line
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult

@@ -18,7 +18,7 @@ from farmhand.aws.credentials.expiry import WARN_DAYS
 from farmhand.aws.credentials.vault import PLACES, Options, Stored, Vault, lasting
 from farmhand.aws.names import KINDS, Names
 from farmhand.cli import timer
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.rotate import rotate
 from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily

@@ -12,8 +12,8 @@ from farmhand.aws.client import Aws
 from farmhand.aws.environment import image, readiness
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.prices import cloud_prices, estimate_lines
-from farmhand.cli.cloud_playbook import Playbook
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.playbook import Playbook
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import UsageError

@@ -15,7 +15,7 @@ from farmhand.aws.environment.spent import ContainerSum, SpentRecords, batch_ite
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.prices import cloud_prices
 from farmhand.cli.amount import FiniteRange
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.money import plain
 from farmhand.core.settings import Settings
