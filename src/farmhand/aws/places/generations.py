@@ -223,20 +223,11 @@ def _shown(pico: int) -> float:
     return round(float(usd(pico)), 6)
 
 
-#: The exit codes of the agent's container in words.
-_CODES = {
-    shard.EXIT_BUG: "a fault of Farmhand",
-    shard.EXIT_LEFT: "stopped with work left",
-    shard.EXIT_STOPPED: "the batch was stopped",
-    shard.EXIT_REFUSED: "the API refuses the credential",
-    shard.EXIT_CONFIG: "it is not configured right",
-}
-
-
 def reason_of(attempt: ChildAttempt) -> str:
     """Return why an attempt ended, in a line that is the same for all that ended so."""
     if attempt.reason.startswith("Your Spot Task was interrupted"):
         return "Spot interruption"
     if attempt.exit_code is not None:
-        return _CODES.get(attempt.exit_code) or f"exit status {attempt.exit_code}"
+        known = shard.ENDS.get(attempt.exit_code)
+        return known.words if known else f"exit status {attempt.exit_code}"
     return " ".join(attempt.reason.split())[:200] or "AWS gives no reason"

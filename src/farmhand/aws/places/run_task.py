@@ -142,8 +142,7 @@ class FargateTask:
                 return found
             why, again = _why(ended)
             if not again or self._stopped_by_us:
-                ours = _exit_code(ended) in (shard.EXIT_CONFIG, shard.EXIT_REFUSED)  # the operator can put it right
-                kind = NotConfigured if ours else FarmhandError
+                kind = shard.container_error(_exit_code(ended))
                 raise kind(f"the task left no result: {why}", hint=f"see: farmhand cloud logs {self._id}")
         hint = "try again without --spot" if self.spot else "try again later"
         raise FarmUnreachable(f"Fargate does not run the task: {why}", hint=hint)

@@ -20,8 +20,8 @@ from farmhand.aws.places.generations import Account, Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
-from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
-from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo
+from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
+from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply
 
@@ -294,8 +294,9 @@ class RunningBatch:
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {_reasons(account)}"
-            raise FarmhandError(what, hint=f"see: farmhand cloud logs {self._batch}")
+            why = _reason(account)
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {why}"
+            raise container_error(words=why)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
@@ -394,6 +395,6 @@ class RunningBatch:
         return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
 
 
-def _reasons(account: Account) -> str:
+def _reason(account: Account) -> str:
     """Return the most frequent reason of ends with work left."""
     return max(account.failed, key=account.failed.__getitem__, default="they ended before their work did")
