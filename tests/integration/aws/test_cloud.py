@@ -6,12 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farmhand.aws.client import Aws
+from farmhand.aws.environment import used
 from farmhand.aws.names import Names
+from farmhand.core.settings import Settings
+from farmhand.cost.on_aws import networks
+from farmhand.cost.store import CostStore
 from tests.support import command
 from tests.support.cloud import IMAGE, ROOT, deploy, outputs, stacks
 from tests.support.fakeaws.client import ACCOUNT, FakeAws
@@ -142,6 +148,33 @@ def test_status_and_cost_of_a_place_where_nothing_runs(aws: FakeAws, me: Operato
     assert shown["running"] == []
     cost = json.loads(me.cloud("cost", "--json").stdout)
     assert (cost["rows"], cost["idle"]["usd_month"]) == ([], 32.83)
+
+
+def test_the_hours_of_a_network_that_was_removed_are_counted(aws: FakeAws, me: Operator) -> None:
+    deploy(aws)
+    for _ in range(2):
+        assert me.cloud("down", "--network-only", "--yes").returncode == 0
+        shown = json.loads(me.cloud("status", "--json").stdout)
+        assert shown["network"] == {}
+        me.play(aws_parts=["network"])
+    cost = json.loads(me.cloud("cost", "--json").stdout)
+    assert [(one["mode"], one["hours"], one["unused_usd"]) for one in cost["removed_networks"]] == [
+        ("private", 1, "0.04")
+    ] * 2
+    assert (cost["network"]["until"], cost["network"]["hours"]) == (None, 1)
+    assert me.cloud("cost").stdout.count("a private network was up from") == 2
+    # The same by `farmhand cost`, which has the containers of the ledgers.
+    conf = Settings(aws_environment="prod", aws_region="us-east-1")
+    with closing(CostStore(me.home / "cost.db")) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in me.environ.items():
+            patch.setenv(name, value)
+        used.mark(Aws(conf), conf)
+        assert [bool(one.until) for one in networks(store, conf, ())] == [False, True, True]
+    what = {"service": "cloudformation", "action": "ListStacks", "times": 9, "status": 403, "code": "AccessDenied"}
+    aws.faults(what)
+    done = me.cloud("cost", "--json")
+    assert (done.returncode, json.loads(done.stdout)["removed_networks"]) == (0, []), done.stderr
+    assert "networks that were removed are not in here" in done.stderr
 
 
 def test_a_job_is_shown_counted_and_cancelled(aws: FakeAws, me: Operator) -> None:
