@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from farmhand.core.errors import NotConfigured
 
@@ -27,6 +27,16 @@ _NAMES = (
 )
 #: What a stack keeps standing, by the names of templates' types (tests compare them with the templates).
 SECRETS, ALARMS, NETWORK_ALARMS, ENDPOINTS, IMAGE_GB = 4, 9, 1, 4, Decimal("0.3")
+#: The metrics of a farm host's alarms. An alarm is billed by its metrics. Source: the price page of CloudWatch.
+HOST_METRICS = 10
+
+
+class Extras(NamedTuple):
+    """What an environment may have besides: farm hosts with alarms, an image with the credential, a federation."""
+
+    hosts: int = 0
+    baked: bool = False
+    federation: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,18 +65,24 @@ class CloudPrices:
         endpoints = (ENDPOINTS + federation) * self.of["endpoint_hour"]
         return endpoints + (self.of["nat_hour"] + self.of["ipv4_hour"] if ipv4 else 0)
 
-    def idle_month(self) -> dict[str, Decimal]:
+    def idle_month(self, extras: Extras) -> dict[str, Decimal]:
         """Return what stands without the network, by name: US$ a month."""
+        image = IMAGE_GB * self.of["ecr_gb_month"]
+        hosts = "1 farm host" if extras.hosts == 1 else f"{extras.hosts} farm hosts"
+        more = {f"alarms of {hosts}": extras.hosts * HOST_METRICS * self.of["alarm_month"]} if extras.hosts else {}
+        more |= {"image with the credential": image} if extras.baked else {}
         return {
             "key": self.of["key_month"],
             f"{SECRETS} secrets": SECRETS * self.of["secret_month"],
             f"{ALARMS} alarms": ALARMS * self.of["alarm_month"],
-            "image": IMAGE_GB * self.of["ecr_gb_month"],
+            "image": image,
+            **more,
         }
 
-    def estimate(self, mode: str, *, ipv4: bool = False, federation: bool = False) -> dict[str, Any]:
+    def estimate(self, mode: str, *, ipv4: bool = False, extras: Extras | None = None) -> dict[str, Any]:
         """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what."""
-        rest, hourly = self.idle_month(), self.network_hour(mode, ipv4=ipv4, federation=federation)
+        extras = extras or Extras()
+        rest, hourly = self.idle_month(extras), self.network_hour(mode, ipv4=ipv4, federation=extras.federation)
         network = hourly * HOURS + (self.of["alarm_month"] if mode == "private" else 0)
         month = sum(rest.values(), network)
         return {

@@ -117,10 +117,22 @@ def test_up_makes_what_status_shows_and_a_second_one_changes_nothing(aws: FakeAw
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["status"], made["outputs"]["ImageUri"], made["stacks"]) == ("done", IMAGE, [*NAMES.stacks])
-    assert "a month" in done.stderr
+    assert "32.83 a month" in done.stderr
     assert set(json.loads(me.cloud("status", "--json").stdout)["stacks"]) == set(NAMES.stacks)
     again = me.cloud(*given, "--check")
     assert (again.returncode, "changed=0" in again.stderr) == (0, True), again.stderr
+
+
+def test_the_price_counts_what_variables_ask_for(aws: FakeAws, me: Operator) -> None:
+    """Without --yes and a terminal it stops there."""
+    given = {"aws_farm_hosts": ["farm1", "farm2"], "aws_baked_image": True}
+    done = me.cloud("up", "-e", json.dumps(given), "--tags", "none")
+    # 32.83, the alarms of two hosts, and one more image.
+    assert "34.86 a month" in done.stderr, done.stderr
+    assert "alarms of 2 farm hosts 2.00, image with the credential 0.03" in done.stderr
+    assert (done.returncode, stacks(aws)) == (2, {})
+    unknown = me.cloud("up", "-e", "no variables")
+    assert (unknown.returncode, "is not known, and not in the price" in unknown.stderr) == (2, True)
 
 
 def test_down_removes_all_but_the_data_and_then_the_data(aws: FakeAws, me: Operator) -> None:

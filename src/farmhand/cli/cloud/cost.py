@@ -10,10 +10,11 @@ from typing import Any
 import click
 
 from farmhand.aws.client import Aws
+from farmhand.aws.environment.baked_images import REPOSITORY_URI
 from farmhand.aws.environment.idle import NetworkUse, network_use, removed_networks
 from farmhand.aws.environment.spent import ContainerSum, SpentRecords, batch_items
 from farmhand.aws.environment.stacks import Stacks
-from farmhand.aws.prices import cloud_prices
+from farmhand.aws.prices import Extras, cloud_prices
 from farmhand.cli.amount import FiniteRange
 from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
@@ -64,7 +65,8 @@ def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
     stacks = Stacks(aws)
     prices = cloud_prices(aws.region, conf.aws_prices_file)
     network = stacks.look(aws.names.network)
-    stands = network is not None or stacks.look(aws.names.base) is not None
+    base = stacks.look(aws.names.base)
+    stands = network is not None or base is not None
     records = SpentRecords(aws, prices)
     sums = [*records.sums()]
     rows = spent(sums, records, batch_items(aws), time.time() - days * 86400 if days else 0.0)
@@ -77,7 +79,9 @@ def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
     except NotConfigured as error:  # a login of before, without that right
         notes += [f"networks that were removed are not in here: {error}"]
     ipv4 = bool(network and network.parameters.get("Ipv4") == "true")
-    estimate = prices.estimate(use.mode if use else "public", ipv4=ipv4)
+    federation = bool(network and network.parameters.get("Federation") == "true")
+    extras = Extras(len(stacks.hosts()), bool(base and REPOSITORY_URI in base.outputs), federation)
+    estimate = prices.estimate(use.mode if use else "public", ipv4=ipv4, extras=extras)
     compute, model = sum(row.compute for row in rows), sum(row.model or 0 for row in rows)
     document = {
         "rows": [row.document() for row in rows],

@@ -65,7 +65,10 @@ def command(conf: Settings, *, as_json: bool, ipv4: bool, yes: bool, arguments: 
     for line in (*readiness.quota_notes(aws, conf.cloud_max_vcpus), prices.note):
         if line:
             note(line)
-    estimate = prices.estimate(conf.aws_network, ipv4=ipv4)
+    extras = playbook.extras(arguments)
+    if extras is None:
+        note("what the variables of the role aws ask for besides is not known, and not in the price")
+    estimate = prices.estimate(conf.aws_network, ipv4=ipv4, extras=extras)
     note(f"{aws.names.base} in account {account}, region {region}, network {conf.aws_network}")
     for line in estimate_lines(estimate, conf.aws_network):
         note(line)
