@@ -199,7 +199,8 @@ def rotate_key(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     _ = Aws(conf).account  # refuses another one
     source = f"secretsmanager:{Names(conf.aws_environment).secret('key')}"
     try:
-        return rotate(conf._replace(key_source=source), as_json=as_json, called=_ROTATE, **given)
+        conf, own = conf._replace(key_source=source), conf.key_source
+        return rotate(conf, as_json=as_json, called=_ROTATE, own_source=own, **given)
     except FarmhandError as error:
         error.hint = error.hint.replace("farmhand rotate", _ROTATE)
         raise
