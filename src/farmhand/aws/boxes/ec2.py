@@ -64,6 +64,8 @@ class Ec2:
         """Raise if the box cannot be made as wanted; else return what it costs, from the dated table."""
         check_kept(spec, seen)
         price = own_price(spec) or _price(spec)
+        if spec.metrics:
+            self._check_profile(spec, seen)
         if not seen.state:
             with explained("asking EC2 what it offers"):
                 self._find_place(spec)
@@ -73,6 +75,25 @@ class Ec2:
                     f"EC2 takes no key of the kind {spec.key.kind} ({spec.key.path})", hint="ssh-keygen -t ed25519"
                 )
         return price
+
+    def left_to_do(self, spec: BoxSpec) -> str:
+        """Return "": the instance gets a role for its metrics."""
+        return ""
+
+    def _check_profile(self, spec: BoxSpec, seen: BoxSeen) -> None:
+        """Raise NotConfigured if the instance profile is not there, Refused if the box has another one."""
+        has = seen.parts.get("profile", spec.profile)
+        if has != spec.profile:
+            hint = f"let its role call PutMetricData and set box_cloudwatch=false, or take {has} away"
+            raise Refused(f"{spec.full_name} has the instance profile {has} and needs {spec.profile}", hint=hint)
+        with explained(f"looking for the instance profile {spec.profile}"):
+            try:
+                self._aws.client("iam").get_instance_profile(InstanceProfileName=spec.profile)
+            except Exception as error:
+                if code_of(error) != "NoSuchEntity":
+                    raise
+                hint = f"farmhand cloud up with aws_farm_hosts: [{spec.name}] makes it, and the alarms"
+                raise NotConfigured(f"there is no instance profile {spec.profile} for metrics", hint=hint) from None
 
     def look(self, spec: BoxSpec) -> BoxSeen:
         """Return what is there. Raise Refused if a name is taken by something that is not ours."""
@@ -97,7 +118,11 @@ class Ec2:
         attached = bool(instance and holder == instance["InstanceId"])
         if holder and not attached and holder not in parts["gone"].split():
             raise Refused(f"the static address {address['PublicIp']} of {spec.full_name} is attached to {holder}")
-        parts |= {"address": address.get("AllocationId", ""), "association": address.get("AssociationId", "")}
+        parts |= {
+            "profile": self._profile_of(spec, instance),
+            "address": address.get("AllocationId", ""),
+            "association": address.get("AssociationId", ""),
+        }
         return BoxSeen(
             state=instance.get("State", {}).get("Name", ""),
             instance=instance.get("InstanceId", ""),
@@ -136,6 +161,10 @@ class Ec2:
             steps.append(BoxStep(f"start the instance {seen.instance}", start))
         elif seen.state != "running":
             steps.append(BoxStep(f"the instance {seen.instance} is {seen.state}", None))
+        if spec.metrics and "profile" not in parts:
+            about = {"IamInstanceProfile": {"Name": spec.profile}, "InstanceId": seen.instance}
+            attach = partial(client.associate_iam_instance_profile, **about)
+            steps.append(BoxStep(f"let it push metrics by the instance profile {spec.profile}", attach))
         if not seen.reserved:
             take = partial(client.allocate_address, Domain="vpc", TagSpecifications=_tags(spec, "elastic-ip"))
             steps.append(BoxStep("take a static address", take))
@@ -236,6 +265,17 @@ class Ec2:
     def _instances(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
         return [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
+
+    def _profile_of(self, spec: BoxSpec, instance: dict[str, Any]) -> str:
+        """Return the name of the instance's profile, "" for none. It is asked for only where it matters."""
+        if not (spec.metrics and instance):
+            return ""
+        filters = [{"Name": "instance-id", "Values": [instance["InstanceId"]]}]
+        filters.append({"Name": "state", "Values": ["associating", "associated"]})
+        with explained("asking for the instance's profile"):
+            found = self._client.describe_iam_instance_profile_associations(Filters=filters)
+        given = [each["IamInstanceProfile"]["Arn"] for each in found["IamInstanceProfileAssociations"]]
+        return str(given[0]).rpartition("/")[2] if given else ""
 
     def _look_group(self, spec: BoxSpec, parts: dict[str, str]) -> tuple[str, ...]:
         filters = [{"Name": "group-name", "Values": [spec.full_name]}]
