@@ -79,7 +79,7 @@ EXAMPLES = r"""
 RETURN = r"""
 steps: {description: "What was or would be done, line by line.", type: list, elements: str, returned: always}
 price: {description: "What it costs a month, and where that is from.", type: str, returned: state=present}
-usd_month: {description: "The same as a number, in US$.", type: float, returned: state=present}
+usd_month: {description: "The same in US$, as digits.", type: str, returned: state=present}
 left_to_do: {description: "What its metrics need besides, or nothing.", type: str, returned: state=present}
 exists: {description: "Whether there was an instance before.", type: bool, returned: always}
 ready: {description: "Whether it can be reached as the inventory says.", type: bool, returned: always}

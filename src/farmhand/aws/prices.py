@@ -80,18 +80,21 @@ class CloudPrices:
         }
 
     def estimate(self, mode: str, *, ipv4: bool = False, extras: Extras | None = None) -> dict[str, Any]:
-        """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what."""
+        """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what.
+
+        Amounts are decimal strings.
+        """
         extras = extras or Extras()
         rest, hourly = self.idle_month(extras), self.network_hour(mode, ipv4=ipv4, federation=extras.federation)
         network = hourly * HOURS + (self.of["alarm_month"] if mode == "private" else 0)
         month = sum(rest.values(), network)
         return {
-            "usd_hour": float(round(month / HOURS, 4)),
-            "usd_month": float(round(month, 2)),
-            "network_usd_month": float(round(network, 2)),
-            "rest_usd_month": float(round(month - network, 2)),
-            "rest": {name: float(round(usd, 2)) for name, usd in rest.items()},
-            "task_usd_5_min": float(round(self.task_usd(Decimal(1), 4096, Decimal(300)), 4)),
+            "usd_hour": str(round(month / HOURS, 4)),
+            "usd_month": str(round(month, 2)),
+            "network_usd_month": str(round(network, 2)),
+            "rest_usd_month": str(round(month - network, 2)),
+            "rest": {name: str(round(usd, 2)) for name, usd in rest.items()},
+            "task_usd_5_min": str(round(self.task_usd(Decimal(1), 4096, Decimal(300)), 4)),
             "prices_as_of": self.as_of.isoformat(),
             "prices_region": self.region,
         }
@@ -104,12 +107,12 @@ def billed_seconds(seconds: Decimal | float) -> int:
 
 def estimate_lines(estimate: dict[str, Any], mode: str) -> list[str]:
     """Return an estimate for people."""
-    rest = ", ".join(f"{name} {usd:.2f}" for name, usd in estimate["rest"].items())
+    rest = ", ".join(f"{name} {usd}" for name, usd in estimate["rest"].items())
     return [
-        f"while nothing runs it costs US$ {estimate['usd_hour']:.3f} an hour, {estimate['usd_month']:.2f} a month",
-        f"of that the {mode} network {estimate['network_usd_month']:.2f} (farmhand cloud down --network-only), "
-        f"the rest {estimate['rest_usd_month']:.2f}: {rest}",
-        f"a task of 5 minutes with 1 vCPU and 4 GB: {estimate['task_usd_5_min']:.4f}, and the model",
+        f"while nothing runs it costs US$ {estimate['usd_hour']} an hour, {estimate['usd_month']} a month",
+        f"of that the {mode} network {estimate['network_usd_month']} (farmhand cloud down --network-only), "
+        f"the rest {estimate['rest_usd_month']}: {rest}",
+        f"a task of 5 minutes with 1 vCPU and 4 GB: {estimate['task_usd_5_min']}, and the model",
         f"prices of {estimate['prices_region']}, {estimate['prices_as_of']}",
     ]
 

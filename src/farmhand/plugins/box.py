@@ -207,7 +207,7 @@ class _BoxRun:
             **self.where,
             "name": self.spec.name,
             "size": self.spec.size,
-            "usd_month": float(round(price.usd_month, 2)),
+            "usd_month": str(round(price.usd_month, 2)),
             "price": f"US$ {price.usd_month:.2f} a month: {price.of} ({price.source})",
             "steps": steps,
             "left_to_do": self.provider.left_to_do(self.spec),

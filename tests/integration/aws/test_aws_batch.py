@@ -40,7 +40,7 @@ def test_a_batch_is_one_array_job_and_its_cost_is_that_of_the_ledgers(site: Site
     assert account["seconds"] >= 270
     # 0.5 vCPU and 1 GB on Spot, three times 90 s and a little more: each is rounded up to a second.
     hourly = (0.5 * 0.04048 + 0.004445) * 0.3
-    assert account["usd"] * 3600 / hourly == pytest.approx(account["seconds"] + 1.5, abs=2.1)
+    assert float(account["usd"]) * 3600 / hourly == pytest.approx(account["seconds"] + 1.5, abs=2.1)
     assert any("--economy" in line for line in site.said)
     # The parent is asked, and its children in hundreds at the end.
     assert site.batch.calls["describe_jobs"] < 60
@@ -164,7 +164,7 @@ def test_a_spot_interruption_is_retried_counted_and_told(site: Site) -> None:
     site.once(30)
     account = site.place.account()
     [retry] = account["retries"]
-    assert (retry["reason"], retry["times"], retry["usd"] > 0) == ("Spot interruption", 1, True)
+    assert (retry["reason"], retry["times"], float(retry["usd"]) > 0) == ("Spot interruption", 1, True)
     assert account["attempts"] == 4
     assert any("1 container was started again (Spot interruption)" in line for line in site.said)
     assert site.totals["cost_usd"] == pytest.approx(site.ledgers(), abs=1e-12)

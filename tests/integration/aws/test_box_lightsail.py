@@ -84,7 +84,7 @@ def test_what_metrics_need_on_lightsail_is_said_plainly(api: FakeLightsail, stat
 def test_the_price_is_the_providers_own(api: FakeLightsail, station: Workstation) -> None:
     answer = station.make(check=True)
 
-    assert answer["usd_month"] == 24.0
+    assert answer["usd_month"] == "24.00"
     assert "US$ 24.00 a month: medium_3_0" in answer["price"]
     assert "GetBundles" in answer["price"]
     assert api.changes() == []

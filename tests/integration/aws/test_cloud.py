@@ -159,7 +159,7 @@ def test_status_and_cost_of_a_place_where_nothing_runs(aws: FakeAws, me: Operato
     assert shown["network"]["usd_hour"] == "0.04"
     assert shown["running"] == []
     cost = json.loads(me.cloud("cost", "--json").stdout)
-    assert (cost["rows"], cost["idle"]["usd_month"]) == ([], 32.83)
+    assert (cost["rows"], cost["idle"]["usd_month"]) == ([], "32.83")
 
 
 def test_the_hours_of_a_network_that_was_removed_are_counted(aws: FakeAws, me: Operator) -> None:

@@ -52,7 +52,7 @@ def test_a_minute_is_the_least_and_nothing_costs_nothing() -> None:
 )
 def test_what_stands_idle(mode: str, ipv4: bool, month: float) -> None:
     estimate = cloud_prices("us-east-1", today=TODAY).estimate(mode, ipv4=ipv4)
-    assert estimate["usd_month"] == month
+    assert estimate["usd_month"] == f"{month:.2f}"
     assert f"{month:.2f} a month" in "\n".join(estimate_lines(estimate, mode))
 
 
@@ -70,11 +70,11 @@ def test_what_stands_idle(mode: str, ipv4: bool, month: float) -> None:
 def test_what_is_asked_for_besides_is_in_the_price(extras: Extras, month: float, said: str) -> None:
     prices = cloud_prices("us-east-1", today=TODAY)
     estimate = prices.estimate("public", extras=extras)
-    assert estimate["usd_month"] == month
+    assert estimate["usd_month"] == f"{month:.2f}"
     assert said in "\n".join(estimate_lines(estimate, "public"))
     # With an endpoint of sts in a private network: 0.01 x 730.
     private = prices.estimate("private", extras=extras)["network_usd_month"]
-    assert private == (36.6 if extras.federation else 29.3)
+    assert private == ("36.60" if extras.federation else "29.30")
 
 
 def test_an_operators_own_prices(tmp_path: Path) -> None:

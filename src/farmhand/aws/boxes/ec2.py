@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-import tomllib
-from decimal import Decimal
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from farmhand.aws.boxes.box import (
@@ -24,8 +21,8 @@ from farmhand.aws.boxes.box import (
     check_kept,
     name_taken,
     not_offered,
-    own_price,
 )
+from farmhand.aws.boxes.ec2_prices import month_price, price_table
 from farmhand.aws.boxes.keys import HostKey, console_keys
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import code_of, explained
@@ -40,7 +37,6 @@ _IMAGES = {
 }
 _DEBIAN = {"x86_64": "amd64", "arm64": "arm64"}
 _GONE = "terminated"
-_HOURS = Decimal(730)
 #: Kinds of keys that ImportKeyPair takes. Source: the API's reference.
 _IMPORTED = ("ssh-ed25519", "ssh-rsa")
 
@@ -63,7 +59,7 @@ class Ec2:
     def check(self, spec: BoxSpec, seen: BoxSeen) -> BoxPrice:
         """Raise if the box cannot be made as wanted; else return what it costs, from the dated table."""
         check_kept(spec, seen)
-        price = own_price(spec) or _price(spec)
+        price = ownmonth_price(spec) or month_price(spec)
         if spec.metrics:
             self._check_profile(spec, seen)
         if not seen.state:
@@ -219,7 +215,7 @@ class Ec2:
         offers = self._client.describe_instance_type_offerings(LocationType="availability-zone", Filters=filters)
         zones = sorted(each["Location"] for each in offers["InstanceTypeOfferings"])
         if not zones:
-            raise not_offered("size", spec.size, where, sorted(_table()["hour"]))
+            raise not_offered("size", spec.size, where, sorted(price_table()["hour"]))
         if spec.zone not in ("", *zones):
             raise not_offered(f"{spec.size} in the zone", spec.zone, where, zones)
         vpc = self._default_vpc()
@@ -389,25 +385,3 @@ def _beside(permission: dict[str, Any], wanted: set[str]) -> dict[str, Any]:
     if all(permission.get(key) == value for key, value in ssh.items()):
         rest["IpRanges"] = [each for each in permission.get("IpRanges", []) if each["CidrIp"] not in wanted]
     return rest if _sources(rest) else {}
-
-
-def _table() -> dict[str, Any]:
-    return tomllib.loads(files("farmhand.aws.boxes").joinpath("prices.toml").read_text("utf-8"))
-
-
-def _price(spec: BoxSpec) -> BoxPrice:
-    """Return the price of a month. Raise NotConfigured for a size that the table does not have."""
-    table = _table()
-    if spec.size not in table["hour"]:
-        raise NotConfigured(
-            f"no price of {spec.size} is known, and it is said before anything is made",
-            hint=f"box_usd_month=US$ from the provider's page, or one of {', '.join(table['hour'])}",
-        )
-    machine, address = Decimal(table["hour"][spec.size]) * _HOURS, Decimal(table["ipv4_hour"]) * _HOURS
-    disk = Decimal(table["gp3_gb_month"]) * spec.disk_gb
-    other = "" if spec.region == table["region"] else f"; {spec.region} may cost more"
-    return BoxPrice(
-        round(machine + address + disk, 2),
-        f"{spec.size} {machine:.2f}, {spec.disk_gb} GB disk {disk:.2f}, static address {address:.2f}",
-        f"{table['source']}, {table['as_of']}{other}",
-    )

@@ -122,8 +122,8 @@ class Lightsail:
         if not spec.metrics:
             return ""
         return (
-            f"{spec.name} is to push metrics, and an instance of Lightsail can have no role: give it a key that may only "
-            "call PutMetricData, by jada_agent_cloudwatch_key_file (docs/operations.md, CloudWatch), or use EC2"
+            f"{spec.name} is to push metrics, and an instance of Lightsail can have no role: give it a key that may "
+            "only call PutMetricData, by jada_agent_cloudwatch_key_file (docs/operations.md, CloudWatch), or use EC2"
         )
 
     def missing(self, spec: BoxSpec, seen: BoxSeen) -> list[BoxStep]:

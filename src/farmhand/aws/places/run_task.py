@@ -28,7 +28,7 @@ from farmhand.aws.places.task_tries import EndedTry, TaskTry, placed, run_of
 from farmhand.core import shard, task_access
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
-from farmhand.core.money import usd
+from farmhand.core.money import plain
 from farmhand.core.settings import Settings
 from farmhand.core.shard import AgentOptions, PlaceInfo, SingleOrder, SingleResult
 from farmhand.core.task import DEFAULT_TIMEOUT_S, TASK_OUTPUTS
@@ -347,7 +347,7 @@ class FargateTask:
             "vcpu": size.vcpu_milli / 1000,
             "memory_mb": size.memory_mb,
             "spot": tries[last.number].spot if last.number in tries else size.spot,
-            "usd": round(float(usd(pico)), 6),
+            "usd": plain(pico),
         }
         return {**found.result, "place": place}
 

@@ -16,7 +16,7 @@ from farmhand.aws.places import batch_jobs, shards
 from farmhand.aws.places.batch_item import BatchTable
 from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
-from farmhand.aws.places.generations import Account, Generation, Generations
+from farmhand.aws.places.generations import Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
@@ -139,7 +139,7 @@ class RunningBatch:
     # --- orders ---------------------------------------------------------------------------------------------------
 
     def _limit(self, limit: Limit) -> None:
-        self._table.limit(None if limit.usd is None else round(limit.usd * money.PICO_PER_USD))
+        self._table.limit(limit.pico)
         self._concurrency = limit.concurrency
 
     def _accept(self, line: bytes, reply: Reply) -> None:
@@ -296,9 +296,8 @@ class RunningBatch:
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            why = _reason(account)
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {why}"
-            raise container_error(words=why)(what, hint=f"see: farmhand cloud logs {self._batch}")
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.reason}"
+            raise container_error(words=account.reason)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
@@ -398,8 +397,3 @@ class RunningBatch:
             )
         words = ", ".join(f"{number} {state.lower()}" for state, number in sorted(counts.items()) if number)
         return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
-
-
-def _reason(account: Account) -> str:
-    """Return the most frequent reason of ends with work left."""
-    return max(account.failed, key=account.failed.__getitem__, default="they ended before their work did")

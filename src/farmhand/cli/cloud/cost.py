@@ -97,7 +97,7 @@ def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
     lines += [f"all: US$ {plain(compute + model)}: Fargate {plain(compute)}, model {plain(model)}"]
     lines += [one.line() for one in (*removed, *([use] if use else [])) if one.pico_hour]
     up = f"the {use.mode} network" if use else "no network"
-    idle = f"while nothing runs: US$ {estimate['usd_month']:.2f} a month, with {up}"
+    idle = f"while nothing runs: US$ {estimate['usd_month']} a month, with {up}"
     lines += [idle if stands else f"nothing of {aws.names.base} stands there"]
     return VerbResult(document, "\n".join(lines), notes=[*notes, *map(str, records.damaged)])
 
