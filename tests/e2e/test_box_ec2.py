@@ -76,7 +76,8 @@ def station(tmp_path: Path, box: Container, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_box_on_ec2_is_built_used_drained_and_removed(station: Station) -> None:
-    box, given = station.box, {"box_provider": "ec2", "box_ssh_from": FROM}
+    box = station.box
+    given: dict[str, Any] = {"box_provider": "ec2", "box_ssh_from": FROM}
     checked = station.run("--check", "--diff", **given)
     assert checked.returncode == 0, checked.stdout
     assert "t3.medium 30.37, 40 GB disk 3.20, static address 3.65" in checked.stdout

@@ -59,7 +59,7 @@ class Ec2:
     def check(self, spec: BoxSpec, seen: BoxSeen) -> BoxPrice:
         """Raise if the box cannot be made as wanted; else return what it costs, from the dated table."""
         check_kept(spec, seen)
-        price = ownmonth_price(spec) or month_price(spec)
+        price = own_price(spec) or month_price(spec)
         if spec.metrics:
             self._check_profile(spec, seen)
         if not seen.state:
