@@ -21,6 +21,7 @@ from farmhand.aws.boxes.box import (
     check_kept,
     name_taken,
     not_offered,
+    own_price,
 )
 from farmhand.aws.boxes.ec2_prices import month_price, price_table
 from farmhand.aws.boxes.keys import HostKey, console_keys
