@@ -9,7 +9,9 @@ from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from farmhand.core.errors import NotConfigured
 
@@ -31,7 +33,7 @@ SECRETS, ALARMS, NETWORK_ALARMS, ENDPOINTS, IMAGE_GB = 4, 9, 1, 4, Decimal("0.3"
 HOST_METRICS = 10
 
 
-class Extras(NamedTuple):
+class Extras(msgspec.Struct, frozen=True):
     """What an environment may have besides: farm hosts with alarms, an image with the credential, a federation."""
 
     hosts: int = 0
