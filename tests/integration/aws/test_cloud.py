@@ -131,7 +131,7 @@ def test_the_price_counts_what_variables_ask_for(aws: FakeAws, me: Operator) -> 
     assert "34.86 a month" in done.stderr, done.stderr
     assert "alarms of 2 farm hosts 2.00, image with the credential 0.03" in done.stderr
     assert (done.returncode, stacks(aws)) == (2, {})
-    unknown = me.cloud("up", "-e", "no variables")
+    unknown = me.cloud("up", "-e", "@/none.yml")
     assert (unknown.returncode, "is not known, and not in the price" in unknown.stderr) == (2, True)
 
 
