@@ -105,5 +105,5 @@ def test_a_box_on_ec2_is_built_used_drained_and_removed(station: Station) -> Non
     assert box.address not in station.known_hosts.read_text()
     hosts = json.loads((station.directory / ".config/farmhand/hosts.json").read_text())["hosts"]
     assert hosts == {}
-    again = station.run(box_state="absent")
+    again = station.run(box_state="absent", box_provider="ec2")
     assert again.returncode == 0, again.stdout
