@@ -16,7 +16,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
 try:
-    from farmhand.core import settings
+    from farmhand.core import ansible_error, settings
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.plugins import box
     from farmhand.plugins.arguments import arguments
@@ -42,4 +42,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             check, tell = self._task.check_mode, Display().display
             return result | box.apply(conf._replace(**set_here), given, check=check, tell=tell, names=names)
         except FarmhandError as error:
+            ansible_error.leave(error)
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}

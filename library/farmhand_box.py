@@ -44,6 +44,11 @@ options:
     elements: str
   public_key: {description: The operator's public key. Default - the usual one below C(~/.ssh)., type: str}
   usd_month: {description: The price of a month where the table has none., type: str}
+  cloudwatch:
+    description: Whether it is to push metrics without a key. On EC2 it gets the instance profile
+      C(farmhand-ENVIRONMENT-host), which may do that alone; on Lightsail what is left to do is said.
+    type: bool
+    default: false
   inventory_dir: {description: Where C(NAME.yml) is written., type: path, required: true}
   known_hosts_file: {description: Default - C(~/.ssh/known_hosts)., type: str}
   wait_s: {description: How long AWS may take., type: float, default: 900}
@@ -74,7 +79,8 @@ EXAMPLES = r"""
 RETURN = r"""
 steps: {description: "What was or would be done, line by line.", type: list, elements: str, returned: always}
 price: {description: "What it costs a month, and where that is from.", type: str, returned: state=present}
-usd_month: {description: "The same as a number, in US$.", type: float, returned: state=present}
+usd_month: {description: "The same in US$, as digits.", type: str, returned: state=present}
+left_to_do: {description: "What its metrics need besides, or nothing.", type: str, returned: state=present}
 exists: {description: "Whether there was an instance before.", type: bool, returned: always}
 ready: {description: "Whether it can be reached as the inventory says.", type: bool, returned: always}
 address: {description: "The static address.", type: str, returned: when it is known}

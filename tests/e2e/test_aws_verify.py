@@ -40,7 +40,7 @@ def test_every_row_is_looked_at_and_passes_where_the_double_has_it(site: AwsSite
     assert found == {name: "not known" if name in NOT_KNOWN else "passed" for name in ROWS}
     report = json.loads(done.stdout)
     assert (done.returncode, report["status"]) == (0, "passed")
-    assert 0 < report["most_usd"] < 0.05
+    assert 0 < float(report["most_usd"]) < 0.05
     assert site.api_process.key not in done.stdout + done.stderr
     assert "the pull" in next(row["seen"] for row in report["rows"] if row["name"] == "the start")
     # Nothing of it is left, and no tokens were asked for.

@@ -67,7 +67,7 @@ class Station:
             "ANSIBLE_SSH_ARGS": f"-F none -o ControlMaster=no -o UserKnownHostsFile={self.known_hosts}",
         }
 
-    def run(self, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *options: str, timeout_s: float = 180, **variables: str) -> subprocess.CompletedProcess[str]:
         """Run playbooks/box.yml; both streams are in stdout."""
         given = {
             "box_name": "farm1",
@@ -85,7 +85,7 @@ class Station:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=180,
+            timeout=timeout_s,
             check=False,
         )
 

@@ -65,10 +65,20 @@ for path in sys.argv[1:]:
     except (AssertionError, OSError):
         pass
 """
-SECRETS = """
-    /var/lib/jada-agent /var/lib/jada-agent/ledger.db /etc/jada-agent/config.toml /etc/shadow /etc/ssh/ssh_host_ed25519_key
-    /root /home /var/log /run/jada-agent/agent.sock /run/jada-agent/task.sock /run/dbus/system_bus_socket /run/systemd/private
-""".split()
+SECRETS = [
+    "/var/lib/jada-agent",
+    "/var/lib/jada-agent/ledger.db",
+    "/etc/jada-agent/config.toml",
+    "/etc/shadow",
+    "/etc/ssh/ssh_host_ed25519_key",
+    "/root",
+    "/home",
+    "/var/log",
+    "/run/jada-agent/agent.sock",
+    "/run/jada-agent/task.sock",
+    "/run/dbus/system_bus_socket",
+    "/run/systemd/private",
+]
 
 
 def test_the_host_s_secrets_are_not_there(farm: Farm, api: ApiControl) -> None:

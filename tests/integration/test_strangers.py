@@ -94,6 +94,8 @@ async def test_a_malformed_request_that_holds_a_key_is_not_logged(agent: Agent) 
     key = KEY["X-Farmhand-Key"].encode()
     answer = await raw(agent.socket, b"PUT /v1/key HTTP/1.1\r\nHost: a\r\nX-Farmhand-Key: " + key + b"\x00\r\n\r\n", 2)
     assert answer.startswith(b"HTTP/1.0 400") or answer.startswith(b"HTTP/1.1 400")
+    error = {"code": "invalid_request", "message": "it is no request of HTTP/1.1", "hint": ""}
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": error}
     assert key not in agent.log.read_bytes()
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from farmhand.batch.accounting import pico
 from farmhand.core.errors import FarmUnreachable
 from farmhand.places.base import Dispatcher, Limit, Order, Reply
 
@@ -51,8 +52,8 @@ class Worker:
         stopped = []
         if self.works:
             for lease in self.unfinished():
-                most = self.limits[-1].usd if self.limits else None
-                if most is not None and (len(self.ran) + 1) * COST > most:
+                most = self.limits[-1].pico if self.limits else None
+                if most is not None and (len(self.ran) + 1) * pico(COST) > most:
                     error = {"code": "budget", "message": "the budget of the batch has no room for it", "hint": ""}
                     self.end(lease, {"state": "failed", "cost_usd": None, "usage": {"requests": 0}, "error": error})
                     continue

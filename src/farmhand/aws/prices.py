@@ -12,6 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from farmhand.core.errors import NotConfigured
 
 #: Hours of a month. Source: the provider's own calculator.
@@ -32,6 +34,16 @@ _NAMES = (
 )
 #: What a stack keeps standing, by the names of templates' types (tests compare them with the templates).
 SECRETS, ALARMS, NETWORK_ALARMS, ENDPOINTS, IMAGE_GB = 4, 9, 1, 4, Decimal("0.3")
+#: The metrics of a farm host's alarms. An alarm is billed by its metrics. Source: the price page of CloudWatch.
+HOST_METRICS = 10
+
+
+class Extras(msgspec.Struct, frozen=True):
+    """What an environment may have besides: farm hosts with alarms, an image with the credential, a federation."""
+
+    hosts: int = 0
+    baked: bool = False
+    federation: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,27 +72,36 @@ class CloudPrices:
         endpoints = (ENDPOINTS + federation) * self.of["endpoint_hour"]
         return endpoints + (self.of["nat_hour"] + self.of["ipv4_hour"] if ipv4 else 0)
 
-    def idle_month(self) -> dict[str, Decimal]:
+    def idle_month(self, extras: Extras) -> dict[str, Decimal]:
         """Return what stands without the network, by name: US$ a month."""
+        image = IMAGE_GB * self.of["ecr_gb_month"]
+        hosts = "1 farm host" if extras.hosts == 1 else f"{extras.hosts} farm hosts"
+        more = {f"alarms of {hosts}": extras.hosts * HOST_METRICS * self.of["alarm_month"]} if extras.hosts else {}
+        more |= {"image with the credential": image} if extras.baked else {}
         return {
             "key": self.of["key_month"],
             f"{SECRETS} secrets": SECRETS * self.of["secret_month"],
             f"{ALARMS} alarms": ALARMS * self.of["alarm_month"],
-            "image": IMAGE_GB * self.of["ecr_gb_month"],
+            "image": image,
+            **more,
         }
 
-    def estimate(self, mode: str, *, ipv4: bool = False, federation: bool = False) -> dict[str, Any]:
-        """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what."""
-        rest, hourly = self.idle_month(), self.network_hour(mode, ipv4=ipv4, federation=federation)
+    def estimate(self, mode: str, *, ipv4: bool = False, extras: Extras | None = None) -> dict[str, Any]:
+        """Return what `farmhand cloud up` will cost while nothing runs: US$ an hour and a month, and of what.
+
+        Amounts are decimal strings.
+        """
+        extras = extras or Extras()
+        rest, hourly = self.idle_month(extras), self.network_hour(mode, ipv4=ipv4, federation=extras.federation)
         network = hourly * HOURS + (self.of["alarm_month"] if mode == "private" else 0)
         month = sum(rest.values(), network)
         return {
-            "usd_hour": float(round(month / HOURS, 4)),
-            "usd_month": float(round(month, 2)),
-            "network_usd_month": float(round(network, 2)),
-            "rest_usd_month": float(round(month - network, 2)),
-            "rest": {name: float(round(usd, 2)) for name, usd in rest.items()},
-            "task_usd_5_min": float(round(self.task_usd(Decimal(1), 4096, Decimal(300)), 4)),
+            "usd_hour": str(round(month / HOURS, 4)),
+            "usd_month": str(round(month, 2)),
+            "network_usd_month": str(round(network, 2)),
+            "rest_usd_month": str(round(month - network, 2)),
+            "rest": {name: str(round(usd, 2)) for name, usd in rest.items()},
+            "task_usd_5_min": str(round(self.task_usd(Decimal(1), 4096, Decimal(300)), 4)),
             "prices_as_of": self.as_of.isoformat(),
             "prices_region": self.region,
         }
@@ -93,12 +114,12 @@ def billed_seconds(seconds: Decimal | float) -> int:
 
 def estimate_lines(estimate: dict[str, Any], mode: str) -> list[str]:
     """Return an estimate for people."""
-    rest = ", ".join(f"{name} {usd:.2f}" for name, usd in estimate["rest"].items())
+    rest = ", ".join(f"{name} {usd}" for name, usd in estimate["rest"].items())
     return [
-        f"while nothing runs it costs US$ {estimate['usd_hour']:.3f} an hour, {estimate['usd_month']:.2f} a month",
-        f"of that the {mode} network {estimate['network_usd_month']:.2f} (farmhand cloud down --network-only), "
-        f"the rest {estimate['rest_usd_month']:.2f}: {rest}",
-        f"a task of 5 minutes with 1 vCPU and 4 GB: {estimate['task_usd_5_min']:.4f}, and the model",
+        f"while nothing runs it costs US$ {estimate['usd_hour']} an hour, {estimate['usd_month']} a month",
+        f"of that the {mode} network {estimate['network_usd_month']} (farmhand cloud down --network-only), "
+        f"the rest {estimate['rest_usd_month']}: {rest}",
+        f"a task of 5 minutes with 1 vCPU and 4 GB: {estimate['task_usd_5_min']}, and the model",
         f"prices of {estimate['prices_region']}, {estimate['prices_as_of']}",
     ]
 

@@ -13,7 +13,6 @@ from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
-from farmhand.core.money import PICO_PER_USD
 from farmhand.places.base import Limit, Order, Place, Reply
 
 #: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.
@@ -260,13 +259,13 @@ class Coordinator:
         if most is None and concurrency is None and not self.journal.about("limited"):
             return None
         live = self._live()
-        usd = None
+        share = None
         if most is not None:
             left = max(0, pico(most) - self.book.totals.cost_pico)
-            usd = max(1, one.cost_pico + left // live) / PICO_PER_USD
+            share = max(1, one.cost_pico + left // live)
         if concurrency is not None:
             concurrency = min(max(1, concurrency // live), 1024)
-        return Limit(usd=usd, concurrency=concurrency)
+        return Limit(pico=share, concurrency=concurrency)
 
     def _heard(self, one: WorkerState, reply: Reply, taken: Intake) -> None:
         now = time.monotonic()

@@ -18,8 +18,8 @@ from farmhand.batch.tally import DOUBTFUL, keep_tally
 from farmhand.core.errors import FarmhandError, UsageError
 
 VERSION = 2
-#: The most pico-dollars recorded for a worker, so that no worker's figures overflow the total.
-_MOST_COST = 2**60
+#: The most pico-dollars that a row can have (SQLite's integers): US$ 9.2 million of a worker.
+_MOST_COST = 2**63 - 1
 #: A portion ends with the task that exceeds this size.
 MAX_PORTION_BYTES = 4 * 1024 * 1024
 #: The states of a line; the last three by the names of a result's states.
@@ -208,9 +208,10 @@ class Journal:
     def totals(self) -> dict[str, int]:
         """Return the totals of all runs so far, by the fields of BatchTotals."""
         states = dict(self._do("SELECT state, count(*) FROM line GROUP BY state"))
-        query = "SELECT total(cost), total(uncertain), total(duplicates), total(duplicates_cost) FROM worker"
         names = ("cost_pico", "uncertain", "duplicates", "duplicates_pico")
-        sums = dict(zip(names, map(int, self._do(query).fetchone()), strict=True))
+        rows = self._do("SELECT cost, uncertain, duplicates, duplicates_cost FROM worker").fetchall()
+        # Added up here: SQLite's sum() fails beyond 64 bits, and its total() is a float.
+        sums = dict(zip(names, map(sum, zip(*rows, strict=True)), strict=True)) if rows else dict.fromkeys(names, 0)
         unpriced = self._one("SELECT count(*) FROM line WHERE state IN (2, 3) AND cost IS NULL")
         counts = {name: states.get(state, 0) for name, state in FINAL.items()}
         return {"total": sum(states.values()), "unpriced": unpriced, **counts, **sums}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import closing
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -248,7 +249,7 @@ def farm_out(
     return VerbResult(whole, summary(whole), status, notes)
 
 
-def dollars(usd: float) -> str:
+def dollars(usd: float | Decimal) -> str:
     """Format an amount with four decimals, or more if four would show almost nothing."""
     if usd and usd < 0.001:
         return f"${usd:.2g}" if usd < 1e-6 else f"${usd:.6f}"
@@ -286,7 +287,7 @@ def _of_place(place: dict[str, Any]) -> str:
         return ""
     again = sum(int(one["times"]) for one in place.get("retries") or [])
     retried = f", {again} of them started again" if again else ""
-    return f"{place['containers']} containers{retried}, {dollars(place['usd'])} for them"
+    return f"{place['containers']} containers{retried}, {dollars(Decimal(place['usd']))} for them"
 
 
 class ProgressDisplay:

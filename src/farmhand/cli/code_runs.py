@@ -128,11 +128,11 @@ class FargateRun:
     """
 
     def __init__(self, conf: Settings, task: dict[str, Any], where: str, *, asked: bool, **more: Any) -> None:
-        from farmhand.cli import in_fargate  # not at the top: most tasks do not need AWS
+        from farmhand.cli.cloud import task as on_fargate  # not at the top: most tasks do not need AWS
 
-        in_fargate.check(task, conf)
+        on_fargate.check(task, conf)
         try:
-            self._prepared: FargateTask = in_fargate.prepared(conf, task, "code", **more)
+            self._prepared: FargateTask = on_fargate.prepared(conf, task, "code", **more)
         except NotConfigured as error:
             if asked:
                 raise
@@ -142,21 +142,21 @@ class FargateRun:
 
     def cancelled(self, stoppable: Stoppable) -> AbstractContextManager[None]:
         """See CodeRun."""
-        from farmhand.cli import in_fargate
+        from farmhand.cli.cloud import task as on_fargate
 
-        return in_fargate.ended_when_stopped(self._prepared, stoppable)
+        return on_fargate.ended_when_stopped(self._prepared, stoppable)
 
     def run(
         self, source: FetchedCommit | None, directory: Path, stoppable: Stoppable, *, quiet: bool
     ) -> dict[str, Any]:
         """See CodeRun."""
-        from farmhand.cli import in_fargate
+        from farmhand.cli.cloud import task as on_fargate
 
         task, live = self._prepared, LiveText(quiet=quiet)
         task.bundle, task.live = None if source is None else source.bundle, not quiet
         result = task.run() if quiet else self._shown(live)
         task.fetch(directory)
-        in_fargate.tell_plan(result)
+        on_fargate.tell_plan(result)
         return result
 
     def _shown(self, live: LiveText) -> dict[str, Any]:

@@ -25,6 +25,9 @@ def write_comparison(sheet: Sheet, shown: dict[str, Any]) -> None:
     for network in found["networks"]:
         unused = f"nothing ran in {network['unused_hours']} h since {network['known_since']}"
         up = f"The {network['mode']} network is up since {network['since']}, {network['hours']} h"
+        if network["until"]:
+            when = f"from {network['since']} to {network['until']}"
+            up = f"A {network['mode']} network was up {when}, {network['hours']} h"
         sheet.line(f"{up}, US$ {network['usd_so_far']}; {unused}: US$ {network['unused_usd']}.")
     sheet.title("What was claimed, by these figures")
     for one in found["verdicts"]:

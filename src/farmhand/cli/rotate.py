@@ -5,14 +5,17 @@ from __future__ import annotations
 import getpass
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
 
+from farmhand.aws.credentials.expiry import Record
 from farmhand.cli.amount import FiniteRange
 from farmhand.cli.say import note, printable
 from farmhand.cli.verb import VerbResult, verb
-from farmhand.core.errors import UsageError
+from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
 from farmhand.rotation.build import build, check_new_key_source, is_old, known_hosts
@@ -84,10 +87,11 @@ def rotate(
     force: bool = False,
     drain_timeout: float | None = None,
     called: str = "farmhand rotate",
+    own_source: str | None = None,
 ) -> VerbResult:
     """Rotate the key of `conf.key_source`, or show or take back a rotation. Raises FarmhandError.
 
-    `called` is the command that goes on with it.
+    `called` is the command that goes on with it. `own_source` is the key source of this machine, if that is another.
     """
     if show + resume + abort > 1:
         raise UsageError("--status, --resume and --abort exclude each other")
@@ -111,7 +115,24 @@ def rotate(
         text = f"rotated: {about['new']} is in use, {about['old']} is dead"
     else:
         text = f"{about['current']} is in use already: nothing to do"
-    return VerbResult({"changed": changed, **about}, text)
+    notes = _left_behind(conf, conf.key_source if own_source is None else own_source, about) if changed else []
+    return VerbResult({"changed": changed, **about}, text, notes=notes)
+
+
+def _left_behind(conf: Settings, own_source: str, about: dict[str, Any]) -> list[str]:
+    """Return a line for each other place known here that has the key which is out of use now.
+
+    A rotation changes one source. `own_source` is what tasks of this machine use.
+    """
+    gone, notes = about["old"] if about["current"] == about["new"] else about["new"], []
+    with suppress(FarmhandError):
+        if own_source != conf.key_source and fingerprint(read_key(own_source)) == gone:
+            how = f'put the new key there, or set key_source = "{conf.key_source}"'
+            notes.append(f"{own_source}, the key source of this machine, still has the old key {gone}: {how}")
+    for entry in Record(conf.aws_environment).entries():
+        if entry.kind == "key" and entry.fingerprint == gone:
+            notes.append(f"{entry.place} on AWS still has the old key {gone}: farmhand cloud credential put")
+    return notes
 
 
 def _new_key(source: str | None) -> str:

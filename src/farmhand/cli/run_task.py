@@ -55,10 +55,10 @@ def main(given: dict[str, Any]) -> int:
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.
         task = _task(given, conf) if given["prompt"] is None or "-" in given["file"] else None
         if conf.place in settings.AWS_PLACES:
-            from farmhand.cli import in_fargate
+            from farmhand.cli.cloud import task as on_fargate
 
             task = task or _task(given, conf)
-            return in_fargate.carry(task, conf, as_json=given["as_json"], subscription=given["subscription"])
+            return on_fargate.carry(task, conf, as_json=given["as_json"], subscription=given["subscription"])
         if given["subscription"]:
             raise UsageError("--subscription is for --place fargate", hint="elsewhere: --fallback subscription")
         hosts.make_ready(conf, note)

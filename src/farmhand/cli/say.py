@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import os
 import re
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import without_secrets
@@ -19,41 +21,92 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 _program = "farmhand"
 
 
+class StdoutLost(BaseException):
+    """Nothing more can be written to stdout. No OSError: what reads and writes elsewhere must not take it for its own.
+
+    `closed`: its reader is gone, as with `| head -1`, which is no failure to speak of.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"stdout cannot be written: {error.strerror}")
+        self.closed = error.errno == errno.EPIPE
+        # Of a closed pipe: what a shell says of a program that SIGPIPE has ended. Else as other tools do.
+        self.exit_code = 141 if self.closed else 1
+
+
+class _Output(io.FileIO):
+    """stdout or stderr. What cannot be written to stdout raises StdoutLost, once; from then on, writing does nothing.
+
+    A lost stderr raises nothing: there is nobody to hear of it, and the work is worth more.
+    """
+
+    lost = False
+
+    def write(self, data: Any) -> int:
+        """Write as FileIO does."""
+        if not self.lost:
+            try:
+                return super().write(data)
+            except OSError as error:
+                self.lost = True
+                if self.fileno() == 1:
+                    raise StdoutLost(error) from None
+        return memoryview(data).nbytes
+
+
+def _guarded(stream: Any, number: int) -> Any:
+    """Return a stream in the place of Python's own stdout or stderr; another one, of a test, is only reconfigured."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    # A terminal that is not UTF-8 gets replacement characters, so that no answer is lost for one letter.
+    if stream not in (sys.__stdout__, sys.__stderr__):
+        stream.reconfigure(errors="replace")
+        return stream
+    stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Output(number, "w", closefd=False)),
+        encoding=stream.encoding,
+        errors="replace",
+        line_buffering=stream.line_buffering,
+    )
+
+
 def end(program: str, call: Callable[[], int | None]) -> NoReturn:
     """Run `call` and exit with its status. A failure is one line on stderr."""
     global _program
     _program = program
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that is not UTF-8 gets replacement characters, so that no answer is lost for one letter.
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    sys.stdout, sys.stderr = _guarded(sys.stdout, 1), _guarded(sys.stderr, 2)
+    if sys.stderr is None:  # print would write to stdout then
+        sys.stderr = io.StringIO()
     try:
         if sys.stdout is None:
+            sys.stdout = io.StringIO()
             raise UsageError("stdout is closed: there is nowhere to write to")
         status = call()
         sys.stdout.flush()
+    except StdoutLost as lost:
+        line, status = "" if lost.closed else str(lost), lost.exit_code
     except FarmhandError as error:
         line, status = str(error), error.exit_code
     except KeyboardInterrupt:
         line, status = "stopped", 130
-    except BrokenPipeError:
-        # The reader of our output is gone. Python must not complain when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        os._exit(1)
     except Exception as error:
+        status = 1
         if os.environ.get("FARMHAND_DEBUG"):
             from traceback import format_exc
 
+            line = ""
             sys.stderr.write(without_secrets(format_exc()))
-            os._exit(1)
-        what = f"{type(error).__name__}: {error}"
-        note(what if isinstance(error, OSError) else f"{what} (FARMHAND_DEBUG=1 shows where)")
-        # Not sys.exit: flushing a stdout that is full would fail a second time.
-        os._exit(1)
+        else:
+            line = f"{type(error).__name__}: {error}"
+            line += "" if isinstance(error, OSError) else " (FARMHAND_DEBUG=1 shows where)"
     else:
-        sys.exit(status or 0)
-    note(line)
-    sys.exit(status)
+        line = ""
+    if line:
+        note(line)
+    with contextlib.suppress(StdoutLost):  # what an error has left in the buffer; at Python's own exit it would be loud
+        sys.stdout.flush()
+    sys.exit(status or 0)
 
 
 def note(text: str) -> None:

@@ -9,19 +9,25 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import click
 
 from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.core import ansible_error
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError
 from farmhand.core.settings import AWS_PLACES, Settings
 from farmhand.places import docker
 from farmhand.places.ansible_environment import ansible_environment, find_program
 from farmhand.places.checkout import find_project
 
-#: An exit status of ansible-playbook. Source: ansible.executor.task_queue_manager, RUN_UNREACHABLE_HOSTS.
-_UNREACHABLE = 4
+#: Exit statuses of ansible-playbook, and those that are errors of ours. Source: ansible.errors.ExitCode.
+_FAILED, _NOT_TAKEN = 2, 5
+_STATUSES: dict[int, tuple[type[FarmhandError], str]] = {
+    4: (FarmUnreachable, "did not reach every host"),
+    _NOT_TAKEN: (UsageError, "was not run: ansible-playbook does not take these options"),
+}
 
 
 @verb(
@@ -59,15 +65,35 @@ def command(conf: Settings, *, as_json: bool, create: str | None, arguments: tup
     directory = find_project(conf.project_dir, Path.cwd())
     playbook = "site.yml" if create is None else "playbooks/box.yml"
     box = [] if create is None else ["-e", json.dumps({"box_name": create})]
-    status = subprocess.run(
-        [find_program("ansible-playbook"), playbook, *box, *arguments],
-        cwd=directory,
-        env=ansible_environment(directory),
-        stdout=sys.stderr if as_json else None,
-        check=False,
-    ).returncode
-    if status == _UNREACHABLE:
-        raise FarmUnreachable(f"{playbook} did not reach every host", hint="see Ansible's output above")
+    words = [find_program("ansible-playbook"), playbook, *box, *arguments]
+    with TemporaryDirectory(prefix="farmhand-") as private:
+        left = Path(private, "error.json")
+        status = subprocess.run(
+            words,
+            cwd=directory,
+            env=ansible_environment(directory) | {ansible_error.VARIABLE: str(left)},
+            stdout=sys.stderr if as_json else None,
+            check=False,
+        ).returncode
+        error = ansible_error.found(left) if status else None
+    if error is not None:
+        raise error
+    if status == _FAILED and _failed_before_any_host(words, directory):
+        status = _NOT_TAKEN
+    if status in _STATUSES:
+        kind, what = _STATUSES[status]
+        raise kind(f"{playbook} {what}", hint="see Ansible's output above")
     if status != 0:
         raise FarmhandError(f"{playbook} failed: ansible-playbook ended with {status}", hint="see its output above")
     return VerbResult({"project_dir": str(directory), "playbook": playbook, "status": "done"}, "")
+
+
+def _failed_before_any_host(words: list[str], directory: Path) -> bool:
+    """Return whether ansible-playbook refuses its options: its parser's exit status is that of a host that failed.
+
+    With --list-hosts no host can fail.
+    """
+    done = subprocess.run(
+        [*words, "--list-hosts"], cwd=directory, env=ansible_environment(directory), capture_output=True, check=False
+    )
+    return done.returncode == _FAILED

@@ -33,6 +33,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
+from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.task_access import CloneOrder
 from farmhand.core.typed import ready
 
@@ -69,6 +70,28 @@ EXIT_STOPPED = 76
 EXIT_REFUSED = 77
 """The API refuses the credential. The batch is stopping."""
 EXIT_CONFIG = 78
+
+
+class ContainerEnd(NamedTuple):
+    """What an exit code of the agent container means: in words, and as the error of the command that waited for it."""
+
+    words: str
+    error: type[FarmhandError]
+
+
+ENDS = {
+    EXIT_BUG: ContainerEnd("a fault of Farmhand", FarmhandError),
+    EXIT_LEFT: ContainerEnd("stopped with work left", FarmhandError),
+    EXIT_STOPPED: ContainerEnd("the batch was stopped", FarmhandError),
+    EXIT_REFUSED: ContainerEnd("the API refuses the credential", NotConfigured),
+    EXIT_CONFIG: ContainerEnd("it is not configured right", NotConfigured),
+}
+
+
+def container_error(code: int | None = None, words: str = "") -> type[FarmhandError]:
+    """Return the class of error, and so the command's exit code, for a container's exit code or the words for it."""
+    return next((end.error for known, end in ENDS.items() if known == code or end.words == words), FarmhandError)
+
 
 #: A longer prompt is an object of its own. The line has its key as PROMPT_KEY, and no `prompt`.
 MAX_INLINE_PROMPT = 256 * 1024

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from farmhand.aws.client import Aws
-from farmhand.aws.environment.idle import NetworkUse, network_use
+from farmhand.aws.environment.idle import NetworkUse, network_use, removed_networks
 from farmhand.aws.environment.spent import ContainerSum, SpentRecords
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.environment.stretches import ContainerRun
@@ -52,7 +52,7 @@ def merge_environments(store: CostStore, conf: Settings) -> dict[str, FarmhandEr
 
 
 def networks(store: CostStore, conf: Settings, silent: Container[str]) -> list[NetworkUse]:
-    """Return the use of every network that is up, by the store's containers.
+    """Return the use of every network that is up or was removed lately, by the store's containers.
 
     Environments that cannot be asked are left out; those among the hosts `silent` are not asked again.
     """
@@ -62,12 +62,13 @@ def networks(store: CostStore, conf: Settings, silent: Container[str]) -> list[N
             continue
         with suppress(FarmhandError):
             aws = login_of(conf, one)
-            stack = Stacks(aws).look(aws.names.network)
-            if stack is not None:
-                address = f"s3://{aws.names.bucket}/"
-                query = "SELECT began_at, ended_at FROM container WHERE substr(source, 1, ?) = ? AND pico IS NOT NULL"
-                runs = [ContainerRun(*row) for row in store.rows(query, (len(address), address))]
-                found.append(network_use(stack, cloud_prices(aws.region, conf.aws_prices_file), runs))
+            stacks, name, prices = Stacks(aws), aws.names.network, cloud_prices(aws.region, conf.aws_prices_file)
+            address = f"s3://{aws.names.bucket}/"
+            query = "SELECT began_at, ended_at FROM container WHERE substr(source, 1, ?) = ? AND pico IS NOT NULL"
+            runs = [ContainerRun(*row) for row in store.rows(query, (len(address), address))]
+            stack = stacks.look(name)
+            found += [network_use(stack, prices, runs)] if stack else []
+            found += removed_networks(stacks, name, prices, runs)
     return found
 
 

@@ -64,6 +64,31 @@ class BodyRoom:
         self._given.set()
 
 
+class RefusingHandler(RequestHandler):
+    """aiohttp's handler of a connection; its own refusals, of what is no request, are answers of `refuse(status)`.
+
+    aiohttp's text would quote the request, which may hold a key.
+    """
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, server: web.Server, refuse: Callable[[int], web.Response]) -> None:
+        super().__init__(server, loop=server._loop, **server._kwargs)
+        self._refuse = refuse
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Implement `RequestHandler`: log it, answer it, close the connection."""
+        answer = self._refuse(super().handle_error(request, status, exc, message).status)
+        answer.force_close()
+        return answer
+
+
 class HttpServer(web.Server):
     """A server that passes each request to `handler`, which reads bodies of up to `max_body` bytes with `read`.
 
@@ -86,6 +111,10 @@ class HttpServer(web.Server):
         self._idle_since: dict[RequestHandler, float] = {}
         self._clock = asyncio.get_running_loop()
         self._sweeper = self._clock.call_later(_SWEEP_S, self._sweep)
+
+    def __call__(self) -> RequestHandler:
+        """Implement `web.Server`: return the handler of a new connection."""
+        return RefusingHandler(self, _malformed)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Implement `web.Server`. Limit single reads: asyncio's 256 KB is more than an untrusted client may send."""
@@ -141,7 +170,7 @@ class HttpServer(web.Server):
         self._busy.add(protocol)
         try:
             if request.version != HttpVersion11 or "upgrade" in request.headers:
-                response: web.StreamResponse = web.Response(status=400)
+                response: web.StreamResponse = _malformed(400)
                 response.force_close()
                 return response
             return await self._handler(request)
@@ -227,6 +256,10 @@ def _refusal(status: int, message: str) -> web.Response:
     kind = _ERROR_TYPES.get(status, "api_error")
     body = msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
     return web.Response(status=status, body=body, content_type="application/json", charset="utf-8")
+
+
+def _malformed(status: int) -> web.Response:
+    return _refusal(status, "it is no request of HTTP/1.1" if status < 500 else "the meter failed to answer")
 
 
 async def _pass(exchange: Exchange, request: web.BaseRequest, answer: web.StreamResponse) -> web.StreamResponse:

@@ -31,9 +31,9 @@ from farmhand.core.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A worker's limits for the batch: US$ in all, tasks at once. None: no limit."""
+    """A worker's limits for the batch: pico-dollars in all, tasks at once. None: no limit."""
 
-    usd: float | None = None
+    pico: int | None = None
     concurrency: int | None = None
 
 

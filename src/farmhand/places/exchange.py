@@ -7,6 +7,7 @@ from typing import Any
 
 from farmhand.core.errors import FarmhandError, WireError
 from farmhand.core.keys import redact
+from farmhand.core.money import usd
 from farmhand.places.base import Order, Reply
 from farmhand.wire import turn
 
@@ -16,7 +17,9 @@ def encode(order: Order) -> bytes:
     head: dict[str, Any] = {"batch": order.batch, "cancel": order.cancel, "key": order.credential, "stop": order.stop}
     head |= {"after": order.cursor, "low": order.low, "wait_s": order.wait_s}
     if order.limit is not None:
-        head["limits"] = {"max_usd": order.limit.usd, "concurrency": order.limit.concurrency}
+        # The wire has US$ as a number of JSON, which is read by its decimal digits.
+        most = None if order.limit.pico is None else float(usd(order.limit.pico))
+        head["limits"] = {"max_usd": most, "concurrency": order.limit.concurrency}
     return json.dumps(head).encode()[:-1] + b',"tasks":[' + b",".join(order.tasks) + b"]}"
 
 

@@ -96,6 +96,7 @@ def _spec(
         user=given.get("user") or (record.user if record else ""),
         disk_gb=40 if kept["disk_gb"] is None else int(kept["disk_gb"]),
         usd_month=str(kept["usd_month"] or ""),
+        metrics=bool(given.get("cloudwatch")),
     )
     if given["state"] != "present":
         return spec
@@ -128,6 +129,8 @@ class _BoxRun:
         before = provider.look(spec)
         self._check_fixed(before)
         price = provider.check(spec, before)
+        if left := provider.left_to_do(spec):
+            self.tell(left)
         steps = [step.what for step in provider.missing(spec, before) if step.do is not None]
         answer = self._answer(before, price, steps)
         known = self._known({})  # it can be read, or this raises
@@ -204,9 +207,10 @@ class _BoxRun:
             **self.where,
             "name": self.spec.name,
             "size": self.spec.size,
-            "usd_month": float(round(price.usd_month, 2)),
+            "usd_month": str(round(price.usd_month, 2)),
             "price": f"US$ {price.usd_month:.2f} a month: {price.of} ({price.source})",
             "steps": steps,
+            "left_to_do": self.provider.left_to_do(self.spec),
             "exists": bool(before.state),
         }
 

@@ -10,6 +10,7 @@ import pytest
 
 from farmhand.aws.places import shards
 from farmhand.aws.places.batch_jobs import plan
+from farmhand.aws.places.bucket import BatchBucket
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core import shard
 from tests.integration.aws.batches import Site, moto, prompts, site, wait
@@ -39,7 +40,7 @@ def test_a_batch_is_one_array_job_and_its_cost_is_that_of_the_ledgers(site: Site
     assert account["seconds"] >= 270
     # 0.5 vCPU and 1 GB on Spot, three times 90 s and a little more: each is rounded up to a second.
     hourly = (0.5 * 0.04048 + 0.004445) * 0.3
-    assert account["usd"] * 3600 / hourly == pytest.approx(account["seconds"] + 1.5, abs=2.1)
+    assert float(account["usd"]) * 3600 / hourly == pytest.approx(account["seconds"] + 1.5, abs=2.1)
     assert any("--economy" in line for line in site.said)
     # The parent is asked, and its children in hundreds at the end.
     assert site.batch.calls["describe_jobs"] < 60
@@ -59,6 +60,8 @@ def test_one_shard_is_no_array_and_tools_need_another_size(site: Site) -> None:
     assert not any("--economy" in line for line in site.said)
     made = json.loads(next(iter(site.objects("manifest.json").values())))
     assert (made["place"].get("spot", False), made["tasks"], made["shards"]) == (False, 2, 1)
+    # One container has nobody to wait for.
+    assert made["jitter_s"] == 0
 
 
 def test_shards_of_tools_are_small_and_a_given_size_holds(site: Site) -> None:
@@ -68,6 +71,8 @@ def test_shards_of_tools_are_small_and_a_given_size_holds(site: Site) -> None:
     other.directory.mkdir()
     assert other.command(prompts(20), shard=7) is None
     assert [job.size for job in other.batch.jobs.values()] == [3]
+    made = json.loads(next(iter(other.objects("manifest.json").values())))
+    assert made["jitter_s"] == pytest.approx(0.2)
 
 
 def test_there_are_no_more_children_than_tasks_at_once(site: Site) -> None:
@@ -159,7 +164,7 @@ def test_a_spot_interruption_is_retried_counted_and_told(site: Site) -> None:
     site.once(30)
     account = site.place.account()
     [retry] = account["retries"]
-    assert (retry["reason"], retry["times"], retry["usd"] > 0) == ("Spot interruption", 1, True)
+    assert (retry["reason"], retry["times"], float(retry["usd"]) > 0) == ("Spot interruption", 1, True)
     assert account["attempts"] == 4
     assert any("1 container was started again (Spot interruption)" in line for line in site.said)
     assert site.totals["cost_usd"] == pytest.approx(site.ledgers(), abs=1e-12)
@@ -205,3 +210,32 @@ def test_what_many_parts_hold_is_collected_by_and_by(site: Site, monkeypatch: py
     assert max(len(json.loads(text)) for text in site.objects("/seen/").values()) == 3
     assert site.totals["cost_usd"] == pytest.approx(site.ledgers(), abs=1e-12)
     assert site.totals["cost_usd"] == pytest.approx(400 * COST + 20 * 7e-6, abs=1e-12)
+
+
+def test_a_new_command_reads_each_part_once_and_sends_nothing_again_before(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows no result of what earlier commands have seen until it has given that out."""
+    for name, number in (("_MOST_LOGS", 1), ("MOST_PARTS", 2), ("MOST_RESULTS", 20)):
+        monkeypatch.setattr(shards, name, number)
+    assert site.command(prompts(100), shard=10, until=lambda place: place.submitted) is None
+    wait(site.batch.ended)
+    # The first command sees all parts, and writes down their order; its output has none of them.
+    place = site.place
+    place._batch._all_given = True  # type: ignore[union-attr]
+    for _ in range(40):
+        place._batch._look_at = 0  # type: ignore[union-attr]
+        place._batch._advance(0, close=True)  # type: ignore[union-attr]
+    assert len(site.objects("/seen/")) >= 3
+    reads: Counter[str] = Counter()
+    get = BatchBucket.get
+
+    def counted(self: BatchBucket, key: str) -> bytes | None:
+        reads[key] += 1
+        return get(self, key)
+
+    monkeypatch.setattr(BatchBucket, "get", counted)
+    assert site.command() is None
+    site.once(100)
+    assert len(site.batch.jobs) == 1
+    assert {number for key, number in reads.items() if "/out/" in key} == {1}

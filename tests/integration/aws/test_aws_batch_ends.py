@@ -285,3 +285,23 @@ def test_five_thousand_lines_twenty_ends_ten_interruptions_and_faults_everywhere
     assert site.place.account()["retries"][0]["times"] == 10
     assert site.totals["cost_usd"] == pytest.approx(site.ledgers(), abs=1e-9)
     assert site.totals["twice"] == 0
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "why", "status"),
+    [
+        (shard.EXIT_CONFIG, "", "it is not configured right", 3),
+        (shard.EXIT_REFUSED, "", "the API refuses the credential", 3),
+        (shard.EXIT_BUG, "", "a fault of Farmhand", 1),
+        (1, "", "exit status 1", 1),
+        (None, "OutOfMemoryError: killed", "OutOfMemoryError: killed", 1),
+    ],
+)
+def test_containers_that_all_end_so_give_the_command_its_exit_status(
+    site: Site, code: int | None, reason: str, why: str, status: int
+) -> None:
+    site.child.ends = lambda _index, _attempt: (code, reason, 0)
+    error = site.command(prompts(20), shard=10)
+    assert error is not None
+    assert (error.exit_code, f"ended without a result: {why}" in error.message) == (status, True), error
+    assert "farmhand cloud logs" in error.hint

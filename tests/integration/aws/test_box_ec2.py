@@ -135,7 +135,7 @@ def test_check_mode_says_price_and_steps_and_makes_nothing(ec2: Any, calls: list
 
     assert (changes(calls), boxes(ec2), station.files()) == ([], [], before)
     # 0.0416 * 730 + 100 * 0.08 + 0.005 * 730
-    assert answer["usd_month"] == 42.02
+    assert answer["usd_month"] == "42.02"
     assert "t3.medium 30.37, 100 GB disk 8.00, static address 3.65 (aws.amazon.com/ec2/pricing" in answer["price"]
     make(station, disk_gb=100)
     assert [text for text in station.said if not text.startswith("write")] == answer["steps"]

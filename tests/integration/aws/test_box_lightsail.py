@@ -72,10 +72,19 @@ def test_it_is_made_closed_and_known(api: FakeLightsail, station: Workstation) -
     assert "a login" not in json.dumps(answer)
 
 
+def test_what_metrics_need_on_lightsail_is_said_plainly(api: FakeLightsail, station: Workstation) -> None:
+    for check in (True, False):
+        answer = station.make(check=check, cloudwatch=True)
+        assert "can have no role: give it a key that may only call PutMetricData" in answer["left_to_do"]
+        assert station.said.count(answer["left_to_do"]) == 1
+        station.said.clear()
+    assert station.make()["left_to_do"] == ""
+
+
 def test_the_price_is_the_providers_own(api: FakeLightsail, station: Workstation) -> None:
     answer = station.make(check=True)
 
-    assert answer["usd_month"] == 24.0
+    assert answer["usd_month"] == "24.00"
     assert "US$ 24.00 a month: medium_3_0" in answer["price"]
     assert "GetBundles" in answer["price"]
     assert api.changes() == []

@@ -6,12 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from farmhand.aws.client import Aws
+from farmhand.aws.environment import used
 from farmhand.aws.names import Names
+from farmhand.core.settings import Settings
+from farmhand.cost.on_aws import networks
+from farmhand.cost.store import CostStore
 from tests.support import command
 from tests.support.cloud import IMAGE, ROOT, deploy, outputs, stacks
 from tests.support.fakeaws.client import ACCOUNT, FakeAws
@@ -111,10 +117,22 @@ def test_up_makes_what_status_shows_and_a_second_one_changes_nothing(aws: FakeAw
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)
     assert (made["status"], made["outputs"]["ImageUri"], made["stacks"]) == ("done", IMAGE, [*NAMES.stacks])
-    assert "a month" in done.stderr
+    assert "32.83 a month" in done.stderr
     assert set(json.loads(me.cloud("status", "--json").stdout)["stacks"]) == set(NAMES.stacks)
     again = me.cloud(*given, "--check")
     assert (again.returncode, "changed=0" in again.stderr) == (0, True), again.stderr
+
+
+def test_the_price_counts_what_variables_ask_for(aws: FakeAws, me: Operator) -> None:
+    """Without --yes and a terminal it stops there."""
+    given = {"aws_farm_hosts": ["farm1", "farm2"], "aws_baked_image": True}
+    done = me.cloud("up", "-e", json.dumps(given), "--tags", "none")
+    # 32.83, the alarms of two hosts, and one more image.
+    assert "34.86 a month" in done.stderr, done.stderr
+    assert "alarms of 2 farm hosts 2.00, image with the credential 0.03" in done.stderr
+    assert (done.returncode, stacks(aws)) == (2, {})
+    unknown = me.cloud("up", "-e", "@/none.yml")
+    assert (unknown.returncode, "is not known, and not in the price" in unknown.stderr) == (2, True)
 
 
 def test_down_removes_all_but_the_data_and_then_the_data(aws: FakeAws, me: Operator) -> None:
@@ -141,7 +159,34 @@ def test_status_and_cost_of_a_place_where_nothing_runs(aws: FakeAws, me: Operato
     assert shown["network"]["usd_hour"] == "0.04"
     assert shown["running"] == []
     cost = json.loads(me.cloud("cost", "--json").stdout)
-    assert (cost["rows"], cost["idle"]["usd_month"]) == ([], 32.83)
+    assert (cost["rows"], cost["idle"]["usd_month"]) == ([], "32.83")
+
+
+def test_the_hours_of_a_network_that_was_removed_are_counted(aws: FakeAws, me: Operator) -> None:
+    deploy(aws)
+    for _ in range(2):
+        assert me.cloud("down", "--network-only", "--yes").returncode == 0
+        shown = json.loads(me.cloud("status", "--json").stdout)
+        assert shown["network"] == {}
+        me.play(aws_parts=["network"])
+    cost = json.loads(me.cloud("cost", "--json").stdout)
+    assert [(one["mode"], one["hours"], one["unused_usd"]) for one in cost["removed_networks"]] == [
+        ("private", 1, "0.04")
+    ] * 2
+    assert (cost["network"]["until"], cost["network"]["hours"]) == (None, 1)
+    assert me.cloud("cost").stdout.count("a private network was up from") == 2
+    # The same by `farmhand cost`, which has the containers of the ledgers.
+    conf = Settings(aws_environment="prod", aws_region="us-east-1")
+    with closing(CostStore(me.home / "cost.db")) as store, pytest.MonkeyPatch.context() as patch:
+        for name, value in me.environ.items():
+            patch.setenv(name, value)
+        used.mark(Aws(conf), conf)
+        assert [bool(one.until) for one in networks(store, conf, ())] == [False, True, True]
+    what = {"service": "cloudformation", "action": "ListStacks", "times": 9, "status": 403, "code": "AccessDenied"}
+    aws.faults(what)
+    done = me.cloud("cost", "--json")
+    assert (done.returncode, json.loads(done.stdout)["removed_networks"]) == (0, []), done.stderr
+    assert "networks that were removed are not in here" in done.stderr
 
 
 def test_a_job_is_shown_counted_and_cancelled(aws: FakeAws, me: Operator) -> None:

@@ -1,7 +1,7 @@
 """What is wrong before anything runs on AWS: one line each, its exit code, and nothing is made.
 
 The design's check 15, for the verbs that run tasks. Those of `farmhand cloud` have tables of their own: BAD in
-test_cloud.py, ROWS in tests/unit/aws/test_cloud_credential.py. What fails while tasks run is in test_aws_batch_ends.py,
+test_cloud.py, ROWS in tests/unit/cli/cloud/test_credential.py. What fails while tasks run is in test_aws_batch_ends.py,
 test_run_task.py and tests/integration/cloud.
 """
 

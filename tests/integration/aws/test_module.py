@@ -16,8 +16,8 @@ from farmhand.core.keys import fingerprint
 from tests.integration.dispatch.test_rotate import watch
 from tests.support.messages_api import MessagesApi
 from tests.unit.aws.conftest import ENVIRONMENT, REFRESH, TOKEN, login, private
-from tests.unit.aws.test_cloud_credential import everything
 from tests.unit.aws.test_vault import stages, value
+from tests.unit.cli.cloud.test_credential import everything
 
 CHECKOUT = Path(__file__).resolve().parents[3]
 BUCKET = f"farmhand-{ENVIRONMENT}-123456789012-us-east-1"

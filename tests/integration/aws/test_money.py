@@ -116,7 +116,7 @@ def test_a_batch_with_an_interruption_and_a_task_that_was_killed_are_all_there_o
     by_hand = BATCH_S * desk.billed() + CODE_S * 600
     assert Decimal(fargate.total_pico) == pytest.approx(by_hand * 10**12, abs=6)
     assert fargate.with_model_pico == fargate.total_pico + found.whole.spent_pico
-    assert result["place"]["usd"] == round(float(CODE_S * 600), 6)
+    assert Decimal(result["place"]["usd"]) == pytest.approx(CODE_S * 600, abs=Decimal("1e-11"))
     assert [(part.key, part.compute_pico) for part in found.groups] == [("aws-test", fargate.total_pico)]
     by_batch = {part.key: part.compute_pico or 0 for part in desk.cost("batch").groups}
     assert sum(by_batch.values()) == fargate.total_pico

@@ -139,7 +139,7 @@ def test_a_task_runs_and_its_result_says_where_and_for_what(single: Single) -> N
     place = result["place"]
     assert (place["name"], place["id"], place["vcpu"], place["memory_mb"]) == ("fargate", "0", 2.0, 8192)
     assert (place["spot"], place["stopped"] - place["started"]) == (True, 300)
-    assert place["usd"] == pytest.approx(300 / 3600 * (2 * 0.04048 + 8 * 0.004445) * 0.3, abs=1e-6)
+    assert float(place["usd"]) == pytest.approx(300 / 3600 * (2 * 0.04048 + 8 * 0.004445) * 0.3, abs=1e-6)
     assert any("image is pulled" in line for line in single.said)
 
 

@@ -224,7 +224,7 @@ async def test_what_is_cancelled_does_not_run_and_a_stop_takes_back_what_has_not
 
 @OF_SINGLE_TASKS
 async def test_a_limit_holds_until_another_comes(site: Site, running: Running) -> None:
-    denied = await running.exchange(A, limit=Limit(usd=1e-12, concurrency=3), wait_s=20)
+    denied = await running.exchange(A, limit=Limit(pico=1, concurrency=3), wait_s=20)
     [result] = denied.results
     assert (result["state"], result["error"]["code"]) == ("failed", "budget")
     assert SHARED_BUDGET.search(result["error"]["message"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from moto.cloudformation import models, parsing, responses
@@ -148,6 +149,7 @@ def _fail_as_stacks_do() -> None:
         self.failure = ""
         try:
             delete(self)
+            self.deletion_time = datetime.now(UTC)
         except Exception as error:
             _event(self, "DELETE_FAILED", error)
             self.failure = self.status = "DELETE_FAILED"

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from farmhand.aws.places.bucket import BatchBucket
@@ -83,9 +84,38 @@ def test_results_of_a_week_are_seen_by_and_by_and_not_all_held_at_once() -> None
     }
     # Another command finds the same order.
     again = collection(bucket)
-    again.load()
+    again.begin_load()
+    again.load_some()
+    assert again.loading == 0
     assert again.look(0) == set()
     assert [ids(again.results(number)) for number in range(count)] == [[one] for one in given]
+
+
+def test_what_earlier_commands_have_seen_is_read_in_steps_and_no_result_with_it() -> None:
+    """A batch of a million lines has thousands of lists, each of some of its 10,000 parts."""
+    bucket, count = DictBucket(), 1000
+    for number in range(count):
+        part = KEYS.results() + PartName(0, number, 1, 0).path
+        bucket.objects[f"{KEYS.base}seen/{number:06d}.json"] = msgspec.json.encode([(part, 100, 5)])
+    found = collection(bucket)
+    found.begin_load()
+    steps = []
+    while left := found.loading:
+        before = sum(bucket.reads.values())
+        found.load_some()
+        steps.append(sum(bucket.reads.values()) - before)
+        assert found.loading < left
+    assert max(steps) <= 200
+    assert (sum(steps), found.end, found.of(0)) == (count, count * 100, (count * 100, count * 5))
+    assert [part.key for part in found.parts] == sorted(part.key for part in found.parts)
+    assert not [key for key in bucket.reads if "/out/" in key]
+    # One that cannot be read is not passed over.
+    bucket.objects[f"{KEYS.base}seen/000000.json"] = b"[1"
+    other = collection(bucket)
+    other.begin_load()
+    for _ in range(2):
+        with pytest.raises(FarmhandError, match="is damaged"):
+            other.load_some()
 
 
 def test_a_look_takes_what_a_reply_does_and_nothing_that_came_meanwhile_is_missed() -> None:

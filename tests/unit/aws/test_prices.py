@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.aws.prices import cloud_prices, estimate_lines
+from farmhand.aws.prices import Extras, cloud_prices, estimate_lines
 from farmhand.core.errors import NotConfigured
 
 TODAY = date(2026, 11, 29)
@@ -52,8 +52,29 @@ def test_a_minute_is_the_least_and_nothing_costs_nothing() -> None:
 )
 def test_what_stands_idle(mode: str, ipv4: bool, month: float) -> None:
     estimate = cloud_prices("us-east-1", today=TODAY).estimate(mode, ipv4=ipv4)
-    assert estimate["usd_month"] == month
+    assert estimate["usd_month"] == f"{month:.2f}"
     assert f"{month:.2f} a month" in "\n".join(estimate_lines(estimate, mode))
+
+
+@pytest.mark.parametrize(
+    ("extras", "month", "said"),
+    [
+        # 3.53, and 10 metrics x 0.10 for each host
+        (Extras(hosts=1), 4.53, "alarms of 1 farm host 1.00"),
+        (Extras(hosts=3), 6.53, "alarms of 3 farm hosts 3.00"),
+        # 0.3 GB x 0.10
+        (Extras(baked=True), 3.56, "image with the credential 0.03"),
+        (Extras(hosts=2, baked=True, federation=True), 5.56, "alarms of 2 farm hosts 2.00, image with the credential"),
+    ],
+)
+def test_what_is_asked_for_besides_is_in_the_price(extras: Extras, month: float, said: str) -> None:
+    prices = cloud_prices("us-east-1", today=TODAY)
+    estimate = prices.estimate("public", extras=extras)
+    assert estimate["usd_month"] == f"{month:.2f}"
+    assert said in "\n".join(estimate_lines(estimate, "public"))
+    # With an endpoint of sts in a private network: 0.01 x 730.
+    private = prices.estimate("private", extras=extras)["network_usd_month"]
+    assert private == ("36.60" if extras.federation else "29.30")
 
 
 def test_an_operators_own_prices(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -104,6 +105,21 @@ def test_a_network_that_was_always_used_and_one_that_costs_nothing(tmp_path: Pat
     nat = network_use(network(NOON, Ipv4="true", Federation="true"), of, [], NOON + HOUR)
     # Five endpoints, a NAT gateway and its address.
     assert nat.pico_hour == 150_000_000_000
+
+
+def test_a_network_that_was_removed_has_the_hours_it_was_up(tmp_path: Path) -> None:
+    of = prices(tmp_path, "1", "1", "1")
+    # Up for 2 h and 5 min, five days ago; something ran in the second hour, and in another network's time.
+    gone = replace(network(NOON, Ipv4="false"), outputs={}, removed_at=NOON + 2 * HOUR + 300)
+    gone = replace(gone, parameters=gone.parameters | {"NetworkMode": "private"})
+    runs = [ContainerRun(NOON + 1.5 * HOUR, NOON + 1.6 * HOUR), ContainerRun(NOON + 5 * HOUR, NOON + 6 * HOUR)]
+    use = network_use(gone, of, runs, NOON + 120 * HOUR)
+    assert (use.mode, use.hours, use.unused_hours) == ("private", 3, 2)
+    assert use.document()["until"] == "2026-11-20T14:05:00Z"
+    assert use.line() == (
+        "a private network was up from 2026-11-20T12:00:00Z to 2026-11-20T14:05:00Z: 3 h, US$ 0.24; "
+        "unused in 2 of them since 2026-11-20T12:00:00Z: US$ 0.16"
+    )
 
 
 def test_hours_that_nobody_knows_any_more_are_not_called_unused(tmp_path: Path) -> None:

@@ -57,6 +57,7 @@ def test_the_prices_count_what_the_templates_make() -> None:
 
     assert count("base", "AWS::SecretsManager::Secret") == prices.SECRETS
     assert count("watch", "AWS::CloudWatch::Alarm") == prices.ALARMS
+    assert (ROOT / "aws" / "host.yaml").read_text().count("      MetricName: ") == prices.HOST_METRICS
     assert count("network", "AWS::CloudWatch::Alarm") == prices.NETWORK_ALARMS
     assert count("network", "AWS::EC2::VPCEndpoint", "\n    Condition: Private") == prices.ENDPOINTS
     assert sum(count(part, "AWS::KMS::Key") for part in PARTS) == 1

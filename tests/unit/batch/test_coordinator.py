@@ -187,7 +187,7 @@ def test_each_host_has_its_share_of_the_limits(tmp_path: Path) -> None:
     batch = Batch(tmp_path, [f"p{n}" for n in range(9)], workers=2, limits=limits)
     one = Worker("one")
     batch.turn(one)
-    assert one.limits == [Limit(usd=0.5, concurrency=2)]
+    assert one.limits == [Limit(pico=5 * 10**11, concurrency=2)]
     batch.close()
     # The worker keeps them: a run without any takes them off.
     batch = Batch(tmp_path, workers=2)

@@ -108,11 +108,6 @@ def test_a_traceback_that_was_asked_for_holds_none(
 ) -> None:
     monkeypatch.setenv("FARMHAND_DEBUG", "1")
 
-    def left(status: int) -> None:
-        raise SystemExit(status)
-
-    monkeypatch.setattr(os, "_exit", left)
-
     def fail() -> int:
         raise RuntimeError(f"{KEY} {URL}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -182,8 +183,14 @@ MALFORMED = [
 @pytest.mark.parametrize("request_", MALFORMED)
 async def test_what_is_no_request_or_two_is_refused_and_nothing_is_served(request_: bytes) -> None:
     async with serve() as talk:
-        assert b" 400 Bad Request" in (await talk.say(request_, until=b"\r\n\r\n"))[:30]
+        answer = await talk.say(request_)
+        assert b" 400 Bad Request" in answer[:30]
         assert not talk.seen
+        # As the Messages API says it, and nothing of the request is in it.
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert b"application/json" in head
+        error = {"type": "invalid_request_error", "message": "it is no request of HTTP/1.1"}
+        assert json.loads(body) == {"type": "error", "error": error}
 
 
 async def test_a_head_without_end_is_refused() -> None:

@@ -16,7 +16,7 @@ def test_an_order_is_a_turn() -> None:
     turn = {"batch": "b", "cancel": ["x"], "key": "k", "stop": False, "after": 7, "low": 2, "wait_s": 1.5}
     turn["tasks"] = [{"id": "a"}, {"id": "b"}]
     assert json.loads(encode(ORDER)) == turn
-    limited = json.loads(encode(replace(ORDER, tasks=[], limit=Limit(usd=0.5))))
+    limited = json.loads(encode(replace(ORDER, tasks=[], limit=Limit(pico=5 * 10**11))))
     assert (limited["tasks"], limited["limits"]) == ([], {"max_usd": 0.5, "concurrency": None})
 
 

@@ -228,3 +228,18 @@ def test_pieces_lose_nothing(text: str) -> None:
     assert "".join(parts) == text
     assert len(parts) >= min(3, len(text))
     assert len(parts) <= 500
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "string", "pattern": "^(a+)+$", "const": "a" * 60 + "!"},
+        {"type": "object", "patternProperties": {"^(a+)+$": False}, "required": ["a" * 60 + "!"]},
+        {"type": "string", "pattern": "^(?=b)(a{60}|a)(a+)+$"},
+        {"type": "string", "pattern": "^(?:(a+)+)(?!x)(?<=b)$", "minLength": 60},
+    ],
+)
+def test_a_pattern_that_never_ends_is_given_up(schema: dict[str, Any]) -> None:
+    """The search would take years. What makes answers for schemas gives up after some seconds."""
+    with pytest.raises(NoInstanceError):
+        smallest(schema)

@@ -18,6 +18,7 @@ from farmhand import __version__
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireMismatch
 from farmhand.core.files import peer
 from farmhand.core.keys import redact
+from farmhand.meter.http_server import HttpServer, RefusingHandler
 from farmhand.wire.schema import AGENT_HEADER, WIRE, WIRE_HEADER
 
 log = logging.getLogger("jada-agent")
@@ -62,6 +63,13 @@ def _error_answer(error: FarmhandError, status: int = 0) -> web.Response:
     return answer({"error": {name: redact(text) for name, text in error.as_dict().items()}}, status)
 
 
+def malformed(status: int) -> web.Response:
+    """Return the answer to what is no request, or could not be answered."""
+    if status < 500:
+        return _error_answer(UsageError("it is no request of HTTP/1.1", code="invalid_request"), status)
+    return _error_answer(FarmhandError("the agent failed to answer", hint="see its log", code="agent_error"), status)
+
+
 def limited(server: web.Server, per_uid: int) -> Callable[[], asyncio.Protocol]:
     """Return a protocol factory in front of `server` that closes connections of one user beyond `per_uid`."""
     owners: dict[asyncio.Protocol, int] = {}
@@ -76,7 +84,7 @@ def limited(server: web.Server, per_uid: int) -> Callable[[], asyncio.Protocol]:
             if list(owners.values()).count(uid) >= per_uid:
                 transport.abort()
                 return
-            handler = server()
+            handler = server() if isinstance(server, HttpServer) else RefusingHandler(server, malformed)
             owners[handler] = uid
             transport.set_protocol(handler)
             handler.connection_made(transport)

@@ -58,6 +58,13 @@ class BoxSpec:
     user: str = ""
     disk_gb: int = 40
     usd_month: str = ""
+    #: Whether it is to push its metrics to CloudWatch by a role of its own.
+    metrics: bool = False
+
+    @property
+    def profile(self) -> str:
+        """The instance profile by which a host may push metrics, and nothing else: of the stack that watches."""
+        return f"farmhand-{self.environment}-host"
 
     @property
     def full_name(self) -> str:
@@ -97,7 +104,8 @@ class BoxSeen:
         if not (self.state or self.reserved or self.parts):
             return ""
         open_to = ", ".join(self.open_to) or "nobody"
-        return (
+        profile = f"instance profile: {self.parts['profile']}\n" if "profile" in self.parts else ""
+        return profile + (
             f"instance: {self.state or 'none'}\nsize: {self.size}\nstatic address: {self.reserved or 'none'}"
             f"{'' if self.attached or not self.reserved else ' (not attached)'}\nopen to: {open_to}\n"
         )
@@ -130,6 +138,9 @@ class BoxProvider(Protocol):
 
     def look(self, spec: BoxSpec) -> BoxSeen:
         """Return what is there. Raise Refused if the name is taken by something that is not ours."""
+
+    def left_to_do(self, spec: BoxSpec) -> str:
+        """Return what the operator has to do for the box's metrics, "" for nothing."""
 
     def missing(self, spec: BoxSpec, seen: BoxSeen) -> list[BoxStep]:
         """Return the steps to the wanted box, in order."""

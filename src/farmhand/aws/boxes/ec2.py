@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-import tomllib
-from decimal import Decimal
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 from farmhand.aws.boxes.box import (
@@ -26,6 +23,7 @@ from farmhand.aws.boxes.box import (
     not_offered,
     own_price,
 )
+from farmhand.aws.boxes.ec2_prices import month_price, price_table
 from farmhand.aws.boxes.keys import HostKey, console_keys
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import code_of, explained
@@ -40,7 +38,6 @@ _IMAGES = {
 }
 _DEBIAN = {"x86_64": "amd64", "arm64": "arm64"}
 _GONE = "terminated"
-_HOURS = Decimal(730)
 #: Kinds of keys that ImportKeyPair takes. Source: the API's reference.
 _IMPORTED = ("ssh-ed25519", "ssh-rsa")
 
@@ -63,7 +60,9 @@ class Ec2:
     def check(self, spec: BoxSpec, seen: BoxSeen) -> BoxPrice:
         """Raise if the box cannot be made as wanted; else return what it costs, from the dated table."""
         check_kept(spec, seen)
-        price = own_price(spec) or _price(spec)
+        price = own_price(spec) or month_price(spec)
+        if spec.metrics:
+            self._check_profile(spec, seen)
         if not seen.state:
             with explained("asking EC2 what it offers"):
                 self._find_place(spec)
@@ -73,6 +72,25 @@ class Ec2:
                     f"EC2 takes no key of the kind {spec.key.kind} ({spec.key.path})", hint="ssh-keygen -t ed25519"
                 )
         return price
+
+    def left_to_do(self, spec: BoxSpec) -> str:
+        """Return "": the instance gets a role for its metrics."""
+        return ""
+
+    def _check_profile(self, spec: BoxSpec, seen: BoxSeen) -> None:
+        """Raise NotConfigured if the instance profile is not there, Refused if the box has another one."""
+        has = seen.parts.get("profile", spec.profile)
+        if has != spec.profile:
+            hint = f"let its role call PutMetricData and set box_cloudwatch=false, or take {has} away"
+            raise Refused(f"{spec.full_name} has the instance profile {has} and needs {spec.profile}", hint=hint)
+        with explained(f"looking for the instance profile {spec.profile}"):
+            try:
+                self._aws.client("iam").get_instance_profile(InstanceProfileName=spec.profile)
+            except Exception as error:
+                if code_of(error) != "NoSuchEntity":
+                    raise
+                hint = f"farmhand cloud up with aws_farm_hosts: [{spec.name}] makes it, and the alarms"
+                raise NotConfigured(f"there is no instance profile {spec.profile} for metrics", hint=hint) from None
 
     def look(self, spec: BoxSpec) -> BoxSeen:
         """Return what is there. Raise Refused if a name is taken by something that is not ours."""
@@ -97,7 +115,11 @@ class Ec2:
         attached = bool(instance and holder == instance["InstanceId"])
         if holder and not attached and holder not in parts["gone"].split():
             raise Refused(f"the static address {address['PublicIp']} of {spec.full_name} is attached to {holder}")
-        parts |= {"address": address.get("AllocationId", ""), "association": address.get("AssociationId", "")}
+        parts |= {
+            "profile": self._profile_of(spec, instance),
+            "address": address.get("AllocationId", ""),
+            "association": address.get("AssociationId", ""),
+        }
         return BoxSeen(
             state=instance.get("State", {}).get("Name", ""),
             instance=instance.get("InstanceId", ""),
@@ -136,6 +158,10 @@ class Ec2:
             steps.append(BoxStep(f"start the instance {seen.instance}", start))
         elif seen.state != "running":
             steps.append(BoxStep(f"the instance {seen.instance} is {seen.state}", None))
+        if spec.metrics and "profile" not in parts:
+            about = {"IamInstanceProfile": {"Name": spec.profile}, "InstanceId": seen.instance}
+            attach = partial(client.associate_iam_instance_profile, **about)
+            steps.append(BoxStep(f"let it push metrics by the instance profile {spec.profile}", attach))
         if not seen.reserved:
             take = partial(client.allocate_address, Domain="vpc", TagSpecifications=_tags(spec, "elastic-ip"))
             steps.append(BoxStep("take a static address", take))
@@ -190,7 +216,7 @@ class Ec2:
         offers = self._client.describe_instance_type_offerings(LocationType="availability-zone", Filters=filters)
         zones = sorted(each["Location"] for each in offers["InstanceTypeOfferings"])
         if not zones:
-            raise not_offered("size", spec.size, where, sorted(_table()["hour"]))
+            raise not_offered("size", spec.size, where, sorted(price_table()["hour"]))
         if spec.zone not in ("", *zones):
             raise not_offered(f"{spec.size} in the zone", spec.zone, where, zones)
         vpc = self._default_vpc()
@@ -236,6 +262,17 @@ class Ec2:
     def _instances(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         pages = self._client.get_paginator("describe_instances").paginate(Filters=filters)
         return [each for page in pages for group in page["Reservations"] for each in group["Instances"]]
+
+    def _profile_of(self, spec: BoxSpec, instance: dict[str, Any]) -> str:
+        """Return the name of the instance's profile, "" for none. It is asked for only where it matters."""
+        if not (spec.metrics and instance):
+            return ""
+        filters = [{"Name": "instance-id", "Values": [instance["InstanceId"]]}]
+        filters.append({"Name": "state", "Values": ["associating", "associated"]})
+        with explained("asking for the instance's profile"):
+            found = self._client.describe_iam_instance_profile_associations(Filters=filters)
+        given = [each["IamInstanceProfile"]["Arn"] for each in found["IamInstanceProfileAssociations"]]
+        return str(given[0]).rpartition("/")[2] if given else ""
 
     def _look_group(self, spec: BoxSpec, parts: dict[str, str]) -> tuple[str, ...]:
         filters = [{"Name": "group-name", "Values": [spec.full_name]}]
@@ -349,25 +386,3 @@ def _beside(permission: dict[str, Any], wanted: set[str]) -> dict[str, Any]:
     if all(permission.get(key) == value for key, value in ssh.items()):
         rest["IpRanges"] = [each for each in permission.get("IpRanges", []) if each["CidrIp"] not in wanted]
     return rest if _sources(rest) else {}
-
-
-def _table() -> dict[str, Any]:
-    return tomllib.loads(files("farmhand.aws.boxes").joinpath("prices.toml").read_text("utf-8"))
-
-
-def _price(spec: BoxSpec) -> BoxPrice:
-    """Return the price of a month. Raise NotConfigured for a size that the table does not have."""
-    table = _table()
-    if spec.size not in table["hour"]:
-        raise NotConfigured(
-            f"no price of {spec.size} is known, and it is said before anything is made",
-            hint=f"box_usd_month=US$ from the provider's page, or one of {', '.join(table['hour'])}",
-        )
-    machine, address = Decimal(table["hour"][spec.size]) * _HOURS, Decimal(table["ipv4_hour"]) * _HOURS
-    disk = Decimal(table["gp3_gb_month"]) * spec.disk_gb
-    other = "" if spec.region == table["region"] else f"; {spec.region} may cost more"
-    return BoxPrice(
-        round(machine + address + disk, 2),
-        f"{spec.size} {machine:.2f}, {spec.disk_gb} GB disk {disk:.2f}, static address {address:.2f}",
-        f"{table['source']}, {table['as_of']}{other}",
-    )

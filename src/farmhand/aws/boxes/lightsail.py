@@ -117,6 +117,15 @@ class Lightsail:
             parts={"name": spec.full_name} if instance else {},
         )
 
+    def left_to_do(self, spec: BoxSpec) -> str:
+        """Return what the operator has to do for the box's metrics, "" for nothing. Lightsail's have no role."""
+        if not spec.metrics:
+            return ""
+        return (
+            f"{spec.name} is to push metrics, and an instance of Lightsail can have no role: give it a key that may "
+            "only call PutMetricData, by jada_agent_cloudwatch_key_file (docs/operations.md, CloudWatch), or use EC2"
+        )
+
     def missing(self, spec: BoxSpec, seen: BoxSeen) -> list[BoxStep]:
         """Return the steps to the wanted box. The ports are closed as soon as Lightsail takes that."""
         client, name, address = self._client, spec.full_name, _address_name(spec)

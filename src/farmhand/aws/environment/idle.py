@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from farmhand.aws.credentials.credential import stamp
 from farmhand.aws.environment.spent import KEPT_S
-from farmhand.aws.environment.stacks import Stack
+from farmhand.aws.environment.stacks import Stack, Stacks
 from farmhand.aws.environment.stretches import ContainerRun
 from farmhand.aws.prices import CloudPrices
 from farmhand.core.money import pico, plain
@@ -22,12 +22,15 @@ _HOUR_S = 3600
 class NetworkUse:
     """The time of a network that is up since `since` (Unix seconds), in hours that have begun, as they are billed.
 
+    `until` is when it was removed, 0 as long as it is up.
+
     `unused` are those since `known_since` in which no container ran, by (from, to) in Unix seconds. `pico_hour` is in
     pico-dollars.
     """
 
     mode: str
     since: float
+    until: float = 0.0
     known_since: float
     hours: int
     unused: tuple[tuple[float, float], ...]
@@ -51,7 +54,8 @@ class NetworkUse:
     def document(self) -> dict[str, Any]:
         """Return it for JSON; amounts are exact strings in US$."""
         return {
-            **{"mode": self.mode, "since": stamp(self.since), "known_since": stamp(self.known_since)},
+            **{"mode": self.mode, "since": stamp(self.since), "until": stamp(self.until) if self.until else None},
+            "known_since": stamp(self.known_since),
             **{"hours": self.hours, "usd_hour": plain(self.pico_hour), "usd_so_far": plain(self.pico)},
             **{"unused_hours": self.unused_hours, "unused_usd": plain(self.unused_pico)},
             "unused": [{"from": stamp(begin), "to": stamp(end)} for begin, end in self.unused],
@@ -60,30 +64,45 @@ class NetworkUse:
     def line(self) -> str:
         """Return it for people."""
         unused = f"unused in {self.unused_hours} of them since {stamp(self.known_since)}: US$ {plain(self.unused_pico)}"
+        if self.until:
+            return (
+                f"a {self.mode} network was up from {stamp(self.since)} to {stamp(self.until)}: {self.hours} h, US$ "
+                f"{plain(self.pico)}; {unused}"
+            )
         return (
             f"the {self.mode} network is up since {stamp(self.since)}: {self.hours} h, US$ {plain(self.pico_hour)} an "
             f"hour, {plain(self.pico)} so far; {unused} (farmhand cloud down --network-only)"
         )
 
 
+def removed_networks(
+    stacks: Stacks, name: str, prices: CloudPrices, runs: Sequence[ContainerRun], now: float | None = None
+) -> list[NetworkUse]:
+    """Return the use of the networks `name` that were removed in the time of which it is known what ran.
+
+    Raise FarmhandError.
+    """
+    now = time.time() if now is None else now
+    return [network_use(stack, prices, runs, now) for stack in stacks.removed(name, now - KEPT_S)]
+
+
 def hourly_pico(prices: CloudPrices, stack: Stack) -> int:
     """Return what a network stack costs in an hour."""
     on = {name for name, given in stack.parameters.items() if given == "true"}
-    mode = stack.outputs.get("NetworkMode", "")
-    return pico(prices.network_hour(mode, ipv4="Ipv4" in on, federation="Federation" in on))
+    return pico(prices.network_hour(_mode(stack), ipv4="Ipv4" in on, federation="Federation" in on))
 
 
 def network_use(
     stack: Stack, prices: CloudPrices, runs: Iterable[ContainerRun], now: float | None = None
 ) -> NetworkUse:
-    """Return the use of the network that is up since `stack` was made, by these runs of containers.
+    """Return the use of the network of `stack` from when it was made, by these runs of containers.
 
     What ran longer ago than objects are kept is not known any more, and such hours are not called unused. Source: the
     price page of PrivateLink: an hour that has begun is billed as a whole one, whatever goes through.
     """
     now = time.time() if now is None else now
     since = stack.made_at
-    hours = math.ceil(max(0.0, now - since) / _HOUR_S)
+    hours = math.ceil(max(0.0, (stack.removed_at or now) - since) / _HOUR_S)
     first_known = max(0, math.ceil((now - KEPT_S - since) / _HOUR_S))
     used: set[int] = set()
     for one in runs:
@@ -96,10 +115,16 @@ def network_use(
             begin = unused.pop()[0]
         unused.append((begin, end))
     return NetworkUse(
-        mode=stack.outputs.get("NetworkMode", ""),
+        mode=_mode(stack),
         since=since,
+        until=stack.removed_at,
         known_since=since + first_known * _HOUR_S,
         hours=hours,
         unused=tuple(unused),
         pico_hour=hourly_pico(prices, stack),
     )
+
+
+def _mode(stack: Stack) -> str:
+    """Return private or public. One that was removed may have no outputs any more."""
+    return stack.outputs.get("NetworkMode") or stack.parameters.get("NetworkMode", "")

@@ -28,7 +28,7 @@ _CONSEQUENCES = ("Resource creation cancelled", "Resource update cancelled", "Re
 
 @dataclass(frozen=True)
 class Stack:
-    """A stack that is there. `made_at` is in Unix seconds."""
+    """A stack. `made_at` is in Unix seconds, and so is `removed_at`, 0 as long as it is there."""
 
     name: str
     status: str
@@ -36,6 +36,7 @@ class Stack:
     outputs: dict[str, str]
     parameters: dict[str, str]
     made_at: float
+    removed_at: float = 0.0
 
     @property
     def stuck(self) -> bool:
@@ -64,15 +65,32 @@ class Stacks:
                 if code_of(error) == "ValidationError" and "does not exist" in str(error):
                     return None
                 raise
-        made = found.get("CreationTime")
+        made, gone = found.get("CreationTime"), found.get("DeletionTime")
         return Stack(
-            name,
+            str(found["StackName"]),
             str(found["StackStatus"]),
             " ".join(str(found.get("StackStatusReason") or "").split()),
             {output["OutputKey"]: str(output.get("OutputValue", "")) for output in found.get("Outputs") or []},
             {given["ParameterKey"]: str(given.get("ParameterValue", "")) for given in found.get("Parameters") or []},
             made.timestamp() if isinstance(made, datetime) else datetime.now(UTC).timestamp(),
+            _moment(gone),
         )
+
+    def removed(self, name: str, since: float) -> list[Stack]:
+        """Return the stacks called `name` that were removed since `since` (Unix seconds), the oldest first.
+
+        CloudFormation knows them for 90 days. Source: the API's reference, ListStacks.
+        """
+        with explained("looking for stacks that were removed"):
+            pages = self._aws.client("cloudformation").get_paginator("list_stacks")
+            ids = [
+                str(one["StackId"])
+                for page in pages.paginate(StackStatusFilter=["DELETE_COMPLETE"])
+                for one in page["StackSummaries"]
+                if one["StackName"] == name and _moment(one.get("DeletionTime")) >= since
+            ]
+        found = [stack for stack in map(self.look, ids) if stack is not None and stack.removed_at]
+        return sorted(found, key=lambda stack: stack.made_at)
 
     def all(self) -> dict[str, Stack | None]:
         """Return every stack by its name, in the order in which they are made."""
@@ -145,3 +163,7 @@ class Stacks:
                 self._aws.client("cloudformation").get_paginator("describe_stack_events").paginate(StackName=name)
             ):
                 yield from page["StackEvents"]
+
+
+def _moment(given: Any) -> float:
+    return given.timestamp() if isinstance(given, datetime) else 0.0

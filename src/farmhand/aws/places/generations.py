@@ -17,7 +17,7 @@ from farmhand.aws.prices import CloudPrices
 from farmhand.core import shard
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError
-from farmhand.core.money import PICO_PER_USD, usd
+from farmhand.core.money import plain
 from farmhand.core.shard import ShardManifest
 from farmhand.core.typed import ready
 
@@ -52,6 +52,11 @@ class Account(msgspec.Struct, kw_only=True):
     def pico(self) -> int:
         """Return what Fargate asks for all attempts."""
         return sum(stretch.pico for stretch in self.stretches)
+
+    @property
+    def reason(self) -> str:
+        """Return the most frequent reason of ends with work left."""
+        return max(self.failed, key=self.failed.__getitem__, default="they ended before their work did")
 
 
 @dataclass
@@ -181,7 +186,7 @@ class Generations:
         return account
 
     def account(self) -> dict[str, Any]:
-        """Return what all generations that have ended came to, for JSON."""
+        """Return what all generations that have ended came to, for JSON; amounts are exact strings in US$."""
         accounts = [one.account for one in self.all if one.account is not None]
         retries: dict[str, list[int]] = {}
         for one in accounts:
@@ -193,9 +198,9 @@ class Generations:
             "containers": sum(one.children for one in accounts),
             "attempts": sum(one.attempts for one in accounts),
             "seconds": round(sum(one.seconds for one in accounts), 1),
-            "usd": _shown(sum(one.pico for one in accounts)),
-            "retries": [{"reason": why, "times": n, "usd": _shown(pico)} for why, (n, pico) in retries.items()],
-            "unsettled_usd": sum(one.unsettled_pico for one in accounts) / PICO_PER_USD,
+            "usd": plain(sum(one.pico for one in accounts)),
+            "retries": [{"reason": why, "times": n, "usd": plain(pico)} for why, (n, pico) in retries.items()],
+            "unsettled_usd": plain(sum(one.unsettled_pico for one in accounts)),
         }
 
     def terminate(self, reason: str) -> None:
@@ -218,25 +223,11 @@ class Generations:
             raise FarmhandError(what, code="bad_answer") from None
 
 
-def _shown(pico: int) -> float:
-    """Return an amount as the summary of a batch shows it: US$ with six digits."""
-    return round(float(usd(pico)), 6)
-
-
-#: The exit codes of the agent's container in words.
-_CODES = {
-    shard.EXIT_BUG: "a fault of Farmhand",
-    shard.EXIT_LEFT: "stopped with work left",
-    shard.EXIT_STOPPED: "the batch was stopped",
-    shard.EXIT_REFUSED: "the API refuses the credential",
-    shard.EXIT_CONFIG: "it is not configured right",
-}
-
-
 def reason_of(attempt: ChildAttempt) -> str:
     """Return why an attempt ended, in a line that is the same for all that ended so."""
     if attempt.reason.startswith("Your Spot Task was interrupted"):
         return "Spot interruption"
     if attempt.exit_code is not None:
-        return _CODES.get(attempt.exit_code) or f"exit status {attempt.exit_code}"
+        known = shard.ENDS.get(attempt.exit_code)
+        return known.words if known else f"exit status {attempt.exit_code}"
     return " ".join(attempt.reason.split())[:200] or "AWS gives no reason"

@@ -28,7 +28,7 @@ from farmhand.aws.places.task_tries import EndedTry, TaskTry, placed, run_of
 from farmhand.core import shard, task_access
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
-from farmhand.core.money import usd
+from farmhand.core.money import plain
 from farmhand.core.settings import Settings
 from farmhand.core.shard import AgentOptions, PlaceInfo, SingleOrder, SingleResult
 from farmhand.core.task import DEFAULT_TIMEOUT_S, TASK_OUTPUTS
@@ -142,8 +142,7 @@ class FargateTask:
                 return found
             why, again = _why(ended)
             if not again or self._stopped_by_us:
-                ours = _exit_code(ended) in (shard.EXIT_CONFIG, shard.EXIT_REFUSED)  # the operator can put it right
-                kind = NotConfigured if ours else FarmhandError
+                kind = shard.container_error(_exit_code(ended))
                 raise kind(f"the task left no result: {why}", hint=f"see: farmhand cloud logs {self._id}")
         hint = "try again without --spot" if self.spot else "try again later"
         raise FarmUnreachable(f"Fargate does not run the task: {why}", hint=hint)
@@ -349,7 +348,7 @@ class FargateTask:
             "vcpu": size.vcpu_milli / 1000,
             "memory_mb": size.memory_mb,
             "spot": tries[last.number].spot if last.number in tries else size.spot,
-            "usd": round(float(usd(pico)), 6),
+            "usd": plain(pico),
         }
         return {**found.result, "place": place}
 

@@ -16,12 +16,12 @@ from farmhand.aws.places import batch_jobs, shards
 from farmhand.aws.places.batch_item import BatchTable
 from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
-from farmhand.aws.places.generations import Account, Generation, Generations
+from farmhand.aws.places.generations import Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
-from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
-from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo
+from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
+from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply
 
@@ -32,8 +32,6 @@ _SLOTS = 100_000_000
 _HELD_S = 120.0
 #: After so many seconds in which no container has begun, why that may be is said.
 _STUCK_S = 600.0
-#: Containers that begin at the same moment ask the API at the same moment: seconds for each, and in all.
-_JITTER_S, _MOST_JITTER_S = 0.1, 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +62,8 @@ class RunningBatch:
         self._open: set[str] = set()
         self._arrived: set[str] = set()
         self._given: dict[str, int] = {}
-        self._begun = False
+        #: The cursor after what earlier commands have seen.
+        self._earlier = 0
         self._item = BatchItem()
         self._concurrency: int | None = None
         #: Whether the batch has given all that it has. Before that, no result is given out.
@@ -96,16 +95,12 @@ class RunningBatch:
         self._generations.load()
         for one in self._generations.all:
             self._known |= read_index(self._bucket, self._keys, one.number)
-        self._collection.load()
+        self._collection.begin_load()
         self._table.run(self._generations.all[-1].number if self._generations.all else 0)
 
     def exchange(self, order: Order) -> Reply:
         """Carry out an order; see Dispatcher. Raise FarmhandError."""
         reply = Reply(next=order.cursor, slots=_SLOTS)
-        if not self._begun:
-            for number in range(self._collection.at(order.cursor), len(self._collection.parts)):
-                self._arrived |= {str(result["id"]) for result in self._collection.results(number)}
-            self._begun = True
         if order.limit is not None:
             self._limit(order.limit)
         for task_id in order.cancel:
@@ -118,14 +113,14 @@ class RunningBatch:
             self._stop(reply)
         until = time.monotonic() + order.wait_s
         while True:
-            self._advance(close=not more)
-            if not more:
+            self._advance(order.cursor, close=not more)
+            if not (more or self._collection.loading):
                 self._give_out(reply)
             enough = more or reply.rest or reply.halted is not None or len(self._open) <= order.low
             if enough or self.over or time.monotonic() >= until:
                 break
-            time.sleep(min(0.2, self._pace.least_s))
-        if self._stopping and not self._generations.live and not reply.rest:
+            time.sleep(0 if self._collection.loading else min(0.2, self._pace.least_s))
+        if self._stopping and not (self._generations.live or reply.rest or self._collection.loading):
             self._take_back(self._open - self._arrived, reply)
         reply.unfinished = len(self._open)
         reply.waiting += self._waiting()
@@ -144,7 +139,7 @@ class RunningBatch:
     # --- orders ---------------------------------------------------------------------------------------------------
 
     def _limit(self, limit: Limit) -> None:
-        self._table.limit(None if limit.usd is None else round(limit.usd * money.PICO_PER_USD))
+        self._table.limit(limit.pico)
         self._concurrency = limit.concurrency
 
     def _accept(self, line: bytes, reply: Reply) -> None:
@@ -204,16 +199,24 @@ class RunningBatch:
 
     # --- what goes on in AWS ----------------------------------------------------------------------------------------
 
-    def _advance(self, *, close: bool) -> None:
-        """Do what is to be done in AWS. A short failure is not told. Raise FarmhandError."""
+    def _advance(self, cursor: int, *, close: bool) -> None:
+        """Do what is to be done in AWS. A short failure is not told. Raise FarmhandError.
+
+        The batch has all results before `cursor`.
+        """
         try:
             if self._draft:
                 self._draft.upload()
-            if close:
+            if close and self._collection.loading:
+                self._collection.load_some()
+                self._earlier = self._collection.end
+            elif close:
                 if time.monotonic() >= self._look_at:
                     self._look()
                 if not self._stopping:
-                    self._send_again()
+                    # What earlier commands have seen is not in `_arrived`: it is known once the batch has it.
+                    if cursor >= self._earlier:
+                        self._send_again()
                     self._close()
         except FarmUnreachable as error:
             now = time.monotonic()
@@ -237,7 +240,6 @@ class RunningBatch:
                 self._batch,
                 names.environment,
                 self._concurrency,
-                jitter_s=min(_MOST_JITTER_S, _JITTER_S * len(self._draft)),
                 model=conf.model,
                 agent=AgentOptions(prices=self._prices.own),
                 place=PlaceInfo(name=NAME, vcpu_milli=vcpu, memory_mb=memory, spot=spot, public=self._prices.public),
@@ -294,8 +296,8 @@ class RunningBatch:
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {_reasons(account)}"
-            raise FarmhandError(what, hint=f"see: farmhand cloud logs {self._batch}")
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.reason}"
+            raise container_error(words=account.reason)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
@@ -374,6 +376,9 @@ class RunningBatch:
         """Return the state of the jobs as a reason for waiting, and say once why nothing begins."""
         if self._trouble:
             return [{"reason": NAME, "tasks": len(self._open), "detail": self._trouble}]
+        if left := self._collection.loading:
+            detail = f"reading what earlier commands have collected: {left} lists are left"
+            return [{"reason": NAME, "tasks": len(self._open), "detail": detail}]
         live = self._generations.live
         counts = sum((one.summary for one in live), start=Counter[str]())
         begun = sum(state.begun for one in live for state in one.states.values())
@@ -392,8 +397,3 @@ class RunningBatch:
             )
         words = ", ".join(f"{number} {state.lower()}" for state, number in sorted(counts.items()) if number)
         return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
-
-
-def _reasons(account: Account) -> str:
-    """Return the most frequent reason of ends with work left."""
-    return max(account.failed, key=account.failed.__getitem__, default="they ended before their work did")

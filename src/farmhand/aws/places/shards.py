@@ -16,6 +16,7 @@ import hashlib
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -37,6 +38,10 @@ TEXT_TASKS, CLI_TASKS = 500, 20
 MOST_RESULTS = 2000
 #: Parts that are read at once, and whose results are kept until they are given out. Others are read again then.
 MOST_PARTS = 100
+#: Objects of seen/ that are read in one step, and how many of them at the same moment.
+_MOST_LOGS, _LOGS_AT_ONCE = 200, 16
+#: Containers that begin at the same moment ask the API at the same moment: seconds for each but one, and in all.
+_JITTER_S, _MOST_JITTER_S = 0.1, 30.0
 _CLI_WEIGHT = TEXT_TASKS // CLI_TASKS
 
 
@@ -154,6 +159,7 @@ class ShardDraft:
             farmhand=__version__,
             engine="cli" if self.cli else "api",
             concurrency=concurrency,
+            jitter_s=min(_MOST_JITTER_S, _JITTER_S * (self._shards - 1)),
             **about,
         )
         self._bucket.put(self._keys.manifest(self.generation), msgspec.json.encode(manifest))
@@ -209,6 +215,7 @@ class Collection:
         self._unread: dict[int, list[str]] = {}
         self._bucket, self._keys = bucket, keys
         self._seen: set[str] = set()
+        self._to_load: list[str] = []
         self._logs = 0
         self._results: dict[int, list[dict[str, Any]]] = {}
 
@@ -217,17 +224,28 @@ class Collection:
         """Return the cursor after everything."""
         return self.parts[-1].first + self.parts[-1].results if self.parts else 0
 
-    def load(self) -> None:
-        """Read what earlier commands have seen. Raise FarmhandError `bad_answer`."""
-        for key in self._bucket.keys(f"{self._keys.base}seen/"):
+    @property
+    def loading(self) -> int:
+        """Return how many objects of seen/ were not read yet. Before it is 0, nothing is looked for or given out."""
+        return len(self._to_load)
+
+    def begin_load(self) -> None:
+        """Find what earlier commands have seen; `load_some` reads it, for a long batch in many steps."""
+        self._to_load = list(self._bucket.keys(f"{self._keys.base}seen/"))
+
+    def load_some(self) -> None:
+        """Read some of what earlier commands have seen. Raise FarmhandError `bad_answer`."""
+        some = self._to_load[:_MOST_LOGS]
+        with ThreadPoolExecutor(max_workers=_LOGS_AT_ONCE) as pool:
+            bodies = [*pool.map(self._bucket.get, some)]
+        for key, body in zip(some, bodies, strict=True):
             try:
-                for part, results, pico in msgspec.json.decode(
-                    self._bucket.get(key) or b"[]", type=ready(list[tuple[str, int, int]])
-                ):
+                for part, results, pico in msgspec.json.decode(body or b"[]", type=ready(list[tuple[str, int, int]])):
                     self._add(part, results, pico)
             except ValueError:
                 raise FarmhandError(f"{key} in the bucket {self._bucket.name} is damaged", code="bad_answer") from None
             self._logs += 1
+        del self._to_load[: len(some)]
 
     def look(self, generation: int) -> set[str]:
         """See new parts of a generation, about as many as a reply takes, and return the ids in them.

@@ -9,8 +9,8 @@ import click
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import data, running
 from farmhand.aws.environment.stacks import Stacks
-from farmhand.cli.cloud_playbook import Playbook
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.playbook import Playbook
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured, Refused, UsageError

@@ -19,7 +19,7 @@ from farmhand.aws.credentials.vault import PLACES, Options, Stored, Vault, lasti
 from farmhand.aws.names import KINDS, Names
 from farmhand.cli import timer
 from farmhand.cli.amount import FiniteRange
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.rotate import rotate
 from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily
@@ -199,7 +199,8 @@ def rotate_key(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     _ = Aws(conf).account  # refuses another one
     source = f"secretsmanager:{Names(conf.aws_environment).secret('key')}"
     try:
-        return rotate(conf._replace(key_source=source), as_json=as_json, called=_ROTATE, **given)
+        conf, own = conf._replace(key_source=source), conf.key_source
+        return rotate(conf, as_json=as_json, called=_ROTATE, own_source=own, **given)
     except FarmhandError as error:
         error.hint = error.hint.replace("farmhand rotate", _ROTATE)
         raise

@@ -8,7 +8,7 @@ import click
 
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import image
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.settings import Settings

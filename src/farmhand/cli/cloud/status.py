@@ -12,7 +12,7 @@ from farmhand.aws.environment.running import Running
 from farmhand.aws.environment.spent import SpentRecords
 from farmhand.aws.environment.stacks import Stack, Stacks
 from farmhand.aws.prices import cloud_prices
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured
 from farmhand.core.settings import Settings

@@ -10,7 +10,7 @@ import click
 from farmhand import __version__
 from farmhand.aws.client import Aws
 from farmhand.aws.places.live_check import LIMIT_S, MOST_USD, ROWS, LiveCheck
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note, one_line
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult
@@ -32,11 +32,11 @@ def command(conf: Settings, *, as_json: bool, live: bool, yes: bool) -> VerbResu
     """
     aws = Aws(conf)
     check = LiveCheck(conf=conf, aws=aws, say=note)
-    most = float(round(check.most_usd(), 4))
+    most = round(check.most_usd(), 4)
     if not live:
         lines = [f"{name:<24}  {about}" for name, about in ROWS.items()]
         lines.append(f"a task and a job, {LIMIT_S / 60:g} min at most: less than US$ {most:.3f}; --live does it")
-        return VerbResult({"rows": [], "checks": ROWS, "most_usd": most, "status": "planned"}, "\n".join(lines))
+        return VerbResult({"rows": [], "checks": ROWS, "most_usd": str(most), "status": "planned"}, "\n".join(lines))
     note(f"{aws.names.base} in region {aws.region}: it costs less than US$ {most:.3f} (its own limit is {MOST_USD})")
     if not yes:
         ask("start one task and one job?")
@@ -45,7 +45,7 @@ def command(conf: Settings, *, as_json: bool, live: bool, yes: bool) -> VerbResu
     counts = Counter(row.verdict for row in rows)
     document = {
         "rows": [{"name": r.name, "about": ROWS[r.name], "verdict": r.verdict, "seen": r.seen} for r in rows],
-        "most_usd": most,
+        "most_usd": str(most),
         "status": "failed" if counts["failed"] else "passed",
         **{"farmhand": __version__, "region": aws.region, "image": check.image.rpartition("/")[2], "id": check.id},
         **{"at": round(began), "seconds": round(time.time() - began)},

@@ -12,8 +12,8 @@ from farmhand.aws.client import Aws
 from farmhand.aws.environment import image, readiness
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.prices import cloud_prices, estimate_lines
-from farmhand.cli.cloud_playbook import Playbook
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.playbook import Playbook
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import UsageError
@@ -65,7 +65,10 @@ def command(conf: Settings, *, as_json: bool, ipv4: bool, yes: bool, arguments: 
     for line in (*readiness.quota_notes(aws, conf.cloud_max_vcpus), prices.note):
         if line:
             note(line)
-    estimate = prices.estimate(conf.aws_network, ipv4=ipv4)
+    extras = playbook.extras(arguments)
+    if extras is None:
+        note("what the variables of the role aws ask for besides is not known, and not in the price")
+    estimate = prices.estimate(conf.aws_network, ipv4=ipv4, extras=extras)
     note(f"{aws.names.base} in account {account}, region {region}, network {conf.aws_network}")
     for line in estimate_lines(estimate, conf.aws_network):
         note(line)

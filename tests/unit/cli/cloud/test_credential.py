@@ -17,6 +17,8 @@ from botocore.exceptions import ClientError
 from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.cli import app
 from farmhand.cli.checks.station import aws_credential
+from farmhand.cli.rotate import _left_behind
+from farmhand.core.keys import fingerprint
 from tests.unit.aws.conftest import ENVIRONMENT, KEY, REFRESH, REGION, TOKEN, Proof, conf, login, make_stack, private
 
 SECRETS = (KEY, TOKEN, REFRESH, "secret-of-mcp")
@@ -62,7 +64,7 @@ def everything() -> dict[str, Any]:
 
 OTHER_KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"
 ALLOW = {"FARMHAND_ALLOW_SUBSCRIPTION_CLOUD": "true"}
-PUT = "cloud credential put"
+PUT, PUT_AGAIN = "cloud credential put", "farmhand cloud credential put"
 #: words after `farmhand`, exit code, part of the line, variables; the account has the stack, and a key in the secret
 ROWS: list[tuple[str, int, str, dict[str, str]]] = [
     (f"{PUT} --kind nothing", 2, "is not one of", {}),
@@ -278,6 +280,28 @@ def test_a_rotation_sends_no_token_of_a_plan_to_the_api(
     code, _, err = call("cloud credential rotate --new-key file:repos.env#OAT")
     assert (code, proof.asked) == (5, []), err
     assert "a token of a plan and no metered key" in err
+
+
+def test_a_rotation_says_where_the_old_key_still_is(full: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes one source: the other one, here or on AWS, has a key that is dead."""
+    asked: list[str] = []
+
+    def free_call(key: str, _url: str) -> int:
+        asked.append(key)
+        return 401 if key == KEY and f"{KEY}2" in asked else 200
+
+    monkeypatch.setattr("farmhand.rotation.provider.free_call", free_call)
+    assert call(PUT)[0] == 0
+    code, out, err = call("cloud credential rotate --new-key file:repos.env#SECOND")
+    assert (code, "rotated" in out) == (0, True), err
+    old, new = fingerprint(KEY), fingerprint(f"{KEY}2")
+    assert f"repos.env, the key source of this machine, still has the old key {old}: put the new key there" in err
+    assert err.count("still has") == 1
+    # The other way round: the file has another key now, and what was put on AWS from here is the old one.
+    about = {"old": new, "new": "0", "current": "0"}
+    [line] = _left_behind(conf(), "file:repos.env", about)
+    assert line == f"secretsmanager:farmhand/{ENVIRONMENT}/key on AWS still has the old key {new}: {PUT_AGAIN}"
+    assert _left_behind(conf(), "env:NOT_SET", about | {"old": "1"}) == []
 
 
 def test_a_note_that_cannot_be_written_is_no_failure(full: Path, call: Call) -> None:

@@ -6,7 +6,7 @@ import click
 
 from farmhand.cli.lazy import LazyGroup
 
-#: Verb → its help line. Each verb is `command` in the module cli/cloud_VERB.py.
+#: Verb → its help line. Each verb is `command` in the module cli/cloud/VERB.py.
 VERBS = {
     "up": "Make or update the place on AWS; says first what it costs.",
     "down": "Remove it, or only the network; what holds data stays.",
@@ -20,6 +20,6 @@ VERBS = {
 }
 
 
-@click.group("cloud", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.cloud_")
+@click.group("cloud", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.cloud.")
 def command() -> None:
     """Work on AWS (docs/aws.md). Each verb has --json and --config."""

@@ -8,14 +8,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
+
 from farmhand.aws.environment.stacks import Stacks
+from farmhand.aws.prices import Extras
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
 
-PLAYBOOK = "playbooks/cloud.yml"
+PLAYBOOK, PRICE_PLAYBOOK = "playbooks/cloud.yml", "playbooks/cloud_price.yml"
 _COLLECTION = "amazon.aws"
 
 
@@ -41,6 +45,23 @@ class Playbook:
         if done.returncode or _COLLECTION not in done.stdout:
             hint = f"ansible-galaxy collection install {_COLLECTION}, or pip install ansible"
             raise NotConfigured(f"Ansible's collection {_COLLECTION} is not installed", hint=hint)
+
+    def extras(self, arguments: Sequence[str]) -> Extras | None:
+        """Return what the role's variables ask for besides, None if that cannot be known: cloud.yml then says why."""
+        with TemporaryDirectory(prefix="farmhand-") as directory:
+            path = Path(directory, "asked.json")
+            given = ["--extra-vars", json.dumps({"cloud_price_file": str(path)})]
+            subprocess.run(
+                [find_program("ansible-playbook"), PRICE_PLAYBOOK, *arguments, *given],
+                cwd=self._directory,
+                env=ansible_environment(self._directory),
+                capture_output=True,
+                check=False,
+            )
+            try:
+                return msgspec.convert(msgspec.json.decode(path.read_bytes()), Extras)
+            except (OSError, ValueError):
+                return None
 
     def run(self, names: Sequence[str], stacks: Stacks, given: dict[str, Any], arguments: Sequence[str] = ()) -> None:
         """Run it with the settings and `given` as variables. Raise FarmhandError: why a stack of `names` failed."""

@@ -10,13 +10,15 @@ from typing import Any
 import click
 
 from farmhand.aws.client import Aws
-from farmhand.aws.environment.idle import network_use
+from farmhand.aws.environment.baked_images import REPOSITORY_URI
+from farmhand.aws.environment.idle import NetworkUse, network_use, removed_networks
 from farmhand.aws.environment.spent import ContainerSum, SpentRecords, batch_items
 from farmhand.aws.environment.stacks import Stacks
-from farmhand.aws.prices import cloud_prices
+from farmhand.aws.prices import Extras, cloud_prices
 from farmhand.cli.amount import FiniteRange
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
+from farmhand.core.errors import NotConfigured
 from farmhand.core.money import plain
 from farmhand.core.settings import Settings
 
@@ -63,13 +65,23 @@ def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
     stacks = Stacks(aws)
     prices = cloud_prices(aws.region, conf.aws_prices_file)
     network = stacks.look(aws.names.network)
-    stands = network is not None or stacks.look(aws.names.base) is not None
+    base = stacks.look(aws.names.base)
+    stands = network is not None or base is not None
     records = SpentRecords(aws, prices)
     sums = [*records.sums()]
     rows = spent(sums, records, batch_items(aws), time.time() - days * 86400 if days else 0.0)
-    use = network_use(network, prices, [one.span for row in sums for one in row.stretches]) if network else None
+    runs = [one.span for row in sums for one in row.stretches]
+    use = network_use(network, prices, runs) if network else None
+    notes = [prices.note] if prices.note else []
+    removed: list[NetworkUse] = []
+    try:
+        removed = removed_networks(stacks, aws.names.network, prices, runs)
+    except NotConfigured as error:  # a login of before, without that right
+        notes += [f"networks that were removed are not in here: {error}"]
     ipv4 = bool(network and network.parameters.get("Ipv4") == "true")
-    estimate = prices.estimate(use.mode if use else "public", ipv4=ipv4)
+    federation = bool(network and network.parameters.get("Federation") == "true")
+    extras = Extras(len(stacks.hosts()), bool(base and REPOSITORY_URI in base.outputs), federation)
+    estimate = prices.estimate(use.mode if use else "public", ipv4=ipv4, extras=extras)
     compute, model = sum(row.compute for row in rows), sum(row.model or 0 for row in rows)
     document = {
         "rows": [row.document() for row in rows],
@@ -78,15 +90,15 @@ def command(conf: Settings, *, as_json: bool, days: float) -> VerbResult:
             **{"uncertain_usd": plain(sum(row.uncertain for row in rows))},
         },
         "network": use.document() if use else {},
+        "removed_networks": [one.document() for one in removed],
         "idle": estimate if stands else {},
     }
     lines = [row.line() for row in rows]
     lines += [f"all: US$ {plain(compute + model)}: Fargate {plain(compute)}, model {plain(model)}"]
-    lines += [use.line()] if use and use.pico_hour else []
+    lines += [one.line() for one in (*removed, *([use] if use else [])) if one.pico_hour]
     up = f"the {use.mode} network" if use else "no network"
-    idle = f"while nothing runs: US$ {estimate['usd_month']:.2f} a month, with {up}"
+    idle = f"while nothing runs: US$ {estimate['usd_month']} a month, with {up}"
     lines += [idle if stands else f"nothing of {aws.names.base} stands there"]
-    notes = [prices.note] if prices.note else []
     return VerbResult(document, "\n".join(lines), notes=[*notes, *map(str, records.damaged)])
 
 

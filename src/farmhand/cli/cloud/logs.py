@@ -11,7 +11,7 @@ from farmhand.aws.client import Aws
 from farmhand.aws.environment import running
 from farmhand.aws.environment.logs import LogLine, LogReader, follow
 from farmhand.cli import render
-from farmhand.cli.cloud_verb import cloud_verb
+from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import note, printable
 from farmhand.core.settings import Settings
 
