@@ -12,7 +12,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, ImageNotFound
 
-from tests.support.fakeaws.fargate import KILLED, SPOT, NotStartedError, Run, Spec
+from tests.support.fakeaws.fargate import KILLED, OUT_OF_MEMORY, SPOT, NotStartedError, Run, Spec
 from tests.support.fakeaws.namespace import METADATA, Carrier, Metadata, add_metadata_address
 from tests.support.fakeaws.options import ACCOUNT, OPTIONS, api
 
@@ -208,6 +208,9 @@ class ContainerRun(Run):
     def _watch(self, name: str, container: Any) -> None:
         try:
             code = int(container.wait()["StatusCode"])
+            container.reload()
+            if container.attrs["State"]["OOMKilled"]:
+                self.whys[name] = OUT_OF_MEMORY
         except APIError:
             code = KILLED
         self.exits[name] = code

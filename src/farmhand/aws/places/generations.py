@@ -237,6 +237,8 @@ def reason_of(attempt: ChildAttempt) -> str:
     """Return why an attempt ended, in a line that is the same for all that ended so."""
     if attempt.reason.startswith("Your Spot Task was interrupted"):
         return "Spot interruption"
+    if attempt.memory:
+        return attempt.memory
     if attempt.exit_code is not None:
         return _CODES.get(attempt.exit_code) or f"exit status {attempt.exit_code}"
     return " ".join(attempt.reason.split())[:200] or "AWS gives no reason"
