@@ -44,14 +44,14 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     words = ("cloud", "credential", "put", "--place", "image", "--i-know-this-is-in-every-layer")
     here = {"FARMHAND_AWS_ENVIRONMENT": ENVIRONMENT}
     more = {**here, "FARMHAND_PROJECT_DIR": str(ROOT), "BAKED_KEY": KEY}
-    put = site.farmhand(*words, "--source", "env:BAKED_KEY", **more)
+    put = site.farmhand(*words, "--source", "env:BAKED_KEY", environ=more)
     assert put.returncode == 0, put.stderr
     found = re.search(r"aws_baked_image_uri=(\S+)", put.stderr)
     assert found is not None, put.stderr
     assert (file_in(LOCAL), file_in(site.image)) == (f"400 900 {len(KEY)}", "")
 
     task = ("code", str(origin), "change it", "--place", "fargate", "--credential-source", "image:", "--json")
-    refused = site.farmhand(*task, **here)
+    refused = site.farmhand(*task, environ=here)
     assert (refused.returncode, "names no image with a credential" in refused.stderr) == (5, True), refused.stderr
     cloudformation = site.aws.client("cloudformation")
     values = {"Environment": ENVIRONMENT, "ImageUri": site.image, **private, "BakedImageUri": found[1]}
@@ -64,7 +64,7 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     script = f"cat {BAKED_FILE}; ls -A /opt/farmhand; env; cat /proc/*/environ | tr '\\0' '\\n'; echo two >> f; sleep 3"
     site.api.rule("change it", bash(script), {"text": "{tool_result}"})
     with CanarySweep(site, KEY) as sweep:
-        done = site.farmhand(*task, **here)
+        done = site.farmhand(*task, environ=here)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["state"], result["repo"]["patch"]["files"]) == ("succeeded", 1)
@@ -74,9 +74,9 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     assert holding(KEY, account(site, names)) == []
     sent = [{name.lower(): value for name, value in post["headers"].items()} for post in site.api.posts()]
     assert {headers.get("x-api-key") for headers in sent} == {KEY}
-    shown = site.farmhand("cloud", "status", **here)
+    shown = site.farmhand("cloud", "status", environ=here)
     assert (shown.returncode, "A CREDENTIAL IS IN AN IMAGE" in shown.stdout) == (3, True), shown.stderr
-    gone = site.farmhand("cloud", "credential", "remove", "--yes", **here)
+    gone = site.farmhand("cloud", "credential", "remove", "--yes", environ=here)
     assert gone.returncode == 0, gone.stderr
-    late = site.farmhand(*task, **here)
+    late = site.farmhand(*task, environ=here)
     assert (late.returncode, "is not there, or has no key in it" in late.stderr) == (3, True), late.stderr

@@ -46,15 +46,15 @@ def test_the_real_cli_works_on_a_plan_s_token_that_nobody_sees(site: AwsSite, or
             "never runs on your plan",
         ),
     ):
-        refused = site.farmhand(*words, **more)
+        refused = site.farmhand(*words, environ=more)
         assert (refused.returncode, said in refused.stderr) == (5, True), refused.stderr
         assert len(refused.stderr.strip().splitlines()) == 1
     site.api.keys(PLAN)
     script = "env; cat /proc/*/environ | tr '\\0' '\\n'; cat /proc/*/cmdline | tr '\\0' ' '; echo two >> f; sleep 3"
     site.api.rule("change it", bash(script), {"text": "{tool_result}"})
     with CanarySweep(site, PLAN) as sweep:
-        words = ("code", str(origin), "change it", "--place", "fargate", "--subscription", "--json")
-        done = site.farmhand(*words, **allowed)
+        task = ("code", str(origin), "change it", "--place", "fargate", "--subscription", "--json")
+        done = site.farmhand(*task, environ=allowed)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["residency"], result["cost_usd"], result["repo"]["patch"]["files"]) == ("subscription", None, 1)
@@ -72,7 +72,7 @@ def test_the_real_cli_works_on_a_plan_s_token_that_nobody_sees(site: AwsSite, or
     sent = [{name.lower(): value for name, value in post["headers"].items()} for post in site.api.posts()]
     assert {headers.get("authorization") for headers in sent} == {f"Bearer {PLAN}"}
     assert all("oauth-2025-04-20" in headers["anthropic-beta"] and "x-api-key" not in headers for headers in sent)
-    text = site.farmhand("run", "--place", "fargate", "--subscription", "--json", "hello", **allowed)
+    text = site.farmhand("run", "--place", "fargate", "--subscription", "--json", "hello", environ=allowed)
     assert (json.loads(text.stdout)["engine"], json.loads(text.stdout)["residency"]) == ("cli", "subscription")
 
 
@@ -91,11 +91,11 @@ def test_a_private_repository_is_fetched_in_the_task_on_a_federation_s_token(sit
         site.aws.options(reach=[int(server.url.rpartition(":")[2])])
         words = ["code", f"{server.url}/origin/.git", "change it", "--place", "fargate", "--clone-in-task"]
         with CanarySweep(site, GIT) as sweep:
-            done = site.farmhand(*words, "--patch", **here)
+            done = site.farmhand(*words, "--patch", environ=here)
         assert done.returncode == 0, done.stderr
         site.api.rule("break out", bash("mkdir -p .github/workflows; echo x > .github/workflows/a.yml"), {"text": "x"})
         words += ["--credential-source", "federation"]
-        bad = site.farmhand(*[word if word != "change it" else "break out" for word in words], **here)
+        bad = site.farmhand(*[word if word != "change it" else "break out" for word in words], environ=here)
         assert (bad.returncode, ".github/workflows/a.yml" in bad.stderr) == (5, True), bad.stderr
     subprocess.run(["git", "apply"], cwd=origin, input=done.stdout, text=True, check=True)
     assert (origin / "f").read_text() == "one\ntwo\n"

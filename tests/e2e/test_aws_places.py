@@ -163,9 +163,9 @@ def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, t
     single = site.farmhand("run", "--place", "fargate", "--json", "--id", "coin", "hello")
     assert (batch.returncode, single.returncode) == (0, 0), batch.stderr + single.stderr
     here = {"FARMHAND_DOCKER_NAME": "farmhand-none-of-these"}
-    asked = site.farmhand("cost", "--json", "--no-interactive", "--by", "batch", "--compare", "cloud", **here)
+    asked = site.farmhand("cost", "--json", "--no-interactive", "--by", "batch", "--compare", "cloud", environ=here)
     shown = json.loads(asked.stdout)
-    again = json.loads(site.farmhand("cost", "--json", "--no-interactive", **here).stdout)
+    again = json.loads(site.farmhand("cost", "--json", "--no-interactive", environ=here).stdout)
     bodies = site.objects("/ledger/").values()
     charges = [json.loads(line, parse_float=Decimal) for body in bodies for line in body.splitlines()]
     model = sum(Decimal(row["cost_usd"]) for row in charges if row.get("charge_id"))
@@ -188,7 +188,7 @@ def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, t
     assert json.loads(single.stdout)["place"]["usd"] == pytest.approx(float(rows["coin"]["compute_usd"]), abs=1e-6)
     assert [one["mode"] for one in shown["comparison"]["networks"]] == ["public"]
     assert shown["comparison"]["compute"] == "measured"
-    page = site.farmhand("report", "--json", **here)
+    page = site.farmhand("report", "--json", environ=here)
     assert json.loads(page.stdout)["figures"]["compute"]["total_usd"] == shown["compute"]["total_usd"]
 
 
@@ -235,7 +235,7 @@ def test_an_environment_that_is_not_there_is_one_line(
 ) -> None:
     words = {"batch": written(tmp_path, 3), "run": ["run", "--place", "fargate", "hello"], "code": ["code", ".", "x"]}
     before = len(site.objects(""))
-    done = site.farmhand(*words[verb], *(["--place", "fargate"] if verb == "code" else []), **changed)
+    done = site.farmhand(*words[verb], *(["--place", "fargate"] if verb == "code" else []), environ=changed)
     assert (done.returncode, told in done.stderr) == (status, True), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert len(site.objects("")) == before

@@ -79,9 +79,7 @@ def pushing(built_farm: Farm, tmp_path_factory: pytest.TempPathFactory) -> Itera
         done = site(farm, *_ALONE, "--diff", "-e", values)
         again = site(farm, *REFRESH, "-e", values)
         yield Pushing(farm, aws, values, announced, (before, left), done, again)
-    if (
-        farm.exec("test", "-e", f"/etc/systemd/system/{UNIT}").returncode == 0
-    ):  # if its removal has failed
+    if farm.exec("test", "-e", f"/etc/systemd/system/{UNIT}").returncode == 0:  # if its removal has failed
         site(farm, *_ALONE)
 
 

@@ -44,7 +44,7 @@ class AwsBatch:
 
     def end(self, *more: str) -> dict[str, Any]:
         """Give the command until it has ended, and return its summary."""
-        done = self.site.farmhand(*self.argv, *more, "--json", timeout_s=900, **self.environ)
+        done = self.site.farmhand(*self.argv, *more, "--json", timeout_s=900, environ=self.environ)
         assert done.returncode == 0, done.stderr
         whole: dict[str, Any] = json.loads(done.stdout)
         return whole
@@ -69,18 +69,12 @@ class AwsBatch:
         return sum(spent_in(row) for text in texts for row in read_ledger(text)[1])
 
     def posts(self) -> list[dict[str, Any]]:
-        """What the API received of it, by the batch's name in the prompts."""
-        with self.site.api_process.requests.open() as lines:
-            found = [json.loads(line) for line in lines]
-        return [post for post in found if f"of {self.name}" in post.get("body", "") and post["path"] == "/v1/messages"]
+        """What the API has answered of it, by the batch's name in the prompts."""
+        return self.site.posts(f"of {self.name}")
 
     def billed_pico(self) -> int:
         """What the API itself says that it has charged for it."""
-        total = 0
-        for post in self.posts():
-            usage = {name: n for name, n in post.get("usage", {}).items() if name in Usage.__struct_fields__}
-            total += (price_table().cost(post["model"], Usage(**usage)) or 0) if usage else 0
-        return total
+        return billed_pico(self.posts())
 
     def check(self, whole: dict[str, Any]) -> None:
         """Every id once, the cost that of the ledgers to the last digit, no lease left, nothing beyond the limit."""
@@ -106,3 +100,12 @@ def lines(name: str, number: int, **more: Any) -> list[dict[str, Any]]:
 def pico(usd: str) -> int:
     """US$ as pico-dollars."""
     return int(Decimal(usd) * PICO_PER_USD)
+
+
+def billed_pico(posts: list[dict[str, Any]]) -> int:
+    """What the API has charged for these requests of its log."""
+    total = 0
+    for post in posts:
+        usage = {name: n for name, n in post.get("usage", {}).items() if name in Usage.__struct_fields__}
+        total += (price_table().cost(post["model"], Usage(**usage)) or 0) if usage else 0
+    return total

@@ -8,8 +8,9 @@ import secrets
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from farmhand.aws.names import Names
@@ -22,6 +23,7 @@ from tests.support.registry import Registry
 ROOT = Path(__file__).parents[2]
 #: What commands need not load once more.
 LOADED = ("tests.support.aws_loaded", *(f"farmhand.cli.{verb}" for verb in ("batch", "cloud", "code", "cost", "run")))
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 COMMAND = Path(sys.executable).with_name("farmhand")
 
 
@@ -100,22 +102,26 @@ class AwsSite:
             )
         return names
 
-    def start(self, *arguments: str, **environ: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, environ: Mapping[str, str] = _NOTHING) -> subprocess.Popen[str]:
         """`farmhand …`, started; `environ` has more variables, and "" takes one away."""
         pipe, argv, variables = subprocess.PIPE, [str(COMMAND), *arguments], self._variables(environ)
         return subprocess.Popen(
             argv, env=variables, cwd=self.directory, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, text=True
         )
 
-    def _variables(self, more: dict[str, str]) -> dict[str, str]:
-        return {name: value for name, value in (self.environ | more).items() if value}
+    def _variables(self, more: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in {**self.environ, **more}.items() if value}
 
     def farmhand(
-        self, *arguments: str, kill_after_s: float | None = None, timeout_s: float = 300, **environ: str
+        self,
+        *arguments: str,
+        kill_after_s: float | None = None,
+        timeout_s: float = 300,
+        environ: Mapping[str, str] = _NOTHING,
     ) -> subprocess.CompletedProcess[str]:
         """`farmhand …`, done, or killed after so many seconds."""
         if kill_after_s:
-            return self.done(self.start(*arguments, **environ), kill_after_s=kill_after_s)
+            return self.done(self.start(*arguments, environ=environ), kill_after_s=kill_after_s)
         given = (self._variables(environ), self.directory)
         return _shown(command.run("farmhand", arguments, *given, preload=LOADED, timeout_s=timeout_s))
 
@@ -130,6 +136,12 @@ class AwsSite:
             out, err = process.communicate()
             assert kill_after_s, err
         return _shown(subprocess.CompletedProcess(process.args, process.returncode, out, err))
+
+    def posts(self, words: str) -> list[dict[str, Any]]:
+        """What the API has answered of all requests so far whose body has these words."""
+        with self.api_process.requests.open() as lines:
+            found = [json.loads(line) for line in lines]
+        return [post for post in found if post["path"] == "/v1/messages" and words in post.get("body", "")]
 
     def objects(self, part: str, names: Names | None = None) -> dict[str, bytes]:
         """The objects of the environment whose key has this in it."""

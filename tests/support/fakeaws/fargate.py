@@ -52,7 +52,7 @@ class Spec:
 
 
 class Run(ABC):
-    """One run of a task. `exits` has the exit code of each container that has ended, `whys` AWS's reason if it has one."""
+    """One run of a task. `exits` has the exit code of each container that has ended, `whys` AWS's reason for some."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

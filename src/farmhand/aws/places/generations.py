@@ -13,6 +13,7 @@ import msgspec
 from farmhand.aws.environment.stretches import ContainerRun, Stretch, gather, price_of
 from farmhand.aws.places.batch_jobs import BatchJobs, ChildAttempt, JobState, PlannedJob, plan
 from farmhand.aws.places.bucket import BatchBucket
+from farmhand.aws.places.task_tries import KILLED
 from farmhand.aws.prices import CloudPrices
 from farmhand.core import shard
 from farmhand.core.bucket_keys import BatchKeys
@@ -52,6 +53,11 @@ class Account(msgspec.Struct, kw_only=True):
     def pico(self) -> int:
         """Return what Fargate asks for all attempts."""
         return sum(stretch.pico for stretch in self.stretches)
+
+    @property
+    def why_left(self) -> str:
+        """Return the most frequent reason of ends with work left."""
+        return max(self.failed, key=self.failed.__getitem__, default="they ended before their work did")
 
 
 @dataclass
@@ -230,6 +236,7 @@ _CODES = {
     shard.EXIT_STOPPED: "the batch was stopped",
     shard.EXIT_REFUSED: "the API refuses the credential",
     shard.EXIT_CONFIG: "it is not configured right",
+    KILLED: "the agent container was killed",
 }
 
 

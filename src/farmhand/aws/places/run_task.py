@@ -278,6 +278,8 @@ class FargateTask:
     def _wait(self, arn: str) -> dict[str, Any]:
         """Wait until the task has stopped, note what it came to, and return its description; {} if it is forgotten."""
         self._ended = ended = self._await_end(arn)
+        if why := out_of_memory(ended.get("containers") or []):
+            self.say(why)
         if ended:
             self._note_end(self._try.number if self._try is not None else 1, ended)
         return ended

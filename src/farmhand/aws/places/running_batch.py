@@ -16,7 +16,7 @@ from farmhand.aws.places import batch_jobs, shards
 from farmhand.aws.places.batch_item import BatchTable
 from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
-from farmhand.aws.places.generations import Account, Generation, Generations
+from farmhand.aws.places.generations import Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
@@ -294,14 +294,14 @@ class RunningBatch:
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {_reasons(account)}"
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.why_left}"
             raise FarmhandError(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
         if not self._recheck or self._item.state != "running":
             return
-        ended = {one.number for one in self._generations.all if one.account is not None}
+        ended = {one.number: one.account for one in self._generations.all if one.account is not None}
         missing: dict[tuple[int, int], set[str]] = {}
         for task_id in self._open - self._arrived:
             known = self._known.get(task_id)
@@ -312,7 +312,9 @@ class RunningBatch:
                 if head.id in ids:
                     self._drafting().add(head, line, self._known[head.id].digest)
         if missing:
-            self._settings.say(f"{sum(map(len, missing.values()))} tasks have no result: they are sent again")
+            number, why = sum(map(len, missing.values())), ended[max(missing)[0]].why_left
+            tasks = "1 task has" if number == 1 else f"{number} tasks have"
+            self._settings.say(f"{tasks} no result ({why}): sent again")
         self._recheck = False
 
     def _give_out(self, reply: Reply) -> None:
@@ -392,8 +394,3 @@ class RunningBatch:
             )
         words = ", ".join(f"{number} {state.lower()}" for state, number in sorted(counts.items()) if number)
         return [{"reason": NAME, "tasks": len(self._open), "detail": f"containers: {words}"}]
-
-
-def _reasons(account: Account) -> str:
-    """Return the most frequent reason of ends with work left."""
-    return max(account.failed, key=account.failed.__getitem__, default="they ended before their work did")

@@ -13,7 +13,7 @@ from farmhand.core.shard import PlaceInfo
 
 #: Source: the ECS developer guide, "Stopped tasks error codes". A container has this reason with any exit code if one
 #: of its processes was killed (aws/amazon-ecs-agent#2467): only with that of a kill it is the container's own end.
-_OUT_OF_MEMORY, _KILLED = "OutOfMemoryError", 137
+_OUT_OF_MEMORY, KILLED = "OutOfMemoryError", 137
 
 
 class TaskTry(msgspec.Struct, kw_only=True):
@@ -45,7 +45,7 @@ def run_of(task: dict[str, Any], now: float = 0.0) -> list[ContainerRun]:
 def out_of_memory(containers: Iterable[dict[str, Any]]) -> str:
     """Return which of these containers, as ECS or AWS Batch describes them, was killed for its memory; "" for none."""
     for one in containers:
-        if str(one.get("reason") or "").startswith(_OUT_OF_MEMORY) and one.get("exitCode") == _KILLED:
+        if str(one.get("reason") or "").startswith(_OUT_OF_MEMORY) and one.get("exitCode") == KILLED:
             return f"the {one.get('name') or 'agent'} container ran out of memory"
     return ""
 
