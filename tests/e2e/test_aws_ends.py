@@ -73,12 +73,10 @@ def rotation(site: AwsSite, directory: Path, *, children: int) -> None:
     put = site.farmhand("cloud", "credential", "put", "--source", "env:OLD", environ=here)
     assert put.returncode == 0, put.stderr
     few = ("--max-usd", "5", "--concurrency", str(4 * children))
-    batch = AwsBatch(site, directory, "turning", lines("turning", 40 * children), *few, shard=40, names=names)
-    api.latency(ms=500)
+    batch = AwsBatch(site, directory, "turning", lines("turning", 100 * children), *few, shard=100, names=names)
+    api.latency(ms=3000)  # slow enough for every child to have work left, however long the rotation takes
     running = site.start(*batch.argv, "--json", environ=batch.environ)
-    site.aws.until(lambda: len({shard_of(post, 40) for post in batch.posts()}) == children, 300)
-    # However long the rotation takes, there is work left.
-    api.latency(per_s=0.5)
+    site.aws.until(lambda: len({shard_of(post, 100) for post in batch.posts()}) == children, 300)
     api.keys(old, new, site.api_process.key)
     turned = site.farmhand("cloud", "credential", "rotate", "--new-key", f"file:{files['new']}", environ=here)
     assert turned.returncode == 0, turned.stderr
@@ -169,7 +167,8 @@ def test_a_single_task_whose_container_is_killed(site: AwsSite, budget: Budget) 
     site.api.rule("hold on", HELD, {"text": "done"})
     words = ("run", "--place", "fargate", "--json", "--tools", "Bash", "hold on of single", "--id")
     started = [site.start(*words, name) for name in ("no-worker", "no-agent")]
-    site.aws.until(lambda: len(site.posts("of single")) == 2, 300)
+    # What is in the bucket is not lost, and the ledger is there every two seconds.
+    site.aws.until(lambda: all(site.objects(f"/{name}/ledger/") for name in ("no-worker", "no-agent")), 300)
     run_out_of_memory(container(site, "worker", "no-worker"))
     docker("kill", container(site, "agent", "no-agent"))
     first, second = [site.done(process) for process in started]

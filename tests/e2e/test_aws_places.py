@@ -169,6 +169,14 @@ def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, t
     bodies = site.objects("/ledger/").values()
     charges = [json.loads(line, parse_float=Decimal) for body in bodies for line in body.splitlines()]
     model = sum(Decimal(row["cost_usd"]) for row in charges if row.get("charge_id"))
+    by = {}
+    for key, body in site.objects("/ledger/").items():
+        for line in body.splitlines():
+            row = json.loads(line, parse_float=Decimal)
+            if row.get("charge_id"):
+                by[key.split("/")[2]] = by.get(key.split("/")[2], 0) + Decimal(row["cost_usd"])
+    print("MODEL", by)
+    print("GROUPS", {g["key"]: g["spent_usd"] for g in shown["groups"]}, shown["whole"])
     assert model > 0
     assert Decimal(shown["whole"]["spent_usd"]) == Decimal(again["whole"]["spent_usd"]) == model
     by_batch = {group["key"]: group for group in shown["groups"]}

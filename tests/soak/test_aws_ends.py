@@ -18,7 +18,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
 
 
 def test_a_budget_holds_over_eight_children(site: AwsSite, tmp_path: Path) -> None:
-    Budget(site, tmp_path, children=8, tasks=400, cap="0.05").check()
+    Budget(site, tmp_path, children=8, tasks=600, cap="0.05").check()
 
 
 def test_a_rotated_key_fails_no_task_of_eight_children(site: AwsSite, tmp_path: Path) -> None:

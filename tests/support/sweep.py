@@ -113,7 +113,7 @@ def account(site: AwsSite, names: Names) -> dict[str, Any]:
     for group in groups:
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=group):
             for event in page["events"]:
-                lines.setdefault(f"log {event['logStreamName']}", []).append(event)
+                lines.setdefault(f"log {group}/{event['logStreamName']}", []).append(event)
     states = ("RUNNING", "STOPPED")
     tasks = [arn for one in states for arn in ecs.list_tasks(cluster=names.base, desiredStatus=one)["taskArns"]]
     definitions = ecs.list_task_definitions()["taskDefinitionArns"]

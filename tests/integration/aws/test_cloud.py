@@ -90,7 +90,7 @@ def test_the_role_makes_changes_and_removes_the_stacks(aws: FakeAws, me: Operato
     assert me.play(**fewer)["changed"] == 3
     assert set(stacks(aws)) == {*NAMES.stacks, NAMES.host_stack("data"), other}
     done = me.cloud("down", "--yes", "--json")
-    removed = [NAMES.network, NAMES.host_stack("data"), NAMES.watch, NAMES.base]
+    removed = [NAMES.host_stack("data"), NAMES.network, NAMES.watch, NAMES.base]
     assert json.loads(done.stdout)["removed"] == removed, done.stderr
     assert set(stacks(aws)) == {NAMES.data, other}
     assert me.play("--check", aws_state="absent")["changed"] == 0
