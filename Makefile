@@ -81,7 +81,7 @@ chaos: $(VENV) ## The agent killed at random moments, over 40 seeds: nothing los
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/chaos
 
-soak: $(VENV) ## The same over 208 seeds, and 5,000 lines on AWS Batch in containers: before a release
+soak: $(VENV) ## The same over 208 seeds, and large batches on AWS in containers: before a release
 	@scripts/tools test
 	$(PYTEST) $(AT_ONCE) tests/chaos --seeds 208
 	@scripts/base-image

@@ -58,9 +58,9 @@ def api(farm: Farm) -> ApiControl:
     return farm.api
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def made_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
-    """An environment in the double of AWS, with real containers."""
+    """An environment in the double of AWS, with real containers, for all tests of a worker."""
     with AwsSite(tmp_path_factory.mktemp("aws")) as site:
         yield site
 

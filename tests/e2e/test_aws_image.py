@@ -11,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.task_access import BAKED_FILE
-from tests.e2e.test_aws_kinds import Sweep, everything, in_environment
 from tests.support.aws_site import ROOT, AwsSite
-from tests.support.git_server import make_repository
 from tests.support.pair import bash, docker
-from tests.support.registry import Registry
+from tests.support.repositories import make_repository
+from tests.support.sweep import CanarySweep, account, holding
 
 KEY = f"sk-ant-test-canary-of-an-image-{uuid.uuid4().hex}"
 ENVIRONMENT = f"b{uuid.uuid4().hex[:8]}"
@@ -23,13 +22,12 @@ LOCAL = f"farmhand-worker-baked:{ENVIRONMENT}-key"
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Iterator[AwsSite]:
-    (tmp_path / "registry").mkdir()
-    with Registry(tmp_path / "registry") as registry, AwsSite(tmp_path, registry=registry.address) as made:
-        yield made
-        pulled = f"{registry.address}/farmhand-{ENVIRONMENT}/farmhand-worker-baked"
-        for image in {*docker("images", "--quiet", LOCAL).split(), *docker("images", "--quiet", pulled).split()}:
-            docker("image", "rm", "--force", image)
+def images(site: AwsSite) -> Iterator[None]:
+    """What is built and pulled of the image with the credential is removed."""
+    yield
+    pulled = f"{site.registry.address}/farmhand-{ENVIRONMENT}/farmhand-worker-baked"
+    for image in {*docker("images", "--quiet", LOCAL).split(), *docker("images", "--quiet", pulled).split()}:
+        docker("image", "rm", "--force", image)
 
 
 def file_in(image: str) -> str:
@@ -38,22 +36,22 @@ def file_in(image: str) -> str:
     return docker("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh", image, "-c", script).strip()
 
 
-def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, tmp_path: Path) -> None:
+def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: None, tmp_path: Path) -> None:
     private = {"NetworkMode": "private", "BakedImage": "true"}
     names = site.add(ENVIRONMENT, **private)
     origin = make_repository(tmp_path / "origin")
-    site.api.clear()
     site.api.keys(KEY)
     words = ("cloud", "credential", "put", "--place", "image", "--i-know-this-is-in-every-layer")
-    more = {"FARMHAND_PROJECT_DIR": str(ROOT), "BAKED_KEY": KEY}
-    put = in_environment(site, names, *words, "--source", "env:BAKED_KEY", **more)
+    here = {"FARMHAND_AWS_ENVIRONMENT": ENVIRONMENT}
+    more = {**here, "FARMHAND_PROJECT_DIR": str(ROOT), "BAKED_KEY": KEY}
+    put = site.farmhand(*words, "--source", "env:BAKED_KEY", environ=more)
     assert put.returncode == 0, put.stderr
     found = re.search(r"aws_baked_image_uri=(\S+)", put.stderr)
     assert found is not None, put.stderr
     assert (file_in(LOCAL), file_in(site.image)) == (f"400 900 {len(KEY)}", "")
 
     task = ("code", str(origin), "change it", "--place", "fargate", "--credential-source", "image:", "--json")
-    refused = in_environment(site, names, *task)
+    refused = site.farmhand(*task, environ=here)
     assert (refused.returncode, "names no image with a credential" in refused.stderr) == (5, True), refused.stderr
     cloudformation = site.aws.client("cloudformation")
     values = {"Environment": ENVIRONMENT, "ImageUri": site.image, **private, "BakedImageUri": found[1]}
@@ -65,21 +63,20 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, tmp_path: 
     )
     script = f"cat {BAKED_FILE}; ls -A /opt/farmhand; env; cat /proc/*/environ | tr '\\0' '\\n'; echo two >> f; sleep 3"
     site.api.rule("change it", bash(script), {"text": "{tool_result}"})
-    with Sweep(site, KEY) as sweep:
-        done = in_environment(site, names, *task)
+    with CanarySweep(site, KEY) as sweep:
+        done = site.farmhand(*task, environ=here)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert (result["state"], result["repo"]["patch"]["files"]) == ("succeeded", 1)
     assert "No such file or directory" in result["text"]
     assert KEY not in done.stdout + done.stderr + put.stdout + put.stderr
-    assert sweep.looked >= {"inspect", "worker", "any"}
-    assert not sweep.found
-    assert KEY.encode() not in everything(site, names)
+    sweep.check(frozenset())
+    assert holding(KEY, account(site, names)) == []
     sent = [{name.lower(): value for name, value in post["headers"].items()} for post in site.api.posts()]
     assert {headers.get("x-api-key") for headers in sent} == {KEY}
-    shown = in_environment(site, names, "cloud", "status")
+    shown = site.farmhand("cloud", "status", environ=here)
     assert (shown.returncode, "A CREDENTIAL IS IN AN IMAGE" in shown.stdout) == (3, True), shown.stderr
-    gone = in_environment(site, names, "cloud", "credential", "remove", "--yes")
+    gone = site.farmhand("cloud", "credential", "remove", "--yes", environ=here)
     assert gone.returncode == 0, gone.stderr
-    late = in_environment(site, names, *task)
+    late = site.farmhand(*task, environ=here)
     assert (late.returncode, "is not there, or has no key in it" in late.stderr) == (3, True), late.stderr

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import random
 import signal
 import subprocess
-import threading
 import time
-from collections import Counter
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,10 +14,11 @@ import pytest
 
 from tests.support.aws_site import AwsSite
 from tests.support.pair import bash, docker
-from tests.unit.code.test_repository import run as git
+from tests.support.repositories import make_repository
+from tests.support.storm import Storm
 
-LINES = 300
 CANARY = "sk-ant-"
+WORKER = "label=farmhand.container=worker"
 
 
 def written(tmp_path: Path, number: int) -> list[str]:
@@ -34,51 +32,17 @@ def results(tmp_path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
 
 
-def interrupt(site: AwsSite, number: int) -> None:
-    """Spot takes back so many children, each once, while they work."""
-    seen: dict[str, float] = {}
-    while number:
-        time.sleep(0.5)
-        for name, task in site.aws.tasks().items():
-            first = seen.setdefault(name, time.monotonic())
-            works = task["running"] and name.endswith("#1") and time.monotonic() - first > 4
-            if works and number and site.aws.interrupt(name.partition("#")[0]):
-                seen[name] = float("inf")
-                number -= 1
-
-
 def test_a_batch_survives_kills_interruptions_and_faults(site: AwsSite, tmp_path: Path) -> None:
-    argv = [*written(tmp_path, LINES), "--batch", "storm", "--shard", "60"]
+    storm = Storm(site, tmp_path, "storm", number=300, shard=60, seed=11)
     site.api.latency(ms=5000)
-    chance = random.Random(11)  # noqa: S311 - moments, no secrets
-    site.aws.faults(
-        {"service": "s3", "action": "PUT", "times": 2, "status": 503, "code": "SlowDown"},
-        {"service": "dynamodb", "action": "UpdateItem", "times": 2, "status": 500, "code": "InternalServerError"},
-        {"service": "batch", "action": "describejobs", "times": 1, "status": 429, "code": "TooManyRequestsException"},
-        {"service": "batch", "action": "submitjob", "times": 1, "status": 500, "code": "ServerException"},
-    )
-    interrupter = threading.Thread(target=interrupt, args=(site, 2), daemon=True)
-    interrupter.start()
-    for _ in range(5):
-        killed = site.farmhand(*argv, kill_after_s=chance.uniform(4, 16))
-        assert killed.returncode in (-signal.SIGKILL, 0)
-    done = site.farmhand(*argv, "--json")
-    assert done.returncode == 0, done.stderr
-    whole = json.loads(done.stdout)
-    found = results(tmp_path)
-    assert Counter(result["id"] for result in found) == Counter(f"line{n}" for n in range(LINES))
-    assert {result["state"] for result in found} == {"succeeded"}
-    assert whole["cost_usd"] == pytest.approx(site.ledgers("storm"), abs=1e-12)
-    assert sum(result["cost_usd"] for result in found) <= whole["cost_usd"] + 1e-12
-    assert len(whole["place"]["jobs"]) == 1
-    assert not interrupter.is_alive()
-    assert (whole["place"]["containers"], whole["place"]["attempts"]) == (5, 7)
-    [retry] = whole["place"]["retries"]
-    assert (retry["reason"], retry["times"], float(retry["usd"]) > 0) == ("Spot interruption", 2, True)
+    storm.faults(2, among=10)
+    with storm.interrupting(2, most_s=3, working=True):
+        storm.kill(5, least_s=2, most_s=8)
+        whole = storm.end()
+    storm.check(whole)
+    assert set(storm.hit()) == {"s3", "dynamodb", "batch"}
     described = site.aws.client("batch").describe_jobs(jobs=whole["place"]["jobs"])["jobs"][0]
     assert described["tags"]["farmhand:batch"] == "storm"
-    assert CANARY not in json.dumps(described, default=str)
-    assert not any(CANARY.encode() in body for body in site.objects("storm").values())
 
 
 def test_what_is_left_alone_is_collected_by_the_same_command(site: AwsSite, tmp_path: Path) -> None:
@@ -109,13 +73,7 @@ def test_one_task_runs_on_fargate(site: AwsSite) -> None:
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    path = tmp_path / "origin"
-    path.mkdir()
-    git("init", "--quiet", "-b", "main", cwd=path)
-    (path / "f").write_text("one\n")
-    git("add", ".", cwd=path)
-    git("commit", "--quiet", "-m", "first", cwd=path)
-    return path
+    return make_repository(tmp_path / "origin")
 
 
 def test_a_repository_task_runs_on_fargate_and_its_patch_is_judged(site: AwsSite, origin: Path, tmp_path: Path) -> None:
@@ -163,8 +121,7 @@ def test_a_task_s_text_is_shown_as_it_comes_and_its_log_and_cost_are_there(site:
     assert "I look \ufffd[2Jfirst\nthen" in said
     number = arn.rpartition("/")[2]
     follower = site.start("cloud", "logs", number, "-f")
-    mine = [f"label=farmhand.fakeaws=fakeaws-{site.aws.url.rpartition(':')[2]}", "label=farmhand.container=worker"]
-    [worker] = docker("ps", "--quiet", "--filter", mine[0], "--filter", mine[1]).split()
+    [worker] = docker("ps", "--quiet", "--filter", f"label={site.label}", "--filter", WORKER).split()
     docker("exec", worker, "touch", "/tmp/go")
     out, rest = process.communicate(timeout=120)
     assert process.returncode == 0, rest
@@ -202,12 +159,15 @@ def test_ctrl_c_ends_the_task_on_fargate(site: AwsSite) -> None:
 
 
 def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, tmp_path: Path) -> None:
-    batch = site.farmhand(*written(tmp_path, 6), "--batch", "money", "--shard", "3", "--no-spot", "--json")
-    single = site.farmhand("run", "--place", "fargate", "--json", "--id", "coin", "hello")
+    # A home of its own, from which no other environment was used.
+    here = {"FARMHAND_DOCKER_NAME": "farmhand-none-of-these", "HOME": str(tmp_path)}
+    words = ("--batch", "money", "--shard", "3", "--no-spot", "--json")
+    batch = site.farmhand(*written(tmp_path, 6), *words, environ=here)
+    single = site.farmhand("run", "--place", "fargate", "--json", "--id", "coin", "hello", environ=here)
     assert (batch.returncode, single.returncode) == (0, 0), batch.stderr + single.stderr
-    site.environ["FARMHAND_DOCKER_NAME"] = "farmhand-none-of-these"
-    asked = site.farmhand("cost", "--json", "--no-interactive", "--by", "batch", "--compare", "cloud")
-    shown, again = json.loads(asked.stdout), json.loads(site.farmhand("cost", "--json", "--no-interactive").stdout)
+    asked = site.farmhand("cost", "--json", "--no-interactive", "--by", "batch", "--compare", "cloud", environ=here)
+    shown = json.loads(asked.stdout)
+    again = json.loads(site.farmhand("cost", "--json", "--no-interactive", environ=here).stdout)
     bodies = site.objects("/ledger/").values()
     charges = [json.loads(line, parse_float=Decimal) for body in bodies for line in body.splitlines()]
     model = sum(Decimal(row["cost_usd"]) for row in charges if row.get("charge_id"))
@@ -230,7 +190,7 @@ def test_the_money_of_a_batch_and_of_a_task_is_in_farmhand_cost(site: AwsSite, t
     assert json.loads(single.stdout)["place"]["usd"] == rows["coin"]["compute_usd"]
     assert [one["mode"] for one in shown["comparison"]["networks"]] == ["public"]
     assert shown["comparison"]["compute"] == "measured"
-    page = site.farmhand("report", "--json")
+    page = site.farmhand("report", "--json", environ=here)
     assert json.loads(page.stdout)["figures"]["compute"]["total_usd"] == shown["compute"]["total_usd"]
 
 
@@ -276,12 +236,8 @@ def test_an_environment_that_is_not_there_is_one_line(
     site: AwsSite, tmp_path: Path, verb: str, changed: dict[str, str], status: int, told: str
 ) -> None:
     words = {"batch": written(tmp_path, 3), "run": ["run", "--place", "fargate", "hello"], "code": ["code", ".", "x"]}
-    before, environ = len(site.objects("")), site.environ
-    site.environ = {name: value for name, value in {**environ, **changed}.items() if value}
-    try:
-        done = site.farmhand(*words[verb], *(["--place", "fargate"] if verb == "code" else []))
-    finally:
-        site.environ = environ
+    before = len(site.objects(""))
+    done = site.farmhand(*words[verb], *(["--place", "fargate"] if verb == "code" else []), environ=changed)
     assert (done.returncode, told in done.stderr) == (status, True), done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert len(site.objects("")) == before

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.pair import ROOT, Pair, bash, docker
-from tests.unit.code.test_repository import run as git
+from tests.support.repositories import git, make_repository
 
 COMMAND = Path(sys.executable).with_name("farmhand")
 
@@ -33,15 +33,8 @@ def pair(made_pair: Pair) -> Pair:
 
 @pytest.fixture
 def origin(tmp_path: Path) -> Path:
-    path = tmp_path / "origin"
-    (path / "sub").mkdir(parents=True)
-    git("init", "--quiet", "-b", "main", cwd=path)
-    (path / "f").write_text("one\ntwo\n")
-    (path / "sub/g").write_text("three\n")
-    (path / ".gitignore").write_text("built/\n")
-    git("add", ".", cwd=path)
-    git("commit", "--quiet", "-m", "first", cwd=path)
-    return path
+    files = {"f": "one\ntwo\n", "sub/g": "three\n", ".gitignore": "built/\n"}
+    return make_repository(tmp_path / "origin", files)
 
 
 class Station:

@@ -21,7 +21,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AwsSite]:
 def test_five_thousand_lines_twenty_kills_ten_interruptions_and_faults(
     site: AwsSite, tmp_path: Path, seed: int
 ) -> None:
-    storm = Storm(site, tmp_path, f"storm{seed}", lines=5000, shard=125, seed=seed)
+    storm = Storm(site, tmp_path, f"storm{seed}", number=5000, shard=125, seed=seed)
     storm.faults(8, among=40)
     site.api.latency(ms=4000)
     with storm.interrupting(10, most_s=12, working=False):

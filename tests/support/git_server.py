@@ -12,17 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.org")
 BACKEND = "/usr/lib/git-core/git-http-backend"
-
-
-def make_repository(path: Path) -> Path:
-    """Make a repository whose one commit has the file `f` with the line `one`; return its path."""
-    path.mkdir(parents=True)
-    (path / "f").write_text("one\n")
-    for words in (["init", "--quiet", "-b", "main"], ["add", "."], ["commit", "--quiet", "-m", "first"]):
-        subprocess.run(["git", *IDENTITY, *words], cwd=path, check=True, capture_output=True)
-    return path
 
 
 class GitServer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import crypt
 import json
+import shutil
 import socket
 import subprocess
 import time
@@ -20,16 +21,17 @@ _START_S = 20.0
 
 
 class Registry:
-    """`with Registry(directory) as registry:` serves from an empty directory at `registry.address`, HOST:PORT."""
+    """`with Registry(directory) as registry:` serves from a new directory at `registry.address`, HOST:PORT."""
 
     def __init__(self, directory: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
-        self._directory = directory
+        self._directory = directory / "registry"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        self._directory.mkdir()
         passwords = self._directory / "htpasswd"
         salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=16)  # noqa: S324  (the one that the registry reads)
         passwords.write_text(f"{USER}:{crypt.crypt(PASSWORD, salt)}\n")
@@ -48,22 +50,36 @@ class Registry:
                 }
             )
         )
+        self._start()
+        return self
+
+    def _start(self) -> None:
         self._process = subprocess.Popen(
-            ["docker-registry", "serve", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            ["docker-registry", "serve", str(self._directory / "config.yml")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         until = time.monotonic() + _START_S
         while not self._answers():
             assert self._process.poll() is None, "docker-registry has ended"
             assert time.monotonic() < until, "docker-registry does not answer"
             time.sleep(0.05)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
         assert self._process is not None
         self._process.terminate()
         self._process.wait()
+
+    def clear(self) -> None:
+        """Forget every image."""
+        self._stop()
+        shutil.rmtree(self._directory / "data", ignore_errors=True)
+        self._start()
 
     def get(self, path: str) -> bytes:
         """What it answers to GET `path`, below /v2/. Raise HTTPError."""

@@ -6,7 +6,6 @@ late. Which and when is drawn from a seed.
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import signal
@@ -17,10 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from farmhand.core.money import PICO_PER_USD
-from farmhand.core.shard import BatchItem, batch_pk, read_item
+from tests.support.aws_batch import AwsBatch, lines
 from tests.support.aws_site import AwsSite
 
 #: What may happen to a call, by the service's own name of "busy" and of "broken".
@@ -36,28 +32,18 @@ _FAULTS: dict[str, tuple[tuple[str, ...], list[dict[str, Any]]]] = {
     ),
 }
 _LOST = {"reset": True, "after": True}
-_LINE = re.compile(r"line (\d+) of it")
+_LINE = re.compile(r"line (\d+) of ")
 
 
-class Storm:
+class Storm(AwsBatch):
     """The batch `name` of so many `lines`, in shards of `shard`, in `directory`."""
 
-    def __init__(self, site: AwsSite, directory: Path, name: str, *, lines: int, shard: int, seed: int) -> None:
-        self.site, self.name, self.lines, self.shard = site, name, lines, shard
+    def __init__(self, site: AwsSite, directory: Path, name: str, *, number: int, shard: int, seed: int) -> None:
+        super().__init__(site, directory, name, lines(name, number), "--max-usd", "50", shard=shard)
+        self.shard = shard
         self.chance = random.Random(seed)  # noqa: S311 - moments, no secrets
         self.killed = 0
         self.interrupted: set[str] = set()
-        self._out = directory / "out.jsonl"
-        tasks = directory / "in.jsonl"
-        rows = ({"id": f"line{n}", "prompt": f"line {n} of it", "max_tokens": 200} for n in range(lines))
-        tasks.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        self.argv = ["batch", str(tasks), "--out", str(self._out), "--place", "aws-batch", "--max-usd", "50"]
-        self.argv += ["--batch", name, "--shard", str(shard)]
-
-    @property
-    def children(self) -> int:
-        """How many containers of an agent do it."""
-        return -(-self.lines // self.shard)
 
     def faults(self, each: int, *, among: int) -> None:
         """So many faults of each service, each at one of the next `among` calls of its kind; of Batch there are few."""
@@ -119,33 +105,9 @@ class Storm:
                 self.interrupted.add(name)
         self.site.api.latency()
 
-    def end(self) -> dict[str, Any]:
-        """Give the command until it has ended, and return its summary."""
-        done = self.site.farmhand(*self.argv, "--json", timeout_s=900)
-        assert done.returncode == 0, done.stderr
-        whole: dict[str, Any] = json.loads(done.stdout)
-        return whole
-
-    def item(self) -> BatchItem:
-        """The batch's item in the table."""
-        key = {"pk": {"S": batch_pk(self.name)}}
-        found = self.site.aws.client("dynamodb").get_item(TableName=self.site.names.base, Key=key)["Item"]
-        return read_item({name: value for name, value in found.items() if name != "pk"})
-
     def check(self, whole: dict[str, Any]) -> None:
-        """Every id once, the cost that of the ledgers to the last digit, no lease left, every interruption told."""
-        results = [json.loads(line) for line in self._out.read_text().splitlines()]
-        assert Counter(result["id"] for result in results) == Counter(f"line{n}" for n in range(self.lines))
-        assert {result["state"] for result in results} == {"succeeded"}
-        assert (whole["total"], whole["done"], whole["failed"]) == (self.lines, self.lines, 0)
-        spent = self.site.ledgers(self.name)
-        assert whole["cost_usd"] == pytest.approx(spent, abs=1e-9)
-        assert sum(result["cost_usd"] for result in results) <= whole["cost_usd"] + 1e-9
-        item = self.item()
-        assert (item.leased, item.leases) == (0, {})
-        assert item.spent == pytest.approx(spent * PICO_PER_USD, abs=1000)
-        assert item.limit is not None
-        assert item.taken == item.spent + item.uncertain <= item.limit
+        """And every interruption told."""
+        super().check(whole)
         place = whole["place"]
         assert len(place["jobs"]) == 1
         assert place["containers"] == self.children

@@ -185,9 +185,11 @@ def _run_single(
     credential.warn(task.timeout_s or DEFAULT_TIMEOUT_S)
     agent = AgentChild(single.agent, paths, repositories=task.repo is not None, credential=credential.mode)
     rows = LedgerRows(agent.transport, agent.await_ready(clock), plan=credential.mode == "plan")
-    LauncherWatch(paths.launcher_socket if task.resolved_engine == "cli" else None).await_ready(order.attempt, clock)
+    launcher = LauncherWatch(paths.launcher_socket if task.resolved_engine == "cli" else None)
+    launcher.await_ready(order.attempt, clock)
     table = ContainerTable(aws.dynamodb, order.table, order.batch)
     run = SingleRun(single, order.keys, bucket, table, agent, credential, clock)
+    run.launcher = launcher
     if single.clone is not None:
         run.clone = TaskClone(single.clone, credential.git_token)
     try:

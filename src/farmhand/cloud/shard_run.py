@@ -150,8 +150,9 @@ class ShardRun:
         return False
 
     def _out_of_budget(self, why: str) -> None:
-        item = self._w.lease.item
-        detail = f"the budget of US$ {plain(item.limit or 0)} is spent but for US$ {plain(item.left or 0)}: {why}"
+        lease, rows = self._w.lease, self._w.rows
+        left = (lease.item.left or 0) + lease.held - rows.spent - rows.uncertain
+        detail = f"the budget of US$ {plain(lease.item.limit or 0)} is spent but for US$ {plain(left)}: {why}"
         self._stop_batch("budget", detail)
         self._stop(EXIT_STOPPED, detail)
 

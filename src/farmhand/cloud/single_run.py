@@ -15,7 +15,7 @@ import msgspec
 
 from farmhand.cloud import shard_end
 from farmhand.cloud.calls import CallFailed, ContainerBucket, ContainerTable
-from farmhand.cloud.child import AgentChild
+from farmhand.cloud.child import AgentChild, LauncherWatch
 from farmhand.cloud.clone import TaskClone
 from farmhand.cloud.credential import HeldCredential
 from farmhand.cloud.ending import ContainerEnds, StopClock, TextLog, say
@@ -37,6 +37,13 @@ from farmhand.core.task import FINAL_STATES, PATCH, TASK_OUTPUTS
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
+#: Seconds between two looks at what the task has cost: more than that is not lost with a container that is killed.
+_LEDGER_S = 2.0
+_WORKER_GONE = {
+    "code": "agent_error",
+    "message": "the worker container, in which the task ran, has ended: it was killed, or ran out of memory",
+    "hint": "its memory is for all that the task's programs use together",
+}
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 #: The refusals of a key that end in an exit code of their own.
 _OF_KEY = frozenset({"authentication_error", "account_disabled", "billing_error", "spend_limit"})
@@ -71,6 +78,8 @@ class SingleRun:
         self._replaced = self._replacing = False
         #: The repository that is fetched here, if it is; what is fetched, as long as the task runs.
         self.clone: TaskClone | None = None
+        #: The launcher, if the task needs it.
+        self.launcher = LauncherWatch(None)
         self._kept = tempfile.TemporaryDirectory(prefix="clone-")
         self._task = dict(order.task)
 
@@ -92,6 +101,8 @@ class SingleRun:
                 self._table, self._order.environment, self._credential, self._error.code, str(self._error)
             )
         result = self._result or self._failed()
+        if (result.get("error") or {}).get("code") == "agent_error" and self.launcher.gone():
+            result = {**result, "error": _WORKER_GONE}
         if self._credential.mode == "plan":
             result = {**result, **OF_PLAN, "list_usd": result.get("cost_usd")} if result else result
         cut = stopped and self._clock.asked and result.get("state") == "cancelled"
@@ -171,7 +182,8 @@ class SingleRun:
 
     def _watch(self, thread: threading.Thread) -> bool:
         """Wait for the task. Return whether it had to be stopped."""
-        looked, cut_at, stopped = time.monotonic(), float("inf"), False
+        looked = written = time.monotonic()
+        cut_at, stopped = float("inf"), False
         while thread.is_alive():
             thread.join(0.2)
             self._text.flush()
@@ -183,6 +195,8 @@ class SingleRun:
             if self.refused is None and failure is not None:
                 say(str(failure))
                 self.refused, stopped, cut_at = failure, True, now
+            if now - written >= _LEDGER_S:
+                written = now if self._note_cost() else now + POLL_S
             if now - looked >= POLL_S:
                 looked = now
                 stopped, cut_at = self._look(stopped, cut_at)
@@ -196,9 +210,8 @@ class SingleRun:
         return stopped
 
     def _look(self, stopped: bool, cut_at: float) -> tuple[bool, float]:
-        """Look whether the task is to be cancelled. What it has cost so far goes to the bucket: it may be killed."""
+        """Look whether the task is to be cancelled."""
         try:
-            self._put_ledger()
             item = self._table.item()
         except CallFailed as error:
             say(str(error))
@@ -207,6 +220,15 @@ class SingleRun:
             say(f"the task is cancelled: {item.detail or item.state}")
             return True, time.monotonic()
         return stopped, cut_at
+
+    def _note_cost(self) -> bool:
+        """Write what the task has cost so far into the bucket: it may be killed. Return whether that was possible."""
+        try:
+            self._put_ledger()
+        except CallFailed as error:
+            say(str(error))
+            return False
+        return True
 
     def _failed(self) -> dict[str, Any]:
         """Return the result of a task that the daemon did not run; {} if it is not known whether it did."""

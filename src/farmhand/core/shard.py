@@ -70,6 +70,8 @@ EXIT_STOPPED = 76
 EXIT_REFUSED = 77
 """The API refuses the credential. The batch is stopping."""
 EXIT_CONFIG = 78
+EXIT_KILLED = 137
+"""SIGKILL: the agent container was killed, or was out of memory."""
 
 
 class ContainerEnd(NamedTuple):
@@ -85,6 +87,7 @@ ENDS = {
     EXIT_STOPPED: ContainerEnd("the batch was stopped", FarmhandError),
     EXIT_REFUSED: ContainerEnd("the API refuses the credential", NotConfigured),
     EXIT_CONFIG: ContainerEnd("it is not configured right", NotConfigured),
+    EXIT_KILLED: ContainerEnd("the agent container was killed", FarmhandError),
 }
 
 

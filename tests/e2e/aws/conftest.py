@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.fakeaws import FakeAws
-from tests.support.fakeaws.fixtures import aws_docker, aws_docker_process
+from tests.support.fakeaws.fixtures import aws_docker, aws_docker_process, registry, registry_process
 from tests.support.fakeaws.scene import Scene
 
-__all__ = ["aws_docker", "aws_docker_process"]
+__all__ = ["aws_docker", "aws_docker_process", "registry", "registry_process"]
 
 BASE = "farmhand-base:bookworm"
 

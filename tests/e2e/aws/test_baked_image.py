@@ -15,7 +15,7 @@ from farmhand.aws.credentials.baked import WorkerImage
 from farmhand.aws.credentials.vault import Options, Stored, Vault
 from farmhand.core.settings import Settings
 from farmhand.places import image as places_image
-from tests.e2e.aws.test_push import registry, small
+from tests.e2e.aws.test_push import small
 from tests.integration.aws.test_baked import docker
 from tests.integration.aws.test_cloud import Operator
 from tests.support.cloud import deploy
@@ -23,7 +23,7 @@ from tests.support.fakeaws import FakeAws
 from tests.support.registry import Registry
 from tests.unit.aws.test_vault import key
 
-__all__ = ["registry", "small"]
+__all__ = ["small"]
 
 ENVIRONMENT = f"b{uuid.uuid4().hex[:8]}"
 REPOSITORY = f"farmhand-{ENVIRONMENT}/farmhand-worker-baked"
@@ -31,11 +31,10 @@ SECRET = f"sk-ant-test-{uuid.uuid4().hex}"
 
 
 @pytest.fixture
-def aws(registry: Registry, small: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAws]:
-    with FakeAws(registry=registry.address) as running:
-        for name, value in running.environ().items():
-            monkeypatch.setenv(name, value)
-        yield running
+def aws(aws_docker: FakeAws, registry: Registry, small: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAws]:
+    for name, value in aws_docker.environ().items():
+        monkeypatch.setenv(name, value)
+    yield aws_docker
     for image in docker("images", "--quiet", "--filter", f"label=farmhand.base={small}").decode().split():
         docker("image", "rm", "--force", image)
 

@@ -28,18 +28,11 @@ REPOSITORY = "farmhand-prod/farmhand-worker"
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    with Registry(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-def aws(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAws]:
-    with FakeAws(registry=registry.address) as running:
-        for name, value in running.environ().items():
-            monkeypatch.setenv(name, value)
-        deploy(running, parts=("data", "base"), ImageUri="none")
-        yield running
+def aws(aws_docker: FakeAws, registry: Registry, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
+    for name, value in aws_docker.environ().items():
+        monkeypatch.setenv(name, value)
+    deploy(aws_docker, parts=("data", "base"), ImageUri="none")
+    return aws_docker
 
 
 @pytest.fixture

@@ -276,17 +276,6 @@ def test_a_quota_is_one_line(api: FakeLightsail, station: Workstation) -> None:
     assert not station.record.exists()
 
 
-def test_a_box_that_was_begun_elsewhere_is_not_lost(api: FakeLightsail, station: Workstation) -> None:
-    """It costs money where it is, though a later run gives only its name."""
-    api.fail["AllocateStaticIp"] = [Refusal("InvalidInputException", "your maximum limit of Static Ips")]
-    with pytest.raises(FarmhandError, match="maximum limit"):
-        station.make(region="eu-west-1")
-
-    assert station.make(state="absent", ssh_from=None)["steps"] == [f"delete the instance {NAME} with its disk"]
-
-    assert (api.names(), station.record.exists()) == ([], False)
-
-
 @pytest.mark.parametrize(
     ("given", "says"),
     [
@@ -364,47 +353,6 @@ def test_one_name_is_in_one_region(api: FakeLightsail, station: Workstation) -> 
     assert station.make()["changed"] is False
     answer = station.make(name="farm2")
     assert (answer["region"], api.names()) == ("eu-west-1", sorted([*MADE, *(each.replace("1", "2") for each in MADE)]))
-
-
-def test_it_is_removed_with_all_that_knows_it(api: FakeLightsail, station: Workstation) -> None:
-    station.known_hosts.write_text("other ssh-rsa AAAAother\n")
-    made(api, station)
-    hosts = station.home / "hosts.json"
-    entries = {"farm1": {"address": "198.51.100.7"}, "farm9": {"address": "192.0.2.9"}}
-    hosts.write_text(json.dumps({"hosts": entries}))
-
-    checked = station.make(state="absent", check=True)
-    assert (api.changes(), checked["changed"]) == ([], True)
-    answer = station.make(state="absent")
-
-    assert checked["steps"] == answer["steps"]
-    assert api.changes() == ["DetachStaticIp", "ReleaseStaticIp", "DeleteInstance"]
-    assert (api.names(), station.record.exists()) == ([], False)
-    assert station.known_hosts.read_text() == "other ssh-rsa AAAAother\n"
-    assert json.loads(hosts.read_text()) == {"hosts": {"farm9": {"address": "192.0.2.9"}}}
-    assert station.make(state="absent")["changed"] is False
-
-
-def test_what_was_removed_by_hand_is_absent(api: FakeLightsail, station: Workstation) -> None:
-    made(api, station)
-    api.things.clear()
-
-    answer = station.make(state="absent")
-
-    assert (answer["steps"], answer["changed"], station.record.exists()) == ([], True, False)
-    assert station.known_hosts.read_text() == ""
-
-
-def test_a_box_that_was_removed_by_hand_is_made_again_with_its_new_keys(
-    api: FakeLightsail, station: Workstation
-) -> None:
-    made(api, station)
-    api.things.clear()
-    api.addresses, api.host_keys, api.blind = ["198.51.100.8"], [key_line(8)], 3
-
-    station.make()
-
-    assert station.known_hosts.read_text() == f"198.51.100.8 {key_line(8)}\n"
 
 
 def test_a_file_of_the_operators_is_not_overwritten(api: FakeLightsail, station: Workstation) -> None:

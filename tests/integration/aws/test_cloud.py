@@ -67,48 +67,42 @@ def me(aws: FakeAws, tmp_path: Path) -> Operator:
 
 
 def test_the_role_makes_changes_and_removes_the_stacks(aws: FakeAws, me: Operator) -> None:
-    """The design's check 3, in one go: each step depends on the one before."""
-    assert me.play("--check")["changed"] == 4
-    assert stacks(aws) == {}
-    assert me.play()["changed"] >= 4
-    assert set(stacks(aws)) == set(NAMES.stacks)
-    assert me.play("--check")["changed"] == 0
-    assert me.play("--check", aws_email="me@example.com")["changed"] == 1
-    # A second run changes nothing. What another command has put into the base stack is kept.
-    assert me.play(aws_image="")["changed"] == 0
-    assert outputs(aws)["ImageUri"] == IMAGE
-    aws.client("s3").put_object(Bucket=NAMES.bucket, Key="prod/batches/b/in/0/00000.jsonl", Body=b"x")
-    assert me.play(aws_state="absent", aws_parts=["network"])["changed"] == 1
-    assert me.play()["changed"] == 1
-    assert me.play(aws_state="absent")["changed"] == 1
-    assert set(stacks(aws)) == {NAMES.data}
-    assert me.play("--check", aws_state="absent")["changed"] == 0
-    # The bucket is still there, and the next run uses it.
-    assert me.play()["changed"] >= 3
-    assert aws.client("s3").list_objects_v2(Bucket=NAMES.bucket)["KeyCount"] == 1
+    """The design's check 3, in one go: each step depends on the one before.
 
-
-def test_farm_hosts_get_alarms_and_lose_them(aws: FakeAws, me: Operator) -> None:
-    """The other environment's name is how the stacks of this one's hosts begin."""
+    The other environment's name is how the stacks of this one's farm hosts begin.
+    """
+    other = Names("prod-host").data
     deploy(aws, "prod-host", ("data",))
-    named = {"aws_parts": ["data", "base", "watch"], "aws_farm_hosts": ["data", "farm.1"], "aws_errors_per_hour": 7}
+    named = {"aws_farm_hosts": ["data", "farm.1"], "aws_errors_per_hour": 7}
     alarms = {NAMES.host_stack(host) for host in ("data", "farm.1")}
-    assert me.play("--check", **named)["changed"] == 5
-    assert me.play(**named)["changed"] >= 5
-    assert set(stacks(aws)) == {NAMES.data, NAMES.base, NAMES.watch, Names("prod-host").data} | alarms
-    assert me.play(**named)["changed"] == 0
+    assert me.play("--check", **named)["changed"] == 6
+    assert set(stacks(aws)) == {other}
+    assert me.play(**named)["changed"] >= 6
+    assert set(stacks(aws)) == {*NAMES.stacks, *alarms, other}
     assert me.play("--check", **named)["changed"] == 0
+    assert me.play("--check", **named, aws_email="me@example.com")["changed"] == 1
+    # A second run changes nothing. What another command has put into the base stack is kept.
+    assert me.play(**named, aws_image="")["changed"] == 0
+    assert outputs(aws)["ImageUri"] == IMAGE
     [errors] = aws.client("cloudwatch").describe_alarms(AlarmNames=["farmhand-prod/farm.1/errors"])["MetricAlarms"]
     assert errors["Threshold"] == 7
     shown = json.loads(me.cloud("status", "--json").stdout)["stacks"]
     assert {shown[name]["status"] for name in alarms} == {"CREATE_COMPLETE"}
+    aws.client("s3").put_object(Bucket=NAMES.bucket, Key="prod/batches/b/in/0/00000.jsonl", Body=b"x")
+    assert me.play(aws_state="absent", aws_parts=["network"])["changed"] == 1
+    # The network comes back, and a host that is not named any more loses its alarms.
     fewer = named | {"aws_farm_hosts": ["data"]}
-    assert me.play("--check", **fewer)["changed"] == 2
-    assert me.play(**fewer)["changed"] == 2
-    assert NAMES.host_stack("farm.1") not in stacks(aws)
+    assert me.play("--check", **fewer)["changed"] == 3
+    assert me.play(**fewer)["changed"] == 3
+    assert set(stacks(aws)) == {*NAMES.stacks, NAMES.host_stack("data"), other}
     done = me.cloud("down", "--yes", "--json")
-    assert json.loads(done.stdout)["removed"] == [NAMES.host_stack("data"), NAMES.watch, NAMES.base], done.stderr
-    assert set(stacks(aws)) == {NAMES.data, Names("prod-host").data}
+    removed = [NAMES.host_stack("data"), NAMES.network, NAMES.watch, NAMES.base]
+    assert json.loads(done.stdout)["removed"] == removed, done.stderr
+    assert set(stacks(aws)) == {NAMES.data, other}
+    assert me.play("--check", aws_state="absent")["changed"] == 0
+    # The bucket is still there, and the next run uses it.
+    assert me.play(aws_parts=["data", "base"])["changed"] >= 1
+    assert aws.client("s3").list_objects_v2(Bucket=NAMES.bucket)["KeyCount"] == 1
 
 
 def test_up_makes_what_status_shows_and_a_second_one_changes_nothing(aws: FakeAws, me: Operator) -> None:

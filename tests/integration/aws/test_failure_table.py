@@ -21,7 +21,7 @@ from farmhand.aws.names import Names
 from farmhand.cli import app
 from tests.support.cloud import deploy
 from tests.support.fakeaws.client import FakeAws
-from tests.unit.code.test_repository import small
+from tests.support.repositories import make_repository
 
 KEY = "sk-ant-test-failure-table-000000000000"
 RUN = "run --place fargate hello"
@@ -154,7 +154,7 @@ def station(account: Account, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     (tmp_path / "in.jsonl").write_text('"hello"\n')
-    small(tmp_path / "origin")
+    make_repository(tmp_path / "origin")
     monkeypatch.chdir(tmp_path)
     # The patience of boto3 is tried elsewhere.
     defaults = Aws.__init__.__kwdefaults__

@@ -17,11 +17,11 @@ from farmhand.core import shard, task_access
 from farmhand.core.errors import FarmhandError
 from farmhand.core.shard import SingleOrder
 from farmhand.core.task_access import CloneOrder
-from tests.support.git_server import GitServer, make_repository
+from tests.support.git_server import GitServer
 from tests.support.messages_api import MessagesApi
+from tests.support.repositories import git, make_repository
 from tests.support.shards import BUCKET, ENVIRONMENT, Site
 from tests.unit.code.test_login import TOKEN
-from tests.unit.code.test_repository import run as git
 
 
 @pytest.fixture

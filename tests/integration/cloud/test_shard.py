@@ -52,13 +52,13 @@ async def test_killed_at_random_moments_it_ends_with_each_id_once(site: Site, ap
     code = -1
     for attempt in range(1, 60):
         container = await site.start(attempt)
-        if attempt <= 20:
+        if attempt <= 12:
             await container.said("serves; upstream")
             await asyncio.sleep(chance.uniform(0.0, 2.5))
             container.send(signal.SIGKILL)
         code = await container.ended()
         assert code in (shard.EXIT_DONE, -signal.SIGKILL), container.log
-        if code == shard.EXIT_DONE and attempt > 20:
+        if code == shard.EXIT_DONE and attempt > 12:
             break
     assert code == shard.EXIT_DONE
     assert sorted(site.first()) == [f"t{n:04d}" for n in range(300)]

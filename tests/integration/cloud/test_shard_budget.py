@@ -8,7 +8,7 @@ import signal
 from decimal import Decimal
 
 from farmhand.core import shard
-from farmhand.core.money import pico
+from farmhand.core.money import pico, plain
 from farmhand.core.prices import price_table
 from farmhand.core.shard import BatchItem, LeaseName
 from farmhand.core.task import Usage
@@ -63,8 +63,8 @@ async def test_a_batch_without_room_stops_and_goes_on_once_the_limit_is_raised(s
     assert code == shard.EXIT_STOPPED, container.log
     item = site.item()
     assert (item.state, item.reason, item.leases) == ("stopping", "budget", {})
-    assert "US$ 0.001 is spent but for" in item.detail
     assert item.limit is not None
+    assert f"US$ 0.001 is spent but for US$ {plain(item.limit - item.spent)}: " in item.detail
     assert item.spent == cost_pico(site.results()) == billed(api) <= item.limit
     assert 0 < len(site.results()) < 100
     item.state, item.limit = "running", pico(Decimal("0.1"))

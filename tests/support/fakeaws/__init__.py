@@ -12,13 +12,13 @@ through the same states, but a test plays them: `aws.play(id, {"agent": 0})`.
 
 Real: the shapes of all calls and answers as far as moto has them; CloudFormation's stacks, change sets and failures;
 conditions of DynamoDB, `If-None-Match` and bucket policies of S3; version stages of secrets; array jobs, retries and
-their rules, time limits, Spot interruptions, exit codes, log streams; functions of Lambda (as processes here) and
-what EventBridge Scheduler calls, when a test says that it is time; alarms that tell their topic; faults by service
-and action. What Fargate refuses is refused, and so is a CloudFormation type that is not modelled.
+their rules, time limits, Spot interruptions, exit codes, ends for memory, log streams; functions of Lambda (as
+processes here) and what EventBridge Scheduler calls, when a test says that it is time; alarms that tell their topic;
+faults by service and action. What Fargate refuses is refused, and so is a CloudFormation type that is not modelled.
 
 Not real: security groups, routes and the policies of endpoints; KMS's grants; IAM but the bucket policies of S3;
 quotas but `at_once`; what CloudTrail would record; every latency; the image of a function; the order in which Batch
-starts jobs. That a container ran out of memory is told by its exit code 137 only.
+starts jobs.
 """
 
 from tests.support.fakeaws.client import ACCOUNT, FakeAws

@@ -131,6 +131,7 @@ class Story:
             shown = {"name": name, "logStreamName": run.spec.log_stream(container)[1]}
             if name in run.exits:
                 shown["exitCode"] = run.exits[name]
+                shown |= {"reason": run.whys[name]} if name in run.whys else {}
             elif reason:
                 shown["reason"] = reason
             containers.append(shown)

@@ -12,7 +12,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, ImageNotFound
 
-from tests.support.fakeaws.fargate import KILLED, SPOT, NotStartedError, Run, Spec
+from tests.support.fakeaws.fargate import KILLED, OUT_OF_MEMORY, SPOT, NotStartedError, Run, Spec
 from tests.support.fakeaws.namespace import METADATA, Carrier, Metadata, add_metadata_address
 from tests.support.fakeaws.options import ACCOUNT, OPTIONS, api
 
@@ -30,6 +30,7 @@ class ContainerRun(Run):
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
+        self._began = int(time.time())
         self._labels = {"farmhand": "", "farmhand.fakeaws": OPTIONS.name}
         self._prefix = f"{OPTIONS.name}-{secrets.token_hex(4)}"
         self._path = f"/v2/credentials/{secrets.token_urlsafe(24)}"
@@ -208,9 +209,16 @@ class ContainerRun(Run):
     def _watch(self, name: str, container: Any) -> None:
         try:
             code = int(container.wait()["StatusCode"])
+            if code == KILLED and not self._was_killed(container):
+                self.whys[name] = OUT_OF_MEMORY
         except APIError:
             code = KILLED
         self.exits[name] = code
+
+    def _was_killed(self, container: Any) -> bool:
+        """Whether the engine sent a signal; else the kernel did. Docker's own OOMKilled lacks many a quick end."""
+        told = {"container": container.id, "event": "kill"}
+        return any(_engine().events(since=self._began, until=f"{time.time():.3f}", filters=told, decode=True))
 
     def _log(self, name: str, container: Any) -> None:
         group, stream = self._streams[name]

@@ -220,4 +220,5 @@ class _Story:
             ended = container.name in self.run.exits
             container.last_status = "STOPPED" if ended else status
             container.exitCode = self.run.exits.get(container.name)
+            container.reason = self.run.whys.get(container.name)
         self._task.status = status

@@ -16,6 +16,9 @@ from tests.support.fakeaws.options import ACCOUNT, OPTIONS, api
 SPOT = "Your Spot Task was interrupted."
 ESSENTIAL_ENDED = "Essential container in task exited"
 KILLED, TERMINATED = 137, 143
+#: The reason of a container of which the kernel has killed any process for its memory. Source: the ECS developer guide,
+#: "Stopped tasks error codes"; aws/amazon-ecs-agent#2467.
+OUT_OF_MEMORY = "OutOfMemoryError: Container killed due to memory usage"
 _END_S, _HURRY_S = 15.0, 0.5
 
 
@@ -49,12 +52,13 @@ class Spec:
 
 
 class Run(ABC):
-    """One run of a task. `exits` has the exit code of each container that has ended."""
+    """One run of a task. `exits` has the exit code of each container that has ended, `whys` AWS's reason for some."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
         self.running: set[str] = set()
         self.exits: dict[str, int] = {}
+        self.whys: dict[str, str] = {}
         self.reason = ""
         self.over = False
         self._stopped = threading.Event()

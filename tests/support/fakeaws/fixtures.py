@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.fakeaws.client import FakeAws
+from tests.support.registry import Registry
 
 #: Characters of the log.
 _SHOWN = 4000
@@ -37,9 +38,23 @@ def aws_login(aws: FakeAws, monkeypatch: pytest.MonkeyPatch) -> FakeAws:
 
 
 @pytest.fixture(scope="session")
-def aws_docker_process() -> Iterator[FakeAws]:
-    """The services with containers, one process for all tests of a worker."""
-    with FakeAws(docker=True) as running:
+def registry_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry that stands for ECR, one for all tests of a worker."""
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def registry(registry_process: Registry) -> Registry:
+    """That registry, empty."""
+    registry_process.clear()
+    return registry_process
+
+
+@pytest.fixture(scope="session")
+def aws_docker_process(registry_process: Registry) -> Iterator[FakeAws]:
+    """The services with containers and that registry, one process for all tests of a worker."""
+    with FakeAws(docker=True, registry=registry_process.address) as running:
         yield running
 
 

@@ -37,17 +37,10 @@ class Bucket:
         return True
 
 
-class Table:
-    """A table without the task's item."""
-
-    def item(self) -> None:
-        return None
-
-
 def looking(bucket: Bucket, rows: Rows) -> Any:
     order = SingleOrder(environment="test", task={"id": "t1"}, farmhand="0")
     anything: Any = None
-    run: Any = SingleRun(order, BatchKeys.of("test", "t1"), bucket, Table(), anything, anything, anything)  # type: ignore[arg-type]
+    run: Any = SingleRun(order, BatchKeys.of("test", "t1"), bucket, anything, anything, anything, anything)  # type: ignore[arg-type]
     run._rows, run._attempt = rows, 2
     return run
 
@@ -57,6 +50,6 @@ def test_each_look_writes_what_is_new_and_loses_nothing(fails: int) -> None:
     bucket = Bucket(fails)
     run = looking(bucket, Rows(b"first", b"", b"second"))
     for _ in range(6):
-        run._look(False, 0.0)
+        run._note_cost()
     base = "test/batches/t1/ledger/0/00000/2-"
     assert bucket.objects == {f"{base}0001.jsonl": b"first", f"{base}0002.jsonl": b"second"}

@@ -16,7 +16,8 @@ from farmhand.cloud import worktree
 from farmhand.code.changes import judge
 from farmhand.code.repository import FetchedCommit, fetch
 from farmhand.core.task import BUNDLE_REF, TASK_OUTPUTS
-from tests.unit.code.test_repository import origin, run
+from tests.support.repositories import git
+from tests.unit.code.test_repository import origin
 
 __all__ = ["origin"]
 
@@ -129,11 +130,11 @@ def test_a_file_that_nobody_touched_is_not_in_the_patch(origin: Path, tmp_path: 
     """Git would store it otherwise than the commit has it: its lines do not end as the attributes say."""
     (origin / "a.txt").write_bytes(b"one\r\ntwo\r\n")
     (origin / "b.txt").write_bytes(b"one\r\ntwo\r\n")
-    run("add", ".", cwd=origin)
-    run("commit", "--quiet", "-m", "lines", cwd=origin)
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "lines", cwd=origin)
     (origin / ".gitattributes").write_text("*.txt text\n")
-    run("add", ".gitattributes", cwd=origin)
-    run("commit", "--quiet", "-m", "attributes", cwd=origin)
+    git("add", ".gitattributes", cwd=origin)
+    git("commit", "--quiet", "-m", "attributes", cwd=origin)
     source = fetch(str(origin), "HEAD", tmp_path)
     assert task(source, tmp_path / "one", lambda there: None) == {}
     left = task(source, tmp_path / "two", lambda there: (there / "b.txt").write_bytes(b"one\r\n2\r\n"))
@@ -145,10 +146,10 @@ def test_a_file_that_nobody_touched_is_not_in_the_patch(origin: Path, tmp_path: 
 def _nested(there: Path) -> None:
     for name in ("empty", "full"):
         (there / name).mkdir()
-        run("init", "--quiet", cwd=there / name)
+        git("init", "--quiet", cwd=there / name)
         (there / name / "x").write_text("x\n")
-    run("add", ".", cwd=there / "full")
-    run("commit", "--quiet", "-m", "x", cwd=there / "full")
+    git("add", ".", cwd=there / "full")
+    git("commit", "--quiet", "-m", "x", cwd=there / "full")
     (there / "linked").mkdir()
     (there / "linked/.git").write_text("gitdir: /nowhere\n")
     (there / "linked/x").write_text("x\n")
@@ -183,19 +184,19 @@ KINDS = {
 def test_every_kind_of_change_comes_through(tmp_path: Path, kind: str, hash_: str) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    run("init", "--quiet", f"--object-format={hash_}", cwd=origin)
+    git("init", "--quiet", f"--object-format={hash_}", cwd=origin)
     (origin / "f0").write_text("0\n1\n")
     (origin / "f1").write_text("1\n")
-    run("add", ".", cwd=origin)
-    run("commit", "--quiet", "-m", "one", cwd=origin)
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "one", cwd=origin)
     source = fetch(str(origin), "HEAD", tmp_path)
     argv = ["bash", "-ec", KINDS[kind]]
     left = task(source, tmp_path / "home", lambda there: subprocess.run(argv, cwd=there, check=True))
     found = judge(source, left["changes.patch"])
     assert found is not None
     work = tmp_path / "home/work"
-    run("add", "--all", "--force", cwd=work)
-    assert found.tree == run("write-tree", cwd=work)
+    git("add", "--all", "--force", cwd=work)
+    assert found.tree == git("write-tree", cwd=work)
 
 
 def test_one_file_that_git_does_not_take_does_not_cost_the_others(origin: Path, tmp_path: Path) -> None:

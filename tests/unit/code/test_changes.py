@@ -12,7 +12,8 @@ from farmhand.code.changes import PatchRefused, judge
 from farmhand.code.repository import FetchedCommit, GitFailed, fetch
 from farmhand.core.errors import NotConfigured
 from farmhand.core.task import MAX_PATCH_BYTES
-from tests.unit.code.test_repository import origin, run, unpacked
+from tests.support.repositories import git
+from tests.unit.code.test_repository import origin, unpacked
 
 __all__ = ["origin"]
 
@@ -29,8 +30,8 @@ def patch(source: FetchedCommit, tmp_path: Path) -> Callable[[Callable[[Path], o
 
     def made(work: Callable[[Path], object]) -> bytes:
         work(there)
-        run("add", "--all", "--force", cwd=there)
-        run("diff", "--cached", "--binary", f"--output={tmp_path}/p.patch", source.commit, cwd=there)
+        git("add", "--all", "--force", cwd=there)
+        git("diff", "--cached", "--binary", f"--output={tmp_path}/p.patch", source.commit, cwd=there)
         return (tmp_path / "p.patch").read_bytes()
 
     return made
@@ -50,10 +51,10 @@ def test_an_honest_patch_is_counted_and_becomes_a_commit(source: FetchedCommit, 
     found = judge(source, patch(work))
     assert found is not None
     assert (found.files, found.insertions, found.deletions) == (4, 3, 1)
-    run("config", "user.name", "b", cwd=source.git_dir)
-    run("config", "user.email", "b@example.org", cwd=source.git_dir)
+    git("config", "user.name", "b", cwd=source.git_dir)
+    git("config", "user.email", "b@example.org", cwd=source.git_dir)
     made = changes.commit(source, found, "subject\n\nbody")
-    assert run("log", "-1", "--format=%s|%P|%an", made, cwd=source.git_dir) == f"subject|{source.commit}|b"
+    assert git("log", "-1", "--format=%s|%P|%an", made, cwd=source.git_dir) == f"subject|{source.commit}|b"
 
 
 def test_no_change_is_no_patch(source: FetchedCommit, patch: Made) -> None:
@@ -137,11 +138,11 @@ def test_a_push_that_would_fail_fails_before_the_work(
         changes.check_push(source, str(origin), "new")
     (tmp_path / ".gitconfig").write_text("[user]\n\tname = b\n\temail = b@example.org\n")
     changes.check_push(source, str(origin), "new")
-    assert "new" not in run("branch", "--list", cwd=origin)
+    assert "new" not in git("branch", "--list", cwd=origin)
     for name in ("side", "main"):  # main has the very commit
         with pytest.raises(GitFailed, match=f"the branch {name} is there already"):
             changes.check_push(source, str(origin), name)
-    run("branch", "deep/er", cwd=origin)
+    git("branch", "deep/er", cwd=origin)
     for name in ("side/x/y", "deep"):
         with pytest.raises(GitFailed, match=f"{name} cannot be beside the branch (side|deep/er)"):
             changes.check_push(source, str(origin), name)
@@ -153,8 +154,8 @@ def test_a_push_that_would_fail_fails_before_the_work(
 def test_a_submodule_is_refused(source: FetchedCommit, patch: Made) -> None:
     def work(there: Path) -> None:
         (there / "sub").mkdir()
-        run("init", "--quiet", cwd=there / "sub")
-        run("commit", "--quiet", "--allow-empty", "-m", "x", cwd=there / "sub")
+        git("init", "--quiet", cwd=there / "sub")
+        git("commit", "--quiet", "--allow-empty", "-m", "x", cwd=there / "sub")
 
     with pytest.raises(PatchRefused, match="submodule"):
         judge(source, patch(work), allow_ci=True)
@@ -190,11 +191,11 @@ def test_a_push_makes_a_new_branch_and_replaces_none(
 ) -> None:
     found = judge(source, patch(lambda there: (there / "new").write_text("x\n")))
     assert found is not None
-    run("config", "user.name", "b", cwd=source.git_dir)
-    run("config", "user.email", "b@example.org", cwd=source.git_dir)
+    git("config", "user.name", "b", cwd=source.git_dir)
+    git("config", "user.email", "b@example.org", cwd=source.git_dir)
     made = changes.commit(source, found, "x")
     changes.push(source, made, str(origin), "farmhand/x")
-    assert run("rev-parse", "farmhand/x", cwd=origin) == made
+    assert git("rev-parse", "farmhand/x", cwd=origin) == made
     with pytest.raises(GitFailed):
         changes.push(source, made, str(origin), "side")
-    assert run("rev-parse", "side", cwd=origin) == run("rev-parse", "main~1", cwd=origin)
+    assert git("rev-parse", "side", cwd=origin) == git("rev-parse", "main~1", cwd=origin)

@@ -15,8 +15,8 @@ from farmhand.code import repository
 from farmhand.code.login import TokenLogin, check_url
 from farmhand.code.repository import GitFailed, fetch
 from farmhand.core.errors import FarmhandError, UsageError
-from tests.support.git_server import GitServer, make_repository
-from tests.unit.code.test_repository import run as git
+from tests.support.git_server import GitServer
+from tests.support.repositories import git, make_repository
 
 TOKEN = "ghp_test_canary_of_the_git_login_000000"
 

@@ -12,25 +12,7 @@ from farmhand.code import repository
 from farmhand.code.repository import GitFailed, fetch
 from farmhand.core.errors import UsageError
 from farmhand.core.task import BUNDLE_REF
-
-IDENTITY = ("-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "protocol.file.allow=always")
-
-
-def run(*words: str, cwd: Path) -> str:
-    """The stdout of a git command."""
-    environ = {"PATH": os.environ["PATH"], "HOME": str(cwd), "GIT_CONFIG_NOSYSTEM": "1"}
-    done = subprocess.run(["git", *IDENTITY, *words], cwd=cwd, env=environ, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-def small(path: Path) -> Path:
-    """A new repository with one file, `f`, of the line "one"."""
-    path.mkdir()
-    run("init", "--quiet", "-b", "main", cwd=path)
-    (path / "f").write_text("one\n")
-    run("add", ".", cwd=path)
-    run("commit", "--quiet", "-m", "first", cwd=path)
-    return path
+from tests.support.repositories import git
 
 
 @pytest.fixture
@@ -38,24 +20,24 @@ def origin(tmp_path: Path) -> Path:
     """A repository with three commits, a branch and a tag."""
     path = tmp_path / "origin"
     path.mkdir()
-    run("init", "--quiet", "-b", "main", cwd=path)
+    git("init", "--quiet", "-b", "main", cwd=path)
     for number in range(3):
         (path / f"f{number}").write_text(f"{number}\n")
-        run("add", ".", cwd=path)
-        run("commit", "--quiet", "-m", f"c{number}", cwd=path)
-    run("branch", "side", "HEAD~1", cwd=path)
-    run("tag", "-a", "v1", "-m", "one", "HEAD~2", cwd=path)
+        git("add", ".", cwd=path)
+        git("commit", "--quiet", "-m", f"c{number}", cwd=path)
+    git("branch", "side", "HEAD~1", cwd=path)
+    git("tag", "-a", "v1", "-m", "one", "HEAD~2", cwd=path)
     return path
 
 
 def unpacked(source: repository.FetchedCommit, into: Path) -> Path:
     """What a sandbox makes of the bundle."""
     into.mkdir()
-    run("init", "--quiet", cwd=into)
+    git("init", "--quiet", cwd=into)
     if source.shallow:
         (into / ".git/shallow").write_text("".join(f"{commit}\n" for commit in source.shallow))
-    run("fetch", "--quiet", str(source.bundle), BUNDLE_REF, cwd=into)
-    run("checkout", "--quiet", "--detach", source.commit, cwd=into)
+    git("fetch", "--quiet", str(source.bundle), BUNDLE_REF, cwd=into)
+    git("checkout", "--quiet", "--detach", source.commit, cwd=into)
     return into
 
 
@@ -65,18 +47,18 @@ def test_a_bundle_has_the_commit_and_so_much_history(
     origin: Path, tmp_path: Path, ref: str, depth: int, commits: int
 ) -> None:
     source = fetch(str(origin), ref, tmp_path, depth=depth)
-    assert source.commit == run("rev-parse", "main", cwd=origin)
+    assert source.commit == git("rev-parse", "main", cwd=origin)
     there = unpacked(source, tmp_path / "there")
     assert sorted(path.name for path in there.glob("f*")) == ["f0", "f1", "f2"]
-    assert len(run("log", "--format=%h", cwd=there).split()) == commits
+    assert len(git("log", "--format=%h", cwd=there).split()) == commits
 
 
 def test_branches_tags_and_commits_are_refs(origin: Path, tmp_path: Path) -> None:
     for number, (ref, name) in enumerate(
-        [("side", "HEAD~1"), ("v1", "HEAD~2"), (run("rev-parse", "main", cwd=origin), "HEAD")]
+        [("side", "HEAD~1"), ("v1", "HEAD~2"), (git("rev-parse", "main", cwd=origin), "HEAD")]
     ):
         (tmp_path / str(number)).mkdir()
-        assert fetch(str(origin), ref, tmp_path / str(number)).commit == run("rev-parse", name, cwd=origin)
+        assert fetch(str(origin), ref, tmp_path / str(number)).commit == git("rev-parse", name, cwd=origin)
 
 
 @pytest.mark.parametrize(
@@ -147,10 +129,10 @@ def test_a_hostile_repository_runs_nothing_here(origin: Path, tmp_path: Path) ->
     }
     (origin / ".gitattributes").write_text("* filter=x diff=x\n")
     (origin / ".gitmodules").write_text('[submodule "s"]\n\tpath = s\n\turl = ext::sh -c "touch PWNED"\n')
-    run("add", ".", cwd=origin)
-    run("commit", "--quiet", "-m", "attributes", cwd=origin)
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "attributes", cwd=origin)
     for name, value in config.items():
-        run("config", name, value, cwd=origin)
+        git("config", name, value, cwd=origin)
     hooks = origin / ".git/hooks"
     for hook in (
         "post-checkout",
@@ -187,28 +169,28 @@ def test_it_works_from_inside_a_hook(origin: Path, tmp_path: Path, monkeypatch: 
 def test_every_kind_of_repository_is_fetched(origin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     new = tmp_path / "sha256"
     new.mkdir()
-    run("init", "--quiet", "--object-format=sha256", cwd=new)
-    run("commit", "--quiet", "--allow-empty", "-m", "x", cwd=new)
-    run("clone", "--quiet", "--depth", "1", f"file://{origin}", str(tmp_path / "shallow"), cwd=tmp_path)
-    run("worktree", "add", "--quiet", str(tmp_path / "linked"), "side", cwd=origin)
-    run("clone", "--quiet", "--bare", str(origin), str(tmp_path / "bare.git"), cwd=tmp_path)
+    git("init", "--quiet", "--object-format=sha256", cwd=new)
+    git("commit", "--quiet", "--allow-empty", "-m", "x", cwd=new)
+    git("clone", "--quiet", "--depth", "1", f"file://{origin}", str(tmp_path / "shallow"), cwd=tmp_path)
+    git("worktree", "add", "--quiet", str(tmp_path / "linked"), "side", cwd=origin)
+    git("clone", "--quiet", "--bare", str(origin), str(tmp_path / "bare.git"), cwd=tmp_path)
     monkeypatch.setenv("GIT_DEFAULT_HASH", "sha256")
     for name in ("sha256", "shallow", "linked", "bare.git"):
         for depth in (0, 1):
             into = tmp_path / f"{name}-{depth}"
             into.mkdir()
             source = fetch(str(tmp_path / name), "HEAD", into, depth=depth)
-            assert source.commit == run("rev-parse", "HEAD", cwd=tmp_path / name)
+            assert source.commit == git("rev-parse", "HEAD", cwd=tmp_path / name)
 
 
 def test_what_cannot_be_fetched_says_what_to_do(origin: Path, tmp_path: Path) -> None:
     (origin / "sub").mkdir()
     empty = tmp_path / "none"
     empty.mkdir()
-    run("init", "--quiet", cwd=empty)
-    run("config", "uploadpack.allowFilter", "true", cwd=origin)
+    git("init", "--quiet", cwd=empty)
+    git("config", "uploadpack.allowFilter", "true", cwd=origin)
     partial = str(tmp_path / "partial")
-    run("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"file://{origin}", partial, cwd=tmp_path)
+    git("clone", "--quiet", "--no-checkout", "--filter=blob:none", f"file://{origin}", partial, cwd=tmp_path)
     for number, (where, words) in enumerate(
         [
             (str(origin / "sub"), f"a directory of the repository {origin} (name that one, with --subdir sub)"),
@@ -227,8 +209,8 @@ def test_the_directory_to_start_in_is_one_of_the_commit(origin: Path, tmp_path: 
     (origin / "a/file").write_text("x")
     for name, target in (("in", "a"), ("out", "../.."), ("file", "f0"), ("nowhere", "b")):
         (origin / name).symlink_to(target)
-    run("add", ".", cwd=origin)
-    run("commit", "--quiet", "-m", "links", cwd=origin)
+    git("add", ".", cwd=origin)
+    git("commit", "--quiet", "-m", "links", cwd=origin)
     source = fetch(str(origin), "HEAD", tmp_path)
     for good in ("", "a", "in"):
         repository.check_subdir(source, good)
@@ -241,6 +223,6 @@ def test_the_directory_to_start_in_is_one_of_the_commit(origin: Path, tmp_path: 
 
 
 def test_submodules_are_named(origin: Path, tmp_path: Path) -> None:
-    run("submodule", "add", "--quiet", str(origin), "s", cwd=origin)
-    run("commit", "--quiet", "-m", "s", cwd=origin)
+    git("submodule", "add", "--quiet", str(origin), "s", cwd=origin)
+    git("commit", "--quiet", "-m", "s", cwd=origin)
     assert repository.submodules(fetch(str(origin), "HEAD", tmp_path)) == "s"

@@ -23,7 +23,7 @@ from farmhand.aws.places.task_tries import EndedTry, TaskTry, placed, run_of
 from farmhand.aws.prices import CloudPrices
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError
-from farmhand.core.shard import BatchItem, ShardManifest, SingleOrder, SingleResult, read_item
+from farmhand.core.shard import BatchItem, ShardManifest, SingleOrder, SingleResult, read_item, read_ledger
 from farmhand.core.typed import ready
 
 _KEY = re.compile(r"[^/]+/batches/([^/]+)/(.+)")
@@ -102,14 +102,26 @@ class SpentRecords:
             yield from found
         yield from self._open_tries()
 
-    def result_pico(self, name: str) -> int | None:
-        """Return what a single task's result says of the model's cost; None if there is none."""
-        key = self.by_id.get(name, {}).get("out/result.json")
+    def model_pico(self, name: str) -> int | None:
+        """Return the model's cost of a single task, that of all its tries; None if nothing is known of it."""
+        keys = self.by_id.get(name, {})
+        key = keys.get("out/result.json")
         found = self._read(key, SingleResult) if key else None
         try:
-            return cost_of(found.result) if found and found.result.get("cost_usd") is not None else None
+            pico = cost_of(found.result) if found and found.result.get("cost_usd") is not None else None
         except (ArithmeticError, ValueError):
             raise self._damaged(str(key), "its cost is no number") from None
+        if found and sum(rest.startswith("in/runs/") for rest in keys) < 2:
+            return pico
+        # A result is that of one try. What a try without one has cost is in its ledger.
+        ledgers = [key for rest, key in keys.items() if rest.startswith("ledger/")]
+        return sum(map(self._charged, ledgers)) if ledgers else pico
+
+    def _charged(self, key: str) -> int:
+        try:
+            return sum(cost_of(msgspec.json.decode(row)) for row in read_ledger(self.bucket.get(key) or b"")[1])
+        except (ArithmeticError, AttributeError, ValueError):
+            raise self._damaged(key, "it is no part of a ledger") from None
 
     def _generations(self, name: str, keys: dict[str, str], skip: Container[str]) -> Iterator[ContainerSum]:
         base = BatchKeys.of(self._aws.names.environment, name)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from farmhand.aws.client import Aws
 from farmhand.aws.errors import explain, explained
 from farmhand.aws.names import TAG_BATCH, TAG_ENVIRONMENT
+from farmhand.aws.places.task_tries import out_of_memory
 from farmhand.core.errors import FarmUnreachable, NotConfigured
 
 #: Source: SubmitJob, arrayProperties.size: 2 to 10,000; DescribeJobs: up to 100 jobs.
@@ -64,7 +65,8 @@ class JobState(NamedTuple):
 class ChildAttempt(NamedTuple):
     """One run of a child's containers; `reason` is AWS's, with the exit code of the agent's container if it has one.
 
-    Times are in Unix seconds: `began_at` is 0 if the containers never began.
+    Times are in Unix seconds: `began_at` is 0 if the containers never began. `memory` says which container was killed
+    for its memory, "" for none.
     """
 
     began_at: float
@@ -72,6 +74,7 @@ class ChildAttempt(NamedTuple):
     reason: str
     exit_code: int | None
     last: bool
+    memory: str = ""
 
 
 def plan(environment: str, batch: str, generation: int, shards: int) -> list[PlannedJob]:
@@ -218,4 +221,4 @@ def _attempt(attempt: dict[str, Any], *, last: bool) -> ChildAttempt:
     began = float(started) / 1000
     # Seen by others (ASFHyP3/hyp3#2485): an end without a start, and one before its start.
     ended = max(began, float(stopped) / 1000) if began else 0.0
-    return ChildAttempt(began, ended, reason, agent.get("exitCode"), last)
+    return ChildAttempt(began, ended, reason, agent.get("exitCode"), last, out_of_memory(containers))

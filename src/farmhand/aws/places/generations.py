@@ -54,7 +54,7 @@ class Account(msgspec.Struct, kw_only=True):
         return sum(stretch.pico for stretch in self.stretches)
 
     @property
-    def reason(self) -> str:
+    def why_left(self) -> str:
         """Return the most frequent reason of ends with work left."""
         return max(self.failed, key=self.failed.__getitem__, default="they ended before their work did")
 
@@ -227,6 +227,8 @@ def reason_of(attempt: ChildAttempt) -> str:
     """Return why an attempt ended, in a line that is the same for all that ended so."""
     if attempt.reason.startswith("Your Spot Task was interrupted"):
         return "Spot interruption"
+    if attempt.memory:
+        return attempt.memory
     if attempt.exit_code is not None:
         known = shard.ENDS.get(attempt.exit_code)
         return known.words if known else f"exit status {attempt.exit_code}"

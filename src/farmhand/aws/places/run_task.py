@@ -24,7 +24,7 @@ from farmhand.aws.errors import code_of, explained
 from farmhand.aws.names import TAG_ENVIRONMENT, TAG_TASK
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.plan_lock import PlanLock
-from farmhand.aws.places.task_tries import EndedTry, TaskTry, placed, run_of
+from farmhand.aws.places.task_tries import EndedTry, TaskTry, out_of_memory, placed, run_of
 from farmhand.core import shard, task_access
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
@@ -277,6 +277,8 @@ class FargateTask:
     def _wait(self, arn: str) -> dict[str, Any]:
         """Wait until the task has stopped, note what it came to, and return its description; {} if it is forgotten."""
         self._ended = ended = self._await_end(arn)
+        if why := out_of_memory(ended.get("containers") or []):
+            self.say(why)
         if ended:
             self._note_end(self._try.number if self._try is not None else 1, ended)
         return ended
@@ -364,7 +366,7 @@ def _why(ended: dict[str, Any]) -> tuple[str, bool]:
     containers = ended.get("containers") or []
     reasons += [str(one.get("reason") or "") for one in containers]
     code = _exit_code(ended)
-    said = next((" ".join(reason.split()) for reason in reasons if reason), "AWS gives no reason")
+    said = out_of_memory(containers) or next((" ".join(one.split()) for one in reasons if one), "AWS gives no reason")
     not_started = ended.get("stopCode") == "TaskFailedToStart" or any(r.startswith(_NOT_STARTED) for r in reasons)
     taken_back = ended.get("stopCode") == "SpotInterruption" or "Spot" in said
     if not_started or taken_back or code == shard.EXIT_LEFT or not ended:

@@ -287,8 +287,7 @@ class RunningBatch:
         """Settle a generation that has ended, and send what it has left again. Raise FarmhandError."""
         results, pico = self._collection.of(one.number)
         charged = self._collection.charged(one.number)
-        beyond = sum(charged.values()) - pico
-        if beyond > 0:
+        if (beyond := sum(charged.values()) - pico) > 0:
             self._collection.add_cost(beyond)
         account = self._generations.settle(one, self._table.settle(one.number, charged))
         for reason, (times, pico) in account.retries.items():
@@ -296,14 +295,14 @@ class RunningBatch:
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.reason}"
-            raise container_error(words=account.reason)(what, hint=f"see: farmhand cloud logs {self._batch}")
+            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.why_left}"
+            raise container_error(words=account.why_left)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
         """Put the tasks of ended generations that have no result into a new one."""
         if not self._recheck or self._item.state != "running":
             return
-        ended = {one.number for one in self._generations.all if one.account is not None}
+        ended = {one.number: one.account for one in self._generations.all if one.account is not None}
         missing: dict[tuple[int, int], set[str]] = {}
         for task_id in self._open - self._arrived:
             known = self._known.get(task_id)
@@ -314,7 +313,9 @@ class RunningBatch:
                 if head.id in ids:
                     self._drafting().add(head, line, self._known[head.id].digest)
         if missing:
-            self._settings.say(f"{sum(map(len, missing.values()))} tasks have no result: they are sent again")
+            number, why = sum(map(len, missing.values())), ended[max(missing)[0]].why_left
+            tasks = "1 task has" if number == 1 else f"{number} tasks have"
+            self._settings.say(f"{tasks} no result ({why}): sent again")
         self._recheck = False
 
     def _give_out(self, reply: Reply) -> None:

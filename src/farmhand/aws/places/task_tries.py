@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 
 from farmhand.aws.environment.stretches import ContainerRun, Stretch
-from farmhand.core.shard import PlaceInfo
+from farmhand.core.shard import EXIT_KILLED, PlaceInfo
+
+#: Source: the ECS developer guide, "Stopped tasks error codes". A container has this reason with any exit code if one
+#: of its processes was killed (aws/amazon-ecs-agent#2467): only with that of a kill it is the container's own end.
+_OUT_OF_MEMORY = "OutOfMemoryError"
 
 
 class TaskTry(msgspec.Struct, kw_only=True):
@@ -35,6 +40,14 @@ def run_of(task: dict[str, Any], now: float = 0.0) -> list[ContainerRun]:
     began = _seconds(task.get("pullStartedAt") or task.get("startedAt"))
     ended = _seconds(task.get("stoppedAt")) or now
     return [ContainerRun(began, max(began, ended))] if began and ended else []
+
+
+def out_of_memory(containers: Iterable[dict[str, Any]]) -> str:
+    """Return which of these containers, as ECS or AWS Batch describes them, was killed for its memory; "" for none."""
+    for one in containers:
+        if str(one.get("reason") or "").startswith(_OUT_OF_MEMORY) and one.get("exitCode") == EXIT_KILLED:
+            return f"the {one.get('name') or 'agent'} container ran out of memory"
+    return ""
 
 
 def placed(order: PlaceInfo, task: dict[str, Any]) -> PlaceInfo:

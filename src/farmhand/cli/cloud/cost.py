@@ -122,5 +122,5 @@ def spent(
             row.model, row.uncertain = item.spent, item.uncertain
     for row in found.values():
         if row.kind == "task":
-            row.model = records.result_pico(row.id)
+            row.model = records.model_pico(row.id)
     return sorted(found.values(), key=lambda row: row.id)
