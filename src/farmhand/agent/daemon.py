@@ -17,7 +17,7 @@ from typing import Any
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent import systemd
+from farmhand.core import systemd
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine

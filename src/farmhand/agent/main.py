@@ -38,7 +38,7 @@ def _serve(config: Path) -> None:
     import asyncio
     import logging
 
-    from farmhand.agent import systemd
+    from farmhand.core import systemd
     from farmhand.agent.config import load
     from farmhand.agent.daemon import serve
 

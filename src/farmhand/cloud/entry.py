@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from farmhand.agent import systemd
+from farmhand.core import systemd
 from farmhand.cloud import credential as credentials
 from farmhand.cloud import shard_end
 from farmhand.cloud.budget_lease import BudgetLease
