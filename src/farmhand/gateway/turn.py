@@ -89,7 +89,10 @@ class Reason(msgspec.Struct, frozen=True):
 
 
 class BackendState(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of a backend, without asking it. `closed` says why it takes nothing at all now."""
+    """What is known of a backend, without asking it. `closed` says why it takes nothing at all now.
+
+    Its code is "shut" if `farmhand gateway allow` opens the backend, "down" if a local server has to be started.
+    """
 
     name: str
     residency: Residency
@@ -99,6 +102,18 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     vision: bool = False
     schema: bool = False
     prefill: bool = False
+    #: What it may be given beside that: documents, images by URL, tools that the provider runs, `safeguards`.
+    documents: bool = False
+    image_urls: bool = False
+    hosted_tools: bool = False
+    safeguards: bool = False
+    #: Whether a metered backend may be paid for a harness's requests for itself, such as titles.
+    background: bool = False
+    #: Of a metered backend, in pico-dollars: the most for one turn, the most for a day (UTC), and what of that is spent
+    #: or reserved. None is no limit, and so no metered answer.
+    turn_pico: int | None = None
+    day_pico: int | None = None
+    spent_pico: int | None = None
     #: The model's own id, for people.
     model: str = ""
 
@@ -120,6 +135,15 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: The number of the rule that decided, from 1; 0 if the session stayed or an alias named the backend.
     rule: int
     refusals: tuple[Refusal, ...] = ()
+
+
+class BadRequest(Exception):
+    """A request is not what its dialect allows: `path` is the place, such as `messages[3].content`; "" for the whole."""
+
+    def __init__(self, path: str, why: str) -> None:
+        super().__init__(f"{path}: {why}" if path else why)
+        self.path = path
+        self.why = why
 
 
 class CannotCarry(Exception):
