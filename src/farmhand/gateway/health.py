@@ -152,6 +152,8 @@ class Prober:
         self._upstream = upstream
         self._wanted = wanted
         self._headers = headers
+        #: Set once the server has been asked.
+        self.looked = asyncio.Event()
         self._asked = asyncio.Event()
 
     async def look(self) -> None:
@@ -169,6 +171,7 @@ class Prober:
                 self.fail(Reason("down", f"no answer within {_PATIENCE_S:.0f} s ({address})"))
         except Unlike as error:
             self.fail(Reason("down", f"{error} ({address})"))
+        self.looked.set()
 
     def fail(self, reason: Reason) -> None:
         """Note that the server is not to be used until the next look."""
