@@ -27,12 +27,14 @@ class Carries(msgspec.Struct, frozen=True, kw_only=True):
     #: Whether the conversation has a tool call or a tool's result.
     tool_history: bool = False
     images: int = 0
-    #: Whether an image is given by URL: a server would fetch it.
+    #: Whether an image is given by URL, or by a file's id: a server would fetch it.
     image_urls: bool = False
+    #: Number of documents, files, search results and sounds.
     documents: int = 0
     #: Whether the answer must follow a JSON schema, or be a JSON object.
     schema: bool = False
-    #: Types of tools that the provider itself would run, such as `web_search_20250305`.
+    #: Types of tools that only the provider knows: it runs them (`web_search_20250305`), or has taught them to its
+    #: models (`bash_20250124`).
     hosted_tools: tuple[str, ...] = ()
     stop_sequences: bool = False
     #: Whether the last message is the assistant's: the answer must go on from it.
@@ -138,7 +140,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadRequest(Exception):
-    """A request is not what its dialect allows: `path` is the place, such as `messages[3].content`; "" for the whole."""
+    """A request is not what its dialect allows: `path` is the place, such as `messages[3].content`; "" for all."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}" if path else why)
