@@ -103,7 +103,10 @@ async def _ask(upstream: Upstream, path: str, kind: Any, headers: Mapping[str, s
 
 
 async def look(upstream: Upstream, wanted: str, headers: Mapping[str, str]) -> Seen:
-    """Return what the server says of the model `wanted`, "" for its first. Raise Unlike, UpstreamError, TimeoutError."""
+    """Return what the server says of the model `wanted`, "" for its first.
+
+    Raise Unlike, UpstreamError or TimeoutError.
+    """
     listed: list[_Model] = (await _ask(upstream, "/v1/models", _Models, headers)).data
     found = next((model for model in listed if wanted in ("", model.id)), None)
     if found is None:

@@ -13,8 +13,8 @@ from farmhand.gateway.turn import BackendState, Decision
 #: Upper bounds of the buckets, in seconds: from what the gateway adds to a long prompt's first token.
 _ADDED_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
 _FIRST_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
-#: How a turn ends.
-OUTCOMES = ("answered", "advice", "refused", "failed", "left")
+#: How a turn ends: as in the ledger, and with advice.
+OUTCOMES = ("done", "advice", "refused", "failed", "cancelled")
 
 
 class GatewayMetrics(Collector):
@@ -48,6 +48,11 @@ class GatewayMetrics(Collector):
     def ended(self, decision: Decision, outcome: str) -> None:
         """Count a turn's end, one of OUTCOMES."""
         self._turns.labels(decision.facts.work_class, decision.backend or "advice", outcome).inc()
+
+    def counts(self) -> list[dict[str, str | float]]:
+        """Return the numbers of turns by class, backend and outcome."""
+        samples = (sample for metric in self._turns.collect() for sample in metric.samples)
+        return [{**sample.labels, "turns": sample.value} for sample in samples if sample.name.endswith("_total")]
 
     def text(self) -> bytes:
         """Return all metrics in the text format."""

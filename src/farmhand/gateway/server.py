@@ -20,6 +20,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from farmhand import __version__
 from farmhand.core.errors import FarmhandError
+from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors, messages
@@ -39,7 +40,7 @@ _MODEL_PREFIX = "/v1/models/"
 #: How Claude Code's picker and the others ask for an alias.
 _SPELLINGS = ("claude-farmhand-", "farmhand/")
 #: Headers of every answer. A page that got hold of one may do nothing with it.
-_ALWAYS = {"cross-origin-resource-policy": "same-origin", "x-content-type-options": "nosniff"}
+_ALWAYS = {"server": "farmhand", "cross-origin-resource-policy": "same-origin", "x-content-type-options": "nosniff"}
 log = logging.getLogger("farmhand-gateway")
 
 
@@ -68,9 +69,7 @@ def _dialect_of(path: str) -> Dialect:
 class GatewayServer(HttpServer):
     """Serves `answering` behind `guard`. `reload` reads the settings again, or raises FarmhandError."""
 
-    def __init__(
-        self, guard: Guard, answering: Answering, reload: Callable[[], None]
-    ) -> None:
+    def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], None]) -> None:
         super().__init__(self._answer, MAX_BODY)
         self._guard = guard
         self._answering = answering
@@ -198,7 +197,8 @@ class GatewayServer(HttpServer):
 
     async def decisions(self, asked: Asked) -> web.StreamResponse:
         """Show the last decisions."""
-        return _json({"decisions": self._answering.ledger.last(_SHOWN)})
+        records = await asyncio.to_thread(ledger.recent, self._answering.ledger.path, _SHOWN)
+        return _json({"decisions": [record.decision for record in records]})
 
     async def reload(self, asked: Asked) -> web.StreamResponse:
         """Read the settings again; if they are wrong, the old ones stay."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -12,7 +11,7 @@ import msgspec
 from farmhand.core.errors import NotConfigured
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.carries import ChatOptions, ChatRequest
-from farmhand.gateway.dialects import messages, to_chat
+from farmhand.gateway.dialects import errors, messages, to_chat
 from farmhand.gateway.health import Prober
 from farmhand.gateway.policy import LOCAL, why_not
 from farmhand.gateway.tables import LocalServer
@@ -24,22 +23,9 @@ from farmhand.meter.upstream import UpstreamConnection, UpstreamError
 _IDLE_S = 1800.0
 #: Bytes of an error that are read.
 _MAX_ERROR = 64 * 1024
-#: A local server's answer to an image that its model cannot see is a 500, which clients would repeat.
-_NO_IMAGE = re.compile(r"image input is not supported")
+#: Small fields of a request that its answer's translation looks at.
+_KEPT = frozenset({"stop_sequences", "stream_options"})
 PATHS: dict[Dialect, str] = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
-
-
-class _UpstreamError(msgspec.Struct):
-    """llama.cpp's error, and that of most other servers."""
-
-    message: str = ""
-    type: str = ""
-    n_prompt_tokens: int = 0
-    n_ctx: int = 0
-
-
-class _ErrorBody(msgspec.Struct):
-    error: _UpstreamError = msgspec.field(default_factory=_UpstreamError)
 
 
 class _Count(msgspec.Struct):
@@ -108,16 +94,16 @@ class LocalBackend:
             omit_hosted_tools=server.omit_hosted_tools,
             extra_body=server.extra_body,
         )
-        return (messages.native_request if self._native(turn) else to_chat.request)(turn, options)
+        return (messages.native_request if self.native(turn) else to_chat.request)(turn, options)
 
-    def _native(self, turn: Turn) -> bool:
+    def native(self, turn: Turn) -> bool:
         """Return whether a turn goes to the server's own Messages API: it has to be of that dialect itself."""
         return self._server.dialect == turn.dialect == "messages"
 
     @asynccontextmanager
     async def answer(self, turn: Turn) -> AsyncIterator[LocalReply]:
         """Implement `Backend`. Once the answer's head is in, nothing here holds the request any longer."""
-        dialect: Dialect = "messages" if self._native(turn) else "chat"
+        dialect: Dialect = "messages" if self.native(turn) else "chat"
         made = self.check(turn)
         omitted = made.omitted
         sent = self._upstream.request(
@@ -126,34 +112,22 @@ class LocalBackend:
         del made
         try:
             async with sent as connection:
-                turn.fields.clear()
+                turn.fields = {name: raw.copy() for name, raw in turn.fields.items() if name in _KEPT}
                 if connection.status != 200:
-                    raise await self._problem(connection)
+                    raise await self._problem(connection, same=dialect == turn.dialect)
                 yield LocalReply(connection, dialect, omitted)
         except (UpstreamError, TimeoutError) as error:
             self.prober.soon()
             raise BackendError(f"{self.name} does not answer: {str(error).lower()}") from None
 
-    async def _problem(self, connection: UpstreamConnection) -> BackendError:
-        """Return the error for an answer other than 200, in the words that clients act on."""
-        body = await connection.read(_MAX_ERROR)
-        try:
-            found = msgspec.json.decode(body, type=_ErrorBody).error
-        except (msgspec.DecodeError, RecursionError):
-            found = _UpstreamError()
-        status = connection.status
-        if found.type == "exceed_context_size_error":
-            message = f"prompt is too long: {found.n_prompt_tokens} tokens > {found.n_ctx} maximum"
-            return BackendError(message, status=400, code="context_length_exceeded")
-        message = f"{self.name} answered HTTP {status}: {found.message or 'no reason given'}"
-        if _NO_IMAGE.search(found.message):
-            return BackendError(message, status=400, code="farmhand_cannot_carry")
-        if status in (400, 413, 422):
-            return BackendError(message, status=status, code="invalid_request_error", body=body)
-        if status in (429, 503):
+    async def _problem(self, connection: UpstreamConnection, *, same: bool) -> BackendError:
+        """Return the error for an answer other than 200. `same`: the client speaks the dialect, and gets its words."""
+        problem = errors.from_server(connection.status, await connection.read(_MAX_ERROR))
+        if not same:
+            problem.body = b""
+        if connection.status == 503:
             self.prober.soon()
-            return BackendError(message, status=503, code="overloaded_error")
-        return BackendError(message)
+        return problem
 
     async def count(self, turn: Turn) -> int | None:
         """Return the input tokens of a Messages request as the server counts them; None if it cannot."""

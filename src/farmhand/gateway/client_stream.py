@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from aiohttp import web
-
-from farmhand.gateway.turn import Dialect
 
 #: Seconds without a byte to the client after which it gets a ping, and between two looks at the open streams. A client
 #: shows a "waiting" banner after about 20 s.
 SILENCE_S = 10.0
 LOOK_S = 1.0
-#: What a ping is in each dialect; a comment in those that have none.
-_COMMENT = b": ping\n\n"
-PING: dict[Dialect, bytes] = {
-    "messages": b'event: ping\ndata: {"type": "ping"}\n\n',
-    "chat": _COMMENT,
-    "responses": _COMMENT,
-}
 
 
-class Stream:
-    """An answer of server-sent events to `request`. Its head goes out with the first bytes, or with a ping."""
+class ClientStream:
+    """An answer of server-sent events to `request`. Its head goes out with the first bytes; `ping` makes a ping."""
 
-    def __init__(self, request: web.BaseRequest, dialect: Dialect, headers: dict[str, str], pings: Pings) -> None:
-        self.answer = web.StreamResponse(headers=headers)
+    def __init__(self, request: web.BaseRequest, ping: Callable[[], bytes], pings: Pings) -> None:
+        self.answer = web.StreamResponse()
         self.answer.content_type = "text/event-stream"
         self.answer.headers["cache-control"] = "no-cache"
         self.answer.enable_chunked_encoding()
         self.begun = False
         self._request = request
-        self._ping = PING[dialect]
+        self._ping = ping
         self._pings = pings
         self._loop = asyncio.get_running_loop()
         self._written = 0.0
@@ -48,9 +40,10 @@ class Stream:
     async def write(self, piece: bytes) -> None:
         """Write a part of the body; wait while the client does not read."""
         await self.begin()
-        self._written = self._loop.time()
-        self._tail = (self._tail + piece)[-4:]
-        await self.answer.write(piece)
+        if piece:
+            self._written = self._loop.time()
+            self._tail = (self._tail + piece[-4:])[-4:]
+            await self.answer.write(piece)
 
     async def end(self) -> web.StreamResponse:
         """End the answer."""
@@ -73,24 +66,25 @@ class Stream:
         if now - self._written < SILENCE_S or not between or transport is None or transport.get_write_buffer_size():
             return
         self._written = now
-        self._request.writer.send_headers()
-        transport.write(b"%x\r\n%b\r\n" % (len(self._ping), self._ping))
+        if piece := self._ping():
+            self._request.writer.send_headers()
+            transport.write(b"%x\r\n%b\r\n" % (len(piece), piece))
 
 
 class Pings:
     """The open streams, and one timer for all of them, which runs only while there are any."""
 
     def __init__(self) -> None:
-        self._open: dict[Stream, None] = {}
+        self._open: dict[ClientStream, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, stream: Stream) -> None:
+    def add(self, stream: ClientStream) -> None:
         """Look after a stream."""
         self._open[stream] = None
         if self._timer is None:
             self._again()
 
-    def remove(self, stream: Stream) -> None:
+    def remove(self, stream: ClientStream) -> None:
         """Look after it no longer."""
         self._open.pop(stream, None)
 
