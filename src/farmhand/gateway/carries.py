@@ -94,7 +94,8 @@ _LIMIT = "a part of the request that only the provider can run"
 TABLES: Mapping[str, Table] = {
     # ------------------------------------------------------------------------------------------------- Messages
     "messages.request": _table(
-        "max_tokens messages model output_config stop_sequences stream system temperature tool_choice tools top_k top_p",
+        "max_tokens messages model output_config stop_sequences stream system temperature tool_choice tools top_k "
+        "top_p",
         "betas billing_policy cache_control context_management diagnostics fallback_credit_token fallbacks "
         "inference_geo metadata service_tier speed thinking user_profile_id workspace_id",
         {

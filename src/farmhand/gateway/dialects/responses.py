@@ -25,15 +25,15 @@ from farmhand.gateway.dialects.reading import (
 from farmhand.gateway.turn import BadRequest, CannotCarry, Turn
 
 _ROLES = frozenset({"assistant", "developer", "system", "user"})
-#: Fields that ask for state at the server, and the one value of each that does not.
-_STATEFUL = {"background": False, "conversation": None, "previous_response_id": None, "store": False}
+#: Fields that ask for state at the server.
+_STATEFUL = ("background", "conversation", "previous_response_id", "store")
 _PLAIN = {"max_output_tokens": "max_tokens", "parallel_tool_calls": "parallel_tool_calls"} | {
     name: name for name in ("temperature", "top_p")
 }
 
 
 def read(body: bytes, headers: Mapping[str, str]) -> Turn:
-    """Return the turn in the body of a Responses request. Raise BadRequest with the JSON path, CannotCarry for state."""
+    """Return the turn in the body of a Responses request. Raise BadRequest, and CannotCarry for state."""
     decoded, fields = document(body)
     Walk().check({name: decoded[name] for name in _STATEFUL if name in decoded}, "responses.request", "")
     found = Found()
