@@ -128,7 +128,7 @@ def _content(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise NotConfigured(f"{path}: cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise NotConfigured(f"{path}: not a file")
@@ -137,7 +137,9 @@ def _content(path: Path) -> bytes | None:
         if about.st_mode & 0o177:
             mode = stat.S_IMODE(about.st_mode)
             raise NotConfigured(f"{path}: mode {mode:04o} lets others at it", hint=f"chmod 600 {path}")
-        content = file.read(_MOST_BYTES + 1)
+        content = os.read(descriptor, _MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MOST_BYTES:
         raise NotConfigured(f"{path}: larger than {_MOST_BYTES} bytes")
     return content
@@ -181,7 +183,8 @@ def _typed(value: Any, kind: type[T]) -> T:
 
 
 def _a(value: Any) -> str:
-    return {str: "a text", bool: "true or false", int: "a number", list: "a list"}.get(type(value), "something else")
+    names = {str: "a text", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
+    return names.get(type(value), "something else")
 
 
 def _named(raw: dict[str, Any], table: str) -> Iterable[tuple[str, Any]]:

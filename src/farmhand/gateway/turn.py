@@ -138,7 +138,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BadRequest(Exception):
-    """A request is not what its dialect allows: `path` is the place, such as `messages[3].content`; "" for the whole."""
+    """A request is not what its dialect allows: `path` is the place, such as `messages[3].content`; "" for all."""
 
     def __init__(self, path: str, why: str) -> None:
         super().__init__(f"{path}: {why}" if path else why)
