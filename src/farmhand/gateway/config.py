@@ -35,7 +35,7 @@ from farmhand.gateway.turn import TEXT_CLASSES, Residency, WorkClass
 #: The residencies that this version can answer from. The others are checked and cannot be enabled.
 BUILT: frozenset[Residency] = frozenset({"local"})
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
-__all__ = ["GatewayConfig", "LocalServer", "default_path", "hard_texts", "load", "parse"]
+__all__ = ["CLASSES", "GatewayConfig", "LocalServer", "WorkClass", "default_path", "hard_texts", "load", "parse"]
 _MOST_BYTES = 1024 * 1024
 #: What a body of ours decides; `extra_body` adds to it and cannot replace it.
 _OURS = frozenset({"model", "messages", "stream", "tools"})

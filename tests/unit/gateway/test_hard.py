@@ -78,7 +78,7 @@ def some_states(chance: random.Random, config: configs.GatewayConfig) -> list[Ba
     """States as backends could have them, closed ones and ones without a limit among them."""
 
     def some(**more: Any) -> BackendState:
-        flags = {
+        flags: dict[str, Any] = {
             name: chance.random() < 0.5
             for name in ("vision", "schema", "prefill", "documents", "image_urls", "hosted_tools", "safeguards")
         }
