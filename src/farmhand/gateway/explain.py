@@ -104,7 +104,7 @@ def document(record: DecisionRecord) -> dict[str, Any]:
         },
         "same_again": again(record),
     }
-    plain: dict[str, Any] = msgspec.to_builtins(whole)
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
     return plain
 
 

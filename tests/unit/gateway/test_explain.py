@@ -33,7 +33,7 @@ def record(case: Facts, *states: BackendState, last: str = "") -> DecisionRecord
 def test_advice_in_lines() -> None:
     given = record(AGENT, local(closed=DOWN), plan(), metered(spent_pico=DAY), last="metered")
     assert text(given) == (
-        "fh-8f2c  advice: no backend took the turn  2026-11-30 01:33:20 UTC\n"
+        "fh-8f2c  advice: no backend took the turn  2026-11-30 00:53:20 UTC\n"
         "\n"
         "facts\n"
         "  class        agent (header)\n"
