@@ -89,6 +89,13 @@ def test_the_rest_is_taken_as_it_is() -> None:
     assert found.carries == TOOLS
 
 
+def test_only_a_session_can_be_amid_something() -> None:
+    body = {"messages": [{"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t"}]}]}
+    assert of(turn(fields=body)).may_move
+    assert not of(turn(fields=body, headers={"x-session-id": "s"})).may_move
+    assert of(turn(fields={"messages": []}, headers={"x-session-id": "s"})).may_move
+
+
 CANARY = "canary bird"
 
 
