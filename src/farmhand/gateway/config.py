@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farmhand.core.decoding import shown
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.files import xdg
 from farmhand.core.keys import redact
@@ -70,7 +71,12 @@ def load(path: Path | None = None) -> GatewayConfig:
     """
     path = default_path() if path is None else path
     content = _content(path)
-    return parse(content.decode("utf-8", "surrogateescape"), str(path)) if content is not None else parse("")
+    if content is None:
+        return parse("")
+    try:
+        return parse(content.decode(), shown(path))
+    except UnicodeDecodeError:
+        raise NotConfigured(f"{shown(path)}: not UTF-8") from None
 
 
 def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
@@ -127,21 +133,21 @@ def _content(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise NotConfigured(f"{path}: cannot be read: {error.strerror}") from None
+        raise NotConfigured(f"{shown(path)}: cannot be read: {error.strerror}") from None
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise NotConfigured(f"{path}: not a file")
+            raise NotConfigured(f"{shown(path)}: not a file")
         if about.st_uid != os.geteuid():
-            raise NotConfigured(f"{path}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
+            raise NotConfigured(f"{shown(path)}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
         if about.st_mode & 0o177:
             mode = stat.S_IMODE(about.st_mode)
-            raise NotConfigured(f"{path}: mode {mode:04o} lets others at it", hint=f"chmod 600 {path}")
+            raise NotConfigured(f"{shown(path)}: mode {mode:04o} lets others at it", hint=f"chmod 600 {path}")
         content = os.read(descriptor, _MOST_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(content) > _MOST_BYTES:
-        raise NotConfigured(f"{path}: larger than {_MOST_BYTES} bytes")
+        raise NotConfigured(f"{shown(path)}: larger than {_MOST_BYTES} bytes")
     return content
 
 

@@ -239,7 +239,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load(large)
 
 
-@pytest.mark.parametrize("content", [b"x = '\xff'", b"a = " + b"[" * 100_000, b"\0", b"x = " + b"9" * 5000])
+@pytest.mark.parametrize("content", [b"x = '\xff'", b"'\xff' = 1", b"a = " + b"[" * 100_000, b"\0", b"x = " + b"9" * 5000])
 def test_no_content_ends_in_a_traceback(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "gateway.toml"
     path.write_bytes(content)

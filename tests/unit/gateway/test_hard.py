@@ -117,11 +117,15 @@ def broken(made: dict[str, Any], toml: dict[str, Any], states: list[dict[str, An
             return "H1: the class"
         if held := [part for part, value in case["carries"].items() if value]:
             return f"H1: carries {held}"
+        if case["background"]:
+            return "H1: a request of the harness for itself"
         if not toml["subscription"]["enabled"] or "terms_read" not in toml["subscription"]:
             return "H1: not enabled"
     elif residency == "metered":
         if not toml["metered"]["enabled"] or "budget_day_usd" not in toml["metered"]:
             return "H2: not enabled, or no budget"
+        if case["background"] and not state["background"]:
+            return "H2: a request of the harness for itself"
         limits = (case["most_pico"], state["turn_pico"], state["day_pico"], state["spent_pico"])
         if None in limits:
             return "H2: a limit or the price is not known"
