@@ -100,7 +100,7 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
         metered = _checked_metered(raw.get("metered", {}))
         backends = {"local", *(LOCAL + name for name in local)}
         enabled = {"subscription": subscription.enabled, "metered": metered.enabled}
-        aliases = dict(_shipped()[1])
+        table, aliases = "", dict(_shipped()[1])
         for name, value in _named(raw, "aliases"):
             table = f"[aliases] {name} "
             aliases[name] = _checked_alias(name, value, backends - {"local"}, enabled)
@@ -127,27 +127,28 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
 
 def _content(path: Path) -> bytes | None:
     """Return the bytes of a file that only its owner can read or change; None if there is none."""
+    where = shown(path)
     try:
         # Without O_NONBLOCK a pipe of that name would stop the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise NotConfigured(f"{shown(path)}: cannot be read: {error.strerror}") from None
+        raise NotConfigured(f"{where}: cannot be read: {error.strerror}") from None
     try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise NotConfigured(f"{shown(path)}: not a file")
+            raise NotConfigured(f"{where}: not a file")
         if about.st_uid != os.geteuid():
-            raise NotConfigured(f"{shown(path)}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
+            raise NotConfigured(f"{where}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
         if about.st_mode & 0o177:
             mode = stat.S_IMODE(about.st_mode)
-            raise NotConfigured(f"{shown(path)}: mode {mode:04o} lets others at it", hint=f"chmod 600 {path}")
+            raise NotConfigured(f"{where}: mode {mode:04o} lets others at it", hint=f"chmod 600 {where}")
         content = os.read(descriptor, _MOST_BYTES + 1)
     finally:
         os.close(descriptor)
     if len(content) > _MOST_BYTES:
-        raise NotConfigured(f"{shown(path)}: larger than {_MOST_BYTES} bytes")
+        raise NotConfigured(f"{where}: larger than {_MOST_BYTES} bytes")
     return content
 
 

@@ -91,7 +91,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     backend: str | None = None
 
 
-class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"rules": "rule"}):
     """All settings of the gateway. `local` is in the file's order; the first that can takes a turn."""
 
     listen: str = "127.0.0.1:7345"

@@ -159,6 +159,10 @@ METERED = '[metered]\nbudget_day_usd = "2"\n'
         ('[aliases]\nx = { backend = "local:b" }', 3, "[aliases] x backend: names 'local:b', which is no backend"),
         ('[aliases]\nx = { backend = "local" }', 3, "names 'local', which is no backend"),
         ('[rule]\ntry = ["local"]', 3, "rule: is a table, not a list of tables (write [[rule]])"),
+        ('[[rules]]\ntry = ["local"]', 3, "gateway.toml: rules: unknown key (known: "),
+        ('[aliases]\n"A b" = 1', 3, "gateway.toml: [aliases] 'A b': not a name of"),
+        ("[aliases]\na = 1", 3, "gateway.toml: [aliases] a: is a number, not a table"),
+        ("subscription = 1", 3, "gateway.toml: [subscription]: is a number, not a table"),
         ("[[rule]]", 3, "[[rule]] 1 try: missing"),
         ('[[rule]]\ntry = "local"', 3, "[[rule]] 1 try: expected `array`, got `str`"),
         ('[[rule]]\ntry = []\n[[rule]]\ntry = ["ollama"]', 3, "[[rule]] 2 try: names 'ollama', which is no backend"),
@@ -239,7 +243,9 @@ def test_what_is_no_file(tmp_path: Path) -> None:
         load(large)
 
 
-@pytest.mark.parametrize("content", [b"x = '\xff'", b"'\xff' = 1", b"a = " + b"[" * 100_000, b"\0", b"x = " + b"9" * 5000])
+@pytest.mark.parametrize(
+    "content", [b"x = '\xff'", b"'\xff' = 1", b"a = " + b"[" * 100_000, b"\0", b"x = " + b"9" * 5000]
+)
 def test_no_content_ends_in_a_traceback(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "gateway.toml"
     path.write_bytes(content)
