@@ -134,9 +134,9 @@ def _error(
     kind: str = "invalid_request_error",
 ) -> OwnAnswer:
     error: dict[str, Any] = {"type": kind, "message": message}
-    document = {"error": error | {"param": None, "code": code}}
-    if dialect == "messages":
-        document = {"type": "error", "error": error}
+    document: dict[str, Any] = {"type": "error", "error": error}
+    if dialect != "messages":
+        document = {"error": error | {"param": None, "code": code}}
     return _answer(decision, "application/json", msgspec.json.encode(document), status)
 
 

@@ -31,6 +31,7 @@ def facts(turn: Turn, path_class: str | None, config: GatewayConfig, *, most_pic
     alias = alias_of(turn.model, config) or Alias()
     work_class, source = _class_of(turn, path_class, alias)
     shaped = carries.schema and not (carries.tools or carries.hosted_tools or carries.tool_history)
+    known = session.key(turn)
     hosted = tuple(name if _HOSTED.fullmatch(name) else "other" for name in carries.hosted_tools)
     return Facts(
         dialect=turn.dialect,
@@ -41,11 +42,11 @@ def facts(turn: Turn, path_class: str | None, config: GatewayConfig, *, most_pic
         tokens=turn.tokens,
         max_tokens=turn.max_tokens,
         background=shaped and turn.tokens <= _BACKGROUND_TOKENS,
-        session=session.key(turn),
+        session=known,
         only=_named(turn.headers.get(RESIDENCY_HEADER.lower()), RESIDENCY_HEADER, Residency),
         backend=alias.backend,
         most_pico=most_pico,
-        may_move=session.own_words(turn),
+        may_move=not known or session.own_words(turn),
     )
 
 

@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from farmhand.core.decoding import shown
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.files import xdg
 from farmhand.core.keys import redact
@@ -35,7 +36,7 @@ from farmhand.gateway.turn import TEXT_CLASSES, Residency, WorkClass
 #: The residencies that this version can answer from. The others are checked and cannot be enabled.
 BUILT: frozenset[Residency] = frozenset({"local"})
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
-__all__ = ["GatewayConfig", "LocalServer", "default_path", "hard_texts", "load", "parse"]
+__all__ = ["CLASSES", "GatewayConfig", "LocalServer", "WorkClass", "default_path", "hard_texts", "load", "parse"]
 _MOST_BYTES = 1024 * 1024
 #: What a body of ours decides; `extra_body` adds to it and cannot replace it.
 _OURS = frozenset({"model", "messages", "stream", "tools"})
@@ -70,7 +71,12 @@ def load(path: Path | None = None) -> GatewayConfig:
     """
     path = default_path() if path is None else path
     content = _content(path)
-    return parse(content.decode("utf-8", "surrogateescape"), str(path)) if content is not None else parse("")
+    if content is None:
+        return parse("")
+    try:
+        return parse(content.decode(), shown(path))
+    except UnicodeDecodeError:
+        raise NotConfigured(f"{shown(path)}: not UTF-8") from None
 
 
 def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
@@ -94,7 +100,7 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
         metered = _checked_metered(raw.get("metered", {}))
         backends = {"local", *(LOCAL + name for name in local)}
         enabled = {"subscription": subscription.enabled, "metered": metered.enabled}
-        aliases = dict(_shipped()[1])
+        table, aliases = "", dict(_shipped()[1])
         for name, value in _named(raw, "aliases"):
             table = f"[aliases] {name} "
             aliases[name] = _checked_alias(name, value, backends - {"local"}, enabled)
@@ -121,25 +127,28 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
 
 def _content(path: Path) -> bytes | None:
     """Return the bytes of a file that only its owner can read or change; None if there is none."""
+    where = shown(path)
     try:
         # Without O_NONBLOCK a pipe of that name would stop the start.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise NotConfigured(f"{path}: cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
+        raise NotConfigured(f"{where}: cannot be read: {error.strerror}") from None
+    try:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
-            raise NotConfigured(f"{path}: not a file")
+            raise NotConfigured(f"{where}: not a file")
         if about.st_uid != os.geteuid():
-            raise NotConfigured(f"{path}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
+            raise NotConfigured(f"{where}: belongs to user {about.st_uid}, not to you", hint="make a file of your own")
         if about.st_mode & 0o177:
             mode = stat.S_IMODE(about.st_mode)
-            raise NotConfigured(f"{path}: mode {mode:04o} lets others at it", hint=f"chmod 600 {path}")
-        content = file.read(_MOST_BYTES + 1)
+            raise NotConfigured(f"{where}: mode {mode:04o} lets others at it", hint=f"chmod 600 {where}")
+        content = os.read(descriptor, _MOST_BYTES + 1)
+    finally:
+        os.close(descriptor)
     if len(content) > _MOST_BYTES:
-        raise NotConfigured(f"{path}: larger than {_MOST_BYTES} bytes")
+        raise NotConfigured(f"{where}: larger than {_MOST_BYTES} bytes")
     return content
 
 
@@ -181,7 +190,8 @@ def _typed(value: Any, kind: type[T]) -> T:
 
 
 def _a(value: Any) -> str:
-    return {str: "a text", bool: "true or false", int: "a number", list: "a list"}.get(type(value), "something else")
+    names = {str: "a text", bool: "true or false", int: "a number", list: "a list", dict: "a table"}
+    return names.get(type(value), "something else")
 
 
 def _named(raw: dict[str, Any], table: str) -> Iterable[tuple[str, Any]]:

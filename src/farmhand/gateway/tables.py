@@ -14,6 +14,10 @@ from farmhand.core.money import pico
 from farmhand.gateway.policy import RESIDENCIES, Rule
 from farmhand.gateway.turn import BackendState, Reason, WorkClass
 
+#: The model of each class, where `models` is not given.
+_BY_PLAN = {"planning": "opus", "review": "sonnet", "chat": "sonnet"}
+_BY_KEY = {"planning": "opus", "quick-edit": "haiku", "agent": "sonnet", "chat": "haiku", "review": "sonnet"}
+
 
 class LocalServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[local.NAME]`: a model server on this machine.
@@ -44,7 +48,7 @@ class SubscriptionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     terms_read: str = ""
     auth_env: str = "CLAUDE_CODE_OAUTH_TOKEN"
     cli: str = "claude"
-    models: dict[str, str] = {"planning": "opus", "review": "sonnet", "chat": "sonnet"}
+    models: dict[str, str] = msgspec.field(default_factory=lambda: dict(_BY_PLAN))
     reserve: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.2
     allow_overage: bool = False
     queue: Annotated[int, msgspec.Meta(ge=0, le=64)] = 2
@@ -61,13 +65,7 @@ class MeteredTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     enabled: bool = False
     auth_env: str = "FARMHAND_GATEWAY_KEY"
     key_source: str = ""
-    models: dict[str, str] = {
-        "planning": "opus",
-        "quick-edit": "haiku",
-        "agent": "sonnet",
-        "chat": "haiku",
-        "review": "sonnet",
-    }
+    models: dict[str, str] = msgspec.field(default_factory=lambda: dict(_BY_KEY))
     budget_day_usd: str = ""
     max_usd_per_turn: str = "0.50"
     background: bool = False
@@ -93,7 +91,7 @@ class Alias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     backend: str | None = None
 
 
-class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename={"rules": "rule"}):
     """All settings of the gateway. `local` is in the file's order; the first that can takes a turn."""
 
     listen: str = "127.0.0.1:7345"
