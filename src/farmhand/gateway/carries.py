@@ -125,7 +125,11 @@ TABLES: Mapping[str, Table] = {
     ),
     "messages.result_blocks": _table(
         "image text tool_reference",
-        refused={"document": _FILE, "search_result": ("a search result", _AS_TEXT)},
+        refused={
+            "browser_state": ("the state of a browser", _AS_TEXT),
+            "document": _FILE,
+            "search_result": ("a search result", _AS_TEXT),
+        },
         unknown="a block that this gateway does not know",
     ),
     "messages.text": _table("type text", "cache_control", {"citations": _CITED}),
