@@ -15,6 +15,15 @@ from typing import Any
 import aiohttp
 
 _FARMHAND = (sys.executable, "-c", "from farmhand.cli import main; main()")
+#: Python runs it at its start: each address that the process connects to, and each name that it looks up, is a line.
+_WATCH = """
+import sys
+def note(event, args):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        with open({path!r}, "a") as file:
+            print(event, args[1] if event == "socket.connect" else args[:2], file=file)
+sys.addaudithook(note)
+"""
 
 
 def free_port() -> int:
@@ -60,6 +69,11 @@ class GatewayProcess:
         return self._process.pid
 
     @property
+    def running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.returncode is None
+
+    @property
     def database(self) -> Path:
         """The ledger."""
         return self.home / ".local/state/farmhand/gateway.db"
@@ -91,6 +105,18 @@ class GatewayProcess:
         if self._process.returncode is None:
             self._process.send_signal(number)
         return await self._process.wait()
+
+    def watch_connections(self) -> None:
+        """Before the start: note what the process connects to."""
+        directory = self.home / "watch"
+        directory.mkdir()
+        (directory / "sitecustomize.py").write_text(_WATCH.format(path=str(directory / "connections")))
+        self.environ["PYTHONPATH"] = str(directory)
+
+    def connections(self) -> list[str]:
+        """What was noted so far."""
+        path = self.home / "watch" / "connections"
+        return path.read_text().splitlines() if path.exists() else []
 
     def hang_up(self) -> None:
         """Let it read its settings again."""

@@ -56,7 +56,7 @@ class LocalServerPlay:
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-                method, path, _ = head.split(" ", 2)
+                path = head.split(" ", 2)[1]
                 length = next((line for line in head.lower().split("\r\n") if line.startswith("content-length:")), ":0")
                 body = await reader.readexactly(int(length.partition(":")[2]))
                 self.asked.append(path)

@@ -42,7 +42,7 @@ def ask(config: GatewayConfig, method: str, path: str, token: str = "") -> dict[
     except msgspec.DecodeError:
         raise FarmUnreachable(f"what answers on {config.listen} is not the gateway (HTTP {status})") from None
     if status != 200:
-        error = decoded.get("error")
-        message = error.get("message") if isinstance(error, dict) else None
+        given = decoded.get("error")
+        message = given.get("message") if isinstance(given, dict) else None
         raise FarmhandError(f"the gateway answered HTTP {status}: {message or 'no reason given'}")
     return decoded

@@ -92,7 +92,7 @@ class Guard:
 
 def _is_loopback(request: web.BaseRequest) -> bool:
     peer = request.transport.get_extra_info("peername") if request.transport else None
-    return bool(peer) and ipaddress.ip_address(peer[0]).is_loopback
+    return peer is not None and ipaddress.ip_address(peer[0]).is_loopback
 
 
 def read_token(path: Path) -> str:

@@ -7,6 +7,8 @@ connection has one request at a time. No redirects, proxies, cookies or compress
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -300,7 +302,10 @@ class Upstream:
         except TimeoutError:
             raise Unreachable(f"no connection within {_CONNECT_S:.0f} s") from None
         except (OSError, UnicodeError) as error:
-            raise Unreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+            # asyncio puts the address into the words, and a name that is not known has a number of its own.
+            known = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
+            words = os.strerror(known) if known else getattr(error, "strerror", None)
+            raise Unreachable(words or str(error) or type(error).__name__) from None
         return made
 
     @asynccontextmanager

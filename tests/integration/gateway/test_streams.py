@@ -268,7 +268,7 @@ async def test_what_only_advises_is_left_out_and_said(tmp_path: Path) -> None:
         await writer.drain()
 
     async with between(tmp_path, play) as (inside, local):
-        extra = {"metadata": {"user_id": "u"}, "context_management": {"edits": []}}
+        extra: dict[str, Any] = {"metadata": {"user_id": "u"}, "context_management": {"edits": []}}
         seen = await whole(inside, request(inside, **extra))
         assert {"metadata", "context_management"} <= set(seen.headers["x-farmhand-omitted"].split(", "))
         assert b"user_id" not in local.turns[0]

@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.errors import NotConfigured
-from farmhand.gateway import guard
 from farmhand.gateway.guard import make_token, read_token, token_of
 from tests.support.gateway_inside import TOKEN, GatewayInside, gateway_inside
 from tests.support.raw_http import RawAnswer, head, send
@@ -232,7 +231,7 @@ async def test_failed_tokens_are_slowed_down(inside: GatewayInside, monkeypatch:
         waits.append(seconds)
         await real(0)
 
-    monkeypatch.setattr(guard.asyncio, "sleep", noted)
+    monkeypatch.setattr(asyncio, "sleep", noted)
     for _ in range(40):
         assert (await turn(inside, "Authorization: Bearer nothing")).status == 401
     assert waits
