@@ -55,7 +55,8 @@ class Part:
 
     def add(self, piece: str) -> None:
         """Append to the text."""
-        self._waiting.append(piece)
+        if piece:
+            self._waiting.append(piece)
 
     def fresh(self) -> str:
         """Return the text that the writer does not have yet. Arguments wait until they are seen to be an object."""
@@ -65,7 +66,8 @@ class Part:
             if not found.startswith("{"):
                 return ""
         self._waiting.clear()
-        self._given.append(found)
+        if found:
+            self._given.append(found)
         return found
 
     def complete(self) -> bool:
