@@ -36,7 +36,9 @@ async def test_a_harness_works_a_tool_loop_on_a_local_model(tmp_path: Path, harn
         assert "The file is made." in ran.out
         assert (tmp_path / "work" / "made.txt").read_text() == "scripted"
         turns = (await gateway.status())["turns"]
-        assert [(row["work_class"], row["backend"], row["outcome"]) for row in turns] == [("agent", "local:real", "done")]
+        assert [(row["work_class"], row["backend"], row["outcome"]) for row in turns] == [
+            ("agent", "local:real", "done")
+        ]
         assert turns[0]["turns"] == 2  # the call, and the answer to its result
         status, out, _ = await gateway.command("explain", "--last", "--json")
         assert (status, json.loads(out)["decision"]["backend"]) == (0, "local:real")

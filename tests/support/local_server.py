@@ -13,6 +13,15 @@ Play = Callable[["LocalServerPlay", asyncio.StreamWriter], Awaitable[None]]
 SSE = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Poll with patience."""
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    raise AssertionError("it did not happen")
+
+
 def chunk(data: bytes) -> bytes:
     """One chunk of a body."""
     return b"%x\r\n%b\r\n" % (len(data), data)

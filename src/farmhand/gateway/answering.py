@@ -16,7 +16,7 @@ from farmhand.gateway import advice, classify, policy
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.backends.local import LocalBackend, LocalReply
 from farmhand.gateway.client_stream import ClientStream, Pings
-from farmhand.gateway.dialects import chat, errors, from_chat, messages, native
+from farmhand.gateway.dialects import chat, errors, from_chat, messages, native, responses
 from farmhand.gateway.dialects.native import NativeStream
 from farmhand.gateway.dialects.parts import ChatUsage
 from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, new_id
@@ -31,7 +31,7 @@ MAX_TURNS = 256
 HOLD_S = 10.0
 #: Bytes of an answer that is not streamed.
 MAX_ANSWER = 32 * 1024 * 1024
-_READERS = {"messages": messages.read, "chat": chat.read}
+_READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}
 
 
 class BodyReader(Protocol):
@@ -113,7 +113,7 @@ class Answering:
     async def answer(
         self, reader: BodyReader, request: web.BaseRequest, dialect: Dialect, work_class: str | None
     ) -> web.StreamResponse:
-        """Answer a turn. Raise BadRequest or ApiError if the request is not one."""
+        """Answer a turn. Raise BadRequest, ApiError or CannotCarry if the request is none that can be read."""
         if self._draining or self.open_turns >= MAX_TURNS:
             why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns are open"
             return _problem(dialect, BackendError(f"{why}: try again", status=503, code="overloaded_error"))

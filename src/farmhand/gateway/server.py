@@ -20,9 +20,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from farmhand import __version__
 from farmhand.core.errors import FarmhandError
-from farmhand.gateway import ledger
+from farmhand.gateway import advice, ledger
 from farmhand.gateway.answering import Answering
-from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors, messages
 from farmhand.gateway.guard import Denied, Guard
 from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
@@ -107,6 +106,8 @@ class GatewayServer(HttpServer):
         except ApiError as problem:
             response = self._error(asked, problem.status or 400, problem.message)
             response.force_close()
+        except CannotCarry as lost:
+            response = self._error(asked, 400, str(lost), advice.NOT_CARRIED)
         except BadRequest as bad:
             response = self._error(asked, 400, str(bad))
         except (web.RequestPayloadError, ConnectionError):
@@ -136,12 +137,7 @@ class GatewayServer(HttpServer):
         """Count a turn's tokens, as a local server does it."""
         headers = {name.lower(): value for name, value in asked.request.headers.items()}
         turn = messages.read(await self.read(asked.request), headers)
-        try:
-            count = await self._answering.count(turn, asked.work_class)
-        except CannotCarry as problem:
-            return self._error(asked, 400, str(problem), "farmhand_cannot_carry")
-        except BackendError as problem:
-            return self._error(asked, problem.status, str(problem), problem.code)
+        count = await self._answering.count(turn, asked.work_class)
         if count is None:
             message = "no backend of this turn counts tokens"
             return self._error(asked, 501, message, "not_supported", {"x-should-retry": "false"})
@@ -227,6 +223,7 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("POST", "/v1/messages"): Route(GatewayServer.turn),
     ("POST", "/v1/messages/count_tokens"): Route(GatewayServer.count_tokens),
     ("POST", "/v1/chat/completions"): Route(GatewayServer.turn),
+    ("POST", "/v1/responses"): Route(GatewayServer.turn),
     ("GET", "/v1/models"): Route(GatewayServer.models),
     ("GET", _MODEL_PREFIX): Route(GatewayServer.model),
     ("HEAD", "/"): Route(GatewayServer.hello, public=True),

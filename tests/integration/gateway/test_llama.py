@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,6 @@ import anthropic
 import openai
 import pytest
 
-from farmhand.gateway import ledger
 from tests.support.gateway import GatewayProcess
 from tests.support.llama_server import LlamaServer
 from tests.support.scripted_gguf import tool_call
@@ -64,7 +64,9 @@ async def test_text_in_both_dialects_whole_and_streamed(tmp_path: Path, dialect:
         assert len(pieces) > 1
         answer = await other.chat.completions.create(model="farmhand/chat", messages=messages)
         assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (TEXT, "stop")
-        chunks = [chunk async for chunk in await other.chat.completions.create(model="x", messages=messages, stream=True)]
+        chunks = [
+            chunk async for chunk in await other.chat.completions.create(model="x", messages=messages, stream=True)
+        ]
         assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == TEXT
         cut = await one.messages.create(model="x", max_tokens=2, messages=messages)
         assert cut.stop_reason == "max_tokens"
@@ -82,7 +84,9 @@ async def test_text_in_both_dialects_whole_and_streamed(tmp_path: Path, dialect:
 async def test_a_tool_loop_in_messages(tmp_path: Path, dialect: str) -> None:
     async with serving(tmp_path, tool_call("bash", ARGUMENTS), dialect=dialect) as gateway:
         client = claude(gateway)
-        tools: Any = [{"name": "bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}]
+        tools: Any = [
+            {"name": "bash", "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}}}
+        ]
         messages: Any = [{"role": "user", "content": "Make it."}]
         async with client.messages.stream(model="x", max_tokens=99, tools=tools, messages=messages) as stream:
             call = await stream.get_final_message()
@@ -110,6 +114,25 @@ async def test_a_tool_loop_in_chat_completions(tmp_path: Path) -> None:
         assert last.choices[0].message.content == "It is done."
 
 
+async def test_text_and_a_tool_loop_in_responses(tmp_path: Path) -> None:
+    async with serving(tmp_path, tool_call("bash", ARGUMENTS)) as gateway:
+        client = chat(gateway)
+        tools: Any = [{"type": "function", "name": "bash", "parameters": {"type": "object"}, "strict": False}]
+        items: Any = [{"role": "user", "content": "Make it."}]
+        async with client.responses.stream(model="farmhand/agent", tools=tools, input=items) as stream:
+            first = await (await stream.until_done()).get_final_response()
+        [call] = [item for item in first.output if item.type == "function_call"]
+        assert (call.name, json.loads(call.arguments)) == ("bash", ARGUMENTS)
+        items += [
+            call.model_dump(exclude={"parsed_arguments"}),
+            {"type": "function_call_output", "call_id": call.call_id, "output": "ok"},
+        ]
+        last = await client.responses.create(model="farmhand/agent", tools=tools, input=items)
+        assert (last.status, last.output_text) == ("completed", "It is done.")
+        with pytest.raises(openai.BadRequestError, match="previous_response_id"):
+            await client.responses.create(model="x", input="hi", previous_response_id="resp_1")
+
+
 async def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_clients_act_on(tmp_path: Path) -> None:
     # A byte of a prompt is one token here, so the gateway's own estimate is too low and the server refuses it.
     async with serving(tmp_path, SAID, context=512, slots=1) as gateway:
@@ -124,7 +147,9 @@ async def test_a_prompt_that_is_too_long_is_refused_in_the_words_that_clients_ac
         assert also.value.code == "context_length_exceeded"
         # One that no estimate lets through is answered here.
         with pytest.raises(anthropic.APIStatusError) as far:
-            await claude(gateway).messages.create(model="x", max_tokens=5, messages=[{"role": "user", "content": "w" * 9999}])
+            await claude(gateway).messages.create(
+                model="x", max_tokens=5, messages=[{"role": "user", "content": "w" * 9999}]
+            )
         assert far.value.status_code == 402
         assert "maximum" in str(far.value)
 
@@ -169,8 +194,9 @@ async def test_the_second_turn_finds_its_prefix_in_the_servers_cache(tmp_path: P
         assert first.usage.input_tokens > 5000
         share = used.cache_read_input_tokens / (used.cache_read_input_tokens + used.input_tokens)
         assert share > 0.9, used
-        charges = ledger._rows(gateway.database, "SELECT sum(cache_read_input_tokens), sum(pico) FROM charge", ())
-        assert charges == [(used.cache_read_input_tokens + (first.usage.cache_read_input_tokens or 0), 0)]
+    with closing(sqlite3.connect(gateway.database)) as database:
+        [(cached, cost)] = database.execute("SELECT sum(cache_read_input_tokens), sum(pico) FROM charge")
+    assert (cached, cost) == (used.cache_read_input_tokens + first.usage.cache_read_input_tokens, 0)
 
 
 async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:

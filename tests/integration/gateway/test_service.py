@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.gateway import GatewayProcess
-from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta
+from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta, until
 
 TURN = {"model": "farmhand/chat", "max_tokens": 9, "messages": [{"role": "user", "content": "CANARY-PROMPT"}]}
 
@@ -66,18 +66,12 @@ async def test_a_reload_swaps_whole_or_not_at_all(gateway: GatewayProcess) -> No
         assert [state["name"] for state in (await gateway.status())["states"]] == ["subscription", "metered"]
         gateway.write(f'[local.one]\nurl = "{local.url}"\n')
         gateway.hang_up()
-        for _ in range(600):
-            states = (await gateway.status())["states"]
-            if states[0]["name"] == "local:one" and states[0]["closed"] is None:
-                break
-            await asyncio.sleep(0.05)
+        await until(lambda: "again" in gateway.log.read_text())
+        await gateway.until_up("local:one")
         assert (await gateway.call("POST", "/v1/messages", TURN))[0] == 200
         gateway.write("[[[")
         gateway.hang_up()
-        for _ in range(600):
-            if "old settings stay" in gateway.log.read_text():
-                break
-            await asyncio.sleep(0.05)
+        await until(lambda: "old settings stay" in gateway.log.read_text())
         assert (await gateway.call("POST", "/v1/messages", TURN))[0] == 200
         gateway.write("")
         assert (await gateway.command("reload"))[0] == 0
@@ -98,11 +92,9 @@ async def test_a_running_turn_ends_before_the_gateway_does(gateway: GatewayProce
         await gateway.start()
         await gateway.until_up("local:one")
         running = asyncio.create_task(gateway.call("POST", "/v1/messages", TURN | {"stream": True}))
-        while not local.turns:
-            await asyncio.sleep(0.02)
+        await until(lambda: bool(local.turns))
         ending = asyncio.create_task(gateway.stop())
-        while "stopping; 1 turns" not in gateway.log.read_text():
-            await asyncio.sleep(0.02)
+        await until(lambda: "stopping; 1 turns" in gateway.log.read_text())
         go.set()
         status, _, text = await running
         assert (status, "two" in text, "message_stop" in text) == (200, True, True)
@@ -159,7 +151,10 @@ async def test_token_and_prompt_are_in_no_log_ledger_metric_or_argument(gateway:
         assert b"CANARY-KEY" not in b"".join(local.turns)  # a client's key is not passed on
         control = {"X-Farmhand-Control": "1"}
         seen = {path: str(await gateway.call("GET", path, headers=control)) for path in ("/metrics", "/v1/models")}
-        seen |= {path: str(await gateway.call("GET", f"/farmhand/v1/{path}", headers=control)) for path in ("status", "decisions")}
+        seen |= {
+            path: str(await gateway.call("GET", f"/farmhand/v1/{path}", headers=control))
+            for path in ("status", "decisions")
+        }
         for verb in (["status"], ["explain"], ["explain", "--json"], ["reload"]):
             seen[str(verb)] = str(await gateway.command(*verb))
         seen["argv"] = Path(f"/proc/{gateway.pid}/cmdline").read_text()

@@ -15,7 +15,7 @@ import pytest
 
 from farmhand.gateway import answering, client_stream
 from tests.support.gateway_inside import GatewayInside, gateway_inside
-from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, Play, delta
+from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, Play, delta, until
 from tests.support.raw_http import RawAnswer, head, parsed, send
 
 MESSAGES, CHAT = "/v1/messages", "/v1/chat/completions"
@@ -52,15 +52,6 @@ async def whole(inside: GatewayInside, sent: bytes) -> RawAnswer:
     found = await reader.readuntil(b"0\r\n\r\n")
     writer.close()
     return parsed(found)
-
-
-async def until(condition: Any, patience_s: float = 60.0) -> None:
-    """Poll."""
-    for _ in range(int(patience_s / 0.02)):
-        if condition():
-            return
-        await asyncio.sleep(0.02)
-    raise AssertionError("it did not happen")
 
 
 @pytest.mark.parametrize("dialect", PATHS)

@@ -1,7 +1,7 @@
 """What the gateway learns of local servers. llama.cpp is the real one, in tests/integration/gateway/test_llama.py.
 
-Ollama, LM Studio and vLLM do not run here. Their answers to a look are as their documentation has them; whatever else is
-asked of these fakes is a 404, and a POST that is not expected too.
+Ollama, LM Studio and vLLM do not run here. Their answers to a look are as their documentation has them. Whatever else is
+asked of these fakes is a 404.
 """
 
 from __future__ import annotations
