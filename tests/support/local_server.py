@@ -34,6 +34,14 @@ def delta(text: str, finish: str | None = None) -> bytes:
     return chunk(b"data: " + json.dumps(event).encode() + b"\n\n")
 
 
+def call_delta(arguments: str, name: str = "") -> bytes:
+    """A fragment of a tool call; the first one has the name."""
+    start = {"id": "call_1", "type": "function"} if name else {}
+    call = start | {"index": 0, "function": {"arguments": arguments} | ({"name": name} if name else {})}
+    choice = {"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": None}
+    return chunk(b"data: " + json.dumps({"id": "c", "model": "m", "choices": [choice]}).encode() + b"\n\n")
+
+
 #: The end of a Chat stream and of its body.
 END = delta("", "stop") + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n"
 

@@ -6,52 +6,17 @@ import asyncio
 import gc
 import json
 import tracemalloc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmhand.gateway import answering, client_stream
-from tests.support.gateway_inside import GatewayInside, gateway_inside
-from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, Play, delta, until
-from tests.support.raw_http import RawAnswer, head, parsed, send
+from tests.support.gateway_inside import CHAT, MESSAGES, between, opened, request, whole
+from tests.support.local_server import END, SSE, LocalServerPlay, delta, until
+from tests.support.raw_http import send
 
-MESSAGES, CHAT = "/v1/messages", "/v1/chat/completions"
 PATHS = {"messages": MESSAGES, "chat": CHAT}
-
-
-@asynccontextmanager
-async def between(tmp_path: Path, play: Play, **settings: str) -> AsyncIterator[tuple[GatewayInside, LocalServerPlay]]:
-    """A gateway before a local server that answers turns with `play`."""
-    async with LocalServerPlay(LLAMA, play).serve() as local:
-        more = "\n".join(f"{name} = {value}" for name, value in settings.items())
-        async with gateway_inside(tmp_path, f'[local.play]\nurl = "{local.url}"\n{more}\n') as inside:
-            yield inside, local
-
-
-def request(inside: GatewayInside, path: str = MESSAGES, **more: Any) -> bytes:
-    """A turn, streamed unless `more` says otherwise."""
-    turn = {"model": "x", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "hi"}]} | more
-    body = json.dumps(turn).encode()
-    length = f"Content-Length: {len(body)}"
-    return head("POST", path, inside.host, inside.auth, inside.json, length) + body
-
-
-async def opened(inside: GatewayInside, sent: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection with a request on it."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", inside.port)
-    writer.write(sent)
-    return reader, writer
-
-
-async def whole(inside: GatewayInside, sent: bytes) -> RawAnswer:
-    """The answer to a streamed turn, to the end of its body, with the chunks' sizes in it."""
-    reader, writer = await opened(inside, sent)
-    found = await reader.readuntil(b"0\r\n\r\n")
-    writer.close()
-    return parsed(found)
 
 
 @pytest.mark.parametrize("dialect", PATHS)

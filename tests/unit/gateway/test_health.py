@@ -1,6 +1,6 @@
 """What the gateway learns of local servers. llama.cpp is the real one, in tests/integration/gateway/test_llama.py.
 
-Ollama, LM Studio and vLLM do not run here. Their answers to a look are as their documentation has them. Whatever else is
+Ollama, LM Studio and vLLM do not run here. Their answers are as their documentation has them. Whatever else is
 asked of these fakes is a 404.
 """
 
