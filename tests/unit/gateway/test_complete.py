@@ -52,7 +52,7 @@ def kinds(union: Any, field: str = "type") -> dict[str, Any]:
     """The TypedDicts of a union by their `type`, without the dates of versions; and its own literal texts."""
     found: dict[str, Any] = {}
     for one in members(union):
-        named = typing.get_args(one) if typing.get_origin(one) is typing.Literal else ()
+        named: list[str] = [*typing.get_args(one)] if typing.get_origin(one) is typing.Literal else []
         if is_object(one):
             hint = get_type_hints(one).get(field)
             named = [text for part in members(hint) for text in typing.get_args(part) if isinstance(text, str)]

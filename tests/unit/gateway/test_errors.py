@@ -29,7 +29,7 @@ LONG = "prompt is too long: 15024 tokens > 4096 maximum"
                     "message": "This model's maximum context length is 4096 tokens. However, you requested 15124 "
                     "tokens (15024 in the messages, 100 in the completion). Please reduce the length."
                 }
-            ).replace(b"15024 in", b"15024 tokens in"),
+            ),
         ),
         (
             400,
@@ -38,7 +38,7 @@ LONG = "prompt is too long: 15024 tokens > 4096 maximum"
         (400, said({"message": "The decoder prompt (length 15024) is longer than the maximum model length of 4096."})),
         (
             400,
-            b'{"object":"error","message":"The input (15024 tokens) is longer than the model\'s context length (4096 tokens)."}',
+            b'{"message":"The input (15024 tokens) is longer than the model\'s context length (4096 tokens)."}',
         ),
         (
             500,

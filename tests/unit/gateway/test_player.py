@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from farmhand.gateway.dialects import from_chat
+from farmhand.gateway.dialects import events, from_chat
 from farmhand.gateway.turn import Dialect
 from tests.unit.gateway import clients
 from tests.unit.gateway.player import (
@@ -193,7 +193,7 @@ def test_a_context_that_overflows_amid_the_stream_says_what_clients_look_for() -
 
 def test_an_event_without_an_end_is_not_kept_for_ever() -> None:
     stream = from_chat.stream(clients.turn_of("messages"), "1")
-    piece = b"data: " + b"x" * (from_chat.MAX_EVENT // 4)
+    piece = b"data: " + b"x" * (events.MAX_EVENT // 4)
     sent = b"".join(stream.feed(piece) for _ in range(5))
     assert clients.events(sent)[-1]["type"] == "error"
     assert stream.feed(piece) == b""

@@ -29,7 +29,7 @@ _TYPES = {
 #: How servers say that a prompt does not fit: its tokens, if they say them, and the most there may be.
 _TOO_LONG = (
     # vLLM, and servers that use its words
-    re.compile(r"maximum context length is (?P<most>\d+) tokens.*?(?P<tokens>\d+) tokens? in the messages"),
+    re.compile(r"maximum context length is (?P<most>\d+) tokens.*?(?P<tokens>\d+) in the messages"),
     re.compile(r"maximum context length is (?P<most>\d+)(?: tokens)?.*?(?P<tokens>\d+) (?:input )?tokens"),
     re.compile(r"prompt \(length (?P<tokens>\d+)\) is longer than the maximum model length of (?P<most>\d+)"),
     # sglang

@@ -20,10 +20,10 @@ from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors
 from farmhand.gateway.dialects.answer_messages import MessagesWriter, message
 from farmhand.gateway.dialects.answer_responses import ResponsesWriter
+from farmhand.gateway.dialects.events import ChatEvents, broken, choice_of
 from farmhand.gateway.dialects.parts import ChatUsage, Part, Stop, Writer, is_object, usage_of
 from farmhand.gateway.dialects.sse import COMMENT, DONE, data
 from farmhand.gateway.turn import Dialect, Turn
-from farmhand.meter.sse import EventDecoder
 
 #: Why a local server's answer ended, in the words of the Messages API.
 _STOPS: Mapping[Any, Stop] = {
@@ -34,9 +34,6 @@ _STOPS: Mapping[Any, Stop] = {
     "stop": "end_turn",
     "tool_calls": "tool_use",
 }
-#: Bytes of one event. A tool call that writes a file may come in one.
-MAX_EVENT = 16 * 1024 * 1024
-_CUT = "the local server's stream ended before its answer did"
 
 
 class Stream(Protocol):
@@ -74,12 +71,12 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise _broken("no JSON object")
+        raise broken("no JSON object")
     if found.get("error"):
         raise errors.from_server(500, body)
-    choice = _choice(found)
+    choice = choice_of(found)
     if choice is None:
-        raise _broken("no choice")
+        raise broken("no choice")
     usage = usage_of(found.get("usage"))
     if turn.dialect == "chat":
         return body, usage
@@ -93,7 +90,7 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     for part in parts:
         _settle(part)
         if part.kind == "tool" and not (part.name and is_object(part.text)):
-            raise _broken("a tool call whose arguments are no JSON object")
+            raise broken("a tool call whose arguments are no JSON object")
     model = _model(found, turn)
     counted = usage or ChatUsage()
     if turn.dialect == "messages":
@@ -105,87 +102,7 @@ def _writer(dialect: Dialect, ident: str) -> Writer:
     return MessagesWriter(ident) if dialect == "messages" else ResponsesWriter(ident, int(time.time()))
 
 
-class _Events:
-    """The events of a Chat stream: what both ways to the client have in common."""
-
-    def __init__(self) -> None:
-        self.usage: ChatUsage | None = None
-        self.failed: BackendError | None = None
-        self.finish: Any = None
-        self._ended = False
-        self._decoder = EventDecoder()
-        #: What is to be sent.
-        self._out: list[bytes] = []
-
-    def feed(self, piece: bytes) -> bytes:
-        """Return what follows from a piece of the server's body."""
-        if not self._ended:
-            self._take(self._decoder.feed(piece))
-        if not self._ended and self._decoder.pending > MAX_EVENT:
-            return self.fail(_broken("an event of more than 16 MB"))
-        return self._sent()
-
-    def end(self) -> bytes:
-        """Return what is left at the end of the server's body."""
-        if not self._ended:
-            self._take([*self._decoder.flush(), ("", b"[DONE]")])
-        return self._sent()
-
-    def fail(self, error: BackendError) -> bytes:
-        """Return the end of an answer that failed."""
-        if not self._ended:
-            self._ended, self.failed = True, error
-            self._fail(error)
-        return self._sent()
-
-    def _sent(self) -> bytes:
-        found = b"".join(self._out)
-        self._out.clear()
-        return found
-
-    def _take(self, events: list[tuple[str, bytes]]) -> None:
-        try:
-            for _, raw in events:
-                if not self._ended:
-                    self._event(raw)
-        except BackendError as error:
-            self._ended, self.failed = True, error
-            self._fail(error)
-
-    def _event(self, raw: bytes) -> None:
-        if raw == b"[DONE]":
-            if self.finish is None:
-                raise BackendError(_CUT)
-            self._finish()
-            self._ended = True
-            return
-        if not raw:
-            return
-        try:
-            chunk = msgspec.json.decode(raw)
-        except (ValueError, RecursionError):
-            raise _broken("an event that is no JSON") from None
-        if not isinstance(chunk, dict):
-            raise _broken("an event that is no JSON object")
-        if chunk.get("error"):
-            raise errors.from_server(500, raw)
-        self.usage = usage_of(chunk.get("usage")) or self.usage
-        choice = _choice(chunk)
-        if choice is not None and choice.get("finish_reason") is not None:
-            self.finish = choice["finish_reason"]
-        self._chunk(raw, chunk, choice)
-
-    def _chunk(self, raw: bytes, chunk: dict[str, Any], choice: dict[str, Any] | None) -> None:
-        raise NotImplementedError
-
-    def _finish(self) -> None:
-        raise NotImplementedError
-
-    def _fail(self, error: BackendError) -> None:
-        raise NotImplementedError
-
-
-class _PassedOn(_Events):
+class _PassedOn(ChatEvents):
     """A stream for a client of the same dialect: each event as it came. The usage that only we asked for stays here."""
 
     def __init__(self, usage_asked: bool) -> None:
@@ -207,7 +124,7 @@ class _PassedOn(_Events):
         self._out.append(data(errors.document("chat", error.status, str(error), error.code)))
 
 
-class _Translated(_Events):
+class _Translated(ChatEvents):
     """A stream for a client of another dialect."""
 
     def __init__(self, writer: Writer, ident: str, turn: Turn) -> None:
@@ -234,7 +151,7 @@ class _Translated(_Events):
     def take(self, delta: Any) -> None:
         """Take what a chunk or a whole answer brings: text, thinking and calls. Raise BackendError for other things."""
         if not isinstance(delta, dict | None):
-            raise _broken("a delta that is no object")
+            raise broken("a delta that is no object")
         delta = delta or {}
         self._say("thinking", delta.get("reasoning_content") or delta.get("reasoning"))
         self._say("text", delta.get("content"))
@@ -243,7 +160,7 @@ class _Translated(_Events):
         if old := delta.get("function_call"):
             calls = [{"index": 0, "function": old}]
         if not isinstance(calls, list):
-            raise _broken("tool calls that are no list")
+            raise broken("tool calls that are no list")
         for call in calls:
             self._call(call)
 
@@ -274,7 +191,10 @@ class _Translated(_Events):
         """Return what a last event with the whole message brings: all, or the arguments that have not come yet."""
         if not isinstance(message, dict) or not (self.row or self._last):
             return message
-        calls = [{"index": index, **call} for index, call in enumerate(message.get("tool_calls") or [])]
+        calls = message.get("tool_calls") or []
+        if not isinstance(calls, list) or not all(isinstance(call, dict) for call in calls):
+            raise broken("tool calls that are no list of objects")
+        calls = [{"index": index, **call} for index, call in enumerate(calls)]
         return {"tool_calls": [call for call in calls if (known := self._known(call)) is None or not known.text]}
 
     def _finish(self) -> None:
@@ -296,7 +216,7 @@ class _Translated(_Events):
         if words is None or words == "":
             return
         if not isinstance(words, str):
-            raise _broken(f"a {kind} that is no text")
+            raise broken(f"a {kind} that is no text")
         if not self.row or self.row[-1].kind != kind:
             self.row.append(Part(kind))
         self.row[-1].add(words)
@@ -305,19 +225,19 @@ class _Translated(_Events):
         """Take a fragment of a tool call."""
         function = (call.get("function") or {}) if isinstance(call, dict) else None
         if not isinstance(function, dict):
-            raise _broken("a tool call that is no object")
+            raise broken("a tool call that is no object")
         arguments = function.get("arguments") or ""
         if isinstance(arguments, dict):
             arguments = msgspec.json.encode(arguments).decode()
         name = function.get("name") or ""
         if not (isinstance(name, str) and isinstance(arguments, str)):
-            raise _broken("a tool call whose name or arguments are no text")
+            raise broken("a tool call whose name or arguments are no text")
         part = self._known(call)
         if part is None or (name and arguments and part.complete()):
             part = self._new(call)
         part.name = part.name or name
         if part.ended and arguments.strip():
-            raise _broken("arguments after the end of a tool call")
+            raise broken("arguments after the end of a tool call")
         part.add(arguments)
         self._last = part
 
@@ -328,9 +248,10 @@ class _Translated(_Events):
         """
         index, ident = call.get("index"), call.get("id") or ""
         if not (isinstance(index, int | None) and isinstance(ident, str)):
-            raise _broken("a tool call whose index is no number or whose id is no text")
+            raise broken("a tool call whose index is no number or whose id is no text")
         known = self._calls.get(index) if index is not None else self._calls.get(ident) if ident else self._last
-        named = (call.get("function") or {}).get("name")
+        function = call.get("function")
+        named = isinstance(function, dict) and function.get("name")
         if known is not None and ident and known.given and named and ident != known.given:
             return self._calls.get(ident)
         return known
@@ -355,7 +276,7 @@ class _Translated(_Events):
             part = self.row[0]
             if part.kind == "tool" and not part.name:
                 if last:
-                    raise _broken("a tool call without a name")
+                    raise broken("a tool call without a name")
                 return
             if not part.opened:
                 part.opened = True
@@ -375,19 +296,7 @@ def _settle(part: Part) -> str:
     try:
         return part.settle()
     except (ValueError, RecursionError):
-        raise _broken("a tool call whose arguments are no JSON object") from None
-
-
-def _choice(chunk: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the one choice of an answer or a chunk; None if it has none. Raise BackendError if there are several."""
-    choices = chunk.get("choices")
-    if not choices:
-        return None
-    if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
-        raise _broken("choices that are no list of objects")
-    if len(choices) > 1 or choices[0].get("index") not in {None, 0}:
-        raise _broken("several answers to one request")
-    return dict(choices[0])
+        raise broken("a tool call whose arguments are no JSON object") from None
 
 
 def _model(found: Mapping[str, Any], turn: Turn) -> str:
@@ -399,7 +308,3 @@ def _model(found: Mapping[str, Any], turn: Turn) -> str:
 def _stop_sequences(turn: Turn) -> tuple[str, ...]:
     found = msgspec.json.decode(turn.fields.get("stop_sequences", b"null"))
     return tuple(found) if isinstance(found, list) else ()
-
-
-def _broken(what: str) -> BackendError:
-    return BackendError(f"the local server sent {what}")

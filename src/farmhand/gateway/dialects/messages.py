@@ -88,10 +88,9 @@ def native_request(turn: Turn, options: ChatOptions) -> ChatRequest:
     if "attribution" in omitted:
         left_out.append("attribution")
         fields["system"] = _raw(msgspec.json.decode(fields["system"], type=list[msgspec.Raw])[1:])
-    tools = msgspec.json.decode(fields.get("tools", b"[]"), type=list[msgspec.Raw])
-    hosted = [name for name in omitted if name.startswith("tools[")]
-    if hosted:
+    if hosted := [name for name in omitted if name.startswith("tools[")]:
         gone = {int(name[len("tools[") : name.index("]")]) for name in hosted}
+        tools = msgspec.json.decode(fields["tools"], type=list[msgspec.Raw])
         fields["tools"] = _raw([tool for number, tool in enumerate(tools) if number not in gone])
     fields["model"] = _raw(options.model)
     fields |= {name: _raw(value) for name, value in options.extra_body.items()}

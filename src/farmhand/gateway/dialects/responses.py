@@ -81,7 +81,7 @@ def _count(value: Any, path: str, found: Found) -> None:
             found.documents += 1
 
 
-def to_chat(decoded: Mapping[str, Any], options: ChatOptions, walk: Walk) -> dict[str, Any]:
+def to_chat(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk: Walk) -> dict[str, Any]:
     """Return the body of a Chat request. Raise CannotCarry or BadRequest with the JSON path."""
     carried = {name: decoded[name] for name in walk.fields(decoded, "responses.request", "")}
     told = Conversation(options.mid_system)

@@ -28,21 +28,18 @@ def request(turn: Turn, options: ChatOptions) -> ChatRequest:
     """Return the request. Raise CannotCarry for what the server cannot be given, BadRequest for a wrong type."""
     walk = Walk()
     decoded = {name: msgspec.json.decode(raw) for name, raw in turn.fields.items()}
-    if turn.dialect == "chat":
-        body = chat.same(turn, decoded, options, walk)
-    elif turn.dialect == "responses":
-        body = responses.to_chat(decoded, options, walk)
-    else:
-        body = _messages(decoded, options, walk)
-    body["model"] = options.model
-    if turn.streamed:
-        asked = decoded.get("stream_options") if turn.dialect == "chat" else None
-        body |= {"stream": True, "stream_options": {**(asked or {}), "include_usage": True}}
-    body |= options.extra_body
-    return ChatRequest(msgspec.json.encode(body), walk.omitted)
+    try:
+        body = _BODIES[turn.dialect](turn, decoded, options, walk)
+        body["model"] = options.model
+        if turn.streamed:
+            asked = decoded.get("stream_options") if turn.dialect == "chat" else None
+            body |= {"stream": True, "stream_options": {**(asked or {}), "include_usage": True}}
+        return ChatRequest(msgspec.json.encode({**body, **options.extra_body}), walk.omitted)
+    except OverflowError:
+        raise BadRequest("", "the request has a whole number of more than 64 bits") from None
 
 
-def _messages(decoded: Mapping[str, Any], options: ChatOptions, walk: Walk) -> dict[str, Any]:
+def _messages(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk: Walk) -> dict[str, Any]:
     """Return the body made of a Messages request."""
     carried = {name: decoded[name] for name in walk.fields(decoded, "messages.request", "")}
     told = Conversation(options.mid_system)
@@ -196,3 +193,6 @@ def _tools(decoded: Mapping[str, Any], options: ChatOptions, walk: Walk, found: 
             description = f"{description or ''}\nExamples of its input: {msgspec.json.encode(examples).decode()}"
         tools.append(offer(name, description, object_at(tool, "input_schema", path), tool.get("strict")))
     return tools
+
+
+_BODIES = {"chat": chat.same, "messages": _messages, "responses": responses.to_chat}
