@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
+from farmhand.core.money import plain
 from farmhand.gateway.config import hard_texts
-from farmhand.gateway.ledger import DecisionRecord
+from farmhand.gateway.ledger import DecisionRecord, TurnCharge
 from farmhand.gateway.policy import HARD, LOCAL, decide, matching, mismatch, why_not
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, Carries, Dialect, Facts, Residency, WorkClass
@@ -71,8 +72,11 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
     )
 
 
-def document(record: DecisionRecord) -> dict[str, Any]:
-    """Return a decision as JSON: `facts`, `rules`, `backends`, `decision`, and whether it can be made again."""
+def document(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> dict[str, Any]:
+    """Return a decision as JSON: `facts`, `rules`, `backends`, `decision`, and whether it can be made again.
+
+    `used` has the charges of its answers. A cost is exact US$ as text, or null if it is not known.
+    """
     made = record.decision
     number, _ = matching(made.facts, record.rules)
     refused = {refusal.backend: refusal.reason for refusal in made.refusals}
@@ -102,14 +106,21 @@ def document(record: DecisionRecord) -> dict[str, Any]:
             "rule": made.rule or None,
             "how": how(record),
         },
+        "used": [
+            {
+                **{name: getattr(charge, name) for name in ("model", "status", "outcome", "seconds", "terms", "usage")},
+                "cost_usd": None if charge.pico is None else plain(charge.pico),
+            }
+            for charge in charges
+        ],
         "same_again": again(record),
     }
-    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
-    return plain
+    decoded: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
+    return decoded
 
 
-def text(record: DecisionRecord) -> str:
-    """Return a decision as lines for people."""
+def text(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> str:
+    """Return a decision as lines for people, with the charges of its answers."""
     made, facts = record.decision, record.decision.facts
     at = datetime.fromtimestamp(record.at, UTC)
     lines = [f"{made.id}  {made.backend or 'advice: no backend took the turn'}  {at:%Y-%m-%d %H:%M:%S} UTC"]
@@ -133,6 +144,8 @@ def text(record: DecisionRecord) -> str:
         lines.append(f"  {name}: {why or _not_asked(record, name)}")
     lines += ["", "decision", f"  {how(record)}"]
     lines += [f"  {law}: {says}" for law, says in sorted(hard.items())]
+    if charges:
+        lines += ["", "used", *(f"  {_used(charge)}" for charge in charges)]
     if not again(record):
         lines.append("  this version would decide otherwise: it was made by another one")
     return "\n".join(lines)
@@ -148,6 +161,13 @@ def how(record: DecisionRecord) -> str:
     if made.rule == 0:
         return f"{made.backend}, where the session was before"
     return f"{made.backend}, by rule {made.rule}"
+
+
+def _used(charge: TurnCharge) -> str:
+    usage, cost = charge.usage, "at a cost that is not known" if charge.pico is None else f"US$ {plain(charge.pico)}"
+    tokens = f"{usage.prompt_tokens:,} tokens read, {usage.cache_read_input_tokens:,} of them from the cache"
+    how = f"{charge.outcome}{f' ({charge.terms})' if charge.terms else ''} after {charge.seconds:.1f} s"
+    return f"{charge.model or charge.backend}: {tokens}, {usage.output_tokens:,} written, {cost}; {how}"
 
 
 def _passed_over(record: DecisionRecord, at: int, decides: int) -> str:

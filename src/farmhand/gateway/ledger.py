@@ -61,6 +61,7 @@ CREATE TABLE charge (
     price_version TEXT NOT NULL, terms TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in _COUNTS)}
 );
 CREATE INDEX charge_at ON charge (created_at);
+CREATE INDEX charge_decision ON charge (decision);
 """
 
 
@@ -255,11 +256,32 @@ def recent(path: Path, number: int = 20) -> list[DecisionRecord]:
     return _records(path, "SELECT given FROM decision ORDER BY number DESC LIMIT ?", number)
 
 
+def charges(path: Path, decision: str) -> list[TurnCharge]:
+    """Return what the answers to a decision used, in their order; none for advice. Raise NotConfigured."""
+    names = [name for name in TurnCharge.__struct_fields__ if name not in ("labels", "usage")]
+    rows = _rows(path, f"SELECT {', '.join((*names, 'labels', *_COUNTS))} FROM charge WHERE decision = ?", decision)
+    return [
+        TurnCharge(
+            **dict(zip(names, row, strict=False)),
+            labels=msgspec.json.decode(row[len(names)] or "{}"),
+            usage=Usage(**dict(zip(_COUNTS, row[len(names) + 1 :], strict=True))),
+        )
+        for row in rows
+    ]
+
+
 def _records(path: Path, query: str, value: str | int) -> list[DecisionRecord]:
+    try:
+        return [_record.decode(given) for (given,) in _rows(path, query, value)]
+    except msgspec.DecodeError as error:
+        raise NotConfigured(f"the gateway's ledger {path} cannot be read: {error}") from None
+
+
+def _rows(path: Path, query: str, value: str | int) -> list[tuple[Any, ...]]:
     try:
         if not path.exists():
             raise NotConfigured(f"there is no ledger {path}", hint="the gateway begins it when it starts")
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as db:
-            return [_record.decode(given) for (given,) in db.execute(query, (value,))]
-    except (OSError, sqlite3.Error, msgspec.DecodeError) as error:
+            return db.execute(query, (value,)).fetchall()
+    except (OSError, sqlite3.Error) as error:
         raise NotConfigured(f"the gateway's ledger {path} cannot be read: {error}") from None

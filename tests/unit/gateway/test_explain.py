@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import msgspec
 
+from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify
 from farmhand.gateway.config import parse
 from farmhand.gateway.explain import again, document, text, what_if
-from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, read
+from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, charges, read
 from farmhand.gateway.policy import Rule, decide
 from farmhand.gateway.turn import BackendState, Carries, Facts
 from tests.unit.gateway.turns import DAY, DOWN, facts, local, metered, plan, turn
@@ -125,6 +127,38 @@ def test_what_the_ledger_has_is_explained_the_same(tmp_path: Path) -> None:
     assert kept is not None
     assert text(kept) == text(given)
     assert document(kept) == document(given)
+
+
+def test_what_an_answer_used_is_said_with_its_exact_cost(tmp_path: Path) -> None:
+    given = record(facts(), local())
+    assert "\nused\n" not in text(given)
+    ledger = GatewayLedger(tmp_path / "gateway.db")
+    usage = Usage(input_tokens=1000, cache_read_input_tokens=15_800, output_tokens=7)
+    base = TurnCharge(
+        decision="fh-8f2c",
+        created_at=time.time(),
+        model="qwen3",
+        work_class="chat",
+        residency="local",
+        backend="local:qwen",
+        usage=usage,
+        seconds=1.25,
+        pico=0,
+        labels={"project": "p"},
+    )
+    unknown = msgspec.structs.replace(base, pico=None, outcome="failed", status=502, terms="estimated", model="")
+    for charge in (base, unknown, msgspec.structs.replace(base, decision="fh-other")):
+        ledger.charged(charge)
+    ledger.close()
+    used = charges(tmp_path / "gateway.db", "fh-8f2c")
+    assert used == [base, unknown]
+    read_ = "16,800 tokens read, 15,800 of them from the cache, 7 written"
+    assert text(given, used).endswith(
+        f"\n\nused\n  qwen3: {read_}, US$ 0.00; done after 1.2 s\n"
+        f"  local:qwen: {read_}, at a cost that is not known; failed (estimated) after 1.2 s"
+    )
+    assert [one["cost_usd"] for one in document(given, used)["used"]] == ["0.00", None]
+    assert charges(tmp_path / "gateway.db", "fh-none") == []
 
 
 def test_no_text_of_a_prompt_is_in_ledger_decision_and_explain(tmp_path: Path) -> None:
