@@ -45,6 +45,7 @@ class GatewayProcess:
         self.config.parent.mkdir(parents=True, exist_ok=True)
         self.write(settings)
         self.environ = {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        self._watch: dict[str, str] = {}
         self._process: Process | None = None
 
     def write(self, settings: str) -> None:
@@ -86,7 +87,7 @@ class GatewayProcess:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environ,
+                env=self.environ | self._watch,
             )
         for _ in range(1200):
             if self._process.returncode is not None:
@@ -111,7 +112,7 @@ class GatewayProcess:
         directory = self.home / "watch"
         directory.mkdir()
         (directory / "sitecustomize.py").write_text(_WATCH.format(path=str(directory / "connections")))
-        self.environ["PYTHONPATH"] = str(directory)
+        self._watch = {"PYTHONPATH": str(directory)}
 
     def connections(self) -> list[str]:
         """What was noted so far."""

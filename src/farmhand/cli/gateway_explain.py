@@ -30,6 +30,7 @@ def command(
         raise UsageError("--tools and --tokens are of a turn that would be", hint="add --class")
     if bool(decision) + last + (work_class is not None) > 1:
         raise UsageError("an id, --last and --class exclude each other", hint="give one of them")
+    used: list[ledger.TurnCharge] = []
     if work_class is not None:
         kind = msgspec.convert(work_class, config.WorkClass)
         settings = config.load(path)
@@ -40,7 +41,8 @@ def command(
             what = f"no decision, or more than one, begins with {decision[:40]!r}" if decision else "no decision yet"
             raise UsageError(what, hint="an answer's header x-farmhand-decision has its id")
         found = recorded
-    return VerbResult(explain.document(found), explain.text(found))
+        used = ledger.charges(ledger.default_path(), found.decision.id)
+    return VerbResult(explain.document(found, used), explain.text(found, used))
 
 
 def _states(settings: config.GatewayConfig) -> tuple[BackendState, ...] | None:

@@ -98,4 +98,4 @@ async def test_a_prober_says_why_a_server_is_not_used_and_sees_it_come_back() ->
         assert "HTTP 404" in other.problem.words
         server.answers = LLAMA
         await other.look()
-        assert (other.problem, other.seen and other.seen.context) == (None, 4096)
+        assert (other.problem is None, other.seen is not None and other.seen.context) == (True, 4096)

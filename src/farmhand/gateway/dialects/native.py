@@ -19,7 +19,7 @@ class _Used(msgspec.Struct):
     cache_read_input_tokens: int = 0
 
 
-class _Event(msgspec.Struct):
+class _NativeEvent(msgspec.Struct):
     """What is looked at in an event, and in a whole message."""
 
     type: str = ""
@@ -27,7 +27,7 @@ class _Event(msgspec.Struct):
     usage: _Used | None = None
 
 
-class _Whole(msgspec.Struct):
+class _NativeMessage(msgspec.Struct):
     usage: _Used = msgspec.field(default_factory=_Used)
 
 
@@ -50,8 +50,8 @@ class NativeStream:
 
     def _count(self, raw: bytes) -> None:
         try:
-            found = msgspec.json.decode(raw, type=_Event)
-            used = found.usage or msgspec.convert(found.message or {}, _Whole).usage
+            found = msgspec.json.decode(raw, type=_NativeEvent)
+            used = found.usage or msgspec.convert(found.message or {}, _NativeMessage).usage
         except (msgspec.MsgspecError, RecursionError):
             return
         before = self.usage or ChatUsage()
@@ -79,7 +79,7 @@ class NativeStream:
 def answer(body: bytes) -> tuple[bytes, ChatUsage | None]:
     """Return a whole message as it is, and its usage."""
     try:
-        used = msgspec.json.decode(body, type=_Whole).usage
+        used = msgspec.json.decode(body, type=_NativeMessage).usage
     except (msgspec.MsgspecError, RecursionError):
         return body, None
     return body, ChatUsage(used.input_tokens, used.cache_read_input_tokens, used.output_tokens)
