@@ -26,25 +26,26 @@ async def test_a_harness_works_a_tool_loop_on_a_local_model(tmp_path: Path, harn
     arguments = {"command": "printf scripted > made.txt", "description": "Make it"}
     server = LlamaServer(tmp_path).script(tool_call(tool, arguments), ["The file ", "is ", "made."])
     await server.start()
-    gateway = GatewayProcess(tmp_path, f'[local.real]\nurl = "{server.url}"\n')
-    gateway.watch_connections()
     try:
-        await gateway.start()
-        await gateway.until_up("local:real")
-        ran = await ask(gateway, PROMPT, tmp_path / "work")
-        assert ran.status == 0, ran
-        assert "The file is made." in ran.out
-        assert (tmp_path / "work" / "made.txt").read_text() == "scripted"
-        turns = (await gateway.status())["turns"]
-        assert [(row["work_class"], row["backend"], row["outcome"]) for row in turns] == [
-            ("agent", "local:real", "done")
-        ]
-        assert turns[0]["turns"] == 2  # the call, and the answer to its result
-        status, out, _ = await gateway.command("explain", "--last", "--json")
-        assert (status, json.loads(out)["decision"]["backend"]) == (0, "local:real")
-        address = server.url.removeprefix("http://").replace(":", "', ")
-        assert {line.partition("('")[2].rstrip(")") for line in gateway.connections() if "connect" in line} == {address}
-        await gateway.stop()
+        async with GatewayProcess(tmp_path, f'[local.real]\nurl = "{server.url}"\n') as gateway:
+            gateway.watch_connections()
+            await gateway.start()
+            await gateway.until_up("local:real")
+            ran = await ask(gateway, PROMPT, tmp_path / "work")
+            assert ran.status == 0, ran
+            assert "The file is made." in ran.out
+            assert (tmp_path / "work" / "made.txt").read_text() == "scripted"
+            turns = (await gateway.status())["turns"]
+            assert [(row["work_class"], row["backend"], row["outcome"]) for row in turns] == [
+                ("agent", "local:real", "done")
+            ]
+            assert turns[0]["turns"] == 2  # the call, and the answer to its result
+            status, out, _ = await gateway.command("explain", "--last", "--json")
+            assert (status, json.loads(out)["decision"]["backend"]) == (0, "local:real")
+            address = server.url.removeprefix("http://").replace(":", "', ")
+            connected = [line for line in gateway.connections() if "connect" in line]
+            assert {line.partition("('")[2].rstrip(")") for line in connected} == {address}
+            await gateway.stop()
     finally:
         await server.stop()
 
@@ -52,15 +53,15 @@ async def test_a_harness_works_a_tool_loop_on_a_local_model(tmp_path: Path, harn
 @pytest.mark.parametrize("harness", HARNESSES)
 async def test_without_a_local_model_a_turn_is_asked_once_and_nobody_is_paid(tmp_path: Path, harness: str) -> None:
     ask, _ = HARNESSES[harness]
-    gateway = GatewayProcess(tmp_path)
-    gateway.watch_connections()
-    await gateway.start()
-    ran = await ask(gateway, PROMPT, tmp_path / "work")
-    assert "Farmhand kept this turn from being paid for." in ran.text
-    assert "Set up a local server in gateway.toml" in ran.text
-    # Every POST is counted: as a turn, or as what is no turn.
-    turns = (await gateway.status())["turns"]
-    assert [(row["outcome"], row["turns"]) for row in turns] == [("advice", 1.0)]
-    assert gateway.connections() == []
-    assert list((tmp_path / "work").iterdir()) == []
-    await gateway.stop()
+    async with GatewayProcess(tmp_path) as gateway:
+        gateway.watch_connections()
+        await gateway.start()
+        ran = await ask(gateway, PROMPT, tmp_path / "work")
+        assert "Farmhand kept this turn from being paid for." in ran.text
+        assert "Set up a local server in gateway.toml" in ran.text
+        # Every POST of a turn that passes the guard is counted.
+        turns = (await gateway.status())["turns"]
+        assert [(row["outcome"], row["turns"]) for row in turns] == [("advice", 1.0)]
+        assert gateway.connections() == []
+        assert list((tmp_path / "work").iterdir()) == []
+        await gateway.stop()

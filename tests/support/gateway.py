@@ -79,6 +79,13 @@ class GatewayProcess:
         """The ledger."""
         return self.home / ".local/state/farmhand/gateway.db"
 
+    async def __aenter__(self) -> GatewayProcess:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        if self.running:
+            await self.stop(signal.SIGKILL)
+
     async def start(self) -> GatewayProcess:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:

@@ -139,8 +139,8 @@ class Answering:
             backend = setup.backends.get(refusal.backend)
             if backend is None:
                 continue
-            # Perhaps somebody has just started it.
-            backend.prober.soon()
+            if backend.prober.seen is None:
+                backend.prober.soon()  # perhaps somebody has just started it
             if refusal.reason.code in policy.CANNOT_CARRY:
                 try:
                     backend.check(turn)
@@ -177,10 +177,12 @@ class Answering:
                 try:
                     async for piece in reply.pieces():
                         await stream.write(translated.feed(piece))
+                        if translated.failed is not None:
+                            break
                     await stream.write(translated.end())
                 except BackendError as problem:
                     await stream.write(translated.fail(problem))
-                usage, outcome = translated.usage, "failed" if translated.failed else "done"
+                outcome = "done" if translated.failed is None else "failed"
                 return await stream.end()
         except CannotCarry as lost:
             status, outcome = 400, "refused"
@@ -194,7 +196,7 @@ class Answering:
         finally:
             stream.close()
             self.metrics.ended(decision, outcome)
-            self._charge(decision, backend.state().model, usage, status, outcome, began)
+            self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
 
     def _charge(
         self, decision: Decision, model: str, usage: ChatUsage | None, status: int, outcome: str, began: float

@@ -29,12 +29,12 @@ async def serving(directory: Path, at_user: list[str], **options: Any) -> AsyncI
     dialect = options.pop("dialect", "chat")
     server = LlamaServer(directory, **options).script(at_user, ["It is ", "done."])
     await server.start()
-    gateway = GatewayProcess(directory, f'[local.real]\nurl = "{server.url}"\ndialect = "{dialect}"\n')
     try:
-        await gateway.start()
-        await gateway.until_up("local:real")
-        yield gateway
-        assert await gateway.stop() == 0
+        async with GatewayProcess(directory, f'[local.real]\nurl = "{server.url}"\ndialect = "{dialect}"\n') as gateway:
+            await gateway.start()
+            await gateway.until_up("local:real")
+            yield gateway
+            assert await gateway.stop() == 0
     finally:
         await server.stop()
 
@@ -203,24 +203,24 @@ async def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
     server = LlamaServer(tmp_path).script(SAID)
     await server.start()
     port = int(server.url.rpartition(":")[2])
-    gateway = GatewayProcess(tmp_path, f'[local.real]\nurl = "{server.url}"\n')
     try:
-        await gateway.start()
-        await gateway.until_up("local:real")
-        await server.stop()
-        body = {"model": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
-        seen = []
-        for _ in range(200):  # the first may still believe in it
+        async with GatewayProcess(tmp_path, f'[local.real]\nurl = "{server.url}"\n') as gateway:
+            await gateway.start()
+            await gateway.until_up("local:real")
+            await server.stop()
+            body = {"model": "x", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}
+            seen = []
+            for _ in range(200):  # the first may still believe in it
+                status, _, answer = await gateway.call("POST", "/v1/messages", body)
+                seen.append(status)
+                if status == 402:
+                    break
+            assert set(seen) <= {402, 502}
+            assert f"local real: not running (connection refused, 127.0.0.1:{port})" in answer["error"]["message"]
+            await server.start(port)
+            await gateway.until_up("local:real")
             status, _, answer = await gateway.call("POST", "/v1/messages", body)
-            seen.append(status)
-            if status == 402:
-                break
-        assert set(seen) <= {402, 502}
-        assert f"local real: not running (connection refused, 127.0.0.1:{port})" in answer["error"]["message"]
-        await server.start(port)
-        await gateway.until_up("local:real")
-        status, _, answer = await gateway.call("POST", "/v1/messages", body)
-        assert status == 200
-        assert await gateway.stop() == 0
+            assert status == 200
+            assert await gateway.stop() == 0
     finally:
         await server.stop()

@@ -34,7 +34,7 @@ async def test_a_client_that_aborts_leaves_the_gateway_running(tmp_path: Path, p
         await go.wait()
         writer.write(delta("two") + b"zz no chunk")  # and the upstream breaks after the client has gone
 
-    async with between(tmp_path, play) as (inside, local):
+    async with between(tmp_path, play) as (inside, _):
         for _ in range(20):
             _, writer = await opened(inside, request(inside, path))
             await until(lambda: bool(inside.answering.open_turns))

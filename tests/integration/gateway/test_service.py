@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import signal
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +18,8 @@ TURN = {"model": "farmhand/chat", "max_tokens": 9, "messages": [{"role": "user",
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
-    made = GatewayProcess(tmp_path)
-    yield made
-    if made.running:
-        await made.stop(signal.SIGKILL)
+    async with GatewayProcess(tmp_path) as made:
+        yield made
 
 
 async def answer(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:

@@ -218,6 +218,27 @@ async def test_a_requests_body_is_free_while_its_answer_streams(tmp_path: Path) 
         writer.close()
 
 
+async def test_a_turn_waits_for_a_free_slot_of_its_server(tmp_path: Path) -> None:
+    go = asyncio.Event()
+
+    async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        writer.write(SSE + delta("one") + END)
+        await writer.drain()
+
+    async with between(tmp_path, play, slots="2") as (inside, local):
+        waiting = [await opened(inside, request(inside)) for _ in range(5)]
+        await until(lambda: inside.answering.open_turns == 5 and len(local.turns) == 2)
+        waiting[4][1].transport.abort()  # one that leaves while it waits costs nobody a slot
+        await until(lambda: inside.answering.open_turns == 4)
+        assert len(local.turns) == 2
+        go.set()
+        for reader, writer in waiting[:4]:
+            assert b"message_stop" in await reader.readuntil(b"0\r\n\r\n")
+            writer.close()
+        assert len(local.turns) == 4
+
+
 async def test_what_only_advises_is_left_out_and_said(tmp_path: Path) -> None:
     async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
         writer.write(SSE + delta("one") + END)

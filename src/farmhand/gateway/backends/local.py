@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -65,6 +66,8 @@ class LocalBackend:
             self._headers["authorization"] = f"Bearer {key}"
         self._upstream = Upstream(server.url, idle_s=_IDLE_S)
         self.prober = Prober(self._upstream, server.model, self._headers)
+        self._places = server.slots
+        self._turns = asyncio.Semaphore(server.slots)
 
     def state(self) -> BackendState:
         """Implement `Backend`."""
@@ -102,7 +105,7 @@ class LocalBackend:
 
     @asynccontextmanager
     async def answer(self, turn: Turn) -> AsyncIterator[LocalReply]:
-        """Implement `Backend`. Once the answer's head is in, nothing here holds the request any longer."""
+        """Implement `Backend`. It waits for a free slot. Once the answer's head is in, nothing holds the request."""
         dialect: Dialect = "messages" if self.native(turn) else "chat"
         made = self.check(turn)
         omitted = made.omitted
@@ -110,8 +113,11 @@ class LocalBackend:
             "POST", PATHS[dialect], self._headers | {"content-type": "application/json"}, made.body
         )
         del made
+        while self.prober.seen is not None and self._places < self.prober.seen.slots:
+            self._places += 1
+            self._turns.release()
         try:
-            async with sent as connection:
+            async with self._turns, sent as connection:
                 turn.fields = {name: raw.copy() for name, raw in turn.fields.items() if name in _KEPT}
                 if connection.status != 200:
                     raise await self._problem(connection, same=dialect == turn.dialect)
