@@ -9,7 +9,7 @@ from typing import Protocol
 from farmhand.gateway.turn import BackendState, Dialect, Facts, Reason, Turn
 
 
-class Reply(Protocol):
+class BackendReply(Protocol):
     """An open answer, in the dialect that the backend speaks. The server translates it if the client's is another."""
 
     status: int
@@ -45,5 +45,5 @@ class Backend(Protocol):
     def able(self, facts: Facts) -> list[Reason]:
         """Return why it cannot take such a turn; an empty list if it can. No I/O, no waiting."""
 
-    def answer(self, turn: Turn) -> AbstractAsyncContextManager[Reply]:
+    def answer(self, turn: Turn) -> AbstractAsyncContextManager[BackendReply]:
         """Open the answer to a turn. Raise CannotCarry or BackendError. Leaving the context ends the upstream call."""
