@@ -327,6 +327,11 @@ TABLES: Mapping[str, Table] = {
 }  # fmt: skip
 
 
+def plain(name: str) -> str:
+    """Return a name of the client's so that it fits into a header, a log and an error: short, and printable ASCII."""
+    return "".join(c if " " < c < "\x7f" else "?" for c in name[:80])
+
+
 def undated(kind: str) -> str:
     """Return a type without the date of its version."""
     return _VERSION.sub("", kind)
@@ -359,7 +364,7 @@ class Walk:
                 yield name
             elif asks(one) and one not in rows.harmless.get(name, ()):
                 what, hint = rows.refused.get(name, (rows.unknown, ""))
-                raise CannotCarry(f"{path}.{name}" if path else name, what, hint)
+                raise CannotCarry(f"{path}.{plain(name)}" if path else plain(name), what, hint)
 
     def check(self, value: Mapping[str, Any], table: str, path: str) -> None:
         """Raise CannotCarry if a field of `value` is refused."""
@@ -375,7 +380,7 @@ class Walk:
             self.omit(bare)
             return False
         what, hint = rows.refused.get(bare, (rows.unknown, ""))
-        raise CannotCarry(path, what if bare in rows.refused else f"{what}: {kind[:80]!r}", hint)
+        raise CannotCarry(path, what if bare in rows.refused else f"{what}: {plain(kind)!r}", hint)
 
 
 def asks(value: Any) -> bool:

@@ -16,7 +16,8 @@ from tests.unit.gateway import clients
 from tests.unit.gateway.player import A, chunk, fragment, look, say, sse, tool, used
 from tests.unit.gateway.requests import ABLE, READ
 from tests.unit.gateway.test_answers import call, completion
-from tests.unit.gateway.test_refusals import ADVICE, CASES, NOTHING
+from tests.unit.gateway.test_left_out import ADVICE, NOTHING
+from tests.unit.gateway.test_refusals import CASES
 
 JUNK: list[Any] = [None, True, 0, -1, 10**30, 1.5, "", "x", "data:,", [], [[]], [None], {}, [{}], {"type": 7}, ["x"]]
 DOCUMENTS = [(dialect, document) for dialect, document, *_ in (*CASES, *NOTHING, *ADVICE)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +36,14 @@ WHOLE = [case for case in CASES if case.stop != "error"]
 FAILED = [case for case in CASES if case.stop == "error"]
 INCOMPLETE = {"max_tokens": "max_output_tokens", "refusal": "content_filter"}
 DIALECTS: list[Dialect] = ["messages", "chat", "responses"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def clock() -> Iterator[None]:
+    """A response says in which second it was made."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: 1.0)
+        yield
 
 
 def name(case: Case) -> str:

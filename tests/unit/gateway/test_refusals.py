@@ -121,7 +121,8 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
     ("messages", of_messages(tools=[{"type": "web_search_20250305", "name": C}]), "tools[0]"),
     ("messages", of_messages(tools=[TOOL, {"type": "bash_20250124", "name": C}]), "tools[1]"),
     ("messages", of_messages(tools=[{"type": "telepathy_20270101", "name": C}]), "tools[0]"),
-    ("messages", of_messages(tools=[TOOL], tool_choice={"type": "tool", "name": C}), ""),
+    ("messages", of_messages(tools=[TOOL], tool_choice={"type": "tool", "name": C}), "tool_choice"),
+    ("messages", of_messages(tools=[TOOL | {"name": C}], tool_choice={"type": "tool", "name": C}), ""),
     ("messages", of_messages(tools=[TOOL], tool_choice={"type": C}), "tool_choice"),
     # Chat
     ("chat", of_chat({"type": "text", "text": C}), ""),
@@ -308,6 +309,28 @@ def test_hosted_tools_are_left_out_only_where_the_operator_says_so(
         request(dialect, document, ABLE)
 
 
+def test_the_choice_of_a_tool_that_is_left_out_is_refused() -> None:
+    chosen = {"tool_choice": {"type": "tool", "name": "web_search"}}
+    with pytest.raises(CannotCarry) as caught:
+        request("messages", of_messages(tools=[WEB, TOOL], **chosen), LEAVES_OUT)
+    assert caught.value.path == "tool_choice"
+    with pytest.raises(CannotCarry):
+        request("responses", of_responses(tool_choice={"type": "function", "name": "look"}), LEAVES_OUT)
+
+
+@pytest.mark.parametrize("kind", ["x\r\nset-cookie: a=b", "x" * 10_000, "été\x1b[0m"])
+def test_a_name_of_the_client_is_fit_for_a_header(kind: str) -> None:
+    made = request("messages", of_messages(tools=[{"type": kind}]), LEAVES_OUT)
+    assert len(made.omitted) == 1
+    assert all(" " <= c < "\x7f" for c in made.omitted[0])
+    assert len(made.omitted[0]) < 100
+    assert turn("messages", of_messages(tools=[{"type": kind}])).carries.hosted_tools[0] in made.omitted[0]
+    with pytest.raises(CannotCarry) as caught:
+        request("messages", of_messages(**{kind: 1}))
+    assert all(" " < c < "\x7f" for c in caught.value.path)
+    assert len(caught.value.path) <= 80
+
+
 def test_a_native_server_is_offered_the_other_tools_as_they_came() -> None:
     made = messages.native_request(turn("messages", of_messages(tools=[WEB, TOOL])), LEAVES_OUT)
     assert msgspec.json.decode(made.body)["tools"] == [TOOL]
@@ -318,61 +341,3 @@ def test_a_hosted_tool_that_was_called_is_refused_even_so() -> None:
     used = answered({"type": "server_tool_use", "id": "x", "name": "web_search"})
     with pytest.raises(CannotCarry, match=r"messages\[1\]"):
         request("messages", used | {"tools": [WEB]}, LEAVES_OUT)
-
-
-NOTHING: list[tuple[str, dict[str, Any]]] = [
-    ("messages", of_messages(container=None, mcp_servers=[], thread=None, safeguards=None)),
-    ("messages", of_messages(TEXT | {"citations": None})),
-    ("messages", of_messages(tools=[TOOL | {"allowed_callers": ["direct"]}])),
-    ("messages", answered(USE | {"caller": {"type": "direct"}})),
-    ("chat", of_chat(n=1, modalities=["text"], audio=None, functions=[])),
-    ("responses", of_responses(top_logprobs=0, prompt=None, store=False)),
-]
-
-
-@pytest.mark.parametrize(("dialect", "document"), NOTHING)
-def test_a_value_that_asks_for_nothing_is_not_refused(dialect: str, document: dict[str, Any]) -> None:
-    assert request(dialect, document).body
-
-
-ADVICE: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
-    (
-        "messages",
-        of_messages(
-            TEXT | {"cache_control": {"type": "ephemeral"}},
-            metadata={"user_id": "u"},
-            thinking={"type": "adaptive"},
-            context_management={"edits": []},
-            service_tier="auto",
-            output_config={"effort": "high"},
-        ),
-        ("metadata", "thinking", "context_management", "service_tier", "cache_control", "effort"),
-    ),
-    ("messages", system(content="now", output_config={"effort": "low"}), ("output_config",)),
-    ("messages", answered({"type": "thinking", "thinking": "hm", "signature": "s"}, TEXT), ("thinking",)),
-    (
-        "chat",
-        of_chat(store=True, user="u", prompt_cache_key="k", metadata={}),
-        ("store", "user", "prompt_cache_key", "metadata"),
-    ),
-    (
-        "responses",
-        of_responses(
-            {"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "e"},
-            include=["reasoning.encrypted_content"],
-            reasoning={"effort": "low", "summary": "auto"},
-            prompt_cache_key="k",
-            client_metadata={},
-        ),
-        ("include", "reasoning", "prompt_cache_key", "client_metadata"),
-    ),
-]
-
-
-@pytest.mark.parametrize(("dialect", "document", "omitted"), ADVICE)
-def test_what_only_advises_is_left_out_and_named(
-    dialect: str, document: dict[str, Any], omitted: tuple[str, ...]
-) -> None:
-    made = request(dialect, document)
-    assert made.omitted == omitted
-    assert not any(name in msgspec.json.decode(made.body) for name in omitted)

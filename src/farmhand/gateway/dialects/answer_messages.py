@@ -12,7 +12,7 @@ import msgspec
 
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors
-from farmhand.gateway.dialects.parts import ChatUsage, Part, Stop
+from farmhand.gateway.dialects.parts import AnswerPart, ChatUsage, Stop
 from farmhand.gateway.dialects.sse import event
 
 _DELTAS = {"text": ("text_delta", "text"), "thinking": ("thinking_delta", "thinking")} | {
@@ -32,18 +32,18 @@ class MessagesWriter:
         message = _message(self._ident, model, [], None, None, ChatUsage())
         return event({"type": "message_start", "message": message})
 
-    def open(self, part: Part) -> bytes:
+    def open(self, part: AnswerPart) -> bytes:
         """Begin a block."""
         self._index += 1
         block = _block(part, "", {})
         return event({"type": "content_block_start", "index": self._index, "content_block": block})
 
-    def add(self, part: Part, text: str) -> bytes:
+    def add(self, part: AnswerPart, text: str) -> bytes:
         """Go on with the open block."""
         kind, name = _DELTAS[part.kind]
         return event({"type": "content_block_delta", "index": self._index, "delta": {"type": kind, name: text}})
 
-    def close(self, part: Part) -> bytes:
+    def close(self, part: AnswerPart) -> bytes:
         """End the open block."""
         return event({"type": "content_block_stop", "index": self._index})
 
@@ -63,13 +63,15 @@ class MessagesWriter:
         return event({"type": "ping"})
 
 
-def message(ident: str, model: str, parts: Iterable[Part], stop: Stop, sequence: str | None, usage: ChatUsage) -> bytes:
+def message(
+    ident: str, model: str, parts: Iterable[AnswerPart], stop: Stop, sequence: str | None, usage: ChatUsage
+) -> bytes:
     """Return a whole message. The arguments of its tool calls must be JSON objects."""
     blocks = [_block(part, part.text, msgspec.Raw(part.text.encode())) for part in parts]
     return msgspec.json.encode(_message(ident, model, blocks, stop, sequence, usage))
 
 
-def _block(part: Part, text: str, arguments: Any) -> dict[str, Any]:
+def _block(part: AnswerPart, text: str, arguments: Any) -> dict[str, Any]:
     if part.kind == "tool":
         return {"type": "tool_use", "id": part.ident, "name": part.name, "input": arguments}
     if part.kind == "thinking":

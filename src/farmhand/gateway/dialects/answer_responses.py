@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.backends import BackendError
-from farmhand.gateway.dialects.parts import ChatUsage, Part, Stop
+from farmhand.gateway.dialects.parts import AnswerPart, ChatUsage, Stop
 from farmhand.gateway.dialects.sse import COMMENT, event
 
 _INCOMPLETE: dict[str, str] = {"max_tokens": "max_output_tokens", "refusal": "content_filter"}
@@ -31,18 +31,18 @@ class ResponsesWriter:
             "response.in_progress", response=response
         )
 
-    def open(self, part: Part) -> bytes:
+    def open(self, part: AnswerPart) -> bytes:
         """Begin an item, and its one content part."""
         found = self._event("response.output_item.added", item=self._item(part, "in_progress"))
         if part.kind == "tool":
             return found
         return found + self._within(part, "response.content_part.added", part=_content(part, ""))
 
-    def add(self, part: Part, text: str) -> bytes:
+    def add(self, part: AnswerPart, text: str) -> bytes:
         """Go on with the open item."""
         return self._within(part, f"{_EVENTS[part.kind]}.delta", delta=text, **_probabilities(part))
 
-    def close(self, part: Part) -> bytes:
+    def close(self, part: AnswerPart) -> bytes:
         """End the open item."""
         text = part.text
         if part.kind == "tool":
@@ -70,7 +70,7 @@ class ResponsesWriter:
         """Return a comment."""
         return COMMENT
 
-    def whole(self, model: str, parts: Iterable[Part], stop: Stop, usage: ChatUsage) -> bytes:
+    def whole(self, model: str, parts: Iterable[AnswerPart], stop: Stop, usage: ChatUsage) -> bytes:
         """Return the response in one piece."""
         self._model = model
         for part in parts:
@@ -85,18 +85,18 @@ class ResponsesWriter:
         self._number += 1
         return found
 
-    def _within(self, item: Part, kind: str, **fields: Any) -> bytes:
+    def _within(self, item: AnswerPart, kind: str, **fields: Any) -> bytes:
         """Return an event about the open item."""
         place: dict[str, Any] = {"item_id": self._id(item), "output_index": len(self._output)}
         if item.kind != "tool":
             place["content_index"] = 0
         return self._event(kind, **place, **fields)
 
-    def _id(self, part: Part) -> str:
+    def _id(self, part: AnswerPart) -> str:
         kind = {"text": "msg", "thinking": "rs", "tool": "fc"}[part.kind]
         return f"{kind}_{self._ident}_{len(self._output)}"
 
-    def _item(self, part: Part, status: str) -> dict[str, Any]:
+    def _item(self, part: AnswerPart, status: str) -> dict[str, Any]:
         done = status == "completed"
         if part.kind == "tool":
             named = {"call_id": part.ident, "name": part.name, "arguments": part.text if done else ""}
@@ -131,11 +131,11 @@ _EVENTS = {"text": "response.output_text", "thinking": "response.reasoning_text"
 }
 
 
-def _probabilities(part: Part) -> dict[str, Any]:
+def _probabilities(part: AnswerPart) -> dict[str, Any]:
     return {"logprobs": []} if part.kind == "text" else {}
 
 
-def _content(part: Part, text: str) -> dict[str, Any]:
+def _content(part: AnswerPart, text: str) -> dict[str, Any]:
     if part.kind == "thinking":
         return {"type": "reasoning_text", "text": text}
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}

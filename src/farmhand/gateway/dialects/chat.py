@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from farmhand.gateway.carries import TABLES, ChatOptions, Walk
+from farmhand.gateway.carries import ChatOptions, Walk, plain
 from farmhand.gateway.dialects.reading import (
     Found,
     content,
@@ -124,6 +124,13 @@ def check_choice(choice: Any, table: str, walk: Walk) -> None:
     walk.kind(choice if isinstance(choice, str) else kind_of(choice, "tool_choice"), table, "tool_choice")
 
 
+def named(name: str, tools: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the choice of one tool. Raise CannotCarry if it is not among those that are offered."""
+    if all(tool["function"]["name"] != name for tool in tools):
+        raise CannotCarry("tool_choice", f"the choice of a tool that is not offered: {plain(name)!r}")
+    return {"type": "function", "function": {"name": name}}
+
+
 def image(url: str, path: str, options: ChatOptions) -> dict[str, Any]:
     """Return an image as a part. Raise CannotCarry if the model sees none, or the server would fetch it."""
     if not url.startswith("data:"):
@@ -137,9 +144,8 @@ def offered(kind: str, table: str, path: str, options: ChatOptions, walk: Walk) 
     """Return whether a tool of this type is offered. Raise CannotCarry if not, unless the operator leaves it out."""
     try:
         return walk.kind(kind, table, path)
-    except CannotCarry as refusal:
+    except CannotCarry:
         if not options.omit_hosted_tools:
-            name = f": {kind[:80]!r}" if kind in TABLES[table].refused else ""
-            raise CannotCarry(refusal.path, refusal.what + name, refusal.hint) from None
-        walk.omit(f"{path} {kind[:80]}")
+            raise
+        walk.omit(f"{path} {plain(kind)}")
         return False

@@ -21,7 +21,7 @@ from farmhand.gateway.dialects import errors
 from farmhand.gateway.dialects.answer_messages import MessagesWriter, message
 from farmhand.gateway.dialects.answer_responses import ResponsesWriter
 from farmhand.gateway.dialects.events import ChatEvents, broken, choice_of
-from farmhand.gateway.dialects.parts import ChatUsage, Part, Stop, Writer, is_object, usage_of
+from farmhand.gateway.dialects.parts import AnswerPart, ChatUsage, Stop, Writer, is_object, usage_of
 from farmhand.gateway.dialects.sse import COMMENT, DONE, data
 from farmhand.gateway.turn import Dialect, Turn
 
@@ -36,7 +36,7 @@ _STOPS: Mapping[Any, Stop] = {
 }
 
 
-class Stream(Protocol):
+class AnswerStream(Protocol):
     """An answer on its way to the client. `usage` is None until the server has counted; `failed` is set by an error."""
 
     usage: ChatUsage | None
@@ -55,7 +55,7 @@ class Stream(Protocol):
         """Return what keeps a silent stream alive; nothing after its end."""
 
 
-def stream(turn: Turn, ident: str = "") -> Stream:
+def stream(turn: Turn, ident: str = "") -> AnswerStream:
     """Return the translation of a streamed answer to `turn`. `ident` becomes part of its ids."""
     if turn.dialect == "chat":
         options = msgspec.json.decode(turn.fields.get("stream_options", b"null"))
@@ -133,11 +133,11 @@ class _Translated(ChatEvents):
         self._stops = _stop_sequences(turn)
         self._began = False
         #: The parts that have not ended, in the order in which they began.
-        self.row: deque[Part] = deque()
+        self.row: deque[AnswerPart] = deque()
         #: The calls by their index and by their id, and the last one.
-        self._calls: dict[int | str, Part] = {}
+        self._calls: dict[int | str, AnswerPart] = {}
         self._call_ids: set[str] = set()
-        self._last: Part | None = None
+        self._last: AnswerPart | None = None
         self._sequence: str | None = None
 
     def ping(self) -> bytes:
@@ -218,7 +218,7 @@ class _Translated(ChatEvents):
         if not isinstance(words, str):
             raise broken(f"a {kind} that is no text")
         if not self.row or self.row[-1].kind != kind:
-            self.row.append(Part(kind))
+            self.row.append(AnswerPart(kind))
         self.row[-1].add(words)
 
     def _call(self, call: Any) -> None:
@@ -241,7 +241,7 @@ class _Translated(ChatEvents):
         part.add(arguments)
         self._last = part
 
-    def _known(self, call: Mapping[str, Any]) -> Part | None:
+    def _known(self, call: Mapping[str, Any]) -> AnswerPart | None:
         """Return the call that a fragment belongs to: by its index, else by its id, else the last one.
 
         Some servers give each call the index 0, or none: then another id with a name begins another call.
@@ -256,13 +256,13 @@ class _Translated(ChatEvents):
             return self._calls.get(ident)
         return known
 
-    def _new(self, call: Mapping[str, Any]) -> Part:
+    def _new(self, call: Mapping[str, Any]) -> AnswerPart:
         given = call.get("id") or ""
         unique = given or f"call_{self._ident}_{len(self._call_ids)}"
         while unique in self._call_ids:
             unique += "_"
         self._call_ids.add(unique)
-        part = Part("tool", unique)
+        part = AnswerPart("tool", unique)
         part.given = given
         for key in (call.get("index"), given or None):
             if key is not None:
@@ -292,7 +292,7 @@ class _Translated(ChatEvents):
             self.row.popleft()
 
 
-def _settle(part: Part) -> str:
+def _settle(part: AnswerPart) -> str:
     try:
         return part.settle()
     except (ValueError, RecursionError):

@@ -33,7 +33,7 @@ def usage_of(value: Any) -> ChatUsage | None:
     return ChatUsage(max(prompt, 0) - cached, cached, max(written, 0))
 
 
-class Part:
+class AnswerPart:
     """A part of an answer: text, thinking, or a tool call, whose text is its arguments."""
 
     def __init__(self, kind: Literal["text", "thinking", "tool"], ident: str = "", name: str = "") -> None:
@@ -108,13 +108,13 @@ class Writer(Protocol):
     def start(self, model: str) -> bytes:
         """Begin the answer."""
 
-    def open(self, part: Part) -> bytes:
+    def open(self, part: AnswerPart) -> bytes:
         """Begin a part."""
 
-    def add(self, part: Part, text: str) -> bytes:
+    def add(self, part: AnswerPart, text: str) -> bytes:
         """Go on with the open part."""
 
-    def close(self, part: Part) -> bytes:
+    def close(self, part: AnswerPart) -> bytes:
         """End the open part."""
 
     def finish(self, stop: Stop, sequence: str | None, usage: ChatUsage) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from farmhand.gateway.carries import plain
 from farmhand.gateway.turn import BadRequest, Carries, Dialect, Turn
 from farmhand.meter.bounds import check_values
 from farmhand.meter.images import image_tokens
@@ -51,7 +52,7 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
             yield f"[{number}]", one
     elif isinstance(value, dict):
         for name, one in value.items():
-            yield f".{name[:80]}", one
+            yield f".{plain(name)}", one
 
 
 def _check_depth(decoded: dict[str, Any]) -> None:
@@ -162,7 +163,7 @@ class Found:
         if kind in own:
             self.tools += 1
         else:
-            self.hosted.append(kind[:80])
+            self.hosted.append(plain(kind))
 
     def turn(
         self,

@@ -93,13 +93,14 @@ def to_chat(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk: 
     chat.check_prefill(items[-1][1].get("role"), items[-1][0], options)
     body: dict[str, Any] = {"messages": told.finish()}
     body |= {ours: carried[name] for name, ours in _PLAIN.items() if carried.get(name) is not None}
-    if tools := _tools(decoded, options, walk):
+    tools = _tools(decoded, options, walk)
+    if tools:
         body["tools"] = tools
     choice = decoded.get("tool_choice")
     chat.check_choice(choice, "responses.tool_choices", walk)
     if isinstance(choice, dict):
         walk.check(choice, "responses.tool_choice", "tool_choice")
-        choice = {"type": "function", "function": {"name": text_at(choice, "name", "tool_choice")}}
+        choice = chat.named(text_at(choice, "name", "tool_choice"), tools)
     if choice is not None:
         body["tool_choice"] = choice
     text = object_at(decoded, "text", "")

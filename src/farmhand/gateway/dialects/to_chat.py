@@ -56,14 +56,15 @@ def _messages(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk
     body |= {name: carried[name] for name in _PLAIN if carried.get(name) is not None}
     if stop := strings(decoded.get("stop_sequences"), "stop_sequences"):
         body["stop"] = stop
-    if tools := _tools(decoded, options, walk, found):
+    tools = _tools(decoded, options, walk, found)
+    if tools:
         body["tools"] = tools
     if choice := object_at(decoded, "tool_choice", ""):
         walk.check(choice, "messages.tool_choice", "tool_choice")
         kind = kind_of(choice, "tool_choice")
         walk.kind(kind, "messages.tool_choices", "tool_choice")
         if kind == "tool":
-            body["tool_choice"] = {"type": "function", "function": {"name": text_at(choice, "name", "tool_choice")}}
+            body["tool_choice"] = chat.named(text_at(choice, "name", "tool_choice"), tools)
         else:
             body["tool_choice"] = _CHOICES[kind]
         if choice.get("disable_parallel_tool_use"):
@@ -109,6 +110,8 @@ class _Messages:
             parts: list[dict[str, Any]] = []
             calls: list[dict[str, Any]] = []
             for at, block in enumerate(blocks):
+                if block.get("type") == "tool_result" and role != "user":
+                    raise BadRequest(f"{path}.content[{at}]", "only a user's message has tool_result blocks")
                 self._block(block, f"{path}.content[{at}]", parts, calls)
             if role == "assistant":
                 if number == len(messages) - 1:
