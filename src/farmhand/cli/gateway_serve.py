@@ -17,7 +17,8 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
     from farmhand.core import systemd
     from farmhand.gateway.service import Service
 
-    systemd.keep_memory_private()
+    if sys.platform == "linux":
+        systemd.keep_memory_private()
     # A line never holds a header, a body or a token. The HTTP library would log malformed requests as they came.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)

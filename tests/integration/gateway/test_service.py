@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -165,6 +166,18 @@ async def test_token_and_prompt_are_in_no_log_ledger_metric_or_argument(gateway:
         for where, text in seen.items():
             assert "CANARY" not in text, where
             assert token not in text, where
+
+
+async def test_a_service_manager_hears_when_it_is_ready_and_when_it_stops(gateway: GatewayProcess) -> None:
+    path = gateway.home / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(path))
+        manager.settimeout(60)
+        gateway.environ["NOTIFY_SOCKET"] = str(path)
+        await gateway.start()
+        assert manager.recv(1000).startswith(b"READY=1")
+        assert await gateway.stop() == 0
+        assert manager.recv(1000).startswith(b"STOPPING=1")
 
 
 async def test_its_memory_is_private(gateway: GatewayProcess) -> None:
