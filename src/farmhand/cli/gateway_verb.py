@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.core.errors import NotConfigured
 from farmhand.core.settings import Settings
 from farmhand.gateway import config
 
@@ -17,12 +18,19 @@ from farmhand.gateway import config
 def gateway_verb(
     name: str, *shared: str, **attributes: Any
 ) -> Callable[[Callable[..., VerbResult | int]], click.Command]:
-    """Make a function a verb of `farmhand gateway`, which gets the path of gateway.toml instead of the settings."""
+    """Make a function a verb of `farmhand gateway`, which gets the path of gateway.toml instead of the settings.
+
+    The file need not exist, unless --gateway-config names it.
+    """
 
     def decorate(function: Callable[..., VerbResult | int]) -> click.Command:
         @functools.wraps(function)
         def call(conf: Settings, *, gateway_config: str | None, **given: Any) -> VerbResult | int:
-            path = Path(gateway_config).expanduser() if gateway_config else config.default_path()
+            path = config.default_path()
+            if gateway_config is not None:
+                path = Path(gateway_config).expanduser()
+                if not path.exists():
+                    raise NotConfigured(f"{path} does not exist", hint="create it, or leave --gateway-config out")
             return function(path, **given)
 
         made = verb(name, *shared, **attributes)(call)

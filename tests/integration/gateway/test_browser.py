@@ -87,7 +87,7 @@ async def test_a_web_page_gets_nothing_and_starts_nothing(
         script = ATTACK.replace("BASE", repr(f"http://{name}:{inside.port}")).replace("TOKEN", repr(TOKEN))
         could_read = {attempt: (kind, status, text) for attempt, kind, status, text in await page.run(script)}
         assert could_read["json"][0] == could_read["list"][0] == "error"
-        assert could_read["plain"] == could_read["health"] == ("opaque", 0, "")
+        assert could_read["plain"] == could_read["health"] == ("error", 0, "")
         assert could_read["socket"][0] == "error"
         # All of them came here, but what the browser itself held back after its preflight.
         await until(lambda: len([one for one in seen if one[0] == "POST"]) >= 3)

@@ -115,6 +115,8 @@ async def test_the_verbs_without_a_gateway_say_so(gateway: GatewayProcess) -> No
         status, _, err = await gateway.command(verb)
         assert (status, len(err.splitlines())) == (4, 1)
         assert "farmhand gateway serve" in err
+    status, _, err = await gateway.command("status", "--gateway-config", str(gateway.home / "none.toml"))
+    assert (status, len(err.splitlines()), "none.toml does not exist" in err) == (3, 1, True)
     status, out, _ = await gateway.command("explain", "--class", "agent", "--tools", "12", "--tokens", "40000")
     assert (status, "advice" in out) == (0, True)
     status, _, err = await gateway.command("explain", "fh-0123456789")
