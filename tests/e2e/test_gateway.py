@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from tests.support.gateway import GatewayProcess
 from tests.support.harness import claude, pi
 from tests.support.harness.run import Ran
 from tests.support.llama_server import LlamaServer
+from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta
 from tests.support.scripted_gguf import tool_call
 
 Ask = Callable[[GatewayProcess, str, Path], Awaitable[Ran]]
@@ -48,6 +50,28 @@ async def test_a_harness_works_a_tool_loop_on_a_local_model(tmp_path: Path, harn
             await gateway.stop()
     finally:
         await server.stop()
+
+
+async def test_all_that_claude_sends_by_itself_can_be_carried(tmp_path: Path) -> None:
+    """Its own system prompt and all its tools: 17,000 tokens, which the scripted model would read for minutes."""
+
+    async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE + delta("Carried.") + END)
+        await writer.drain()
+
+    async with LocalServerPlay(LLAMA, play).serve() as local:
+        settings = f'[local.play]\nurl = "{local.url}"\ncontext = 200000\n'
+        async with GatewayProcess(tmp_path, settings) as gateway:
+            await gateway.start()
+            await gateway.until_up("local:play")
+            ran = await claude.ask(gateway, PROMPT, tmp_path / "work", ())
+            assert (ran.status, ran.out.strip()) == (0, "Carried."), ran
+            turns = (await gateway.status())["turns"]
+            assert {(row["backend"], row["outcome"]) for row in turns} == {("local:play", "done")}
+            body = json.loads(local.turns[0])
+            assert len(body["tools"]) > 5
+            assert len(local.turns[0]) > 30_000
+            assert b"x-anthropic-billing-header" not in b"".join(local.turns)
 
 
 @pytest.mark.parametrize("harness", HARNESSES)

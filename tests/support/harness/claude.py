@@ -8,17 +8,16 @@ from tests.support.claude import claude_binary
 from tests.support.gateway import GatewayProcess
 from tests.support.harness.run import Ran, exports, run
 
+#: Keeps its prompt small: a model server on one thread reads slowly.
+LEAN = ("--strict-mcp-config", "--disable-slash-commands", "--system-prompt", "Work.", "--tools", "Bash")
 
-async def ask(gateway: GatewayProcess, prompt: str, work: Path, *extra: str) -> Ran:
-    """One prompt in its print mode, with its Bash tool, set up as `farmhand gateway connect claude` says.
 
-    Its prompt is kept small: a model server on one thread reads slowly.
-    """
+async def ask(gateway: GatewayProcess, prompt: str, work: Path, lean: tuple[str, ...] = LEAN) -> Ran:
+    """One prompt in its print mode, set up as `farmhand gateway connect claude` says."""
     status, recipe, error = await gateway.command("connect", "claude")
     assert status == 0, error
     home = work.parent / "claude-home"
     home.mkdir(parents=True, exist_ok=True)
-    lean = ["--setting-sources", "", "--strict-mcp-config", "--disable-slash-commands", "--no-session-persistence"]
-    argv = [str(claude_binary()), "-p", *lean, "--system-prompt", "Work.", "--tools", "Bash", *extra]
+    argv = [str(claude_binary()), "-p", "--setting-sources", "", "--no-session-persistence", *lean]
     environ = exports(recipe, gateway.token) | {"DISABLE_AUTOUPDATER": "1", "IS_SANDBOX": "1"}
     return await run([*argv, "--allowedTools", "Bash", "--", prompt], home, work, environ)
