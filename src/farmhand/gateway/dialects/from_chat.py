@@ -73,7 +73,7 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     if not isinstance(found, dict):
         raise broken("no JSON object")
     if found.get("error"):
-        raise errors.from_server(500, body)
+        raise errors.from_server(200, body)
     choice = choice_of(found)
     if choice is None:
         raise broken("no choice")
