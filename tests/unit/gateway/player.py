@@ -110,6 +110,8 @@ CASES: Sequence[Case] = [
     case("length", whole(say("x"), finish="length"), ("text", "x"), stop="max_tokens"),
     case("content filter", whole(say("x"), finish="content_filter"), ("text", "x"), stop="refusal"),
     case("refusal text", whole(chunk({"refusal": "no"})), ("text", "no")),
+    # ollama#4357, sglang#3912: the finish is "" until the end
+    case("an empty finish", whole(chunk({"content": "a"}, ""), chunk({"content": "b"}, "")), ("text", "ab")),
     case("no DONE", sse(say("x"), chunk({}, "stop"), used()), ("text", "x")),
     case("finish with the last text", last(chunk({"content": "x"}, "stop")), ("text", "x")),
     case("unicode", whole(say("Grüße 🐎"), say("\u2028\r\n")), ("text", "Grüße 🐎\u2028\r\n")),
@@ -297,6 +299,14 @@ CASES: Sequence[Case] = [
         FIND,
         stop="tool_use",
     ),
+    # vllm#47901, lmstudio-bug-tracker#723: a call without arguments, and one after it
+    case(
+        "a call after one without arguments",
+        whole(tool(0, "", name="now", ident="c0"), find(OPEN_B), tool(1, REST_B), finish="tool_calls"),
+        ("tool", "now", {}),
+        FIND,
+        stop="tool_use",
+    ),
     case("indexes from 1", whole(tool(1, ALL_A, name="look", ident="c1")), LOOK, stop="tool_use"),
     # eino-ext#976: text between two calls
     case(
@@ -323,6 +333,8 @@ CASES: Sequence[Case] = [
     case("cut in the text", sse(ROLE, say("x")), **ERROR),
     case("cut at once", b"", **ERROR),
     case("cut in an event", sse(say("x")) + b'data: {"choices": [{"de', **ERROR),
+    # GenieX#1243: and at the end too
+    case("an empty finish at the end", sse(chunk({"content": "a"}, ""), "data: [DONE]"), **ERROR),
     case("DONE without a finish", sse(say("x"), "data: [DONE]"), **ERROR),
     case("cut in a call", sse(look(OPEN_A)), **ERROR),
     case("error amid the stream", sse(say("x"), {"error": {"message": "out of memory", "code": 500}}), **ERROR),

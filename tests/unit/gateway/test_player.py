@@ -170,8 +170,9 @@ def test_a_call_that_the_limit_cut_is_no_tool_use() -> None:
     assert clients.check_responses(clients.events(clients.play("responses", body))) == "response.incomplete"
 
 
-def test_a_stop_sequence_is_known_where_the_server_says_it() -> None:
-    body = whole(say("x"), chunk({}, "stop", stop_reason="END"))
+@pytest.mark.parametrize("said_as", ["stop_reason", "matched_stop"])
+def test_a_stop_sequence_is_known_where_the_server_says_it(said_as: str) -> None:
+    body = whole(say("x"), chunk({}, "stop", **{said_as: "END"}))
     ended = clients.events(clients.play("messages", body, stop_sequences=["END"]))[-2]["delta"]
     assert ended == {"stop_reason": "stop_sequence", "stop_sequence": "END"}
     ended = clients.events(clients.play("messages", body))[-2]["delta"]

@@ -239,12 +239,15 @@ def test_a_turn_of_codex() -> None:
     assert (body["tool_choice"], body["parallel_tool_calls"]) == ("auto", False)
 
 
-def test_the_attribution_goes_and_only_as_the_first_block() -> None:
+def test_the_attribution_goes_and_only_as_a_first_block_of_its_own() -> None:
     document = of_messages(system=[ATTRIBUTION, TEXT])
     assert sent("messages", document)["messages"][0]["content"] == "hi"
     assert request("messages", document).omitted == ("attribution",)
-    kept = sent("messages", of_messages(system=[TEXT, ATTRIBUTION]))["messages"][0]["content"]
-    assert "x-anthropic-billing-header" in kept
+    more = {"type": "text", "text": ATTRIBUTION["text"] + "\nBe brief."}
+    for system in ([TEXT, ATTRIBUTION], [more], more["text"]):
+        kept = sent("messages", of_messages(system=system))["messages"][0]["content"]
+        assert "x-anthropic-billing-header" in kept
+        assert messages.native_request(turn("messages", of_messages(system=system)), ABLE).omitted == ()
 
 
 def test_a_native_server_gets_the_fields_as_they_came() -> None:

@@ -38,7 +38,8 @@ _TOO_LONG = (
     re.compile(r"first (?P<tokens>\d+) tokens when context.*?context length of only (?P<most>\d+) tokens"),
 )
 _NO_IMAGES = re.compile(r"image.*not support|not support.*image|not a multimodal|mmproj", re.I)
-_TEMPLATE = re.compile(r"jinja|chat template", re.I)
+#: What a model's template raises, and what llama.cpp says of arguments in the conversation that are no JSON.
+_TEMPLATE = re.compile(r"jinja|chat template|tool call arguments", re.I)
 _MOST_BYTES = 64 * 1024
 
 
@@ -76,9 +77,13 @@ def cannot_carry(error: CannotCarry, dialect: Dialect, backend: str, decision: s
 def from_server(status: int, answer: bytes) -> BackendError:
     """Return what a local server's error of this status means for the client.
 
-    A status of 500 to 599 makes clients try again, so what would fail again becomes 400.
+    A status of 500 to 599 makes clients try again, so what would fail again becomes 400. An error within an answer has
+    the answer's status, 200: then its own `code` says more.
     """
     error = _error_in(answer)
+    if status < 400:
+        code = error.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
     message = _message(error) or f"the local server answered {status} and no words"
     if (long := _too_long(error, message)) is not None:
         return BackendError(long, status=400, code="context_length_exceeded")

@@ -80,10 +80,11 @@ class ChatEvents:
         if not isinstance(chunk, dict):
             raise broken("an event that is no JSON object")
         if chunk.get("error"):
-            raise errors.from_server(500, raw)
+            raise errors.from_server(200, raw)
         self.usage = usage_of(chunk.get("usage")) or self.usage
         choice = choice_of(chunk)
-        if choice is not None and choice.get("finish_reason") is not None:
+        # Some servers write "" for "not yet" (ollama#4357, sglang#3912).
+        if choice is not None and choice.get("finish_reason") not in (None, ""):
             self.finish = choice["finish_reason"]
         self._chunk(raw, chunk, choice)
 

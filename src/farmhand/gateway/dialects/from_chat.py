@@ -73,7 +73,7 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     if not isinstance(found, dict):
         raise broken("no JSON object")
     if found.get("error"):
-        raise errors.from_server(500, body)
+        raise errors.from_server(200, body)
     choice = choice_of(found)
     if choice is None:
         raise broken("no choice")
@@ -165,10 +165,10 @@ class _Translated(ChatEvents):
             self._call(call)
 
     def met(self, choice: Mapping[str, Any]) -> None:
-        """Remember a stop sequence that the answer met, under vLLM's name for it."""
-        found = choice.get("stop_reason")
-        if isinstance(found, str) and found in self._stops:
-            self._sequence = found
+        """Remember a stop sequence that the answer met, under vLLM's or sglang's name for it."""
+        for name in ("stop_reason", "matched_stop"):
+            if isinstance(found := choice.get(name), str) and found in self._stops:
+                self._sequence = found
 
     def stop(self) -> tuple[Stop, str | None]:
         """Return why the answer ended, and the stop sequence that it met. Raise BackendError for an unknown reason."""

@@ -43,10 +43,10 @@ def _messages(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk
     """Return the body made of a Messages request."""
     carried = {name: decoded[name] for name in walk.fields(decoded, "messages.request", "")}
     told = Conversation(options.mid_system)
-    blocks = content(decoded.get("system"), "system", "text")
-    for number, block in enumerate(blocks):
+    listed = isinstance(decoded.get("system"), list)
+    for number, block in enumerate(content(decoded.get("system"), "system", "text")):
         text = _text(block, f"system[{number}]", walk)
-        if number == 0 and text.startswith(ATTRIBUTION):
+        if listed and number == 0 and text.startswith(ATTRIBUTION) and "\n" not in text:
             walk.omit("attribution")
         else:
             told.system(text)
