@@ -154,6 +154,7 @@ async def test_a_client_that_does_not_read_stops_the_upstream(tmp_path: Path) ->
 
     async with between(tmp_path, play) as (inside, _):
         reader, writer = await opened(inside, request(inside))
+        await until(lambda: written > 0)
         before = -1
         while before != written:  # until it stands still: all buffers on the way are full
             before = written
