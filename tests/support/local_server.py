@@ -77,7 +77,7 @@ class LocalServerPlay:
                 length = next((line for line in head.lower().split("\r\n") if line.startswith("content-length:")), ":0")
                 body = await reader.readexactly(int(length.partition(":")[2]))
                 self.asked.append(path)
-                if path.startswith("/v1/chat/completions") and self.play is not None:
+                if path in ("/v1/chat/completions", "/v1/messages") and self.play is not None:
                     self.turns.append(body)
                     del body
                     watch = asyncio.create_task(self._watch(reader))

@@ -13,7 +13,7 @@ import pytest
 
 from farmhand.gateway import answering, client_stream
 from tests.support.gateway_inside import CHAT, MESSAGES, between, opened, request, whole
-from tests.support.local_server import END, SSE, LocalServerPlay, delta, until
+from tests.support.local_server import END, SSE, LocalServerPlay, chunk, delta, until
 from tests.support.raw_http import send
 
 PATHS = {"messages": MESSAGES, "chat": CHAT}
@@ -47,6 +47,31 @@ async def test_a_silent_backend_is_bridged_with_pings(
         for event in _unchunked(seen).split(b"\n\n"):
             assert event.startswith((b"event: ", b"data: ", b": ping")) or not event
     assert inside.answering._pings._timer is None or not inside.answering._pings._open
+
+
+async def test_no_ping_gets_into_an_event_that_is_not_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server's own Messages stream is passed on as it comes, also in halves."""
+    monkeypatch.setattr(client_stream, "SILENCE_S", 0.02)
+    monkeypatch.setattr(client_stream, "LOOK_S", 0.01)
+
+    async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+        writer.write(SSE + chunk(b'event: message_start\ndata: {"type":"mess'))
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        writer.write(chunk(b'age_start"}\n\n'))
+        await writer.drain()
+        await asyncio.sleep(0.3)
+        writer.write(chunk(b'event: message_stop\ndata: {"type":"message_stop"}\n\n') + b"0\r\n\r\n")
+        await writer.drain()
+
+    async with between(tmp_path, play, dialect='"messages"') as (inside, _):
+        reader, writer = await opened(inside, request(inside))
+        seen = _unchunked(await reader.readuntil(b"\r\n0\r\n\r\n"))
+        writer.close()
+        events = [event for event in seen.split(b"\n\n") if event]
+        assert events[0] == b'event: message_start\ndata: {"type":"message_start"}'
+        assert events[-1] == b'event: message_stop\ndata: {"type":"message_stop"}'
+        assert {event.split(b"\n")[0] for event in events[1:-1]} == {b"event: ping"}
 
 
 def _unchunked(seen: bytes) -> bytes:
