@@ -280,6 +280,13 @@ CASES: Sequence[Case] = [
         FIND,
         stop="tool_use",
     ),
+    case(
+        "every index 0, the first without arguments",
+        whole(tool(0, "", name="now", ident="c0"), tool(0, ALL_B, name="find", ident="c2")),
+        ("tool", "now", {}),
+        FIND,
+        stop="tool_use",
+    ),
     # ollama#7881: no index
     case(
         "no index",

@@ -208,3 +208,14 @@ def test_an_event_without_an_end_is_not_kept_for_ever() -> None:
     sent = b"".join(stream.feed(piece) for _ in range(5))
     assert clients.events(sent)[-1]["type"] == "error"
     assert stream.feed(piece) == b""
+
+
+@pytest.mark.parametrize("said", ['data: {"error":{"message":"no room"}}', 'error: {"code":500,"message":"no room"}'])
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_words_of_a_failed_server_reach_the_client(dialect: Dialect, said: str) -> None:
+    stream = from_chat.stream(clients.turn_of(dialect), "1")
+    sent = stream.feed(sse(say("x"), said, "data: [DONE]")) + stream.end()
+    assert "no room" in sent.decode()
+    assert str(stream.failed) == "no room"
+    assert stream.failed is not None
+    assert stream.failed.status == 502
