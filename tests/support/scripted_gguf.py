@@ -32,7 +32,10 @@ _BYTES = 3
 
 
 def tool_call(name: str, arguments: dict[str, Any]) -> list[str]:
-    """Return the script of a call of the tool `name`, in a few tokens as a model would have it."""
+    """Return the script of a call of the tool `name`, in a few tokens as a model would have it.
+
+    The arguments must be what the tool's schema allows, in its order: llama.cpp forces a call into it.
+    """
     text = json.dumps({"name": name, "arguments": arguments})
     return ["<tool_call>", "\n", *(text[at : at + 8] for at in range(0, len(text), 8)), "\n", "</tool_call>"]
 
