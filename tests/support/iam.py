@@ -5,17 +5,15 @@ Its packages are pinned by name and digest in tests/data/aws/iam/package-lock.js
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
 import subprocess
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.support.node import installed
+
 _FILES = Path(__file__).resolve().parents[1] / "data/aws/iam"
-_ROOT = Path("/var/tmp/farmhand-tests")
 
 
 @dataclass(frozen=True)
@@ -45,22 +43,15 @@ def allowed(asks: list[Ask], account: str) -> list[bool]:
         for ask in asks
     ]
     done = subprocess.run(
-        ["node", "simulate.mjs"], cwd=_installed(), input=json.dumps(rows), capture_output=True, text=True, check=False
+        ["node", "simulate.mjs"],
+        cwd=installed(_FILES),
+        input=json.dumps(rows),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     answers = json.loads(done.stdout)
     for ask, answer in zip(asks, answers, strict=True):
         assert "error" not in answer, f"{ask}: {answer}"
     return [answer["result"] == "Allowed" for answer in answers]
-
-
-@cache
-def _installed() -> Path:
-    """The directory with the packages, installed once for this lock."""
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(_FILES.iterdir()))).hexdigest()[:12]
-    target = _ROOT / f"iam-{digest}"
-    if not (target / "node_modules/.package-lock.json").exists():
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(_FILES, target)
-        subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=target, check=True)
-    return target

@@ -17,7 +17,6 @@ from typing import Any
 from aiohttp import web
 
 from farmhand import __version__
-from farmhand.agent import systemd
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
@@ -28,6 +27,7 @@ from farmhand.agent.store import damage
 from farmhand.agent.store.damage import LedgerDamaged
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
+from farmhand.core import systemd
 from farmhand.core.errors import NotConfigured
 from farmhand.meter import Meter, MeterServer, Upstream
 from farmhand.meter.message_batches import MessageBatches

@@ -38,9 +38,9 @@ def _serve(config: Path) -> None:
     import asyncio
     import logging
 
-    from farmhand.agent import systemd
     from farmhand.agent.config import load
     from farmhand.agent.daemon import serve
+    from farmhand.core import systemd
 
     settings = load(config)
     systemd.keep_memory_private()

@@ -27,6 +27,7 @@ VERBS = {
     "report": "Draw it: one HTML page, or on the terminal.",
     "up": "Build or update the farm hosts (site.yml), or the containers here.",
     "down": "Remove the containers of --place docker.",
+    "gateway": "Serve coding harnesses on this machine, local models first.",
     "cloud": "Work on AWS: stacks, image, credentials, what runs and what it costs.",
 }
 

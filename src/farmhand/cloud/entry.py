@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from farmhand.agent import systemd
 from farmhand.cloud import credential as credentials
 from farmhand.cloud import shard_end
 from farmhand.cloud.budget_lease import BudgetLease
@@ -30,7 +29,7 @@ from farmhand.cloud.shard_tasks import ShardTasks
 from farmhand.cloud.shard_world import ShardWorld
 from farmhand.cloud.single_run import SingleRun
 from farmhand.cloud.verify import VerifyRun
-from farmhand.core import shard, task_access
+from farmhand.core import shard, systemd, task_access
 from farmhand.core.bucket_keys import PartName, read_order
 from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import PriceTable, price_table

@@ -2,7 +2,8 @@
 
 Source: the HTML standard, "Server-sent events": lines end with LF, CRLF or CR, a byte order mark may come first, and
 several `data` lines make one event. In addition, a `data` line that is a whole JSON object is an event at once, so that
-no event is lost if the blank line after it, or the end of the last line, is missing.
+no event is lost if the blank line after it, or the end of the last line, is missing. A field `error` with an object is
+an event of that name: so llama.cpp of 2025 says, with status 200, that an answer failed (ggml-org/llama.cpp#16109).
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class EventDecoder:
                 self._data, self._held, self._name = [], 0, ""
             elif field == b"event":
                 self._name = value.decode("latin-1")
+            elif field == b"error" and value[:1] == b"{":
+                found.append(("error", b'{"error":%b}' % value))
             elif field == b"data" and value[:1] == b"{" and value[-1:] == b"}" and not self._data:
                 found.append((self._name, value))
             elif field == b"data":

@@ -7,8 +7,11 @@ connection has one request at a time. No redirects, proxies, cookies or compress
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
@@ -86,7 +89,9 @@ class UpstreamConnection(asyncio.Protocol):
         Raise Cut, or TimeoutError after `idle_s` of silence. Raise ValueError, with nothing sent, if a header or the
         path has a line break.
         """
-        lines = [f"{method} {path} HTTP/1.1", self._upstream.host, f"content-length: {len(body)}"]
+        lines = [f"{method} {path} HTTP/1.1", self._upstream.host]
+        if body or method != "GET":
+            lines.append(f"content-length: {len(body)}")
         lines += [f"{name}: {value}" for name, value in headers.items()]
         head = "\r\n".join(lines)
         if head.count("\r") != len(lines) - 1 or head.count("\n") != len(lines) - 1 or "\0" in head:
@@ -297,8 +302,37 @@ class Upstream:
         except TimeoutError:
             raise Unreachable(f"no connection within {_CONNECT_S:.0f} s") from None
         except (OSError, UnicodeError) as error:
-            raise Unreachable(getattr(error, "strerror", None) or str(error) or type(error).__name__) from None
+            # asyncio puts the address into the words, and a name that is not known has a number of its own.
+            known = isinstance(error, OSError) and not isinstance(error, socket.gaierror) and error.errno
+            words = os.strerror(known) if known else getattr(error, "strerror", None)
+            raise Unreachable(words or str(error) or type(error).__name__) from None
         return made
+
+    @asynccontextmanager
+    async def request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> AsyncIterator[UpstreamConnection]:
+        """Send a request for `path`, below the path of `url`; yield the connection once the answer's head is in.
+
+        The body is not kept any longer than that. A pooled connection that its server closes before a byte of the
+        answer is replaced once, so the request must not do harm if it is sent twice. Leaving the block before the
+        answer's end closes the connection. Raise Unreachable, Cut or TimeoutError.
+        """
+        pooled = bool(self._kept)
+        connection = await self.connection()
+        try:
+            await connection.send(method, self.base + path, headers, body)
+        except Cut:
+            if not pooled or connection.status:
+                raise
+            self.close()
+            connection = await self.connection()
+            await connection.send(method, self.base + path, headers, body)
+        del body
+        try:
+            yield connection
+        finally:
+            connection.close()
 
     def keep(self, connection: UpstreamConnection) -> None:
         """Return a connection to the pool."""

@@ -35,6 +35,8 @@ def test_the_events_are_the_same_however_lines_end_and_pieces_are_cut(cuts: list
         (b": comment\nid: 1\nretry: 5\n" + BODY, [A, B]),
         (b'data: {\ndata: "n": 3}\n\n', [("", b'{\n"n": 3}')]),
         (b"data: [DONE]\n\n", [("", b"[DONE]")]),
+        (b'error: {"code": 400}\n\ndata: [DONE]\n\n', [("error", b'{"error":{"code": 400}}'), ("", b"[DONE]")]),
+        (b"error: no object\n\n", []),
         (b'data: {"n": 1}\ndata: {"n": 2}\n', [("", b'{"n": 1}'), B]),
         (b"event: a\n\n" + b'data: {"n": 2}', [B]),
         (b"", []),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -205,3 +207,56 @@ async def test_a_header_with_a_line_break_is_not_sent(value: str) -> None:
         with pytest.raises(ValueError, match="line break"):
             await connection.send("POST", "/", {"user-agent": value}, b"")
         assert not heard.requests
+
+
+async def test_a_get_has_no_body_and_no_length() -> None:
+    heads: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/base")
+        async with upstream.request("GET", "/health", {"accept": "*/*"}) as answer:
+            assert (answer.status, await answer.read(10)) == (200, b"ok")
+    assert heads[0].startswith(b"GET /base/health HTTP/1.1\r\n")
+    assert b"content-length" not in heads[0]
+
+
+async def test_a_requests_body_is_free_once_the_answers_head_is_in() -> None:
+    async with serve(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nok") as (upstream, heard):
+        body = bytearray(b"x" * 100_000)
+        held = memoryview(body)  # a view can only be released by whoever holds it
+        watched = weakref.ref(held)
+        opened = upstream.request("POST", "/v1/messages", {}, held)  # type: ignore[arg-type]
+        del held
+        async with opened as answer:
+            assert await answer.piece() == b"ok"
+            gc.collect()
+            assert watched() is None
+        await heard.left.wait()  # the answer was not read to its end: the connection is closed
+
+
+async def test_a_pooled_connection_that_its_server_closes_is_replaced_once() -> None:
+    heard: list[int] = []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        number = len(set(heard))
+        for _ in range(2 if number == 0 else 1):
+            await reader.readuntil(b"\r\n\r\n")
+            heard.append(number)
+            if heard.count(0) < 2 or number == 1:
+                writer.write(OK)
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as server:
+        upstream = Upstream(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for _ in range(2):
+            async with upstream.request("GET", "/", {}) as answer:
+                assert await answer.read(10) == b"ok"
+        assert heard == [0, 0, 1]  # the second request went out twice
+        # A new connection that is closed is not replaced: its server may have the request.
+        with pytest.raises(Cut):
+            await upstream.request("GET", "/", {}).__aenter__()

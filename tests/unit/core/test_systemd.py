@@ -5,12 +5,12 @@ import sys
 
 import pytest
 
-from farmhand.agent import systemd
+from farmhand.core import systemd
 
 #: PR_GET_DUMPABLE and the core limit, after the call, in a process of its own.
 _LOOK = """
 import ctypes, resource
-from farmhand.agent import systemd
+from farmhand.core import systemd
 before = ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)
 systemd.keep_memory_private()
 print(before, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), *resource.getrlimit(resource.RLIMIT_CORE))

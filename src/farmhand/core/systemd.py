@@ -1,4 +1,4 @@
-"""The agent's use of systemd: inherited sockets, readiness, the watchdog. Also protects the process's memory."""
+"""A service under systemd: inherited sockets, readiness, the watchdog. Also protects the process's memory."""
 
 from __future__ import annotations
 

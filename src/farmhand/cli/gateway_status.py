@@ -1,0 +1,33 @@
+"""`farmhand gateway status`: the running gateway, its local servers, and what became of its turns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.verb import VerbResult
+from farmhand.gateway import config, control
+
+
+@gateway_verb("status")
+def command(path: Path, *, as_json: bool) -> VerbResult:
+    """Show the gateway's state. The exit status is 4 if none runs."""
+    found = control.ask(config.load(path), "GET", "/farmhand/v1/status")
+    return VerbResult(found, "\n".join(_lines(found)))
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
+    since = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["started_at"]))
+    stops = ", stops" if found["draining"] else ""
+    yield f"gateway {found['version']} on {found['listen']} since {since}, {found['open_turns']} turns open{stops}"
+    for state in found["states"]:
+        if state["closed"]:
+            yield f"{state['name']}: {state['closed']['words']}"
+            continue
+        context = f", {state['context']:,} tokens" if state["context"] else ""
+        yield f"{state['name']}: {state['model']}{context}{', sees images' if state['vision'] else ''}"
+    for turn in found["turns"]:
+        yield f"{turn['turns']:g} {turn['work_class']} turns {turn['outcome']} ({turn['backend']})"

@@ -1,0 +1,41 @@
+"""The frame of the verbs of `farmhand gateway`: that of all verbs, and the gateway's own settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from farmhand.cli.verb import VerbResult, verb
+from farmhand.core.errors import NotConfigured
+from farmhand.core.settings import Settings
+from farmhand.gateway import config
+
+
+def gateway_verb(
+    name: str, *shared: str, **attributes: Any
+) -> Callable[[Callable[..., VerbResult | int]], click.Command]:
+    """Make a function a verb of `farmhand gateway`, which gets the path of gateway.toml instead of the settings.
+
+    The file need not exist, unless --gateway-config names it.
+    """
+
+    def decorate(function: Callable[..., VerbResult | int]) -> click.Command:
+        @functools.wraps(function)
+        def call(conf: Settings, *, gateway_config: str | None, **given: Any) -> VerbResult | int:
+            path = config.default_path()
+            if gateway_config is not None:
+                path = Path(gateway_config).expanduser()
+                if not path.exists():
+                    raise NotConfigured(f"{path} does not exist", hint="create it, or leave --gateway-config out")
+            return function(path, **given)
+
+        made = verb(name, *shared, **attributes)(call)
+        about = "The gateway's settings. Default: ~/.config/farmhand/gateway.toml."
+        made.params.append(click.Option(["--gateway-config", "gateway_config"], metavar="FILE", help=about))
+        return made
+
+    return decorate

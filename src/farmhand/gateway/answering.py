@@ -1,0 +1,267 @@
+"""One turn from its request to its end: read, decided, answered in the client's dialect, counted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, suppress
+from typing import Any, Protocol
+
+import msgspec
+from aiohttp import web
+
+from farmhand.core.task import Usage
+from farmhand.gateway import advice, classify, policy
+from farmhand.gateway.backends import BackendError
+from farmhand.gateway.backends.local import LocalBackend, LocalReply
+from farmhand.gateway.client_stream import ClientStream, Pings
+from farmhand.gateway.dialects import chat, errors, from_chat, messages, native, responses
+from farmhand.gateway.dialects.native import NativeStream
+from farmhand.gateway.dialects.parts import ChatUsage
+from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, new_id
+from farmhand.gateway.metrics import GatewayMetrics
+from farmhand.gateway.session import Sessions
+from farmhand.gateway.tables import GatewayConfig
+from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn
+
+#: Turns that are answered at once; the next one is told to come again.
+MAX_TURNS = 256
+#: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
+HOLD_S = 10.0
+#: Bytes of an answer that is not streamed.
+MAX_ANSWER = 32 * 1024 * 1024
+_READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}
+
+
+class BodyReader(Protocol):
+    """What reads a request's body: see `HttpServer`."""
+
+    async def read(self, request: web.BaseRequest) -> bytes:
+        """Return the whole body."""
+
+    def release(self, request: web.BaseRequest) -> None:
+        """Release the room of the body."""
+
+
+class Setup(msgspec.Struct, frozen=True):
+    """What a reload replaces as a whole: the settings and the backends, in the file's order."""
+
+    config: GatewayConfig
+    backends: Mapping[str, LocalBackend]
+
+    def states(self) -> tuple[BackendState, ...]:
+        """Return the states of all backends, also of those that are off."""
+        return (*(backend.state() for backend in self.backends.values()), *self.config.closed())
+
+
+class Answering:
+    """Answers turns. A turn keeps the `setup` with which it began."""
+
+    def __init__(self, setup: Setup, ledger: GatewayLedger) -> None:
+        self.setup = setup
+        self.ledger = ledger
+        self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
+        self.open_turns = 0
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._sessions = Sessions()
+        self._pings = Pings()
+
+    async def drain(self, most_s: float) -> None:
+        """Take no more turns, and wait until the open ones have ended, `most_s` seconds at the most."""
+        self._draining = True
+        if self.open_turns:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(most_s):
+                    await self._idle.wait()
+
+    def status(self) -> dict[str, Any]:
+        """Return what `farmhand gateway status` shows."""
+        return {
+            "listen": self.setup.config.listen,
+            "open_turns": self.open_turns,
+            "draining": self._draining,
+            "states": msgspec.to_builtins(self.setup.states()),
+            "turns": self.metrics.counts(),
+        }
+
+    def context(self) -> int:
+        """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
+        return next((state.context for state in self.setup.states() if state.closed is None), 0)
+
+    def _decide(self, setup: Setup, turn: Turn, work_class: str | None) -> Decision:
+        """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
+        began = time.perf_counter()
+        facts = classify.facts(turn, work_class, setup.config)
+        states, rules, last = setup.states(), setup.config.rules, self._sessions.last(facts)
+        decision = policy.decide(facts, states, rules, last, new_id())
+        self._sessions.keep(decision)
+        self.ledger.decided(DecisionRecord(at=time.time(), decision=decision, states=states, rules=rules, last=last))
+        self.metrics.decided(decision, time.perf_counter() - began)
+        return decision
+
+    async def count(self, turn: Turn, work_class: str | None) -> int | None:
+        """Return the input tokens of a turn as its local server counts them; None if none does. Raise CannotCarry."""
+        facts = classify.facts(turn, work_class, self.setup.config)
+        decision = policy.decide(facts, self.setup.states(), self.setup.config.rules, self._sessions.last(facts))
+        if (backend := self.setup.backends.get(decision.backend)) is None:
+            return None
+        backend.check(turn)
+        return await backend.count(turn)
+
+    async def answer(
+        self, reader: BodyReader, request: web.BaseRequest, dialect: Dialect, work_class: str | None
+    ) -> web.StreamResponse:
+        """Answer a turn. Raise BadRequest, ApiError or CannotCarry if the request is none that can be read."""
+        if self._draining or self.open_turns >= MAX_TURNS:
+            why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns are open"
+            return _problem(dialect, BackendError(f"{why}: try again", status=503, code="overloaded_error"))
+        self.open_turns += 1
+        try:
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            # No variable here holds the body: the turn's fields are views of it, and its backend lets go of them.
+            turn = _READERS[dialect](await reader.read(request), headers)
+            setup = self.setup
+            decision = self._decide(setup, turn, work_class)
+            if decision.backend:
+                return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
+            return self._own(setup, turn, decision)
+        finally:
+            self.open_turns -= 1
+            if self._draining and not self.open_turns:
+                self._idle.set()
+
+    def _own(self, setup: Setup, turn: Turn, decision: Decision) -> web.Response:
+        """Return the gateway's own answer where no backend takes a turn."""
+        said, outcome = advice.answer(decision, turn, setup.config.advice), "advice"
+        for refusal in decision.refusals:
+            backend = setup.backends.get(refusal.backend)
+            if backend is None:
+                continue
+            if backend.prober.seen is None:
+                backend.prober.soon()  # perhaps somebody has just started it
+            if refusal.reason.code in policy.CANNOT_CARRY:
+                try:
+                    backend.check(turn)
+                except CannotCarry as lost:
+                    said, outcome = advice.not_carried(decision, turn, lost), "refused"
+                    break
+        self.metrics.ended(decision, outcome)
+        return _sent(said)
+
+    async def _relay(
+        self, reader: BodyReader, request: web.BaseRequest, backend: LocalBackend, turn: Turn, decision: Decision
+    ) -> web.StreamResponse:
+        """Pass a backend's answer on. The backend's connection ends with this call, however it ends."""
+        began = time.time()
+        headers = {"x-farmhand-decision": decision.id, "x-farmhand-backend": decision.backend}
+        translated = NativeStream() if backend.native(turn) else from_chat.stream(turn, decision.id)
+        stream = ClientStream(request, translated.ping, self._pings)
+        stream.answer.headers.update(headers)
+        usage, status, outcome = None, 200, "cancelled"
+        try:
+            async with AsyncExitStack() as stack:
+                reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
+                reader.release(request)
+                self.metrics.answering(time.time() - began)
+                if reply.omitted:
+                    headers["x-farmhand-omitted"] = ", ".join(reply.omitted)
+                if not turn.streamed:
+                    body, usage = await _whole(reply, turn, decision.id)
+                    outcome = "done"
+                    return web.Response(body=body, headers=headers | {"content-type": "application/json"})
+                if not stream.begun:
+                    stream.answer.headers.update(headers)
+                await stream.begin()
+                try:
+                    async for piece in reply.pieces():
+                        await stream.write(translated.feed(piece))
+                        if translated.failed is not None:
+                            break
+                    await stream.write(translated.end())
+                except BackendError as problem:
+                    await stream.write(translated.fail(problem))
+                outcome = "done" if translated.failed is None else "failed"
+                return await stream.end()
+        except CannotCarry as lost:
+            status, outcome = 400, "refused"
+            return _sent(advice.not_carried(decision, turn, lost))
+        except BackendError as problem:
+            status, outcome = problem.status, "failed"
+            if not stream.begun:
+                return _problem(turn.dialect, problem, headers)
+            await stream.write(translated.fail(problem))
+            return await stream.end()
+        finally:
+            stream.close()
+            self.metrics.ended(decision, outcome)
+            self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
+
+    def _charge(
+        self, decision: Decision, model: str, usage: ChatUsage | None, status: int, outcome: str, began: float
+    ) -> None:
+        """Write what a local turn used. It costs nothing; what it would have cost elsewhere is a question for later."""
+        used = usage or ChatUsage()
+        self.ledger.charged(
+            TurnCharge(
+                decision=decision.id,
+                created_at=began,
+                model=model,
+                work_class=decision.facts.work_class,
+                residency="local",
+                backend=decision.backend,
+                usage=Usage(
+                    requests=1,
+                    input_tokens=used.read,
+                    cache_read_input_tokens=used.cached,
+                    output_tokens=used.written,
+                ),
+                status=status,
+                outcome=outcome,
+                seconds=time.time() - began,
+                pico=0,
+                terms="" if usage is not None else "estimated",
+            )
+        )
+
+
+async def _whole(reply: LocalReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:
+    """Return a whole answer in the client's dialect. Raise BackendError."""
+    body = bytearray()
+    async for piece in reply.pieces():
+        body += piece
+        if len(body) > MAX_ANSWER:
+            raise BackendError(f"the local server's answer is larger than {MAX_ANSWER} bytes")
+    if reply.dialect == "messages":
+        return native.answer(bytes(body))
+    return from_chat.answer(turn, bytes(body), ident)
+
+
+async def _opened(stack: AsyncExitStack, backend: LocalBackend, turn: Turn, stream: ClientStream | None) -> LocalReply:
+    """Return the backend's answer. After HOLD_S the client of a stream gets its head, and pings from then on."""
+    opening = asyncio.ensure_future(stack.enter_async_context(backend.answer(turn)))
+    try:
+        if stream is not None:
+            done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
+            if not done:
+                await stream.begin()
+        return await opening
+    except BaseException:
+        # The client left: what was asked of the backend ends before this call does.
+        opening.cancel()
+        await asyncio.wait({opening})
+        raise
+
+
+def _sent(said: advice.OwnAnswer) -> web.Response:
+    return web.Response(status=said.status, headers=said.headers, body=said.body)
+
+
+def _problem(dialect: Dialect, problem: BackendError, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return a backend's failure in the client's dialect, or as the backend wrote it."""
+    found = dict(headers or {}) | {"content-type": "application/json"}
+    if problem.status == 503:
+        found["retry-after"] = "1"
+    body = problem.body or errors.body(dialect, problem.status, str(problem), problem.code)
+    return web.Response(status=problem.status, headers=found, body=body)

@@ -1,0 +1,49 @@
+"""What answers a turn: one backend for each local server, one for the subscription, one for the metered API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from farmhand.gateway.turn import BackendState, Dialect, Facts, Reason, Turn
+
+
+class BackendReply(Protocol):
+    """An open answer, in the dialect that the backend speaks. The server translates it if the client's is another."""
+
+    status: int
+    headers: dict[str, str]
+    dialect: Dialect
+    streamed: bool
+    #: Names of what was left out of the request because it only advises.
+    omitted: tuple[str, ...]
+
+    def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives. Raise BackendError if it is cut."""
+
+
+class BackendError(Exception):
+    """A backend failed. `status` is what the client is told: 502 before any answer, 400 for what it must not repeat."""
+
+    def __init__(self, message: str, *, status: int = 502, code: str = "api_error", body: bytes = b"") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        #: The upstream's own error, to be relayed byte for byte; b"" if there is none.
+        self.body = body
+
+
+class Backend(Protocol):
+    """One place that answers turns."""
+
+    name: str
+
+    def state(self) -> BackendState:
+        """Return what is known of it, for the policy, status, doctor and metrics. No I/O."""
+
+    def able(self, facts: Facts) -> list[Reason]:
+        """Return why it cannot take such a turn; an empty list if it can. No I/O, no waiting."""
+
+    def answer(self, turn: Turn) -> AbstractAsyncContextManager[BackendReply]:
+        """Open the answer to a turn. Raise CannotCarry or BackendError. Leaving the context ends the upstream call."""

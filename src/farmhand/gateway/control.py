@@ -1,0 +1,48 @@
+"""What the command line asks the running gateway."""
+
+from __future__ import annotations
+
+import http.client
+from typing import Any
+
+import msgspec
+
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.gateway.guard import read_token
+from farmhand.gateway.tables import GatewayConfig
+
+_PATIENCE_S = 10.0
+_MAX_ANSWER = 16 * 1024 * 1024
+
+
+def ask(config: GatewayConfig, method: str, path: str, token: str = "") -> dict[str, Any]:
+    """Return the gateway's answer. Raise FarmUnreachable if none listens, NotConfigured if it does not know us.
+
+    `token` "" is that of the token file.
+    """
+    host, port = config.address
+    headers = {"Authorization": f"Bearer {token or read_token(config.token_path)}", "X-Farmhand-Control": "1"}
+    headers |= {"Content-Type": "application/json", "Host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
+    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S)
+    try:
+        connection.request(method, path, headers=headers)
+        answer = connection.getresponse()
+        status, body = answer.status, answer.read(_MAX_ANSWER)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        hint = "start it: farmhand gateway serve"
+        raise FarmUnreachable(f"no gateway answers on {config.listen}: {reason}", hint=hint) from None
+    finally:
+        connection.close()
+    if status == 401:
+        hint = f"another gateway, or another token than in {config.token_path}"
+        raise NotConfigured(f"the gateway on {config.listen} does not accept this token", hint=hint)
+    try:
+        decoded: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        raise FarmUnreachable(f"what answers on {config.listen} is not the gateway (HTTP {status})") from None
+    if status != 200:
+        given = decoded.get("error")
+        message = given.get("message") if isinstance(given, dict) else None
+        raise FarmhandError(f"the gateway answered HTTP {status}: {message or 'no reason given'}")
+    return decoded

@@ -1,0 +1,70 @@
+"""`GET /metrics` of the gateway, in the Prometheus format. Labels have values of ours only, never a client's words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from farmhand.gateway.turn import BackendState, Decision
+
+#: Upper bounds of the buckets, in seconds: from what the gateway adds to a long prompt's first token.
+_ADDED_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 1)
+_FIRST_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+#: How a turn ends: as in the ledger, and with advice.
+OUTCOMES = ("done", "advice", "refused", "failed", "cancelled")
+
+
+class GatewayMetrics(Collector):
+    """All time series. `states` gives the backends' states, `open_turns` the number of turns without an end."""
+
+    def __init__(self, states: Callable[[], Sequence[BackendState]], open_turns: Callable[[], int]) -> None:
+        self._states = states
+        self._open_turns = open_turns
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self._registry = CollectorRegistry()
+        labels = ["work_class", "backend", "outcome"]
+        self._turns = Counter("farmhand_gateway_turns", "Turns that ended.", labels, registry=self._registry)
+        why = "Reasons why backends did not take a turn."
+        self._reasons = Counter("farmhand_gateway_refusals", why, ["backend", "reason"], registry=self._registry)
+        added = "Time from a request's body to its decision."
+        self._added = Histogram("farmhand_gateway_added_seconds", added, buckets=_ADDED_S, registry=self._registry)
+        first = "Time from a decision to the first byte of a backend's answer."
+        self._first = Histogram("farmhand_gateway_first_byte_seconds", first, buckets=_FIRST_S, registry=self._registry)
+        self._registry.register(self)
+
+    def decided(self, decision: Decision, added_s: float) -> None:
+        """Count a decision, and the seconds that it took."""
+        self._added.observe(added_s)
+        for refusal in decision.refusals:
+            self._reasons.labels(refusal.backend, refusal.reason.code).inc()
+
+    def answering(self, first_s: float) -> None:
+        """Count the seconds until a backend's first byte."""
+        self._first.observe(first_s)
+
+    def ended(self, decision: Decision, outcome: str) -> None:
+        """Count a turn's end, one of OUTCOMES."""
+        self._turns.labels(decision.facts.work_class, decision.backend or "advice", outcome).inc()
+
+    def counts(self) -> list[dict[str, str | float]]:
+        """Return the numbers of turns by class, backend and outcome."""
+        samples = (sample for metric in self._turns.collect() for sample in metric.samples)
+        return [{**sample.labels, "turns": sample.value} for sample in samples if sample.name.endswith("_total")]
+
+    def text(self) -> bytes:
+        """Return all metrics in the text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterator[Metric]:
+        """Implement prometheus_client's Collector."""
+        yield GaugeMetricFamily("farmhand_gateway_open_turns", "Turns without an end.", value=self._open_turns())
+        up = GaugeMetricFamily("farmhand_gateway_backend_up", "Whether a backend takes turns.", labels=["backend"])
+        context = GaugeMetricFamily("farmhand_gateway_context_tokens", "Its context, 0 if unknown.", labels=["backend"])
+        for state in self._states():
+            up.add_metric([state.name], float(state.closed is None))
+            context.add_metric([state.name], state.context)
+        yield up
+        yield context

@@ -1,0 +1,120 @@
+"""`farmhand gateway serve`: assembles the parts, serves until SIGTERM, reloads at SIGHUP, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from farmhand import __version__
+from farmhand.core import systemd
+from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.gateway import config as settings
+from farmhand.gateway import ledger
+from farmhand.gateway.answering import Answering, Setup
+from farmhand.gateway.backends.local import LocalBackend
+from farmhand.gateway.guard import Guard, token_of
+from farmhand.gateway.server import GatewayServer
+from farmhand.gateway.tables import GatewayConfig, LocalServer
+
+#: Seconds that running turns have when the gateway stops.
+DRAIN_S = 30.0
+#: Seconds that the first look at the local servers may delay the start.
+_FIRST_LOOK_S = 0.5
+_BACKLOG = 1024
+log = logging.getLogger("farmhand-gateway")
+
+
+class Backends:
+    """The backends of the settings in force, each with the task that looks at its server."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
+
+    def setup(self, config: GatewayConfig) -> Setup:
+        """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
+        kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
+        fresh = {name: LocalBackend(name, server) for name, server in config.local.items() if name not in kept}
+        for name, (_, backend, task) in self._made.items():
+            if name not in kept:
+                # Turns that it still answers go on.
+                task.cancel()
+                backend.close()
+        made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
+        self._made = {name: (kept | made)[name] for name in config.local}
+        return Setup(config, {backend.name: backend for _, backend, _ in self._made.values()})
+
+    async def looked(self) -> None:
+        """Wait until each server was asked, but not for long."""
+        looks = [asyncio.create_task(backend.prober.looked.wait()) for _, backend, _ in self._made.values()]
+        if looks:
+            _, late = await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
+            for look in late:
+                look.cancel()
+
+    def close(self) -> None:
+        """Look at no server any more."""
+        self.setup(GatewayConfig())
+
+
+class Service:
+    """The gateway with the settings of the file `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._backends = Backends()
+        self._config = settings.load(path)
+        self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
+        self._answering: Answering
+
+    async def run(self) -> None:
+        """Serve until SIGTERM or SIGINT, then drain. Raise NotConfigured if it cannot start."""
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        config = self._config
+        async with AsyncExitStack() as stack:
+            book = ledger.GatewayLedger(ledger.default_path())
+            stack.callback(book.close)
+            self._answering = Answering(self._backends.setup(config), book)
+            stack.callback(self._backends.close)
+            server = GatewayServer(self._guard, self._answering, self.reload)
+            stack.push_async_callback(server.close, 0.0)
+            await self._backends.looked()
+            host, port = config.address
+            try:
+                listener = await loop.create_server(server, host, port, backlog=_BACKLOG)
+            except OSError as error:
+                taken = error.errno == errno.EADDRINUSE
+                reason = "another process listens there" if taken else error.strerror
+                hint = "is a gateway running already? farmhand gateway status"
+                raise NotConfigured(f"cannot listen on {config.listen}: {reason}", hint=hint) from None
+            stack.callback(listener.close)
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+            systemd.notify("READY=1\nSTATUS=serving")
+            log.info("farmhand gateway %s listens on %s", __version__, config.listen)
+            await stop.wait()
+            systemd.notify("STOPPING=1\nSTATUS=draining")
+            log.info("stopping; %d turns are open", self._answering.open_turns)
+            listener.close()
+            await self._answering.drain(DRAIN_S)
+
+    def reload(self) -> None:
+        """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force."""
+        config = settings.load(self._path)
+        if config.listen != self._config.listen:
+            raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
+        token = token_of(config.token_path)
+        self._answering.setup = self._backends.setup(config)
+        self._guard.use(token)
+        self._config = config
+        log.info("read %s again", self._path)
+
+    def _on_hangup(self) -> None:
+        try:
+            self.reload()
+        except FarmhandError as error:
+            log.error("the old settings stay in force: %s", error)
