@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.gateway import config, control
 

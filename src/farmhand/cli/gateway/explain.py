@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmUnreachable, UsageError
 from farmhand.gateway import config, control, explain, ledger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def gateway_verb(
         def call(conf: Settings, *, gateway_config: str | None, **given: Any) -> VerbResult | int:
             path = config.default_path()
             if gateway_config is not None:
-                path = Path(gateway_config).expanduser()
+                path = Path(os.path.expanduser(gateway_config))
                 if not path.exists():
                     raise NotConfigured(f"{path} does not exist", hint="create it, or leave --gateway-config out")
             return function(path, **given)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmUnreachable
 from farmhand.gateway import config, control

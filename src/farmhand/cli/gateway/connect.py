@@ -7,7 +7,7 @@ from string import Template
 
 import click
 
-from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmUnreachable, NotConfigured
 from farmhand.gateway import config, control

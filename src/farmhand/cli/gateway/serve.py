@@ -7,7 +7,7 @@ import logging
 import sys
 from pathlib import Path
 
-from farmhand.cli.gateway_verb import gateway_verb
+from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 
 

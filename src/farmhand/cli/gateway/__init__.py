@@ -6,7 +6,7 @@ import click
 
 from farmhand.cli.lazy import LazyGroup
 
-#: Verb → its help line. Each verb is `command` in the module cli/gateway_VERB.py.
+#: Verb → its help line. Each verb is `command` in the module cli/gateway/VERB.py.
 VERBS = {
     "serve": "Run the gateway on this machine's loopback, until SIGTERM.",
     "status": "Show what it runs, which local servers it sees, and what became of its turns.",
@@ -17,6 +17,6 @@ VERBS = {
 }
 
 
-@click.group("gateway", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.gateway_")
+@click.group("gateway", cls=LazyGroup, verbs=VERBS, modules="farmhand.cli.gateway.")
 def command() -> None:
     """Serve coding harnesses local-first (docs/gateway.md). Each verb has --json and --config."""
