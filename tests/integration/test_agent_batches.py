@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.chaos.story import tables
 from tests.support.agent import KEY, Agent, bodies, wait_batch
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import Fault, MessagesApi
@@ -186,6 +187,19 @@ async def test_many_tasks_are_cancelled_at_once(narrow: Agent, api: MessagesApi)
     await wait_batch(narrow, "b", succeeded=2, cancelled=2)
     assert (await narrow.call("POST", "/v1/tasks/cancel", body={"ids": ["x"] * 1001}))[0] == 400
     assert (await narrow.call("POST", "/v1/tasks/cancel", body=b"nonsense"))[0] == 400
+
+
+async def test_a_task_that_begins_in_the_slot_of_another_that_is_cancelled_ends_too(
+    narrow: Agent, api: MessagesApi
+) -> None:
+    api.fault(Fault(kind="slow", delay_s=30, count=-1))
+    await narrow.submit(*tasks(3))
+    await narrow.wait_state("b-0", "running")
+    await narrow.call("POST", "/v1/tasks/cancel", body={"ids": ["b-0", "b-1", "b-2"]})
+    ledger = tables(narrow.directory / "state" / "ledger.db")
+    assert {row["state"] for row in ledger["task"]} == {"cancelled"}
+    assert {row["outcome"] for row in ledger["attempt"]} == {"cancelled"}
+    assert len(ledger["reservation"]) == sum(row["uncertain"] for row in ledger["task"])
 
 
 async def test_every_charge_and_every_finished_task_is_handed_out_in_order(agent: Agent, api: MessagesApi) -> None:

@@ -146,16 +146,24 @@ class Scheduler:
                 states[task_id] = self._ledger.known(task_id).state
         unfinished = [task_id for task_id, state in states.items() if state not in {"unknown", *FINAL_STATES}]
         await self._stop([live for task_id in unfinished if (live := self.registry.live.get(task_id))])
-        await asyncio.gather(*map(self._cancel_waiting, unfinished))
+        await asyncio.gather(*map(self._cancel_one, unfinished))
         self._pump()
         return states | {task_id: self._ledger.known(task_id).state for task_id in unfinished}
 
-    async def _cancel_waiting(self, task_id: str) -> None:
-        """End a task without a job. A job that was cancelled before its first step has recorded nothing."""
-        known = self._ledger.known(task_id)
-        if known.state not in FINAL_STATES:
-            await self._ledger.end(known.seq, None, Result(id=task_id, state="cancelled", error=CANCELLED))
-            self.registry.done(known.batch, task_id)
+    async def _cancel_one(self, task_id: str) -> None:
+        """End a task, whether it waits or runs.
+
+        A waiting one may begin at any await, in the slot of another that was cancelled. A job that was cancelled before
+        its first step has recorded nothing, and its task is still queued.
+        """
+        while (known := self._ledger.known(task_id)).state not in FINAL_STATES:
+            live = self.registry.live.get(task_id)
+            if live is not None and live.job is not None:
+                await self._stop([live])
+            else:
+                # Requested at once, so before the start of a job that begins from now on.
+                await self._ledger.end(known.seq, None, Result(id=task_id, state="cancelled", error=CANCELLED))
+                self.registry.done(known.batch, task_id)
 
     async def cancel_batch(self, batch: str) -> int:
         """End all unfinished tasks of the batch and return their number. Raise NoSuchBatch."""
