@@ -32,11 +32,12 @@ def test_the_key_is_in_the_agents_first_environment_and_nowhere_else(site: AwsSi
         said = [site.done(process) for process in started]
     assert [done.returncode for done in said] == [0, 0]
     sweep.check()
+    # The log of each agent container: of the two children, and of the task.
+    site.aws.until(lambda: sum(name.startswith("log ") for name in account(site, site.names)) >= 3)
     things = account(site, site.names)
     mine = [job["jobId"] for job in things["jobs"] if (job.get("tags") or {}).get("farmhand:batch") == "canary"]
     assert len([job for job in things["jobs"] if job["jobId"].startswith(mine[0])]) == 3, "the array and its children"
     assert things["tasks"]
-    assert sum(name.startswith("log ") for name in things) >= 6
     assert any(name.endswith("changes.patch") for name in things)
     things |= {f"said {number}": done.stdout + done.stderr for number, done in enumerate(said)}
     for directory in (out, Path(site.environ["HOME"])):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from farmhand.aws.places.live_check import ROWS
+from farmhand.core.shard import STOP_S
 from farmhand.places.image import ensure
 from tests.support.aws_site import ROOT, AwsSite
 
@@ -75,7 +76,8 @@ def test_ctrl_c_ends_the_task_and_the_job(site: AwsSite) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=90)
     assert (process.returncode, "stopping the task and the job" in said) == (130, True), said
-    site.aws.until(lambda: not running(site))
+    # A container that was only starting does not hear SIGTERM: it is killed after its stopTimeout, as on Fargate.
+    site.aws.until(lambda: not running(site), 2 * STOP_S)
 
 
 def test_without_live_it_says_what_it_would_do(site: AwsSite) -> None:
