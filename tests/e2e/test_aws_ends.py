@@ -114,7 +114,12 @@ def container(site: AwsSite, part: str, order: str, index: int | None = None) ->
     found = docker("ps", *mine, "--format", "{{.Names}}").split()
     agents = {name: f"{name.rpartition('-')[0]}-agent" for name in found}
     child = "" if index is None else f'"AWS_BATCH_JOB_ARRAY_INDEX={index}"'
-    shown = {name: docker("inspect", agent) for name, agent in agents.items()}
+    # Of a task that is just ending the agent may be gone already.
+    inspected = {
+        name: subprocess.run(["docker", "inspect", agent], capture_output=True, text=True, check=False)
+        for name, agent in agents.items()
+    }
+    shown = {name: done.stdout for name, done in inspected.items()}
     [one] = [name for name, text in shown.items() if f"/{order}/in/" in text and child in text]
     return one
 

@@ -50,7 +50,16 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     assert found is not None, put.stderr
     assert (file_in(LOCAL), file_in(site.image)) == (f"400 900 {len(KEY)}", "")
 
-    task = ("code", str(origin), "change it", "--place", "fargate", "--credential-source", "image:", "--json")
+    task = (
+        "code",
+        str(origin),
+        "change it by the image's key",
+        "--place",
+        "fargate",
+        "--credential-source",
+        "image:",
+        "--json",
+    )
     refused = site.farmhand(*task, environ=here)
     assert (refused.returncode, "names no image with a credential" in refused.stderr) == (5, True), refused.stderr
     cloudformation = site.aws.client("cloudformation")
@@ -72,7 +81,9 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     assert KEY not in done.stdout + done.stderr + put.stdout + put.stderr
     sweep.check(frozenset())
     assert holding(KEY, account(site, names)) == []
-    sent = [{name.lower(): value for name, value in post["headers"].items()} for post in site.api.posts()]
+    sent = [
+        {name.lower(): value for name, value in post["headers"].items()} for post in site.posts("by the image's key")
+    ]
     assert {headers.get("x-api-key") for headers in sent} == {KEY}
     shown = site.farmhand("cloud", "status", environ=here)
     assert (shown.returncode, "A CREDENTIAL IS IN AN IMAGE" in shown.stdout) == (3, True), shown.stderr
