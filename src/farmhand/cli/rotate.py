@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,6 +26,27 @@ from farmhand.rotation.machine import Machine
 _MAX_STDIN = 4096
 
 
+_OPTIONS = (
+    click.option("--status", "show", is_flag=True, help="Show where the rotation stands, and change nothing."),
+    click.option("--resume", is_flag=True, help="Go on with a rotation that was cut off or has stopped."),
+    click.option("--abort", is_flag=True, help="Go back to the old key."),
+    click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it."),
+    click.option(
+        "--drain-timeout",
+        type=FiniteRange(min=0),
+        metavar="SECONDS",
+        help="How long attempts on the old key may take to end.",
+    ),
+)
+
+
+def rotation_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that a rotation has wherever its key is."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
 @verb(
     "rotate",
     "key_source",
@@ -37,43 +59,15 @@ _MAX_STDIN = 4096
     metavar="SOURCE",
     help="file:PATH[#NAME], command:ARGV, keyring:SERVICE/USER, or - for stdin. Default: a prompt on a terminal.",
 )
-@click.option("--status", "show", is_flag=True, help="Show where the rotation stands, and change nothing.")
-@click.option("--resume", is_flag=True, help="Go on with a rotation that was cut off or has stopped.")
-@click.option("--abort", is_flag=True, help="Go back to the old key.")
-@click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it.")
-@click.option(
-    "--drain-timeout",
-    type=FiniteRange(min=0),
-    metavar="SECONDS",
-    help="How long attempts on the old key may take to end.",
-)
-def command(
-    conf: Settings,
-    *,
-    as_json: bool,
-    new_key: str | None,
-    show: bool,
-    resume: bool,
-    abort: bool,
-    force: bool,
-    drain_timeout: float | None,
-) -> VerbResult:
+@rotation_options
+def command(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     """Put another metered key in the place of the one in use. No task fails for it.
 
     The new key is proven with a free call, replaces the old one in its source and in the memory of every farm host, and
     runs one canary task on each. When nothing runs on the old key any more, that is disabled, and proven dead. Whatever
     goes wrong before that brings the old key back.
     """
-    return rotate(
-        conf,
-        as_json=as_json,
-        new_key=new_key,
-        show=show,
-        resume=resume,
-        abort=abort,
-        force=force,
-        drain_timeout=drain_timeout,
-    )
+    return rotate(conf, as_json=as_json, **given)
 
 
 def rotate(

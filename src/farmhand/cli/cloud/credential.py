@@ -20,7 +20,7 @@ from farmhand.aws.names import KINDS, Names
 from farmhand.cli import timer
 from farmhand.cli.amount import FiniteRange
 from farmhand.cli.cloud.verb import cloud_verb
-from farmhand.cli.rotate import rotate
+from farmhand.cli.rotate import rotate, rotation_options
 from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult
@@ -184,16 +184,7 @@ def _stated(conf: Settings) -> list[str]:
 @command.add_command
 @cloud_verb("rotate", epilog="Exit status: as farmhand rotate.")
 @click.option("--new-key", metavar="SOURCE", help="As for farmhand rotate.")
-@click.option("--status", "show", is_flag=True, help="Show where the rotation stands, and change nothing.")
-@click.option("--resume", is_flag=True, help="Go on with a rotation that was cut off or has stopped.")
-@click.option("--abort", is_flag=True, help="Go back to the old key.")
-@click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it.")
-@click.option(
-    "--drain-timeout",
-    type=FiniteRange(min=0),
-    metavar="SECONDS",
-    help="How long attempts on the old key may take to end.",
-)
+@rotation_options
 def rotate_key(conf: Settings, *, as_json: bool, **given: Any) -> VerbResult:
     """Replace the metered key on AWS by another one, by version stages, as farmhand rotate does for any key source."""
     _ = Aws(conf).account  # refuses another one

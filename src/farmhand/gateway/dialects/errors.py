@@ -13,19 +13,10 @@ import msgspec
 
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
+from farmhand.meter.errors import STATUS_CODE
 
-#: The type of a Messages error, by status. Source: the provider's errors page. Any other is an `api_error`.
-_TYPES = {
-    400: "invalid_request_error",
-    401: "authentication_error",
-    402: "billing_error",
-    403: "permission_error",
-    404: "not_found_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    529: "overloaded_error",
-}
+#: The type of a Messages error, by status. Any other is an `api_error`.
+_TYPES = STATUS_CODE | {400: "invalid_request_error", 503: "overloaded_error"}
 #: How servers say that a prompt does not fit: its tokens, if they say them, and the most there may be.
 _TOO_LONG = (
     # vLLM, and servers that use its words
