@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from farmhand.gateway.answering import Answering
+from farmhand.gateway.backends.local import LocalBackend
 from farmhand.gateway.config import parse
 from farmhand.gateway.guard import Guard
 from farmhand.gateway.ledger import GatewayLedger
@@ -45,6 +46,7 @@ async def gateway_inside(directory: Path, settings: str = "") -> AsyncIterator[G
     answering = Answering(backends.setup(parse(settings)), ledger)
     server = GatewayServer(Guard(TOKEN, port), answering, lambda: None)
     for backend in answering.setup.backends.values():
+        assert isinstance(backend, LocalBackend)
         await asyncio.wait_for(backend.prober.looked.wait(), 60)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port)
     try:

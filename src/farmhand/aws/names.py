@@ -76,11 +76,6 @@ class Names:
         return f"{self.base}/{BAKED_REPOSITORY}"
 
     @property
-    def key_alias(self) -> str:
-        """The alias of the key that encrypts everything."""
-        return f"alias/{self.base}"
-
-    @property
     def trail_bucket(self) -> str:
         """The bucket of the trail."""
         return f"{self.bucket}-trail"
@@ -102,10 +97,6 @@ class Names:
     def credential_key(self, kind: str, *, client_side: bool = False) -> str:
         """The bucket's key of a credential."""
         return f"{self.environment}/credentials/{kind}.json{'.esdk' if client_side else ''}"
-
-    def batch_prefix(self, batch: str) -> str:
-        """The prefix of the bucket's keys of a batch."""
-        return f"{self.environment}/batches/{batch}/"
 
     def queue(self, *, spot: bool) -> str:
         """The job queue."""

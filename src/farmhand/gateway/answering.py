@@ -13,8 +13,7 @@ from aiohttp import web
 
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import BackendError
-from farmhand.gateway.backends.local import LocalBackend, LocalReply
+from farmhand.gateway.backends import Backend, BackendError, BackendReply
 from farmhand.gateway.client_stream import ClientStream, Pings
 from farmhand.gateway.dialects import chat, errors, from_chat, messages, native, responses
 from farmhand.gateway.dialects.native import NativeStream
@@ -48,7 +47,7 @@ class Setup(msgspec.Struct, frozen=True):
     """What a reload replaces as a whole: the settings and the backends, in the file's order."""
 
     config: GatewayConfig
-    backends: Mapping[str, LocalBackend]
+    backends: Mapping[str, Backend]
 
     def states(self) -> tuple[BackendState, ...]:
         """Return the states of all backends, also of those that are off."""
@@ -139,8 +138,7 @@ class Answering:
             backend = setup.backends.get(refusal.backend)
             if backend is None:
                 continue
-            if backend.prober.seen is None:
-                backend.prober.soon()  # perhaps somebody has just started it
+            backend.wake()
             if refusal.reason.code in policy.CANNOT_CARRY:
                 try:
                     backend.check(turn)
@@ -151,7 +149,7 @@ class Answering:
         return _sent(said)
 
     async def _relay(
-        self, reader: BodyReader, request: web.BaseRequest, backend: LocalBackend, turn: Turn, decision: Decision
+        self, reader: BodyReader, request: web.BaseRequest, backend: Backend, turn: Turn, decision: Decision
     ) -> web.StreamResponse:
         """Pass a backend's answer on. The backend's connection ends with this call, however it ends."""
         began = time.time()
@@ -226,7 +224,7 @@ class Answering:
         )
 
 
-async def _whole(reply: LocalReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:
+async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:
     """Return a whole answer in the client's dialect. Raise BackendError."""
     body = bytearray()
     async for piece in reply.pieces():
@@ -238,7 +236,7 @@ async def _whole(reply: LocalReply, turn: Turn, ident: str) -> tuple[bytes, Chat
     return from_chat.answer(turn, bytes(body), ident)
 
 
-async def _opened(stack: AsyncExitStack, backend: LocalBackend, turn: Turn, stream: ClientStream | None) -> LocalReply:
+async def _opened(stack: AsyncExitStack, backend: Backend, turn: Turn, stream: ClientStream | None) -> BackendReply:
     """Return the backend's answer. After HOLD_S the client of a stream gets its head, and pings from then on."""
     opening = asyncio.ensure_future(stack.enter_async_context(backend.answer(turn)))
     try:

@@ -8,6 +8,7 @@ import pytest
 
 from farmhand.aws.names import KINDS, TAG_ENVIRONMENT, Names, is_environment
 from farmhand.core import shard
+from farmhand.core.bucket_keys import BatchKeys
 from tests.support.cloud import HOST, TEMPLATE_NAMES, TEMPLATES
 
 NAMES = Names("prod", "123456789012", "us-east-1")
@@ -31,7 +32,6 @@ def rendered(text: str) -> str:
         ("data", "BucketName", NAMES.bucket),
         ("data", "BucketName", NAMES.trail_bucket),
         ("data", "TableName", NAMES.base),
-        ("data", "AliasName", NAMES.key_alias),
         ("base", "ClusterName", NAMES.base),
         ("base", "TopicName", NAMES.base),
         ("base", "LogGroupName", NAMES.logs),
@@ -60,7 +60,7 @@ def test_the_template_takes_the_names_of_environments(part: str) -> None:
 
 def test_the_policies_name_the_same_prefixes() -> None:
     text = rendered(TEXT["base"])
-    prefix = NAMES.batch_prefix("*")
+    prefix = BatchKeys.of(NAMES.environment, "*").base
     assert f"{NAMES.bucket}/{prefix}out/*" in text
     assert f"{NAMES.bucket}/{prefix}ledger/*" in text
     assert f"{NAMES.bucket}/{NAMES.credential_key('*').removesuffix('.json')}" in rendered(TEXT["watch"])

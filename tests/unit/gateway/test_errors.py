@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from farmhand.gateway.dialects import errors
-from farmhand.gateway.turn import BadRequest, CannotCarry
 
 
 def said(error: Any) -> bytes:
@@ -94,23 +93,3 @@ def test_bodies_by_dialect() -> None:
             "error": {"message": "x", "type": "invalid_request_error", "param": None, "code": "farmhand_deferred"}
         }
         assert msgspec.json.decode(errors.body(dialect, 502, "x"))["error"]["type"] == "server_error"
-
-
-def test_a_refusal_says_what_where_and_what_to_do() -> None:
-    error = CannotCarry("messages[3].content[1]", "a document", "send it as text")
-    body = msgspec.json.decode(errors.cannot_carry(error, "chat", "local qwen", "fh-1"))["error"]
-    assert body["code"] == "farmhand_cannot_carry"
-    assert body["message"] == (
-        "Farmhand cannot pass this on without losing something: messages[3].content[1] is a document, which local qwen "
-        "cannot be given. Send it as text, or allow a backend that takes it. (fh-1)"
-    )
-
-
-def test_safeguards_are_named_in_the_words_after_which_the_cli_asks_without_them() -> None:
-    body = errors.cannot_carry(CannotCarry("safeguards", "asked for"), "messages", "local qwen", "fh-1")
-    assert msgspec.json.decode(body)["error"]["message"] == "safeguards: this backend does not run them"
-
-
-def test_a_bad_request_names_the_place() -> None:
-    body = msgspec.json.decode(errors.bad_request(BadRequest("messages[0].role", "it is missing"), "messages"))
-    assert body["error"] == {"type": "invalid_request_error", "message": "messages[0].role: it is missing"}

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from farmhand.gateway.turn import BackendState, Dialect, Facts, Reason, Turn
+from farmhand.gateway.turn import BackendState, Dialect, Turn
 
 
 class BackendReply(Protocol):
@@ -42,8 +42,17 @@ class Backend(Protocol):
     def state(self) -> BackendState:
         """Return what is known of it, for the policy, status, doctor and metrics. No I/O."""
 
-    def able(self, facts: Facts) -> list[Reason]:
-        """Return why it cannot take such a turn; an empty list if it can. No I/O, no waiting."""
+    def wake(self) -> None:
+        """Look soon whether it can take turns, if it could not: perhaps somebody has just started it."""
+
+    def check(self, turn: Turn) -> object:
+        """Raise CannotCarry, with the part's path, if a part of the turn would be lost."""
+
+    def native(self, turn: Turn) -> bool:
+        """Return whether its answer to a turn is in the client's dialect already."""
+
+    async def count(self, turn: Turn) -> int | None:
+        """Return the input tokens of a Messages request; None if it cannot count them."""
 
     def answer(self, turn: Turn) -> AbstractAsyncContextManager[BackendReply]:
         """Open the answer to a turn. Raise CannotCarry or BackendError. Leaving the context ends the upstream call."""

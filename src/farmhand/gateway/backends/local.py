@@ -14,9 +14,9 @@ from farmhand.gateway.backends import BackendError
 from farmhand.gateway.carries import ChatOptions, ChatRequest
 from farmhand.gateway.dialects import errors, messages, to_chat
 from farmhand.gateway.health import Prober
-from farmhand.gateway.policy import LOCAL, why_not
+from farmhand.gateway.policy import LOCAL
 from farmhand.gateway.tables import LocalServer
-from farmhand.gateway.turn import BackendState, Dialect, Facts, Reason, Turn
+from farmhand.gateway.turn import BackendState, Dialect, Turn
 from farmhand.meter import Upstream
 from farmhand.meter.upstream import UpstreamConnection, UpstreamError
 
@@ -80,10 +80,10 @@ class LocalBackend:
             name=self.name, residency="local", context=context, vision=vision, schema=seen.schema, model=seen.model
         )
 
-    def able(self, facts: Facts) -> list[Reason]:
+    def wake(self) -> None:
         """Implement `Backend`."""
-        reason = why_not(facts, self.state())
-        return [reason] if reason is not None else []
+        if self.prober.seen is None:
+            self.prober.soon()
 
     def check(self, turn: Turn) -> ChatRequest:
         """Return the request for this server. Raise CannotCarry if a part of the turn would be lost."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.backends import BackendError
-from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
+from farmhand.gateway.turn import Dialect
 from farmhand.meter.errors import STATUS_CODE
 
 #: The type of a Messages error, by status. Any other is an `api_error`.
@@ -45,24 +45,6 @@ def document(dialect: Dialect, status: int, message: str, code: str | None = Non
         return {"type": "error", "error": {"type": _TYPES.get(status, "api_error"), "message": message}}
     kind = "invalid_request_error" if 400 <= status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
-
-
-def bad_request(error: BadRequest, dialect: Dialect) -> bytes:
-    """Return the body for a request that is not what its dialect allows; its status is 400."""
-    return body(dialect, 400, str(error), "invalid_request")
-
-
-def cannot_carry(error: CannotCarry, dialect: Dialect, backend: str, decision: str) -> bytes:
-    """Return the body for what `backend` cannot be given; its status is 400. `decision` is the decision's id."""
-    if error.path == "safeguards":
-        message = "safeguards: this backend does not run them"
-    else:
-        hint = f"{error.hint[:1].upper()}{error.hint[1:]}, or allow" if error.hint else "Allow"
-        message = (
-            f"Farmhand cannot pass this on without losing something: {error.path} is {error.what}, which {backend} "
-            f"cannot be given. {hint} a backend that takes it. ({decision})"
-        )
-    return body(dialect, 400, message, "farmhand_cannot_carry")
 
 
 def from_server(status: int, answer: bytes) -> BackendError:
