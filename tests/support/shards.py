@@ -215,6 +215,6 @@ def tasks(count: int, prefix: str = "t", **more: Any) -> list[dict[str, Any]]:
 
 async def until_sent(api: MessagesApi, count: int) -> None:
     """Wait until the API has got so many requests."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(api.posts) < count:  # noqa: ASYNC110  (the API has no event for it)
             await asyncio.sleep(0.05)
