@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import os
 import sys
+import threading
 from pathlib import Path
 
 from tests.support import clock, trap
@@ -15,6 +16,8 @@ from tests.support.trap import Trap
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["tests.support.preloaded"])
+#: A start asks how each earlier child ended; of two threads that ask about one at once, the second is told 255.
+_ASKING = threading.Lock()
 
 
 class ForkedAgent(Agent):
@@ -34,14 +37,16 @@ class Child:
 
     def __init__(self, config: Path, log: Path, time: Path | None, trap: Path | None) -> None:
         self._process = _FORKS.Process(target=_serve, args=(config, log, time, trap), daemon=True)
-        self._process.start()
+        with _ASKING:
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
     @property
     def returncode(self) -> int | None:
         """How it ended; None while it runs."""
-        return self._process.exitcode
+        with _ASKING:
+            return self._process.exitcode
 
     def send_signal(self, number: int) -> None:
         """Send a signal."""
@@ -49,9 +54,9 @@ class Child:
 
     async def wait(self) -> int:
         """Wait for the end."""
-        await asyncio.to_thread(self._process.join)
-        assert self._process.exitcode is not None
-        return self._process.exitcode
+        while (status := self.returncode) is None:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        return status
 
 
 def _serve(config: Path, log: Path, time: Path | None, snare: Path | None) -> None:
