@@ -238,12 +238,13 @@ async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, Ch
 
 async def _opened(stack: AsyncExitStack, backend: Backend, turn: Turn, stream: ClientStream | None) -> BackendReply:
     """Return the backend's answer. After HOLD_S the client of a stream gets its head, and pings from then on."""
+    if stream is None:
+        return await stack.enter_async_context(backend.answer(turn))
     opening = asyncio.ensure_future(stack.enter_async_context(backend.answer(turn)))
     try:
-        if stream is not None:
-            done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
-            if not done:
-                await stream.begin()
+        done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
+        if not done:
+            await stream.begin()
         return await opening
     except BaseException:
         # The client left: what was asked of the backend ends before this call does.
