@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import statistics
+import sys
+import tempfile
 import time
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +64,7 @@ class Case(NamedTuple):
 
     @property
     def words(self) -> str:
+        """As a row names it."""
         return f"{_SAID[self.way]}, {'streamed' if self.streamed else 'plain'}"
 
 
@@ -124,16 +125,28 @@ async def _compare(running: dict[str, Gateway], upstream: int, rounds: int) -> d
                     asked, port = request(gateway.port, asks, gateway.token, body), gateway.port
                 else:
                     continue
-                before, began = gateway and _cpu_s(gateway.process.pid), time.perf_counter()
-                found = await _round(port, asked, case.at_once, AT_ONCE[case.at_once])
+                pid = os.getpid() if gateway is None else gateway.process.pid
+                before, began = _cpu_s(pid), time.perf_counter()
+                try:
+                    found = await _round(port, asked, case.at_once, AT_ONCE[case.at_once])
+                except (RuntimeError, TimeoutError, ConnectionError) as error:
+                    if name in (DIRECT, OURS):
+                        raise FarmError(f"{name}, {case.words}: {error!r}") from None
+                    print(f"({name}, {case.words}, {case.at_once} at once: {error!r})", file=sys.stderr, flush=True)
+                    continue
                 if number < 0:
                     continue
                 one = taken[case, name]
                 one.seconds += found
                 one.rates.append(len(found) / (time.perf_counter() - began))
-                if gateway is not None and before is not None:
-                    one.per_cpu.append(len(found) / max(_cpu_s(gateway.process.pid) - before, 0.01))
+                one.per_cpu.append(len(found) / max(_cpu_s(pid) - before, 0.01))
     return taken
+
+
+async def _begun(clients: list[IdleClient], most: int, end: float) -> None:
+    """Wait until all but `most` of the streams have begun, or for the time `end`."""
+    while sum(not one.heard for one in clients) > most and asyncio.get_running_loop().time() < end:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
 
 
 class Idle(NamedTuple):
@@ -166,11 +179,8 @@ async def _idle(name: str, upstream: int, home: Path) -> Idle:
             clients.append(client)
             if client.transport is not None:
                 client.transport.write(asked)
-            # No more than a few of them begin at once.
-            while sum(not one.heard for one in clients[-32:]) > 16 and loop.time() < end:
-                await asyncio.sleep(0.01)
-        while not all(one.heard for one in clients) and loop.time() < end:
-            await asyncio.sleep(0.05)
+            await _begun(clients[-32:], 16, end)
+        await _begun(clients, 0, end)
         served = [one for one in clients if one.head.startswith(b"HTTP/1.1 200")]
         heard = [one.heard for one in served]
         before, began = _cpu_s(gateway.process.pid), loop.time()
@@ -251,25 +261,20 @@ def _standing(figures: dict[str, Idle], starts: dict[str, float]) -> list[Row]:
 async def _measure(ground: Ground) -> list[Row]:
     server = await asyncio.get_running_loop().create_server(ModelServer, "127.0.0.1", 0, backlog=1024)
     upstream = server.sockets[0].getsockname()[1]
-    running, missing = await asyncio.to_thread(there, (OURS, LITELLM, CCR), upstream)
-    try:
-        for name, why in missing.items():
-            print(f"({name} is not measured: {why})", flush=True)
-        taken = await _compare(running, upstream, ground.rounds)
-    finally:
-        for gateway in running.values():
-            await asyncio.to_thread(gateway.stop)
+    with tempfile.TemporaryDirectory(prefix="bench-gateway-", ignore_cleanup_errors=True) as directory:
+        running = await asyncio.to_thread(there, (OURS, LITELLM, CCR), upstream, Path(directory))
+        try:
+            taken = await _compare(running, upstream, ground.rounds)
+        finally:
+            for gateway in running.values():
+                await asyncio.to_thread(gateway.stop)
+        figures = {name: await _idle(name, upstream, Path(directory, f"{name}-idle")) for name in running}
+    server.close()
     rows: list[Row] = []
     for case in dict.fromkeys(case for case, _ in taken):
         rows += _latencies(case, taken)
         if case.at_once > 1:
             rows += _rates(case, taken)
-    figures = {}
-    for name in running:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(home := ground.directory / f"gateway-{name}")
-        figures[name] = await _idle(name, upstream, home)
-    server.close()
     rows += _standing(figures, {name: gateway.start_s for name, gateway in running.items()})
     for what, seconds in gateway_policy.best().items():
         target = "<= 60" if what != gateway_policy.FACTS else ""
@@ -278,12 +283,10 @@ async def _measure(ground: Ground) -> list[Row]:
 
 
 def measure(ground: Ground) -> list[Row]:
-    """The rows of the gateway. FarmError if ours cannot be measured; who else cannot is said and left out."""
+    """The rows of the gateway. FarmError if ours cannot be measured; which other one cannot is said and left out."""
     allowed = os.sched_getaffinity(0)
     _pin(1)
     try:
         return asyncio.run(_measure(ground))
-    except (ConnectionError, RuntimeError, TimeoutError) as error:
-        raise FarmError(f"a turn was not answered: {error!r}") from None
     finally:
         os.sched_setaffinity(0, allowed)

@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -36,7 +35,7 @@ _KEY = "sk-bench-0123456789abcdef0123456789abcdef"
 
 @dataclass(kw_only=True)
 class Gateway:
-    """A gateway that runs. `models`: way → what a client asks for to be sent that way; a way that is missing it has not."""
+    """A gateway that runs. `models`: way → what a client asks for to be sent that way, if the gateway has it."""
 
     name: str
     port: int
@@ -121,7 +120,12 @@ def _litellm(upstream: int, port: int, home: Path) -> _Made:
     settings = {
         "model_list": listed,
         "general_settings": {"master_key": _KEY},
-        "litellm_settings": {"telemetry": False, "drop_params": True},
+        "litellm_settings": {
+            "telemetry": False,
+            "drop_params": True,
+            # Without it a Messages request goes to /v1/responses, which many model servers do not have.
+            "use_chat_completions_url_for_anthropic_messages": True,
+        },
     }
     (home / "config.yaml").write_text(json.dumps(settings))
     argv = [str(_venv() / "bin/litellm"), "--config", "config.yaml", "--host", "127.0.0.1", "--port", str(port)]
@@ -182,14 +186,14 @@ def _venv() -> Path:
     return target
 
 
-def there(names: tuple[str, ...], upstream: int) -> tuple[dict[str, Gateway], dict[str, str]]:
-    """The gateways that run, and why the others do not."""
-    running, missing = {}, {}
+def there(names: tuple[str, ...], upstream: int, directory: Path) -> dict[str, Gateway]:
+    """The gateways that run. Why another one does not is said; ours has to. Raise FarmError."""
+    running = {}
     for name in names:
         try:
-            running[name] = start(name, upstream, Path(tempfile.mkdtemp(prefix="bench-gateway-")))
+            running[name] = start(name, upstream, directory / name)
         except (FarmError, OSError, subprocess.SubprocessError) as error:
             if name == OURS:
                 raise
-            missing[name] = str(error)
-    return running, missing
+            print(f"({name} is not measured: {error})", file=sys.stderr, flush=True)
+    return running

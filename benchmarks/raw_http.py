@@ -82,6 +82,7 @@ class Gathering(asyncio.Protocol):
         self.data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (sockets have no other kind)
         self.transport = transport
 
