@@ -264,6 +264,7 @@ async def _measure(ground: Ground) -> list[Row]:
         running = await asyncio.to_thread(there, (OURS, LITELLM, CCR), upstream, Path(directory))
         try:
             taken = await _compare(running, upstream, ground.rounds)
+            loaded = {name: resident_mb(gateway.process.pid) for name, gateway in running.items()}
         finally:
             for gateway in running.values():
                 await asyncio.to_thread(gateway.stop)
@@ -275,6 +276,10 @@ async def _measure(ground: Ground) -> list[Row]:
         if case.at_once > 1:
             rows += _rates(case, taken)
     rows += _standing(figures, {name: gateway.start_s for name, gateway in running.items()})
+    for name in (LITELLM, CCR):
+        if name in loaded:
+            what = "gateway: memory after all these turns"
+            rows.append(Row(what=what, ours=loaded[OURS], reference=loaded[name], against=name, unit="MB"))
     for what, seconds in gateway_policy.best().items():
         target = "<= 60" if what != gateway_policy.FACTS else ""
         rows.append(Row(what=f"gateway: policy: {what}", ours=seconds * 1e6, unit="µs", target=target))

@@ -136,7 +136,7 @@ def _litellm(upstream: int, port: int, home: Path) -> _Made:
 
 def _ccr(upstream: int, port: int, home: Path) -> _Made:
     url = f"http://127.0.0.1:{upstream}/v1"
-    providers = [
+    providers: list[dict[str, object]] = [
         {"name": "chat", "api_base_url": f"{url}/chat/completions"},
         {"name": "messages", "api_base_url": f"{url}/messages", "transformer": {"use": ["Anthropic"]}},
     ]
