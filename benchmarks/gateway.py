@@ -84,6 +84,11 @@ class Taken:
         """Turns a second."""
         return statistics.median(self.rates)
 
+    @property
+    def note(self) -> str:
+        """How many of them a second of the gateway's own processor time is enough for, whoever else is busy."""
+        return f"{statistics.median(self.per_cpu):,.0f} in a second of its processor time"
+
 
 async def _round(port: int, asked: bytes, at_once: int, seconds: float) -> list[float]:
     """Ask from so many connections; the seconds of each turn."""
@@ -221,15 +226,13 @@ def _rates(case: Case, taken: dict[tuple[Case, str], Taken]) -> list[Row]:
     ours = taken[case, OURS]
     kind = "streams" if case.streamed else "requests"
     what = f"gateway: {kind} a second, {_SAID[case.way]}"
-    note = f"{statistics.median(ours.per_cpu):,.0f} in a second of its processor time"
     target = _RATES.get((case.way, case.streamed), "")
-    rows = [Row(what=what, ours=ours.rate, unit=f"{kind}/s", target=target, note=note)]
+    rows = [Row(what=what, ours=ours.rate, unit=f"{kind}/s", target=target, note=ours.note)]
     for name in (LITELLM, CCR):
         if found := taken.get((case, name)):
             target = "ratio >= 10" if name == LITELLM else ""
-            rows.append(
-                Row(what=what, ours=ours.rate, reference=found.rate, against=name, unit=f"{kind}/s", target=target)
-            )
+            figures = {"ours": ours.rate, "reference": found.rate}
+            rows.append(Row(what=what, **figures, against=name, unit=f"{kind}/s", target=target, note=found.note))
     return rows
 
 
