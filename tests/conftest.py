@@ -11,6 +11,7 @@ import signal
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +30,9 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_configure() -> None:
-    """Signals that end a program do so, as in the foreground."""
+    """Signals that end a program do so, as in the foreground. No example of a property fails for being slow."""
+    hypothesis.settings.register_profile("farmhand", deadline=None)
+    hypothesis.settings.load_profile("farmhand")
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)
