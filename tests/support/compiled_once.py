@@ -1,0 +1,46 @@
+"""Keeps the compiled code of what Python imports from zip files, as it does for other files in __pycache__.
+
+Ansible sends each module as a zip file of sources, and Python compiles all of them each time: that takes half of a
+module's CPU time, and a run of the tests has thousands. scripts/venv installs this for the modules that run here,
+tests/support/farm/container.py for those on the tests' hosts. A site.yml of a user has none of it.
+
+The kept code is found by a hash of its source and Python's version (PEP 552), so what runs is what was sent. Whoever
+may not write to the directory compiles. It is imported at the start of every Python there, so it imports little.
+"""
+
+import _imp
+import marshal
+import os
+import zipimport
+
+
+def keep(directory: str) -> None:
+    """Keep compiled code in this directory, which must be there."""
+    compile_source = zipimport._compile_source  # type: ignore[attr-defined]
+
+    def compile_once(path: str, source: bytes, *more: object) -> object:
+        from importlib.util import MAGIC_NUMBER, source_hash
+
+        name = os.path.join(directory, (MAGIC_NUMBER[:2] + source_hash(source)).hex())
+        try:
+            with open(name, "rb") as file:
+                code = marshal.loads(file.read())  # noqa: S302 - written below
+        except (OSError, ValueError, EOFError, TypeError):
+            code = compile_source(path, source, *more)
+            _write(name, marshal.dumps(code))
+            return code
+        _imp._fix_co_filename(code, path)  # type: ignore[attr-defined]  # as for a .pyc file that was moved
+        return code
+
+    zipimport._compile_source = compile_once  # type: ignore[attr-defined]
+
+
+def _write(name: str, data: bytes) -> None:
+    """Write a file at once, if it can be written."""
+    new = f"{name}.{os.getpid()}"
+    try:
+        with open(new, "xb") as file:
+            file.write(data)
+        os.replace(new, name)
+    except OSError:
+        pass
