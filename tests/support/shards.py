@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -49,7 +50,8 @@ class Container:
     def send(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.process.returncode is None:
-            self.process.send_signal(number)
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                self.process.send_signal(number)
 
     async def said(self, text: str, within_s: float = 30) -> None:
         """Wait until its log has this text."""
@@ -135,6 +137,7 @@ class Site:
         self._roots.append(root)
         for volume in ("run/farmhand", "run/sandbox", "var/lib/farmhand", "tmp"):
             (root / volume).mkdir(parents=True)
+        (root / "log").touch()
         variables = {
             "PATH": os.environ["PATH"],
             **NO_CERTIFICATES,
