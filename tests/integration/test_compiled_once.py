@@ -1,4 +1,4 @@
-"""Modules in zip files are compiled once, and what runs is always what was sent."""
+"""Ansible's modules are compiled once, and what runs is always what was sent."""
 
 from __future__ import annotations
 
@@ -7,44 +7,57 @@ import sys
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from tests.support import compiled_once
 
+#: As a module that runs from a zip file. The Python of the venv does it already.
+PYTHON = Path(sys.base_prefix, "bin", "python3")
 RUN = f"""
-import sys
+import gc, sys
 sys.path[:0] = [{str(Path(compiled_once.__file__).parent)!r}]
 import compiled_once
 compiled_once.keep(sys.argv[1])
 sys.path[:0] = [sys.argv[2]]
 import sent
-print(sent.value, sent.value.__code__.co_filename) if callable(sent.value) else print(sent.value)
+print(sent.value, sent.function.__code__.co_filename, gc.get_threshold()[0])
 """
 
 
-def run(kept: Path, directory: Path, source: str, name: str) -> str:
-    archive = directory / name
-    with zipfile.ZipFile(archive, "w") as file:
-        file.writestr("sent.py", source)
-    argv = [sys.executable, "-I", "-S", "-c", RUN, str(kept), str(archive)]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+def run(kept: Path, value: int, archive: str, program: str = "AnsiballZ_try.py") -> list[str]:
+    """What a module prints that was sent as this archive: its value, where its code says it is from, the threshold."""
+    directory = kept.parent
+    (directory / program).write_text(RUN)
+    with zipfile.ZipFile(directory / archive, "w") as file:
+        file.writestr("sent.py", f"value = {value}\ndef function(): ...\n")
+    argv = [PYTHON, directory / program, kept, directory / archive]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout.split()
+    assert said[:2] == [str(value), f"{directory / archive}/sent.py"]
+    return said
 
 
-def test_it_is_kept_by_its_source(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    return tmp_path / "kept"
+
+
+def test_it_is_kept_by_its_source(kept: Path) -> None:
     kept.mkdir()
-    assert run(kept, tmp_path, "value = 1", "a.zip") == "1"
+    run(kept, 1, "a.zip")
     [one] = kept.iterdir()
     before = one.stat()
-    assert run(kept, tmp_path, "value = 2", "a.zip") == "2"
-    assert run(kept, tmp_path, "value = 1", "b.zip") == "1"
+    run(kept, 2, "a.zip")
+    run(kept, 1, "b.zip")
     assert (len([*kept.iterdir()]), one.stat().st_ino) == (2, before.st_ino)
     one.write_bytes(b"")
-    assert run(kept, tmp_path, "value = 1", "c.zip") == "1"
+    run(kept, 1, "c.zip")
     assert one.stat().st_size == before.st_size
-    function = "def value() -> None: ..."
-    for name in ("d.zip", "e.zip"):  # a traceback names the file that was sent
-        assert run(kept, tmp_path, function, name).endswith(f"{name}/sent.py")
 
 
-def test_without_a_directory_nothing_is_kept(tmp_path: Path) -> None:
-    assert run(tmp_path / "none", tmp_path, "value = 3", "a.zip") == "3"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+def test_without_a_directory_it_is_compiled_each_time(kept: Path) -> None:
+    run(kept, 3, "a.zip")
+    assert not kept.exists()
+
+
+def test_another_program_is_as_it_was(kept: Path) -> None:
+    assert run(kept, 4, "a.zip", "jada-agent")[2] != run(kept, 4, "a.zip")[2]
