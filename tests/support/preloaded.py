@@ -10,3 +10,6 @@ import farmhand.agent.main  # noqa: E402, F401
 # What the forked process unpickles.
 import tests.support.forked  # noqa: E402
 import tests.support.forked_entry  # noqa: E402, F401
+from tests.support import garbage  # noqa: E402
+
+garbage.leave_alone()
