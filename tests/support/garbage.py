@@ -12,11 +12,11 @@ _OBJECTS = 50_000
 
 
 def seldom() -> None:
-    """From here on look less often."""
+    """Look for garbage less often from here on."""
     gc.set_threshold(_OBJECTS, 20, 20)
 
 
 def leave_alone() -> None:
-    """What is there now stays: never look through it again, and do not copy its pages in forked processes."""
+    """Look never again through what is there now, so that forked processes share its memory, too."""
     gc.collect()
     gc.freeze()
