@@ -138,5 +138,6 @@ def _be(what: dict[str, object], streams: Sequence[int]) -> None:
 if __name__ == "__main__":
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    garbage.seldom()
     garbage.leave_alone()
     _serve(socket.socket(fileno=int(sys.argv[1])))
