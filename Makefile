@@ -130,5 +130,5 @@ venv: $(VENV) ## Only the Python environment
 image: ## Only the base image of the containers
 	@scripts/base-image
 
-$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh
+$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh tests/support/compiled_once.py
 	@scripts/venv

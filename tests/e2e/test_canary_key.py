@@ -18,20 +18,31 @@ import pytest
 from tests.support.farm import ApiControl, Farm
 
 #: Reads the key from stdin, then looks into the argv and environ of every process of its namespace until stdin closes.
+#: The environment is that of the last exec, which has another argv as well; it is read again now and then in any case.
 WATCH = """
-import os, sys, glob, time
+import os, sys, time
 key = sys.stdin.buffer.readline().strip()
 print("watching", flush=True)
 os.set_blocking(0, False)
-seen = set()
+seen, known, turn = set(), {}, 0
+
+def read(name):
+    try:
+        with open(name, "rb", buffering=0) as file:
+            text = file.read()
+    except OSError:
+        return b""
+    if key in text:
+        seen.add(name)
+    return text
+
 while os.sys.stdin.buffer.raw.read(1) is None:
-    for name in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
-        try:
-            with open(name, "rb") as file:
-                if key in file.read():
-                    seen.add(name)
-        except OSError:
-            pass
+    turn += 1
+    before, known = known, {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        known[pid] = read(f"/proc/{pid}/cmdline")
+        if known[pid] and (turn % 50 == 1 or before.get(pid) != known[pid]):
+            read(f"/proc/{pid}/environ")
     time.sleep(0.01)  # a program takes longer to start, and the others need the processor
 print("seen", sorted(seen), flush=True)
 """

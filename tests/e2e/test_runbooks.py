@@ -187,7 +187,7 @@ def test_the_api_is_down(station: Workstation) -> None:
         assert "Overloaded" in done(kept, status=1)
         assert done(station.shell("claude-cheap 'Are you there?'")) == echo("Are you there?") + "\n"
         # It asks to be left alone, and is.
-        station.api.fault(kind="status", status=429, retry_after=6, count=1)
+        station.api.fault(kind="status", status=429, retry_after=15, count=1)
         asked = station.start("claude-cheap 'After a while'", station.home / "while.log")
         book.says("the API asked to wait (retry-after), until 03:12:40`")
         waits(station, status, "the API asked to wait \\(retry-after\\)")

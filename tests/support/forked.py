@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.support import clock, trap
@@ -29,14 +30,14 @@ class ForkedAgent(Agent):
     async def spawn(self) -> Child:
         """A new process of it."""
         paths = [None if one is None else one.path for one in (self.clock, self.trap)]
-        return await asyncio.to_thread(Child, self.config, self.log, *paths)
+        return await asyncio.to_thread(Child, _serve, self.config, self.log, *paths)
 
 
 class Child:
-    """A daemon, as `asyncio.subprocess.Process` would be."""
+    """A process that calls `target`, as `asyncio.subprocess.Process` would be. What it says is in the log."""
 
-    def __init__(self, config: Path, log: Path, time: Path | None, trap: Path | None) -> None:
-        self._process = _FORKS.Process(target=_serve, args=(config, log, time, trap), daemon=True)
+    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
+        self._process = _FORKS.Process(target=target, args=arguments, daemon=True)
         with _ASKING:
             self._process.start()
         assert self._process.pid is not None
@@ -59,11 +60,16 @@ class Child:
         return status
 
 
-def _serve(config: Path, log: Path, time: Path | None, snare: Path | None) -> None:
-    """Be the daemon."""
+def write_to(log: Path) -> None:
+    """What this process says from here on is in the log."""
     with log.open("ab") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
+
+
+def _serve(config: Path, log: Path, time: Path | None, snare: Path | None) -> None:
+    """Be the daemon."""
+    write_to(log)
     if time is not None:
         clock.follow(time)
     if snare is not None:
