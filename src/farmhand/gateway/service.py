@@ -104,6 +104,7 @@ class Service:
 
     def reload(self) -> None:
         """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force."""
+        self._answering.metrics.reloaded(ok=False)
         config = settings.load(self._path)
         if config.listen != self._config.listen:
             raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
@@ -111,6 +112,7 @@ class Service:
         self._answering.setup = self._backends.setup(config)
         self._guard.use(token)
         self._config = config
+        self._answering.metrics.reloaded(ok=True)
         log.info("read %s again", self._path)
 
     def _on_hangup(self) -> None:
