@@ -68,7 +68,7 @@ def _dialect_of(path: str) -> Dialect:
 class GatewayServer(HttpServer):
     """Serves `answering` behind `guard`. `reload` reads the settings again, or raises FarmhandError."""
 
-    def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], None]) -> None:
+    def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], Awaitable[None]]) -> None:
         super().__init__(self._answer, MAX_BODY)
         self._guard = guard
         self._answering = answering
@@ -199,7 +199,7 @@ class GatewayServer(HttpServer):
     async def reload(self, asked: Asked) -> web.StreamResponse:
         """Read the settings again; if they are wrong, the old ones stay."""
         try:
-            self._reload()
+            await self._reload()
         except FarmhandError as error:
             return _json({"error": error.as_dict()}, 409)
         return _json({"reloaded": True})
