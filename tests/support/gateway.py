@@ -159,6 +159,15 @@ class GatewayProcess:
             await asyncio.sleep(0.05)
         raise AssertionError(f"{backend} is not up: {states}")
 
+    async def until_listed(self, backend: str) -> None:
+        """Wait until the settings in force have this backend."""
+        for _ in range(1200):
+            names = [state["name"] for state in (await self.status())["states"]]
+            if backend in names:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{backend} is not listed: {names}")
+
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of `farmhand gateway …` beside it."""
         process = await asyncio.create_subprocess_exec(

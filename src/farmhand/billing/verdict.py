@@ -275,7 +275,9 @@ class Report:
         elif len(self.unknown) < len(self.verdicts):
             pays = "the subscription" if self.logged_in else "nobody (no login)"
             if ours := [verdict for verdict in self.verdicts if verdict.gateway]:
-                pays += f", and in {_few([verdict.kind for verdict in ours])} your gateway on {ours[0].gateway} decides who"
+                pays += (
+                    f", and in {_few([verdict.kind for verdict in ours])} your gateway on {ours[0].gateway} decides who"
+                )
             where = f"claude in {len(self.verdicts) - len(self.unknown)} kinds of shell"
             where = where if self.unknown else "an interactive claude"
             said.append(f"no metered credential reaches {where}; {pays} pays")

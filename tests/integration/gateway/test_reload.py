@@ -99,12 +99,5 @@ async def test_hang_ups_in_a_row_end_with_the_last_settings(gateway: GatewayProc
     for number in range(20):
         gateway.write(f'[local.n{number}]\nurl = "http://127.0.0.1:9"\n')
         gateway.hang_up()
-    log = gateway.log
-
-    async def names() -> list[str]:
-        return [state["name"] for state in (await gateway.status())["states"]]
-
-    async with asyncio.timeout(60):
-        while "local:n19" not in await names():
-            await asyncio.sleep(0.05)
-    assert "Traceback" not in log.read_text()
+    await gateway.until_listed("local:n19")
+    assert "Traceback" not in gateway.log.read_text()

@@ -205,5 +205,7 @@ def test_a_key_beside_our_gateway_is_a_leak_still(station: Station) -> None:
 def test_a_switch_to_another_provider_is_not_hidden_by_our_gateway(station: Station) -> None:
     with listening(*OURS) as port:
         configure(station.home, port)
-        station.put({".bashrc": f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\nexport CLAUDE_CODE_USE_VERTEX=1\n"})
+        station.put(
+            {".bashrc": f"export ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\nexport CLAUDE_CODE_USE_VERTEX=1\n"}
+        )
         assert read(station).metered
