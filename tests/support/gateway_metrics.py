@@ -15,11 +15,11 @@ def told_metrics() -> GatewayMetrics:
     """Metrics of a gateway with two servers, one of them down, two open turns and one stream."""
     states = (local(context=4096), local("small", closed=DOWN))
     metrics = GatewayMetrics(lambda: states, lambda: 2, lambda: 1)
-    kept = policy.decide(facts(), states, RULES, None, "fh-1")
+    kept = policy.decide(facts(), states, RULES, "", "fh-1")
     metrics.decided(kept, 0.0007)
     metrics.answering(0.3)
     metrics.ended(kept, "done")
-    advised = policy.decide(facts(work_class="agent", tools=3), states[1:], RULES, None, "fh-2")
+    advised = policy.decide(facts(work_class="agent", tools=3), states[1:], RULES, "", "fh-2")
     metrics.decided(advised, 0.002)
     metrics.ended(advised, "advice")
     for pico in (2_500_000_000_000, None):

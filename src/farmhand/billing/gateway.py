@@ -94,7 +94,7 @@ class OwnGateway:
 
     def _is_address(self, host: str, port: int) -> bool:
         own, _, number = self.listen.rpartition(":")
-        return number == str(port) and host in (own.strip("[]"), "localhost")
+        return number == str(port) and (host in (own.strip("[]"), "localhost") or own == "localhost")
 
 
 def _plain(parts: SplitResult) -> bool:

@@ -33,7 +33,7 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 
 
 def _read_environment(path: Path) -> None:
-    """Add the variables of gateway.env, if there is one, for launchd and the terminal; systemd has read it before.
+    """Take the variables of gateway.env, if there is one: systemd reads it otherwise, launchd and a terminal not at all.
 
     Raise NotConfigured if others can read it: it may hold keys.
     """
@@ -43,5 +43,4 @@ def _read_environment(path: Path) -> None:
         found = envfile.parse(read_private(str(path)))
     except envfile.EnvFileError as error:
         raise NotConfigured(f"{path}, {error}", hint="NAME=VALUE lines; the file is parsed, never run") from None
-    for name, value in found.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(found)
