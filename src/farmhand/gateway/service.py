@@ -51,7 +51,8 @@ class Backends:
         """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
         new = {name: server for name, server in config.local.items() if name not in kept}
-        fresh = {name: self._ready.pop(name, None) or LocalBackend(name, server) for name, server in new.items()}
+        fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
+        self._ready = {}
         for name, (_, backend, task) in self._made.items():
             if name not in kept:
                 # Turns that it still answers go on.

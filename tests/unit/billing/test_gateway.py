@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.billing import Report, find, gateway
+from farmhand.billing import Report, find
 from farmhand.billing.gateway import DEFAULT_LISTEN, OwnGateway
 from farmhand.core.keys import GATEWAY_PREFIX
 from farmhand.gateway.tables import GatewayConfig
@@ -131,7 +131,9 @@ def test_a_listener_of_another_user_is_not_ours(tmp_path: Path, monkeypatch: pyt
     found = os.stat(tmp_path)
     with listening(*OURS) as port:
         configure(tmp_path, port)
-        monkeypatch.setattr(gateway.os, "stat", lambda _: os.stat_result([*found[:4], found.st_uid + 1, *found[5:]]))
+        monkeypatch.setattr(
+            "farmhand.billing.gateway.os.stat", lambda _: os.stat_result([*found[:4], found.st_uid + 1, *found[5:]])
+        )
         assert "another user" in OwnGateway(tmp_path, {}).whose(f"http://127.0.0.1:{port}").note
 
 

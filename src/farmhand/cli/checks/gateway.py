@@ -78,7 +78,8 @@ class _Gateway:
             states = self._status()["states"]
         except FarmhandError:
             return Check(state="left_out", detail="not asked, see the line gateway")
-        said, wrong = [], []
+        said: list[str] = []
+        wrong: list[str] = []
         for state in states:
             closed, context = state["closed"], state["context"]
             if closed is not None:

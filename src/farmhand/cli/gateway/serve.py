@@ -33,7 +33,7 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 
 
 def _read_environment(path: Path) -> None:
-    """Take the variables of gateway.env, if there is one: systemd reads it otherwise, launchd and a terminal not at all.
+    """Take the variables of gateway.env, if there is one. systemd reads it in another way, launchd not at all.
 
     Raise NotConfigured if others can read it: it may hold keys.
     """
