@@ -38,6 +38,8 @@ class Backends:
 
     async def prepare(self, config: GatewayConfig) -> None:
         """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
+        for backend in self._ready.values():
+            backend.close()  # of settings that were refused after this
         made = {name: server for name, (server, _, _) in self._made.items()}
         new = {name: server for name, server in config.local.items() if made.get(name) != server}
         self._ready = {name: LocalBackend(name, server) for name, server in new.items()}
