@@ -170,7 +170,7 @@ def test_its_life(station: Station) -> None:
     assert station.play("-e", "farmhand_state=absent") == 0
     assert UNIT not in station.systemctl("list-units", "--all", "--plain", "--no-legend").stdout
     after = station.op("find", f"{HOME}/.config").stdout
-    assert set(after.splitlines()) - set(before.splitlines()) == {f"{HOME}/.config/systemd{d}" for d in ("", "/user")}
+    assert set(after.splitlines()) - set(before.splitlines()) == {CONFIG.replace(".toml", ".env")}  # the operator's
     assert station.op("sh", "-c", f"ps -u {USER} -o args | grep -c '[g]ateway serve'").stdout.strip() == "0"
 
 
