@@ -61,14 +61,17 @@ class Answering:
     def __init__(self, setup: Setup, ledger: GatewayLedger) -> None:
         self.setup = setup
         self.ledger = ledger
-        self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
+        self._pings = Pings()
+        self.metrics = GatewayMetrics(
+            lambda: self.setup.states(), lambda: self.open_turns, lambda: self._pings.open_streams
+        )
+        ledger.heard = self.metrics.charged
         self.open_turns = 0
         #: The requests of turns whose answer has not begun, by their place in memory.
         self._asking: set[int] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._sessions = Sessions()
-        self._pings = Pings()
 
     async def drain(self, most_s: float) -> None:
         """Take no more turns, and wait until the open ones have ended, `most_s` seconds at the most."""
@@ -92,9 +95,8 @@ class Answering:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
         return next((state.context for state in self.setup.states() if state.closed is None), 0)
 
-    def _decide(self, setup: Setup, turn: Turn, work_class: str | None) -> Decision:
+    def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
         """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
-        began = time.perf_counter()
         facts = classify.facts(turn, work_class, setup.config)
         states, rules, last = setup.states(), setup.config.rules, self._sessions.last(facts)
         decision = policy.decide(facts, states, rules, last, new_id())
@@ -124,9 +126,9 @@ class Answering:
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
             # No variable here holds the body: the turn's fields are views of it, and its backend lets go of them.
-            turn = _READERS[dialect](await reader.read(request), headers)
+            turn, began = _read(dialect, await reader.read(request), headers)
             setup = self.setup
-            decision = self._decide(setup, turn, work_class)
+            decision = self._decide(setup, turn, work_class, began)
             if decision.backend:
                 return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
             return self._own(setup, turn, decision)
@@ -228,6 +230,12 @@ class Answering:
                 terms="" if usage is not None else "estimated",
             )
         )
+
+
+def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn, float]:
+    """Return the turn of a request, and when its reading began."""
+    began = time.perf_counter()
+    return _READERS[dialect](body, headers), began
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:

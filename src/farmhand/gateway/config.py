@@ -94,6 +94,9 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
         for name, value in _named(raw, "local"):
             table = f"[local.{name}] "
             local[name] = _checked_server(name, value)
+            url, (host, port) = urlsplit(local[name].url), config.address
+            if url.port == port and url.hostname in (host, "localhost"):
+                raise _Problem("url", "is the gateway itself", "give the address of the model server")
         table = "[subscription] "
         subscription = _checked_subscription(raw.get("subscription", {}))
         table = "[metered] "

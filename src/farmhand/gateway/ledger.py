@@ -15,7 +15,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -129,6 +129,8 @@ class GatewayLedger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost = 0
+        #: Gets each charge as well.
+        self.heard: Callable[[TurnCharge], None] = lambda _: None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -171,6 +173,7 @@ class GatewayLedger:
 
     def charged(self, charge: TurnCharge) -> Future[None]:
         """Write what a turn used soon. The future is done once it is in the file, or has the error."""
+        self.heard(charge)
         labels = msgspec.json.encode(charge.labels, order="sorted").decode() if charge.labels else ""
         who = (charge.decision, charge.created_at, charge.model, charge.work_class, charge.residency, charge.backend)
         how = (labels, charge.status, charge.outcome, charge.seconds, charge.pico, charge.price_version, charge.terms)

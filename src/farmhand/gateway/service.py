@@ -36,11 +36,28 @@ class Backends:
 
     def __init__(self) -> None:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
+        #: Backends that settings to come will add, whose servers have been looked at.
+        self._ready: dict[str, LocalBackend] = {}
+
+    async def prepare(self, config: GatewayConfig) -> None:
+        """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
+        for backend in self._ready.values():
+            backend.close()  # of settings that were refused after this
+        made = {name: server for name, (server, _, _) in self._made.items()}
+        new = {name: server for name, server in config.local.items() if made.get(name) != server}
+        self._ready = {name: LocalBackend(name, server) for name, server in new.items()}
+        looks = [asyncio.create_task(backend.prober.look()) for backend in self._ready.values()]
+        if looks:
+            _, late = await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
+            for look in late:
+                look.cancel()
 
     def setup(self, config: GatewayConfig) -> Setup:
         """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
-        fresh = {name: LocalBackend(name, server) for name, server in config.local.items() if name not in kept}
+        new = {name: server for name, server in config.local.items() if name not in kept}
+        fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
+        self._ready = {}
         for name, (_, backend, task) in self._made.items():
             if name not in kept:
                 # Turns that it still answers go on.
@@ -72,6 +89,7 @@ class Service:
         self._config = settings.load(path)
         self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
         self._answering: Answering
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raise NotConfigured if it cannot start."""
@@ -109,19 +127,26 @@ class Service:
             listener.close()
             await self._answering.drain(DRAIN_S)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force."""
-        config = settings.load(self._path)
-        if config.listen != self._config.listen:
-            raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
-        token = token_of(config.token_path)
-        self._answering.setup = self._backends.setup(config)
-        self._guard.use(token)
-        self._config = config
-        log.info("read %s again", self._path)
+        async with self._reloading:
+            self._answering.metrics.reloaded(ok=False)
+            config = settings.load(self._path)
+            if config.listen != self._config.listen:
+                raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
+            token = token_of(config.token_path)
+            await self._backends.prepare(config)
+            self._answering.setup = self._backends.setup(config)
+            self._guard.use(token)
+            self._config = config
+            self._answering.metrics.reloaded(ok=True)
+            log.info("read %s again", self._path)
 
     def _on_hangup(self) -> None:
+        self._hung_up = asyncio.create_task(self._reload_or_say())
+
+    async def _reload_or_say(self) -> None:
         try:
-            self.reload()
+            await self.reload()
         except FarmhandError as error:
             log.error("the old settings stay in force: %s", error)

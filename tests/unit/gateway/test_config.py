@@ -121,6 +121,8 @@ METERED = '[metered]\nbudget_day_usd = "2"\n'
         ('token_file = "here"', 3, "token_file: not an absolute path"),
         ("local = 1", 3, "local: is a number, not a table"),
         ("[local.a]", 3, "gateway.toml: [local.a] url: missing"),
+        ('[local.a]\nurl = "http://127.0.0.1:7345"', 3, "[local.a] url: is the gateway itself"),
+        ('[local.a]\nurl = "http://localhost:7345/x"', 3, "[local.a] url: is the gateway itself"),
         ("[local]\na = 1", 3, "gateway.toml: [local.a]: is a number, not a table"),
         ('[local."a b"]\nurl = "http://127.0.0.1"', 3, "[local] 'a b': not a name"),
         (LOCAL + "slot = 2", 3, "[local.a] slot: unknown key"),
