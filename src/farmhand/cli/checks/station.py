@@ -18,10 +18,11 @@ from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
-from farmhand.offline.login import FIX, find_login
 from farmhand.offline.spool import open_spool
 from farmhand.rotation.build import age_days, is_old
 from farmhand.rotation.provider import check_key
+from farmhand.subscription import gate
+from farmhand.subscription.login import FIX, find_login
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
@@ -86,12 +87,12 @@ def claude(*, ask: bool) -> Check:
     program = shutil.which("claude")
     if program is None:
         return failed("the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
-    said = subscription.auth_status(program, os.environ, settings=True)
+    said = gate.auth_status(program, os.environ, settings=True)
     if not said.get("loggedIn"):
         return failed("claude says that it is not logged in", FIX)
     # The CLI reports the same authMethod for its own token and for any other bearer token.
     token = TOKEN if said.get("authMethod") == "oauth_token" and os.environ.get(TOKEN) else None
-    if token or said.get("authMethod") not in subscription.PLAN:
+    if token or said.get("authMethod") not in gate.PLAN:
         source = token or said.get("apiKeySource") or said.get("authMethod")
         return failed(f"claude would use {source}, not the plan", "see the lines environment and shells")
     if not ask:
