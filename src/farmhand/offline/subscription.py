@@ -86,9 +86,7 @@ def check_ready(environ: Mapping[str, str], child_environ: Mapping[str, str]) ->
     return program
 
 
-def _run_cli(
-    program: str, model: str, system: str, environ: dict[str, str], stdin: bytes, timeout_s: float
-) -> CliRun:
+def _run_cli(program: str, model: str, system: str, environ: dict[str, str], stdin: bytes, timeout_s: float) -> CliRun:
     """Run the CLI in a new empty directory, so that no project files reach it, and return what it said.
 
     It is killed with its child processes when the time is over, when it names a metered key, and on a signal. Raise

@@ -28,8 +28,8 @@ class CliRun:
         self.use: rate.PlanUse | None = None
         #: Whether it has said with what it will ask, and that was in order.
         self.checked = False
-        #: The code of the API's error, such as `authentication_failed`; "" if there was none.
-        self.error = ""
+        #: Whether it asks the model again by itself: it does so when an answer was cut.
+        self.again = False
 
     def take(self, line: bytes) -> dict[str, Any]:
         """Return what a line says, {} for none. Raise Refused if the run would bill something else, or has tools."""
@@ -44,8 +44,8 @@ class CliRun:
             self.checked = True
         elif value.get("type") == "rate_limit_event":
             self.use = rate.read(value.get("rate_limit_info")) or self.use
-        elif value.get("type") == "assistant" and value.get("error"):
-            self.error = str(value["error"])[:80]
+        elif value.get("type") == "user":
+            self.again = True
         elif value.get("type") == "result":
             self.result = value
         return value
