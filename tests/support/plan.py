@@ -26,8 +26,14 @@ exec {program} "$@"
 def settings(*, rule: str = RULE, **table: object) -> str:
     """gateway.toml with the subscription on; `table` has keys of its own."""
     given = {"enabled": True, "terms_read": "2026-11-28", "warm_s": 0} | table
-    lines = [f"{name} = {json.dumps(value)}" for name, value in given.items()]
+    lines = [f"{name} = {_toml(value)}" for name, value in given.items()]
     return rule + "[subscription]\n" + "\n".join(lines) + "\n"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name} = {json.dumps(one)}" for name, one in value.items()) + "}"
+    return json.dumps(value)
 
 
 class Plan:
@@ -98,7 +104,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def text_turn(dialect: str, text: str, **more: Any) -> tuple[str, dict[str, Any]]:
+def text_turn(dialect: str, text: str, /, **more: Any) -> tuple[str, dict[str, Any]]:
     """The path and the body of a text turn in a dialect."""
     messages = [{"role": "user", "content": text}]
     body: dict[str, Any] = {"model": "farmhand/chat", "messages": messages, "max_tokens": 2000}

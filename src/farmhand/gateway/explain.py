@@ -41,7 +41,7 @@ def what_if(
     only: Residency | None = None,
     carries: Carries | None = None,
 ) -> DecisionRecord:
-    """Return what would be decided for such a turn. Without `states` each local server and the plan are taken to be up."""
+    """Return what would be decided for such a turn. Without `states` each local server and the plan count as open."""
     if states is None:
         states = (*assumed(config), *config.closed())
     facts = Facts(

@@ -26,6 +26,17 @@ _PATIENCE_S = 30.0
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)\b")
 
 
+def check_token(name: str, token: str) -> None:
+    """Raise NotConfigured unless `token`, the value of the variable `name`, can be a login's token."""
+    hint = f"claude setup-token makes one; it begins with {TOKEN_START}"
+    if not token.startswith(TOKEN_START):
+        wrong = "is no login's token" if token else "is not set"
+        raise NotConfigured(f"{name} {wrong}", hint=hint, code="no_login")
+    if not re.fullmatch(r"[!-~]+", token):
+        # A terminal shows a token in two lines, and so it is copied.
+        raise NotConfigured(f"{name} has white space in it", hint="take the token as one line", code="no_login")
+
+
 def find_program(name: str, path: str | None) -> str:
     """Return the path of the CLI on `path`. Raise NotConfigured."""
     program = shutil.which(name, path=path)
@@ -53,6 +64,9 @@ def check_plan(program: str, environ: Mapping[str, str]) -> None:
         raise NotConfigured("claude says that it is not logged in", hint=FIX, code="no_login")
     if said.get("authMethod") not in PLAN or said.get("apiKeySource"):
         raise would_bill(str(said.get("apiKeySource") or said.get("authMethod")))
+    if said.get("apiProvider", "firstParty") != "firstParty":
+        # A cloud of the machine's managed settings, which no command line switches off.
+        raise would_bill(str(said["apiProvider"]))
 
 
 def auth_status(program: str, environ: Mapping[str, str], *, settings: bool = False) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import msgspec
 
 #: Seconds for which nothing is drawn if the CLI does not say when a window begins again, and the least at all.
 _UNTOLD_S = 3600.0
-_LEAST_S = 60.0
+_LEAST_S = 10.0
 _DAY_S = 86_400.0
 _NAMES = {"five_hour": "5-hour", "seven_day": "weekly"}
 

@@ -10,6 +10,7 @@ from farmhand.core.keys import redact
 from farmhand.subscription import rate
 from farmhand.subscription.gate import would_bill
 
+_LIMITS = b'{"type":"rate_limit_event"'
 _COUNTS = {
     "input_tokens": "inputTokens",
     "output_tokens": "outputTokens",
@@ -30,13 +31,16 @@ class CliRun:
         self.checked = False
         #: Whether it asks the model again by itself: it does so when an answer was cut.
         self.again = False
+        #: How many lines could not be read.
+        self.unread = 0
 
     def take(self, line: bytes) -> dict[str, Any]:
         """Return what a line says, {} for none. Raise Refused if the run would bill something else, or has tools."""
         try:
             value = json.loads(line)
         except (ValueError, RecursionError):
-            return {}
+            self.unread += bool(line.strip())
+            return self.take(rest) if (rest := _limits_in(line)) else {}
         if not isinstance(value, dict):
             return {}
         if value.get("type") == "system" and value.get("subtype") == "init":
@@ -70,6 +74,21 @@ class CliRun:
         by_model = self.result.get("modelUsage")
         used = [each for each in by_model.values() if isinstance(each, dict)] if isinstance(by_model, dict) else []
         return {ours: sum(_count(each.get(theirs)) for each in used) for ours, theirs in _COUNTS.items()}
+
+
+def _limits_in(line: bytes) -> bytes:
+    """Return the event of the plan's limits that stands in the middle of another line; b"" for none.
+
+    CLI 2.1.74 wrote it so (anthropics/claude-code#49640), and it is what tells of extra usage.
+    """
+    start = line.find(_LIMITS)
+    if start < 0:
+        return b""
+    try:
+        _, end = json.JSONDecoder().raw_decode(text := line[start:].decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return b""
+    return text[:end].encode()
 
 
 def _check_begin(said: dict[str, Any]) -> None:

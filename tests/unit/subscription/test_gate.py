@@ -48,6 +48,7 @@ def test_a_newer_one_is_taken(tmp_path: Path, says: str) -> None:
         ('{"loggedIn": true, "authMethod": "api_key", "apiKeySource": "ANTHROPIC_API_KEY"}', 0, Refused),
         ('{"loggedIn": true, "authMethod": "oauth_token", "apiKeySource": "/login managed key"}', 0, Refused),
         ('{"loggedIn": true}', 0, Refused),
+        ('{"loggedIn": true, "authMethod": "oauth_token", "apiProvider": "bedrock"}', 0, Refused),
         ("no JSON", 0, NotConfigured),
         ("7", 0, NotConfigured),
     ],

@@ -43,7 +43,7 @@ def windows(five_hour: float, seven_day: float = 0.0) -> dict[str, Any]:
         (said(status="rejected"), "used_up", HOUR),
         (said(status="rejected", isUsingOverage=True), "overage", HOUR),
         (said(status="rejected", resetsAt=0), "used_up", NOW + 3600),
-        (said(status="rejected", resetsAt=NOW - 5), "used_up", NOW + 60),
+        (said(status="rejected", resetsAt=NOW - 5), "used_up", NOW + 10),
         (said(status="rejected", resetsAt=1e18), "used_up", NOW + 3600),
         ({"status": "allowed", "isUsingOverage": False}, None, 0.0),
     ],

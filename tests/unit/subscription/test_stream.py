@@ -66,6 +66,26 @@ def test_lines_that_say_nothing_are_no_crash(line: bytes) -> None:
     assert not made.checked
 
 
+def test_no_result_at_all_is_a_failure() -> None:
+    """Some versions ended with nothing and status 0 (anthropics/claude-code#38760, #48455)."""
+    assert run(INIT).failure(0) is not None
+    assert CliRun().failure(0) is not None
+
+
+def test_limits_in_the_middle_of_another_line_are_found() -> None:
+    """CLI 2.1.74 wrote them there (anthropics/claude-code#49640)."""
+    made = run(INIT)
+    info = {"status": "rejected", "isUsingOverage": True}
+    event = json.dumps({"type": "rate_limit_event", "rate_limit_info": info}, separators=(",", ":"))
+    made.take(b'{"type":"assistant","message":{"content":"one ' + event.encode() + b"\n")
+    assert made.use is not None
+    assert made.use.is_using_overage
+    assert made.unread == 1
+    made.take(b' two"}}\n')
+    made.take(b'x{"type":"rate_limit_event","rate')
+    assert made.unread == 3
+
+
 def test_usage_is_that_of_all_models() -> None:
     by_model = {
         "a": {"inputTokens": 1, "outputTokens": 2, "cacheReadInputTokens": 4},

@@ -27,7 +27,7 @@ _MAX_LINE = 64 * 1024 * 1024
 #: Bytes of its stderr that are kept for an error.
 _MAX_ERRORS = 4096
 #: Seconds that it has to end by itself after its result.
-_END_S = 10.0
+_END_S = 5.0
 #: The system prompt of a turn that has none: without one the CLI would send its own, of 50 KB.
 _NO_SYSTEM = "Answer the user."
 
@@ -115,14 +115,18 @@ class ClaudeProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    async def ended(self) -> int:
-        """Wait until it has ended by itself, and kill it if that takes too long. Return its exit status."""
+    async def ended(self) -> int | None:
+        """Wait until it has ended by itself, and kill it if that takes too long: some hang at their end.
+
+        Return its exit status; None if it was killed here, and so has none of its own.
+        """
         try:
             async with asyncio.timeout(_END_S):
                 return await self._process.wait()
         except TimeoutError:
             self.kill()
-            return await self._process.wait()
+            await self._process.wait()
+            return None
         finally:
             self.forget()
             self._reader.cancel()

@@ -19,6 +19,8 @@ from farmhand.subscription.stream import CliRun
 
 #: Seconds that a turn may take.
 TURN_S = 600.0
+#: What the provider says where a request would be extra usage, and there is none (anthropics/claude-code#45020).
+_USED_UP = re.compile(r"out of extra usage", re.I)
 _TOO_LONG = re.compile(r"(\d+) tokens \(limit (\d+)\)")
 
 
@@ -102,6 +104,11 @@ class SubscriptionReply:
             raise BackendError(f"the turn did not end within {TURN_S:.0f} s", status=400, code="timeout")
         if not limited:
             self._check_end(status)
+        whole = limited or not self._run.unread
+        if not whole and self._answer.text.strip() != str(self._run.result.get("result") or "").strip():
+            raise BackendError(
+                "a line of the subscription's CLI could not be read, and a part of the answer is missing"
+            )
         yield self._answer.end()
 
     def _take(self, line: bytes) -> bytes:
@@ -118,7 +125,7 @@ class SubscriptionReply:
             raise BackendError("the subscription's CLI answered before it said with what credential")
         return self._answer.take(value.get("event"))
 
-    def _check_end(self, status: int) -> None:
+    def _check_end(self, status: int | None) -> None:
         """Raise Declined or BackendError unless the run has ended well."""
         failure = self._run.failure(status, self._process.errors)
         if failure is None:
@@ -126,10 +133,12 @@ class SubscriptionReply:
         said = self._run.result
         code = said.get("api_error_status")
         code = code if isinstance(code, int) else 0
-        if said.get("api_error") == "usage_limit_reached":
+        if said.get("api_error") == "usage_limit_reached" or _USED_UP.search(str(said.get("result"))):
             raise Declined(self._turns.used_up(self._table))
         if code in (401, 403):
-            words = f"the login is not accepted (HTTP {code}); closed until a reload"
+            words = (
+                f"the login is not accepted (HTTP {code}); closed until a reload: claude setup-token makes a new one"
+            )
             raise Declined(self._turns.refuse(Reason("login", words)))
         if code == 429:
             raise Declined(Reason("limited", "the provider takes no more requests for now"))

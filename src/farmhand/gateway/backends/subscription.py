@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
-from farmhand.core.errors import NotConfigured
 from farmhand.core.scratch import private_directory
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.backends.claude_process import ClaudeProcess, CliOrder
@@ -43,10 +42,7 @@ class SubscriptionBackend:
     def __init__(self, table: SubscriptionTable, turns: PlanTurns, environ: Mapping[str, str] = os.environ) -> None:
         self._table, self._turns = table, turns
         token = environ.get(table.auth_env, "")
-        if not token.startswith(gate.TOKEN_START):
-            wrong = "is no login's token" if token else "is not set"
-            hint = f"claude setup-token makes one; it begins with {gate.TOKEN_START}"
-            raise NotConfigured(f"[subscription] auth_env: {table.auth_env} {wrong}", hint=hint, code="no_login")
+        gate.check_token(f"[subscription] auth_env: {table.auth_env}", token)
         self._program = gate.find_program(table.cli, environ.get("PATH"))
         self._stack = ExitStack()
         try:

@@ -54,6 +54,12 @@ class CliAnswer:
         names = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
         return Usage(requests=int(self.begun), **{name: self._usage.get(name, 0) for name in names})
 
+    @property
+    def text(self) -> str:
+        """Return the text so far."""
+        blocks = self._message["content"] if self._message is not None else []
+        return "".join(str(block["text"]) for block in blocks if block.get("type") == "text")
+
     def take(self, value: Any) -> bytes:
         """Return what follows for the client from an event of the model's stream. Raise BackendError."""
         kind = value.get("type") if isinstance(value, dict) else None
@@ -88,8 +94,7 @@ class CliAnswer:
         if self._streamed:
             last = self._chunk({}, finish) | {"usage": self._chat_usage()}
             return data(last) + DONE
-        text = "".join(str(block["text"]) for block in message["content"] if block.get("type") == "text")
-        choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "logprobs": None}
+        choice = {"index": 0, "message": {"role": "assistant", "content": self.text, "refusal": None}, "logprobs": None}
         whole = self._base("chat.completion") | {"choices": [choice | {"finish_reason": finish}]}
         return msgspec.json.encode(whole | {"usage": self._chat_usage()})
 
