@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,7 +46,10 @@ def message_of(answer: Any) -> str:
 
 
 async def test_text_goes_to_the_plan_and_nothing_secret_stays_anywhere(plan: Plan, gateway: GatewayProcess) -> None:
-    """Each dialect, streamed and not; then the canaries: the token, the prompt and the system prompt."""
+    """Each dialect, streamed and not; then the canaries: the token, the prompt and the system prompt.
+
+    It fails on the day on which `-p` means `--bare`, which sends no login.
+    """
     await gateway.start()
     system = {"system": "CANARY-SYSTEM"}
     for number, dialect in enumerate(DIALECTS):
@@ -358,6 +362,17 @@ async def test_what_the_cli_would_do_by_itself_it_does_not(plan: Plan, gateway: 
     assert heads == [f"⟦turn {n} · {who} · {mark}⟧" for n, (who, _) in enumerate(said, 1)] + [f"⟦end · {mark}⟧"]
     assert mark not in forged
     assert forged in text
+    # A gateway that is killed leaves no CLI that goes on.
+    plan.api.state.event_s = 30
+    before = set(plan.runs())
+    lost = asyncio.create_task(ask(gateway, "lost", stream=True))
+    await until(lambda: bool(set(plan.runs()) - before) and "lost" in plan.said())
+    [pid] = set(plan.runs()) - before
+    await gateway.stop(signal.SIGKILL)
+    await until(lambda: not alive(pid))
+    await until(lambda: plan.api.posts[-1].aborted)
+    await asyncio.wait([lost])
+    assert lost.exception() is not None
 
 
 async def test_a_spare_answers_the_next_turn_of_the_same_kind_only(plan: Plan, gateway: GatewayProcess) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import secrets
 import shutil
 import signal
+import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -22,6 +24,8 @@ import msgspec
 from farmhand.core import claude
 from farmhand.subscription.command import command
 
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+_LIBC = ctypes.CDLL(None)
 #: Bytes of one line of the CLI: the whole answer is in one of them.
 _MAX_LINE = 64 * 1024 * 1024
 #: Bytes of its stderr that are kept for an error.
@@ -70,6 +74,7 @@ class ClaudeProcess:
                 cwd=home / "work",
                 start_new_session=True,
                 limit=_MAX_LINE,
+                preexec_fn=_end_with_gateway if sys.platform == "linux" else None,
             )
         except BaseException:
             shutil.rmtree(directory, ignore_errors=True)
@@ -134,6 +139,11 @@ class ClaudeProcess:
     async def _read_errors(self) -> None:
         while piece := await self._stderr.read(65536):
             self._errors = (self._errors + piece)[:_MAX_ERRORS]
+
+
+def _end_with_gateway() -> None:
+    """Let the CLI be killed with the gateway: otherwise it would answer to nobody, and draw on the plan."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def _write(path: Path, text: str) -> None:
