@@ -13,7 +13,7 @@ from aiohttp import web
 
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import Backend, BackendError, BackendReply
+from farmhand.gateway.backends import Backend, BackendError, BackendReply, Declined, TurnSpent
 from farmhand.gateway.client_stream import ClientStream, Pings
 from farmhand.gateway.dialects import chat, errors, from_chat, messages, native, responses
 from farmhand.gateway.dialects.native import NativeStream
@@ -23,6 +23,7 @@ from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn
+from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
 #: hold nothing, and are as many as there are connections.
@@ -89,6 +90,7 @@ class Answering:
             "draining": self._draining,
             "states": msgspec.to_builtins(self.setup.states()),
             "turns": self.metrics.counts(),
+            "terms": TERMS if self.setup.config.subscription.enabled else "",
         }
 
     def context(self) -> int:
@@ -129,6 +131,7 @@ class Answering:
             turn, began = _read(dialect, await reader.read(request), headers)
             setup = self.setup
             decision = self._decide(setup, turn, work_class, began)
+            turn.work_class = decision.facts.work_class
             if decision.backend:
                 return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
             return self._own(setup, turn, decision)
@@ -164,7 +167,8 @@ class Answering:
         translated = NativeStream() if backend.native(turn) else from_chat.stream(turn, decision.id)
         stream = ClientStream(request, translated.ping, self._pings)
         stream.answer.headers.update(headers)
-        usage, status, outcome = None, 200, "cancelled"
+        usage, status, outcome, reply = None, 200, "cancelled", None
+        refused = ""
         try:
             async with AsyncExitStack() as stack:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
@@ -193,6 +197,13 @@ class Answering:
         except CannotCarry as lost:
             status, outcome = 400, "refused"
             return _sent(advice.not_carried(decision, turn, lost))
+        except Declined as declined:
+            said = advice.declined(decision, turn, declined.reason, self.setup.config.advice)
+            status, outcome, refused = said.status, "refused", declined.reason.code
+            if not stream.begun:
+                return _sent(said)
+            await stream.write(translated.fail(BackendError(advice.text(decision, declined.reason), status=400)))
+            return await stream.end()
         except BackendError as problem:
             status, outcome = problem.status, "failed"
             if not stream.begun:
@@ -202,32 +213,27 @@ class Answering:
         finally:
             stream.close()
             self.metrics.ended(decision, outcome)
-            self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
+            spent = (reply.spent() if reply is not None else None) or _counted(
+                decision, backend.state().model, usage or translated.usage, refused
+            )
+            self._charge(decision, spent, status, outcome, began)
 
-    def _charge(
-        self, decision: Decision, model: str, usage: ChatUsage | None, status: int, outcome: str, began: float
-    ) -> None:
-        """Write what a local turn used. It costs nothing; what it would have cost elsewhere is a question for later."""
-        used = usage or ChatUsage()
+    def _charge(self, decision: Decision, spent: TurnSpent, status: int, outcome: str, began: float) -> None:
+        """Write what a turn used."""
         self.ledger.charged(
             TurnCharge(
                 decision=decision.id,
                 created_at=began,
-                model=model,
+                model=spent.model,
                 work_class=decision.facts.work_class,
-                residency="local",
+                residency=decision.residency or "local",
                 backend=decision.backend,
-                usage=Usage(
-                    requests=1,
-                    input_tokens=used.read,
-                    cache_read_input_tokens=used.cached,
-                    output_tokens=used.written,
-                ),
+                usage=spent.usage,
                 status=status,
                 outcome=outcome,
                 seconds=time.time() - began,
-                pico=0,
-                terms="" if usage is not None else "estimated",
+                pico=spent.pico,
+                terms=spent.terms,
             )
         )
 
@@ -236,6 +242,20 @@ def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn,
     """Return the turn of a request, and when its reading began."""
     began = time.perf_counter()
     return _READERS[dialect](body, headers), began
+
+
+def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: str) -> TurnSpent:
+    """Return what a turn used of which its backend says nothing.
+
+    A local turn costs nothing; what it would have cost elsewhere is a question for later. `refused` is why a backend
+    declined the turn: then nothing was used.
+    """
+    if refused:
+        return TurnSpent(model=model, usage=Usage(), pico=0, terms=refused)
+    used = usage or ChatUsage()
+    counts = Usage(requests=1, input_tokens=used.read, cache_read_input_tokens=used.cached, output_tokens=used.written)
+    pico = 0 if decision.residency == "local" else None
+    return TurnSpent(model=model, usage=counts, pico=pico, terms="" if usage is not None else "estimated")
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:

@@ -17,7 +17,7 @@ from farmhand.core.money import plain
 from farmhand.gateway.config import hard_texts
 from farmhand.gateway.ledger import DecisionRecord, TurnCharge
 from farmhand.gateway.policy import HARD, LOCAL, decide, matching, mismatch, why_not
-from farmhand.gateway.tables import GatewayConfig
+from farmhand.gateway.tables import PLAN_CONTEXT, GatewayConfig
 from farmhand.gateway.turn import BackendState, Carries, Dialect, Facts, Residency, WorkClass
 
 #: The id of a decision that was not made: `farmhand gateway explain --class agent --tools 12`.
@@ -41,7 +41,7 @@ def what_if(
     only: Residency | None = None,
     carries: Carries | None = None,
 ) -> DecisionRecord:
-    """Return what would be decided for such a turn. Without `states` every local server is taken to be up."""
+    """Return what would be decided for such a turn. Without `states` each local server and the plan count as open."""
     if states is None:
         states = (*assumed(config), *config.closed())
     facts = Facts(
@@ -57,8 +57,9 @@ def what_if(
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers as gateway.toml has them, each of them up."""
-    return tuple(
+    """Return the states of the local servers and the plan as gateway.toml has them, each of them open."""
+    plan = BackendState(name="subscription", residency="subscription", context=PLAN_CONTEXT)
+    local = tuple(
         BackendState(
             name=LOCAL + name,
             residency="local",
@@ -70,6 +71,7 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
         )
         for name, server in config.local.items()
     )
+    return (*local, plan) if config.subscription.enabled else local
 
 
 def document(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> dict[str, Any]:

@@ -102,8 +102,12 @@ class GatewayMetrics(Collector):
         yield unknown
         up = GaugeMetricFamily("farmhand_gateway_backend_up", "Whether a backend takes turns.", labels=["backend"])
         context = GaugeMetricFamily("farmhand_gateway_context_tokens", "Its context, 0 if unknown.", labels=["backend"])
+        used = GaugeMetricFamily("farmhand_gateway_window_used", "The part of a plan's window.", labels=["backend"])
         for state in self._states():
+            if state.used is not None:
+                used.add_metric([state.name], state.used)
             up.add_metric([state.name], float(state.closed is None))
             context.add_metric([state.name], state.context)
         yield up
         yield context
+        yield used

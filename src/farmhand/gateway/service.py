@@ -16,10 +16,14 @@ from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering, Setup
+from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
+from farmhand.gateway.backends.plan_turns import PlanTurns
+from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
-from farmhand.gateway.tables import GatewayConfig, LocalServer
+from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
+from farmhand.subscription.terms import TERMS
 
 #: Seconds that running turns have when the gateway stops.
 DRAIN_S = 30.0
@@ -38,6 +42,9 @@ class Backends:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
         #: Backends that settings to come will add, whose servers have been looked at.
         self._ready: dict[str, LocalBackend] = {}
+        self._plan: tuple[SubscriptionTable, SubscriptionBackend] | None = None
+        self._plan_turns = PlanTurns()
+        self._retired: list[SubscriptionBackend] = []
 
     async def prepare(self, config: GatewayConfig) -> None:
         """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
@@ -53,8 +60,12 @@ class Backends:
                 look.cancel()
 
     def setup(self, config: GatewayConfig) -> Setup:
-        """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
+        """Return what `config` says, with the backends that stay as they are.
+
+        Raise NotConfigured or Refused, with no change.
+        """
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
+        plan = self._planned(config.subscription)
         new = {name: server for name, server in config.local.items() if name not in kept}
         fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
         self._ready = {}
@@ -65,7 +76,24 @@ class Backends:
                 backend.close()
         made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
         self._made = {name: (kept | made)[name] for name in config.local}
-        return Setup(config, {backend.name: backend for _, backend, _ in self._made.values()})
+        backends: list[Backend] = [backend for _, backend, _ in self._made.values()]
+        if plan is not None:
+            backends.append(plan)
+        return Setup(config, {backend.name: backend for backend in backends})
+
+    def _planned(self, table: SubscriptionTable) -> SubscriptionBackend | None:
+        """Return the backend of the plan, if it is enabled: the one that is there, if its table is the same."""
+        before = self._plan
+        if before is None or before[0] != table:
+            # This asks the CLI, which takes about a second, and more on a busy machine.
+            self._plan = (table, SubscriptionBackend(table, self._plan_turns)) if table.enabled else None
+            if self._plan is not None:
+                log.warning("the subscription is on. %s", TERMS)
+            if before is not None:
+                before[1].close()
+                self._retired.append(before[1])
+        self._plan_turns.reopen()
+        return self._plan[1] if self._plan is not None else None
 
     async def looked(self) -> None:
         """Wait until each server was asked, but not for long."""
@@ -78,6 +106,11 @@ class Backends:
     def close(self) -> None:
         """Look at no server any more."""
         self.setup(GatewayConfig())
+
+    async def closed(self) -> None:
+        """Wait until what the backends have started has ended, after `close`."""
+        for backend in self._retired:
+            await backend.closed()
 
 
 class Service:
@@ -103,6 +136,7 @@ class Service:
             book = ledger.GatewayLedger(ledger.default_path())
             stack.callback(book.close)
             self._answering = Answering(self._backends.setup(config), book)
+            stack.push_async_callback(self._backends.closed)
             stack.callback(self._backends.close)
             server = GatewayServer(self._guard, self._answering, self.reload)
             stack.push_async_callback(server.close, 0.0)

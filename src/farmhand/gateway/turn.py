@@ -58,6 +58,8 @@ class Turn(msgspec.Struct, kw_only=True):
     max_tokens: int | None = None
     #: Request headers, names in lower case, without the token.
     headers: dict[str, str] = {}
+    #: Its class, once it is decided: a backend has a model for each.
+    work_class: WorkClass = "chat"
     #: The fields as the reader has decoded them, for `values`.
     decoded: dict[str, Any] | None = None
 
@@ -123,6 +125,8 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     turn_pico: int | None = None
     day_pico: int | None = None
     spent_pico: int | None = None
+    #: Of a subscription, the part of its fullest window that is used; None if it was not told.
+    used: float | None = None
     #: The model's own id, for people.
     model: str = ""
 

@@ -195,7 +195,6 @@ def test_a_key_in_the_place_of_a_name_is_not_repeated() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [
-        ("[subscription]\nenabled = true\nterms_read = 2026-11-28", "subscription"),
         (f"{METERED}enabled = true", "metered"),
         (f'{METERED}enabled = true\n[[rule]]\ntry = ["metered"]', "metered"),
     ],

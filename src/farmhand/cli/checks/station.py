@@ -19,10 +19,11 @@ from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
-from farmhand.offline.login import FIX, find_login
 from farmhand.offline.spool import open_spool
 from farmhand.rotation.build import age_days, is_old
 from farmhand.rotation.provider import check_key
+from farmhand.subscription import gate
+from farmhand.subscription.login import FIX, find_login
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
@@ -92,14 +93,12 @@ def claude(*, ask: bool) -> Check:
     if program is None:
         return failed("the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
     spared = OwnGateway(Path.home(), os.environ).spared(os.environ)
-    said = subscription.auth_status(
-        program, {n: value for n, value in os.environ.items() if n not in spared}, settings=True
-    )
+    said = gate.auth_status(program, {n: value for n, value in os.environ.items() if n not in spared}, settings=True)
     if not said.get("loggedIn"):
         return failed("claude says that it is not logged in", FIX)
     # The CLI reports the same authMethod for its own token and for any other bearer token.
     token = TOKEN if said.get("authMethod") == "oauth_token" and TOKEN not in spared and os.environ.get(TOKEN) else None
-    if token or said.get("authMethod") not in subscription.PLAN:
+    if token or said.get("authMethod") not in gate.PLAN:
         source = token or said.get("apiKeySource") or said.get("authMethod")
         return failed(f"claude would use {source}, not the plan", "see the lines environment and shells")
     if not ask:

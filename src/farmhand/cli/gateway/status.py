@@ -27,7 +27,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if state["closed"]:
             yield f"{state['name']}: {state['closed']['words']}"
             continue
+        used = f", {state['used']:.0%} of its window used" if state["used"] is not None else ""
         context = f", {state['context']:,} tokens" if state["context"] else ""
-        yield f"{state['name']}: {state['model']}{context}{', sees images' if state['vision'] else ''}"
+        yield f"{state['name']}: {state['model']}{context}{', sees images' if state['vision'] else ''}{used}"
+    if found["terms"]:
+        yield f"subscription: {found['terms']}"
     for turn in found["turns"]:
         yield f"{turn['turns']:g} {turn['work_class']} turns {turn['outcome']} ({turn['backend']})"
