@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.support.claude import claude_binary
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import Ran, exports, run
+from tests.support.harness.run import Ran, exports, recipe_of, run
 
 #: Keeps its prompt small: a model server on one thread reads slowly.
 LEAN = ("--strict-mcp-config", "--disable-slash-commands", "--system-prompt", "Work.", "--tools", "Bash")
@@ -14,8 +14,7 @@ LEAN = ("--strict-mcp-config", "--disable-slash-commands", "--system-prompt", "W
 
 async def ask(gateway: GatewayProcess, prompt: str, work: Path, lean: tuple[str, ...] = LEAN) -> Ran:
     """One prompt in its print mode, set up as `farmhand gateway connect claude` says."""
-    status, recipe, error = await gateway.command("connect", "claude")
-    assert status == 0, error
+    recipe = await recipe_of(gateway, "claude")
     home = work.parent / "claude-home"
     home.mkdir(parents=True, exist_ok=True)
     argv = [str(claude_binary()), "-p", "--setting-sources", "", "--no-session-persistence", *lean]

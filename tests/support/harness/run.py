@@ -7,8 +7,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.gateway import GatewayProcess
+
 #: Seconds. A harness that waits for ever is a failure of its own.
 PATIENCE_S = 300.0
+#: The lock files of the harnesses.
+LOCKS = Path(__file__).resolve().parents[2] / "data/gateway"
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ async def run(argv: list[str], home: Path, work: Path, environ: dict[str, str]) 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=work,
-        env={"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "dumb"} | environ,
+        env=surroundings(home) | environ,
         start_new_session=True,
     )
     try:
@@ -44,6 +48,24 @@ async def run(argv: list[str], home: Path, work: Path, environ: dict[str, str]) 
         raise AssertionError(f"{argv[0]} did not end within {PATIENCE_S:.0f} s") from None
     assert process.returncode is not None
     return Ran(process.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def surroundings(home: Path) -> dict[str, str]:
+    """The environment of a harness before the recipe's variables."""
+    return {"HOME": str(home), "PATH": os.environ["PATH"], "LANG": "C.UTF-8", "TERM": "dumb"}
+
+
+async def recipe_of(gateway: GatewayProcess, client: str) -> str:
+    """What `farmhand gateway connect CLIENT` prints."""
+    status, recipe, error = await gateway.command("connect", client)
+    assert status == 0, error
+    return recipe
+
+
+def written(path: Path, recipe: str, start: str) -> None:
+    """Write the file of a recipe: from the line that begins with `start`, without what is no line of the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(recipe[recipe.index(f"\n{start}") + 1 :])
 
 
 def exports(recipe: str, token: str) -> dict[str, str]:

@@ -53,8 +53,9 @@ base_url = "$base/v1"
 env_key = "FARMHAND_GATEWAY_TOKEN"
 wire_api = "responses"
 request_max_retries = 0
+[agents]
+enabled = false
 [features]
-multi_agent = false
 goals = false
 """,
     "opencode": _EXPORT
@@ -87,6 +88,9 @@ aider --model openai/farmhand/chat
 # once: farmhand gateway token$file | llm keys set farmhand; then: llm -m farmhand "a question"
 """,
     "continue": """# ~/.continue/config.yaml, with the token as the secret FARMHAND_GATEWAY_TOKEN in ~/.continue/.env
+name: Farmhand
+version: 1.0.0
+schema: v1
 models:
   - name: Farmhand
     provider: openai

@@ -1,0 +1,23 @@
+"""The real llm, PyPI's llm, pinned by tests/data/gateway/llm/requirements.txt."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests.support.gateway import GatewayProcess
+from tests.support.harness.run import LOCKS, Ran, recipe_of, run, surroundings, written
+from tests.support.python_tools import environment
+
+
+async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
+    """One question, set up as `farmhand gateway connect llm` says."""
+    recipe = await recipe_of(gateway, "llm")
+    home = work.parent / "llm-home"
+    home.mkdir(parents=True, exist_ok=True)
+    program = str(environment(LOCKS / "llm") / "bin/llm")
+    found = await run([program, "logs", "path"], home, work, {})
+    written(Path(found.out.strip()).parent / "extra-openai-models.yaml", recipe, "- model_id")
+    keys = [program, "keys", "set", "farmhand"]
+    subprocess.run(keys, input=gateway.token, text=True, check=True, env=surroundings(home), capture_output=True)
+    return await run([program, "-m", "farmhand", prompt], home, work, {})
