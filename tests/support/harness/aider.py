@@ -6,9 +6,10 @@ import shlex
 from pathlib import Path
 
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import LOCKS, Ran, exports, recipe_of, run
+from tests.support.harness.run import LOCKS, Ran, exports, pypi_version, recipe_of, run
 from tests.support.python_tools import environment
 
+VERSION = pypi_version("aider", "aider-chat")
 #: Keeps it from asking, from git, and from the world.
 LEAN = ("--yes-always", "--no-git", "--no-check-update", "--no-analytics", "--no-show-model-warnings", "--no-pretty")
 

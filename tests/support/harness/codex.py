@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import LOCKS, Ran, exports, recipe_of, run, written
+from tests.support.harness.run import LOCKS, Ran, exports, npm_version, recipe_of, run, written
 from tests.support.node import installed
 
+VERSION = npm_version("codex", "@openai/codex")
 #: Keeps its prompt small, and out of a sandbox that a container may not make.
 LEAN = ("--dangerously-bypass-approvals-and-sandbox", "-c", "project_doc_max_bytes=0")
 

@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import LOCKS, Ran, recipe_of, run, surroundings, written
+from tests.support.harness.run import LOCKS, Ran, pypi_version, recipe_of, run, surroundings, written
 from tests.support.python_tools import environment
+
+VERSION = pypi_version("llm", "llm")
 
 
 async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:

@@ -24,5 +24,8 @@ async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
     written(config, recipe, "{\n")
     config.write_text(json.dumps(json.loads(config.read_text()) | {"agent": {"lean": LEAN}}))
     program = unpacked(PACKAGE, VERSION, DIGEST) / "package/bin/opencode"
-    environ = exports(recipe, gateway.token) | {"OPENCODE_DISABLE_AUTOUPDATE": "1", "OPENCODE_DISABLE_MODELS_FETCH": "1"}
+    environ = exports(recipe, gateway.token) | {
+        "OPENCODE_DISABLE_AUTOUPDATE": "1",
+        "OPENCODE_DISABLE_MODELS_FETCH": "1",
+    }
     return await run([str(program), "run", "--agent", "lean", prompt], home, work, environ)

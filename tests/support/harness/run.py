@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,20 @@ def written(path: Path, recipe: str, start: str) -> None:
     """Write the file of a recipe: from the line that begins with `start`, without what is no line of the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(recipe[recipe.index(f"\n{start}") + 1 :])
+
+
+def npm_version(client: str, package: str) -> str:
+    """The version of a package that a client's package-lock.json pins."""
+    packages = json.loads((LOCKS / client / "package-lock.json").read_text())["packages"]
+    return str(packages[f"node_modules/{package}"]["version"])
+
+
+def pypi_version(client: str, package: str) -> str:
+    """The version of a package that a client's requirements.txt pins."""
+    lock = (LOCKS / client / "requirements.txt").read_text()
+    found = re.search(rf"^{re.escape(package)}==(\S+)", lock, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 def exports(recipe: str, token: str) -> dict[str, str]:
