@@ -24,7 +24,8 @@ from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn
 
-#: Turns that are answered at once; the next one is told to come again.
+#: Turns at once whose answer has not begun, so that their requests are held; the next one is told to come again. How
+#: many answers stream is limited by the connections alone.
 MAX_TURNS = 256
 #: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
 HOLD_S = 10.0
@@ -62,6 +63,7 @@ class Answering:
         self.ledger = ledger
         self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
         self.open_turns = 0
+        self._unanswered: set[int] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._sessions = Sessions()
@@ -113,10 +115,11 @@ class Answering:
         self, reader: BodyReader, request: web.BaseRequest, dialect: Dialect, work_class: str | None
     ) -> web.StreamResponse:
         """Answer a turn. Raise BadRequest, ApiError or CannotCarry if the request is none that can be read."""
-        if self._draining or self.open_turns >= MAX_TURNS:
-            why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns are open"
+        if self._draining or len(self._unanswered) >= MAX_TURNS:
+            why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns wait for their answers"
             return _problem(dialect, BackendError(f"{why}: try again", status=503, code="overloaded_error"))
         self.open_turns += 1
+        self._unanswered.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
             # No variable here holds the body: the turn's fields are views of it, and its backend lets go of them.
@@ -127,6 +130,7 @@ class Answering:
                 return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
             return self._own(setup, turn, decision)
         finally:
+            self._unanswered.discard(id(request))
             self.open_turns -= 1
             if self._draining and not self.open_turns:
                 self._idle.set()
@@ -162,6 +166,7 @@ class Answering:
             async with AsyncExitStack() as stack:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
                 reader.release(request)
+                self._unanswered.discard(id(request))
                 self.metrics.answering(time.time() - began)
                 if reply.omitted:
                     headers["x-farmhand-omitted"] = ", ".join(reply.omitted)
