@@ -168,8 +168,8 @@ async def _check(alone: Shared, name: str, version: str, dialect: str, asks: tup
 
 #: Switches of codex that the recipe sets → what the refusal says if they are set otherwise.
 SWITCHES = {
-    "agents.enabled=true": ("tools[4] is a group of tools", "Codex: [agents] enabled = false"),
-    'web_search="live"': ("tools[4] is a tool that runs at the provider", 'Codex: web_search = \\"disabled\\"'),
+    "agents.enabled=true": ("is a group of tools", "Codex: [agents] enabled = false"),
+    'web_search="live"': ("is a tool that runs at the provider", 'Codex: web_search = \\"disabled\\"'),
 }
 
 

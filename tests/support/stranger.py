@@ -15,7 +15,7 @@ from pathlib import Path
 def main(port: str, pid: str, *files: str) -> dict[str, object]:
     """What is read of files and of the process, and the status of a turn without the token and with a guess."""
     secret = [*files, *(f"/proc/{pid}/{name}" for name in ("environ", "mem", "maps", "io"))]
-    headers = ({}, {"Authorization": "Bearer x"}, {"X-Api-Key": "x"})
+    headers: tuple[dict[str, str], ...] = ({}, {"Authorization": "Bearer x"}, {"X-Api-Key": "x"})
     return {"read": [path for path in secret if _read(path)], "turns": [_turn(port, one) for one in headers]}
 
 

@@ -53,7 +53,7 @@ async def test_a_thousand_idle_streams_get_their_pings_and_cost_little(tmp_path:
         await writer.drain()
 
     async with AsyncExitStack() as stack:
-        says = LLAMA | {"/props": LLAMA["/props"] | {"total_slots": STREAMS}}
+        says = LLAMA | {"/props": {**LLAMA["/props"], "total_slots": STREAMS}}
         server = await stack.enter_async_context(LocalServerPlay(says, play).serve())
         settings = f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n'
         gateway = await stack.enter_async_context(GatewayProcess(tmp_path, settings))
@@ -88,9 +88,9 @@ async def test_a_thousand_idle_streams_get_their_pings_and_cost_little(tmp_path:
 
 async def _opened(gateway: GatewayProcess, path: str) -> Stream:
     said = [{"role": "user", "content": "x" * BODY_BYTES}]
-    turn = {"model": "farmhand/chat", "stream": True}
-    turn |= {"input": said} if path == "responses" else {"messages": said}
-    body = json.dumps(turn | ({"max_tokens": 9} if path == "messages" else {})).encode()
+    words = {"input": said} if path == "responses" else {"messages": said}
+    limit = {"max_tokens": 9} if path == "messages" else {}
+    body = json.dumps({"model": "farmhand/chat", "stream": True, **words, **limit}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     head = f"POST /v1/{path} HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nAuthorization: Bearer {gateway.token}\r\n"
     writer.write(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)

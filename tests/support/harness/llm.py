@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import LOCKS, Ran, pypi_version, recipe_of, run, surroundings, written
+from tests.support.harness.run import LOCKS, Ran, pypi_version, recipe_of, run, written
 from tests.support.python_tools import environment
 
 VERSION = pypi_version("llm", "llm")
@@ -20,6 +19,7 @@ async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
     program = str(environment(LOCKS / "llm") / "bin/llm")
     found = await run([program, "logs", "path"], home, work, {})
     written(Path(found.out.strip()).parent / "extra-openai-models.yaml", recipe, "- model_id")
-    keys = [program, "keys", "set", "farmhand"]
-    subprocess.run(keys, input=gateway.token, text=True, check=True, env=surroundings(home), capture_output=True)
+    # The recipe gives the token on stdin.
+    keys = await run([program, "keys", "set", "farmhand"], home, work, {}, gateway.token)
+    assert keys.status == 0, keys
     return await run([program, "-m", "farmhand", prompt], home, work, {})

@@ -31,12 +31,12 @@ class Ran:
         return f"{self.out}\n{self.err}"
 
 
-async def run(argv: list[str], home: Path, work: Path, environ: dict[str, str]) -> Ran:
-    """Run `argv` in `work` with `home` as its home and nothing of this process's environment."""
+async def run(argv: list[str], home: Path, work: Path, environ: dict[str, str], said: str = "") -> Ran:
+    """Run `argv` in `work` with `home` as its home and nothing of this process's environment; `said` is its stdin."""
     work.mkdir(parents=True, exist_ok=True)
     process = await asyncio.create_subprocess_exec(
         *argv,
-        stdin=asyncio.subprocess.DEVNULL,
+        stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=work,
@@ -44,7 +44,7 @@ async def run(argv: list[str], home: Path, work: Path, environ: dict[str, str]) 
         start_new_session=True,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        out, err = await asyncio.wait_for(process.communicate(said.encode()), PATIENCE_S)
     except TimeoutError:
         os.killpg(process.pid, 9)
         raise AssertionError(f"{argv[0]} did not end within {PATIENCE_S:.0f} s") from None

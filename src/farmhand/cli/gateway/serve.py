@@ -33,7 +33,7 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 
 
 def _allow_files() -> None:
-    """Raise the limit of open files to what this user may have. A stream has two, and a shell's limit is often 1,024."""
+    """Raise the limit of open files as far as this user may. A stream has two, and a shell often allows 1,024."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if most == resource.RLIM_INFINITY else min(most, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
