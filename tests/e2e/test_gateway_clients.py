@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from tests.support.gateway import GatewayProcess, free_port
 from tests.support.harness import aider, claude, codex, continue_cli, llm, opencode, pi
 from tests.support.harness.run import Ran
 from tests.support.llama_server import LlamaServer
-from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta
+from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, Play, delta
 from tests.support.scripted_gguf import tool_call
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -166,11 +167,21 @@ async def _check(alone: Shared, name: str, version: str, dialect: str, asks: tup
     assert f"| {name} | {version} | {NAMES[dialect]} | {STATUS[dialect]} | {posts} | yes |" in DOCS
 
 
-#: Switches of codex that the recipe sets → what the refusal says if they are set otherwise.
+#: Switches of codex that its recipe sets → what the refusal says if they are set otherwise.
 SWITCHES = {
     "agents.enabled=true": ("is a group of tools", "Codex: [agents] enabled = false"),
     'web_search="live"': ("is a tool that runs at the provider", 'Codex: web_search = \\"disabled\\"'),
 }
+
+
+@asynccontextmanager
+async def playing(home: Path, play: Play) -> AsyncIterator[tuple[GatewayProcess, LocalServerPlay]]:
+    """A gateway before a local server that behaves as the real one does only by chance."""
+    async with LocalServerPlay(dict(LLAMA), play).serve() as server:
+        async with GatewayProcess(home, f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n') as gateway:
+            await gateway.start()
+            await gateway.until_up("local:play")
+            yield gateway, server
 
 
 async def test_codex_is_told_which_switch_a_refusal_is_about(tmp_path: Path) -> None:
@@ -178,13 +189,38 @@ async def test_codex_is_told_which_switch_a_refusal_is_about(tmp_path: Path) -> 
         writer.write(SSE + delta("Carried.") + END)
         await writer.drain()
 
-    async with LocalServerPlay(LLAMA, play).serve() as server:
-        settings = f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n'
-        async with GatewayProcess(tmp_path, settings) as gateway:
-            await gateway.start()
-            await gateway.until_up("local:play")
-            for switch, words in SWITCHES.items():
-                ran = await codex.ask(gateway, PROMPT, tmp_path / "work", (*codex.LEAN, "-c", switch))
-                assert ran.status != 0
-                assert [one for one in words if one not in ran.text] == [], ran
-            assert server.turns == []
+    async with playing(tmp_path, play) as (gateway, server):
+        for switch, words in SWITCHES.items():
+            ran = await codex.ask(gateway, PROMPT, tmp_path / "work", (*codex.LEAN, "-c", switch))
+            assert ran.status != 0
+            assert [one for one in words if one not in ran.text] == [], ran
+        assert server.turns == []
+
+
+async def test_codex_knows_a_prompt_that_is_too_long(tmp_path: Path) -> None:
+    """By the error's code: it asks once, and says what to do in its own words."""
+
+    async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+        error = {"code": 400, "type": "exceed_context_size_error", "n_prompt_tokens": 15024, "n_ctx": 4096}
+        body = json.dumps({"error": error | {"message": "it is too large"}}).encode()
+        writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+
+    async with playing(tmp_path, play) as (gateway, server):
+        ran = await codex.ask(gateway, PROMPT, tmp_path / "work")
+        assert "ran out of room in the model's context window" in ran.text, ran
+        assert len(server.turns) == 1
+
+
+async def test_a_client_that_asks_again_after_a_crash_is_told_so(tmp_path: Path) -> None:
+    """A server error is worth another request. The server is known to be gone by then, so that is advice, and the end."""
+
+    async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+        local.answers.clear()
+        writer.close()
+
+    async with playing(tmp_path, play) as (gateway, server):
+        ran = await opencode.ask(gateway, PROMPT, tmp_path / "work")
+        assert ADVICE in ran.text, ran
+        assert "local play: answers HTTP 404" in ran.text
+        assert len(server.turns) <= 2  # the title's, and the turn's own if it came before that had failed
