@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -177,11 +177,13 @@ SWITCHES = {
 @asynccontextmanager
 async def playing(home: Path, play: Play) -> AsyncIterator[tuple[GatewayProcess, LocalServerPlay]]:
     """A gateway before a local server that behaves as the real one does only by chance."""
-    async with LocalServerPlay(dict(LLAMA), play).serve() as server:
-        async with GatewayProcess(home, f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n') as gateway:
-            await gateway.start()
-            await gateway.until_up("local:play")
-            yield gateway, server
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(LocalServerPlay(dict(LLAMA), play).serve())
+        settings = f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n'
+        gateway = await stack.enter_async_context(GatewayProcess(home, settings))
+        await gateway.start()
+        await gateway.until_up("local:play")
+        yield gateway, server
 
 
 async def test_codex_is_told_which_switch_a_refusal_is_about(tmp_path: Path) -> None:
@@ -213,7 +215,7 @@ async def test_codex_knows_a_prompt_that_is_too_long(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_asks_again_after_a_crash_is_told_so(tmp_path: Path) -> None:
-    """A server error is worth another request. The server is known to be gone by then, so that is advice, and the end."""
+    """A server error is worth another request. By then the server is known to be gone, so that is advice: the end."""
 
     async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
         local.answers.clear()

@@ -53,7 +53,8 @@ async def test_a_thousand_idle_streams_get_their_pings_and_cost_little(tmp_path:
         await writer.drain()
 
     async with AsyncExitStack() as stack:
-        says = LLAMA | {"/props": {**LLAMA["/props"], "total_slots": STREAMS}}
+        props: dict[str, object] = {"default_generation_settings": {"n_ctx": 4096}, "total_slots": STREAMS}
+        says = {**LLAMA, "/props": props}
         server = await stack.enter_async_context(LocalServerPlay(says, play).serve())
         settings = f'[local.play]\nurl = "{server.url}"\ncontext = 200000\n'
         gateway = await stack.enter_async_context(GatewayProcess(tmp_path, settings))
@@ -74,7 +75,8 @@ async def test_a_thousand_idle_streams_get_their_pings_and_cost_little(tmp_path:
                 await asyncio.wait_for(streams[-100].begun.wait(), 120)
         await asyncio.wait_for(asyncio.gather(*(stream.begun.wait() for stream in streams)), 120)
         grown = gateway.memory() - before
-        assert grown < 45_000_000, f"{grown / STREAMS / 1000:.1f} KB for each stream"
+        # 43 KB each here. Were the bodies held, it would be more than 95.
+        assert grown < 75_000_000, f"{grown / STREAMS / 1000:.1f} KB for each stream"
         began = gateway.cpu_s()
         await asyncio.wait_for(asyncio.gather(*(stream.pinged.wait() for stream in streams)), 120)
         assert gateway.cpu_s() - began < 3
