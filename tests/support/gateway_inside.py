@@ -47,7 +47,7 @@ async def gateway_inside(directory: Path, settings: str = "") -> AsyncIterator[G
     server = GatewayServer(Guard(TOKEN, port), answering, lambda: None)
     for backend in answering.setup.backends.values():
         assert isinstance(backend, LocalBackend)
-        await asyncio.wait_for(backend.prober.looked.wait(), 60)
+        await asyncio.wait_for(backend.prober.looked.wait(), 120)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port)
     try:
         yield GatewayInside(port, answering, server)

@@ -24,8 +24,8 @@ from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn
 
-#: Turns at once whose answer has not begun, so that their requests are held; the next one is told to come again. How
-#: many answers stream is limited by the connections alone.
+#: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
+#: hold nothing, and are as many as there are connections.
 MAX_TURNS = 256
 #: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
 HOLD_S = 10.0
@@ -63,7 +63,8 @@ class Answering:
         self.ledger = ledger
         self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
         self.open_turns = 0
-        self._unanswered: set[int] = set()
+        #: The requests of turns whose answer has not begun, by their place in memory.
+        self._asking: set[int] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._sessions = Sessions()
@@ -115,11 +116,11 @@ class Answering:
         self, reader: BodyReader, request: web.BaseRequest, dialect: Dialect, work_class: str | None
     ) -> web.StreamResponse:
         """Answer a turn. Raise BadRequest, ApiError or CannotCarry if the request is none that can be read."""
-        if self._draining or len(self._unanswered) >= MAX_TURNS:
+        if self._draining or len(self._asking) >= MAX_TURNS:
             why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns wait for their answers"
             return _problem(dialect, BackendError(f"{why}: try again", status=503, code="overloaded_error"))
         self.open_turns += 1
-        self._unanswered.add(id(request))
+        self._asking.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
             # No variable here holds the body: the turn's fields are views of it, and its backend lets go of them.
@@ -130,7 +131,7 @@ class Answering:
                 return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
             return self._own(setup, turn, decision)
         finally:
-            self._unanswered.discard(id(request))
+            self._asking.discard(id(request))
             self.open_turns -= 1
             if self._draining and not self.open_turns:
                 self._idle.set()
@@ -166,7 +167,7 @@ class Answering:
             async with AsyncExitStack() as stack:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
                 reader.release(request)
-                self._unanswered.discard(id(request))
+                self._asking.discard(id(request))
                 self.metrics.answering(time.time() - began)
                 if reply.omitted:
                     headers["x-farmhand-omitted"] = ", ".join(reply.omitted)
@@ -243,12 +244,13 @@ async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, Ch
 
 async def _opened(stack: AsyncExitStack, backend: Backend, turn: Turn, stream: ClientStream | None) -> BackendReply:
     """Return the backend's answer. After HOLD_S the client of a stream gets its head, and pings from then on."""
+    if stream is None:
+        return await stack.enter_async_context(backend.answer(turn))
     opening = asyncio.ensure_future(stack.enter_async_context(backend.answer(turn)))
     try:
-        if stream is not None:
-            done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
-            if not done:
-                await stream.begin()
+        done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
+        if not done:
+            await stream.begin()
         return await opening
     except BaseException:
         # The client left: what was asked of the backend ends before this call does.

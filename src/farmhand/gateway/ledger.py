@@ -138,7 +138,8 @@ class GatewayLedger:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             hint = "if it is damaged, move it away: a new one is begun"
             raise NotConfigured(f"the gateway's ledger {path} cannot be used: {reason}", hint=hint) from None
-        self._waiting: queue.Queue[_Write | None] = queue.Queue()
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
         self._writer = threading.Thread(target=self._write, name="gateway-ledger", daemon=True)
         self._writer.start()
 
@@ -182,6 +183,7 @@ class GatewayLedger:
 
     def close(self) -> None:
         """Write what waits, and close the file. Nothing may be given to it after that."""
+        self._closing.set()
         self._waiting.put(None)
         self._writer.join()
         self._db.close()
@@ -192,13 +194,18 @@ class GatewayLedger:
         return done
 
     def _write(self) -> None:
-        """Run the writing thread: a transaction for all that came within `_COLLECT_S`."""
+        """Run the writing thread: a transaction for all that came within `_COLLECT_S`.
+
+        It sleeps meanwhile: a thread that wakes for each row takes the interpreter from the event loop each time.
+        """
         trimmed = -_TRIM_S
         while (first := self._waiting.get()) is not None:
-            batch, ended, until = [first], False, time.monotonic() + _COLLECT_S
+            batch, ended = [first], False
+            if self._waiting.qsize() < _BATCH:
+                self._closing.wait(_COLLECT_S)
             while len(batch) < _BATCH and not ended:
                 try:
-                    more = self._waiting.get(timeout=max(0.0, until - time.monotonic()))
+                    more = self._waiting.get_nowait()
                 except queue.Empty:
                     break
                 if more is None:

@@ -5,7 +5,7 @@ No prompt text is in `Facts` or `Decision`: the policy cannot depend on it, and 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -58,6 +58,13 @@ class Turn(msgspec.Struct, kw_only=True):
     max_tokens: int | None = None
     #: Request headers, names in lower case, without the token.
     headers: dict[str, str] = {}
+    #: The fields as the reader has decoded them, for `values`.
+    decoded: dict[str, Any] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields decoded. The turn keeps no copy, so what a backend makes of them is all that waits."""
+        found, self.decoded = self.decoded, None
+        return found if found is not None else {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
