@@ -29,10 +29,16 @@ def _role_file(name: str) -> dict[str, Any]:
     return values
 
 
+def pinned_version() -> str:
+    """The version that the role pins."""
+    version: str = _role_file("defaults")["claude_cli_version"]
+    return version
+
+
 @cache
 def claude_binary() -> Path:
     """The path of an executable that any user may run."""
-    version: str = _role_file("defaults")["claude_cli_version"]
+    version = pinned_version()
     pinned = _role_file("vars")
     arch = platform.machine()
     package = pinned["_claude_cli_packages"][arch]

@@ -9,6 +9,8 @@ import sys
 import urllib.error
 import urllib.request
 from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,15 @@ class LlamaServer:
                 self.url = line.split()[1].decode()
                 return
         raise AssertionError(f"llama.cpp did not start: {self.log.read_text(errors='replace')[-2000:]}")
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator[LlamaServer]:
+        """Run it within the block."""
+        await self.start(port)
+        try:
+            yield self
+        finally:
+            await self.stop()
 
     async def stop(self) -> None:
         """End it at once, as a crash would."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -12,6 +13,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "workstation.txt"]
 #: What `make bench` measures beside the gateway.
 LITELLM = "../benchmarks/pinned/litellm.txt"
+#: What the gateway is tried with.
+CLIENTS = [f"../tests/data/gateway/{name}/requirements.txt" for name in ("aider", "llm")]
+NPM = sorted((ROOT / "tests/data").glob("*/*/package-lock.json"))
 #: name==version ; marker \\ and then --hash lines, as uv writes them.
 _PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 
@@ -26,7 +30,16 @@ def pins(name: str) -> dict[str, str]:
     return dict(_PINNED.findall("\n".join(lines(name))))
 
 
-@pytest.mark.parametrize("name", [*LOCKS, LITELLM])
+@pytest.mark.parametrize("path", NPM, ids=lambda path: path.parent.name)
+def test_every_npm_package_has_a_digest_and_names_no_registry(path: Path) -> None:
+    packages = json.loads(path.read_text(encoding="utf-8"))["packages"]
+    del packages[""]
+    for name, package in packages.items():
+        assert package["integrity"].startswith("sha512-"), name
+        assert "resolved" not in package, name
+
+
+@pytest.mark.parametrize("name", [*LOCKS, LITELLM, *CLIENTS])
 def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
     assert len(lines(name)) > 10
     for line in lines(name):

@@ -82,7 +82,7 @@ _STATE = ("state kept at the provider", "send the whole conversation")
 _MADE_THERE = ("the result of a tool at the provider", "start a new conversation")
 _CITED = ("a citation", "ask without citations")
 _CODEX_WEB = (_HOSTED[0], 'codex: web_search = "disabled"')
-_CODEX_SPACE = ("a group of tools", "codex: [features] multi_agent = false, goals = false")
+_CODEX_SPACE = ("a group of tools", "codex: [agents] enabled = false, and no MCP server")
 _FREE_FORM = ("a tool with free-form input", "offer it as a function")
 _CALLER = {"caller": _MADE_THERE, "toolset_name": _TAUGHT}
 _DIRECT = {"caller": ({"type": "direct"},)}

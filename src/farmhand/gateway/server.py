@@ -30,7 +30,8 @@ from farmhand.meter.http_server import HttpServer
 
 #: The provider's own limit.
 MAX_BODY = 32 * 1024 * 1024
-MAX_CONNECTIONS = 1000
+#: Room for 1,000 streams, and for the command line beside them.
+MAX_CONNECTIONS = 1100
 CONTROL_HEADER = "X-Farmhand-Control"
 #: Decisions that `/farmhand/v1/decisions` shows at once.
 _SHOWN = 200

@@ -78,11 +78,20 @@ ROLES = kinds(chat.ChatCompletionMessageParam, "role")
 PARTS = kinds(chat.ChatCompletionContentPartParam) | kinds(listed(chat.ChatCompletionAssistantMessageParam, "content"))
 FORMATS = kinds(field_of(chat_create.CompletionCreateParamsBase, "response_format"))
 ITEMS = kinds(responses.ResponseInputItemParam)
-RESPONSE_PARTS = kinds(responses.ResponseInputContentParam) | kinds(
-    listed(responses.ResponseOutputMessageParam, "content")
+#: The parts of what is asked, of what was answered, and of a tool's result.
+RESPONSE_PARTS = (
+    kinds(responses.ResponseInputContentParam),
+    kinds(listed(responses.ResponseOutputMessageParam, "content")),
+    kinds(listed(ITEMS["function_call_output"], "output")),
 )
 RESPONSE_TOOLS = kinds(responses.ToolParam)
 RESPONSE_FORMATS = kinds(field_of(responses.ResponseTextConfigParam, "format"))
+
+
+def part(kind: str) -> set[str]:
+    """The fields of a part of a Responses request, wherever it may stand."""
+    return fields(*(known[kind] for known in RESPONSE_PARTS if kind in known))
+
 
 #: Each table, and the names that the installed SDKs know for it.
 KNOWN: Mapping[str, set[str]] = {
@@ -125,11 +134,11 @@ KNOWN: Mapping[str, set[str]] = {
     ),
     "responses.function_call": fields(ITEMS["function_call"]),
     "responses.function_call_output": fields(ITEMS["function_call_output"]),
-    "responses.parts": set(RESPONSE_PARTS),
-    "responses.input_text": fields(RESPONSE_PARTS["input_text"]),
-    "responses.output_text": fields(RESPONSE_PARTS["output_text"]),
-    "responses.refusal": fields(RESPONSE_PARTS["refusal"]),
-    "responses.input_image": fields(RESPONSE_PARTS["input_image"]),
+    "responses.parts": set().union(*RESPONSE_PARTS),
+    "responses.input_text": part("input_text"),
+    "responses.output_text": part("output_text"),
+    "responses.refusal": part("refusal"),
+    "responses.input_image": part("input_image"),
     "responses.tools": set(RESPONSE_TOOLS),
     "responses.tool": fields(RESPONSE_TOOLS["function"]),
     "responses.tool_choices": set(kinds(field_of(response_create.ResponseCreateParamsBase, "tool_choice"))),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import Template
+from typing import Any
 
 import click
 
@@ -15,7 +16,7 @@ from farmhand.gateway import config, control
 #: The context that a recipe names if no local server says its own, in tokens.
 _CONTEXT = 32768
 _EXPORT = 'export FARMHAND_GATEWAY_TOKEN="$$(farmhand gateway token$file)"\n'
-#: Client → its recipe. docs/gateway.md says which were tried with the real client.
+#: Client → its recipe. Each is tried with the real client: tests/e2e/test_gateway_clients.py.
 RECIPES: dict[str, str] = {
     "claude": """# Claude Code: in the shell that starts it, and only there.
 export ANTHROPIC_BASE_URL=$base
@@ -29,6 +30,7 @@ export CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY=1
 """,
     "pi": _EXPORT
     + """# ~/.pi/agent/models.json; then: pi --provider farmhand --model farmhand/agent
+# It speaks the others too: "api": "openai-responses", or "anthropic-messages" with "baseUrl": "$base"
 {
   "providers": {
     "farmhand": {
@@ -53,10 +55,10 @@ base_url = "$base/v1"
 env_key = "FARMHAND_GATEWAY_TOKEN"
 wire_api = "responses"
 request_max_retries = 0
-[features]
-multi_agent = false
-goals = false
-""",
+# A local model can be given neither tools in groups (agents, MCP servers)$nor_images.
+[agents]
+enabled = false
+$no_images""",
     "opencode": _EXPORT
     + """# opencode.json
 {
@@ -86,7 +88,11 @@ aider --model openai/farmhand/chat
   api_key_name: farmhand
 # once: farmhand gateway token$file | llm keys set farmhand; then: llm -m farmhand "a question"
 """,
-    "continue": """# ~/.continue/config.yaml, with the token as the secret FARMHAND_GATEWAY_TOKEN in ~/.continue/.env
+    "continue": """# Once: echo "FARMHAND_GATEWAY_TOKEN=$$(farmhand gateway token$file)" >> ~/.continue/.env
+# ~/.continue/config.yaml; then: cn
+name: Farmhand
+version: 1.0.0
+schema: v1
 models:
   - name: Farmhand
     provider: openai
@@ -98,8 +104,6 @@ models:
       contextLength: $context
 """,
 }
-#: Clients whose recipe was seen to work, up to a tool loop on a local model.
-PROVEN = ("claude", "pi")
 
 
 @gateway_verb("connect")
@@ -110,18 +114,24 @@ def command(path: Path, *, as_json: bool, client: str) -> VerbResult:
     host, port = settings.address
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     file = "" if path == config.default_path() else f" --gateway-config {path}"
-    context = _context(settings)
-    notes = [] if client in PROVEN else [f"this recipe follows the documentation of {client}; it was not tried with it"]
-    if not context:
-        notes.append(f"no local server says its context: {_CONTEXT} is a guess")
-    text = Template(RECIPES[client]).substitute(base=base, file=file, context=context or _CONTEXT)
+    state = _first(settings)
+    context = state.get("context", 0)
+    notes = [] if context else [f"no local server says its context: {_CONTEXT} is a guess"]
+    blind = not state.get("vision", False)
+    text = Template(RECIPES[client]).substitute(
+        base=base,
+        file=file,
+        context=context or _CONTEXT,
+        nor_images=" nor images" if blind else "",
+        no_images="[features]\nview_image = false\n" if blind else "",
+    )
     return VerbResult({"client": client, "recipe": text, "token_file": str(settings.token_path)}, text, notes=notes)
 
 
-def _context(settings: config.GatewayConfig) -> int:
-    """Return the context of the first local server that is up, as the running gateway sees it; 0 if unknown."""
+def _first(settings: config.GatewayConfig) -> dict[str, Any]:
+    """Return the state of the first local server that is up, as the running gateway sees it; empty if there is none."""
     try:
         states = control.ask(settings, "GET", "/farmhand/v1/status")["states"]
     except (FarmUnreachable, NotConfigured):
-        return 0
-    return next((state["context"] for state in states if not state["closed"]), 0)
+        return {}
+    return next((state for state in states if not state["closed"]), {})

@@ -1,0 +1,25 @@
+"""The real llm, PyPI's llm, pinned by tests/data/gateway/llm/requirements.txt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.gateway import GatewayProcess
+from tests.support.harness.run import LOCKS, Ran, pypi_version, recipe_of, run, written
+from tests.support.python_tools import environment
+
+VERSION = pypi_version("llm", "llm")
+
+
+async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
+    """One question, set up as `farmhand gateway connect llm` says."""
+    recipe = await recipe_of(gateway, "llm")
+    home = work.parent / "llm-home"
+    home.mkdir(parents=True, exist_ok=True)
+    program = str(environment(LOCKS / "llm") / "bin/llm")
+    found = await run([program, "logs", "path"], home, work, {})
+    written(Path(found.out.strip()).parent / "extra-openai-models.yaml", recipe, "- model_id")
+    # The recipe gives the token on stdin.
+    keys = await run([program, "keys", "set", "farmhand"], home, work, {}, gateway.token)
+    assert keys.status == 0, keys
+    return await run([program, "-m", "farmhand", prompt], home, work, {})
