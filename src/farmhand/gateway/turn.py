@@ -58,6 +58,8 @@ class Turn(msgspec.Struct, kw_only=True):
     max_tokens: int | None = None
     #: Request headers, names in lower case, without the token.
     headers: dict[str, str] = {}
+    #: What was decided, once it is: a backend that is paid writes it down before it asks.
+    decision: Decision | None = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +92,16 @@ class Reason(msgspec.Struct, frozen=True):
     words: str
 
 
+class Allowance(msgspec.Struct, frozen=True, kw_only=True):
+    """What `farmhand gateway allow` has opened: for which classes, until when (Unix seconds), up to how much."""
+
+    classes: tuple[WorkClass, ...]
+    until: float
+    limit_pico: int
+    #: What of it is spent or reserved.
+    spent_pico: int = 0
+
+
 class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a backend, without asking it. `closed` says why it takes nothing at all now.
 
@@ -116,6 +128,10 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     turn_pico: int | None = None
     day_pico: int | None = None
     spent_pico: int | None = None
+    #: What the operator has opened for a time. A turn that no rule sends there is paid from it; `by_allowance` is then
+    #: set, the gate open, and the limits are those of the allowance where these are tighter.
+    allowance: Allowance | None = None
+    by_allowance: bool = False
     #: The model's own id, for people.
     model: str = ""
 
@@ -137,6 +153,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: The number of the rule that decided, from 1; 0 if the session stayed or an alias named the backend.
     rule: int
     refusals: tuple[Refusal, ...] = ()
+    #: Whether a metered turn is paid from what the operator has opened for a time, as no rule sends it there.
+    by_allowance: bool = False
 
 
 class BadRequest(Exception):
