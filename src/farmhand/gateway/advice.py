@@ -21,6 +21,8 @@ MOST = 400
 DEFERRED = "farmhand_deferred"
 NOT_CARRIED = "farmhand_cannot_carry"
 TOO_LONG = "context_length_exceeded"
+#: The codes of a budget without room for a turn.
+OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed"})
 _ALLOW = "farmhand gateway allow metered --for 30m --max-usd 1"
 
 
@@ -51,6 +53,12 @@ def answer(decision: Decision, turn: Turn, mode: str = "error") -> OwnAnswer:
     return _error(decision, turn.dialect, text(decision), DEFERRED)
 
 
+def ask_for_less(decision: Decision, turn: Turn, most: int) -> OwnAnswer:
+    """Return the answer to a turn whose limit of output alone is too dear: Claude Code asks again for `most` tokens."""
+    what = f"max_tokens: {turn.max_tokens} > {most}, which is the maximum allowed number of output tokens"
+    return _error(decision, turn.dialect, f"{what} within the gateway's limits ({decision.id})", "max_tokens")
+
+
 def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:
     """Return the answer to a turn of which a backend cannot be given a part, with the part's place."""
     return _error(decision, turn.dialect, cannot_carry_text(decision, lost), NOT_CARRIED)
@@ -72,7 +80,8 @@ def cannot_carry_text(decision: Decision, lost: CannotCarry | None = None) -> st
     hint = (lost.hint if lost is not None else "") or "send it as text"
     end = f"{hint[:1].upper()}{hint[1:]}, or allow a backend that takes it. ({decision.id})"
     if lost is not None:
-        where = f"{lost.path[:120]} is {_line(lost.what)}, which chat completions cannot carry ({backend})."
+        form = "the Messages API" if backend == "metered" else "chat completions"
+        where = f"{lost.path[:120]} is {_line(lost.what)}, which {form} cannot carry ({backend})."
         return _fitted(start, [where], end)
     return _fitted(start, [f"{_shown(one.backend)}: {_line(one.reason.words)}." for one in refused], end)
 

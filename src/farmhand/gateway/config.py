@@ -34,7 +34,7 @@ from farmhand.gateway.tables import Alias, GatewayConfig, LocalServer, MeteredTa
 from farmhand.gateway.turn import TEXT_CLASSES, Residency, WorkClass
 
 #: The residencies that this version can answer from. The others are checked and cannot be enabled.
-BUILT: frozenset[Residency] = frozenset({"local"})
+BUILT: frozenset[Residency] = frozenset({"local", "metered"})
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
 __all__ = ["CLASSES", "GatewayConfig", "LocalServer", "WorkClass", "default_path", "hard_texts", "load", "parse"]
 _MOST_BYTES = 1024 * 1024
@@ -297,6 +297,13 @@ def _checked_metered(value: Any) -> MeteredTable:
         raise _Problem("key_source", "auth_env is set too", "set one of them")
     if table.key_source and not _KEY_SOURCE.fullmatch(table.key_source):
         raise _Problem("key_source", "not a key source", "such as file:~/repos.env#FARMHAND_GATEWAY_KEY")
+    url = urlsplit(table.url)
+    if (
+        not url.hostname
+        or url.query
+        or (url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)))
+    ):
+        raise _Problem("url", "not an https URL without a query", "such as https://api.anthropic.com")
     _check_variable(table.auth_env)
     _check_models(table.models, CLASSES)
     _check_body(table.extra_body)

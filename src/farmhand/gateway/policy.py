@@ -203,9 +203,7 @@ def _listed(states: Sequence[BackendState], order: Sequence[str]) -> Iterator[Ba
                 yield state
 
 
-def _allowed(
-    facts: Facts, states: Sequence[BackendState], listed: Sequence[BackendState]
-) -> Iterator[BackendState]:
+def _allowed(facts: Facts, states: Sequence[BackendState], listed: Sequence[BackendState]) -> Iterator[BackendState]:
     """Yield the metered states that no rule names, and that the operator has opened for a time for this class."""
     for state in states:
         given = state.allowance
@@ -228,6 +226,8 @@ def _never_tried(facts: Facts, states: Sequence[BackendState], listed: Sequence[
             # What a rule excludes is not said to fail for what it cannot do: it would not be asked if it could.
             if reason is None or reason.code in UNABLE:
                 reason = _SHUT if state.residency == "metered" else _UNLISTED
+            elif state.residency == "metered" and state.closed is None and reason.code != "asked":
+                reason = _SHUT
             yield Refusal(backend=state.name, reason=reason)
     for residency in RESIDENCIES:
         if not any(state.residency == residency for state in states):

@@ -113,9 +113,7 @@ class Payment:
         self._held[number] = most_pico or 0
         pico = sum(self._held.values())
         row = msgspec.structs.replace(self._charge, held=pico, outcome="open")
-        await asyncio.wrap_future(
-            self._ledger.begun(row) if first else self._ledger.held(row.decision, pico)
-        )
+        await asyncio.wrap_future(self._ledger.begun(row) if first else self._ledger.held(row.decision, pico))
 
     def end(self, charge: TurnCharge) -> None:
         """Write down what it came to. A turn that was never sent leaves no row."""

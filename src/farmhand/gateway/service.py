@@ -15,7 +15,9 @@ from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering, Setup
+from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
+from farmhand.gateway.backends.metered_setup import MeteredSetup
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import GatewayServer
 from farmhand.gateway.tables import GatewayConfig, LocalServer
@@ -31,11 +33,13 @@ log = logging.getLogger("farmhand-gateway")
 class Backends:
     """The backends of the settings in force, each with the task that looks at its server."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: ledger.GatewayLedger) -> None:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
+        self._metered = MeteredSetup(book)
 
     def setup(self, config: GatewayConfig) -> Setup:
         """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
+        metered = self._metered.made(config.metered)
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
         fresh = {name: LocalBackend(name, server) for name, server in config.local.items() if name not in kept}
         for name, (_, backend, task) in self._made.items():
@@ -45,7 +49,10 @@ class Backends:
                 backend.close()
         made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
         self._made = {name: (kept | made)[name] for name in config.local}
-        return Setup(config, {backend.name: backend for _, backend, _ in self._made.values()})
+        backends: dict[str, Backend] = {backend.name: backend for _, backend, _ in self._made.values()}
+        if metered is not None:
+            backends[metered.name] = metered
+        return Setup(config, backends)
 
     async def looked(self) -> None:
         """Wait until each server was asked, but not for long."""
@@ -57,7 +64,11 @@ class Backends:
 
     def close(self) -> None:
         """Look at no server any more."""
-        self.setup(GatewayConfig())
+        for _, backend, task in self._made.values():
+            task.cancel()
+            backend.close()
+        self._made.clear()
+        self._metered.close()
 
 
 class Service:
@@ -65,7 +76,7 @@ class Service:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._backends = Backends()
+        self._backends: Backends
         self._config = settings.load(path)
         self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
         self._answering: Answering
@@ -77,6 +88,7 @@ class Service:
         async with AsyncExitStack() as stack:
             book = ledger.GatewayLedger(ledger.default_path())
             stack.callback(book.close)
+            self._backends = Backends(book)
             self._answering = Answering(self._backends.setup(config), book)
             stack.callback(self._backends.close)
             server = GatewayServer(self._guard, self._answering, self.reload)

@@ -15,6 +15,8 @@ WorkClass = Literal["planning", "review", "chat", "quick-edit", "agent"]
 #: Where a turn's class comes from, the strongest first.
 ClassSource = Literal["header", "alias", "path", "derived"]
 
+#: Fields that are kept when the others are released.
+_KEPT = frozenset({"stop_sequences", "stream_options"})
 #: Classes that a subscription may answer: text in, text out.
 TEXT_CLASSES: frozenset[WorkClass] = frozenset({"planning", "review", "chat"})
 
@@ -58,8 +60,17 @@ class Turn(msgspec.Struct, kw_only=True):
     max_tokens: int | None = None
     #: Request headers, names in lower case, without the token.
     headers: dict[str, str] = {}
+    #: The request as it came, of which `fields` are views.
+    body: bytes = b""
     #: What was decided, once it is: a backend that is paid writes it down before it asks.
     decision: Decision | None = None
+    #: The input tokens as the provider counted them, once it was asked.
+    counted: int | None = None
+
+    def release(self) -> None:
+        """Let go of the request, but for the small fields that its answer's translation looks at."""
+        self.fields = {name: raw.copy() for name, raw in self.fields.items() if name in _KEPT}
+        self.body = b""
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

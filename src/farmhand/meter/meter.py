@@ -173,9 +173,7 @@ class Meter:
                 return
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
-            call = _MeterCall(
-                grant, gate, gate.order(), request.body, request.max_tokens, most, wait=self._retry.wait
-            )
+            call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most, wait=self._retry.wait)
             del request
             try:
                 answer = await self._open(call, path, outgoing)

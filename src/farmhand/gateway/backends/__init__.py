@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from farmhand.gateway.turn import BackendState, Dialect, Turn
+from farmhand.gateway.turn import BackendState, Decision, Dialect, Turn, WorkClass
 
 
 class BackendReply(Protocol):
     """An open answer, in the dialect that the backend speaks. The server translates it if the client's is another."""
 
     status: int
+    #: What the client gets of the upstream's headers.
     headers: dict[str, str]
     dialect: Dialect
     streamed: bool
@@ -32,6 +33,12 @@ class BackendError(Exception):
         self.code = code
         #: The upstream's own error, to be relayed byte for byte; b"" if there is none.
         self.body = body
+        #: Headers that the client gets with it.
+        self.headers: dict[str, str] = {}
+
+
+class NoRoom(Exception):
+    """A paid backend has no room for a turn any more: nothing was sent, and the turn has to be decided again."""
 
 
 class Backend(Protocol):
@@ -56,3 +63,17 @@ class Backend(Protocol):
 
     def answer(self, turn: Turn) -> AbstractAsyncContextManager[BackendReply]:
         """Open the answer to a turn. Raise CannotCarry or BackendError. Leaving the context ends the upstream call."""
+
+
+@runtime_checkable
+class PaidBackend(Backend, Protocol):
+    """A backend that is paid by the token. Amounts are in pico-dollars. It writes its own rows of the ledger."""
+
+    def least(self, turn: Turn, work_class: WorkClass) -> int | None:
+        """Return what the answer alone may cost at the most; None if there is no price. No I/O."""
+
+    async def most(self, turn: Turn, decision: Decision) -> int | None:
+        """Return the most that a turn may cost; None if it is not known."""
+
+    async def fitting(self, turn: Turn, decision: Decision) -> int:
+        """Return the most output tokens for which a turn has room; 0 if it has none, or for next to nothing."""
