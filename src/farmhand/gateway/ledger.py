@@ -1,8 +1,9 @@
 """`gateway.db`: what was decided and what it cost. It has no text of a prompt: a decision is made of facts.
 
 A thread writes, in batches, so the event loop never waits for the disk. What is still waiting when the process is
-killed is lost; a caller that must know waits for the future that it gets, as one that pays does before it asks. The decisions are a ring of `MOST` rows and
-`KEPT_DAYS` days; charges stay until they are older than `CHARGES_DAYS`, since sums are made of them elsewhere.
+killed is lost; a caller that must know waits for the future that it gets, as one that pays does before it asks. The
+decisions are a ring of `MOST` rows and `KEPT_DAYS` days; charges stay until they are older than `CHARGES_DAYS`, since
+sums are made of them elsewhere.
 """
 
 # ruff: noqa: S608  (what is put into SQL here are our own words)
@@ -92,10 +93,10 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class TurnCharge(msgspec.Struct, frozen=True, kw_only=True):
     """What a turn used. `pico` is its cost in pico-dollars, None if it is not known; `seconds` is the whole time.
 
-    `outcome` is `done`, `cancelled` (the client left), `refused` or `failed`; of a metered turn `open` until its end, and
-    `lost` if the process was killed before. `terms` has what made the cost or the counts other than usual, such as
-    `estimated`. Labels are the operator's: client, project. `held` is what may have been charged beside `pico`: the most
-    that it can be. `list_pico` is what a local turn would have cost with `list_model`, at list price.
+    `outcome` is `done`, `cancelled` (the client left), `refused` or `failed`; of a metered turn `open` until its end,
+    and `lost` if the process was killed before. `terms` has what made the cost or the counts other than usual, such as
+    `estimated`. Labels are the operator's: client, project. `held` is what may have been charged beside `pico`, at the
+    most. `list_pico` is what a local turn would have cost with `list_model`, at list price.
     """
 
     decision: str
