@@ -51,6 +51,8 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     for block in found["content"]:
         if (part := _part(block)) is None:
             continue
+        if part.kind == "thinking" and not part.text:
+            continue
         if part.kind == "tool":
             part.add(msgspec.json.encode(block.get("input") or {}).decode())
             part.fresh()
@@ -194,13 +196,18 @@ class MessagesTranslated:
         self._begin()
         self._close()
         self._part = _part(block)
-        if self._part is not None:
-            self._out.append(self._writer.open(self._part))
-            self._say()
+        self._say()
 
     def _say(self) -> None:
-        if self._part is not None and (fresh := self._part.fresh()):
-            self._out.append(self._writer.add(self._part, fresh))
+        """Send what is new of the open block. Thinking that the API does not show begins no part."""
+        part = self._part
+        if part is None or (part.kind == "thinking" and not part.text):
+            return
+        if not part.opened:
+            part.opened = True
+            self._out.append(self._writer.open(part))
+        if fresh := part.fresh():
+            self._out.append(self._writer.add(part, fresh))
 
     def _delta(self, delta: Any) -> None:
         kind = delta.get("type") if isinstance(delta, dict) else None
@@ -214,7 +221,7 @@ class MessagesTranslated:
 
     def _close(self) -> None:
         part, self._part = self._part, None
-        if part is None:
+        if part is None or not part.opened:
             return
         try:
             missing = part.settle()
