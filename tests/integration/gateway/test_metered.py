@@ -77,7 +77,11 @@ async def test_a_turn_in_messages_keeps_its_bytes_but_for_the_model(
 async def test_headers_pass_and_the_key_is_only_the_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     canary = "canary-of-a-prompt"
     async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
-        more: dict[str, str] = {"anthropic-beta": "effort-2025-11-24,of-tomorrow-2027-01-01", "anthropic-new": "1", "cookie": "c=1"}
+        more: dict[str, str] = {
+            "anthropic-beta": "effort-2025-11-24,of-tomorrow-2027-01-01",
+            "anthropic-new": "1",
+            "cookie": "c=1",
+        }
         limits = {"anthropic-ratelimit-requests-limit": "50", "anthropic-ratelimit-requests-remaining": "49"}
         answer = json.dumps({"type": "message", "id": "m", "role": "assistant", "model": HAIKU, "content": []} | {
             "stop_reason": "end_turn", "usage": {"input_tokens": 3, "output_tokens": 1}
@@ -85,7 +89,7 @@ async def test_headers_pass_and_the_key_is_only_the_providers(tmp_path: Path, mo
         given = {"content-type": "application/json", "anthropic-organization-id": "o", **limits}
         api.fault(Fault(kind="verbatim", answer=Verbatim(body=answer, headers=given)))
         body = turn(messages=[{"role": "user", "content": canary}])
-        status, headers, text = await post(inside, body, **more)
+        status, headers, text = await post(inside, json.dumps(body).encode(), **more)
         assert (status, text) == (200, answer)
         assert headers["anthropic-organization-id"] == "o"
         assert not [name for name in headers if "ratelimit" in name]
@@ -277,7 +281,13 @@ async def test_what_costs_beside_its_tokens_is_refused_by_its_place(
 async def test_an_unknown_term_makes_the_cost_unknown_and_never_zero(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, used: dict[str, Any]
 ) -> None:
-    answer = {"type": "message", "id": "m", "role": "assistant", "model": HAIKU, "stop_reason": "end_turn"}
+    answer: dict[str, Any] = {
+        "type": "message",
+        "id": "m",
+        "role": "assistant",
+        "model": HAIKU,
+        "stop_reason": "end_turn",
+    }
     answer |= {"content": [{"type": "text", "text": "x"}], "usage": {"input_tokens": 3, "output_tokens": 1, **used}}
     async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
         given = {"content-type": "application/json"}

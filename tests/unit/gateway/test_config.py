@@ -166,7 +166,8 @@ METERED = '[metered]\nbudget_day_usd = "2"\n'
         ("[[rule]]", 3, "[[rule]] 1 try: missing"),
         ('[[rule]]\ntry = "local"', 3, "[[rule]] 1 try: expected `array`, got `str`"),
         ('[[rule]]\ntry = []\n[[rule]]\ntry = ["ollama"]', 3, "[[rule]] 2 try: names 'ollama', which is no backend"),
-        ('[[rule]]\ntry = ["metered"]', 3, "try: names metered, but this version has no metered backend yet"),
+        ('[[rule]]\ntry = ["metered"]', 3, "try: names metered, but it is not enabled"),
+        ('[metered]\nurl = "http://api.example.com"', 3, "[metered] url: not an https URL"),
         ('[[rule]]\nclass = []\ntry = []', 3, "[[rule]] 1 class: is empty"),
         ('[[rule]]\nclass = "background"\ntry = []', 3, "[[rule]] 1 class[0]: invalid enum value 'background'"),
     ],
@@ -194,8 +195,6 @@ def test_a_key_in_the_place_of_a_name_is_not_repeated() -> None:
     ("text", "name"),
     [
         ("[subscription]\nenabled = true\nterms_read = 2026-11-28", "subscription"),
-        (f"{METERED}enabled = true", "metered"),
-        (f'{METERED}enabled = true\n[[rule]]\ntry = ["metered"]', "metered"),
     ],
 )
 def test_what_this_version_cannot_do_cannot_be_enabled(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
