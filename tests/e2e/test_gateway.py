@@ -14,6 +14,10 @@ from tests.support.harness import claude, pi
 from tests.support.harness.run import Ran
 from tests.support.llama_server import LlamaServer
 from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi, Rule, Step
+from tests.support.messages_api.rules import ToolUse
+from tests.support.paid import VARIABLE, billed, charges
+from tests.support.paid import settings as paid_settings
 from tests.support.scripted_gguf import tool_call
 
 Ask = Callable[[GatewayProcess, str, Path], Awaitable[Ran]]
@@ -90,3 +94,33 @@ async def test_without_a_local_model_a_turn_is_asked_once_and_nobody_is_paid(tmp
         assert gateway.connections() == []
         assert list((tmp_path / "work").iterdir()) == []
         await gateway.stop()
+
+
+async def test_claude_works_a_tool_loop_that_is_paid_for_within_its_limits(
+    tmp_path: Path, messages_api: MessagesApi
+) -> None:
+    """Its own limit of output is too dear for a turn: it is told one that fits, and asks again with that."""
+    steps = [
+        Step(tool_use=ToolUse(name="Bash", input={"command": "printf paid > made.txt", "description": "Make it"})),
+        Step(text="The file is made."),
+    ]
+    messages_api.rule(Rule(contains=PROMPT, steps=steps))
+    more = 'max_usd_per_turn = "0.02"'
+    async with GatewayProcess(tmp_path, paid_settings(messages_api, more=more)) as gateway:
+        gateway.environ[VARIABLE] = DEFAULT_KEY
+        await gateway.start()
+        ran = await claude.ask(gateway, PROMPT, tmp_path / "work")
+        assert (ran.status, "The file is made." in ran.out) == (0, True), ran
+        assert (tmp_path / "work" / "made.txt").read_text() == "paid"
+        turns = {row["outcome"]: row["turns"] for row in (await gateway.status())["turns"]}
+        await gateway.stop()
+        posts = [entry for entry in messages_api.posts if entry.path == "/v1/messages"]
+        assert {entry.status for entry in posts} == {200}
+        assert turns["done"] == len(posts)
+        assert turns.get("refused", 0) >= 1
+        # What it sends first is the provider's own business, and arrives as it was.
+        assert all(json.loads(entry.body)["system"][0]["text"].startswith("x-anthropic-billing") for entry in posts)
+        assert all(json.loads(entry.body)["max_tokens"] < 64_000 for entry in posts)
+        rows = charges(gateway.database)
+        assert sum(row["pico"] for row in rows) == sum(billed(entry) for entry in posts)
+        assert {row["held"] for row in rows} == {0}

@@ -392,6 +392,10 @@ async def test_responses_and_chat_need_no_limit_of_output(tmp_path: Path, monkey
         assert [json.loads(entry.body)["max_tokens"] for entry in asked(api)] == [8192, 8192]
         status, _, body = await post(inside, {"model": "x", "messages": said})
         assert (status, b"max_tokens" in body) == (400, True)
+        # Each dialect counts (BerriAI/litellm#38176: two of three passed the budget by).
+        inside.answering.ledger.flush()
+        (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
+        assert state.spent_pico == sum(billed(entry) for entry in asked(api)) > 0
 
 
 async def test_a_client_that_leaves_ends_what_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

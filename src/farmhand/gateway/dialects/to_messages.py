@@ -22,7 +22,7 @@ from farmhand.gateway.turn import BadRequest, CannotCarry, Turn
 #: The most tokens of an answer, if a client of another dialect names no limit. The Messages API wants one.
 ANSWER_TOKENS = 8192
 _COUNTED = ("model", "messages", "system", "tools", "tool_choice", "thinking", "output_config")
-_IDENT = re.compile(r"[a-zA-Z0-9_-]{1,128}")
+_IDENT = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _DATA_URL = re.compile(r"data:(image/[a-z0-9.+-]+);base64,", re.I)
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
@@ -98,6 +98,28 @@ class _Told:
     def __init__(self) -> None:
         self.system: list[dict[str, Any]] = []
         self.messages: list[dict[str, Any]] = []
+        #: The id of each call as the API gets it, by the client's. Some servers begin anew with each answer, and the
+        #: API wants them to be unique in a conversation.
+        self._idents: dict[str, str] = {}
+        self._used: set[str] = set()
+
+    def call(self, ident: str, function: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Return a call as a block."""
+        arguments = text_at(function, "arguments", path, "") or "{}"
+        try:
+            given = msgspec.json.decode(arguments)
+        except (ValueError, RecursionError):
+            given = None
+        if not isinstance(given, dict):
+            raise CannotCarry(f"{path}.arguments", "no JSON object", "start a new conversation")
+        made = _ident(ident)
+        while made in self._used:
+            made = _ident(f"{ident} {len(self._used)}")
+        self._used.add(made)
+        self._idents[ident] = made
+        # As it was written: numbers and the order of names stay.
+        raw = msgspec.Raw(arguments.encode())
+        return {"type": "tool_use", "id": made, "name": text_at(function, "name", path), "input": raw}
 
     def told(self, text: str) -> None:
         """Add a system text: at the head, or amid the conversation as a reminder, where no other form is certain."""
@@ -120,7 +142,7 @@ class _Told:
 
     def result(self, ident: str, blocks: list[dict[str, Any]]) -> None:
         """Add the result of a call: before all else that the user says after the call."""
-        made: dict[str, Any] = {"type": "tool_result", "tool_use_id": _ident(ident)}
+        made: dict[str, Any] = {"type": "tool_result", "tool_use_id": self._idents.get(ident) or _ident(ident)}
         if kept := [block for block in blocks if block["type"] != "text" or block["text"]]:
             made["content"] = kept
         last = self.messages[-1] if self.messages else None
@@ -138,7 +160,7 @@ class _Told:
 
 
 def _ident(given: str) -> str:
-    """Return the id of a call as the API takes it; equal ids stay equal."""
+    """Return the id of a call as the API takes it."""
     if _IDENT.fullmatch(given):
         return given
     return f"call_{blake2b(given.encode('utf-8', 'surrogatepass'), digest_size=12).hexdigest()}"
@@ -162,7 +184,7 @@ def _of_chat(decoded: Mapping[str, Any], options: PaidOptions, walk: Walk) -> di
         kind = kind_of(form, "response_format")
         walk.kind(kind, "chat.formats", "response_format")
         schema = object_at(form, "json_schema", "response_format").get("schema")
-        body |= _format(kind, schema)
+        body |= _format(kind, schema, "response_format")
     choice = decoded.get("tool_choice")
     chat.check_choice(choice, "chat.tool_choices", walk)
     if isinstance(choice, dict):
@@ -200,7 +222,7 @@ def _chat_message(message: dict[str, Any], path: str, told: _Told, options: Paid
             where = f"{path}.tool_calls[{at}]"
             walk.kind(kind_of(one, where, "function"), "chat.calls", where)
             function = object_at(one, "function", where)
-            blocks.append(_call(text_at(one, "id", where), function, f"{where}.function"))
+            blocks.append(told.call(text_at(one, "id", where), function, f"{where}.function"))
         told.add("assistant", blocks)
 
 
@@ -224,7 +246,7 @@ def _of_responses(decoded: Mapping[str, Any], options: PaidOptions, walk: Walk) 
         walk.check(form, "responses.format", "text.format")
         kind = kind_of(form, "text.format")
         walk.kind(kind, "responses.formats", "text.format")
-        body |= _format(kind, form.get("schema"))
+        body |= _format(kind, form.get("schema"), "text.format")
     choice = decoded.get("tool_choice")
     chat.check_choice(choice, "responses.tool_choices", walk)
     if isinstance(choice, dict):
@@ -239,7 +261,7 @@ def _item(item: dict[str, Any], path: str, told: _Told, options: PaidOptions, wa
         return
     walk.check(item, f"responses.{kind}", path)
     if kind == "function_call":
-        told.add("assistant", [_call(text_at(item, "call_id", path), item, path)])
+        told.add("assistant", [told.call(text_at(item, "call_id", path), item, path)])
         return
     field = "output" if kind == "function_call_output" else "content"
     blocks = []
@@ -283,23 +305,6 @@ def _image(url: str, path: str, options: PaidOptions) -> dict[str, Any]:
     return {"type": "image", "source": source}
 
 
-def _call(ident: str, function: Mapping[str, Any], path: str) -> dict[str, Any]:
-    arguments = text_at(function, "arguments", path, "") or "{}"
-    try:
-        given = msgspec.json.decode(arguments)
-    except (ValueError, RecursionError):
-        given = None
-    if not isinstance(given, dict):
-        raise CannotCarry(f"{path}.arguments", "no JSON object", "start a new conversation")
-    # As it was written: numbers and the order of names stay.
-    return {
-        "type": "tool_use",
-        "id": _ident(ident),
-        "name": text_at(function, "name", path),
-        "input": msgspec.Raw(arguments.encode()),
-    }
-
-
 def _tool(function: Mapping[str, Any], parameters: str, path: str) -> dict[str, Any]:
     schema = object_at(function, parameters, path)
     made: dict[str, Any] = {"name": text_at(function, "name", path), "input_schema": {"type": "object", **schema}}
@@ -310,12 +315,13 @@ def _tool(function: Mapping[str, Any], parameters: str, path: str) -> dict[str, 
     return made
 
 
-def _format(kind: str, schema: Any) -> dict[str, Any]:
-    """Return the form of the answer. A JSON object of any shape is the schema of an object."""
+def _format(kind: str, schema: Any, path: str) -> dict[str, Any]:
+    """Return the form of the answer. The API keeps to a schema, and knows no JSON object of any shape."""
     if kind == "text":
         return {}
-    wanted = schema if kind == "json_schema" and isinstance(schema, dict) else {"type": "object"}
-    return {"output_config": {"format": {"type": "json_schema", "schema": wanted}}}
+    if kind != "json_schema" or not isinstance(schema, dict):
+        raise CannotCarry(path, "a JSON object of any shape", "give its schema")
+    return {"output_config": {"format": {"type": "json_schema", "schema": schema}}}
 
 
 def _shared(carried: Mapping[str, Any], tools: list[dict[str, Any]], choice: dict[str, Any] | None) -> dict[str, Any]:
