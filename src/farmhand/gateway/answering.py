@@ -33,7 +33,7 @@ MAX_TURNS = 256
 #: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
 HOLD_S = 10.0
 #: How often a turn is decided, if others take the budget's room meanwhile.
-_TRIES = 3
+_TRIES = 20
 #: Bytes of an answer that is not streamed.
 MAX_ANSWER = 32 * 1024 * 1024
 _READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}

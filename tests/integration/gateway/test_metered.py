@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,22 @@ async def test_a_turn_that_was_cut_counts_as_its_reservation(tmp_path: Path, mon
         assert row["pico"] + row["held"] > 5000 * 500_000
         (known,) = charges_of(tmp_path / "gateway.db", headers["x-farmhand-decision"])
         assert known.held == row["held"]
+
+
+async def test_what_cannot_be_written_down_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reservation that cannot be kept is none: BerriAI/litellm#33923 went on without it."""
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        with sqlite3.connect(tmp_path / "gateway.db") as db:
+            full = "CREATE TRIGGER full BEFORE INSERT ON charge BEGIN SELECT raise(ABORT, 'disk full'); END"
+            db.execute(full)
+        status, headers, body = await post(inside, turn())
+        assert (status, headers["retry-after"], b"ledger cannot be written" in body) == (503, "1", True)
+        assert asked(api) == []
+        with sqlite3.connect(tmp_path / "gateway.db") as db:
+            db.execute("DROP TRIGGER full")
+        assert (await post(inside, turn()))[0] == 200
+        (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
+        assert state.spent_pico == billed(asked(api)[0])
 
 
 async def test_a_count_costs_nothing_and_is_the_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,13 @@ def test_a_request_in_which_nobody_says_anything(document: dict[str, Any]) -> No
         made("chat", document)
 
 
+@pytest.mark.parametrize("schema", [None, {}, {"properties": {"a": {}}}, {"type": None}, {"type": "object"}])
+def test_a_tools_schema_is_that_of_an_object(schema: Any) -> None:
+    """The API wants the type to be there: lidge-jun/opencodex#75, ogx-ai/ogx#6017, farion1231/cc-switch#3847."""
+    tools = [{"type": "function", "function": {"name": "look", "parameters": schema}}]
+    assert body("chat", of_chat(tools=tools))["tools"][0]["input_schema"] == (schema or {}) | {"type": "object"}
+
+
 def test_ids_that_a_server_gives_again_and_again_are_made_unique() -> None:
     """Tool ids must be unique and of certain characters: trycua/cua#524, maximhq/bifrost#5097, fastllm#42."""
     messages: list[dict[str, Any]] = [{"role": "user", "content": "go"}]

@@ -307,7 +307,10 @@ def _image(url: str, path: str, options: PaidOptions) -> dict[str, Any]:
 
 def _tool(function: Mapping[str, Any], parameters: str, path: str) -> dict[str, Any]:
     schema = object_at(function, parameters, path)
-    made: dict[str, Any] = {"name": text_at(function, "name", path), "input_schema": {"type": "object", **schema}}
+    made: dict[str, Any] = {
+        "name": text_at(function, "name", path),
+        "input_schema": schema | {"type": schema.get("type") or "object"},
+    }
     if function.get("description"):
         made["description"] = text_at(function, "description", path)
     if function.get("strict"):
