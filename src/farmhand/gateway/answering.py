@@ -102,13 +102,13 @@ class Answering:
             "turns": self.metrics.counts(),
         }
 
-    def allow(self, asked: AllowRequest) -> dict[str, Any]:
+    async def allow(self, asked: AllowRequest) -> dict[str, Any]:
         """Open the metered backend for a time, or close it; return what is open. Raise FarmhandError."""
         backend = self.setup.backends.get("metered")
         metered = backend if isinstance(backend, MeteredBackend) else None
         if asked.stop:
             return {"stopped": metered is not None and metered.purse.stop(), "allowance": None}
-        return {"stopped": False, "allowance": msgspec.to_builtins(open_for(metered, asked))}
+        return {"stopped": False, "allowance": msgspec.to_builtins(await open_for(metered, asked))}
 
     def context(self) -> int:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
@@ -246,7 +246,8 @@ class Answering:
             return await stream.end()
         finally:
             stream.close()
-            self.metrics.ended(decision, outcome)
+            if outcome != "moved":
+                self.metrics.ended(decision, outcome)
             if decision.residency == "local":
                 self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
 

@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from farmhand.core.money import usd
 from farmhand.gateway.turn import BackendState, Decision
 
 #: Upper bounds of the buckets, in seconds: from what the gateway adds to a long prompt's first token.
@@ -63,8 +64,14 @@ class GatewayMetrics(Collector):
         yield GaugeMetricFamily("farmhand_gateway_open_turns", "Turns without an end.", value=self._open_turns())
         up = GaugeMetricFamily("farmhand_gateway_backend_up", "Whether a backend takes turns.", labels=["backend"])
         context = GaugeMetricFamily("farmhand_gateway_context_tokens", "Its context, 0 if unknown.", labels=["backend"])
+        about = "Today's (UTC) metered US$: spent or reserved, and the limit."
+        money = GaugeMetricFamily("farmhand_gateway_metered_usd", about, labels=["kind"])
         for state in self._states():
+            for kind, pico in (("spent", state.spent_pico), ("limit", state.day_pico)):
+                if pico is not None:
+                    money.add_metric([kind], float(usd(pico)))
             up.add_metric([state.name], float(state.closed is None))
             context.add_metric([state.name], state.context)
         yield up
         yield context
+        yield money

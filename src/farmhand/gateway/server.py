@@ -201,7 +201,7 @@ class GatewayServer(HttpServer):
         """Open the metered backend for a time, or close it."""
         try:
             request = msgspec.json.decode(await self.read(asked.request), type=AllowRequest)
-            return _json(self._answering.allow(request))
+            return _json(await self._answering.allow(request))
         except msgspec.DecodeError as error:
             return self._error(asked, 400, str(error))
         except FarmhandError as error:

@@ -39,9 +39,10 @@ class Backends:
 
     def setup(self, config: GatewayConfig) -> Setup:
         """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
-        metered = self._metered.made(config.metered)
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
         fresh = {name: LocalBackend(name, server) for name, server in config.local.items() if name not in kept}
+        # It is the last that can fail.
+        metered = self._metered.made(config.metered)
         for name, (_, backend, task) in self._made.items():
             if name not in kept:
                 # Turns that it still answers go on.

@@ -323,6 +323,11 @@ async def test_parallel_turns_stay_within_the_day_whatever_becomes_of_them(
         assert counted <= limit
         (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
         assert state.spent_pico == counted
+        assert f'farmhand_gateway_metered_usd{{kind="spent"}} {counted / 10**12!r}'.encode() in (
+            inside.answering.metrics.text()
+        )
+        ended = sum(row["turns"] for row in inside.answering.metrics.counts())
+        assert ended == 200
         entries = {entry.request_id: entry for entry in asked(api) if entry.usage}
         whole = [row for row in rows if row["outcome"] == "done" and row["held"] == 0]
         assert len(whole) > 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -81,7 +82,7 @@ def key_of(table: MeteredTable) -> Key:
     return Key(text)
 
 
-def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allowance:
+async def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allowance:
     """Open the gate for a time. Raise NotConfigured if there is no key, UsageError if what is asked for is none."""
     if backend is None:
         raise NotConfigured("[metered] has no key", hint="set the variable that auth_env names, or key_source")
@@ -94,5 +95,6 @@ def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allowance:
     if not 0 < asked.seconds <= MOST_S:
         raise UsageError(f"{asked.seconds:g} seconds are not a time of up to {MOST_S // 3600} hours")
     if backend.key is None:
-        backend.key = key_of(backend.table)
+        # A source may be a program that asks for a passphrase.
+        backend.key = await asyncio.to_thread(key_of, backend.table)
     return backend.purse.allow(asked.seconds, pico(amount), asked.classes or _CLASSES)
