@@ -14,7 +14,11 @@ from typing import Any
 import msgspec
 
 from farmhand.core.money import plain
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
+from farmhand.core.terms import DEAREST
 from farmhand.gateway.config import hard_texts
+from farmhand.gateway.dialects.to_messages import ANSWER_TOKENS
 from farmhand.gateway.ledger import DecisionRecord, TurnCharge
 from farmhand.gateway.policy import HARD, LOCAL, decide, matching, mismatch, why_not
 from farmhand.gateway.tables import GatewayConfig
@@ -41,9 +45,13 @@ def what_if(
     only: Residency | None = None,
     carries: Carries | None = None,
 ) -> DecisionRecord:
-    """Return what would be decided for such a turn. Without `states` every local server is taken to be up."""
+    """Return what would be decided for such a turn. Without `states` every local server is taken to be up.
+
+    A metered turn is taken to have an answer of ANSWER_TOKENS at the most.
+    """
     if states is None:
         states = (*assumed(config), *config.closed())
+    usage = Usage(input_tokens=tokens, output_tokens=ANSWER_TOKENS)
     facts = Facts(
         dialect=dialect,
         work_class=work_class,
@@ -51,14 +59,15 @@ def what_if(
         carries=msgspec.structs.replace(carries or Carries(), tools=tools),
         tokens=tokens,
         only=only,
+        most_pico=price_table().cost(config.metered.model_of(work_class), usage, DEAREST),
     )
     made = decide(facts, states, config.rules, id=WHAT_IF)
     return DecisionRecord(at=time.time(), decision=made, states=tuple(states), rules=config.rules)
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers as gateway.toml has them, each of them up."""
-    return tuple(
+    """Return the states of the local servers as gateway.toml has them, each of them up; and an unspent day's metered."""
+    local = tuple(
         BackendState(
             name=LOCAL + name,
             residency="local",
@@ -70,6 +79,11 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
         )
         for name, server in config.local.items()
     )
+    table = config.metered
+    if not table.enabled:
+        return local
+    limits = {"turn_pico": table.turn_pico, "day_pico": table.day_pico, "spent_pico": 0}
+    return (*local, BackendState(name="metered", residency="metered", vision=True, schema=True, **limits))
 
 
 def document(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> dict[str, Any]:

@@ -8,11 +8,14 @@ event loop.
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import time
 from collections.abc import Sequence
 
 import msgspec
 
+from farmhand.core.errors import NotConfigured
 from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.turn import Allowance, WorkClass
 from farmhand.meter import Budget
@@ -39,6 +42,28 @@ class Purse:
         self._limit: int | None = None
         self._day: tuple[int, Budget] | None = None
         self._opened: _Opened | None = None
+        self._lock: int | None = None
+
+    def claim(self) -> None:
+        """Claim the ledger for this process. Raise NotConfigured if another one pays from it: its sums would be two."""
+        if self._lock is not None:
+            return
+        path = self._ledger.path.with_suffix(".lock")
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            hint = "stop it, or set another XDG_STATE_HOME here"
+            raise NotConfigured(f"another gateway pays from {self._ledger.path}", hint=hint) from None
+        self._lock = lock
+
+    def close(self) -> None:
+        """Close what is open, and leave the ledger to others."""
+        self.stop()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def limit(self, day_pico: int | None) -> None:
         """Set the most for a UTC day, in pico-dollars; None for no limit but an allowance's."""

@@ -136,6 +136,13 @@ async def test_a_gateway_without_a_good_key_does_not_start(tmp_path: Path) -> No
                 assert err.startswith("farmhand: [metered] auth_env:") or "[metered] auth_env:" in err
                 assert len(err.strip().splitlines()) == 1
                 assert not key or key not in err
+        async with gateway(tmp_path / "0", settings(api)) as one, gateway(tmp_path / "0", settings(api)) as other:
+            one.write(settings(api))
+            await one.start()
+            other.write(settings(api))
+            status, _, err = await other.command("serve")
+            assert (status, "another gateway pays from" in err) == (3, True)
+            await one.stop()
         status, _, err = await gateway(tmp_path, settings(api, day="")).command("serve")
         assert (status, "budget_day_usd: missing" in err) == (3, True)
 

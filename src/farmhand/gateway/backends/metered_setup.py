@@ -54,6 +54,7 @@ class MeteredSetup:
         key = None
         if table.enabled:
             key = key_of(table)
+            self._purse.claim()
         elif not table.key_source and not self._environ.get(table.auth_env):
             return None
         if table.url not in self._meters:
@@ -64,7 +65,7 @@ class MeteredSetup:
 
     def close(self) -> None:
         """Close what was opened for a time, and the idle connections."""
-        self._purse.stop()
+        self._purse.close()
         for upstream, _ in self._meters.values():
             upstream.close()
 
@@ -97,4 +98,5 @@ async def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allow
     if backend.key is None:
         # A source may be a program that asks for a passphrase.
         backend.key = await asyncio.to_thread(key_of, backend.table)
+    backend.purse.claim()
     return backend.purse.allow(asked.seconds, pico(amount), asked.classes or _CLASSES)
