@@ -66,7 +66,7 @@ def what_if(
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers as gateway.toml has them, each of them up; and an unspent day's metered."""
+    """Return the states of the local servers as gateway.toml has them, each of them up; and the metered one's, unspent."""
     local = tuple(
         BackendState(
             name=LOCAL + name,
@@ -82,8 +82,16 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
     table = config.metered
     if not table.enabled:
         return local
-    limits = {"turn_pico": table.turn_pico, "day_pico": table.day_pico, "spent_pico": 0}
-    return (*local, BackendState(name="metered", residency="metered", vision=True, schema=True, **limits))
+    paid = BackendState(
+        name="metered",
+        residency="metered",
+        vision=True,
+        schema=True,
+        turn_pico=table.turn_pico,
+        day_pico=table.day_pico,
+        spent_pico=0,
+    )
+    return (*local, paid)
 
 
 def document(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> dict[str, Any]:

@@ -196,5 +196,5 @@ def test_what_would_be_paid_for() -> None:
     config = parse(lines)
     small, large = (what_if(config, work_class="agent", tokens=tokens) for tokens in (1000, 400_000))
     assert small.decision.backend == "metered"
-    assert [refusal.reason.code for refusal in large.decision.refusals][0] == "budget_turn"
+    assert large.decision.refusals[0].reason.code == "budget_turn"
     assert "this turn may cost US$" in text(large)
