@@ -66,7 +66,7 @@ def what_if(
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers as gateway.toml has them, each of them up; and the metered one's, unspent."""
+    """Return the states of the local servers as gateway.toml has them, each of them up; the metered one is unspent."""
     local = tuple(
         BackendState(
             name=LOCAL + name,
