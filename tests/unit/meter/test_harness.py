@@ -84,7 +84,7 @@ def test_what_costs_beside_them_is_refused_by_its_place(more: dict[str, Any], pa
         {"type": "image", "source": {"type": "url", "url": "https://x.test/a.png"}},
         {"type": "document", "source": {"type": "file", "file_id": "f"}},
         {"type": "container_upload", "file_id": "f"},
-        {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]},
+        {"type": "tool_result", "content": [{"type": "image", "source": {"type": "url", "url": "u"}}]},
         {"type": "document", "source": {"type": "content", "content": [{"type": "image", "source": {"type": "file"}}]}},
     ],
 )  # fmt: skip
