@@ -209,10 +209,11 @@ def _allowed(facts: Facts, states: Sequence[BackendState], listed: Sequence[Back
         given = state.allowance
         if given is None or facts.work_class not in given.classes or state in listed or state.residency != "metered":
             continue
-        closed = None if state.closed is not None and state.closed.code == "shut" else state.closed
-        opened = msgspec.structs.replace(state, closed=closed, by_allowance=True)
-        day, spent = state.day_pico, state.spent_pico
-        if day is None or spent is None or given.limit_pico - given.spent_pico < day - spent:
+        shut = state.closed is not None and state.closed.code == "shut"
+        opened = msgspec.structs.replace(state, closed=None if shut else state.closed, by_allowance=True)
+        day, spent, left = state.day_pico, state.spent_pico, given.limit_pico - given.spent_pico
+        # A backend that is off has no day's limit; one that is on has, or pays for nothing.
+        if (day is None and shut) or (day is not None and spent is not None and left < day - spent):
             opened = msgspec.structs.replace(opened, day_pico=given.limit_pico, spent_pico=given.spent_pico)
         yield opened
 

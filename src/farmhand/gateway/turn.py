@@ -64,13 +64,14 @@ class Turn(msgspec.Struct, kw_only=True):
     body: bytes = b""
     #: What was decided, once it is: a backend that is paid writes it down before it asks.
     decision: Decision | None = None
-    #: The input tokens as the provider counted them, once it was asked.
-    counted: int | None = None
+    #: What a backend has made of it to decide about it, for the same backend's use when it answers.
+    prepared: object = None
 
     def release(self) -> None:
         """Let go of the request, but for the small fields that its answer's translation looks at."""
         self.fields = {name: raw.copy() for name, raw in self.fields.items() if name in _KEPT}
         self.body = b""
+        self.prepared = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,16 +50,20 @@ class HarnessPolicy:
     """The policy of one harness turn. `hosted_tools` and `fetch` open what the operator has opened.
 
     `counted` are the input tokens as the API counted them, None if it was not asked. `unknown` are the names that
-    nobody knows here.
+    nobody knows here. `checked` is what `read` has returned before: its body is not read a second time.
     """
 
     hosted_tools: bool = False
     fetch: bool = False
     counted: int | None = None
     unknown: list[str] = field(default_factory=list)
+    checked: MessageRequest | None = None
 
     def read(self, body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
         """Return the request in `body`, whose bytes stay as they are. Raise ApiError (400), with the part's place."""
+        checked, self.checked = self.checked, None
+        if checked is not None and checked.body is body:
+            return msgspec.structs.replace(checked, tokens=self._tokens(checked.tokens))
         try:
             check_values(body, _MAX_VALUES)
             document = msgspec.json.decode(body)
@@ -81,10 +85,7 @@ class HarnessPolicy:
         self._blocks(document.get("system"), "system", found)
         for number, message in enumerate(objects_in(document.get("messages"), "messages")):
             self._blocks(message.get("content"), f"messages[{number}].content", found)
-        tokens = found.tokens(len(body))
-        if self.counted is not None:
-            tokens = self.counted + self.counted // COUNT_MARGIN
-        return MessageRequest(body, asked, tokens, cached_for(body))
+        return MessageRequest(body, asked, self._tokens(found.tokens(len(body))), cached_for(body))
 
     def forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return what passes: every `anthropic-*` header, and no credential."""
@@ -99,6 +100,9 @@ class HarnessPolicy:
         if known := [beta for beta in betas if beta and beta != BEARER_BETA]:
             passed["anthropic-beta"] = ",".join(known)
         return passed
+
+    def _tokens(self, most: int | None) -> int | None:
+        return most if self.counted is None else self.counted + self.counted // COUNT_MARGIN
 
     def _field(self, name: str, value: Any) -> None:
         if name in _COSTLY:

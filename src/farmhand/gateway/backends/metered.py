@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import msgspec
 
@@ -40,6 +41,14 @@ _VERSION = "2023-06-01"
 
 class _Counted(msgspec.Struct):
     input_tokens: int
+
+
+class PreparedTurn(NamedTuple):
+    """What is made of a turn before it is decided: its body for the API, what is known of that, and its policy."""
+
+    body: to_messages.PaidRequest
+    request: MessageRequest
+    policy: HarnessPolicy
 
 
 class MeteredReply:
@@ -131,9 +140,10 @@ class MeteredBackend:
         """Implement `PaidBackend`. The API counts the tokens if the certain bound has no room: that is free."""
         turn.decision = decision
         try:
-            request, model = self._request(turn)
+            made = self._prepared(turn)
         except (CannotCarry, BadRequest, BackendError):
             return 0  # it will not be sent
+        request, model = made.request, made.body.model
         most = self._cost(request, model)
         room = self._room(decision)
         if most is not None and most <= room:
@@ -141,22 +151,23 @@ class MeteredBackend:
         least = self._cost(request, model, 0)
         if least is None or least > room:
             return most if most is not None else least
-        return self._cost(request, model, await self._count(turn, request, model))
+        return self._cost(request, model, await self._count(turn, made))
 
     async def fitting(self, turn: Turn, decision: Decision) -> int:
         """Implement `PaidBackend`."""
         turn.decision = decision
         try:
-            request, model = self._request(turn)
+            made = self._prepared(turn)
         except (CannotCarry, BadRequest, BackendError):
             return 0
+        request, model = made.request, made.body.model
         room = self._room(decision)
 
         def fits(tokens: int, counted: int | None) -> bool:
             cost = self._cost(msgspec.structs.replace(request, max_tokens=tokens), model, counted)
             return cost is not None and cost <= room
 
-        counted = None if fits(request.max_tokens // 2, None) else await self._count(turn, request, model)
+        counted = None if fits(request.max_tokens // 2, None) else await self._count(turn, made)
         low, high = 0, request.max_tokens
         while low < high:
             middle = (low + high + 1) // 2
@@ -177,27 +188,29 @@ class MeteredBackend:
     def _cost(self, request: MessageRequest, model: str, counted: int | None = None) -> int | None:
         return reserve.cost(request, lambda usage: self._prices.cost(model, usage, DEAREST), counted)
 
-    def _request(self, turn: Turn) -> tuple[MessageRequest, str]:
-        """Return the request as the meter will see it. Raise CannotCarry, BadRequest or BackendError."""
-        made = self.check(turn)
-        return self._read(self._policy(), made.body, made.model), made.model
-
-    def _policy(self, counted: int | None = None) -> HarnessPolicy:
-        return HarnessPolicy(hosted_tools=self.table.hosted_tools, fetch=self.table.fetch, counted=counted)
-
-    def _read(self, policy: HarnessPolicy, body: bytes, model: str) -> MessageRequest:
+    def _prepared(self, turn: Turn) -> PreparedTurn:
+        """Return what is made of a turn, once. Raise CannotCarry, BadRequest or BackendError."""
+        if isinstance(turn.prepared, PreparedTurn):
+            return turn.prepared
+        made, policy = self.check(turn), self._policy()
         try:
-            return policy.read(body, model=model, max_tokens=_MOST_OUTPUT)
+            request = policy.read(made.body, model=made.model, max_tokens=_MOST_OUTPUT)
         except ApiError as problem:
             raise BackendError(problem.message, status=400, code=NOT_CARRIED) from None
+        turn.prepared = PreparedTurn(made, request, policy)
+        return turn.prepared
 
-    async def _count(self, turn: Turn, request: MessageRequest, model: str) -> int | None:
+    def _policy(self) -> HarnessPolicy:
+        return HarnessPolicy(hosted_tools=self.table.hosted_tools, fetch=self.table.fetch)
+
+    async def _count(self, turn: Turn, made: PreparedTurn) -> int | None:
         """Return the input tokens as the API counts them; None if it does not."""
         try:
-            turn.counted = await self._counted(turn, to_messages.to_count(request.body), model)
+            body = to_messages.to_count(made.request.body)
+            made.policy.counted = await self._counted(turn, body, made.body.model)
         except (ApiError, msgspec.DecodeError):
             return None
-        return turn.counted
+        return made.policy.counted
 
     async def _counted(self, turn: Turn, body: bytes, model: str) -> int:
         grant = Grant("count", self._key(), model, max_tokens=_MOST_OUTPUT, policy=self._policy())
@@ -229,9 +242,8 @@ class MeteredBackend:
         assert decision is not None, "a metered turn is decided before it is answered"  # noqa: S101
         if turn.dialect == "messages" and turn.max_tokens is None:
             raise BadRequest("max_tokens", "it is missing")
-        made = self.check(turn)
-        policy = self._policy(turn.counted)
-        self._read(policy, made.body, made.model)
+        made, request, policy = self._prepared(turn)
+        policy.checked = request
         charge = TurnCharge(
             decision=decision.id,
             created_at=time.time(),
@@ -253,7 +265,7 @@ class MeteredBackend:
         )
         omitted, outcome, status = made.omitted, "cancelled", 200
         sent = self._meter.send(grant, PATH, made.body, _headers(turn))
-        del made
+        del made, request
         try:
             async with sent as exchange:
                 turn.release()

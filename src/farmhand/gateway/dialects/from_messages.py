@@ -57,7 +57,7 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
             part.add(msgspec.json.encode(block.get("input") or {}).decode())
             part.fresh()
         parts.append(part)
-    usage = _Figures()
+    usage = _UsageSeen()
     usage.take(found.get("usage"))
     writer, stop = _writer(turn, ident), _stop(found.get("stop_reason"))
     return writer.whole(_model(found, turn), parts, stop, usage.usage), usage.usage
@@ -71,7 +71,7 @@ def _writer(turn: Turn, ident: str) -> ChatWriter | ResponsesWriter:
     return ChatWriter(ident, now, usage_asked=isinstance(options, dict) and bool(options.get("include_usage")))
 
 
-class _Figures:
+class _UsageSeen:
     """The usage of an answer: the reports of a stream are cumulative, and later ones may leave figures out."""
 
     def __init__(self) -> None:
@@ -98,7 +98,7 @@ class MessagesTranslated:
         self.failed: BackendError | None = None
         self._writer, self._model = writer, turn.model
         self._decoder = EventDecoder()
-        self._figures = _Figures()
+        self._figures = _UsageSeen()
         self._part: AnswerPart | None = None
         self._stop_reason: Any = None
         self._began = self._ended = False
