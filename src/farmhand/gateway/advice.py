@@ -54,9 +54,14 @@ def answer(decision: Decision, turn: Turn, mode: str = "error") -> OwnAnswer:
 
 
 def ask_for_less(decision: Decision, turn: Turn, most: int) -> OwnAnswer:
-    """Return the answer to a turn whose limit of output alone is too dear: Claude Code asks again for `most` tokens."""
+    """Return the answer to a turn whose limit of output alone is too dear: Claude Code asks again for `most` tokens.
+
+    It knows the message by its words up to `output tokens for` [seen in 2.1.330].
+    """
     what = f"max_tokens: {turn.max_tokens} > {most}, which is the maximum allowed number of output tokens"
-    return _error(decision, turn.dialect, f"{what} within the gateway's limits ({decision.id})", "max_tokens")
+    return _error(
+        decision, turn.dialect, f"{what} for a turn within the gateway's limits ({decision.id})", "max_tokens"
+    )
 
 
 def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:

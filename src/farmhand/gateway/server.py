@@ -69,6 +69,8 @@ def _dialect_of(path: str) -> Dialect:
 class GatewayServer(HttpServer):
     """Serves `answering` behind `guard`. `reload` reads the settings again, or raises FarmhandError."""
 
+    logger = log
+
     def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], None]) -> None:
         super().__init__(self._answer, MAX_BODY)
         self._guard = guard

@@ -77,7 +77,7 @@ class HarnessPolicy:
         if asked > max_tokens:
             # The API's own wording: the claude CLI recognises it and asks for less.
             what = f"max_tokens: {min(asked, 10**12)} > {max_tokens}, which is the maximum allowed number of output"
-            raise ApiError("invalid_request", f"{what} tokens within the gateway's limits for {model}", status=400)
+            raise ApiError("invalid_request", f"{what} tokens for {model} within the gateway's limits", status=400)
         for number, tool in enumerate(objects_in(document.get("tools"), "tools")):
             if tool.get("type") not in (None, "custom") and not self.hosted_tools:
                 raise _costly(f"tools[{number}]", f"a tool of the provider ({str(tool['type'])[:40]!r})")

@@ -95,6 +95,9 @@ class HttpServer(web.Server):
     Large bodies share room for two of the largest size. A client that disconnects cancels its handler.
     """
 
+    #: Where an unexpected error goes, with its traceback.
+    logger = log
+
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], max_body: int) -> None:
         super().__init__(
             self._handle,
@@ -177,7 +180,7 @@ class HttpServer(web.Server):
         except (web.RequestPayloadError, ConnectionError):
             raise
         except Exception:
-            log.exception("the meter failed to answer %s", request.method)
+            self.logger.exception("a %s request was not answered", request.method)
             raise
         finally:
             self.release(request)

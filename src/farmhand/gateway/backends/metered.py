@@ -26,8 +26,10 @@ from farmhand.meter.harness import HarnessPolicy
 from farmhand.meter.meter import COUNT_TOKENS
 
 PATH = "/v1/messages"
-#: Output tokens below which a client is not told to ask for less: nothing of use fits.
-_WORTH = 1024
+#: Output tokens below which a client is not told to ask for less: Claude Code 2.1.330 asks once more, with 4,096 or
+#: more, and keeps to that number. So an eighth is left for the conversation's growth.
+_WORTH = 4096
+_LEFT = 8
 #: The most output tokens of any request.
 _MOST_OUTPUT = 1_000_000
 #: Seconds for which nothing is sent after the key was refused.
@@ -172,7 +174,7 @@ class MeteredBackend:
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if fits(middle, counted) else (low, middle - 1)
-        return low if low >= _WORTH else 0
+        return max(_WORTH, low - low // _LEFT) if low >= _WORTH else 0
 
     def _room(self, decision: Decision) -> int:
         """Return what a turn may cost now."""
