@@ -328,7 +328,7 @@ async def test_parallel_turns_stay_within_the_day_whatever_becomes_of_them(
         assert f'farmhand_gateway_metered_usd{{kind="spent"}} {counted / 10**12!r}'.encode() in (
             inside.answering.metrics.text()
         )
-        ended = sum(row["turns"] for row in inside.answering.metrics.counts())
+        ended = sum(float(row["turns"]) for row in inside.answering.metrics.counts())
         assert ended == 200
         entries = {entry.request_id: entry for entry in asked(api) if entry.usage}
         whole = [row for row in rows if row["outcome"] == "done" and row["held"] == 0]
