@@ -248,7 +248,7 @@ class Answering:
             stream.close()
             if outcome != "moved":
                 self.metrics.ended(decision, outcome)
-            if decision.residency == "local":
+            if decision.residency != "metered":
                 self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
 
     def _charge(
@@ -289,7 +289,9 @@ def _translation(backend: Backend, turn: Turn, decision: Decision) -> AnswerStre
     """Return what makes the client's stream of the backend's."""
     if backend.native(turn):
         return NativeStream()
-    return (from_chat.stream if decision.residency == "local" else from_messages.stream)(turn, decision.id)
+    if decision.residency == "metered":
+        return from_messages.stream(turn, decision.id)
+    return from_chat.stream(turn, decision.id)
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:
