@@ -389,6 +389,24 @@ async def test_what_cannot_be_written_down_is_not_sent(tmp_path: Path, monkeypat
         assert state.spent_pico == billed(asked(api)[0])
 
 
+async def test_a_try_that_was_lost_counts_before_the_next_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try may be billed: the turn's limit is for all of them, and so is the day's."""
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch, more='max_usd_per_turn = "0.004"') as inside:
+        api.fault(Fault(kind="reset", count=9))
+        status, _, body = await post(inside, turn(max_tokens=5000))
+        assert (status, b"was cut before an answer came" in body) == (502, True)
+        assert len(asked(api)) == 1
+        status, _, _ = await post(inside, turn(max_tokens=100))
+        assert (status, len(asked(api))) == (502, 3)
+        inside.answering.ledger.flush()
+        rows = charges(tmp_path / "gateway.db")
+        assert [row["pico"] for row in rows] == [None, None]
+        assert 5000 * 550_000 < rows[0]["held"] < 4 * 10**9
+        assert 2 * 100 * 550_000 < rows[1]["held"]
+        (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
+        assert state.spent_pico == sum(row["held"] for row in rows)
+
+
 async def test_a_count_costs_nothing_and_is_the_providers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
         given = {"model": "x", "messages": [{"role": "user", "content": "hi"}]}

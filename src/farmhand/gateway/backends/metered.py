@@ -278,7 +278,11 @@ class MeteredBackend:
                     outcome = "failed"
                     raise
         except BudgetSpent as spent:
-            raise NoRoom(spent.message) from None
+            if not grant.uncertain:
+                raise NoRoom(spent.message) from None
+            # The first try may be billed, and the turn's limit has no room for a second one.
+            outcome, status = "failed", 502
+            raise BackendError("the connection to the API was cut before an answer came", status=502) from None
         except ApiError as problem:
             outcome, status = "refused" if problem.status else "failed", problem.status or 502
             raise self._problem(turn, problem) from None
