@@ -402,7 +402,7 @@ async def test_a_try_that_was_lost_counts_before_the_next_one(tmp_path: Path, mo
         rows = charges(tmp_path / "gateway.db")
         assert [row["pico"] for row in rows] == [None, None]
         assert 5000 * 550_000 < rows[0]["held"] < 4 * 10**9
-        assert 2 * 100 * 550_000 < rows[1]["held"]
+        assert rows[1]["held"] > 2 * 100 * 550_000
         (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
         assert state.spent_pico == sum(row["held"] for row in rows)
 
