@@ -18,6 +18,8 @@ from farmhand.gateway import ledger
 #: The name that this machine has among the hosts.
 WORKSTATION = "workstation"
 ENGINE = "gateway"
+#: Characters of a name that the cost store takes; a local server may call its model by a long path.
+_MOST_NAME = 256
 
 
 class WorkstationLedger:
@@ -44,7 +46,7 @@ def _row(number: int, charge: ledger.TurnCharge) -> dict[str, Any]:
     row: dict[str, Any] = {
         "charge_id": number,
         "created_at": charge.created_at,
-        "model": charge.model or charge.backend,
+        "model": (charge.model or charge.backend)[:_MOST_NAME],
         "engine": ENGINE,
         "work_class": charge.work_class,
         "labels": charge.labels | {"residency": charge.residency},
