@@ -120,6 +120,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --extra aws --group dev -c requirements/cloud.txt -o requirements/dev.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
+	uv pip compile $(LOCK_OPTIONS) --no-annotate benchmarks/pinned/litellm.in -o benchmarks/pinned/litellm.txt
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
@@ -129,5 +130,5 @@ venv: $(VENV) ## Only the Python environment
 image: ## Only the base image of the containers
 	@scripts/base-image
 
-$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh
+$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh tests/support/compiled_once.py
 	@scripts/venv

@@ -30,6 +30,7 @@ GROUPS = {
     "memory": "the agent at rest, with a queue, with running tasks; the client",
     "growth": "1,000 to 100,000 tasks in the ledger",
     "meter": "latency and throughput of the meter alone",
+    "gateway": "the gateway beside LiteLLM and claude-code-router",
     "cost": "farmhand cost over a large store",
 }
 RESULTS = ROOT / "benchmarks" / "results"

@@ -48,7 +48,8 @@ def _events() -> list[bytes]:
     return [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events]
 
 
-def _chunk(data: bytes) -> bytes:
+def chunk(data: bytes) -> bytes:
+    """A chunk of a body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
@@ -56,9 +57,9 @@ PLAIN = _plain()
 #: The head and the first event, then the rest in two pieces: what a short answer's packets look like.
 STREAM = (
     (_HEAD.format("text/event-stream; charset=utf-8") + "Transfer-Encoding: chunked\r\n\r\n").encode()
-    + _chunk(_events()[0]),
-    b"".join(_chunk(event) for event in _events()[1:6]),
-    b"".join(_chunk(event) for event in _events()[6:]) + b"0\r\n\r\n",
+    + chunk(_events()[0]),
+    b"".join(chunk(event) for event in _events()[1:6]),
+    b"".join(chunk(event) for event in _events()[6:]) + b"0\r\n\r\n",
 )
 
 
@@ -73,7 +74,7 @@ def request(token: str, *, stream: bool) -> bytes:
     return head.encode() + body
 
 
-class _Gathering(asyncio.Protocol):
+class Gathering(asyncio.Protocol):
     """Collects bytes until a message is whole."""
 
     def __init__(self) -> None:
@@ -81,6 +82,7 @@ class _Gathering(asyncio.Protocol):
         self.data = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101  (sockets have no other kind)
         self.transport = transport
 
@@ -96,7 +98,7 @@ class _Gathering(asyncio.Protocol):
         return len(body) >= int(lower[at + 15 :].split(b"\r\n", 1)[0])
 
 
-class Upstream(_Gathering):
+class Upstream(Gathering):
     """Answers each request with canned bytes; a stream's pieces in turns of the loop of their own."""
 
     def data_received(self, data: bytes) -> None:
@@ -115,7 +117,7 @@ class Upstream(_Gathering):
         loop.call_soon(loop.call_soon, self.transport.write, STREAM[2])
 
 
-class Client(_Gathering):
+class Client(Gathering):
     """One connection with one request at a time."""
 
     def __init__(self) -> None:

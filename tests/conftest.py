@@ -11,7 +11,10 @@ import signal
 from collections.abc import Generator
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+from tests.support import garbage
 
 ROOT = Path(__file__).resolve().parent.parent
 #: What git ignores there, beside names that begin with a dot: .gitignore says why.
@@ -28,8 +31,16 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+def pytest_collection_finish() -> None:
+    """What the collection has made stays until the end."""
+    garbage.leave_alone()
+
+
 def pytest_configure() -> None:
-    """Signals that end a program do so, as in the foreground."""
+    """Signals that end a program do so, as in the foreground. No example of a property fails for being slow."""
+    hypothesis.settings.register_profile("farmhand", deadline=None)
+    hypothesis.settings.load_profile("farmhand")
+    garbage.seldom()
     for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
         if signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, usual)

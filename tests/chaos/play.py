@@ -255,7 +255,8 @@ class _Run:
             if not open_ and not self._at_provider():
                 break
             await asyncio.sleep(0.05)
-        assert await self._look()
+        while not await self._look():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
 
     def _at_provider(self) -> bool:
         if not self.plan.economy:

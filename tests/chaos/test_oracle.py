@@ -172,7 +172,7 @@ def test_a_story_that_is_right_passes(story: Story) -> None:
         (_less_money, "prices: charge"),
         (_full_price, "invented: the charge"),
         (_ran_twice, "run twice: s0-1"),
-        (_economy_ran_twice, "run twice: s0-"),
+        (_economy_ran_twice, "run twice: "),
         (_attempted_twice, "run twice: s0-1"),
         (_unaccounted, "unaccounted: "),
         (_certain, "unaccounted: "),

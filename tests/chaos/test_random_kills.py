@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from pathlib import Path
 
 from tests.chaos.conftest import AT_ONCE
@@ -21,7 +22,7 @@ async def test_nothing_is_lost_invented_run_twice_or_unaccounted(seeds: range, t
             try:
                 story = await play(make(seed), directory)
             except Exception as error:
-                return [f"seed {seed}: {type(error).__name__}: {error}"]
+                return [f"seed {seed}: {''.join(traceback.format_exception(error))}"]
         wrong = judge(story)
         if "Traceback" in story.agent_log:
             wrong.append(f"the agent's journal has a traceback: {story.agent_log[-3000:]}")

@@ -65,7 +65,7 @@ def test_a_stop_waits_for_the_running_task(farm: Farm, api: ApiControl) -> None:
     ) as client:
         until(api.posts, "the request at the API")
         assert farm.exec("systemctl", "stop", "jada-agent.service").returncode == 0
-        out = client.communicate(timeout=30)[0]
+        out = client.communicate(timeout=120)[0]
     assert out == echo("Finish first") + "\n"
     # The socket still listens: the next task starts the agent again.
     assert farm.cheap("Wake up").stdout == echo("Wake up") + "\n"

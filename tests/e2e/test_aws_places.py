@@ -129,7 +129,7 @@ def test_a_task_s_text_is_shown_as_it_comes_and_its_log_and_cost_are_there(site:
     assert [whole.count(words) for words in ("the API refused nothing", "all of it is done")] == [1, 1]
     assert "all of it is done" in out
     # The follower ends by itself.
-    log, trouble = follower.communicate(timeout=60)
+    log, trouble = follower.communicate(timeout=120)
     assert follower.returncode == 0, trouble
     assert "agent I look \ufffd[2Jfirst\nthen" in log
     assert "all of it is done" in log
@@ -152,7 +152,7 @@ def test_ctrl_c_ends_the_task_on_fargate(site: AwsSite) -> None:
     site.aws.until(lambda: any(task["running"] for task in site.aws.tasks().values()))
     time.sleep(1)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "stopping the task on Fargate" in said
     site.aws.until(lambda: not any(task["running"] for task in site.aws.tasks().values()))

@@ -74,7 +74,7 @@ def test_ctrl_c_ends_the_task_and_the_job(site: AwsSite) -> None:
     process = site.start("cloud", "verify", "--live", "--yes")
     site.aws.until(lambda: running(site))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=90)
+    _, said = process.communicate(timeout=120)
     assert (process.returncode, "stopping the task and the job" in said) == (130, True), said
     # A container that was only starting does not hear SIGTERM: it is killed after its stopTimeout, as on Fargate.
     site.aws.until(lambda: not running(site), 2 * STOP_S)

@@ -22,7 +22,9 @@ UNIT, TIMER = "jada-cloudwatch.service", "jada-cloudwatch.timer"
 CANARY = "canary/AWS/secret/0123456789abcdefghijkl"
 KEY_FILE = f"[default]\naws_access_key_id = AKIATESTCANARY000000\naws_secret_access_key = {CANARY}\n"
 #: What this is not about.
-_SKIP = ("--skip-tags", "packages,ca,accounts,scrub,claude_cli")
+_SKIP = ("--skip-tags", "packages,ca,accounts,sshd,scrub,claude_cli")
+#: The step that sets its units up, or takes them away.
+_STEP = ("--tags", "cloudwatch")
 #: A check runs no command, and starts nothing that it did not write.
 _FOLLOWS = re.compile(r"jada_agent : (Install|Push every minute|Restart the timer|Listen|Serve)")
 CALL = """
@@ -201,7 +203,7 @@ def test_an_outage_is_said_and_touches_no_task(pushing: Pushing) -> None:
 
 def test_without_the_variable_units_and_key_go(pushing: Pushing) -> None:
     farm = pushing.farm
-    said = site(farm, *_SKIP, "--check")
+    said = site(farm, *_STEP, "--check")
     assert any("Remove units and key" in what for what in changes(said))
     done = site(farm, *_SKIP)
     assert any("Remove units and key" in what for what in changes(done))
@@ -210,4 +212,4 @@ def test_without_the_variable_units_and_key_go(pushing: Pushing) -> None:
         assert farm.exec("test", "-e", path).returncode == 1, path
     assert farm.agent("GET", "/v1/status")[1]["cloudwatch"] is None
     assert farm.cheap("And without?").returncode == 0
-    assert changes(site(farm, *_SKIP)) == []
+    assert changes(site(farm, *_STEP)) == []

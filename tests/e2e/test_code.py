@@ -298,7 +298,7 @@ def test_ctrl_c_while_it_fetches_leaves_nothing(station: Station, tmp_path: Path
         process = station.start(f"git://127.0.0.1:{silent.getsockname()[1]}/x", "change it", "--trust")
         silent.accept()
         process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=120)
     assert (process.returncode, err.splitlines()[-1]) == (143, "farmhand: stopped")
     assert not list((tmp_path / "tmp").iterdir())
 
@@ -306,12 +306,12 @@ def test_ctrl_c_while_it_fetches_leaves_nothing(station: Station, tmp_path: Path
 def test_ctrl_c_cancels_the_task(station: Station, origin: Path) -> None:
     station.does("tail -f /dev/null")  # the CLI itself refuses a long sleep
     process = station.start(str(origin), "change it", "--trust")
-    for _ in range(300):
+    for _ in range(1200):
         if station.pair.api.posts():
             break
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "task cancelled" in err
 

@@ -18,6 +18,7 @@ from farmhand.cloud import probe
 from farmhand.core.ids import new_task_id
 from farmhand.wire.client import Client
 from tests.support.pair import Pair, bash, docker
+from tests.support.patience import pause
 
 PROBE = Path(probe.__file__).read_text("utf-8")
 PORT = 8099
@@ -203,6 +204,8 @@ def test_the_other_wall_has_the_meter_on_loopback_and_nothing_else(tmp_path: Pat
 
 def _until(condition: Any, seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
+    began = time.monotonic()
     while not condition():
         assert time.monotonic() < end, f"not within {seconds:g} s (line {sys._getframe(1).f_lineno})"
-        time.sleep(0.2)
+        pause(began, 0.2)
+        began = time.monotonic()

@@ -77,7 +77,7 @@ def test_no_port_is_forwarded(farm: Farm) -> None:
 
 def _banner(port: int) -> bytes:
     """What a connection to the forwarded port gets to read; waits for ssh to listen there."""
-    for _ in range(100):
+    for _ in range(1200):
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
                 return connection.recv(64)

@@ -15,6 +15,7 @@ import pytest
 from farmhand.core.ids import new_task_id
 from tests.support.farm import ApiControl, Farm
 from tests.support.messages_api.answer import echo
+from tests.support.patience import pause
 
 PATIENCE_S = 60.0
 
@@ -22,10 +23,10 @@ PATIENCE_S = 60.0
 def until(condition: Callable[[], Any], what: str) -> Any:
     """The condition's first true value."""
     deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
+    while (began := time.monotonic()) < deadline:
         if value := condition():
             return value
-        time.sleep(0.05)
+        pause(began, 0.05)
     raise AssertionError(f"{what}: not within {PATIENCE_S:g} s")
 
 

@@ -174,9 +174,9 @@ def test_the_api_is_down(station: Workstation) -> None:
         assert (running.poll(), waiting.poll()) == (None, None)
         back = done(station.shell(book.command("ansible-playbook playbooks/drain.yml -e drain_state=off")))
         assert "farm1 is in service" in back
-        assert waiting.wait(timeout=30) == 0
+        assert waiting.wait(timeout=120) == 0
         # All that had time is answered, and the rest with another command.
-        assert running.wait(timeout=60) == 1, (station.home / "night.log").read_text("utf-8")
+        assert running.wait(timeout=120) == 1, (station.home / "night.log").read_text("utf-8")
         assert {name for name, line in results(out).items() if line["state"] == "succeeded"} == {x["id"] for x in batch}
         assert "the API's last answer: " in results(out)["short"]["error"]["message"]
         done(station.shell(again))
@@ -187,11 +187,11 @@ def test_the_api_is_down(station: Workstation) -> None:
         assert "Overloaded" in done(kept, status=1)
         assert done(station.shell("claude-cheap 'Are you there?'")) == echo("Are you there?") + "\n"
         # It asks to be left alone, and is.
-        station.api.fault(kind="status", status=429, retry_after=6, count=1)
+        station.api.fault(kind="status", status=429, retry_after=15, count=1)
         asked = station.start("claude-cheap 'After a while'", station.home / "while.log")
         book.says("the API asked to wait (retry-after), until 03:12:40`")
         waits(station, status, "the API asked to wait \\(retry-after\\)")
-        assert asked.wait(timeout=60) == 0
+        assert asked.wait(timeout=120) == 0
         assert len([post for post in station.api.posts() if "After a while" in str(post["body"])]) == 2
         # Nobody listens there. The batch ends before somebody does: it would be answered before this test is ready.
         station.switch_api(on=False)
@@ -199,7 +199,7 @@ def test_the_api_is_down(station: Workstation) -> None:
         dark = station.start("farmhand batch dark.jsonl --out dark-out.jsonl", station.home / "dark.log")
         waits(station, status, "the API's last answer: the API could not be reached")
         dark.send_signal(signal.SIGINT)
-        assert dark.wait(timeout=60) == 130
+        assert dark.wait(timeout=120) == 130
         # A task whose client went is asked for by its id.
         assert book.command("farmhand flush", ID="at-night") == "farmhand flush at-night"
         assert "no task 'at-night' is in the spool" in done(station.shell("farmhand flush at-night"), status=2)

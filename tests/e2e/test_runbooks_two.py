@@ -143,7 +143,7 @@ def test_a_box_is_lost(two: Workstation, tmp_path: Path) -> None:
         until(lambda: "unfinished tasks go to the others" in (tmp_path / "batch").read_text("utf-8"), "a word of it")
         book.says("A batch that runs says `its … unfinished tasks go to the others`")
         batch.send_signal(signal.SIGINT)
-        assert batch.wait(timeout=60) == 130
+        assert batch.wait(timeout=120) == 130
         assert len(results(out)) < len(ids)
 
         unmerged = done(station.shell(book.command("farmhand cost")), status=4)

@@ -106,7 +106,7 @@ def test_each_task_is_another_user_and_sees_nothing_of_the_others(farm: Farm, ap
     body = json.dumps({"tasks": [task]}).encode()
     status, _ = farm.agent("POST", "/v1/tasks", body=body, X_Farmhand_Key=farm.key)
     assert status == 200
-    for _ in range(100):
+    for _ in range(400):
         if farm.exec("sh", "-c", f"grep -rlsF {secret} /run/jada-task").stdout:
             break
         time.sleep(0.1)
@@ -171,7 +171,7 @@ def test_it_dies_at_its_time_limit_with_all_it_started(farm: Farm, api: ApiContr
     api.rule("linger", bash(f"setsid bash -c '{lingerer}' & sleep 1; {lingerer}"), ANSWER)
     error = failed(farm, "--tools", "Bash", "--timeout", "6", "linger")
     assert error["code"] == "timeout"
-    for _ in range(50):
+    for _ in range(400):
         if farm.exec("pgrep", "-f", "^farmhand-lingerer").returncode == 1:
             break
         time.sleep(0.1)
@@ -205,7 +205,7 @@ def test_what_a_task_leaves_running_ends_with_it(farm: Farm, api: ApiControl) ->
     inside(
         farm, api, f"c=$PPID; setsid bash -c 'exec 1>/proc/'$c'/fd/1; {holder}' < /dev/null 2> /dev/null & sleep 0.3"
     )
-    for _ in range(50):
+    for _ in range(400):
         if farm.exec("pgrep", "-f", "^farmhand-holder").returncode == 1:
             break
         time.sleep(0.1)
@@ -281,7 +281,7 @@ def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sand
     said = farm.exec("journalctl", "-u", "jada-agent", "--since", f"@{begun}", "--no-pager").stdout
     assert "does not end by itself" in said, "nobody was held up"
     # And with the spare ones that were started meanwhile, none of them is stopped.
-    for _ in range(300):
+    for _ in range(400):
         stopped = [
             unit for unit in units(farm)
             if "T" in farm.exec("sh", "-c", f"ps -o stat= -p $(systemctl show -P MainPID {unit})").stdout
@@ -310,7 +310,7 @@ def test_nothing_of_a_task_stays_behind(farm: Farm, api: ApiControl) -> None:
         api,
         "echo farmhand-left-over > ~/x; echo farmhand-left-over > /tmp/x; echo farmhand-left-over > /dev/shm/x; true",
     )
-    for _ in range(50):
+    for _ in range(400):
         left = farm.exec("sh", "-c", "grep -rlsF farmhand-left-over /tmp /var/tmp /run /home /dev/shm").stdout
         if not left:
             break

@@ -40,7 +40,7 @@ async def narrow(tmp_path: Path, api: MessagesApi) -> Any:
 
 async def posted(api: MessagesApi, count: int) -> None:
     """Poll until the API has got so many requests."""
-    for _ in range(500):
+    for _ in range(6000):
         if len(api.posts) >= count:
             return
         await asyncio.sleep(0.02)
@@ -298,7 +298,7 @@ async def test_what_retention_took_is_gone_and_is_said(tmp_path: Path, api: Mess
         db.execute("UPDATE task SET finished_at = finished_at - 31 * 86400")
     await agent.start()
     try:
-        for _ in range(400):
+        for _ in range(2400):
             status, answer = await agent.call("GET", "/v1/tasks/b-0")
             if status == 410:
                 break

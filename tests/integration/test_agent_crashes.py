@@ -64,7 +64,7 @@ class Supervisor:
 
 async def asked(api: MessagesApi, requests: int) -> None:
     """Wait until the API has had so many requests."""
-    for _ in range(2000):
+    for _ in range(12000):
         if len(api.posts) >= requests:
             return
         await asyncio.sleep(0.01)
@@ -254,7 +254,7 @@ async def test_a_second_agent_does_not_take_the_first_one_s_tasks_for_those_of_a
         *(sys.executable, "-m", "farmhand.agent.main", "serve", "--config", str(agent.config)),
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await asyncio.wait_for(second.communicate(), 30)
+    _, said = await asyncio.wait_for(second.communicate(), 120)
     assert second.returncode == 3
     assert f"another agent uses {agent.directory}/state (stop it first)" in said.decode()
     result = await agent.wait_state("one", "succeeded")

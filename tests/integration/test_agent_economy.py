@@ -48,7 +48,7 @@ async def thrifty(tmp_path: Path, api: MessagesApi) -> AsyncIterator[Agent]:
 
 async def created(api: MessagesApi, count: int = 1) -> None:
     """Poll until the provider has so many batches."""
-    for _ in range(500):
+    for _ in range(6000):
         if len(api.batches.all()) >= count:
             return
         await asyncio.sleep(0.02)
@@ -124,7 +124,7 @@ async def test_another_host_s_batch_of_the_same_size_is_not_taken_for_ours(thrif
     params = b'{"model":"claude-haiku-5-5","max_tokens":5,"messages":[{"role":"user","content":"other"}]}'
     api.fault(Fault(kind="reset", method="POST", path=CREATE))
     await thrifty.submit(*tasks(1))
-    for _ in range(500):
+    for _ in range(12000):
         if calls(api, "POST"):
             break
         await asyncio.sleep(0.01)
@@ -163,7 +163,7 @@ async def test_cancelling_reaches_the_provider_and_what_it_cost_is_counted(thrif
     await wait_batch(thrifty, "e", running=5)
     status, answer = await thrifty.call("DELETE", "/v1/batches/e")
     assert (status, answer["cancelled"]) == (200, 5)
-    for _ in range(300):
+    for _ in range(2400):
         charges = await thrifty.get("/v1/charges")
         if len(charges) == 2:
             break
@@ -180,7 +180,7 @@ async def test_one_task_cancelled_leaves_the_others(thrifty: Agent, api: Message
     await thrifty.call("DELETE", "/v1/tasks/e-1")
     await api.advance(action="finish")
     batch = await wait_batch(thrifty, "e", succeeded=2, cancelled=1)
-    for _ in range(300):
+    for _ in range(2400):
         if len(await thrifty.get("/v1/charges")) == 3:
             break
         await asyncio.sleep(0.05)
@@ -255,7 +255,7 @@ async def test_a_disk_that_is_full_when_the_batch_is_answered_holds_it_up_and_no
     room = (thrifty.directory / "state" / "ledger.db-wal").stat().st_size
     _, most = resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(thrifty.pid, resource.RLIMIT_FSIZE, (room, most))
-    for _ in range(400):
+    for _ in range(6000):
         if "cannot be written" in thrifty.log.read_text():
             break
         await asyncio.sleep(0.02)

@@ -43,7 +43,7 @@ async def test_a_batch_outlives_an_api_that_is_down_and_the_status_says_so(tmp_p
         tasks = [{"id": f"b-{status}", "prompt": f"met {status}", "batch": "b"} for status in (503, 529)]
         await agent.submit(*tasks, {"id": "mine", "prompt": "mine"})
         met = time.time()
-        for _ in range(200):
+        for _ in range(2400):
             wait = await said_to_wait_for(agent, "api_error")
             if wait is not None and wait["tasks"] == 3:
                 break

@@ -96,13 +96,13 @@ async def test_a_schema_that_cannot_be_used_is_refused_before_anything_is_paid(
 async def test_the_agent_ends_with_a_check_under_way(agent: Agent, api: MessagesApi) -> None:
     answers(api, {"answer": "a" * 40 + "!"})
     await agent.submit({"id": "one", "prompt": "hard", "schema": EVIL})
-    for _ in range(400):
+    for _ in range(2400):
         if api.posts and (busy := workers(agent)):
             break
         await asyncio.sleep(0.05)
-    async with asyncio.timeout(40):
+    async with asyncio.timeout(120):
         assert await agent.stop() == 0
-    for _ in range(400):
+    for _ in range(2400):
         if not any(Path(f"/proc/{pid}").exists() for pid in busy):
             break
         await asyncio.sleep(0.05)

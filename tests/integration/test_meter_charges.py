@@ -48,7 +48,7 @@ def at_most(data: bytes, *, model: str = MODEL) -> int:
 
 
 async def until_asked(api: MessagesApi, count: int = 1) -> None:
-    for _ in range(1000):
+    for _ in range(12000):
         if len(api.posts) >= count:
             return
         await asyncio.sleep(0.01)

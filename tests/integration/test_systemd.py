@@ -42,7 +42,7 @@ class Manager:
 
     async def until(self, word: str, count: int = 1) -> None:
         """Wait for the `count`th `word`."""
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(120):
             while len(self.says(word)) < count:
                 assert self.process.returncode is None, "the daemon has ended"
                 await asyncio.sleep(0.02)

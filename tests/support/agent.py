@@ -69,7 +69,7 @@ class Agent:
     async def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = await self.spawn()
-        for _ in range(400):
+        for _ in range(2400):
             if self._process.returncode is not None:
                 break
             try:
@@ -149,7 +149,7 @@ class Agent:
 
     async def wait_state(self, task_id: str, state: str) -> dict[str, Any]:
         """Poll until the task is in `state`."""
-        for _ in range(400):
+        for _ in range(2400):
             task: dict[str, Any] = (await self.get(f"/v1/tasks/{task_id}"))["task"]
             if task["state"] == state:
                 return task
@@ -160,7 +160,7 @@ class Agent:
 async def follow_until(agent: Agent, task_id: str, state: str) -> dict[str, Any]:
     """The event that says the task is in `state`, from the task's stream of events."""
     async with (
-        asyncio.timeout(20),
+        asyncio.timeout(120),
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(agent.socket))) as session,
         session.get(f"http://agent/v1/tasks/{task_id}/events", headers=WIRE) as answer,
     ):
@@ -174,7 +174,7 @@ async def follow_until(agent: Agent, task_id: str, state: str) -> dict[str, Any]
 async def wait_batch(agent: Agent, name: str, **counts: int) -> dict[str, Any]:
     """Poll until the batch has these counts."""
     batch: dict[str, Any] = {}
-    for _ in range(400):
+    for _ in range(2400):
         batch = (await agent.get(f"/v1/batches/{name}"))["batch"]
         if all(batch[state] == count for state, count in counts.items()):
             return batch

@@ -21,6 +21,7 @@ from functools import cache
 from pathlib import Path
 
 from farmhand import cli
+from tests.support import garbage
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"farmhand": cli.main, "claude-cheap": cli.claude_cheap, "claude-agent-aws": cli.claude_agent_aws}
@@ -137,4 +138,6 @@ def _be(what: dict[str, object], streams: Sequence[int]) -> None:
 if __name__ == "__main__":
     for module in sys.argv[2:]:
         importlib.import_module(module)
+    garbage.seldom()
+    garbage.leave_alone()
     _serve(socket.socket(fileno=int(sys.argv[1])))

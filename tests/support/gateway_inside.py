@@ -46,9 +46,8 @@ async def gateway_inside(directory: Path, settings: str = "") -> AsyncIterator[G
     answering = Answering(backends.setup(parse(settings)), ledger)
     server = GatewayServer(Guard(TOKEN, port), answering, lambda: None)
     for backend in answering.setup.backends.values():
-        if not isinstance(backend, LocalBackend):
-            continue
-        await asyncio.wait_for(backend.prober.looked.wait(), 60)
+        if isinstance(backend, LocalBackend):
+            await asyncio.wait_for(backend.prober.looked.wait(), 120)
     listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", port)
     try:
         yield GatewayInside(port, answering, server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -20,8 +21,10 @@ from farmhand.core import shard
 from farmhand.core.bucket_keys import BatchKeys, PartName
 from farmhand.core.money import pico
 from farmhand.core.shard import AgentOptions, BatchItem, ShardManifest, read_ledger
+from tests.support import forked_entry
 from tests.support.agent import NO_CERTIFICATES
 from tests.support.fakeaws.client import FakeAws
+from tests.support.forked import Child
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
 
 BUCKET, TABLE, ENVIRONMENT = "farmhand-test", "farmhand-test", "test"
@@ -30,7 +33,7 @@ BUCKET, TABLE, ENVIRONMENT = "farmhand-test", "farmhand-test", "test"
 class Container:
     """The agent container of one attempt, without the container."""
 
-    def __init__(self, process: asyncio.subprocess.Process, root: Path) -> None:
+    def __init__(self, process: Child | asyncio.subprocess.Process, root: Path) -> None:
         self.process = process
         self.root = root
 
@@ -47,7 +50,8 @@ class Container:
     def send(self, number: int) -> None:
         """Send a signal, unless it has ended."""
         if self.process.returncode is None:
-            self.process.send_signal(number)
+            with contextlib.suppress(ProcessLookupError):  # it ends just now
+                self.process.send_signal(number)
 
     async def said(self, text: str, within_s: float = 30) -> None:
         """Wait until its log has this text."""
@@ -120,13 +124,20 @@ class Site:
         return shard.read_item(self.dynamodb.get_item(TableName=TABLE, Key=key, ConsistentRead=True)["Item"])
 
     async def start(
-        self, attempt: int = 1, number: int = 0, *, order: str = "", environ: dict[str, str] | None = None
+        self,
+        attempt: int = 1,
+        number: int = 0,
+        *,
+        order: str = "",
+        environ: dict[str, str] | None = None,
+        program: bool = False,
     ) -> Container:
-        """Start the container of an attempt, on a disk of its own."""
+        """Start the container of an attempt, on a disk of its own; as a `program`, or forked, which is quicker."""
         root = Path(tempfile.mkdtemp(prefix="shard-"))
         self._roots.append(root)
         for volume in ("run/farmhand", "run/sandbox", "var/lib/farmhand", "tmp"):
             (root / volume).mkdir(parents=True)
+        (root / "log").touch()
         variables = {
             "PATH": os.environ["PATH"],
             **NO_CERTIFICATES,
@@ -142,15 +153,11 @@ class Site:
             shard.ARRAY_INDEX: str(number),
             shard.ATTEMPT: str(attempt),
         }
-        with (root / "log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "farmhand.cloud.entry"),
-                env=variables | (environ or {}),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        variables |= environ or {}
+        if program:
+            process: Child | asyncio.subprocess.Process = await _program(variables, root / "log")
+        else:
+            process = await asyncio.to_thread(Child, forked_entry.run, variables, root / "log")
         self.containers.append(Container(process, root))
         return self.containers[-1]
 
@@ -203,6 +210,18 @@ class Site:
         return b"\n".join([*map(str.encode, keys), *bodies, json.dumps(items).encode()])
 
 
+async def _program(environ: dict[str, str], log: Path) -> asyncio.subprocess.Process:
+    with log.open("ab") as file:
+        return await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "farmhand.cloud.entry"),
+            env=environ,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
+
+
 def cost_pico(results: list[dict[str, Any]]) -> int:
     """The cost of results, in pico-dollars."""
     return sum(pico(Decimal(str(result["cost_usd"]))) for result in results)
@@ -215,6 +234,6 @@ def tasks(count: int, prefix: str = "t", **more: Any) -> list[dict[str, Any]]:
 
 async def until_sent(api: MessagesApi, count: int) -> None:
     """Wait until the API has got so many requests."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while len(api.posts) < count:  # noqa: ASYNC110  (the API has no event for it)
             await asyncio.sleep(0.05)

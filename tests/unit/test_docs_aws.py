@@ -40,7 +40,7 @@ RUN_BY = {
     "farmhand cost": f"{DOCKER}::test_status_and_cost_know_the_place",
     "farmhand report": f"{DOCKER}::test_status_and_cost_know_the_place",
     "farmhand rotate": f"{AWS}/test_rotation.py::test_ten_rotations_under_load",
-    "farmhand cloud up": f"{CLOUD}::test_up_makes_what_status_shows_and_a_second_one_changes_nothing",
+    "farmhand cloud up": f"{CLOUD}::test_up_makes_changes_and_removes_the_stacks",
     "farmhand cloud down": f"{CLOUD}::test_down_removes_all_but_the_data_and_then_the_data",
     "farmhand cloud push": f"{E2E}/aws/test_push.py::test_the_command_says_what_it_pushed",
     "farmhand cloud status": f"{CLOUD}::test_status_and_cost_of_a_place_where_nothing_runs",

@@ -10,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "workstation.txt"]
+#: What `make bench` measures beside the gateway.
+LITELLM = "../benchmarks/pinned/litellm.txt"
 #: name==version ; marker \\ and then --hash lines, as uv writes them.
 _PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
 
@@ -24,7 +26,7 @@ def pins(name: str) -> dict[str, str]:
     return dict(_PINNED.findall("\n".join(lines(name))))
 
 
-@pytest.mark.parametrize("name", LOCKS)
+@pytest.mark.parametrize("name", [*LOCKS, LITELLM])
 def test_every_line_is_a_pin_with_hashes_and_names_no_index(name: str) -> None:
     assert len(lines(name)) > 10
     for line in lines(name):
@@ -51,6 +53,10 @@ def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
         re.split(r"[\[<>=~! ]", requirement)[0].lower().replace("_", "-").replace(".", "-") for requirement in wanted
     }
     assert names - {pin.replace(".", "-") for pin in pins(name)} == set()
+
+
+def test_no_stolen_release_of_litellm_is_installed() -> None:
+    assert pins(LITELLM)["litellm"] not in {"1.82.7", "1.82.8", "1.107.0"}
 
 
 def test_the_agent_is_tested_with_the_very_versions_that_the_farm_host_gets() -> None:

@@ -71,7 +71,16 @@ class TraceTail:
 
 
 def children() -> list[int]:
-    """Return the processes whose parent is this one."""
+    """Return the processes whose parent is this one. Source: proc(5), /proc/pid/task/tid/children."""
+    try:
+        with open(f"/proc/self/task/{os.getpid()}/children", "rb") as file:
+            return [int(pid) for pid in file.read().split()]
+    except OSError:  # a kernel without CONFIG_PROC_CHILDREN, or no Linux
+        return children_by_parent()
+
+
+def children_by_parent() -> list[int]:
+    """Return the same as `children`, found by looking at every process: it takes a hundred times longer."""
     found = []
     with contextlib.suppress(OSError):
         for name in filter(str.isdigit, os.listdir("/proc")):

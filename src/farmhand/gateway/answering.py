@@ -28,7 +28,8 @@ from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn, WorkClass
 
-#: Turns that are answered at once; the next one is told to come again.
+#: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
+#: hold nothing, and are as many as there are connections.
 MAX_TURNS = 256
 #: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
 HOLD_S = 10.0
@@ -79,6 +80,8 @@ class Answering:
         self.ledger = ledger
         self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
         self.open_turns = 0
+        #: The requests of turns whose answer has not begun, by their place in memory.
+        self._asking: set[int] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._sessions = Sessions()
@@ -148,10 +151,11 @@ class Answering:
         self, reader: BodyReader, request: web.BaseRequest, dialect: Dialect, work_class: str | None
     ) -> web.StreamResponse:
         """Answer a turn. Raise BadRequest, ApiError or CannotCarry if the request is none that can be read."""
-        if self._draining or self.open_turns >= MAX_TURNS:
-            why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns are open"
+        if self._draining or len(self._asking) >= MAX_TURNS:
+            why = "the gateway stops" if self._draining else f"{MAX_TURNS} turns wait for their answers"
             return _problem(dialect, BackendError(f"{why}: try again", status=503, code="overloaded_error"))
         self.open_turns += 1
+        self._asking.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
             body = await reader.read(request)
@@ -168,6 +172,7 @@ class Answering:
                     return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
             return _problem(dialect, BackendError("the budget is in use: try again", status=503))
         finally:
+            self._asking.discard(id(request))
             self.open_turns -= 1
             if self._draining and not self.open_turns:
                 self._idle.set()
@@ -209,6 +214,7 @@ class Answering:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
                 reader.release(request)
                 headers |= reply.headers
+                self._asking.discard(id(request))
                 self.metrics.answering(time.time() - began)
                 if reply.omitted:
                     headers["x-farmhand-omitted"] = ", ".join(reply.omitted)
@@ -310,12 +316,13 @@ async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, Ch
 
 async def _opened(stack: AsyncExitStack, backend: Backend, turn: Turn, stream: ClientStream | None) -> BackendReply:
     """Return the backend's answer. After HOLD_S the client of a stream gets its head, and pings from then on."""
+    if stream is None:
+        return await stack.enter_async_context(backend.answer(turn))
     opening = asyncio.ensure_future(stack.enter_async_context(backend.answer(turn)))
     try:
-        if stream is not None:
-            done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
-            if not done:
-                await stream.begin()
+        done, _ = await asyncio.wait({opening}, timeout=HOLD_S)
+        if not done:
+            await stream.begin()
         return await opening
     except BaseException:
         # The client left: what was asked of the backend ends before this call does.

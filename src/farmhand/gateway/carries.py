@@ -370,14 +370,17 @@ class Walk:
 
     def check(self, value: Mapping[str, Any], table: str, path: str) -> None:
         """Raise CannotCarry if a field of `value` is refused."""
+        if value.keys() <= TABLES[table].carried:
+            return  # nearly always
         for _ in self.fields(value, table, path):
             pass
 
     def kind(self, kind: str, table: str, path: str) -> bool:
         """Return whether something of this type is carried; False if it is left out. Raise CannotCarry if refused."""
-        rows, bare = self._tables[table], undated(kind)
+        rows = self._tables[table]
         if kind in rows.carried:
             return True
+        bare = undated(kind)
         if bare in rows.advisory:
             self.omit(bare)
             return False

@@ -123,7 +123,6 @@ class _Write(NamedTuple):
     statement: str
     values: tuple[Any, ...]
     done: Future[None]
-    urgent: bool = False
 
 
 _ID = re.compile(r"(?:fh-)?([0-9a-f]{1,10})")
@@ -163,7 +162,9 @@ class GatewayLedger:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             hint = "if it is damaged, move it away: a new one is begun"
             raise NotConfigured(f"the gateway's ledger {path} cannot be used: {reason}", hint=hint) from None
-        self._waiting: queue.Queue[_Write | None] = queue.Queue()
+        self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        #: Set by what is urgent, and at the end.
+        self._hurry = threading.Event()
         self._writer = threading.Thread(target=self._write, name="gateway-ledger", daemon=True)
         self._writer.start()
 
@@ -233,25 +234,33 @@ class GatewayLedger:
     def close(self) -> None:
         """Write what waits, and close the file. Nothing may be given to it after that."""
         self._waiting.put(None)
+        self._hurry.set()
         self._writer.join()
         self._db.close()
 
     def put(self, statement: str, values: tuple[Any, ...], *, urgent: bool = False) -> Future[None]:
         """Run a statement soon, or at once if it is urgent. The future is done once it is in the file."""
         done: Future[None] = Future()
-        self._waiting.put(_Write(statement, values, done, urgent))
+        self._waiting.put(_Write(statement, values, done))
+        if urgent:
+            self._hurry.set()
         return done
 
     def _write(self) -> None:
-        """Run the writing thread: a transaction for all that came within `_COLLECT_S`."""
+        """Run the writing thread: a transaction for all that came within `_COLLECT_S`.
+
+        It sleeps meanwhile: a thread that wakes for each row takes the interpreter from the event loop each time. What
+        is urgent wakes it, and takes along what waits.
+        """
         trimmed = -_TRIM_S
         while (first := self._waiting.get()) is not None:
-            batch, ended, until = [first], False, time.monotonic() + _COLLECT_S
+            batch, ended = [first], False
+            if self._waiting.qsize() < _BATCH:
+                self._hurry.wait(_COLLECT_S)
+            self._hurry.clear()
             while len(batch) < _BATCH and not ended:
-                # What is urgent takes along what waits, and waits for nothing.
-                left = 0.0 if batch[-1].urgent else until - time.monotonic()
                 try:
-                    more = self._waiting.get(timeout=left) if left > 0 else self._waiting.get_nowait()
+                    more = self._waiting.get_nowait()
                 except queue.Empty:
                     break
                 if more is None:

@@ -70,6 +70,8 @@ class GatewayServer(HttpServer):
     """Serves `answering` behind `guard`. `reload` reads the settings again, or raises FarmhandError."""
 
     logger = log
+    #: A turn of Claude Code has 49 to 79 KB: it comes in one piece, and nothing waits for the rest.
+    read_size = 96 * 1024
 
     def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], None]) -> None:
         super().__init__(self._answer, MAX_BODY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import resource
 import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -19,7 +20,7 @@ from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
 from farmhand.gateway.backends.metered_setup import MeteredSetup
 from farmhand.gateway.guard import Guard, token_of
-from farmhand.gateway.server import GatewayServer
+from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
 from farmhand.gateway.tables import GatewayConfig, LocalServer
 
 #: Seconds that running turns have when the gateway stops.
@@ -27,6 +28,8 @@ DRAIN_S = 30.0
 #: Seconds that the first look at the local servers may delay the start.
 _FIRST_LOOK_S = 0.5
 _BACKLOG = 1024
+#: Open files that the gateway can need: a stream has two connections. systemd's usual limit is 1,024.
+_FILES = 2 * MAX_CONNECTIONS + 256
 log = logging.getLogger("farmhand-gateway")
 
 
@@ -85,6 +88,10 @@ class Service:
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raise NotConfigured if it cannot start."""
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if 0 <= soft < _FILES:
+            most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
         config = self._config
         async with AsyncExitStack() as stack:
             book = ledger.GatewayLedger(ledger.default_path())

@@ -5,7 +5,7 @@ No prompt text is in `Facts` or `Decision`: the policy cannot depend on it, and 
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,12 +66,19 @@ class Turn(msgspec.Struct, kw_only=True):
     decision: Decision | None = None
     #: What a backend has made of it to decide about it, for the same backend's use when it answers.
     prepared: object = None
+    #: The fields as the reader has decoded them, for `values`.
+    decoded: dict[str, Any] | None = None
+
+    def values(self) -> dict[str, Any]:
+        """Return the fields decoded. The turn keeps no copy, so what a backend makes of them is all that waits."""
+        found, self.decoded = self.decoded, None
+        return found if found is not None else {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
 
     def release(self) -> None:
         """Let go of the request, but for the small fields that its answer's translation looks at."""
         self.fields = {name: raw.copy() for name, raw in self.fields.items() if name in _KEPT}
         self.body = b""
-        self.prepared = None
+        self.prepared = self.decoded = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):

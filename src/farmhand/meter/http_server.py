@@ -24,8 +24,6 @@ from farmhand.meter.meter import COUNT_TOKENS, Meter
 MAX_BODY = 16 * 1024 * 1024
 #: A body up to this size bypasses the shared limit, so that large ones cannot delay an ordinary task.
 _SMALL_BODY = 512 * 1024
-#: Bytes to read at once and to buffer for the reader: a user has many connections.
-_READ = 32 * 1024
 #: Seconds for a body, and for a connection without an open request; half a head is not a request.
 _BODY_S = 60.0
 _IDLE_S = 60.0
@@ -92,11 +90,14 @@ class RefusingHandler(RequestHandler):
 class HttpServer(web.Server):
     """A server that passes each request to `handler`, which reads bodies of up to `max_body` bytes with `read`.
 
-    Large bodies share room for two of the largest size. A client that disconnects cancels its handler.
+    Large bodies share room for two of the largest size. A client that disconnects cancels its handler. Up to
+    `read_size` bytes are read at once, and buffered for the reader.
     """
 
     #: Where an unexpected error goes, with its traceback.
     logger = log
+    #: A sandboxed user has many connections.
+    read_size = 32 * 1024
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]], max_body: int) -> None:
         super().__init__(
@@ -105,7 +106,7 @@ class HttpServer(web.Server):
             access_log=None,
             auto_decompress=False,
             keepalive_timeout=_IDLE_S,
-            read_bufsize=_READ // 2,
+            read_bufsize=self.read_size // 2,
         )
         self.room = BodyRoom(2 * max_body)
         self._handler = handler
@@ -121,7 +122,7 @@ class HttpServer(web.Server):
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         """Implement `web.Server`. Limit single reads: asyncio's 256 KB is more than an untrusted client may send."""
-        transport.max_size = _READ  # type: ignore[attr-defined]
+        transport.max_size = self.read_size  # type: ignore[attr-defined]
         super().connection_made(handler, transport)
 
     async def read(self, request: web.BaseRequest) -> bytes:

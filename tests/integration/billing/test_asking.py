@@ -271,7 +271,7 @@ def test_a_signal_ends_what_was_started_and_leaves_no_secret(directory: Path, nu
             time.sleep(0.05)
         assert secrets_of(process.pid)
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert (b"KeyboardInterrupt" in errors) if number == signal.SIGINT else process.returncode == 128 + number

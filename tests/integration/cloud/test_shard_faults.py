@@ -70,7 +70,7 @@ async def test_a_bucket_that_takes_nothing_gets_no_more_work_to_lose(site: Site,
 async def test_the_key_is_in_no_argument_environment_log_object_or_item(site: Site, api: MessagesApi) -> None:
     api.state.latency_s = 0.2
     site.submit(tasks(60), usd="1", slots_api=4)
-    container = await site.start()
+    container = await site.start(program=True)  # its arguments and environment are its own
     await until_sent(api, 4)
     found = [path for path in _texts_of_processes(container.process.pid) if DEFAULT_KEY.encode() in path[1]]
     assert [name for name, _ in found] == []

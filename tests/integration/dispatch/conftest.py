@@ -71,7 +71,7 @@ class Workstation:
         process = await self.start(
             *argv, stdin=asyncio.subprocess.DEVNULL if stdin is None else asyncio.subprocess.PIPE
         )
-        out, err = await asyncio.wait_for(process.communicate(stdin), 60)
+        out, err = await asyncio.wait_for(process.communicate(stdin), 120)
         assert process.returncode is not None
         return Done(process.returncode, out, err.decode())
 
@@ -148,7 +148,7 @@ def received(api: MessagesApi) -> list[str]:
 
 async def agent_knows(agent: Agent, task_id: str) -> None:
     """Wait until the task runs."""
-    for _ in range(400):
+    for _ in range(2400):
         status, answer = await agent.call("GET", f"/v1/tasks/{task_id}")
         if status == 200 and answer["task"]["state"] == "running":
             return

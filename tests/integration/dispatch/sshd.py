@@ -118,7 +118,7 @@ class Sshd:
             # Each connection is served by a session of its own, which outlives the listener.
             self.drop_connections()
             os.killpg(self._process.pid, signal.SIGTERM)
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=120)
             self._process = None
 
 

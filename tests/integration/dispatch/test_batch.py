@@ -138,7 +138,7 @@ async def test_a_second_ctrl_c_ends_it_at_once_and_nothing_is_left_behind(farm: 
     for _ in range(2):
         process.send_signal(signal.SIGTERM)
         await asyncio.sleep(0.2)
-    _, err = await asyncio.wait_for(process.communicate(), 10)
+    _, err = await asyncio.wait_for(process.communicate(), 40)
     assert process.returncode == 143, err
     assert not list(tmp_path.glob("farmhand-*"))
     farm.api.state.latency_s = 0

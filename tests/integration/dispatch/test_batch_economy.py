@@ -46,7 +46,7 @@ async def test_stopped_while_the_provider_works_it_goes_on_without_asking_twice(
     process = await farm.begin("--economy")
     await farm.until(lambda: bool(farm.api.batches.all()))
     process.send_signal(signal.SIGINT)
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 130, err
     assert b"10 left" in out
     await farm.api.advance(action="finish")

@@ -56,7 +56,7 @@ async def test_stdin_of_nodes_spawn_is_a_socket_and_is_read(
     )
     for wait_ms in ("0", "500"):
         process = await asyncio.create_subprocess_exec("node", str(program), wait_ms, env=workstation.environment)
-        assert await asyncio.wait_for(process.wait(), 60) == 0
+        assert await asyncio.wait_for(process.wait(), 120) == 0
     assert received(api) == ["What colour is it?\n\nThe barn is red.\n"] * 2
 
 
@@ -64,7 +64,7 @@ async def test_a_silent_stdin_is_left_out_with_one_line(workstation: Workstation
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = await workstation.start("claude-cheap", "hello", stdin=theirs.fileno())
-        out, err = await asyncio.wait_for(process.communicate(), 60)
+        out, err = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, err.decode()
     assert b"hello" in out
     assert err.count(b"\n") == 1

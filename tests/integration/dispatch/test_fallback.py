@@ -193,7 +193,7 @@ async def test_a_flush_that_is_killed_loses_nothing_and_runs_nothing_twice(
     api.state.event_s = 0.1
     for posts in range(1, 4):
         process = await workstation.start("farmhand", "flush", "--wait")
-        for _ in range(400):
+        for _ in range(6000):
             if len(api.posts) >= posts or process.returncode is not None:
                 break
             await asyncio.sleep(0.02)
@@ -285,11 +285,11 @@ async def on_terminal(workstation: Workstation, typed: bytes, *arguments: str) -
     os.close(theirs)
     shown = b""
     while b"? " not in shown:
-        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 4096), 30)
+        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 4096), 120)
     os.write(ours, typed)
     if typed == b"\x03":  # it has no controlling terminal here, so the signal is sent as the terminal would
         os.killpg(process.pid, signal.SIGINT)
-    pieces = await asyncio.wait_for(asyncio.to_thread(read_terminal, ours), 30)
+    pieces = await asyncio.wait_for(asyncio.to_thread(read_terminal, ours), 120)
     out, _ = await process.communicate()
     os.close(ours)
     assert process.returncode is not None

@@ -241,7 +241,7 @@ async def test_the_literal_ansible_runner_command(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 0, out
     assert received(api) == ["hello there"]
     artifacts = [path for path in (checkout / "artifacts").rglob("*") if path.is_file()]
@@ -300,5 +300,5 @@ async def stop_in_the_middle(
     )
     await agent_knows(agent, "slow")
     os.killpg(process.pid, signal.SIGINT)
-    await asyncio.wait_for(process.communicate(), 30)
+    await asyncio.wait_for(process.communicate(), 120)
     await agent.wait_state("slow", "cancelled")

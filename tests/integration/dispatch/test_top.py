@@ -22,7 +22,7 @@ async def until(ours: int, wanted: bytes) -> bytes:
     """What the terminal shows, until `wanted` is in it."""
     shown = b""
     while wanted not in shown:
-        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 65536), 60)
+        shown += await asyncio.wait_for(asyncio.to_thread(os.read, ours, 65536), 120)
     return shown
 
 
@@ -51,7 +51,7 @@ async def test_it_is_live_until_it_is_ended(
     else:
         os.write(ours, key)
     left = await until(ours, b"\x1b[?1049l")
-    assert await asyncio.wait_for(process.wait(), 30) == status
+    assert await asyncio.wait_for(process.wait(), 120) == status
     assert b"Traceback" not in left
     assert termios.tcgetattr(theirs) == before
     os.close(ours)

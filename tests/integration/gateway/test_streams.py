@@ -129,7 +129,7 @@ async def test_a_client_that_leaves_ends_the_upstream_at_once(tmp_path: Path) ->
                 await reader.readuntil(b"one")
             await until(lambda: bool(local.turns))
             writer.transport.abort()
-            await asyncio.wait_for(local.left.wait(), 60)
+            await asyncio.wait_for(local.left.wait(), 120)
             await until(lambda: inside.answering.open_turns == 0)
         counted = {row["outcome"]: row["turns"] for row in inside.answering.metrics.counts()}
         assert counted == {"cancelled": 2}

@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "sk-ant-test-inventory-000000000000"
+BAKED = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/farmhand-worker-baked@sha256:{'0' * 64}"
 ON = {"jada_agent_cloudwatch": True, "jada_agent_cloudwatch_region": "us-east-1"}
 #: role, variables, what the one line says: the variable, what is wrong with it, what to do.
 CASES: list[tuple[str, dict[str, Any], list[str]]] = [
@@ -101,6 +102,12 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
     ("aws", {"aws_rate_limited_percent": 0}, ["aws_rate_limited_percent", "from 1 to 99"]),
     ("aws", {"aws_rate_limited_percent": 100}, ["aws_rate_limited_percent", "from 1 to 99"]),
     ("aws", {"aws_ipv4": True, "aws_network": "public"}, ["aws_ipv4", "has IPv4 already"]),
+    (
+        "aws",
+        {"aws_baked_image": True, "aws_network": "public"},
+        ["aws_baked_image: false, unless aws_network is private"],
+    ),
+    ("aws", {"aws_baked_image_uri": BAKED}, ["aws_baked_image_uri: the name of the image by its digest", "only with"]),
 ]
 #: Modules that only look. `command` is among them where the task says so itself.
 READS = {

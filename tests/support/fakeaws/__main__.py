@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 
+from tests.support import garbage
 from tests.support.fakeaws.options import OPTIONS
 
 
@@ -53,6 +54,8 @@ def main() -> int:
     except OSError as error:
         print(f"fakeaws: cannot listen on port {args.port}: {error}", file=sys.stderr)
         return 1
+    garbage.seldom()
+    garbage.leave_alone()
     with server:
         print(f"listening on {OPTIONS.url}", flush=True)
         stop.wait()

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.support.fakeaws.options import ACCESS_KEY, ACCOUNT, SECRET_KEY
+from tests.support.patience import pause
 
 _ROOT = Path(__file__).resolve().parents[3]
 _STOP_S = 20.0
@@ -199,11 +200,12 @@ class FakeAws:
 
     def until(self, there: Any, seconds: float = 60.0) -> Any:
         """Call `there` until it returns something true, and return that. Raise TimeoutError."""
-        end = time.monotonic() + seconds
+        end = (began := time.monotonic()) + seconds
         while not (found := there()):
             if time.monotonic() > end:
                 raise TimeoutError(f"not within {seconds} s; tasks: {self.tasks()}")
-            time.sleep(0.1)
+            pause(began, 0.1)
+            began = time.monotonic()
         return found
 
     def _control(self, path: str, **given: Any) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.farm.run import Completed, FarmError, check, run
 
 IMAGE = "farmhand-base:bookworm"
 BOOT_S = 120.0
+ONCE = Path(__file__).parents[1] / "compiled_once.py"
 #: What systemd needs to boot in a container. `privileged` would fail where the engine itself is confined.
 _OPTIONS = [
     *("--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--cap-add", "SYS_PTRACE"),
@@ -27,6 +29,13 @@ install -d -o admin -g admin -m 0700 /home/admin/.ssh
 cat > /home/admin/.ssh/authorized_keys
 chown admin:admin /home/admin/.ssh/authorized_keys
 chmod 0600 /home/admin/.ssh/authorized_keys
+"""
+#: Ansible's modules are compiled once for each host, not each time: compiled_once.py says how. It is read from stdin.
+_COMPILE_ONCE = """set -e
+cd /usr/local/lib/python3*/dist-packages
+mkdir -p /var/cache/compiled_once
+cat > compiled_once.py
+echo 'import compiled_once; compiled_once.keep("/var/cache/compiled_once")' > compiled_once.pth
 """
 
 
@@ -55,6 +64,8 @@ class Container:
                 names += ["--ip", self.fixed]
             check(["docker", "run", "--detach", *names, *_OPTIONS, self.image])
         self.wait_for_boot()
+        if self.image == IMAGE:
+            self._root("Ansible's modules cannot be compiled once", _COMPILE_ONCE, ONCE.read_text(encoding="ascii"))
 
     def wait_for_boot(self) -> None:
         """Return when systemd says that the host runs. Raises FarmError with the units that failed."""
@@ -82,9 +93,12 @@ class Container:
 
     def authorize(self, public_key: str) -> None:
         """Make the account `admin`, which may become root, and let this key log in to it."""
-        done = self.exec("sh", "-c", _ADMIN, input=public_key)
+        self._root("the account admin could not be made", _ADMIN, public_key)
+
+    def _root(self, failure: str, script: str, given: str) -> None:
+        done = self.exec("sh", "-c", script, input=given)
         if done.returncode != 0:
-            raise FarmError(f"{self.name}: the account admin could not be made: {done.stderr.strip()}")
+            raise FarmError(f"{self.name}: {failure}: {done.stderr.strip()}")
 
     def host_keys(self) -> list[str]:
         """The public host keys, `type base64`, read inside: what a provider's console would show."""

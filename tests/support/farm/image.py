@@ -19,7 +19,7 @@ from tests.support.farm.run import FarmError, check, run
 
 ROOT = Path(__file__).parents[3]
 NAME = "farmhand-host"
-_MADE_BY = ("container.py", "farm.py", "files.py", "image.py")
+_MADE_BY = ("container.py", "farm.py", "files.py", "image.py", "../compiled_once.py")
 #: The arguments of site.yml for a host of the image: what every host has alike is left out.
 REFRESH = ("--skip-tags", "packages,ca,accounts,scrub,claude_cli,install")
 #: Leave nothing behind that two hosts must not share. The machine id is made again at boot where its file is empty.

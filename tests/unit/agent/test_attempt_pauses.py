@@ -47,7 +47,7 @@ async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch
         pauses.append(seconds)
 
     monkeypatch.setattr("farmhand.agent.attempts.asyncio.sleep", sleep)
-    await asyncio.wait_for(Attempt(context, Failing(12), ledger.line("api", 1)[0], KEY, cast(Any, live)).run(), 30)
+    await asyncio.wait_for(Attempt(context, Failing(12), ledger.line("api", 1)[0], KEY, cast(Any, live)).run(), 120)
     assert ledger.known("one").state == "succeeded"
     ledger.close()
     assert len(pauses) == 12

@@ -56,7 +56,7 @@ def one_by_one(row: LedgerCharge, baseline: str) -> list[int] | None:
     return known if len(known) == len(bills) else None
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=ledgers.charges(), baseline=baselines)
 def test_groups_are_priced_as_exactly_as_requests(rows: list[LedgerCharge], baseline: str) -> None:
     found = saved(rows, baseline)
@@ -68,7 +68,7 @@ def test_groups_are_priced_as_exactly_as_requests(rows: list[LedgerCharge], base
     assert found.left_out_requests == len(rows) - len(bills)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(rows=ledgers.charges(), baseline=baselines)
 def test_the_levers_add_up_to_the_saving_and_no_loss_is_hidden(rows: list[LedgerCharge], baseline: str) -> None:
     found = saved(rows, baseline)

@@ -45,7 +45,7 @@ Ledger = tuple[list[LedgerCharge], list[FinishedTask]]
 farms = st.dictionaries(st.sampled_from(("u1", "u2", "u3")), st.tuples(ledgers.charges(), ledgers.finished()))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(farm=farms, seed=st.integers(0, 10_000), chunk=st.integers(1, 7))
 def test_order_and_repetition_do_not_matter(farm: dict[str, Ledger], seed: int, chunk: int) -> None:
     with TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
@@ -65,7 +65,7 @@ def test_order_and_repetition_do_not_matter(farm: dict[str, Ledger], seed: int, 
             store.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(farm=farms, since=st.integers(ledgers.TODAY - 61, ledgers.TODAY + 1))
 def test_the_parts_are_the_whole_by_every_grouping(farm: dict[str, Ledger], since: int) -> None:
     with TemporaryDirectory() as directory:

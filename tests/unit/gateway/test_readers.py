@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from farmhand.gateway.dialects import reading
+from farmhand.gateway.dialects import messages, reading
 from farmhand.gateway.turn import BadRequest, Carries
 from tests.unit.gateway.requests import PNG, called, of_chat, of_messages, of_responses, turn
 
@@ -199,3 +200,12 @@ def test_as_deep_as_may_be() -> None:
     assert turn("messages", of_messages(metadata=deep)).model == "m"
     with pytest.raises(BadRequest):
         turn("messages", of_messages(metadata=[deep]))
+
+
+def test_a_turn_is_decoded_once_and_keeps_no_copy() -> None:
+    asked = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    turn = messages.read(json.dumps(asked).encode(), {})
+    assert turn.decoded == asked
+    assert turn.values() == asked
+    assert turn.decoded is None
+    assert turn.values() == asked  # from the fields

@@ -267,7 +267,7 @@ async def test_a_waiter_let_in_and_cancelled_at_once_gives_its_place_on() -> Non
     await asyncio.sleep(0)
     gate.leave(first, Usage())
     second.cancel()
-    ticket = await asyncio.wait_for(third, 5)
+    ticket = await asyncio.wait_for(third, 120)
     assert second.cancelled()
     gate.leave(ticket)
     assert gate.running == 0

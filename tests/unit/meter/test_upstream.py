@@ -102,7 +102,7 @@ async def test_a_server_that_does_not_keep_it_gets_a_new_one(answer: bytes) -> N
 async def test_an_answer_that_was_not_read_to_its_end_ends_its_connection() -> None:
     async with serve(b"HTTP/1.1 200 OK\r\nContent-Length: 200\r\n\r\nok", OK) as (upstream, heard):
         (await post(upstream)).close()
-        await asyncio.wait_for(heard.left.wait(), 5)
+        await asyncio.wait_for(heard.left.wait(), 120)
         assert await whole(upstream) == (200, b"ok")
         assert heard.connections == 2
 
@@ -113,7 +113,7 @@ async def test_who_is_cancelled_ends_the_connection() -> None:
         while not heard.requests:  # noqa: ASYNC110  (the server's side is seen from here only)
             await asyncio.sleep(0.01)
         asking.cancel()
-        await asyncio.wait_for(heard.left.wait(), 5)
+        await asyncio.wait_for(heard.left.wait(), 120)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def asks(count: int, **changes: Any) -> Any:
 
 
 async def ended(client: anthropic.AsyncAnthropic, id_: str) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         while (batch := await client.messages.batches.retrieve(id_)).processing_status != "ended":  # noqa: ASYNC110  # as a client polls
             await asyncio.sleep(0.01)
     return batch

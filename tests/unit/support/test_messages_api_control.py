@@ -122,7 +122,7 @@ async def start(*arguments: str) -> tuple[asyncio.subprocess.Process, str]:
         cwd=ROOT, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         line = (await process.stdout.readline()).decode()
     return process, line.removeprefix("listening on ").strip()
 
@@ -138,7 +138,7 @@ async def test_process_on_a_unix_socket_with_a_log_file(tmp_path: Path) -> None:
         async with session.head("http://api/") as response:
             assert response.status == 200
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), 120) == 0
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["path"] for line in lines] == ["/v1/messages", "/"]
     assert not socket.exists()
@@ -152,7 +152,7 @@ async def test_process_with_limits_and_a_batch_plan() -> None:
         batch = {"requests": [{"custom_id": "a", "params": ASK}]}
         assert (await session.post("/v1/messages/batches", json=batch)).status == 200
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0  # with a batch under way
+    assert await asyncio.wait_for(process.wait(), 120) == 0  # with a batch under way
 
 
 async def test_limits_that_are_none() -> None:
@@ -168,7 +168,7 @@ async def test_sigterm_ends_it_with_a_request_under_way() -> None:
         asking = asyncio.create_task(session.post(f"{url}/v1/messages", json=ASK))
         await asyncio.sleep(0.2)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 120) == 0
         with pytest.raises(aiohttp.ClientConnectionError):
             await asking
 

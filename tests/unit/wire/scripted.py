@@ -56,7 +56,7 @@ class ScriptedStream(Stream):
 
     def close(self) -> None:
         super().close()
-        self._thread.join(timeout=5)
+        self._thread.join(timeout=120)
 
 
 def read_request(incoming: Any) -> bytes:

@@ -103,11 +103,11 @@ def choice_of(chunk: Mapping[str, Any]) -> dict[str, Any] | None:
     choices = chunk.get("choices")
     if not choices:
         return None
-    if not isinstance(choices, list) or not all(isinstance(one, dict) for one in choices):
+    if not isinstance(choices, list) or not isinstance(first := choices[0], dict):
         raise broken("choices that are no list of objects")
-    if len(choices) > 1 or choices[0].get("index") not in (None, 0):
+    if len(choices) > 1 or first.get("index") not in (None, 0):
         raise broken("several answers to one request")
-    return dict(choices[0])
+    return first
 
 
 def broken(what: str) -> BackendError:

@@ -150,9 +150,9 @@ class _Translated(ChatEvents):
 
     def take(self, delta: Any) -> None:
         """Take what a chunk or a whole answer brings: text, thinking and calls. Raise BackendError for other things."""
-        if not isinstance(delta, dict | None):
+        delta = {} if delta is None else delta
+        if not isinstance(delta, dict):
             raise broken("a delta that is no object")
-        delta = delta or {}
         self._say("thinking", delta.get("reasoning_content") or delta.get("reasoning"))
         self._say("text", delta.get("content"))
         self._say("text", delta.get("refusal"))
@@ -166,7 +166,7 @@ class _Translated(ChatEvents):
 
     def met(self, choice: Mapping[str, Any]) -> None:
         """Remember a stop sequence that the answer met, under vLLM's or sglang's name for it."""
-        for name in ("stop_reason", "matched_stop"):
+        for name in ("stop_reason", "matched_stop") if self._stops else ():
             if isinstance(found := choice.get(name), str) and found in self._stops:
                 self._sequence = found
 

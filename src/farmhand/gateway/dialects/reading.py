@@ -21,6 +21,7 @@ MAX_VALUES = 400_000
 MAX_DEPTH = 100
 #: Bytes of JSON text that a token stands for, roughly; other characters than ASCII count one and a half times.
 _BYTES_PER_TOKEN = 4
+_CONTAINERS = frozenset({dict, list})
 #: Headers that open something: they stay with the guard.
 _SECRET = frozenset({"authorization", "cookie", "proxy-authorization", "x-api-key"})
 
@@ -56,13 +57,14 @@ def _inside(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _check_depth(decoded: dict[str, Any]) -> None:
+    # Each value of a request is looked at here, so the look at its class is the cheapest that there is.
     level: list[Any] = [decoded]
     for _ in range(MAX_DEPTH):
         level = [
             one
             for value in level
-            for one in (value if isinstance(value, list) else value.values())
-            if isinstance(one, list | dict)
+            for one in (value if value.__class__ is list else value.values())
+            if one.__class__ in _CONTAINERS
         ]
         if not level:
             return
@@ -168,7 +170,7 @@ class Found:
     def turn(
         self,
         dialect: Dialect,
-        decoded: Mapping[str, Any],
+        decoded: dict[str, Any],
         fields: dict[str, msgspec.Raw],
         headers: Mapping[str, str],
         *,
@@ -198,6 +200,7 @@ class Found:
             model=model,
             streamed=bool(streamed),
             fields=fields,
+            decoded=decoded,
             carries=Carries(
                 tools=self.tools,
                 tool_history=self.tool_history,

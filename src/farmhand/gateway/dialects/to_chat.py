@@ -27,7 +27,7 @@ ATTRIBUTION = "x-anthropic-billing-header:"
 def request(turn: Turn, options: ChatOptions) -> ChatRequest:
     """Return the request. Raise CannotCarry for what the server cannot be given, BadRequest for a wrong type."""
     walk = Walk()
-    decoded = {name: msgspec.json.decode(raw) for name, raw in turn.fields.items()}
+    decoded = turn.values()
     try:
         body = _BODIES[turn.dialect](turn, decoded, options, walk)
         body["model"] = options.model

@@ -52,7 +52,7 @@ def request(turn: Turn, options: PaidOptions) -> PaidRequest:
             return PaidRequest(msgspec.json.encode(fields), options.model)
         return PaidRequest(_with_model(turn, options.model), options.model)
     walk = Walk(PAID_TABLES)
-    decoded = {name: msgspec.json.decode(raw) for name, raw in turn.fields.items()}
+    decoded = turn.values()
     made = (_of_chat if turn.dialect == "chat" else _of_responses)(decoded, options, walk)
     body: dict[str, Any] = {"model": options.model, "max_tokens": limit_of(turn), **made, **extra}
     if turn.streamed:

@@ -22,7 +22,7 @@ class Listener:
         self.lines.append((reader, writer))
 
     async def until(self, count: int) -> None:
-        for _ in range(1000):
+        for _ in range(12000):
             if len(self.lines) >= count:
                 return
             await asyncio.sleep(0.01)

@@ -90,7 +90,7 @@ async def test_what_hangs_holds_its_place_and_is_ended_by_its_first_word(host: H
     # Two at a time, each until it was ended; what a task says later about units is not believed.
     assert host.most == 2
     assert set(host.asked) == {UNIT}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(120):
         while engine.sandboxes.leaving:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     assert len(host.asked) == 6
