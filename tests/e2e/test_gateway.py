@@ -9,6 +9,10 @@ from pathlib import Path
 from tests.support.gateway import GatewayProcess
 from tests.support.harness import claude
 from tests.support.local_server import END, LLAMA, SSE, LocalServerPlay, delta
+from tests.support.messages_api import DEFAULT_KEY, MessagesApi, Rule, Step
+from tests.support.messages_api.rules import ToolUse
+from tests.support.paid import VARIABLE, billed, charges
+from tests.support.paid import settings as paid_settings
 
 PROMPT = "Make the file."
 
@@ -33,3 +37,29 @@ async def test_all_that_claude_sends_by_itself_can_be_carried(tmp_path: Path) ->
             assert len(body["tools"]) > 5
             assert len(local.turns[0]) > 30_000
             assert b"x-anthropic-billing-header" not in b"".join(local.turns)
+
+
+async def test_claude_works_a_tool_loop_that_is_paid_for_within_its_limits(tmp_path: Path) -> None:
+    """Its own limit of output is too dear for a turn: it is told one that fits, and asks again with that."""
+    steps = [
+        Step(tool_use=ToolUse(name="Bash", input={"command": "printf paid > made.txt", "description": "Make it"})),
+        Step(text="The file is made."),
+    ]
+    more = 'max_usd_per_turn = "0.01"'
+    async with MessagesApi() as api, GatewayProcess(tmp_path, paid_settings(api, more=more)) as gateway:
+        api.rule(Rule(contains=PROMPT, steps=steps))
+        gateway.environ[VARIABLE] = DEFAULT_KEY
+        await gateway.start()
+        ran = await claude.ask(gateway, PROMPT, tmp_path / "work")
+        assert (ran.status, "The file is made." in ran.out) == (0, True), ran
+        assert (tmp_path / "work" / "made.txt").read_text() == "paid"
+        turns = {row["outcome"]: row["turns"] for row in (await gateway.status())["turns"]}
+        await gateway.stop()
+        posts = [entry for entry in api.posts if entry.path == "/v1/messages"]
+        assert {entry.status for entry in posts} == {200}
+        assert turns["done"] == len(posts)
+        assert turns.get("refused", 0) >= 1
+        assert all(json.loads(entry.body)["max_tokens"] < 20_000 for entry in posts)
+        rows = charges(gateway.database)
+        assert sum(row["pico"] for row in rows) == sum(billed(entry) for entry in posts)
+        assert {row["held"] for row in rows} == {0}

@@ -182,8 +182,12 @@ class GatewayProcess:
 
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of `farmhand gateway …` beside it."""
+        return await self.farmhand("gateway", *arguments)
+
+    async def farmhand(self, *arguments: str) -> tuple[int, str, str]:
+        """(exit status, stdout, stderr) of `farmhand …` beside it."""
         process = await asyncio.create_subprocess_exec(
-            *(*FARMHAND, "gateway", *arguments),
+            *(*FARMHAND, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

@@ -24,6 +24,7 @@ from farmhand.core.settings import Settings
 from farmhand.cost import queries
 from farmhand.cost.merged import merged
 from farmhand.cost.summary import document
+from farmhand.gateway.cost_pages import ledgers_here
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 #: First characters that make spreadsheets evaluate a cell (also in their full-width forms).
@@ -67,7 +68,7 @@ def command(
         raise UsageError("--json and --csv: choose one")
     if as_csv and compare:
         raise UsageError("--csv has the groups and no comparison", hint="--json has both")
-    with merged(conf, since, say.note, ask=not no_merge) as ledgers:
+    with merged(conf, since, say.note, ask=not no_merge, here=ledgers_here()) as ledgers:
         shown = document(ledgers.figures(by=as_text(by, "--by"), reprice=reprice))
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}
         if compare:
@@ -123,6 +124,10 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
         hours = f"{ran['seconds'] / 3600:.2f} h of {ran['runs']} containers on AWS, by dated prices; not in the total"
         rows.append(("Fargate", ran["total_usd"], hours))
         rows.append(("all", ran["with_model_usd"], "the total and Fargate"))
+    if (kept := shown["kept_local"]) is not None:
+        unknown = f"; {kept['without_price']} without a price" if kept["without_price"] else ""
+        remark = f"{kept['turns']} turns kept local, at list price: not counted as saved{unknown}"
+        rows.append(("kept local", kept["list_usd"], remark))
     if shown.get("repriced_usd") is not None:
         more = f"; {shown['repriced_unpriced']} unknown" if shown["repriced_unpriced"] else ""
         remark = f"the same requests by prices {shown['price_version']}{more}"

@@ -25,6 +25,7 @@ from farmhand.cost.merged import merged
 from farmhand.cost.queries import day_text
 from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport, as_document
 from farmhand.cost.summary import document as as_figures
+from farmhand.gateway.cost_pages import ledgers_here
 
 #: How many days and batches are listed; the HTML page has all of them.
 LAST_DAYS = 14
@@ -37,7 +38,7 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
     """Show where the money went, drawn. The exit status is 4 if a host could not be asked."""
     if as_json and html is not None:
         raise UsageError("--json and --html: choose one")
-    with merged(conf, since, note, ask=not no_merge) as ledgers:
+    with merged(conf, since, note, ask=not no_merge, here=ledgers_here()) as ledgers:
         found = ledgers.report()
         compared = as_figures(ledgers.comparison())
     document = as_document(found, compared)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from farmhand.aws.environment.used import used
@@ -26,7 +27,7 @@ from farmhand.cost.compute import read_compute
 from farmhand.cost.plans import plan_figures
 from farmhand.cost.report import CostReport, report
 from farmhand.cost.rows import BadLedger
-from farmhand.cost.store import CostStore, default_path, pull
+from farmhand.cost.store import CostStore, LedgerPages, default_path, pull
 from farmhand.cost.summary import Basis, Figures, document, figures
 from farmhand.places import docker
 from farmhand.places.hosts import Host, every_host
@@ -69,7 +70,7 @@ class MergedLedgers(NamedTuple):
         with self.store.transaction("DEFERRED"):
             ran = read_compute(self.store, self.basis.since_day)
             given = Given(self.table, cloud, plan_figures(), ran, self.conf.aws_network)
-            found = compare(self.store, queries.read(self.store, self.table), self.basis, given)
+            found = compare(self.store, queries.read(self.store, self.table).of_farm(), self.basis, given)
         if self.asked and there:
             from farmhand.cost.on_aws import networks
 
@@ -104,9 +105,17 @@ class MergedLedgers(NamedTuple):
 
 
 @contextmanager
-def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, ask: bool) -> Iterator[MergedLedgers]:
+def merged(
+    conf: Settings,
+    since: str | None,
+    tell: Callable[[str], None],
+    *,
+    ask: bool,
+    here: Mapping[str, LedgerPages] = MappingProxyType({}),
+) -> Iterator[MergedLedgers]:
     """Open the merged ledgers with the given settings. With `ask`, merge the new rows of every host first.
 
+    `here` are the ledgers on this machine itself, by the name that they have among the hosts.
     `tell` gets a line if the file of merged ledgers has to be rebuilt. Raises UsageError, NotConfigured.
     """
     now = time.time()
@@ -116,7 +125,7 @@ def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, as
         known = ", ".join(table.current)
         raise UsageError(f"no price is known for the baseline model {conf.baseline_model!r}", hint=f"known: {known}")
     first = since_day(since, datetime.fromtimestamp(now, UTC).date())
-    farm = every_host(conf, needed=not used())
+    farm = every_host(conf, needed=not used() and not here)
     boxes = box_prices(conf.box_usd_month, [name for name in farm if name != docker.NAME])
     path = Path(os.path.expanduser(conf.cost_store)) if conf.cost_store else default_path()
     if path.parts[:1] and path.parts[0].startswith("~"):  # it would be made below the working directory
@@ -125,6 +134,11 @@ def merged(conf: Settings, since: str | None, tell: Callable[[str], None], *, as
         if store.begun_again is not None:
             tell(f"{path} was of an older form: it is merged again from the hosts, and {store.begun_again} keeps it")
         errors = _merge_all(store, farm, conf.connect_timeout_s) if ask else {}
+        for name, pages in here.items() if ask else ():
+            try:
+                pull(store, name, pages)
+            except (NotConfigured, BadLedger) as error:
+                errors[name] = error
         if ask and used():
             from farmhand.cost.on_aws import merge_environments  # not at the top: it takes time, and few need it
 

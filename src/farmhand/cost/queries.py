@@ -18,7 +18,7 @@ from farmhand.core.errors import UsageError
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
 from farmhand.cost.overhead import OVERHEAD_TOKENS
-from farmhand.cost.store import CostStore
+from farmhand.cost.store import GATEWAY, CostStore
 
 DAY_S = 86400
 #: Keys for grouping; `label:NAME` is also allowed.
@@ -69,6 +69,12 @@ class Sums(NamedTuple):
     def since(self, day: int) -> Sums:
         """Return the rows from this day (since 1970) on."""
         return Sums([row for row in self.spend if row.day >= day], [row for row in self.work if row.day >= day])
+
+    def of_farm(self) -> Sums:
+        """Return the rows without the gateway's turns, which are no work of the farm's."""
+        return Sums(
+            [row for row in self.spend if row.engine != GATEWAY], [row for row in self.work if row.engine != GATEWAY]
+        )
 
     @property
     def first_day(self) -> int | None:

@@ -111,7 +111,7 @@ def report(store: CostStore, table: PriceTable, basis: Basis) -> CostReport:
         batches=list(batches),
         batches_in_all=len(parts),
         cells=cells,
-        saved=_saved(sums.spend, at, table),
+        saved=_saved(sums.of_farm().spend, at, table),
         spreads=_spreads(store, basis.since_day, hosts, models),
         by_cause=by_cause,
         by_batch=_by_batch(sums, at, batches),

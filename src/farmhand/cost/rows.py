@@ -66,6 +66,15 @@ class LedgerCharge(_LedgerLine, kw_only=True):
     cache_creation_1h_input_tokens: Count = 0
     cache_read_input_tokens: Count = 0
     economy: bool = False
+    #: Of a turn of the gateway only: what it would have cost at list price, if it stayed on the operator's machine, and
+    #: what may have been charged beside its cost, at the most.
+    list_usd: Decimal | None = None
+    held_usd: Decimal | None = None
+
+    def __post_init__(self) -> None:
+        _check("cost_usd", self.cost_usd)
+        _check("list_usd", self.list_usd)
+        _check("held_usd", self.held_usd)
 
 
 class FinishedTask(_LedgerLine, kw_only=True):

@@ -11,16 +11,17 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from farmhand.core.errors import FarmhandError, NotConfigured, WireMismatch
 from farmhand.core.files import xdg
+from farmhand.core.money import pico
 from farmhand.core.task import Usage
 from farmhand.cost.rows import BadLedger, FinishedTask, LedgerCharge, decode
-from farmhand.wire.client import Client
 
 #: Rows per transaction: enough for speed, few enough to need little memory.
 CHUNK = 10_000
@@ -69,6 +70,16 @@ CREATE TABLE IF NOT EXISTS container (
     PRIMARY KEY (source, number)
 ) WITHOUT ROWID;
 """
+#: What is known of the gateway's turns beside their charges: whether one stayed on the operator's machine, what it
+#: would have cost at list price (NULL: no price is known), and what may have been charged beside its cost.
+_OF_GATEWAY = """
+CREATE TABLE IF NOT EXISTS turn (
+    ledger INTEGER NOT NULL, number INTEGER NOT NULL, created_at REAL NOT NULL, local INTEGER NOT NULL,
+    list_pico INTEGER, held INTEGER NOT NULL, PRIMARY KEY (ledger, number)
+) WITHOUT ROWID;
+"""
+#: The engine of the gateway's rows, and the label that has their residency.
+GATEWAY, RESIDENCY = "gateway", "residency"
 _SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "cost_pico")
 _OF_TASK = ("started_at", "finished_at", "outcome", "error_text", "retries", "uncertain", "uncertain_pico")
 #: By row type: its table, and its values in the order of the table's columns after `ledger`.
@@ -76,6 +87,19 @@ _KINDS = {
     LedgerCharge: ("charge", attrgetter(*_SHARED, "economy", "requests", *TOKENS)),
     FinishedTask: ("done", attrgetter(*_SHARED, *_OF_TASK)),
 }
+
+
+class LedgerPages(Protocol):
+    """What has a ledger to be merged: an agent's client, or the gateway's file on this machine."""
+
+    def status(self) -> dict[str, Any]:
+        """Return `ledger`, with its `id`, and `budget_day`."""
+
+    def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
+        """Yield up to `limit` charges after number `after`, one JSON object each."""
+
+    def finished(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
+        """Yield up to `limit` finished tasks after number `after`."""
 
 
 class ContainerRuns(NamedTuple):
@@ -136,7 +160,7 @@ class CostStore:
                 for statement in _TABLES.split(";"):
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            for statement in _OF_CONTAINERS.split(";"):
+            for statement in (_OF_CONTAINERS + _OF_GATEWAY).split(";"):
                 db.execute(statement)
 
     def _use_wal(self) -> None:
@@ -223,6 +247,9 @@ class CostStore:
                 new = [(ledger, *values(row)) for row in chunk.values()]
                 if new:
                     db.executemany(f"INSERT INTO {table} VALUES ({', '.join('?' * len(new[0]))})", new)  # noqa: S608
+                if kind is LedgerCharge:
+                    turns = [_turn(ledger, row) for row in chunk.values() if row.engine == GATEWAY]
+                    db.executemany("INSERT OR IGNORE INTO turn VALUES (?, ?, ?, ?, ?, ?)", turns)
                 db.execute(f"UPDATE ledger SET {table}_no = max({table}_no, ?) WHERE id = ?", (last, ledger))  # noqa: S608
         return came
 
@@ -263,11 +290,17 @@ def _add_up(db: sqlite3.Connection, ledger: int, more: int) -> None:
     db.execute("UPDATE ledger SET pico = pico + ? WHERE id = ?", (more, ledger))
 
 
+def _turn(ledger: int, row: LedgerCharge) -> tuple[Any, ...]:
+    listed = None if row.list_usd is None else pico(row.list_usd)
+    local = row.labels.get(RESIDENCY) == "local"
+    return ledger, row.number, row.created_at, local, listed, pico(row.held_usd or Decimal(0))
+
+
 def _create(path: Path, flag: int = 0) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | flag, 0o600))
 
 
-def pull(store: CostStore, host: str, agent: Client) -> int:
+def pull(store: CostStore, host: str, agent: LedgerPages) -> int:
     """Merge the new rows of the ledger of the agent on `host`, in constant memory. Return the number of lines.
 
     If interrupted, merged rows stay and the next call continues after them. Raises WireError, BadLedger, and

@@ -20,7 +20,7 @@ from farmhand.cost import queries
 from farmhand.cost.compute import ComputeSpent, add_compute, compute_spent, read_compute
 from farmhand.cost.queries import DAY_S, Part, Sums, Unpriced, day_text
 from farmhand.cost.savings import OnModel, Savings, on_each_model, repriced, savings
-from farmhand.cost.store import CostStore
+from farmhand.cost.store import GATEWAY, CostStore
 
 #: The version of the JSON document.
 DOCUMENT_VERSION = 1
@@ -76,6 +76,18 @@ class Uncertain(msgspec.Struct):
 
     requests: int
     upper_bound_pico: int | None
+
+
+class KeptLocal(msgspec.Struct):
+    """The gateway's turns that a model on the operator's machine answered, and what they would have cost at list price.
+
+    It is no saving: a paid model would have been asked other things, and its answers might have needed fewer turns.
+    `without_price` of the turns have no list price.
+    """
+
+    turns: int
+    list_pico: int
+    without_price: int
 
 
 class Spent(msgspec.Struct, kw_only=True):
@@ -136,6 +148,7 @@ class Figures(msgspec.Struct, kw_only=True):
     box: Box
     subscription: str
     compute: ComputeSpent | None = None
+    kept_local: KeptLocal | None = None
     repriced_pico: int | None = None
     repriced_unpriced: int | None = None
 
@@ -154,9 +167,12 @@ def figures(
     priced = queries.price_groups(sums.spend, table)
     ran = read_compute(store, basis.since_day)
     [whole] = add_compute(queries.parts(sums, "") or [Part()], ran, "")
-    saved = savings(priced, table, basis.baseline)
+    # A turn of the gateway has no other way to be done that these figures could compare it with.
+    of_farm = [group for group in priced if group.engine != GATEWAY]
+    saved = savings(of_farm, table, basis.baseline)
     budgets = _budgets(store)
-    again = repriced(priced, table) if reprice else (None, None)
+    paid = [group for group in priced if group.engine != GATEWAY or group.pico != 0]
+    again = repriced(paid, table) if reprice else (None, None)
     box = _box(basis.boxes, whole, saved, days)
     # What the same work costs on the plan: no extra dollars, but a share of limits that have no price.
     subscription = (
@@ -175,12 +191,13 @@ def figures(
         unpriced=queries.unpriced(sums),
         uncertain=_uncertain(store, basis.since_day),
         budgets=budgets,
-        models=on_each_model([group for group in priced if group.pico is not None], table),
+        models=on_each_model([group for group in of_farm if group.pico is not None], table),
         savings=saved,
         target=_target(saved, box, days),
         box=box,
         subscription=subscription,
         compute=compute_spent(ran, whole.spent_pico),
+        kept_local=_kept_local(store, basis.since_day),
         repriced_pico=again[0],
         repriced_unpriced=again[1],
     )
@@ -205,8 +222,17 @@ def _uncertain(store: CostStore, since_day: int) -> Uncertain:
     # Summed here, since hosts could claim bounds that overflow SQLite's sums.
     query = "SELECT uncertain, uncertain_pico FROM done WHERE uncertain > 0 AND finished_at >= ?"
     rows = store.rows(query, (since_day * DAY_S,))
+    held = "SELECT 1, held FROM turn WHERE held > 0 AND created_at >= ?"
+    rows += store.rows(held, (since_day * DAY_S,))
     known = [bound for _, bound in rows if bound is not None]
     return Uncertain(sum(requests for requests, _ in rows), sum(known) if len(known) == len(rows) else None)
+
+
+def _kept_local(store: CostStore, since_day: int) -> KeptLocal | None:
+    query = "SELECT list_pico FROM turn WHERE local AND created_at >= ?"
+    rows = [listed for (listed,) in store.rows(query, (since_day * DAY_S,))]
+    known = [listed for listed in rows if listed is not None]
+    return KeptLocal(len(rows), sum(known), len(rows) - len(known)) if rows else None
 
 
 def _budgets(store: CostStore) -> list[DayBudget]:

@@ -21,6 +21,8 @@ MOST = 400
 DEFERRED = "farmhand_deferred"
 NOT_CARRIED = "farmhand_cannot_carry"
 TOO_LONG = "context_length_exceeded"
+#: The codes of a budget without room for a turn.
+OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed"})
 _ALLOW = "farmhand gateway allow metered --for 30m --max-usd 1"
 
 
@@ -51,6 +53,17 @@ def answer(decision: Decision, turn: Turn, mode: str = "error") -> OwnAnswer:
     return _error(decision, turn.dialect, text(decision), DEFERRED)
 
 
+def ask_for_less(decision: Decision, turn: Turn, most: int) -> OwnAnswer:
+    """Return the answer to a turn whose limit of output alone is too dear: Claude Code asks again for `most` tokens.
+
+    It knows the message by its words up to `output tokens for` [seen in 2.1.330].
+    """
+    what = f"max_tokens: {turn.max_tokens} > {most}, which is the maximum allowed number of output tokens"
+    return _error(
+        decision, turn.dialect, f"{what} for a turn within the gateway's limits ({decision.id})", "max_tokens"
+    )
+
+
 def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:
     """Return the answer to a turn of which a backend cannot be given a part, with the part's place."""
     return _error(decision, turn.dialect, cannot_carry_text(decision, lost), NOT_CARRIED)
@@ -64,6 +77,13 @@ def declined(decision: Decision, turn: Turn, reason: Reason, mode: str = "error"
 def _undone(decision: Decision, reason: Reason) -> Decision:
     refusals = (*decision.refusals, Refusal(backend=decision.backend, reason=reason))
     return msgspec.structs.replace(decision, backend="", residency=None, refusals=refusals)
+
+
+#: What cannot carry a part of a turn, for the person who reads it; a local server is given Chat Completions.
+_CARRIERS = {
+    "subscription": "the CLI of your plan is not given",
+    "metered": "the Messages API cannot carry",
+}
 
 
 def text(decision: Decision, reason: Reason | None = None) -> str:
@@ -86,7 +106,7 @@ def cannot_carry_text(decision: Decision, lost: CannotCarry | None = None) -> st
     hint = (lost.hint if lost is not None else "") or "send it as text"
     end = f"{hint[:1].upper()}{hint[1:]}, or allow a backend that takes it. ({decision.id})"
     if lost is not None:
-        by = "the CLI of your plan is not given" if backend == "subscription" else "chat completions cannot carry"
+        by = _CARRIERS.get(backend, "chat completions cannot carry")
         where = f"{lost.path[:120]} is {_line(lost.what)}, which {by} ({backend})."
         return _fitted(start, [where], end)
     return _fitted(start, [f"{_shown(one.backend)}: {_line(one.reason.words)}." for one in refused], end)

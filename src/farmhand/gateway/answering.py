@@ -11,18 +11,22 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
+from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import Backend, BackendError, BackendReply, Declined, TurnSpent
+from farmhand.gateway.backends import Backend, BackendError, BackendReply, Declined, NoRoom, PaidBackend, TurnSpent
+from farmhand.gateway.backends.metered import MeteredBackend
+from farmhand.gateway.backends.metered_setup import AllowRequest, open_for
 from farmhand.gateway.client_stream import ClientStream, Pings
-from farmhand.gateway.dialects import chat, errors, from_chat, messages, native, responses
+from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, messages, native, responses
+from farmhand.gateway.dialects.from_chat import AnswerStream
 from farmhand.gateway.dialects.native import NativeStream
 from farmhand.gateway.dialects.parts import ChatUsage
 from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
-from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn
+from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn, WorkClass
 from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
@@ -30,6 +34,8 @@ from farmhand.subscription.terms import TERMS
 MAX_TURNS = 256
 #: Seconds for which the head of a streamed answer waits for the backend, so that a quick refusal keeps its status.
 HOLD_S = 10.0
+#: How often a turn is decided, if others take the budget's room meanwhile.
+_TRIES = 20
 #: Bytes of an answer that is not streamed.
 MAX_ANSWER = 32 * 1024 * 1024
 _READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}
@@ -51,9 +57,20 @@ class Setup(msgspec.Struct, frozen=True):
     config: GatewayConfig
     backends: Mapping[str, Backend]
 
+    def least(self, turn: Turn, work_class: WorkClass) -> int | None:
+        """Return what the answer to a turn may cost at the least limit of its most; None if nothing is paid."""
+        paid = (backend for backend in self.backends.values() if isinstance(backend, PaidBackend))
+        return next((backend.least(turn, work_class) for backend in paid), None)
+
     def states(self) -> tuple[BackendState, ...]:
         """Return the states of all backends, also of those that are off."""
-        return (*(backend.state() for backend in self.backends.values()), *self.config.closed())
+        off = (state for state in self.config.closed() if state.name not in self.backends)
+        return (*(backend.state() for backend in self.backends.values()), *off)
+
+    def paid(self, decision: Decision) -> PaidBackend | None:
+        """Return the backend of a decision if it is paid by the token."""
+        backend = self.backends.get(decision.backend)
+        return backend if isinstance(backend, PaidBackend) else None
 
 
 class Answering:
@@ -93,26 +110,44 @@ class Answering:
             "terms": TERMS if self.setup.config.subscription.enabled else "",
         }
 
+    async def allow(self, asked: AllowRequest) -> dict[str, Any]:
+        """Open the metered backend for a time, or close it; return what is open. Raise FarmhandError."""
+        backend = self.setup.backends.get("metered")
+        metered = backend if isinstance(backend, MeteredBackend) else None
+        if asked.stop:
+            return {"stopped": metered is not None and metered.purse.stop(), "allowance": None}
+        return {"stopped": False, "allowance": msgspec.to_builtins(await open_for(metered, asked))}
+
     def context(self) -> int:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
         return next((state.context for state in self.setup.states() if state.closed is None), 0)
 
-    def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
+    async def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
         """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
         facts = classify.facts(turn, work_class, setup.config)
+        ident = turn.decision.id if turn.decision is not None else new_id()
+        facts = msgspec.structs.replace(facts, most_pico=setup.least(turn, facts.work_class))
         states, rules, last = setup.states(), setup.config.rules, self._sessions.last(facts)
-        decision = policy.decide(facts, states, rules, last, new_id())
+        decision = policy.decide(facts, states, rules, last, ident)
+        if (paid := setup.paid(decision)) is not None:
+            # Only a turn that would be paid for is looked at more closely: the provider may have to count its tokens.
+            facts = msgspec.structs.replace(facts, most_pico=await paid.most(turn, decision))
+            states = setup.states()
+            decision = policy.decide(facts, states, rules, last, ident)
+        turn.decision = decision
         self._sessions.keep(decision)
         self.ledger.decided(DecisionRecord(at=time.time(), decision=decision, states=states, rules=rules, last=last))
         self.metrics.decided(decision, time.perf_counter() - began)
         return decision
 
     async def count(self, turn: Turn, work_class: str | None) -> int | None:
-        """Return the input tokens of a turn as its local server counts them; None if none does. Raise CannotCarry."""
-        facts = classify.facts(turn, work_class, self.setup.config)
+        """Return the input tokens of a turn as its backend counts them; None if none does. Raise CannotCarry."""
+        # To have them counted costs nothing anywhere.
+        facts = classify.facts(turn, work_class, self.setup.config, most_pico=0)
         decision = policy.decide(facts, self.setup.states(), self.setup.config.rules, self._sessions.last(facts))
         if (backend := self.setup.backends.get(decision.backend)) is None:
             return None
+        turn.decision = decision
         backend.check(turn)
         return await backend.count(turn)
 
@@ -127,23 +162,34 @@ class Answering:
         self._asking.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            # No variable here holds the body: the turn's fields are views of it, and its backend lets go of them.
-            turn, began = _read(dialect, await reader.read(request), headers)
+            body = await reader.read(request)
+            turn, began = _read(dialect, body, headers)
+            turn.body = body
+            # Only the turn holds the body, and its backend lets go of it.
+            del body
             setup = self.setup
-            decision = self._decide(setup, turn, work_class, began)
-            turn.work_class = decision.facts.work_class
-            if decision.backend:
-                return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
-            return self._own(setup, turn, decision)
+            for _ in range(_TRIES):
+                decision = await self._decide(setup, turn, work_class, began)
+                turn.work_class = decision.facts.work_class
+                if not decision.backend:
+                    return await self._own(setup, turn, decision)
+                with suppress(NoRoom):
+                    return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
+            return _problem(dialect, BackendError("the budget is in use: try again", status=503))
         finally:
             self._asking.discard(id(request))
             self.open_turns -= 1
             if self._draining and not self.open_turns:
                 self._idle.set()
 
-    def _own(self, setup: Setup, turn: Turn, decision: Decision) -> web.Response:
+    async def _own(self, setup: Setup, turn: Turn, decision: Decision) -> web.Response:
         """Return the gateway's own answer where no backend takes a turn."""
         said, outcome = advice.answer(decision, turn, setup.config.advice), "advice"
+        for refusal in decision.refusals:
+            backend = setup.backends.get(refusal.backend)
+            dear = refusal.reason.code in advice.OF_BUDGET and bool(turn.max_tokens)
+            if dear and isinstance(backend, PaidBackend) and (fits := await backend.fitting(turn, decision)):
+                said, outcome = advice.ask_for_less(decision, turn, fits), "refused"
         for refusal in decision.refusals:
             backend = setup.backends.get(refusal.backend)
             if backend is None:
@@ -164,7 +210,7 @@ class Answering:
         """Pass a backend's answer on. The backend's connection ends with this call, however it ends."""
         began = time.time()
         headers = {"x-farmhand-decision": decision.id, "x-farmhand-backend": decision.backend}
-        translated = NativeStream() if backend.native(turn) else from_chat.stream(turn, decision.id)
+        translated = _translation(backend, turn, decision)
         stream = ClientStream(request, translated.ping, self._pings)
         stream.answer.headers.update(headers)
         usage, status, outcome, reply = None, 200, "cancelled", None
@@ -173,6 +219,7 @@ class Answering:
             async with AsyncExitStack() as stack:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
                 reader.release(request)
+                headers |= reply.headers
                 self._asking.discard(id(request))
                 self.metrics.answering(time.time() - began)
                 if reply.omitted:
@@ -210,16 +257,27 @@ class Answering:
                 return _problem(turn.dialect, problem, headers)
             await stream.write(translated.fail(problem))
             return await stream.end()
+        except NoRoom:
+            if not stream.begun:
+                outcome = "moved"
+                raise
+            await stream.write(translated.fail(BackendError("the budget is spent meanwhile", status=402)))
+            return await stream.end()
         finally:
             stream.close()
-            self.metrics.ended(decision, outcome)
-            spent = (reply.spent() if reply is not None else None) or _counted(
-                decision, backend.state().model, usage or translated.usage, refused
-            )
-            self._charge(decision, spent, status, outcome, began)
+            if outcome != "moved":
+                self.metrics.ended(decision, outcome)
+            if decision.residency != "metered":
+                spent = (reply.spent() if reply is not None else None) or _counted(
+                    decision, backend.state().model, usage or translated.usage, refused
+                )
+                self._charge(decision, spent, status, outcome, began)
 
     def _charge(self, decision: Decision, spent: TurnSpent, status: int, outcome: str, began: float) -> None:
-        """Write what a turn used."""
+        """Write what a turn used. A local one costs nothing; beside it stands what it would have cost at list price."""
+        prices, list_model = price_table(), ""
+        if decision.residency == "local":
+            list_model = prices.resolve(self.setup.config.metered.model_of(decision.facts.work_class))
         self.ledger.charged(
             TurnCharge(
                 decision=decision.id,
@@ -229,6 +287,9 @@ class Answering:
                 residency=decision.residency or "local",
                 backend=decision.backend,
                 usage=spent.usage,
+                list_model=list_model,
+                list_pico=prices.cost(list_model, spent.usage) if list_model else None,
+                price_version=prices.version if list_model else "",
                 status=status,
                 outcome=outcome,
                 seconds=time.time() - began,
@@ -258,15 +319,26 @@ def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: s
     return TurnSpent(model=model, usage=counts, pico=pico, terms="" if usage is not None else "estimated")
 
 
+def _translation(backend: Backend, turn: Turn, decision: Decision) -> AnswerStream:
+    """Return what makes the client's stream of the backend's."""
+    if backend.native(turn):
+        return NativeStream()
+    if decision.residency == "metered":
+        return from_messages.stream(turn, decision.id)
+    return from_chat.stream(turn, decision.id)
+
+
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:
     """Return a whole answer in the client's dialect. Raise BackendError."""
     body = bytearray()
     async for piece in reply.pieces():
         body += piece
         if len(body) > MAX_ANSWER:
-            raise BackendError(f"the local server's answer is larger than {MAX_ANSWER} bytes")
-    if reply.dialect == "messages":
+            raise BackendError(f"the answer is larger than {MAX_ANSWER} bytes")
+    if reply.dialect == turn.dialect == "messages":
         return native.answer(bytes(body))
+    if reply.dialect == "messages":
+        return from_messages.answer(turn, bytes(body), ident)
     return from_chat.answer(turn, bytes(body), ident)
 
 
@@ -296,5 +368,6 @@ def _problem(dialect: Dialect, problem: BackendError, headers: Mapping[str, str]
     found = dict(headers or {}) | {"content-type": "application/json"}
     if problem.status == 503:
         found["retry-after"] = "1"
+    found |= problem.headers
     body = problem.body or errors.body(dialect, problem.status, str(problem), problem.code)
     return web.Response(status=problem.status, headers=found, body=body)

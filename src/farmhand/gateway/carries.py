@@ -60,12 +60,13 @@ class Table(msgspec.Struct, frozen=True):
     unknown: str = "a field that this gateway does not know"
 
 
-def _table(
+def table(
     carried: str,
     advisory: str = "",
     refused: Mapping[str, str | tuple[str, str]] | None = None,
     **more: Any,
 ) -> Table:
+    """Return a table of names that are separated by spaces."""
     rows = {
         name: (row, "") if isinstance(row, str) else row
         for names, row in (refused or {}).items()
@@ -93,7 +94,7 @@ _LIMIT = "a part of the request that only the provider can run"
 
 TABLES: Mapping[str, Table] = {
     # ------------------------------------------------------------------------------------------------- Messages
-    "messages.request": _table(
+    "messages.request": table(
         "max_tokens messages model output_config stop_sequences stream system temperature tool_choice tools top_k "
         "top_p",
         "betas billing_policy cache_control context_management diagnostics fallback_credit_token fallbacks "
@@ -106,9 +107,9 @@ TABLES: Mapping[str, Table] = {
             "thread": _STATE,
         },
     ),
-    "messages.message": _table("role content", "cache_control"),
-    "messages.system_message": _table("role content clear_at", "output_config cache_control"),
-    "messages.blocks": _table(
+    "messages.message": table("role content", "cache_control"),
+    "messages.system_message": table("role content clear_at", "output_config cache_control"),
+    "messages.blocks": table(
         "image text tool_addition tool_removal tool_result tool_use",
         "fallback redacted_thinking thinking",
         {
@@ -123,7 +124,7 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a block that this gateway does not know",
     ),
-    "messages.result_blocks": _table(
+    "messages.result_blocks": table(
         "image text tool_reference",
         refused={
             "browser_state": ("the state of a browser", _AS_TEXT),
@@ -132,24 +133,24 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a block that this gateway does not know",
     ),
-    "messages.text": _table("type text", "cache_control", {"citations": _CITED}),
-    "messages.image": _table(
+    "messages.text": table("type text", "cache_control", {"citations": _CITED}),
+    "messages.image": table(
         "type source",
         "cache_control",
         {"transformations": ("a condition on the image's size", "")},
         harmless={"transformations": ({"oversized_image": "downsize"},)},
     ),
-    "messages.sources": _table(
+    "messages.sources": table(
         "base64",
         refused={"url": ("an image by URL", "send its bytes"), "file": ("an image by a file's id", "send its bytes")},
         unknown="a source that this gateway does not know",
     ),
-    "messages.source": _table("type media_type data"),
-    "messages.tool_use": _table("type id name input", "cache_control", _CALLER, harmless=_DIRECT),
-    "messages.tool_result": _table("type tool_use_id content is_error", "cache_control", {"toolset_name": _TAUGHT}),
-    "messages.tool_reference": _table("type tool_name", "cache_control"),
-    "messages.tool_change": _table("type tool", "cache_control"),
-    "messages.changed": _table(
+    "messages.source": table("type media_type data"),
+    "messages.tool_use": table("type id name input", "cache_control", _CALLER, harmless=_DIRECT),
+    "messages.tool_result": table("type tool_use_id content is_error", "cache_control", {"toolset_name": _TAUGHT}),
+    "messages.tool_reference": table("type tool_name", "cache_control"),
+    "messages.tool_change": table("type tool", "cache_control"),
+    "messages.changed": table(
         "tool_reference",
         refused={
             "mcp_tool_reference mcp_toolset_reference": _HOSTED,
@@ -157,8 +158,8 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a change of tools that this gateway does not know",
     ),
-    "messages.changed_tool": _table("type name"),
-    "messages.tools": _table(
+    "messages.changed_tool": table("type name"),
+    "messages.tools": table(
         "custom",
         refused={
             "advisor code_execution mcp_toolset tool_search_tool_bm25 tool_search_tool_regex web_fetch web_search": (
@@ -168,19 +169,19 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a tool of a type that this gateway does not know",
     ),
-    "messages.tool": _table(
+    "messages.tool": table(
         "type name description input_schema strict input_examples defer_loading",
         "cache_control eager_input_streaming",
         _CALLERS,
         harmless=_ONLY_DIRECT,
     ),
-    "messages.tool_choices": _table("auto any none tool", unknown="a choice that this gateway does not know"),
-    "messages.tool_choice": _table("type name disable_parallel_tool_use"),
-    "messages.output_config": _table("format", "effort task_budget"),
-    "messages.formats": _table("json_schema", unknown="a format that this gateway does not know"),
-    "messages.format": _table("type schema"),
+    "messages.tool_choices": table("auto any none tool", unknown="a choice that this gateway does not know"),
+    "messages.tool_choice": table("type name disable_parallel_tool_use"),
+    "messages.output_config": table("format", "effort task_budget"),
+    "messages.formats": table("json_schema", unknown="a format that this gateway does not know"),
+    "messages.format": table("type schema"),
     # ------------------------------------------------------------------------------------------ Chat Completions
-    "chat.request": _table(
+    "chat.request": table(
         "frequency_penalty logit_bias logprobs max_completion_tokens max_tokens messages model parallel_tool_calls "
         "presence_penalty reasoning_effort response_format seed stop stream stream_options temperature tool_choice "
         "tools top_logprobs top_p",
@@ -198,12 +199,12 @@ TABLES: Mapping[str, Table] = {
         harmless={"n": (1,), "modalities": (["text"],)},
         open=True,
     ),
-    "chat.roles": _table(
+    "chat.roles": table(
         "assistant developer system tool user",
         refused={"function": ("the result of an old form of tools", "use the role tool")},
         unknown="a role that this gateway does not know",
     ),
-    "chat.message": _table(
+    "chat.message": table(
         "role content name tool_calls tool_call_id refusal",
         refused={
             "audio": ("a sound", _AS_TEXT),
@@ -211,27 +212,27 @@ TABLES: Mapping[str, Table] = {
         },
         open=True,
     ),
-    "chat.parts": _table(
+    "chat.parts": table(
         "text image_url refusal",
         refused={"file": _FILE, "input_audio": ("a sound", _AS_TEXT)},
         unknown="a part that this gateway does not know",
     ),
-    "chat.tools": _table(
+    "chat.tools": table(
         "function", refused={"custom": _FREE_FORM}, unknown="a tool of a type that this gateway does not know"
     ),
-    "chat.calls": _table(
+    "chat.calls": table(
         "function",
         refused={"custom": ("a call with free-form input", "")},
         unknown="a call that this gateway does not know",
     ),
-    "chat.tool_choices": _table(
+    "chat.tool_choices": table(
         "auto none required function",
         refused={"allowed_tools": ("a choice among some tools", "offer only these"), "custom": _FREE_FORM},
         unknown="a choice that this gateway does not know",
     ),
-    "chat.formats": _table("text json_schema json_object", unknown="a format that this gateway does not know"),
+    "chat.formats": table("text json_schema json_object", unknown="a format that this gateway does not know"),
     # ------------------------------------------------------------------------------------------------- Responses
-    "responses.request": _table(
+    "responses.request": table(
         "input instructions max_output_tokens model parallel_tool_calls stream temperature text tool_choice tools "
         "top_p",
         "access_programs client_metadata context_management include max_tool_calls metadata prompt_cache_key "
@@ -249,7 +250,7 @@ TABLES: Mapping[str, Table] = {
         },
         harmless={"top_logprobs": (0,)},
     ),
-    "responses.items": _table(
+    "responses.items": table(
         "function_call function_call_output message",
         "reasoning",
         {
@@ -268,33 +269,33 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="an item that this gateway does not know",
     ),
-    "responses.message": _table("type role content", "id phase status"),
-    "responses.function_call": _table(
+    "responses.message": table("type role content", "id phase status"),
+    "responses.function_call": table(
         "type call_id name arguments",
         "id status",
         {"async": _ASYNC, "caller": _MADE_THERE, "namespace": _CODEX_SPACE},
         harmless=_DIRECT,
     ),
-    "responses.function_call_output": _table(
+    "responses.function_call_output": table(
         "type call_id output name",
         "id status",
         {"caller": _MADE_THERE, "namespace": _CODEX_SPACE},
         harmless=_DIRECT,
     ),
-    "responses.parts": _table(
+    "responses.parts": table(
         "input_text input_image output_text refusal",
         refused={"input_file": _FILE, "input_audio": ("a sound", _AS_TEXT)},
         unknown="a part that this gateway does not know",
     ),
-    "responses.input_text": _table("type text", "prompt_cache_breakpoint"),
-    "responses.output_text": _table("type text", "logprobs", {"annotations": _CITED}),
-    "responses.refusal": _table("type refusal"),
-    "responses.input_image": _table(
+    "responses.input_text": table("type text", "prompt_cache_breakpoint"),
+    "responses.output_text": table("type text", "logprobs", {"annotations": _CITED}),
+    "responses.refusal": table("type refusal"),
+    "responses.input_image": table(
         "type image_url detail",
         "prompt_cache_breakpoint",
         {"file_id": ("an image by a file's id", "send its bytes")},
     ),
-    "responses.tools": _table(
+    "responses.tools": table(
         "function",
         refused={
             "web_search web_search_preview": _CODEX_WEB,
@@ -305,13 +306,13 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a tool of a type that this gateway does not know",
     ),
-    "responses.tool": _table(
+    "responses.tool": table(
         "type name description parameters strict",
         "output_schema",
         {**_CALLERS, "async": _ASYNC, "defer_loading": ("a tool to be found by a search", "offer it at once")},
         harmless=_ONLY_DIRECT,
     ),
-    "responses.tool_choices": _table(
+    "responses.tool_choices": table(
         "auto none required function",
         refused={
             "allowed_tools": ("a choice among some tools", "offer only these"),
@@ -320,10 +321,10 @@ TABLES: Mapping[str, Table] = {
         },
         unknown="a choice that this gateway does not know",
     ),
-    "responses.tool_choice": _table("type name"),
-    "responses.text": _table("format", "verbosity"),
-    "responses.formats": _table("text json_schema json_object", unknown="a format that this gateway does not know"),
-    "responses.format": _table("type name schema strict description"),
+    "responses.tool_choice": table("type name"),
+    "responses.text": table("format", "verbosity"),
+    "responses.formats": table("text json_schema json_object", unknown="a format that this gateway does not know"),
+    "responses.format": table("type name schema strict description"),
 }  # fmt: skip
 
 
@@ -340,7 +341,8 @@ def undated(kind: str) -> str:
 class Walk:
     """The way through one request: it looks rows up, and remembers what was left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, tables: Mapping[str, Table] = TABLES) -> None:
+        self._tables = tables
         self._omitted: dict[str, None] = {}
 
     @property
@@ -354,7 +356,7 @@ class Walk:
 
     def fields(self, value: Mapping[str, Any], table: str, path: str) -> Iterator[str]:
         """Yield the names of the fields that are carried. Raise CannotCarry for one that is not."""
-        rows = TABLES[table]
+        rows = self._tables[table]
         for name, one in value.items():
             if name in rows.carried:
                 yield name
@@ -368,14 +370,14 @@ class Walk:
 
     def check(self, value: Mapping[str, Any], table: str, path: str) -> None:
         """Raise CannotCarry if a field of `value` is refused."""
-        if value.keys() <= TABLES[table].carried:
+        if value.keys() <= self._tables[table].carried:
             return  # nearly always
         for _ in self.fields(value, table, path):
             pass
 
     def kind(self, kind: str, table: str, path: str) -> bool:
         """Return whether something of this type is carried; False if it is left out. Raise CannotCarry if refused."""
-        rows = TABLES[table]
+        rows = self._tables[table]
         if kind in rows.carried:
             return True
         bare = undated(kind)

@@ -31,10 +31,8 @@ from farmhand.core.money import pico
 from farmhand.core.rules import MAX_USD, is_budget
 from farmhand.gateway.policy import LOCAL, Rule
 from farmhand.gateway.tables import Alias, GatewayConfig, LocalServer, MeteredTable, SubscriptionTable
-from farmhand.gateway.turn import TEXT_CLASSES, Residency, WorkClass
+from farmhand.gateway.turn import TEXT_CLASSES, WorkClass
 
-#: The residencies that this version can answer from. The others are checked and cannot be enabled.
-BUILT: frozenset[Residency] = frozenset({"local", "subscription"})
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
 __all__ = ["CLASSES", "GatewayConfig", "LocalServer", "WorkClass", "default_path", "hard_texts", "load", "parse"]
 _MOST_BYTES = 1024 * 1024
@@ -119,10 +117,6 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
         kind: type[FarmhandError] = Refused if problem.policy else NotConfigured
         at = f"{where}: {table}{problem.key}".rstrip()
         raise kind(redact(f"{at}: {problem.words}"), hint=redact(problem.hint)) from None
-    for name, on in enabled.items():
-        if on and name not in BUILT:
-            message = f"{where}: [{name}] enabled: this version has no {name} backend yet"
-            raise NotConfigured(message, hint="set it to false")
     return msgspec.structs.replace(
         config, local=local, subscription=subscription, metered=metered, aliases=aliases, rules=rules
     )
@@ -300,6 +294,13 @@ def _checked_metered(value: Any) -> MeteredTable:
         raise _Problem("key_source", "auth_env is set too", "set one of them")
     if table.key_source and not _KEY_SOURCE.fullmatch(table.key_source):
         raise _Problem("key_source", "not a key source", "such as file:~/repos.env#FARMHAND_GATEWAY_KEY")
+    url = urlsplit(table.url)
+    if (
+        not url.hostname
+        or url.query
+        or (url.scheme != "https" and not (url.scheme == "http" and _is_loopback(url.hostname)))
+    ):
+        raise _Problem("url", "not an https URL without a query", "such as https://api.anthropic.com")
     _check_variable(table.auth_env)
     _check_models(table.models, CLASSES)
     _check_body(table.extra_body)
@@ -359,8 +360,7 @@ def _check_backend(key: str, name: str, servers: set[str], enabled: Mapping[str,
     if name in servers or enabled.get(name):
         return
     if name in enabled:
-        built = "it is not enabled" if name in BUILT else f"this version has no {name} backend yet"
-        raise _Problem(key, f"names {name}, but {built}", f"take it out, or see [{name}] enabled")
+        raise _Problem(key, f"names {name}, but it is not enabled", f"take it out, or see [{name}] enabled")
     raise _Problem(
         key, f"names {name[:80]!r}, which is no backend", f"known: {', '.join(sorted(servers | {*enabled}))}"
     )

@@ -7,15 +7,17 @@ from typing import Any
 
 import msgspec
 
-from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
 from farmhand.gateway.guard import read_token
 from farmhand.gateway.tables import GatewayConfig
 
+#: Errors that are the operator's own, by their code.
+_KINDS: dict[str, type[FarmhandError]] = {kind.code: kind for kind in (NotConfigured, UsageError)}
 _PATIENCE_S = 10.0
 _MAX_ANSWER = 16 * 1024 * 1024
 
 
-def ask(config: GatewayConfig, method: str, path: str, token: str = "") -> dict[str, Any]:
+def ask(config: GatewayConfig, method: str, path: str, token: str = "", body: Any = None) -> dict[str, Any]:
     """Return the gateway's answer. Raise FarmUnreachable if none listens, NotConfigured if it does not know us.
 
     `token` "" is that of the token file.
@@ -25,9 +27,9 @@ def ask(config: GatewayConfig, method: str, path: str, token: str = "") -> dict[
     headers |= {"Content-Type": "application/json", "Host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
     connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S)
     try:
-        connection.request(method, path, headers=headers)
+        connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
         answer = connection.getresponse()
-        status, body = answer.status, answer.read(_MAX_ANSWER)
+        status, content = answer.status, answer.read(_MAX_ANSWER)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         hint = "start it: farmhand gateway serve"
@@ -38,11 +40,13 @@ def ask(config: GatewayConfig, method: str, path: str, token: str = "") -> dict[
         hint = f"another gateway, or another token than in {config.token_path}"
         raise NotConfigured(f"the gateway on {config.listen} does not accept this token", hint=hint)
     try:
-        decoded: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+        decoded: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     except msgspec.DecodeError:
         raise FarmUnreachable(f"what answers on {config.listen} is not the gateway (HTTP {status})") from None
     if status != 200:
         given = decoded.get("error")
         message = given.get("message") if isinstance(given, dict) else None
+        if isinstance(given, dict) and (kind := _KINDS.get(str(given.get("code")))) is not None:
+            raise kind(str(message), hint=str(given.get("hint") or ""))
         raise FarmhandError(f"the gateway answered HTTP {status}: {message or 'no reason given'}")
     return decoded

@@ -14,7 +14,11 @@ from typing import Any
 import msgspec
 
 from farmhand.core.money import plain
+from farmhand.core.prices import price_table
+from farmhand.core.task import Usage
+from farmhand.core.terms import DEAREST
 from farmhand.gateway.config import hard_texts
+from farmhand.gateway.dialects.to_messages import ANSWER_TOKENS
 from farmhand.gateway.ledger import DecisionRecord, TurnCharge
 from farmhand.gateway.policy import HARD, LOCAL, decide, matching, mismatch, why_not
 from farmhand.gateway.tables import PLAN_CONTEXT, GatewayConfig
@@ -41,9 +45,13 @@ def what_if(
     only: Residency | None = None,
     carries: Carries | None = None,
 ) -> DecisionRecord:
-    """Return what would be decided for such a turn. Without `states` each local server and the plan count as open."""
+    """Return what would be decided for such a turn. Without `states` each local server and the plan count as open.
+
+    A metered turn is taken to have an answer of ANSWER_TOKENS at the most.
+    """
     if states is None:
         states = (*assumed(config), *config.closed())
+    usage = Usage(input_tokens=tokens, output_tokens=ANSWER_TOKENS)
     facts = Facts(
         dialect=dialect,
         work_class=work_class,
@@ -51,14 +59,14 @@ def what_if(
         carries=msgspec.structs.replace(carries or Carries(), tools=tools),
         tokens=tokens,
         only=only,
+        most_pico=price_table().cost(config.metered.model_of(work_class), usage, DEAREST),
     )
     made = decide(facts, states, config.rules, id=WHAT_IF)
     return DecisionRecord(at=time.time(), decision=made, states=tuple(states), rules=config.rules)
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers and the plan as gateway.toml has them, each of them open."""
-    plan = BackendState(name="subscription", residency="subscription", context=PLAN_CONTEXT)
+    """Return the states of the backends as gateway.toml has them, each of them open; the metered one is unspent."""
     local = tuple(
         BackendState(
             name=LOCAL + name,
@@ -71,7 +79,18 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
         )
         for name, server in config.local.items()
     )
-    return (*local, plan) if config.subscription.enabled else local
+    plan = BackendState(name="subscription", residency="subscription", context=PLAN_CONTEXT)
+    table = config.metered
+    paid = BackendState(
+        name="metered",
+        residency="metered",
+        vision=True,
+        schema=True,
+        turn_pico=table.turn_pico,
+        day_pico=table.day_pico,
+        spent_pico=0,
+    )
+    return (*local, *((plan,) if config.subscription.enabled else ()), *((paid,) if table.enabled else ()))
 
 
 def document(record: DecisionRecord, charges: Sequence[TurnCharge] = ()) -> dict[str, Any]:

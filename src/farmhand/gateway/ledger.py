@@ -1,8 +1,9 @@
 """`gateway.db`: what was decided and what it cost. It has no text of a prompt: a decision is made of facts.
 
 A thread writes, in batches, so the event loop never waits for the disk. What is still waiting when the process is
-killed is lost; a caller that must know waits for the future that it gets. The decisions are a ring of `MOST` rows and
-`KEPT_DAYS` days; charges stay until they are older than `CHARGES_DAYS`, since sums are made of them elsewhere.
+killed is lost; a caller that must know waits for the future that it gets, as one that pays does before it asks. The
+decisions are a ring of `MOST` rows and `KEPT_DAYS` days; charges stay until they are older than `CHARGES_DAYS`, since
+sums are made of them elsewhere.
 """
 
 # ruff: noqa: S608  (what is put into SQL here are our own words)
@@ -30,7 +31,7 @@ from farmhand.gateway.policy import Rule
 from farmhand.gateway.turn import BackendState, Decision, Residency
 
 log = logging.getLogger("farmhand-gateway")
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MOST = 10_000
 KEPT_DAYS = 30
 CHARGES_DAYS = 400
@@ -45,6 +46,7 @@ _DAY_S = 86_400.0
 _COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "requests")
 #: `meta.id` names this ledger for what merges ledgers; `charge_id` is a charge's place in it. `pico` is NULL if the
 #: cost is unknown, which is never zero. `given` is the record as JSON: see `DecisionRecord`.
+#: `held` is what may have been charged beside `pico`. `list_pico` is what a local turn would have cost by `list_model`.
 _TABLES = f"""
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
@@ -63,6 +65,19 @@ CREATE TABLE charge (
 CREATE INDEX charge_at ON charge (created_at);
 CREATE INDEX charge_decision ON charge (decision);
 """
+#: What version 2 has beside that.
+_SECOND = """
+ALTER TABLE charge ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE charge ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
+ALTER TABLE charge ADD COLUMN list_model TEXT NOT NULL DEFAULT '';
+ALTER TABLE charge ADD COLUMN list_pico INTEGER;
+CREATE TABLE allowance (
+    id TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL, classes TEXT NOT NULL, pico INTEGER NOT NULL,
+    ended_at REAL, spent INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+"""
+#: The outcome of a turn that is being paid for, and of one whose process was killed meanwhile.
+OPEN, LOST = "open", "lost"
 
 
 class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,8 +93,10 @@ class DecisionRecord(msgspec.Struct, frozen=True, kw_only=True):
 class TurnCharge(msgspec.Struct, frozen=True, kw_only=True):
     """What a turn used. `pico` is its cost in pico-dollars, None if it is not known; `seconds` is the whole time.
 
-    `outcome` is `done`, `cancelled` (the client left), `refused` or `failed`. `terms` has what made the cost or the
-    counts other than usual, such as `estimated`. Labels are the operator's: client, project.
+    `outcome` is `done`, `cancelled` (the client left), `refused` or `failed`; of a metered turn `open` until its end,
+    and `lost` if the process was killed before. `terms` has what made the cost or the counts other than usual, such as
+    `estimated`. Labels are the operator's: client, project. `held` is what may have been charged beside `pico`, at the
+    most. `list_pico` is what a local turn would have cost with `list_model`, at list price.
     """
 
     decision: str
@@ -95,6 +112,10 @@ class TurnCharge(msgspec.Struct, frozen=True, kw_only=True):
     pico: int | None = None
     price_version: str = ""
     terms: str = ""
+    held: int = 0
+    request_id: str = ""
+    list_model: str = ""
+    list_pico: int | None = None
     labels: dict[str, str] = {}
 
 
@@ -107,7 +128,10 @@ class _Write(NamedTuple):
 _ID = re.compile(r"(?:fh-)?([0-9a-f]{1,10})")
 _record = msgspec.json.Decoder(DecisionRecord)
 _DECIDED = "INSERT OR REPLACE INTO decision VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_CHARGED = f"INSERT INTO charge VALUES (NULL, {', '.join('?' * (13 + len(_COUNTS)))})"
+_PLAIN = tuple(name for name in TurnCharge.__struct_fields__ if name not in ("labels", "usage"))
+_COLUMNS = (*_PLAIN, "labels", *_COUNTS)
+_CHARGED = f"INSERT INTO charge ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_ENDED = f"UPDATE charge SET {', '.join(f'{name} = ?' for name in _COLUMNS)} WHERE decision = ? AND outcome IN (?, ?)"
 
 
 def default_path() -> Path:
@@ -141,7 +165,8 @@ class GatewayLedger:
             hint = "if it is damaged, move it away: a new one is begun"
             raise NotConfigured(f"the gateway's ledger {path} cannot be used: {reason}", hint=hint) from None
         self._waiting: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._closing = threading.Event()
+        #: Set by what is urgent, and at the end.
+        self._hurry = threading.Event()
         self._writer = threading.Thread(target=self._write, name="gateway-ledger", daemon=True)
         self._writer.start()
 
@@ -156,7 +181,13 @@ class GatewayLedger:
         if version == 0:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
+        if version < SCHEMA_VERSION:
+            for statement in _SECOND.split(";"):
+                self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        # Nobody can say any more what became of them: what was held for them stays held.
+        self._db.execute("UPDATE charge SET outcome = ? WHERE outcome = ?", (LOST, OPEN))
+        self._db.execute("UPDATE allowance SET ended_at = ? WHERE ended_at IS NULL", (time.time(),))
         self._db.execute("COMMIT")
 
     def decided(self, record: DecisionRecord) -> Future[None]:
@@ -169,43 +200,68 @@ class GatewayLedger:
             dropped: Future[None] = Future()
             dropped.set_exception(queue.Full("the disk is too slow for the ledger"))
             return dropped
-        return self._put(_DECIDED, (decision.id, record.at, *about, msgspec.json.encode(record)))
+        return self.put(_DECIDED, (decision.id, record.at, *about, msgspec.json.encode(record)))
 
     def charged(self, charge: TurnCharge) -> Future[None]:
         """Write what a turn used soon. The future is done once it is in the file, or has the error."""
         self.heard(charge)
-        labels = msgspec.json.encode(charge.labels, order="sorted").decode() if charge.labels else ""
-        who = (charge.decision, charge.created_at, charge.model, charge.work_class, charge.residency, charge.backend)
-        how = (labels, charge.status, charge.outcome, charge.seconds, charge.pico, charge.price_version, charge.terms)
-        return self._put(_CHARGED, (*who, *how, *(getattr(charge.usage, name) for name in _COUNTS)))
+        return self.put(_CHARGED, _values(charge))
+
+    def begun(self, charge: TurnCharge) -> Future[None]:
+        """Write at once what a turn may cost, before it is sent: `held` of the outcome `open`."""
+        return self.put(_CHARGED, _values(charge), urgent=True)
+
+    def held(self, decision: str, pico: int) -> Future[None]:
+        """Write at once what an open turn may cost by now."""
+        query = "UPDATE charge SET held = ? WHERE decision = ? AND outcome = ?"
+        return self.put(query, (pico, decision, OPEN), urgent=True)
+
+    def settled(self, charge: TurnCharge) -> Future[None]:
+        """Write at once what an open turn came to."""
+        self.heard(charge)
+        return self.put(_ENDED, (*_values(charge), charge.decision, OPEN, LOST), urgent=True)
+
+    def spent(self, since: float, until: float) -> int:
+        """Return the pico-dollars that were, or may have been, charged in this time. Raise NotConfigured."""
+        query = (
+            "SELECT sum(coalesce(pico, 0) + held) FROM charge WHERE residency = 'metered' AND created_at >= ?"
+            " AND created_at < ?"
+        )
+        [(found,)] = _rows(self.path, query, since, until)
+        return int(found or 0)
 
     def flush(self) -> None:
         """Wait until everything is in the file that was given before."""
         with suppress(sqlite3.Error):
-            self._put("SELECT 1", ()).result()
+            self.put("SELECT 1", ()).result()
 
     def close(self) -> None:
         """Write what waits, and close the file. Nothing may be given to it after that."""
-        self._closing.set()
         self._waiting.put(None)
+        self._hurry.set()
         self._writer.join()
         self._db.close()
 
-    def _put(self, statement: str, values: tuple[Any, ...]) -> Future[None]:
+    def put(self, statement: str, values: tuple[Any, ...], *, urgent: bool = False) -> Future[None]:
+        """Run a statement soon, or at once if it is urgent. The future is done once it is in the file."""
         done: Future[None] = Future()
         self._waiting.put(_Write(statement, values, done))
+        if urgent:
+            self._hurry.set()
         return done
 
     def _write(self) -> None:
         """Run the writing thread: a transaction for all that came within `_COLLECT_S`.
 
-        It sleeps meanwhile: a thread that wakes for each row takes the interpreter from the event loop each time.
+        It sleeps meanwhile: a thread that wakes for each row takes the interpreter from the event loop each time. What
+        is urgent wakes it, and takes along what waits.
         """
         trimmed = -_TRIM_S
         while (first := self._waiting.get()) is not None:
             batch, ended = [first], False
             if self._waiting.qsize() < _BATCH:
-                self._closing.wait(_COLLECT_S)
+                self._hurry.wait(_COLLECT_S)
+            self._hurry.clear()
             while len(batch) < _BATCH and not ended:
                 try:
                     more = self._waiting.get_nowait()
@@ -268,16 +324,37 @@ def recent(path: Path, number: int = 20) -> list[DecisionRecord]:
 
 def charges(path: Path, decision: str) -> list[TurnCharge]:
     """Return what the answers to a decision used, in their order; none for advice. Raise NotConfigured."""
-    names = [name for name in TurnCharge.__struct_fields__ if name not in ("labels", "usage")]
-    rows = _rows(path, f"SELECT {', '.join((*names, 'labels', *_COUNTS))} FROM charge WHERE decision = ?", decision)
-    return [
-        TurnCharge(
-            **dict(zip(names, row, strict=False)),
-            labels=msgspec.json.decode(row[len(names)] or "{}"),
-            usage=Usage(**dict(zip(_COUNTS, row[len(names) + 1 :], strict=True))),
-        )
-        for row in rows
-    ]
+    rows = _rows(path, f"SELECT {', '.join(_COLUMNS)} FROM charge WHERE decision = ?", decision)
+    return [_charge(row) for row in rows]
+
+
+def charged_after(path: Path, number: int, most: int) -> list[tuple[int, TurnCharge]]:
+    """Return up to `most` ended charges after the number `number`, with their numbers. Raise NotConfigured."""
+    query = (
+        f"SELECT charge_id, {', '.join(_COLUMNS)} FROM charge WHERE charge_id > ? AND charge_id <"
+        f" coalesce((SELECT min(charge_id) FROM charge WHERE outcome = '{OPEN}'), 1 << 62) ORDER BY charge_id LIMIT ?"
+    )
+    return [(row[0], _charge(row[1:])) for row in _rows(path, query, number, most)]
+
+
+def ident(path: Path) -> str:
+    """Return the id of the ledger. Raise NotConfigured."""
+    [(found,)] = _rows(path, "SELECT value FROM meta WHERE name = ?", "id")
+    return str(found)
+
+
+def _values(charge: TurnCharge) -> tuple[Any, ...]:
+    labels = msgspec.json.encode(charge.labels, order="sorted").decode() if charge.labels else ""
+    plain = (getattr(charge, name) for name in _PLAIN)
+    return (*plain, labels, *(getattr(charge.usage, name) for name in _COUNTS))
+
+
+def _charge(row: tuple[Any, ...]) -> TurnCharge:
+    return TurnCharge(
+        **dict(zip(_PLAIN, row, strict=False)),
+        labels=msgspec.json.decode(row[len(_PLAIN)] or "{}"),
+        usage=Usage(**dict(zip(_COUNTS, row[len(_PLAIN) + 1 :], strict=True))),
+    )
 
 
 def _records(path: Path, query: str, value: str | int) -> list[DecisionRecord]:
@@ -287,11 +364,11 @@ def _records(path: Path, query: str, value: str | int) -> list[DecisionRecord]:
         raise NotConfigured(f"the gateway's ledger {path} cannot be read: {error}") from None
 
 
-def _rows(path: Path, query: str, value: str | int) -> list[tuple[Any, ...]]:
+def _rows(path: Path, query: str, *values: str | float) -> list[tuple[Any, ...]]:
     try:
         if not path.exists():
             raise NotConfigured(f"there is no ledger {path}", hint="the gateway begins it when it starts")
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY_S)) as db:
-            return db.execute(query, (value,)).fetchall()
+            return db.execute(query, values).fetchall()
     except (OSError, sqlite3.Error) as error:
         raise NotConfigured(f"the gateway's ledger {path} cannot be read: {error}") from None

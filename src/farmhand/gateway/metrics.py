@@ -103,11 +103,17 @@ class GatewayMetrics(Collector):
         up = GaugeMetricFamily("farmhand_gateway_backend_up", "Whether a backend takes turns.", labels=["backend"])
         context = GaugeMetricFamily("farmhand_gateway_context_tokens", "Its context, 0 if unknown.", labels=["backend"])
         used = GaugeMetricFamily("farmhand_gateway_window_used", "The part of a plan's window.", labels=["backend"])
+        about = "Today's (UTC) metered US$: spent or reserved, and the limit."
+        money = GaugeMetricFamily("farmhand_gateway_metered_usd", about, labels=["kind"])
         for state in self._states():
             if state.used is not None:
                 used.add_metric([state.name], state.used)
+            for kind, amount in (("spent", state.spent_pico), ("limit", state.day_pico)):
+                if amount is not None:
+                    money.add_metric([kind], float(usd(amount)))
             up.add_metric([state.name], float(state.closed is None))
             context.add_metric([state.name], state.context)
         yield up
         yield context
         yield used
+        yield money

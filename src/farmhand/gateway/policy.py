@@ -35,6 +35,7 @@ HARD = {
     "no_limit": "H2",
     "budget_turn": "H2",
     "budget_day": "H2",
+    "budget_allowed": "H2",
     "background": "H2",
     "asked": "H4",
 }
@@ -53,6 +54,8 @@ CANNOT_CARRY = frozenset(part for part, _, _ in _PARTS)
 UNABLE = CANNOT_CARRY | {"context", "outgrown", "safeguards"}
 _TEXT_ONLY = Reason("text_only", "text only")
 _UNLISTED = Reason("rule", "no rule sends this turn there")
+#: The same of a metered backend, which `farmhand gateway allow` opens.
+_SHUT = Reason("shut", "no rule sends this turn there")
 _SAFEGUARDS = Reason("safeguards", "it does not run safeguards")
 _OFF = Reason("off", "off")
 _NO_SERVER = Reason("none", "none is set up")
@@ -105,6 +108,7 @@ def decide(
     number, rule = (0, None) if facts.backend else matching(facts, rules)
     order = (facts.backend,) if facts.backend else rule.order if rule is not None else ()
     listed = list(_listed(states, order))
+    listed += [] if facts.backend else _allowed(facts, states, listed)
     refusals: list[Refusal] = []
     chosen: BackendState | None = None
     for state in listed:
@@ -129,6 +133,7 @@ def decide(
         facts=facts,
         rule=number,
         refusals=tuple(refusals),
+        by_allowance=chosen.by_allowance,
     )
 
 
@@ -175,6 +180,11 @@ def _not_paid(facts: Facts, state: BackendState) -> Reason | None:
         return Reason("price_unknown", "the price of this turn is not known")
     if facts.most_pico > turn:
         return Reason("budget_turn", f"this turn may cost US$ {plain(facts.most_pico)}, the limit is {plain(turn)}")
+    given = state.allowance
+    by_allowance = state.by_allowance and given is not None and (given.limit_pico, given.spent_pico) == (day, spent)
+    if facts.most_pico > day - spent and by_allowance:
+        left = f"{plain(max(day - spent, 0))} of the allowed US$ {_short(day)} are left"
+        return Reason("budget_allowed", f"{left}, this turn may cost {plain(facts.most_pico)}")
     if facts.most_pico > day - spent:
         limit = f"{_short(day)} are spent ({usd(spent):.2f})"
         if spent < day:
@@ -193,14 +203,32 @@ def _listed(states: Sequence[BackendState], order: Sequence[str]) -> Iterator[Ba
                 yield state
 
 
+def _allowed(facts: Facts, states: Sequence[BackendState], listed: Sequence[BackendState]) -> Iterator[BackendState]:
+    """Yield the metered states that no rule names, and that the operator has opened for a time for this class."""
+    for state in states:
+        given = state.allowance
+        if given is None or facts.work_class not in given.classes or state in listed or state.residency != "metered":
+            continue
+        shut = state.closed is not None and state.closed.code == "shut"
+        opened = msgspec.structs.replace(state, closed=None if shut else state.closed, by_allowance=True)
+        day, spent, left = state.day_pico, state.spent_pico, given.limit_pico - given.spent_pico
+        # A backend that is off has no day's limit; one that is on has, or pays for nothing.
+        if (day is None and shut) or (day is not None and spent is not None and left < day - spent):
+            opened = msgspec.structs.replace(opened, day_pico=given.limit_pico, spent_pico=given.spent_pico)
+        yield opened
+
+
 def _never_tried(facts: Facts, states: Sequence[BackendState], listed: Sequence[BackendState]) -> Iterator[Refusal]:
     """Yield why the backends that no rule names have not been tried, and the residencies that are not set up."""
+    tried = {state.name for state in listed}
     for state in states:
-        if state not in listed:
+        if state.name not in tried:
             reason = why_not(facts, state)
             # What a rule excludes is not said to fail for what it cannot do: it would not be asked if it could.
             if reason is None or reason.code in UNABLE:
-                reason = _UNLISTED
+                reason = _SHUT if state.residency == "metered" else _UNLISTED
+            elif state.residency == "metered" and state.closed is None and reason.code != "asked":
+                reason = _SHUT
             yield Refusal(backend=state.name, reason=reason)
     for residency in RESIDENCIES:
         if not any(state.residency == residency for state in states):

@@ -22,6 +22,7 @@ from farmhand import __version__
 from farmhand.core.errors import FarmhandError
 from farmhand.gateway import advice, ledger
 from farmhand.gateway.answering import Answering
+from farmhand.gateway.backends.metered_setup import AllowRequest
 from farmhand.gateway.dialects import errors, messages
 from farmhand.gateway.guard import Denied, Guard
 from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
@@ -69,6 +70,7 @@ def _dialect_of(path: str) -> Dialect:
 class GatewayServer(HttpServer):
     """Serves `answering` behind `guard`. `reload` reads the settings again, or raises FarmhandError."""
 
+    logger = log
     #: A turn of Claude Code has 49 to 79 KB: it comes in one piece, and nothing waits for the rest.
     read_size = 96 * 1024
 
@@ -200,6 +202,16 @@ class GatewayServer(HttpServer):
         records = await asyncio.to_thread(ledger.recent, self._answering.ledger.path, _SHOWN)
         return _json({"decisions": [record.decision for record in records]})
 
+    async def allow(self, asked: Asked) -> web.StreamResponse:
+        """Open the metered backend for a time, or close it."""
+        try:
+            request = msgspec.json.decode(await self.read(asked.request), type=AllowRequest)
+            return _json(await self._answering.allow(request))
+        except msgspec.DecodeError as error:
+            return self._error(asked, 400, str(error))
+        except FarmhandError as error:
+            return _json({"error": error.as_dict()}, 409)
+
     async def reload(self, asked: Asked) -> web.StreamResponse:
         """Read the settings again; if they are wrong, the old ones stay."""
         try:
@@ -236,5 +248,6 @@ ROUTES: dict[tuple[str, str], Route] = {
     ("GET", "/metrics"): Route(GatewayServer.metrics),
     ("GET", "/farmhand/v1/status"): Route(GatewayServer.status, control=True),
     ("GET", "/farmhand/v1/decisions"): Route(GatewayServer.decisions, control=True),
+    ("POST", "/farmhand/v1/allow"): Route(GatewayServer.allow, control=True),
     ("POST", "/farmhand/v1/reload"): Route(GatewayServer.reload, control=True),
 }

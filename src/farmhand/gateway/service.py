@@ -18,6 +18,7 @@ from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering, Setup
 from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
+from farmhand.gateway.backends.metered_setup import MeteredSetup
 from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
@@ -38,13 +39,14 @@ log = logging.getLogger("farmhand-gateway")
 class Backends:
     """The backends of the settings in force, each with the task that looks at its server."""
 
-    def __init__(self) -> None:
+    def __init__(self, book: ledger.GatewayLedger) -> None:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
         #: Backends that settings to come will add, whose servers have been looked at.
         self._ready: dict[str, LocalBackend] = {}
         self._plan: tuple[SubscriptionTable, SubscriptionBackend] | None = None
         self._plan_turns = PlanTurns()
         self._retired: list[SubscriptionBackend] = []
+        self._metered = MeteredSetup(book)
 
     async def prepare(self, config: GatewayConfig) -> None:
         """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
@@ -66,6 +68,8 @@ class Backends:
         """
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
         plan = self._planned(config.subscription)
+        # It is the last that can fail.
+        metered = self._metered.made(config.metered)
         new = {name: server for name, server in config.local.items() if name not in kept}
         fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
         self._ready = {}
@@ -77,8 +81,7 @@ class Backends:
         made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
         self._made = {name: (kept | made)[name] for name in config.local}
         backends: list[Backend] = [backend for _, backend, _ in self._made.values()]
-        if plan is not None:
-            backends.append(plan)
+        backends += [one for one in (plan, metered) if one is not None]
         return Setup(config, {backend.name: backend for backend in backends})
 
     def _planned(self, table: SubscriptionTable) -> SubscriptionBackend | None:
@@ -105,7 +108,11 @@ class Backends:
 
     def close(self) -> None:
         """Look at no server any more."""
-        self.setup(GatewayConfig())
+        for _, backend, task in self._made.values():
+            task.cancel()
+            backend.close()
+        self._made.clear()
+        self._metered.close()
 
     async def closed(self) -> None:
         """Wait until what the backends have started has ended, after `close`."""
@@ -118,7 +125,7 @@ class Service:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._backends = Backends()
+        self._backends: Backends
         self._config = settings.load(path)
         self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
         self._answering: Answering
@@ -135,6 +142,7 @@ class Service:
         async with AsyncExitStack() as stack:
             book = ledger.GatewayLedger(ledger.default_path())
             stack.callback(book.close)
+            self._backends = Backends(book)
             self._answering = Answering(self._backends.setup(config), book)
             stack.push_async_callback(self._backends.closed)
             stack.callback(self._backends.close)

@@ -76,6 +76,11 @@ class MeteredTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     hosted_tools: bool = False
     fetch: bool = False
     extra_body: dict[str, Any] = {}
+    url: str = "https://api.anthropic.com"
+
+    def model_of(self, work_class: WorkClass) -> str:
+        """Return the model for a class: that of `models`, else the shipped one."""
+        return self.models.get(work_class, _BY_KEY[work_class])
 
     @property
     def day_pico(self) -> int | None:

@@ -15,6 +15,8 @@ WorkClass = Literal["planning", "review", "chat", "quick-edit", "agent"]
 #: Where a turn's class comes from, the strongest first.
 ClassSource = Literal["header", "alias", "path", "derived"]
 
+#: Fields that are kept when the others are released.
+_KEPT = frozenset({"stop_sequences", "stream_options"})
 #: Classes that a subscription may answer: text in, text out.
 TEXT_CLASSES: frozenset[WorkClass] = frozenset({"planning", "review", "chat"})
 
@@ -60,6 +62,12 @@ class Turn(msgspec.Struct, kw_only=True):
     headers: dict[str, str] = {}
     #: Its class, once it is decided: a backend has a model for each.
     work_class: WorkClass = "chat"
+    #: The request as it came, of which `fields` are views.
+    body: bytes = b""
+    #: What was decided, once it is: a backend that is paid writes it down before it asks.
+    decision: Decision | None = None
+    #: What a backend has made of it to decide about it, for the same backend's use when it answers.
+    prepared: object = None
     #: The fields as the reader has decoded them, for `values`.
     decoded: dict[str, Any] | None = None
 
@@ -67,6 +75,12 @@ class Turn(msgspec.Struct, kw_only=True):
         """Return the fields decoded. The turn keeps no copy, so what a backend makes of them is all that waits."""
         found, self.decoded = self.decoded, None
         return found if found is not None else {name: msgspec.json.decode(raw) for name, raw in self.fields.items()}
+
+    def release(self) -> None:
+        """Let go of the request, but for the small fields that its answer's translation looks at."""
+        self.fields = {name: raw.copy() for name, raw in self.fields.items() if name in _KEPT}
+        self.body = b""
+        self.prepared = self.decoded = None
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +113,16 @@ class Reason(msgspec.Struct, frozen=True):
     words: str
 
 
+class Allowance(msgspec.Struct, frozen=True, kw_only=True):
+    """What `farmhand gateway allow` has opened: for which classes, until when (Unix seconds), up to how much."""
+
+    classes: tuple[WorkClass, ...]
+    until: float
+    limit_pico: int
+    #: What of it is spent or reserved.
+    spent_pico: int = 0
+
+
 class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of a backend, without asking it. `closed` says why it takes nothing at all now.
 
@@ -127,6 +151,10 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     spent_pico: int | None = None
     #: Of a subscription, the part of its fullest window that is used; None if it was not told.
     used: float | None = None
+    #: What the operator has opened for a time. A turn that no rule sends there is paid from it; `by_allowance` is then
+    #: set, the gate open, and the limits are those of the allowance where these are tighter.
+    allowance: Allowance | None = None
+    by_allowance: bool = False
     #: The model's own id, for people.
     model: str = ""
 
@@ -148,6 +176,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     #: The number of the rule that decided, from 1; 0 if the session stayed or an alias named the backend.
     rule: int
     refusals: tuple[Refusal, ...] = ()
+    #: Whether a metered turn is paid from what the operator has opened for a time, as no rule sends it there.
+    by_allowance: bool = False
 
 
 class BadRequest(Exception):

@@ -19,6 +19,8 @@ _PASSING_STATUS = frozenset({408, 409, 429})
 #: Transient error types inside an answer, which has no status.
 _PASSING_CODES = frozenset({"overloaded_error", "api_error", "rate_limit_error", "timeout_error"})
 _NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+#: Statuses by which the API refuses a request for what is in it.
+_OF_THE_REQUEST = frozenset({400, 413, 422})
 _MAX_MESSAGE = 500
 _MAX_KIND = 60
 #: Hints by error code.
@@ -57,6 +59,7 @@ class ApiError(Exception):
 
     `retry_after_s` is the API's own delay, if it gave one. `status` is 0 if there was no HTTP answer. `is_transient`:
     the API is unavailable for now, that is, it did not answer or refused because of its load or its own failure.
+    `body` is the API's own refusal of the request as it came, without keys: clients act on its wording. b"": none.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ApiError(Exception):
         self.retryable = retryable
         self.retry_after_s = retry_after_s
         self.is_transient = is_transient or (code == "connection" and not status)
+        self.body = b""
 
     @property
     def rejects_key(self) -> bool:
@@ -119,7 +123,7 @@ def problem_from_answer(
     spent, hint = billing_refusals.refusal(status, detail)
     code = spent or STATUS_CODE.get(status) or kind or "api_error"
     retryable = may_pass(status, headers) and code not in _REJECTS_KEY
-    return ApiError(
+    problem = ApiError(
         code,
         message,
         # The meter's clients see this status too: after a 400 the claude CLI resends, each time with less content.
@@ -130,6 +134,15 @@ def problem_from_answer(
         is_transient=retryable and may_pass(status, _NO_HEADERS),
         retry_after_s=retry_after_s(headers),
     )
+    if status in _OF_THE_REQUEST and not spent:
+        problem.body = _without_keys(body)
+    return problem
+
+
+def _without_keys(body: bytes) -> bytes:
+    text = body.decode("utf-8", "surrogateescape")
+    clean = redact(text)
+    return body if clean == text else clean.encode("utf-8", "surrogateescape")
 
 
 def problem_from_event(event: dict[str, Any]) -> ApiError:

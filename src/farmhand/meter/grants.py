@@ -7,7 +7,9 @@ import hashlib
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
+
+import msgspec
 
 from farmhand.core.keys import fingerprint
 from farmhand.core.task import Usage
@@ -17,6 +19,29 @@ from farmhand.meter.errors import ApiError
 
 #: The beta without which the API takes no bearer token. Source: the provider's SDK 2.12.0, `lib/credentials`.
 BEARER_BETA = "oauth-2025-04-20"
+
+
+class MessageRequest(msgspec.Struct, frozen=True):
+    """A checked request: `body` is what to send, `max_tokens` limits the answer including its thinking.
+
+    `tokens` is the maximum number of input tokens, or None if only the API can count them (a PDF). `written` is how
+    long the prompt cache may keep them: "" (not at all), "5m" or "1h".
+    """
+
+    body: bytes
+    max_tokens: int
+    tokens: int | None
+    written: str
+
+
+class RequestPolicy(Protocol):
+    """The requests that a grant may make, and what of their headers passes. The module `policy` is that of tasks."""
+
+    def read(self, body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
+        """Return the checked request in `body`. Raise ApiError if it may not be made."""
+
+    def forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:
+        """Return the client's `headers` (names in lower case) that may pass; its credentials never do."""
 
 
 class Key:
@@ -85,7 +110,7 @@ class Grant:
     requests in order. `uncertain` counts requests that the API may have charged for at an unknown cost: sent, then cut,
     timed out or abandoned before the end of the answer. `problem` is the last request's error, if any, and `again_at`
     when that is retried (Unix time; 0: unknown here). `cut_short`: the last answer broke off or reached `max_tokens`.
-    `calls` are the open requests. `on_charge` is called after each charge.
+    `calls` are the open requests. `on_charge` is called after each charge. `policy` None is that of tasks.
 
     `sent` counts requests that were sent; a repeated one after a loss counts again. `held` has the worst-case cost of
     requests with unknown cost, open or lost: number → pico-dollars, None if the price is unknown. `on_hold` is awaited
@@ -111,6 +136,7 @@ class Grant:
     held: dict[int, int | None] = field(default_factory=dict)
     sent: int = 0
     on_hold: Callable[[int, int | None], Awaitable[None]] = field(default=_nobody, repr=False)
+    policy: RequestPolicy | None = None
 
 
 class Grants:

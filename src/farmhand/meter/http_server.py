@@ -94,6 +94,8 @@ class HttpServer(web.Server):
     `read_size` bytes are read at once, and buffered for the reader.
     """
 
+    #: Where an unexpected error goes, with its traceback.
+    logger = log
     #: A sandboxed user has many connections.
     read_size = 32 * 1024
 
@@ -179,7 +181,7 @@ class HttpServer(web.Server):
         except (web.RequestPayloadError, ConnectionError):
             raise
         except Exception:
-            log.exception("the meter failed to answer %s", request.method)
+            self.logger.exception("a %s request was not answered", request.method)
             raise
         finally:
             self.release(request)

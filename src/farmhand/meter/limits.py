@@ -163,6 +163,13 @@ class Gate:
         """Return the refusal whose `retry-after` blocks the gate now."""
         return self._held_by if self._held_until > self._clock() else None
 
+    def refused_until(self) -> ApiError:
+        """Return the refusal that blocks the gate now, with the seconds that are left of its `retry-after`."""
+        held = self._held_by
+        left = math.ceil(max(0.0, self._held_until - self._clock()))
+        code, message, status = (held.code, held.message, held.status) if held else ("rate_limit_error", "", 429)
+        return ApiError(code, message, status=status, retry_after_s=left, is_transient=True)
+
     def leave(self, ticket: Ticket, usage: Usage | None = None, *, streamed: bool = True) -> None:
         """End the request. `usage` of a complete answer counts as a success and updates the averages."""
         if usage is not None:

@@ -22,7 +22,7 @@ from farmhand.meter import policy, reserve
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.errors import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.exchange import Exchange
-from farmhand.meter.grants import Charge, Grant, Grants
+from farmhand.meter.grants import Charge, Grant, Grants, MessageRequest
 from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
@@ -46,12 +46,14 @@ class RetryPolicy:
     """A retry policy: exponential backoff with jitter, and at least the API's retry-after.
 
     `told` limits the refusals that carry a retry-after: they do not count as `attempts` and would otherwise be endless.
+    With `wait` off nothing waits until a told time, or for room in a budget: the caller gets the refusal at once.
     """
 
     attempts: int = 6
     base_s: float = 0.5
     cap_s: float = 30.0
     told: int = 50
+    wait: bool = True
 
     def delay_s(self, attempt: int, retry_after_s: float | None) -> float:
         """Return the seconds to wait after the failed `attempt` (1 is the first), at most 10 minutes."""
@@ -78,6 +80,7 @@ class _MeterCall:
     max_tokens: int = 0
     most: int | None = None
     free: bool = False
+    wait: bool = True
     number: int = 0
     reservation: Reservation | None = None
     ticket: Ticket | None = None
@@ -86,7 +89,10 @@ class _MeterCall:
         """Wait for room in the budgets, then at the gate, and record the worst-case cost. Raise BudgetSpent."""
         grant = self.grant
         if grant.budgets and not self.free:
-            self.reservation = await Reservation.make(grant.budgets, self.most or 0)
+            if self.wait:
+                self.reservation = await Reservation.make(grant.budgets, self.most or 0)
+            else:
+                self.reservation = Reservation(grant.budgets, self.most or 0)
         self.ticket = await self.gate.enter(self.order, len(self.body), self.max_tokens)
         # A repeated request after a refusal keeps its number.
         if not self.free and not self.number:
@@ -159,7 +165,7 @@ class Meter:
         """
         request = await self._check(grant, body)
         del body
-        outgoing = policy.forwarded(headers) | {"accept-encoding": "identity"}
+        outgoing = (grant.policy or policy).forwarded(headers) | {"accept-encoding": "identity"}
         try:
             if path.startswith(COUNT_TOKENS):
                 async with self._uncounted(grant, path, request.body, outgoing) as exchange:
@@ -167,7 +173,7 @@ class Meter:
                 return
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
-            call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most)
+            call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most, wait=self._retry.wait)
             del request
             try:
                 answer = await self._open(call, path, outgoing)
@@ -202,7 +208,7 @@ class Meter:
     ) -> AsyncIterator[Exchange]:
         """Send a free request, which has its own limits at the API."""
         gate = self.limits.gate(grant.key.fingerprint, f"{grant.model} (counting)")
-        call = _MeterCall(grant, gate, gate.order(), body, free=True)
+        call = _MeterCall(grant, gate, gate.order(), body, free=True, wait=self._retry.wait)
         try:
             with closing(await self._open(call, path, headers)) as answer:
                 yield Exchange(answer, UsageParser(streamed=False))
@@ -210,21 +216,21 @@ class Meter:
         finally:
             call.end()
 
-    async def _check(self, grant: Grant, body: bytes) -> policy.MessageRequest:
+    async def _check(self, grant: Grant, body: bytes) -> MessageRequest:
         """Return the checked request. A refused body counts too, as checking takes time."""
         if grant.cut_short:
             # The claude CLI makes up to three requests to continue an answer that was cut short, each paid.
             raise ApiError("permission_error", "the answer was cut short; this task token takes no more", status=403)
         policy.check_number(grant.started)
         grant.started += 1
-        check = partial(policy.read, body, model=grant.model, max_tokens=grant.max_tokens)
+        check = partial((grant.policy or policy).read, body, model=grant.model, max_tokens=grant.max_tokens)
         return check() if len(body) <= _LARGE else await self._slowly(check)
 
     async def _slowly(self, step: Callable[[], T]) -> T:
         """Run a slow step in the checker's thread, off the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._checker, step)
 
-    async def _most(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int | None:
+    async def _most(self, grant: Grant, request: MessageRequest, headers: dict[str, str]) -> int | None:
         """Return the worst-case cost in pico-dollars. Raise BudgetSpent if it is unknown and a budget limits it.
 
         If the certain bound can never fit into what is left of a budget, or there is none, the API counts the tokens.
@@ -243,7 +249,7 @@ class Meter:
             return most
         return cost(await self._count(grant, request, headers))
 
-    async def _count(self, grant: Grant, request: policy.MessageRequest, headers: dict[str, str]) -> int:
+    async def _count(self, grant: Grant, request: MessageRequest, headers: dict[str, str]) -> int:
         """Return the request's tokens as the API counts them, which is free. Raise ApiError."""
         body = await self._slowly(partial(policy.to_count, request))
         answer = b""
@@ -290,6 +296,8 @@ class Meter:
                 call.grant.problem = problem
                 self.errors[problem.code] += not isinstance(problem, BudgetSpent)
                 told = problem.status == 429 and problem.retry_after_s is not None
+                if told and not self._retry.wait:
+                    raise
                 last = refusals >= self._retry.told if told else attempt >= self._retry.attempts
                 if not problem.retryable or last:
                     problem.retryable = False
@@ -312,6 +320,8 @@ class Meter:
         if (refusal := call.gate.refusal) is not None:
             # A request that is blocked by another one's refusal may never get its own. The gate reports until when.
             call.grant.problem, call.grant.again_at = call.grant.problem or refusal, 0.0
+            if not call.wait:
+                raise call.gate.refused_until()
         try:
             ticket = await call.begin()
             answer = await self._upstream.connection()

@@ -15,7 +15,7 @@ import msgspec
 
 from farmhand.meter.bounds import check_values
 from farmhand.meter.errors import ApiError
-from farmhand.meter.grants import BEARER_BETA
+from farmhand.meter.grants import BEARER_BETA, MessageRequest
 from farmhand.meter.images import image_tokens
 
 #: Requests per attempt. A task with tools makes one per turn; this is far more than a simple task needs.
@@ -23,7 +23,7 @@ MAX_REQUESTS = 500
 #: JSON values per request. In a task with tools a turn has about 20, its tools a few thousand.
 MAX_VALUES = 100_000
 #: Source of the names: the provider's Messages reference. Any other field is refused.
-_FIELDS = frozenset({
+FIELDS = frozenset({
     "cache_control", "context_management", "max_tokens", "messages", "metadata", "model", "output_config",
     "stop_sequences", "stream", "system", "temperature", "thinking", "tool_choice", "tools", "top_k", "top_p",
 })  # fmt: skip
@@ -56,19 +56,6 @@ _MAX_LEFT_OUT = 100
 log = logging.getLogger("jada-agent")
 
 
-class MessageRequest(msgspec.Struct, frozen=True):
-    """A checked request: `body` is what to send, `max_tokens` limits the answer including its thinking.
-
-    `tokens` is the maximum number of input tokens, or None if only the API can count them (a PDF). `written` is how
-    long the prompt cache may keep them: "" (not at all), "5m" or "1h".
-    """
-
-    body: bytes
-    max_tokens: int
-    tokens: int | None
-    written: str
-
-
 def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
     """Return the checked request in `body`. Raise ApiError if a task with these limits may not make it.
 
@@ -78,27 +65,30 @@ def read(body: bytes, *, model: str, max_tokens: int) -> MessageRequest:
         check_values(body, MAX_VALUES)
         document = msgspec.json.decode(body)
     except (ValueError, RecursionError) as error:
-        raise _malformed(str(error)) from None
+        raise malformed(str(error)) from None
     if not isinstance(document, dict):
-        raise _malformed("it is no object")
-    _known(document, _FIELDS, "")
+        raise malformed("it is no object")
+    _known(document, FIELDS, "")
     asked = _check_limits(document, model, max_tokens)
-    for tool in _objects(document.get("tools"), "tools"):
+    for tool in objects_in(document.get("tools"), "tools"):
         _listed(tool, _CLIENT_TOOLS, "the tool {} would run at the API's side")
     _check_edits(document.get("context_management"))
-    found = _Found()
+    found = FoundContent()
     found.blocks(document.get("system"))
-    for message in _objects(document.get("messages"), "messages"):
+    for message in objects_in(document.get("messages"), "messages"):
         _known(message, _MESSAGE_FIELDS, " of a message")
         found.blocks(message.get("content"))
     try:
         sent = msgspec.json.encode(document)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise _malformed(str(error)) from None
+        raise malformed(str(error)) from None
     # The encoder writes names unchanged and escapes quotes in text, so these matches are names and whole values.
-    written = "" if b'"cache_control":' not in sent else "1h" if b'"1h"' in sent else "5m"
-    tokens = None if found.unsized else len(sent) - found.image_bytes + found.image_tokens
-    return MessageRequest(sent, asked, tokens, written)
+    return MessageRequest(sent, asked, found.tokens(len(sent)), cached_for(sent))
+
+
+def cached_for(body: bytes) -> str:
+    """Return how long the prompt cache may keep the input of an encoded request, as `MessageRequest.written` has it."""
+    return "" if b'"cache_control"' not in body else "1h" if b'"1h"' in body else "5m"
 
 
 def to_count(request: MessageRequest) -> bytes:
@@ -131,7 +121,7 @@ def forwarded(headers: Mapping[str, str]) -> dict[str, str]:
     return passed
 
 
-class _Found:
+class FoundContent:
     """The content found in a request's blocks, and the checks of it."""
 
     def __init__(self) -> None:
@@ -140,7 +130,7 @@ class _Found:
 
     def blocks(self, content: Any) -> None:
         """Check all blocks in `content`, at any depth. Raise ApiError for one that is not allowed."""
-        waiting = [] if isinstance(content, str) else list(_objects(content, "content"))
+        waiting = [] if isinstance(content, str) else list(objects_in(content, "content"))
         while waiting:
             block = waiting.pop()
             kind = _listed(block, _BLOCKS, "a block of type {} does not pass")
@@ -149,12 +139,17 @@ class _Found:
             if isinstance(source, dict):
                 inside.append(source.get("content"))
                 if _listed(source, _INLINE, "a source of type {} would be fetched by the API") == "base64":
-                    self._data(kind, source.get("data"))
+                    self.data(kind, source.get("data"))
             for inner in inside:
                 if not isinstance(inner, str):
-                    waiting += _objects(inner, "content")
+                    waiting += objects_in(inner, "content")
 
-    def _data(self, kind: str | None, data: Any) -> None:
+    def tokens(self, size: int) -> int | None:
+        """Return the most input tokens of a request of `size` bytes; None if only the API can count them."""
+        return None if self.unsized else size - self.image_bytes + self.image_tokens
+
+    def data(self, kind: str | None, data: Any) -> None:
+        """Count a source's base64."""
         if kind == "image" and isinstance(data, str):
             self.image_bytes += len(data)
             self.image_tokens += image_tokens(data)
@@ -173,18 +168,18 @@ def _listed(value: dict[str, Any], allowed: frozenset[str | None], otherwise: st
 def _known(value: dict[str, Any], fields: frozenset[str], where: str) -> None:
     """Raise ApiError if `value` has other fields than `fields`."""
     if not fields.issuperset(value):
-        raise _malformed(f"the field {min(value.keys() - fields)[:80]!r}{where} is not passed")
+        raise malformed(f"the field {min(value.keys() - fields)[:80]!r}{where} is not passed")
 
 
 def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
     """Return the most tokens of an answer: `max_tokens`, or the thinking budget if that is more. Raise ApiError."""
     name = document.get("model")
     if not isinstance(name, str):
-        raise _malformed("model is no text")
+        raise malformed("model is no text")
     if name != model:
         raise _refused(f"this task's token is for the model {model!r}, not {name[:80]!r}")
     if not isinstance(document.get("stream", False), bool):
-        raise _malformed("stream is neither true nor false")
+        raise malformed("stream is neither true nor false")
     most = 0
     asked = {"max_tokens": document.get("max_tokens", 0)}
     # With interleaved thinking the budget may exceed max_tokens. Source: the provider's extended thinking guide.
@@ -192,7 +187,7 @@ def _check_limits(document: dict[str, Any], model: str, max_tokens: int) -> int:
         asked["thinking.budget_tokens"] = thinking.get("budget_tokens", 0)
     for field, tokens in asked.items():
         if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 0:
-            raise _malformed(f"{field} is no whole number of 0 or more")
+            raise malformed(f"{field} is no whole number of 0 or more")
         if tokens > max_tokens:
             # The API's own wording: the claude CLI recognises it and requests less.
             what = f"{field}: {min(tokens, 10**12)} > {max_tokens}, which is the maximum allowed number of output"
@@ -205,21 +200,22 @@ def _check_edits(management: Any) -> None:
     if management is None:
         return
     if not isinstance(management, dict) or management.keys() - {"edits"}:
-        raise _malformed("context_management has edits and nothing else")
-    for edit in _objects(management.get("edits"), "edits"):
+        raise malformed("context_management has edits and nothing else")
+    for edit in objects_in(management.get("edits"), "edits"):
         _listed(edit, _EDITS, "the edit {} of the context does not pass")
 
 
-def _objects(value: Any, name: str) -> list[dict[str, Any]]:
+def objects_in(value: Any, name: str) -> list[dict[str, Any]]:
     """Return `value`, a list of objects, with None as an empty list. Raise ApiError for anything else."""
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise _malformed(f"{name} is no list of objects")
+        raise malformed(f"{name} is no list of objects")
     return value
 
 
-def _malformed(why: str) -> ApiError:
+def malformed(why: str) -> ApiError:
+    """Return the refusal of a body that is no request."""
     return ApiError("invalid_request", f"not a Messages API request that the meter passes: {why}"[:500], status=400)
 
 

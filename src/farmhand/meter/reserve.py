@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from farmhand.core.task import Usage
-from farmhand.meter.policy import MessageRequest
+from farmhand.meter.grants import MessageRequest
 
 #: Above what the API adds itself: 346 tokens with tools, more with newer models. Source: its tool use page.
 _ADDED_TOKENS = 1000
-#: The API's count is an estimate, off by "a small amount". Source: its token counting page, read 2026-11-28.
-_COUNT_MARGIN = 20
+#: What is added to a count, as its divisor. The API's count is an estimate, off by "a small amount". Source: its token
+#: counting page, read 2026-11-28.
+COUNT_MARGIN = 20
 
 
 def cost(request: MessageRequest, price: Callable[[Usage], int | None], counted: int | None = None) -> int | None:
@@ -24,7 +25,7 @@ def cost(request: MessageRequest, price: Callable[[Usage], int | None], counted:
     highest token count whether the prompt is a long one.
     `counted` are the tokens that the API counted; 0 gives the cost of the answer alone.
     """
-    tokens = request.tokens if counted is None else counted + counted // _COUNT_MARGIN
+    tokens = request.tokens if counted is None else counted + counted // COUNT_MARGIN
     if tokens is None:
         return None
     tokens += _ADDED_TOKENS if counted != 0 else 0

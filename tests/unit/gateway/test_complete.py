@@ -25,6 +25,7 @@ from openai.types.responses import response_create_params as response_create
 from typing_extensions import get_type_hints
 
 from farmhand.gateway.carries import TABLES, Table, undated
+from farmhand.gateway.carries_paid import PAID_TABLES
 
 
 def members(union: Any) -> Iterator[Any]:
@@ -125,6 +126,7 @@ KNOWN: Mapping[str, set[str]] = {
     "chat.calls": set(kinds(chat.ChatCompletionMessageToolCallUnionParam)),
     "chat.tool_choices": set(kinds(chat.ChatCompletionToolChoiceOptionParam)),
     "chat.formats": set(FORMATS),
+    "chat.image": fields(field_of(PARTS["image_url"], "image_url")),
     "responses.request": fields(response_create.ResponseCreateParamsBase) | STREAMED,
     "responses.items": set(ITEMS),
     "responses.message": fields(
@@ -156,15 +158,21 @@ def columns(table: Table, name: str) -> int:
 
 def undecided(tables: Mapping[str, Table]) -> list[str]:
     """The names that stand in no column, or in several."""
-    return [f"{place}: {name}" for place, names in KNOWN.items() for name in names if columns(tables[place], name) != 1]
+    return [f"{place}: {name}" for place in tables for name in KNOWN[place] if columns(tables[place], name) != 1]
 
 
-def test_each_name_that_an_sdk_knows_is_in_one_column() -> None:
-    assert undecided(TABLES) == []
+@pytest.mark.parametrize("tables", [TABLES, PAID_TABLES], ids=["local", "paid"])
+def test_each_name_that_an_sdk_knows_is_in_one_column(tables: Mapping[str, Table]) -> None:
+    assert undecided(tables) == []
+
+
+def test_nothing_passes_unknown_to_who_is_paid() -> None:
+    assert not [place for place, table in PAID_TABLES.items() if table.open]
+    assert set(PAID_TABLES) >= {place for place in TABLES if not place.startswith("messages.")}
 
 
 def test_the_sdks_are_read_and_not_only_walked_past() -> None:
-    assert set(KNOWN) == set(TABLES)
+    assert set(KNOWN) == set(TABLES) | set(PAID_TABLES)
     assert {place: len(names) for place, names in KNOWN.items() if not names} == {}
     assert {"document", "tool_result", "server_tool_use"} <= KNOWN["messages.blocks"]
     assert {"web_search", "custom", "bash"} <= KNOWN["messages.tools"]
@@ -190,17 +198,19 @@ OURS = {
     "responses.request": {"client_metadata"},
     "responses.parts": {"input_audio"},
 }
+#: The same of the tables of the paid target: what local servers call a model's thinking.
+OURS_PAID = OURS | {"chat.message": {"reasoning", "reasoning_content", "reasoning_details"}}
 
 
-@pytest.mark.parametrize("place", sorted(TABLES))
-def test_no_row_is_stale(place: str) -> None:
-    table = TABLES[place]
-    rows = table.carried | table.advisory | set(table.refused)
-    assert rows - KNOWN[place] == OURS.get(place, set())
-    assert set(table.harmless) <= set(table.refused)
+@pytest.mark.parametrize(("tables", "ours"), [(TABLES, OURS), (PAID_TABLES, OURS_PAID)], ids=["local", "paid"])
+def test_no_row_is_stale(tables: Mapping[str, Table], ours: Mapping[str, set[str]]) -> None:
+    for place, table in tables.items():
+        rows = table.carried | table.advisory | set(table.refused)
+        assert rows - KNOWN[place] == ours.get(place, set()), place
+        assert set(table.harmless) <= set(table.refused), place
 
 
 def test_a_table_has_no_name_twice() -> None:
-    for place, table in TABLES.items():
+    for place, table in [*TABLES.items(), *PAID_TABLES.items()]:
         names = [*table.carried, *table.advisory, *table.refused]
         assert len(names) == len(set(names)), place

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
-from farmhand.gateway import config as configs
 from farmhand.gateway.config import GatewayConfig, default_path, load, parse
 from farmhand.gateway.policy import Rule
 
@@ -168,7 +167,8 @@ METERED = '[metered]\nbudget_day_usd = "2"\n'
         ("[[rule]]", 3, "[[rule]] 1 try: missing"),
         ('[[rule]]\ntry = "local"', 3, "[[rule]] 1 try: expected `array`, got `str`"),
         ('[[rule]]\ntry = []\n[[rule]]\ntry = ["ollama"]', 3, "[[rule]] 2 try: names 'ollama', which is no backend"),
-        ('[[rule]]\ntry = ["metered"]', 3, "try: names metered, but this version has no metered backend yet"),
+        ('[[rule]]\ntry = ["metered"]', 3, "try: names metered, but it is not enabled"),
+        ('[metered]\nurl = "http://api.example.com"', 3, "[metered] url: not an https URL"),
         ('[[rule]]\nclass = []\ntry = []', 3, "[[rule]] 1 class: is empty"),
         ('[[rule]]\nclass = "background"\ntry = []', 3, "[[rule]] 1 class[0]: invalid enum value 'background'"),
     ],
@@ -190,22 +190,6 @@ def test_a_key_in_the_place_of_a_name_is_not_repeated() -> None:
         with pytest.raises(FarmhandError) as caught:
             parse(text)
         assert key not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        (f"{METERED}enabled = true", "metered"),
-        (f'{METERED}enabled = true\n[[rule]]\ntry = ["metered"]', "metered"),
-    ],
-)
-def test_what_this_version_cannot_do_cannot_be_enabled(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotConfigured, match=rf"\[{name}\] enabled: this version has no {name} backend yet"):
-        parse(text)
-    # The tables are whole, so that a version that has the backend takes them.
-    monkeypatch.setattr(configs, "BUILT", frozenset({"local", name}))
-    table = getattr(parse(text), name)
-    assert table.enabled
 
 
 def test_money_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:

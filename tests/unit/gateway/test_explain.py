@@ -189,3 +189,12 @@ def test_no_text_of_a_prompt_is_in_ledger_decision_and_explain(tmp_path: Path) -
     assert len(found) >= 7
     for one in found:
         assert b"canary" not in one.lower()
+
+
+def test_what_would_be_paid_for() -> None:
+    lines = '[metered]\nenabled = true\nbudget_day_usd = "2"\n[[rule]]\nclass = "agent"\ntry = ["metered"]\n'
+    config = parse(lines)
+    small, large = (what_if(config, work_class="agent", tokens=tokens) for tokens in (1000, 400_000))
+    assert small.decision.backend == "metered"
+    assert large.decision.refusals[0].reason.code == "budget_turn"
+    assert "this turn may cost US$" in text(large)

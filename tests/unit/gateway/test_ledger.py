@@ -160,10 +160,47 @@ def test_a_file_that_is_no_ledger(path: Path, content: bytes) -> None:
 def test_a_ledger_of_a_later_version_is_left_alone(path: Path) -> None:
     GatewayLedger(path).close()
     db = sqlite3.connect(path)
-    db.execute("PRAGMA user_version = 2")
+    db.execute("PRAGMA user_version = 3")
     db.close()
-    with pytest.raises(NotConfigured, match="has version 2, this farmhand knows 1"):
+    with pytest.raises(NotConfigured, match="has version 3, this farmhand knows 2"):
         GatewayLedger(path)
+
+
+def test_a_ledger_of_the_first_version_goes_on(path: Path) -> None:
+    path.parent.mkdir()
+    db = sqlite3.connect(path)
+    db.executescript(ledgers._TABLES + "PRAGMA user_version = 1;")
+    row = ("fh-1", time.time(), "qwen", "chat", "local", "local:qwen", "", 200, "done", 1.0, 0, "", "", 1, 2, 0, 0, 0)
+    db.execute("INSERT INTO charge VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+    db.commit()
+    db.close()
+    ledger = GatewayLedger(path)
+    ledger.charged(charge(decision="fh-2", list_pico=7)).result(60)
+    ledger.close()
+    (old,), (new,) = ledgers.charges(path, "fh-1"), ledgers.charges(path, "fh-2")
+    assert (old.usage.output_tokens, old.held, old.list_pico) == (2, 0, None)
+    assert new.list_pico == 7
+
+
+def test_what_is_paid_for_is_written_before_and_after(path: Path) -> None:
+    ledger = GatewayLedger(path)
+    now = time.time()
+    paid = charge(residency="metered", outcome="open", held=50, created_at=now)
+    ledger.begun(paid).result(60)
+    assert ledger.spent(now - 1, now + 1) == 50
+    assert ledgers.charged_after(path, 0, 9) == []
+    ledger.held(paid.decision, 80).result(60)
+    assert ledger.spent(now - 1, now + 1) == 80
+    ledger.close()
+    again = GatewayLedger(path)
+    ((number, lost),) = ledgers.charged_after(path, 0, 9)
+    assert (number, lost.outcome, lost.pico, lost.held) == (1, "lost", None, 80)
+    again.settled(charge(residency="metered", pico=7, created_at=now)).result(60)
+    assert again.spent(now - 1, now + 1) == 7
+    again.settled(charge(residency="metered", pico=9, created_at=now)).result(60)
+    assert again.spent(now - 1, now + 1) == 7
+    assert again.spent(now + 1, now + 9) == 0
+    again.close()
 
 
 def test_no_ledger_is_said(path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from farmhand.gateway.config import parse
 from farmhand.gateway.policy import Rule, decide
-from farmhand.gateway.turn import BackendState, Decision, Facts, Reason
+from farmhand.gateway.turn import Allowance, BackendState, Decision, Facts, Reason
 from tests.unit.gateway.turns import CENT, DAY, DOWN, SHUT, facts, local, metered, plan
 
 #: All that a state can be able to.
@@ -47,8 +47,42 @@ def test_the_shipped_rules_try_local_servers_only() -> None:
     rules, open_ones = parse("").rules, (plan(), metered())
     made = decide(facts(most_pico=1), open_ones, rules)
     assert (made.backend, made.rule) == ("", 1)
-    assert reasons(made) == {"subscription": "rule", "metered": "rule", "local": "none"}
+    assert reasons(made) == {"subscription": "rule", "metered": "shut", "local": "none"}
     assert decide(facts(), (local(), *open_ones), rules).backend == "local:qwen"
+
+
+def allowed(limit: int = 10 * CENT, spent: int = 0, *classes: Any, **more: Any) -> BackendState:
+    """A metered backend that the operator has opened for a time."""
+    given = Allowance(classes=classes or ("agent",), until=9e9, limit_pico=limit, spent_pico=spent)
+    return metered(allowance=given, **more)
+
+
+def test_an_allowance_opens_for_its_classes_what_no_rule_names() -> None:
+    rules = parse("").rules
+    shut: dict[str, Any] = {"closed": SHUT, "day_pico": None}
+    for state in (allowed(), allowed(**shut)):
+        made = decide(facts(work_class="agent", most_pico=CENT), (local(closed=DOWN), state), rules)
+        assert (made.backend, made.by_allowance) == ("metered", True)
+        assert decide(facts(work_class="agent", most_pico=CENT), (local(), state), rules).backend == "local:qwen"
+        other = decide(facts(work_class="chat", most_pico=CENT), (local(closed=DOWN), state), rules)
+        assert (other.backend, reasons(other)["metered"]) == ("", "shut")
+        assert decide(facts(work_class="agent", most_pico=CENT, only="local"), (state,), rules).backend == ""
+    ruled = decide(facts(work_class="agent", most_pico=CENT), (allowed(),), ALL)
+    assert (ruled.backend, ruled.by_allowance) == ("metered", False)
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [
+        (allowed(CENT, 1), "budget_allowed"),
+        (allowed(day_pico=DAY, spent_pico=DAY - 1), "budget_day"),
+        (allowed(turn_pico=1), "budget_turn"),
+        (allowed(closed=Reason("key", "refused")), "key"),
+    ],
+)
+def test_an_allowance_is_no_way_around_a_limit(state: BackendState, code: str) -> None:
+    made = decide(facts(work_class="agent", most_pico=CENT), (state,), parse("").rules)
+    assert (made.backend, reasons(made)["metered"]) == ("", code)
 
 
 def test_the_first_rule_that_matches_decides() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from farmhand.core.errors import FarmhandError, NotConfigured, Refused
-from farmhand.gateway import classify, config
+from farmhand.core.errors import NotConfigured, Refused
+from farmhand.gateway import classify
 from farmhand.gateway.config import parse
 from farmhand.gateway.explain import text
 from farmhand.gateway.ledger import DecisionRecord
@@ -107,16 +107,13 @@ def test_another_gateways_file_is_one_line_of_error(text: str) -> None:
         parse(text)
 
 
-def test_the_same_routes_as_gateway_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_routes_as_gateway_toml() -> None:
     """What that Router block means: a local model first, a paid one beyond 60,000 tokens, within a budget."""
     lines = (
         '[local.ollama]\nurl = "http://localhost:11434"\nmodel = "qwen2.5-coder:latest"\n'
         '[metered]\nenabled = true\nbudget_day_usd = "2"\n'
         '[[rule]]\ntokens_over = 60000\ntry = ["metered"]\n[[rule]]\ntry = ["local"]\n'
     )
-    with pytest.raises(FarmhandError, match="this version has no metered backend yet"):
-        parse(lines)
-    monkeypatch.setattr(config, "BUILT", frozenset({"local", "metered"}))
     rules = parse(lines).rules
     states = (local("ollama"), metered())
     assert decide(facts(tokens=60_001, most_pico=CENT), states, rules).backend == "metered"

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from farmhand.meter import ApiError, policy
+from farmhand.meter.grants import MessageRequest
 
 MODEL = "claude-haiku-5-5"
 BODY: dict[str, Any] = {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": "hello"}]}
 
 
-def read(body: bytes | dict[str, Any], *, max_tokens: int = 1000) -> policy.MessageRequest:
+def read(body: bytes | dict[str, Any], *, max_tokens: int = 1000) -> MessageRequest:
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return policy.read(data, model=MODEL, max_tokens=max_tokens)
 

@@ -17,6 +17,7 @@ from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.meter import policy, reserve
+from farmhand.meter.grants import MessageRequest
 from tests.support.messages_api import catalog
 from tests.support.messages_api.usage import PromptCache
 from tests.support.messages_api.validate import Request, check
@@ -32,7 +33,7 @@ def body(content: Any = "hello", **more: Any) -> dict[str, Any]:
     return {"model": MODEL, "max_tokens": 64, "messages": [{"role": "user", "content": content}], **more}
 
 
-def read(document: dict[str, Any] | bytes) -> policy.MessageRequest:
+def read(document: dict[str, Any] | bytes) -> MessageRequest:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     return policy.read(data, model=MODEL, max_tokens=128_000)
 

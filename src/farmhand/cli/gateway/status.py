@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from farmhand.cli.gateway.allow import text
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
+from farmhand.core.money import plain
 from farmhand.gateway import config, control
 
 
@@ -26,10 +28,16 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     for state in found["states"]:
         if state["closed"]:
             yield f"{state['name']}: {state['closed']['words']}"
+        if state["allowance"]:
+            yield text(state["allowance"])
+        if state["closed"]:
             continue
         used = f", {state['used']:.0%} of its window used" if state["used"] is not None else ""
         context = f", {state['context']:,} tokens" if state["context"] else ""
-        yield f"{state['name']}: {state['model']}{context}{', sees images' if state['vision'] else ''}{used}"
+        seen = ", sees images" if state["vision"] else ""
+        if state["residency"] == "metered":
+            seen = f", US$ {plain(state['spent_pico'])} of {plain(state['day_pico'])} used today"
+        yield f"{state['name']}: {state['model']}{context}{seen}{used}"
     if found["terms"]:
         yield f"subscription: {found['terms']}"
     for turn in found["turns"]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from farmhand.core.task import Usage
-from farmhand.gateway.turn import BackendState, Dialect, Reason, Turn
+from farmhand.gateway.turn import BackendState, Decision, Dialect, Reason, Turn, WorkClass
 
 
 class TurnSpent(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +25,7 @@ class BackendReply(Protocol):
     """An open answer, in the dialect that the backend speaks. The server translates it if the client's is another."""
 
     status: int
+    #: What the client gets of the upstream's headers.
     headers: dict[str, str]
     dialect: Dialect
     streamed: bool
@@ -47,6 +48,12 @@ class BackendError(Exception):
         self.code = code
         #: The upstream's own error, to be relayed byte for byte; b"" if there is none.
         self.body = body
+        #: Headers that the client gets with it.
+        self.headers: dict[str, str] = {}
+
+
+class NoRoom(Exception):
+    """A paid backend has no room for a turn any more: nothing was sent, and the turn has to be decided again."""
 
 
 class Declined(Exception):
@@ -82,3 +89,17 @@ class Backend(Protocol):
 
         Leaving the context ends the upstream call.
         """
+
+
+@runtime_checkable
+class PaidBackend(Backend, Protocol):
+    """A backend that is paid by the token. Amounts are in pico-dollars. It writes its own rows of the ledger."""
+
+    def least(self, turn: Turn, work_class: WorkClass) -> int | None:
+        """Return what the answer alone may cost at the most; None if there is no price. No I/O."""
+
+    async def most(self, turn: Turn, decision: Decision) -> int | None:
+        """Return the most that a turn may cost; None if it is not known."""
+
+    async def fitting(self, turn: Turn, decision: Decision) -> int:
+        """Return the most output tokens for which a turn has room; 0 if it has none, or for next to nothing."""

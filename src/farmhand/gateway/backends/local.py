@@ -24,8 +24,6 @@ from farmhand.meter.upstream import UpstreamConnection, UpstreamError
 _IDLE_S = 1800.0
 #: Bytes of an error that are read.
 _MAX_ERROR = 64 * 1024
-#: Small fields of a request that its answer's translation looks at.
-_KEPT = frozenset({"stop_sequences", "stream_options"})
 PATHS: dict[Dialect, str] = {"chat": "/v1/chat/completions", "messages": "/v1/messages"}
 
 
@@ -38,7 +36,7 @@ class LocalReply:
 
     def __init__(self, connection: UpstreamConnection, dialect: Dialect, omitted: tuple[str, ...]) -> None:
         self.status = connection.status
-        self.headers = connection.headers
+        self.headers: dict[str, str] = {}
         self.dialect = dialect
         self.streamed = connection.headers.get("content-type", "").startswith("text/event-stream")
         self.omitted = omitted
@@ -122,7 +120,7 @@ class LocalBackend:
             self._turns.release()
         try:
             async with self._turns, sent as connection:
-                turn.fields = {name: raw.copy() for name, raw in turn.fields.items() if name in _KEPT}
+                turn.release()
                 if connection.status != 200:
                     raise await self._problem(connection, same=dialect == turn.dialect)
                 yield LocalReply(connection, dialect, omitted)

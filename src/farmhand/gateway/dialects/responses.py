@@ -37,7 +37,7 @@ def read(body: bytes, headers: Mapping[str, str]) -> Turn:
     decoded, fields = document(body)
     Walk().check({name: decoded[name] for name in _STATEFUL if name in decoded}, "responses.request", "")
     found = Found()
-    items = _items(decoded)
+    items = items_of(decoded)
     for path, item in items:
         kind = kind_of(item, path, "message")
         if kind == "message":
@@ -61,7 +61,12 @@ def read(body: bytes, headers: Mapping[str, str]) -> Turn:
     )
 
 
-def _items(decoded: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def role_in(item: Mapping[str, Any], path: str) -> str:
+    """Return the role of a message. Raise BadRequest."""
+    return role_of(item, _ROLES, path)
+
+
+def items_of(decoded: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Return the items of the input with their paths. Raise BadRequest if there is none."""
     given = decoded.get("input")
     if isinstance(given, str):
@@ -87,7 +92,7 @@ def to_chat(turn: Turn, decoded: Mapping[str, Any], options: ChatOptions, walk: 
     told = Conversation(options.mid_system)
     if decoded.get("instructions") is not None:
         told.system(text_at(decoded, "instructions", ""))
-    items = _items(decoded)
+    items = items_of(decoded)
     for path, item in items:
         _item(item, path, told, options, walk)
     chat.check_prefill(items[-1][1].get("role"), items[-1][0], options)

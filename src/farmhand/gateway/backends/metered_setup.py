@@ -1,0 +1,102 @@
+"""How the metered backend comes about: its key, its meter, and its gate, which the operator opens for a time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import get_args
+
+import msgspec
+
+from farmhand.core.errors import NotConfigured, UsageError, WireError
+from farmhand.core.keys import other_kind
+from farmhand.core.keysource import read_key
+from farmhand.core.money import pico
+from farmhand.core.rules import MAX_USD, is_budget
+from farmhand.gateway.backends.metered import MeteredBackend
+from farmhand.gateway.ledger import GatewayLedger
+from farmhand.gateway.purse import Purse
+from farmhand.gateway.tables import MeteredTable
+from farmhand.gateway.turn import Allowance, WorkClass
+from farmhand.meter import Key, Meter, RetryPolicy, Upstream
+
+#: Seconds without a byte after which the API counts as silent.
+_IDLE_S = 600.0
+#: The longest time for which the gate is opened.
+MOST_S = 24 * 3600
+_CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
+
+
+class AllowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `farmhand gateway allow metered` asks for; no classes are all. `stop` closes what is open."""
+
+    seconds: float = 0.0
+    max_usd: str = ""
+    classes: tuple[WorkClass, ...] = ()
+    stop: bool = False
+
+
+class MeteredSetup:
+    """Makes the backend of the settings in force. The meter and the purse are those of the process."""
+
+    def __init__(self, ledger: GatewayLedger, environ: Mapping[str, str] = os.environ) -> None:
+        self._purse = Purse(ledger)
+        self._environ = environ
+        self._meters: dict[str, tuple[Upstream, Meter]] = {}
+
+    def made(self, table: MeteredTable) -> MeteredBackend | None:
+        """Return the backend; None if metered is off, and there is no key with which it could be opened.
+
+        Raise NotConfigured if it is enabled and the key cannot be read, or is none.
+        """
+        key = None
+        if table.enabled:
+            key = key_of(table)
+            self._purse.claim()
+        elif not table.key_source and not self._environ.get(table.auth_env):
+            return None
+        if table.url not in self._meters:
+            upstream = Upstream(table.url, idle_s=_IDLE_S)
+            self._meters[table.url] = (upstream, Meter(upstream, retry=RetryPolicy(attempts=2, wait=False)))
+        self._purse.limit(table.day_pico)
+        return MeteredBackend(table, key, self._meters[table.url][1], self._purse)
+
+    def close(self) -> None:
+        """Close what was opened for a time, and the idle connections."""
+        self._purse.close()
+        for upstream, _ in self._meters.values():
+            upstream.close()
+
+
+def key_of(table: MeteredTable) -> Key:
+    """Return the key from its source. Raise NotConfigured. No message contains any part of it."""
+    source = table.key_source or f"env:{table.auth_env}"
+    where = "key_source" if table.key_source else "auth_env"
+    try:
+        text = read_key(source)
+    except WireError as error:
+        raise NotConfigured(f"[metered] {where}: {error.message}", hint=error.hint) from None
+    if kind := other_kind(text):
+        raise NotConfigured(f"[metered] {where}: it is {kind}, not a metered API key", hint="put the API key there")
+    return Key(text)
+
+
+async def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allowance:
+    """Open the gate for a time. Raise NotConfigured if there is no key, UsageError if what is asked for is none."""
+    if backend is None:
+        raise NotConfigured("[metered] has no key", hint="set the variable that auth_env names, or key_source")
+    try:
+        amount = Decimal(asked.max_usd)
+    except InvalidOperation:
+        amount = Decimal(0)
+    if not is_budget(amount) or pico(amount) == 0:
+        raise UsageError(f"{asked.max_usd[:40]!r} is not an amount above 0 and up to {MAX_USD} US$")
+    if not 0 < asked.seconds <= MOST_S:
+        raise UsageError(f"{asked.seconds:g} seconds are not a time of up to {MOST_S // 3600} hours")
+    if backend.key is None:
+        # A source may be a program that asks for a passphrase.
+        backend.key = await asyncio.to_thread(key_of, backend.table)
+    backend.purse.claim()
+    return backend.purse.allow(asked.seconds, pico(amount), asked.classes or _CLASSES)
