@@ -35,6 +35,8 @@ _BACKLOG = 1024
 _FILES = 2 * MAX_CONNECTIONS + 256
 log = logging.getLogger("farmhand-gateway")
 
+_Plan = tuple[SubscriptionTable, SubscriptionBackend]
+
 
 class Backends:
     """The backends of the settings in force, each with the task that looks at its server."""
@@ -43,19 +45,26 @@ class Backends:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
         #: Backends that settings to come will add, whose servers have been looked at.
         self._ready: dict[str, LocalBackend] = {}
-        self._plan: tuple[SubscriptionTable, SubscriptionBackend] | None = None
+        self._plan: _Plan | None = None
+        self._ready_plan: _Plan | None = None
         self._plan_turns = PlanTurns()
         self._retired: list[SubscriptionBackend] = []
         self._metered = MeteredSetup(book)
 
     async def prepare(self, config: GatewayConfig) -> None:
-        """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
+        """Make what `config` adds, so that it can take turns as soon as it is in force. Raise NotConfigured or Refused.
+
+        The new local servers are looked at, and the CLI of the plan is asked who pays.
+        """
         for backend in self._ready.values():
             backend.close()  # of settings that were refused after this
+        if self._ready_plan is not None and self._ready_plan is not self._plan:
+            self._ready_plan[1].close()
         made = {name: server for name, (server, _, _) in self._made.items()}
         new = {name: server for name, server in config.local.items() if made.get(name) != server}
         self._ready = {name: LocalBackend(name, server) for name, server in new.items()}
         looks = [asyncio.create_task(backend.prober.look()) for backend in self._ready.values()]
+        self._ready_plan = await asyncio.to_thread(self._planned, config.subscription)
         if looks:
             _, late = await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
             for look in late:
@@ -67,9 +76,11 @@ class Backends:
         Raise NotConfigured or Refused, with no change.
         """
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
-        plan = self._planned(config.subscription)
+        ready = self._ready_plan
+        plan = ready if ready is not None and ready[0] == config.subscription else self._planned(config.subscription)
         # It is the last that can fail.
         metered = self._metered.made(config.metered)
+        self._take(plan)
         new = {name: server for name, server in config.local.items() if name not in kept}
         fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
         self._ready = {}
@@ -81,22 +92,28 @@ class Backends:
         made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
         self._made = {name: (kept | made)[name] for name in config.local}
         backends: list[Backend] = [backend for _, backend, _ in self._made.values()]
-        backends += [one for one in (plan, metered) if one is not None]
+        backends += [one for one in (plan and plan[1], metered) if one is not None]
         return Setup(config, {backend.name: backend for backend in backends})
 
-    def _planned(self, table: SubscriptionTable) -> SubscriptionBackend | None:
-        """Return the backend of the plan, if it is enabled: the one that is there, if its table is the same."""
-        before = self._plan
-        if before is None or before[0] != table:
-            # This asks the CLI, which takes about a second, and more on a busy machine.
-            self._plan = (table, SubscriptionBackend(table, self._plan_turns)) if table.enabled else None
-            if self._plan is not None:
+    def _planned(self, table: SubscriptionTable) -> _Plan | None:
+        """Return the backend of the plan, if it is enabled: the one that is there, if its table is the same.
+
+        A new one asks the CLI, which takes about a second, and more on a busy machine. Raise NotConfigured or Refused.
+        """
+        if not table.enabled or (self._plan is not None and self._plan[0] == table):
+            return self._plan if table.enabled else None
+        return table, SubscriptionBackend(table, self._plan_turns)
+
+    def _take(self, plan: _Plan | None) -> None:
+        """Let this be the backend of the plan; the one before ends with its turns."""
+        before, self._plan, self._ready_plan = self._plan, plan, None
+        if plan is not before:
+            if plan is not None:
                 log.warning("the subscription is on. %s", TERMS)
             if before is not None:
                 before[1].close()
                 self._retired.append(before[1])
         self._plan_turns.reopen()
-        return self._plan[1] if self._plan is not None else None
 
     async def looked(self) -> None:
         """Wait until each server was asked, but not for long."""
@@ -108,10 +125,7 @@ class Backends:
 
     def close(self) -> None:
         """Look at no server any more."""
-        for _, backend, task in self._made.values():
-            task.cancel()
-            backend.close()
-        self._made.clear()
+        self.setup(GatewayConfig())
         self._metered.close()
 
     async def closed(self) -> None:
