@@ -92,9 +92,10 @@ ansible_facts:
           type: str
         shells:
           description: For each kind of shell the credential, who is billed (subscription, api_key, token, cloud, none,
-            unknown), how that is known (asked, read), the source with its line, the key's fingerprint, what the CLI
-            says of itself (api_key_source), the headers that the API receives, and a base URL that is set; where it is
-            unknown the reason, and the line at which the shell stopped (stopped_at).
+            gateway, unknown), how that is known (asked, read), the source with its line, the key's fingerprint, what
+            the CLI says of itself (api_key_source), the headers that the API receives, a base URL that is set, and the
+            operator's own gateway if claude asks that; where it is unknown the reason, and the line at which the shell
+            stopped (stopped_at).
           type: list
           elements: dict
         asked:
@@ -103,7 +104,7 @@ ansible_facts:
           elements: str
         sources:
           description: Each setting of a metered credential, a provider's switch or a base URL, with path, line, how it
-            is brought in, and the kinds of shell in which it reaches claude.
+            is brought in, the kinds of shell in which it reaches claude, and what is wrong with a base URL (note).
           type: list
           elements: dict
         hidden:

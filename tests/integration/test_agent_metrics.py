@@ -18,6 +18,7 @@ from farmhand.core.prices import price_table
 from farmhand.core.task import resolve_model
 from tests.support.agent import KEY, Agent, wait_batch
 from tests.support.forked import ForkedAgent
+from tests.support.gateway_metrics import told_metrics
 from tests.support.messages_api import Fault, MessagesApi
 
 MONITORING = Path(__file__).parents[2] / "monitoring"
@@ -115,6 +116,7 @@ async def test_promtool_has_nothing_to_say(agent: Agent) -> None:
     text, _ = await read(agent)
     assert promtool("check", "metrics", text=text) == ""
     assert "_created" not in text
+    assert promtool("check", "metrics", text=told_metrics().text().decode()) == ""
 
 
 async def test_cancelled_tasks_are_counted_each_and_in_batches(agent: Agent, api: MessagesApi) -> None:
@@ -184,6 +186,7 @@ async def test_the_dashboard_and_the_alerts_ask_for_what_there_is(tmp_path: Path
     await agent.run(id="one", prompt="hello")
     text, _ = await read(agent)
     await agent.stop()
+    text += told_metrics().text().decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     known = {sample.name for family in families.values() for sample in family.samples}
     known |= {name for name in families if name.startswith("farmhand_ratelimit_")}  # told by limits only

@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 
-_FARMHAND = (sys.executable, "-c", "from farmhand.cli import main; main()")
+FARMHAND = (sys.executable, "-c", "from farmhand.cli import main; main()")
 #: Python runs it at its start: each address that the process connects to, and each name that it looks up, is a line.
 _WATCH = """
 import sys
@@ -90,7 +90,7 @@ class GatewayProcess:
         """Start it and wait until it answers."""
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                *(*_FARMHAND, "gateway", "serve"),
+                *(*FARMHAND, "gateway", "serve"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -159,6 +159,15 @@ class GatewayProcess:
             await asyncio.sleep(0.05)
         raise AssertionError(f"{backend} is not up: {states}")
 
+    async def until_listed(self, backend: str) -> None:
+        """Wait until the settings in force have this backend."""
+        for _ in range(1200):
+            names = [state["name"] for state in (await self.status())["states"]]
+            if backend in names:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(f"{backend} is not listed: {names}")
+
     async def command(self, *arguments: str) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of `farmhand gateway …` beside it."""
         return await self.farmhand("gateway", *arguments)
@@ -166,7 +175,7 @@ class GatewayProcess:
     async def farmhand(self, *arguments: str) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of `farmhand …` beside it."""
         process = await asyncio.create_subprocess_exec(
-            *(*_FARMHAND, *arguments),
+            *(*FARMHAND, *arguments),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,

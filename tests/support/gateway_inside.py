@@ -37,6 +37,10 @@ class GatewayInside:
         self.server = server
 
 
+async def _no_reload() -> None:
+    """Change nothing."""
+
+
 @asynccontextmanager
 async def gateway_inside(directory: Path, settings: str = "") -> AsyncIterator[GatewayInside]:
     """Serve with the settings of gateway.toml's text, once the local servers have been looked at."""
@@ -44,7 +48,7 @@ async def gateway_inside(directory: Path, settings: str = "") -> AsyncIterator[G
     ledger = GatewayLedger(directory / "gateway.db")
     backends = Backends(ledger)
     answering = Answering(backends.setup(parse(settings)), ledger)
-    server = GatewayServer(Guard(TOKEN, port), answering, lambda: None)
+    server = GatewayServer(Guard(TOKEN, port), answering, _no_reload)
     for backend in answering.setup.backends.values():
         if isinstance(backend, LocalBackend):
             await asyncio.wait_for(backend.prober.looked.wait(), 120)

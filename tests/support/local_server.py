@@ -56,6 +56,8 @@ class LocalServerPlay:
         #: Paths asked for, and the bodies of turns.
         self.asked: list[str] = []
         self.turns: list[bytes] = []
+        #: The headers of each request, names in lower case.
+        self.heads: list[dict[str, str]] = []
         #: Set when the gateway has closed a turn's connection.
         self.left = asyncio.Event()
 
@@ -77,6 +79,8 @@ class LocalServerPlay:
                 length = next((line for line in head.lower().split("\r\n") if line.startswith("content-length:")), ":0")
                 body = await reader.readexactly(int(length.partition(":")[2]))
                 self.asked.append(path)
+                lines = [line.partition(":") for line in head.split("\r\n")[1:]]
+                self.heads.append({name.lower(): value.strip() for name, _, value in lines})
                 if path in ("/v1/chat/completions", "/v1/messages") and self.play is not None:
                     self.turns.append(body)
                     del body

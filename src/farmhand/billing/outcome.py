@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.keys import redact
+from .gateway import OwnGateway
 from .names import METERED
 from .plan import Plan
 from .store import Store, hunks
@@ -81,8 +82,9 @@ def _left(plan: Plan) -> list[str]:
         if why:
             said[f"{source} is left{why}"] = None
             told |= set(source.shells)
+    spared = OwnGateway(wanted.home, wanted.environ).spared(wanted.environ)
     for name in METERED:
-        if wanted.environ.get(name) and name not in wanted.keep:
+        if wanted.environ.get(name) and name not in (*wanted.keep, *spared):
             said[f"{name} in {Location(None)} is left: {SESSION}"] = None
     grouped: dict[str, list[str]] = {}
     for verdict in report.verdicts:

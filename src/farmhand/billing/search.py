@@ -9,11 +9,13 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from . import guarded, reading, scan, shims, trace, trace_fish
 from .ask import CLI_LIMIT_S, LIMIT_S, Asking, CannotAsk, ShellAnswer, asking, of_manager
+from .gateway import BASE_URL, OwnGateway
 from .kinds import Kind, own_files, to_ask
 from .names import METERED, WATCHED, counts
 from .sources import Sources, shown_command
@@ -77,6 +79,7 @@ class _Search:
             self.silent = str(error)
         self.base = reading.session(root, home, environ, manager, self.problems)
         self.sources = Sources(home, self.base)
+        self.gateway = OwnGateway(home, environ)
         self.found = Report([], [], [], logged_in=False)
 
     def report(self, *, ask_shell: bool) -> Report:
@@ -167,7 +170,14 @@ class _Search:
         logged_in = bool(said.get("loggedIn")) if said else reading.logged_in(config, self.home)
         self.found.logged_in |= logged_in
         in_force = {**found, **{setting.name: setting for setting in settings}}
-        return judge(kind.shell, kind.mode, in_force, logged_in=logged_in, said=said, how=how)
+        texts = {name: setting.text for name, setting in in_force.items()}
+        spared, whose = self.gateway.spared(texts), self.gateway.whose(texts.get(BASE_URL))
+        self.sources.spare(kind.name, spared, whose.note)
+        left = {name: setting for name, setting in in_force.items() if name not in spared}
+        verdict = judge(kind.shell, kind.mode, left, logged_in=logged_in, said=said, how=how)
+        if whose.ours and not verdict.metered and not verdict.unknown:
+            return replace(verdict, billed="gateway", gateway=whose.ours)
+        return verdict
 
     def _scanned(self, kind: Kind) -> list[Setting]:
         return scan.settings(kind, self.home, self.environ, self.root, self.problems)

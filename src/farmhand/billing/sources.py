@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ..core.keys import redact
 from . import scan
 from .ask import ShellAnswer
+from .gateway import BASE_URL
 from .kinds import own_files
 from .names import HELPER, METERED, WATCHED, counts
 from .reading import lines_of
@@ -38,6 +39,14 @@ class Sources:
             source.text = setting.text
         if reaches and kind not in source.shells:
             source.shells.append(kind)
+
+    def spare(self, kind: str, spared: Collection[str], note: str) -> None:
+        """Note that these names reach only our gateway in this kind of shell, or what is wrong with its base URL."""
+        for source in self.found.values():
+            if kind in source.shells and source.name in spared:
+                source.shells.remove(kind)
+            elif kind in source.shells and source.name == BASE_URL:
+                source.note = source.note or note
 
     def take(self, answer: ShellAnswer, told: Trace, env: Mapping[str, str]) -> dict[str, Setting]:
         """Record all settings in an answer. Return the watched names in the environment of `claude`."""

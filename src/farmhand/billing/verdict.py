@@ -16,6 +16,8 @@ from .names import BASE_URLS, CLOUDS, HEADERS, HELPER, INDIRECT, KEY, OAUTH, TOK
 #: The value of `billed` if the account is unknown.
 UNKNOWN = "unknown"
 _LOGIN = "login"
+#: Values of `billed` that are no leak.
+_OURS = ("subscription", "gateway", "none")
 #: Credentials in the CLI's order of precedence, and the account billed for each.
 _BILLED = {
     **dict.fromkeys(CLOUDS, "cloud"),
@@ -72,6 +74,8 @@ class Setting:
     via: str = "environment"
     command: str = ""
     through: Location | None = None
+    #: What is wrong with the value, and what to do, where that is known (of a base URL).
+    note: str = ""
 
     @property
     def fingerprint(self) -> str | None:
@@ -80,7 +84,7 @@ class Setting:
 
     def __str__(self) -> str:
         through = f" (through {self.through})" if self.through and self.through != self.location else ""
-        return f"{self.name} in {self.location}{through}"
+        return f"{self.name} in {self.location}{through}{f' ({self.note})' if self.note else ''}"
 
 
 @dataclass
@@ -103,6 +107,7 @@ class Source(Setting):
             "via": self.via,
             "through": str(self.through) if self.through else None,
             "fingerprint": self.fingerprint,
+            "note": self.note or None,
             "command": self.command or None,
             "shell": self.shell or None,
             "shells": self.shells,
@@ -113,10 +118,11 @@ class Source(Setting):
 class Verdict:
     """The account that the real CLI would use in one kind of shell.
 
-    `billed` is subscription, api_key, token (the issuer of the bearer token), cloud, none (no login) or unknown. `how`
-    is "asked" (the shell itself, and the CLI if installed) or "read" (only from the files, not a fact). `credential` is
-    the variable's name, apiKeyHelper, login, none or unknown. `api_key_source` is the CLI's own value. `headers` carry
-    the credential to the API. `reason` and `stopped_at` are set if the result is unknown.
+    `billed` is subscription, api_key, token (the issuer of the bearer token), cloud, gateway (the operator's own, at
+    the address `gateway`: it says who pays for what), none (no login) or unknown. `how` is "asked" (the shell itself,
+    and the CLI if installed) or "read" (only from the files, not a fact). `credential` is the variable's name,
+    apiKeyHelper, login, none or unknown. `api_key_source` is the CLI's own value. `headers` carry the credential to the
+    API. `reason` and `stopped_at` are set if the result is unknown.
     """
 
     shell: str
@@ -129,6 +135,7 @@ class Verdict:
     api_key_source: str = "none"
     headers: tuple[str, ...] = ()
     base_url: str | None = None
+    gateway: str = ""
     reason: str = ""
     stopped_at: str = ""
 
@@ -145,7 +152,7 @@ class Verdict:
     @property
     def metered(self) -> bool:
         """Return whether an account other than the subscription is billed, or another server sees the login."""
-        return self.billed not in ("subscription", "none", UNKNOWN) or self.base_url is not None
+        return self.billed not in (*_OURS, UNKNOWN) or self.base_url is not None
 
     def as_dict(self) -> dict[str, object]:
         """Return plain data."""
@@ -267,6 +274,10 @@ class Report:
                 said.append(f"{bare[0].credential} reaches claude in {_few([verdict.kind for verdict in bare])}")
         elif len(self.unknown) < len(self.verdicts):
             pays = "the subscription" if self.logged_in else "nobody (no login)"
+            if ours := [verdict for verdict in self.verdicts if verdict.gateway]:
+                pays += (
+                    f", and in {_few([verdict.kind for verdict in ours])} your gateway on {ours[0].gateway} decides who"
+                )
             where = f"claude in {len(self.verdicts) - len(self.unknown)} kinds of shell"
             where = where if self.unknown else "an interactive claude"
             said.append(f"no metered credential reaches {where}; {pays} pays")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from farmhand.cli.checks import Check, by_error, farm, run, station
+from farmhand.cli.checks import Check, by_error, farm, gateway, run, station
 from farmhand.cli.notify import KINDS, check_way, notify
 from farmhand.cli.say import note
 from farmhand.cli.timer import Daily
@@ -22,6 +22,7 @@ from farmhand.places.hosts import Host, candidates, known_hosts
 
 NAMES = (
     *("environment", "shells", "login", "claude", "key", "key-age", "api", "spool", "prices", "aws-credential"),
+    *gateway.NAMES,
     *(*farm.NAMES, "at-rest", "canary"),
 )
 _MARKS = {"green": ("ok ", "green"), "red": ("RED", "red"), "unknown": ("?  ", "yellow"), "left_out": ("-  ", "white")}
@@ -98,7 +99,8 @@ def examine(conf: Settings, skipped: Collection[str], *, ask_claude: bool, ask_s
             lambda host: run([("canary", partial(farm.canary, host, conf))], skipped, host.name), known.values()
         )
         search = pool.submit(farm.at_rest, conf, [] if "at-rest" in skipped else list(known))
-        lines = run(station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), skipped) + no_hosts
+        here = [*station.checks(conf, ask_claude=ask_claude, ask_shell=ask_shell), *gateway.checks()]
+        lines = run(here, skipped) + no_hosts
         found = search.result()
         for name, look, canary in zip(known, looks, canaries, strict=True):
             lines += [*look, *run([("at-rest", partial(found.__getitem__, name))], skipped, name), *canary]

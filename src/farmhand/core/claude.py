@@ -1,6 +1,6 @@
 """The lean invocation of the real claude CLI for one task, with the prompt passed as data.
 
-It is shared by the farm host's engine and the workstation's subscription fallback.
+It is shared by the farm host's engine and farmhand.subscription.
 """
 
 from __future__ import annotations
@@ -32,16 +32,25 @@ def login_path(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def arguments(
-    program: str, *, model: str, system: str = "", tools: tuple[str, ...] = (), own_system: bool = False
+    program: str,
+    *,
+    model: str,
+    system: str = "",
+    system_file: Path | None = None,
+    tools: tuple[str, ...] = (),
+    own_system: bool = False,
 ) -> list[str]:
     """Return the lean command line. With its flags a text task sends 1.1 KB instead of 76 to 115 (2.1.197).
 
-    `own_system` leaves the CLI's own system prompt in force where `system` is "".
+    `own_system` leaves the CLI's own system prompt in force where `system` is "". `system_file` has it in place of
+    `system`.
     """
     argv = [program, "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"]
     argv += ["--include-partial-messages", "--no-session-persistence", "--setting-sources", "", "--strict-mcp-config"]
     argv += ["--disable-slash-commands", "--model", model]
-    if system or not own_system:
+    if system_file is not None:
+        argv += ["--system-prompt-file", str(system_file)]
+    elif system or not own_system:
         argv += ["--system-prompt", system or SYSTEM]
     return [*argv, "--tools", ",".join(tools)]
 

@@ -12,6 +12,8 @@ MAX_KEY_CHARS = 512
 PREFIX = "sk-ant-"
 #: How an access token begins: of a login, of `claude setup-token`, of a federation. It is sent as bearer token.
 TOKEN_PREFIX = f"{PREFIX}oat"
+#: How a token of the operator's gateway begins. It opens the gateway and no account.
+GATEWAY_PREFIX = "fhg-"
 #: Matches a key, an Admin key or a login token, wherever one is searched for, hidden or removed. Shorter strings are
 #: examples in texts and patterns in sources; real keys have about 100 characters. Some tools change the case.
 KEY = re.compile(r"sk-ant-[A-Za-z0-9_-]{16,}", re.IGNORECASE)

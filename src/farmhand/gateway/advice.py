@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.policy import CANNOT_CARRY, LOCAL
-from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Facts, Turn
+from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Facts, Reason, Refusal, Turn
 
 #: Claude Code prints the text behind `API Error: 402`.
 MOST = 400
@@ -69,8 +69,22 @@ def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:
     return _error(decision, turn.dialect, cannot_carry_text(decision, lost), NOT_CARRIED)
 
 
-def text(decision: Decision) -> str:
-    """Return why nobody took the turn, each backend's reason, and what to do: one line."""
+def declined(decision: Decision, turn: Turn, reason: Reason, mode: str = "error") -> OwnAnswer:
+    """Return the answer to a turn that the chosen backend does not take after all."""
+    return answer(_undone(decision, reason), turn, mode)
+
+
+def _undone(decision: Decision, reason: Reason) -> Decision:
+    refusals = (*decision.refusals, Refusal(backend=decision.backend, reason=reason))
+    return msgspec.structs.replace(decision, backend="", residency=None, refusals=refusals)
+
+
+def text(decision: Decision, reason: Reason | None = None) -> str:
+    """Return why nobody took the turn, each backend's reason, and what to do: one line.
+
+    `reason` is why the chosen backend does not take it after all.
+    """
+    decision = decision if reason is None else _undone(decision, reason)
     start = f"Farmhand kept this turn from being paid for. {_described(decision.facts)}."
     end = f"{_remedy(decision)} ({decision.id})"
     reasons = [f"{_shown(refusal.backend)}: {_line(refusal.reason.words)}." for refusal in decision.refusals]
@@ -85,8 +99,9 @@ def cannot_carry_text(decision: Decision, lost: CannotCarry | None = None) -> st
     hint = (lost.hint if lost is not None else "") or "send it as text"
     end = f"{hint[:1].upper()}{hint[1:]}, or allow a backend that takes it. ({decision.id})"
     if lost is not None:
-        form = "the Messages API" if backend == "metered" else "chat completions"
-        where = f"{lost.path[:120]} is {_line(lost.what)}, which {form} cannot carry ({backend})."
+        by = {"metered": "the Messages API cannot carry", "subscription": "the CLI of your plan is not given"}
+        said = by.get(backend, "chat completions cannot carry")
+        where = f"{lost.path[:120]} is {_line(lost.what)}, which {said} ({backend})."
         return _fitted(start, [where], end)
     return _fitted(start, [f"{_shown(one.backend)}: {_line(one.reason.words)}." for one in refused], end)
 

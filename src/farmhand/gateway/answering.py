@@ -14,7 +14,15 @@ from aiohttp import web
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import Backend, BackendError, BackendReply, NoRoom, PaidBackend
+from farmhand.gateway.backends import (
+    Backend,
+    BackendError,
+    BackendReply,
+    Declined,
+    NoRoom,
+    PaidBackend,
+    TurnSpent,
+)
 from farmhand.gateway.backends.metered import MeteredBackend
 from farmhand.gateway.backends.metered_setup import AllowRequest, open_for
 from farmhand.gateway.client_stream import ClientStream, Pings
@@ -27,6 +35,7 @@ from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn, WorkClass
+from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
 #: hold nothing, and are as many as there are connections.
@@ -78,14 +87,17 @@ class Answering:
     def __init__(self, setup: Setup, ledger: GatewayLedger) -> None:
         self.setup = setup
         self.ledger = ledger
-        self.metrics = GatewayMetrics(lambda: self.setup.states(), lambda: self.open_turns)
+        self._pings = Pings()
+        self.metrics = GatewayMetrics(
+            lambda: self.setup.states(), lambda: self.open_turns, lambda: self._pings.open_streams
+        )
+        ledger.heard = self.metrics.charged
         self.open_turns = 0
         #: The requests of turns whose answer has not begun, by their place in memory.
         self._asking: set[int] = set()
         self._draining = False
         self._idle = asyncio.Event()
         self._sessions = Sessions()
-        self._pings = Pings()
 
     async def drain(self, most_s: float) -> None:
         """Take no more turns, and wait until the open ones have ended, `most_s` seconds at the most."""
@@ -103,6 +115,7 @@ class Answering:
             "draining": self._draining,
             "states": msgspec.to_builtins(self.setup.states()),
             "turns": self.metrics.counts(),
+            "terms": TERMS if self.setup.config.subscription.enabled else "",
         }
 
     async def allow(self, asked: AllowRequest) -> dict[str, Any]:
@@ -117,9 +130,8 @@ class Answering:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
         return next((state.context for state in self.setup.states() if state.closed is None), 0)
 
-    async def _decide(self, setup: Setup, turn: Turn, work_class: str | None) -> Decision:
+    async def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
         """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
-        began = time.perf_counter()
         facts = classify.facts(turn, work_class, setup.config)
         ident = turn.decision.id if turn.decision is not None else new_id()
         facts = msgspec.structs.replace(facts, most_pico=setup.least(turn, facts.work_class))
@@ -158,14 +170,11 @@ class Answering:
         self._asking.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            body = await reader.read(request)
-            turn = _READERS[dialect](body, headers)
-            turn.body = body
-            # Only the turn holds the body, and its backend lets go of it.
-            del body
+            turn, began = _read(dialect, await reader.read(request), headers)
             setup = self.setup
             for _ in range(_TRIES):
-                decision = await self._decide(setup, turn, work_class)
+                decision = await self._decide(setup, turn, work_class, began)
+                turn.work_class = decision.facts.work_class
                 if not decision.backend:
                     return await self._own(setup, turn, decision)
                 with suppress(NoRoom):
@@ -208,7 +217,8 @@ class Answering:
         translated = _translation(backend, turn, decision)
         stream = ClientStream(request, translated.ping, self._pings)
         stream.answer.headers.update(headers)
-        usage, status, outcome = None, 200, "cancelled"
+        usage, status, outcome, reply = None, 200, "cancelled", None
+        refused = ""
         try:
             async with AsyncExitStack() as stack:
                 reply = await _opened(stack, backend, turn, stream if turn.streamed else None)
@@ -238,6 +248,13 @@ class Answering:
         except CannotCarry as lost:
             status, outcome = 400, "refused"
             return _sent(advice.not_carried(decision, turn, lost))
+        except Declined as declined:
+            said = advice.declined(decision, turn, declined.reason, self.setup.config.advice)
+            status, outcome, refused = said.status, "refused", declined.reason.code
+            if not stream.begun:
+                return _sent(said)
+            await stream.write(translated.fail(BackendError(advice.text(decision, declined.reason), status=400)))
+            return await stream.end()
         except BackendError as problem:
             status, outcome = problem.status, "failed"
             if not stream.begun:
@@ -255,38 +272,33 @@ class Answering:
             if outcome != "moved":
                 self.metrics.ended(decision, outcome)
             if decision.residency != "metered":
-                self._charge(decision, backend.state().model, usage or translated.usage, status, outcome, began)
+                spent = (reply.spent() if reply is not None else None) or _counted(
+                    decision, backend.state().model, usage or translated.usage, refused
+                )
+                self._charge(decision, spent, status, outcome, began)
 
-    def _charge(
-        self, decision: Decision, model: str, usage: ChatUsage | None, status: int, outcome: str, began: float
-    ) -> None:
-        """Write what a local turn used. It costs nothing; beside it stands what it would have cost at list price."""
-        used = usage or ChatUsage()
-        tokens = Usage(
-            requests=1,
-            input_tokens=used.read,
-            cache_read_input_tokens=used.cached,
-            output_tokens=used.written,
-        )
-        prices = price_table()
-        list_model = prices.resolve(self.setup.config.metered.model_of(decision.facts.work_class))
+    def _charge(self, decision: Decision, spent: TurnSpent, status: int, outcome: str, began: float) -> None:
+        """Write what a turn used. Beside a local one stands what it would have cost at list price."""
+        prices, listed = price_table(), ""
+        if decision.residency == "local":
+            listed = prices.resolve(self.setup.config.metered.model_of(decision.facts.work_class))
         self.ledger.charged(
             TurnCharge(
                 decision=decision.id,
                 created_at=began,
-                model=model,
+                model=spent.model,
                 work_class=decision.facts.work_class,
-                residency="local",
+                residency=decision.residency or "local",
                 backend=decision.backend,
-                usage=tokens,
-                list_model=list_model,
-                list_pico=prices.cost(list_model, tokens),
+                usage=spent.usage,
+                list_model=listed,
+                list_pico=prices.cost(listed, spent.usage) if listed else None,
                 price_version=prices.version,
                 status=status,
                 outcome=outcome,
                 seconds=time.time() - began,
-                pico=0,
-                terms="" if usage is not None else "estimated",
+                pico=spent.pico,
+                terms=spent.terms,
             )
         )
 
@@ -298,6 +310,29 @@ def _translation(backend: Backend, turn: Turn, decision: Decision) -> AnswerStre
     if decision.residency == "metered":
         return from_messages.stream(turn, decision.id)
     return from_chat.stream(turn, decision.id)
+
+
+def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn, float]:
+    """Return the turn of a request, and when its reading began."""
+    began = time.perf_counter()
+    turn = _READERS[dialect](body, headers)
+    # Only the turn holds the body, and its backend lets go of it.
+    turn.body = body
+    return turn, began
+
+
+def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: str) -> TurnSpent:
+    """Return what a turn used of which its backend says nothing.
+
+    A local turn costs nothing; what it would have cost elsewhere is a question for later. `refused` is why a backend
+    declined the turn: then nothing was used.
+    """
+    if refused:
+        return TurnSpent(model=model, usage=Usage(), pico=0, terms=refused)
+    used = usage or ChatUsage()
+    counts = Usage(requests=1, input_tokens=used.read, cache_read_input_tokens=used.cached, output_tokens=used.written)
+    pico = 0 if decision.residency == "local" else None
+    return TurnSpent(model=model, usage=counts, pico=pico, terms="" if usage is not None else "estimated")
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:

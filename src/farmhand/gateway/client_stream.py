@@ -78,6 +78,11 @@ class Pings:
         self._open: dict[ClientStream, None] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def open_streams(self) -> int:
+        """Return the number of open streams."""
+        return len(self._open)
+
     def add(self, stream: ClientStream) -> None:
         """Look after a stream."""
         self._open[stream] = None

@@ -34,7 +34,7 @@ from farmhand.gateway.tables import Alias, GatewayConfig, LocalServer, MeteredTa
 from farmhand.gateway.turn import TEXT_CLASSES, Residency, WorkClass
 
 #: The residencies that this version can answer from. The others are checked and cannot be enabled.
-BUILT: frozenset[Residency] = frozenset({"local", "metered"})
+BUILT: frozenset[Residency] = frozenset({"local", "metered", "subscription"})
 CLASSES: tuple[WorkClass, ...] = get_args(WorkClass)
 __all__ = ["CLASSES", "GatewayConfig", "LocalServer", "WorkClass", "default_path", "hard_texts", "load", "parse"]
 _MOST_BYTES = 1024 * 1024
@@ -94,6 +94,9 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
         for name, value in _named(raw, "local"):
             table = f"[local.{name}] "
             local[name] = _checked_server(name, value)
+            url, (host, port) = urlsplit(local[name].url), config.address
+            if url.port == port and url.hostname in (host, "localhost"):
+                raise _Problem("url", "is the gateway itself", "give the address of the model server")
         table = "[subscription] "
         subscription = _checked_subscription(raw.get("subscription", {}))
         table = "[metered] "
@@ -320,7 +323,7 @@ def _check_models(models: dict[str, str], classes: Iterable[str]) -> None:
     for name, model in models.items():
         if name not in classes:
             raise _Problem(f"models.{name}", "not a class of this table", f"one of {', '.join(sorted(classes))}")
-        if not re.fullmatch(r"[\w.:@/-]{1,128}", model):
+        if not re.fullmatch(r"[\w.:@/][\w.:@/-]{0,127}", model):
             raise _Problem(f"models.{name}", "not the name of a model")
 
 

@@ -21,7 +21,7 @@ from farmhand.gateway.config import hard_texts
 from farmhand.gateway.dialects.to_messages import ANSWER_TOKENS
 from farmhand.gateway.ledger import DecisionRecord, TurnCharge
 from farmhand.gateway.policy import HARD, LOCAL, decide, matching, mismatch, why_not
-from farmhand.gateway.tables import GatewayConfig
+from farmhand.gateway.tables import PLAN_CONTEXT, GatewayConfig
 from farmhand.gateway.turn import BackendState, Carries, Dialect, Facts, Residency, WorkClass
 
 #: The id of a decision that was not made: `farmhand gateway explain --class agent --tools 12`.
@@ -45,7 +45,7 @@ def what_if(
     only: Residency | None = None,
     carries: Carries | None = None,
 ) -> DecisionRecord:
-    """Return what would be decided for such a turn. Without `states` every local server is taken to be up.
+    """Return what would be decided for such a turn. Without `states` each local server and the plan count as open.
 
     A metered turn is taken to have an answer of ANSWER_TOKENS at the most.
     """
@@ -66,7 +66,8 @@ def what_if(
 
 
 def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
-    """Return the states of the local servers as gateway.toml has them, each of them up; the metered one is unspent."""
+    """Return the states of the backends as gateway.toml has them, each of them open, and nothing spent."""
+    plan = BackendState(name="subscription", residency="subscription", context=PLAN_CONTEXT)
     local = tuple(
         BackendState(
             name=LOCAL + name,
@@ -79,6 +80,8 @@ def assumed(config: GatewayConfig) -> tuple[BackendState, ...]:
         )
         for name, server in config.local.items()
     )
+    if config.subscription.enabled:
+        local = (*local, plan)
     table = config.metered
     if not table.enabled:
         return local

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import replace
+from farmhand.core.keys import GATEWAY_PREFIX
 
 #: Failed tokens within a second after which each further one waits, and how long. Seconds.
 _FAILURES = 8
@@ -116,7 +117,7 @@ def read_token(path: Path) -> str:
 
 def make_token(path: Path) -> str:
     """Write a new token to `path`, readable by its owner only, and return it. Raise NotConfigured."""
-    token = f"fhg-{secrets.token_urlsafe(32)}"
+    token = f"{GATEWAY_PREFIX}{secrets.token_urlsafe(32)}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         replace(path, f"{token}\n".encode(), mode=0o600)

@@ -16,7 +16,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from pathlib import Path
@@ -153,6 +153,8 @@ class GatewayLedger:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lost = 0
+        #: Gets each charge as well.
+        self.heard: Callable[[TurnCharge], None] = lambda _: None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -202,6 +204,7 @@ class GatewayLedger:
 
     def charged(self, charge: TurnCharge) -> Future[None]:
         """Write what a turn used soon. The future is done once it is in the file, or has the error."""
+        self.heard(charge)
         return self.put(_CHARGED, _values(charge))
 
     def begun(self, charge: TurnCharge) -> Future[None]:
@@ -215,6 +218,7 @@ class GatewayLedger:
 
     def settled(self, charge: TurnCharge) -> Future[None]:
         """Write at once what an open turn came to."""
+        self.heard(charge)
         return self.put(_ENDED, (*_values(charge), charge.decision, OPEN, LOST), urgent=True)
 
     def spent(self, since: float, until: float) -> int:

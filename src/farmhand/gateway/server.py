@@ -73,7 +73,7 @@ class GatewayServer(HttpServer):
     #: A turn of Claude Code has 49 to 79 KB: it comes in one piece, and nothing waits for the rest.
     read_size = 96 * 1024
 
-    def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], None]) -> None:
+    def __init__(self, guard: Guard, answering: Answering, reload: Callable[[], Awaitable[None]]) -> None:
         super().__init__(self._answer, MAX_BODY)
         self._guard = guard
         self._answering = answering
@@ -214,7 +214,7 @@ class GatewayServer(HttpServer):
     async def reload(self, asked: Asked) -> web.StreamResponse:
         """Read the settings again; if they are wrong, the old ones stay."""
         try:
-            self._reload()
+            await self._reload()
         except FarmhandError as error:
             return _json({"error": error.as_dict()}, 409)
         return _json({"reloaded": True})

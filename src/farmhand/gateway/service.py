@@ -19,9 +19,12 @@ from farmhand.gateway.answering import Answering, Setup
 from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
 from farmhand.gateway.backends.metered_setup import MeteredSetup
+from farmhand.gateway.backends.plan_turns import PlanTurns
+from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
-from farmhand.gateway.tables import GatewayConfig, LocalServer
+from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
+from farmhand.subscription.terms import TERMS
 
 #: Seconds that running turns have when the gateway stops.
 DRAIN_S = 30.0
@@ -39,13 +42,37 @@ class Backends:
     def __init__(self, book: ledger.GatewayLedger) -> None:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
         self._metered = MeteredSetup(book)
+        #: Backends that settings to come will add, whose servers have been looked at.
+        self._ready: dict[str, LocalBackend] = {}
+        self._plan: tuple[SubscriptionTable, SubscriptionBackend] | None = None
+        self._plan_turns = PlanTurns()
+        self._retired: list[SubscriptionBackend] = []
+
+    async def prepare(self, config: GatewayConfig) -> None:
+        """Look at the servers that `config` adds, so that they can take turns as soon as it is in force."""
+        for backend in self._ready.values():
+            backend.close()  # of settings that were refused after this
+        made = {name: server for name, (server, _, _) in self._made.items()}
+        new = {name: server for name, server in config.local.items() if made.get(name) != server}
+        self._ready = {name: LocalBackend(name, server) for name, server in new.items()}
+        looks = [asyncio.create_task(backend.prober.look()) for backend in self._ready.values()]
+        if looks:
+            _, late = await asyncio.wait(looks, timeout=_FIRST_LOOK_S)
+            for look in late:
+                look.cancel()
 
     def setup(self, config: GatewayConfig) -> Setup:
-        """Return what `config` says, with the backends that stay as they are. Raise NotConfigured, with no change."""
+        """Return what `config` says, with the backends that stay as they are.
+
+        Raise NotConfigured or Refused, with no change.
+        """
         kept = {name: made for name, made in self._made.items() if config.local.get(name) == made[0]}
-        fresh = {name: LocalBackend(name, server) for name, server in config.local.items() if name not in kept}
+        plan = self._planned(config.subscription)
+        new = {name: server for name, server in config.local.items() if name not in kept}
+        fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
         # It is the last that can fail.
         metered = self._metered.made(config.metered)
+        self._ready = {}
         for name, (_, backend, task) in self._made.items():
             if name not in kept:
                 # Turns that it still answers go on.
@@ -53,10 +80,26 @@ class Backends:
                 backend.close()
         made = {name: (config.local[name], one, asyncio.create_task(one.prober.run())) for name, one in fresh.items()}
         self._made = {name: (kept | made)[name] for name in config.local}
-        backends: dict[str, Backend] = {backend.name: backend for _, backend, _ in self._made.values()}
+        backends: list[Backend] = [backend for _, backend, _ in self._made.values()]
+        if plan is not None:
+            backends.append(plan)
         if metered is not None:
-            backends[metered.name] = metered
-        return Setup(config, backends)
+            backends.append(metered)
+        return Setup(config, {backend.name: backend for backend in backends})
+
+    def _planned(self, table: SubscriptionTable) -> SubscriptionBackend | None:
+        """Return the backend of the plan, if it is enabled: the one that is there, if its table is the same."""
+        before = self._plan
+        if before is None or before[0] != table:
+            # This asks the CLI, which takes about a second, and more on a busy machine.
+            self._plan = (table, SubscriptionBackend(table, self._plan_turns)) if table.enabled else None
+            if self._plan is not None:
+                log.warning("the subscription is on. %s", TERMS)
+            if before is not None:
+                before[1].close()
+                self._retired.append(before[1])
+        self._plan_turns.reopen()
+        return self._plan[1] if self._plan is not None else None
 
     async def looked(self) -> None:
         """Wait until each server was asked, but not for long."""
@@ -68,11 +111,13 @@ class Backends:
 
     def close(self) -> None:
         """Look at no server any more."""
-        for _, backend, task in self._made.values():
-            task.cancel()
-            backend.close()
-        self._made.clear()
+        self.setup(GatewayConfig())
         self._metered.close()
+
+    async def closed(self) -> None:
+        """Wait until what the backends have started has ended, after `close`."""
+        for backend in self._retired:
+            await backend.closed()
 
 
 class Service:
@@ -84,6 +129,7 @@ class Service:
         self._config = settings.load(path)
         self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
         self._answering: Answering
+        self._reloading = asyncio.Lock()
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then drain. Raise NotConfigured if it cannot start."""
@@ -98,6 +144,7 @@ class Service:
             stack.callback(book.close)
             self._backends = Backends(book)
             self._answering = Answering(self._backends.setup(config), book)
+            stack.push_async_callback(self._backends.closed)
             stack.callback(self._backends.close)
             server = GatewayServer(self._guard, self._answering, self.reload)
             stack.push_async_callback(server.close, 0.0)
@@ -122,19 +169,26 @@ class Service:
             listener.close()
             await self._answering.drain(DRAIN_S)
 
-    def reload(self) -> None:
+    async def reload(self) -> None:
         """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force."""
-        config = settings.load(self._path)
-        if config.listen != self._config.listen:
-            raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
-        token = token_of(config.token_path)
-        self._answering.setup = self._backends.setup(config)
-        self._guard.use(token)
-        self._config = config
-        log.info("read %s again", self._path)
+        async with self._reloading:
+            self._answering.metrics.reloaded(ok=False)
+            config = settings.load(self._path)
+            if config.listen != self._config.listen:
+                raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
+            token = token_of(config.token_path)
+            await self._backends.prepare(config)
+            self._answering.setup = self._backends.setup(config)
+            self._guard.use(token)
+            self._config = config
+            self._answering.metrics.reloaded(ok=True)
+            log.info("read %s again", self._path)
 
     def _on_hangup(self) -> None:
+        self._hung_up = asyncio.create_task(self._reload_or_say())
+
+    async def _reload_or_say(self) -> None:
         try:
-            self.reload()
+            await self.reload()
         except FarmhandError as error:
             log.error("the old settings stay in force: %s", error)

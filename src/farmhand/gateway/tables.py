@@ -38,6 +38,10 @@ class LocalServer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     slots: Annotated[int, msgspec.Meta(ge=1, le=256)] = 1
 
 
+#: The most input tokens of a turn on a plan. What is beyond the models' usual context may be billed as extra usage.
+PLAN_CONTEXT = 200_000
+
+
 class SubscriptionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[subscription]`: the operator's own plan, by the unmodified CLI. docs/gateway.md has the provider's terms.
 

@@ -66,6 +66,8 @@ class Turn(msgspec.Struct, kw_only=True):
     decision: Decision | None = None
     #: What a backend has made of it to decide about it, for the same backend's use when it answers.
     prepared: object = None
+    #: Its class, once it is decided: a backend has a model for each.
+    work_class: WorkClass = "chat"
     #: The fields as the reader has decoded them, for `values`.
     decoded: dict[str, Any] | None = None
 
@@ -151,6 +153,8 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     #: set, the gate open, and the limits are those of the allowance where these are tighter.
     allowance: Allowance | None = None
     by_allowance: bool = False
+    #: Of a subscription, the part of its fullest window that is used; None if it was not told.
+    used: float | None = None
     #: The model's own id, for people.
     model: str = ""
 

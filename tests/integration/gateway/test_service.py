@@ -76,6 +76,27 @@ async def test_a_reload_swaps_whole_or_not_at_all(gateway: GatewayProcess) -> No
         assert (await gateway.call("POST", "/v1/messages", TURN))[0] == 402
 
 
+async def test_gateway_env_is_read_alike_however_it_was_started(gateway: GatewayProcess) -> None:
+    async with LocalServerPlay(LLAMA, answer).serve() as local:
+        gateway.write(f'[local.one]\nurl = "{local.url}"\nauth_env = "A_KEY"\n')
+        status, _, err = await gateway.command("serve")
+        assert (status, "A_KEY is not set" in err) == (3, True), err
+        file = gateway.config.with_name("gateway.env")
+        file.write_text("# keys\nexport A_KEY='sk-ant-test-CANARY' # of one\n")
+        file.chmod(0o640)
+        status, _, err = await gateway.command("serve")
+        assert (status, len(err.splitlines()), f"chmod 600 {file}" in err) == (3, 1, True), err
+        file.chmod(0o600)
+        # As systemd would have read it.
+        gateway.environ["A_KEY"] = "'sk-ant-test-CANARY' # of one"
+        await gateway.start()
+        await gateway.until_up("local:one")
+        assert "sk-ant-test-CANARY" in {head.get("authorization", "").removeprefix("Bearer ") for head in local.heads}
+        file.write_text("A_KEY=$(id)\n")
+        status, _, err = await gateway.command("serve")
+        assert (status, len(err.splitlines()), "line 1" in err) == (3, 1, True), err
+
+
 async def test_a_running_turn_ends_before_the_gateway_does(gateway: GatewayProcess) -> None:
     go = asyncio.Event()
 

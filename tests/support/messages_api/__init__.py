@@ -13,6 +13,7 @@ results, cancel, delete), /v1/models, /v1/oauth/token, the Admin API's reports
     rules           GET, POST, DELETE       `Rule`: scripted answers
     latency         PUT                     `{"ms": 50, "event_ms": 0, "per_s": 0}`: `Latency`
     limits          GET, PUT                `Limits`: token buckets and concurrency that refuse; null (default): none
+    windows         PUT                     `Windows` of the plan behind every login: how much is used; null: not told
     batches         GET                     every batch, and how many of its requests are processed
     batches         POST                    `Advance`: process a fraction, finish now or later, expire, archive
     batches/ID      GET                     one batch, and what became of each request, also before its end
@@ -37,6 +38,7 @@ from tests.support.messages_api.rules import Rule, Step
 from tests.support.messages_api.server import MessagesApi
 from tests.support.messages_api.state import DEFAULT_ADMIN_KEY, DEFAULT_KEY
 from tests.support.messages_api.verbatim import Verbatim
+from tests.support.messages_api.windows import Windows
 
 __all__ = [
     "DEFAULT_ADMIN_KEY",
@@ -52,4 +54,5 @@ __all__ = [
     "Rule",
     "Step",
     "Verbatim",
+    "Windows",
 ]

@@ -231,6 +231,9 @@ async def _messages(
     if counting:
         entry.status = 200
         return _json({"input_tokens": total(state.cache.count(checked, key, store=False))}, headers)
+    windows = state.windows if key.startswith(validate.OAUTH_TOKEN) else None
+    if windows is not None:
+        windows.admit()
     free = state.limits.limits is None
     usage = measure(checked, key, state.cache, store=free)
     state.limits.admit(checked.model.id, uncached(usage))
@@ -240,7 +243,7 @@ async def _messages(
     state.limits.produced(checked.model.id, message["usage"]["output_tokens"])
     entry.usage = message["usage"]
     entry.status = 200
-    headers = {**headers, **state.limits.headers(checked.model.id)}
+    headers = {**headers, **state.limits.headers(checked.model.id), **(windows.headers() if windows else {})}
     stream = body.get("stream") is True
     return await deliver(request, message, headers, fault, stream=stream, pace_s=lambda: state.event_s)
 

@@ -15,6 +15,7 @@ from tests.support.messages_api.log import Log
 from tests.support.messages_api.oauth import Federation, Tokens
 from tests.support.messages_api.rules import Rules
 from tests.support.messages_api.usage import PromptCache
+from tests.support.messages_api.windows import Windows
 
 DEFAULT_KEY = "sk-ant-test-loopback-0000000000000000"
 DEFAULT_ADMIN_KEY = "sk-ant-admin01-test-loopback-0000000000000000"
@@ -50,6 +51,7 @@ class State:
         self.books = Books()
         self.log.on_close = self.books.add
         self.limits = RateLimits(limits)
+        self.windows: Windows | None = None
         self.batches = Batches(self.rules, self.cache, self.log)
 
     def hold(self, per_s: float) -> None:
@@ -87,6 +89,7 @@ class State:
         self.cache.clear()
         self.batches.clear()
         self.limits.set(None)
+        self.windows = None
         self.log.clear()
         self.books.clear()
         self.key_ring.clear()

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from farmhand.core.errors import FarmhandError, NotConfigured, Refused
-from farmhand.gateway import config as configs
 from farmhand.gateway.config import GatewayConfig, default_path, load, parse
 from farmhand.gateway.policy import Rule
 
@@ -121,6 +120,8 @@ METERED = '[metered]\nbudget_day_usd = "2"\n'
         ('token_file = "here"', 3, "token_file: not an absolute path"),
         ("local = 1", 3, "local: is a number, not a table"),
         ("[local.a]", 3, "gateway.toml: [local.a] url: missing"),
+        ('[local.a]\nurl = "http://127.0.0.1:7345"', 3, "[local.a] url: is the gateway itself"),
+        ('[local.a]\nurl = "http://localhost:7345/x"', 3, "[local.a] url: is the gateway itself"),
         ("[local]\na = 1", 3, "gateway.toml: [local.a]: is a number, not a table"),
         ('[local."a b"]\nurl = "http://127.0.0.1"', 3, "[local] 'a b': not a name"),
         (LOCAL + "slot = 2", 3, "[local.a] slot: unknown key"),
@@ -189,21 +190,6 @@ def test_a_key_in_the_place_of_a_name_is_not_repeated() -> None:
         with pytest.raises(FarmhandError) as caught:
             parse(text)
         assert key not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("[subscription]\nenabled = true\nterms_read = 2026-11-28", "subscription"),
-    ],
-)
-def test_what_this_version_cannot_do_cannot_be_enabled(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(NotConfigured, match=rf"\[{name}\] enabled: this version has no {name} backend yet"):
-        parse(text)
-    # The tables are whole, so that a version that has the backend takes them.
-    monkeypatch.setattr(configs, "BUILT", frozenset({"local", name}))
-    table = getattr(parse(text), name)
-    assert table.enabled
 
 
 def test_money_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -65,5 +65,6 @@ def test_what_may_bill_somebody_does_not_go_along(name: str) -> None:
 
 def test_the_switches_are_set_whatever_the_operator_has() -> None:
     got = environment({"CLAUDE_CODE_DISABLE_ATTACHMENTS": "0", "API_TIMEOUT_MS": "1"}, TEXT | {"max_tokens": 9}, 60)
-    assert got == claude.SWITCHES | {"API_TIMEOUT_MS": "60000", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "9"}
+    ours = {"API_TIMEOUT_MS": "60000", "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "9"}
+    assert got == claude.SWITCHES | ours | {"DISABLE_AUTO_COMPACT": "1", "DISABLE_COMPACT": "1"}
     assert got["CLAUDE_CODE_DISABLE_ATTACHMENTS"] == "1"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from farmhand import billing
 from farmhand.aws.credentials.expiry import Entry, Record
+from farmhand.billing.gateway import BASE_URL, OwnGateway
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.core.errors import NotConfigured
@@ -18,10 +19,11 @@ from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
-from farmhand.offline.login import FIX, find_login
 from farmhand.offline.spool import open_spool
 from farmhand.rotation.build import age_days, is_old
 from farmhand.rotation.provider import check_key
+from farmhand.subscription import gate
+from farmhand.subscription.login import FIX, find_login
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
@@ -50,12 +52,16 @@ def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[
 
 def environment() -> Check:
     """Check that this session's environment has no metered credential."""
-    found = [name for name in METERED if name in os.environ and counts(name, os.environ[name])]
+    own = OwnGateway(Path.home(), os.environ)
+    whose, spared = own.whose(os.environ.get(BASE_URL)), own.spared(os.environ)
+    found = [n for n in METERED if n not in spared and n in os.environ and counts(n, os.environ[n])]
     if found:
         fix = f"unset {' '.join(found)}, and see the line shells for where it comes from"
         does = "claude would not bill the plan" if set(found) - set(BASE_URLS) else "claude would not ask the provider"
-        return failed(f"{' and '.join(found)} set in this session: {does}", fix)
-    return passed("no metered credential is set in this session")
+        note = f" ({whose.note})" if whose.note else ""
+        return failed(f"{' and '.join(found)} set in this session: {does}{note}", fix)
+    asks = f"; claude asks your gateway on {whose.ours}" if whose.ours else ""
+    return passed(f"no metered credential is set in this session{asks}")
 
 
 def shells(*, ask_shell: bool = True) -> Check:
@@ -86,16 +92,18 @@ def claude(*, ask: bool) -> Check:
     program = shutil.which("claude")
     if program is None:
         return failed("the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
-    said = subscription.auth_status(program, os.environ, settings=True)
+    spared = OwnGateway(Path.home(), os.environ).spared(os.environ)
+    said = gate.auth_status(program, {n: value for n, value in os.environ.items() if n not in spared}, settings=True)
     if not said.get("loggedIn"):
         return failed("claude says that it is not logged in", FIX)
     # The CLI reports the same authMethod for its own token and for any other bearer token.
-    token = TOKEN if said.get("authMethod") == "oauth_token" and os.environ.get(TOKEN) else None
-    if token or said.get("authMethod") not in subscription.PLAN:
+    token = TOKEN if said.get("authMethod") == "oauth_token" and TOKEN not in spared and os.environ.get(TOKEN) else None
+    if token or said.get("authMethod") not in gate.PLAN:
         source = token or said.get("apiKeySource") or said.get("authMethod")
         return failed(f"claude would use {source}, not the plan", "see the lines environment and shells")
     if not ask:
-        return passed("would use the plan's login (not asked: --ask-claude sends it one word)")
+        here = "asks your gateway in this session; by itself it " if spared else ""
+        return passed(f"{here}would use the plan's login (not asked: --ask-claude sends it one word)")
     answer = subscription.answer({"id": "doctor", "prompt": "Answer with the one word: ready", "timeout_s": 60.0})
     return passed(f"answers on the plan: {answer['text'][:40]}")
 

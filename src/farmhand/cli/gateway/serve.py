@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from pathlib import Path
 
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
+from farmhand.core import envfile
+from farmhand.core.errors import NotConfigured
+from farmhand.core.keysource import read_private
 
 
 @gateway_verb("serve")
@@ -19,9 +23,24 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 
     if sys.platform == "linux":
         systemd.keep_memory_private()
+    _read_environment(path.with_name("gateway.env"))
     # A line never holds a header, a body or a token. The HTTP library would log malformed requests as they came.
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     asyncio.run(Service(path).run())
     return VerbResult({"stopped": True}, "")
+
+
+def _read_environment(path: Path) -> None:
+    """Take the variables of gateway.env, if there is one. systemd reads it in another way, launchd not at all.
+
+    Raise NotConfigured if others can read it: it may hold keys.
+    """
+    if not os.path.lexists(path):
+        return
+    try:
+        found = envfile.parse(read_private(str(path)))
+    except envfile.EnvFileError as error:
+        raise NotConfigured(f"{path}, {error}", hint="NAME=VALUE lines; the file is parsed, never run") from None
+    os.environ.update(found)

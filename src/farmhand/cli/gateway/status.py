@@ -32,10 +32,13 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
             yield text(state["allowance"])
         if state["closed"]:
             continue
+        used = f", {state['used']:.0%} of its window used" if state["used"] is not None else ""
         context = f", {state['context']:,} tokens" if state["context"] else ""
         seen = ", sees images" if state["vision"] else ""
         if state["residency"] == "metered":
             seen = f", US$ {plain(state['spent_pico'])} of {plain(state['day_pico'])} used today"
-        yield f"{state['name']}: {state['model']}{context}{seen}"
+        yield f"{state['name']}: {state['model']}{context}{seen}{used}"
+    if found["terms"]:
+        yield f"subscription: {found['terms']}"
     for turn in found["turns"]:
         yield f"{turn['turns']:g} {turn['work_class']} turns {turn['outcome']} ({turn['backend']})"

@@ -6,7 +6,19 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
-from farmhand.gateway.turn import BackendState, Decision, Dialect, Turn, WorkClass
+import msgspec
+
+from farmhand.core.task import Usage
+from farmhand.gateway.turn import BackendState, Decision, Dialect, Reason, Turn, WorkClass
+
+
+class TurnSpent(msgspec.Struct, frozen=True, kw_only=True):
+    """What an answer has used so far, as its backend knows it: see `TurnCharge`."""
+
+    model: str
+    usage: Usage
+    pico: int | None
+    terms: str = ""
 
 
 class BackendReply(Protocol):
@@ -22,6 +34,9 @@ class BackendReply(Protocol):
 
     def pieces(self) -> AsyncIterator[bytes]:
         """Yield the body as it arrives. Raise BackendError if it is cut."""
+
+    def spent(self) -> TurnSpent | None:
+        """Return what was used so far, also of an answer that failed; None: nothing but time, as it is counted."""
 
 
 class BackendError(Exception):
@@ -39,6 +54,14 @@ class BackendError(Exception):
 
 class NoRoom(Exception):
     """A paid backend has no room for a turn any more: nothing was sent, and the turn has to be decided again."""
+
+
+class Declined(Exception):
+    """A backend does not take a turn after all: what it knew at the decision has changed. The client gets advice."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.words)
+        self.reason = reason
 
 
 class Backend(Protocol):
@@ -62,7 +85,10 @@ class Backend(Protocol):
         """Return the input tokens of a Messages request; None if it cannot count them."""
 
     def answer(self, turn: Turn) -> AbstractAsyncContextManager[BackendReply]:
-        """Open the answer to a turn. Raise CannotCarry or BackendError. Leaving the context ends the upstream call."""
+        """Open the answer to a turn. Raise CannotCarry, Declined or BackendError.
+
+        Leaving the context ends the upstream call.
+        """
 
 
 @runtime_checkable

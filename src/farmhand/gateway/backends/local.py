@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.gateway.backends import BackendError
+from farmhand.gateway.backends import BackendError, TurnSpent
 from farmhand.gateway.carries import ChatOptions, ChatRequest
 from farmhand.gateway.dialects import errors, messages, to_chat
 from farmhand.gateway.health import Prober
@@ -49,6 +49,10 @@ class LocalReply:
                 yield piece
         except (UpstreamError, TimeoutError) as error:
             raise BackendError(f"the local server ended its answer before its time: {error}") from None
+
+    def spent(self) -> TurnSpent | None:
+        """Implement `BackendReply`."""
+        return None
 
 
 class LocalBackend:

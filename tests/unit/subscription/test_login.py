@@ -9,7 +9,7 @@ import pytest
 
 from farmhand.core.claude import login_path
 from farmhand.core.errors import NotConfigured
-from farmhand.offline.login import find_login
+from farmhand.subscription.login import find_login
 
 NOW = 1_800_000_000.0
 DAY = 86400
