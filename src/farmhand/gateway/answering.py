@@ -302,7 +302,10 @@ class Answering:
 def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn, float]:
     """Return the turn of a request, and when its reading began."""
     began = time.perf_counter()
-    return _READERS[dialect](body, headers), began
+    turn = _READERS[dialect](body, headers)
+    # Only the turn holds the body, and its backend lets go of it.
+    turn.body = body
+    return turn, began
 
 
 def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: str) -> TurnSpent:

@@ -14,7 +14,7 @@ from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.gateway.advice import DEFERRED, NOT_CARRIED, TOO_LONG
-from farmhand.gateway.backends import BackendError, NoRoom
+from farmhand.gateway.backends import BackendError, NoRoom, TurnSpent
 from farmhand.gateway.dialects import to_messages
 from farmhand.gateway.ledger import TurnCharge
 from farmhand.gateway.purse import Purse
@@ -64,6 +64,10 @@ class MeteredReply:
         self.streamed = exchange.streamed
         self.omitted = omitted
         self._exchange = exchange
+
+    def spent(self) -> TurnSpent | None:
+        """Implement `BackendReply`: the backend writes its own rows."""
+        return None
 
     async def pieces(self) -> AsyncIterator[bytes]:
         """Implement `BackendReply`."""
