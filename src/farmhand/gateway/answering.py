@@ -162,11 +162,7 @@ class Answering:
         self._asking.add(id(request))
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            body = await reader.read(request)
-            turn, began = _read(dialect, body, headers)
-            turn.body = body
-            # Only the turn holds the body, and its backend lets go of it.
-            del body
+            turn, began = _read(dialect, await reader.read(request), headers)
             setup = self.setup
             for _ in range(_TRIES):
                 decision = await self._decide(setup, turn, work_class, began)

@@ -77,9 +77,6 @@ class MeteredReply:
         except ApiError as problem:
             raise BackendError(problem.message) from None
 
-    def spent(self) -> None:
-        """Implement `BackendReply`: the backend writes the rows of its turns itself."""
-
 
 class MeteredBackend:
     """The residency `metered`; see `Backend`. `key` is None while only `farmhand gateway allow` could open it."""
