@@ -31,7 +31,7 @@ from farmhand.gateway.policy import Rule
 from farmhand.gateway.turn import BackendState, Decision, Residency
 
 log = logging.getLogger("farmhand-gateway")
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 MOST = 10_000
 KEPT_DAYS = 30
 CHARGES_DAYS = 400
@@ -60,17 +60,11 @@ CREATE TABLE charge (
     charge_id INTEGER PRIMARY KEY AUTOINCREMENT, decision TEXT NOT NULL, created_at REAL NOT NULL,
     model TEXT NOT NULL, work_class TEXT NOT NULL, residency TEXT NOT NULL, backend TEXT NOT NULL,
     labels TEXT NOT NULL, status INTEGER NOT NULL, outcome TEXT NOT NULL, seconds REAL NOT NULL, pico INTEGER,
-    price_version TEXT NOT NULL, terms TEXT NOT NULL, {", ".join(f"{name} INTEGER NOT NULL" for name in _COUNTS)}
+    price_version TEXT NOT NULL, terms TEXT NOT NULL, held INTEGER NOT NULL, request_id TEXT NOT NULL,
+    list_model TEXT NOT NULL, list_pico INTEGER, {", ".join(f"{name} INTEGER NOT NULL" for name in _COUNTS)}
 );
 CREATE INDEX charge_at ON charge (created_at);
 CREATE INDEX charge_decision ON charge (decision);
-"""
-#: What version 2 has beside that.
-_SECOND = """
-ALTER TABLE charge ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE charge ADD COLUMN request_id TEXT NOT NULL DEFAULT '';
-ALTER TABLE charge ADD COLUMN list_model TEXT NOT NULL DEFAULT '';
-ALTER TABLE charge ADD COLUMN list_pico INTEGER;
 CREATE TABLE allowance (
     id TEXT PRIMARY KEY, at REAL NOT NULL, until REAL NOT NULL, classes TEXT NOT NULL, pico INTEGER NOT NULL,
     ended_at REAL, spent INTEGER NOT NULL DEFAULT 0
@@ -180,9 +174,6 @@ class GatewayLedger:
             raise NotConfigured(message, hint="upgrade farmhand")
         if version == 0:
             for statement in _TABLES.split(";"):
-                self._db.execute(statement)
-        if version < SCHEMA_VERSION:
-            for statement in _SECOND.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
         # Nobody can say any more what became of them: what was held for them stays held.
