@@ -152,6 +152,8 @@ class Vault:
         Its place is that of the table; with `here` that of the options. What is in another place stays, with its entry.
         """
         known, store = self._found(kind, here=here)
+        if isinstance(store, BakedStore):
+            store.check_engine()
         held = store.look(kind)
         changed, notes = held is not None or known is not None, []
         if not check:
