@@ -38,7 +38,8 @@ def base() -> Iterator[str]:
         tar.addfile(tarfile.TarInfo("empty"))
     docker("import", "-", name, given=packed.getvalue())
     yield name
-    docker("image", "rm", "--force", name)
+    made = docker("images", "--quiet", "--no-trunc", "--filter", f"label=farmhand.base={name}").decode().split()
+    docker("image", "rm", "--force", name, *set(made))
 
 
 def layers(image: str) -> list[tuple[str, int, int, bytes]]:
