@@ -14,7 +14,7 @@ from tests.unit.aws.test_vault import stages, value
 
 DEFAULTS: dict[str, Any] = {
     "kind": "key",
-    "place": "secretsmanager",
+    "place": None,
     "expires": "",
     "without_refresh_token": False,
     "client_side": False,
