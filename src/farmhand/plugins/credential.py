@@ -13,8 +13,8 @@ from farmhand.rotation.provider import Provider
 def apply(conf: Settings, given: dict[str, Any], *, check: bool) -> dict[str, Any]:
     """Return the result: `changed`, `notes`, `diff`, and what Stored.document returns. Raise FarmhandError.
 
-    `given` are the arguments as the module documents them. With `check` nothing is written. What is taken out is that of
-    the place that was given, and without one that of the table.
+    `given` are the arguments as the module documents them. With `check` nothing is written. What is taken out is
+    that of the place that was given, and without one that of the table.
     """
     here, place = given["place"] is not None, given["place"] or PLACES[0]
     options = Options(place=place, **{name: given[name] for name in ("kms_key", "client_side")})
