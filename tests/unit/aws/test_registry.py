@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import socketserver
 import threading
 from base64 import b64encode
@@ -77,6 +78,15 @@ def test_an_image_has_its_digest_and_one_that_is_not_there_has_none() -> None:
     for answer, expected in ((http("200 OK", f"Docker-Content-Digest: {DIGEST}"), DIGEST), (http("404 No"), "")):
         with answering(answer) as (url, _):
             assert digest(url) == expected
+
+
+def test_a_registry_that_sends_no_digest_has_the_manifests_hash() -> None:
+    body = '{"schemaVersion": 2}'
+    kind = "Content-Type: application/vnd.docker.distribution.manifest.v2+json"
+    head = ["HTTP/1.1 200 OK", kind, f"Content-Length: {len(body)}", "Connection: close", "", body]
+    with answering("\r\n".join(head)) as (url, seen):
+        assert digest(url) == f"sha256:{hashlib.sha256(body.encode()).hexdigest()}"
+    assert [one.split()[0] for one in seen] == ["HEAD", "GET"]
 
 
 def test_a_redirect_does_not_get_the_login() -> None:
