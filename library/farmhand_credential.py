@@ -33,10 +33,10 @@ options:
     type: str
     default: ""
   place:
-    description: V(secretsmanager), which a task's own role cannot read, or V(s3), which it can.
+    description: V(secretsmanager), which a task's own role cannot read, or V(s3), which it can. Default -
+      V(secretsmanager); for V(absent) and V(retired), which otherwise look there only, where the table has it.
     type: str
     choices: [secretsmanager, s3]
-    default: secretsmanager
   expires:
     description: The day of its end, C(2027-03-01). Default - for a setup-token a year from now.
     type: str
@@ -70,7 +70,8 @@ attributes:
     description: Shows fingerprint, place and end, before and after.
   idempotent:
     support: full
-    description: The same credential with the same end is not changed, and has the same version.
+    description: The same credential with the same end is not changed, and has the same version. V(absent) without
+      O(place) takes out one credential, where the table has it; another run may find one in another place.
 author: Farmhand
 """
 

@@ -74,6 +74,7 @@ attributes:
     support: partial
     description: Nothing is run and no key is needed. The host is asked whether the task's id has a result already;
       without O(id) the module always would run.
+      Whether that task has other content, and what only the host refuses (C(network - full), a schema), is not seen.
   diff_mode:
     support: none
   idempotent:

@@ -87,7 +87,15 @@ def test_a_task_runs_with_the_key_of_the_agent_s_image(site: AwsSite, images: No
     assert {headers.get("x-api-key") for headers in sent} == {KEY}
     shown = site.farmhand("cloud", "status", environ=here)
     assert (shown.returncode, "A CREDENTIAL IS IN AN IMAGE" in shown.stdout) == (3, True), shown.stderr
+    running = docker("run", "--detach", "--network", "none", "--entrypoint", "/bin/sleep", LOCAL, "600").strip()
+    try:
+        kept = site.farmhand("cloud", "credential", "remove", "--yes", environ=here)
+        assert (kept.returncode, "is being used by running container" in kept.stderr) == (3, True), kept.stderr
+        assert docker("images", "--quiet", LOCAL)
+    finally:
+        docker("rm", "--force", running)
     gone = site.farmhand("cloud", "credential", "remove", "--yes", environ=here)
     assert gone.returncode == 0, gone.stderr
+    assert docker("images", "--all", "--quiet", "--filter", f"label=farmhand.credential={ENVIRONMENT}-key") == ""
     late = site.farmhand(*task, environ=here)
     assert (late.returncode, "is not there, or has no key in it" in late.stderr) == (3, True), late.stderr

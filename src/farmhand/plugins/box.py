@@ -131,20 +131,28 @@ class _BoxRun:
         price = provider.check(spec, before)
         if left := provider.left_to_do(spec):
             self.tell(left)
-        steps = [step.what for step in provider.missing(spec, before) if step.do is not None]
+        missing = provider.missing(spec, before)
+        steps = [step.what for step in missing if step.do is not None]
         answer = self._answer(before, price, steps)
         known = self._known({})  # it can be read, or this raises
-        if self.check and (steps or not before.address):
-            lines = before.lines + "".join(f"to do: {step}\n" for step in steps)
-            return answer | {"changed": bool(steps), "diff": [_shown("box", before.lines, lines)], "ready": False}
+        if self.check and (missing or not before.address):
+            # What only has to be awaited may change nothing; one that stops is started once it has.
+            written = record is not None and record.address == before.address != ""
+            changed = bool(steps) or not written or before.state == "stopping"
+            lines = before.lines + "".join(f"to do: {step.what}\n" for step in missing)
+            return answer | {"changed": changed, "diff": [_shown("box", before.lines, lines)], "ready": False}
         patience = self._patience()
+        did: list[str] = []
+
+        def done(what: str) -> None:
+            did.append(what)
+            self.tell(what)
+
         if steps:
             known.prepare()
             self._begin()
         try:
-            seen = box.converge(
-                lambda: provider.look(spec), lambda now: provider.missing(spec, now), patience, self.tell
-            )
+            seen = box.converge(lambda: provider.look(spec), lambda now: provider.missing(spec, now), patience, done)
         except FarmhandError:
             self._forget()
             raise
@@ -155,7 +163,7 @@ class _BoxRun:
         changes = [self._known(wanted | {seen.address: keys}), record_change(self.path, now)]
         self._write(changes)
         return answer | {
-            "changed": bool(steps) or any(change.changed for change in changes),
+            "changed": bool(steps or did) or any(change.changed for change in changes),
             "diff": [_shown("box", before.lines, seen.lines), *_diffs(changes)],
             "ready": not self.check or not any(change.changed for change in changes),
             "address": seen.address,

@@ -41,6 +41,8 @@ CLUSTER = {"ecs:cluster": f"{ECS}cluster/farmhand-prod"}
 OTHER_CLUSTER = {"ecs:cluster": f"{ECS}cluster/default"}
 AUDIENCE = {"sts:IdentityTokenAudience": ["https://api.anthropic.com"], "sts:DurationSeconds": "900"}
 PASSED = {"iam:PassedToService": "ecs-tasks.amazonaws.com"}
+STACK = f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/"
+JOB_TAG = {"aws:ResourceTag/farmhand:environment": "prod"}
 
 Row = tuple[str, str, str, dict[str, Any]]
 #: Allowed → near misses.
@@ -299,6 +301,72 @@ CASES: list[tuple[Row, list[Row]]] = [
             ("user", "iam:PassRole", f"{ROLE}farmhand-prod-task", {"iam:PassedToService": "ec2.amazonaws.com"}),
             ("user", "iam:PassRole", f"{ROLE}farmhand-prod-expiry", PASSED),
             ("prod-task", "iam:PassRole", f"{ROLE}farmhand-prod-task", PASSED),
+        ],
+    ),
+    (
+        ("user", "iam:PassRole", f"{ROLE}farmhand-prod-execution", PASSED),
+        [
+            ("user", "iam:PassRole", f"{ROLE}farmhand-prod-execution", {}),
+            ("user", "iam:PassRole", f"{ROLE}farmhand-prod-host", PASSED),
+            ("user", "iam:PassRole", f"{ROLE}farmhand-dev-execution", PASSED),
+            ("user", "sts:AssumeRole", f"{ROLE}farmhand-prod-execution", {}),
+            ("prod-execution", "iam:PassRole", f"{ROLE}farmhand-prod-execution", PASSED),
+        ],
+    ),
+    # ListStacks knows no single stack: it is all of the account's names, and nothing that is in one.
+    (
+        ("user", "cloudformation:ListStacks", "*", {}),
+        [
+            ("user", "cloudformation:DescribeStacks", f"{STACK}other/1", {}),
+            ("user", "cloudformation:GetTemplate", f"{STACK}farmhand-prod/1", {}),
+            ("prod-task", "cloudformation:ListStacks", "*", {}),
+            ("prod-execution", "cloudformation:ListStacks", "*", {}),
+            ("prod-expiry", "cloudformation:ListStacks", "*", {}),
+        ],
+    ),
+    (
+        ("user", "cloudformation:DescribeStacks", f"{STACK}farmhand-prod-network/1", {}),
+        [
+            ("user", "cloudformation:DescribeStacks", f"{STACK}farmhand-dev-network/1", {}),
+            ("user", "cloudformation:UpdateStack", f"{STACK}farmhand-prod/1", {}),
+            ("user", "cloudformation:DeleteStack", f"{STACK}farmhand-prod-network/1", {}),
+        ],
+    ),
+    (
+        ("user", "kms:Decrypt", "KEY", {}),
+        [
+            ("user", "kms:Decrypt", f"arn:aws:kms:{REGION}:{ACCOUNT}:key/other", {}),
+            ("user", "kms:PutKeyPolicy", "KEY", {}),
+        ],
+    ),
+    (
+        ("user", "s3:GetObject", RESULT, {}),
+        [
+            ("user", "s3:GetObject", RESULT.replace("prod/batches", "dev/batches"), {}),
+            ("user", "s3:DeleteBucket", BUCKET, {}),
+        ],
+    ),
+    (("user", "s3:ListBucket", BUCKET, {}), [("user", "s3:ListBucket", "arn:aws:s3:::somebody", {})]),
+    (
+        ("user", "batch:TerminateJob", f"{BATCH}job/1", JOB_TAG),
+        [
+            ("user", "batch:TerminateJob", f"{BATCH}job/1", {"aws:ResourceTag/farmhand:environment": "dev"}),
+            ("prod-task", "batch:TerminateJob", f"{BATCH}job/1", JOB_TAG),
+        ],
+    ),
+    (
+        ("user", "ecs:StopTask", f"{ECS}task/farmhand-prod/1", {}),
+        [("user", "ecs:StopTask", f"{ECS}task/default/1", {}), ("user", "ecs:DeleteCluster", f"{ECS}cluster/prod", {})],
+    ),
+    (
+        ("user", "batch:ListJobs", "*", {}),
+        [("prod-task", "batch:ListJobs", "*", {}), ("user", "batch:UpdateJobQueue", "*", {})],
+    ),
+    (
+        ("user", "logs:FilterLogEvents", f"{LOGS}/farmhand/prod:*", {}),
+        [
+            ("user", "logs:FilterLogEvents", f"{LOGS}/farmhand/dev:*", {}),
+            ("user", "logs:DeleteLogStream", f"{LOGS}/farmhand/prod:log-stream:api/agent/1", {}),
         ],
     ),
     (

@@ -148,6 +148,20 @@ def test_what_was_changed_by_hand_is_put_right(api: FakeLightsail, station: Work
     assert "80" not in answer["diff"][0]["after"].replace("198.51.100", "")
 
 
+@pytest.mark.parametrize(("state", "changes"), [("stopping", ["StartInstance"]), ("pending", [])])
+def test_a_check_waits_for_nothing_and_predicts_what_the_wait_leads_to(
+    api: FakeLightsail, station: Workstation, state: str, changes: list[str]
+) -> None:
+    """An instance that stops is started once it has stopped: by a run, and never by a check."""
+    made(api, station)
+    before = station.files()
+    for check in (True, False):
+        api.instance(NAME).update(state={"code": 0, "name": state}, _looks=1)
+        answer = station.make(check=check)
+        assert answer["changed"] is bool(changes)
+        assert (api.changes(), station.files()) == ([] if check else changes, before)
+
+
 def test_another_address_of_the_operator_replaces_the_old_one(api: FakeLightsail, station: Workstation) -> None:
     made(api, station)
 

@@ -97,6 +97,17 @@ def test_each_allowed_request_is_allowed_and_no_near_miss(world: World) -> None:
     assert not wrong
 
 
+@pytest.mark.parametrize("who", ["user", "baker"])
+def test_each_statement_of_the_operators_policy_has_a_request_that_is_tried(world: World, who: str) -> None:
+    tried = {action for (asks, action, _, _), _ in CASES if asks in ("user", who)}
+    [policy] = world.identity[who]
+    actions = {
+        one["Sid"]: {one["Action"]} if isinstance(one["Action"], str) else set(one["Action"])
+        for one in policy["Statement"]
+    }
+    assert [sid for sid, named in actions.items() if not named & tried] == []
+
+
 def test_nothing_without_a_role_is_allowed(world: World) -> None:
     """A sandbox has no credentials: what every role together may do is refused to nobody."""
     asks = [world.ask(*row) for row, _ in CASES]

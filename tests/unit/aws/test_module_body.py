@@ -9,12 +9,12 @@ import pytest
 
 from farmhand.core.keys import fingerprint
 from farmhand.plugins import credential
-from tests.unit.aws.conftest import KEY, conf, private
+from tests.unit.aws.conftest import KEY, conf, private, vault
 from tests.unit.aws.test_vault import stages, value
 
 DEFAULTS: dict[str, Any] = {
     "kind": "key",
-    "place": "secretsmanager",
+    "place": None,
     "expires": "",
     "without_refresh_token": False,
     "client_side": False,
@@ -56,3 +56,32 @@ def test_each_state_is_predicted_and_reached(account: Path) -> None:
     reach("absent", "A", changed=True)
     rows = credential.apply(conf(), DEFAULTS | {"state": "status", "source": ""}, check=False)
     assert rows == {"changed": False, "credentials": [], "notes": []}
+
+
+def test_what_is_taken_out_is_that_of_the_place_that_was_given(account: Path) -> None:
+    """A credential that was moved: its old place is emptied, and the table's one stays."""
+    path = private(account / "repos.env", f"A={KEY}\n")
+    given = DEFAULTS | {"source": f"file:{path}#A"}
+    for place in ("s3", "secretsmanager"):
+        credential.apply(conf(), given | {"state": "present", "place": place}, check=False)
+    for expected in (True, False):
+        told, done = (
+            credential.apply(conf(), given | {"state": "absent", "place": "s3"}, check=check) for check in (True, False)
+        )
+        assert (told["changed"], told["diff"]) == (done["changed"], done["diff"])
+        assert (done["changed"], done["place"][:3]) == (expected, "s3:")
+    assert value() == KEY
+    done = credential.apply(conf(), given | {"state": "absent"}, check=False)
+    assert (done["changed"], done["place"][:14]) == (True, "secretsmanager")
+
+
+def test_a_look_in_check_mode_leaves_this_machines_note(account: Path) -> None:
+    path = private(account / "repos.env", f"A={KEY}\n")
+    credential.apply(conf(), DEFAULTS | {"state": "present", "source": f"file:{path}#A"}, check=False)
+    note = account / "state" / "farmhand" / "credentials.json"
+    vault().store().remove("key")
+    vault().table.delete("key")
+    before = note.read_bytes()
+    for check in (True, False):
+        credential.apply(conf(), DEFAULTS | {"state": "status", "source": ""}, check=check)
+        assert (note.read_bytes() == before) is check

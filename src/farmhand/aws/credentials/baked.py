@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from farmhand.core.task_access import BAKED_FILE, OF_AN_IMAGE
 #: The user of the container `agent`, who alone can read the file.
 _OWNER = 900
 _DIGEST, _EXPIRES, _BASE = "farmhand.digest", "farmhand.expires-at", "farmhand.base"
+#: Environment and kind: by it an image is found that has lost its name, or has more than one.
+_OF = "farmhand.credential"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +73,18 @@ class BakedStore:
     def _here(self, kind: str) -> Held | None:
         asked = _docker("image", "inspect", "--format", "{{.Id}} {{json .Config.Labels}}", self._name(kind), fine=True)
         if not asked:
-            return None
+            left = self._every(kind)
+            return Held(left[0], "") if left else None
         version, _, labels = asked.partition(" ")
         found = json.loads(labels) or {}
         stale = self._worker.name() not in ("", found.get(_BASE))
         return Held(version, "" if stale else str(found.get(_DIGEST, "")), str(found.get(_EXPIRES, "")))
+
+    def _every(self, kind: str) -> list[str]:
+        """Return the ids of all images of a kind on this machine, also of those without a name."""
+        filters = (f"label={_OF}={self._environment}-{kind}", f"reference={self._name(kind)}")
+        listed = [_docker("images", "--quiet", "--no-trunc", "--filter", one, fine=True) for one in filters]
+        return list(dict.fromkeys("\n".join(listed).split()))
 
     def _repository(self, kind: str) -> BakedImages | None:
         return self._pushed() if kind in OF_AN_IMAGE else None
@@ -94,22 +104,32 @@ class BakedStore:
     def put(self, credential: Credential) -> str:
         """Build the image, push it if there is a repository, and return its digest there, or its id.
 
-        The build gets its files by a pipe: the credential is in no other file.
+        The build gets its files by a pipe: the credential is in no other file. It comes last, so that no image with it
+        is without the labels. What it replaces is removed here. If the push fails this one is, and that keeps its name.
         """
         base, kind = self._worker.made(), credential.kind
         labels = {_DIGEST: credential.digest, _EXPIRES: stamp(credential.expires_at), _BASE: base}
-        lines = [f"FROM {base}", f"COPY --chown={_OWNER}:{_OWNER} credential {BAKED_FILE}"]
-        lines += [f'LABEL {name}="{text}"' for name, text in labels.items()]
+        labels[_OF] = f"{self._environment}-{kind}"
+        lines = [f"FROM {base}", *(f'LABEL {name}="{text}"' for name, text in labels.items())]
+        lines += [f"COPY --chown={_OWNER}:{_OWNER} credential {BAKED_FILE}"]
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
             for name, text, mode in (("Dockerfile", "\n".join(lines), 0o644), ("credential", credential.value, 0o400)):
                 about = tarfile.TarInfo(name)
                 about.size, about.mode = len(text.encode()), mode
                 tar.addfile(about, io.BytesIO(text.encode()))
-        name = self._name(kind)
-        made = _docker("build", "--quiet", "--network", "none", "--tag", name, "-", given=packed.getvalue())
-        repository = self._repository(kind)
-        return repository.push(made, _tag(kind, made)) if repository else made
+        repository, before, name = self._repository(kind), self._every(kind), self._name(kind)
+        named = _docker("image", "inspect", "--format", "{{.Id}}", name, fine=True)
+        try:
+            made = _docker("build", "--quiet", "--network", "none", "--tag", name, "-", given=packed.getvalue())
+            version = repository.push(made, _tag(kind, made)) if repository else made
+        except BaseException:
+            _remove([image for image in self._every(kind) if image not in before], fine=True)
+            if named:
+                _docker("tag", named, name, fine=True)
+            raise
+        _remove([image for image in before if image != made], fine=True)
+        return version
 
     def how(self, kind: str, version: str) -> str:
         """Return how tasks get it: `version` is what `put` has returned."""
@@ -122,15 +142,20 @@ class BakedStore:
         return f"tasks get it by: farmhand cloud up -e aws_baked_image=true -e aws_baked_image_uri={uri}"
 
     def retire(self, kind: str) -> bool:
-        """Return False: a new image has taken the name. Older ones are the registry's to remove, and Docker's."""
+        """Return False: what a new image replaces goes from here with `put`, and the registry removes it itself."""
         return False
 
+    def check_engine(self) -> None:
+        """Raise NotConfigured if Docker is on this machine and does not answer: nobody can say what it has."""
+        if shutil.which("docker"):
+            _docker("version", "--format", "{{.Server.Version}}")
+
     def remove(self, kind: str) -> str:
-        """Remove the images of a kind from this machine and from the registry."""
+        """Remove the images of a kind from the registry and from this machine, with all their names."""
         repository = self._repository(kind)
         if repository is not None and (there := repository.listed(kind)):
             repository.delete(set(there.values()))
-        _docker("image", "rm", "--force", self._name(kind), fine=True)
+        _remove(self._every(kind))
         return "copies of it that were pushed or pulled elsewhere still have the credential: make another one"
 
     def _name(self, kind: str) -> str:
@@ -140,6 +165,12 @@ class BakedStore:
 def _tag(kind: str, image: str) -> str:
     """Return the tag of an image by its id, which says nothing of the credential."""
     return f"{kind}-{image.rpartition(':')[2]}"
+
+
+def _remove(images: list[str], *, fine: bool = False) -> None:
+    """Remove images, by their ids. A container that runs keeps its image: that is an error, unless `fine`."""
+    if images:
+        _docker("image", "rm", "--force", *images, fine=fine)
 
 
 def _docker(*words: str, given: bytes | None = None, fine: bool = False) -> str:

@@ -152,6 +152,8 @@ class Vault:
         Its place is that of the table; with `here` that of the options. What is in another place stays, with its entry.
         """
         known, store = self._found(kind, here=here)
+        if isinstance(store, BakedStore):
+            store.check_engine()
         held = store.look(kind)
         changed, notes = held is not None or known is not None, []
         if not check:
@@ -173,15 +175,19 @@ class Vault:
         if any(noted.kind == kind for noted in self.record.entries()):
             self.record.keep(entry)
 
-    def status(self, warn_days: float, now: float | None = None) -> list[dict[str, Any]]:
-        """Return a row for each kind that is anywhere; `trouble` is "" for what is fine. No credential is read."""
+    def status(self, warn_days: float, now: float | None = None, *, check: bool = False) -> list[dict[str, Any]]:
+        """Return a row for each kind that is anywhere; `trouble` is "" for what is fine. No credential is read.
+
+        This machine's note forgets what is nowhere any more, but with `check`.
+        """
         now = time.time() if now is None else now
         rows = []
         for kind in KINDS:
             known, store = self._found(kind)
             held = store.look(kind)
             if known is None and held is None:
-                self.record.forget(kind)
+                if not check:
+                    self.record.forget(kind)
                 continue
             entry = known or Entry(kind=kind, place=store.place(kind), fingerprint="")
             trouble = entry.trouble(warn_days, now)

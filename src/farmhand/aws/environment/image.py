@@ -6,8 +6,11 @@ needs no build, and a push that another command has finished first is none of ou
 
 from __future__ import annotations
 
+import hashlib
+import http.client
 import json
 import os
+import re
 import subprocess
 import tempfile
 import urllib.error
@@ -26,6 +29,9 @@ from farmhand.places.image import Say
 
 #: Seconds for the registry to answer.
 _ANSWER_S = 30
+#: A manifest is no larger. Source: the same specification.
+_MANIFEST_BYTES = 4 << 20
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 #: What a registry may call an image. Source: the OCI distribution specification, and Docker's older form.
 _MANIFESTS = ", ".join(
     f"application/vnd.{kind}+json"
@@ -57,15 +63,26 @@ class Registry:
         self.host = urlsplit(self._url).netloc
 
     def digest(self, repository: str, tag: str) -> str:
-        """Return the digest of an image, "" if there is none. Raise FarmhandError."""
+        """Return the digest of an image, "" if there is none. Raise FarmhandError.
+
+        A registry need not send the header; then it is the manifest's hash. Source: the OCI distribution specification.
+        """
+        return self._digest(repository, tag, "HEAD") or self._digest(repository, tag, "GET")
+
+    def _digest(self, repository: str, tag: str, method: str) -> str:
         request = urllib.request.Request(  # noqa: S310  (AWS's own address)
-            f"{self._url}/v2/{repository}/manifests/{tag}",
-            method="HEAD",
-            headers={"Authorization": f"Basic {self._basic}", "Accept": _MANIFESTS},
+            f"{self._url}/v2/{repository}/manifests/{tag}", method=method, headers={"Accept": _MANIFESTS}
         )
+        # The login is for this address alone, and not for one that a redirect names.
+        request.add_unredirected_header("Authorization", f"Basic {self._basic}")
         try:
             with urllib.request.urlopen(request, timeout=_ANSWER_S) as answer:  # noqa: S310
-                return str(answer.headers.get("Docker-Content-Digest", ""))
+                digest = str(answer.headers.get("Docker-Content-Digest", ""))
+                if not digest and answer.headers.get_content_type() in _MANIFESTS.split(", "):
+                    body = answer.read(_MANIFEST_BYTES)
+                    digest = f"sha256:{hashlib.sha256(body).hexdigest()}" if body else ""
+                    if not body and method == "HEAD":
+                        return ""
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return ""
@@ -76,6 +93,15 @@ class Registry:
         except (urllib.error.URLError, OSError) as error:
             reason = getattr(error, "reason", error)
             raise FarmUnreachable(f"the registry {self.host} does not answer: {reason}") from None
+        except http.client.HTTPException as error:
+            raise self._no_registry(f"what answers is no HTTP ({type(error).__name__})") from None
+        if not _DIGEST.fullmatch(digest):
+            raise self._no_registry(f"{repository}:{tag} is there without a digest")
+        return digest
+
+    def _no_registry(self, why: str) -> FarmUnreachable:
+        hint = "see whether a proxy or a login page of the network answers (HTTPS_PROXY)"
+        return FarmUnreachable(f"the registry {self.host} does not answer as one: {why}", hint=hint)
 
     def push(self, local: str, repository: str, tag: str) -> str:
         """Push the image `local` and return what Docker says if it fails, "" if not. Raise NotConfigured."""
