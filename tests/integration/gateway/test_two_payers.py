@@ -1,0 +1,180 @@
+"""The plan and the API in one gateway: reloads, a second gateway, a broken ledger, and answers that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farmhand.gateway.ledger import lock
+from tests.support import plan as planned
+from tests.support.gateway import GatewayProcess
+from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
+from tests.support.local_server import until
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.paid import VARIABLE, asked, charges, paid, post, settings
+from tests.support.plan import Plan
+
+ONLY_LOCAL = '[[rule]]\ntry = ["local"]\n'
+CONTROL = {"X-Farmhand-Control": "1"}
+
+
+def turn(path: str = MESSAGES, **more: Any) -> dict[str, Any]:
+    if path == RESPONSES:
+        return {"model": "x", "input": "hi"} | more
+    return {"model": "x", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]} | more
+
+
+def gateway(home: Path, text: str) -> GatewayProcess:
+    """A process that has the key in its variable."""
+    made = GatewayProcess(home, text)
+    made.environ[VARIABLE] = DEFAULT_KEY
+    return made
+
+
+async def test_what_is_allowed_outlives_a_reload_but_not_its_key(tmp_path: Path) -> None:
+    async with MessagesApi() as api, gateway(tmp_path, settings(api, enabled=False, day="", rules=ONLY_LOCAL)) as one:
+        await one.start()
+        assert (await one.command("allow", "metered", "--for", "1h", "--max-usd", "1"))[0] == 0
+        assert (await one.call("POST", MESSAGES, turn()))[0] == 200
+        assert (await one.command("reload"))[0] == 0
+        status, headers, _ = await one.call("POST", MESSAGES, turn())
+        assert (status, headers["x-farmhand-backend"]) == (200, "metered")
+        # Settings with another variable, which has no key: what was open is closed.
+        one.write('[metered]\nauth_env = "NO_KEY_HERE"\n' + ONLY_LOCAL)
+        assert (await one.command("reload"))[0] == 0
+        status, _, body = await one.call("POST", MESSAGES, turn())
+        assert (status, "metered: off" in body["error"]["message"]) == (402, True), body
+        one.write(settings(api, enabled=False, day="", rules=ONLY_LOCAL))
+        assert (await one.command("reload"))[0] == 0
+        assert (await one.call("POST", MESSAGES, turn()))[0] == 402
+        assert (await one.call("POST", "/v1/messages/count_tokens", turn()))[0] == 501
+
+
+async def test_a_second_gateway_takes_no_open_turn_for_lost(tmp_path: Path) -> None:
+    async with MessagesApi() as api, gateway(tmp_path, settings(api)) as one:
+        await one.start()
+        api.fault(Fault(kind="slow", delay_s=6.0))
+        open_turn = asyncio.create_task(one.call("POST", MESSAGES, turn()))
+        await until(lambda: bool(asked(api)))
+        assert [row["outcome"] for row in charges(one.database)] == ["open"]
+        for text in (settings(api), ""):
+            one.write(text)
+            status, _, err = await one.farmhand("gateway", "serve")
+            assert (status, err.count("\n")) == (3, 1), err
+        if not open_turn.done():
+            assert [row["outcome"] for row in charges(one.database)] == ["open"]
+        # The cost of an open turn is not merged before it is known: a charge is merged once.
+        assert (await one.farmhand("cost"))[0] == 0
+        assert (await open_turn)[0] == 200
+        await until(lambda: charges(one.database)[0]["outcome"] == "done")
+        _, out, _ = await one.farmhand("cost", "--json")
+        found = json.loads(out)["whole"]
+        assert (found["requests"], found["unpriced"], found["spent_usd"]) == (1, 0, "0.0000099")
+
+
+async def test_a_reload_that_is_refused_leaves_nothing_of_what_it_prepared(tmp_path: Path) -> None:
+    async with Plan(tmp_path) as plan, MessagesApi() as api, GatewayProcess(tmp_path / "home") as one:
+        plan.use(one)
+        await one.start()
+        key = tmp_path / "keys.env"
+        rule = '[[rule]]\ntry = ["local", "subscription", "metered"]\n'
+        one.write(planned.settings(rule=rule) + settings(api, rules="", more=f'key_source = "file:{key}"'))
+        key.write_text("ANTHROPIC_API_KEY=sk-ant-oat01-test-000000000000\n")
+        key.chmod(0o600)
+        await _refused(one, "[metered] key_source")
+        # The plan's half is good and ready by the time at which the other half is refused.
+        key.write_text(f"ANTHROPIC_API_KEY={DEFAULT_KEY}\n")
+        held = lock(one.database)
+        assert held is not None
+        await _refused(one, "another gateway pays")
+        os.close(held)
+        assert (await one.command("reload"))[0] == 0
+        assert [state["closed"] for state in (await one.status())["states"]] == [None, None]
+        assert len(list(one.home.glob("farmhand-run-*"))) == 1
+        one.write("[subscription]\nenabled = true\n")
+        assert (await one.command("reload"))[0] == 5
+        assert len(list(one.home.glob("farmhand-run-*"))) == 1
+        one.write("")
+        assert (await one.command("reload"))[0] == 0
+        await until(lambda: not list(one.home.glob("farmhand-run-*")))
+        await one.stop()
+        assert DEFAULT_KEY not in one.log.read_text()
+
+
+async def _refused(one: GatewayProcess, words: str) -> None:
+    """A reload that is refused, and after which all is as it was: nothing is on, nothing is left."""
+    status, _, err = await one.command("reload")
+    assert (status, words in err, err.count("\n")) == (3, True, 1), err
+    assert [state["closed"]["code"] for state in (await one.status())["states"]] == ["off", "off"]
+    assert list(one.home.glob("farmhand-run-*")) == []
+
+
+async def test_a_key_that_takes_its_time_holds_nobody_up(tmp_path: Path) -> None:
+    """A password manager asks for its passphrase: turns go on, and who asked for the reload may leave."""
+    asks, said, program = tmp_path / "asks", tmp_path / "said", tmp_path / "key"
+    program.write_text(f"#!/bin/sh\n: > {asks}\nwhile [ ! -s {said} ]; do sleep 0.1; done\ncat {said}\n")
+    program.chmod(0o755)
+    async with MessagesApi() as api, GatewayProcess(tmp_path) as one:
+        await one.start()
+        one.write(settings(api, more=f'key_source = "command:{program}"'))
+        reload = asyncio.create_task(one.call("POST", "/farmhand/v1/reload", {}, CONTROL))
+        await until(asks.exists)
+        assert (await one.call("POST", MESSAGES, turn()))[0] == 402
+        reload.cancel()
+        await asyncio.wait({reload})
+        # It has seen that the client is gone before it has the key.
+        assert (await one.call("GET", "/health"))[0] == 200
+        said.write_text(DEFAULT_KEY + "\n")
+        async with asyncio.timeout(60):
+            while (await one.call("POST", MESSAGES, turn()))[0] != 200:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+
+async def test_a_ledger_that_cannot_be_read_closes_only_what_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After 00:00 UTC the day's sum is read from it."""
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        assert (await post(inside, turn()))[0] == 200
+        inside.answering.ledger.flush()
+        (tmp_path / "gateway.db").rename(tmp_path / "away.db")
+        monkeypatch.setattr("farmhand.gateway.purse.DAY_S", 43_200)
+        status, _, body = await post(inside, turn())
+        assert (status, b"metered: there is no ledger" in body, b"local: none is set up" in body) == (402, True, True)
+        assert inside.answering.status()["states"][0]["closed"]["code"] == "ledger"
+        assert (await post(inside, {}, "/farmhand/v1/allow"))[0] == 403
+        (tmp_path / "away.db").rename(tmp_path / "gateway.db")
+        assert (await post(inside, turn()))[0] == 200
+        assert len(asked(api)) == 2
+
+
+@pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])
+async def test_an_answer_that_is_no_message_is_an_error_and_may_have_cost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    told = '{"type":"error","error":{"type":"overloaded_error","message":"full up"}}'
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        for fault, words in (
+            (Fault(kind="garbage"), b"the answer is no message"),
+            (Fault(kind="status", status=200, raw=told), b"the answer is no message: full up"),
+        ):
+            api.fault(fault)
+            status, headers, body = await post(inside, turn(path), path)
+            assert (status, words in body, headers["content-type"]) == (502, True, "application/json"), body
+            assert "error" in json.loads(body)
+        inside.answering.ledger.flush()
+        for row in charges(tmp_path / "gateway.db"):
+            assert (row["outcome"], row["pico"], row["held"] > 0) == ("failed", None, True)
+
+
+async def test_a_proxys_page_is_not_passed_off_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = "<html><h1>413 Request Entity Too Large</h1></html>"
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        api.fault(Fault(kind="status", status=413, raw=page))
+        status, _, body = await post(inside, turn())
+        assert (status, json.loads(body)["error"]["message"]) == (413, "the API answered HTTP 413")
