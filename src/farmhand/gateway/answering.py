@@ -322,9 +322,9 @@ def _translation(backend: Backend, turn: Turn, decision: Decision) -> AnswerStre
     """Return what makes the client's stream of the backend's."""
     if backend.native(turn):
         return NativeStream()
-    if decision.residency == "metered":
-        return from_messages.stream(turn, decision.id)
-    return from_chat.stream(turn, decision.id)
+    if decision.residency == "local":
+        return from_chat.stream(turn, decision.id)
+    return from_messages.stream(turn, decision.id)
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator
 
@@ -28,18 +27,18 @@ class SubscriptionReply:
     """The answer of one process to one turn; see `BackendReply`."""
 
     status = 200
+    dialect: Dialect = "messages"
 
     def __init__(
         self, process: ClaudeProcess, turn: Turn, omitted: tuple[str, ...], turns: PlanTurns, table: SubscriptionTable
     ) -> None:
         self.headers: dict[str, str] = {}
-        self.dialect: Dialect = "messages" if turn.dialect == "messages" else "chat"
         self.streamed = turn.streamed
         self.omitted = omitted
         self._process = process
         self._turns, self._table = turns, table
         self._run = CliRun()
-        self._answer = CliAnswer(turn, os.urandom(12).hex())
+        self._answer = CliAnswer(turn)
         self._begun: list[bytes] = []
         self._rest = self._read()
         self._late = False
