@@ -265,7 +265,7 @@ class Answering:
                 self.metrics.ended(decision, outcome)
             if decision.residency != "metered":
                 spent = (reply.spent() if reply is not None else None) or _counted(
-                    decision, backend.state().model, usage or translated.usage, refused
+                    decision, _model_of(backend), usage or translated.usage, refused
                 )
                 self._charge(decision, spent, status, outcome, began)
 
@@ -302,6 +302,12 @@ def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn,
     # Only the turn holds the body, and its backend lets go of it.
     turn.body = body
     return turn, began
+
+
+def _model_of(backend: Backend) -> str:
+    """Return the model of a backend that has one; "" for one that has several, of which none was asked."""
+    state = backend.state()
+    return state.model if state.residency == "local" else ""
 
 
 def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: str) -> TurnSpent:

@@ -114,6 +114,40 @@ async def _refused(one: GatewayProcess, words: str) -> None:
     assert list(one.home.glob("farmhand-run-*")) == []
 
 
+async def test_turns_in_a_row_stay_on_the_plan_and_the_api_takes_what_it_does_not(tmp_path: Path) -> None:
+    rule = '[[rule]]\ntry = ["local", "subscription", "metered"]\n'
+    async with Plan(tmp_path) as plan, MessagesApi() as api:
+        both = planned.settings(rule=rule, queue=0, warm_s=600) + settings(api, rules="")
+        async with gateway(tmp_path / "home", both) as one:
+            plan.use(one)
+            await one.start()
+
+            async def backend(dialect: str, **more: Any) -> tuple[int, str]:
+                path, body = planned.text_turn(dialect, "CANARY-WORDS", **more)
+                status, headers, _ = await one.call("POST", path, body)
+                return status, headers["x-farmhand-backend"]
+
+            for dialect, streamed in (("messages", False), ("chat", True), ("responses", True), ("messages", True)):
+                assert await backend(dialect, stream=streamed) == (200, "subscription")
+            assert asked(api) == []
+            look = [{"name": "look", "input_schema": {"type": "object"}}]
+            assert await backend("messages", tools=look) == (200, "metered")
+            # Only the plan was asked, in vain: the client hears of it, and the ledger has no model for it.
+            plan.api.fault(Fault(kind="status", status=429, count=9))
+            assert await backend("messages") == (402, "advice")
+            await until(lambda: len(charges(one.database)) == 6)
+            *_, paid_row, refused = charges(one.database)
+            assert (paid_row["residency"], paid_row["pico"] > 0) == ("metered", True)
+            assert (refused["outcome"], refused["pico"], refused["model"]) == ("refused", 0, "")
+            _, out, _ = await one.farmhand("cost", "--json", "--by", "label:residency")
+            groups = {group["key"]: group for group in json.loads(out)["groups"]}
+            assert (groups["subscription"]["unpriced"], groups["metered"]["unpriced"]) == (4, 0)
+            await one.stop()
+            for file in one.home.rglob("*"):
+                secrets = (b"CANARY-WORDS", DEFAULT_KEY.encode(), planned.TOKEN.encode())
+                assert not file.is_file() or not any(secret in file.read_bytes() for secret in secrets), file
+
+
 async def test_a_key_that_takes_its_time_holds_nobody_up(tmp_path: Path) -> None:
     """A password manager asks for its passphrase: turns go on, and who asked for the reload may leave."""
     asks, said, program = tmp_path / "asks", tmp_path / "said", tmp_path / "key"

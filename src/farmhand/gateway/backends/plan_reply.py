@@ -108,6 +108,8 @@ class SubscriptionReply:
             raise BackendError(
                 "a line of the subscription's CLI could not be read, and a part of the answer is missing"
             )
+        # Before the client can know it: its next turn may come at once.
+        self._turns.end()
         yield self._answer.end()
 
     def _take(self, line: bytes) -> bytes:

@@ -118,6 +118,8 @@ class SubscriptionBackend:
             finally:
                 late.cancel()
         finally:
+            if entered:
+                self._turns.end()
             if process is not None:
                 process.kill()
             task = asyncio.create_task(self._after(process, entered=entered, good=good))
