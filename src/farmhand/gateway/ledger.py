@@ -253,6 +253,8 @@ class GatewayLedger:
     def put(self, statement: str, values: tuple[Any, ...], *, urgent: bool = False) -> Future[None]:
         """Run a statement soon, or at once if it is urgent. The future is done once it is in the file."""
         done: Future[None] = Future()
+        # Who waits for it may leave. It is written all the same, and cannot be cancelled.
+        done.set_running_or_notify_cancel()
         self._waiting.put(_Write(statement, values, done))
         if urgent:
             self._hurry.set()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,27 @@ async def test_a_ledger_that_cannot_be_read_closes_only_what_is_paid(
         (tmp_path / "away.db").rename(tmp_path / "gateway.db")
         assert (await post(inside, turn()))[0] == 200
         assert len(asked(api)) == 2
+
+
+async def test_a_client_that_leaves_while_the_ledger_is_locked_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its reservation waits for the disk: the writer must not stumble over what nobody waits for any more."""
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        with closing(sqlite3.connect(tmp_path / "gateway.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            leaves = asyncio.create_task(post(inside, turn()))
+            await until(lambda: inside.answering.setup.states()[0].spent_pico != 0)
+            leaves.cancel()
+            await asyncio.wait({leaves})
+            await until(lambda: not inside.answering.open_turns)
+            other.execute("COMMIT")
+        assert asked(api) == []
+        async with asyncio.timeout(60):
+            assert (await post(inside, turn()))[0] == 200
+        inside.answering.ledger.flush()
+        left, done = charges(tmp_path / "gateway.db")
+        assert (left["outcome"], left["pico"], left["held"], done["outcome"]) == ("cancelled", 0, 0, "done")
 
 
 @pytest.mark.parametrize("path", [MESSAGES, CHAT, RESPONSES])

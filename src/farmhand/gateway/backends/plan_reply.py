@@ -138,7 +138,8 @@ class SubscriptionReply:
             raise Declined(self._turns.used_up(self._table))
         if code in (401, 403):
             words = (
-                f"the login is not accepted (HTTP {code}); closed until a reload: claude setup-token makes a new one"
+                f"the login is not accepted (HTTP {code}); closed until a reload, or a restart with a new token:"
+                " claude setup-token"
             )
             raise Declined(self._turns.refuse(Reason("login", words)))
         if code == 429:
