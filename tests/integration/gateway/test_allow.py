@@ -205,8 +205,9 @@ async def test_the_farms_cost_has_the_gateways_turns(tmp_path: Path) -> None:
                 "INSERT INTO charge (decision, created_at, model, work_class, residency, backend, labels, status,"
                 " outcome, seconds, pico, price_version, terms, input_tokens, output_tokens,"
                 " cache_creation_input_tokens, cache_creation_1h_input_tokens, cache_read_input_tokens, list_model,"
-                " list_pico, held, request_id) SELECT 'fh-local', created_at, 'qwen', 'agent', 'local', 'local:qwen', '',"
-                " 200, 'done', 1, 0, '', '', 1000, 10, 0, 0, 0, 'claude-sonnet-5-5', 2100000000, 0, '' FROM charge LIMIT 1"
+                " list_pico, held, request_id) SELECT 'fh-local', created_at, 'qwen', 'agent', 'local', 'local:qwen',"
+                " '', 200, 'done', 1, 0, '', '', 1000, 10, 0, 0, 0, 'claude-sonnet-5-5', 2100000000, 0, ''"
+                " FROM charge LIMIT 1"
             )
         status, out, err = await one.farmhand("cost", "--json", "--by", "label:residency", "--no-interactive")
         assert status == 0, err

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from farmhand.gateway.ledger import lock
+from farmhand.gateway.purse import DAY_S
 from tests.support import plan as planned
 from tests.support.gateway import GatewayProcess
 from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
@@ -148,6 +150,80 @@ async def test_turns_in_a_row_stay_on_the_plan_and_the_api_takes_what_it_does_no
             for file in one.home.rglob("*"):
                 secrets = (b"CANARY-WORDS", DEFAULT_KEY.encode(), planned.TOKEN.encode())
                 assert not file.is_file() or not any(secret in file.read_bytes() for secret in secrets), file
+
+
+async def test_a_plan_that_is_switched_off_ends_its_turn_and_leaves_no_process(tmp_path: Path) -> None:
+    async with Plan(tmp_path) as plan, GatewayProcess(tmp_path / "home", planned.settings(warm_s=600, queue=9)) as one:
+        plan.use(one)
+        await one.start()
+
+        async def ask() -> int:
+            path, body = planned.text_turn("messages", "hello")
+            return (await one.call("POST", path, body))[0]
+
+        plan.api.fault(Fault(kind="slow", delay_s=3.0))
+        works = asyncio.create_task(ask())
+        await until(lambda: bool(plan.api.posts))
+        # Those that wait leave, and those that stay get what the old settings promise.
+        waits = [asyncio.create_task(ask()) for _ in range(6)]
+        await asyncio.sleep(0.5)
+        for number in (0, 2, 4):
+            waits[number].cancel()
+        one.write("")
+        assert (await one.command("reload"))[0] == 0
+        assert await ask() == 402
+        assert [await works, *[await waits[number] for number in (1, 3, 5)]] == [200] * 4
+        await until(lambda: not any(planned.alive(pid) for pid in plan.runs()))
+        await until(lambda: not list(one.home.glob("farmhand-run-*")))
+        one.write(planned.settings())
+        assert (await one.command("reload"))[0] == 0
+        assert await ask() == 200
+        assert await one.stop() == 0
+        assert list(one.home.glob("farmhand-run-*")) == []
+
+
+async def test_a_clock_that_jumps_over_midnight_and_back_gives_no_second_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    for module in ("purse", "backends.metered"):
+        monkeypatch.setattr(f"farmhand.gateway.{module}.time", clock)
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch, day="0.003") as inside:
+
+        async def until_refused() -> int:
+            for number in range(200):
+                if (await post(inside, turn(max_tokens=2000)))[0] != 200:
+                    return number
+            raise AssertionError("the day has no end")
+
+        api.fault(Fault(kind="cut", after_events=0))
+        assert (await post(inside, turn(max_tokens=2000)))[0] == 502
+        assert await until_refused() > 0
+        clock.shift = DAY_S
+        assert await until_refused() > 0
+        for shift in (0, DAY_S, 0):
+            clock.shift = shift
+            assert await until_refused() == 0
+        inside.answering.ledger.flush()
+        sums: dict[int, int] = {}
+        for row in charges(tmp_path / "gateway.db"):
+            day = int(row["created_at"] // DAY_S)
+            sums[day] = sums.get(day, 0) + (row["pico"] or 0) + row["held"]
+        assert len(sums) == 2
+        assert max(sums.values()) <= 3 * 10**9
+
+
+class Clock:
+    """The module `time`, some seconds ahead."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self) -> None:
+        self.shift = 0
+
+    def time(self) -> float:
+        """The shifted wall clock; it stays far from a real midnight."""
+        return 1_796_000_000.0 + self.shift + time.monotonic() % 1000
 
 
 async def test_a_key_that_takes_its_time_holds_nobody_up(tmp_path: Path) -> None:

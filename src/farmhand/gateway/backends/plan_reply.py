@@ -20,6 +20,8 @@ from farmhand.subscription.stream import CliRun
 TURN_S = 600.0
 #: What the provider says where a request would be extra usage, and there is none (anthropics/claude-code#45020).
 _USED_UP = re.compile(r"out of extra usage", re.I)
+#: What it says where no turn would draw on the plan any more (router-for-me/CLIProxyAPI#6004).
+_ONLY_EXTRA = re.compile(r"draw from your extra usage", re.I)
 _TOO_LONG = re.compile(r"(\d+) tokens \(limit (\d+)\)")
 
 
@@ -136,6 +138,9 @@ class SubscriptionReply:
         code = code if isinstance(code, int) else 0
         if said.get("api_error") == "usage_limit_reached" or _USED_UP.search(str(said.get("result"))):
             raise Declined(self._turns.used_up(self._table))
+        if _ONLY_EXTRA.search(str(said.get("result"))):
+            words = "the provider bills such turns as extra usage and not to the plan; closed until a reload"
+            raise Declined(self._turns.refuse(Reason("overage", words)))
         if code in (401, 403):
             words = (
                 f"the login is not accepted (HTTP {code}); closed until a reload, or a restart with a new token:"
