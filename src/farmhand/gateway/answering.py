@@ -265,7 +265,7 @@ class Answering:
                 self.metrics.ended(decision, outcome)
             if decision.residency != "metered":
                 spent = (reply.spent() if reply is not None else None) or _counted(
-                    decision, backend.state().model, usage or translated.usage, refused
+                    decision, _model_of(backend), usage or translated.usage, refused
                 )
                 self._charge(decision, spent, status, outcome, began)
 
@@ -304,6 +304,12 @@ def _read(dialect: Dialect, body: bytes, headers: dict[str, str]) -> tuple[Turn,
     return turn, began
 
 
+def _model_of(backend: Backend) -> str:
+    """Return the model of a backend that has one; "" for one that has several, of which none was asked."""
+    state = backend.state()
+    return state.model if state.residency == "local" else ""
+
+
 def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: str) -> TurnSpent:
     """Return what a turn used of which its backend says nothing.
 
@@ -322,9 +328,9 @@ def _translation(backend: Backend, turn: Turn, decision: Decision) -> AnswerStre
     """Return what makes the client's stream of the backend's."""
     if backend.native(turn):
         return NativeStream()
-    if decision.residency == "metered":
-        return from_messages.stream(turn, decision.id)
-    return from_chat.stream(turn, decision.id)
+    if decision.residency == "local":
+        return from_chat.stream(turn, decision.id)
+    return from_messages.stream(turn, decision.id)
 
 
 async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, ChatUsage | None]:

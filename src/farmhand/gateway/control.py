@@ -13,7 +13,8 @@ from farmhand.gateway.tables import GatewayConfig
 
 #: Errors that are the operator's own, by their code.
 _KINDS: dict[str, type[FarmhandError]] = {kind.code: kind for kind in (NotConfigured, UsageError)}
-_PATIENCE_S = 10.0
+#: Seconds for an answer. What is asked of the gateway may wait for a program that gives the key, or for the plan's CLI.
+_PATIENCE_S = {"GET": 10.0, "POST": 200.0}
 _MAX_ANSWER = 16 * 1024 * 1024
 
 
@@ -25,7 +26,7 @@ def ask(config: GatewayConfig, method: str, path: str, token: str = "", body: An
     host, port = config.address
     headers = {"Authorization": f"Bearer {token or read_token(config.token_path)}", "X-Farmhand-Control": "1"}
     headers |= {"Content-Type": "application/json", "Host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
-    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S)
+    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S[method])
     try:
         connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
         answer = connection.getresponse()

@@ -9,6 +9,7 @@ sums are made of them elsewhere.
 # ruff: noqa: S608  (what is put into SQL here are our own words)
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import queue
@@ -138,6 +139,20 @@ def new_id() -> str:
     return f"fh-{os.urandom(5).hex()}"
 
 
+def lock(path: Path) -> int | None:
+    """Lock the ledger at `path`, which the process that pays from it does. Return the lock, to be closed.
+
+    None if another process has it. Raise OSError.
+    """
+    found = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(found)
+        return None
+    return found
+
+
 class GatewayLedger:
     """The ledger in the file at `path`, which is created if missing (0600, its directory 0700).
 
@@ -176,9 +191,11 @@ class GatewayLedger:
             for statement in _TABLES.split(";"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-        # Nobody can say any more what became of them: what was held for them stays held.
-        self._db.execute("UPDATE charge SET outcome = ? WHERE outcome = ?", (LOST, OPEN))
-        self._db.execute("UPDATE allowance SET ended_at = ? WHERE ended_at IS NULL", (time.time(),))
+        if (alone := lock(self.path)) is not None:
+            # Nobody can say any more what became of them: what was held for them stays held.
+            self._db.execute("UPDATE charge SET outcome = ? WHERE outcome = ?", (LOST, OPEN))
+            self._db.execute("UPDATE allowance SET ended_at = ? WHERE ended_at IS NULL", (time.time(),))
+            os.close(alone)
         self._db.execute("COMMIT")
 
     def decided(self, record: DecisionRecord) -> Future[None]:
@@ -236,6 +253,8 @@ class GatewayLedger:
     def put(self, statement: str, values: tuple[Any, ...], *, urgent: bool = False) -> Future[None]:
         """Run a statement soon, or at once if it is urgent. The future is done once it is in the file."""
         done: Future[None] = Future()
+        # Who waits for it may leave. It is written all the same, and cannot be cancelled.
+        done.set_running_or_notify_cancel()
         self._waiting.put(_Write(statement, values, done))
         if urgent:
             self._hurry.set()

@@ -8,7 +8,6 @@ event loop.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import time
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
+from farmhand.gateway.ledger import GatewayLedger, TurnCharge, lock, new_id
 from farmhand.gateway.turn import Allowance, WorkClass
 from farmhand.meter import Budget
 
@@ -34,6 +33,11 @@ class _Opened(msgspec.Struct, frozen=True):
     ends: float
 
 
+def _used(opened: _Opened) -> int:
+    """Return what of an allowance is spent, or reserved for turns that go on."""
+    return opened.budget.spent_pico + opened.budget.reserved_pico
+
+
 class Purse:
     """The money of the process: one, whatever the settings and however often they are read again."""
 
@@ -48,15 +52,13 @@ class Purse:
         """Claim the ledger for this process. Raise NotConfigured if another one pays from it: its sums would be two."""
         if self._lock is not None:
             return
-        path = self._ledger.path.with_suffix(".lock")
-        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(lock)
+            self._lock = lock(self._ledger.path)
+        except OSError as error:
+            raise NotConfigured(f"{self._ledger.path} cannot be locked: {error.strerror}") from None
+        if self._lock is None:
             hint = "stop it, or set another XDG_STATE_HOME here"
-            raise NotConfigured(f"another gateway pays from {self._ledger.path}", hint=hint) from None
-        self._lock = lock
+            raise NotConfigured(f"another gateway pays from {self._ledger.path}", hint=hint)
 
     def close(self) -> None:
         """Close what is open, and leave the ledger to others."""
@@ -85,8 +87,7 @@ class Purse:
         """Return what is opened for a time now, with what of it is spent or reserved."""
         if (opened := self._now_open()) is None:
             return None
-        budget = opened.budget
-        return msgspec.structs.replace(opened.given, spent_pico=budget.spent_pico + budget.reserved_pico)
+        return msgspec.structs.replace(opened.given, spent_pico=_used(opened))
 
     def allow(self, seconds: float, pico: int, classes: Sequence[WorkClass]) -> Allowance:
         """Open the gate for a time, in place of what was opened before."""
@@ -101,14 +102,14 @@ class Purse:
         """Close what was opened. Turns that it pays for go on. Return whether anything was open."""
         opened, self._opened = self._now_open(), None
         if opened is not None:
-            self._ledger.put(_CLOSED, (time.time(), opened.budget.spent_pico, opened.id), urgent=True)
+            self._ledger.put(_CLOSED, (time.time(), _used(opened), opened.id), urgent=True)
         return opened is not None
 
     def _now_open(self) -> _Opened | None:
         opened = self._opened
         if opened is not None and (time.monotonic() >= opened.ends or time.time() >= opened.given.until):
             self._opened = None
-            self._ledger.put(_CLOSED, (opened.given.until, opened.budget.spent_pico, opened.id))
+            self._ledger.put(_CLOSED, (opened.given.until, _used(opened), opened.id))
             return None
         return opened
 

@@ -18,12 +18,13 @@ from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering, Setup
 from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
-from farmhand.gateway.backends.metered_setup import MeteredSetup
+from farmhand.gateway.backends.metered_setup import MeteredSetup, key_of
 from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
 from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
+from farmhand.meter import Key
 from farmhand.subscription.terms import TERMS
 
 #: Seconds that running turns have when the gateway stops.
@@ -50,16 +51,16 @@ class Backends:
         self._plan_turns = PlanTurns()
         self._retired: list[SubscriptionBackend] = []
         self._metered = MeteredSetup(book)
+        self._ready_key: Key | None = None
 
     async def prepare(self, config: GatewayConfig) -> None:
         """Make what `config` adds, so that it can take turns as soon as it is in force. Raise NotConfigured or Refused.
 
-        The new local servers are looked at, and the CLI of the plan is asked who pays.
+        The new local servers are looked at, the CLI of the plan is asked who pays, and the key is read. Each may take
+        its time.
         """
-        for backend in self._ready.values():
-            backend.close()  # of settings that were refused after this
-        if self._ready_plan is not None and self._ready_plan is not self._plan:
-            self._ready_plan[1].close()
+        if self._metered.pays(config.metered):
+            self._ready_key = await asyncio.to_thread(key_of, config.metered)
         made = {name: server for name, (server, _, _) in self._made.items()}
         new = {name: server for name, server in config.local.items() if made.get(name) != server}
         self._ready = {name: LocalBackend(name, server) for name, server in new.items()}
@@ -70,6 +71,15 @@ class Backends:
             for look in late:
                 look.cancel()
 
+    def discard(self) -> None:
+        """Close what was prepared for settings that are not in force: they were refused."""
+        ready, self._ready = self._ready, {}
+        for backend in ready.values():
+            backend.close()
+        plan, self._ready_plan, self._ready_key = self._ready_plan, None, None
+        if plan is not None and plan is not self._plan:
+            plan[1].close()
+
     def setup(self, config: GatewayConfig) -> Setup:
         """Return what `config` says, with the backends that stay as they are.
 
@@ -79,7 +89,7 @@ class Backends:
         ready = self._ready_plan
         plan = ready if ready is not None and ready[0] == config.subscription else self._planned(config.subscription)
         # It is the last that can fail.
-        metered = self._metered.made(config.metered)
+        metered, self._ready_key = self._metered.made(config.metered, self._ready_key), None
         self._take(plan)
         new = {name: server for name, server in config.local.items() if name not in kept}
         fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
@@ -125,8 +135,8 @@ class Backends:
 
     def close(self) -> None:
         """Look at no server any more."""
-        self.setup(GatewayConfig())
         self._metered.close()
+        self.setup(GatewayConfig())
 
     async def closed(self) -> None:
         """Wait until what the backends have started has ended, after `close`."""
@@ -184,15 +194,25 @@ class Service:
             await self._answering.drain(DRAIN_S)
 
     async def reload(self) -> None:
-        """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force."""
+        """Read settings and token again and swap them whole. Raise FarmhandError with the old ones in force.
+
+        It goes on if the caller leaves.
+        """
+        await asyncio.shield(asyncio.create_task(self._reload()))
+
+    async def _reload(self) -> None:
         async with self._reloading:
             self._answering.metrics.reloaded(ok=False)
             config = settings.load(self._path)
             if config.listen != self._config.listen:
                 raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
             token = token_of(config.token_path)
-            await self._backends.prepare(config)
-            self._answering.setup = self._backends.setup(config)
+            try:
+                await self._backends.prepare(config)
+                self._answering.setup = self._backends.setup(config)
+            except BaseException:
+                self._backends.discard()
+                raise
             self._guard.use(token)
             self._config = config
             self._answering.metrics.reloaded(ok=True)

@@ -27,11 +27,15 @@ class PlanWindow(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class PlanUse(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A `rate_limit_event`'s `rate_limit_info`, as CLI 2.1.330 writes it: see `read`."""
+    """A `rate_limit_event`'s `rate_limit_info`, as CLI 2.1.330 writes it: see `read`.
+
+    Other releases tell of one window only: `utilization` is that of `rate_limit_type`.
+    """
 
     status: str = "allowed"
     resets_at: float = 0.0
     rate_limit_type: str = ""
+    utilization: float = 0.0
     is_using_overage: bool = False
     unified_windows: dict[str, PlanWindow] = {}
 
@@ -52,9 +56,13 @@ class PlanLimit(msgspec.Struct, frozen=True, kw_only=True):
 def read(info: Any) -> PlanUse | None:
     """Return what a `rate_limit_info` says; None if it is none that can be understood."""
     try:
-        return msgspec.convert(info, PlanUse)
+        use = msgspec.convert(info, PlanUse)
     except msgspec.ValidationError:
         return None
+    if not use.utilization or use.rate_limit_type in use.unified_windows:
+        return use
+    told = {use.rate_limit_type: PlanWindow(utilization=use.utilization, resets_at=use.resets_at)}
+    return msgspec.structs.replace(use, unified_windows=use.unified_windows | told)
 
 
 def limit(use: PlanUse, *, reserve: float, allow_overage: bool, now: float | None = None) -> PlanLimit | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from farmhand.gateway.backends import BackendError
+from farmhand.gateway.dialects import from_messages
 from farmhand.gateway.dialects.cli_answer import CliAnswer
 from tests.unit.gateway.turns import turn
 
@@ -35,8 +36,14 @@ STREAM = [START, *block(0, "thinking", "hm"), *block(1, "text", "one ", "two"), 
 
 def played(events: list[dict[str, Any]], dialect: Any, **more: Any) -> tuple[list[dict[str, Any]], CliAnswer]:
     """The events that a client gets, or the one answer."""
-    answer = CliAnswer(turn(dialect, **more), "x")
+    asked = turn(dialect, **more)
+    answer = CliAnswer(asked)
     text = b"".join(answer.take(event) for event in events) + answer.end()
+    if dialect != "messages" and asked.streamed:
+        stream = from_messages.stream(asked)
+        text = stream.feed(text) + stream.end()
+    elif dialect != "messages":
+        text, _ = from_messages.answer(asked, text)
     lines = [line.removeprefix(b"data: ") for line in text.splitlines() if line.startswith((b"data: ", b"{"))]
     return [json.loads(line) for line in lines if line != b"[DONE]"], answer
 
@@ -75,10 +82,11 @@ def test_a_chat_client_gets_chat(stop: str, finish: str) -> None:
     choice = whole["choices"][0]
     assert (choice["message"]["content"], choice["finish_reason"]) == ("one two", finish)
     assert whole["usage"]["prompt_tokens"] == 10
-    chunks, _ = played(events, "chat", streamed=True)
+    usage_asked = {"stream_options": {"include_usage": True}}
+    *chunks, last = played(events, "chat", streamed=True, fields=usage_asked)[0]
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert (text, chunks[-1]["choices"][0]["finish_reason"]) == ("one two", finish)
-    assert chunks[-1]["usage"]["completion_tokens"] == 5
+    assert (last["choices"], last["usage"]["completion_tokens"]) == ([], 5)
 
 
 TOOL = {"type": "content_block_start", "index": 0, "content_block": {"type": "tool_use", "id": "t", "name": "Bash"}}

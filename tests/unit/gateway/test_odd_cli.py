@@ -107,6 +107,16 @@ async def test_an_error_of_the_cli_is_named_and_has_no_token(made: Made) -> None
     assert TOKEN not in str(caught.value)
 
 
+async def test_a_login_that_only_draws_on_extra_usage_closes_the_tier(made: Made) -> None:
+    words = "API Error: 400 Third-party apps now draw from your extra usage, not your plan limits."
+    backend = made([INIT, RESULT | {"is_error": True, "api_error_status": 400, "result": words}], "exit 1")
+    with pytest.raises(Declined, match="bills such turns as extra usage"):
+        await answered(backend)
+    closed = backend.state().closed
+    assert closed is not None
+    assert closed.code == "overage"
+
+
 async def test_a_cli_that_hangs_at_its_end_is_killed_and_its_answer_kept(
     made: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:

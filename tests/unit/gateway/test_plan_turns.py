@@ -40,6 +40,23 @@ async def test_one_works_two_wait_and_the_next_is_declined() -> None:
     await turns.enter(TABLE)
 
 
+async def test_a_turn_right_after_another_waits_although_nothing_is_queued() -> None:
+    """Its process has still to end, and one is started for the next turn: nobody may pay elsewhere meanwhile."""
+    turns, table = PlanTurns(), SubscriptionTable(queue=0)
+    await turns.enter(table)
+    with pytest.raises(Declined, match="being answered"):
+        await turns.enter(table)
+    turns.end()
+    waits = asyncio.create_task(turns.enter(table))
+    await asyncio.sleep(0)
+    with pytest.raises(Declined, match="1 wait"):
+        await turns.enter(table)
+    turns.leave()
+    await waits
+    with pytest.raises(Declined, match="being answered"):
+        await turns.enter(table)
+
+
 async def test_who_waits_too_long_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan_turns, "WAIT_S", 0.01)
     turns = PlanTurns()

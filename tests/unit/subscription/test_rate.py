@@ -39,6 +39,10 @@ def windows(five_hour: float, seven_day: float = 0.0) -> dict[str, Any]:
         (said(), None, 0.0),
         (said(unifiedWindows=windows(0.8)), None, 0.0),
         (said(unifiedWindows=windows(0.85)), "reserve", HOUR),
+        # One window only (rynfar/meridian#436).
+        (said(unifiedWindows={}, utilization=0.85), "reserve", HOUR),
+        (said(unifiedWindows={}, utilization=0.8), None, 0.0),
+        (said(utilization=0.85), None, 0.0),
         (said(unifiedWindows=windows(0.85, 0.9)), "reserve", NOW + 86400 * 3),
         (said(status="rejected"), "used_up", HOUR),
         (said(status="rejected", isUsingOverage=True), "overage", HOUR),

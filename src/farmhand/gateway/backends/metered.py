@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
@@ -94,8 +95,15 @@ class MeteredBackend:
 
     def state(self) -> BackendState:
         """Implement `Backend`."""
-        day, allowance = self.purse.day, self.purse.allowance
+        # What was allowed is of no use without a key.
+        allowance, spent = self.purse.allowance if self.key is not None else None, None
         closed = None if self.table.enabled else Reason("shut", "off")
+        try:
+            day = self.purse.day
+            spent = day.spent_pico + day.reserved_pico
+        except NotConfigured as error:
+            # What was spent today is not known: other backends go on.
+            closed = Reason("ledger", error.message)
         if self._refused is not None and time.monotonic() < self._refused[1]:
             closed = self._refused[0]
         return BackendState(
@@ -112,7 +120,7 @@ class MeteredBackend:
             background=self.table.background,
             turn_pico=self.table.turn_pico,
             day_pico=self.table.day_pico,
-            spent_pico=day.spent_pico + day.reserved_pico,
+            spent_pico=spent,
             allowance=allowance,
             model=", ".join(sorted(set(self.table.models.values()))),
         )
@@ -329,11 +337,13 @@ class MeteredBackend:
             words = f"the API refuses the gateway's key: {problem.message}"
             self._refused = (Reason("key", words[:200]), time.monotonic() + _REFUSED_S)
             return BackendError(words, status=402 if turn.dialect == "messages" else 400, code=DEFERRED)
-        if problem.body and turn.dialect == "messages":
+        # Not every refusal is the API's own: a proxy's page is none that a client can read.
+        if problem.body.lstrip()[:1] == b"{" and turn.dialect == "messages":
             return BackendError(problem.message, status=problem.status, body=problem.body)
         if problem.status in (400, 413, 422, 404):
             long = problem.status == 413 or "prompt is too long" in problem.message
-            return BackendError(problem.message, status=400, code=TOO_LONG if long else "invalid_request")
+            status = problem.status if problem.status != 404 and turn.dialect == "messages" else 400
+            return BackendError(problem.message, status=status, code=TOO_LONG if long else "invalid_request")
         found = BackendError(problem.message, status=problem.status if problem.status in (429, 529) else 502)
         if problem.retry_after_s is not None:
             found.headers["retry-after"] = str(max(1, round(problem.retry_after_s)))

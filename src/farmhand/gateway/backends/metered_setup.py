@@ -46,16 +46,24 @@ class MeteredSetup:
         self._environ = environ
         self._meters: dict[str, tuple[Upstream, Meter]] = {}
 
-    def made(self, table: MeteredTable) -> MeteredBackend | None:
+    def pays(self, table: MeteredTable) -> bool:
+        """Return whether turns may be paid for with these settings now: they say so, or what is open for a time."""
+        return table.enabled or (self._has_source(table) and self._purse.allowance is not None)
+
+    def _has_source(self, table: MeteredTable) -> bool:
+        return bool(table.key_source or self._environ.get(table.auth_env))
+
+    def made(self, table: MeteredTable, key: Key | None = None) -> MeteredBackend | None:
         """Return the backend; None if metered is off, and there is no key with which it could be opened.
 
-        Raise NotConfigured if it is enabled and the key cannot be read, or is none.
+        `key` is that of `table`, if it was read before. Raise NotConfigured if turns may be paid for and the key cannot
+        be read, or is none.
         """
-        key = None
-        if table.enabled:
-            key = key_of(table)
+        if self.pays(table):
+            key = key or key_of(table)
             self._purse.claim()
-        elif not table.key_source and not self._environ.get(table.auth_env):
+        elif not self._has_source(table):
+            self._purse.stop()
             return None
         if table.url not in self._meters:
             upstream = Upstream(table.url, idle_s=_IDLE_S)

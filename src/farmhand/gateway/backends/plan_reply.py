@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import AsyncIterator
 
@@ -21,6 +20,8 @@ from farmhand.subscription.stream import CliRun
 TURN_S = 600.0
 #: What the provider says where a request would be extra usage, and there is none (anthropics/claude-code#45020).
 _USED_UP = re.compile(r"out of extra usage", re.I)
+#: What it says where no turn would draw on the plan any more (router-for-me/CLIProxyAPI#6004).
+_ONLY_EXTRA = re.compile(r"draw from your extra usage", re.I)
 _TOO_LONG = re.compile(r"(\d+) tokens \(limit (\d+)\)")
 
 
@@ -28,18 +29,18 @@ class SubscriptionReply:
     """The answer of one process to one turn; see `BackendReply`."""
 
     status = 200
+    dialect: Dialect = "messages"
 
     def __init__(
         self, process: ClaudeProcess, turn: Turn, omitted: tuple[str, ...], turns: PlanTurns, table: SubscriptionTable
     ) -> None:
         self.headers: dict[str, str] = {}
-        self.dialect: Dialect = "messages" if turn.dialect == "messages" else "chat"
         self.streamed = turn.streamed
         self.omitted = omitted
         self._process = process
         self._turns, self._table = turns, table
         self._run = CliRun()
-        self._answer = CliAnswer(turn, os.urandom(12).hex())
+        self._answer = CliAnswer(turn)
         self._begun: list[bytes] = []
         self._rest = self._read()
         self._late = False
@@ -109,6 +110,8 @@ class SubscriptionReply:
             raise BackendError(
                 "a line of the subscription's CLI could not be read, and a part of the answer is missing"
             )
+        # Before the client can know it: its next turn may come at once.
+        self._turns.end()
         yield self._answer.end()
 
     def _take(self, line: bytes) -> bytes:
@@ -135,9 +138,13 @@ class SubscriptionReply:
         code = code if isinstance(code, int) else 0
         if said.get("api_error") == "usage_limit_reached" or _USED_UP.search(str(said.get("result"))):
             raise Declined(self._turns.used_up(self._table))
+        if _ONLY_EXTRA.search(str(said.get("result"))):
+            words = "the provider bills such turns as extra usage and not to the plan; closed until a reload"
+            raise Declined(self._turns.refuse(Reason("overage", words)))
         if code in (401, 403):
             words = (
-                f"the login is not accepted (HTTP {code}); closed until a reload: claude setup-token makes a new one"
+                f"the login is not accepted (HTTP {code}); closed until a reload, or a restart with a new token:"
+                " claude setup-token"
             )
             raise Declined(self._turns.refuse(Reason("login", words)))
         if code == 429:

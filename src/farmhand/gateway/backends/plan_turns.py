@@ -20,6 +20,8 @@ class PlanTurns:
     def __init__(self) -> None:
         self._place = asyncio.Lock()
         self._waiting = 0
+        #: Whether the place's turn has ended, and the place is only being tidied up.
+        self._ended = False
         self._limit: rate.PlanLimit | None = None
         self._use: rate.PlanUse | None = None
         self._refused: Reason | None = None
@@ -36,7 +38,8 @@ class PlanTurns:
             return self._refused
         if self._limit is not None and self._limit.until > time.time():
             return Reason(self._limit.code, self._limit.words)
-        if not waits and self._place.locked() and self._waiting >= table.queue:
+        # A turn that comes right after another one is not sent elsewhere, where it may have to be paid for.
+        if not waits and self._place.locked() and self._waiting >= table.queue + self._ended:
             more = f", and {self._waiting} wait" if self._waiting else ""
             return Reason("busy", f"a turn is being answered{more}")
         return None
@@ -61,8 +64,13 @@ class PlanTurns:
             self._place.release()
             raise Declined(reason)
 
+    def end(self) -> None:
+        """Note that the turn has ended: its place is free soon."""
+        self._ended = True
+
     def leave(self) -> None:
         """Give the place to the next turn."""
+        self._ended = False
         self._place.release()
 
     def note(self, use: rate.PlanUse, table: SubscriptionTable) -> None:

@@ -118,6 +118,8 @@ class SubscriptionBackend:
             finally:
                 late.cancel()
         finally:
+            if entered:
+                self._turns.end()
             if process is not None:
                 process.kill()
             task = asyncio.create_task(self._after(process, entered=entered, good=good))
@@ -150,13 +152,15 @@ class SubscriptionBackend:
             await process.ended()
         self._open -= 1
         wanted = self._table.warm_s and not self._retired and self._turns.idle(self._table)
-        if good and process is not None and wanted:
-            with suppress(BackendError):
-                self._spare = await self._process(process.order)
-                ends = asyncio.get_running_loop().call_later(self._table.warm_s, self._end_spare)
-                self._spare_ends = ends
-        if entered:
-            self._turns.leave()
+        try:
+            if good and process is not None and wanted:
+                with suppress(BackendError):
+                    self._spare = await self._process(process.order)
+                    ends = asyncio.get_running_loop().call_later(self._table.warm_s, self._end_spare)
+                    self._spare_ends = ends
+        finally:
+            if entered:
+                self._turns.leave()
         if self._retired:
             self.close()
 

@@ -1,4 +1,4 @@
-"""What the CLI streams of a model's answer, for a client: Messages events as they are, or a Chat answer made of them.
+"""What the CLI streams of a model's answer, as an answer of the Messages API: its events, or the whole message.
 
 A turn is one answer of text. What is more is an error: a second answer, which the CLI asks for by itself when the first
 was cut, or a tool. Thinking is left out unless the client asked for it.
@@ -6,7 +6,6 @@ was cut, or a tool. Thinking is left out unless the client asked for it.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,30 +13,25 @@ import msgspec
 
 from farmhand.core.task import Usage
 from farmhand.gateway.backends import BackendError
-from farmhand.gateway.dialects.sse import DONE, data, event
+from farmhand.gateway.dialects.sse import event
 from farmhand.gateway.turn import Turn
 
 _TEXT = frozenset({"text", "thinking", "redacted_thinking"})
 _DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
-#: Why a Chat answer ended, by why a Messages answer did.
-_FINISH = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "refusal": "content_filter"}
 
 
 class CliAnswer:
     """The answer to `turn`. `take` gives what a streaming client gets at once, `end` what all of them get last."""
 
-    def __init__(self, turn: Turn, ident: str) -> None:
-        self.native = turn.dialect == "messages"
+    def __init__(self, turn: Turn) -> None:
         self._streamed = turn.streamed
-        self._thinks = self.native and _asked_to_think(turn)
-        self._ident = ident
+        self._thinks = turn.dialect == "messages" and _asked_to_think(turn)
         self._usage: dict[str, int] = {}
         #: The message: None before it began.
         self._message: dict[str, Any] | None = None
         #: The CLI's number of a block → ours, and None for one that is left out.
         self._blocks: dict[Any, int | None] = {}
         self._last: dict[str, Any] = {}
-        self._created = int(time.time())
         #: Why the message ended; "" before it did.
         self.stop = ""
         #: Whether the message is whole.
@@ -84,19 +78,10 @@ class CliAnswer:
         message = self._message
         if message is None or not self.whole:
             raise _odd("the end of an answer before its beginning")
-        if self.native:
-            if self._streamed:
-                return event(self._last or {"type": "message_delta", "delta": {"stop_reason": self.stop}}) + event(
-                    {"type": "message_stop"}
-                )
-            return msgspec.json.encode(message | {"usage": message.get("usage", {}) | self._usage})
-        finish = _FINISH.get(self.stop, "stop")
         if self._streamed:
-            last = self._chunk({}, finish) | {"usage": self._chat_usage()}
-            return data(last) + DONE
-        choice = {"index": 0, "message": {"role": "assistant", "content": self.text, "refusal": None}, "logprobs": None}
-        whole = self._base("chat.completion") | {"choices": [choice | {"finish_reason": finish}]}
-        return msgspec.json.encode(whole | {"usage": self._chat_usage()})
+            last = self._last or {"type": "message_delta", "delta": {"stop_reason": self.stop}}
+            return event(last) + event({"type": "message_stop"})
+        return msgspec.json.encode(message | {"usage": message.get("usage", {}) | self._usage})
 
     def _begin(self, message: Any) -> bytes:
         if self._message is not None:
@@ -107,9 +92,7 @@ class CliAnswer:
         self._count(message.get("usage"))
         if not self._streamed:
             return b""
-        if self.native:
-            return event({"type": "message_start", "message": self._message})
-        return data(self._chunk({"role": "assistant", "content": ""}))
+        return event({"type": "message_start", "message": self._message})
 
     def _part(self, kind: str, value: dict[str, Any]) -> bytes:
         number = value.get("index")
@@ -128,42 +111,19 @@ class CliAnswer:
         if ours < 0 or self._message is None:
             raise _odd("a part of a block that never began")
         delta = value.get("delta")
-        found = ""
         if kind == "content_block_delta" and isinstance(delta, dict):
             name = _DELTAS.get(str(delta.get("type")), "")
             piece = delta.get(name)
             if name and isinstance(piece, str):
                 block = self._message["content"][ours]
                 block[name] = str(block.get(name) or "") + piece
-                found = piece if name == "text" else ""
-        if not self._streamed:
-            return b""
-        if self.native:
-            return event(value | {"index": ours})
-        return data(self._chunk({"content": found})) if found else b""
+        return event(value | {"index": ours}) if self._streamed else b""
 
     def _count(self, usage: Any) -> None:
         """Take the counts of a usage; those of the end replace those of the beginning."""
         if isinstance(usage, dict):
             whole = {k: v for k, v in usage.items() if isinstance(v, int) and not isinstance(v, bool) and v >= 0}
             self._usage |= whole
-
-    def _base(self, kind: str) -> dict[str, Any]:
-        model = str((self._message or {}).get("model") or "")
-        return {"id": f"chatcmpl-{self._ident}", "object": kind, "created": self._created, "model": model}
-
-    def _chunk(self, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return self._base("chat.completion.chunk") | {"choices": [choice]}
-
-    def _chat_usage(self) -> dict[str, Any]:
-        used = self.usage
-        return {
-            "prompt_tokens": used.prompt_tokens,
-            "completion_tokens": used.output_tokens,
-            "total_tokens": used.prompt_tokens + used.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": used.cache_read_input_tokens},
-        }
 
 
 def _asked_to_think(turn: Turn) -> bool:

@@ -47,6 +47,12 @@ def document(dialect: Dialect, status: int, message: str, code: str | None = Non
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+def instead(error: object) -> BackendError:
+    """Return the error of an answer with the status 200 that is no message; `error` is its field of that name."""
+    words = error.get("message") if isinstance(error, dict) else None
+    return BackendError(f"the answer is no message: {words}"[:400] if words else "the answer is no message")
+
+
 def from_server(status: int, answer: bytes) -> BackendError:
     """Return what a local server's error of this status means for the client.
 

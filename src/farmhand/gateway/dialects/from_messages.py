@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.backends import BackendError
+from farmhand.gateway.dialects import errors
 from farmhand.gateway.dialects.answer_chat import ChatWriter
 from farmhand.gateway.dialects.answer_responses import ResponsesWriter
 from farmhand.gateway.dialects.events import MAX_EVENT
@@ -46,7 +47,7 @@ def answer(turn: Turn, body: bytes, ident: str = "") -> tuple[bytes, ChatUsage |
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict) or not isinstance(found.get("content"), list):
-        raise _broken("no message")
+        raise errors.instead(found.get("error") if isinstance(found, dict) else None)
     parts = []
     for block in found["content"]:
         if (part := _part(block)) is None:

@@ -1,4 +1,4 @@
-"""An answer of a local server's own Messages API: passed on as it comes, and watched for its usage and its end."""
+"""An answer in Messages for a client of Messages: passed on as it comes, and watched for its usage and its end."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class _NativeEvent(msgspec.Struct):
 
 class _NativeMessage(msgspec.Struct):
     usage: _Used = msgspec.field(default_factory=_Used)
+    content: msgspec.Raw = msgspec.Raw()
+    error: Any = None
 
 
 class NativeStream:
@@ -63,7 +65,7 @@ class NativeStream:
 
     def end(self) -> bytes:
         """Return nothing, or an error if the stream was cut."""
-        return b"" if self._ended else self.fail(BackendError("the local server's stream ended before its answer did"))
+        return b"" if self._ended else self.fail(BackendError("the backend's stream ended before its answer did"))
 
     def fail(self, error: BackendError) -> bytes:
         """Return the end of an answer that failed. A blank line ends what was cut."""
@@ -77,9 +79,14 @@ class NativeStream:
 
 
 def answer(body: bytes) -> tuple[bytes, ChatUsage | None]:
-    """Return a whole message as it is, and its usage."""
+    """Return a whole message as it is, and its usage. Raise BackendError if it is none: some proxies say 200 to all."""
     try:
-        used = msgspec.json.decode(body, type=_NativeMessage).usage
-    except (msgspec.MsgspecError, RecursionError):
-        return body, None
+        found = msgspec.json.decode(body, type=_NativeMessage)
+    except msgspec.ValidationError:
+        return body, None  # a usage of another form
+    except (msgspec.DecodeError, RecursionError):
+        raise BackendError("the answer is no message") from None
+    if not found.content:
+        raise errors.instead(found.error)
+    used = found.usage
     return body, ChatUsage(used.input_tokens, used.cache_read_input_tokens, used.output_tokens)
