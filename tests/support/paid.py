@@ -81,3 +81,8 @@ def billed(entry: Entry) -> int:
     cost = price_table().cost(entry.model, usage, at=entry.time)
     assert cost is not None
     return cost
+
+
+def turn(**more: Any) -> dict[str, Any]:
+    """A turn in Messages."""
+    return {"model": "claude-opus-9", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]} | more
