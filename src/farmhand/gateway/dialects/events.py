@@ -1,4 +1,4 @@
-"""The events of a local server's Chat stream, checked one by one: what both ways to the client have in common."""
+"""The events of a stream, checked one by one: what all ways to the client share, and those of a Chat stream."""
 
 from __future__ import annotations
 
@@ -17,30 +17,26 @@ MAX_EVENT = 16 * 1024 * 1024
 _CUT = "the local server's stream ended before its answer did"
 
 
-class ChatEvents:
-    """Reads a stream. A way to the client says what it makes of a chunk, of the end, and of an error."""
+class EventStream:
+    """Reads a stream of events. Its kinds say what they make of an event, of the end, and of an error."""
+
+    #: Who sends the stream, for messages.
+    sender = "the local server"
 
     def __init__(self) -> None:
         self.usage: ChatUsage | None = None
         self.failed: BackendError | None = None
-        self.finish: Any = None
         self._ended = False
         self._decoder = EventDecoder()
         #: What is to be sent.
         self._out: list[bytes] = []
 
     def feed(self, piece: bytes) -> bytes:
-        """Return what follows from a piece of the server's body."""
+        """Return what follows from a piece of the body."""
         if not self._ended:
             self._take(self._decoder.feed(piece))
         if not self._ended and self._decoder.pending > MAX_EVENT:
-            return self.fail(broken("an event of more than 16 MB"))
-        return self._sent()
-
-    def end(self) -> bytes:
-        """Return what is left at the end of the server's body."""
-        if not self._ended:
-            self._take([*self._decoder.flush(), ("", b"[DONE]")])
+            return self.fail(broken("an event of more than 16 MB", self.sender))
         return self._sent()
 
     def fail(self, error: BackendError) -> bytes:
@@ -58,11 +54,40 @@ class ChatEvents:
     def _take(self, events: list[tuple[str, bytes]]) -> None:
         try:
             for _, raw in events:
-                if not self._ended:
+                if raw and not self._ended:
                     self._event(raw)
         except BackendError as error:
             self._ended, self.failed = True, error
             self._fail(error)
+
+    def _decoded(self, raw: bytes) -> dict[str, Any]:
+        try:
+            event = msgspec.json.decode(raw)
+        except (ValueError, RecursionError):
+            raise broken("an event that is no JSON", self.sender) from None
+        if not isinstance(event, dict):
+            raise broken("an event that is no JSON object", self.sender)
+        return event
+
+    def _event(self, raw: bytes) -> None:
+        raise NotImplementedError
+
+    def _fail(self, error: BackendError) -> None:
+        raise NotImplementedError
+
+
+class ChatEvents(EventStream):
+    """Reads a Chat stream. A way to the client says what it makes of a chunk, of the end, and of an error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finish: Any = None
+
+    def end(self) -> bytes:
+        """Return what is left at the end of the server's body."""
+        if not self._ended:
+            self._take([*self._decoder.flush(), ("", b"[DONE]")])
+        return self._sent()
 
     def _event(self, raw: bytes) -> None:
         if raw == b"[DONE]":
@@ -71,14 +96,7 @@ class ChatEvents:
             self._finish()
             self._ended = True
             return
-        if not raw:
-            return
-        try:
-            chunk = msgspec.json.decode(raw)
-        except (ValueError, RecursionError):
-            raise broken("an event that is no JSON") from None
-        if not isinstance(chunk, dict):
-            raise broken("an event that is no JSON object")
+        chunk = self._decoded(raw)
         if chunk.get("error"):
             raise errors.from_server(200, raw)
         self.usage = usage_of(chunk.get("usage")) or self.usage
@@ -94,9 +112,6 @@ class ChatEvents:
     def _finish(self) -> None:
         raise NotImplementedError
 
-    def _fail(self, error: BackendError) -> None:
-        raise NotImplementedError
-
 
 def choice_of(chunk: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the one choice of an answer or a chunk; None if it has none. Raise BackendError if there are several."""
@@ -110,6 +125,6 @@ def choice_of(chunk: Mapping[str, Any]) -> dict[str, Any] | None:
     return first
 
 
-def broken(what: str) -> BackendError:
-    """Return the error for what a local server may not send."""
-    return BackendError(f"the local server sent {what}")
+def broken(what: str, sender: str = EventStream.sender) -> BackendError:
+    """Return the error for what a server may not send."""
+    return BackendError(f"{sender} sent {what}")

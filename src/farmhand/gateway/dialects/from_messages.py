@@ -16,11 +16,12 @@ from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors
 from farmhand.gateway.dialects.answer_chat import ChatWriter
 from farmhand.gateway.dialects.answer_responses import ResponsesWriter
-from farmhand.gateway.dialects.events import MAX_EVENT
+from farmhand.gateway.dialects.events import EventStream, broken
 from farmhand.gateway.dialects.parts import AnswerPart, ChatUsage, Stop
 from farmhand.gateway.turn import Turn
-from farmhand.meter.sse import EventDecoder
 
+#: Who sends what is read here: the API, or the CLI that passes its events on.
+_API = "the API"
 _STOPS: Mapping[str, Stop] = {
     "end_turn": "end_turn",
     "max_tokens": "max_tokens",
@@ -91,27 +92,18 @@ class _UsageSeen:
         return ChatUsage(read, seen.get("cache_read_input_tokens", 0), seen.get("output_tokens", 0))
 
 
-class MessagesTranslated:
+class MessagesTranslated(EventStream):
     """A stream for a client of another dialect; see `AnswerStream`."""
 
+    sender = _API
+
     def __init__(self, writer: ChatWriter | ResponsesWriter, turn: Turn) -> None:
-        self.usage: ChatUsage | None = None
-        self.failed: BackendError | None = None
+        super().__init__()
         self._writer, self._model = writer, turn.model
-        self._decoder = EventDecoder()
         self._figures = _UsageSeen()
         self._part: AnswerPart | None = None
         self._stop_reason: Any = None
-        self._began = self._ended = False
-        self._out: list[bytes] = []
-
-    def feed(self, piece: bytes) -> bytes:
-        """Return what follows from a piece of the API's body."""
-        if not self._ended:
-            self._take(self._decoder.feed(piece))
-        if not self._ended and self._decoder.pending > MAX_EVENT:
-            return self.fail(_broken("an event of more than 16 MB"))
-        return self._sent()
+        self._began = False
 
     def end(self) -> bytes:
         """Return what is left at the end of the body."""
@@ -123,12 +115,6 @@ class MessagesTranslated:
             return self.fail(BackendError("the API's stream ended before its answer did"))
         return self._sent()
 
-    def fail(self, error: BackendError) -> bytes:
-        """Return the end of an answer that failed."""
-        if not self._ended:
-            self._fail(error)
-        return self._sent()
-
     def ping(self) -> bytes:
         """Return what keeps a silent stream alive."""
         if self._ended:
@@ -137,31 +123,12 @@ class MessagesTranslated:
         self._out.append(self._writer.ping())
         return self._sent()
 
-    def _sent(self) -> bytes:
-        found = b"".join(self._out)
-        self._out.clear()
-        return found
-
-    def _take(self, events: list[tuple[str, bytes]]) -> None:
-        try:
-            for _, raw in events:
-                if raw and not self._ended:
-                    try:
-                        event = msgspec.json.decode(raw)
-                    except (ValueError, RecursionError):
-                        raise _broken("an event that is no JSON") from None
-                    if not isinstance(event, dict):
-                        raise _broken("an event that is no JSON object")
-                    self._event(event)
-        except BackendError as error:
-            self._fail(error)
-
     def _fail(self, error: BackendError) -> None:
         self._begin()
-        self._ended, self.failed = True, error
         self._out.append(self._writer.fail(error))
 
-    def _event(self, event: dict[str, Any]) -> None:
+    def _event(self, raw: bytes) -> None:
+        event = self._decoded(raw)
         match event.get("type"):
             case "message_start":
                 message = event.get("message")
@@ -268,4 +235,4 @@ def _model(found: Mapping[str, Any], turn: Turn) -> str:
 
 
 def _broken(what: str) -> BackendError:
-    return BackendError(f"the API sent {what}")
+    return broken(what, _API)
