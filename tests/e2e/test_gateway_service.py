@@ -118,6 +118,7 @@ class Station:
             "ansible_remote_tmp": "/tmp/.ansible-op",
             "gateway_home": HOME,
             "gateway_config_dir": f"{HOME}/.config",
+            "gateway_state_dir": f"{HOME}/.local/state",
             "gateway_manager": "systemd",
         }
         argv = ["ansible-playbook", "playbooks/gateway.yml", "--extra-vars", json.dumps(variables), *options]
@@ -236,7 +237,7 @@ def _life(station: Station) -> None:
 
     # What no start mends is not tried again: wrong settings, and keys that others can read.
     env = CONFIG.replace(".toml", ".env")
-    for path, text, mode in ((CONFIG, "[[[", "600"), (env, "A_KEY=sk-ant-test-CANARY\n", "644")):
+    for path, text, mode in ((CONFIG, "[[[", "600"), (env, "export A_KEY=sk-ant-test-CANARY\n", "644")):
         station.put(path, text, mode)
         assert station.systemctl("start", UNIT).returncode != 0
         shown = station.shown("ActiveState", "ExecMainStatus", "NRestarts")
