@@ -106,6 +106,8 @@ async def test_what_cannot_be_allowed_is_said_in_one_line(tmp_path: Path) -> Non
         for arguments, code, words in (
             (("--for", "30m", "--max-usd", "1"), 3, "[metered] has no key"),
             (("--for", "soon", "--max-usd", "1"), 2, "not a time"),
+            (("--for", "25h", "--max-usd", "1"), 2, "not a time of up to 24 hours"),
+            (("--for", "30m", "--max-usd", "1e9"), 2, "not an amount"),
             (("--for", "30m"), 2, "--max-usd is missing"),
             (("--stop", "--for", "30m"), 2, "--stop closes what is open"),
         ):
@@ -205,8 +207,9 @@ async def test_the_farms_cost_has_the_gateways_turns(tmp_path: Path) -> None:
                 "INSERT INTO charge (decision, created_at, model, work_class, residency, backend, labels, status,"
                 " outcome, seconds, pico, price_version, terms, input_tokens, output_tokens,"
                 " cache_creation_input_tokens, cache_creation_1h_input_tokens, cache_read_input_tokens, list_model,"
-                " list_pico, held, request_id) SELECT 'fh-local', created_at, 'qwen', 'agent', 'local', 'local:qwen', '',"
-                " 200, 'done', 1, 0, '', '', 1000, 10, 0, 0, 0, 'claude-sonnet-5-5', 2100000000, 0, '' FROM charge LIMIT 1"
+                " list_pico, held, request_id) SELECT 'fh-local', created_at, 'qwen', 'agent', 'local', 'local:qwen',"
+                " '', 200, 'done', 1, 0, '', '', 1000, 10, 0, 0, 0, 'claude-sonnet-5-5', 2100000000, 0, ''"
+                " FROM charge LIMIT 1"
             )
         status, out, err = await one.farmhand("cost", "--json", "--by", "label:residency", "--no-interactive")
         assert status == 0, err
