@@ -190,6 +190,25 @@ async def test_a_wrong_variable_is_refused(operator: Operator, variables: dict[s
     assert operator.files() == before
 
 
+@pytest.mark.parametrize("place", ["unit, a directory", "link, a file", "agent, a directory"])
+async def test_what_is_in_the_way_is_refused_and_left_alone(operator: Operator, place: str) -> None:
+    units = operator.home / ".config/systemd/user"
+    unit, link = units / "farmhand-gateway.service", units / "default.target.wants/farmhand-gateway.service"
+    agent = operator.home / "Library/LaunchAgents/farmhand.gateway.plist"
+    path = {"unit": unit, "link": link, "agent": agent}[place.partition(",")[0]]
+    path.parent.mkdir(parents=True)
+    if "directory" in place:
+        path.mkdir()
+    else:
+        path.write_text("mine")
+    before = operator.files()
+    manager = "launchd" if path == agent else "systemd"
+    for options in (("--check",), (), ("-e", "farmhand_state=absent")):
+        out = await operator.play(*options, gateway_manager=manager, status=2)
+        assert f"{path} is in the way" in out
+    assert operator.files() == before
+
+
 async def test_an_environment_file_that_others_can_read_is_refused_and_left_alone(operator: Operator) -> None:
     operator.put(".config/farmhand/gateway.env", "A_KEY=sk-ant-test-CANARY\n", 0o640)
     before = operator.files()
