@@ -165,7 +165,7 @@ async def test_the_agent(operator: Operator) -> None:
     }
     assert path.stat().st_mode & 0o777 == 0o644
     assert (home / "bin/loaded").read_bytes() == path.read_bytes()
-    same = {"gateway_config_dir": f"{home}/etc", "gateway_state_dir": f"{home}/state"}
+    same: dict[str, Any] = {"gateway_config_dir": f"{home}/etc", "gateway_state_dir": f"{home}/state"}
     assert changed(await operator.play(gateway_manager="launchd", **same)) == 0
     await operator.play(gateway_manager="launchd")  # other settings: unloaded and loaded again
     verbs = [line.split()[0] for line in calls.read_text().splitlines()]

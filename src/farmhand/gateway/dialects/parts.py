@@ -29,8 +29,9 @@ def usage_of(value: Any) -> ChatUsage | None:
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     prompt, written, cached = value.get("prompt_tokens"), value.get("completion_tokens") or 0, cached or 0
-    counts = (prompt, written, cached)
-    if not all(isinstance(one, int) and one <= MOST_TOKENS for one in counts):
+    if not (isinstance(prompt, int) and isinstance(written, int) and isinstance(cached, int)):
+        return None
+    if max(prompt, written, cached) > MOST_TOKENS:
         return None
     cached = min(max(cached, 0), max(prompt, 0))
     return ChatUsage(max(prompt, 0) - cached, cached, max(written, 0))
