@@ -24,7 +24,7 @@ _PATIENCE_S = 3.0
 #: Bytes of an answer that are read. llama.cpp's /props holds the chat template.
 _MAX_ANSWER = 4 * 1024 * 1024
 #: The most that is believed: tokens of a context, turns at once, characters of a model's name (which may be a path).
-_MOST_CONTEXT, _MOST_SLOTS, _MOST_NAME = 2**31, 256, 4096
+_MOST_CONTEXT, _MOST_SLOTS, _MOST_NAME = 2**31, 4096, 4096
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ SERVERS: dict[str, tuple[dict[str, Any], Seen]] = {
     ),
     "llama.cpp that says what cannot be": (
         LLAMA | {"/props": {"default_generation_settings": {"n_ctx": -1}, "modalities": None, "total_slots": 2**62}},
-        Seen(kind="llama.cpp", model="m", schema=True, slots=256),
+        Seen(kind="llama.cpp", model="m", schema=True, slots=4096),
     ),
     "more than there is": (
         {"/v1/models": {"data": [{"id": "q", "max_model_len": 2**70}]}},
