@@ -44,6 +44,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<key>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
+#: What the guard answers as a request's Host; other spellings of loopback would listen for nobody.
+_SERVED = ("127.0.0.1", "localhost", "::1")
+_SERVED_HINT = "only 127.0.0.1, localhost and [::1] are served"
 _TABLES = ("local", "subscription", "metered", "aliases", "rule")
 #: Models that an Ollama on this machine passes on to its maker's servers, such as `gpt-oss:120b-cloud`.
 _ELSEWHERE = re.compile(r".*[:-]cloud")
@@ -93,7 +96,7 @@ def parse(text: str, where: str = "gateway.toml") -> GatewayConfig:
             table = f"[local.{name}] "
             local[name] = _checked_server(name, value)
             url, (host, port) = urlsplit(local[name].url), config.address
-            if url.port == port and url.hostname in (host, "localhost"):
+            if url.port == port and (url.hostname == host or "localhost" in (url.hostname, host)):
                 raise _Problem("url", "is the gateway itself", "give the address of the model server")
         table = "[subscription] "
         subscription = _checked_subscription(raw.get("subscription", {}))
@@ -182,8 +185,14 @@ def _typed(value: Any, kind: type[T]) -> T:
         match = _AT.fullmatch(text)
         what, key = (match["what"], match["key"] or "") if match else (text, "")
         field = known.get(re.split(r"[.\[]", key)[0])
-        choices = [choice for choice in get_args(field.type) if isinstance(choice, str)] if field is not None else []
+        choices = _choices(field.type) if field is not None else []
         raise _Problem(key, what[:1].lower() + what[1:], f"one of {', '.join(choices)}" if choices else "") from None
+
+
+def _choices(kind: Any) -> list[str]:
+    """Return the words that a type allows, also as one of a list or where nothing else is given."""
+    parts = get_args(kind)
+    return [part for part in parts if isinstance(part, str)] or [word for part in parts for word in _choices(part)]
 
 
 def _a(value: Any) -> str:
@@ -216,7 +225,9 @@ def _check_head(config: GatewayConfig) -> None:
         raise _Problem("listen", f"{config.listen[:80]!r} is not HOST:PORT", "such as 127.0.0.1:7345")
     host = match[1] or match[2]
     if not _is_loopback(host):
-        raise _Problem("listen", f"{host} is not a loopback address", "only 127.0.0.1 and ::1 are served", policy=True)
+        raise _Problem("listen", f"{host} is not a loopback address", _SERVED_HINT, policy=True)
+    if host not in _SERVED:
+        raise _Problem("listen", f"{host} is no Host that is answered", _SERVED_HINT)
     if config.token_file and not config.token_path.is_absolute():
         raise _Problem("token_file", "not an absolute path")
     if "\0" in config.token_file:

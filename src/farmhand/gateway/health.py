@@ -23,6 +23,8 @@ _EVERY_S = 5.0
 _PATIENCE_S = 3.0
 #: Bytes of an answer that are read. llama.cpp's /props holds the chat template.
 _MAX_ANSWER = 4 * 1024 * 1024
+#: The most that is believed: tokens of a context, turns at once, characters of a model's name (which may be a path).
+_MOST_CONTEXT, _MOST_SLOTS, _MOST_NAME = 2**31, 4096, 4096
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,7 +89,10 @@ class Unlike(Exception):
 
 
 async def _ask(upstream: Upstream, path: str, kind: Any, headers: Mapping[str, str], body: bytes = b"") -> Any:
-    """Return the decoded answer to a GET, or to a POST of `body`. Raise Unlike, UpstreamError or TimeoutError."""
+    """Return the decoded answer to a GET, or to a POST of `body`, in which null is as good as nothing.
+
+    Raise Unlike, UpstreamError or TimeoutError.
+    """
     async with upstream.request("POST" if body else "GET", path, headers, body) as answer:
         text = await answer.read(_MAX_ANSWER)
     if answer.status in (401, 403):
@@ -97,16 +102,32 @@ async def _ask(upstream: Upstream, path: str, kind: Any, headers: Mapping[str, s
     if answer.status != 200:
         raise Unlike(f"answers HTTP {answer.status} to {path}")
     try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, RecursionError):
+        # vLLM's adapters have `"max_model_len": null`, and an Ollama without models has `"data": null`.
+        return msgspec.convert(_without_null(msgspec.json.decode(text)), kind)
+    except (ValueError, RecursionError):
         raise Unlike(f"answers {path} as no model server does") from None
 
 
+def _without_null(value: Any) -> Any:
+    """Return a decoded value without the keys of its objects that are null."""
+    if isinstance(value, dict):
+        return {key: _without_null(one) for key, one in value.items() if one is not None}
+    return [_without_null(one) for one in value] if isinstance(value, list) else value
+
+
 async def look(upstream: Upstream, wanted: str, headers: Mapping[str, str]) -> Seen:
-    """Return what the server says of the model `wanted`, "" for its first.
+    """Return what the server says of the model `wanted`, "" for its first. What cannot be is as if it were not said.
 
     Raise Unlike, UpstreamError or TimeoutError.
     """
+    said = await _said(upstream, wanted, headers)
+    if not (said.model.isprintable() and 0 < len(said.model) <= _MOST_NAME):
+        raise Unlike("has a model without a name that can be shown")
+    context = said.context if 0 < said.context <= _MOST_CONTEXT else 0
+    return msgspec.structs.replace(said, context=context, slots=min(max(said.slots, 0), _MOST_SLOTS))
+
+
+async def _said(upstream: Upstream, wanted: str, headers: Mapping[str, str]) -> Seen:
     listed: list[_Model] = (await _ask(upstream, "/v1/models", _Models, headers)).data
     found = next((model for model in listed if wanted in ("", model.id)), None)
     if found is None:

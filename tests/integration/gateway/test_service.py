@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import socket
 import stat
 from collections.abc import AsyncIterator
@@ -130,6 +131,28 @@ async def test_a_rotated_token_is_the_only_one_at_once(gateway: GatewayProcess) 
     assert (await gateway.call("GET", "/v1/models"))[0] == 200
 
 
+@pytest.mark.parametrize(("text", "mode"), [("", 0o600), ("fhg-test-0123456789-0123456789-0123456789\n", 0o644)])
+async def test_a_token_that_is_none_or_was_seen_can_be_rotated(gateway: GatewayProcess, text: str, mode: int) -> None:
+    gateway.token_path.parent.mkdir(parents=True)
+    gateway.token_path.write_text(text)
+    gateway.token_path.chmod(mode)
+    assert (await gateway.command("token"))[0] == 3
+    status, new, err = await gateway.command("token", "--rotate")
+    assert (status, new.strip(), "no gateway runs" in err) == (0, gateway.token, True)
+    assert stat.S_IMODE(gateway.token_path.stat().st_mode) == 0o600
+
+
+async def test_a_gateway_that_keeps_the_old_token_is_said(gateway: GatewayProcess) -> None:
+    await gateway.start()
+    old = {"authorization": f"Bearer {gateway.token}"}
+    gateway.write('[local.one]\nurl = "http://127.0.0.1:1"\nauth_env = "NOT_SET"\n')
+    status, new, err = await gateway.command("token", "--rotate")
+    assert (status, new.strip()) == (0, gateway.token)
+    assert "keeps the old token" in err
+    assert "NOT_SET is not set" in err
+    assert (await gateway.call("GET", "/v1/models", headers=old))[0] == 200
+
+
 async def test_the_verbs_without_a_gateway_say_so(gateway: GatewayProcess) -> None:
     assert (await gateway.command("token"))[0] == 0
     for verb in ("status", "reload"):
@@ -154,6 +177,26 @@ async def test_a_recipe_names_port_and_token_source_but_no_token(gateway: Gatewa
     assert "farmhand gateway token" in out or "FARMHAND_GATEWAY_TOKEN" in out
     assert gateway.token not in out
     assert sorted(gateway.home.rglob("*")) == before  # nothing is edited
+
+
+async def test_a_recipe_is_of_a_local_server_also_where_turns_can_be_paid_for(gateway: GatewayProcess) -> None:
+    gateway.environ["FARMHAND_GATEWAY_KEY"] = "sk-ant-api03-test-0123456789-0123456789-0123456789"
+    gateway.write('[metered]\nenabled = true\nbudget_day_usd = "1"\n')
+    await gateway.start()
+    assert (await gateway.status())["states"][0]["closed"] is None
+    status, out, err = await gateway.command("connect", "codex")
+    assert (status, "is a guess" in err, "view_image = false" in out) == (0, True, True)
+
+
+async def test_a_recipe_finds_the_token_from_any_directory(gateway: GatewayProcess) -> None:
+    (other := gateway.home / "my settings").mkdir()
+    file = gateway.config.rename(other / "gateway.toml")
+    _, token, _ = await gateway.command("token", "--gateway-config", str(file))
+    status, out, _ = await gateway.command("connect", "aider", "--gateway-config", str(file))
+    assert status == 0
+    (line,) = [line for line in out.splitlines() if "OPENAI_API_KEY" in line]
+    argv = shlex.split(line.partition("$(")[2].rpartition(")")[0])
+    assert await gateway.farmhand(*argv[1:]) == (0, token, "")
 
 
 async def test_token_and_prompt_are_in_no_log_ledger_metric_or_argument(gateway: GatewayProcess) -> None:

@@ -275,3 +275,17 @@ async def test_what_only_advises_is_left_out_and_said(tmp_path: Path) -> None:
         seen = await whole(inside, request(inside, **extra))
         assert {"metadata", "context_management"} <= set(seen.headers["x-farmhand-omitted"].split(", "))
         assert b"user_id" not in local.turns[0]
+
+
+@pytest.mark.parametrize("status", [204, 302, 307])
+async def test_a_redirect_is_not_followed_and_said(tmp_path: Path, status: int) -> None:
+    async with LocalServerPlay({}).serve() as other:
+
+        async def play(local: LocalServerPlay, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"HTTP/1.1 %d X\r\nlocation: %b\r\n\r\n" % (status, other.url.encode()))
+            await writer.drain()
+
+        async with between(tmp_path, play) as (inside, _):
+            seen = await send(inside.port, request(inside, MESSAGES))
+            assert (seen.status, f"answered HTTP {status}".encode() in seen.body) == (502, True)
+            assert other.asked == []

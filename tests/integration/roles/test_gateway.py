@@ -114,11 +114,17 @@ async def test_the_unit(operator: Operator) -> None:
     assert "starts at the next login" in done
     unit = options(path.read_text())
     assert unit["ExecStart"] == f"{operator.home}/.local/bin/farmhand gateway serve"
-    assert unit["EnvironmentFile"] == "-%h/.config/farmhand/gateway.env"
+    # The gateway reads gateway.env itself: systemd would write the lines that it does not know into the journal.
+    assert "EnvironmentFile" not in unit
+    assert "XDG_" not in path.read_text()
     assert (unit["Type"], unit["Restart"], unit["NoNewPrivileges"]) == ("notify", "on-failure", "yes")
     link = operator.home / ".config/systemd/user/default.target.wants/farmhand-gateway.service"
     assert link.resolve() == path
     assert changed(await operator.play(gateway_manager="systemd")) == 0
+    # Token and ledger are where the operator's shell has them.
+    await operator.play(gateway_manager="systemd", gateway_state_dir=f"{operator.home}/state")
+    assert f"Environment=XDG_STATE_HOME={operator.home}/state\n" in path.read_text()
+    await operator.play(gateway_manager="systemd")
     # Another package is another unit, so that the running process is replaced.
     operator.put(".local/share/farmhand/installed", "wheel 2\n", 0o644)
     assert changed(await operator.play(gateway_manager="systemd")) == 1
@@ -135,7 +141,7 @@ async def test_the_agent(operator: Operator) -> None:
     home = operator.home
     path, calls = home / "Library/LaunchAgents/farmhand.gateway.plist", home / "bin/calls"
     operator.put(".local/share/farmhand/installed", "-- 1 --\n", 0o644)
-    await operator.play(gateway_manager="launchd", gateway_config_dir=f"{home}/etc")
+    await operator.play(gateway_manager="launchd", gateway_config_dir=f"{home}/etc", gateway_state_dir=f"{home}/state")
     agent = plistlib.loads(path.read_bytes())
     log = f"{home}/Library/Logs/farmhand-gateway.log"
     assert agent == {
@@ -150,6 +156,7 @@ async def test_the_agent(operator: Operator) -> None:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONUNBUFFERED": "1",
             "XDG_CONFIG_HOME": f"{home}/etc",
+            "XDG_STATE_HOME": f"{home}/state",
         },
         "HardResourceLimits": {"Core": 0},
         "SoftResourceLimits": {"NumberOfFiles": 8192},
@@ -158,7 +165,8 @@ async def test_the_agent(operator: Operator) -> None:
     }
     assert path.stat().st_mode & 0o777 == 0o644
     assert (home / "bin/loaded").read_bytes() == path.read_bytes()
-    assert changed(await operator.play(gateway_manager="launchd", gateway_config_dir=f"{home}/etc")) == 0
+    same: dict[str, Any] = {"gateway_config_dir": f"{home}/etc", "gateway_state_dir": f"{home}/state"}
+    assert changed(await operator.play(gateway_manager="launchd", **same)) == 0
     await operator.play(gateway_manager="launchd")  # other settings: unloaded and loaded again
     verbs = [line.split()[0] for line in calls.read_text().splitlines()]
     assert verbs == ["bootstrap", "bootout", "bootstrap"]
@@ -179,6 +187,25 @@ async def test_the_agent(operator: Operator) -> None:
 async def test_a_wrong_variable_is_refused(operator: Operator, variables: dict[str, str], words: str) -> None:
     before = operator.files()
     assert words in await operator.play(status=2, **{"gateway_manager": "systemd"} | variables)
+    assert operator.files() == before
+
+
+@pytest.mark.parametrize("place", ["unit, a directory", "link, a file", "agent, a directory"])
+async def test_what_is_in_the_way_is_refused_and_left_alone(operator: Operator, place: str) -> None:
+    units = operator.home / ".config/systemd/user"
+    unit, link = units / "farmhand-gateway.service", units / "default.target.wants/farmhand-gateway.service"
+    agent = operator.home / "Library/LaunchAgents/farmhand.gateway.plist"
+    path = {"unit": unit, "link": link, "agent": agent}[place.partition(",")[0]]
+    path.parent.mkdir(parents=True)
+    if "directory" in place:
+        path.mkdir()
+    else:
+        path.write_text("mine")
+    before = operator.files()
+    manager = "launchd" if path == agent else "systemd"
+    for options in (("--check",), (), ("-e", "farmhand_state=absent")):
+        out = await operator.play(*options, gateway_manager=manager, status=2)
+        assert f"{path} is in the way" in out
     assert operator.files() == before
 
 

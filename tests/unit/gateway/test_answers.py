@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from farmhand.gateway.backends import BackendError
-from farmhand.gateway.dialects import from_chat
+from farmhand.gateway.dialects import from_chat, native
+from farmhand.gateway.dialects.parts import ChatUsage
 from tests.unit.gateway import clients
 from tests.unit.gateway.player import USAGE, A, B
 
@@ -77,3 +78,18 @@ def test_a_missing_usage_is_unknown_and_not_zero() -> None:
     made, usage = from_chat.answer(clients.turn_of("messages"), completion({"content": "x"}, usage=None), "1")
     assert usage is None
     assert clients.anthropic_whole(made)[2] == (0, 0, 0)
+
+
+@pytest.mark.parametrize("count", [2**63, 10**30])
+def test_a_usage_that_cannot_be_is_unknown(count: int) -> None:
+    """SQLite has no such number: the whole row of the charge was lost."""
+    used = {"prompt_tokens": 1, "completion_tokens": count}
+    assert from_chat.answer(clients.turn_of("messages"), completion({"content": "x"}, usage=used), "1")[1] is None
+    message = f'{{"usage": {{"input_tokens": 1, "output_tokens": {count}}}}}'
+    assert native.answer(message.encode())[1] is None
+
+
+def test_a_count_that_a_message_leaves_null_is_none_of_the_others() -> None:
+    """The API's schema allows it, and vLLM's Messages answers have it."""
+    message = {"usage": {"input_tokens": 7, "output_tokens": 5, "cache_read_input_tokens": None}}
+    assert native.answer(msgspec.json.encode(message))[1] == ChatUsage(7, 0, 5)

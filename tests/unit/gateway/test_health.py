@@ -26,6 +26,33 @@ SERVERS: dict[str, tuple[dict[str, Any], Seen]] = {
         {"/v1/models": {"object": "list", "data": [{"id": "q", "owned_by": "vllm", "max_model_len": 32768}]}},
         Seen(kind="vLLM", model="q", context=32768, schema=True),
     ),
+    "vLLM with an adapter": (
+        {
+            "/v1/models": {
+                "data": [
+                    {"id": "q", "owned_by": "vllm", "root": "/q", "parent": None, "max_model_len": 32768},
+                    {"id": "adapter", "owned_by": "vllm", "root": "/a", "parent": "q", "max_model_len": None},
+                ]
+            }
+        },
+        Seen(kind="vLLM", model="q", context=32768, schema=True),
+    ),
+    "nothing but names": (
+        {"/v1/models": {"data": [{"id": "z", "owned_by": None, "type": None, "state": None}]}},
+        Seen(kind="unknown", model="z"),
+    ),
+    "llama.cpp that says what cannot be": (
+        LLAMA | {"/props": {"default_generation_settings": {"n_ctx": -1}, "modalities": None, "total_slots": 2**62}},
+        Seen(kind="llama.cpp", model="m", schema=True, slots=4096),
+    ),
+    "more than there is": (
+        {"/v1/models": {"data": [{"id": "q", "max_model_len": 2**70}]}},
+        Seen(kind="vLLM", model="q", schema=True),
+    ),
+    "10,000 models": (
+        {"/v1/models": {"data": [{"id": f"m{number}", "owned_by": "x"} for number in range(10_000)]}},
+        Seen(kind="unknown", model="m0"),
+    ),
     "Ollama, loaded": (
         {
             "/v1/models": {"object": "list", "data": [{"id": "qwen3:8b", "object": "model", "owned_by": "library"}]},
@@ -73,6 +100,10 @@ async def test_each_kind_of_server_is_known_by_its_own_answers(name: str) -> Non
     [
         ({"data": []}, "", "no model"),
         ({"data": [{"id": "a"}]}, "b", "no model b"),
+        ({"data": None}, "", "no model$"),
+        ({"data": [{}]}, "", "name that can be shown"),
+        ({"data": [{"id": "m\nlocal:two: up\x1b[31m"}]}, "", "name that can be shown"),
+        ({"data": [{"id": "m" * 5000}]}, "", "name that can be shown"),
         ([], "", "no model server"),
         ({"data": [{"id": 7}]}, "", "no model server"),
         ({"data": "x"}, "", "no model server"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -48,3 +49,9 @@ def test_settings_that_were_refused_show() -> None:
     metrics = told_metrics()
     metrics.reloaded(ok=False)
     assert samples(metrics)["farmhand_gateway_settings_in_force", frozenset()] == 0
+
+
+def test_the_documentation_has_them_all() -> None:
+    document = (Path(__file__).resolve().parents[3] / "docs/gateway.md").read_text()
+    families = text_string_to_metric_families(told_metrics().text().decode())
+    assert [one.name for one in families if f"`{one.name}" not in document] == []

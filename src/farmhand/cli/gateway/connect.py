@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -113,7 +114,7 @@ def command(path: Path, *, as_json: bool, client: str) -> VerbResult:
     settings = config.load(path)
     host, port = settings.address
     base = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    file = "" if path == config.default_path() else f" --gateway-config {path}"
+    file = "" if path == config.default_path() else f" --gateway-config {shlex.quote(str(path.absolute()))}"
     state = _first(settings)
     context = state.get("context", 0)
     notes = [] if context else [f"no local server says its context: {_CONTEXT} is a guess"]
@@ -134,4 +135,4 @@ def _first(settings: config.GatewayConfig) -> dict[str, Any]:
         states = control.ask(settings, "GET", "/farmhand/v1/status")["states"]
     except (FarmUnreachable, NotConfigured):
         return {}
-    return next((state for state in states if not state["closed"]), {})
+    return next((one for one in states if one["residency"] == "local" and not one["closed"]), {})

@@ -16,7 +16,7 @@ from farmhand.gateway import config, control
 
 @gateway_verb("status")
 def command(path: Path, *, as_json: bool) -> VerbResult:
-    """Show the gateway's state. The exit status is 4 if none runs."""
+    """Show the gateway's state. Exit 4: none runs; 3: none ever did, so that there is no token."""
     found = control.ask(config.load(path), "GET", "/farmhand/v1/status")
     return VerbResult(found, "\n".join(_lines(found)))
 

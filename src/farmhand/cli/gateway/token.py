@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
-from farmhand.core.errors import FarmUnreachable
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
 from farmhand.gateway import config, control
 from farmhand.gateway.guard import make_token, read_token, token_of
 
@@ -20,13 +21,23 @@ def command(path: Path, *, as_json: bool, rotate: bool) -> VerbResult:
     settings = config.load(path)
     file = settings.token_path
     notes = []
-    if rotate and file.exists():
-        old = read_token(file)
+    if rotate and os.path.lexists(file):
+        old = _old(file)
         token = make_token(file)
         try:
             control.ask(settings, "POST", "/farmhand/v1/reload", old)
         except FarmUnreachable:
             notes.append("no gateway runs; the next one takes the new token")
+        except FarmhandError as error:
+            notes.append(f"the gateway that runs keeps the old token until it is started again: {error.message}")
     else:
         token = token_of(file)
     return VerbResult({"token": token, "file": str(file)}, token, notes=notes)
+
+
+def _old(file: Path) -> str:
+    """Return the token before; "" if it cannot be read, or others can: then all the more another one is needed."""
+    try:
+        return read_token(file)
+    except NotConfigured:
+        return ""

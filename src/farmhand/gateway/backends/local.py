@@ -130,6 +130,10 @@ class LocalBackend:
 
     async def _problem(self, connection: UpstreamConnection, *, same: bool) -> BackendError:
         """Return the error for an answer other than 200. `same`: the client speaks the dialect, and gets its words."""
+        if connection.status < 400:
+            # Such as a redirect, which is never followed: a local turn stays on this machine.
+            words = f"{self.name} answered HTTP {connection.status}, which is no answer to a turn"
+            return BackendError(words, code="local_server")
         problem = errors.from_server(connection.status, await connection.read(_MAX_ERROR))
         if not same:
             problem.body = b""

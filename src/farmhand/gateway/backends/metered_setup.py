@@ -93,8 +93,6 @@ def key_of(table: MeteredTable) -> Key:
 
 async def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allowance:
     """Open the gate for a time. Raise NotConfigured if there is no key, UsageError if what is asked for is none."""
-    if backend is None:
-        raise NotConfigured("[metered] has no key", hint="set the variable that auth_env names, or key_source")
     try:
         amount = Decimal(asked.max_usd)
     except InvalidOperation:
@@ -103,6 +101,8 @@ async def open_for(backend: MeteredBackend | None, asked: AllowRequest) -> Allow
         raise UsageError(f"{asked.max_usd[:40]!r} is not an amount above 0 and up to {MAX_USD} US$")
     if not 0 < asked.seconds <= MOST_S:
         raise UsageError(f"{asked.seconds:g} seconds are not a time of up to {MOST_S // 3600} hours")
+    if backend is None:
+        raise NotConfigured("[metered] has no key", hint="set the variable that auth_env names, or key_source")
     if backend.key is None:
         # A source may be a program that asks for a passphrase.
         backend.key = await asyncio.to_thread(key_of, backend.table)

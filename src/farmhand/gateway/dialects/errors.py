@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from farmhand.gateway.backends import BackendError
+from farmhand.gateway.dialects.parts import is_object
 from farmhand.gateway.turn import Dialect
 from farmhand.meter.errors import STATUS_CODE
 
@@ -71,7 +72,9 @@ def from_server(status: int, answer: bytes) -> BackendError:
     if status >= 500 and _TEMPLATE.search(message):
         return BackendError(f"the model's template refuses this: {message}"[:400], status=400, code="template")
     if status in {400, 413, 422}:
-        return BackendError(message, status=status, code="invalid_request", body=answer[:_MOST_BYTES])
+        # Only what clients can read is theirs byte for byte: a page of HTML, or a part of a body, is not.
+        own = answer if len(answer) <= _MOST_BYTES and is_object(answer) else b""
+        return BackendError(message, status=status, code="invalid_request", body=own)
     if status in {429, 503}:
         return BackendError(message, status=status, code="overloaded")
     if 400 < status < 500:

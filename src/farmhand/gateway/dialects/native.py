@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
 from farmhand.gateway.backends import BackendError
 from farmhand.gateway.dialects import errors
-from farmhand.gateway.dialects.parts import ChatUsage
+from farmhand.gateway.dialects.parts import MOST_TOKENS, ChatUsage
 from farmhand.gateway.dialects.sse import event
 from farmhand.meter.sse import EventDecoder
 
+_Tokens = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOKENS)] | None
+
 
 class _Used(msgspec.Struct):
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cache_read_input_tokens: int = 0
+    """Counts; the API's own schema has null for what is not counted."""
+
+    input_tokens: _Tokens = 0
+    output_tokens: _Tokens = 0
+    cache_read_input_tokens: _Tokens = 0
 
 
 class _NativeEvent(msgspec.Struct):
@@ -89,4 +93,4 @@ def answer(body: bytes) -> tuple[bytes, ChatUsage | None]:
     if not found.content:
         raise errors.instead(found.error)
     used = found.usage
-    return body, ChatUsage(used.input_tokens, used.cache_read_input_tokens, used.output_tokens)
+    return body, ChatUsage(used.input_tokens or 0, used.cache_read_input_tokens or 0, used.output_tokens or 0)

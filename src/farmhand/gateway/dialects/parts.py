@@ -8,6 +8,8 @@ import msgspec
 
 from farmhand.gateway.backends import BackendError
 
+#: The most tokens that a count can be: what JSON's numbers hold exactly, and the ledger's do.
+MOST_TOKENS = 2**53
 #: Why an answer ended, in the words of the Messages API.
 Stop = Literal["end_turn", "max_tokens", "refusal", "stop_sequence", "tool_use"]
 
@@ -21,13 +23,15 @@ class ChatUsage(msgspec.Struct, frozen=True):
 
 
 def usage_of(value: Any) -> ChatUsage | None:
-    """Return the usage in a Chat answer; None if there is none, or not in whole numbers."""
+    """Return the usage in a Chat answer; None if there is none, or not in whole numbers of tokens."""
     if not isinstance(value, dict):
         return None
     details = value.get("prompt_tokens_details")
     cached = details.get("cached_tokens") if isinstance(details, dict) else None
     prompt, written, cached = value.get("prompt_tokens"), value.get("completion_tokens") or 0, cached or 0
     if not (isinstance(prompt, int) and isinstance(written, int) and isinstance(cached, int)):
+        return None
+    if max(prompt, written, cached) > MOST_TOKENS:
         return None
     cached = min(max(cached, 0), max(prompt, 0))
     return ChatUsage(max(prompt, 0) - cached, cached, max(written, 0))
@@ -94,7 +98,7 @@ class AnswerPart:
         return self._given[0]
 
 
-def is_object(text: str) -> bool:
+def is_object(text: str | bytes) -> bool:
     """Return whether a text is a whole JSON object."""
     try:
         return isinstance(msgspec.json.decode(text), dict)
