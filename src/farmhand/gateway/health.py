@@ -102,7 +102,7 @@ async def _ask(upstream: Upstream, path: str, kind: Any, headers: Mapping[str, s
     if answer.status != 200:
         raise Unlike(f"answers HTTP {answer.status} to {path}")
     try:
-        # vLLM's adapters have `"max_model_len": null`, and an Ollama without models has `"data": null`.
+        # What a server does not know may be null: `"max_model_len": null`, and without models `"data": null`.
         return msgspec.convert(_without_null(msgspec.json.decode(text)), kind)
     except (ValueError, RecursionError):
         raise Unlike(f"answers {path} as no model server does") from None
