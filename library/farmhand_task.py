@@ -57,6 +57,9 @@ options:
   labels:
     description: Free text by name, given back with the result.
     type: dict
+  priority:
+    description: Waiting tasks with a higher number run first; those of a batch have V(0).
+    type: int
   key_source:
     description: Where the controller finds the API key - C(file:PATH[#NAME]), C(env:NAME), C(keyring:SERVICE/USER) or
       C(command:ARGV). The default is the operator's setting, C(file:~/repos.env) if there is none.

@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,14 @@ async def test_check_mode_runs_nothing_and_needs_no_key(
     known = await ansible(workstation, local_farm, agent, "prompt=hello id=done", "--check")
     assert (known.status, answer(known)["changed"], answer(known)["state"]) == (0, False, "succeeded")
     assert len(received(api)) == 1
+
+
+async def test_a_task_with_a_priority_is_queued_with_it(
+    workstation: Workstation, local_farm: Path, agent: Agent
+) -> None:
+    assert (await ansible(workstation, local_farm, agent, "prompt=hello id=first priority=7")).status == 0
+    with sqlite3.connect(agent.directory / "state" / "ledger.db") as ledger:
+        assert ledger.execute("SELECT priority FROM task WHERE id = 'first'").fetchall() == [(7,)]
 
 
 @pytest.mark.parametrize(
