@@ -296,9 +296,10 @@ def test_ctrl_c_while_it_fetches_leaves_nothing(station: Station, tmp_path: Path
     station.environ["TMPDIR"] = str(tmp_path / "tmp")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         process = station.start(f"git://127.0.0.1:{silent.getsockname()[1]}/x", "change it", "--trust")
-        silent.accept()
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=120)
+        connection, _ = silent.accept()
+        with connection:  # were it closed, git would fail
+            process.send_signal(signal.SIGTERM)
+            _, err = process.communicate(timeout=120)
     assert (process.returncode, err.splitlines()[-1]) == (143, "farmhand: stopped")
     assert not list((tmp_path / "tmp").iterdir())
 

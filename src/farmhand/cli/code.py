@@ -6,7 +6,6 @@ import os
 import posixpath
 import shutil
 import sys
-import tempfile
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError, from_result
 from farmhand.core.files import xdg
 from farmhand.core.ids import new_task_id
+from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.core.task import PATCH, TASK_OUTPUTS, Task
 from farmhand.core.task_access import CloneOrder
@@ -162,9 +162,9 @@ def command(
     with (
         Stoppable() as stoppable,
         run.cancelled(stoppable),
-        tempfile.TemporaryDirectory(prefix="farmhand-code-") as made,
+        private_directory() as directory,
+        stoppable.whole_cleanup(),
     ):
-        directory = Path(made)
         source = None
         if clone is None:
             note(f"fetching {where}")

@@ -56,6 +56,14 @@ class Stoppable(ExitStack):
         """Delay a first signal until `release`. A second one is raised at once."""
         self._held = self.was_held = True
 
+    @contextmanager
+    def whole_cleanup(self) -> Iterator[None]:
+        """Delay a first signal after the body, for what is cleaned up then: it would leave half of that behind."""
+        try:
+            yield
+        finally:
+            self._held = True
+
     def release(self) -> None:
         """Stop delaying. Raises Stopped if a signal has come since `hold`."""
         self._held = False

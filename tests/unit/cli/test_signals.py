@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -27,6 +29,25 @@ def test_a_held_signal_waits_and_a_second_one_does_not() -> None:
             stoppable.release()
         assert error.value.exit_code == 143
         stoppable.release()
+
+
+def test_a_signal_amid_the_cleanup_does_not_cut_it_short() -> None:
+    cleaned: list[str] = []
+
+    @contextmanager
+    def half_done() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            cleaned.append("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+            cleaned.append("whole")
+
+    with pytest.raises(ValueError, match="failed"), Stoppable() as stoppable, half_done(), stoppable.whole_cleanup():
+        raise ValueError("failed")
+    assert cleaned == ["half", "whole"]
+    with pytest.raises(Stopped), Stoppable() as stoppable, half_done():
+        pass
 
 
 def test_an_ignored_signal_stays_ignored() -> None:
