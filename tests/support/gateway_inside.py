@@ -17,7 +17,7 @@ from farmhand.gateway.ledger import GatewayLedger
 from farmhand.gateway.server import GatewayServer
 from farmhand.gateway.service import Backends
 from tests.support.gateway import free_port
-from tests.support.local_server import LLAMA, LocalServerPlay, Play
+from tests.support.local_server import LLAMA, LocalServerPlay, Play, until
 from tests.support.raw_http import RawAnswer, head, parsed
 
 MESSAGES, CHAT, RESPONSES = "/v1/messages", "/v1/chat/completions", "/v1/responses"
@@ -87,6 +87,14 @@ async def opened(inside: GatewayInside, sent: bytes) -> tuple[asyncio.StreamRead
     reader, writer = await asyncio.open_connection("127.0.0.1", inside.port)
     writer.write(sent)
     return reader, writer
+
+
+async def all_end(inside: GatewayInside, streams: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    """Read each stream of Messages to its end, until no turn is open."""
+    for reader, writer in streams:
+        assert b"message_stop" in await reader.readuntil(b"0\r\n\r\n")
+        writer.close()
+    await until(lambda: inside.answering.open_turns == 0)
 
 
 async def whole(inside: GatewayInside, sent: bytes) -> RawAnswer:

@@ -11,7 +11,7 @@ import pytest
 from farmhand.gateway import answering, client_stream
 from farmhand.gateway.server import MAX_CONNECTIONS
 from tests.support.gateway import GatewayProcess
-from tests.support.gateway_inside import between, opened, request
+from tests.support.gateway_inside import all_end, between, opened, request
 from tests.support.local_server import END, SSE, LocalServerPlay, delta, until
 from tests.support.raw_http import send
 
@@ -85,10 +85,7 @@ async def test_streams_that_have_begun_leave_the_places_of_waiting_turns(
         busy = await send(inside.port, request(inside))
         assert (busy.status, busy.headers["retry-after"]) == (503, "1")
         go.set()
-        for reader, writer in streams:
-            assert b"message_stop" in await reader.readuntil(b"0\r\n\r\n")
-            writer.close()
-        await until(lambda: inside.answering.open_turns == 0)
+        await all_end(inside, streams)
 
 
 async def test_it_may_open_as_many_files_as_its_connections_need(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from farmhand.gateway import answering, client_stream
-from tests.support.gateway_inside import CHAT, MESSAGES, between, opened, request, whole
+from tests.support.gateway_inside import CHAT, MESSAGES, all_end, between, opened, request, whole
 from tests.support.local_server import END, SSE, LocalServerPlay, chunk, delta, until
 from tests.support.raw_http import send
 
@@ -208,10 +208,7 @@ async def test_more_turns_than_the_limit_are_told_to_come_again(
         busy = await send(inside.port, request(inside))
         assert (busy.status, busy.headers["retry-after"]) == (503, "1")
         go.set()
-        for reader, writer in waiting:
-            assert b"message_stop" in await reader.readuntil(b"0\r\n\r\n")
-            writer.close()
-        await until(lambda: inside.answering.open_turns == 0)
+        await all_end(inside, waiting)
 
 
 async def test_a_requests_body_is_free_while_its_answer_streams(tmp_path: Path) -> None:

@@ -278,11 +278,7 @@ class _Translated(ChatEvents):
                 if last:
                     raise broken("a tool call without a name")
                 return
-            if not part.opened:
-                part.opened = True
-                self._out.append(self._writer.open(part))
-            if fresh := part.fresh():
-                self._out.append(self._writer.add(part, fresh))
+            self._out += part.said(self._writer)
             if not last and not (len(self.row) > 1 and part.complete()):
                 return
             if missing := _settle(part):

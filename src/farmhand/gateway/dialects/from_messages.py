@@ -171,11 +171,7 @@ class MessagesTranslated(EventStream):
         part = self._part
         if part is None or (part.kind == "thinking" and not part.text):
             return
-        if not part.opened:
-            part.opened = True
-            self._out.append(self._writer.open(part))
-        if fresh := part.fresh():
-            self._out.append(self._writer.add(part, fresh))
+        self._out += part.said(self._writer)
 
     def _delta(self, delta: Any) -> None:
         kind = delta.get("type") if isinstance(delta, dict) else None

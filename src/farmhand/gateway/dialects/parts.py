@@ -74,6 +74,16 @@ class AnswerPart:
             self._given.append(found)
         return found
 
+    def said(self, writer: Writer) -> list[bytes]:
+        """Return what is new of it, as `writer` writes that: its beginning, if it has none, and more of its text."""
+        out = []
+        if not self.opened:
+            self.opened = True
+            out.append(writer.open(self))
+        if fresh := self.fresh():
+            out.append(writer.add(self, fresh))
+        return out
+
     def complete(self) -> bool:
         """Return whether nothing can follow once another part has begun: arguments must be a whole JSON object."""
         if self.kind == "tool" and not self._complete and (self._waiting or self._given):
