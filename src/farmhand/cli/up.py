@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -17,6 +16,7 @@ from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import ansible_error
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError
+from farmhand.core.scratch import private_directory
 from farmhand.core.settings import AWS_PLACES, Settings
 from farmhand.places import docker
 from farmhand.places.ansible_environment import ansible_environment, find_program
@@ -66,8 +66,8 @@ def command(conf: Settings, *, as_json: bool, create: str | None, arguments: tup
     playbook = "site.yml" if create is None else "playbooks/box.yml"
     box = [] if create is None else ["-e", json.dumps({"box_name": create})]
     words = [find_program("ansible-playbook"), playbook, *box, *arguments]
-    with TemporaryDirectory(prefix="farmhand-") as private:
-        left = Path(private, "error.json")
+    with private_directory() as private:
+        left = private / "error.json"
         status = subprocess.run(
             words,
             cwd=directory,

@@ -83,7 +83,7 @@ def test_it_is_pushed_once_and_named_by_its_digest(
     assert manifest["layers"] or manifest["fsLayers"]
     assert first.uri == f"{aws.account}.dkr.ecr.us-east-1.amazonaws.com/{REPOSITORY}@{first.digest}"
     # Neither the login nor a name of the image stays here.
-    assert not list(tmp_path.glob("farmhand-push-*"))
+    assert not list(tmp_path.glob("farmhand-run-*"))
     listed = subprocess.run(
         ["docker", "images", "--format", "{{.Repository}}"], check=True, capture_output=True, text=True
     )

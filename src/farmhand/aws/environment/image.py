@@ -12,7 +12,6 @@ import json
 import os
 import re
 import subprocess
-import tempfile
 import urllib.error
 import urllib.request
 from base64 import b64decode
@@ -24,6 +23,7 @@ from farmhand.aws.client import Aws
 from farmhand.aws.errors import explained
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured
+from farmhand.core.scratch import private_directory
 from farmhand.places import image
 from farmhand.places.image import Say
 
@@ -107,9 +107,9 @@ class Registry:
         """Push the image `local` and return what Docker says if it fails, "" if not. Raise NotConfigured."""
         remote = f"{self.host}/{repository}:{tag}"
         user, _, password = b64decode(self._basic).decode().partition(":")
-        with tempfile.TemporaryDirectory(prefix="farmhand-push-") as config:
+        with private_directory() as config:
             # A helper of the operator's own would keep this login.
-            Path(config, "config.json").write_text(json.dumps({"auths": {}}), "utf-8")
+            (config / "config.json").write_text(json.dumps({"auths": {}}), "utf-8")
             login = self._docker(config, "login", "--username", user, "--password-stdin", self._url, stdin=password)
             if login:
                 raise NotConfigured(f"docker cannot log in to {self.host}: {login}")
@@ -131,9 +131,9 @@ class Registry:
             return digest, not failure
         raise FarmhandError(f"the image could not be pushed: {failure or 'the registry does not have it'}")
 
-    def _docker(self, config: str, *words: str, stdin: str = "") -> str:
+    def _docker(self, config: Path, *words: str, stdin: str = "") -> str:
         """Run docker with its own settings; return its last line if it fails, "" if not."""
-        command = ["docker", "--config", config, *words]
+        command = ["docker", "--config", str(config), *words]
         done = subprocess.run(command, env=scrubbed(), input=stdin, capture_output=True, text=True, check=False)
         if done.returncode == 0:
             return ""

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from farmhand.aws.environment.stacks import Stacks
 from farmhand.aws.prices import Extras
 from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places.ansible_environment import ansible_environment, find_program
 
@@ -48,8 +48,8 @@ class Playbook:
 
     def extras(self, arguments: Sequence[str]) -> Extras | None:
         """Return what the role's variables ask for besides, None if that cannot be known: cloud.yml then says why."""
-        with TemporaryDirectory(prefix="farmhand-") as directory:
-            path = Path(directory, "asked.json")
+        with private_directory() as directory:
+            path = directory / "asked.json"
             given = ["--extra-vars", json.dumps({"cloud_price_file": str(path)})]
             subprocess.run(
                 [find_program("ansible-playbook"), PRICE_PLAYBOOK, *arguments, *given],
