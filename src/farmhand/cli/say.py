@@ -34,24 +34,36 @@ class StdoutLost(BaseException):
         self.exit_code = 141 if self.closed else 1
 
 
-class _Output(io.FileIO):
+class _Output(io.BufferedWriter):
     """stdout or stderr. What cannot be written to stdout raises StdoutLost, once; from then on, writing does nothing.
 
-    A lost stderr raises nothing: there is nobody to hear of it, and the work is worth more.
+    A lost stderr raises nothing: there is nobody to hear of it, and the work is worth more. It is not the raw stream: a
+    signal that raises in Python code there, after its write, lets the buffer write the same bytes once more.
     """
 
     lost = False
 
     def write(self, data: Any) -> int:
-        """Write as FileIO does."""
+        """Write as BufferedWriter does."""
         if not self.lost:
             try:
                 return super().write(data)
             except OSError as error:
-                self.lost = True
-                if self.fileno() == 1:
-                    raise StdoutLost(error) from None
+                self._lose(error)
         return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Flush as BufferedWriter does."""
+        if not self.lost:
+            try:
+                super().flush()
+            except OSError as error:
+                self._lose(error)
+
+    def _lose(self, error: OSError) -> None:
+        self.lost = True
+        if self.fileno() == 1:
+            raise StdoutLost(error) from None
 
 
 def _guarded(stream: Any, number: int) -> Any:
@@ -64,7 +76,7 @@ def _guarded(stream: Any, number: int) -> Any:
         return stream
     stream.flush()
     return io.TextIOWrapper(
-        io.BufferedWriter(_Output(number, "w", closefd=False)),
+        _Output(io.FileIO(number, "w", closefd=False)),
         encoding=stream.encoding,
         errors="replace",
         line_buffering=stream.line_buffering,

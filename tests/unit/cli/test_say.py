@@ -62,3 +62,39 @@ def test_a_lost_stderr_changes_nothing(tmp_path: Path, way: str) -> None:
     assert told[0] == 3
     assert told[2]
     assert shell(tmp_path, f"status --json {way}") == (3, told[1], "")
+
+
+#: Any Python code that runs while the stream writes is where a signal's handler can raise, after the bytes have gone.
+INTERRUPTED = """
+import sys
+from farmhand.cli import say
+
+class Stop(BaseException):
+    pass
+
+def stop(frame, event, _):
+    if event == "return" and frame.f_code.co_filename == say.__file__:
+        sys.setprofile(None)
+        raise Stop
+
+def body():
+    sys.{stream}.write("said once ")
+    sys.setprofile(stop)
+    try:
+        sys.{stream}.flush()
+    except Stop:
+        pass
+    sys.setprofile(None)
+    sys.{stream}.write("and the rest")
+
+say.end("farmhand", body)
+"""
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_signal_amid_a_write_does_not_write_it_twice(stream: str) -> None:
+    """A prompt was shown twice when Ctrl-C came just as it was written; of results it would have been worse."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED.format(stream=stream)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout + done.stderr) == (0, "said once and the rest")
