@@ -216,9 +216,13 @@ class ContainerRun(Run):
         self.exits[name] = code
 
     def _was_killed(self, container: Any) -> bool:
-        """Whether the engine sent a signal; else the kernel did. Docker's own OOMKilled lacks many a quick end."""
+        """Whether the engine sent SIGKILL; else the kernel did. Docker's own OOMKilled lacks many a quick end.
+
+        SIGTERM does not count: the task's end sends it to a container that Docker does not yet know to have ended.
+        """
         told = {"container": container.id, "event": "kill"}
-        return any(_engine().events(since=self._began, until=f"{time.time():.3f}", filters=told, decode=True))
+        events = _engine().events(since=self._began, until=f"{time.time():.3f}", filters=told, decode=True)
+        return any(event["Actor"]["Attributes"].get("signal") == "9" for event in events)
 
     def _log(self, name: str, container: Any) -> None:
         group, stream = self._streams[name]
