@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from pathlib import Path
 
 from tests.integration.dispatch.conftest import Workstation, agent_knows
@@ -45,10 +46,14 @@ async def test_the_shared_connection_that_stays_does_not_hold_the_key(
     workstation.environment |= {"MY_OWN_KEY": key, "SEEN_BY_SSH": "yes"}
     done = await workstation.run("claude-cheap", "--key-source", "env:MY_OWN_KEY", "hello")
     assert done.status == 0, done.err
-    masters = shared_connections(workstation.environment["XDG_RUNTIME_DIR"])
-    assert masters, "the shared connection has ended"
-    assert all(b"SEEN_BY_SSH=yes" in held for held in masters), "nothing can be told from these"
-    assert not any(key.encode() in held for held in masters)
+    until = time.monotonic() + 40  # the request passes through it: its buffer is wiped when it hears of the end
+    held = True
+    while held and time.monotonic() < until:
+        masters = shared_connections(workstation.environment["XDG_RUNTIME_DIR"])
+        assert masters, "the shared connection has ended"
+        assert all(b"SEEN_BY_SSH=yes" in memory for memory in masters), "nothing can be told from these"
+        held = any(key.encode() in memory for memory in masters)
+    assert not held
 
 
 async def test_a_key_in_a_variable_reaches_no_program_but_the_one_that_prints_a_key(
