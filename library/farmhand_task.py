@@ -74,10 +74,9 @@ options:
     default: /run/jada-agent/agent.sock
 attributes:
   check_mode:
-    support: partial
-    description: Nothing is run and no key is needed. The host is asked whether the task's id has a result already;
-      without O(id) the module always would run.
-      Whether that task has other content, and what only the host refuses (C(network - full), a schema), is not seen.
+    support: full
+    description: Nothing is run and no key is needed. The host is asked whether it would take the task, and whether the
+      task's id has a result already; without O(id) the module always would run.
   diff_mode:
     support: none
   idempotent:

@@ -65,6 +65,10 @@ class Client:
         """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once."""
         return list(self._call("POST", "/v1/tasks", schema.StatesAnswer, body={"tasks": tasks}, key=key)["tasks"])
 
+    def check(self, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return ids and states of the tasks that `submit` would find. Raise what it would; nothing is submitted."""
+        return list(self._call("POST", "/v1/tasks/check", schema.StatesAnswer, body={"tasks": tasks})["tasks"])
+
     def task(self, task_id: str) -> dict[str, Any]:
         """Return the result of one task so far. Raise WireError `no_such_task`."""
         return self._task("GET", task_id)

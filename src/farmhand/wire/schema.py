@@ -243,7 +243,7 @@ class StatusAnswer(msgspec.Struct):
 
 
 class StatesAnswer(msgspec.Struct):
-    """`POST /v1/tasks` and `POST /v1/tasks/cancel`."""
+    """`POST /v1/tasks`, `POST /v1/tasks/cancel`, and `POST /v1/tasks/check`, which has the known ones only."""
 
     tasks: Annotated[list[TaskState], Many]
 

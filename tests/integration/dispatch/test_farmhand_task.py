@@ -74,7 +74,17 @@ async def test_check_mode_runs_nothing_and_needs_no_key(
     assert (fresh.status, answer(fresh)["changed"]) == (0, True)
     known = await ansible(workstation, local_farm, agent, "prompt=hello id=done", "--check")
     assert (known.status, answer(known)["changed"], answer(known)["state"]) == (0, False, "succeeded")
+    for arguments, words in (
+        ("prompt=other id=done", "is known with other content"),
+        ("prompt=x network=full tools=Bash", "does not allow network: full"),
+        ("prompt=' '", "the prompt is empty"),
+    ):
+        refused = await ansible(workstation, local_farm, agent, arguments, "--check")
+        assert refused.status == 2
+        assert words in str(answer(refused)["msg"])
     assert len(received(api)) == 1
+    with sqlite3.connect(agent.directory / "state" / "ledger.db") as ledger:
+        assert ledger.execute("SELECT id FROM task").fetchall() == [("done",)]
 
 
 async def test_a_task_with_a_priority_is_queued_with_it(

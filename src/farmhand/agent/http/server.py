@@ -58,6 +58,7 @@ class AgentServer:
             [
                 web.post("/v1/tasks", self._submit),
                 web.get("/v1/tasks", self._list),
+                web.post("/v1/tasks/check", self._check),
                 web.post("/v1/tasks/cancel", self._cancel_many),
                 web.get("/v1/tasks/{id}", self._show),
                 web.get("/v1/tasks/{id}/events", self._events),
@@ -88,6 +89,11 @@ class AgentServer:
         tasks = read_tasks(await request.read(), self._config)
         await check_schemas(tasks)
         return _states(await self._scheduler.submit(tasks, key))
+
+    async def _check(self, request: web.Request) -> web.Response:
+        tasks = read_tasks(await request.read(), self._config)
+        await check_schemas(tasks)
+        return _states(await self._ledger.check(tasks))
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query

@@ -95,6 +95,29 @@ def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
     db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values()))
 
 
+def _digest(task: Task) -> bytes:
+    """Return what two tasks with the same id are compared by: that of their canonical JSON."""
+    return hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
+
+
+def _known(db: sqlite3.Connection, task: Task) -> State | None:
+    known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
+    if known is None:
+        return None
+    if known["digest"] != _digest(task):
+        raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
+    if known["pruned"]:
+        raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
+    state: State = known["state"]
+    return state
+
+
+def check(db: sqlite3.Connection, _now: float, tasks: Sequence[Task]) -> dict[str, State]:
+    """Return the states of those of `tasks` that `submit` would find. Raise as it does."""
+    states = {task.id: _known(db, task) for task in tasks}
+    return {task_id: state for task_id, state in states.items() if state is not None}
+
+
 def submit(
     db: sqlite3.Connection, now: float, tasks: Sequence[Task], state: State, key_fingerprint: str | None
 ) -> dict[str, State]:
@@ -104,15 +127,9 @@ def submit(
     """
     states: dict[str, State] = {}
     for task in tasks:
-        # Two tasks with the same id are the same task if their canonical JSON is equal.
-        digest = hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
-        known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
-        states[task.id] = state if known is None else known["state"]
-        if known is not None:
-            if known["digest"] != digest:
-                raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
-            if known["pruned"]:
-                raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
+        before = _known(db, task)
+        states[task.id] = before or state
+        if before:
             continue
         if task.batch:
             db.execute("INSERT INTO batch (name, created_at) VALUES (?, ?) ON CONFLICT DO NOTHING", (task.batch, now))
@@ -121,7 +138,7 @@ def submit(
             "task",
             id=task.id,
             spec=msgspec.json.encode(task),
-            digest=digest,
+            digest=_digest(task),
             state=state,
             batch=task.batch,
             model=resolve_model(task.model),

@@ -186,6 +186,7 @@ class Ledger(Queries):
         return self.alarm.seen(error) or (LedgerStuck(f"the ledger cannot be written: {error}") if passing else None)
 
     submit = _transition(commands.submit)
+    check = _transition(commands.check)
     start = _transition(commands.start)
     reserve = _transition(commands.reserve)
     charge = _transition(commands.charge)
