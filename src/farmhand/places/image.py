@@ -23,6 +23,7 @@ from typing import Any
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import xdg
+from farmhand.core.scratch import private_directory
 
 REPOSITORY = "farmhand-worker"
 #: What is installed in it: the agent, and what it needs on AWS. One image serves every place.
@@ -55,8 +56,9 @@ def ensure(checkout: Path, say: Say, base: str = "") -> str:
         say("building the Debian base image, once")
         _build_base(base)
     ours = f"{_CHECKOUT}={hashlib.sha256(str(checkout).encode()).hexdigest()[:12]}"
-    with tempfile.TemporaryDirectory(prefix="farmhand-image-") as made:
-        root = Path(made, "rootfs")
+    with private_directory() as private:
+        made = private / "context"
+        root = made / "rootfs"
         say("fetching the agent's packages")
         _install(checkout, root / "opt/farmhand/lib")
         say(f"fetching the claude CLI {cli['version']}")
@@ -71,7 +73,7 @@ def ensure(checkout: Path, say: Say, base: str = "") -> str:
         run(
             [
                 *("docker", "build", "--quiet", "--force-rm", "--network", "none", "--build-arg", f"BASE={base}"),
-                *("--tag", name, "--label", ours, "--file", str(dockerfile), made),
+                *("--tag", name, "--label", ours, "--file", str(dockerfile), str(made)),
             ],
             "the image",
             DOCKER_BUILDKIT="0",

@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from farmhand.aws.credentials.baked import WorkerImage
 from farmhand.aws.credentials.vault import Options, Vault
 from farmhand.aws.environment.baked_images import BakedImages
-from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.errors import FarmhandError, NotConfigured, Refused
 from farmhand.core.settings import Settings
 from farmhand.core.task_access import BAKED_FILE as FILE
 from tests.integration.dispatch.test_rotate import watch
@@ -145,3 +146,12 @@ def test_nothing_is_said_to_be_gone_while_docker_does_not_answer(
     assert len(holding(base, secret)) == 1
     assert keeper(base).remove("key").changed
     assert holding(base, secret) == []
+
+
+@pytest.mark.parametrize("kind", ["git", "login"])
+def test_what_no_task_would_read_from_an_image_is_refused_before_anything_is_built(
+    station: Path, base: str, kind: str
+) -> None:
+    with pytest.raises(Refused, match=f"no task reads a {kind} from an image"):
+        keeper(base).put(replace(key("a-test-token-0123456789", 4e9), kind=kind))
+    assert holding(base, "a-test-token-0123456789") == []

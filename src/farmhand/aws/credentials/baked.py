@@ -94,8 +94,8 @@ class BakedStore:
         if not self._accepted:
             hint = "Secrets Manager is the usual place; --i-know-this-is-in-every-layer makes it all the same"
             raise Refused(f"in an image, {self.weaker}", hint=hint)
-        if kind == "login":
-            raise Refused("a login ends within hours and an image does not", hint="leave out --place image")
+        if kind not in OF_AN_IMAGE:
+            raise Refused(f"no task reads a {kind} from an image", hint="leave out --place image")
         if self._network == "public":
             hint = 'aws_network = "private", or another place'
             raise Refused("an image with a credential is not for tasks that reach the internet", hint=hint)
@@ -133,8 +133,6 @@ class BakedStore:
 
     def how(self, kind: str, version: str) -> str:
         """Return how tasks get it: `version` is what `put` has returned."""
-        if kind not in OF_AN_IMAGE:
-            return f"no task takes a {kind} from an image"
         repository = self._repository(kind)
         if repository is None:
             return "it is on this machine only: farmhand cloud up -e aws_baked_image=true, then put it again"
