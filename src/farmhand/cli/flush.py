@@ -15,6 +15,7 @@ from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
 from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
+from farmhand.core.plural import counted
 from farmhand.offline.deliver import deliver_all
 from farmhand.offline.spool import Spool, SpooledResult, SpooledTask, open_spool
 
@@ -112,7 +113,7 @@ def _for_others(elsewhere: list[SpooledTask], conf: settings.Settings) -> list[s
             send = f"farmhand flush with FARMHAND_HOSTS_FILE={farm} sends them"
         else:
             send = "farmhand flush without a hosts file of its own sends them"
-        lines.append(f"{count} task{'s wait' if count > 1 else ' waits'} for {settings.hosts_of(farm)}: {send}")
+        lines.append(f"{counted(count, 'task waits', 'tasks wait')} for {settings.hosts_of(farm)}: {send}")
     return lines
 
 

@@ -14,7 +14,9 @@ from click.testing import CliRunner
 
 from farmhand.batch.coordinator import Coordinator
 from farmhand.cli import batch, code
-from farmhand.cli.batch import ProgressDisplay, clock, defaults, dollars, summary
+from farmhand.cli.batch import defaults
+from farmhand.cli.batch_progress import ProgressDisplay, clock, dollars
+from farmhand.cli.batch_summary import summary, why_failed
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 
@@ -158,7 +160,7 @@ def test_the_bar_is_gone_when_the_coordinator_fails(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Coordinator, "__init__", lambda *_: None)
     monkeypatch.setattr(Coordinator, "run", fail)
     monkeypatch.setattr(ProgressDisplay, "close", lambda _display: closed.append(True))
-    book: Any = SimpleNamespace(totals=SimpleNamespace(as_dict=lambda: {"total": 1}, left=1))
+    book: Any = SimpleNamespace(totals=SimpleNamespace(as_dict=lambda: {"total": 1}, left=1, cost_pico=0))
     progress = ProgressDisplay()
     with pytest.raises(RuntimeError):
         batch.farm_out(book, cast(Any, None), cast(Any, None), "", progress, out="", as_json=True, detach=False)
@@ -221,6 +223,12 @@ def test_help_and_usage() -> None:
         "--max-usd",
         "--hosts",
         "--restart",
+        "--keep",
+        "--dry-run",
+        "--yes",
+        "--confirm-usd",
     ):
         assert name in text
-    assert CliRunner().invoke(batch.command, ["x"]).exit_code == 2
+    assert CliRunner().invoke(batch.command, []).exit_code == 2
+    with pytest.raises(UsageError, match=r"^--out FILE is missing"):
+        CliRunner().invoke(batch.command, ["x"], catch_exceptions=False)
