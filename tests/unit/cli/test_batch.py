@@ -16,7 +16,7 @@ from farmhand.batch.coordinator import Coordinator
 from farmhand.cli import batch, code
 from farmhand.cli.batch import defaults
 from farmhand.cli.batch_progress import ProgressDisplay, clock, dollars
-from farmhand.cli.batch_summary import summary, why_failed
+from farmhand.cli.batch_summary import summary
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 
