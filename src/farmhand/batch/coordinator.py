@@ -279,6 +279,8 @@ class Coordinator:
         one.fresh = False
         if taken.finished_now or reply.accepted:
             one.denied = False
+        if not (self.book.waiting or self.stopping) and (news := one.economy_news(reply.waiting)):
+            self._say(news)
         self._missing(one, reply)
         one.unfinished = reply.unfinished or 0
         if reply.halted is not None:
