@@ -16,7 +16,7 @@ LINE_EVERY_S = 5.0
 def dollars(usd: float | Decimal) -> str:
     """Format an amount with four decimals, or more if four would show almost nothing."""
     if usd and usd < 0.001:
-        return f"${usd:.2g}" if usd < 1e-6 else f"${usd:.6f}"
+        return f"${Decimal(f'{usd:.2g}'):f}" if usd < 1e-6 else f"${usd:.6f}"
     return f"${usd:.4f}"
 
 
