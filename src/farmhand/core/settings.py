@@ -32,7 +32,7 @@ NETWORKS = ("private", "public")
 #: The values of `worker_wall`: see farmhand.cloud.confine.
 WALLS = ("unix", "relay")
 _CHOICES = {"fallback": ("", *FALLBACKS), "place": PLACE_NAMES, "worker_wall": WALLS, "aws_network": NETWORKS}
-#: The provider's own API. On the workstation only `farmhand doctor` calls it, to check that the key is accepted.
+#: The provider's own API. On the workstation the checks of a key call it, and what counts tokens for a batch's price.
 UPSTREAM = "https://api.anthropic.com"
 #: Source: Docker's names of containers, less what is needed for ours.
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
