@@ -28,9 +28,13 @@ class ResultTable:
     def __init__(self, path: Path, journal: Journal) -> None:
         self._delimiter = _DELIMITERS[path.suffix.lower()]
         self._columns: list[str] = json.loads(journal.about("columns") or "[]")
-        ours = {*_FIRST, *_LAST}
-        names = [f"input.{name}" if name in ours else name for name in self._columns]
-        self.head = self._written([*_FIRST, *names, *_LAST])
+        names = [*_FIRST, *_LAST]
+        for name in self._columns:
+            # A table that was made here may be the input: then `input.id` is taken too.
+            while name in names:
+                name = f"input.{name}"
+            names.insert(-len(_LAST), name)
+        self.head = self._written(names)
 
     @staticmethod
     def is_one(path: Path) -> bool:

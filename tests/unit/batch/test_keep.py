@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ def run(
     text: str | None = PEOPLE,
     template: str | None = "Hi {name}",
     keep: list[str] | None = None,
+    outcomes: Sequence[dict[str, Any]] = (),
 ) -> Path:
     """Run the whole batch, as the command does, on one worker."""
     given = directory / name
@@ -48,7 +50,10 @@ def run(
         book = BatchLedger(journal, output)
         if book.totals.left:
             worker = Worker("one")
-            worker.outcome = lambda task: {"state": "succeeded", "text": f"{task['prompt']}!", "cost_usd": 1e-7}
+            ends = iter(outcomes)
+            worker.outcome = lambda task: next(
+                ends, {"state": "succeeded", "text": f"{task['prompt']}!", "cost_usd": 1e-7}
+            )
             Coordinator(book, InProcessPlace([worker]), KEY, WorkerLimits(), lambda _line: None).run(lambda: None)
         output.close()
     finally:
@@ -124,6 +129,30 @@ def test_a_table_has_them_as_columns(tmp_path: Path, out: str, mark: str) -> Non
     ):
         path.write_bytes(rest)
         assert run(tmp_path, out=out, text=None).read_bytes() == whole, rest
+
+
+def test_a_table_of_results_can_be_the_next_input(tmp_path: Path) -> None:
+    first = run(tmp_path, out="first.csv")
+    second = run(tmp_path, out="second.csv", name="first.csv", text=None, template="Shorter: {text}")
+    rows = list(csv.DictReader(io.StringIO(second.read_text())))
+    assert [row["text"] for row in rows] == ["Shorter: Hi Ann, B.!!", 'Shorter: Hi Bo "x"\nC!!']
+    assert [(row["input.text"], row["input.input.id"], row["name"]) for row in rows] == [
+        ("Hi Ann, B.!", "p1", "Ann, B."),
+        ('Hi Bo "x"\nC!', "p2", 'Bo "x"\nC'),
+    ]
+    assert len({*second.read_text().splitlines()[0].split(",")}) == len(rows[0])
+    assert first.exists()
+
+
+def test_failed_rows_have_their_columns_and_structured_answers_are_json(tmp_path: Path) -> None:
+    ended = [
+        {"state": "failed", "error": {"code": "timeout", "message": "too long"}},
+        {"state": "succeeded", "structured": {"cows": [1, True]}},
+    ]
+    rows = list(csv.DictReader(io.StringIO(run(tmp_path, out="out.csv", outcomes=ended).read_text())))
+    assert [row["name"] for row in rows] == ["Ann, B.", 'Bo "x"\nC']
+    assert [row["error"] for row in rows] == ["timeout: too long", ""]
+    assert json.loads(rows[1]["structured"]) == {"cows": [1, True]}
 
 
 @pytest.mark.parametrize(
