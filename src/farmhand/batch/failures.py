@@ -27,7 +27,7 @@ class FailureCause(NamedTuple):
         return self._asdict()
 
 
-class _Problem(msgspec.Struct):
+class _FailedWith(msgspec.Struct):
     code: str = ""
     message: str = ""
     hint: str = ""
@@ -35,7 +35,7 @@ class _Problem(msgspec.Struct):
 
 class _Ended(msgspec.Struct):
     state: str
-    error: _Problem | None = None
+    error: _FailedWith | None = None
 
 
 def causes(journal: Journal) -> list[FailureCause]:
@@ -46,7 +46,7 @@ def causes(journal: Journal) -> list[FailureCause]:
             ended = msgspec.json.decode(line, type=_Ended)
         except msgspec.ValidationError:  # a host's own idea of an error
             ended = _Ended(state="failed")
-        problem = ended.error or _Problem()
+        problem = ended.error or _FailedWith()
         code = problem.code or ended.state
         cause = found.get(code) or FailureCause(code, problem.message, problem.hint, 0, [])
         found[code] = cause._replace(times=cause.times + 1, lines=[*cause.lines, n][:LINES])
