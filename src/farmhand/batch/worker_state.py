@@ -96,7 +96,7 @@ class WorkerState:
         reasons = {wait["reason"]: wait for wait in waiting}
         sent = None if "economy" in reasons else reasons.get("economy_sent")
         before, self.said = self.said, "" if sent is None else redact(str(sent.get("detail") or ""))[:200]
-        if sent is None or self.said == before:
+        if sent is None or self.said in ("", before):
             return ""
         return f"{self.name}: {counted(int(sent.get('tasks') or 0), 'task')} {self.said}: the same command goes on"
 
