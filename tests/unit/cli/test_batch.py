@@ -153,7 +153,8 @@ def test_the_end_names_causes_lines_where_to_look_and_the_way_on() -> None:
 def estimated(**more: Any) -> BatchEstimate:
     prices = [PlannedPrice("", False, 2 * 10**10, 10**12), PlannedPrice("", True, 10**10, 5 * 10**11)]
     prices.append(PlannedPrice("opus", False, None, None))
-    return BatchEstimate(**({"tasks": 2, "tokens": 10, "most_output": 90, "counted": 2, "prices": prices} | more))
+    usual: dict[str, Any] = {"tasks": 2, "tokens": 10, "most_output": 90, "counted": 2, "prices": prices}
+    return BatchEstimate(**(usual | more))
 
 
 def test_the_line_before_it_costs() -> None:
