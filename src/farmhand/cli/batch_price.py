@@ -47,7 +47,7 @@ def as_document(found: BatchEstimate, max_usd: float | None) -> dict[str, Any]:
 
 def in_one_line(found: BatchEstimate) -> str:
     """Return the one line about what comes: tasks, tokens, the price, and beside it the price in other ways."""
-    others = ", ".join(_elsewhere(one) for one in found.prices[1:])
+    others = ", ".join(_elsewhere(one, first=bool(found.open_tasks)) for one in found.prices[1:])
     beside = f" ({others})" if others else ""
     return f"{counted(found.tasks, 'task')}, {_tokens(found)}: {_price(found)}{beside}"
 
@@ -66,15 +66,17 @@ def _price(found: BatchEstimate) -> str:
     if own.sent_pico is None or own.most_pico is None:
         return "no price is known for a model of it"
     if found.open_tasks:
-        many = counted(found.open_tasks, "task makes", "tasks make")
-        return f"{_dollars(own.sent_pico)} for first requests; {many} as many as it takes: --max-usd limits it"
+        many = counted(found.open_tasks, "task with tools makes", "tasks with tools make")
+        return f"{_dollars(own.sent_pico)} for the first requests; {many} more: only --max-usd limits them"
     tokens = counted(found.most_output, "token")
     return f"{_dollars(own.sent_pico)}, and at most {_dollars(own.most_pico)} if the answers take all {tokens}"
 
 
-def _elsewhere(one: PlannedPrice) -> str:
+def _elsewhere(one: PlannedPrice, *, first: bool) -> str:
+    """Return the most that it can cost in another way; with `first` what the first requests cost."""
     name = "with --economy" if one.economy else one.model
-    return f"{name} {'?' if one.most_pico is None else _dollars(one.most_pico)}"
+    amount = one.sent_pico if first else one.most_pico
+    return f"{name} {'?' if amount is None else _dollars(amount)}"
 
 
 def confirm(found: BatchEstimate, confirm_usd: float, max_usd: float | None) -> None:

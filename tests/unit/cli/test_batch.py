@@ -164,7 +164,10 @@ def test_the_line_before_it_costs() -> None:
     )
     assert "(estimated: no route)" in batch_price.in_one_line(estimated(counted=0, uncounted="no route"))
     assert "estimated from 1 that the API counted" in batch_price.in_one_line(estimated(counted=1))
-    assert "1 task makes as many as it takes: --max-usd" in batch_price.in_one_line(estimated(open_tasks=1))
+    assert batch_price.in_one_line(estimated(open_tasks=1)).endswith(
+        ": $0.0200 for the first requests; 1 task with tools makes more: only --max-usd limits them"
+        " (with --economy $0.0100, opus ?)"
+    )
     assert "no price is known" in batch_price.in_one_line(estimated(prices=[PlannedPrice("", False, None, None)]))
     assert batch_price.as_document(estimated(), 3.0)["prices"][0] == {
         "model": None,
