@@ -194,7 +194,7 @@ def command(
                     if dry_run:
                         return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
                     if found.tasks and not as_json:
-                        note(batch_price.in_one_line(found))
+                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found)}")
                     if found.tasks and conf.confirm_usd and not yes:
                         batch_price.confirm(found, conf.confirm_usd, max_usd)
                 except BaseException:
