@@ -108,7 +108,7 @@ def test_the_terminal_shows_the_numbers_of_the_document_in_80_columns(farm: Farm
     for words in (
         "claude-opus-5-5",
         "1 request to claude-next: no price is known",
-        "1 requests may have been charged",
+        "1 request may have been charged",
         "Target 10-20x:",
         "tasks a month pay for it",
         "drawn on the plan's own limits",
