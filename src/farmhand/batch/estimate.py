@@ -24,6 +24,8 @@ from farmhand.core.task import DEFAULT_MODEL, MODELS, Usage, resolve_model
 COUNT_TOKENS = "/v1/messages/count_tokens"
 #: How many tasks the provider counts, how many at once, and how long it has for one. Seconds.
 MOST_COUNTED = 24
+#: How many bytes are sent for that in all: on a slow line the batch should not have to wait.
+MOST_BYTES = 1 << 20
 _AT_ONCE = 8
 COUNT_S = 4.0
 #: Bytes of a token where nothing was counted: a little less than in English text.
@@ -184,7 +186,15 @@ def _measured(
     step = -(-found.tasks // MOST_COUNTED)
     if counter is None or not found.tasks:
         return BYTES_PER_TOKEN, {}
-    chosen = {number: _read(body) for number, body in enumerate(bodies()) if number % step == 0}
+    chosen: dict[int, PlannedTask] = {}
+    room = MOST_BYTES
+    for number, body in enumerate(bodies()):
+        if number % step == 0 and len(body) <= room:
+            chosen[number] = _read(body)
+            room -= len(body)
+    if not chosen:
+        found.uncounted = "the prompts are too large"
+        return BYTES_PER_TOKEN, {}
     tokens, found.uncounted = counter.count(list(chosen.values()))
     exact = {number: count for number, count in zip(chosen, tokens, strict=True) if count is not None}
     found.counted = len(exact)

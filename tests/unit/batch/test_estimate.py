@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from farmhand.batch import estimate as estimates
-from farmhand.batch.estimate import MOST_COUNTED, PlannedTask, TokenCounter, estimate
+from farmhand.batch.estimate import MOST_BYTES, MOST_COUNTED, PlannedTask, TokenCounter, estimate
 from farmhand.core.errors import WireError
 from farmhand.core.prices import price_table
 
@@ -49,6 +49,15 @@ def test_of_many_a_few_are_counted_and_the_rest_reckoned() -> None:
     found = estimate(bodies([{"prompt": "x" * 2000}] * 1000), TABLE, counter)
     assert counter.asked == found.counted <= MOST_COUNTED
     assert abs(found.tokens - 1_000_000) <= 1000
+
+
+def test_what_is_sent_to_be_counted_is_bounded() -> None:
+    counter = Counting()
+    found = estimate(bodies([{"prompt": "x" * (MOST_BYTES // 2)}] * 3 + [{"prompt": "xx"}]), TABLE, counter)
+    assert counter.asked == found.counted == 2
+    assert found.tokens > MOST_BYTES // 2
+    alone = estimate(bodies([{"prompt": "x" * MOST_BYTES}]), TABLE, Counting())
+    assert (alone.counted, alone.uncounted) == (0, "the prompts are too large")
 
 
 def test_what_is_not_counted_is_estimated_and_says_why() -> None:
