@@ -202,7 +202,7 @@ def test_the_api_is_down(station: Workstation) -> None:
         assert dark.wait(timeout=120) == 130
         # A task whose client went is asked for by its id.
         assert book.command("farmhand flush", ID="at-night") == "farmhand flush at-night"
-        assert "no task 'at-night' is in the spool" in done(station.shell("farmhand flush at-night"), status=2)
+        assert "no task 'at-night' is queued here" in done(station.shell("farmhand flush at-night"), status=2)
 
 
 def test_the_login_has_expired(station: Workstation) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from farmhand.core.errors import NotConfigured
+from farmhand.core.plural import counted
 
 #: Hours of a month. Source: the provider's own calculator.
 HOURS = Decimal(730)
@@ -75,7 +76,7 @@ class CloudPrices:
     def idle_month(self, extras: Extras) -> dict[str, Decimal]:
         """Return what stands without the network, by name: US$ a month."""
         image = IMAGE_GB * self.of["ecr_gb_month"]
-        hosts = "1 farm host" if extras.hosts == 1 else f"{extras.hosts} farm hosts"
+        hosts = counted(extras.hosts, "farm host")
         more = {f"alarms of {hosts}": extras.hosts * HOST_METRICS * self.of["alarm_month"]} if extras.hosts else {}
         more |= {"image with the credential": image} if extras.baked else {}
         return {

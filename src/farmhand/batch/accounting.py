@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
 from typing import Any
@@ -15,7 +16,7 @@ from farmhand.core.rules import SHARED_BUDGET
 from farmhand.places.base import Reply
 
 #: The fields of a result that are not in the output, or are written by this module.
-_NOT_KEPT = frozenset({"id", "n", "host", "finish_seq", "batch", "second"})
+_NOT_KEPT = frozenset({"id", "n", "host", "finish_seq", "batch", "second", "input"})
 
 
 @dataclass
@@ -75,6 +76,20 @@ class BatchLedger:
     def waiting(self) -> int:
         """Return how many lines wait for a worker."""
         return self.journal.waiting()
+
+    def finished_at(self) -> float | None:
+        """Return when the last line became final, in Unix seconds; None while lines are left, or if it was not noted.
+
+        The first call after that notes it.
+        """
+        if self.totals.left:
+            return None
+        noted = self.journal.about("finished_at")
+        if not noted and self.totals.finished_now:
+            noted = str(round(time.time(), 3))
+            with self.journal.transaction():
+                self.journal.note("finished_at", noted)
+        return float(noted) if noted else None
 
     def take_in(self, worker: int, name: str, reply: Reply) -> Intake:
         """Process a reply: write it to the journal, and from there to the output."""
@@ -139,6 +154,8 @@ class BatchLedger:
             self.journal.revoke(lease, sent=False)
         state, cost = result["state"], _cost(result)
         rest = {key: value for key, value in result.items() if key not in _NOT_KEPT}
+        if (columns := self.journal.columns_of(lease.n)) is not None:
+            rest["input"] = msgspec.Raw(columns)
         line = msgspec.json.encode({"n": lease.n, "id": lease.task_id, "host": name, **rest}) + b"\n"
         self.journal.finish(lease.n, FINAL[state], worker, cost, line)
         setattr(taken, state, getattr(taken, state) + 1)

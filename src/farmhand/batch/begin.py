@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from farmhand.batch.inputs import BadRecord, InputSource
-from farmhand.batch.journal import Journal, suffixed
+from farmhand.batch.inputs import InputRecord, InputSource
+from farmhand.batch.journal import Journal
+from farmhand.batch.names import id_of, name_after
 from farmhand.batch.output import check_output
+from farmhand.batch.template import BadRecord
 from farmhand.core import rules
 from farmhand.core.errors import UsageError, WireError
 from farmhand.core.keysource import read_key
+from farmhand.core.plural import counted
 from farmhand.core.task import TASK_ID, Task
 from farmhand.core.typed import ready
 
@@ -31,17 +32,21 @@ class InvalidInput(UsageError):
     code = "invalid_input"
 
     def __init__(self, problems: list[str], total: int) -> None:
-        super().__init__(f"nothing was sent: {total} error{'s' if total > 1 else ''} in the input")
+        super().__init__(f"nothing was sent: {counted(total, 'error')} in the input")
         more = total - len(problems)
         self.lines = [*problems, *([f"and {more} more"] if more else [])]
 
 
 class BatchPlan(NamedTuple):
-    """How tasks are made from an input's lines. `options` must stay the same for the batch to be resumed."""
+    """How tasks are made from an input's lines. `options` must stay the same for the batch to be resumed.
+
+    A batch without a name is named after the file `called`, and a few random letters: names and ids are used once.
+    """
 
     source: InputSource
     name: str
     options: dict[str, Any]
+    called: str = ""
 
 
 def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False) -> Journal:
@@ -110,16 +115,25 @@ def _check_same(plan: BatchPlan, journal: Journal) -> None:
     hint = "give the same command again, or --restart to begin anew (what was done is then forgotten)"
     if plan.name and plan.name != journal.about("batch"):
         raise UsageError(f"{journal.path} is of the batch {journal.about('batch')!r}, not {plan.name!r}", hint=hint)
-    before, now = json.loads(journal.about("options")), json.loads(msgspec.json.encode(plan.options))
-    changed = sorted(name for name in before | now if before.get(name) != now.get(name))
+    before, now = (_flags(json.loads(text)) for text in (journal.about("options"), _ENCODER.encode(plan.options)))
+    changed = sorted(flag for flag in before | now if before.get(flag) != now.get(flag))
     if changed:
-        raise UsageError(f"the batch was begun with another {', '.join(changed)}", hint=hint)
+        what = "option" if len(changed) == 1 else "options"
+        raise UsageError(f"the batch was begun with other values of the {what} {', '.join(changed)}", hint=hint)
     if plan.source.fingerprint() != journal.about("input"):
         raise UsageError(f"the input is not the one that {journal.path} was begun with", hint=hint)
 
 
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a batch by the flags that set them."""
+    values = {**options, **options.get("defaults", {})}
+    values.pop("defaults", None)
+    names = {"form": "format", "labels": "label", "timeout_s": "timeout"}
+    return {f"--{names.get(name, name).replace('_', '-')}": value for name, value in values.items()}
+
+
 def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
-    batch = plan.name or "b" + secrets.token_hex(6)
+    batch = plan.name or name_after(plan.called)
     journal.begin_new({"batch": batch, "options": msgspec.json.encode(plan.options).decode()})
     problems: list[str] = []
     wrong = lines = 0
@@ -128,7 +142,7 @@ def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
         problem = record.problem
         if record.fields is not None:
             try:
-                _add(journal, batch, record.n, record.fields, secret)
+                _add(journal, batch, record, secret)
             except BadRecord as error:
                 problem = str(error)
         if problem:
@@ -140,19 +154,22 @@ def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
     if wrong:
         raise InvalidInput(problems, wrong)
     journal.note("input", plan.source.fingerprint())
+    journal.note("columns", json.dumps(plan.source.kept))
 
 
-def _add(journal: Journal, batch: str, n: int, fields: dict[str, Any], secret: bytes) -> None:
-    """Add the task of one line to the journal. Raise BadRecord."""
+def _add(journal: Journal, batch: str, record: InputRecord, secret: bytes) -> None:
+    """Add the task of one line to the journal, with the columns to keep. Raise BadRecord."""
+    n, fields = record.n, record.fields or {}
+    columns = None if record.columns is None else _ENCODER.encode(record.columns)
     given = _given_id(fields.get("id"))
     if "batch" in fields:
         raise BadRecord("has a batch of its own (leave batch out: it is this one's)")
     task = _ENCODER.encode(_task({**fields, "id": given or "x"}))
-    if secret and secret in task:
+    if secret and (secret in task or (columns is not None and secret in columns)):
         raise BadRecord("holds the API key itself (take it out: it would go to the model)")
     # The id is the first field; a lease replaces it by another id and the batch.
     body = task[len(f'{{"id":"{given or "x"}",') :]
-    taken = journal.add(n, given or id_of(batch, n, body), body)
+    taken = journal.add(n, given or id_of(batch, n, body), body, columns)
     if taken is not None:
         raise BadRecord(f"has the id {given!r}, as line {taken} has")
 
@@ -177,8 +194,3 @@ def _task(fields: dict[str, Any]) -> Task:
         hint = f" ({broken.hint})" if broken.hint else ""
         raise BadRecord(f"is no task: {broken.message}{hint}")
     return task
-
-
-def id_of(batch: str, n: int, body: bytes) -> str:
-    """Return the id for a line without one; it identifies the content of its task."""
-    return suffixed(batch, f"-{n}-{hashlib.sha256(body).hexdigest()[:8]}")

@@ -13,6 +13,7 @@ from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
+from farmhand.core.plural import counted
 from farmhand.places.base import Limit, Order, Place, Reply
 
 #: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.
@@ -278,6 +279,8 @@ class Coordinator:
         one.fresh = False
         if taken.finished_now or reply.accepted:
             one.denied = False
+        if not (self.book.waiting or self.stopping) and (news := one.economy_news(reply.waiting)):
+            self._say(news)
         self._missing(one, reply)
         one.unfinished = reply.unfinished or 0
         if reply.halted is not None:
@@ -318,7 +321,11 @@ class Coordinator:
         """Mark a worker as lost. Its tasks go to the others until it comes back."""
         if not one.lost:
             count, _ = self.journal.leases(one.no)
-            rest = f"; its {count} unfinished tasks go to the others" if count and self._expected > 1 else ""
+            rest = (
+                f"; its {counted(count, 'unfinished task goes', 'unfinished tasks go')} to the others"
+                if count and self._expected > 1
+                else ""
+            )
             self._say(f"{error.message}{rest}")
         with self.journal.transaction():
             self.journal.doubt(one.no)
@@ -361,7 +368,7 @@ class Coordinator:
             return
         found = [error for one in workers if (error := one.error or one.halted) is not None]
         first = found[0] if found else FarmUnreachable("no farm host answers")
-        more = f" (and {len(found) - 1} more hosts)" if len(found) > 1 else ""
+        more = f" (and {counted(len(found) - 1, 'more host')})" if len(found) > 1 else ""
         kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
         self.end(kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code))
 

@@ -11,83 +11,58 @@ import glob
 import hashlib
 import json
 import os
-import re
 import shutil
 import stat
 import sys
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from farmhand.core.decoding import as_text, check_stream, shown
+from farmhand.batch.template import BadRecord, Template, column_of, read_template
+from farmhand.core.decoding import check_stream, shown
 from farmhand.core.errors import UsageError
-from farmhand.core.task import MAX_PROMPT_BYTES
+from farmhand.core.plural import counted
+from farmhand.core.task import MAX_PROMPT_BYTES, Task
 
 #: The longest line: a prompt of the maximum size with every byte escaped.
 MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
+#: How many bytes of a table's row come back with its result, unless columns are named.
+KEPT_BYTES = 4096
 _MAX_HEADER = 1 << 20
-_TOKEN = re.compile(r"\{\{|\}\}|\{([^{}\n]*)\}|[{}]")
-
-
-class BadRecord(ValueError):
-    """A record that cannot become a task: a one-line message, without its position."""
 
 
 class InputRecord(NamedTuple):
-    """One record of the input: its number, and the task's fields or the reason why there are none."""
+    """One record of the input: its number, and the task's fields or the reason why there are none.
+
+    `columns` are those that come back with the result; None: none do.
+    """
 
     n: int
     fields: dict[str, Any] | None
     problem: str = ""
-
-
-class Template:
-    """A prompt with `{column}`, parsed once; `{{` and `}}` are literal braces. Nothing else is expanded."""
-
-    def __init__(self, text: str) -> None:
-        """Raise UsageError, with line and column, for a single brace or braces without a name."""
-        self._parts: list[tuple[str, bool]] = []
-        start = 0
-        for token in _TOKEN.finditer(text):
-            self._parts.append((text[start : token.start()], False))
-            start = token.end()
-            name = (token.group(1) or "").strip()
-            if not name and token.group() not in ("{{", "}}"):
-                before = text[: token.start()].split("\n")
-                raise UsageError(
-                    f"--template: line {len(before)}, character {len(before[-1]) + 1}: {token.group()!r} is no column",
-                    code="invalid_template",
-                    hint="write {column}, and {{ or }} for a brace",
-                )
-            self._parts.append((name, True) if name else (token.group()[0], False))
-        self._parts.append((text[start:], False))
-
-    def fill(self, columns: Mapping[str, Any]) -> str:
-        """Return the prompt for one record. Raise BadRecord for a missing column."""
-        return "".join(_column(columns, part) if is_name else part for part, is_name in self._parts)
-
-
-def _column(columns: Mapping[str, Any], name: str) -> str:
-    """Return a column's text: strings as they are, null as nothing, everything else as JSON."""
-    if name not in columns:
-        known = ", ".join(map(str, columns)) or "none"
-        raise BadRecord(f"there is no column {name!r} (there are: {known[:200]})")
-    value = columns[name]
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    columns: dict[str, Any] | None = None
 
 
 class InputSource(ABC):
-    """A stream of records. Each overrides the tasks' `defaults`; a template makes prompts of the records' columns."""
+    """A stream of records. Each overrides the tasks' `defaults`; a template makes prompts of the records' columns.
 
-    def __init__(self, defaults: dict[str, Any], template: Template | None = None) -> None:
+    `keep` are the columns that come back with the result; None: what is usual for the kind of input. Columns to keep
+    that are no fields of a task are no part of it.
+    """
+
+    def __init__(
+        self, defaults: dict[str, Any], template: Template | None = None, keep: Sequence[str] | None = None
+    ) -> None:
         self._defaults = defaults
         self._template = template
+        self._keep = keep
+        self._aside = set(keep or ()) - set(Task.__struct_fields__)
+        #: The names of the columns that come back, once all records were read.
+        self.kept = [*(keep or ())]
 
     @abstractmethod
     def records(self) -> Iterator[InputRecord]:
@@ -99,9 +74,18 @@ class InputSource(ABC):
 
     def _record(self, n: int, read: Callable[[], Any]) -> InputRecord:
         try:
-            return InputRecord(n, self._fields(read()))
+            record = read()
+            return InputRecord(n, self._fields(record), columns=self._columns(record))
         except BadRecord as error:
             return InputRecord(n, None, str(error))
+
+    def _columns(self, record: Any) -> dict[str, Any] | None:
+        """Return the columns to keep. Raise BadRecord for a missing one."""
+        if not self._keep:
+            return None
+        if not isinstance(record, dict):
+            raise BadRecord("is no object, so it has no columns to keep")
+        return {name: column_of(record, name) for name in self._keep}
 
     def _fields(self, record: Any) -> dict[str, Any]:
         """Return the task's fields; labels are merged. Raise BadRecord."""
@@ -114,7 +98,7 @@ class InputSource(ABC):
             return {**self._defaults, "prompt": record}
         if not isinstance(record, dict):
             raise BadRecord("is neither an object (a task) nor a string (a prompt)")
-        made = {**self._defaults, **record}
+        made = {**self._defaults, **{name: value for name, value in record.items() if name not in self._aside}}
         if isinstance(record.get("labels"), dict):
             made["labels"] = {**self._defaults.get("labels", {}), **record["labels"]}
         return made
@@ -123,8 +107,14 @@ class InputSource(ABC):
 class JsonLines(InputSource):
     """JSON Lines: a task, a prompt, or with a template a record on each line. Blank lines are skipped."""
 
-    def __init__(self, file: IO[bytes], defaults: dict[str, Any], template: Template | None = None) -> None:
-        super().__init__(defaults, template)
+    def __init__(
+        self,
+        file: IO[bytes],
+        defaults: dict[str, Any],
+        template: Template | None = None,
+        keep: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(defaults, template, keep)
         self._file = file
 
     def records(self) -> Iterator[InputRecord]:
@@ -146,9 +136,14 @@ class Csv(JsonLines):
     """CSV with a header line (RFC 4180; values may span lines). The template makes the prompts."""
 
     def __init__(
-        self, file: IO[bytes], defaults: dict[str, Any], template: Template | None, delimiter: str = ","
+        self,
+        file: IO[bytes],
+        defaults: dict[str, Any],
+        template: Template | None,
+        delimiter: str = ",",
+        keep: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(file, defaults, template)
+        super().__init__(file, defaults, template, keep)
         self._delimiter = delimiter
 
     def records(self) -> Iterator[InputRecord]:
@@ -160,18 +155,32 @@ class Csv(JsonLines):
             for row in rows:
                 if header is None:
                     header = _header(row)
+                    self.kept = header if self._keep is None else self.kept
                 elif row:
                     yield self._record(n, partial(_by_column, header, row))
                 n = rows.line_num + 1
         except (csv.Error, BadRecord) as error:
             yield InputRecord(n, None, f"is not CSV: {error}")
 
+    def _columns(self, record: Any) -> dict[str, Any] | None:
+        """Return the columns to keep: by default all for which KEPT_BYTES have room, in the header's order."""
+        if self._keep is not None:
+            return super()._columns(record)
+        room, kept = KEPT_BYTES, {}
+        for name, value in record.items():
+            if (size := len(value.encode())) <= room:
+                kept[name] = value
+                room -= size
+        return kept
+
 
 class Files(InputSource):
     """Text files, one task each. The columns are path, name (without directories) and text."""
 
-    def __init__(self, paths: list[Path], defaults: dict[str, Any], template: Template) -> None:
-        super().__init__(defaults, template)
+    def __init__(
+        self, paths: list[Path], defaults: dict[str, Any], template: Template, keep: Sequence[str] | None = None
+    ) -> None:
+        super().__init__(defaults, template, keep)
         self._paths = paths
 
     def records(self) -> Iterator[InputRecord]:
@@ -193,46 +202,35 @@ class Files(InputSource):
         return digest.hexdigest()
 
 
-def source(names: Sequence[str], form: str, template: str | None, defaults: dict[str, Any]) -> tuple[InputSource, Any]:
+def source(
+    names: Sequence[str],
+    form: str,
+    template: str | None,
+    defaults: dict[str, Any],
+    keep: Sequence[str] | None = None,
+) -> tuple[InputSource, dict[str, Any]]:
     """Return the source, and the properties that a later run must find unchanged.
 
     `form` is auto, jsonl, csv, files or files-from. `template` is a file's name or the text itself. Raise UsageError.
     """
     text = None if template is None else read_template(template)
+    same: dict[str, Any] = {"template": text} | ({} if keep is None else {"keep": [*keep]})
     if form in ("files", "files-from"):
         made = Template("{text}" if text is None else text)
         paths = list(_from_lists(names) if form == "files-from" else _files(names))
         if not paths:
             raise UsageError("there are no files", hint="name files, directories or patterns")
-        return Files(paths, defaults, made), {"form": "files", "template": text}
+        return Files(paths, defaults, made, keep), {"form": "files", **same}
     if len(names) != 1:
         raise UsageError(f"a batch has one input, not {len(names)}", hint="for a list of text files add --files")
     suffix = Path(names[0]).suffix.lower()
     if form == "csv" or (form == "auto" and suffix in (".csv", ".tsv")):
         made = Template("{prompt}" if text is None else text)
         file = _open(names[0])
-        table = Csv(file, defaults, made, "\t" if suffix == ".tsv" else _delimiter(file))
-        return table, {"form": "csv", "template": text}
+        table = Csv(file, defaults, made, "\t" if suffix == ".tsv" else _delimiter(file), keep)
+        return table, {"form": "csv", **same}
     own = None if text is None else Template(text)
-    return JsonLines(_open(names[0]), defaults, own), {"form": "jsonl", "template": text}
-
-
-def read_template(given: str) -> str:
-    """Return the text of the file `given`, or `given` itself. Raise UsageError."""
-    path = Path(given)
-    try:
-        if len(given) < 4096 and "\n" not in given and path.is_file():
-            return path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError as error:
-        where = f"--template {given}: not valid UTF-8 at byte {error.start}"
-        raise UsageError(where, code="invalid_template") from None
-    except OSError as error:
-        raise UsageError(f"--template {given}: {error.strerror}", code="invalid_template") from None
-    text = as_text(given, "--template")
-    if "{" not in text:
-        what = f"--template {text!r:.80} is no file, and as a text it names no {{column}}"
-        raise UsageError(what, code="invalid_template")
-    return text
+    return JsonLines(_open(names[0]), defaults, own, keep), {"form": "jsonl", **same}
 
 
 def _open(name: str) -> IO[bytes]:
@@ -319,7 +317,7 @@ def _header(row: list[str]) -> list[str]:
 
 def _by_column(header: list[str], row: list[str]) -> dict[str, str]:
     if len(row) != len(header):
-        raise BadRecord(f"has {len(row)} values, the header has {len(header)} columns")
+        raise BadRecord(f"has {counted(len(row), 'value')}, the header has {counted(len(header), 'column')}")
     return dict(zip(header, row, strict=True))
 
 

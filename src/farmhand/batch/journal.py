@@ -6,7 +6,6 @@ can have it open. A lease is recorded before its task is sent, a result before i
 
 from __future__ import annotations
 
-import hashlib
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from farmhand.batch.names import suffixed
 from farmhand.batch.tally import DOUBTFUL, keep_tally
 from farmhand.core.errors import FarmhandError, UsageError
 
@@ -56,6 +56,8 @@ CREATE TABLE revoked (                      -- leases that are another worker's,
 ) WITHOUT ROWID;
 CREATE TABLE result (seq INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE, line BLOB NOT NULL);
 """
+#: Not in `_SCHEMA`: a journal that an earlier farmhand has begun lacks it, and is of the same version.
+_INPUT = "CREATE TABLE IF NOT EXISTS input (n INTEGER PRIMARY KEY, columns BLOB NOT NULL)"
 _ANOTHER = "choose another --out"
 _TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
 #: The tables that other versions have as well.
@@ -139,6 +141,7 @@ class Journal:
         # Not executescript, which would commit.
         for statement in _SCHEMA.split(";\n"):
             self._db.execute(statement)
+        self._db.execute(_INPUT)
         for name, value in about.items():
             self.note(name, value)
         self._db.execute(f"PRAGMA user_version = {VERSION}")
@@ -183,14 +186,27 @@ class Journal:
         """Store a fact about the batch."""
         self._do("INSERT OR REPLACE INTO meta VALUES (?, ?)", name, value)
 
-    def add(self, n: int, task_id: str, body: bytes) -> int | None:
-        """Add a line and its task's fields. If its id is taken, return the number of the line that has it."""
+    def add(self, n: int, task_id: str, body: bytes, columns: bytes | None = None) -> int | None:
+        """Add a line, its task's fields, and the columns to keep. If its id is taken, return the line that has it."""
         try:
             self._do("INSERT INTO line (n, id, lease) VALUES (?, ?, ?)", n, task_id, task_id)
         except sqlite3.IntegrityError:
             return int(self._one("SELECT n FROM line WHERE id = ?", task_id))
         self._do("INSERT INTO task VALUES (?, ?)", n, body)
+        if columns is not None:
+            self._do("INSERT INTO input VALUES (?, ?)", n, columns)
         return None
+
+    def columns_of(self, n: int) -> bytes | None:
+        """Return the kept columns of line `n` as a JSON object, or None if it has none."""
+        columns: bytes | None = self._one("SELECT columns FROM input WHERE n = ?", n)
+        return columns
+
+    def bodies(self, states: Iterable[int]) -> Iterator[bytes]:
+        """Yield the tasks' fields, as `add` was given them, of the lines in these states."""
+        marks = ", ".join(str(int(state)) for state in states)
+        for (body,) in self._do(f"SELECT body FROM line JOIN task USING (n) WHERE state IN ({marks}) ORDER BY n"):  # noqa: S608  (numbers)
+            yield body
 
     def id_of(self, n: int) -> str | None:
         """Return the id of line `n`, or None if there is no such line."""
@@ -199,6 +215,7 @@ class Journal:
 
     def count(self) -> None:
         """Count the lines, for `waiting`, `leases` and `holders`. Call it in a transaction, once all are added."""
+        self._db.execute(_INPUT)
         keep_tally(self._db)
 
     def waiting(self) -> int:
@@ -359,20 +376,16 @@ class Journal:
             )
         return self._do(query, after)
 
+    def failures(self) -> Iterator[tuple[int, bytes]]:
+        """Yield (number, line of the output) for all failed and cancelled lines, in order."""
+        return self._do("SELECT n, r.line FROM line JOIN result r USING (n) WHERE state IN (3, 4) ORDER BY n")
+
     def retry_failed(self) -> None:
         """Delete the results of failed and cancelled lines, so that they wait again under new ids."""
         for row in self._do(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall():
             self.put_back(Lease(*row))
             self._do("DELETE FROM result WHERE n = ?", row[0])
-
-
-def suffixed(task_id: str, suffix: str) -> str:
-    """Return `task_id` with `suffix`, within the 64 characters of an id."""
-    whole = task_id + suffix
-    if len(whole) <= 64:
-        return whole
-    digest = hashlib.sha256(task_id.encode()).hexdigest()[:12]
-    return f"{task_id[: 64 - 13 - len(suffix)]}-{digest}{suffix}"
+        self._do("DELETE FROM meta WHERE name = 'finished_at'")
 
 
 def _unusable(path: Path, error: OSError | sqlite3.DatabaseError) -> UsageError:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from farmhand.core.errors import FarmhandError
+from farmhand.core.keys import redact
+from farmhand.core.plural import counted
 from farmhand.places.base import Limit
 
 #: Seconds that an exchange waits for results, and the additional time after which the worker is regarded as lost.
@@ -64,6 +66,7 @@ class WorkerState:
     heard_at: float = field(default_factory=time.monotonic)
     limit: Limit | None = None
     cursor: int = 0
+    said: str = ""
     given: int = 0
     fruitless: int = 0
 
@@ -87,6 +90,15 @@ class WorkerState:
         # A draining worker may keep its tasks for as long as its running ones take.
         held = any(one.get("reason") == "draining" for one in waiting)
         self.held_since = (self.held_since or now) if held else None
+
+    def economy_news(self, waiting: Sequence[dict[str, Any]]) -> str:
+        """Return, once, that all its tasks are with the provider, which then takes its time; else ""."""
+        reasons = {wait["reason"]: wait for wait in waiting}
+        sent = None if "economy" in reasons else reasons.get("economy_sent")
+        before, self.said = self.said, "" if sent is None else redact(str(sent.get("detail") or ""))[:200]
+        if sent is None or self.said in ("", before):
+            return ""
+        return f"{self.name}: {counted(int(sent.get('tasks') or 0), 'task')} {self.said}: the same command goes on"
 
     def takes(self, now: float) -> bool:
         """Return whether it can be given tasks."""

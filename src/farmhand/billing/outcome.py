@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.keys import redact
+from ..core.plural import counted
 from .gateway import OwnGateway
 from .names import METERED
 from .plan import Plan
@@ -60,7 +61,7 @@ def absent(store: Store, *, write: bool) -> dict[str, Any]:
         store.remember({})
     return {
         "changed": bool(undo.files) or bool(undo.done),
-        "msg": f"{len(undo.files)} files taken back" + (f", {len(undo.left)} left" if undo.left else ""),
+        "msg": counted(len(undo.files), "file") + " taken back" + (f", {len(undo.left)} left" if undo.left else ""),
         "edits": [],
         "moved": [],
         "files": [str(path) for path in undo.files],

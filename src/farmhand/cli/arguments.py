@@ -77,6 +77,9 @@ _MORE = (
     Option(
         ("--spot", "--no-spot"), "spot", "On aws-batch: capacity that AWS may take back, for less (default).", "switch"
     ),
+    Option(
+        ("--confirm-usd",), "confirm_usd", "Ask before a batch that may cost more. 0 (default): never.", "number", "US$"
+    ),
     Option(("--no-merge",), "no_merge", "Ask no host: only what was merged before.", "flag"),
     Option(("--baseline-model",), "baseline_model", "What the work is compared with. Default: sonnet.", what="MODEL"),
     Option(("--box-usd-month",), "box_usd_month", "What a host costs a month: 24, or farm1=24,farm2=12.", what="US$"),

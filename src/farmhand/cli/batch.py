@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import sys
+import tempfile
 import time
-from contextlib import closing
-from decimal import Decimal
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,24 @@ import click
 from farmhand.batch.accounting import BatchLedger
 from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
 from farmhand.batch.coordinator import Coordinator
+from farmhand.batch.failures import causes
 from farmhand.batch.inputs import source
+from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
-from farmhand.cli import render
+from farmhand.cli import batch_price, render
 from farmhand.cli.amount import MAX_USD
-from farmhand.cli.say import note, printable
+from farmhand.cli.batch_progress import ProgressDisplay
+from farmhand.cli.batch_summary import summary, why_failed
+from farmhand.cli.say import note
 from farmhand.cli.signals import caught
 from farmhand.cli.task_options import task_fields
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, UsageError
-from farmhand.core.settings import AWS_PLACES, Settings
+from farmhand.core.money import PICO_PER_USD
+from farmhand.core.plural import counted
+from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
@@ -33,8 +40,8 @@ from farmhand.places.checkout import find_project
 from farmhand.places.hosts import make_ready
 from farmhand.places.table import PLACES
 
-#: The least time between two plain lines. Seconds.
-LINE_EVERY_S = 5.0
+#: The place whose ledgers `farmhand list` reads.
+FARM = PLACE_NAMES[0]
 
 
 @verb(
@@ -52,14 +59,20 @@ LINE_EVERY_S = 5.0
         "max_tokens",
         "key_source",
         "project_dir",
+        "confirm_usd",
+        "prices_file",
     ),
     json_help="Print one JSON object at the end, and no progress.",
     epilog="Exit status: 0 all done, 1 a task failed or was cancelled, 2 usage (nothing was sent), 3 not configured, "
-    "4 no farm host answers, 5 refused by policy or budget, 130 stopped by Ctrl-C. After 1, 3, 4, 5 and 130 the same "
-    "command goes on.",
+    "4 no farm host answers, 5 refused by policy or budget, 130 stopped by Ctrl-C. After 3, 4, 5 and 130 the same "
+    "command goes on; after 1 with --retry-failed.",
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="IN")
-@click.option("--out", required=True, metavar="FILE", help="Where results go, as JSON Lines, as they come.")
+@click.option(
+    "--out",
+    metavar="FILE",
+    help="Where results go as they come: JSON Lines, or a table for .csv and .tsv.",
+)
 @click.option(
     "--format",
     "form",
@@ -72,12 +85,20 @@ LINE_EVERY_S = 5.0
 @click.option(
     "--template", metavar="FILE|TEXT", help="The prompt, with {column} in it; of files {path}, {name} and {text}."
 )
+@click.option(
+    "--keep",
+    multiple=True,
+    metavar="COL[,COL…]",
+    help="Columns of IN that come back with each result; '' for none. Default: those of a CSV row, up to 4 KB.",
+)
 @click.option("--ordered", is_flag=True, help="Write results in the input's order.")
 @click.option(
     "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
 )
 @click.option("--restart", is_flag=True, help="Forget FILE, an output of this command, and start from the beginning.")
-@click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
+@click.option("--batch", metavar="NAME", help="The batch's name; by default a new one after IN, kept beside FILE.")
+@click.option("--dry-run", is_flag=True, help="Check IN, say what it may cost, here and in other ways, and end.")
+@click.option("--yes", is_flag=True, help="Begin without a question, whatever it may cost.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Free text that comes back; repeatable.")
 @click.option("--work-class", metavar="NAME", help="What kind of work it is, for the reports.")
 @click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 by default.")
@@ -102,14 +123,17 @@ def command(
     *,
     as_json: bool,
     inputs: tuple[str, ...],
-    out: str,
+    out: str | None,
     form: str,
     files: bool,
     template: str | None,
+    keep: tuple[str, ...],
     ordered: bool,
     retry_failed: bool,
     restart: bool,
     batch: str | None,
+    dry_run: bool,
+    yes: bool,
     max_usd: float | None,
     concurrency: int | None,
     hosts: str,
@@ -130,7 +154,9 @@ def command(
     in_aws = conf.place in AWS_PLACES
     if (shard or detach or spot_given()) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
-    project = Path() if in_aws else find_project(conf.project_dir, Path.cwd())
+    if out is None and not dry_run:
+        raise UsageError("--out FILE is missing", hint="name the file for the results, or give --dry-run")
+    project = Path() if in_aws or dry_run else find_project(conf.project_dir, Path.cwd())
     progress = ProgressDisplay()
     where = PlaceSettings(
         project_dir=project,
@@ -144,19 +170,39 @@ def command(
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
         raise UsageError(f"--batch {batch!r:.80} does not match {TASK_ID.pattern}")
     given = defaults(conf, task)
-    tasks, about = source(inputs, "files" if files else form, template, given)
-    plan = BatchPlan(tasks, batch or "", about | {"defaults": given, "ordered": ordered})
+    tasks, about = source(inputs, "files" if files else form, template, given, columns(keep))
+    called = inputs[0] if inputs[0] != "-" else out or ""
+    plan = BatchPlan(tasks, batch or "", about | {"defaults": given, "ordered": ordered}, called)
     limits = WorkerLimits(
         max_usd=max_usd, concurrency=concurrency, patience_s=conf.patience_s, economy=bool(given.get("economy"))
     )
     if in_aws and limits.economy:
         raise UsageError("--economy needs no containers", hint="leave --place out")
     # AWS is asked for its environment here, before anything is made. Containers here wait for the input to be checked.
-    place = None if conf.place == docker.NAME else PLACES[conf.place](where)
+    place = None if conf.place == docker.NAME or dry_run else PLACES[conf.place](where)
     try:
-        with closing(open_journal(Path(out), inputs, restart=restart)) as journal:
+        with ExitStack() as stack:
+            if out is None or (dry_run and restart):
+                out = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out")
+            journal = stack.enter_context(closing(open_journal(Path(out), inputs, restart=restart)))
             # In AWS the key is there already.
-            key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws)
+            key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
+            if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
+                states = (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
+                try:
+                    found = batch_price.look(journal, states, conf, key)
+                    if dry_run:
+                        return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
+                    if found.tasks and not as_json:
+                        note(f"{journal.about('batch')}: {batch_price.in_one_line(found)}")
+                    if found.tasks and conf.confirm_usd and not yes:
+                        batch_price.confirm(found, conf.confirm_usd, max_usd)
+                except BaseException:
+                    journal.abandon()
+                    raise
+                finally:
+                    if dry_run:
+                        journal.abandon()
             if place is None:
                 make_ready(conf, note)
                 place = PLACES[conf.place](where)
@@ -170,6 +216,16 @@ def command(
         for line in error.lines:
             note(line)
         raise
+
+
+def columns(keep: tuple[str, ...]) -> list[str] | None:
+    """Return the columns that --keep names, separated by commas; in quotes one may have a comma. None: not given."""
+    return [name.strip() for row in csv.reader(keep) for name in row if name.strip()] if keep else None
+
+
+def shown_to_people(as_json: bool) -> bool:
+    """Return whether stderr is a terminal and progress is shown there."""
+    return not as_json and sys.stderr is not None and sys.stderr.isatty()
 
 
 def spot_given() -> bool:
@@ -203,8 +259,8 @@ def farm_out(
     detach: bool,
 ) -> VerbResult:
     """Run the unfinished tasks and return the summary. With `detach`, do not wait for a place that goes on alone."""
-    totals = book.totals
-    mode = "quiet" if as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
+    totals, before = book.totals, book.totals.cost_pico
+    mode = "quiet" if as_json else "bar" if shown_to_people(as_json) else "lines"
     progress.begin(mode, totals.as_dict()["total"])
     coordinator = Coordinator(book, place, key, limits, progress.say)
     began = time.monotonic()
@@ -225,6 +281,7 @@ def farm_out(
             if isinstance(place, LastingPlace):
                 place.terminate()
 
+    finished_before = not totals.left
     with closing(progress):
         if totals.left:
             with caught(on_signal):
@@ -232,6 +289,9 @@ def farm_out(
             show()
     seconds = time.monotonic() - began
     whole = totals.as_dict() | {"batch": book.batch, "out": out, "left": totals.left}
+    whole |= {"before": finished_before, "finished_at": book.finished_at()}
+    whole |= {"cost_now_usd": (totals.cost_pico - before) / PICO_PER_USD}
+    whole["failures"] = [cause.as_dict() for cause in causes(book.journal)]
     whole |= {"seconds": round(seconds, 3), "per_s": round(totals.finished_now / seconds, 2) if seconds else 0.0}
     del whole["succeeded"]
     if isinstance(place, LastingPlace):
@@ -245,107 +305,6 @@ def farm_out(
     elif signals and totals.left:
         status, notes = 128 + signals[0], ["stopped; give the same command again: it goes on from here"]
     elif detach and totals.left:
-        notes = [f"{totals.left} tasks go on in AWS; the same command collects them"]
-    return VerbResult(whole, summary(whole), status, notes)
-
-
-def dollars(usd: float | Decimal) -> str:
-    """Format an amount with four decimals, or more if four would show almost nothing."""
-    if usd and usd < 0.001:
-        return f"${usd:.2g}" if usd < 1e-6 else f"${usd:.6f}"
-    return f"${usd:.4f}"
-
-
-def clock(seconds: float) -> str:
-    """Format a remaining time: 42 s, 3:07, 1:02:09."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{whole % 60:02d}"
-
-
-def summary(whole: dict[str, Any]) -> str:
-    """Return the last line: counts, cost, time and rate."""
-    left = f", {whole['left']} left" if whole["left"] else ""
-    unpriced = f" ({whole['unpriced']} unpriced)" if whole["unpriced"] else ""
-    parts = [
-        f"{whole['total']} tasks: {whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled{left}",
-        dollars(whole["cost_usd"]) + unpriced,
-        f"{whole['uncertain']} requests may have cost something besides" if whole["uncertain"] else "",
-        f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it" if whole["twice"] else "",
-        _of_place(whole.get("place") or {}),
-        f"{whole['seconds']:.1f} s",
-        f"{whole['per_s']:.1f} tasks/s",
-    ]
-    return " · ".join(filter(None, parts))
-
-
-def _of_place(place: dict[str, Any]) -> str:
-    """Return what the place itself came to: containers, and what they cost."""
-    if not place.get("attempts"):
-        return ""
-    again = sum(int(one["times"]) for one in place.get("retries") or [])
-    retried = f", {again} of them started again" if again else ""
-    return f"{place['containers']} containers{retried}, {dollars(Decimal(place['usd']))} for them"
-
-
-class ProgressDisplay:
-    """The batch's progress on stderr. `mode` is bar, lines or quiet: then it prints messages only."""
-
-    def __init__(self, mode: str = "quiet", total: int = 0) -> None:
-        self._shown = -1
-        self._bar: Any = None
-        self.begin(mode, total)
-
-    def begin(self, mode: str, total: int) -> None:
-        """Begin to show the progress of `total` tasks."""
-        self.mode = mode
-        self._began = self._line_at = time.monotonic()
-        if mode == "bar":
-            from rich.console import Console
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._row = self._bar.add_task("batch", total=total, words="")
-            self._bar.start()
-
-    def words(self, now: dict[str, Any]) -> str:
-        """Return the text beside the bar: failures, rate, cost, remaining time, and why the batch waits."""
-        took = time.monotonic() - self._began
-        rate = now["finished_now"] / took if took > 0 else 0.0
-        left = now["total"] - _finished(now)
-        parts = [
-            f"{now['failed']} failed" if now["failed"] else "",
-            f"{rate:.1f}/s",
-            dollars(now["cost_usd"]),
-            f"ETA {clock(left / rate)}" if rate and left else "",
-            printable(str(now.get("waiting") or "")),
-        ]
-        return " · ".join(filter(None, parts))
-
-    def show(self, now: dict[str, Any]) -> None:
-        """Draw these figures: in the bar, or as a line if it is time for one and the count has changed."""
-        finished = _finished(now)
-        if self._bar is not None:
-            self._bar.update(self._row, completed=finished, words=self.words(now))
-        elif self.mode == "lines" and time.monotonic() - self._line_at >= LINE_EVERY_S and finished != self._shown:
-            self._line_at, self._shown = time.monotonic(), finished
-            print(f"{finished} of {now['total']} · {self.words(now)}", file=sys.stderr, flush=True)  # noqa: T201
-
-    def say(self, text: str) -> None:
-        """Print a message, above the bar if there is one."""
-        if self._bar is not None:
-            self._bar.console.print(printable(text), markup=False, highlight=False)
-        else:
-            note(text)
-
-    def close(self) -> None:
-        """Remove the bar and restore the terminal."""
-        if self._bar is not None:
-            self._bar.stop()
-
-
-def _finished(now: dict[str, Any]) -> int:
-    return int(now["succeeded"] + now["failed"] + now["cancelled"])
+        tasks = counted(totals.left, "task goes", "tasks go")
+        notes = [f"{tasks} on in AWS; the same command collects them"]
+    return VerbResult(whole, summary(whole), status, [*notes, *why_failed(whole, listed=place.name == FARM)])

@@ -15,6 +15,7 @@ from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
 from farmhand.places.reach import reach
@@ -160,7 +161,8 @@ class Spooling:
         if self.spool is None or self.waiting is None:
             return
         if self.waiting.worn_out:
-            what = f"task {self.waiting.id} was sent {self.waiting.deliveries} times, and its host was gone each time"
+            times = counted(self.waiting.deliveries, "time")
+            what = f"task {self.waiting.id} was sent {times}, and its host was gone each time"
             raise FarmUnreachable(what, hint=f"farmhand flush {self.waiting.id} asks that host what became of it")
         at = self.spool.claim(self.task["id"], host)
         if at not in ("", host):
@@ -179,7 +181,7 @@ class Spooling:
         for ids, what in ((visit.delivered, f"sent to {host}"), (visit.finished, "ended")):
             count = len(set(ids) - {self.task["id"]})
             if count:
-                news.append(f"{count} queued {'task' if count == 1 else 'tasks'} {what}")
+                news.append(f"{counted(count, 'queued task')} {what}")
         if news:
             note(f"{', '.join(news)} (farmhand flush shows them)")
 

@@ -29,6 +29,7 @@ from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError, from_result
 from farmhand.core.files import xdg
 from farmhand.core.ids import new_task_id
+from farmhand.core.plural import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.core.task import PATCH, TASK_OUTPUTS, Task
@@ -263,8 +264,7 @@ def _about(source: FetchedCommit, found: Changes | None, patch: bytes) -> dict[s
 def _summary(found: Changes | None) -> str:
     if found is None:
         return "nothing was changed"
-    files = "1 file" if found.files == 1 else f"{found.files} files"
-    lines = "1 line" if found.insertions == 1 else f"{found.insertions} lines"
+    files, lines = counted(found.files, "file"), counted(found.insertions, "line")
     return f"{files} changed, {lines} more, {found.deletions} less"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from farmhand.cli.sheet import Sheet
+from farmhand.core.plural import counted
 
 _COLUMNS = ("way", "model_usd", "compute_usd", "standing_usd", "total_usd")
 
@@ -16,7 +17,8 @@ def write_comparison(sheet: Sheet, shown: dict[str, Any]) -> None:
     if not found["ways"]:
         sheet.line("not enough data: no task has ended in this period")
     else:
-        sheet.line(f"By {found['tasks']} tasks of {found['days']} days: {found['tasks_a_month']} a month.")
+        tasks, days = counted(found["tasks"], "task"), counted(found["days"], "day")
+        sheet.line(f"By {tasks} of {days}: {found['tasks_a_month']} a month.")
         rows = [tuple(way[name] for name in _COLUMNS) for way in found["ways"]]
         sheet.table(("", "model", "Fargate", "standing", "all"), rows, money={1, 2, 3, 4})
         for way in found["ways"]:

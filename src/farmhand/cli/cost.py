@@ -20,6 +20,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.money import pico, plain
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
 from farmhand.cost.merged import merged
@@ -109,10 +110,12 @@ def write(shown: dict[str, Any]) -> None:
 
 def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
     spent, whole = shown["spent"], shown["whole"]
-    days = "1 day" if spent["days"] == 1 else f"{spent['days']} days"
+    days = counted(spent["days"], "day")
     sheet.line(f"Spent since {spent['since']} ({days}, UTC), in US$", "bold")
     refused = f"; {whole['refused']} not begun for want of budget" if whole["refused"] else ""
-    counts = f"{whole['tasks']} tasks, {whole['failed']} failed; {whole['requests']} requests{refused}"
+    counts = (
+        f"{counted(whole['tasks'], 'task')}, {whole['failed']} failed; {counted(whole['requests'], 'request')}{refused}"
+    )
     rows: list[tuple[str, str | None, str]] = [
         ("total", spent["total_usd"], counts),
         ("per day", spent["per_day_usd"], "the total over the days, rounded down"),
@@ -121,12 +124,13 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
         ("projection", spent["projection_month_usd"], "the whole month, at the pace of the last 7 whole days"),
     ]
     if (ran := shown["compute"]) is not None:
-        hours = f"{ran['seconds'] / 3600:.2f} h of {ran['runs']} containers on AWS, by dated prices; not in the total"
+        containers = counted(ran["runs"], "container")
+        hours = f"{ran['seconds'] / 3600:.2f} h of {containers} on AWS, by dated prices; not in the total"
         rows.append(("Fargate", ran["total_usd"], hours))
         rows.append(("all", ran["with_model_usd"], "the total and Fargate"))
     if (kept := shown["kept_local"]) is not None:
         unknown = f"; {kept['without_price']} without a price" if kept["without_price"] else ""
-        remark = f"{kept['turns']} turns kept local, at list price: not counted as saved{unknown}"
+        remark = f"{counted(kept['turns'], 'turn')} kept local, at list price: not counted as saved{unknown}"
         rows.append(("kept local", kept["list_usd"], remark))
     if shown.get("repriced_usd") is not None:
         more = f"; {shown['repriced_unpriced']} unknown" if shown["repriced_unpriced"] else ""
@@ -187,7 +191,8 @@ def _levers(sheet: Sheet, shown: dict[str, Any]) -> None:
     lean = f"Not in it: lean prompts would save US$ {saved['overhead_uncached_usd']}"
     sheet.line(f"{lean} were nothing of the CLI's own prompt cached.")
     if saved["left_out_requests"]:
-        sheet.line(f"Left out: {saved['left_out_requests']} requests (US$ {saved['left_out_usd']}) without all prices.")
+        requests = counted(saved["left_out_requests"], "request")
+        sheet.line(f"Left out: {requests} (US$ {saved['left_out_usd']}) without all prices.")
 
 
 def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
@@ -225,7 +230,7 @@ def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:
     if not logs or not (logs["messages"] or logs["unread"]):
         return
     sheet.title("Interactive sessions (estimate)")
-    sheet.line(f"US$ {logs['estimate_usd']} for {logs['messages']} answers; {logs['label']}.")
+    sheet.line(f"US$ {logs['estimate_usd']} for {counted(logs['messages'], 'answer')}; {logs['label']}.")
     if logs["unpriced"]:
         sheet.line(f"Without a known price, and in no sum: {', '.join(logs['unpriced'])}")
     for path in logs["unread"]:
@@ -235,17 +240,17 @@ def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:
 def write_unknown(sheet: Sheet, shown: dict[str, Any]) -> None:
     """Print what is in no sum, and the hosts that could not be asked."""
     lines = [
-        f"{row['requests']} requests to {row['model']}: no price is known; they are in no sum."
+        f"{counted(row['requests'], 'request')} to {row['model']}: no price is known; they are in no sum."
         for row in shown["unpriced"]
     ]
     uncertain = shown["uncertain"]
     if uncertain["requests"]:
         bound = uncertain["upper_bound_usd"]
         most = "the most it can be is not known" if bound is None else f"US$ {bound} at the most"
-        count = f"{uncertain['requests']} requests may have been charged without our knowing how much"
+        count = f"{counted(uncertain['requests'], 'request')} may have been charged without our knowing how much"
         lines.append(f"{count} ({most}); they are in no sum.")
     if (ran := shown["compute"]) is not None and ran["unknown_runs"]:
-        runs = f"The time of {ran['unknown_runs']} containers on AWS is not known any more"
+        runs = f"The time of {counted(ran['unknown_runs'], 'container')} on AWS is not known any more"
         lines.append(f"{runs}: nobody noted it in time. What they cost besides the model is in no sum.")
     for host in shown["hosts"]:
         if host["error"] is not None:

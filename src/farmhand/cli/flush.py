@@ -15,6 +15,7 @@ from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
 from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
+from farmhand.core.plural import counted
 from farmhand.offline.deliver import deliver_all
 from farmhand.offline.spool import Spool, SpooledResult, SpooledTask, open_spool
 
@@ -81,7 +82,7 @@ def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str,
     if kept is None:
         entry = spool.look(task_id)
         if entry is None:
-            raise UsageError(f"no task {task_id!r:.80} is in the spool", hint=_LISTED)
+            raise UsageError(f"no task {task_id!r:.80} is queued here", hint=_LISTED)
         for line in _for_others([one for one in spool.elsewhere() if one.path == entry.path], conf):
             raise FarmUnreachable(line)
         problems = deliver_all(spool, conf, wait=True, only=task_id)
@@ -106,13 +107,18 @@ def _for_others(elsewhere: list[SpooledTask], conf: settings.Settings) -> list[s
     for farm, count in sorted(Counter(entry.farm for entry in elsewhere).items()):
         if farm == settings.old_spool_name(conf):
             send = "they stay there while another task here has their ids, or the spool cannot be written"
+        elif farm.startswith("docker:"):
+            name = farm.removeprefix("docker:")
+            named = "" if name == conf.docker_name else f" with FARMHAND_DOCKER_NAME={name}"
+            send = f"farmhand flush --place docker{named} sends them"
         elif os.path.isdir(farm):
             send = "farmhand flush with the FARMHAND_HOSTS_FILE or --config of then sends them"
         elif farm:
             send = f"farmhand flush with FARMHAND_HOSTS_FILE={farm} sends them"
         else:
-            send = "farmhand flush without a hosts file of its own sends them"
-        lines.append(f"{count} task{'s wait' if count > 1 else ' waits'} for {settings.hosts_of(farm)}: {send}")
+            away = "without a hosts file of its own" if conf.place == "farm" else "--place farm"
+            send = f"farmhand flush {away} sends them"
+        lines.append(f"{counted(count, 'task waits', 'tasks wait')} for {settings.hosts_of(farm)}: {send}")
     return lines
 
 

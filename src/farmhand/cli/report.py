@@ -20,6 +20,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import files
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.money import plain
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings
 from farmhand.cost.merged import merged
 from farmhand.cost.queries import day_text
@@ -96,10 +97,11 @@ def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
 def _head(sheet: Sheet, found: CostReport) -> None:
     whole, saved, target = found.figures.whole, found.figures.savings, found.figures.target
     sheet.line(f"Farmhand report, {day_text(found.first)} to {day_text(found.last)} (UTC)", "bold")
-    sheet.line(f"US$ {plain(whole.spent_pico)} for {whole.tasks} tasks, {whole.failed} failed; {whole.retries} retries")
+    tasks, retries = counted(whole.tasks, "task"), counted(whole.retries, "retry", "retries")
+    sheet.line(f"US$ {plain(whole.spent_pico)} for {tasks}, {whole.failed} failed; {retries}")
     if (ran := found.figures.compute) is not None:
         both = plain(ran.with_model_pico)
-        sheet.line(f"US$ {plain(ran.total_pico)} besides for {ran.runs} containers on AWS; {both} with both")
+        sheet.line(f"US$ {plain(ran.total_pico)} besides for {counted(ran.runs, 'container')} on AWS; {both} with both")
     sheet.line(
         f"US$ {plain(saved.saving_pico)} saved beside plain claude -p on {saved.baseline_model};"
         f" target {target.low}-{target.high}x: {target.verdict}, {times(target.factor)}"

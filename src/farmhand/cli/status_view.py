@@ -14,6 +14,7 @@ from rich.text import Text
 from farmhand.cli.say import note, one_line
 from farmhand.core import pushed
 from farmhand.core.engines import SLOTTED
+from farmhand.core.plural import counted
 from farmhand.places.watch import HostWatch
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def notes(name: str, status: dict[str, Any]) -> list[str]:
     for wait in (status.get("waiting") or [])[:MOST_WAITS]:
         until = wait.get("until")
         until_text = f", until {_moment(until)}" if isinstance(until, int | float) else ""
-        tasks = "1 task waits" if wait.get("tasks") == 1 else f"{wait.get('tasks')} tasks wait"
+        tasks = counted(wait.get("tasks") or 0, "task waits", "tasks wait")
         lines.append(f"{name}: {tasks}: {wait.get('detail') or wait['reason']:.200}{until_text}")
     day = status.get("budget_day")
     if day:

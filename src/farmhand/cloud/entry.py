@@ -32,6 +32,7 @@ from farmhand.cloud.verify import VerifyRun
 from farmhand.core import shard, systemd, task_access
 from farmhand.core.bucket_keys import PartName, read_order
 from farmhand.core.errors import NotConfigured
+from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.shard import AgentOptions, LeaseName, ShardManifest, SingleOrder, VerifyOrder
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Task
@@ -124,7 +125,7 @@ def _run_shard(
     tasks = ShardTasks(bucket, order.keys, place, _prices(manifest.agent.prices), clock)
     lease = BudgetLease(table, LeaseName(*place, order.attempt), item)
     patiently(partial(lease.settle_lost, partial(tasks.spent_by, place)), clock)
-    say(f"shard {order.shard}, attempt {order.attempt}: {len(tasks.todo)} of {tasks.total} tasks to do")
+    say(f"shard {order.shard}, attempt {order.attempt}: {len(tasks.todo)} of {counted(tasks.total, 'task')} to do")
     if not tasks.todo:
         return shard.EXIT_DONE
     _obtain(credential, aws, table, order, clock)

@@ -18,6 +18,7 @@ from farmhand.cloud.shard_world import ShardWorld
 from farmhand.core.errors import WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.money import plain, usd
+from farmhand.core.plural import counted
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.core.shard import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_LEFT, EXIT_REFUSED, EXIT_STOPPED, POLL_S
 from farmhand.core.task import FINAL_STATES
@@ -272,7 +273,7 @@ class ShardRun:
     def _stop(self, code: int, why: str, *, now: bool = False) -> None:
         """Begin nothing new. Running tasks are cut off `now`, or after the time that SIGTERM leaves them."""
         if self._end is None:
-            say(f"{why}; {len(self._flight)} tasks run, {len(self._w.tasks.todo)} wait")
+            say(f"{why}; {counted(len(self._flight), 'task runs', 'tasks run')}, {len(self._w.tasks.todo)} wait")
             self._end = ContainerEnds(code, why)
         begun = self._w.clock.at or time.monotonic()
         self._cut_at = min(self._cut_at, 0.0 if now else begun + self._w.clock.last_tasks_s)
@@ -290,5 +291,8 @@ class ShardRun:
         end = self._end or ContainerEnds(EXIT_LEFT, "the budget had no room for some tasks")
         code = shard_end.close(self._w, end.code if left else EXIT_DONE, whole=not self._flight)
         spent = plain(self._w.rows.spent)
-        say(f"{len(self._done)} tasks done, {left} left, US$ {spent}: exit {code}" + (f": {end}" if left else ""))
+        say(
+            f"{counted(len(self._done), 'task')} done, {left} left, US$ {spent}: exit {code}"
+            + (f": {end}" if left else "")
+        )
         return code

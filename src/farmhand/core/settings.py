@@ -32,10 +32,12 @@ NETWORKS = ("private", "public")
 #: The values of `worker_wall`: see farmhand.cloud.confine.
 WALLS = ("unix", "relay")
 _CHOICES = {"fallback": ("", *FALLBACKS), "place": PLACE_NAMES, "worker_wall": WALLS, "aws_network": NETWORKS}
-#: The provider's own API. On the workstation only `farmhand doctor` calls it, to check that the key is accepted.
+#: The provider's own API. On the workstation the checks of a key call it, and what counts tokens for a batch's price.
 UPSTREAM = "https://api.anthropic.com"
 #: Source: Docker's names of containers, less what is needed for ours.
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+#: The units of numbers, by the end of a setting's name; others are in seconds.
+_UNITS = {"days": "days", "vcpus": "vCPUs", "usd": "US$"}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -52,8 +54,8 @@ class Settings(NamedTuple):
     the default. `hosts_file` "" means hosts.json beside config.toml. `project_dir` is the checkout with site.yml, ""
     for the one around the working directory. `fallback` says what happens to a task when no farm host answers; "" means
     ask on a terminal and queue elsewhere. `allow_subscription` permits its value `subscription` (read
-    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host answers. Times are in
-    seconds.
+    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host answers. `confirm_usd` is
+    what a batch may cost without a question, in US$; 0 for no question. Times are in seconds.
 
     For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
     monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price
@@ -82,6 +84,7 @@ class Settings(NamedTuple):
     worker_wall: str = WALLS[0]
     trusted_repos: str = ""
     patience_s: float = 120.0
+    confirm_usd: float = 0.0
     baseline_model: str = "sonnet"
     box_usd_month: str = ""
     prices_file: str = ""
@@ -220,7 +223,7 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
     """Return `value` if it has the setting's type and is in its range."""
     default = _DEFAULTS[name]
     if isinstance(default, float):
-        unit = "days" if name.endswith("_days") else "vCPUs" if name.endswith("_vcpus") else "seconds"
+        unit = _UNITS.get(name.rpartition("_")[2], "seconds")
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise kind(f"{where} is {value!r}, not a number of {unit}")
         least = 1.0 if name in ("connect_timeout_s", "cloud_max_vcpus") else 0.0

@@ -17,6 +17,7 @@ import msgspec
 
 from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds, stale
 from farmhand.core.money import pico, plain
+from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeRow
@@ -222,7 +223,11 @@ def _saving(work: _Work, plans: PlanFigures) -> ClaimAnswer:
         "the most, if the plan's limits have room; Fargate is paid either way"
     )
     if month < low and work.sent.left_out:
-        return ClaimAnswer(claim=claim.claim, verdict=UNKNOWN, answer=f"{work.sent.left_out} requests have no price")
+        return ClaimAnswer(
+            claim=claim.claim,
+            verdict=UNKNOWN,
+            answer=counted(work.sent.left_out, "request has", "requests have") + " no price",
+        )
     if month > high:
         answer += ". It is more than was claimed"
     paid = [name for name, usd in plans.credits_usd_month.items() if pico(usd) >= month]
@@ -285,9 +290,9 @@ def _notes(work: _Work, basis: Basis, given: Given) -> list[str]:
     read = {"models": date.fromisoformat(given.table.version[:10]), "plans and the box": given.plans.as_of}
     lines += [stale(f"the prices of {what}", day, today) for what, day in read.items()]
     if work.tasks and work.days < PACE_DAYS:
-        lines.append(f"a month is reckoned from {work.days} day{'s' if work.days > 1 else ''} only")
+        lines.append(f"a month is reckoned from {counted(work.days, 'day')} only")
     if work.sent.left_out:
-        lines.append(f"{work.sent.left_out} requests have no price, and are in no sum")
+        lines.append(counted(work.sent.left_out, "request has", "requests have") + " no price: in no sum")
     if unknown := sum(row.runs for row in given.ran if row.pico is None):
-        lines.append(f"the time of {unknown} containers on AWS is not known, and is in no sum")
+        lines.append(f"the time of {counted(unknown, 'container')} on AWS is not known, and is in no sum")
     return [line for line in lines if line]

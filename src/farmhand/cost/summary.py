@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farmhand.core.money import pico, plain
+from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeSpent, add_compute, compute_spent, read_compute
@@ -176,8 +177,8 @@ def figures(
     box = _box(basis.boxes, whole, saved, days)
     # What the same work costs on the plan: no extra dollars, but a share of limits that have no price.
     subscription = (
-        f"{whole.tasks} tasks, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be US$0.00 more,"
-        " drawn on the plan's own limits"
+        f"{counted(whole.tasks, 'task')}, {whole.prompt_tokens} tokens in and {whole.output_tokens} out would be"
+        " US$0.00 more, drawn on the plan's own limits"
     )
     return Figures(
         price_version=table.version,

@@ -13,6 +13,7 @@ from pathlib import Path
 from farmhand import __version__
 from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
+from farmhand.core.plural import counted
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering, Setup
@@ -189,7 +190,7 @@ class Service:
             log.info("farmhand gateway %s listens on %s", __version__, config.listen)
             await stop.wait()
             systemd.notify("STOPPING=1\nSTATUS=draining")
-            log.info("stopping; %d turns are open", self._answering.open_turns)
+            log.info("stopping; %s open", counted(self._answering.open_turns, "turn is", "turns are"))
             listener.close()
             await self._answering.drain(DRAIN_S)
 

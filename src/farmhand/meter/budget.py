@@ -75,16 +75,36 @@ class Budget:
         for attempt in tuple(self.waiting.values()):
             attempt()
 
-    def spent(self, pico: int) -> BudgetSpent:
-        """Return the refusal of a request that may cost `pico`."""
+    def spent(self, pico: int, longest: int = 0) -> BudgetSpent:
+        """Return the refusal of a request that may cost `pico`, with what would let it go.
+
+        `longest` is the longest answer for which there is room, in tokens; 0: none is known.
+        """
+        limit = self.limit_pico or 0
+        missing = pico - (limit - self.spent_pico)
+        kind, _, which = self.name.partition(" ")
+        raised = {
+            "task": f"--max-usd {_rounded_up(limit + missing)}",
+            # Each host has its share of the limit.
+            "batch": f"US$ {_rounded_up(missing)} more in --max-usd for each host",
+            "day": "a larger jada_agent_budget_day_usd",
+        }.get(kind if which else "", "")
+        ways = filter(None, (f"--max-tokens {longest}" if longest else "", raised))
+        advice = f"; {' or '.join(ways)} lets it go" if raised and missing > 0 else ""
         return BudgetSpent(
-            f"the budget of the {self.name} is spent: US$ {_text(self.spent_pico)} of {_text(self.limit_pico or 0)} "
-            f"is used, and this request may cost up to {_text(pico)}"
+            f"the budget of the {self.name} has no room: US$ {_text(self.spent_pico)} of {_text(limit)} is used, and "
+            f"this request may cost up to {_text(pico)}{advice}"
         )
 
 
 def _text(pico: int) -> str:
     return f"{usd(pico).normalize():f}"
+
+
+def _rounded_up(pico: int) -> str:
+    """Return an amount with two digits, not less than it is."""
+    step = 10 ** max(0, len(str(pico)) - 2)
+    return _text(-(-pico // step) * step)
 
 
 class Reservation:

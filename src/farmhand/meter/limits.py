@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from farmhand.core.plural import counted
 from farmhand.core.task import Usage
 from farmhand.meter.errors import ApiError
 from farmhand.meter.headroom import Bucket, read_headers
@@ -262,7 +263,8 @@ class Gate:
             return None
         wait, kind = self._wait_s(self._line[0].body_bytes, self._line[0].max_tokens)
         if wait <= 0:
-            detail = f"{model}: {self.running} requests are under way, as many as the API bears"
+            under_way = counted(self.running, "request is", "requests are")
+            detail = f"{model}: {under_way} under way, as many as the API bears"
             return WaitReason("rate_limit", len(self._line), None, detail)
         why = "the API asked to wait (retry-after)" if kind == "retry-after" else f"the API's limit of {kind} a minute"
         return WaitReason("rate_limit", len(self._line), time.time() + wait, f"{model}: {why}")

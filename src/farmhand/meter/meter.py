@@ -235,7 +235,11 @@ class Meter:
 
         If the certain bound can never fit into what is left of a budget, or there is none, the API counts the tokens.
         """
-        cost = partial(reserve.cost, request, lambda usage: self._price(grant.model, usage, DEAREST))
+
+        def price(usage: Usage) -> int | None:
+            return self._price(grant.model, usage, DEAREST)
+
+        cost = partial(reserve.cost, request, price)
         most = cost()
         limits = [budget for budget in grant.budgets if budget.limit_pico is not None]
         if not limits or (most is not None and all(budget.may_fit(most) for budget in limits)):
@@ -245,9 +249,14 @@ class Meter:
             raise BudgetSpent(
                 f"the price of {grant.model} is not known: the budget of the {limits[0].name} has no room for it"
             )
-        if not all(budget.may_fit(least) for budget in limits):
+        tight = next((budget for budget in limits if not budget.may_fit(least)), None)
+        counted = None if tight else await self._count(grant, request, headers)
+        most = cost(counted)
+        tight = tight or next((budget for budget in limits if not budget.may_fit(most or 0)), None)
+        if tight is None or most is None:
             return most
-        return cost(await self._count(grant, request, headers))
+        room = min((budget.limit_pico or 0) - budget.spent_pico for budget in limits)
+        raise tight.spent(most, reserve.longest(request, price, room, counted))
 
     async def _count(self, grant: Grant, request: MessageRequest, headers: dict[str, str]) -> int:
         """Return the request's tokens as the API counts them, which is free. Raise ApiError."""

@@ -100,7 +100,7 @@ def to_count(request: MessageRequest) -> bytes:
 def check_number(requests: int) -> None:
     """Raise ApiError if a task that has made `requests` requests may make no more."""
     if requests >= MAX_REQUESTS:
-        raise _refused(f"this task has made {requests} requests, which is the limit")
+        raise _refused(f"this task has made all its {requests} requests")
 
 
 def forwarded(headers: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from farmhand.core.task import Usage
 from farmhand.meter.grants import MessageRequest
 
@@ -39,3 +41,15 @@ def cost(request: MessageRequest, price: Callable[[Usage], int | None], counted:
     costs = [price(usage) for usage in usages]
     known = [one for one in costs if one is not None]
     return max(known) if len(known) == len(costs) else None
+
+
+def longest(
+    request: MessageRequest, price: Callable[[Usage], int | None], room: int, counted: int | None = None
+) -> int:
+    """Return the longest answer of `request`, in tokens, that costs at most `room` pico-dollars; 0 if none does."""
+    low, high = 0, request.max_tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        most = cost(replace(request, max_tokens=middle), price, counted)
+        low, high = (middle, high) if most is not None and most <= room else (low, middle - 1)
+    return low

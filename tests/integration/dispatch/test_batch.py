@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,7 +17,7 @@ import pytest
 from farmhand.cost.queries import parts, read
 from farmhand.cost.rows import FinishedTask, decode
 from tests.integration.dispatch.batches import Farm
-from tests.integration.dispatch.conftest import Workstation, entry
+from tests.integration.dispatch.conftest import CHECKOUT, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
 from tests.integration.dispatch.test_farmhand_task import ssh_inventory
 from tests.support.agent import Agent
@@ -45,6 +49,9 @@ async def test_every_task_has_one_result_and_the_last_line_says_what_it_cost(far
     assert done.out.count(b"\n") == 1
     again = await farm.batch("--label", "z=1", "--system", "t")
     assert (again.status, len(farm.api.posts)) == (0, 3)
+    before = r"3 tasks, finished before on \d{4}-\d\d-\d\d at \d\d:\d\d: 3 done, 0 failed, 0 cancelled"
+    cost = done.out.decode().split(" · ")[1]
+    assert re.fullmatch(f"{before} · {re.escape(cost)} was spent then · nothing was spent now\n", again.out.decode())
 
 
 async def test_json_is_one_object_and_a_failed_task_is_exit_1_until_it_is_tried_again(farm: Farm) -> None:
@@ -59,10 +66,19 @@ async def test_json_is_one_object_and_a_failed_task_is_exit_1_until_it_is_tried_
     before = farm.results()
     assert [result["n"] for result in before] == [1, 2, 3, 4, 5, 6]
     assert before[3]["state"] == "failed"
+    assert [(one["code"], one["times"], one["lines"]) for one in summary["failures"]] == [("invalid_request", 1, [4])]
+    assert re.fullmatch("in-[0-9a-f]{8}", summary["batch"])
+    where = f"see {farm.out}, or farmhand list --failed --batch {summary['batch']}; "
+    assert f"farmhand: line 4 of the input: {where}the same command with --retry-failed runs them again" in done.err
     farm.api.state.faults.clear()
-    assert (await farm.batch("--ordered")).status == 1
-    done = await farm.batch("--ordered", "--retry-failed")
+    again = await farm.batch("--ordered")
+    assert again.status == 1
+    assert "farmhand: not done: 1 with invalid_request: " in again.err
+    done = await farm.batch("--ordered", "--retry-failed", "--json")
     assert done.status == 0, done.err
+    retried = json.loads(done.out)
+    assert retried["cost_usd"] == pytest.approx(summary["cost_usd"] + retried["cost_now_usd"])
+    assert 0 < retried["cost_now_usd"] < retried["cost_usd"]
     after = farm.results()
     assert [result["n"] for result in after] == [1, 2, 3, 4, 5, 6]
     assert {result["state"] for result in after} == {"succeeded"}
@@ -224,6 +240,7 @@ async def test_a_budget_stops_the_batch_and_a_greater_one_goes_on(farm: Farm) ->
     summary = json.loads(done.out)
     assert done.status == 5, done.err
     assert summary["error"]["code"] == "budget"
+    assert "more in --max-usd for each host lets it go" in summary["error"]["message"]
     assert summary["failed"] == 0
     assert 0 < summary["done"] < 100
     assert summary["cost_usd"] <= 0.0005
@@ -256,6 +273,69 @@ async def test_what_a_budget_had_no_room_for_is_no_failure_of_the_batch_nor_of_i
                 assert (summary["done"], summary["failed"], summary["left"]) == (100, 0, 0)
     finally:
         store.close()
+
+
+async def test_a_task_that_can_never_fit_says_what_would_let_it_go(farm: Farm) -> None:
+    await farm.start()
+    farm.write([{"prompt": "name a hen", "max_usd": 0.0005}])
+    done = await farm.batch()
+    assert done.status == 1
+    advice = re.search(r"US\$ 0 of 0.0005 is used, .*; --max-tokens (\d+) or --max-usd (\S+) lets it go", done.err)
+    assert advice, done.err
+    assert not farm.api.posts
+    farm.write(
+        [
+            {"prompt": "name a hen", "max_usd": 0.0005, "max_tokens": int(advice[1])},
+            {"prompt": "name a hen", "max_usd": float(advice[2])},
+        ]
+    )
+    done = await farm.batch("--restart")
+    assert (done.status, len(farm.api.posts)) == (0, 2), done.err
+
+
+async def test_before_it_costs_a_terminal_shows_the_price_and_is_asked(farm: Farm) -> None:
+    await farm.start()
+    farm.workstation.environment |= {"FARMHAND_UPSTREAM_URL": farm.api.url, "FARMHAND_CONFIRM_USD": "0.001"}
+    farm.write(["one", "two"])
+    done = await farm.batch("--dry-run", "--json")
+    shown = json.loads(done.out)
+    assert (done.status, shown["tasks"], shown["counted_tasks"], shown["uncounted"]) == (0, 2, 2, "")
+    assert shown["input_tokens"] > 0
+    assert not farm.out.with_name("out.jsonl.farmhand").exists()
+    # In a script nobody can be asked, and nothing is sent.
+    refused = await farm.batch()
+    assert (refused.status, farm.api.posts) == (2, [])
+    assert "--yes answers yes" in refused.err
+    for answer, status in ((b"n\n", 1), (b"y\n", 0)):
+        ours, theirs = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            *farm.argv(),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            env=farm.workstation.environment,
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        os.write(ours, answer)
+        said = await asyncio.to_thread(_read_all, ours)
+        assert await asyncio.wait_for(process.wait(), 120) == status, said
+        assert re.search("farmhand: in-[0-9a-f]{8}: 2 tasks, 18 tokens to read ", said)
+        assert "(counted by the API): $0.000002, and at most $0.0041 if" in said
+        assert "with --economy $0.0020, sonnet $0.0820, opus $0.1639" in said
+        assert "it may cost up to $0.0041, and confirm_usd is $0.0010. Begin? [y/N]" in said
+    assert len(farm.api.posts) == 2
+
+
+def _read_all(terminal: int) -> str:
+    """All that is shown on a terminal until its last program ends, without line breaks."""
+    said = b""
+    with contextlib.suppress(OSError):
+        while piece := os.read(terminal, 65536):
+            said += piece
+    os.close(terminal)
+    return " ".join(said.decode().split())
 
 
 async def test_two_clients_do_not_write_one_output(farm: Farm) -> None:

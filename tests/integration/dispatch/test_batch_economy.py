@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -45,6 +46,16 @@ async def test_stopped_while_the_provider_works_it_goes_on_without_asking_twice(
     farm.write([f"number {n}" for n in range(10)])
     process = await farm.begin("--economy")
     await farm.until(lambda: bool(farm.api.batches.all()))
+    assert process.stderr is not None
+    line = ""
+    while not line.startswith("farmhand:"):  # before it are figures
+        line = (await asyncio.wait_for(process.stderr.readline(), 120)).decode()
+        assert line
+    sent = r"sent as 1 Message Batch at \d\d:\d\d UTC, usually answered within the hour; stopping is safe"
+    assert re.fullmatch(f"farmhand: farm1: 10 tasks {sent}: the same command goes on\n", line), line
+    waits = (await farm.agents[0].get("/v1/status"))["waiting"]
+    assert [(wait["reason"], wait["tasks"]) for wait in waits] == [("economy_sent", 10)]
+    assert re.fullmatch(sent, waits[0]["detail"])
     process.send_signal(signal.SIGINT)
     out, err = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode == 130, err
@@ -52,5 +63,8 @@ async def test_stopped_while_the_provider_works_it_goes_on_without_asking_twice(
     await farm.api.advance(action="finish")
     done = await farm.batch("--economy")
     assert done.status == 0, done.err
+    assert not [
+        wait for wait in (await farm.agents[0].get("/v1/status"))["waiting"] if wait["reason"] == "economy_sent"
+    ]
     assert sorted(result["n"] for result in farm.results()) == list(range(1, 11))
     assert sum(len(batch.items) for batch in farm.api.batches.all()) == 10

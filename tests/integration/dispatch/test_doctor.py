@@ -155,7 +155,7 @@ async def test_a_spool_that_waits_is_red(station: Workstation, farm: Sshd) -> No
 
 async def test_hosts_red(station: Workstation, farm: Sshd, agent: Agent, tmp_path: Path) -> None:
     await agent.call("POST", "/v1/tasks", body={"tasks": [{"id": "parked", "prompt": "x"}]})
-    await red(station, "farm1 queue", "1 tasks await a key", "claude-cheap")
+    await red(station, "farm1 queue", "1 task awaits a key", "claude-cheap")
     await agent.stop()
     await red(station, "farm1 reach", "the agent does not answer", "systemctl status jada-agent")
     farm.trust(keygen(tmp_path / "other"))

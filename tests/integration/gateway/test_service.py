@@ -114,7 +114,7 @@ async def test_a_running_turn_ends_before_the_gateway_does(gateway: GatewayProce
         running = asyncio.create_task(gateway.call("POST", "/v1/messages", TURN | {"stream": True}))
         await until(lambda: bool(local.turns))
         ending = asyncio.create_task(gateway.stop())
-        await until(lambda: "stopping; 1 turns" in gateway.log.read_text())
+        await until(lambda: "stopping; 1 turn is open" in gateway.log.read_text())
         go.set()
         status, _, text = await running
         assert (status, "two" in text, "message_stop" in text) == (200, True, True)

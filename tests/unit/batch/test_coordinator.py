@@ -242,7 +242,7 @@ def test_no_host_at_all(tmp_path: Path) -> None:
     batch.coordinator.tick()
     assert batch.coordinator.over
     assert isinstance(batch.coordinator.error, FarmUnreachable)
-    assert "one: no route (and 1 more hosts)" in str(batch.coordinator.error)
+    assert "one: no route (and 1 more host)" in str(batch.coordinator.error)
 
 
 def test_a_place_that_ends_or_fails_before_the_batch_does_ends_it_with_an_error(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from farmhand.batch.begin import InvalidInput, id_of
-from farmhand.batch.journal import Journal, suffixed
+from farmhand.batch.begin import InvalidInput
+from farmhand.batch.journal import Journal
+from farmhand.batch.names import id_of, suffixed
 from farmhand.core.errors import UsageError
 from farmhand.core.task import TASK_ID
 from tests.support.places import Worker
@@ -94,7 +95,7 @@ def test_ids_are_the_same_every_time_and_fit() -> None:
 
 def test_another_input_or_other_options_are_refused(tmp_path: Path) -> None:
     Batch(tmp_path, ["a", "b"]).close()
-    with pytest.raises(UsageError, match="begun with another ordered"):
+    with pytest.raises(UsageError, match="begun with other values of the option --ordered"):
         Batch(tmp_path, ordered=True)
     (tmp_path / "in.jsonl").write_text(json.dumps("changed"))
     with pytest.raises(UsageError, match="the input is not the one"):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farmhand.batch.inputs import BadRecord, Template
+from farmhand.batch.template import BadRecord, Template
 from farmhand.core.errors import UsageError
 
 

@@ -37,3 +37,14 @@ def test_a_host_that_does_not_answer_is_left_alone_longer_each_time() -> None:
     assert (host.lost, host.fresh) == (True, True)
     host.hear(0, 0, 101.0)
     assert (host.lost, host.failures, host.ever) == (False, 0, True)
+
+
+def test_that_all_is_with_the_provider_is_told_once() -> None:
+    worker = WorkerState("farm1", 1)
+    queued = {"reason": "economy", "tasks": 2, "detail": "they go out together"}
+    sent = {"reason": "economy_sent", "tasks": 1, "detail": "sent as 1 Message Batch at 14:03 UTC"}
+    assert worker.economy_news([queued, sent]) == ""
+    assert worker.economy_news([sent]) == "farm1: 1 task sent as 1 Message Batch at 14:03 UTC: the same command goes on"
+    assert worker.economy_news([sent]) == ""
+    assert worker.economy_news([sent | {"detail": "sent as 2 Message Batches at 14:03 UTC"}]) != ""
+    assert worker.economy_news([{"reason": "economy_sent"}]) == ""

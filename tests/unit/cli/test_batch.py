@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +14,11 @@ import pytest
 from click.testing import CliRunner
 
 from farmhand.batch.coordinator import Coordinator
-from farmhand.cli import batch, code
-from farmhand.cli.batch import ProgressDisplay, clock, defaults, dollars, summary
+from farmhand.batch.estimate import BatchEstimate, PlannedPrice
+from farmhand.cli import batch, batch_price, code
+from farmhand.cli.batch import defaults
+from farmhand.cli.batch_progress import ProgressDisplay, clock, dollars
+from farmhand.cli.batch_summary import summary, why_failed
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 
@@ -109,13 +113,135 @@ def test_the_last_line() -> None:
     assert "4 requests may have cost something" in told
 
 
+def test_one_task_is_one_task() -> None:
+    whole = {"total": 1, "done": 1, "failed": 0, "cancelled": 0, "left": 0, "cost_usd": 0.5, "unpriced": 0}
+    whole |= {"seconds": 1.0, "per_s": 1.0, "twice": 0, "twice_usd": 0.0, "uncertain": 1}
+    assert summary(whole).startswith("1 task: 1 done, ")
+    assert "1 request may have cost" in summary(whole)
+    place = {"attempts": 1, "containers": 1, "usd": "0.01"}
+    assert "1 container, $0.0100 for them" in summary(whole | {"place": place})
+
+
+def test_what_was_finished_before_costs_nothing_now() -> None:
+    whole = {"total": 2, "done": 2, "failed": 0, "cancelled": 0, "left": 0, "cost_usd": 0.5, "unpriced": 0}
+    whole |= {"seconds": 0.0, "per_s": 0.0, "twice": 0, "twice_usd": 0.0, "uncertain": 0, "cost_now_usd": 0.0}
+    said = summary(whole | {"before": True, "finished_at": 1_795_000_000.0})
+    when = time.strftime("%Y-%m-%d at %H:%M", time.localtime(1_795_000_000))
+    states = "2 done, 0 failed, 0 cancelled"
+    assert said == f"2 tasks, finished before on {when}: {states} · $0.5000 was spent then · nothing was spent now"
+    # A journal of an earlier version does not say when.
+    assert summary(whole | {"before": True, "finished_at": None}).startswith("2 tasks, finished before: 2 done")
+    # Of a batch that went on, the old cost and the new one are told apart.
+    assert "$0.5000, $0.1000 of it now" in summary(whole | {"before": False, "cost_now_usd": 0.1})
+
+
+def test_the_end_names_causes_lines_where_to_look_and_the_way_on() -> None:
+    cause = {"code": "timeout", "message": "too long", "hint": "raise --timeout", "times": 7, "lines": [2, 3, 5, 8, 9]}
+    other = {"code": "failed", "message": "", "hint": "", "times": 1, "lines": [4]}
+    whole = {"batch": "people-1f2e3d4c", "out": "answers.jsonl", "failures": [cause, other]}
+    assert why_failed(whole, listed=True) == [
+        "not done: 7 with timeout: too long (raise --timeout); 1 with failed",
+        "lines 2, 3, 4, 5, 8, 9, … of the input: see answers.jsonl, or farmhand list --failed --batch people-1f2e3d4c; "
+        "the same command with --retry-failed runs them again",
+    ]
+    assert why_failed(whole | {"failures": [other] * 5}, listed=False)[0].endswith("; 2 for other reasons")
+    single = why_failed(whole | {"failures": [other]}, listed=False)
+    assert single[1].startswith("line 4 of the input: see answers.jsonl; the same command")
+    assert why_failed(whole | {"failures": []}, listed=True) == []
+
+
+def estimated(**more: Any) -> BatchEstimate:
+    prices = [PlannedPrice("", False, 2 * 10**10, 10**12), PlannedPrice("", True, 10**10, 5 * 10**11)]
+    prices.append(PlannedPrice("opus", False, None, None))
+    usual: dict[str, Any] = {"tasks": 2, "tokens": 10, "most_output": 90, "counted": 2, "prices": prices}
+    return BatchEstimate(**(usual | more))
+
+
+def test_the_line_before_it_costs() -> None:
+    assert batch_price.in_one_line(estimated()) == (
+        "2 tasks, 10 tokens to read (counted by the API): $0.0200, and at most $1.0000 if the answers take all "
+        "90 tokens (with --economy $0.5000, opus ?)"
+    )
+    assert "(estimated: no route)" in batch_price.in_one_line(estimated(counted=0, uncounted="no route"))
+    assert "estimated from 1 that the API counted" in batch_price.in_one_line(estimated(counted=1))
+    assert batch_price.in_one_line(estimated(open_tasks=1)).endswith(
+        ": $0.0200 for the first requests; 1 task with tools makes more: only --max-usd limits them"
+        " (with --economy $0.0100, opus ?)"
+    )
+    assert "no price is known" in batch_price.in_one_line(estimated(prices=[PlannedPrice("", False, None, None)]))
+    assert batch_price.as_document(estimated(), 3.0)["prices"][0] == {
+        "model": None,
+        "economy": False,
+        "sent_usd": 0.02,
+        "most_usd": 1.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "limit", "max_usd", "asked"),
+    [
+        ({}, 1.0, None, ""),
+        ({}, 0.99, None, "it may cost up to $1.0000, and confirm_usd is $0.9900"),
+        ({}, 0.99, 0.5, ""),
+        ({"open_tasks": 1}, 5.0, None, "what it may cost is not known"),
+        ({"open_tasks": 1}, 5.0, 4.0, ""),
+        ({"prices": [PlannedPrice("", False, None, None)]}, 5.0, None, "what it may cost is not known"),
+    ],
+)
+def test_it_asks_above_confirm_usd(more: Any, limit: float, max_usd: float | None, asked: str) -> None:
+    if not asked:
+        batch_price.confirm(estimated(**more), limit, max_usd)
+        return
+    # There is no terminal here.
+    with pytest.raises(UsageError, match=re.escape(asked)) as refused:
+        batch_price.confirm(estimated(**more), limit, max_usd)
+    assert refused.value.hint == "--yes answers yes"
+
+
+NOBODY = {"FARMHAND_UPSTREAM_URL": "http://127.0.0.1:9"}
+
+
+def test_a_dry_run_checks_prices_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.jsonl").write_text('"a"\n{"prompt": "b", "max_tokens": 10}\n')
+    words = ["in.jsonl", "--dry-run", "--key-source", "env:NO_SUCH_KEY"]
+    done = CliRunner(env=NOBODY).invoke(batch.command, words, catch_exceptions=False)
+    assert done.output.startswith("2 tasks, 2 tokens to read (estimated: there is no key here): $0.00000020, and at")
+    shown = json.loads(CliRunner(env=NOBODY).invoke(batch.command, [*words, "--json", "--out", "o"]).output)
+    assert (shown["version"], shown["tasks"], shown["most_output_tokens"]) == (1, 2, 4106)
+    (tmp_path / "in.jsonl").write_text("5\n")
+    with pytest.raises(UsageError, match="nothing was sent"):
+        CliRunner(env=NOBODY).invoke(batch.command, [*words, "--out", "o"], catch_exceptions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_a_batch_that_nobody_confirmed_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(batch, "farm_out", lambda *_, **__: pytest.fail("it was begun"))
+    (tmp_path / "in.jsonl").write_text('"a"\n')
+    monkeypatch.setenv("KEY", "sk-ant-test-confirm-0000000")
+    words = ["in.jsonl", "--out", "o", "--key-source", "env:KEY", "--project-dir", str(Path(__file__).parents[3])]
+    words += ["--confirm-usd", "0.0001"]
+    with pytest.raises(UsageError, match="confirm_usd is"):
+        CliRunner(env=NOBODY).invoke(batch.command, words, catch_exceptions=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    monkeypatch.setattr(batch, "farm_out", lambda *_, **__: 0)
+    assert CliRunner(env=NOBODY).invoke(batch.command, [*words, "--yes"], catch_exceptions=False).exit_code == 0
+
+
+def test_columns_are_named_with_commas_and_quotes() -> None:
+    assert batch.columns(()) is None
+    assert batch.columns(("",)) == []
+    assert batch.columns(("a, b", '"c,d"')) == ["a", "b", "c,d"]
+
+
 def test_amounts_and_times() -> None:
     assert [dollars(usd) for usd in (0, 12.5, 0.0123, 0.000056, 1e-8)] == [
         "$0.0000",
         "$12.5000",
         "$0.0123",
         "$0.000056",
-        "$1e-08",
+        "$0.00000001",
     ]
     assert [clock(seconds) for seconds in (0.4, 59, 61, 3750)] == ["0 s", "59 s", "1:01", "1:02:30"]
 
@@ -158,7 +284,7 @@ def test_the_bar_is_gone_when_the_coordinator_fails(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Coordinator, "__init__", lambda *_: None)
     monkeypatch.setattr(Coordinator, "run", fail)
     monkeypatch.setattr(ProgressDisplay, "close", lambda _display: closed.append(True))
-    book: Any = SimpleNamespace(totals=SimpleNamespace(as_dict=lambda: {"total": 1}, left=1))
+    book: Any = SimpleNamespace(totals=SimpleNamespace(as_dict=lambda: {"total": 1}, left=1, cost_pico=0))
     progress = ProgressDisplay()
     with pytest.raises(RuntimeError):
         batch.farm_out(book, cast(Any, None), cast(Any, None), "", progress, out="", as_json=True, detach=False)
@@ -221,6 +347,12 @@ def test_help_and_usage() -> None:
         "--max-usd",
         "--hosts",
         "--restart",
+        "--keep",
+        "--dry-run",
+        "--yes",
+        "--confirm-usd",
     ):
         assert name in text
-    assert CliRunner().invoke(batch.command, ["x"]).exit_code == 2
+    assert CliRunner().invoke(batch.command, []).exit_code == 2
+    with pytest.raises(UsageError, match=r"^--out FILE is missing"):
+        CliRunner().invoke(batch.command, ["x"], catch_exceptions=False)

@@ -107,8 +107,8 @@ def test_the_terminal_shows_the_numbers_of_the_document_in_80_columns(farm: Farm
     assert "\x1b" not in result.stdout
     for words in (
         "claude-opus-5-5",
-        "1 requests to claude-next: no price is known",
-        "1 requests may have been charged",
+        "1 request to claude-next: no price is known",
+        "1 request may have been charged",
         "Target 10-20x:",
         "tasks a month pay for it",
         "drawn on the plan's own limits",
@@ -212,10 +212,10 @@ def test_the_comparison_is_answered_from_the_ledgers_in_80_columns(farm: Farm) -
     text = " ".join(result.stdout.split())
     for words in (
         "The same work in four ways, in US$ for 1,000 tasks By 99 tasks of",
-        "a token of your plan on Fargate saves US$ 50 to 100 a month: unknown. 1 requests have no price.",
+        "a token of your plan on Fargate saves US$ 50 to 100 a month: unknown. 1 request has no price.",
         "The box (US$ 48.00 a month) costs less than Fargate from",
         "AWS, us-east-1: 2026-06-30",
-        "Note: 1 requests have no price, and are in no sum.",
+        "Note: 1 request has no price: in no sum.",
     ):
         assert words in text, words
     shown = farm.json("--compare", "cloud")["comparison"]

@@ -116,7 +116,7 @@ def test_a_key_is_no_name(given: dict[str, Any], option: str) -> None:
 PROGRAM = """
 import json, sys
 from tests.unit.cli import test_batch, test_run
-from farmhand.batch.inputs import read_template
+from farmhand.batch.template import read_template
 from farmhand.core.settings import Settings
 text, file = sys.argv[1:]
 given = test_run.options(prompt=text, system=text, file=(file,), schema=json.dumps({"title": "X"}).replace("X", text))

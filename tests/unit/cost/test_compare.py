@@ -156,8 +156,8 @@ def test_without_data_nothing_is_claimed(store: CostStore) -> None:
 def test_requests_without_a_price_leave_the_answer_open(store: CostStore) -> None:
     fill(store, "u1", [charge(1), charge(2, model="claude-next")], [task(1), task(2)])
     found = compared(store)
-    assert (found.verdicts[0].verdict, found.verdicts[0].answer) == ("unknown", "1 requests have no price")
-    assert "1 requests have no price, and are in no sum" in found.notes
+    assert (found.verdicts[0].verdict, found.verdicts[0].answer) == ("unknown", "1 request has no price")
+    assert "1 request has no price: in no sum" in found.notes
 
 
 def test_a_box_or_fargate_depends_on_the_work(store: CostStore) -> None:

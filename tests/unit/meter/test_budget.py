@@ -26,11 +26,31 @@ def test_a_refusal_names_the_budget_and_takes_nothing() -> None:
     with pytest.raises(BudgetSpent) as refusal:
         budget.reserve(2_000_000_000)
     assert refusal.value.message == (
-        "the budget of the batch nightly is spent: US$ 0.999 of 1 is used, and this request may cost up to 0.002"
+        "the budget of the batch nightly has no room: US$ 0.999 of 1 is used, and this request may cost up to 0.002; "
+        "US$ 0.001 more in --max-usd for each host lets it go"
     )
     assert (refusal.value.code, refusal.value.status, refusal.value.retryable) == ("budget", 403, False)
     assert refusal.value.hint
     assert budget.reserved_pico == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "longest", "advice"),
+    [
+        ("task t1", 831, "; --max-tokens 831 or --max-usd 0.0021 lets it go"),
+        ("task t1", 0, "; --max-usd 0.0021 lets it go"),
+        ("batch b", 9, "; --max-tokens 9 or US$ 0.0016 more in --max-usd for each host lets it go"),
+        ("day 2026-11-24", 0, "; a larger jada_agent_budget_day_usd lets it go"),
+        ("day", 9, ""),  # the gateway's: it has no such options
+        ("turn", 9, ""),
+    ],
+)
+def test_a_refusal_says_what_lets_the_task_go(name: str, longest: int, advice: str) -> None:
+    said = Budget(name, 500_000_000).spent(2_045_100_000, longest).message
+    assert said.endswith(f"US$ 0 of 0.0005 is used, and this request may cost up to 0.0020451{advice}")
+    assert "is spent" not in said
+    # Room that only open calls take comes back: nothing has to be raised for that.
+    assert "lets it go" not in Budget(name, 500_000_000).spent(1, longest).message
 
 
 def test_without_a_limit_everything_fits_and_is_counted() -> None:

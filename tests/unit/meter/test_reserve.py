@@ -175,3 +175,15 @@ def test_without_a_price_nothing_is_known() -> None:
         read(body([{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}])),
         lambda usage: None if usage.cache_creation_input_tokens else 1,
     ) is None  # fmt: skip
+
+
+def test_the_longest_answer_with_room_is_exact() -> None:
+    request = read(body(max_tokens=4096))
+    room = (reserve.cost(request, PRICE) or 0) // 3
+    most = reserve.longest(request, PRICE, room)
+    fitting = [reserve.cost(read(body(max_tokens=tokens)), PRICE) for tokens in (most, most + 1)]
+    assert fitting[0] is not None
+    assert fitting[1] is not None
+    assert fitting[0] <= room < fitting[1]
+    assert reserve.longest(request, PRICE, 0) == 0
+    assert reserve.longest(request, PRICE, 10**15) == 4096

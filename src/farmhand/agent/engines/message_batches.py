@@ -180,13 +180,19 @@ class MessageBatchesEngine:
         self._spawn(self._watch(sent))
 
     def _most(self, task: Task, body: bytes) -> int | None:
-        """Return the worst-case cost in pico-dollars. Raise BudgetSpent if it is unknown and a budget limits it."""
+        """Return the worst-case cost in pico-dollars. Raise BudgetSpent if a budget limits it and has no room."""
         model = resolve_model(task.model)
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
-        most = reserve.cost(request, partial(self._context.prices.cost, model, terms=DEAREST, economy=True))
-        limits = (budget.name for budget in self._context.budgets.of(task) if budget.limit_pico is not None)
-        if most is None and (limit := next(limits, None)) is not None:
-            raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limit} has no room for it")
+        price = partial(self._context.prices.cost, model, terms=DEAREST, economy=True)
+        most = reserve.cost(request, price)
+        limits = [budget for budget in self._context.budgets.of(task) if budget.limit_pico is not None]
+        if most is None and limits:
+            name = limits[0].name
+            raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {name} has no room for it")
+        for budget in limits:
+            if most is not None and not budget.may_fit(most):
+                room = (budget.limit_pico or 0) - budget.spent_pico
+                raise budget.spent(most, reserve.longest(request, price, room))
         return most
 
     async def _not_made(self, sent: SentBatch, key: Key, problem: ApiError) -> None:

@@ -32,7 +32,7 @@ _MOST = 100
 _OTHER = "other"
 _WAITS = (
     *("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused"),
-    *("draining", "economy", "after_crash"),
+    *("draining", "economy", "economy_sent", "after_crash"),
 )
 
 

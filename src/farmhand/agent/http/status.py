@@ -12,6 +12,7 @@ from typing import Any
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.queries import BatchView, NoSuchBatch
+from farmhand.core.plural import counted
 from farmhand.core.pushed import read_note
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
@@ -123,7 +124,7 @@ class Status:
         if batch is None or batch.running:
             # Running tasks that wait at a gate are not counted per batch.
             waits += self._limits.waiting()
-        waits.append(self._for_the_api(batch))
+        waits += [self._for_the_api(batch), self._at_the_provider(batch)]
         if scheduler.context.mode == "running":
             waits.append(WaitReason("draining", queued, detail="the host is being emptied: nothing new starts"))
         elif scheduler.suspect is not None:
@@ -137,6 +138,12 @@ class Status:
             ]
         return [wait for wait in waits if wait.tasks > 0]
 
+    def _at_the_provider(self, batch: BatchView | None) -> WaitReason:
+        """Return the wait reason of economy tasks that were sent."""
+        batches, tasks, since = self._scheduler.economy.store.sent(None if batch is None else batch.batch)
+        sent = f"sent as {counted(batches, 'Message Batch', 'Message Batches')} at {_time_of_day(since)}"
+        return WaitReason("economy_sent", tasks, detail=f"{sent}, usually answered within the hour; stopping is safe")
+
     def _for_the_api(self, batch: BatchView | None) -> WaitReason:
         """Return the wait reason of running tasks whose last request failed and will be retried."""
         met = [
@@ -149,3 +156,9 @@ class Status:
         message = Counter(message for message, _ in met).most_common(1)[0][0] if met else ""
         until = min((at for _, at in met if at > time.time()), default=None)
         return WaitReason("api_error", len(met), until, f"the API's last answer: {message}")
+
+
+def _time_of_day(moment: float) -> str:
+    """Return the time, and the date unless it is today's. The reader may be in another time zone: UTC."""
+    then, now = time.gmtime(moment), time.gmtime()
+    return time.strftime("%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC", then)

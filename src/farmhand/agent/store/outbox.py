@@ -145,3 +145,17 @@ class MessageBatchStore:
         query = "SELECT count(*) FROM task WHERE state = 'queued' AND engine = 'economy'"
         rows = self.ledger.rows(query) if batch is None else self.ledger.rows(f"{query} AND batch = ?", batch)
         return int(rows[0][0])
+
+    def sent(self, batch: str | None) -> tuple[int, int, float]:
+        """Return how many Message Batches are at the provider, their requests, and when the first was made.
+
+        With `batch` only those of that batch count: all tasks of a Message Batch are of one.
+        """
+        ours = (
+            "EXISTS (SELECT 1 FROM attempt a JOIN task t ON t.seq = a.task_seq WHERE a.provider_batch = b.no"
+            " AND a.outcome = 'running' AND (? IS NULL OR t.batch = ?))"
+        )
+        figures = "count(*), coalesce(sum(requests), 0), coalesce(min(created_at), 0)"
+        query = f"SELECT {figures} FROM provider_batch b WHERE b.state != 'ended' AND {ours}"
+        [row] = self.ledger.rows(query, batch, batch)
+        return int(row[0]), int(row[1]), float(row[2])

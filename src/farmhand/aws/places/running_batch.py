@@ -21,6 +21,7 @@ from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskH
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
+from farmhand.core.plural import counted
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply
@@ -258,8 +259,8 @@ class RunningBatch:
             self._table.run(one.number)
             self._generations.submit(one, queue, names.definition(one.manifest.engine), values)
             jobs = " and ".join(job.id for job in one.jobs.jobs) if one.jobs else ""
-            containers = "1 container" if one.manifest.shards == 1 else f"{one.manifest.shards} containers"
-            self._settings.say(f"{one.manifest.tasks} tasks in {containers}: {jobs}")
+            where = counted(one.manifest.shards, "container")
+            self._settings.say(f"{counted(one.manifest.tasks, 'task')} in {where}: {jobs}")
 
     def _say_once(self, size: str) -> None:
         if size == "api" and not self._noted:
@@ -291,11 +292,11 @@ class RunningBatch:
             self._collection.add_cost(beyond)
         account = self._generations.settle(one, self._table.settle(one.number, charged))
         for reason, (times, pico) in account.retries.items():
-            tries = "1 container was" if times == 1 else f"{times} containers were"
+            tries = counted(times, "container was", "containers were")
             self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
-            what = f"the containers of {one.manifest.tasks} tasks ended without a result: {account.why_left}"
+            what = f"the containers of {counted(one.manifest.tasks, 'task')} ended without a result: {account.why_left}"
             raise container_error(words=account.why_left)(what, hint=f"see: farmhand cloud logs {self._batch}")
 
     def _send_again(self) -> None:
@@ -314,7 +315,7 @@ class RunningBatch:
                     self._drafting().add(head, line, self._known[head.id].digest)
         if missing:
             number, why = sum(map(len, missing.values())), ended[max(missing)[0]].why_left
-            tasks = "1 task has" if number == 1 else f"{number} tasks have"
+            tasks = counted(number, "task has", "tasks have")
             self._settings.say(f"{tasks} no result ({why}): sent again")
         self._recheck = False
 

@@ -17,6 +17,7 @@ from farmhand.core import pushed
 from farmhand.core.errors import NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
+from farmhand.core.plural import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places import docker
@@ -115,11 +116,12 @@ def queue(status: dict[str, Any], oldest_s: float) -> Check:
     """Check that no task is parked and none waits too long."""
     refused = [entry for entry in status.get("keys") or [] if entry.get("state") == "refused"]
     if refused and refused[0].get("queued"):
-        detail = f"{refused[0]['queued']} tasks are parked: key {refused[0]['fingerprint']} was refused"
+        tasks = counted(refused[0]["queued"], "task is", "tasks are")
+        detail = f"{tasks} parked: key {refused[0]['fingerprint']} was refused"
         return failed(f"{detail}: {refused[0].get('reason')}", "top it up or farmhand rotate")
     parked = int(status.get("awaiting_key") or 0)
     if parked:
-        return failed(f"{parked} tasks await a key", "any claude-cheap brings it")
+        return failed(counted(parked, "task awaits", "tasks await") + " a key", "any claude-cheap brings it")
     if oldest_s > OLDEST_S:
         return failed(f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for")
     running, queued = int(status.get("running") or 0), int(status.get("queued") or 0)

@@ -11,6 +11,7 @@ from typing import Any
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.core.errors import FarmhandError, FarmUnreachable
 from farmhand.core.keysource import read_private
+from farmhand.core.plural import counted
 from farmhand.gateway import config, control
 from farmhand.gateway.guard import read_token
 from farmhand.gateway.tables import GatewayConfig
@@ -57,7 +58,7 @@ class _Gateway:
             found = self._status()
         except FarmUnreachable as error:
             return failed(error.message, self._start or error.hint or "farmhand gateway serve")
-        return passed(f"{found['version']} on {found['listen']}, {found['open_turns']} turns open")
+        return passed(f"{found['version']} on {found['listen']}, {counted(found['open_turns'], 'turn')} open")
 
     def secrets(self) -> Check:
         """Check that only its owner can read its token, and the file with its backends' keys."""

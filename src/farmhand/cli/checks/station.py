@@ -17,6 +17,7 @@ from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
@@ -84,7 +85,7 @@ def login() -> Check:
     days = found.days_left()
     if days is None:
         return passed(f"{plan}{'renewed by claude itself' if found.renews else 'its end is not noted'}")
-    return passed(f"{plan}{days} days left")
+    return passed(f"{plan}{counted(days, 'day')} left")
 
 
 def claude(*, ask: bool) -> Check:
@@ -116,7 +117,7 @@ def key(conf: Settings) -> Check:
 def key_age(conf: Settings) -> Check:
     """Check that the key is not older than the setting `key_max_age_days`."""
     days = age_days(conf, read_key(conf.key_source))
-    said = f"the key has been here for {days:.0f} days at least"
+    said = f"the key has been here for {counted(round(days), 'day')} at least"
     if is_old(days, conf):
         return failed(f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
     return passed(said)
@@ -155,7 +156,7 @@ def prices() -> Check:
         days = (datetime.datetime.now(datetime.UTC).date() - datetime.date.fromisoformat(version)).days
     except ValueError:
         raise NotConfigured(f"the price table's version {version!r} is not a date", hint="upgrade farmhand") from None
-    said = f"the price table is of {version}, {days} days old"
+    said = f"the price table is of {version}, {counted(days, 'day')} old"
     return failed(said, "upgrade farmhand") if days > PRICES_DAYS else passed(said)
 
 

@@ -20,6 +20,7 @@ from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured
 from farmhand.core.money import plain
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings
 
 
@@ -49,7 +50,7 @@ class CloudSpent:
     def line(self) -> str:
         """Return it for people."""
         more = f"  uncertain {plain(self.uncertain)}" if self.uncertain else ""
-        more += f"  and {self.unknown} containers of unknown time" if self.unknown else ""
+        more += f"  and {counted(self.unknown, 'container')} of unknown time" if self.unknown else ""
         model = "?" if self.model is None else plain(self.model)
         return f"{self.kind:<5}  {self.id:<40}  Fargate {plain(self.compute)}  model {model}{more}"
 

@@ -25,6 +25,7 @@ from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings, config_path
 from farmhand.core.task_access import OF_A_PLAN
 from farmhand.places.checkout import find_project
@@ -169,7 +170,7 @@ def check(conf: Settings, *, as_json: bool, warn_days: float, upload: bool, how:
     trouble += [f"{kind}: not put again: {error}" for kind, error in failed.items()]
     document = {"credentials": rows, "renewed": [_document(one) for one in renewed if one.changed], "trouble": trouble}
     lines = [f"{one.kind}: put again, {one.fingerprint}" for one in renewed if one.changed]
-    lines += trouble or [f"{len(rows)} credentials on AWS, none ends within {warn_days:g} days"]
+    lines += trouble or [f"{counted(len(rows), 'credential')} on AWS, none ends within {warn_days:g} days"]
     return VerbResult(document, printable("\n".join(lines)), 3 if trouble else 0)
 
 

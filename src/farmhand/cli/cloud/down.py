@@ -14,6 +14,7 @@ from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured, Refused, UsageError
+from farmhand.core.plural import counted
 from farmhand.core.settings import Settings
 from farmhand.places.checkout import find_project
 
@@ -39,7 +40,10 @@ def command(conf: Settings, *, as_json: bool, network_only: bool, delete_data: b
     if there:
         if busy := running.busy(aws):
             hint = f"farmhand cloud cancel {busy[0]}, or wait"
-            raise Refused(f"{len(busy)} tasks or jobs still run: {', '.join(busy[:3])}", hint=hint)
+            raise Refused(
+                f"{counted(len(busy), 'task or job still runs', 'tasks or jobs still run')}: {', '.join(busy[:3])}",
+                hint=hint,
+            )
         directory = find_project(conf.project_dir, Path.cwd())
         playbook = Playbook(conf, directory, as_json=as_json)
         playbook.check()

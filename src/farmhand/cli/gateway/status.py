@@ -11,6 +11,7 @@ from farmhand.cli.gateway.allow import text
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.money import plain
+from farmhand.core.plural import counted
 from farmhand.gateway import config, control
 
 
@@ -24,7 +25,8 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
 def _lines(found: dict[str, Any]) -> Iterator[str]:
     since = time.strftime("%Y-%m-%d %H:%M", time.localtime(found["started_at"]))
     stops = ", stops" if found["draining"] else ""
-    yield f"gateway {found['version']} on {found['listen']} since {since}, {found['open_turns']} turns open{stops}"
+    turns = counted(found["open_turns"], "turn")
+    yield f"gateway {found['version']} on {found['listen']} since {since}, {turns} open{stops}"
     for state in found["states"]:
         if state["closed"]:
             yield f"{state['name']}: {state['closed']['words']}"
@@ -41,4 +43,4 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     if found["terms"]:
         yield f"subscription: {found['terms']}"
     for turn in found["turns"]:
-        yield f"{turn['turns']:g} {turn['work_class']} turns {turn['outcome']} ({turn['backend']})"
+        yield f"{counted(turn['turns'], turn['work_class'] + ' turn')} {turn['outcome']} ({turn['backend']})"

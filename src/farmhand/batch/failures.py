@@ -1,0 +1,53 @@
+"""Why lines of a batch failed: the most frequent causes, and where they are."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from farmhand.batch.journal import Journal
+
+#: How many causes and line numbers are told.
+CAUSES = 3
+LINES = 5
+
+
+class FailureCause(NamedTuple):
+    """Failures with the same code: the first one's message, how many there are, and the numbers of the first lines."""
+
+    code: str
+    message: str
+    hint: str
+    times: int
+    lines: list[int]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return self._asdict()
+
+
+class _FailedWith(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+    hint: str = ""
+
+
+class _Ended(msgspec.Struct):
+    state: str
+    error: _FailedWith | None = None
+
+
+def causes(journal: Journal) -> list[FailureCause]:
+    """Return the causes of all failed and cancelled lines, the most frequent one first."""
+    found: dict[str, FailureCause] = {}
+    for n, line in journal.failures():
+        try:
+            ended = msgspec.json.decode(line, type=_Ended)
+        except msgspec.ValidationError:  # a host's own idea of an error
+            ended = _Ended(state="failed")
+        problem = ended.error or _FailedWith()
+        code = problem.code or ended.state
+        cause = found.get(code) or FailureCause(code, problem.message, problem.hint, 0, [])
+        found[code] = cause._replace(times=cause.times + 1, lines=[*cause.lines, n][:LINES])
+    return sorted(found.values(), key=lambda cause: -cause.times)

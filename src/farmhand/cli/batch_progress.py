@@ -1,0 +1,90 @@
+"""The progress of `farmhand batch` on stderr."""
+
+from __future__ import annotations
+
+import sys
+import time
+from decimal import Decimal
+from typing import Any
+
+from farmhand.cli.say import note, printable
+
+#: The least time between two plain lines. Seconds.
+LINE_EVERY_S = 5.0
+
+
+def dollars(usd: float | Decimal) -> str:
+    """Format an amount with four decimals, or more if four would show almost nothing."""
+    if usd and usd < 0.001:
+        return f"${Decimal(f'{usd:.2g}'):f}" if usd < 1e-6 else f"${usd:.6f}"
+    return f"${usd:.4f}"
+
+
+def clock(seconds: float) -> str:
+    """Format a remaining time: 42 s, 3:07, 1:02:09."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    hours, minutes = divmod(whole // 60, 60)
+    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{whole % 60:02d}"
+
+
+class ProgressDisplay:
+    """The batch's progress on stderr. `mode` is bar, lines or quiet: then it prints messages only."""
+
+    def __init__(self, mode: str = "quiet", total: int = 0) -> None:
+        self._shown = -1
+        self._bar: Any = None
+        self.begin(mode, total)
+
+    def begin(self, mode: str, total: int) -> None:
+        """Begin to show the progress of `total` tasks."""
+        self.mode = mode
+        self._began = self._line_at = time.monotonic()
+        if mode == "bar":
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._row = self._bar.add_task("batch", total=total, words="")
+            self._bar.start()
+
+    def words(self, now: dict[str, Any]) -> str:
+        """Return the text beside the bar: failures, rate, cost, remaining time, and why the batch waits."""
+        took = time.monotonic() - self._began
+        rate = now["finished_now"] / took if took > 0 else 0.0
+        left = now["total"] - _finished(now)
+        parts = [
+            f"{now['failed']} failed" if now["failed"] else "",
+            f"{rate:.1f}/s",
+            dollars(now["cost_usd"]),
+            f"ETA {clock(left / rate)}" if rate and left else "",
+            printable(str(now.get("waiting") or "")),
+        ]
+        return " · ".join(filter(None, parts))
+
+    def show(self, now: dict[str, Any]) -> None:
+        """Draw these figures: in the bar, or as a line if it is time for one and the count has changed."""
+        finished = _finished(now)
+        if self._bar is not None:
+            self._bar.update(self._row, completed=finished, words=self.words(now))
+        elif self.mode == "lines" and time.monotonic() - self._line_at >= LINE_EVERY_S and finished != self._shown:
+            self._line_at, self._shown = time.monotonic(), finished
+            print(f"{finished} of {now['total']} · {self.words(now)}", file=sys.stderr, flush=True)  # noqa: T201
+
+    def say(self, text: str) -> None:
+        """Print a message, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.console.print(printable(text), markup=False, highlight=False)
+        else:
+            note(text)
+
+    def close(self) -> None:
+        """Remove the bar and restore the terminal."""
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _finished(now: dict[str, Any]) -> int:
+    return int(now["succeeded"] + now["failed"] + now["cancelled"])
