@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from farmhand.cli import render
+from farmhand.cli import last, render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
@@ -43,6 +43,8 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
+    if result.get("state") == "succeeded":
+        last.keep(result)
     return printer.report(result, as_json=as_json)
 
 

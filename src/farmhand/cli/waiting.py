@@ -39,7 +39,9 @@ def _count(event: dict[str, Any]) -> str:
     if event.get("reason") == "slots":
         ahead = event.get("ahead")
         return "others" if not isinstance(ahead, int) else "no other task" if ahead == 0 else f"{ahead:,}"
-    return str(event.get("status") or event.get("detail") or "nothing")
+    if event.get("reason") == "api_error":
+        return str(event.get("status") or "nothing")
+    return str(event.get("reason"))
 
 
 def described(event: dict[str, Any]) -> tuple[str, float | None] | None:
@@ -48,7 +50,11 @@ def described(event: dict[str, Any]) -> tuple[str, float | None] | None:
         return "it is tried again", None
     if event.get("type") not in ("state", "waiting"):
         return None
-    what = _REASONS.get(str(event.get("reason"))) or _STATES.get(str(event.get("state")))
+    if event["type"] == "state":
+        what = _STATES.get(str(event.get("state")))
+    else:
+        reason = str(event.get("reason") or "")
+        what = _REASONS.get(reason, "waits: {}") if reason else _STATES["running"]
     return None if what is None else (what.format(_count(event)), event.get("in_s"))
 
 

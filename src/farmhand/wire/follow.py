@@ -41,10 +41,10 @@ def run_task(
     `on_event` gets every event. After a reconnect it first gets `{"type": "restart", "reason": "reconnected"}`, because
     the text may be repeated from its start. `on_submitting` is called when an agent has answered, before the task is
     sent; `on_submitted` is called when the agent has the task. `on_waiting` gets the reason before each pause after
-    which the agent is asked again: it drains, or the connection is lost. With `key` None, a task that needs a key ends the wait:
-    its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the task is
-    cancelled, unless `on_refused` has brought another one and returns True. With `within_s`, a task that has not ended
-    by then is cancelled: WireError `not_in_time`.
+    which the agent is asked again: it drains, or the connection is lost. With `key` None, a task that needs a key ends
+    the wait: its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the
+    task is cancelled, unless `on_refused` has brought another one and returns True. With `within_s`, a task that has
+    not ended by then is cancelled: WireError `not_in_time`.
 
     Raise WireError; for a refused key its code and message are the API's own.
     """
@@ -53,6 +53,20 @@ def run_task(
     follower.again(lambda: follower.submit(key, on_submitting))
     on_submitted()
     return follower.again(lambda: follower.events(key, on_event))
+
+
+def follow_task(
+    client: Client, task_id: str, on_event: OnEvent, *, on_waiting: Callable[[WireError], None] = lambda _error: None
+) -> dict[str, Any]:
+    """Follow a task that its host has, and return its result, or that so far of one that waits for a key.
+
+    Raise WireError.
+    """
+    follower = _Follower(client, {"id": task_id}, RESUME_S, None)
+    follower.on_waiting = on_waiting
+    client.connect()
+    follower.reached = True
+    return follower.again(lambda: follower.events(None, on_event))
 
 
 class _Follower:

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.dispatch.conftest import BIN, Workstation, entry
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent
-from tests.support.messages_api import MessagesApi
+from tests.support.messages_api import Fault, MessagesApi
 from tests.support.screen import screen
 
 CHEAP = str(BIN / "claude-cheap")
@@ -87,3 +87,15 @@ async def test_nothing_is_said_in_a_pipe(workstation: Workstation, farm: Sshd, a
     api.state.event_s = 1.5
     done = await workstation.run("claude-cheap", "hello")
     assert (done.status, done.err) == (0, "")
+
+
+async def test_a_refusal_of_the_api_is_said_until_the_answer_comes(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
+) -> None:
+    api.fault(Fault(kind="status", status=529, retry_after=5))
+    with screen(tmp_path, [CHEAP, "hello"], workstation.environment, columns=60) as terminal:
+        [line] = await terminal.until("farm1: the API says 529 and is asked again in ")
+        assert len(line) < 60
+        lines = await terminal.until("[0]")
+    assert len(lines) == 2  # the answer, and the shell's word
+    assert "hello" in lines[0]
