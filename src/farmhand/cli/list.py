@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
+import os
 import sys
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
-from farmhand.history.store import PastTaskCopy, Wanted
+from farmhand.history.store import PastTaskCopy, TaskFilter
 
 _DAY_S = 86_400.0
 #: Of a prompt: characters in JSON, and on a line that goes into a pipe.
@@ -47,7 +48,7 @@ def command(
     They are copied here (the last 10,000 of each host), so that a host that is down is listed too, as it was.
     """
     first = since_day(since, datetime.now(UTC).date()) * _DAY_S
-    wanted = Wanted(failed=failed, batch=batch, labels=tuple(map(_label, labels)), since=first, grep=grep)
+    wanted = TaskFilter(failed=failed, batch=batch, labels=tuple(map(_label, labels)), since=first, grep=grep)
     with Stoppable(), history(conf) as past:
         found = past.store.list(wanted, past.farms, limit + 1)
         tasks, more = found[:limit], len(found) > limit
@@ -89,7 +90,7 @@ def _table(tasks: list[PastTaskCopy]) -> str:
         for name, value in values.items():
             columns[name].append(one_line(str(value))[:64])
     widths = {name: max(map(len, column), default=0) for name, column in columns.items()}
-    width = shutil.get_terminal_size().columns - 1 if sys.stdout.isatty() else 0
+    width = _width()
     for name in _DROPPED:
         if width and sum(widths.values()) + 2 * len(widths) + 20 > width:
             del widths[name]
@@ -100,3 +101,11 @@ def _table(tasks: list[PastTaskCopy]) -> str:
         cells = [columns[name][number].ljust(size) for name, size in widths.items()]
         lines.append("  ".join([*cells, prompt[: max(0, left)]]).rstrip()[: width or None])
     return "\n".join(lines)
+
+
+def _width() -> int:
+    """Return how wide a line may be: the terminal's width, whatever COLUMNS says; 0 for a pipe, where any is."""
+    with contextlib.suppress(OSError):
+        if sys.stdout.isatty():
+            return max(1, os.get_terminal_size(sys.stdout.fileno()).columns - 1)
+    return 0

@@ -14,7 +14,7 @@ from farmhand.cli.waiting import WaitLine
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.settings import PLACE_NAMES, Settings, farm_name
 from farmhand.history.copying import HistorySource, asked, refresh
-from farmhand.history.store import HistoryStore, PastTaskCopy, Wanted, default_path
+from farmhand.history.store import HistoryStore, PastTaskCopy, TaskFilter, default_path
 from farmhand.offline.spool import open_spool
 from farmhand.places import docker
 from farmhand.places.hosts import every_host
@@ -62,7 +62,7 @@ class Past(NamedTuple):
 
     def newest(self) -> PastTaskCopy:
         """Return the newest task. Raises UsageError."""
-        found = self.store.list(Wanted(), self.farms, 1)
+        found = self.store.list(TaskFilter(), self.farms, 1)
         if not found:
             raise self._missing("there is no task yet")
         return found[0]

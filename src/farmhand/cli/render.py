@@ -127,7 +127,8 @@ class Printer:
         return 0
 
     def end_line(self) -> None:
-        """End a line that streaming has left open."""
+        """End a line that streaming has left open, and the one that says what is waited for."""
+        self.wait.close()
         if self._shown and not self._shown.endswith("\n"):
             sys.stdout.write("\n")
         sys.stdout.flush()

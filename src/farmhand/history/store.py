@@ -79,7 +79,7 @@ class PastTaskCopy(NamedTuple):
         return self.result["content"] == "kept"
 
 
-class Wanted(NamedTuple):
+class TaskFilter(NamedTuple):
     """Which tasks are listed. `grep` is searched for in prompts, in any case; `since` is in Unix seconds."""
 
     failed: bool = False
@@ -226,7 +226,7 @@ class HistoryStore:
             rows = self._rows(f"{_SELECT} task.id > ? AND task.id < ? LIMIT 20", (start, f"{start}~"))
         return [task for task in map(_copy, rows) if farms.get(task.host) == task.farm]
 
-    def list(self, wanted: Wanted, farms: dict[str, str], limit: int) -> list[PastTaskCopy]:
+    def list(self, wanted: TaskFilter, farms: dict[str, str], limit: int) -> list[PastTaskCopy]:
         """Return up to `limit` tasks, the newest first. `farms` has the farm of each host that is of interest."""
         known = self._rows("SELECT id, host, farm FROM ledger")
         ledgers = [row["id"] for row in known if farms.get(row["host"]) == row["farm"]]

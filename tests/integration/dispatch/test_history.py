@@ -159,6 +159,7 @@ async def test_a_task_that_runs_is_followed_waited_for_and_cancelled(
     waiting = await workstation.start("farmhand", "wait", "long-1", "--json")
     following = await workstation.start("farmhand", "logs", "-f", "long-1")
     assert (await said(workstation, "list"))["tasks"][0]["state"] == "running"
+    farm.drop_connections()  # both go on
     out, err = await asyncio.wait_for(waiting.communicate(), 120)
     assert (waiting.returncode, err) == (0, b"")
     [result] = json.loads(out)["tasks"]
@@ -290,7 +291,7 @@ async def test_the_last_answer_again(workstation: Workstation, farm: Sshd, api: 
     assert not kept.exists()
 
 
-@pytest.mark.parametrize("columns", [120, 50, 24])
+@pytest.mark.parametrize("columns", [50, 24])
 async def test_a_list_is_no_wider_than_the_terminal(
     workstation: Workstation, farm: Sshd, filled: Agent, tmp_path: Path, columns: int
 ) -> None:

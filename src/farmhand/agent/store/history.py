@@ -26,7 +26,7 @@ _OPEN = (
 _KEPT = "SELECT min(finished_at) FROM task WHERE done_no IS NOT NULL AND spec IS NOT NULL"
 
 
-class StoredTask(Result, kw_only=True):
+class LedgerTask(Result, kw_only=True):
     """A task with its times (Unix seconds) and as it was submitted: see farmhand.wire.schema.PastTask."""
 
     created_at: float
@@ -39,8 +39,8 @@ class StoredTask(Result, kw_only=True):
 class HistoryPage(msgspec.Struct, kw_only=True):
     """A page: see farmhand.wire.schema.HistoryAnswer."""
 
-    tasks: list[StoredTask]
-    unfinished: list[StoredTask] = []
+    tasks: list[LedgerTask]
+    unfinished: list[LedgerTask] = []
     next: int = 0
     more: bool = False
     kept_since: float
@@ -81,10 +81,10 @@ def _kept_since(reads: Queries) -> float:
     return float(LATEST if oldest is None else oldest)
 
 
-def _task(row: sqlite3.Row, *, cut: bool) -> StoredTask:
+def _task(row: sqlite3.Row, *, cut: bool) -> LedgerTask:
     gone = row["spec"] is None
     times = {name: row[name] for name in ("created_at", "started_at", "finished_at")}
-    task = StoredTask(
+    task = LedgerTask(
         **result_fields(row) | times,
         spec=None if gone else msgspec.json.decode(row["spec"]),
         content="gone" if gone else "kept",

@@ -223,11 +223,10 @@ class Queries:
 
     def ahead(self, seq: int, most: int) -> int:
         """Return how many queued tasks of its engine come before a queued task; `most` if it is that many or more."""
-        before = (
-            "SELECT 1 FROM task t JOIN task o ON o.state = 'queued' AND o.engine = t.engine"
-            " AND (o.priority > t.priority OR (o.priority = t.priority AND o.seq < t.seq)) WHERE t.seq = ? LIMIT ?"
-        )
-        return int(self._row(f"SELECT count(*) FROM ({before})", seq, most)[0])
+        task = self._row("SELECT engine, priority FROM task WHERE seq = ?", seq)
+        queued = "SELECT 1 FROM task WHERE state = 'queued' AND engine = ?1 AND priority"
+        before = f"{queued} > ?2 UNION ALL {queued} = ?2 AND seq < ?3 LIMIT ?4"
+        return int(self._row(f"SELECT count(*) FROM ({before})", *task, seq, most)[0])
 
     def suspects(self) -> list[QueuedTask]:
         """Return the queued tasks that ran when the agent crashed, those with the fewest crashes first."""
