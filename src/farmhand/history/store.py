@@ -76,7 +76,7 @@ class PastTaskCopy(NamedTuple):
     @property
     def whole(self) -> bool:
         """Return whether prompt and answer are here as they were."""
-        return self.result["content"] == "kept"
+        return bool(self.result["content"] == "kept")
 
 
 class TaskFilter(NamedTuple):
