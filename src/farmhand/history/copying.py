@@ -50,8 +50,8 @@ def refresh(
 
 def _pages(client: Client, name: str, uuid: str, after: int) -> Iterator[dict[str, Any]]:
     """Yield the pages of a host's history after number `after` of the ledger `uuid`; of another ledger, all."""
-    until, more = time.monotonic() + _WITHIN_S, True
-    while more and time.monotonic() < until:
+    until, more, came = time.monotonic() + _WITHIN_S, True, 0
+    while more and came < 2 * KEPT and time.monotonic() < until:
         page = asked(client, name, after=after, limit=1000, newest=KEPT)
         if page["ledger"] != uuid:
             uuid = page["ledger"]
@@ -59,8 +59,9 @@ def _pages(client: Client, name: str, uuid: str, after: int) -> Iterator[dict[st
                 after = 0
                 continue
         yield page
-        # A host that says of no progress that there is more is not believed.
-        more = bool(page.get("more")) and int(page.get("next") or 0) > after
+        came += len(page["tasks"])
+        # A host that says without any progress that there is more is not believed.
+        more = bool(page.get("more") and page["tasks"]) and int(page.get("next") or 0) > after
         after = int(page.get("next") or 0)
 
 
