@@ -14,6 +14,7 @@ from farmhand.cli.past import history, moment
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import cut
 from farmhand.core.errors import UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
@@ -94,12 +95,12 @@ def _table(tasks: list[PastTaskCopy]) -> str:
     for name in _DROPPED:
         if width and sum(widths.values()) + 2 * len(widths) + 20 > width:
             del widths[name]
-    left = width - sum(widths.values()) - 2 * len(widths) if width else _PIPED
     lines = []
     for number, task in enumerate(tasks):
         prompt = "(gone)" if task.spec is None else one_line(str(task.spec.get("prompt"))[:400])
         cells = [columns[name][number].ljust(size) for name, size in widths.items()]
-        lines.append("  ".join([*cells, prompt[: max(0, left)]]).rstrip()[: width or None])
+        line = "  ".join([*cells, prompt if width else prompt[:_PIPED]]).rstrip()
+        lines.append(cut(line, width) if width else line)
     return "\n".join(lines)
 
 

@@ -123,13 +123,13 @@ class WaitLine:
         if self._plain:
             if self._shown != self._what:
                 self._shown = self._what
-                _write(f"{_cut(say.one_line(self._what))}\r\n")
+                _write(f"{_fitting(say.one_line(self._what))}\r\n")
             return
         left = self._until - now
         text = f"{self._what} in {left:.0f} s" if left >= 0.5 else f"{self._what} ({now - self._since:.0f} s)"
         if text != self._shown:
             self._shown = text
-            _write(f"{_ERASE}{_cut(say.one_line(text))}")
+            _write(f"{_ERASE}{_fitting(say.one_line(text))}")
 
 
 def _is_ours() -> bool:
@@ -142,16 +142,22 @@ def _is_ours() -> bool:
         return True
 
 
-def _cut(text: str) -> str:
+def _fitting(text: str) -> str:
     """Return `text`, cut to one less than the terminal's width, so that it never wraps."""
     with suppress(OSError):
-        most = (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1
-        if len(text) > most or not text.isascii():
-            from rich.cells import cell_len, set_cell_size  # not at the top: most calls wait for less than a second
-
-            if cell_len(text) > most:
-                return f"{set_cell_size(text, max(0, most - 1)).rstrip()}…" if most > 1 else ""
+        return cut(text, (os.get_terminal_size(sys.stderr.fileno()).columns or 80) - 1)
     return text
+
+
+def cut(text: str, most: int) -> str:
+    """Return `text` if it takes at most `most` cells on a terminal, else its beginning and an ellipsis."""
+    if text.isascii() and len(text) <= most:
+        return text
+    from rich.cells import cell_len, set_cell_size  # not at the top: most calls wait for less than a second
+
+    if cell_len(text) <= most:
+        return text
+    return f"{set_cell_size(text, most - 1).rstrip()}…" if most > 1 else ""
 
 
 def _write(text: str) -> None:

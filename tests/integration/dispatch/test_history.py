@@ -96,7 +96,10 @@ async def test_one_task_by_the_beginning_of_its_id(workstation: Workstation, far
     assert (await workstation.run("farmhand", "logs", "cow-1")).out.decode().strip() == (
         (await said(workstation, "show", "cow-1"))["task"]["text"].strip()
     )
-    one_line(await workstation.run("farmhand", "logs", "hen-2"), 1, "no such thing")
+    for verb in (["logs"], ["logs", "-f"], ["wait"]):
+        one_line(await workstation.run("farmhand", *verb, "hen-2"), 1, "no such thing")
+    for verb in ("wait", "cancel", "again", "logs"):
+        one_line(await workstation.run("farmhand", verb, "dog"), 2, "no task 'dog'")
 
 
 async def test_a_host_that_is_down_is_answered_for_by_the_copy_which_says_how_old_it_is(
