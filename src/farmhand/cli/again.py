@@ -7,12 +7,14 @@ from typing import Any
 import click
 
 from farmhand.cli.past import gone, history
+from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import verb
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmUnreachable, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.settings import Settings
+from farmhand.places.hosts import make_ready
 
 #: Options of claude-cheap that change the task, and those that say how it is sent.
 _CHANGES = ("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "task_id")
@@ -35,6 +37,7 @@ def command(conf: Settings, *, as_json: bool, source: str, **given: Any) -> int:
     from farmhand.cli.carry import carry
     from farmhand.cli.run_task import early_connection
 
+    make_ready(conf, note)
     with early_connection(conf) as way:
         return carry(task, conf, way, as_json=as_json)
 
