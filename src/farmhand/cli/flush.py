@@ -56,8 +56,8 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
 def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -> VerbResult:
     """Send tasks, collect results, and return both."""
     before = {kept.task["id"] for kept in spool.results()}
-    with WaitLine() as line:
-        line.on("waiting for the farm hosts")
+    with WaitLine() as shown:
+        shown.on("waiting for the farm hosts")
         problems = deliver_all(spool, conf, wait=wait)
     elsewhere = spool.elsewhere()
     waiting = [*spool.waiting(), *elsewhere]
@@ -87,8 +87,8 @@ def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str,
             raise UsageError(f"no task {task_id!r:.80} is in the spool", hint=_LISTED)
         for line in _for_others([one for one in spool.elsewhere() if one.path == entry.path], conf):
             raise FarmUnreachable(line)
-        with WaitLine() as line:
-            line.on(f"waiting for task {task_id}")
+        with WaitLine() as shown:
+            shown.on(f"waiting for task {task_id}")
             problems = deliver_all(spool, conf, wait=True, only=task_id)
         kept = spool.kept(task_id)
         if kept is None:

@@ -96,8 +96,8 @@ async def test_one_task_by_the_beginning_of_its_id(workstation: Workstation, far
     assert (await workstation.run("farmhand", "logs", "cow-1")).out.decode().strip() == (
         (await said(workstation, "show", "cow-1"))["task"]["text"].strip()
     )
-    for verb in (["logs"], ["logs", "-f"], ["wait"]):
-        one_line(await workstation.run("farmhand", *verb, "hen-2"), 1, "no such thing")
+    for words in (["logs"], ["logs", "-f"], ["wait"]):
+        one_line(await workstation.run("farmhand", *words, "hen-2"), 1, "no such thing")
     for verb in ("wait", "cancel", "again", "logs"):
         one_line(await workstation.run("farmhand", verb, "dog"), 2, "no task 'dog'")
 
