@@ -71,9 +71,18 @@ class Agent:
             "cost_usd": 0.001,
         }
 
+    def past(self, **fields: Any) -> dict[str, Any]:
+        at = time.time() - 60
+        times = {"created_at": at, "started_at": at, "finished_at": at + 1}
+        task = {**self.result(f"of-{self.name}"), **times, "content": "kept", "spec": {"prompt": "hi"}, **fields}
+        kept = {"ledger": f"ledger-{self.name}", "kept_since": 0, "retention_days": 30, "history_days": 400}
+        return {"tasks": [task], "unfinished": [], "next": 1, "more": False, **kept}
+
     def answer(self, method: str, path: str, body: bytes) -> Pieces:
         """What goes back."""
         path, _, query = path.partition("?")
+        if path == "/v1/history":
+            return [whole(self.past())]
         if (method, path) == ("POST", "/v1/tasks"):
             ids = [task["id"] for task in json.loads(body)["tasks"]]
             self.tasks += ids
@@ -298,6 +307,42 @@ SOMEWHERE: dict[str, tuple[str, Callable[[], Pieces]]] = {
         },
         path="finished",
     ),
+}
+
+
+def _past(**fields: Any) -> tuple[str, Callable[[], Pieces]]:
+    return "^/v1/history", _once(whole(Agent("bad").past(**fields)))
+
+
+def _page(**fields: Any) -> tuple[str, Callable[[], Pieces]]:
+    return "^/v1/history", _once(whole(Agent("bad").past() | fields))
+
+
+#: What an agent may say of its history; the second: whether something of it is taken.
+HISTORIES: dict[str, tuple[tuple[str, Callable[[], Pieces]], bool]] = {
+    "deep": (("^/v1/history", _once(whole(b'{"tasks": ' + _DEEP + b"}"))), False),
+    "a list": (("^/v1/history", _once(whole(b"[]"))), False),
+    "tasks is a number": (_page(tasks=7), False),
+    "no ledger": (_page(ledger=None), False),
+    "kept since a text": (_page(kept_since="now"), False),
+    "kept for no days": (_page(retention_days=-1), False),
+    "unfinished is a text": (_page(unfinished="x"), False),
+    "next is negative": (_page(next=-1), False),
+    "more without end": (_page(more=True), False),
+    "no id": (_past(id=None), False),
+    "a long id": (_past(id="x" * 300), False),
+    "an id with commands": (_past(id="a\x1b[2J\x9b31m\u202e"), True),
+    "in the year 9999": (_past(created_at=253_402_300_000), False),
+    "state is a list": (_past(state=["x"]), False),
+    "labels is a list": (_past(labels=[1]), False),
+    "spec is a text": (_past(spec="x"), False),
+    "spec without a prompt": (_past(spec={"later": [1]}), True),
+    "a prompt that is a list": (_past(spec={"prompt": ["\x1b[2J"]}), True),
+    "a prompt with commands": (_past(spec={"prompt": "a\x1b[2J\x9b\u202e\ud83d\nb"}), True),
+    "gone, and yet there": (_past(content="gone"), True),
+    "error is a text": (_past(error="bad"), False),
+    "usage is a list": (_past(usage=[1]), False),
+    "structured is null": (_past(structured=None, batch=None, cost_usd=None, model=None), True),
 }
 
 

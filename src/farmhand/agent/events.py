@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +17,8 @@ from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Grant, Key
 
 _PING_S = 10.0
+#: How often a listener is told if its task waits for something else than before.
+_LOOK_S = 1.0
 _WINDOW_S = 60.0
 Event = dict[str, Any]
 _END: Event = {"type": "end"}
@@ -128,8 +130,11 @@ class TaskRegistry:
             event |= {"reason": refusal.code, "message": refusal.message, "hint": refusal.hint}
         return event
 
-    async def events(self, task_id: str) -> AsyncIterator[Event]:
-        """Yield the text so far, then events as they happen, last the result. Raise KeyError for an unknown id."""
+    async def events(self, task_id: str, waiting: Callable[[str], Event] = lambda _id: {}) -> AsyncIterator[Event]:
+        """Yield the text so far, then events as they happen, last the result. Raise KeyError for an unknown id.
+
+        `waiting` returns what a task waits for now; an event says so whenever that changes. Its `until` is Unix time.
+        """
         state = self._ledger.known(task_id).state
         if state not in FINAL_STATES:
             live = self.enter(task_id)
@@ -139,16 +144,30 @@ class TaskRegistry:
                 yield self.state_event(state)
                 if live.text:
                     yield {"type": "text", "text": "".join(live.text)}
+                said, quiet_since = {"reason": ""}, time.monotonic()
                 while True:
+                    if (wait := waiting(task_id)) and wait != said:
+                        said, quiet_since = wait, time.monotonic()
+                        yield _waiting_event(wait)
                     try:
-                        async with asyncio.timeout(_PING_S):
+                        async with asyncio.timeout(_LOOK_S):
                             event = await queue.get()
                     except TimeoutError:
+                        if time.monotonic() - quiet_since < _PING_S:
+                            continue
                         event = {"type": "ping"}
                     if event is _END:
                         break
+                    quiet_since = time.monotonic()
                     yield event
             finally:
                 live.listeners.discard(queue)
                 self.leave(task_id)
         yield {"type": "result", "result": self._ledger.result(task_id)}
+
+
+def _waiting_event(wait: Event) -> Event:
+    """Return the event, with the seconds that are left: the clocks of host and client may differ."""
+    event = {"type": "waiting", **{name: value for name, value in wait.items() if name != "until"}}
+    until = wait.get("until")
+    return event if until is None else event | {"in_s": round(max(0.0, until - time.time()), 1)}

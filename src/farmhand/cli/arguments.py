@@ -68,6 +68,7 @@ OPTIONS = (
         "On fargate: run it on the token of your own plan that is there. Read docs/subscription.md first.",
         "flag",
     ),
+    Option(("--last",), "last", "Print the last answer again; no task is run.", "flag"),
     Option(("--config",), "config", "The settings file.", what="FILE"),
 )
 #: More options that several verbs have. The table of both is `SHARED`.

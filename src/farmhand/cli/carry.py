@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from farmhand.cli import render
+from farmhand.cli import last, render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
@@ -20,12 +20,12 @@ from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
 from farmhand.places.reach import reach
 from farmhand.wire.client import Client
-from farmhand.wire.follow import run_task
+from farmhand.wire.follow import RESUME_S, run_task
 
 if TYPE_CHECKING:
     from farmhand.offline.spool import Spool, SpooledTask
     from farmhand.places.reach import Way
-    from farmhand.wire.transport import Transport
+    from farmhand.wire.transport import ProcessTransport, Transport
 
 #: How long the agent may take to confirm that a task is cancelled. Seconds.
 CANCEL_S = 10.0
@@ -44,6 +44,8 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
+    if result.get("state") == "succeeded":
+        last.keep(result)
     return printer.report(result, as_json=as_json)
 
 
@@ -57,10 +59,15 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
         hint = "take it out: it would go to the model"
         raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
     candidates = hosts.candidates(hosts.known_hosts(conf), spooling.wanted(), conf.hosts_name)
-    with Stoppable() as stoppable:
+
+    def going(host: hosts.Host, connect_timeout_s: float) -> ProcessTransport:
+        printer.wait.on(f"connecting to {host.name}")
+        return way(host, connect_timeout_s)
+
+    with Stoppable() as stoppable, printer.wait:
         try:
             host, client = reach(
-                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), way
+                candidates, conf.connect_timeout_s, lambda error: note(f"{error}; trying the next"), going
             )
         except FarmUnreachable as error:
             reason = error
@@ -77,6 +84,20 @@ def follow(
 ) -> dict[str, Any]:
     """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped."""
     task = spooling.task
+    told = False
+
+    def on_event(event: dict[str, Any]) -> None:
+        printer.wait.event(host, event)
+        printer.on_event(event)
+
+    def on_waiting(error: WireError) -> None:
+        nonlocal told
+        if error.code == "draining" and not told:
+            told = True
+            note(f"{error}; it is asked again for {RESUME_S:g} s, Ctrl-C ends that")
+        # No request is under way, and what a host has is cancelled: the first signal ends the wait.
+        stoppable.release()
+        printer.wait.on(f"{host} takes no tasks now" if error.code == "draining" else f"connecting to {host} again")
 
     def on_submitting() -> None:
         spooling.sending(host)
@@ -90,7 +111,13 @@ def follow(
     try:
         with cancelled_when_stopped(client.transport, task["id"], stoppable, printer.end_line):
             result = run_task(
-                client, task, key, printer.on_event, on_submitting=on_submitting, on_submitted=on_submitted
+                client,
+                task,
+                key,
+                on_event,
+                on_submitting=on_submitting,
+                on_submitted=on_submitted,
+                on_waiting=on_waiting,
             )
     except WireError as error:
         raise spooling.failed(error, host) from None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from farmhand.cli.carry import cancelled_when_stopped
 from farmhand.cli.say import note, printable
 from farmhand.cli.signals import Stoppable
+from farmhand.cli.waiting import WaitLine
 from farmhand.code.repository import FetchedCommit
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.keys import holds_key
@@ -100,21 +101,25 @@ class DockerRun:
         live = LiveText(quiet=quiet)
 
         def on_event(event: dict[str, Any]) -> None:
+            wait.event(client.transport.name, event)
             if event.get("type") == "text":
+                wait.close()
                 live.show(str(event.get("text") or ""))
 
-        client.put_bundle(self._task["id"], source.bundle)
-        try:
-            result = run_task(
-                client,
-                self._task,
-                self._key,
-                on_event,
-                on_submitting=stoppable.hold,
-                on_submitted=stoppable.release,
-            )
-        finally:
-            live.end()
+        with WaitLine() as wait:
+            wait.on("the repository is sent")
+            client.put_bundle(self._task["id"], source.bundle)
+            try:
+                result = run_task(
+                    client,
+                    self._task,
+                    self._key,
+                    on_event,
+                    on_submitting=stoppable.hold,
+                    on_submitted=stoppable.release,
+                )
+            finally:
+                live.end()
         for name, most in TASK_OUTPUTS.items():
             with (directory / name).open("wb") as file:
                 client.get_file(self._task["id"], name, file, most)

@@ -13,6 +13,7 @@ from farmhand.cli import render
 from farmhand.cli.say import note, one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import WaitLine
 from farmhand.core import settings
 from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
 from farmhand.core.plural import counted
@@ -56,7 +57,9 @@ def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait
 def _flush(spool: Spool, conf: settings.Settings, *, wait: bool, as_json: bool) -> VerbResult:
     """Send tasks, collect results, and return both."""
     before = {kept.task["id"] for kept in spool.results()}
-    problems = deliver_all(spool, conf, wait=wait)
+    with WaitLine() as shown:
+        shown.on("waiting for the farm hosts")
+        problems = deliver_all(spool, conf, wait=wait)
     elsewhere = spool.elsewhere()
     waiting = [*spool.waiting(), *elsewhere]
     problems += _for_others(elsewhere, conf)
@@ -85,7 +88,9 @@ def _result_of(spool: Spool, task_id: str, conf: settings.Settings) -> dict[str,
             raise UsageError(f"no task {task_id!r:.80} is queued here", hint=_LISTED)
         for line in _for_others([one for one in spool.elsewhere() if one.path == entry.path], conf):
             raise FarmUnreachable(line)
-        problems = deliver_all(spool, conf, wait=True, only=task_id)
+        with WaitLine() as shown:
+            shown.on(f"waiting for task {task_id}")
+            problems = deliver_all(spool, conf, wait=True, only=task_id)
         kept = spool.kept(task_id)
         if kept is None:
             raise FarmUnreachable(f"task {task_id} still waits: {'; '.join(problems) or 'no farm host answers'}")

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from farmhand.cli.say import CONTROL, note, printable
+from farmhand.cli.waiting import WaitLine
 from farmhand.core.errors import FarmhandError, from_result
 from farmhand.core.keys import without_secrets
 
@@ -70,10 +71,12 @@ class Printer:
 
     With `stream`, text is written as it comes. If the task is attempted again, text is written only where it continues
     what is on the terminal already. If the final answer differs from that, it is written as a whole, with a note.
+    `wait` is closed by the first text that is written.
     """
 
     def __init__(self, *, stream: bool) -> None:
         self.stream = stream
+        self.wait = WaitLine()
         self._shown = ""
         self._coming = ""
 
@@ -83,7 +86,10 @@ class Printer:
             self._coming = ""
         elif event.get("type") == "text" and self.stream:
             self._coming += str(event.get("text") or "")
+            self.wait.close()
             self._show(self._coming)
+        elif event.get("type") == "text":
+            self.wait.on("the answer comes")
 
     def _show(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
@@ -121,7 +127,8 @@ class Printer:
         return 0
 
     def end_line(self) -> None:
-        """End a line that streaming has left open."""
+        """End a line that streaming has left open, and the one that says what is waited for."""
+        self.wait.close()
         if self._shown and not self._shown.endswith("\n"):
             sys.stdout.write("\n")
         sys.stdout.flush()

@@ -50,6 +50,12 @@ def early_connection(conf: settings.Settings) -> Iterator[Way]:
 def main(given: dict[str, Any]) -> int:
     """Run the task that the values of `arguments.OPTIONS` describe and return the exit status. None means not given."""
     with render.errors_as_json(given["as_json"]):
+        if given["last"]:
+            from farmhand.cli import last
+
+            if given["prompt"] is not None or given["file"]:
+                raise UsageError("--last prints the last answer, and there is a prompt beside it", hint="leave one out")
+            return last.show(as_json=given["as_json"])
         flags = {name: value for name, value in given.items() if name in settings.Settings._fields}
         conf = settings.load(given["config"], **flags)
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.

@@ -21,6 +21,14 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202
 _program = "farmhand"
 
 
+def nothing() -> None:
+    """Do nothing."""
+
+
+#: Takes away a line that is on the terminal only for now: see `waiting`.
+before_note: Callable[[], None] = nothing
+
+
 class StdoutLost(BaseException):
     """Nothing more can be written to stdout. No OSError: what reads and writes elsewhere must not take it for its own.
 
@@ -123,6 +131,7 @@ def end(program: str, call: Callable[[], int | None]) -> NoReturn:
 
 def note(text: str) -> None:
     """Print one line on stderr, after the program's name. Keys in the text are removed."""
+    before_note()
     print(f"{_program}: {one_line(without_secrets(text))}", file=sys.stderr, flush=True)  # noqa: T201  (the commands' own stderr)
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from types import MappingProxyType
@@ -21,6 +20,7 @@ from farmhand.core.keysource import read_key
 from farmhand.core.money import pico
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.settings import Settings
+from farmhand.core.since import since_day
 from farmhand.cost import queries, sessions
 from farmhand.cost.compare import Comparison, Given, compare
 from farmhand.cost.compute import read_compute
@@ -32,9 +32,6 @@ from farmhand.cost.summary import Basis, Figures, document, figures
 from farmhand.places import docker
 from farmhand.places.hosts import Host, every_host
 from farmhand.wire.client import Client
-
-_SPAN = re.compile(r"([1-9]\d{0,4})([dw])", re.ASCII)
-_EPOCH = date(1970, 1, 1)
 
 
 class MergedLedgers(NamedTuple):
@@ -175,23 +172,6 @@ def _merge_all(store: CostStore, farm: dict[str, Host], connect_timeout_s: float
         except (WireMismatch, BadLedger) as error:
             errors[name] = error
     return errors
-
-
-def since_day(text: str | None, today: date) -> int:
-    """Return the day (since 1970) given by `--since`; 0 for all. Raises UsageError."""
-    if text is None:
-        return 0
-    if span := _SPAN.fullmatch(text):
-        # Today counts as the last of the requested days.
-        days = int(span[1]) * (7 if span[2] == "w" else 1)
-        return max(0, (today - _EPOCH).days - days + 1)
-    try:
-        day = date.fromisoformat(f"{text}-01" if re.fullmatch(r"\d{4}-\d{2}", text) else text)
-    except ValueError:
-        raise UsageError(f"--since {text!r}: not a day", hint="2026-11-01, 2026-11, 30d or 4w") from None
-    if not _EPOCH <= day <= today + timedelta(days=1):
-        raise UsageError(f"--since {text}: that is not in the past")
-    return (day - _EPOCH).days
 
 
 def box_prices(text: str, names: list[str]) -> dict[str, int | None]:

@@ -164,10 +164,15 @@ class Gate:
         """Return the refusal whose `retry-after` blocks the gate now."""
         return self._held_by if self._held_until > self._clock() else None
 
+    @property
+    def held_s(self) -> float:
+        """Return the seconds that are left of a refusal's `retry-after`."""
+        return max(0.0, self._held_until - self._clock())
+
     def refused_until(self) -> ApiError:
         """Return the refusal that blocks the gate now, with the seconds that are left of its `retry-after`."""
         held = self._held_by
-        left = math.ceil(max(0.0, self._held_until - self._clock()))
+        left = math.ceil(self.held_s)
         code, message, status = (held.code, held.message, held.status) if held else ("rate_limit_error", "", 429)
         return ApiError(code, message, status=status, retry_after_s=left, is_transient=True)
 

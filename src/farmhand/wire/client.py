@@ -78,6 +78,13 @@ class Client:
         path = _path("tasks", batch=batch, state=state, after=after, limit=limit or "")
         return self._call("GET", path, schema.TasksAnswer, most=schema.MAX_BYTES)
 
+    def history(self, **query: Any) -> dict[str, Any]:
+        """Return `GET /v1/history`: tasks by the beginning of their `id`, or a page `after` a number.
+
+        `newest` is how many of the last finished tasks are of interest.
+        """
+        return self._call("GET", _path("history", **query), schema.HistoryAnswer, most=schema.MAX_BYTES)
+
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Cancel a task and return its result, with the state `cancelled` or an earlier final state."""
         return self._task("DELETE", task_id)

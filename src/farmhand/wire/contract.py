@@ -28,6 +28,7 @@ CALLS: tuple[tuple[str, str, Any, Any], ...] = (
     ("PUT", "/v1/files/{id}", None, schema.FileAnswer),
     ("GET", "/v1/files/{id}/{name}", None, Any),
     ("GET", "/v1/results", None, schema.ResultsAnswer),
+    ("GET", "/v1/history", None, schema.HistoryAnswer),
     ("GET", "/v1/charges", None, dict[str, Any]),
     ("GET", "/v1/finished", None, dict[str, Any]),
     ("GET", "/v1/usage", None, dict[str, Any]),

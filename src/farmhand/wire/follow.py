@@ -34,23 +34,39 @@ def run_task(
     on_submitting: Callable[[], None] = lambda: None,
     on_submitted: Callable[[], None] = lambda: None,
     on_refused: Callable[[], bool] = lambda: False,
+    on_waiting: Callable[[WireError], None] = lambda _error: None,
 ) -> dict[str, Any]:
     """Submit `task` under its id, follow it and return its result.
 
     `on_event` gets every event. After a reconnect it first gets `{"type": "restart", "reason": "reconnected"}`, because
     the text may be repeated from its start. `on_submitting` is called when an agent has answered, before the task is
-    sent; `on_submitted` is called when the agent has the task. With `key` None, a task that needs a key ends the wait:
-    its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the task is
-    cancelled, unless `on_refused` has brought another one and returns True. With `within_s`, a task that has not ended
-    by then is cancelled: WireError `not_in_time`.
+    sent; `on_submitted` is called when the agent has the task. `on_waiting` gets the reason before each pause after
+    which the agent is asked again: it drains, or the connection is lost. With `key` None, a task that needs a key ends
+    the wait: its result so far is returned, in state `awaiting_key`. A key that the API refuses is not sent again: the
+    task is cancelled, unless `on_refused` has brought another one and returns True. With `within_s`, a task that has
+    not ended by then is cancelled: WireError `not_in_time`.
 
     Raise WireError; for a refused key its code and message are the API's own.
     """
     follower = _Follower(client, task, resume_s, within_s)
-    follower.on_refused = on_refused
+    follower.on_refused, follower.on_waiting = on_refused, on_waiting
     follower.again(lambda: follower.submit(key, on_submitting))
     on_submitted()
     return follower.again(lambda: follower.events(key, on_event))
+
+
+def follow_task(
+    client: Client, task_id: str, on_event: OnEvent, *, on_waiting: Callable[[WireError], None] = lambda _error: None
+) -> dict[str, Any]:
+    """Follow a task that its host has, and return its result, or that so far of one that waits for a key.
+
+    Raise WireError.
+    """
+    follower = _Follower(client, {"id": task_id}, RESUME_S, None)
+    follower.on_waiting = on_waiting
+    client.connect()
+    follower.reached = True
+    return follower.again(lambda: follower.events(None, on_event))
 
 
 class _Follower:
@@ -67,6 +83,7 @@ class _Follower:
         self.last_sign = self.began = time.monotonic()
         self.breaks = 0
         self.on_refused: Callable[[], bool] = lambda: False
+        self.on_waiting: Callable[[WireError], None] = lambda _error: None
 
     def again(self, step: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Return the step's answer; repeat the step while the connection returns within the time limit."""
@@ -86,6 +103,7 @@ class _Follower:
                         error.hint = f"the same command with --id {self.id} takes it up again"
                     raise
                 self._check_time()
+                self.on_waiting(error)
             self.client.close()
             time.sleep(_PAUSES_S[min(tries, len(_PAUSES_S) - 1)])
             tries += 1

@@ -171,6 +171,37 @@ class ListedResult(TaskResult, kw_only=True):
     state: Name
 
 
+class PastTask(ListedResult, kw_only=True):
+    """A task of the history: its result so far, its times (Unix seconds), and the task as it was submitted.
+
+    `content` is `kept`; `long` where prompt and answer are cut, and the task is to be asked for by its id; or `gone`
+    where retention has deleted them.
+    """
+
+    created_at: Moment
+    started_at: Moment | UnsetType | None = UNSET
+    finished_at: Moment | UnsetType | None = UNSET
+    spec: dict[str, Any] | UnsetType | None = UNSET
+    content: Name
+
+
+class HistoryAnswer(msgspec.Struct, kw_only=True):
+    """`GET /v1/history`: a page of finished tasks, on its last page the unfinished ones too, and what is kept.
+
+    `next` is where the next page begins, and `more` whether there is one. Content of tasks that ended before
+    `kept_since` is gone, at the latest `retention_days` after their end; the tasks are forgotten after `history_days`.
+    """
+
+    tasks: Annotated[list[PastTask], Many]
+    unfinished: Annotated[list[PastTask], Many] | UnsetType = UNSET
+    next: Count | UnsetType = UNSET
+    more: bool | UnsetType = UNSET
+    ledger: Name
+    kept_since: Moment
+    retention_days: Annotated[float, Meta(gt=0, le=100_000)]
+    history_days: Annotated[float, Meta(gt=0, le=100_000)]
+
+
 class TaskState(msgspec.Struct):
     """The state of a task."""
 
@@ -291,12 +322,21 @@ class FileAnswer(msgspec.Struct):
 
 
 class TaskEvent(msgspec.Struct):
-    """A line of `GET /v1/tasks/{id}/events`; the last one has the result."""
+    """A line of `GET /v1/tasks/{id}/events`; the last one has the result.
+
+    An event `waiting` says what the task waits for now: a `reason` as in the status, `sandbox`, or "" for nothing but
+    the model; `ahead` tasks of the queue, `status` of the API's last answer (0: none came), for `in_s` seconds if that
+    is known.
+    """
 
     type: Name | UnsetType = UNSET
     state: Name | UnsetType = UNSET
     text: Text | UnsetType = UNSET
     result: TaskResult | UnsetType = UNSET
+    reason: Line | UnsetType = UNSET
+    ahead: Count | UnsetType = UNSET
+    status: Count | UnsetType = UNSET
+    in_s: Seconds | UnsetType = UNSET
 
 
 class TaskCallAnswer(TaskResult, kw_only=True):

@@ -21,7 +21,7 @@ from farmhand.places import hosts
 from farmhand.places.watch import HostWatch
 from farmhand.rotation import fleet
 from farmhand.wire import client as wire_client
-from tests.support.hostile import EVERYWHERE, SOMEWHERE, Agent, Hostile, Line
+from tests.support.hostile import EVERYWHERE, HISTORIES, SOMEWHERE, Agent, Hostile, Line
 from tests.unit.rotation.doubles import NEW, World
 
 KEY = "sk-ant-test-hostile-0000000000"
@@ -139,6 +139,7 @@ def test_an_answer_that_is_none_is_that_host_s_problem(desk: Desk, case: str, tm
     assert [row["key"] for row in found["groups"]] == ["good"]
     assert {host["host"]: bool(host["error"]) for host in found["hosts"]} == {"bad": True, "good": False}
     assert json.loads(desk.run("report", "--json").out)["figures"]["whole"]["requests"] == 1
+    listed(desk)
     said = desk.run("doctor", *DOCTOR, "--json")
     lines = {(line["host"], line["name"]): line for line in json.loads(said.out)["checks"]}
     assert (said.status, lines["good", "canary"]["ok"], lines["bad", "reach"]["ok"]) == (1, True, False)
@@ -147,6 +148,14 @@ def test_an_answer_that_is_none_is_that_host_s_problem(desk: Desk, case: str, tm
     assert "bad" in said.err
     flushed(desk)
     rotated(desk, tmp_path)
+
+
+def listed(desk: Desk) -> None:
+    """The tasks of the good host are listed, and the other one is named."""
+    said = desk.run("list")
+    assert said.status == 0
+    assert [line.split()[0] for line in said.out.splitlines()] == ["of-good"]
+    assert "bad" in said.err
 
 
 def flushed(desk: Desk) -> None:
@@ -175,6 +184,20 @@ def rotated(desk: Desk, directory: Path) -> None:
     with pytest.raises(WireError, match="these hosts may hold it: bad") as caught:
         machine.advance()
     assert (caught.value.code, world.keys["good"]) == ("hosts_unreached", NEW)
+
+
+@pytest.mark.parametrize("case", HISTORIES)
+def test_a_history_that_is_none(desk: Desk, case: str) -> None:
+    (where, pieces), taken = HISTORIES[case]
+    desk.bad = Hostile("bad", pieces, where)
+    if not taken and case != "more without end":
+        return listed(desk)
+    said = desk.run("list", "--json")
+    found = json.loads(said.out)
+    assert (said.status, {task["host"] for task in found["tasks"]}) == (0, {"bad", "good"})
+    for verb in (["list"], ["show", found["tasks"][0]["id"], "--json"], ["show", found["tasks"][1]["id"], "--json"]):
+        assert desk.run(*verb).status == 0
+    return None
 
 
 @pytest.mark.parametrize("case", SOMEWHERE)

@@ -55,6 +55,7 @@ def test_ordinary_calls_are_plain() -> None:
         "no_stdin": False,
         "as_json": False,
         "subscription": False,
+        "last": False,
     }
     read = plain(["-f", "a", "--file", "b", "--timeout", "3", "--max-tokens", "5", "--engine", "cli", "--", "--json"])
     assert read is not None

@@ -6,7 +6,8 @@ from datetime import date
 
 import pytest
 
-from farmhand.cost.merged import box_prices, since_day
+from farmhand.core.since import since_day
+from farmhand.cost.merged import box_prices
 
 
 @pytest.mark.parametrize(

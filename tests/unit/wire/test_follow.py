@@ -9,7 +9,7 @@ from farmhand.core.errors import WireError
 from farmhand.core.ids import new_task_id
 from farmhand.wire import follow
 from farmhand.wire.client import Client
-from farmhand.wire.follow import run_task
+from farmhand.wire.follow import follow_task, run_task
 from tests.unit.wire.scripted import Scripted, answer, events
 
 KEY = "sk-ant-test-follow-0000000000"
@@ -171,3 +171,34 @@ def test_a_line_that_breaks_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(WireError, match="the connection was lost"):
         run(agent)
     assert len(agent.scripts) > 40
+
+
+def test_a_task_that_is_only_followed_goes_on_after_a_lost_line_and_is_not_submitted() -> None:
+    seen: list[dict[str, Any]] = []
+    said: list[str] = []
+    agent = Scripted(
+        [events({"type": "text", "text": "a"}, end=False)],
+        [b""],
+        [events({"type": "text", "text": "ab"}, {"type": "result", "result": RESULT})],
+    )
+    with Client(agent) as client:
+        found = follow_task(client, "t1", seen.append, on_waiting=lambda error: said.append(error.code))
+    assert found == RESULT
+    assert [event["type"] for event in seen] == ["text", "restart", "restart", "text", "result"]
+    assert said == ["lost", "lost"]
+    assert {path.split()[0] for path in paths(agent)} == {"GET"}
+
+
+def test_a_followed_task_that_waits_for_a_key_is_returned_as_it_is() -> None:
+    waiting = events({"type": "state", "state": "awaiting_key"}, end=False)
+    agent = Scripted([waiting], [answer({"task": {"id": "t1", "state": "awaiting_key"}})])
+    with Client(agent) as client:
+        assert follow_task(client, "t1", lambda _event: None)["state"] == "awaiting_key"
+
+
+def test_each_pause_tells_its_reason() -> None:
+    draining = answer({"error": {"code": "draining", "message": "stops", "hint": ""}}, 503)
+    agent = Scripted([draining], [draining], [ACCEPTED, events({"type": "result", "result": RESULT})])
+    said: list[str] = []
+    assert run(agent, on_waiting=lambda error: said.append(str(error)))[0] == RESULT
+    assert said == ["stops", "stops"]

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
 from aiohttp import web
 
 from farmhand.agent.http import auth
@@ -14,6 +15,7 @@ from farmhand.agent.http.metrics import Metrics
 from farmhand.agent.http.requests import check_schemas, no_repositories, read_body, read_key, read_number, read_tasks
 from farmhand.agent.http.status import Status
 from farmhand.agent.scheduler import Scheduler
+from farmhand.agent.store import history
 from farmhand.agent.store.queries import BatchView, NoSuchBatch
 from farmhand.agent.store.schema import STATES
 from farmhand.agent.task_files import TaskFiles
@@ -32,6 +34,7 @@ _PAGE = frozenset({"after", "limit"})
 _QUERY = {
     "/v1/tasks": _PAGE | {"batch", "state"},
     "/v1/results": _PAGE | {"batch", "wait_s"},
+    "/v1/history": _PAGE | {"id", "newest"},
     "/v1/charges": _PAGE,
     "/v1/finished": _PAGE,
     "/v1/usage": frozenset({"since"}),
@@ -69,6 +72,7 @@ class AgentServer:
                 web.put("/v1/files/{id}", self._put_bundle),
                 web.get("/v1/files/{id}/{name}", self._file),
                 web.get("/v1/results", self._results),
+                web.get("/v1/history", self._history),
                 web.get("/v1/charges", self._charges),
                 web.get("/v1/finished", self._finished),
                 web.put("/v1/key", self._set_key),
@@ -120,7 +124,7 @@ class AgentServer:
         task_id = self._task_id(request)
         stream = web.StreamResponse(headers={"content-type": "application/x-ndjson"})
         await stream.prepare(request)
-        async for event in self._scheduler.registry.events(task_id):
+        async for event in self._scheduler.registry.events(task_id, self._status.of_task):
             await stream.write(auth.as_json(event) + b"\n")
         await stream.write_eof()
         return stream
@@ -136,6 +140,23 @@ class AgentServer:
             what, hint = f"task {task_id!r:.80} has run, and its content is pruned", "see jada_agent_retention_*"
             raise UsageError(what, hint=hint, code="pruned")
         return task_id
+
+    async def _history(self, request: web.Request) -> web.Response:
+        """Return tasks whose id begins with `id`, with their text so far, or a page of all."""
+        config = self._config
+        kept = {"retention_days": config.retention_days, "history_days": config.history_days}
+        if (start := request.query.get("id")) is not None:
+            if not TASK_ID.fullmatch(start):
+                raise UsageError(f"{start!r:.80} is not the beginning of a task's id")
+            page = await self._ledger.apart(lambda reads: history.by_id(reads, start))
+            for task in page.tasks:
+                if (live := self._scheduler.registry.live.get(task.id)) is not None:
+                    task.text = "".join(live.text)
+        else:
+            after, limit = _page(request, 1000)
+            newest = int(read_number(request, "newest", _MAX_NO, 1, _MAX_NO))
+            page = await self._ledger.apart(lambda reads: history.page(reads, after, newest, limit))
+        return answer(msgspec.structs.asdict(page) | {"ledger": self._ledger.ledger_id()} | kept)
 
     # --- files of repository tasks ------------------------------------------------------------------------------------
 

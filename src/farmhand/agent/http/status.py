@@ -11,13 +11,15 @@ from typing import Any
 
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
-from farmhand.agent.store.queries import BatchView, NoSuchBatch
+from farmhand.agent.store.queries import BatchView, KnownTask, NoSuchBatch
 from farmhand.core.plural import counted
 from farmhand.core.pushed import read_note
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
 from farmhand.meter.limits import WaitReason
 
+#: The most tasks ahead in the queue that are counted.
+MAX_AHEAD = 1000
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -143,6 +145,43 @@ class Status:
         batches, tasks, since = self._scheduler.economy.store.sent(None if batch is None else batch.batch)
         sent = f"sent as {counted(batches, 'Message Batch', 'Message Batches')} at {_time_of_day(since)}"
         return WaitReason("economy_sent", tasks, detail=f"{sent}, usually answered within the hour; stopping is safe")
+
+    def of_task(self, task_id: str) -> dict[str, Any]:
+        """Return what the task waits for: `reason` as in `waiting`, `sandbox`, or "" for nothing but the model.
+
+        With `ahead` in the queue, at most MAX_AHEAD; with the `status` of the API's last answer; `until` in Unix time.
+        """
+        known = self._ledger.known(task_id)
+        live = self._scheduler.registry.live.get(task_id)
+        if known.state != "running" and (live is None or live.job is None):
+            return self._in_the_queue(known)
+        if live is None or live.grant is None or live.claim is None:
+            return {"reason": "economy" if live is None or live.job is None else ""}
+        grant = live.grant
+        gate = self._limits.gate(grant.key.fingerprint, grant.model)
+        until = round(max(grant.again_at, time.time() + gate.held_s if gate.refusal is not None else 0.0))
+        if grant.problem is not None:
+            wait = {"reason": "api_error", "status": grant.problem.status}
+            return wait | {"until": until} if until > time.time() else wait
+        if grant.started > grant.sent:  # a request is not sent yet
+            waits = gate.waiting(grant.model)
+            if waits is None:
+                return {"reason": "budget"}
+            return {"reason": waits.reason} | ({} if waits.until is None else {"until": round(waits.until)})
+        starts = live.claim.engine == "cli" and not grant.started
+        return {"reason": "sandbox" if starts else ""}
+
+    def _in_the_queue(self, known: KnownTask) -> dict[str, Any]:
+        if known.state != "queued":
+            return {"reason": ""}
+        scheduler = self._scheduler
+        if scheduler.context.mode == "running":
+            return {"reason": "draining"}
+        if scheduler.suspect is not None:
+            return {"reason": "after_crash"}
+        if scheduler.ready.is_full(known.batch):
+            return {"reason": "batch_concurrency"}
+        return {"reason": "slots", "ahead": self._ledger.ahead(known.seq, MAX_AHEAD)}
 
     def _for_the_api(self, batch: BatchView | None) -> WaitReason:
         """Return the wait reason of running tasks whose last request failed and will be retried."""

@@ -30,7 +30,7 @@ PRUNED = TaskError(
     code="pruned", message="the task has run, and its content is pruned", hint="see retention_days and retention_mb"
 )
 _USAGE = ", ".join(USAGE)
-#: A page of results ends once it holds this many characters of answers.
+#: A page of results ends once it holds this many characters of prompts and answers.
 _PAGE_CHARS = 8 * 1024 * 1024
 _BATCH = (
     f"SELECT name AS batch, max_pico, concurrency, created_at,"
@@ -170,7 +170,7 @@ class Queries:
         row = self._row("SELECT * FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
-        return Result(**_result_fields(row))
+        return Result(**result_fields(row))
 
     def results(
         self, *, batch: str | None, state: str | None, after: str | None, limit: int
@@ -182,17 +182,17 @@ class Queries:
         wanted = {"seq > ?": 0 if after is None else self.known(after).seq, "batch = ?": batch, "state = ?": state}
         given = {term: value for term, value in wanted.items() if value is not None}
         query = f"SELECT * FROM task WHERE {' AND '.join(given)} ORDER BY seq LIMIT ?"
-        rows, cut = self._page(query, *given.values(), limit)
-        return [Result(**_result_fields(row)) for row in rows], cut or len(rows) == limit
+        rows, cut = self.page(query, *given.values(), limit)
+        return [Result(**result_fields(row)) for row in rows], cut or len(rows) == limit
 
-    def _page(self, query: str, *values: Any) -> tuple[list[sqlite3.Row], bool]:
+    def page(self, query: str, *values: Any) -> tuple[list[sqlite3.Row], bool]:
         """Return rows until they hold enough text for one page, at least one, and whether that ended the page."""
         rows: list[sqlite3.Row] = []
         held = 0
         with closing(self._each(query, *values)) as found:
             for row in found:
                 rows.append(row)
-                held += len(row["text"]) + len(row["structured"] or b"")
+                held += sum(len(row[name] or b"") for name in ("text", "structured", "spec"))
                 if held >= _PAGE_CHARS:
                     return rows, True
         return rows, False
@@ -220,6 +220,13 @@ class Queries:
             f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?",
             *values,
         )
+
+    def ahead(self, seq: int, most: int) -> int:
+        """Return how many queued tasks of its engine come before a queued task; `most` if it is that many or more."""
+        task = self._row("SELECT engine, priority FROM task WHERE seq = ?", seq)
+        queued = "SELECT 1 FROM task WHERE state = 'queued' AND engine = ?1 AND priority"
+        before = f"{queued} > ?2 UNION ALL {queued} = ?2 AND seq < ?3 LIMIT ?4"
+        return int(self._row(f"SELECT count(*) FROM ({before})", *task, seq, most)[0])
 
     def suspects(self) -> list[QueuedTask]:
         """Return the queued tasks that ran when the agent crashed, those with the fewest crashes first."""
@@ -274,8 +281,8 @@ class Queries:
     def batch_results(self, batch: str, after: int, limit: int) -> list[IndexedResult]:
         """Return up to `limit` results of the batch after `done_no` `after`, in that order; fewer if they are long."""
         query = "SELECT * FROM task WHERE batch = ? AND done_no > ? ORDER BY done_no LIMIT ?"
-        rows, _ = self._page(query, batch, after, limit)
-        return [IndexedResult(finish_seq=row["done_no"], **_result_fields(row)) for row in rows]
+        rows, _ = self.page(query, batch, after, limit)
+        return [IndexedResult(finish_seq=row["done_no"], **result_fields(row)) for row in rows]
 
     # --- records and sums -----------------------------------------------------------------------------------------
 
@@ -361,7 +368,7 @@ def _in_usd(row: sqlite3.Row) -> dict[str, Any]:
     return found
 
 
-def _result_fields(row: sqlite3.Row) -> dict[str, Any]:
+def result_fields(row: sqlite3.Row) -> dict[str, Any]:
     """Return the fields of `Result` for a row of the table `task`, as of now."""
     started, finished, now = row["started_at"], row["finished_at"], time.time()
     same = ("id", "state", "text", "model", "engine", "attempts", "retries", "uncertain", "stop_reason", "batch")

@@ -11,7 +11,7 @@ import msgspec
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import credential_source, task_credential
 from farmhand.aws.places.run_task import NAME, FargateTask
-from farmhand.cli import render
+from farmhand.cli import last, render
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core import rules
@@ -101,6 +101,8 @@ def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, subscription: 
         if as_json:
             render.write_json({"error": {"code": "cancelled", "message": f"stopped by {stopped}", "hint": ""}})
         return stopped.exit_code
+    if result.get("state") == "succeeded":
+        last.keep(result)
     status = printer.report(result, as_json=as_json)
     tell_plan(result)
     return status

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from farmhand.cli import list as listing
+from farmhand.cli.waiting import cut
+from farmhand.history.store import PastTaskCopy
+
+
+def task(prompt: str | None) -> PastTaskCopy:
+    result = {"id": "t019a", "state": "succeeded", "created_at": 1.7e9, "cost_usd": 0.5, "batch": "letters"}
+    return PastTaskCopy("farm1", "", 0.0, 30.0, result, None if prompt is None else {"prompt": prompt})
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 6, 20, 40, 79, 200])
+def test_a_line_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setattr(listing, "_width", lambda: width)
+    for prompt in ("a" * 500, "鶏" * 300, "e\u0301" * 300, "\x1b[2J\nx", "", None):
+        [line] = listing._table([task(prompt)]).splitlines() or [""]
+        assert cell_len(line) <= width
+        assert "\x1b" not in line
+
+
+def test_into_a_pipe_a_line_has_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_width", lambda: 0)
+    assert listing._table([task("x" * 99)]).split()[4:] == ["farm1", "letters", "$0.500000", "x" * 60]
+    assert listing._table([task(None)]).endswith("  (gone)")
+    assert listing._table([]) == ""
+
+
+def test_a_text_is_cut_to_cells() -> None:
+    assert [cut("abcdef", most) for most in (0, 1, 3, 6)] == ["", "", "ab…", "abcdef"]
+    assert [cut("鶏鶏鶏", most) for most in (3, 4, 6)] == ["鶏…", "鶏…", "鶏鶏鶏"]
