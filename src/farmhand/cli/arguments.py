@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from farmhand.core.amounts import duration, money
 from farmhand.core.settings import FALLBACKS, PLACE_NAMES
 
 
 class Option(NamedTuple):
     """One option.
 
-    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `number`, `count`
-    (1, 2, …) or a tuple of choices. `to` is the parameter's name; an option that sets a setting has the setting's name.
+    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `integer`, `count`
+    (1, 2, …), `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting has the setting's name.
     """
 
     names: tuple[str, ...]
@@ -35,8 +36,15 @@ OPTIONS = (
     Option(("--engine",), "engine", "auto (default): cli when tools are asked for.", ("auto", "api", "cli")),
     Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="NAME[,NAME…]", many=True),
     Option(("--network",), "network", "What a task's tools reach; full if the host allows.", ("none", "full")),
-    Option(("--timeout",), "timeout_s", "A task's time; 0 for the farm host's limit.", "number", "SECONDS"),
+    Option(("--timeout",), "timeout_s", "A task's time: 90, 10m, 1h; 0 for the farm host's limit.", "duration", "TIME"),
     Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
+    Option(("--max-usd",), "max_usd", "What the task may cost.", "money", "US$"),
+    Option(
+        ("--economy",), "economy", "Half the price through Message Batches; an answer may take up to a day.", "flag"
+    ),
+    Option(("--label",), "labels", "Free text that comes back; repeatable.", what="NAME=VALUE", many=True),
+    Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="NAME"),
+    Option(("--priority",), "priority", "Higher runs first; 0 by default.", "integer", "N"),
     Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
     Option(
         ("--place",),
@@ -52,7 +60,7 @@ OPTIONS = (
         "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME.",
         what="SOURCE",
     ),
-    Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "number", "SECONDS"),
+    Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "duration", "TIME"),
     Option(
         ("--fallback",), "fallback", "When no farm host answers (default: ask on a terminal, else queue).", FALLBACKS
     ),
@@ -113,6 +121,9 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
     return given
 
 
+_READ = {"duration": duration, "money": money, "count": int, "integer": int}
+
+
 def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
     """Return the option's value, taken from `rest`. Raise ValueError or StopIteration if click has to parse it."""
     if option.kind in ("flag", "switch"):
@@ -120,10 +131,7 @@ def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
     text = next(rest)
     if text.startswith("-") or (isinstance(option.kind, tuple) and text not in option.kind):
         raise ValueError(text)
-    if option.kind == "number":
-        return float(text)
-    if option.kind != "count":
-        return text
-    if int(text) < 1:
+    value = _READ[option.kind](text) if option.kind in _READ else text
+    if option.kind in ("count", "money") and not value:
         raise ValueError(text)
-    return int(text)
+    return value

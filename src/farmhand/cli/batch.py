@@ -18,7 +18,7 @@ from farmhand.batch.inputs import source
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import render
-from farmhand.cli.amount import MAX_USD
+from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.say import note, printable
 from farmhand.cli.signals import caught
 from farmhand.cli.task_options import task_fields
@@ -50,6 +50,10 @@ LINE_EVERY_S = 5.0
         "network",
         "timeout_s",
         "max_tokens",
+        "labels",
+        "work_class",
+        "priority",
+        "economy",
         "key_source",
         "project_dir",
     ),
@@ -78,10 +82,6 @@ LINE_EVERY_S = 5.0
 )
 @click.option("--restart", is_flag=True, help="Forget FILE, an output of this command, and start from the beginning.")
 @click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Free text that comes back; repeatable.")
-@click.option("--work-class", metavar="NAME", help="What kind of work it is, for the reports.")
-@click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 by default.")
-@click.option("--economy", is_flag=True, help="Half the price through Message Batches; answers may take a day.")
 @click.option("--max-usd", type=MAX_USD, metavar="X", help="What all of it may cost.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="How many tasks run at once in all.")
 @click.option("--hosts", default="farm", metavar="PATTERN", help="Ansible's pattern of hosts; farm by default.")
@@ -95,7 +95,7 @@ LINE_EVERY_S = 5.0
 )
 @click.option("--detach", is_flag=True, help="End as soon as aws-batch has it all; the same command collects it later.")
 @click.option(
-    "--patience", "patience_s", type=float, metavar="SECONDS", help="How long to wait while no farm host answers."
+    "--patience", "patience_s", type=DURATION, metavar="TIME", help="How long to wait while no farm host answers."
 )
 def command(
     conf: Settings,
@@ -179,15 +179,7 @@ def spot_given() -> bool:
 
 def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """Return the default fields of the batch's tasks, from the options `given`. Raises UsageError."""
-    if any("=" not in label for label in given["labels"]):
-        raise UsageError("--label is not of the form NAME=VALUE")
-    fields = task_fields(given, conf) | {
-        "timeout_s": conf.timeout_s,
-        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]),
-        "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
-        "priority": given["priority"],
-        "economy": given["economy"],
-    }
+    fields = task_fields(given, conf) | {"timeout_s": conf.timeout_s}
     return {name: value for name, value in fields.items() if value}
 
 

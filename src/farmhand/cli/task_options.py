@@ -17,11 +17,15 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     task_id = given["task_id"] and as_name(given["task_id"], "--id")
     fields = task_fields(given, conf)
     prompt = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
+    if given["max_usd"] is not None:
+        fields["max_usd"] = given["max_usd"]
     return {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
 
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
+    if any("=" not in label for label in given["labels"]):
+        raise UsageError("--label is not of the form NAME=VALUE")
     fields = {
         "system": given["system"] and as_text(given["system"], "--system"),
         "model": conf.model and as_name(conf.model, "--model"),
@@ -29,6 +33,10 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "network": given["network"],
         "max_tokens": given["max_tokens"],
         "tools": as_names(given["tools"], "--tools"),
+        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]) or None,
+        "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
+        "priority": given["priority"] or None,
+        "economy": given["economy"] or None,
         "schema": None if given["schema"] is None else read_schema(given["schema"]),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}

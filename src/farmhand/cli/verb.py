@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
+from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.arguments import SHARED, Option
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stopped
@@ -18,7 +19,13 @@ from farmhand.core import settings
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 #: The version of the verbs' JSON documents, unless a document has its own.
 JSON_VERSION = 1
-_TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
+_TYPES: dict[str, Any] = {
+    "text": None,
+    "integer": int,
+    "count": click.IntRange(min=1),
+    "duration": DURATION,
+    "money": MAX_USD,
+}
 
 
 @dataclass(frozen=True)

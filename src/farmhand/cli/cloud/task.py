@@ -85,6 +85,8 @@ def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, subscription: 
     """Run the task, print its answer, and return the exit status."""
     if conf.place != NAME:
         raise UsageError(f"the place {conf.place} is for batches", hint="one task runs at --place fargate")
+    if task.get("economy"):
+        raise UsageError("--economy needs no containers", hint="leave --place out")
     if subscription:
         if task.get("engine") == "api":
             hint = "leave out --engine: with --subscription it is cli"
