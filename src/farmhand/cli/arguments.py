@@ -13,7 +13,8 @@ class Option(NamedTuple):
     """One option.
 
     `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `integer`, `count`
-    (1, 2, …), `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting has the setting's name.
+    (1, 2, …), `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting
+    has the setting's name.
     """
 
     names: tuple[str, ...]

@@ -16,10 +16,30 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
     task_id = given["task_id"] and as_name(given["task_id"], "--id")
     fields = task_fields(given, conf)
-    prompt = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
+    prompt, files = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
+    if files:
+        fields["files"] = files
     if given["max_usd"] is not None:
         fields["max_usd"] = given["max_usd"]
-    return {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
+    task = {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
+    if files:
+        check(task)
+    return task
+
+
+def check(task: dict[str, Any]) -> None:
+    """Raise UsageError for the first rule of `farmhand.core.rules` that the task breaks."""
+    import msgspec
+
+    from farmhand.core import rules  # not at the top: a host checks an ordinary task
+    from farmhand.core.task import Task
+
+    try:
+        broken = rules.check(msgspec.convert(task, Task))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"it is no task: {error}", code="invalid_task") from None
+    if broken is not None:
+        raise UsageError(broken.message, hint=broken.hint, code=broken.code)
 
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:

@@ -185,6 +185,8 @@ class MessageBatchesEngine:
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
         most = reserve.cost(request, partial(self._context.prices.cost, model, terms=DEAREST, economy=True))
         limits = (budget.name for budget in self._context.budgets.of(task) if budget.limit_pico is not None)
+        if request.tokens is None and any(budget.limit_pico is not None for budget in self._context.budgets.of(task)):
+            raise BudgetSpent("only the API knows a PDF's tokens, and with --economy it is not asked: leave one out")
         if most is None and (limit := next(limits, None)) is not None:
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {limit} has no room for it")
         return most
