@@ -23,4 +23,6 @@ def webp(width: int, height: int) -> bytes:
 def pdf(pages: int) -> bytes:
     """A PDF's page tree."""
     kids = b"".join(b"%d 0 obj\n<< /Type /Page /Parent 2 0 R >>\nendobj\n" % (3 + n) for n in range(pages))
-    return b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n2 0 obj\n<< /Type /Pages /Count " + b"%d >>\nendobj\n" % pages + kids + b"%%EOF"
+    return (
+        b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n2 0 obj\n<< /Type /Pages /Count " + b"%d >>\nendobj\n" % pages + kids + b"%%EOF"
+    )

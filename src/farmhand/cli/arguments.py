@@ -27,10 +27,19 @@ class Option(NamedTuple):
 
 OPTIONS = (
     Option(
-        ("-f", "--file"), "file", "Add a text file below the prompt (-: stdin); repeatable.", what="FILE", many=True
+        ("-f", "--file"),
+        "file",
+        "Add a file (-: stdin): a text below the prompt; a picture or a PDF goes with it; repeatable.",
+        what="FILE",
+        many=True,
     ),
     Option(("--no-stdin",), "no_stdin", "Do not read stdin, even if something is piped in.", "flag"),
     Option(("--json",), "as_json", "Print the whole result as one JSON object.", "flag"),
+    Option(("-x", "--extract"), "extract", "Print only the first block of code in the answer.", "flag"),
+    Option(("--extract-last",), "extract_last", "Print only the last one.", "flag"),
+    Option(("-c", "--continue"), "go_on", "Go on with the conversation that was used last.", "flag"),
+    Option(("--conversation",), "conversation", "Begin the conversation of this name, or go on with it.", what="NAME"),
+    Option(("--chat",), "chat", "Talk in turns on the terminal, each one a task. /exit leaves.", "flag"),
     Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="NAME"),
     Option(("--system",), "system", "System prompt.", what="TEXT"),
     Option(("--schema",), "schema", "JSON Schema that an answer must satisfy.", what="FILE|JSON"),

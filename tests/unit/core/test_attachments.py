@@ -69,14 +69,17 @@ def test_pages_are_counted_in_packed_objects_too() -> None:
 def test_all_that_is_sent_counts_together() -> None:
     big = attached(pdf(1) + bytes(6 * 1024**2), PDF)
     assert problem([big] * 3) == ""
-    assert "30" in problem([big] * 4)
+    assert "have 33555024 bytes as they are sent, the limit is 31457280" in problem([big] * 4)
     assert "the limit is" in problem([big], history=30 * 1024**2)
 
 
 @pytest.mark.parametrize(
     ("more", "what"),
     [
-        ({"history": (EarlierTurn(prompt="a", answer="b"),), "tools": ("Bash",)}, "a conversation needs the engine api"),
+        (
+            {"history": (EarlierTurn(prompt="a", answer="b"),), "tools": ("Bash",)},
+            "a conversation needs the engine api",
+        ),
         ({"history": (EarlierTurn(prompt="a", answer=" "),)}, "an earlier turn of the conversation is empty"),
         ({"files": (attached(png(1, 1), name="sk-ant-test-pasted-0000"),)}, "an API key stands in a file's name"),
         ({"files": (attached(pdf(1) + bytes(8 * 1024**2), PDF),), "engine": "cli"}, "the limit is 10485760"),

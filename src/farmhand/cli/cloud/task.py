@@ -72,7 +72,7 @@ def ended_when_stopped(task: FargateTask, stoppable: Stoppable) -> Iterator[None
         raise
 
 
-def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, subscription: bool = False) -> int:
+def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, extract: str = "", subscription: bool = False) -> int:
     """Run the task, print its answer, and return the exit status."""
     if conf.place != NAME:
         raise UsageError(f"the place {conf.place} is for batches", hint="one task runs at --place fargate")
@@ -84,7 +84,7 @@ def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, subscription: 
             raise Refused("only the unmodified claude runs on your plan, never the engine api", hint=hint)
         task["engine"] = "cli"
     check(task, conf)
-    printer = render.Printer(stream=False)
+    printer = render.Printer(stream=False, extract=extract)
     try:
         size = "cli" if task.get("tools") or task.get("engine") == "cli" else "api"
         one = prepared(conf, task, size, subscription=subscription)
