@@ -41,10 +41,8 @@ class VerbResult:
 def click_option(option: Option, about: str | None = None) -> click.Option:
     """Return a click option made from an option of the table. `about` replaces its help."""
     if option.kind in ("flag", "switch"):
-        default = False if option.kind == "flag" else None
-        return click.Option(
-            ["/".join(option.names), option.to], is_flag=True, default=default, help=about or option.about
-        )
+        names, default = (option.names, False) if option.kind == "flag" else (("/".join(option.names),), None)
+        return click.Option([*names, option.to], is_flag=True, default=default, help=about or option.about)
     return click.Option(
         [*option.names, option.to],
         type=click.Choice(option.kind) if isinstance(option.kind, tuple) else _TYPES[option.kind],
