@@ -15,7 +15,7 @@ import pytest
 from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, received
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent, bodies
-from tests.support.messages_api import MessagesApi
+from tests.support.messages_api import MessagesApi, Rule, Step
 from tests.support.pictures import png
 
 
@@ -114,6 +114,8 @@ class Chat:
                     self.shown += os.read(self.ours, 65536)
                 except BlockingIOError:
                     await asyncio.sleep(0.05)
+                except OSError as error:
+                    raise AssertionError(self.shown) from error
         before, _, self.shown = self.shown.partition(text)
         return before
 
@@ -143,9 +145,10 @@ async def test_a_chat_goes_on_after_ctrl_c_and_ends_with_ctrl_d(
     await chat.until(b"> ")
     api.state.event_s = 0.5
     chat.type(b"a long story\r")
-    async with asyncio.timeout(120):
-        while not (await agent.get("/v1/tasks?state=running"))["tasks"]:
-            await asyncio.sleep(0.05)
+    for _ in range(2400):
+        if (await agent.get("/v1/tasks?state=running"))["tasks"]:
+            break
+        await asyncio.sleep(0.05)
     chat.type(b"\x03")
     await chat.until(b"task cancelled")
     await chat.until(b"> ")
@@ -188,8 +191,11 @@ async def test_a_reader_that_leaves_ends_the_task(
 
 
 @pytest.mark.parametrize("option", ["--extract", "-x", "--extract-last"])
-async def test_only_the_code_of_an_answer(workstation: Workstation, farm: Sshd, option: str) -> None:
-    done = await workstation.run("claude-cheap", option, "```sh\nls -l\n```")
+async def test_only_the_code_of_an_answer(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, option: str
+) -> None:
+    api.rule(Rule(contains="list", steps=[Step(text="Sure:\n\n```sh\nls -l\n```\nThat is it.")]))
+    done = await workstation.run("claude-cheap", option, "list files")
     assert (done.status, done.out) == (0, b"ls -l\n"), done.err
     refused = await workstation.run("claude-cheap", option, "--json", "x")
     assert (refused.status, refused.err.count("\n")) == (2, 1)
