@@ -191,9 +191,7 @@ async def test_a_reader_that_leaves_ends_the_task(
 
 
 @pytest.mark.parametrize("option", ["--extract", "-x", "--extract-last"])
-async def test_only_the_code_of_an_answer(
-    workstation: Workstation, farm: Sshd, api: MessagesApi, option: str
-) -> None:
+async def test_only_the_code_of_an_answer(workstation: Workstation, farm: Sshd, api: MessagesApi, option: str) -> None:
     api.rule(Rule(contains="list", steps=[Step(text="Sure:\n\n```sh\nls -l\n```\nThat is it.")]))
     done = await workstation.run("claude-cheap", option, "list files")
     assert (done.status, done.out) == (0, b"ls -l\n"), done.err
