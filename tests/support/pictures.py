@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 
 
 def png(width: int, height: int) -> bytes:
@@ -26,3 +27,14 @@ def pdf(pages: int) -> bytes:
     return (
         b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n2 0 obj\n<< /Type /Pages /Count " + b"%d >>\nendobj\n" % pages + kids + b"%%EOF"
     )
+
+
+def cow() -> bytes:
+    """A whole PNG of 4 x 4 grey pixels, for what decodes it."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(b"\x00\x80\x80\x80\x80" * 4)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
