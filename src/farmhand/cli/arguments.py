@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from farmhand.core.amounts import duration, money
@@ -131,7 +131,7 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
     return given
 
 
-_READ = {"duration": duration, "money": money, "count": int, "integer": int}
+_READ: dict[Any, Callable[[str], Any]] = {"duration": duration, "money": money, "count": int, "integer": int}
 
 
 def _value(option: Option, word: str, rest: Iterator[str]) -> Any:

@@ -48,9 +48,11 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
         else:
             attached.append(piped)
     for name in files:
-        if name != "-" and isinstance(found := _from_file(name), str):
+        if name == "-":
+            continue
+        if isinstance(found := _from_file(name), str):
             parts.append(f"----- file: {shown(name)} -----\n{found}")
-        elif name != "-":
+        else:
             attached.append(found)
     prompt = "\n\n".join(parts)
     if attached and not prompt.strip():

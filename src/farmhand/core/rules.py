@@ -119,7 +119,7 @@ def _files(task: Task, *, deep: bool) -> Broken | None:
         size = sum(len(text.encode()) for text in texts)
     except UnicodeEncodeError:
         return Broken(_INVALID, "an earlier turn has half a character (a lone surrogate)", "start a new conversation")
-    files = [file for turn in (*task.history, task) for file in turn.files]
+    files = [*(file for turn in task.history for file in turn.files), *task.files]
     if any(redact(file.name) != file.name for file in files):
         return Broken("key_in_task", "an API key stands in a file's name", "take it out: it would be sent and kept")
     most = attachments.MAX_TOTAL_CLI if cli else attachments.MAX_TOTAL

@@ -93,7 +93,8 @@ def test_what_is_read_as_it_comes(tmp_path: Path) -> None:
     program = "from farmhand.cli.render import *; import sys; sys.stderr.write(str(is_read_as_it_comes()))"
 
     def said(**where: Any) -> bytes:
-        return subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=True, **where).stderr
+        done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=True, **where)
+        return bytes(done.stderr)
 
     ours, theirs = pty.openpty()
     assert [said(stdout=subprocess.PIPE), said(stdout=theirs)] == [b"True", b"True"]
