@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from farmhand.cli.carry import carry
-from farmhand.cli.run_task import early_connection
 from farmhand.cli.say import note
 from farmhand.cli.task_options import build_task, check
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.settings import AWS_PLACES, Settings
 from farmhand.offline import conversations
-from farmhand.offline.conversations import Conversation
+from farmhand.offline.conversations import KeptConversation
 from farmhand.places import hosts
+from farmhand.places.reach import Way
 
 #: Options that a turn cannot have, by their parameters.
 _NEVER = {
@@ -32,8 +34,14 @@ _INTERRUPTED = 128 + signal.SIGINT
 _HELP = "an empty line does nothing, a line that ends in \\ goes on in the next; /exit or Ctrl-D leaves"
 
 
-def main(given: dict[str, Any], conf: Settings, extract: str) -> int:
-    """Run the turns that the options ask for and return the exit status of the last one."""
+Connect = Callable[[Settings], AbstractContextManager[Way]]
+
+
+def main(given: dict[str, Any], conf: Settings, extract: str, connect: Connect) -> int:
+    """Run the turns that the options ask for and return the exit status of the last one.
+
+    `connect` is `run_task.early_connection`.
+    """
     for name, option in _NEVER.items():
         if given[name]:
             raise UsageError(f"{option} and a conversation exclude each other", hint="leave one of them out")
@@ -49,14 +57,17 @@ def main(given: dict[str, Any], conf: Settings, extract: str) -> int:
     conf = conf._replace(fallback="none")
     hosts.make_ready(conf, note)
     with conversations.opened(name or f"chat-{new_task_id()[1:]}") as conversation:
-        talk = Talk(given, conf, extract, conversation)
+        talk = Talk(given, conf, extract, conversation, connect)
         return talk.loop() if chat else talk.turn(given)
 
 
 class Talk:
     """One run of the command in a conversation."""
 
-    def __init__(self, given: dict[str, Any], conf: Settings, extract: str, conversation: Conversation) -> None:
+    def __init__(
+        self, given: dict[str, Any], conf: Settings, extract: str, conversation: KeptConversation, connect: Connect
+    ) -> None:
+        self._connect = connect
         self._given = given
         self._conf = conf
         self._extract = extract
@@ -80,7 +91,7 @@ class Talk:
             cost = "at a price that is not known" if result.get("cost_usd") is None else f"US$ {result['cost_usd']:.6f}"
             note(f"{kept.name}: turn {len(kept.turns)}, {cost}, US$ {kept.cost_usd:.6f} in all")
 
-        with early_connection(self._conf) as way:
+        with self._connect(self._conf) as way:
             return carry(task, self._conf, way, as_json=given["as_json"], extract=self._extract, keep=keep)
 
     def loop(self) -> int:

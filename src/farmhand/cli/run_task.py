@@ -58,7 +58,7 @@ def main(given: dict[str, Any]) -> int:
         if given["chat"] or given["go_on"] or given["conversation"]:
             from farmhand.cli import chat
 
-            return chat.main(given, conf, extract)
+            return chat.main(given, conf, extract, early_connection)
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.
         task = _task(given, conf) if given["prompt"] is None or "-" in given["file"] else None
         if conf.place in settings.AWS_PLACES:

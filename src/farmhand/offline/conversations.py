@@ -28,7 +28,7 @@ KEPT = 100
 MAX_BYTES = 34 * 1024**2
 
 
-class Conversation(msgspec.Struct, kw_only=True):
+class KeptConversation(msgspec.Struct, kw_only=True):
     """A conversation as in its file. `cost_usd` is the sum of the turns' known costs."""
 
     name: str
@@ -66,7 +66,7 @@ def last() -> str:
 
 
 @contextlib.contextmanager
-def opened(name: str) -> Iterator[Conversation]:
+def opened(name: str) -> Iterator[KeptConversation]:
     """Yield the conversation `name`, a new one if there is none, held against other processes.
 
     Raise UsageError for a bad name or one in use, NotConfigured for a file that cannot be used.
@@ -89,7 +89,7 @@ def opened(name: str) -> Iterator[Conversation]:
         os.close(descriptor)
 
 
-def save(conversation: Conversation) -> None:
+def save(conversation: KeptConversation) -> None:
     """Write the conversation; it is on disk when this returns. Raise FarmhandError."""
     path = directory() / f"{conversation.name}.json"
     data = msgspec.json.encode(conversation)
@@ -114,16 +114,16 @@ def _all() -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _read(path: Path, name: str) -> Conversation:
+def _read(path: Path, name: str) -> KeptConversation:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        return Conversation(name=name)
+        return KeptConversation(name=name)
     except OSError as error:
         raise _unusable(path, error.strerror) from None
     try:
-        found = msgspec.json.decode(data, type=Conversation)
+        found = msgspec.json.decode(data, type=KeptConversation)
     except (ValueError, RecursionError):
         raise _unusable(path, "it is no conversation of this version") from None
     found.name = name
