@@ -57,6 +57,20 @@ options:
   labels:
     description: Free text by name, given back with the result.
     type: dict
+  files:
+    description: Pictures (PNG, JPEG, GIF, WebP) and PDFs on the controller that go with the prompt, found as
+      O(prompt_file) is. Their content says what they are.
+    type: list
+    elements: path
+  max_usd:
+    description: What the task may cost, in US dollars. What it may cost at most is reserved before anything is sent.
+    type: float
+  work_class:
+    description: What kind of work it is, for the reports.
+    type: str
+  economy:
+    description: Half the price through the provider's Message Batches. The answer may take up to a day.
+    type: bool
   priority:
     description: Waiting tasks with a higher number run first; those of a batch have V(0).
     type: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import signal
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from tests.support.claude import claude_binary
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step
 from tests.support.messages_api.rules import ToolUse
+from tests.support.pictures import cow, pdf
 from tests.support.sandboxes import Sandboxes
 
 
@@ -65,6 +67,21 @@ async def test_every_beta_that_the_cli_asks_for_passes(agent: Agent, api: Messag
         assert result["state"] == "succeeded", result
     assert all("claude-code-20250219" in str(post.headers) for post in api.posts)
     assert "asks for the beta" not in agent.log.read_text()
+
+
+async def test_a_picture_and_a_pdf_pass(agent: Agent, api: MessagesApi) -> None:
+    files = [
+        {"media_type": "image/png", "data": base64.b64encode(cow()).decode()},
+        {"media_type": "application/pdf", "data": base64.b64encode(pdf(1)).decode()},
+    ]
+    result = await agent.run(id="one", prompt="What is this?", engine="cli", files=files)
+    assert result["state"] == "succeeded", result
+    [body] = bodies(api)
+    [user] = [message for message in body["messages"] if message["role"] == "user"]
+    kinds = [block["type"] for block in user["content"] if not block.get("text", "").startswith("<system-reminder>")]
+    assert kinds == ["image", "document", "text"]
+    [source] = [block["source"] for block in user["content"] if block["type"] == "image"]
+    assert source["data"] == files[0]["data"]
 
 
 async def test_a_text_task_runs_lean(agent: Agent, api: MessagesApi) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from dataclasses import replace
 from functools import partial
 
-from farmhand.agent.context import RunContext
+from farmhand.agent.context import LARGE_BYTES, RunContext
 from farmhand.agent.engines import COLLECT_S, Engine, EngineError, failure
 from farmhand.agent.events import RunningTask
 from farmhand.agent.store.commands import CANCELLED, AttemptEnd, ChargeRow, NoLongerQueued
@@ -74,7 +75,11 @@ class Attempt:
     async def _attempts(self) -> None:
         # Record the start before reading the task: if the task crashes the agent, the ledger shows which task it was.
         await self._begin()
-        task = self._ledger.spec(self._claim.seq)
+        large = self._ledger.spec_bytes(self._claim.seq) > LARGE_BYTES
+        async with self._context.large if large else contextlib.nullcontext():
+            await self._tries(self._ledger.spec(self._claim.seq))
+
+    async def _tries(self, task: Task) -> None:
         config = self._context.config
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, config.task_timeout_max_s)
         deadline = time.monotonic() + limit

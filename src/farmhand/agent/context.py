@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
@@ -11,6 +12,10 @@ from farmhand.agent.keys import Keys
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DrainMode
+
+#: Tasks that are larger, by their pictures and PDFs, run two at a time: each takes up to four times its size in memory.
+LARGE_BYTES = 4 * 1024**2
+_LARGE_AT_ONCE = 2
 
 
 @dataclass(slots=True)
@@ -28,6 +33,7 @@ class RunContext:
     prices: PriceTable
     mode: DrainMode = "off"
     stopping: bool = False
+    large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
 
     @property
     def may_start(self) -> bool:

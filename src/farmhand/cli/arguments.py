@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from farmhand.core.amounts import duration, money
 from farmhand.core.settings import FALLBACKS, PLACE_NAMES
 
 
 class Option(NamedTuple):
     """One option.
 
-    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `number`, `count`
-    (1, 2, …) or a tuple of choices. `to` is the parameter's name; an option that sets a setting has the setting's name.
+    `kind` is `flag`, `switch` (the second name turns it off), or the type of the value: `text`, `integer`, `count`
+    (1, 2, …), `duration`, `money` or a tuple of choices. `to` is the parameter's name; an option that sets a setting
+    has the setting's name.
     """
 
     names: tuple[str, ...]
@@ -25,18 +27,34 @@ class Option(NamedTuple):
 
 OPTIONS = (
     Option(
-        ("-f", "--file"), "file", "Add a text file below the prompt (-: stdin); repeatable.", what="FILE", many=True
+        ("-f", "--file"),
+        "file",
+        "Add a file (-: stdin): a text below the prompt; a picture or a PDF goes with it; repeatable.",
+        what="FILE",
+        many=True,
     ),
     Option(("--no-stdin",), "no_stdin", "Do not read stdin, even if something is piped in.", "flag"),
     Option(("--json",), "as_json", "Print the whole result as one JSON object.", "flag"),
+    Option(("-x", "--extract"), "extract", "Print only the first block of code in the answer.", "flag"),
+    Option(("--extract-last",), "extract_last", "Print only the last one.", "flag"),
+    Option(("-c", "--continue"), "go_on", "Go on with the conversation that was used last.", "flag"),
+    Option(("--conversation",), "conversation", "Begin the conversation of this name, or go on with it.", what="NAME"),
+    Option(("--chat",), "chat", "Talk in turns on the terminal, each one a task. /exit leaves.", "flag"),
     Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="NAME"),
     Option(("--system",), "system", "System prompt.", what="TEXT"),
     Option(("--schema",), "schema", "JSON Schema that an answer must satisfy.", what="FILE|JSON"),
     Option(("--engine",), "engine", "auto (default): cli when tools are asked for.", ("auto", "api", "cli")),
     Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="NAME[,NAME…]", many=True),
     Option(("--network",), "network", "What a task's tools reach; full if the host allows.", ("none", "full")),
-    Option(("--timeout",), "timeout_s", "A task's time; 0 for the farm host's limit.", "number", "SECONDS"),
+    Option(("--timeout",), "timeout_s", "A task's time: 90, 10m, 1h; 0 for the farm host's limit.", "duration", "TIME"),
     Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
+    Option(("--max-usd",), "max_usd", "What the task may cost.", "money", "US$"),
+    Option(
+        ("--economy",), "economy", "Half the price through Message Batches; an answer may take up to a day.", "flag"
+    ),
+    Option(("--label",), "labels", "Free text that comes back; repeatable.", what="NAME=VALUE", many=True),
+    Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="NAME"),
+    Option(("--priority",), "priority", "Higher runs first; 0 by default.", "integer", "N"),
     Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
     Option(
         ("--place",),
@@ -52,7 +70,7 @@ OPTIONS = (
         "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME.",
         what="SOURCE",
     ),
-    Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "number", "SECONDS"),
+    Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "duration", "TIME"),
     Option(
         ("--fallback",), "fallback", "When no farm host answers (default: ask on a terminal, else queue).", FALLBACKS
     ),
@@ -117,6 +135,9 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
     return given
 
 
+_READ: dict[Any, Callable[[str], Any]] = {"duration": duration, "money": money, "count": int, "integer": int}
+
+
 def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
     """Return the option's value, taken from `rest`. Raise ValueError or StopIteration if click has to parse it."""
     if option.kind in ("flag", "switch"):
@@ -124,10 +145,7 @@ def _value(option: Option, word: str, rest: Iterator[str]) -> Any:
     text = next(rest)
     if text.startswith("-") or (isinstance(option.kind, tuple) and text not in option.kind):
         raise ValueError(text)
-    if option.kind == "number":
-        return float(text)
-    if option.kind != "count":
-        return text
-    if int(text) < 1:
+    value = _READ[option.kind](text) if option.kind in _READ else text
+    if option.kind in ("count", "money") and not value:
         raise ValueError(text)
-    return int(text)
+    return value

@@ -21,7 +21,7 @@ from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import batch_price, render
-from farmhand.cli.amount import MAX_USD
+from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.batch_progress import ProgressDisplay
 from farmhand.cli.batch_summary import summary, why_failed
 from farmhand.cli.say import note
@@ -57,6 +57,10 @@ FARM = PLACE_NAMES[0]
         "network",
         "timeout_s",
         "max_tokens",
+        "labels",
+        "work_class",
+        "priority",
+        "economy",
         "key_source",
         "project_dir",
         "confirm_usd",
@@ -99,10 +103,6 @@ FARM = PLACE_NAMES[0]
 @click.option("--batch", metavar="NAME", help="The batch's name; by default a new one after IN, kept beside FILE.")
 @click.option("--dry-run", is_flag=True, help="Check IN, say what it may cost, here and in other ways, and end.")
 @click.option("--yes", is_flag=True, help="Begin without a question, whatever it may cost.")
-@click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Free text that comes back; repeatable.")
-@click.option("--work-class", metavar="NAME", help="What kind of work it is, for the reports.")
-@click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 by default.")
-@click.option("--economy", is_flag=True, help="Half the price through Message Batches; answers may take a day.")
 @click.option("--max-usd", type=MAX_USD, metavar="X", help="What all of it may cost.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="How many tasks run at once in all.")
 @click.option("--hosts", default="farm", metavar="PATTERN", help="Ansible's pattern of hosts; farm by default.")
@@ -116,7 +116,7 @@ FARM = PLACE_NAMES[0]
 )
 @click.option("--detach", is_flag=True, help="End as soon as aws-batch has it all; the same command collects it later.")
 @click.option(
-    "--patience", "patience_s", type=float, metavar="SECONDS", help="How long to wait while no farm host answers."
+    "--patience", "patience_s", type=DURATION, metavar="TIME", help="How long to wait while no farm host answers."
 )
 def command(
     conf: Settings,
@@ -235,15 +235,7 @@ def spot_given() -> bool:
 
 def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
     """Return the default fields of the batch's tasks, from the options `given`. Raises UsageError."""
-    if any("=" not in label for label in given["labels"]):
-        raise UsageError("--label is not of the form NAME=VALUE")
-    fields = task_fields(given, conf) | {
-        "timeout_s": conf.timeout_s,
-        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]),
-        "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
-        "priority": given["priority"],
-        "economy": given["economy"],
-    }
+    fields = task_fields(given, conf) | {"timeout_s": conf.timeout_s}
     return {name: value for name, value in fields.items() if value}
 
 

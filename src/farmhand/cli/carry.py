@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from farmhand.cli import last, render
-from farmhand.cli.say import note
+from farmhand.cli.say import StdoutLost, note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.keys import holds_key
@@ -33,11 +32,23 @@ CANCEL_S = 10.0
 DELIVER_S = 0.5
 
 
-def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> int:
-    """Run the task, print its answer, and return the exit status."""
+def carry(
+    task: dict[str, Any],
+    conf: Settings,
+    way: Way,
+    *,
+    as_json: bool,
+    extract: str = "",
+    keep: Callable[[dict[str, Any]], None] = lambda _result: None,
+) -> int:
+    """Run the task, print its answer, and return the exit status. `extract` is `first` or `last`: only that code.
+
+    `keep` gets the result of a task that succeeded.
+    """
     gc.freeze()  # what was imported stays
     gc.enable()
-    printer = render.Printer(stream=not as_json and "schema" not in task and sys.stdout.isatty())
+    stream = not (as_json or extract or "schema" in task) and render.is_read_as_it_comes()
+    printer = render.Printer(stream=stream, extract=extract)
     try:
         result = answer(task, conf, printer, way)
     except Stopped as stopped:
@@ -46,7 +57,10 @@ def carry(task: dict[str, Any], conf: Settings, way: Way, *, as_json: bool) -> i
         return stopped.exit_code
     if result.get("state") == "succeeded":
         last.keep(result)
-    return printer.report(result, as_json=as_json)
+    status = printer.report(result, as_json=as_json)
+    if status == 0:
+        keep(result)
+    return status
 
 
 def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: Way) -> dict[str, Any]:
@@ -129,9 +143,16 @@ def follow(
 def cancelled_when_stopped(
     transport: Transport, task_id: str, stoppable: Stoppable, end_line: Callable[[], None]
 ) -> Iterator[None]:
-    """Cancel the task if a signal stops the body after its hand-over, and say so after `end_line`. Raises Stopped."""
+    """Cancel the task if a signal stops the body after its hand-over, and say so after `end_line`. Raises Stopped.
+
+    Also if nobody reads the answer any more. Raises StdoutLost then.
+    """
     try:
         yield
+    except StdoutLost:
+        stoppable.hold()
+        cancel(transport, task_id)
+        raise
     except Stopped:
         end_line()
         if stoppable.was_held:
@@ -224,6 +245,9 @@ class Spooling:
 
         failure = error.at()
         if not isinstance(failure, FarmUnreachable) or error.status or fallback.policy_of(self.conf) != "queue":
+            return failure
+        if not fallback.may_wait(self.task):
+            failure.message = f"{failure.message}; {fallback.NOT_QUEUED}"
             return failure
         open_spool(self.conf).add(self.task, wanted=self.conf.host, sent=host)
         return fallback.Spooled(self.task["id"], failure, at=host)

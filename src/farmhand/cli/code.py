@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import msgspec
 
-from farmhand.cli import render
+from farmhand.cli import render, task_options
 from farmhand.cli.amount import MAX_USD
 from farmhand.cli.code_runs import FARGATE, CodeRun, DockerRun, FargateRun
 from farmhand.cli.prompt import assemble
@@ -24,7 +23,6 @@ from farmhand.code import changes, repository
 from farmhand.code.changes import Changes, PatchRefused
 from farmhand.code.login import check_url
 from farmhand.code.repository import FetchedCommit
-from farmhand.core import rules
 from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError, from_result
 from farmhand.core.files import xdg
@@ -32,7 +30,7 @@ from farmhand.core.ids import new_task_id
 from farmhand.core.plural import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
-from farmhand.core.task import PATCH, TASK_OUTPUTS, Task
+from farmhand.core.task import PATCH, TASK_OUTPUTS
 from farmhand.core.task_access import CloneOrder
 from farmhand.places import docker
 
@@ -136,7 +134,7 @@ def command(
         clone = CloneOrder(url=where, ref=ref, depth=depth, allow_ci=allow_ci_changes)
     task: dict[str, Any] = {
         "id": new_task_id(),
-        "prompt": assemble(prompt, (), use_stdin=prompt == "-"),
+        "prompt": assemble(prompt, (), use_stdin=prompt == "-").text,
         "tools": as_names(tools, "--tools") or list(TOOLS),
         "timeout_s": conf.timeout_s or TIMEOUT_S,
         "max_usd": max_usd,
@@ -146,7 +144,7 @@ def command(
     }
     task |= {"model": as_name(conf.model, "--model")} if conf.model else {}
     task |= {"system": as_text(system, "--system")} if system else {}
-    _check(task)
+    task_options.check(task)
     run: CodeRun = (
         FargateRun(
             *(conf, task, where),
@@ -239,13 +237,6 @@ def _plain(subdir: str) -> str:
     """Return a directory of the repository as the rules want it: a/b for ./a/b/."""
     plain = posixpath.normpath(subdir).strip("/") if subdir else ""
     return "" if plain == "." else plain
-
-
-def _check(task: dict[str, Any]) -> None:
-    """Raise UsageError for what the agent would refuse, before anything is fetched or built."""
-    broken = rules.check(msgspec.json.decode(msgspec.json.encode(task), type=Task))
-    if broken is not None:
-        raise UsageError(broken.message, code=broken.code, hint=broken.hint)
 
 
 def _about(source: FetchedCommit, found: Changes | None, patch: bytes) -> dict[str, Any]:

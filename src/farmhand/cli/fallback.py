@@ -13,6 +13,7 @@ from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
 
 DREW = "answered by your own claude on your login: this drew on the plan's own limits, not on the API key"
+NOT_QUEUED = "a task with pictures, PDFs or a conversation is not queued"
 
 
 class Spooled(FarmUnreachable):
@@ -38,6 +39,11 @@ def policy_of(conf: Settings) -> str:
     return "queue" if policy == "ask" and not on_terminal() else policy
 
 
+def may_wait(task: dict[str, Any]) -> bool:
+    """Return whether the task may wait in the spool, which keeps it for weeks and has no conversation to go on with."""
+    return not task.get("files") and not task.get("history")
+
+
 def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Get the task's result elsewhere. Raises Spooled, Refused (by policy), Stopped, or `reason` again.
 
@@ -48,9 +54,11 @@ def fall_back(reason: FarmUnreachable, task: dict[str, Any], conf: Settings) -> 
         raise reason
     refused = subscription.refusal(task, allowed=conf.allow_subscription)
     policy = policy_of(conf)
-    if policy == "ask":
+    if policy == "ask" and may_wait(task):
         note(str(reason))
         policy = _ask(subscription_allowed=refused is None)
+    if policy in ("ask", "queue") and not may_wait(task):
+        raise FarmUnreachable(f"{reason.message}; {NOT_QUEUED}", hint=reason.hint)
     if policy == "queue":
         open_spool(conf).add(task, wanted=conf.host)
         raise Spooled(task["id"], reason)

@@ -6,7 +6,8 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from farmhand.cli.say import note
 from farmhand.core.decoding import as_text, check_stream, shown
@@ -18,11 +19,21 @@ GIVE_UP_AFTER_S = 3.0
 _GOING_ON = "nothing came on stdin within {:g} s, so it is left out (--no-stdin saves the wait, -f - waits for it)"
 _GIVE = "give it as an argument or on stdin"
 _CHUNK = 1024 * 1024
+#: The most bytes of a picture or a PDF; farmhand.core.attachments has the limits of what is sent.
+MAX_FILE_BYTES = 22 * 1024 * 1024
 
 
-def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = True) -> str:
+class Prompt(NamedTuple):
+    """The text of a prompt, and its pictures and PDFs as the wire has them: `farmhand.core.task.Attachment`."""
+
+    text: str
+    files: list[dict[str, str]]
+
+
+def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = True) -> Prompt:
     """Return the prompt: the argument, stdin, then each file under a header line, separated by blank lines.
 
+    Pictures and PDFs, told by their content, are not part of the text.
     Stdin is read to its end if the argument or a file is `-`, or if there is neither. Otherwise it is read only if it
     is a regular file at its start, or a pipe or stream socket on which data comes soon. A terminal, /dev/null and a
     file that is already being read (in the body of a `while read` loop) are not read. Raises UsageError.
@@ -30,28 +41,40 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     parts = [] if argument is None or argument == "-" else [as_text(argument, "the prompt")]
     asked_for = "-" in (argument, *files)
     required = asked_for or (argument is None and not files)
+    attached = []
     if use_stdin and (piped := _from_stdin(required=required, forced=asked_for)):
-        parts.append(piped)
-    parts += [f"----- file: {shown(name)} -----\n{_from_file(name)}" for name in files if name != "-"]
+        if isinstance(piped, str):
+            parts.append(piped)
+        else:
+            attached.append(piped)
+    for name in files:
+        if name == "-":
+            continue
+        if isinstance(found := _from_file(name), str):
+            parts.append(f"----- file: {shown(name)} -----\n{found}")
+        else:
+            attached.append(found)
     prompt = "\n\n".join(parts)
+    if attached and not prompt.strip():
+        raise UsageError("the prompt is empty", code="empty_prompt", hint="say what to do with the file")
     if not prompt.strip():
         raise UsageError("the prompt is empty", code="empty_prompt", hint=_GIVE)
     size = len(prompt.encode())
     if size > MAX_PROMPT_BYTES:
         raise _too_large(f"the prompt has {size} bytes")
-    return prompt
+    return Prompt(prompt, attached)
 
 
-def _from_file(name: str) -> str:
+def _from_file(name: str) -> str | dict[str, str]:
     try:
         with open(name, "rb") as file:
-            data = file.read(MAX_PROMPT_BYTES + 1)
+            data = _whole(file.read)
     except (OSError, ValueError) as error:
         raise UsageError(f"-f {shown(name)}: {_reason(error)}", code="invalid_file") from None
-    return _text(data, f"the file {shown(name)}")
+    return _content(data, f"the file {shown(name)}", os.path.basename(shown(name)))
 
 
-def _from_stdin(*, required: bool, forced: bool) -> str:
+def _from_stdin(*, required: bool, forced: bool) -> str | dict[str, str]:
     if sys.stdin is None or sys.stdin.closed:
         return ""
     descriptor = sys.stdin.fileno()
@@ -64,13 +87,13 @@ def _from_stdin(*, required: bool, forced: bool) -> str:
         if not required and not select.select([descriptor], [], [], GIVE_UP_AFTER_S)[0]:
             note(_GOING_ON.format(GIVE_UP_AFTER_S))
             return ""
-        data = _read(descriptor)
+        data = _whole(lambda most: _read(descriptor, most))
     except OSError as error:
         if not required:
             note(f"stdin cannot be read, so it is left out: {_reason(error)}")
             return ""
         raise UsageError(f"stdin cannot be read: {_reason(error)}", code="invalid_file") from None
-    return _text(data, "stdin")
+    return _content(data, "stdin", "stdin")
 
 
 def _has_something_for_us(descriptor: int) -> bool:
@@ -80,12 +103,41 @@ def _has_something_for_us(descriptor: int) -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
 
 
-def _read(descriptor: int) -> bytes:
-    """Read to the end, or until the size limit is exceeded. The descriptor may be non-blocking."""
+def _whole(read: Callable[[int], bytes]) -> bytes:
+    """Return what `read` gives, up to one byte more than the limit of what begins like it."""
+    start = read(_CHUNK)
+    if len(start) < _CHUNK:  # a terminal would have to end twice
+        return start
+    return start + read((MAX_FILE_BYTES if _kind(start) else MAX_PROMPT_BYTES) + 1 - len(start))
+
+
+def _kind(data: bytes) -> str:
+    # Text has none of these bytes. Only what may be a picture or a PDF imports what knows them.
+    if data[:1] not in (b"\x89", b"\xff", b"G", b"R", b"%"):
+        return ""
+    from farmhand.core.attachments import media_type
+
+    return media_type(data)
+
+
+def _content(data: bytes, what: str, name: str) -> str | dict[str, str]:
+    """Return text as it is, a picture or a PDF as an attachment. Raise UsageError."""
+    if not (kind := _kind(data)):
+        return _text(data, what)
+    if len(data) > MAX_FILE_BYTES:
+        hint = "make it smaller, or split it"
+        raise UsageError(f"{what} has more than {MAX_FILE_BYTES} bytes", code="invalid_file", hint=hint)
+    from binascii import b2a_base64
+
+    return {"media_type": kind, "data": b2a_base64(data, newline=False).decode(), "name": name}
+
+
+def _read(descriptor: int, most: int) -> bytes:
+    """Read to the end, or `most` bytes. The descriptor may be non-blocking."""
     data = bytearray()
-    while len(data) <= MAX_PROMPT_BYTES:
+    while len(data) < most:
         try:
-            piece = os.read(descriptor, _CHUNK)
+            piece = os.read(descriptor, min(_CHUNK, most - len(data)))
         except BlockingIOError:
             select.select([descriptor], [], [])
             continue
@@ -103,7 +155,8 @@ def _text(data: bytes, what: str) -> str:
     if len(data) > MAX_PROMPT_BYTES:
         raise _too_large(what)
     if (nul := data.find(0)) >= 0:
-        raise UsageError(f"{what} has a NUL byte at {nul}: it is binary", code="invalid_prompt", hint="give text")
+        hint = "give text, or a PNG, JPEG, GIF, WebP or PDF"
+        raise UsageError(f"{what} has a NUL byte at {nul}: it is binary", code="invalid_prompt", hint=hint)
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -6,6 +6,8 @@ On a terminal, and in all JSON, control characters are replaced or escaped: see 
 from __future__ import annotations
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from typing import Any
 
 from farmhand.cli.say import CONTROL, note, printable
 from farmhand.cli.waiting import WaitLine
-from farmhand.core.errors import FarmhandError, from_result
+from farmhand.core.errors import FarmhandError, TaskFailed, from_result
 from farmhand.core.keys import without_secrets
 
 
@@ -24,6 +26,40 @@ def write_bytes(text: str) -> None:
     data = text.encode("utf-8", "replace")
     sys.stdout.buffer.write(data if data.endswith(b"\n") else data + b"\n")
     sys.stdout.buffer.flush()
+
+
+def is_read_as_it_comes() -> bool:
+    """Return whether stdout is a terminal, a pipe or a socket. A file gets an answer as a whole or not at all."""
+    if sys.stdout.isatty():
+        return True
+    try:
+        mode = os.fstat(sys.stdout.fileno()).st_mode
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _write(text: str) -> None:
+    """Write a piece of an answer at once: through `printable` on a terminal, elsewhere in UTF-8 as it is."""
+    if sys.stdout.isatty():
+        sys.stdout.write(printable(text))
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace"))
+    sys.stdout.flush()
+
+
+def _code(answer: str, which: str) -> str:
+    """Return the first or the last fenced block of code in the Markdown `answer`; the answer itself if it has none."""
+    try:
+        from markdown_it import MarkdownIt
+    except ModuleNotFoundError:
+        hint = "install farmhand with the extra workstation"
+        raise FarmhandError("--extract needs the package markdown-it-py", hint=hint) from None
+    blocks = [token.content for token in MarkdownIt("commonmark").parse(answer) if token.type == "fence"]
+    if not blocks:
+        note("the answer has no block of code: this is all of it")
+        return answer
+    return blocks[0 if which == "first" else -1]
 
 
 def write_json(value: dict[str, Any]) -> None:
@@ -70,13 +106,15 @@ class Printer:
     """A writer of one task's answer, fed with the task's events.
 
     With `stream`, text is written as it comes. If the task is attempted again, text is written only where it continues
-    what is on the terminal already. If the final answer differs from that, it is written as a whole, with a note.
-    `wait` is closed by the first text that is written.
+    what was written already. If the final answer differs from that, it is written as a whole on a terminal, with a
+    note; a program that reads a pipe could not tell the two apart, so there it is an error. With `extract`, `first` or
+    `last`, only that block of code is written. `wait` is closed by the first text that is written.
     """
 
-    def __init__(self, *, stream: bool) -> None:
+    def __init__(self, *, stream: bool, extract: str = "") -> None:
         self.stream = stream
         self.wait = WaitLine()
+        self.extract = extract
         self._shown = ""
         self._coming = ""
 
@@ -93,18 +131,21 @@ class Printer:
 
     def _show(self, text: str) -> None:
         if len(text) > len(self._shown) and text.startswith(self._shown):
-            sys.stdout.write(printable(text[len(self._shown) :]))
-            sys.stdout.flush()
+            _write(text[len(self._shown) :])
             self._shown = text
 
     def finish(self, result: dict[str, Any]) -> None:
         """Write the rest of the answer and end the line."""
         answer = answer_text(result)
         if not self.stream:
-            write_bytes(answer)
+            write_bytes(_code(answer, self.extract) if self.extract else answer)
             return
         if not answer.startswith(self._shown):
             self.end_line()
+            if not sys.stdout.isatty():
+                what = "the answer was started again after a part of it was written: what was read is not the answer"
+                hint = f"the whole answer: the same command with --id {result.get('id')}"
+                raise TaskFailed(what, hint=hint, code="answer_restarted")
             sys.stderr.write("(the answer was started again; this is all of it)\n")
             self._shown = ""
         self._show(answer)
@@ -130,5 +171,5 @@ class Printer:
         """End a line that streaming has left open, and the one that says what is waited for."""
         self.wait.close()
         if self._shown and not self._shown.endswith("\n"):
-            sys.stdout.write("\n")
-        sys.stdout.flush()
+            _write("\n")
+            self._shown += "\n"

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from farmhand.aws.credentials.expiry import Record
-from farmhand.cli.amount import FiniteRange
+from farmhand.cli.amount import DURATION
 from farmhand.cli.say import note, printable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.errors import FarmhandError, UsageError
@@ -33,8 +33,8 @@ _OPTIONS = (
     click.option("--force", is_flag=True, help="Retire the old key although an unreachable host may hold it."),
     click.option(
         "--drain-timeout",
-        type=FiniteRange(min=0),
-        metavar="SECONDS",
+        type=DURATION,
+        metavar="TIME",
         help="How long attempts on the old key may take to end.",
     ),
 )

@@ -58,13 +58,21 @@ def main(given: dict[str, Any]) -> int:
             return last.show(as_json=given["as_json"])
         flags = {name: value for name, value in given.items() if name in settings.Settings._fields}
         conf = settings.load(given["config"], **flags)
+        extract = "last" if given["extract_last"] else "first" if given["extract"] else ""
+        if extract and (given["as_json"] or given["schema"]):
+            raise UsageError("--extract is for an answer in text: leave out --json and --schema")
+        if given["chat"] or given["go_on"] or given["conversation"]:
+            from farmhand.cli import chat
+
+            return chat.main(given, conf, extract, early_connection)
         # A prompt from stdin comes whenever its writer ends: no connection waits for that.
         task = _task(given, conf) if given["prompt"] is None or "-" in given["file"] else None
         if conf.place in settings.AWS_PLACES:
             from farmhand.cli.cloud import task as on_fargate
 
             task = task or _task(given, conf)
-            return on_fargate.carry(task, conf, as_json=given["as_json"], subscription=given["subscription"])
+            about = {"as_json": given["as_json"], "extract": extract, "subscription": given["subscription"]}
+            return on_fargate.carry(task, conf, **about)
         if given["subscription"]:
             raise UsageError("--subscription is for --place fargate", hint="elsewhere: --fallback subscription")
         hosts.make_ready(conf, note)
@@ -72,7 +80,7 @@ def main(given: dict[str, Any]) -> int:
             with _fast_msgspec():
                 from farmhand.cli.carry import carry
 
-            return carry(task or _task(given, conf), conf, way, as_json=given["as_json"])
+            return carry(task or _task(given, conf), conf, way, as_json=given["as_json"], extract=extract)
 
 
 @contextlib.contextmanager

@@ -16,12 +16,36 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
     task_id = given["task_id"] and as_name(given["task_id"], "--id")
     fields = task_fields(given, conf)
-    prompt = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
-    return {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
+    prompt, files = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
+    if files:
+        fields["files"] = files
+    if given["max_usd"] is not None:
+        fields["max_usd"] = given["max_usd"]
+    task = {"id": task_id or new_task_id(), "prompt": prompt, "timeout_s": conf.timeout_s} | fields
+    if files:
+        check(task)
+    return task
+
+
+def check(task: dict[str, Any]) -> None:
+    """Raise UsageError for the first rule of `farmhand.core.rules` that the task breaks."""
+    import msgspec
+
+    from farmhand.core import rules  # not at the top: a host checks an ordinary task
+    from farmhand.core.task import Task
+
+    try:
+        broken = rules.check(msgspec.convert(task, Task))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"it is no task: {error}", code="invalid_task") from None
+    if broken is not None:
+        raise UsageError(broken.message, hint=broken.hint, code=broken.code)
 
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
+    if any("=" not in label for label in given["labels"]):
+        raise UsageError("--label is not of the form NAME=VALUE")
     fields = {
         "system": given["system"] and as_text(given["system"], "--system"),
         "model": conf.model and as_name(conf.model, "--model"),
@@ -29,6 +53,10 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "network": given["network"],
         "max_tokens": given["max_tokens"],
         "tools": as_names(given["tools"], "--tools"),
+        "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]) or None,
+        "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
+        "priority": given["priority"] or None,
+        "economy": given["economy"] or None,
         "schema": None if given["schema"] is None else read_schema(given["schema"]),
     }
     return {name: value for name, value in fields.items() if value not in (None, "", [])}

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
+from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.arguments import SHARED, Option
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stopped
@@ -18,7 +19,13 @@ from farmhand.core import settings
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 #: The version of the verbs' JSON documents, unless a document has its own.
 JSON_VERSION = 1
-_TYPES: dict[str, Any] = {"text": None, "number": float, "count": click.IntRange(min=1)}
+_TYPES: dict[str, Any] = {
+    "text": None,
+    "integer": int,
+    "count": click.IntRange(min=1),
+    "duration": DURATION,
+    "money": MAX_USD,
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,8 @@ class VerbResult:
 def click_option(option: Option, about: str | None = None) -> click.Option:
     """Return a click option made from an option of the table. `about` replaces its help."""
     if option.kind in ("flag", "switch"):
-        default = False if option.kind == "flag" else None
-        return click.Option(
-            ["/".join(option.names), option.to], is_flag=True, default=default, help=about or option.about
-        )
+        names, default = (option.names, False) if option.kind == "flag" else (("/".join(option.names),), None)
+        return click.Option([*names, option.to], is_flag=True, default=default, help=about or option.about)
     return click.Option(
         [*option.names, option.to],
         type=click.Choice(option.kind) if isinstance(option.kind, tuple) else _TYPES[option.kind],

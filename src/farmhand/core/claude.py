@@ -6,10 +6,14 @@ It is shared by the farm host's engine and farmhand.subscription.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
+
+from farmhand.core.attachments import PDF
+from farmhand.core.task import Attachment
 
 #: The system prompt of a task that has none of its own.
 SYSTEM = "Answer the user's task. Be brief and exact."
@@ -55,13 +59,24 @@ def arguments(
     return [*argv, "--tools", ",".join(tools)]
 
 
-def user_message(prompt: str) -> bytes:
-    """Return the prompt as one user message of stream-json, so that it is treated as data.
+def blocks(files: Sequence[Attachment]) -> list[dict[str, Any]]:
+    """Return pictures and PDFs as content blocks of the Messages API."""
+    return [
+        {
+            "type": "document" if file.media_type == PDF else "image",
+            "source": {"type": "base64", "media_type": file.media_type, "data": file.data},
+        }
+        for file in files
+    ]
+
+
+def user_message(prompt: str, files: Sequence[Attachment] = ()) -> bytes:
+    """Return prompt and files as one user message of stream-json, so that the prompt is treated as data.
 
     In this form too, the CLI treats a message whose last text begins with `/name` as a command. The blank block after
     the prompt prevents that. The CLI drops the block, so the API gets only the prompt. Measured with 2.1.197 and
     2.1.330.
     """
-    content = [{"type": "text", "text": prompt}, {"type": "text", "text": "\n"}]
+    content = [*blocks(files), {"type": "text", "text": prompt}, {"type": "text", "text": "\n"}]
     message = {"role": "user", "content": content}
     return msgspec.json.encode({"type": "user", "message": message}) + b"\n"

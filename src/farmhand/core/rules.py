@@ -6,7 +6,8 @@ import re
 from decimal import Decimal
 from typing import NamedTuple
 
-from farmhand.core import schemas
+from farmhand.core import attachments, schemas
+from farmhand.core.keys import redact
 from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Repository, Task
 
 MAX_TOKENS = 128_000
@@ -43,7 +44,7 @@ def check(task: Task, *, deep: bool = True) -> Broken | None:
 
     Without `deep`, check only the size of its schema, which takes no time (see `farmhand.core.schemas`).
     """
-    return _identity(task) or _text(task) or _options(task) or _schema(task, deep=deep)
+    return _identity(task) or _text(task) or _options(task) or _files(task, deep=deep) or _schema(task, deep=deep)
 
 
 def _identity(task: Task) -> Broken | None:
@@ -102,6 +103,28 @@ def _options(task: Task) -> Broken | None:
     if task.max_usd is not None and not is_budget(task.max_usd):
         return Broken(_INVALID, f"max_usd must be above 0 and at most {MAX_USD}")
     return None
+
+
+def _files(task: Task, *, deep: bool) -> Broken | None:
+    """Return the first rule that the task's pictures, PDFs and earlier turns break, or None."""
+    if not task.files and not task.history:
+        return None
+    cli = task.resolved_engine == "cli"
+    if cli and task.history:
+        return Broken(_INVALID, "a conversation needs the engine api: no tools, no repository", "start a new one")
+    texts = [task.prompt, task.system, *(text for turn in task.history for text in (turn.prompt, turn.answer))]
+    if not all(text.strip() for text in texts[2:]):
+        return Broken(_INVALID, "an earlier turn of the conversation is empty")
+    try:
+        size = sum(len(text.encode()) for text in texts)
+    except UnicodeEncodeError:
+        return Broken(_INVALID, "an earlier turn has half a character (a lone surrogate)", "start a new conversation")
+    files = [*(file for turn in task.history for file in turn.files), *task.files]
+    if any(redact(file.name) != file.name for file in files):
+        return Broken("key_in_task", "an API key stands in a file's name", "take it out: it would be sent and kept")
+    most = attachments.MAX_TOTAL_CLI if cli else attachments.MAX_TOTAL
+    what = attachments.problem(files, history=size, most=most, deep=deep)
+    return Broken("invalid_file", what, attachments.HINT) if what else None
 
 
 def _repository(repo: Repository) -> str:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from farmhand.core.amounts import DURATION_FORM, duration
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
@@ -55,7 +56,8 @@ class Settings(NamedTuple):
     for the one around the working directory. `fallback` says what happens to a task when no farm host answers; "" means
     ask on a terminal and queue elsewhere. `allow_subscription` permits its value `subscription` (read
     docs/subscription.md first). `patience_s` is how long a batch waits while no farm host answers. `confirm_usd` is
-    what a batch may cost without a question, in US$; 0 for no question. Times are in seconds.
+    what a batch may cost without a question, in US$; 0 for no question. Times are in seconds; they may be written as
+    `10m`.
 
     For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
     monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price
@@ -223,12 +225,15 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
     """Return `value` if it has the setting's type and is in its range."""
     default = _DEFAULTS[name]
     if isinstance(default, float):
-        unit = _UNITS.get(name.rpartition("_")[2], "seconds")
+        if name.endswith("_s") and isinstance(value, str):
+            with contextlib.suppress(ValueError):
+                value = duration(value)
+        unit = _UNITS.get(name.rpartition("_")[2], DURATION_FORM)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise kind(f"{where} is {value!r}, not a number of {unit}")
         least = 1.0 if name in ("connect_timeout_s", "cloud_max_vcpus") else 0.0
         if not least <= value <= 86400:
-            raise kind(f"{where} is {value}, not {least:g} to 86400 {unit}")
+            raise kind(f"{where} is {value}, not {least:g} to 86400 {unit.partition(',')[0]}")
         return float(value)
     if not isinstance(value, type(default)):
         raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")

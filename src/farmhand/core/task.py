@@ -63,6 +63,22 @@ class Repository(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True,
     subdir: str = ""
 
 
+class Attachment(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
+    """A picture or a PDF that goes with a prompt: see farmhand.core.attachments. `data` is base64."""
+
+    media_type: str
+    data: str
+    name: str = ""
+
+
+class EarlierTurn(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, frozen=True, kw_only=True):
+    """An earlier turn of the conversation that a task goes on with."""
+
+    prompt: str
+    answer: str
+    files: tuple[Attachment, ...] = ()
+
+
 class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One prompt with its options.
 
@@ -70,6 +86,8 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     `max_tokens` limits one answer. `schema` is the JSON Schema that the answer must satisfy. `max_usd` is the most that
     the task may cost. Waiting tasks with a higher `priority` run first. `economy` uses the provider's Message Batches
     at half the price; the answer may take 24 hours. With `repo` the task works on a repository, and leaves a patch.
+    `files` are pictures and PDFs that go before the prompt, `history` the earlier turns of its conversation, oldest
+    first. An agent that does not know them refuses the task.
     """
 
     id: str
@@ -89,6 +107,8 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     priority: int = 0
     economy: bool = False
     repo: Repository | None = None
+    files: tuple[Attachment, ...] = ()
+    history: tuple[EarlierTurn, ...] = ()
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:

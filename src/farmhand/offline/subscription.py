@@ -39,6 +39,8 @@ def refusal(task: dict[str, Any], *, allowed: bool) -> Refused | None:
         message = "a task with tools never runs on your own subscription"
     elif task.get("schema") is not None:
         message = "only text runs on your own subscription, and this task has a schema"
+    elif task.get("files") or task.get("history"):
+        message = "only one prompt of text runs on your own subscription: no pictures, no PDFs, no conversation"
     else:
         return None
     return Refused(message, hint="wait for a farm host: --fallback queue", code="subscription_text_only")

@@ -63,7 +63,14 @@ class Client:
 
     def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
         """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once."""
-        return list(self._call("POST", "/v1/tasks", schema.StatesAnswer, body={"tasks": tasks}, key=key)["tasks"])
+        try:
+            return list(self._call("POST", "/v1/tasks", schema.StatesAnswer, body={"tasks": tasks}, key=key)["tasks"])
+        except WireError as error:
+            # A field that came after that agent, such as `files`. Tasks without one still run there.
+            if error.code == "invalid_task" and "unknown field" in error.message:
+                said = f"{self.transport.name}: its agent is too old for this task: {error.message}"
+                raise WireError("agent_too_old", said, "upgrade the farm host: farmhand up", error.status) from None
+            raise
 
     def check(self, tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Return ids and states of the tasks that `submit` would find. Raise what it would; nothing is submitted."""

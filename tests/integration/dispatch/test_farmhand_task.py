@@ -15,8 +15,9 @@ import pytest
 
 from tests.integration.dispatch.conftest import CHECKOUT, Done, Workstation, agent_knows, received
 from tests.integration.dispatch.sshd import Sshd, shared_connections
-from tests.support.agent import Agent
+from tests.support.agent import Agent, bodies
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+from tests.support.pictures import png
 
 
 async def ansible(station: Workstation, inventory: Path, agent: Agent, arguments: str, *options: str) -> Done:
@@ -54,6 +55,22 @@ async def test_ad_hoc(workstation: Workstation, local_farm: Path, agent: Agent, 
     assert received(api) == ['a; id $(id) "x"']
     result = answer(done)
     assert (result["state"], result["changed"], result["engine"]) == ("succeeded", True, "api")
+
+
+async def test_a_picture_and_what_it_may_cost(
+    workstation: Workstation, local_farm: Path, agent: Agent, api: MessagesApi, tmp_path: Path
+) -> None:
+    (tmp_path / "cow").write_bytes(png(8000, 8000))
+    given = f"prompt=look files={tmp_path}/cow work_class=cows max_tokens=9"
+    done = await ansible(workstation, local_farm, agent, f"{given} max_usd=0.002")
+    assert done.status == 0, done.err + done.out.decode()
+    [body] = bodies(api)
+    assert [block["type"] for block in body["messages"][0]["content"]] == ["image", "text"]
+    done = await ansible(workstation, local_farm, agent, f"{given} max_usd=0.0004")
+    assert "the budget of the task" in str(answer(done)["msg"])
+    (tmp_path / "cow").write_bytes(b"text")
+    done = await ansible(workstation, local_farm, agent, given)
+    assert str(answer(done)["msg"]).endswith("cow is no PNG, JPEG, GIF, WebP or PDF")
 
 
 async def test_the_same_id_again_is_unchanged(workstation: Workstation, local_farm: Path, agent: Agent) -> None:

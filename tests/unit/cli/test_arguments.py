@@ -20,6 +20,8 @@ VALUES = [
     "7",
     "0",
     "1.5",
+    "10m",
+    "$2",
     "nan",
     "cli",
     "none",
@@ -52,6 +54,12 @@ def test_ordinary_calls_are_plain() -> None:
         "prompt": "task",
         "file": (),
         "tools": (),
+        "labels": (),
+        "economy": False,
+        "extract": False,
+        "extract_last": False,
+        "go_on": False,
+        "chat": False,
         "no_stdin": False,
         "as_json": False,
         "subscription": False,
@@ -61,6 +69,10 @@ def test_ordinary_calls_are_plain() -> None:
     assert read is not None
     assert (read["file"], read["timeout_s"], read["max_tokens"]) == (("a", "b"), 3.0, 5)
     assert (read["engine"], read["prompt"], read["as_json"]) == ("cli", "--json", False)
+    read = plain(["--timeout", "1h30m", "--max-usd", "$0.05", "--priority", "7", "--label", "a=b", "--label", "c=d"])
+    assert read is not None
+    assert (read["timeout_s"], read["max_usd"], read["priority"]) == (5400.0, 0.05, 7)
+    assert read["labels"] == ("a=b", "c=d")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["a", "b"], ["--model"], ["--engine", "x"], ["--nothing"]])

@@ -33,6 +33,12 @@ def test_a_lost_task_is_noted_for_the_host_that_may_have_it(error: WireError) ->
     assert Spooling(TASK, Settings()).wanted() == "farm1"
 
 
+def test_a_lost_task_with_pictures_is_not_noted() -> None:
+    failure = Spooling(TASK | {"files": [{}]}, Settings()).failed(LOST, "farm1")
+    assert "the connection was lost; a task with pictures" in str(failure)
+    assert open_spool(Settings()).waiting() == []
+
+
 @pytest.mark.parametrize(
     ("error", "policy"),
     [(LOST, "none"), (WireError("draining", "later", status=503), "queue"), (WireError("bad_key", "x"), "queue")],

@@ -35,6 +35,16 @@ def test_the_policy_in_force(monkeypatch: pytest.MonkeyPatch, setting: str, on_t
         assert policy_of(Settings(fallback=setting)) == policy
 
 
+@pytest.mark.parametrize("policy", ["queue", "ask", ""])
+@pytest.mark.parametrize("more", [{"files": [{}]}, {"history": [{}]}])
+def test_pictures_and_conversations_are_not_queued(policy: str, more: dict[str, Any]) -> None:
+    with pytest.raises(FarmUnreachable, match="farm1: no route; a task with pictures, PDFs or a conversation is not"):
+        fall_back(DOWN, TASK | more, Settings(fallback=policy))
+    assert open_spool(Settings()).waiting() == []
+    with pytest.raises(Refused, match="no pictures, no PDFs, no conversation; farm1: no route"):
+        fall_back(DOWN, TASK | more, Settings(fallback="subscription", allow_subscription=True))
+
+
 def test_queueing_is_told_with_the_reason() -> None:
     with pytest.raises(Spooled) as caught:
         fall_back(DOWN, TASK, Settings(host="farm1"))

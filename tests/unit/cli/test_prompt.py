@@ -8,14 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from farmhand.cli import prompt
-from farmhand.cli.prompt import assemble
 from farmhand.core.errors import UsageError
 
 Feed = Callable[[int], None]
+
+
+def assemble(*arguments: Any, **options: Any) -> str:
+    """The text of a prompt that has neither pictures nor PDFs."""
+    text, files = prompt.assemble(*arguments, **options)
+    assert files == []
+    return text
 
 
 @pytest.fixture

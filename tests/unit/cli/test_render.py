@@ -7,17 +7,26 @@ import pty
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmhand.cli.render import Printer, answer_text, write_json
 from farmhand.cli.say import CONTROL, one_line, printable
+from farmhand.core.errors import TaskFailed
+
+
+class Terminal(io.StringIO):
+    """What a terminal shows."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def show(*events: dict[str, Any], result: dict[str, Any]) -> tuple[str, str]:
     """What a terminal and stderr show in the end."""
-    with redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
+    with redirect_stdout(Terminal()) as out, redirect_stderr(io.StringIO()) as err:
         printer = Printer(stream=True)
         for event in events:
             printer.on_event(event)
@@ -59,6 +68,59 @@ def test_a_pipe_gets_the_bytes_as_they_are(capfdbinary: pytest.CaptureFixture[by
     printer.on_event(text("ignored"))
     printer.finish({"text": "a\x1b[2Jé\r\n"})
     assert capfdbinary.readouterr().out == "a\x1b[2Jé\r\n".encode()
+
+
+def test_a_pipe_gets_the_text_as_it_comes(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    printer = Printer(stream=True)
+    for piece, so_far in (("a\x1b[2J", b"a\x1b[2J"), ("é", "é".encode()), ("\r\n", b"\r\n")):
+        printer.on_event(text(piece))
+        assert capfdbinary.readouterr().out == so_far
+    printer.finish({"text": "a\x1b[2Jé\r\nb"})
+    assert capfdbinary.readouterr().out == b"b\n"
+
+
+def test_another_answer_in_a_pipe_is_no_success(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    printer = Printer(stream=True)
+    printer.on_event(text("ab"))
+    printer.on_event(RESTART)
+    with pytest.raises(TaskFailed, match="what was read is not the answer") as caught:
+        printer.report({"id": "t1", "state": "succeeded", "text": "xyz"}, as_json=False)
+    assert "--id t1" in str(caught.value)
+    assert capfdbinary.readouterr().out == b"ab\n"
+
+
+def test_what_is_read_as_it_comes(tmp_path: Path) -> None:
+    program = "from farmhand.cli.render import *; import sys; sys.stderr.write(str(is_read_as_it_comes()))"
+
+    def said(**where: Any) -> bytes:
+        done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.PIPE, check=True, **where)
+        return bytes(done.stderr)
+
+    ours, theirs = pty.openpty()
+    assert [said(stdout=subprocess.PIPE), said(stdout=theirs)] == [b"True", b"True"]
+    os.close(ours)
+    os.close(theirs)
+    with (tmp_path / "out").open("wb") as file:
+        assert [said(stdout=file), said(stdout=subprocess.DEVNULL)] == [b"False", b"False"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "first", "last"),
+    [
+        ("Sure:\n```c++\na\n```\nor\n```python title=x\nb\n\nc\n```\nbye", "a\n", "b\n\nc\n"),
+        ("```\r\na\r\nb\r\n```\r\n", "a\nb\n", "a\nb\n"),
+        ("1. do\n   ~~~sh\n   ls\n   ~~~\n", "ls\n", "ls\n"),
+        ("````md\n```\ninner\n```\n````", "```\ninner\n```\n", "```\ninner\n```\n"),
+        ("```\ncut off", "cut off\n", "cut off\n"),
+        ("no code", "no code\n", "no code\n"),
+    ],
+)
+def test_only_the_code(capfd: pytest.CaptureFixture[str], answer: str, first: str, last: str) -> None:
+    for which, expected in (("first", first), ("last", last)):
+        Printer(stream=False, extract=which).finish({"text": answer})
+        out, err = capfd.readouterr()
+        assert out == expected
+        assert ("no block of code" in err) == (answer == "no code")
 
 
 def test_a_structured_answer_is_json() -> None:

@@ -21,7 +21,16 @@ NOTHING: dict[str, Any] = dict.fromkeys(option.to for option in OPTIONS)
 
 
 def options(**given: Any) -> dict[str, Any]:
-    return {**NOTHING, "file": (), "no_stdin": True, "as_json": False, "tools": (), "prompt": "p", **given}
+    return {
+        **NOTHING,
+        "file": (),
+        "no_stdin": True,
+        "as_json": False,
+        "tools": (),
+        "labels": (),
+        "prompt": "p",
+        **given,
+    }
 
 
 def test_what_is_not_asked_for_is_left_to_the_agent() -> None:
@@ -31,8 +40,9 @@ def test_what_is_not_asked_for_is_left_to_the_agent() -> None:
 
 def test_everything_that_can_be_asked_for() -> None:
     given = options(
-        task_id="me", system="s", engine="cli", network="full", max_tokens=7, tools=("Bash, Read", "Grep"), schema="{}"
-    )
+        task_id="me", system="s", engine="cli", network="full", max_tokens=7, tools=("Bash, Read", "Grep"), schema="{}",
+        labels=("a=b=c", "d="), work_class="w", priority=-3, max_usd=0.05, economy=True,
+    )  # fmt: skip
     assert build_task(given, Settings(model="opus", timeout_s=0.0)) == {
         "id": "me",
         "prompt": "p",
@@ -44,7 +54,18 @@ def test_everything_that_can_be_asked_for() -> None:
         "max_tokens": 7,
         "tools": ["Bash", "Read", "Grep"],
         "schema": {},
+        "labels": {"a": "b=c", "d": ""},
+        "work_class": "w",
+        "priority": -3,
+        "max_usd": 0.05,
+        "economy": True,
     }
+
+
+def test_a_label_has_a_name_and_holds_no_key() -> None:
+    for label, what in (("x", "NAME=VALUE"), ("a=sk-ant-test-pasted-0000", "API key"), ("a=\udcff", "not valid UTF-8")):
+        with pytest.raises(UsageError, match=what):
+            build_task(options(labels=(label,)), Settings())
 
 
 @pytest.mark.parametrize("field", ["system"])

@@ -38,6 +38,14 @@ def test_calls_share_one_connection_and_carry_the_wire_version() -> None:
     assert not any(b"sk-ant" in request for request in (first, get, delete))
 
 
+def test_an_agent_that_does_not_know_a_field_of_a_task_is_too_old_for_it() -> None:
+    said = {"code": "invalid_task", "message": "task 1: Object contains unknown field `files`", "hint": ""}
+    with pytest.raises(WireError) as caught, Client(Scripted([answer({"error": said}, 400)])) as client:
+        client.submit([TASK | {"files": []}], KEY)
+    assert (caught.value.code, caught.value.hint) == ("agent_too_old", "upgrade the farm host: farmhand up")
+    assert "unknown field `files`" in caught.value.message
+
+
 def test_nothing_is_sent_before_an_agent_has_answered() -> None:
     agent = Scripted([answer({}, wire=None)], greet=False)
     with pytest.raises(WireError) as caught, Client(agent) as client:

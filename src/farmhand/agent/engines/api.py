@@ -14,8 +14,9 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
+from farmhand.core.claude import blocks
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
-from farmhand.core.task import ALWAYS_THINKING, Result, Task
+from farmhand.core.task import ALWAYS_THINKING, EarlierTurn, Result, Task
 from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
@@ -47,7 +48,7 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": task.max_tokens,
-        "messages": [{"role": "user", "content": task.prompt}],
+        "messages": _messages(task),
     }
     thinks = model in ALWAYS_THINKING
     if not thinks:
@@ -64,6 +65,18 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     return body
 
 
+def _messages(task: Task) -> list[dict[str, Any]]:
+    messages: list[dict[str, Any]] = []
+    for turn in task.history:
+        messages.append({"role": "user", "content": _content(turn)})
+        messages.append({"role": "assistant", "content": turn.answer})
+    return [*messages, {"role": "user", "content": _content(task)}]
+
+
+def _content(turn: Task | EarlierTurn) -> str | list[dict[str, Any]]:
+    return [*blocks(turn.files), {"type": "text", "text": turn.prompt}] if turn.files else turn.prompt
+
+
 class ApiEngine:
     """The engine that runs text tasks directly on the Messages API."""
 
@@ -76,8 +89,11 @@ class ApiEngine:
         """Send one request; see `Engine.run`. The answer is read as what comes, a stream or a whole message."""
         reader = MessageReader(on_text if task.schema is None else lambda _text: None)
         events, body = EventDecoder(), bytearray()
-        request = msgspec.json.encode(request_body(task, grant.model) | {"stream": True})
-        async with self._meter.send(grant, "/v1/messages", request, _HEADERS) as exchange:
+        # The request may be large: only the meter has it.
+        sending = self._meter.send(
+            grant, "/v1/messages", msgspec.json.encode(request_body(task, grant.model) | {"stream": True}), _HEADERS
+        )
+        async with sending as exchange:
             while piece := await exchange.piece():
                 if exchange.streamed:
                     reader.take(events.feed(piece))

@@ -82,7 +82,7 @@ class CliEngine:
         output = CliOutput(on_text if task.schema is None else lambda _text: None)
         token = self._grants.issue(grant)
         try:
-            data = claude.user_message(task.prompt)
+            data = claude.user_message(task.prompt, task.files)
             order: dict[str, Any] = {
                 "argv": arguments(task, self._config, grant.model),
                 "env": environment(task, token, timeout_s, plan=self._config.credential == "plan"),

@@ -186,6 +186,8 @@ class MessageBatchesEngine:
         price = partial(self._context.prices.cost, model, terms=DEAREST, economy=True)
         most = reserve.cost(request, price)
         limits = [budget for budget in self._context.budgets.of(task) if budget.limit_pico is not None]
+        if request.tokens is None and limits:
+            raise BudgetSpent("only the API knows a PDF's tokens, and with --economy it is not asked: leave one out")
         if most is None and limits:
             name = limits[0].name
             raise BudgetSpent(f"the price of {task.model} is not known: the budget of the {name} has no room for it")

@@ -21,6 +21,8 @@ from farmhand.core.task import Result, State, Task, TaskError, Usage, resolve_mo
 
 #: Maximum rows that one step changes, so that a large queue does not delay other steps.
 CHUNK = 2000
+#: A larger task loses its pictures, PDFs and earlier turns when it ends.
+_SPEC_BYTES = 16 * 1024
 CRASHED = "agent_crashed"
 CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 #: Above any token count or cost in pico-dollars of one request. Sums of many still fit into an SQLite integer.
@@ -274,6 +276,12 @@ def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> Task
     ).fetchone()
     if times is None:
         return None
+    # Pictures, PDFs and earlier turns are not needed any more; their digest still tells the task from another.
+    db.execute(
+        "UPDATE task SET spec = CAST(json_remove(CAST(spec AS TEXT), '$.files', '$.history') AS BLOB)"
+        " WHERE seq = ? AND length(spec) > ?",
+        (seq, _SPEC_BYTES),
+    )
     db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done'")
     return TaskEnd(state=result.state, error="" if error is None else error.code, finished_at=now, **times)
 

@@ -165,6 +165,11 @@ class Queries:
             raise KeyError(seq)
         return msgspec.json.decode(row[0], type=ready(Task))
 
+    def spec_bytes(self, seq: int) -> int:
+        """Return the size of the task as it was submitted; 0 if its content is gone."""
+        row = self._row("SELECT length(spec) FROM task WHERE seq = ?", seq)
+        return int(row[0] or 0) if row is not None else 0
+
     def result(self, task_id: str) -> Result:
         """Return the task's current result. Raise KeyError if it is unknown."""
         row = self._row("SELECT * FROM task WHERE id = ?", task_id)

@@ -6,20 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import msgspec
-
 from farmhand.aws.client import Aws
 from farmhand.aws.environment import credential_source, task_credential
 from farmhand.aws.places.run_task import NAME, FargateTask
-from farmhand.cli import last, render
+from farmhand.cli import last, render, task_options
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable, Stopped
-from farmhand.core import rules
 from farmhand.core.errors import FarmhandError, Refused, UsageError, WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
-from farmhand.core.task import Task
 from farmhand.core.task_access import CloneOrder
 
 
@@ -28,12 +24,7 @@ def check(task: dict[str, Any], conf: Settings) -> None:
 
     On AWS that key is not needed otherwise, so a missing one is no error.
     """
-    try:
-        broken = rules.check(msgspec.convert(task, Task))
-    except msgspec.ValidationError as error:
-        raise UsageError(f"it is no task: {error}", code="invalid_task") from None
-    if broken is not None:
-        raise UsageError(broken.message, hint=broken.hint, code=broken.code)
+    task_options.check(task)
     try:
         key = read_key(conf.key_source)
     except WireError:
@@ -81,17 +72,19 @@ def ended_when_stopped(task: FargateTask, stoppable: Stoppable) -> Iterator[None
         raise
 
 
-def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, subscription: bool = False) -> int:
+def carry(task: dict[str, Any], conf: Settings, *, as_json: bool, extract: str = "", subscription: bool = False) -> int:
     """Run the task, print its answer, and return the exit status."""
     if conf.place != NAME:
         raise UsageError(f"the place {conf.place} is for batches", hint="one task runs at --place fargate")
+    if task.get("economy"):
+        raise UsageError("--economy needs no containers", hint="leave --place out")
     if subscription:
         if task.get("engine") == "api":
             hint = "leave out --engine: with --subscription it is cli"
             raise Refused("only the unmodified claude runs on your plan, never the engine api", hint=hint)
         task["engine"] = "cli"
     check(task, conf)
-    printer = render.Printer(stream=False)
+    printer = render.Printer(stream=False, extract=extract)
     try:
         size = "cli" if task.get("tools") or task.get("engine") == "cli" else "api"
         one = prepared(conf, task, size, subscription=subscription)

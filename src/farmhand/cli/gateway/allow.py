@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
+import math
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from farmhand.cli.amount import DURATION
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import UsageError
 from farmhand.core.money import plain
 from farmhand.gateway import config, control
 
-_TIME = re.compile(r"([1-9][0-9]{0,5})([smh])", re.ASCII)
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
-
 
 @gateway_verb("allow")
 @click.argument("residency", type=click.Choice(["metered"]))
-@click.option("--for", "span", metavar="TIME", help="For how long: 30m, 2h. At most 24h.")
+@click.option("--for", "span", type=DURATION, metavar="TIME", help="For how long: 30m, 2h. At most 24h.")
 @click.option("--max-usd", "amount", metavar="US$", help="What may be spent in that time.")
 @click.option("--class", "classes", type=click.Choice(config.CLASSES), multiple=True, help="Only for turns of it.")
 @click.option("--stop", is_flag=True, help="Close it again, before its time.")
@@ -30,7 +28,7 @@ def command(
     *,
     as_json: bool,
     residency: str,
-    span: str | None,
+    span: float | None,
     amount: str | None,
     classes: tuple[str, ...],
     stop: bool,
@@ -40,13 +38,11 @@ def command(
         raise UsageError("--stop closes what is open, whatever it was", hint="leave the others out")
     asked: dict[str, Any] = {"stop": True}
     if not stop:
-        match = _TIME.fullmatch(span or "")
-        if match is None:
-            raise UsageError(f"--for {span or ''!r}: not a time such as 30m or 2h", hint="--for 30m --max-usd 2")
+        if not span:
+            raise UsageError("--for is missing: nothing is open without an end", hint="--for 30m --max-usd 2")
         if not amount:
             raise UsageError("--max-usd is missing: nothing is paid for without a limit", hint="--max-usd 2")
-        seconds = int(match[1]) * _SECONDS[match[2]]
-        asked = {"seconds": seconds, "max_usd": amount, "classes": classes}
+        asked = {"seconds": math.ceil(span), "max_usd": amount, "classes": classes}
     found = control.ask(config.load(path), "POST", "/farmhand/v1/allow", body=asked)
     if stop:
         return VerbResult(found, "metered is closed again" if found["stopped"] else "nothing was open")

@@ -1,0 +1,145 @@
+"""The turns of a conversation: one with `--continue` or `--conversation`, many on a terminal with `--chat`."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from farmhand.cli.carry import carry
+from farmhand.cli.say import note
+from farmhand.cli.task_options import build_task, check
+from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.ids import new_task_id
+from farmhand.core.settings import AWS_PLACES, Settings
+from farmhand.offline import conversations
+from farmhand.offline.conversations import KeptConversation
+from farmhand.places import hosts
+from farmhand.places.reach import Way
+
+#: Options that a turn cannot have, by their parameters.
+_NEVER = {
+    "task_id": "--id",
+    "schema": "--schema",
+    "tools": "--tools",
+    "economy": "--economy",
+    "fallback": "--fallback",
+    "subscription": "--subscription",
+}
+_ASK, _MORE = "> ", "… "
+_INTERRUPTED = 128 + signal.SIGINT
+_HELP = "an empty line does nothing, a line that ends in \\ goes on in the next; /exit or Ctrl-D leaves"
+
+
+Connect = Callable[[Settings], AbstractContextManager[Way]]
+
+
+def main(given: dict[str, Any], conf: Settings, extract: str, connect: Connect) -> int:
+    """Run the turns that the options ask for and return the exit status of the last one.
+
+    `connect` is `run_task.early_connection`.
+    """
+    for name, option in _NEVER.items():
+        if given[name]:
+            raise UsageError(f"{option} and a conversation exclude each other", hint="leave one of them out")
+    if given["engine"] == "cli" or conf.place in AWS_PLACES:
+        raise UsageError("a conversation needs the engine api, on the farm or in containers here")
+    if given["go_on"] and given["conversation"]:
+        raise UsageError("--continue and --conversation: choose one")
+    name = given["conversation"] or (conversations.last() if given["go_on"] else "")
+    chat = given["chat"]
+    if chat and (given["as_json"] or not all(one is not None and one.isatty() for one in (sys.stdin, sys.stdout))):
+        raise UsageError("--chat needs a terminal, and has no --json", hint="--conversation NAME is for scripts")
+    # Without a farm host there is no answer that the conversation could go on with.
+    conf = conf._replace(fallback="none")
+    hosts.make_ready(conf, note)
+    with conversations.opened(name or f"chat-{new_task_id()[1:]}") as conversation:
+        talk = Talk(given, conf, extract, conversation, connect)
+        return talk.loop() if chat else talk.turn(given)
+
+
+class Talk:
+    """One run of the command in a conversation."""
+
+    def __init__(
+        self, given: dict[str, Any], conf: Settings, extract: str, conversation: KeptConversation, connect: Connect
+    ) -> None:
+        self._connect = connect
+        self._given = given
+        self._conf = conf
+        self._extract = extract
+        self._conversation = conversation
+
+    def turn(self, given: dict[str, Any]) -> int:
+        """Run one turn, print its answer and its cost, and return the exit status."""
+        kept = self._conversation
+        task = build_task(given, self._conf)
+        for field, flag in (("model", given["model"]), ("system", given["system"])):
+            if not flag and getattr(kept, field):
+                task[field] = getattr(kept, field)
+        if kept.turns:
+            task["history"] = kept.history()
+            check(task)
+
+        def keep(result: dict[str, Any]) -> None:
+            kept.model, kept.system = task.get("model", ""), task.get("system", "")
+            kept.add(task, result)
+            conversations.save(kept)
+            cost = "at a price that is not known" if result.get("cost_usd") is None else f"US$ {result['cost_usd']:.6f}"
+            note(f"{kept.name}: turn {len(kept.turns)}, {cost}, US$ {kept.cost_usd:.6f} in all")
+
+        with self._connect(self._conf) as way:
+            return carry(task, self._conf, way, as_json=given["as_json"], extract=self._extract, keep=keep)
+
+    def loop(self) -> int:
+        """Ask for prompts until /exit or the end of stdin. A failed turn is told; the next one may follow."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401  (input() edits lines with it)
+        kept = self._conversation
+        going_on = f", {len(kept.turns)} turns so far" if kept.turns else ""
+        note(f"conversation {kept.name}{going_on}; /exit or Ctrl-D leaves, /help")
+        given = self._given | {"no_stdin": True}
+        status = 0
+        while (text := given["prompt"] or _ask()) is not None:
+            if text.strip() in ("/exit", "/quit"):
+                break
+            if text.strip() == "/help":
+                note(_HELP)
+            elif text.strip():
+                status = self._safely(given | {"prompt": text})
+                if status > 128 and status != _INTERRUPTED:  # SIGTERM or SIGHUP: this process is to end
+                    return status
+                given["file"] = ()  # it is in the history now, or was refused
+            given["prompt"] = None
+        return 0 if status == _INTERRUPTED else status
+
+    def _safely(self, given: dict[str, Any]) -> int:
+        try:
+            return self.turn(given)
+        except FarmhandError as error:
+            note(str(error))
+            return error.exit_code
+        except KeyboardInterrupt:  # before the turn has begun
+            note("stopped")
+            return _INTERRUPTED
+
+
+def _ask() -> str | None:
+    """Return the next prompt, None at the end of stdin. Ctrl-C gives up the line."""
+    lines: list[str] = []
+    while True:
+        try:
+            line = input(_MORE if lines else _ASK)
+        except EOFError:
+            sys.stdout.write("\n")
+            return None
+        except KeyboardInterrupt:
+            sys.stdout.write("\n")
+            lines = []
+            continue
+        if not line.endswith("\\"):
+            return "\n".join([*lines, line])
+        lines.append(line[:-1])
