@@ -43,5 +43,7 @@ class Amount(FiniteRange):
 
 #: Seconds, written as a number or as 10m.
 DURATION = Amount(amounts.duration)
+#: US$, also none.
+USD = Amount(amounts.money, max=_MOST_USD)
 #: What something may cost. US$.
 MAX_USD = Amount(amounts.money, max=_MOST_USD, min_open=True)

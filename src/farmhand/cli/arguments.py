@@ -97,7 +97,7 @@ _MORE = (
         ("--spot", "--no-spot"), "spot", "On aws-batch: capacity that AWS may take back, for less (default).", "switch"
     ),
     Option(
-        ("--confirm-usd",), "confirm_usd", "Ask before a batch that may cost more. 0 (default): never.", "number", "US$"
+        ("--confirm-usd",), "confirm_usd", "Ask before a batch that may cost more. 0 (default): never.", "amount", "US$"
     ),
     Option(("--no-merge",), "no_merge", "Ask no host: only what was merged before.", "flag"),
     Option(("--baseline-model",), "baseline_model", "What the work is compared with. Default: sonnet.", what="MODEL"),
@@ -135,7 +135,13 @@ def plain(arguments: list[str]) -> dict[str, Any] | None:
     return given
 
 
-_READ: dict[Any, Callable[[str], Any]] = {"duration": duration, "money": money, "count": int, "integer": int}
+_READ: dict[Any, Callable[[str], Any]] = {
+    "amount": money,
+    "count": int,
+    "duration": duration,
+    "integer": int,
+    "money": money,
+}
 
 
 def _value(option: Option, word: str, rest: Iterator[str]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from farmhand.cli import render
-from farmhand.cli.amount import DURATION, MAX_USD
+from farmhand.cli.amount import DURATION, MAX_USD, USD
 from farmhand.cli.arguments import SHARED, Option
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stopped
@@ -25,6 +25,7 @@ _TYPES: dict[str, Any] = {
     "count": click.IntRange(min=1),
     "duration": DURATION,
     "money": MAX_USD,
+    "amount": USD,
 }
 
 
