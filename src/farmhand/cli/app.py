@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from farmhand import __version__
+from farmhand.cli import completes
 from farmhand.cli.lazy import LazyGroup
 from farmhand.cli.say import end, one_line
 from farmhand.core.errors import FarmhandError
@@ -40,6 +42,8 @@ def farmhand() -> None:
 
 def execute(command: click.Command, program: str) -> NoReturn:
     """Run `command` with this process's arguments, then exit. A failure is one line on stderr."""
+    if completes(program):
+        import_module("farmhand.cli.completion")  # its classes answer the shells
     end(program, lambda: _main(command, program))
 
 

@@ -77,9 +77,9 @@ LINE_EVERY_S = 5.0
     "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
 )
 @click.option("--restart", is_flag=True, help="Forget FILE, an output of this command, and start from the beginning.")
-@click.option("--batch", metavar="NAME", help="The batch's name; by default a new one, kept beside FILE.")
+@click.option("--batch", metavar="BATCH", help="The batch's name; by default a new one, kept beside FILE.")
 @click.option("--label", "labels", multiple=True, metavar="NAME=VALUE", help="Free text that comes back; repeatable.")
-@click.option("--work-class", metavar="NAME", help="What kind of work it is, for the reports.")
+@click.option("--work-class", metavar="CLASS", help="What kind of work it is, for the reports.")
 @click.option("--priority", type=int, metavar="N", help="Higher runs first; 0 by default.")
 @click.option("--economy", is_flag=True, help="Half the price through Message Batches; answers may take a day.")
 @click.option("--max-usd", type=MAX_USD, metavar="X", help="What all of it may cost.")

@@ -30,7 +30,7 @@ _INTERVAL = click.FloatRange(0.2, 3600)
 
 
 @verb("status", "place", "connect_timeout_s", json_help="Print one JSON object: hosts by name, and the queue here.")
-@click.option("--host", metavar="NAME", help="Only this farm host.")
+@click.option("--host", metavar="HOST", help="Only this farm host.")
 @click.option("--watch", is_flag=True, help="Show it live; q ends it. Into a pipe: one line for each host, once.")
 @click.option("--interval", type=_INTERVAL, default=2.0, metavar="SECONDS", help="How often --watch asks. Default: 2.")
 def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: float) -> VerbResult | int:
