@@ -76,14 +76,9 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "farmhand/hosts.json").write_text(json.dumps({"hosts": hosts}))
     with closing(CostStore(default_path())) as store:
         ledger, *_ = store.ledger("uuid", "west")
-        about: dict[str, Any] = {
-            "model": "haiku",
-            "engine": "api",
-            "created_at": 1.0,
-            "finished_at": 1.0,
-            "state": "succeeded",
-        }
-        store.merge(ledger, FinishedTask, [FinishedTask(number=1, batch="people", work_class="mail", **about)])
+        about: dict[str, Any] = {"batch": "people", "work_class": "mail", "model": "haiku", "engine": "api"}
+        task = FinishedTask(number=1, created_at=1.0, finished_at=1.0, state="succeeded", **about)
+        store.merge(ledger, FinishedTask, [task])
 
 
 @pytest.mark.usefixtures("known")
