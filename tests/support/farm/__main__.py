@@ -46,9 +46,8 @@ def _up(farm: Farm, spent: dict[str, float]) -> None:
     _say("\nWhere the time went:")
     for step, seconds in {**spent, "all": sum(spent.values())}.items():
         _say(f"  {step:22} {seconds:6.1f} s")
-    _say(
-        "\nThe farm stays up. Use it:   . .demo/env && claude-cheap 'your task'\nRemove it:                   make down"
-    )
+    _say("\nThe farm stays up. Use it:   . .demo/env && claude-cheap 'your task'")
+    _say("Remove it:                   make down")
 
 
 def _main() -> int:
