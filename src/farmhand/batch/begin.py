@@ -111,9 +111,11 @@ def _check_same(plan: BatchPlan, journal: Journal) -> None:
     if plan.name and plan.name != journal.about("batch"):
         raise UsageError(f"{journal.path} is of the batch {journal.about('batch')!r}, not {plan.name!r}", hint=hint)
     before, now = json.loads(journal.about("options")), json.loads(msgspec.json.encode(plan.options))
+    for options in (before, now):
+        options |= options.pop("defaults", {})
     changed = sorted(name for name in before | now if before.get(name) != now.get(name))
     if changed:
-        raise UsageError(f"the batch was begun with another {', '.join(changed)}", hint=hint)
+        raise UsageError(f"the batch was begun with other options: {', '.join(changed)}", hint=hint)
     if plan.source.fingerprint() != journal.about("input"):
         raise UsageError(f"the input is not the one that {journal.path} was begun with", hint=hint)
 

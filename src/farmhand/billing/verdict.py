@@ -273,7 +273,7 @@ class Report:
             if bare:
                 said.append(f"{bare[0].credential} reaches claude in {_few([verdict.kind for verdict in bare])}")
         elif len(self.unknown) < len(self.verdicts):
-            pays = "the subscription" if self.logged_in else "nobody (no login)"
+            pays = "the subscription" if self.logged_in else "without a login nobody"
             if ours := [verdict for verdict in self.verdicts if verdict.gateway]:
                 pays += (
                     f", and in {_few([verdict.kind for verdict in ours])} your gateway on {ours[0].gateway} decides who"

@@ -94,7 +94,7 @@ def test_ids_are_the_same_every_time_and_fit() -> None:
 
 def test_another_input_or_other_options_are_refused(tmp_path: Path) -> None:
     Batch(tmp_path, ["a", "b"]).close()
-    with pytest.raises(UsageError, match="begun with another ordered"):
+    with pytest.raises(UsageError, match="begun with other options: ordered"):
         Batch(tmp_path, ordered=True)
     (tmp_path / "in.jsonl").write_text(json.dumps("changed"))
     with pytest.raises(UsageError, match="the input is not the one"):
