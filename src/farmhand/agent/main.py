@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     patience = f"once stdin has ended, how long to wait for a silent daemon; {default}"
     join.add_argument("--linger", type=float, default=LINGER_S, metavar="SECONDS", help=patience)
     metrics = verb("metrics", parents=[socket], help="print the figures for Prometheus; exit 4 if there are none")
-    metrics.add_argument("--out", type=Path, metavar="FILE", help="put them there instead; without an answer, remove it")
+    metrics.add_argument("--out", type=Path, metavar="FILE", help="put them there instead, or remove it")
     verb("turn", parents=[socket], help="play one turn of a batch: JSON on stdin, JSON on stdout")
     verb("task", parents=[socket], help="run one task: JSON on stdin, JSON on stdout")
     return parser

@@ -17,7 +17,7 @@ from farmhand.batch.coordinator import Coordinator
 from farmhand.batch.inputs import source
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
-from farmhand.cli import render
+from farmhand.cli import colour, render
 from farmhand.cli.amount import MAX_USD
 from farmhand.cli.say import note, printable
 from farmhand.cli.signals import caught
@@ -204,7 +204,8 @@ def farm_out(
 ) -> VerbResult:
     """Run the unfinished tasks and return the summary. With `detach`, do not wait for a place that goes on alone."""
     totals = book.totals
-    mode = "quiet" if as_json else "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
+    drawn = sys.stderr is not None and sys.stderr.isatty() and not colour.is_dumb()
+    mode = "quiet" if as_json else "bar" if drawn else "lines"
     progress.begin(mode, totals.as_dict()["total"])
     coordinator = Coordinator(book, place, key, limits, progress.say)
     began = time.monotonic()
@@ -303,11 +304,10 @@ class ProgressDisplay:
         self.mode = mode
         self._began = self._line_at = time.monotonic()
         if mode == "bar":
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*columns, console=colour.console(sys.stderr), transient=True)
             self._row = self._bar.add_task("batch", total=total, words="")
             self._bar.start()
 

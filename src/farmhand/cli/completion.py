@@ -2,15 +2,20 @@
 
 `python -m farmhand.cli.completion --bash DIRECTORY --zsh DIRECTORY --fish DIRECTORY`, which the role workstation runs,
 writes the shells' functions: one line for each file that differs, and was written unless `--check` is given. Those call
-the command, and click answers, through the classes here. Files are completed by the shell itself.
+the command, and click answers, through the classes here. Files are completed by the shell itself. `--ask bash zsh`
+starts these shells, as a new terminal does, and prints a line for each that does not complete the commands.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import re
+import shutil
+import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +159,53 @@ _SHELLS: dict[str, tuple[type[ShellComplete], str]] = {
 }
 
 
+#: Shell → a command that succeeds in it if it completes the commands, and what to do if it does not.
+_ASKED = {
+    "bash": (
+        "complete -p -D",
+        "bash does not complete the commands: bash-completion is missing, or ~/.bashrc does not read it"
+        " (Debian or Ubuntu: apt-get install bash-completion)",
+    ),
+    "zsh": (
+        "(( $+functions[_claude_cheap_completion] ))",
+        "zsh does not complete the commands: ~/.zshrc has to call compinit (autoload -Uz compinit && compinit),"
+        " above Farmhand's block",
+    ),
+}
+#: How long a shell may take to start. Seconds.
+_START_S = 30.0
+
+
+def hints(shells: Iterable[str]) -> Iterator[str]:
+    """Start the shells that are installed here, and yield a line for each that does not complete the commands."""
+    environ = os.environ | {"FARMHAND_ASKING": "1"}  # as the search for keys tells them that it is no operator
+    for shell in shells:
+        if shell not in _ASKED or shutil.which(shell) is None:
+            continue
+        question, hint = _ASKED[shell]
+        null = subprocess.DEVNULL
+        try:
+            done = subprocess.run(
+                [shell, "-ic", question], env=environ, stdin=null, stdout=null, stderr=null, check=False,
+                timeout=_START_S, start_new_session=True,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            yield f"{shell} could not be asked whether it completes the commands: it took over {_START_S:g} s to start"
+            continue
+        if done.returncode != 0:
+            yield hint
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line `argv` and return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     for shell in _SHELLS:
         parser.add_argument(f"--{shell}", type=Path, metavar="DIRECTORY")
     parser.add_argument("--check", action="store_true", help="write nothing")
+    parser.add_argument("--ask", nargs="+", default=(), metavar="SHELL", help="whether they complete")
     given = parser.parse_args(argv)
+    for hint in hints(given.ask):
+        sys.stdout.write(f"{hint}\n")
     asked_for = [shell for shell in _SHELLS if getattr(given, shell) is not None]
     try:
         for shell, command in itertools.product(asked_for, _COMMANDS):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from farmhand.cli import colour
 from farmhand.cli.say import printable
 
 _BAR = 24
@@ -17,7 +19,7 @@ class Sheet:
     """A writer of paragraphs and tables to `console`, by default stdout."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or colour.console(sys.stdout, highlight=False)
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a paragraph."""
