@@ -9,7 +9,6 @@ import sys
 from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-
 from farmhand.cli import colour
 from farmhand.cli.say import printable
 
