@@ -15,6 +15,7 @@ from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.billing.gateway import BASE_URL, OwnGateway
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
+from farmhand.core.claude import login_path
 from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
@@ -24,7 +25,7 @@ from farmhand.offline.spool import open_spool
 from farmhand.rotation.build import age_days, is_old
 from farmhand.rotation.provider import check_key
 from farmhand.subscription import gate
-from farmhand.subscription.login import FIX, find_login, login_path
+from farmhand.subscription.login import FIX, find_login
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
