@@ -182,6 +182,8 @@ def hints(shells: Iterable[str]) -> Iterator[str]:
     for shell in shells:
         if shell not in _ASKED or shutil.which(shell) is None:
             continue
+        if shell == "zsh" and not os.path.exists(os.path.expanduser("~/.zshrc")):
+            continue  # nobody uses it here
         question, hint = _ASKED[shell]
         null = subprocess.DEVNULL
         try:
