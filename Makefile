@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Part of Molecule's container names, so that two checkouts do not share them.
 export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
-.PHONY: help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean lock venv tools image
+.PHONY: demo-venv help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean lock venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -120,6 +120,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --extra aws --group dev -c requirements/cloud.txt -o requirements/dev.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --group demo -c requirements/dev.txt -o requirements/demo.txt
 	uv pip compile $(LOCK_OPTIONS) --no-annotate benchmarks/pinned/litellm.in -o benchmarks/pinned/litellm.txt
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
@@ -127,8 +128,17 @@ LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-in
 venv: $(VENV) ## Only the Python environment
 	@:
 
+# A venv for the tests has what the demo needs as well.
+demo-venv: $(if $(wildcard $(VENV)),$(VENV),.venv/.demo)
+	@:
+
 image: ## Only the base image of the containers
 	@scripts/base-image
 
-$(VENV): requirements/dev.txt pyproject.toml scripts/venv scripts/common.sh tests/support/compiled_once.py
-	@scripts/venv
+VENV_PARTS := pyproject.toml scripts/venv scripts/common.sh tests/support/compiled_once.py
+
+$(VENV): requirements/dev.txt $(VENV_PARTS)
+	@scripts/venv dev
+
+.venv/.demo: requirements/demo.txt $(VENV_PARTS)
+	@scripts/venv demo

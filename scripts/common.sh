@@ -20,8 +20,29 @@ have() { command -v "$1" >/dev/null 2>&1; }
 
 may_install() { [ "$(id -u)" -eq 0 ] && have apt-get; }
 
+# logged LOG COMMAND...: all that the command says goes to the log. On a terminal, a line shows how long it runs and the log's end.
+logged() {
+    local log=$1 began=$SECONDS pid said
+    shift
+    if [ ! -t 2 ]; then
+        "$@" </dev/null >>"$log" 2>&1
+        return
+    fi
+    "$@" </dev/null >>"$log" 2>&1 &
+    pid=$!
+    trap 'kill "$pid" 2>/dev/null; exit 130' INT TERM
+    while kill -0 "$pid" 2>/dev/null; do
+        said=$(tail -n 1 "$log" 2>/dev/null || :)
+        printf '\r\033[K%4d s  %.66s' $((SECONDS - began)) "${said//[^[:print:]]/}" >&2
+        sleep 0.5
+    done
+    trap - INT TERM
+    printf '\r\033[K' >&2
+    wait "$pid"
+}
+
 _apt() {
-    DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -q "$@" </dev/null >>"$CACHE/apt.log" 2>&1
+    DEBIAN_FRONTEND=noninteractive logged "$CACHE/apt.log" apt-get -o DPkg::Lock::Timeout=300 -o Acquire::Retries=3 -q "$@"
 }
 
 # install_packages WHY PACKAGE...: by apt where this user may; elsewhere the one line that says what to install.

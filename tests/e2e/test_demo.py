@@ -33,6 +33,17 @@ def test_make_demo_again_builds_nothing_and_says_first_whose_api_it_uses(farm: F
     assert "PLAY RECAP" not in done.stdout, "a farm that is built is built again"
 
 
+def test_every_verb_knows_the_demo_s_api_and_checkout_from_anywhere(built_farm: Farm, tmp_path: Path) -> None:
+    env = {**built_farm.env, "HOME": str(tmp_path), "PATH": f"{built_farm.root}/.venv/bin:/usr/bin:/bin"}
+    # at-rest is Ansible's, which is found in the checkout; it takes long here, where other tests' files are searched.
+    doctor = run(["farmhand", "doctor", "--skip", "shells", "--skip", "at-rest"], env=env, cwd=tmp_path)
+    assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+    assert f"{built_farm.api.url} accepts the key" in doctor.stdout
+    (tmp_path / "in.jsonl").write_text('"Name a hen"\n')
+    batch = run(["farmhand", "batch", "in.jsonl", "--out", "out.jsonl"], env=env, cwd=tmp_path)
+    assert batch.returncode == 0, batch.stderr
+
+
 def test_down_removes_everything_and_can_be_said_twice(built_farm: Farm, tmp_path: Path) -> None:
     farm = Farm(copy_checkout(REPOSITORY, tmp_path / "checkout"))
     assert farm.name != built_farm.name

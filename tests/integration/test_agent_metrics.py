@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -14,6 +15,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from farmhand.agent.main import main
 from farmhand.core.prices import price_table
 from farmhand.core.task import resolve_model
 from tests.support.agent import KEY, Agent, wait_batch
@@ -117,6 +119,25 @@ async def test_promtool_has_nothing_to_say(agent: Agent) -> None:
     assert promtool("check", "metrics", text=text) == ""
     assert "_created" not in text
     assert promtool("check", "metrics", text=told_metrics().text().decode()) == ""
+
+
+async def test_its_own_verb_prints_them_and_keeps_no_old_ones_in_a_file(
+    agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    socket, out = f"--socket={agent.socket}", tmp_path / "farmhand.prom"
+    assert await asyncio.to_thread(main, ["metrics", socket]) == 0
+    assert "farmhand_build_info{" in promtool("check", "metrics", text=(text := capsys.readouterr().out)) + text
+    assert await asyncio.to_thread(main, ["metrics", socket, f"--out={out}"]) == 0
+    assert {line.split(" ")[0] for line in out.read_text().splitlines()} == {
+        line.split(" ")[0] for line in text.splitlines()
+    }
+    assert out.stat().st_mode & 0o777 == 0o644
+    assert await asyncio.to_thread(main, ["metrics", socket, f"--out={tmp_path / 'none' / 'x'}"]) == 3
+    assert "cannot be written" in capsys.readouterr().err
+    await agent.stop()
+    assert await asyncio.to_thread(main, ["metrics", socket, f"--out={out}"]) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not out.exists()
 
 
 async def test_cancelled_tasks_are_counted_each_and_in_batches(agent: Agent, api: MessagesApi) -> None:

@@ -44,3 +44,44 @@ def test_links_to_a_heading_lead_to_one(document: Path) -> None:
     for name, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", document.read_text("utf-8")):
         target = document.parent / name if name else document
         assert anchor in _anchors(target), f"{document.name} links to {name}#{anchor}"
+
+
+#: Of Debian's essential packages (and the shell's own), and of systemd, without which site.yml refuses a host.
+ON_EVERY_HOST = {
+    *("cat", "cd", "chown", "cp", "echo", "grep", "id", "install", "ls", "mv", "python3", "rm", "runuser", "sed", "sh"),
+    *("hostnamectl", "journalctl", "loginctl", "systemctl", "timedatectl"),
+}
+
+
+def _host_commands(text: str) -> list[str]:
+    """The programs, each with its first argument, of what a document says to run on a farm host."""
+    lines = re.findall(r"`([^`]+)` on the (?:farm )?host\b", text)
+    lines += re.findall(r"-m (?:ansible\.builtin\.)?(?:shell|command) -a \"([^\"]+)\"", text)
+    lines += re.findall(r"^ {3,}(?:sudo )?(jada-agent .*)$", text, re.MULTILINE)
+    found = []
+    for line in lines:
+        quoted = re.sub(r"'[^']*'", "''", line)
+        for part in re.split(r"&&|\|\||[|;]", quoted):
+            words = [word for word in part.split() if "=" not in word.split("/")[0]]
+            found.append(" ".join(words[:2]))
+    return found
+
+
+def test_commands_for_a_host_need_only_what_it_has() -> None:
+    roles = "\n".join(path.read_text("utf-8") for path in (ROOT / "roles").glob("*/defaults/main.yml"))
+    agent = (ROOT / "src/farmhand/agent/main.py").read_text("utf-8")
+    verbs = set(re.findall(r'\bverb\("([\w-]+)"', agent))
+    seen = 0
+    for document in DOCUMENTS:
+        text = document.read_text("utf-8")
+        installed = set(re.findall(r"-m apt -a \"name=([\w-]+)\"", text))
+        for command in _host_commands(text):
+            seen += 1
+            program, _, verb = command.partition(" ")
+            if program in ("jada-agent", "claude"):
+                assert program == "claude" or verb in verbs, f"{document.name}: jada-agent has no {verb}"
+                continue
+            known = program in ON_EVERY_HOST | installed or re.search(rf"^ *- {re.escape(program)}$", roles, re.M)
+            assert known, f"{document.name}: a farm host has no {program} ({command})"
+    assert seen > 5
+    assert _host_commands("`curl -sf http://agent` on the host") == ["curl -sf"]

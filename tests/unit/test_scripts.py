@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -200,3 +201,19 @@ def test_a_row_of_stages_that_is_killed_has_not_passed(checkout: Checkout) -> No
     assert done.stdout.splitlines()[0] == "one says"
     assert "==> FAILED: a row of stages was killed" in done.stderr
     assert "all passed" not in done.stderr
+
+
+def test_what_takes_long_shows_on_a_terminal_what_its_log_says_and_since_when(checkout: Checkout) -> None:
+    log = checkout.root / "log"
+    slow = """bash -c 'echo "Get:1 systemd"; read -r _ <go; exit 5'"""
+    lines = f"cd {checkout.root}; . scripts/common.sh; logged {log} {slow}"
+    os.mkfifo(checkout.root / "go")
+    shell = pexpect.spawn("bash", ["-c", lines + ' || echo "ended with $?"'], timeout=120, encoding="utf-8")
+    assert shell.expect([r"\d+ s  Get:1 systemd", pexpect.EOF]) == 0
+    (checkout.root / "go").write_text("\n", encoding="ascii")
+    assert shell.expect(["ended with 5", pexpect.EOF]) == 0
+    shell.close()
+    assert log.read_text(encoding="ascii") == "Get:1 systemd\n"
+    quiet = f". scripts/common.sh; logged {log} echo more"
+    assert subprocess.check_output(["bash", "-c", quiet], cwd=checkout.root, stderr=subprocess.STDOUT) == b""
+    assert log.read_text(encoding="ascii").endswith("more\n")

@@ -29,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     join = verb("bridge", parents=[socket], help="join stdin and stdout to the daemon's socket")
     patience = f"once stdin has ended, how long to wait for a silent daemon; {default}"
     join.add_argument("--linger", type=float, default=LINGER_S, metavar="SECONDS", help=patience)
+    metrics = verb("metrics", parents=[socket], help="print the figures for Prometheus; exit 4 if there are none")
+    metrics.add_argument("--out", type=Path, metavar="FILE", help="put them there instead, or remove it")
     verb("turn", parents=[socket], help="play one turn of a batch: JSON on stdin, JSON on stdout")
     verb("task", parents=[socket], help="run one task: JSON on stdin, JSON on stdout")
     return parser
@@ -63,6 +65,10 @@ def _run(options: argparse.Namespace) -> int:
             from farmhand.core.prices import price_table
 
             price_table(options.prices)
+        case "metrics":
+            from farmhand.wire.metrics import main as metrics
+
+            return metrics(options.socket, options.out)
         case "turn":
             from farmhand.wire.turn import main as turn
 

@@ -33,9 +33,14 @@ def claude_agent_aws() -> None:
     execute(command, "claude-agent-aws")
 
 
+def completes(program: str) -> bool:
+    """Return whether a shell asks for completions."""
+    return f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ
+
+
 def _run(program: str, arguments: list[str]) -> None:
     """Run a task and exit if the arguments can be parsed without click, whose import takes 40 ms. Else return."""
-    if f"_{program.replace('-', '_').upper()}_COMPLETE" in os.environ:  # a shell asks click for completions
+    if completes(program):
         return
     # Imports make no garbage, but 5 % of their time is the search for it. `carry` turns it on again.
     gc.disable()

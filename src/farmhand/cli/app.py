@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from typing import NoReturn
 
 import click
 
 from farmhand import __version__
+from farmhand.cli import completes
+from farmhand.cli.colour import coloured
 from farmhand.cli.lazy import LazyGroup
 from farmhand.cli.say import end, one_line
 from farmhand.core.errors import FarmhandError
@@ -46,13 +50,15 @@ def farmhand() -> None:
 
 def execute(command: click.Command, program: str) -> NoReturn:
     """Run `command` with this process's arguments, then exit. A failure is one line on stderr."""
+    if completes(program):
+        import_module("farmhand.cli.completion")  # its classes answer the shells
     end(program, lambda: _main(command, program))
 
 
 def _main(command: click.Command, program: str) -> int | None:
     """Run the command and return its exit status. Raises click's errors as FarmhandError."""
     try:
-        status: int | None = command.main(prog_name=program, standalone_mode=False)
+        status: int | None = command.main(prog_name=program, standalone_mode=False, color=coloured(sys.stdout))
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return error.exit_code

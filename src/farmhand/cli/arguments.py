@@ -40,11 +40,11 @@ OPTIONS = (
     Option(("-c", "--continue"), "go_on", "Go on with the conversation that was used last.", "flag"),
     Option(("--conversation",), "conversation", "Begin the conversation of this name, or go on with it.", what="NAME"),
     Option(("--chat",), "chat", "Talk in turns on the terminal, each one a task. /exit leaves.", "flag"),
-    Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="NAME"),
+    Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="MODEL"),
     Option(("--system",), "system", "System prompt.", what="TEXT"),
     Option(("--schema",), "schema", "JSON Schema that an answer must satisfy.", what="FILE|JSON"),
     Option(("--engine",), "engine", "auto (default): cli when tools are asked for.", ("auto", "api", "cli")),
-    Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="NAME[,NAME…]", many=True),
+    Option(("--tools",), "tools", "Tools a task may use, such as Bash,Read.", what="TOOL[,TOOL…]", many=True),
     Option(("--network",), "network", "What a task's tools reach; full if the host allows.", ("none", "full")),
     Option(("--timeout",), "timeout_s", "A task's time: 90, 10m, 1h; 0 for the farm host's limit.", "duration", "TIME"),
     Option(("--max-tokens",), "max_tokens", "Longest answer, in tokens.", "count", "N"),
@@ -53,7 +53,7 @@ OPTIONS = (
         ("--economy",), "economy", "Half the price through Message Batches; an answer may take up to a day.", "flag"
     ),
     Option(("--label",), "labels", "Free text that comes back; repeatable.", what="NAME=VALUE", many=True),
-    Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="NAME"),
+    Option(("--work-class",), "work_class", "What kind of work it is, for the reports.", what="CLASS"),
     Option(("--priority",), "priority", "Higher runs first; 0 by default.", "integer", "N"),
     Option(("--id",), "task_id", "The task's id: the same id with the same task runs once.", what="ID"),
     Option(
@@ -63,7 +63,7 @@ OPTIONS = (
         "batch.",
         PLACE_NAMES,
     ),
-    Option(("--host",), "host", "This farm host and no other (default: the first that answers).", what="NAME"),
+    Option(("--host",), "host", "This farm host and no other (default: the first that answers).", what="HOST"),
     Option(
         ("--key-source",),
         "key_source",

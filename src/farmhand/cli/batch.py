@@ -20,7 +20,7 @@ from farmhand.batch.inputs import source
 from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
-from farmhand.cli import batch_price, render
+from farmhand.cli import batch_price, colour, render
 from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.batch_progress import ProgressDisplay
 from farmhand.cli.batch_summary import summary, why_failed
@@ -100,7 +100,7 @@ FARM = PLACE_NAMES[0]
     "--retry-failed", is_flag=True, help="Run again what failed or was cancelled, and leave one line per task in FILE."
 )
 @click.option("--restart", is_flag=True, help="Forget FILE, an output of this command, and start from the beginning.")
-@click.option("--batch", metavar="NAME", help="The batch's name; by default a new one after IN, kept beside FILE.")
+@click.option("--batch", metavar="BATCH", help="The batch's name; by default a new one after IN, kept beside FILE.")
 @click.option("--dry-run", is_flag=True, help="Check IN, say what it may cost, here and in other ways, and end.")
 @click.option("--yes", is_flag=True, help="Begin without a question, whatever it may cost.")
 @click.option("--max-usd", type=MAX_USD, metavar="X", help="What all of it may cost.")
@@ -252,7 +252,8 @@ def farm_out(
 ) -> VerbResult:
     """Run the unfinished tasks and return the summary. With `detach`, do not wait for a place that goes on alone."""
     totals, before = book.totals, book.totals.cost_pico
-    mode = "quiet" if as_json else "bar" if shown_to_people(as_json) else "lines"
+    drawn = shown_to_people(as_json) and not colour.is_dumb()
+    mode = "quiet" if as_json else "bar" if drawn else "lines"
     progress.begin(mode, totals.as_dict()["total"])
     coordinator = Coordinator(book, place, key, limits, progress.say)
     began = time.monotonic()

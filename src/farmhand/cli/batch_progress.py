@@ -7,6 +7,7 @@ import time
 from decimal import Decimal
 from typing import Any
 
+from farmhand.cli import colour
 from farmhand.cli.say import note, printable
 
 #: The least time between two plain lines. Seconds.
@@ -42,11 +43,10 @@ class ProgressDisplay:
         self.mode = mode
         self._began = self._line_at = time.monotonic()
         if mode == "bar":
-            from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[words]}"))
-            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar = Progress(*columns, console=colour.console(sys.stderr), transient=True)
             self._row = self._bar.add_task("batch", total=total, words="")
             self._bar.start()
 

@@ -56,7 +56,7 @@ TOOLS = ("Bash", "Edit", "Glob", "Grep", "Read", "Write")
 @click.option(
     "--depth", type=click.IntRange(min=0), default=1, metavar="N", help="Commits of history; 0: all. Default: 1."
 )
-@click.option("--tools", multiple=True, metavar="NAME[,NAME…]", help=f"Tools it may use. Default: {','.join(TOOLS)}.")
+@click.option("--tools", multiple=True, metavar="TOOL[,TOOL…]", help=f"Tools it may use. Default: {','.join(TOOLS)}.")
 @click.option("--max-usd", type=MAX_USD, default=2.0, metavar="US$", help="Default: 2.")
 @click.option(
     "--place",

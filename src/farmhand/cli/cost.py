@@ -43,7 +43,7 @@ _SUMMED = ("tasks", "requests", "input_tokens", "output_tokens", "unpriced")
     "connect_timeout_s",
     json_help="Print one JSON object; amounts are exact strings in US$.",
 )
-@click.option("--by", default="model", metavar="WHAT", help=f"Group by {', '.join(queries.KEYS)} or label:NAME.")
+@click.option("--by", default="model", metavar="COLUMN", help=f"Group by {', '.join(queries.KEYS)} or label:NAME.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the groups as CSV, with the same amounts.")
 @click.option("--reprice", is_flag=True, help="Show beside it what the same requests cost by today's price table.")
 @click.option(

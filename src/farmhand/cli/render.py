@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 import sys
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from typing import Any
 
 from farmhand.cli.say import CONTROL, note, printable
 from farmhand.cli.waiting import WaitLine
-from farmhand.core.errors import FarmhandError, TaskFailed, from_result
+from farmhand.core.errors import FarmhandError, NotConfigured, TaskFailed, from_result
 from farmhand.core.keys import without_secrets
 
 
@@ -84,15 +85,40 @@ def error_object(error: FarmhandError) -> dict[str, Any]:
     return document
 
 
+def missing_package(error: ModuleNotFoundError) -> NotConfigured | None:
+    """Return what to do about a package of one of farmhand's extras that is not installed; None of any other module."""
+    from importlib.metadata import requires
+
+    def plain(name: str) -> str:
+        return re.sub("[-_.]+", "-", name).lower()
+
+    name = plain((error.name or "").partition(".")[0])
+    for requirement in requires("farmhand") or ():
+        found = re.match(r"([\w.-]+).*\bextra *== *['\"](\w+)['\"]", requirement)
+        if found and plain(found[1]) == name:
+            hint = f"{sys.executable} -m pip install 'farmhand[{found[2]}]'"
+            return NotConfigured(f"the Python package {name}, of the extra {found[2]}, is not installed", hint=hint)
+    return None
+
+
 @contextmanager
 def errors_as_json(wanted: bool) -> Iterator[None]:
-    """If `wanted`, write a FarmhandError of the body to stdout as JSON, and raise it again."""
+    """If `wanted`, write a FarmhandError of the body to stdout as JSON, and raise it again.
+
+    A package of an extra that is missing is such an error as well.
+    """
     try:
         yield
     except FarmhandError as error:
         if wanted:
             write_json(error_object(error))
         raise
+    except ModuleNotFoundError as error:
+        if (missing := missing_package(error)) is None:
+            raise
+        if wanted:
+            write_json(error_object(missing))
+        raise missing from None
 
 
 def answer_text(result: dict[str, Any]) -> str:

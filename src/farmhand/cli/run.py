@@ -11,7 +11,7 @@ from farmhand.cli.verb import HELP_NAMES, click_option
 command = click.Command(
     "run",
     callback=lambda **given: main(given),
-    params=[click.Argument(["prompt"], required=False), *map(click_option, OPTIONS)],
+    params=[click.Argument(["prompt"], required=False, metavar="[PROMPT]"), *map(click_option, OPTIONS)],
     context_settings=HELP_NAMES,
     help="""Run PROMPT as a task on the farm host and print the answer.
 

@@ -1,14 +1,20 @@
-"""Paragraphs and tables on a terminal, fitted to its width and free of control characters."""
+"""Paragraphs and tables on a terminal, fitted to its width and free of control characters.
+
+rich is of the extra `workstation`, and is imported only to print: help and --json do without.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from farmhand.cli import colour
 from farmhand.cli.say import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
 
 _BAR = 24
 
@@ -17,11 +23,11 @@ class Sheet:
     """A writer of paragraphs and tables to `console`, by default stdout."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
+        self.console = console or colour.console(sys.stdout, highlight=False)
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a paragraph."""
-        self.console.print(Text(printable(text), style=style))
+        self.console.print(_text(text, style))
 
     def title(self, text: str) -> None:
         """Print the title of a section."""
@@ -29,12 +35,14 @@ class Sheet:
 
     def facts(self, rows: Sequence[tuple[str, str | None, str]]) -> None:
         """Print lines of a name, an amount in US$ (None if it is unknown) and a remark."""
+        from rich.table import Table
+
         table = Table.grid(padding=(0, 2))
         amounts = aligned(amount for _, amount, _ in rows)
         for number in range(3):
             table.add_column(no_wrap=number < 2)
         for (name, _, remark), amount in zip(rows, amounts, strict=True):
-            table.add_row(*(Text(printable(cell)) for cell in (name, amount, remark)))
+            table.add_row(*(_text(cell) for cell in (name, amount, remark)))
         self.console.print(table)
 
     def table(
@@ -45,6 +53,8 @@ class Sheet:
         bars: Sequence[float] = (),
     ) -> None:
         """Print a table. The first column has the rows' names, those in `money` US$; `bars` become the last column."""
+        from rich.table import Table
+
         columns = list(zip(*rows, strict=True)) or [()] * len(head)
         cells = [aligned(c) if n in money else [x or "" for x in c] for n, c in enumerate(columns)]
         table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -57,7 +67,7 @@ class Sheet:
             table.add_column("", no_wrap=True)
             cells.append([bar(part, max(bars)) for part in bars])
         for row in zip(*cells, strict=True):
-            table.add_row(*(Text(printable(cell)) for cell in row))
+            table.add_row(*(_text(cell) for cell in row))
         self.console.print(table)
 
     def section(
@@ -74,6 +84,12 @@ class Sheet:
             self.table(head, rows, money, bars)
         else:
             self.line("nothing yet")
+
+
+def _text(text: str, style: str = "") -> Text:
+    from rich.text import Text
+
+    return Text(printable(text), style=style)
 
 
 def bar(part: float, most: float) -> str:

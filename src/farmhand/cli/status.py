@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render
+from farmhand.cli import colour, render
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
@@ -30,7 +30,7 @@ _INTERVAL = click.FloatRange(0.2, 3600)
 
 
 @verb("status", "place", "connect_timeout_s", json_help="Print one JSON object: hosts by name, and the queue here.")
-@click.option("--host", metavar="NAME", help="Only this farm host.")
+@click.option("--host", metavar="HOST", help="Only this farm host.")
 @click.option("--watch", is_flag=True, help="Show it live; q ends it. Into a pipe: one line for each host, once.")
 @click.option("--interval", type=_INTERVAL, default=2.0, metavar="SECONDS", help="How often --watch asks. Default: 2.")
 def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: float) -> VerbResult | int:
@@ -42,7 +42,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     wanted = click.get_current_context().params["host"]
     chosen = known if wanted is None else {wanted: hosts.choose_host(known, wanted, conf.hosts_path)}
     watches = [HostWatch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
-    if watch and not as_json and sys.stdout.isatty():
+    if watch and not as_json and sys.stdout.isatty() and not colour.is_dumb():
         return _live(watches, interval)
     ask_all(watches)
     kept = spooled(conf)
@@ -88,7 +88,7 @@ def _live(watches: list[HostWatch], interval: float) -> int:
 
     from farmhand.cli import status_view
 
-    screen = Live(screen=True, auto_refresh=False)
+    screen = Live(console=colour.console(sys.stdout), screen=True, auto_refresh=False)
     try:
         with Stoppable(), followed(watches, interval), screen, _keys() as pressed:
             while True:

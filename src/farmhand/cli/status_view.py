@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from farmhand.cli import colour
 from farmhand.cli.say import note, one_line
 from farmhand.core import pushed
 from farmhand.core.engines import SLOTTED
@@ -99,15 +101,15 @@ def write_table(watches: Sequence[HostWatch]) -> None:
         table = Table(*_COLUMNS, box=None, pad_edge=False, header_style="bold")
         for name, status in answered:
             table.add_row(*(Text(one_line(cell), no_wrap=True) for cell in row(name, status)))
-        Console().print(table)
-    console = Console(soft_wrap=True)
+        colour.console(sys.stdout).print(table)
+    console = colour.console(sys.stdout, soft_wrap=True)
     for name, status in answered:
         rate = _rate(status)
         for line in [*([f"{name}: {rate:g} tasks end per second"] if rate else []), *notes(name, status)]:
             console.print(Text(one_line(line)))
     for watch in watches:
         if watch.error is not None:
-            Console(stderr=True, soft_wrap=True).print(Text(one_line(str(watch.error))))
+            colour.console(sys.stderr, soft_wrap=True).print(Text(one_line(str(watch.error))))
 
 
 def line(watch: HostWatch) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import replace, xdg
+from farmhand.core.settings import PREFIX, Settings
 
 #: The forms of `Daily.text`.
 KINDS = ("cron", "launchd", "systemd")
@@ -20,7 +21,7 @@ Description=farmhand {about}
 
 [Service]
 Type=oneshot
-Environment={path}
+{environment}WorkingDirectory={directory}
 ExecStart={command}
 {success}TimeoutStartSec=15min
 """
@@ -66,8 +67,10 @@ class Daily:
     def text(self, kind: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return the lines of one of KINDS, for the operator's own files. cron mails what is printed on a failure."""
         if kind == "cron":
-            command = shlex.join(self.command).replace("%", r"\%")
-            return f"0 9 * * * {command} >/dev/null || {command}"
+            words = [f"{name}={shlex.quote(value)}" for name, value in _kept(environ).items() if name != "PATH"]
+            before = shlex.join(["cd", os.getcwd()]) + (f" && export {' '.join(words)}" if words else "")
+            command = shlex.join(self.command)
+            return f"0 9 * * * {before} && {{ {command} >/dev/null || {command}; }}".replace("%", r"\%")
         if kind == "launchd":
             return self._agent(environ).decode()
         files = [f"# ~/.config/systemd/user/{name}\n{text}" for name, text in self._units(environ).items()]
@@ -76,7 +79,8 @@ class Daily:
     def _units(self, environ: Mapping[str, str]) -> dict[str, str]:
         service = _SERVICE.format(
             about=self.about,
-            path=_quoted(f"PATH={environ.get('PATH', os.defpath)}"),
+            environment="".join(f"Environment={_quoted(f'{n}={v}')}\n" for n, v in _kept(environ).items()),
+            directory=os.getcwd().replace("%", "%%"),
             command=" ".join(map(_quoted, self.command)),
             success="" if self.success is None else f"SuccessExitStatus={self.success}\n",
         )
@@ -87,7 +91,8 @@ class Daily:
         document = {
             "Label": f"farmhand.{self.name}",
             "ProgramArguments": list(self.command),
-            "EnvironmentVariables": {"PATH": environ.get("PATH", os.defpath)},
+            "EnvironmentVariables": _kept(environ),
+            "WorkingDirectory": os.getcwd(),
             "StartCalendarInterval": {"Hour": 9, "Minute": 0},
             "ProcessType": "Background",
         }
@@ -95,6 +100,15 @@ class Daily:
 
     def _switch_on(self) -> str:
         return f"systemctl --user daemon-reload && systemctl --user enable --now farmhand-{self.name}.timer"
+
+
+def _kept(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of this session's environment the command needs: PATH, where settings are, and what sets them.
+
+    No setting is a secret. Relative paths hold, as the command runs in the directory of this one.
+    """
+    names = [*(PREFIX + name.upper() for name in ("config", *Settings._fields)), "XDG_CONFIG_HOME", "XDG_STATE_HOME"]
+    return {"PATH": environ.get("PATH", os.defpath)} | {name: environ[name] for name in names if environ.get(name)}
 
 
 def _quoted(word: str) -> str:

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
-from http.client import HTTPException
 from typing import Annotated, NoReturn
 
 import msgspec
@@ -19,6 +18,7 @@ from farmhand.core import money
 from farmhand.core.typed import ready
 from farmhand.wire import message, schema
 from farmhand.wire.client import Client
+from farmhand.wire.metrics import read_text
 
 #: Charges of a call. Each is a minute of its own at most, and a minute is two of the 1,000 data that a call may have.
 PAGE = 300
@@ -78,20 +78,14 @@ def _samples(client: Client) -> Iterator[tuple[str, str, float]]:
     """Yield name, label `kind` ("" for none) and value of each sample of `GET /metrics`. Raise WireError."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    response = client.request("GET", "/metrics")
+    text = read_text(client)
     try:
-        text = response.read_all(schema.MAX_SMALL_BYTES).decode()
-        if response.status != 200:
-            _bad(client, f"status {response.status} for its metrics")
-        message.check_wire(response.headers, client.transport.name)
-        if response.will_close:
-            client.close()
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 if not 0 <= sample.value < _NO_CHARGE:
                     _bad(client, f"metrics with a value that is out of range: {sample.name:.80}")
                 yield sample.name, sample.labels.get("kind", "")[:64], sample.value
-    except (ValueError, KeyError, IndexError, OSError, HTTPException) as error:
+    except (ValueError, KeyError, IndexError) as error:
         _bad(client, f"metrics that cannot be read: {type(error).__name__}")
 
 

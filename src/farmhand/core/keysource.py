@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 1024 * 1024
 #: Long enough to type a passphrase into a password manager's prompt.
 COMMAND_TIMEOUT_S = 120.0
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KINDS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME"
+FORMS = "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME"
 #: Kinds that need more than the standard library: the module with their `read_text`, imported only for such a source.
 #: A name and no import: this package is below all others, and runs on hosts where those are not installed.
 _ELSEWHERE = {"secretsmanager": "farmhand.aws.credentials.secret_source"}
@@ -47,7 +47,7 @@ def read_text(source: str) -> tuple[str, str]:
         return _from_elsewhere(kind, rest)
     if not rest or kind not in readers:
         # The text may be a key pasted by mistake, so it is not repeated.
-        raise not_configured("the key source is not of a known form", f"use {_KINDS}")
+        raise not_configured("the key source is not of a known form", f"use {FORMS}")
     return readers[kind](rest)
 
 
@@ -67,7 +67,7 @@ def _from_file(rest: str) -> tuple[str, str]:
     if not hash_sign:
         path, name = rest, DEFAULT_NAME
     if not path or _NAME.fullmatch(name) is None:
-        raise not_configured(f"key source file:{rest}: not of the form file:PATH#NAME", f"use {_KINDS}")
+        raise not_configured(f"key source file:{rest}: not of the form file:PATH#NAME", f"use {FORMS}")
     path = os.path.expanduser(path)
     try:
         values = envfile.parse(read_private(path))

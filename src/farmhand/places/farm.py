@@ -178,7 +178,11 @@ def playbook(pattern: str, orders: Path) -> str:
 
 def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:
     """Return an ansible-runner that is ready to run in the checkout, with an environment without credentials."""
-    import ansible_runner  # not at the top: other commands do not need it
+    try:
+        import ansible_runner  # not at the top: other commands do not need it
+    except ModuleNotFoundError:
+        hint = "pip install 'farmhand[workstation]'"
+        raise NotConfigured("the Python package ansible-runner is not installed", hint=hint) from None
 
     arguments: dict[str, Any] = {"inventory": settings.inventory} if settings.inventory is not None else {}
     # ansible-runner starts from our whole environment and adds to the values of these.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import tomllib
 from pathlib import Path
 
 import pexpect  # type: ignore[import-untyped]  # it has no stubs
 import pytest
 
 from farmhand import __version__
-from tests.integration.billing.playbook import snapshot, workstation
+from tests.integration.billing.playbook import ROOT, snapshot, workstation
 from tests.support.shells import Home
 
 KEY = "sk-ant-test-first-0000000000"
@@ -60,6 +61,15 @@ async def test_installed_completed_and_gone(home: Home) -> None:
     done = await workstation(home, "--diff", install=True)
     assert done.status == 0, done.out[-3000:]
     assert KEY not in checked.out + done.out
+    # What was changed is said, and what is left to do: no bash of this home reads bash-completion.
+    said = " ".join(done.out.split())
+    for path in (".local/bin/claude-cheap", ".local/share/bash-completion/completions/farmhand", ".zshrc"):
+        assert f"wrote {home.path}/{path}" in said
+    assert "bash-completion is missing" in said
+    assert "zsh does not complete" not in said
+    assert f"{home.path}/.local/bin is not on the PATH of this session" in said
+    config = home.path / ".config/farmhand/config.toml"
+    assert tomllib.loads(config.read_text()) == {"project_dir": str(ROOT)}
     assert await answer(home, "bash", "farmhand --version") == ["farmhand", __version__]
     assert "--schema" in await answer(home, "bash", "claude-cheap --help")
 
@@ -75,8 +85,12 @@ async def test_installed_completed_and_gone(home: Home) -> None:
 
     again = await workstation(home, install=True)
     assert (again.status, again.changed) == (0, 0), again.out[-3000:]
+    assert "wrote " not in again.out
+    config.write_text('host = "farm1"\n' + config.read_text())
     gone = await workstation(home, install=True, farmhand_state="absent")
     assert gone.status == 0, gone.out[-3000:]
+    assert config.read_text() == 'host = "farm1"\n'
+    config.unlink()
     assert snapshot(home) == before
     assert not any((home.path / ".local/bin").iterdir())
 

@@ -17,27 +17,37 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _up(farm: Farm) -> None:
-    started = time.monotonic()
+def _up(farm: Farm, spent: dict[str, float]) -> None:
+    """Boot, build, run a task. `spent` are the seconds of the steps before, by name."""
+    spent, started = dict(spent), time.monotonic()
+
+    def took(step: str) -> None:
+        nonlocal started
+        now = time.monotonic()
+        spent[step], started = now - started, now
+
     farm.boot()
+    took("container, sshd, API")
     _say(f"Farm host: container {farm.name}, Debian 12, sshd at {farm.container.address}")
     if not farm.key_source:
         _say(f"Loopback Messages API: {farm.api.url}")
-    building = time.monotonic()
     if farm.is_built():
         _say("site.yml has built it from these very sources and is left out (. .demo/env && ansible-playbook site.yml)")
     else:
         _say("\n$ ansible-playbook site.yml")
         farm.build(echo=True)
-        _say(f"(site.yml: {time.monotonic() - building:.0f} s)")
-    built = time.monotonic()
+    took("site.yml")
     _say(f"\n$ claude-cheap {PROMPT!r}")
     done = farm.cheap(PROMPT)
     if done.returncode != 0:
         raise FarmError(f"claude-cheap failed with status {done.returncode}: {done.stderr.strip()}")
     _say(done.stdout.rstrip("\n"))
-    _say(f"(task: {time.monotonic() - built:.1f} s; all: {time.monotonic() - started:.0f} s)\n")
-    _say("The farm stays up. Use it:   . .demo/env && claude-cheap 'your task'\nRemove it:                   make down")
+    took("first task")
+    _say("\nWhere the time went:")
+    for step, seconds in {**spent, "all": sum(spent.values())}.items():
+        _say(f"  {step:22} {seconds:6.1f} s")
+    _say("\nThe farm stays up. Use it:   . .demo/env && claude-cheap 'your task'")
+    _say("Remove it:                   make down")
 
 
 def _main() -> int:
@@ -46,11 +56,14 @@ def _main() -> int:
     parser.add_argument(
         "--key-source", default="", metavar="SOURCE", help="where the real key is; default: a loopback API"
     )
+    parser.add_argument(
+        "--spent", action="append", default=[], metavar="STEP=SECONDS", help="what a step before this has taken"
+    )
     args = parser.parse_args()
     farm = Farm(Path(__file__).parents[3], key_source=args.key_source)
     try:
         if args.verb == "up":
-            _up(farm)
+            _up(farm, {name: float(seconds) for name, _, seconds in (one.rpartition("=") for one in args.spent)})
         else:
             farm.down()
     except FarmError as error:

@@ -92,7 +92,10 @@ class Farm:
         if not self.key_source:
             self._loopback.start(self.container.gateway)
         source = self.key_source or f"file:{self.key_file}"
-        files.write(self.config, files.settings(key_source=source, host=self.container.hostname))
+        settings = {"key_source": source, "host": self.container.hostname, "project_dir": str(self.root)}
+        if not self.key_source:
+            settings["upstream_url"] = self.api.url
+        files.write(self.config, files.settings(**settings))
         files.write(self.inventory / "hosts.yml", files.inventory(self, address))
         files.write(self.state / "env", files.shell_env(self.root / ".venv" / "bin", self.variables))
 

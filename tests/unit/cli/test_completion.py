@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from farmhand.cli.completion import main
+from farmhand.cli.completion import hints, main
 
 
 def test_files_are_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -30,3 +30,13 @@ def test_a_directory_that_cannot_be_written_is_one_line(tmp_path: Path, capsys: 
     (tmp_path / "file").write_text("")
     assert main([f"--bash={tmp_path / 'file' / 'deeper'}"]) == 1
     assert capsys.readouterr().err == f"{tmp_path}/file/deeper: Not a directory\n"
+
+
+def test_a_shell_that_does_not_complete_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    [bash] = hints(["bash", "zsh", "fish"])
+    assert "bash-completion is missing, or ~/.bashrc does not read it" in bash
+    (tmp_path / ".bashrc").write_text("_load() { :; }\ncomplete -D -F _load\n")
+    (tmp_path / ".zshrc").write_text("")
+    [zsh] = hints(["bash", "zsh", "fish"])
+    assert "call compinit" in zsh

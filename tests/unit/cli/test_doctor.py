@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -13,10 +14,30 @@ from farmhand.billing import Report, Verdict
 from farmhand.billing.names import METERED
 from farmhand.cli import doctor
 from farmhand.cli.checks import Check, failed, passed, station, untold
+from farmhand.core.errors import NotConfigured
+from farmhand.core.settings import Settings
 
 GREEN = replace(passed("accepts the key"), name="api")
 RED = replace(failed("no key", "make one"), name="key")
 YELLOW = replace(untold("cannot be told", "look"), name="shells")
+
+
+def test_a_workstation_without_claude_needs_no_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    for name in ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_OAUTH_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    conf = Settings()
+    assert station.login(conf).state == station.claude(conf, ask=False).state == "green"
+    # Where something needs them, or one of them is there, both are looked at.
+    assert station.claude(conf, ask=True).state == "red"
+    for wanted in (Settings(fallback="subscription"), Settings(allow_subscription=True)):
+        assert station.claude(wanted, ask=False).state == "red"
+        with pytest.raises(NotConfigured, match="no login to a plan"):
+            station.login(wanted)
+    (tmp_path / ".claude").mkdir()
+    (tmp_path / ".claude/.credentials.json").write_text("{}")
+    assert station.claude(conf, ask=False).state == "red"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, lines: list[Check], *arguments: str) -> tuple[int, str]:

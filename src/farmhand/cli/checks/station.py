@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from farmhand.aws.credentials.expiry import Entry, Record
 from farmhand.billing.gateway import BASE_URL, OwnGateway
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
+from farmhand.core.claude import login_path
 from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
@@ -40,8 +42,8 @@ def checks(conf: Settings, *, ask_claude: bool, ask_shell: bool = True) -> list[
     return [
         ("environment", environment),
         ("shells", lambda: shells(ask_shell=ask_shell)),
-        ("login", login),
-        ("claude", lambda: claude(ask=ask_claude)),
+        ("login", lambda: login(conf)),
+        ("claude", lambda: claude(conf, ask=ask_claude)),
         ("key", lambda: key(conf)),
         ("key-age", lambda: key_age(conf)),
         ("api", lambda: api(conf)),
@@ -78,8 +80,17 @@ def shells(*, ask_shell: bool = True) -> Check:
     return passed(report.line() + asked + (f" (not read: {', '.join(unread[:3])})" if unread else ""))
 
 
-def login() -> Check:
-    """Check that the login exists and has not expired."""
+def _no_claude_here(conf: Settings) -> bool:
+    """Return whether there is neither the CLI nor a login, and no setting that needs them."""
+    if shutil.which("claude") or conf.allow_subscription or conf.fallback == "subscription" or sys.platform == "darwin":
+        return False
+    return not os.environ.get(TOKEN) and not login_path(os.environ).exists()
+
+
+def login(conf: Settings) -> Check:
+    """Check that the login exists and has not expired. A workstation without the CLI needs none."""
+    if _no_claude_here(conf):
+        return passed("none, and no claude CLI here that would use one")
     found = find_login()
     plan = f"plan {found.plan}, " if found.plan else ""
     days = found.days_left()
@@ -88,10 +99,12 @@ def login() -> Check:
     return passed(f"{plan}{counted(days, 'day')} left")
 
 
-def claude(*, ask: bool) -> Check:
+def claude(conf: Settings, *, ask: bool) -> Check:
     """Check that an interactive claude would use the plan. With `ask`, ask it for one word, which uses the plan."""
     program = shutil.which("claude")
     if program is None:
+        if not ask and _no_claude_here(conf):
+            return passed("the claude CLI is not installed here: no interactive session can be billed")
         return failed("the claude CLI is not installed here", "npm install -g @anthropic-ai/claude-code")
     spared = OwnGateway(Path.home(), os.environ).spared(os.environ)
     said = gate.auth_status(program, {n: value for n, value in os.environ.items() if n not in spared}, settings=True)

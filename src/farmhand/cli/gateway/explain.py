@@ -17,7 +17,7 @@ _CLASSES = click.Choice(config.CLASSES)
 
 
 @gateway_verb("explain")
-@click.argument("decision", required=False)
+@click.argument("decision", required=False, metavar="[DECISION]")
 @click.option("--last", is_flag=True, help="The last decision. The same as no argument at all.")
 @click.option("--class", "work_class", type=_CLASSES, help="Not a turn that was: one of this class.")
 @click.option("--tools", type=click.IntRange(min=0), default=0, metavar="N", help="With --class: its number of tools.")
