@@ -22,7 +22,7 @@ DEFERRED = "farmhand_deferred"
 NOT_CARRIED = "farmhand_cannot_carry"
 TOO_LONG = "context_length_exceeded"
 #: The codes of a budget without room for a turn.
-OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed"})
+OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed", "budget_label"})
 _ALLOW = "farmhand gateway allow metered --for 30m --max-usd 1"
 
 

@@ -22,11 +22,12 @@ from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, me
 from farmhand.gateway.dialects.from_chat import AnswerStream
 from farmhand.gateway.dialects.native import NativeStream
 from farmhand.gateway.dialects.parts import ChatUsage
+from farmhand.gateway.labels import headers_of
 from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
-from farmhand.gateway.tables import GatewayConfig
-from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn, WorkClass
+from farmhand.gateway.setup import Setup
+from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Turn
 from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
@@ -49,28 +50,6 @@ class BodyReader(Protocol):
 
     def release(self, request: web.BaseRequest) -> None:
         """Release the room of the body."""
-
-
-class Setup(msgspec.Struct, frozen=True):
-    """What a reload replaces as a whole: the settings and the backends, in the file's order."""
-
-    config: GatewayConfig
-    backends: Mapping[str, Backend]
-
-    def least(self, turn: Turn, work_class: WorkClass) -> int | None:
-        """Return what the answer to a turn may cost at the least limit of its most; None if nothing is paid."""
-        paid = (backend for backend in self.backends.values() if isinstance(backend, PaidBackend))
-        return next((backend.least(turn, work_class) for backend in paid), None)
-
-    def states(self) -> tuple[BackendState, ...]:
-        """Return the states of all backends, also of those that are off."""
-        off = (state for state in self.config.closed() if state.name not in self.backends)
-        return (*(backend.state() for backend in self.backends.values()), *off)
-
-    def paid(self, decision: Decision) -> PaidBackend | None:
-        """Return the backend of a decision if it is paid by the token."""
-        backend = self.backends.get(decision.backend)
-        return backend if isinstance(backend, PaidBackend) else None
 
 
 class Answering:
@@ -127,12 +106,12 @@ class Answering:
         facts = classify.facts(turn, work_class, setup.config)
         ident = turn.decision.id if turn.decision is not None else new_id()
         facts = msgspec.structs.replace(facts, most_pico=setup.least(turn, facts.work_class))
-        states, rules, last = setup.states(), setup.config.rules, self._sessions.last(facts)
+        states, rules, last = setup.states(facts), setup.config.rules, self._sessions.last(facts)
         decision = policy.decide(facts, states, rules, last, ident)
         if (paid := setup.paid(decision)) is not None:
             # Only a turn that would be paid for is looked at more closely: the provider may have to count its tokens.
             facts = msgspec.structs.replace(facts, most_pico=await paid.most(turn, decision))
-            states = setup.states()
+            states = setup.states(facts)
             decision = policy.decide(facts, states, rules, last, ident)
         turn.decision = decision
         self._sessions.keep(decision)
@@ -161,8 +140,7 @@ class Answering:
         self.open_turns += 1
         self._asking.add(id(request))
         try:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            turn, began = _read(dialect, await reader.read(request), headers)
+            turn, began = _read(dialect, await reader.read(request), headers_of(request))
             setup = self.setup
             for _ in range(_TRIES):
                 decision = await self._decide(setup, turn, work_class, began)
@@ -291,6 +269,7 @@ class Answering:
                 seconds=time.time() - began,
                 pico=spent.pico,
                 terms=spent.terms,
+                labels=decision.facts.labels,
             )
         )
 

@@ -229,6 +229,7 @@ def _facts(facts: Facts, last: str) -> list[tuple[str, str]]:
         ("tokens", f"about {facts.tokens:,}, answer up to {facts.max_tokens or 'any length'}"),
         ("carries", "; ".join(carries) or "text"),
         ("asked for", facts.only or facts.backend or ""),
+        ("labels", ", ".join(f"{label} {value}" for label, value in facts.labels.items())),
         ("session", f"{facts.session[:8]}, before: {last or 'nothing'}" if facts.session else ""),
     ]
     return [(name, value) for name, value in found if value]

@@ -229,13 +229,19 @@ class GatewayLedger:
         self.heard(charge)
         return self.put(_ENDED, (*_values(charge), charge.decision, OPEN, LOST), urgent=True)
 
-    def spent(self, since: float, until: float) -> int:
-        """Return the pico-dollars that were, or may have been, charged in this time. Raise NotConfigured."""
+    def spent(self, since: float, until: float, label: str = "") -> int:
+        """Return the pico-dollars that were, or may have been, charged in this time. Raise NotConfigured.
+
+        `label` is such as `project:website`; "" for all turns.
+        """
         query = (
             "SELECT sum(coalesce(pico, 0) + held) FROM charge WHERE residency = 'metered' AND created_at >= ?"
             " AND created_at < ?"
         )
-        [(found,)] = _rows(self.path, query, since, until)
+        name, _, value = label.partition(":")
+        of_label = " AND labels != '' AND json_extract(labels, ?) = ?" if label else ""
+        values = (f"$.{name}", value) if label else ()
+        [(found,)] = _rows(self.path, query + of_label, since, until, *values)
         return int(found or 0)
 
     def flush(self) -> None:

@@ -15,7 +15,7 @@ from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
-from farmhand.gateway.answering import Answering, Setup
+from farmhand.gateway.answering import Answering
 from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
 from farmhand.gateway.backends.metered_setup import MeteredSetup, key_of
@@ -23,6 +23,7 @@ from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
+from farmhand.gateway.setup import Setup
 from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
 from farmhand.meter import Key
 from farmhand.subscription.terms import TERMS

@@ -38,6 +38,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if state["residency"] == "metered":
             seen = f", US$ {plain(state['spent_pico'])} of {plain(state['day_pico'])} used today"
         yield f"{state['name']}: {state['model']}{context}{seen}{used}"
+        for label in state["labels"]:
+            spent, limit = plain(label["spent_pico"]), plain(label["limit_pico"])
+            yield f"  {label['name'].replace(':', ' ')}: US$ {spent} of {limit} used today"
     if found["terms"]:
         yield f"subscription: {found['terms']}"
     for turn in found["turns"]:

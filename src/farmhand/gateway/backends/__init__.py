@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from farmhand.core.task import Usage
-from farmhand.gateway.turn import BackendState, Decision, Dialect, Reason, Turn, WorkClass
+from farmhand.gateway.turn import BackendState, Decision, Dialect, LabelBudget, Reason, Turn, WorkClass
 
 
 class TurnSpent(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,6 +100,9 @@ class PaidBackend(Backend, Protocol):
 
     async def most(self, turn: Turn, decision: Decision) -> int | None:
         """Return the most that a turn may cost; None if it is not known."""
+
+    def labelled(self, labels: Mapping[str, str]) -> tuple[LabelBudget, ...]:
+        """Return the budgets that a turn with these labels has beside the others."""
 
     async def fitting(self, turn: Turn, decision: Decision) -> int:
         """Return the most output tokens for which a turn has room; 0 if it has none, or for next to nothing."""
