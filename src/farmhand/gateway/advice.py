@@ -69,11 +69,6 @@ def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:
     return _error(decision, turn.dialect, cannot_carry_text(decision, lost), NOT_CARRIED)
 
 
-def declined(decision: Decision, turn: Turn, reason: Reason, mode: str = "error") -> OwnAnswer:
-    """Return the answer to a turn that the chosen backend does not take after all."""
-    return answer(_undone(decision, reason), turn, mode)
-
-
 def _undone(decision: Decision, reason: Reason) -> Decision:
     refusals = (*decision.refusals, Refusal(backend=decision.backend, reason=reason))
     return msgspec.structs.replace(decision, backend="", residency=None, refusals=refusals)

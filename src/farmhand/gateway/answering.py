@@ -14,7 +14,16 @@ from aiohttp import web
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import Backend, BackendError, BackendReply, Declined, NoRoom, PaidBackend, TurnSpent
+from farmhand.gateway.backends import (
+    FAILED,
+    Backend,
+    BackendError,
+    BackendReply,
+    Declined,
+    NoRoom,
+    PaidBackend,
+    TurnSpent,
+)
 from farmhand.gateway.backends.metered import MeteredBackend
 from farmhand.gateway.backends.metered_setup import AllowRequest, open_for
 from farmhand.gateway.client_stream import ClientStream, Pings
@@ -27,7 +36,7 @@ from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, n
 from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
 from farmhand.gateway.setup import Setup
-from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Turn
+from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Reason, Turn
 from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
@@ -101,17 +110,22 @@ class Answering:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
         return next((state.context for state in self.setup.states() if state.closed is None), 0)
 
-    async def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
-        """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
+    async def _decide(
+        self, setup: Setup, turn: Turn, work_class: str | None, began: float, declined: Mapping[str, Reason]
+    ) -> Decision:
+        """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not.
+
+        `declined` has the backends that were asked and did not take it after all, with their reasons.
+        """
         facts = classify.facts(turn, work_class, setup.config)
         ident = turn.decision.id if turn.decision is not None else new_id()
         facts = msgspec.structs.replace(facts, most_pico=setup.least(turn, facts.work_class))
-        states, rules, last = setup.states(facts), setup.config.rules, self._sessions.last(facts)
+        states, rules, last = setup.states(facts, declined), setup.config.rules, self._sessions.last(facts)
         decision = policy.decide(facts, states, rules, last, ident)
         if (paid := setup.paid(decision)) is not None:
             # Only a turn that would be paid for is looked at more closely: the provider may have to count its tokens.
             facts = msgspec.structs.replace(facts, most_pico=await paid.most(turn, decision))
-            states = setup.states(facts)
+            states = setup.states(facts, declined)
             decision = policy.decide(facts, states, rules, last, ident)
         turn.decision = decision
         self._sessions.keep(decision)
@@ -142,13 +156,19 @@ class Answering:
         try:
             turn, began = _read(dialect, await reader.read(request), headers_of(request))
             setup = self.setup
+            declined: dict[str, Reason] = {}
             for _ in range(_TRIES):
-                decision = await self._decide(setup, turn, work_class, began)
+                decision = await self._decide(setup, turn, work_class, began, declined)
                 turn.work_class = decision.facts.work_class
                 if not decision.backend:
                     return await self._own(setup, turn, decision)
-                with suppress(NoRoom):
+                try:
                     return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
+                except NoRoom:
+                    continue
+                except Declined as found:
+                    # Nothing went to the client: what the rules and the limits allow after it may take the turn.
+                    declined[decision.backend] = found.reason
             return _problem(dialect, BackendError("the budget is in use: try again", status=503))
         finally:
             self._asking.discard(id(request))
@@ -181,7 +201,10 @@ class Answering:
     async def _relay(
         self, reader: BodyReader, request: web.BaseRequest, backend: Backend, turn: Turn, decision: Decision
     ) -> web.StreamResponse:
-        """Pass a backend's answer on. The backend's connection ends with this call, however it ends."""
+        """Pass a backend's answer on. The backend's connection ends with this call, however it ends.
+
+        Raise NoRoom or Declined if the backend does not take the turn after all, and the client has seen nothing.
+        """
         began = time.time()
         headers = {"x-farmhand-decision": decision.id, "x-farmhand-backend": decision.backend}
         translated = _translation(backend, turn, decision)
@@ -219,10 +242,9 @@ class Answering:
             status, outcome = 400, "refused"
             return _sent(advice.not_carried(decision, turn, lost))
         except Declined as declined:
-            said = advice.declined(decision, turn, declined.reason, self.setup.config.advice)
-            status, outcome, refused = said.status, "refused", declined.reason.code
+            status, outcome, refused = 400, "refused", declined.reason.code
             if not stream.begun:
-                return _sent(said)
+                raise
             await stream.write(translated.fail(BackendError(advice.text(decision, declined.reason), status=400)))
             return await stream.end()
         except BackendError as problem:
@@ -239,7 +261,7 @@ class Answering:
             return await stream.end()
         finally:
             stream.close()
-            if outcome != "moved":
+            if outcome != "moved" and (stream.begun or not refused):
                 self.metrics.ended(decision, outcome)
             if decision.residency != "metered":
                 spent = (reply.spent() if reply is not None else None) or _counted(
@@ -293,10 +315,10 @@ def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: s
     """Return what a turn used of which its backend says nothing.
 
     A local turn costs nothing; what it would have cost elsewhere is a question for later. `refused` is why a backend
-    declined the turn: then nothing was used.
+    declined the turn: then nothing was used, unless its process failed.
     """
     if refused:
-        return TurnSpent(model=model, usage=Usage(), pico=0, terms=refused)
+        return TurnSpent(model=model, usage=Usage(), pico=None if refused == FAILED else 0, terms=refused)
     used = usage or ChatUsage()
     counts = Usage(requests=1, input_tokens=used.read, cache_read_input_tokens=used.cached, output_tokens=used.written)
     pico = 0 if decision.residency == "local" else None

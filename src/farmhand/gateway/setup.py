@@ -8,7 +8,9 @@ import msgspec
 
 from farmhand.gateway.backends import Backend, PaidBackend
 from farmhand.gateway.tables import GatewayConfig
-from farmhand.gateway.turn import BackendState, Decision, Facts, Turn, WorkClass
+from farmhand.gateway.turn import BackendState, Decision, Facts, Reason, Turn, WorkClass
+
+NONE: Mapping[str, Reason] = {}
 
 
 class Setup(msgspec.Struct, frozen=True):
@@ -22,10 +24,15 @@ class Setup(msgspec.Struct, frozen=True):
         paid = (backend for backend in self.backends.values() if isinstance(backend, PaidBackend))
         return next((backend.least(turn, work_class) for backend in paid), None)
 
-    def states(self, facts: Facts | None = None) -> tuple[BackendState, ...]:
-        """Return the states of all backends, also of those that are off; with `facts` as a turn's decision has them."""
+    def states(self, facts: Facts | None = None, declined: Mapping[str, Reason] = NONE) -> tuple[BackendState, ...]:
+        """Return the states of all backends, also of those that are off; with `facts` as a turn's decision has them.
+
+        A backend that has `declined` the turn is closed for it.
+        """
         off = (state for state in self.config.closed() if state.name not in self.backends)
         found = (*(backend.state() for backend in self.backends.values()), *off)
+        if declined:
+            found = tuple(msgspec.structs.replace(one, closed=declined.get(one.name, one.closed)) for one in found)
         if facts is None or not self.config.metered.budget_label_usd:
             return found
         return tuple(self._labelled(state, facts) for state in found)

@@ -56,8 +56,15 @@ class NoRoom(Exception):
     """A paid backend has no room for a turn any more: nothing was sent, and the turn has to be decided again."""
 
 
+#: The code of a backend that has failed before its answer began. What it used by then is not known.
+FAILED = "failed"
+
+
 class Declined(Exception):
-    """A backend does not take a turn after all: what it knew at the decision has changed. The client gets advice."""
+    """A backend does not take a turn after all: what it knew at the decision has changed.
+
+    If nothing went to the client, the turn is decided again without it.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.words)
