@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.gateway.ledger import GatewayLedger, TurnCharge, lock, new_id
+from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
+from farmhand.gateway.locking import lock
 from farmhand.gateway.turn import Allowance, LabelBudget, WorkClass
 from farmhand.meter import Budget
 

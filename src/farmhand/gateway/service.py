@@ -49,7 +49,7 @@ class Backends:
         self._ready: dict[str, LocalBackend] = {}
         self._plan: _Plan | None = None
         self._ready_plan: _Plan | None = None
-        self._plan_turns = PlanTurns()
+        self._plan_turns = PlanTurns(book)
         self._retired: list[SubscriptionBackend] = []
         self._metered = MeteredSetup(book)
         self._ready_key: Key | None = None
@@ -120,6 +120,7 @@ class Backends:
         before, self._plan, self._ready_plan = self._plan, plan, None
         if plan is not before:
             if plan is not None:
+                self._plan_turns.use(plan[1].account)
                 log.warning("the subscription is on. %s", TERMS)
             if before is not None:
                 before[1].close()

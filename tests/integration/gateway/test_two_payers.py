@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.gateway.ledger import lock
+from farmhand.gateway.locking import lock
 from farmhand.gateway.purse import DAY_S
 from tests.support import plan as planned
 from tests.support.gateway import GatewayProcess

@@ -48,7 +48,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         script.write_text(SCRIPT.format(directory=tmp_path, then=then))
         script.chmod(0o755)
         table = SubscriptionTable(enabled=True, cli=str(script), warm_s=0)
-        return SubscriptionBackend(table, PlanTurns(), {"CLAUDE_CODE_OAUTH_TOKEN": TOKEN})
+        return SubscriptionBackend(table, PlanTurns(lock_path=tmp_path / "plan"), {"CLAUDE_CODE_OAUTH_TOKEN": TOKEN})
 
     return make
 

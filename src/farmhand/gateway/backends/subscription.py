@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from farmhand.core.scratch import private_directory
@@ -43,6 +44,8 @@ class SubscriptionBackend:
         self._table, self._turns = table, turns
         token = environ.get(table.auth_env, "")
         gate.check_token(f"[subscription] auth_env: {table.auth_env}", token)
+        #: Tells one login from another, and nothing of it.
+        self.account = blake2b(token.encode(), digest_size=8, person=b"farmhand-plan").hexdigest()
         self._program = gate.find_program(table.cli, environ.get("PATH"))
         self._stack = ExitStack()
         try:
