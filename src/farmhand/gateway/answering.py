@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
 from farmhand.gateway.backends import (
@@ -271,7 +270,7 @@ class Answering:
 
     def _charge(self, decision: Decision, spent: TurnSpent, status: int, outcome: str, began: float) -> None:
         """Write what a turn used. A local one costs nothing; beside it stands what it would have cost at list price."""
-        prices, list_model = price_table(), ""
+        prices, list_model = self.setup.prices, ""
         if decision.residency == "local":
             list_model = prices.resolve(self.setup.config.metered.model_of(decision.facts.work_class))
         self.ledger.charged(

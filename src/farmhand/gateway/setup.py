@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from farmhand.core.prices import PriceTable
 from farmhand.gateway.backends import Backend, PaidBackend
 from farmhand.gateway.tables import GatewayConfig
 from farmhand.gateway.turn import BackendState, Decision, Facts, Reason, Turn, WorkClass
@@ -14,10 +15,11 @@ NONE: Mapping[str, Reason] = {}
 
 
 class Setup(msgspec.Struct, frozen=True):
-    """What a reload replaces as a whole: the settings and the backends, in the file's order."""
+    """What a reload replaces as a whole: the settings, the backends in the file's order, and the prices."""
 
     config: GatewayConfig
     backends: Mapping[str, Backend]
+    prices: PriceTable
 
     def least(self, turn: Turn, work_class: WorkClass) -> int | None:
         """Return what the answer to a turn may cost at the least limit of its most; None if nothing is paid."""

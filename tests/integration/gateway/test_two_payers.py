@@ -364,3 +364,36 @@ async def test_a_turn_that_the_plan_declines_is_answered_by_what_comes_after_it_
             assert (await one.command("reload"))[0] == 0
             assert (await ask("messages"))[:2] == (402, "advice")
             assert len(asked(api)) == 4
+
+
+async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path) -> None:
+    """Of prices.toml beside config.toml, at the start and at each reload; a file that is wrong changes nothing."""
+    own = tmp_path / ".config" / "farmhand" / "prices.toml"
+    row = '[[price]]\nmodel = "claude-haiku-5-5"\ninput = "{0}"\noutput = "{0}"\ncache_write = "{0}"\n'
+    row += 'cache_write_1h = "{0}"\ncache_read = "{0}"\n'
+    async with MessagesApi() as api, gateway(tmp_path, settings(api)) as one:
+        own.write_text(row.format(7))
+        await one.start()
+        for price in (7, 11):
+            own.write_text(row.format(price))
+            assert (await one.command("reload"))[0] == 0
+            assert (await one.call("POST", MESSAGES, turn()))[0] == 200
+            used = asked(api)[-1].usage
+            await until(lambda: charges(one.database)[-1]["outcome"] == "done")
+            paid_row = charges(one.database)[-1]
+            assert paid_row["pico"] == (used["input_tokens"] + used["output_tokens"]) * price * 10**6
+            assert "+" in paid_row["price_version"]
+        # Too dear now: the limit of a turn is kept by the same prices, and so is what would be.
+        own.write_text(row.format(900_000))
+        assert (await one.command("reload"))[0] == 0
+        status, _, body = await one.call("POST", MESSAGES, turn())
+        assert (status, "this turn may cost" in body["error"]["message"]) == (402, True), body
+        _, out, _ = await one.command("explain", "--class", "chat", "--tokens", "100", "--json")
+        assert json.loads(out)["facts"]["most_pico"] > 10**15
+        own.write_text("[[price]]\nmodel = 7\n")
+        status, _, err = await one.command("reload")
+        assert (status, "prices.toml: price 1" in err, err.count("\n")) == (3, True, 1), err
+        assert (await one.call("POST", MESSAGES, turn()))[0] == 402
+        await one.stop()
+        status, _, err = await one.command("serve")
+        assert (status, "prices.toml: price 1" in err, err.count("\n")) == (3, True, 1), err

@@ -154,7 +154,7 @@ async def test_of_two_gateways_one_works_at_a_time(monkeypatch: pytest.MonkeyPat
 
 async def test_without_a_lock_nothing_is_drawn_from_the_plan(tmp_path: Path) -> None:
     (tmp_path / ".local").write_text("in the way")
-    with pytest.raises(Declined, match="plan.lock cannot be locked"):
+    with pytest.raises(Declined, match=r"plan\.lock cannot be locked"):
         await PlanTurns().enter(TABLE)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.prices import price_table
+from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.gateway.advice import DEFERRED, NOT_CARRIED, TOO_LONG
@@ -65,12 +65,12 @@ class MeteredBackend:
 
     name = "metered"
 
-    def __init__(self, table: MeteredTable, key: Key | None, meter: Meter, purse: Purse) -> None:
+    def __init__(self, table: MeteredTable, key: Key | None, meter: Meter, purse: Purse, prices: PriceTable) -> None:
         self.key = key
         self.purse = purse
         self.table = table
         self._meter = meter
-        self._prices = price_table()
+        self._prices = prices
         #: Why the key was refused, and until when nothing is sent.
         self._refused: tuple[Reason, float] | None = None
 
