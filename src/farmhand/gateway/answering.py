@@ -26,7 +26,7 @@ from farmhand.gateway.backends import (
 from farmhand.gateway.backends.metered import MeteredBackend
 from farmhand.gateway.backends.metered_setup import AllowRequest, open_for
 from farmhand.gateway.client_stream import ClientStream, Pings
-from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, messages, native, responses
+from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, messages, native, responses, unstreamed
 from farmhand.gateway.dialects.from_chat import AnswerStream
 from farmhand.gateway.dialects.native import NativeStream
 from farmhand.gateway.dialects.parts import ChatUsage
@@ -45,8 +45,6 @@ MAX_TURNS = 256
 HOLD_S = 10.0
 #: How often a turn is decided, if others take the budget's room meanwhile.
 _TRIES = 20
-#: Bytes of an answer that is not streamed.
-MAX_ANSWER = 32 * 1024 * 1024
 _READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}
 
 
@@ -228,7 +226,7 @@ class Answering:
                     stream.answer.headers.update(headers)
                 await stream.begin()
                 try:
-                    async for piece in reply.pieces():
+                    async for piece in unstreamed.pieces(reply):
                         await stream.write(translated.feed(piece))
                         if translated.failed is not None:
                             break
@@ -338,8 +336,8 @@ async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, Ch
     body = bytearray()
     async for piece in reply.pieces():
         body += piece
-        if len(body) > MAX_ANSWER:
-            raise BackendError(f"the answer is larger than {MAX_ANSWER} bytes")
+        if len(body) > unstreamed.MAX_ANSWER:
+            raise BackendError(f"the answer is larger than {unstreamed.MAX_ANSWER} bytes")
     if reply.dialect == turn.dialect == "messages":
         return native.answer(bytes(body))
     if reply.dialect == "messages":

@@ -19,7 +19,7 @@ from tests.support import plan as planned
 from tests.support.gateway import GatewayProcess
 from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
 from tests.support.local_server import until
-from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Windows
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim, Windows
 from tests.support.paid import VARIABLE, asked, charges, paid, post, settings
 from tests.support.plan import Plan
 
@@ -397,3 +397,21 @@ async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path)
         await one.stop()
         status, _, err = await one.command("serve")
         assert (status, "prices.toml: price 1" in err, err.count("\n")) == (3, True, 1), err
+
+
+async def test_a_paid_whole_answer_to_a_streamed_request_is_counted_and_comes_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = {"type": "message", "id": "m", "role": "assistant", "model": "claude-haiku-5-5", "stop_reason": "end_turn"}
+    whole |= {"content": [{"type": "text", "text": "CANARY"}], "usage": {"input_tokens": 3, "output_tokens": 1}}
+    given = {"content-type": "application/json"}
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        for path, ends in ((MESSAGES, b"message_stop"), (CHAT, b"[DONE]"), (RESPONSES, b"response.completed")):
+            api.fault(Fault(kind="verbatim", answer=Verbatim(body=json.dumps(whole).encode(), headers=given)))
+            status, headers, body = await post(inside, turn(path, stream=True), path)
+            assert (status, headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+            assert (b"CANARY" in body, ends in body, b'"error":{' in body) == (True, True, False), body
+        inside.answering.ledger.flush()
+        rows = charges(tmp_path / "gateway.db")
+        assert [(row["outcome"], row["held"]) for row in rows] == [("done", 0)] * 3
+        assert len({row["pico"] for row in rows if row["pico"]}) == 1
