@@ -402,7 +402,8 @@ async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path)
 async def test_a_paid_whole_answer_to_a_streamed_request_is_counted_and_comes_as_a_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = {"type": "message", "id": "m", "role": "assistant", "model": "claude-haiku-5-5", "stop_reason": "end_turn"}
+    whole: dict[str, Any] = {"type": "message", "id": "m", "role": "assistant", "model": "claude-haiku-5-5"}
+    whole["stop_reason"] = "end_turn"
     whole |= {"content": [{"type": "text", "text": "CANARY"}], "usage": {"input_tokens": 3, "output_tokens": 1}}
     given = {"content-type": "application/json"}
     async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:

@@ -15,6 +15,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.listener import of_user
 from farmhand.gateway import control
 from farmhand.gateway.config import parse
+from farmhand.gateway.tables import GatewayConfig
 
 TOKEN = "fhg-test-0123456789abcdefghijklmnopqrstuv"
 #: It listens, as another user where that can be had, and prints what it is sent.
@@ -28,7 +29,7 @@ sys.stdout.buffer.write(server.accept()[0].recv(9999))
 """
 
 
-def settings(port: int) -> control.GatewayConfig:
+def settings(port: int) -> GatewayConfig:
     return parse(f'listen = "127.0.0.1:{port}"\n')
 
 

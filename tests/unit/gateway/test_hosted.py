@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ CASES: list[tuple[str, dict[str, Any], str]] = [
 def test_a_hosted_tool_is_refused_by_its_place(dialect: str, fields: dict[str, Any], place: str, to: str) -> None:
     said = {"input": "hi"} if dialect == "responses" else {"messages": [{"role": "user", "content": "hi"}]}
     turn = {"chat": chat, "responses": responses}[dialect].read(json.dumps({"model": "m"} | said | fields).encode(), {})
-    sends = {
+    sends: dict[str, Callable[[], object]] = {
         "local": lambda: to_chat.request(turn, ChatOptions(model="m")),
         "metered": lambda: to_messages.request(turn, to_messages.PaidOptions(model="m")),
     }

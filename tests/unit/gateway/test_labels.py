@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def test_a_label_without_room_is_not_paid_for(labels: dict[str, str], refused: b
 
 def test_what_was_spent_on_a_label_is_known_after_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1_796_000_000.0]
-    monkeypatch.setattr(purses.time, "time", lambda: clock[0])
+    monkeypatch.setattr(time, "time", lambda: clock[0])
     row: dict[str, Any] = {"created_at": clock[0], "model": "m", "work_class": "chat", "backend": "metered"}
 
     def spend(book: GatewayLedger, decision: str, pico: int, **more: Any) -> None:
