@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from farmhand import __version__
 from farmhand.gateway.locking import lock
 from farmhand.gateway.purse import DAY_S
 from tests.support import plan as planned
@@ -371,9 +372,15 @@ async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path)
     own = tmp_path / ".config" / "farmhand" / "prices.toml"
     row = '[[price]]\nmodel = "claude-haiku-5-5"\ninput = "{0}"\noutput = "{0}"\ncache_write = "{0}"\n'
     row += 'cache_write_1h = "{0}"\ncache_read = "{0}"\n'
-    async with MessagesApi() as api, gateway(tmp_path, settings(api)) as one:
+    label = 'budget_label_usd = { "project:web" = "1" }'
+    async with MessagesApi() as api, gateway(tmp_path, settings(api, more=label)) as one:
         own.write_text(row.format(7))
         await one.start()
+        _, out, _ = await one.command("status", "--json")
+        shown = json.loads(out)
+        assert (shown["version"], shown["states"][0]["labels"][0]["name"]) == (1, "project:web")
+        assert shown["gateway_version"] == __version__
+        assert "  project web: US$ 0.00 of 1.00 used today" in (await one.command("status"))[1]
         for price in (7, 11):
             own.write_text(row.format(price))
             assert (await one.command("reload"))[0] == 0
