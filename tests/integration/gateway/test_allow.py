@@ -153,7 +153,7 @@ async def test_a_kill_loses_no_charge_that_was_answered(tmp_path: Path) -> None:
     """Killed amid streams at random moments, the ledger has every request that the API was asked, and the day holds."""
     chance = random.Random(9)  # noqa: S311
     async with MessagesApi(event_ms=3) as api, gateway(tmp_path, settings(api, day="0.005")) as one:
-        for _ in range(3):
+        for _ in range(8):
             await one.start()
             turns = [asyncio.create_task(_turn(one)) for _ in range(12)]
             await asyncio.sleep(chance.random() * 0.4)
