@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,8 @@ from tests.support.messages_api.log import Entry
 
 HAIKU = "claude-haiku-5-5"
 VARIABLE = "FARMHAND_GATEWAY_KEY"
+ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.332.18b; cc_entrypoint=cli;"
+TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
 RULES = '[[rule]]\ntry = ["local", "metered"]\n'
 
 
@@ -86,3 +89,28 @@ def billed(entry: Entry) -> int:
 def turn(**more: Any) -> dict[str, Any]:
     """A turn in Messages."""
     return {"model": "claude-opus-9", "max_tokens": 20, "messages": [{"role": "user", "content": "hi"}]} | more
+
+
+def some_turn(chance: random.Random) -> bytes:
+    """A turn as a client may write it: fields in any order, white space or none, and the model's name elsewhere too."""
+    fields: dict[str, Any] = turn(stream=chance.random() < 0.5)
+    if chance.random() < 0.7:
+        texts = [ATTRIBUTION, "You are a harness.", "\u00fcber 1.0e3 \U0001f600"]
+        fields["system"] = [{"type": "text", "text": text} for text in texts]
+    if chance.random() < 0.5:
+        fields["tools"] = [TOOL | {"name": f"look{number}"} for number in range(chance.randint(1, 5))]
+    if chance.random() < 0.5:
+        fields["metadata"] = {"user_id": json.dumps({"model": "claude-opus-9", "session_id": str(chance.random())})}
+    if chance.random() < 0.5:
+        call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"model": "claude-opus-9", "n": 1e2}}
+        fields["tools"] = [TOOL]
+        fields["messages"] = [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}]},
+        ]
+    names = list(fields)
+    chance.shuffle(names)
+    ordered = {name: fields[name] for name in names}
+    spaces: tuple[str, str] = chance.choice(((",", ":"), (", ", ": "), (" ,\n", " : ")))
+    return json.dumps(ordered, separators=spaces, ensure_ascii=chance.random() < 0.5).encode()

@@ -6,9 +6,10 @@ A URL is ours if it names the address of `gateway.toml`, a process of the same u
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
+import socket
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from ..core.files import xdg
 from ..core.keys import GATEWAY_PREFIX
+from ..core.listener import of_user
 from .names import TOKEN
 
 BASE_URL = "ANTHROPIC_BASE_URL"
@@ -27,7 +29,6 @@ _PATH = re.compile(r"(?:/c/[a-z-]+)?/?")
 _PROVIDER = "api.anthropic.com"
 _PATIENCE_S = 5.0
 _MAX_ANSWER = 4096
-_LISTENS = "0A"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class OwnGateway:
             return Whose(note=f"nothing answers on {at}; {start if self._is_address(host, port) else 'take it out'}")
         if not answered or not self._is_address(host, port) or not _plain(parts):
             return Whose(note=f"{at} is not your gateway, and gets what claude sends; take it out")
-        if not _of_user(port, self._home):
+        if not of_user(port, os.stat(self._home).st_uid):
             return Whose(note=f"a process of another user listens on {at}; take it out")
         return Whose(ours=at)
 
@@ -104,30 +105,25 @@ def _plain(parts: SplitResult) -> bool:
 
 
 def _health(host: str, port: int) -> bool | None:
-    """Return whether what listens there answers as the gateway does; None if nothing answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S)
+    """Return whether what listens there answers as the gateway does; None if nothing answers.
+
+    The time is for the whole answer: what sends a byte now and then gets no more of it.
+    """
+    ends, said = time.monotonic() + _PATIENCE_S, b""
+    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
-        connection.request("GET", "/health")
-        answer = connection.getresponse()
-        body = answer.read(_MAX_ANSWER)
-    except TimeoutError:
-        return False
+        with socket.create_connection((host, port), _PATIENCE_S) as connection:
+            connection.sendall(f"GET /health HTTP/1.1\r\nHost: {at}\r\nConnection: close\r\n\r\n".encode())
+            while len(said) < _MAX_ANSWER and (left := ends - time.monotonic()) > 0:
+                connection.settimeout(left)
+                if not (piece := connection.recv(_MAX_ANSWER)):
+                    break
+                said += piece
     except ConnectionError:
         return None
-    except (OSError, http.client.HTTPException):
+    except OSError:
         return False
-    finally:
-        connection.close()
-    return answer.status == 200 and answer.getheader("Server") == "farmhand" and b'"ok":true' in body.replace(b" ", b"")
-
-
-def _of_user(port: int, home: Path) -> bool:
-    """Return whether all listeners on this port are the home's owner's. Only Linux tells. Source: proc(5), net/tcp."""
-    users = set()
-    for name in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]:
-                fields = line.split()
-                if fields[3] == _LISTENS and fields[1].endswith(f":{port:04X}"):
-                    users.add(int(fields[7]))
-    return users <= {os.stat(home).st_uid}
+    head, _, body = said.partition(b"\r\n\r\n")
+    status, *headers = head.lower().replace(b" ", b"").split(b"\r\n")
+    good = re.match(rb"http/1\.[01]200", status) is not None and b"server:farmhand" in headers
+    return good and b'"ok":true' in body.replace(b" ", b"")

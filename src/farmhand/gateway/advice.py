@@ -22,7 +22,7 @@ DEFERRED = "farmhand_deferred"
 NOT_CARRIED = "farmhand_cannot_carry"
 TOO_LONG = "context_length_exceeded"
 #: The codes of a budget without room for a turn.
-OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed"})
+OF_BUDGET = frozenset({"budget_turn", "budget_day", "budget_allowed", "budget_label"})
 _ALLOW = "farmhand gateway allow metered --for 30m --max-usd 1"
 
 
@@ -67,11 +67,6 @@ def ask_for_less(decision: Decision, turn: Turn, most: int) -> OwnAnswer:
 def not_carried(decision: Decision, turn: Turn, lost: CannotCarry) -> OwnAnswer:
     """Return the answer to a turn of which a backend cannot be given a part, with the part's place."""
     return _error(decision, turn.dialect, cannot_carry_text(decision, lost), NOT_CARRIED)
-
-
-def declined(decision: Decision, turn: Turn, reason: Reason, mode: str = "error") -> OwnAnswer:
-    """Return the answer to a turn that the chosen backend does not take after all."""
-    return answer(_undone(decision, reason), turn, mode)
 
 
 def _undone(decision: Decision, reason: Reason) -> Decision:

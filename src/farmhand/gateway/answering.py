@@ -11,22 +11,31 @@ from typing import Any, Protocol
 import msgspec
 from aiohttp import web
 
-from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from farmhand.gateway import advice, classify, policy
-from farmhand.gateway.backends import Backend, BackendError, BackendReply, Declined, NoRoom, PaidBackend, TurnSpent
+from farmhand.gateway.backends import (
+    FAILED,
+    Backend,
+    BackendError,
+    BackendReply,
+    Declined,
+    NoRoom,
+    PaidBackend,
+    TurnSpent,
+)
 from farmhand.gateway.backends.metered import MeteredBackend
 from farmhand.gateway.backends.metered_setup import AllowRequest, open_for
 from farmhand.gateway.client_stream import ClientStream, Pings
-from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, messages, native, responses
+from farmhand.gateway.dialects import chat, errors, from_chat, from_messages, messages, native, responses, unstreamed
 from farmhand.gateway.dialects.from_chat import AnswerStream
 from farmhand.gateway.dialects.native import NativeStream
 from farmhand.gateway.dialects.parts import ChatUsage
+from farmhand.gateway.labels import headers_of
 from farmhand.gateway.ledger import DecisionRecord, GatewayLedger, TurnCharge, new_id
 from farmhand.gateway.metrics import GatewayMetrics
 from farmhand.gateway.session import Sessions
-from farmhand.gateway.tables import GatewayConfig
-from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Turn, WorkClass
+from farmhand.gateway.setup import Setup
+from farmhand.gateway.turn import CannotCarry, Decision, Dialect, Reason, Turn
 from farmhand.subscription.terms import TERMS
 
 #: Turns whose answer has not begun: each holds a request. The next one is told to come again. Streams that have begun
@@ -36,8 +45,6 @@ MAX_TURNS = 256
 HOLD_S = 10.0
 #: How often a turn is decided, if others take the budget's room meanwhile.
 _TRIES = 20
-#: Bytes of an answer that is not streamed.
-MAX_ANSWER = 32 * 1024 * 1024
 _READERS = {"messages": messages.read, "chat": chat.read, "responses": responses.read}
 
 
@@ -49,28 +56,6 @@ class BodyReader(Protocol):
 
     def release(self, request: web.BaseRequest) -> None:
         """Release the room of the body."""
-
-
-class Setup(msgspec.Struct, frozen=True):
-    """What a reload replaces as a whole: the settings and the backends, in the file's order."""
-
-    config: GatewayConfig
-    backends: Mapping[str, Backend]
-
-    def least(self, turn: Turn, work_class: WorkClass) -> int | None:
-        """Return what the answer to a turn may cost at the least limit of its most; None if nothing is paid."""
-        paid = (backend for backend in self.backends.values() if isinstance(backend, PaidBackend))
-        return next((backend.least(turn, work_class) for backend in paid), None)
-
-    def states(self) -> tuple[BackendState, ...]:
-        """Return the states of all backends, also of those that are off."""
-        off = (state for state in self.config.closed() if state.name not in self.backends)
-        return (*(backend.state() for backend in self.backends.values()), *off)
-
-    def paid(self, decision: Decision) -> PaidBackend | None:
-        """Return the backend of a decision if it is paid by the token."""
-        backend = self.backends.get(decision.backend)
-        return backend if isinstance(backend, PaidBackend) else None
 
 
 class Answering:
@@ -122,17 +107,22 @@ class Answering:
         """Return the context of the first backend that takes turns, 0 if none does or it does not say."""
         return next((state.context for state in self.setup.states() if state.closed is None), 0)
 
-    async def _decide(self, setup: Setup, turn: Turn, work_class: str | None, began: float) -> Decision:
-        """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not."""
+    async def _decide(
+        self, setup: Setup, turn: Turn, work_class: str | None, began: float, declined: Mapping[str, Reason]
+    ) -> Decision:
+        """Return the decision for a turn. Raise BadRequest if a header or the path names what there is not.
+
+        `declined` has the backends that were asked and did not take it after all, with their reasons.
+        """
         facts = classify.facts(turn, work_class, setup.config)
         ident = turn.decision.id if turn.decision is not None else new_id()
         facts = msgspec.structs.replace(facts, most_pico=setup.least(turn, facts.work_class))
-        states, rules, last = setup.states(), setup.config.rules, self._sessions.last(facts)
+        states, rules, last = setup.states(facts, declined), setup.config.rules, self._sessions.last(facts)
         decision = policy.decide(facts, states, rules, last, ident)
         if (paid := setup.paid(decision)) is not None:
             # Only a turn that would be paid for is looked at more closely: the provider may have to count its tokens.
             facts = msgspec.structs.replace(facts, most_pico=await paid.most(turn, decision))
-            states = setup.states()
+            states = setup.states(facts, declined)
             decision = policy.decide(facts, states, rules, last, ident)
         turn.decision = decision
         self._sessions.keep(decision)
@@ -161,16 +151,21 @@ class Answering:
         self.open_turns += 1
         self._asking.add(id(request))
         try:
-            headers = {name.lower(): value for name, value in request.headers.items()}
-            turn, began = _read(dialect, await reader.read(request), headers)
+            turn, began = _read(dialect, await reader.read(request), headers_of(request))
             setup = self.setup
+            declined: dict[str, Reason] = {}
             for _ in range(_TRIES):
-                decision = await self._decide(setup, turn, work_class, began)
+                decision = await self._decide(setup, turn, work_class, began, declined)
                 turn.work_class = decision.facts.work_class
                 if not decision.backend:
                     return await self._own(setup, turn, decision)
-                with suppress(NoRoom):
+                try:
                     return await self._relay(reader, request, setup.backends[decision.backend], turn, decision)
+                except NoRoom:
+                    continue
+                except Declined as found:
+                    # Nothing went to the client: what the rules and the limits allow after it may take the turn.
+                    declined[decision.backend] = found.reason
             return _problem(dialect, BackendError("the budget is in use: try again", status=503))
         finally:
             self._asking.discard(id(request))
@@ -203,7 +198,10 @@ class Answering:
     async def _relay(
         self, reader: BodyReader, request: web.BaseRequest, backend: Backend, turn: Turn, decision: Decision
     ) -> web.StreamResponse:
-        """Pass a backend's answer on. The backend's connection ends with this call, however it ends."""
+        """Pass a backend's answer on. The backend's connection ends with this call, however it ends.
+
+        Raise NoRoom or Declined if the backend does not take the turn after all, and the client has seen nothing.
+        """
         began = time.time()
         headers = {"x-farmhand-decision": decision.id, "x-farmhand-backend": decision.backend}
         translated = _translation(backend, turn, decision)
@@ -228,7 +226,7 @@ class Answering:
                     stream.answer.headers.update(headers)
                 await stream.begin()
                 try:
-                    async for piece in reply.pieces():
+                    async for piece in unstreamed.pieces(reply):
                         await stream.write(translated.feed(piece))
                         if translated.failed is not None:
                             break
@@ -241,10 +239,9 @@ class Answering:
             status, outcome = 400, "refused"
             return _sent(advice.not_carried(decision, turn, lost))
         except Declined as declined:
-            said = advice.declined(decision, turn, declined.reason, self.setup.config.advice)
-            status, outcome, refused = said.status, "refused", declined.reason.code
+            status, outcome, refused = 400, "refused", declined.reason.code
             if not stream.begun:
-                return _sent(said)
+                raise
             await stream.write(translated.fail(BackendError(advice.text(decision, declined.reason), status=400)))
             return await stream.end()
         except BackendError as problem:
@@ -261,7 +258,7 @@ class Answering:
             return await stream.end()
         finally:
             stream.close()
-            if outcome != "moved":
+            if outcome != "moved" and (stream.begun or not refused):
                 self.metrics.ended(decision, outcome)
             if decision.residency != "metered":
                 spent = (reply.spent() if reply is not None else None) or _counted(
@@ -271,7 +268,7 @@ class Answering:
 
     def _charge(self, decision: Decision, spent: TurnSpent, status: int, outcome: str, began: float) -> None:
         """Write what a turn used. A local one costs nothing; beside it stands what it would have cost at list price."""
-        prices, list_model = price_table(), ""
+        prices, list_model = self.setup.prices, ""
         if decision.residency == "local":
             list_model = prices.resolve(self.setup.config.metered.model_of(decision.facts.work_class))
         self.ledger.charged(
@@ -291,6 +288,7 @@ class Answering:
                 seconds=time.time() - began,
                 pico=spent.pico,
                 terms=spent.terms,
+                labels=decision.facts.labels,
             )
         )
 
@@ -314,10 +312,10 @@ def _counted(decision: Decision, model: str, usage: ChatUsage | None, refused: s
     """Return what a turn used of which its backend says nothing.
 
     A local turn costs nothing; what it would have cost elsewhere is a question for later. `refused` is why a backend
-    declined the turn: then nothing was used.
+    declined the turn: then nothing was used, unless its process failed.
     """
     if refused:
-        return TurnSpent(model=model, usage=Usage(), pico=0, terms=refused)
+        return TurnSpent(model=model, usage=Usage(), pico=None if refused == FAILED else 0, terms=refused)
     used = usage or ChatUsage()
     counts = Usage(requests=1, input_tokens=used.read, cache_read_input_tokens=used.cached, output_tokens=used.written)
     pico = 0 if decision.residency == "local" else None
@@ -338,8 +336,8 @@ async def _whole(reply: BackendReply, turn: Turn, ident: str) -> tuple[bytes, Ch
     body = bytearray()
     async for piece in reply.pieces():
         body += piece
-        if len(body) > MAX_ANSWER:
-            raise BackendError(f"the answer is larger than {MAX_ANSWER} bytes")
+        if len(body) > unstreamed.MAX_ANSWER:
+            raise BackendError(f"the answer is larger than {unstreamed.MAX_ANSWER} bytes")
     if reply.dialect == turn.dialect == "messages":
         return native.answer(bytes(body))
     if reply.dialect == "messages":

@@ -23,6 +23,10 @@ from farmhand.gateway.turn import CannotCarry
 _VERSION = re.compile(r"_20\d\d_?\d\d_?\d\d$")
 
 
+#: Fields that ask for something by being there: `{}` is a search at its defaults.
+_ASKED_BY_NAME = frozenset({"web_search_options"})
+
+
 class ChatOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a local server can take, and what the operator wants of it."""
 
@@ -364,7 +368,7 @@ class Walk:
                 self.omit(name)
             elif name not in rows.refused and rows.open:
                 yield name
-            elif asks(one) and one not in rows.harmless.get(name, ()):
+            elif (asks(one) or (one == {} and name in _ASKED_BY_NAME)) and one not in rows.harmless.get(name, ()):
                 what, hint = rows.refused.get(name, (rows.unknown, ""))
                 raise CannotCarry(f"{path}.{plain(name)}" if path else plain(name), what, hint)
 

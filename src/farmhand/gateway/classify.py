@@ -8,6 +8,7 @@ from typing import Any, cast, get_args
 import msgspec
 
 from farmhand.gateway import session
+from farmhand.gateway.labels import labels_of
 from farmhand.gateway.tables import Alias, GatewayConfig
 from farmhand.gateway.turn import BadRequest, ClassSource, Facts, Residency, Turn, WorkClass
 
@@ -46,6 +47,7 @@ def facts(turn: Turn, path_class: str | None, config: GatewayConfig, *, most_pic
         only=_named(turn.headers.get(RESIDENCY_HEADER.lower()), RESIDENCY_HEADER, Residency),
         backend=alias.backend,
         most_pico=most_pico,
+        labels=labels_of(turn.headers),
         may_move=not known or session.own_words(turn),
     )
 

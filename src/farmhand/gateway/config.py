@@ -29,6 +29,7 @@ from farmhand.core.files import xdg
 from farmhand.core.keys import redact
 from farmhand.core.money import pico
 from farmhand.core.rules import MAX_USD, is_budget
+from farmhand.gateway.labels import HEADERS, NAME
 from farmhand.gateway.policy import LOCAL, Rule
 from farmhand.gateway.tables import Alias, GatewayConfig, LocalServer, MeteredTable, SubscriptionTable
 from farmhand.gateway.turn import TEXT_CLASSES, WorkClass
@@ -40,6 +41,8 @@ _MOST_BYTES = 1024 * 1024
 _OURS = frozenset({"model", "messages", "stream", "tools"})
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _KEY_SOURCE = re.compile(r"(file|env|keyring|command|secretsmanager):.+")
+#: A label that has a budget; `*` is each that has none of its own.
+_LABEL = re.compile(rf"({'|'.join(HEADERS)}):({NAME}|\*)")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<key>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
@@ -289,10 +292,15 @@ def _checked_subscription(value: Any) -> SubscriptionTable:
 
 def _checked_metered(value: Any) -> MeteredTable:
     table = _typed(value, MeteredTable)
-    for key in ("budget_day_usd", "max_usd_per_turn"):
-        text = getattr(table, key)
+    amounts = {key: getattr(table, key) or "1" for key in ("budget_day_usd", "max_usd_per_turn")}
+    for name, text in table.budget_label_usd.items():
+        if not _LABEL.fullmatch(name):
+            hint = "such as project:website, client:codex, project:*"
+            raise _Problem(f"budget_label_usd.{name[:80]!r}", "names no label", hint)
+        amounts[f"budget_label_usd.{name}"] = text
+    for key, text in amounts.items():
         try:
-            amount = Decimal(text or "1")
+            amount = Decimal(text)
         except InvalidOperation:
             amount = Decimal(0)
         if not is_budget(amount) or pico(amount) == 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import http.client
+import os
 from typing import Any
 
 import msgspec
 
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError
+from farmhand.core.listener import of_user
 from farmhand.gateway.guard import read_token
 from farmhand.gateway.tables import GatewayConfig
 
@@ -19,7 +21,9 @@ _MAX_ANSWER = 16 * 1024 * 1024
 
 
 def ask(config: GatewayConfig, method: str, path: str, token: str = "", body: Any = None) -> dict[str, Any]:
-    """Return the gateway's answer. Raise FarmUnreachable if none listens, NotConfigured if it does not know us.
+    """Return the gateway's answer. Raise FarmUnreachable if none listens.
+
+    Raise NotConfigured if it does not know us, or if another user's process listens there.
 
     `token` "" is that of the token file.
     """
@@ -28,6 +32,11 @@ def ask(config: GatewayConfig, method: str, path: str, token: str = "", body: An
     headers |= {"Content-Type": "application/json", "Host": f"[{host}]:{port}" if ":" in host else f"{host}:{port}"}
     connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_S[method])
     try:
+        connection.connect()
+        # Now that it has answered: another user's process that took the port meanwhile must not get the token.
+        if not of_user(port, os.geteuid()):
+            hint = "the token was not sent; stop that process, or set another listen"
+            raise NotConfigured(f"a process of another user listens on {config.listen}", hint=hint)
         connection.request(method, path, None if body is None else msgspec.json.encode(body), headers)
         answer = connection.getresponse()
         status, content = answer.status, answer.read(_MAX_ANSWER)

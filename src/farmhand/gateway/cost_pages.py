@@ -30,7 +30,7 @@ class WorkstationLedger:
 
     def status(self) -> dict[str, Any]:
         """Return the ledger's id."""
-        return {"ledger": {"id": ledger.ident(self._path)}}
+        return {"ledger": {"id": ledger.kept(self._path, "id")}}
 
     def charges(self, after: int = 0, limit: int = 10000) -> Iterator[bytes]:
         """Yield the ended turns after number `after`, each as a charge of the engine `gateway`."""

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from farmhand.core.money import plain
-from farmhand.core.prices import price_table
+from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.gateway.config import hard_texts
@@ -44,10 +44,11 @@ def what_if(
     dialect: Dialect = "messages",
     only: Residency | None = None,
     carries: Carries | None = None,
+    prices: PriceTable | None = None,
 ) -> DecisionRecord:
     """Return what would be decided for such a turn. Without `states` each local server and the plan count as open.
 
-    A metered turn is taken to have an answer of ANSWER_TOKENS at the most.
+    A metered turn is taken to have an answer of ANSWER_TOKENS at the most, at the shipped prices unless given.
     """
     if states is None:
         states = (*assumed(config), *config.closed())
@@ -59,7 +60,7 @@ def what_if(
         carries=msgspec.structs.replace(carries or Carries(), tools=tools),
         tokens=tokens,
         only=only,
-        most_pico=price_table().cost(config.metered.model_of(work_class), usage, DEAREST),
+        most_pico=(prices or price_table()).cost(config.metered.model_of(work_class), usage, DEAREST),
     )
     made = decide(facts, states, config.rules, id=WHAT_IF)
     return DecisionRecord(at=time.time(), decision=made, states=tuple(states), rules=config.rules)
@@ -229,6 +230,7 @@ def _facts(facts: Facts, last: str) -> list[tuple[str, str]]:
         ("tokens", f"about {facts.tokens:,}, answer up to {facts.max_tokens or 'any length'}"),
         ("carries", "; ".join(carries) or "text"),
         ("asked for", facts.only or facts.backend or ""),
+        ("labels", ", ".join(f"{label} {value}" for label, value in facts.labels.items())),
         ("session", f"{facts.session[:8]}, before: {last or 'nothing'}" if facts.session else ""),
     ]
     return [(name, value) for name, value in found if value]

@@ -9,7 +9,6 @@ sums are made of them elsewhere.
 # ruff: noqa: S608  (what is put into SQL here are our own words)
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import queue
@@ -28,6 +27,7 @@ import msgspec
 from farmhand.core.errors import NotConfigured
 from farmhand.core.files import xdg
 from farmhand.core.task import Usage
+from farmhand.gateway.locking import lock
 from farmhand.gateway.policy import Rule
 from farmhand.gateway.turn import BackendState, Decision, Residency
 
@@ -139,20 +139,6 @@ def new_id() -> str:
     return f"fh-{os.urandom(5).hex()}"
 
 
-def lock(path: Path) -> int | None:
-    """Lock the ledger at `path`, which the process that pays from it does. Return the lock, to be closed.
-
-    None if another process has it. Raise OSError.
-    """
-    found = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
-        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(found)
-        return None
-    return found
-
-
 class GatewayLedger:
     """The ledger in the file at `path`, which is created if missing (0600, its directory 0700).
 
@@ -229,13 +215,23 @@ class GatewayLedger:
         self.heard(charge)
         return self.put(_ENDED, (*_values(charge), charge.decision, OPEN, LOST), urgent=True)
 
-    def spent(self, since: float, until: float) -> int:
-        """Return the pico-dollars that were, or may have been, charged in this time. Raise NotConfigured."""
+    def keep(self, name: str, value: str) -> Future[None]:
+        """Keep a text by a name: see `kept`."""
+        return self.put("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def spent(self, since: float, until: float, label: str = "") -> int:
+        """Return the pico-dollars that were, or may have been, charged in this time. Raise NotConfigured.
+
+        `label` is such as `project:website`; "" for all turns.
+        """
         query = (
             "SELECT sum(coalesce(pico, 0) + held) FROM charge WHERE residency = 'metered' AND created_at >= ?"
             " AND created_at < ?"
         )
-        [(found,)] = _rows(self.path, query, since, until)
+        name, _, value = label.partition(":")
+        of_label = " AND labels != '' AND json_extract(labels, ?) = ?" if label else ""
+        values = (f"$.{name}", value) if label else ()
+        [(found,)] = _rows(self.path, query + of_label, since, until, *values)
         return int(found or 0)
 
     def flush(self) -> None:
@@ -347,10 +343,10 @@ def charged_after(path: Path, number: int, most: int) -> list[tuple[int, TurnCha
     return [(row[0], _charge(row[1:])) for row in _rows(path, query, number, most)]
 
 
-def ident(path: Path) -> str:
-    """Return the id of the ledger. Raise NotConfigured."""
-    [(found,)] = _rows(path, "SELECT value FROM meta WHERE name = ?", "id")
-    return str(found)
+def kept(path: Path, name: str) -> str:
+    """Return what is kept by this name, such as `id`, that of the ledger; "" if nothing is. Raise NotConfigured."""
+    found = _rows(path, "SELECT value FROM meta WHERE name = ?", name)
+    return str(found[0][0]) if found else ""
 
 
 def _values(charge: TurnCharge) -> tuple[Any, ...]:

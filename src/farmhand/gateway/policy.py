@@ -35,6 +35,7 @@ HARD = {
     "no_limit": "H2",
     "budget_turn": "H2",
     "budget_day": "H2",
+    "budget_label": "H2",
     "budget_allowed": "H2",
     "background": "H2",
     "asked": "H4",
@@ -190,6 +191,12 @@ def _not_paid(facts: Facts, state: BackendState) -> Reason | None:
         if spent < day:
             limit = f"{_short(day)} have no room for {plain(facts.most_pico)} ({usd(spent):.2f} spent)"
         return Reason("budget_day", f"today's US$ {limit}, resets 00:00 UTC")
+    for one in state.labels:
+        label, _, value = one.name.partition(":")
+        if facts.labels.get(label) == value and facts.most_pico > one.limit_pico - one.spent_pico:
+            left = f"{plain(max(one.limit_pico - one.spent_pico, 0))} of today's US$ {_short(one.limit_pico)}"
+            words = f"{left} of the {label} {value} are left, this turn may cost {plain(facts.most_pico)}"
+            return Reason("budget_label", f"{words}; resets 00:00 UTC")
     return None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.gateway.ledger import GatewayLedger, TurnCharge, lock, new_id
-from farmhand.gateway.turn import Allowance, WorkClass
+from farmhand.gateway.ledger import GatewayLedger, TurnCharge, new_id
+from farmhand.gateway.locking import lock
+from farmhand.gateway.turn import Allowance, LabelBudget, WorkClass
 from farmhand.meter import Budget
 
 DAY_S = 86_400
@@ -45,6 +46,8 @@ class Purse:
         self._ledger = ledger
         self._limit: int | None = None
         self._day: tuple[int, Budget] | None = None
+        #: The budgets of labels of that day, by name.
+        self._labels: dict[str, Budget] = {}
         self._opened: _Opened | None = None
         self._lock: int | None = None
 
@@ -79,8 +82,34 @@ class Purse:
         today = int(time.time() // DAY_S)
         if self._day is None or self._day[0] != today:
             spent = self._ledger.spent(today * DAY_S, (today + 1) * DAY_S)
-            self._day = (today, Budget("day", self._limit, spent))
+            self._day, self._labels = (today, Budget("day", self._limit, spent)), {}
         return self._day[1]
+
+    def label(self, name: str, limit_pico: int) -> Budget:
+        """Return today's budget of a label such as `project:website`. Raise NotConfigured if the ledger is unreadable.
+
+        A limit that has changed is in force from now on.
+        """
+        _ = self.day
+        assert self._day is not None  # noqa: S101
+        if name not in self._labels:
+            begins = self._day[0] * DAY_S
+            self._labels[name] = Budget(f"day of {name}", None, self._ledger.spent(begins, begins + DAY_S, name))
+        self._labels[name].limit_pico = limit_pico
+        return self._labels[name]
+
+    def labels(self, limits: Mapping[str, int]) -> tuple[LabelBudget, ...]:
+        """Return what of these limits is spent or reserved. Raise NotConfigured."""
+        found = [(name, limit, self.label(name, limit)) for name, limit in limits.items()]
+        return tuple(
+            LabelBudget(name=name, limit_pico=limit, spent_pico=budget.spent_pico + budget.reserved_pico)
+            for name, limit, budget in found
+        )
+
+    @property
+    def known_labels(self) -> tuple[str, ...]:
+        """Return the labels that have had a budget today."""
+        return tuple(self._labels)
 
     @property
     def allowance(self) -> Allowance | None:
@@ -113,9 +142,9 @@ class Purse:
             return None
         return opened
 
-    def pay(self, charge: TurnCharge, turn_pico: int, *, by_allowance: bool) -> Payment:
-        """Return the payment of a turn. `charge` is its row as far as it is known."""
-        budgets = [Budget("turn", turn_pico), self.day]
+    def pay(self, charge: TurnCharge, turn_pico: int, labels: Mapping[str, int], *, by_allowance: bool) -> Payment:
+        """Return the payment of a turn. `charge` is its row as far as it is known; `labels` are its labels' limits."""
+        budgets = [Budget("turn", turn_pico), self.day, *(self.label(name, most) for name, most in labels.items())]
         if by_allowance:
             if (opened := self._now_open()) is None:
                 budgets[0] = Budget("allowance, which has ended", 0)

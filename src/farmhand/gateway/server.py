@@ -25,6 +25,7 @@ from farmhand.gateway.answering import Answering
 from farmhand.gateway.backends.metered_setup import AllowRequest
 from farmhand.gateway.dialects import errors, messages
 from farmhand.gateway.guard import Denied, Guard
+from farmhand.gateway.labels import headers_of
 from farmhand.gateway.turn import BadRequest, CannotCarry, Dialect
 from farmhand.meter import ApiError
 from farmhand.meter.http_server import HttpServer
@@ -141,8 +142,7 @@ class GatewayServer(HttpServer):
 
     async def count_tokens(self, asked: Asked) -> web.StreamResponse:
         """Count a turn's tokens, as a local server does it."""
-        headers = {name.lower(): value for name, value in asked.request.headers.items()}
-        turn = messages.read(await self.read(asked.request), headers)
+        turn = messages.read(await self.read(asked.request), headers_of(asked.request))
         count = await self._answering.count(turn, asked.work_class)
         if count is None:
             message = "no backend of this turn counts tokens"

@@ -7,6 +7,7 @@ import errno
 import logging
 import resource
 import signal
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from farmhand import __version__
 from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.plural import counted
+from farmhand.core.prices import PriceTable, price_table
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
-from farmhand.gateway.answering import Answering, Setup
+from farmhand.gateway.answering import Answering
 from farmhand.gateway.backends import Backend
 from farmhand.gateway.backends.local import LocalBackend
 from farmhand.gateway.backends.metered_setup import MeteredSetup, key_of
@@ -24,6 +26,7 @@ from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.guard import Guard, token_of
 from farmhand.gateway.server import MAX_CONNECTIONS, GatewayServer
+from farmhand.gateway.setup import Setup
 from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTable
 from farmhand.meter import Key
 from farmhand.subscription.terms import TERMS
@@ -49,7 +52,7 @@ class Backends:
         self._ready: dict[str, LocalBackend] = {}
         self._plan: _Plan | None = None
         self._ready_plan: _Plan | None = None
-        self._plan_turns = PlanTurns()
+        self._plan_turns = PlanTurns(book)
         self._retired: list[SubscriptionBackend] = []
         self._metered = MeteredSetup(book)
         self._ready_key: Key | None = None
@@ -81,8 +84,8 @@ class Backends:
         if plan is not None and plan is not self._plan:
             plan[1].close()
 
-    def setup(self, config: GatewayConfig) -> Setup:
-        """Return what `config` says, with the backends that stay as they are.
+    def setup(self, config: GatewayConfig, prices: PriceTable | None = None) -> Setup:
+        """Return what `config` says, with the backends that stay as they are, and the shipped prices unless given.
 
         Raise NotConfigured or Refused, with no change.
         """
@@ -90,7 +93,8 @@ class Backends:
         ready = self._ready_plan
         plan = ready if ready is not None and ready[0] == config.subscription else self._planned(config.subscription)
         # It is the last that can fail.
-        metered, self._ready_key = self._metered.made(config.metered, self._ready_key), None
+        prices = prices or price_table()
+        metered, self._ready_key = self._metered.made(config.metered, prices, self._ready_key), None
         self._take(plan)
         new = {name: server for name, server in config.local.items() if name not in kept}
         fresh = {name: self._ready.get(name) or LocalBackend(name, server) for name, server in new.items()}
@@ -104,7 +108,7 @@ class Backends:
         self._made = {name: (kept | made)[name] for name in config.local}
         backends: list[Backend] = [backend for _, backend, _ in self._made.values()]
         backends += [one for one in (plan and plan[1], metered) if one is not None]
-        return Setup(config, {backend.name: backend for backend in backends})
+        return Setup(config, {backend.name: backend for backend in backends}, prices)
 
     def _planned(self, table: SubscriptionTable) -> _Plan | None:
         """Return the backend of the plan, if it is enabled: the one that is there, if its table is the same.
@@ -120,6 +124,7 @@ class Backends:
         before, self._plan, self._ready_plan = self._plan, plan, None
         if plan is not before:
             if plan is not None:
+                self._plan_turns.use(plan[1].account)
                 log.warning("the subscription is on. %s", TERMS)
             if before is not None:
                 before[1].close()
@@ -146,10 +151,12 @@ class Backends:
 
 
 class Service:
-    """The gateway with the settings of the file `path`."""
+    """The gateway with the settings of the file `path`, and the operator's own prices, whose file need not exist."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, prices: Path) -> None:
         self._path = path
+        # It is read again at a reload.
+        self._prices: Callable[[], PriceTable] = lambda: price_table.__wrapped__(prices)
         self._backends: Backends
         self._config = settings.load(path)
         self._guard = Guard(token_of(self._config.token_path), self._config.address[1])
@@ -168,7 +175,7 @@ class Service:
             book = ledger.GatewayLedger(ledger.default_path())
             stack.callback(book.close)
             self._backends = Backends(book)
-            self._answering = Answering(self._backends.setup(config), book)
+            self._answering = Answering(self._backends.setup(config, self._prices()), book)
             stack.push_async_callback(self._backends.closed)
             stack.callback(self._backends.close)
             server = GatewayServer(self._guard, self._answering, self.reload)
@@ -207,10 +214,10 @@ class Service:
             config = settings.load(self._path)
             if config.listen != self._config.listen:
                 raise NotConfigured("listen has changed, which needs a restart", hint="restart the gateway")
-            token = token_of(config.token_path)
+            token, prices = token_of(config.token_path), self._prices()
             try:
                 await self._backends.prepare(config)
-                self._answering.setup = self._backends.setup(config)
+                self._answering.setup = self._backends.setup(config, prices)
             except BaseException:
                 self._backends.discard()
                 raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -62,7 +63,8 @@ class SubscriptionTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class MeteredTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """`[metered]`: the API, by a key: that of the variable `auth_env`, or `key_source` as in config.toml.
 
-    Budgets are US$ as text; a day is a UTC day. `background` pays for a harness's requests for itself, `hosted_tools`
+    Budgets are US$ as text; a day is a UTC day. `budget_label_usd` has those of labels, such as `project:website`, or
+    `project:*` for each other project. `background` pays for a harness's requests for itself, `hosted_tools`
     for tools that the provider runs, `fetch` for what it gets from URLs.
     """
 
@@ -71,6 +73,7 @@ class MeteredTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     key_source: str = ""
     models: dict[str, str] = msgspec.field(default_factory=lambda: dict(_BY_KEY))
     budget_day_usd: str = ""
+    budget_label_usd: dict[str, str] = {}
     max_usd_per_turn: str = "0.50"
     background: bool = False
     hosted_tools: bool = False
@@ -86,6 +89,15 @@ class MeteredTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def day_pico(self) -> int | None:
         """Return the budget of a day in pico-dollars, None if it is not set."""
         return pico(Decimal(self.budget_day_usd)) if self.budget_day_usd else None
+
+    def label_picos(self, labels: Mapping[str, str]) -> dict[str, int]:
+        """Return the budgets of a day that a turn with these labels has, in pico-dollars, by the label's whole name."""
+        found = {}
+        for label, value in labels.items():
+            given = self.budget_label_usd
+            if amount := given.get(f"{label}:{value}") or given.get(f"{label}:*"):
+                found[f"{label}:{value}"] = pico(Decimal(amount))
+        return found
 
     @property
     def turn_pico(self) -> int:

@@ -102,6 +102,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     backend: str | None = None
     #: The most that a metered answer may cost, in pico-dollars; None if unknown or nothing is metered.
     most_pico: int | None = None
+    #: `client` and `project`, as the client says: see `farmhand.gateway.labels`.
+    labels: dict[str, str] = {}
     #: Whether a session may change its backend at this turn: its last message is the user's own words.
     may_move: bool = True
 
@@ -121,6 +123,14 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
     limit_pico: int
     #: What of it is spent or reserved.
     spent_pico: int = 0
+
+
+class LabelBudget(msgspec.Struct, frozen=True, kw_only=True):
+    """What turns of a label, such as `project:website`, may cost on a UTC day, and what is spent or reserved of it."""
+
+    name: str
+    limit_pico: int
+    spent_pico: int
 
 
 class BackendState(msgspec.Struct, frozen=True, kw_only=True):
@@ -149,6 +159,8 @@ class BackendState(msgspec.Struct, frozen=True, kw_only=True):
     turn_pico: int | None = None
     day_pico: int | None = None
     spent_pico: int | None = None
+    #: The budgets of labels: in a decision those of the turn's own.
+    labels: tuple[LabelBudget, ...] = ()
     #: Of a subscription, the part of its fullest window that is used; None if it was not told.
     used: float | None = None
     #: What the operator has opened for a time. A turn that no rule sends there is paid from it; `by_allowance` is then

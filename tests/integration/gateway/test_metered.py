@@ -16,35 +16,7 @@ from farmhand.gateway.ledger import read
 from tests.support.gateway_inside import CHAT, RESPONSES, TOKEN
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Rule, Step, Verbatim
 from tests.support.messages_api.rules import ToolUse
-from tests.support.paid import HAIKU, asked, billed, charges, paid, post, settings, turn
-
-ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.332.18b; cc_entrypoint=cli;"
-TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
-
-
-def some_turn(chance: random.Random) -> bytes:
-    """A turn as a client may write it: fields in any order, white space or none, and the model's name elsewhere too."""
-    fields: dict[str, Any] = turn(stream=chance.random() < 0.5)
-    if chance.random() < 0.7:
-        texts = [ATTRIBUTION, "You are a harness.", "\u00fcber 1.0e3 \U0001f600"]
-        fields["system"] = [{"type": "text", "text": text} for text in texts]
-    if chance.random() < 0.5:
-        fields["tools"] = [TOOL | {"name": f"look{number}"} for number in range(chance.randint(1, 5))]
-    if chance.random() < 0.5:
-        fields["metadata"] = {"user_id": json.dumps({"model": "claude-opus-9", "session_id": str(chance.random())})}
-    if chance.random() < 0.5:
-        call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"model": "claude-opus-9", "n": 1e2}}
-        fields["tools"] = [TOOL]
-        fields["messages"] = [
-            {"role": "user", "content": "hi"},
-            {"role": "assistant", "content": [call]},
-            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "42"}]},
-        ]
-    names = list(fields)
-    chance.shuffle(names)
-    ordered = {name: fields[name] for name in names}
-    spaces: tuple[str, str] = chance.choice(((",", ":"), (", ", ": "), (" ,\n", " : ")))
-    return json.dumps(ordered, separators=spaces, ensure_ascii=chance.random() < 0.5).encode()
+from tests.support.paid import HAIKU, asked, billed, charges, paid, post, settings, some_turn, turn
 
 
 async def test_a_turn_in_messages_keeps_its_bytes_but_for_the_model(
@@ -52,7 +24,7 @@ async def test_a_turn_in_messages_keeps_its_bytes_but_for_the_model(
 ) -> None:
     chance = random.Random(13)  # noqa: S311
     async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
-        for _ in range(60):
+        for _ in range(8):
             sent = some_turn(chance)
             status, headers, _ = await post(inside, sent)
             assert (status, headers["x-farmhand-backend"]) == (200, "metered")

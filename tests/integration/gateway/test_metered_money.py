@@ -12,7 +12,10 @@ from typing import Any
 import aiohttp
 import pytest
 
+from farmhand.gateway.cost_pages import WorkstationLedger
+from farmhand.gateway.explain import text
 from farmhand.gateway.ledger import charges as charges_of
+from farmhand.gateway.ledger import read
 from tests.support.gateway_inside import TOKEN, GatewayInside
 from tests.support.messages_api import Fault, MessagesApi, Verbatim
 from tests.support.paid import HAIKU, asked, billed, charges, paid, post, turn
@@ -95,6 +98,43 @@ async def _some_turn(inside: GatewayInside, session: aiohttp.ClientSession, chan
             return "left"
         await answer.read()
         return "done"
+
+
+async def test_each_project_stays_within_its_own_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """40 streamed turns of each of two projects at once: one has a budget of its own, the other the star's."""
+    more = 'budget_label_usd = { "project:small" = "0.003", "project:*" = "0.005" }'
+    limits = {"small": 3 * 10**9, "other": 5 * 10**9}
+    async with MessagesApi(event_ms=5) as api, paid(tmp_path, api, monkeypatch, more=more) as inside:
+        body = turn(stream=True, max_tokens=200)
+
+        async def one(project: str) -> int:
+            return (await post(inside, body, **{"X-Farmhand-Project": project}))[0]
+
+        statuses = await asyncio.gather(*(one(name) for name in limits for _ in range(40)))
+        assert {200, 402} == set(statuses)
+        assert (await post(inside, body))[0] == 200
+        status, headers, said = await post(inside, body | {"max_tokens": 9000}, **{"X-Farmhand-Project": "SMALL"})
+        # Less output has room in its budget, and the client is asked for that.
+        assert (status, b"max_tokens: 9000 > 4" in said) == (400, True), said
+        inside.answering.ledger.flush()
+        rows = charges(tmp_path / "gateway.db")
+        counted = dict.fromkeys(limits, 0)
+        for row in rows:
+            if (name := json.loads(row["labels"]).get("project")) is not None:
+                counted[name] += (row["pico"] or 0) + row["held"]
+        assert all(0 < counted[name] <= limits[name] for name in limits)
+        (state,) = [state for state in inside.answering.setup.states() if state.residency == "metered"]
+        assert {one.name: one.spent_pico for one in state.labels} == {
+            f"project:{name}": counted[name] for name in limits
+        }
+        shown = read(tmp_path / "gateway.db", headers["x-farmhand-decision"])
+        assert shown is not None
+        assert [one.name for one in shown.states[0].labels] == ["project:small"]
+        assert [one.reason.code for one in shown.decision.refusals if one.backend == "metered"] == ["budget_label"]
+        assert "project small" in text(shown)
+        pages = [json.loads(page) for page in WorkstationLedger(tmp_path / "gateway.db").charges()]
+        assert {page["labels"].get("project") for page in pages} == {"small", "other", None}
+        assert pages[0]["labels"]["client"] == "python"
 
 
 async def test_a_turn_that_was_cut_counts_as_its_reservation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from farmhand.gateway.ledger import lock
+from farmhand import __version__
+from farmhand.gateway.locking import lock
 from farmhand.gateway.purse import DAY_S
 from tests.support import plan as planned
 from tests.support.gateway import GatewayProcess
 from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
 from tests.support.local_server import until
-from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim, Windows
 from tests.support.paid import VARIABLE, asked, charges, paid, post, settings
 from tests.support.plan import Plan
 
@@ -136,13 +137,18 @@ async def test_turns_in_a_row_stay_on_the_plan_and_the_api_takes_what_it_does_no
             assert asked(api) == []
             look = [{"name": "look", "input_schema": {"type": "object"}}]
             assert await backend("messages", tools=look) == (200, "metered")
-            # Only the plan was asked, in vain: the client hears of it, and the ledger has no model for it.
+            # What the plan declines goes on to the API, in the same turn. The ledger has both.
             plan.api.fault(Fault(kind="status", status=429, count=9))
-            assert await backend("messages") == (402, "advice")
-            await until(lambda: len(charges(one.database)) == 6)
-            *_, paid_row, refused = charges(one.database)
+            assert await backend("messages") == (200, "metered")
+            await until(lambda: len(charges(one.database)) == 7)
+            *_, paid_row, refused, instead = charges(one.database)
             assert (paid_row["residency"], paid_row["pico"] > 0) == ("metered", True)
             assert (refused["outcome"], refused["pico"], refused["model"]) == ("refused", 0, "")
+            assert (instead["residency"], instead["outcome"], instead["decision"]) == (
+                "metered",
+                "done",
+                refused["decision"],
+            )
             _, out, _ = await one.farmhand("cost", "--json", "--by", "label:residency")
             groups = {group["key"]: group for group in json.loads(out)["groups"]}
             assert (groups["subscription"]["unpriced"], groups["metered"]["unpriced"]) == (4, 0)
@@ -311,3 +317,109 @@ async def test_a_proxys_page_is_not_passed_off_as_json(tmp_path: Path, monkeypat
         api.fault(Fault(kind="status", status=413, raw=page))
         status, _, body = await post(inside, turn())
         assert (status, json.loads(body)["error"]["message"]) == (413, "the API answered HTTP 413")
+
+
+@pytest.mark.parametrize("code", ["login", "used_up", "failed"])
+async def test_a_turn_that_the_plan_declines_is_answered_by_what_comes_after_it_in_its_rule(
+    tmp_path: Path, code: str
+) -> None:
+    """Each dialect once, streamed and not. Where nothing comes after it, or has no room, the client gets advice."""
+    rules = '[[rule]]\nclass = "planning"\ntry = ["subscription"]\n[[rule]]\ntry = ["subscription", "metered"]\n'
+    async with Plan(tmp_path) as plan, MessagesApi() as api:
+        both = planned.settings(rule=rules) + settings(api, rules="")
+        async with gateway(tmp_path / "home", both) as one:
+            plan.use(one)
+            await one.start()
+            if code == "failed":
+                Path(plan.bin, "claude").write_text("#!/bin/sh\necho out of memory >&2\nexit 137\n")
+
+            async def ask(dialect: str, **more: Any) -> tuple[int, str, Any]:
+                if code == "login":
+                    plan.api.fault(Fault(kind="status", status=401, count=2))
+                elif code == "used_up":
+                    plan.api.state.windows = Windows(five_hour=1.0, resets_at=int(time.time()) + 3600)
+                path, body = planned.text_turn(dialect, "hello there", **more)
+                status, headers, answer = await one.call("POST", path, body)
+                return status, headers["x-farmhand-backend"], answer
+
+            for dialect, streamed in (("messages", True), ("chat", False), ("responses", True), ("messages", False)):
+                status, backend, answer = await ask(dialect, stream=streamed)
+                assert (status, backend, "Loopback answer" in str(answer)) == (200, "metered", True), answer
+                assert "hello there" in asked(api)[-1].body
+                # Until the next turn the plan is open again, but for the window that is used up.
+                assert (await one.command("reload"))[0] == 0
+            assert len(asked(api)) == 4
+            rows = charges(one.database)
+            declined = [row for row in rows if row["residency"] == "subscription"]
+            assert len(declined) == (1 if code == "used_up" else 4)
+            assert {(row["outcome"], row["terms"]) for row in declined} == {("refused", code)}
+            assert {row["pico"] for row in declined} == {None if code == "failed" else 0}
+            _, out, _ = await one.command("explain", "--last", "--json")
+            shown = json.loads(out)
+            assert (shown["decision"]["backend"], shown["same_again"]) == ("metered", True)
+            plan_state = next(state for state in shown["backends"] if state["name"] == "subscription")
+            assert plan_state["refused"]["code"] == code
+            status, backend, answer = await ask("messages", model="farmhand/plan")
+            assert (status, backend) == (402, "advice"), answer
+            one.write(both.replace('budget_day_usd = "2"', 'budget_day_usd = "0.00001"'))
+            assert (await one.command("reload"))[0] == 0
+            assert (await ask("messages"))[:2] == (402, "advice")
+            assert len(asked(api)) == 4
+
+
+async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path) -> None:
+    """Of prices.toml beside config.toml, at the start and at each reload; a file that is wrong changes nothing."""
+    own = tmp_path / ".config" / "farmhand" / "prices.toml"
+    row = '[[price]]\nmodel = "claude-haiku-5-5"\ninput = "{0}"\noutput = "{0}"\ncache_write = "{0}"\n'
+    row += 'cache_write_1h = "{0}"\ncache_read = "{0}"\n'
+    label = 'budget_label_usd = { "project:web" = "1" }'
+    async with MessagesApi() as api, gateway(tmp_path, settings(api, more=label)) as one:
+        own.write_text(row.format(7))
+        await one.start()
+        _, out, _ = await one.command("status", "--json")
+        shown = json.loads(out)
+        assert (shown["version"], shown["states"][0]["labels"][0]["name"]) == (1, "project:web")
+        assert shown["gateway_version"] == __version__
+        assert "  project web: US$ 0.00 of 1.00 used today" in (await one.command("status"))[1]
+        for price in (7, 11):
+            own.write_text(row.format(price))
+            assert (await one.command("reload"))[0] == 0
+            assert (await one.call("POST", MESSAGES, turn()))[0] == 200
+            used = asked(api)[-1].usage
+            await until(lambda: charges(one.database)[-1]["outcome"] == "done")
+            paid_row = charges(one.database)[-1]
+            assert paid_row["pico"] == (used["input_tokens"] + used["output_tokens"]) * price * 10**6
+            assert "+" in paid_row["price_version"]
+        # Too dear now: the limit of a turn is kept by the same prices, and so is what would be.
+        own.write_text(row.format(900_000))
+        assert (await one.command("reload"))[0] == 0
+        status, _, body = await one.call("POST", MESSAGES, turn())
+        assert (status, "this turn may cost" in body["error"]["message"]) == (402, True), body
+        _, out, _ = await one.command("explain", "--class", "chat", "--tokens", "100", "--json")
+        assert json.loads(out)["facts"]["most_pico"] > 10**15
+        own.write_text("[[price]]\nmodel = 7\n")
+        status, _, err = await one.command("reload")
+        assert (status, "prices.toml: price 1" in err, err.count("\n")) == (3, True, 1), err
+        assert (await one.call("POST", MESSAGES, turn()))[0] == 402
+        await one.stop()
+        status, _, err = await one.command("serve")
+        assert (status, "prices.toml: price 1" in err, err.count("\n")) == (3, True, 1), err
+
+
+async def test_a_paid_whole_answer_to_a_streamed_request_is_counted_and_comes_as_a_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole: dict[str, Any] = {"type": "message", "id": "m", "role": "assistant", "model": "claude-haiku-5-5"}
+    whole["stop_reason"] = "end_turn"
+    whole |= {"content": [{"type": "text", "text": "CANARY"}], "usage": {"input_tokens": 3, "output_tokens": 1}}
+    given = {"content-type": "application/json"}
+    async with MessagesApi() as api, paid(tmp_path, api, monkeypatch) as inside:
+        for path, ends in ((MESSAGES, b"message_stop"), (CHAT, b"[DONE]"), (RESPONSES, b"response.completed")):
+            api.fault(Fault(kind="verbatim", answer=Verbatim(body=json.dumps(whole).encode(), headers=given)))
+            status, headers, body = await post(inside, turn(path, stream=True), path)
+            assert (status, headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+            assert (b"CANARY" in body, ends in body, b'"error":{' in body) == (True, True, False), body
+        inside.answering.ledger.flush()
+        rows = charges(tmp_path / "gateway.db")
+        assert [(row["outcome"], row["held"]) for row in rows] == [("done", 0)] * 3
+        assert len({row["pico"] for row in rows if row["pico"]}) == 1

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -135,6 +135,28 @@ def test_a_listener_of_another_user_is_not_ours(tmp_path: Path, monkeypatch: pyt
             "farmhand.billing.gateway.os.stat", lambda _: os.stat_result([*found[:4], found.st_uid + 1, *found[5:]])
         )
         assert "another user" in OwnGateway(tmp_path, {}).whose(f"http://127.0.0.1:{port}").note
+
+
+def test_what_never_ends_its_answer_gets_no_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then would keep a limit of each read for ever."""
+    monkeypatch.setattr("farmhand.billing.gateway._PATIENCE_S", 0.3)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def drip() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\nServer: farmhand\r\n\r\n")
+                while not over.wait(0.05):
+                    connection.sendall(b" ")
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        port = server.getsockname()[1]
+        configure(tmp_path, port)
+        assert "is not your gateway" in OwnGateway(tmp_path, {}).whose(f"http://127.0.0.1:{port}").note
+        over.set()
+        thread.join()
 
 
 def test_a_dead_port_says_how_to_start_it_only_where_it_is_the_gateway_s(tmp_path: Path) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from farmhand.gateway import policy
 from farmhand.gateway.classify import facts
 from farmhand.gateway.config import parse
+from farmhand.gateway.labels import headers_of
 from farmhand.gateway.turn import BadRequest, Carries, Facts, Turn
 from tests.unit.gateway.turns import local, turn
 
@@ -116,3 +119,13 @@ def test_two_prompts_of_one_size_are_one_decision() -> None:
     assert first == second
     assert CANARY.encode() not in msgspec.json.encode(first)
     assert first.facts.carries.hosted_tools == ("other",)
+
+
+@pytest.mark.parametrize("name", ["X-Farmhand-Work-Class", "X-Farmhand-Residency", "X-Farmhand-Project"])
+def test_a_header_of_ours_that_is_there_twice_is_refused_by_its_name(name: str) -> None:
+    """Which one counted would be chance: a proxy in front may have added one."""
+    twice = make_mocked_request("POST", "/", CIMultiDict([(name, "chat"), ("X-A", "1"), (name.lower(), "chat")]))
+    with pytest.raises(BadRequest, match=f"{name}: it is there more than once"):
+        headers_of(twice)
+    once = make_mocked_request("POST", "/", CIMultiDict([(name, "chat"), ("X-A", "1"), ("x-a", "2")]))
+    assert headers_of(once) == {name.lower(): "chat", "x-a": "2"}

@@ -173,7 +173,7 @@ def test_no_text_of_a_prompt_is_in_ledger_decision_and_explain(tmp_path: Path) -
     given = turn(
         fields=body,
         model=CANARY,
-        headers={"x-session-id": CANARY, "user-agent": CANARY},
+        headers={"x-session-id": CANARY, "user-agent": f"pi/1 ({CANARY})"},
         carries=Carries(tools=1, hosted_tools=(CANARY,), stop_sequences=True),
     )
     states = (local(), *parse("").closed())

@@ -211,9 +211,11 @@ def test_nothing_in_toml_reaches_a_constraint() -> None:
 
 
 def test_facts_have_no_room_for_a_prompts_text() -> None:
-    """H6. Every text among the facts is of a closed set, a hash, or a name from gateway.toml (test_classify.py)."""
+    """H6. Every text among the facts is of a closed set, a hash, a name from gateway.toml, or a label of a header.
+
+    See test_classify.py and test_labels.py."""
     texts = {field.name for field in msgspec.structs.fields(Facts) if field.type is str or "str" in repr(field.type)}
-    assert texts == {"session", "backend"}
+    assert texts == {"session", "backend", "labels"}
     of_parts = {field.name for field in msgspec.structs.fields(Carries) if "str" in repr(field.type)}
     assert of_parts == {"hosted_tools"}
 

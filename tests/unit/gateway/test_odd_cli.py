@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from farmhand.gateway.backends import BackendError, Declined, claude_process, plan_reply
+from farmhand.gateway.backends import FAILED, BackendError, Declined, claude_process, plan_reply
 from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.backends.subscription import SubscriptionBackend
 from farmhand.gateway.tables import SubscriptionTable
@@ -27,6 +27,12 @@ case "$*" in
   *) cat > {directory}/stdin; cat {directory}/lines; {then} ;;
 esac
 """
+
+
+class Failed(Exception):
+    """Stands for a CLI that has failed before its answer began: the turn goes elsewhere, and the tier stays open."""
+
+
 Made = Callable[..., SubscriptionBackend]
 
 
@@ -42,7 +48,7 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Made:
         script.write_text(SCRIPT.format(directory=tmp_path, then=then))
         script.chmod(0o755)
         table = SubscriptionTable(enabled=True, cli=str(script), warm_s=0)
-        return SubscriptionBackend(table, PlanTurns(), {"CLAUDE_CODE_OAUTH_TOKEN": TOKEN})
+        return SubscriptionBackend(table, PlanTurns(lock_path=tmp_path / "plan"), {"CLAUDE_CODE_OAUTH_TOKEN": TOKEN})
 
     return make
 
@@ -87,22 +93,26 @@ async def test_an_orderly_cli_is_believed(made: Made, tmp_path: Path) -> None:
             "",
             BackendError,
         ),
-        ([], "exit 0", BackendError),
-        ([], "echo no such option >&2; exit 1", BackendError),
+        ([INIT], "exit 0", Failed),
+        ([], "exit 0", Failed),
+        ([], "echo no such option >&2; exit 1", Failed),
     ],
 )
 async def test_what_a_cli_may_not_do_is_an_error(
     made: Made, lines: list[Any], then: str, error: type[Exception]
 ) -> None:
     backend = made(lines, then)
-    with pytest.raises(error):
+    with pytest.raises(Declined if error is Failed else error) as caught:
         await answered(backend)
+    if error is Failed:
+        assert isinstance(caught.value, Declined)
+        assert caught.value.reason.code == FAILED
     closed = backend.state().closed
     assert (closed.code if closed else None) == ("credential" if error is Declined else None)
 
 
 async def test_an_error_of_the_cli_is_named_and_has_no_token(made: Made) -> None:
-    with pytest.raises(BackendError, match="no such option") as caught:
+    with pytest.raises(Declined, match="no such option") as caught:
         await answered(made([], f"echo no such option {TOKEN} >&2; exit 1"))
     assert TOKEN not in str(caught.value)
 

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmhand.gateway.backends import Declined, plan_turns
 from farmhand.gateway.backends.plan_turns import PlanTurns
+from farmhand.gateway.ledger import GatewayLedger
 from farmhand.gateway.tables import SubscriptionTable
 from farmhand.gateway.turn import Reason
 from farmhand.subscription import rate
 
 TABLE = SubscriptionTable(queue=2)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of all gateways is below the home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 def code(turns: PlanTurns) -> str | None:
@@ -118,3 +126,88 @@ async def test_a_refusal_without_a_time_closes_it_for_an_hour(monkeypatch: pytes
     assert code(turns) == "used_up"
     clock[0] += 2
     assert code(turns) is None
+
+
+async def test_of_two_gateways_one_works_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its own ledger: the lock is the operator's."""
+    one, other = PlanTurns(), PlanTurns()
+    await one.enter(TABLE)
+    waits = asyncio.create_task(other.enter(TABLE))
+    for _ in range(5):
+        await asyncio.sleep(0.05)
+    assert not waits.done()
+    one.leave()
+    await waits
+    monkeypatch.setattr(plan_turns, "WAIT_S", 0.01)
+    with pytest.raises(Declined, match="its one place was taken"):
+        await one.enter(TABLE)
+    # Who leaves while it waits leaves nothing behind.
+    monkeypatch.setattr(plan_turns, "WAIT_S", 100)
+    gone = asyncio.create_task(one.enter(TABLE))
+    await asyncio.sleep(0.01)
+    gone.cancel()
+    await asyncio.wait({gone})
+    other.leave()
+    await one.enter(TABLE)
+    one.leave()
+
+
+async def test_without_a_lock_nothing_is_drawn_from_the_plan(tmp_path: Path) -> None:
+    (tmp_path / ".local").write_text("in the way")
+    with pytest.raises(Declined, match=r"plan\.lock cannot be locked"):
+        await PlanTurns().enter(TABLE)
+
+
+OVER = {"status": "allowed", "isUsingOverage": True}
+FULL = {"unifiedWindows": {"five_hour": {"utilization": 0.85, "resetsAt": 1_796_003_600}}}
+
+
+@pytest.mark.parametrize(
+    ("said", "closes", "opens"),
+    [
+        (OVER, "overage", SubscriptionTable(allow_overage=True)),
+        (FULL, "reserve", SubscriptionTable(reserve=0.1)),
+        ({"status": "rejected"}, "used_up", None),
+    ],
+)
+async def test_a_used_window_is_remembered_over_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], closes: str, opens: SubscriptionTable | None
+) -> None:
+    clock = [1_796_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
+    use = rate.read({"resetsAt": 1_796_003_600} | said)
+    assert use is not None
+    path = tmp_path / "gateway.db"
+    book = GatewayLedger(path)
+    first = PlanTurns(book)
+    first.use("mine")
+    first.note(use, TABLE)
+    book.flush()
+    # Another gateway with the same ledger sees it at its next turn, and this one after a restart.
+    beside = PlanTurns(book)
+    beside.use("mine")
+    assert code(beside) == closes
+    book.close()
+    book = GatewayLedger(path)
+    for account, wanted in (("mine", closes), ("another login's", None), ("mine", closes)):
+        again = PlanTurns(book)
+        again.use(account)
+        assert code(again) == wanted
+    if opens is not None:
+        assert again.closed(opens) is None
+        assert again.used == first.used
+    clock[0] += 3601
+    assert code(again) is None
+    book.close()
+
+
+async def test_what_another_gateway_has_used_up_meanwhile_is_seen_before_the_cli_is_asked(tmp_path: Path) -> None:
+    book = GatewayLedger(tmp_path / "gateway.db")
+    one, other = PlanTurns(book), PlanTurns(book)
+    for each in (one, other):
+        each.use("mine")
+    one.used_up(TABLE)
+    book.flush()
+    with pytest.raises(Declined, match="is used up"):
+        await other.enter(TABLE)
+    book.close()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from farmhand.core.errors import NotConfigured, Refused
 from farmhand.gateway import classify
+from farmhand.gateway.carries import ChatOptions
 from farmhand.gateway.config import parse
+from farmhand.gateway.dialects import messages, responses, to_chat
 from farmhand.gateway.explain import text
 from farmhand.gateway.ledger import DecisionRecord
 from farmhand.gateway.policy import Rule, decide
@@ -118,3 +123,43 @@ def test_the_same_routes_as_gateway_toml() -> None:
     states = (local("ollama"), metered())
     assert decide(facts(tokens=60_001, most_pico=CENT), states, rules).backend == "metered"
     assert decide(facts(tokens=60_000, most_pico=CENT), states, rules).backend == "local:ollama"
+
+
+USER = {"role": "user", "content": "hi"}
+
+
+def in_chat(dialect: str, **fields: Any) -> list[tuple[str, str]]:
+    """The messages of the Chat request that is made of a turn: each one's role, and the call that it answers."""
+    body = json.dumps({"model": "m"} | fields).encode()
+    turn = {"messages": messages, "responses": responses}[dialect].read(body, {})
+    made = json.loads(to_chat.request(turn, ChatOptions(model="m")).body)
+    return [(one["role"], one.get("tool_call_id", "")) for one in made["messages"]]
+
+
+def test_a_result_that_comes_late_stands_behind_its_call() -> None:
+    """cubist38/mlx-openai-server#268: codex put a message between a call and its output, and the template raised."""
+    calls = [{"type": "function_call", "call_id": one, "name": "look", "arguments": "{}"} for one in "12"]
+    first, second = ({"type": "function_call_output", "call_id": one, "output": "r"} for one in "12")
+    said = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "I look."}]}
+    behind = [("user", ""), ("assistant", ""), ("tool", "1"), ("tool", "2"), ("user", "")]
+    assert in_chat("responses", input=[USER, *calls, first, USER, second]) == behind
+    assert in_chat("responses", input=[USER, *calls, said, first, second, USER]) == behind
+    # An id that comes again is the later call's.
+    again = in_chat("responses", input=[USER, *calls, first, second, USER, calls[0], USER, first])
+    assert again == [*behind, ("assistant", ""), ("tool", "1"), ("user", "")]
+    assert in_chat("responses", input=[USER, first]) == [("user", ""), ("tool", "1")]
+
+
+def test_an_answer_of_nothing_is_none() -> None:
+    """vllm-project/vllm#21089, anomalyco/opencode#2272: an empty answer was refused, two turns of one side too."""
+    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm", "signature": "s"}]}
+    for empty in (thought, {"role": "assistant", "content": ""}, {"role": "assistant", "content": []}):
+        assert in_chat("messages", max_tokens=9, messages=[USER, empty, USER]) == [("user", "")]
+
+
+@pytest.mark.parametrize("content", [{"content": ""}, {"content": []}, {}, {"content": [{"type": "text", "text": ""}]}])
+def test_a_tool_that_said_nothing_has_a_result(content: dict[str, Any]) -> None:
+    """musistudio/claude-code-router#936: a result without content was a 400."""
+    call = {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "look", "input": {}}]}
+    result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1"} | content]}
+    assert in_chat("messages", max_tokens=9, messages=[USER, call, result])[1:] == [("assistant", ""), ("tool", "1")]

@@ -15,8 +15,8 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.keysource import read_private
 
 
-@gateway_verb("serve")
-def command(path: Path, *, as_json: bool) -> VerbResult:
+@gateway_verb("serve", priced=True)
+def command(path: Path, *, as_json: bool, prices: Path) -> VerbResult:
     """Run the gateway until SIGTERM; SIGHUP reads the settings again. Exit 3: it is set up wrong, or the port taken."""
     from farmhand.core import systemd
     from farmhand.gateway.service import Service
@@ -28,7 +28,7 @@ def command(path: Path, *, as_json: bool) -> VerbResult:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    asyncio.run(Service(path).run())
+    asyncio.run(Service(path, prices).run())
     return VerbResult({"stopped": True}, "")
 
 

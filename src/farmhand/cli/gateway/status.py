@@ -19,7 +19,9 @@ from farmhand.gateway import config, control
 def command(path: Path, *, as_json: bool) -> VerbResult:
     """Show the gateway's state. Exit 4: none runs; 3: none ever did, so that there is no token."""
     found = control.ask(config.load(path), "GET", "/farmhand/v1/status")
-    return VerbResult(found, "\n".join(_lines(found)))
+    # `version` is that of this document, as for every verb.
+    shown = {"gateway_version" if name == "version" else name: value for name, value in found.items()}
+    return VerbResult(shown, "\n".join(_lines(found)))
 
 
 def _lines(found: dict[str, Any]) -> Iterator[str]:
@@ -40,6 +42,9 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
         if state["residency"] == "metered":
             seen = f", US$ {plain(state['spent_pico'])} of {plain(state['day_pico'])} used today"
         yield f"{state['name']}: {state['model']}{context}{seen}{used}"
+        for label in state.get("labels", ()):  # a gateway that runs may be older
+            spent, limit = plain(label["spent_pico"]), plain(label["limit_pico"])
+            yield f"  {label['name'].replace(':', ' ')}: US$ {spent} of {limit} used today"
     if found["terms"]:
         yield f"subscription: {found['terms']}"
     for turn in found["turns"]:

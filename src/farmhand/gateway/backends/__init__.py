@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from farmhand.core.task import Usage
-from farmhand.gateway.turn import BackendState, Decision, Dialect, Reason, Turn, WorkClass
+from farmhand.gateway.turn import BackendState, Decision, Dialect, LabelBudget, Reason, Turn, WorkClass
 
 
 class TurnSpent(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +56,15 @@ class NoRoom(Exception):
     """A paid backend has no room for a turn any more: nothing was sent, and the turn has to be decided again."""
 
 
+#: The code of a backend that has failed before its answer began. What it used by then is not known.
+FAILED = "failed"
+
+
 class Declined(Exception):
-    """A backend does not take a turn after all: what it knew at the decision has changed. The client gets advice."""
+    """A backend does not take a turn after all: what it knew at the decision has changed.
+
+    If nothing went to the client, the turn is decided again without it.
+    """
 
     def __init__(self, reason: Reason) -> None:
         super().__init__(reason.words)
@@ -100,6 +107,9 @@ class PaidBackend(Backend, Protocol):
 
     async def most(self, turn: Turn, decision: Decision) -> int | None:
         """Return the most that a turn may cost; None if it is not known."""
+
+    def labelled(self, labels: Mapping[str, str]) -> tuple[LabelBudget, ...]:
+        """Return the budgets that a turn with these labels has beside the others."""
 
     async def fitting(self, turn: Turn, decision: Decision) -> int:
         """Return the most output tokens for which a turn has room; 0 if it has none, or for next to nothing."""

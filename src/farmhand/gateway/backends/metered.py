@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.prices import price_table
+from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.gateway.advice import DEFERRED, NOT_CARRIED, TOO_LONG
-from farmhand.gateway.backends import BackendError, NoRoom, TurnSpent
+from farmhand.gateway.backends import BackendError, NoRoom
+from farmhand.gateway.backends.metered_reply import MeteredReply
 from farmhand.gateway.dialects import to_messages
 from farmhand.gateway.ledger import TurnCharge
 from farmhand.gateway.purse import Purse
 from farmhand.gateway.tables import MeteredTable
-from farmhand.gateway.turn import BackendState, BadRequest, CannotCarry, Decision, Dialect, Reason, Turn, WorkClass
-from farmhand.meter import ApiError, BudgetSpent, Exchange, Grant, Key, Meter, reserve
+from farmhand.gateway.turn import (
+    BackendState,
+    BadRequest,
+    CannotCarry,
+    Decision,
+    LabelBudget,
+    Reason,
+    Turn,
+    WorkClass,
+)
+from farmhand.meter import ApiError, BudgetSpent, Grant, Key, Meter, reserve
 from farmhand.meter.grants import MessageRequest
 from farmhand.meter.harness import HarnessPolicy
 from farmhand.meter.meter import COUNT_TOKENS
@@ -35,10 +45,6 @@ _LEFT = 8
 _MOST_OUTPUT = 1_000_000
 #: Seconds for which nothing is sent after the key was refused.
 _REFUSED_S = 60.0
-#: Headers of an answer that the client gets, beside `anthropic-*`. What the provider says of its own limits is left
-#: out: here the operator's are in force.
-_PASSED = ("request-id", "retry-after")
-_LIMITS = "anthropic-ratelimit-"
 _VERSION = "2023-06-01"
 
 
@@ -54,42 +60,17 @@ class PreparedTurn(NamedTuple):
     policy: HarnessPolicy
 
 
-class MeteredReply:
-    """An open answer of the API; see `BackendReply`."""
-
-    dialect: Dialect = "messages"
-
-    def __init__(self, exchange: Exchange, omitted: tuple[str, ...]) -> None:
-        self.status = exchange.status
-        self.headers = passed(exchange.headers)
-        self.streamed = exchange.streamed
-        self.omitted = omitted
-        self._exchange = exchange
-
-    def spent(self) -> TurnSpent | None:
-        """Implement `BackendReply`: the backend writes its own rows."""
-        return None
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """Implement `BackendReply`."""
-        try:
-            while piece := await self._exchange.piece():
-                yield piece
-        except ApiError as problem:
-            raise BackendError(problem.message) from None
-
-
 class MeteredBackend:
     """The residency `metered`; see `Backend`. `key` is None while only `farmhand gateway allow` could open it."""
 
     name = "metered"
 
-    def __init__(self, table: MeteredTable, key: Key | None, meter: Meter, purse: Purse) -> None:
+    def __init__(self, table: MeteredTable, key: Key | None, meter: Meter, purse: Purse, prices: PriceTable) -> None:
         self.key = key
         self.purse = purse
         self.table = table
         self._meter = meter
-        self._prices = price_table()
+        self._prices = prices
         #: Why the key was refused, and until when nothing is sent.
         self._refused: tuple[Reason, float] | None = None
 
@@ -98,9 +79,11 @@ class MeteredBackend:
         # What was allowed is of no use without a key.
         allowance, spent = self.purse.allowance if self.key is not None else None, None
         closed = None if self.table.enabled else Reason("shut", "off")
+        labels: tuple[LabelBudget, ...] = ()
         try:
             day = self.purse.day
             spent = day.spent_pico + day.reserved_pico
+            labels = self.purse.labels(self._label_limits())
         except NotConfigured as error:
             # What was spent today is not known: other backends go on.
             closed = Reason("ledger", error.message)
@@ -121,9 +104,28 @@ class MeteredBackend:
             turn_pico=self.table.turn_pico,
             day_pico=self.table.day_pico,
             spent_pico=spent,
+            labels=labels,
             allowance=allowance,
             model=", ".join(sorted(set(self.table.models.values()))),
         )
+
+    def labelled(self, labels: Mapping[str, str]) -> tuple[LabelBudget, ...]:
+        """Implement `PaidBackend`."""
+        limits = self.table.label_picos(labels)
+        try:
+            return self.purse.labels(limits)
+        except NotConfigured:
+            # What was spent is not known: nothing is left.
+            return tuple(LabelBudget(name=name, limit_pico=most, spent_pico=most) for name, most in limits.items())
+
+    def _label_limits(self) -> dict[str, int]:
+        """Return the limits of the labels that the settings name, and of those that were used today."""
+        named = [name for name in self.table.budget_label_usd if not name.endswith(":*")]
+        found: dict[str, int] = {}
+        for name in (*named, *self.purse.known_labels):
+            label, _, value = name.partition(":")
+            found |= self.table.label_picos({label: value})
+        return found
 
     def wake(self) -> None:
         """Implement `Backend`."""
@@ -197,6 +199,7 @@ class MeteredBackend:
         given = state.allowance
         if given is not None and (decision.by_allowance or not self.table.enabled):
             limits.append(given.limit_pico - given.spent_pico)
+        limits += [one.limit_pico - one.spent_pico for one in self.labelled(decision.facts.labels)]
         return min(limits)
 
     def _cost(self, request: MessageRequest, model: str, counted: int | None = None) -> int | None:
@@ -266,8 +269,10 @@ class MeteredBackend:
             residency="metered",
             backend=self.name,
             price_version=self._prices.version,
+            labels=decision.facts.labels,
         )
-        payment = self.purse.pay(charge, self.table.turn_pico, by_allowance=decision.by_allowance)
+        labels = self.table.label_picos(charge.labels)
+        payment = self.purse.pay(charge, self.table.turn_pico, labels, by_allowance=decision.by_allowance)
         grant = Grant(
             decision.id,
             self._key(),
@@ -348,15 +353,6 @@ class MeteredBackend:
         if problem.retry_after_s is not None:
             found.headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
         return found
-
-
-def passed(headers: dict[str, str]) -> dict[str, str]:
-    """Return the headers of an answer that the client gets."""
-    return {
-        name: value
-        for name, value in headers.items()
-        if name in _PASSED or (name.startswith("anthropic-") and not name.startswith(_LIMITS))
-    }
 
 
 def _headers(turn: Turn) -> dict[str, str]:

@@ -14,6 +14,7 @@ from farmhand.core.errors import NotConfigured, UsageError, WireError
 from farmhand.core.keys import other_kind
 from farmhand.core.keysource import read_key
 from farmhand.core.money import pico
+from farmhand.core.prices import PriceTable
 from farmhand.core.rules import MAX_USD, is_budget
 from farmhand.gateway.backends.metered import MeteredBackend
 from farmhand.gateway.ledger import GatewayLedger
@@ -44,7 +45,8 @@ class MeteredSetup:
     def __init__(self, ledger: GatewayLedger, environ: Mapping[str, str] = os.environ) -> None:
         self._purse = Purse(ledger)
         self._environ = environ
-        self._meters: dict[str, tuple[Upstream, Meter]] = {}
+        #: By the address and the version of the prices.
+        self._meters: dict[tuple[str, str], tuple[Upstream, Meter]] = {}
 
     def pays(self, table: MeteredTable) -> bool:
         """Return whether turns may be paid for with these settings now: they say so, or what is open for a time."""
@@ -53,7 +55,7 @@ class MeteredSetup:
     def _has_source(self, table: MeteredTable) -> bool:
         return bool(table.key_source or self._environ.get(table.auth_env))
 
-    def made(self, table: MeteredTable, key: Key | None = None) -> MeteredBackend | None:
+    def made(self, table: MeteredTable, prices: PriceTable, key: Key | None = None) -> MeteredBackend | None:
         """Return the backend; None if metered is off, and there is no key with which it could be opened.
 
         `key` is that of `table`, if it was read before. Raise NotConfigured if turns may be paid for and the key cannot
@@ -65,11 +67,12 @@ class MeteredSetup:
         elif not self._has_source(table):
             self._purse.stop()
             return None
-        if table.url not in self._meters:
+        if (kind := (table.url, prices.version)) not in self._meters:
             upstream = Upstream(table.url, idle_s=_IDLE_S)
-            self._meters[table.url] = (upstream, Meter(upstream, retry=RetryPolicy(attempts=2, wait=False)))
+            retry = RetryPolicy(attempts=2, wait=False)
+            self._meters[kind] = (upstream, Meter(upstream, retry=retry, price=prices.cost))
         self._purse.limit(table.day_pico)
-        return MeteredBackend(table, key, self._meters[table.url][1], self._purse)
+        return MeteredBackend(table, key, self._meters[kind][1], self._purse, prices)
 
     def close(self) -> None:
         """Close what was opened for a time, and the idle connections."""

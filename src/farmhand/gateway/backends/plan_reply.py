@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import redact
 from farmhand.core.task import Usage
-from farmhand.gateway.backends import BackendError, Declined, TurnSpent
+from farmhand.gateway.backends import FAILED, BackendError, Declined, TurnSpent
 from farmhand.gateway.backends.claude_process import ClaudeProcess
 from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.dialects.cli_answer import CliAnswer
@@ -154,6 +154,8 @@ class SubscriptionReply:
             sizes = _TOO_LONG.search(words)
             words = f": {sizes[1]} tokens > {sizes[2]} maximum" if sizes else ""
             raise BackendError(f"prompt is too long{words}", status=400, code="context_length_exceeded")
+        if not code and not self._answer.begun:
+            raise Declined(Reason(FAILED, f"its CLI failed: {words}"))
         if 400 <= code < 500:
             raise BackendError(words, status=400, code="invalid_request")
         raise BackendError(words, status=503 if code == 529 else 502, code="subscription")

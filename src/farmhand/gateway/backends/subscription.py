@@ -11,16 +11,17 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from farmhand.core.scratch import private_directory
-from farmhand.gateway.backends import BackendError
+from farmhand.gateway.backends import FAILED, Declined
 from farmhand.gateway.backends.claude_process import ClaudeProcess, CliOrder
 from farmhand.gateway.backends.plan_reply import TURN_S, SubscriptionReply
 from farmhand.gateway.backends.plan_turns import PlanTurns
 from farmhand.gateway.folding import FoldedTurn, fold
 from farmhand.gateway.tables import PLAN_CONTEXT, SubscriptionTable
-from farmhand.gateway.turn import BackendState, Turn
+from farmhand.gateway.turn import BackendState, Reason, Turn
 from farmhand.subscription import gate
 from farmhand.subscription.command import command
 from farmhand.subscription.environment import TOKEN, from_nothing
@@ -43,6 +44,8 @@ class SubscriptionBackend:
         self._table, self._turns = table, turns
         token = environ.get(table.auth_env, "")
         gate.check_token(f"[subscription] auth_env: {table.auth_env}", token)
+        #: Tells one login from another, and nothing of it.
+        self.account = blake2b(token.encode(), digest_size=8, person=b"farmhand-plan").hexdigest()
         self._program = gate.find_program(table.cli, environ.get("PATH"))
         self._stack = ExitStack()
         try:
@@ -111,8 +114,10 @@ class SubscriptionBackend:
             late = asyncio.get_running_loop().call_later(TURN_S, reply.expire)
             try:
                 await process.ask(asked.text)
-                turn.fields, asked = {}, FoldedTurn("", "", None, asked.omitted)
+                asked = FoldedTurn("", "", None, asked.omitted)
+                # The turn keeps its fields until then: another backend may have to answer it.
                 await reply.begin()
+                turn.release()
                 yield reply
                 good = not process.running
             finally:
@@ -132,7 +137,7 @@ class SubscriptionBackend:
         return CliOrder(self._program, model, asked.system, asked.max_tokens)
 
     async def _process(self, order: CliOrder) -> ClaudeProcess:
-        """Return the process that waits, if it was started for the same; a new one otherwise. Raise BackendError."""
+        """Return the process that waits, if it was started for the same; a new one otherwise. Raise Declined."""
         spare, self._spare = self._spare, None
         if self._spare_ends is not None:
             self._spare_ends.cancel()
@@ -144,7 +149,7 @@ class SubscriptionBackend:
         try:
             return await ClaudeProcess.start(order, self._child(order.max_tokens), self._home)
         except OSError as error:
-            raise BackendError(f"the subscription's CLI cannot be started: {error.strerror}") from None
+            raise Declined(Reason(FAILED, f"its CLI cannot be started: {error.strerror}")) from None
 
     async def _after(self, process: ClaudeProcess | None, *, entered: bool, good: bool) -> None:
         """Give the place away once the process is gone, and start one that waits for the next turn."""
@@ -154,7 +159,7 @@ class SubscriptionBackend:
         wanted = self._table.warm_s and not self._retired and self._turns.idle(self._table)
         try:
             if good and process is not None and wanted:
-                with suppress(BackendError):
+                with suppress(Declined):
                     self._spare = await self._process(process.order)
                     ends = asyncio.get_running_loop().call_later(self._table.warm_s, self._end_spare)
                     self._spare_ends = ends

@@ -38,8 +38,10 @@ class Conversation:
         self._join("user", parts)
 
     def assistant(self, text: str, calls: list[dict[str, Any]]) -> None:
-        """Add an answer's text and its tool calls."""
+        """Add an answer's text and its tool calls. One of nothing but thinking is none: servers refuse it."""
         self._show_images()
+        if not text and not calls:
+            return
         if not self._messages or self._messages[-1]["role"] != "assistant":
             self._messages.append({"role": "assistant", "content": ""})
         last = self._messages[-1]
@@ -48,14 +50,27 @@ class Conversation:
             last.setdefault("tool_calls", []).extend(calls)
 
     def result(self, call: str, parts: list[dict[str, Any]], *, failed: bool = False) -> None:
-        """Add the result of a tool call: its texts here, its images after the results that follow it."""
+        """Add the result of a tool call: its texts here, its images after the results that follow it.
+
+        One that comes late, after words of the user, goes behind its call: templates raise where it is elsewhere.
+        """
         texts = [part["text"] for part in parts if part["type"] == "text"]
         images = [part for part in parts if part["type"] != "text"]
         if images and not texts:
             texts.append("The result is an image; it follows.")
         text = ("ERROR: " if failed else "") + "\n".join(texts)
-        self._messages.append({"role": "tool", "tool_call_id": call, "content": text})
+        self._messages.insert(self._behind(call), {"role": "tool", "tool_call_id": call, "content": text})
         self._images += images
+
+    def _behind(self, call: str) -> int:
+        """Return the place behind a call, and behind the results that are there; the end if there is no such call."""
+        for at in range(len(self._messages) - 1, -1, -1):
+            if any(one["id"] == call for one in self._messages[at].get("tool_calls", ())):
+                at += 1
+                while at < len(self._messages) and self._messages[at]["role"] == "tool":
+                    at += 1
+                return at
+        return len(self._messages)
 
     def finish(self) -> list[dict[str, Any]]:
         """Return the messages. Content without an image is one text."""
