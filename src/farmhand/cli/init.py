@@ -1,4 +1,4 @@
-"""`farmhand init`: ask for host, login and key, check each, write inventory and settings, and offer to build the host."""
+"""`farmhand init`: ask for host, login and key, check each, write inventory and settings, and offer to build it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 import click
 
-from farmhand.aws.boxes.keys import HostKey, known_hosts_text
+from farmhand.aws.boxes.keys import HostKey
 from farmhand.cli import init_host
 from farmhand.cli.init_files import Change, write_all
 from farmhand.cli.playbook import play
@@ -29,9 +29,7 @@ from farmhand.rotation.provider import check_key
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
-_MARK = (
-    "# Written by farmhand init. Settings of this host go into host_vars/{name}.yml, of all into group_vars/farm.yml."
-)
+_MARK = "# Written by farmhand init. Settings of this host go into host_vars/{name}.yml."
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class _Answers:
     "init",
     "key_source",
     "project_dir",
-    epilog="For example: farmhand init, or farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --yes.",
+    epilog="For example: farmhand init, or farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --up.",
 )
 @click.option("--address", metavar="ADDRESS", help="The box: a name, an IP address, or an alias of ~/.ssh/config.")
 @click.option("--user", metavar="LOGIN", help="A login there that may become root.")
@@ -164,9 +162,7 @@ def _login(way: init_host.Way, user: str, key: HostKey | None) -> tuple[str, ini
     if user.startswith("-") or any(c.isspace() or c == "@" for c in user):
         raise UsageError(f"{user!r} is no login")
     found = init_host.log_in(way, user, key)
-    root = (
-        "becomes root" if found.root else "may become root only with a password, if at all (farmhand up -K asks for it)"
-    )
+    root = "becomes root" if found.root else "does not become root without a password (farmhand up -K asks for it)"
     note(f"{user} on {way.address}: {found.system}; {root}")
     return user, found
 
@@ -198,7 +194,8 @@ def _changes(answers: _Answers, conf: Settings, inventory: Path) -> list[Change]
         found.append(farm)
     if answers.key is not None:
         known = Change.of(Path(way.known_hosts), "")
-        after = known_hosts_text(known.before, "\0", 22, []) + f"{way.known_as} {answers.key.kind} {answers.key.blob}\n"
+        kept = known.before if known.before.endswith("\n") or not known.before else f"{known.before}\n"
+        after = f"{kept}{way.known_as} {answers.key.kind} {answers.key.blob}\n"
         found.append(replace(known, after=after, adds=True))
     config = Change.of(Path(os.path.abspath(conf.config_file)), "")
     found.append(replace(config, after=_settings(config.before, answers.source), adds=not config.before))

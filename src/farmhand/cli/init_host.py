@@ -68,9 +68,7 @@ def host_key(to: Way) -> HostKey:
     """Return the host key that the box shows to anybody. Raise FarmUnreachable."""
     if to.proxied:
         hint = f"log in once with ssh {to.address}, compare the fingerprint that it shows, and run this again"
-        raise FarmUnreachable(
-            f"{to.address} is reached through another host, past which no key can be asked", hint=hint
-        )
+        raise FarmUnreachable(f"{to.address} is behind another host, past which no key can be asked", hint=hint)
     said = ""
     for kind in _KINDS:
         done = _ran(["ssh-keyscan", "-T", str(PATIENCE_S), "-t", kind, "-p", str(to.port), "--", to.hostname])
@@ -95,7 +93,7 @@ def known_keys(to: Way) -> list[HostKey]:
 
 
 def log_in(to: Way, user: str, key: HostKey | None) -> Login:
-    """Log in as `user` ("": ssh's own choice) and look. `key` is trusted for this once, if it is not on record yet.
+    """Log in as `user` and look. `key` is trusted for this once, if it is not on record yet.
 
     Raise FarmUnreachable with ssh's reason.
     """
@@ -107,16 +105,14 @@ def log_in(to: Way, user: str, key: HostKey | None) -> Login:
         options += ["ControlPath=none", "ForwardAgent=no"]
         options += [f'UserKnownHostsFile="{known}"', f"HostKeyAlgorithms={_algorithms(key)}"] if key else []
         words = [word for option in options for word in ("-o", option)]
-        words += ["-p", str(to.port), *(["-l", user] if user else [])]
+        words += ["-p", str(to.port), "-l", user]
         done = _ran(["ssh", "-T", *words, "--", to.address, _LOOK], timeout_s=3 * PATIENCE_S)
     found = done.stdout.split(maxsplit=2)
     if done.returncode or len(found) < 2 or not found[0].isdigit():
         failure = sshfail.classify(done.returncode or 255, done.stderr, to.address)
         if failure is not None and failure.code == "login_refused":
-            hint = (
-                f"copy your ssh key there: ssh-copy-id {user + '@' if user else ''}{to.address}; or give another login"
-            )
-            raise WireError("login_refused", f"{to.address} does not let {user or 'this login'} in", hint).at()
+            hint = f"copy your ssh key there: ssh-copy-id {user}@{to.address}; or give another login"
+            raise WireError("login_refused", f"{to.address} does not let {user} in", hint).at()
         raise failure.at() if failure else FarmUnreachable(f"{to.address}: the login did not answer")
     return Login(root=found[0] == "0" or found[1] == "0", system=found[2].strip() if len(found) > 2 else "")
 

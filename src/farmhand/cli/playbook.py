@@ -59,11 +59,9 @@ def play(directory: Path, playbook: str, arguments: Sequence[str], *, as_json: b
     words = [find_program("ansible-playbook"), str(directory / playbook), *arguments]
     if playbook == _BOX:
         words[2:2] = ["-e", json.dumps({"box_inventory_dir": str(own)})]
-    elif playbook not in _HERE and environ.get("ANSIBLE_INVENTORY") == str(own) and not own.exists():
-        if not any(
-            word.startswith(("-i", "--inv")) for word in arguments
-        ):  # Ansible does nothing, and calls it success
-            raise NotConfigured(f"no farm host is known: {own} does not exist", hint="farmhand init, or -i INVENTORY")
+    named = environ.get("ANSIBLE_INVENTORY") != str(own) or any(word.startswith(("-i", "--inv")) for word in arguments)
+    if not (named or playbook in _HERE or own.exists()):  # Ansible would do nothing, and call that success
+        raise NotConfigured(f"no farm host is known: {own} does not exist", hint="farmhand init, or -i INVENTORY")
     # What a wheel carries is no place to work in.
     cwd = None if directory == CARRIED else directory
     with private_directory() as private:
