@@ -6,6 +6,9 @@ this, and a changed playbook must not look like a changed agent.
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,10 @@ CARRIED = (
     *("ansible.cfg", "site.yml", "rotate-key.yml", "playbooks", "roles", "library", "action_plugins", "filter_plugins"),
     *("aws", "container", "inventory/example", "requirements/agent.txt", "requirements/cloud.txt"),
     *("requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml", "README.md", "LICENSE"),
-    # Modules on a host are made of it, as are the agent's wheel and the containers' image.
-    "src/farmhand",
 )
+#: Modules on a host are made of it, as are the agent's wheel and the containers' image. What is named twice is packed
+#: once, so it goes in as a copy.
+SOURCES = "src/farmhand"
 
 
 class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configuration class is of no interest here
@@ -32,8 +36,14 @@ class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configur
             return
         root = Path(self.root)
         build_data["dependencies"] += self.metadata.core.optional_dependencies["workstation"]
+        copied = Path(tempfile.mkdtemp(prefix="farmhand-project-"))
+        atexit.register(shutil.rmtree, copied, ignore_errors=True)
+        shutil.copytree(root / SOURCES, copied / SOURCES)
         build_data["force_include"] |= {
-            str(file): f"farmhand/project/{file.relative_to(root)}" for name in CARRIED for file in _files(root / name)
+            str(file): f"farmhand/project/{file.relative_to(top)}"
+            for top, names in ((root, CARRIED), (copied, (SOURCES,)))
+            for name in names
+            for file in _files(top / name)
         }
 
 

@@ -59,7 +59,7 @@ def write_all(changes: Sequence[Change]) -> None:
                 with contextlib.suppress(OSError):
                     _put(change.path, change.before)
             raise NotConfigured(
-                f"{changes[len(done)].path} cannot be written: {error.strerror}", hint="nothing was"
+                f"{changes[len(done)].path} cannot be written: {error.strerror}", hint="nothing was changed"
             ) from None
     if stopped:
         raise KeyboardInterrupt
