@@ -87,9 +87,9 @@ soak: $(VENV) ## The same over 208 seeds, and large batches on AWS in containers
 	@scripts/base-image
 	$(PYTEST) tests/soak
 
-molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
+molecule: $(VENV) ## The roles on Debian 12 and 13 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
-	@scripts/base-image
+	@scripts/base-image bookworm trixie
 	$(BIN)/molecule test --all
 
 # A farm for each of two workers. The longest files begin: tests/e2e/conftest.py names them.

@@ -1,4 +1,4 @@
-"""Build hook: a wheel that is installed by itself carries what `up`, `rotate`, `code` and `cloud` run, and brings Ansible.
+"""Build hook: a wheel that is installed by itself carries what `up`, `rotate`, `code` and `cloud` run, and Ansible.
 
 The agent's own wheel is built without it (HATCH_BUILD_NO_HOOKS, roles/jada_agent/tasks/wheel.yml): a host needs none of
 this, and a changed playbook must not look like a changed agent.
