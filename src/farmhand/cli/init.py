@@ -16,7 +16,7 @@ import click
 
 from farmhand.aws.boxes.keys import HostKey
 from farmhand.cli import init_host
-from farmhand.cli.init_files import Change, write_all
+from farmhand.cli.init_files import SetupFile, write_all
 from farmhand.cli.playbook import play
 from farmhand.cli.say import note
 from farmhand.cli.verb import VerbResult, verb
@@ -40,7 +40,7 @@ class _Answers:
     way: init_host.Way
     user: str
     key: HostKey | None
-    login: init_host.Login
+    login: init_host.BoxLogin
     source: str
 
 
@@ -158,7 +158,7 @@ def _compared(way: init_host.Way, given: str | None) -> HostKey | None:
     return key
 
 
-def _login(way: init_host.Way, user: str, key: HostKey | None) -> tuple[str, init_host.Login]:
+def _login(way: init_host.Way, user: str, key: HostKey | None) -> tuple[str, init_host.BoxLogin]:
     if user.startswith("-") or any(c.isspace() or c == "@" for c in user):
         raise UsageError(f"{user!r} is no login")
     found = init_host.log_in(way, user, key)
@@ -180,7 +180,7 @@ def _source(text: str, upstream_url: str) -> str:
     return text
 
 
-def _changes(answers: _Answers, conf: Settings, inventory: Path) -> list[Change]:
+def _changes(answers: _Answers, conf: Settings, inventory: Path) -> list[SetupFile]:
     """Return the files before and after, those that lead to others last."""
     way, name = answers.way, answers.name
     host = {"ansible_host": way.address, "ansible_user": answers.user}
@@ -188,16 +188,16 @@ def _changes(answers: _Answers, conf: Settings, inventory: Path) -> list[Change]
     if way.port != init_host.way(way.address, None).port:
         lines.append(f"      ansible_port: {way.port}")
     text = "\n".join(["---", _MARK.format(name=name), "farm:", "  hosts:", f"    {_quoted(name)}:", *lines, ""])
-    found = [Change.of(inventory / f"{name}.yml", text)]
-    farm = Change.of(inventory / "group_vars" / "farm.yml", _variables(conf))
+    found = [SetupFile.of(inventory / f"{name}.yml", text)]
+    farm = SetupFile.of(inventory / "group_vars" / "farm.yml", _variables(conf))
     if not farm.before:
         found.append(farm)
     if answers.key is not None:
-        known = Change.of(Path(way.known_hosts), "")
+        known = SetupFile.of(Path(way.known_hosts), "")
         kept = known.before if known.before.endswith("\n") or not known.before else f"{known.before}\n"
         after = f"{kept}{way.known_as} {answers.key.kind} {answers.key.blob}\n"
         found.append(replace(known, after=after, adds=True))
-    config = Change.of(Path(os.path.abspath(conf.config_file)), "")
+    config = SetupFile.of(Path(os.path.abspath(conf.config_file)), "")
     found.append(replace(config, after=_settings(config.before, answers.source), adds=not config.before))
     return found
 
@@ -223,7 +223,7 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _may_replace(changes: list[Change], *, yes: bool) -> None:
+def _may_replace(changes: list[SetupFile], *, yes: bool) -> None:
     if not changes or yes:
         return
     names = ", ".join(change.path for change in changes)

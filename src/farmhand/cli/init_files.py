@@ -15,7 +15,7 @@ from farmhand.core.errors import NotConfigured
 
 
 @dataclass(frozen=True)
-class Change:
+class SetupFile:
     """A text file before ("" if there is none) and after. `adds`: what was there stays, so nobody has to be asked."""
 
     path: str
@@ -24,7 +24,7 @@ class Change:
     adds: bool = False
 
     @classmethod
-    def of(cls, path: Path, after: str) -> Change:
+    def of(cls, path: Path, after: str) -> SetupFile:
         """Return the change of `path`. Raise NotConfigured if it cannot be read."""
         try:
             before = path.read_text("utf-8", "surrogateescape")
@@ -45,9 +45,9 @@ class Change:
         return "".join(difflib.unified_diff(before, after, self.path, self.path))
 
 
-def write_all(changes: Sequence[Change]) -> None:
+def write_all(changes: Sequence[SetupFile]) -> None:
     """Write the changes. If one fails, those before it are taken back. A signal waits. Raise NotConfigured."""
-    done: list[Change] = []
+    done: list[SetupFile] = []
     stopped: list[int] = []
     with caught(lambda number, _frame: stopped.append(number)):
         try:

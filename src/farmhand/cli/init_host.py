@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from farmhand.aws.boxes.keys import HostKey, is_key
@@ -35,7 +35,7 @@ class Way(NamedTuple):
     proxied: bool
 
 
-class Login(NamedTuple):
+class BoxLogin(NamedTuple):
     """What a login found: whether it may become root without a password, and the name of the system."""
 
     root: bool
@@ -59,7 +59,7 @@ def way(address: str, port: int | None) -> Way:
         hostname=hostname,
         port=number,
         known_as=name if number == 22 or alias != "none" else f"[{name}]:{number}",
-        known_hosts=str(Path(files[0]).expanduser()),
+        known_hosts=os.path.expanduser(files[0]),
         proxied=any(said.get(option, "none") != "none" for option in ("proxyjump", "proxycommand")),
     )
 
@@ -92,7 +92,7 @@ def known_keys(to: Way) -> list[HostKey]:
     return [HostKey(words[1], words[2]) for words in lines if len(words) >= 3]
 
 
-def log_in(to: Way, user: str, key: HostKey | None) -> Login:
+def log_in(to: Way, user: str, key: HostKey | None) -> BoxLogin:
     """Log in as `user` and look. `key` is trusted for this once, if it is not on record yet.
 
     Raise FarmUnreachable with ssh's reason.
@@ -114,7 +114,7 @@ def log_in(to: Way, user: str, key: HostKey | None) -> Login:
             hint = f"copy your ssh key there: ssh-copy-id {user}@{to.address}; or give another login"
             raise WireError("login_refused", f"{to.address} does not let {user} in", hint).at()
         raise failure.at() if failure else FarmUnreachable(f"{to.address}: the login did not answer")
-    return Login(root=found[0] == "0" or found[1] == "0", system=found[2].strip() if len(found) > 2 else "")
+    return BoxLogin(root=found[0] == "0" or found[1] == "0", system=found[2].strip() if len(found) > 2 else "")
 
 
 def _algorithms(key: HostKey) -> str:
