@@ -26,10 +26,10 @@ BILL = f"farmhand-{__version__}.cdx.json"
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
 
 
-def run(*words: str | Path, cwd: Path = ROOT, status: int = 0, **environ: str) -> str:
+def run(*words: str | Path, cwd: Path = ROOT, status: int = 0, environ: dict[str, str] | None = None) -> str:
     """What a program says on both outputs."""
     done = subprocess.run(
-        [str(word) for word in words], cwd=cwd, env=os.environ | environ, stdin=subprocess.DEVNULL,
+        [str(word) for word in words], cwd=cwd, env=os.environ | (environ or {}), stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == status, done.stdout
@@ -39,7 +39,7 @@ def run(*words: str | Path, cwd: Path = ROOT, status: int = 0, **environ: str) -
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("dist")
-    run(sys.executable, ROOT / "scripts/dist.py", directory, **EPOCH)
+    run(sys.executable, ROOT / "scripts/dist.py", directory, environ=EPOCH)
     return directory
 
 
@@ -59,10 +59,11 @@ def test_another_build_is_the_same_bytes(dist: Path, tmp_path: Path) -> None:
             shutil.copyfile(ROOT / name, copy / name)  # without its time and mode
     (copy / "roles/base/tasks/__pycache__").mkdir()
     (copy / "roles/base/tasks/__pycache__/x.pyc").touch()
-    run(sys.executable, copy / "scripts/dist.py", tmp_path / "out", cwd=tmp_path, **EPOCH)
+    call = f"import os, runpy; os.umask(0o077); runpy.run_path('{copy}/scripts/dist.py', run_name='__main__')"
+    run(sys.executable, "-c", call, tmp_path / "out", cwd=tmp_path, environ=EPOCH)
     for name in (WHEEL, BILL):
         assert (tmp_path / "out" / name).read_bytes() == (dist / name).read_bytes(), name
-    run(sys.executable, ROOT / "scripts/dist.py", tmp_path / "again", **EPOCH)
+    run(sys.executable, ROOT / "scripts/dist.py", tmp_path / "again", environ=EPOCH)
     assert (tmp_path / "again" / SDIST).read_bytes() == (dist / SDIST).read_bytes()
 
 
@@ -71,7 +72,7 @@ def test_the_sdist_builds_the_wheel(dist: Path, tmp_path: Path) -> None:
         archive.extractall(tmp_path, filter="data")
     source = tmp_path / SDIST.removesuffix(".tar.gz")
     assert not (source / "tests").exists()
-    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=source, **EPOCH)
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=source, environ=EPOCH)
     assert (tmp_path / WHEEL).read_bytes() == (dist / WHEEL).read_bytes()
 
 
@@ -103,7 +104,7 @@ def test_it_runs_playbooks_from_anywhere(installed: Path, tmp_path: Path) -> Non
     farmhand = (sys.executable, "-c", "from farmhand.cli import main; main()")
 
     def said(*words: str, status: int = 0) -> str:
-        return run(*farmhand, *words, cwd=tmp_path, status=status, **here, **unset)
+        return run(*farmhand, *words, cwd=tmp_path, status=status, environ=here | unset)
 
     inventory = tmp_path / "config/farmhand/inventory"
     assert said("up", status=3) == (
@@ -125,7 +126,7 @@ def test_its_hosts_get_the_agent_that_a_checkout_gives_them(installed: Path, tmp
     for number, source in enumerate((ROOT, installed / "farmhand/project")):
         target = tmp_path / str(number)
         environ = EPOCH | {"HATCH_BUILD_NO_HOOKS": "true"}
-        run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", target, cwd=source, **environ)
+        run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", target, cwd=source, environ=environ)
         made.append((target / WHEEL).read_bytes())
     assert made[0] == made[1]
     with zipfile.ZipFile(tmp_path / "0" / WHEEL) as wheel:
@@ -140,7 +141,7 @@ def test_the_collection_works_by_its_full_names(tmp_path: Path) -> None:
         "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
         "ANSIBLE_COLLECTIONS_PATH": str(tmp_path / "made"),
     }
-    run(BIN / "ansible-galaxy", "collection", "install", "--offline", "-p", tmp_path / "made", built, **home)
+    run(BIN / "ansible-galaxy", "collection", "install", "--offline", "-p", tmp_path / "made", built, environ=home)
     play = tmp_path / "play.yml"
     play.write_text(
         "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n"
@@ -158,13 +159,21 @@ def test_the_collection_works_by_its_full_names(tmp_path: Path) -> None:
         f"ansible_python_interpreter={sys.executable}",
         play,
         cwd=tmp_path,
-        **home,
+        environ=home,
     )
     assert "waits 90 s" in said
     assert WHEEL in said
     root = tmp_path / "made/ansible_collections/farmhand/farm"
     for name in ("site", "rotate_key", "remove", "upgrade", "verify"):
-        run(BIN / "ansible-playbook", f"farmhand.farm.{name}", "-i", "farm1,", "--syntax-check", cwd=tmp_path, **home)
+        run(
+            BIN / "ansible-playbook",
+            f"farmhand.farm.{name}",
+            "-i",
+            "farm1,",
+            "--syntax-check",
+            cwd=tmp_path,
+            environ=home,
+        )
     bare = re.compile(
         r"\|\s*farmhand_\w+|^\s*(?:- )?farmhand_(?:task|drain|route|scrub|search|key|billing|box):", re.MULTILINE
     )
