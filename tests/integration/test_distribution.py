@@ -93,7 +93,8 @@ def test_the_wheel_brings_ansible_and_has_no_tests(dist: Path) -> None:
     with zipfile.ZipFile(dist / WHEEL) as wheel:
         names = wheel.namelist()
         metadata = wheel.read(f"farmhand-{__version__}.dist-info/METADATA").decode()
-    assert "Requires-Dist: ansible-core<2.20,>=2.19\n" in metadata
+    for needed in ("ansible-core<2.20,>=2.19", "ansible-runner>=2.4", "hatchling>=1.27", "pip>=23", "rich>=13"):
+        assert f"Requires-Dist: {needed}\n" in metadata
     assert {"farmhand/cli/up.py", "farmhand/project/site.yml", "farmhand/project/playbooks/remove.yml"} <= {*names}
     assert not [name for name in names if re.search(r"tests/|__pycache__|\.pyc|/\.", name)]
 
