@@ -48,6 +48,7 @@ class _Answers:
     "init",
     "key_source",
     "project_dir",
+    "connect_timeout_s",
     epilog="For example: farmhand init, or farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --up.",
 )
 @click.option("--address", metavar="ADDRESS", help="The box: a name, an IP address, or an alias of ~/.ssh/config.")
@@ -79,8 +80,11 @@ def command(
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r} is no name for a host", hint="letters, digits, _ and -")
     way = _asked(address, "Address of the box (or its alias in ~/.ssh/config)", None, lambda a: init_host.way(a, port))
-    key = _compared(way, host_key)
-    login_name, login = _asked(user, "Login there that may become root", "admin", lambda u: _login(way, u, key))
+    patience_s = round(conf.connect_timeout_s)
+    key = _compared(way, host_key, patience_s)
+    login_name, login = _asked(
+        user, "Login there that may become root", "admin", lambda u: _login(way, u, key, patience_s)
+    )
     source = _asked(
         conf.key_source if conf.key_source != Settings().key_source else None,
         "Where the metered API key is",
@@ -131,12 +135,12 @@ def _asked(given: str | None, question: str, default: str | None, check: Callabl
             note(str(error))
 
 
-def _compared(way: init_host.Way, given: str | None) -> HostKey | None:
+def _compared(way: init_host.Way, given: str | None, patience_s: int) -> HostKey | None:
     """Return the host key once the operator has compared it; None if it is on record. Raise Refused."""
     known = init_host.known_keys(way)
     if known and way.proxied:
         return None
-    key = init_host.host_key(way)
+    key = init_host.host_key(way, patience_s)
     if key in known:
         return None
     if any(each.kind == key.kind for each in known):
@@ -158,10 +162,10 @@ def _compared(way: init_host.Way, given: str | None) -> HostKey | None:
     return key
 
 
-def _login(way: init_host.Way, user: str, key: HostKey | None) -> tuple[str, init_host.BoxLogin]:
+def _login(way: init_host.Way, user: str, key: HostKey | None, patience_s: int) -> tuple[str, init_host.BoxLogin]:
     if user.startswith("-") or any(c.isspace() or c == "@" for c in user):
         raise UsageError(f"{user!r} is no login")
-    found = init_host.log_in(way, user, key)
+    found = init_host.log_in(way, user, key, patience_s)
     root = "becomes root" if found.root else "does not become root without a password (farmhand up -K asks for it)"
     note(f"{user} on {way.address}: {found.system}; {root}")
     return user, found

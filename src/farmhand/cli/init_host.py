@@ -13,8 +13,6 @@ from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError, Wir
 from farmhand.core.scratch import private_directory
 from farmhand.wire import sshfail
 
-#: Seconds until a box has to answer.
-PATIENCE_S = 10
 #: Which key to show, the first that the box has. One is enough: only what was compared is written down.
 _KINDS = ("ed25519", "ecdsa", "rsa")
 #: Run as the login. Its first word is the user id, the second whether sudo asks for no password.
@@ -64,14 +62,14 @@ def way(address: str, port: int | None) -> Way:
     )
 
 
-def host_key(to: Way) -> HostKey:
-    """Return the host key that the box shows to anybody. Raise FarmUnreachable."""
+def host_key(to: Way, patience_s: int) -> HostKey:
+    """Return the host key that the box shows to anybody within `patience_s`. Raise FarmUnreachable."""
     if to.proxied:
         hint = f"log in once with ssh {to.address}, compare the fingerprint that it shows, and run this again"
         raise FarmUnreachable(f"{to.address} is behind another host, past which no key can be asked", hint=hint)
     said = ""
     for kind in _KINDS:
-        done = _ran(["ssh-keyscan", "-T", str(PATIENCE_S), "-t", kind, "-p", str(to.port), "--", to.hostname])
+        done = _ran(["ssh-keyscan", "-T", str(patience_s), "-t", kind, "-p", str(to.port), "--", to.hostname])
         said = done.stderr
         for line in done.stdout.splitlines():
             words = line.split()
@@ -80,7 +78,7 @@ def host_key(to: Way) -> HostKey:
         if "Connection" in said or "No route" in said or "getaddrinfo" in said or not said.strip():
             break
     lines = [line for line in said.splitlines() if not line.startswith("#")]
-    reason = _last("\n".join(lines)) if lines else f"no ssh answers within {PATIENCE_S} s"
+    reason = _last("\n".join(lines)) if lines else f"no ssh answers within {patience_s} s"
     hint = "check that the box is up, its address and its port"
     raise FarmUnreachable(f"{to.address}, port {to.port}: {reason}", hint=hint)
 
@@ -92,7 +90,7 @@ def known_keys(to: Way) -> list[HostKey]:
     return [HostKey(words[1], words[2]) for words in lines if len(words) >= 3]
 
 
-def log_in(to: Way, user: str, key: HostKey | None) -> BoxLogin:
+def log_in(to: Way, user: str, key: HostKey | None, patience_s: int) -> BoxLogin:
     """Log in as `user` and look. `key` is trusted for this once, if it is not on record yet.
 
     Raise FarmUnreachable with ssh's reason.
@@ -101,12 +99,12 @@ def log_in(to: Way, user: str, key: HostKey | None) -> BoxLogin:
         known = private / "known_hosts"
         if key is not None:
             known.write_text(f"{to.known_as} {key.kind} {key.blob}\n", "ascii")
-        options = ["BatchMode=yes", "StrictHostKeyChecking=yes", f"ConnectTimeout={PATIENCE_S}", "LogLevel=ERROR"]
+        options = ["BatchMode=yes", "StrictHostKeyChecking=yes", f"ConnectTimeout={patience_s}", "LogLevel=ERROR"]
         options += ["ControlPath=none", "ForwardAgent=no"]
         options += [f'UserKnownHostsFile="{known}"', f"HostKeyAlgorithms={_algorithms(key)}"] if key else []
         words = [word for option in options for word in ("-o", option)]
         words += ["-p", str(to.port), "-l", user]
-        done = _ran(["ssh", "-T", *words, "--", to.address, _LOOK], timeout_s=3 * PATIENCE_S)
+        done = _ran(["ssh", "-T", *words, "--", to.address, _LOOK], timeout_s=3 * patience_s)
     found = done.stdout.split(maxsplit=2)
     if done.returncode or len(found) < 2 or not found[0].isdigit():
         failure = sshfail.classify(done.returncode or 255, done.stderr, to.address)

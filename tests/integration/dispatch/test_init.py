@@ -94,7 +94,7 @@ def newcomer(workstation: Workstation, api: MessagesApi, tmp_path: Path) -> Iter
     wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {config} "$@"\n')
     wrapper.chmod(0o755)
     workstation.environment["PATH"] = f"{home}/bin:{workstation.environment['PATH']}"
-    workstation.environment["FARMHAND_UPSTREAM_URL"] = api.url
+    workstation.environment |= {"FARMHAND_UPSTREAM_URL": api.url, "FARMHAND_CONNECT_TIMEOUT_S": "60"}
     yield Newcomer(workstation, server, project)
     server.stop()
 
