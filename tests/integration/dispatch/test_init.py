@@ -186,7 +186,7 @@ class Terminal:
     async def answer(self, question: str, text: str) -> None:
         """Wait for the question, which comes after what was answered before, and type `text`."""
         await asyncio.to_thread(self._until, lambda: question in self.said[self._seen :], question)
-        self._seen = len(self.said)
+        self._seen = self.said.index(question, self._seen) + len(question)
         os.write(self._terminal, text.encode())
 
     async def end(self) -> int:
