@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Part of Molecule's container names, so that two checkouts do not share them.
 export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
-.PHONY: demo-venv help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean lock venv tools image
+.PHONY: demo-venv help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean dist collection lock venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -87,9 +87,9 @@ soak: $(VENV) ## The same over 208 seeds, and large batches on AWS in containers
 	@scripts/base-image
 	$(PYTEST) tests/soak
 
-molecule: $(VENV) ## The roles on Debian 12 with systemd in Docker, and a batch over three hosts
+molecule: $(VENV) ## The roles on Debian 12 and 13 with systemd in Docker, and a batch over three hosts
 	@scripts/tools demo
-	@scripts/base-image
+	@scripts/base-image bookworm trixie
 	$(BIN)/molecule test --all
 
 # A farm for each of two workers. The longest files begin: tests/e2e/conftest.py names them.
@@ -113,6 +113,12 @@ bench: $(VENV) ## Speed and memory beside what users would use instead: one tabl
 clean: down ## make down, and remove what the builds left (.venv and .cache included)
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+dist: $(VENV) ## Wheel, sdist and bill of materials in dist/: the same sources give the same bytes
+	@$(BIN)/python scripts/dist.py dist
+
+collection: $(VENV) ## Roles, modules and playbooks as the Ansible collection farmhand.farm in dist/
+	@$(BIN)/python scripts/collection.py dist
 
 lock: ## Resolve requirements/*.txt again, for every platform, with hashes (needs uv)
 	@command -v uv >/dev/null || { echo "make lock: uv is missing: install it (pipx install uv)" >&2; exit 3; }

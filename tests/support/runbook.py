@@ -31,9 +31,9 @@ def commands(text: str) -> list[str]:
 class Runbook:
     """`with Runbook(HEADING) as book:` follows it. On leaving, a command that was not taken out of it is an error."""
 
-    def __init__(self, heading: str) -> None:
+    def __init__(self, heading: str, document: Path | None = None) -> None:
         self._heading = heading
-        self._text = section(heading, DOCUMENT.read_text("utf-8"))
+        self._text = section(heading, (document or DOCUMENT).read_text("utf-8"))
         self._left = commands(self._text)
         self._all = tuple(self._left)
 

@@ -36,7 +36,7 @@ class Aws:
             import boto3
         except ModuleNotFoundError:
             raise NotConfigured(
-                "the place on AWS needs the Python package boto3", hint="pip install 'farmhand[aws]'"
+                "the place on AWS needs the Python package boto3", hint="pip install boto3 aws-encryption-sdk"
             ) from None
         with explained("logging in to AWS"):
             return boto3.Session(profile_name=self._conf.aws_profile or None, region_name=self._conf.aws_region or None)

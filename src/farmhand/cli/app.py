@@ -36,6 +36,8 @@ VERBS = {
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",
     "up": "Build or update the farm hosts (site.yml), or the containers here.",
+    "init": "Set this workstation up: host, login, key; then offer to build the host.",
+    "playbook": "Run another of Farmhand's playbooks: verify, upgrade, drain, remove …",
     "down": "Remove the containers of --place docker.",
     "gateway": "Serve coding harnesses on this machine, local models first.",
     "cloud": "Work on AWS: stacks, image, credentials, what runs and what it costs.",

@@ -123,7 +123,7 @@ def _from_keyring(rest: str) -> tuple[str, str]:
     try:
         import keyring
     except ImportError:
-        raise not_configured("the Python package keyring is not installed", "pip install 'farmhand[keyring]'") from None
+        raise not_configured("the Python package keyring is not installed", "pip install keyring") from None
     try:
         value = keyring.get_password(service, user)
     except Exception as error:  # backends raise any type; the text may quote secrets, so only the type is shown

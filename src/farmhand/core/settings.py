@@ -53,11 +53,11 @@ class Settings(NamedTuple):
 
     `host` "" means the only configured host, `model` "" the default model. `timeout_s` is the task's own limit, 0 for
     the default. `hosts_file` "" means hosts.json beside config.toml. `project_dir` is the checkout with site.yml, ""
-    for the one around the working directory. `fallback` says what happens to a task when no farm host answers; "" means
-    ask on a terminal and queue elsewhere. `allow_subscription` permits its value `subscription` (read
-    docs/subscription.md first). `patience_s` is how long a batch waits while no farm host answers. `confirm_usd` is
-    what a batch may cost without a question, in US$; 0 for no question. Times are in seconds; they may be written as
-    `10m`.
+    for the one around the working directory, else the one that an installed wheel carries. `fallback` says what happens
+    to a task when no farm host answers; "" means ask on a terminal and queue elsewhere. `allow_subscription` permits
+    its value `subscription` (read docs/subscription.md first). `patience_s` is how long a batch waits while no farm
+    host answers. `confirm_usd` is what a batch may cost without a question, in US$; 0 for no question. Times are in
+    seconds; they may be written as `10m`.
 
     For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
     monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import NotConfigured
+from farmhand.places.checkout import CARRIED, inventory_of
 
 #: Variables for the inventory, the route to its hosts, and the login. Host keys are always checked, so variables that
 #: change this are left out, as are those that make Ansible prompt, because most runs have no user to answer.
@@ -41,7 +42,11 @@ def ansible_environment(project_dir: Path, environ: Mapping[str, str] | None = N
     given = scrubbed(environ, settings=True)
     kept = {name: value for name, value in given.items() if not _FOREIGN.match(name)}
     kept |= {name: value for name in sorted(CONNECTION) if (value := _taken_over(name, given.get(name, "")))}
-    return kept | {
+    # Beside ansible.cfg is the checkout's own; a wheel's has none.
+    own = {"ANSIBLE_INVENTORY": str(inventory_of(CARRIED))} if project_dir == CARRIED else {}
+    return {
+        **own,
+        **kept,
         "ANSIBLE_CONFIG": str(project_dir / "ansible.cfg"),
         "ANSIBLE_HOST_KEY_CHECKING": "True",
         # Ansible is installed next to this Python, whether or not the virtual environment is on the operator's PATH.
@@ -80,5 +85,7 @@ def find_program(name: str) -> str:
     beside_us = Path(sys.executable).with_name(name)
     program = str(beside_us) if beside_us.exists() else shutil.which(name)
     if program is None:
-        raise NotConfigured(f"{name} is not installed", hint="pip install 'farmhand[workstation]'")
+        raise NotConfigured(
+            f"{name} is not installed", hint="pip install 'ansible-core>=2.19,<2.20' ansible-runner hatchling"
+        )
     return program

@@ -13,7 +13,9 @@ def options(plugin: str) -> dict[str, dict[str, Any]]:
     from ansible.parsing.plugin_docs import read_docstring
 
     path = Path(plugin).resolve()
-    documentation = read_docstring(str(path.parents[1] / "library" / path.name), verbose=False)
+    # In a collection modules are beside the action plugins under another name.
+    folder = next(name for name in ("library", "modules") if (path.parents[1] / name / path.name).exists())
+    documentation = read_docstring(str(path.parents[1] / folder / path.name), verbose=False)
     found: dict[str, dict[str, Any]] = documentation["doc"]["options"]
     return found
 

@@ -187,7 +187,7 @@ class KeyringSource:
         try:
             import keyring
         except ImportError:
-            hint = "pip install 'farmhand[keyring]'"
+            hint = "pip install keyring"
             raise not_configured("the Python package keyring is not installed", hint) from None
         try:
             found = getattr(keyring, what)(self.service, user, *password)

@@ -265,7 +265,7 @@ def test_without_the_extra_it_says_what_it_could_not_ask(site: Site, tmp_path: P
         assert ledgers.figures().whole.tasks == 0
         assert ledgers.status == 3
         [line] = ledgers.basis.errors.values()
-    assert "pip install 'farmhand[aws]'" in line
+    assert "pip install boto3 aws-encryption-sdk" in line
 
 
 def test_records_name_what_they_cannot_read(site: Site) -> None:

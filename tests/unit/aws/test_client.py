@@ -85,7 +85,7 @@ def test_without_login_region_profile_or_boto3(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(NotConfigured) as caught:
         _ = Aws(Settings()).session
-    assert caught.value.hint == "pip install 'farmhand[aws]'"
+    assert caught.value.hint == "pip install boto3 aws-encryption-sdk"
     assert caught.value.exit_code == 3
 
 

@@ -66,7 +66,7 @@ def _sdk() -> Any:
     try:
         import aws_encryption_sdk
     except ModuleNotFoundError:
-        hint = "pip install 'farmhand[aws]'"
+        hint = "pip install boto3 aws-encryption-sdk"
         raise NotConfigured("encryption here needs the Python package aws-encryption-sdk", hint=hint) from None
     # It logs every error with a traceback, to stderr where nothing else is set.
     logging.getLogger(aws_encryption_sdk.__name__).addHandler(logging.NullHandler())
