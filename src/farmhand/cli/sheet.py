@@ -67,13 +67,14 @@ class Sheet:
         rows: Sequence[Sequence[str]],
         bars: Sequence[float] = (),
         money: Collection[int] = (),
+        none: str = "nothing yet",
     ) -> None:
-        """Print a title and below it a table, if it has rows."""
+        """Print a title and below it a table, or what is said where it has no rows."""
         self.title(title)
         if rows:
             self.table(head, rows, money, bars)
         else:
-            self.line("nothing yet")
+            self.line(none)
 
 
 def bar(part: float, most: float) -> str:
