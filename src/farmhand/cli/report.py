@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,17 +119,25 @@ def _trend(sheet: Sheet, found: CostReport) -> None:
 
 def _groups(sheet: Sheet, found: CostReport) -> None:
     """Print the spending by model, and by each of GROUPINGS that tells anything."""
-    by_model = _sums(found.cells, "model", "spent_pico").most_common()
-    tables = [("model", [(found.models[model], spent) for model, spent in by_model])]
+    tables = [("model", _spent(found.cells, "model", found.models))]
     for number, by in enumerate(GROUPINGS):
-        sums = _sums((row for row in found.by_group if row.by == number), "group", "spent_pico")
-        tables.append((by, [(found.groups[group], spent) for group, spent in sums.most_common()]))
-    for by, pairs in tables:
-        if (not pairs and by == "model") or any(name for name, _ in pairs):
-            rows = [(name or "(none)", plain(spent)) for name, spent in pairs[:TOP]]
-            more = f" (the dearest {TOP} of {len(pairs)})" if len(pairs) > TOP else ""
-            title = f"Spend by {by.replace('-', ' ')}{more}"
-            sheet.section(title, (by.replace("-", " "), "US$"), rows, [spent for _, spent in pairs[:TOP]], money={1})
+        tables.append((by, _spent([row for row in found.by_group if row.by == number], "group", found.groups)))
+    for by, named in tables:
+        if by == "model" or any(name for name, _, _ in named):
+            what = by.replace("-", " ")
+            more = f" (the dearest {TOP} of {len(named)})" if len(named) > TOP else ""
+            rows = [(name or "(none)", shown) for name, shown, _ in named[:TOP]]
+            bars = [spent for _, _, spent in named[:TOP]]
+            sheet.section(f"Spend by {what}{more}", (what, "US$"), rows, bars, money={1})
+
+
+def _spent(rows: Sequence[Any], key: str, names: list[str]) -> list[tuple[str, str, int]]:
+    """Return name, amount (`+?` where requests have no known price) and pico-dollars of each, the dearest first."""
+    unknown = _sums(rows, key, "unpriced")
+    return [
+        (names[one], plain(spent) + ("+?" if unknown[one] else ""), spent)
+        for one, spent in _sums(rows, key, "spent_pico").most_common()
+    ]
 
 
 def _latency(sheet: Sheet, found: CostReport) -> None:
