@@ -118,8 +118,9 @@ def small(tasks: int = 3, name: str = LONG) -> CostReport:
         charge(no, usage=usage, batch=name, labels={"team": name}, work_class="letters") for no in range(1, tasks + 1)
     ]
     done = [
-        FinishedTask(number=row.number, state="succeeded", model=row.model, engine="api", batch=name,
-                     created_at=NOW - 9, started_at=NOW - 8, finished_at=NOW - 8 + row.number, cost_usd=row.cost_usd, work_class="letters")
+        FinishedTask(number=row.number, state="succeeded", model=row.model, engine="api", batch=name, labels=row.labels,
+                     created_at=NOW - 9, started_at=NOW - 8, finished_at=NOW - 8 + row.number, cost_usd=row.cost_usd,
+                     work_class="letters")
         for row in rows
     ]  # fmt: skip
     with temporary_store() as store:
@@ -171,7 +172,7 @@ async def test_a_first_report_has_no_exponent_no_half_task_and_no_empty_chart(ta
     assert [row[:2] for row in groups if row[0] != "label"] == [
         ["work class", "letters"], ["engine", "api"], ["place", "farm"],
     ]  # fmt: skip
-    assert ["label", f"team={LONG}", "0.0000354", "0", "0"] in groups
+    assert ["label", f"team={LONG}", "0.0000354", "3", "0"] in groups
     assert tab.problems == []
 
 

@@ -77,6 +77,17 @@ class Sheet:
             self.line(none)
 
 
+def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int], gap: int = 2) -> list[int]:
+    """Return the numbers of the columns that fit into `width`: those of `drop` go first, and no letter is cut."""
+    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    kept = list(range(len(widths)))
+    for number in drop:
+        if sum(widths[one] for one in kept) + gap * (len(kept) - 1) <= width:
+            break
+        kept.remove(number)
+    return kept
+
+
 def bar(part: float, most: float) -> str:
     """Return a bar for `part`, of full length for `most`; at least one block if `part` is positive."""
     return "█" * max(1, round(_BAR * part / most)) if part > 0 and most > 0 else ""

@@ -92,7 +92,7 @@ def _live(watches: list[HostWatch], interval: float) -> int:
     try:
         with Stoppable(), followed(watches, interval), screen, _keys() as pressed:
             while True:
-                screen.update(status_view.screen(watches, interval), refresh=True)
+                screen.update(status_view.screen(watches, interval, screen.console.width), refresh=True)
                 if pressed(min(interval, _DRAW_S)) in ("q", "Q", "\x03", "\x1b"):
                     return 0
     except Stopped as stopped:

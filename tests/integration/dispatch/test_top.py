@@ -46,6 +46,8 @@ async def test_it_is_live_until_it_is_ended(
     # A task without a key: the next figures have it.
     await agent.submit({"id": "one", "prompt": "hello"}, key={})
     await until(ours, b"1 task waits")
+    # And the day's money, which this host says without a budget.
+    await until(ours, b"today (UTC): US$ 0.00 spent on 1 of 2 hosts")
     if key.startswith(b"SIG"):
         process.send_signal(signal.Signals[key.decode()])
     else:

@@ -12,11 +12,14 @@ from typing import Any
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.queries import BatchView, NoSuchBatch
+from farmhand.core.money import usd
 from farmhand.core.pushed import read_note
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
 from farmhand.meter.limits import WaitReason
 
+#: The most unfinished batches that the status has.
+MOST_BATCHES = 20
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -65,6 +68,8 @@ class Status:
             "waiting": self.waiting(),
             "keys": self._keys(),
             "budget_day": scheduler.budgets.day_status(),
+            "spent_today_usd": usd(scheduler.budgets.spent_today()),
+            "batches": self._ledger.open_batches(MOST_BATCHES),
             "ledger": {
                 "id": self._ledger.ledger_id(),
                 "tasks": sum(counts.values()),
