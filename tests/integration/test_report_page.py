@@ -291,13 +291,15 @@ async def test_the_csv_has_the_exact_figures_and_no_formula(tab: Page, url: str)
     await tab.open(url)
     content = await tab.downloaded("document.getElementById('batches-csv').click()")
     rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
-    assert rows[0] == ["batch", "US$", "requests", "tasks", "failed"]
+    # What has no known price is not US$ 0.00: its requests stand beside it.
+    assert rows[0] == ["batch", "US$", "no price", "requests", "tasks", "failed"]
     spent = {
         name: sum(row.spent_pico for row in REPORT.by_batch if REPORT.batches[row.batch] == name)
         for name in REPORT.batches
     }
     assert {row[0]: row[1:] for row in rows[1:]} == {
-        (f"'{name}" if name == FORMULA else name): [plain(pico), "8", "8", "1"] for name, pico in spent.items()
+        (f"'{name}" if name == FORMULA else name): [plain(pico), "8" if name == FORMULA else "0", "8", "8", "1"]
+        for name, pico in spent.items()
     }
     levers = await tab.downloaded("document.getElementById('levers-csv').click()")
     saved = [line.split(",")[1] for line in levers.decode().splitlines()[1:]]

@@ -22,6 +22,7 @@ VERBS = {
     "batch": "Run a file of tasks on all farm hosts; it can be stopped and goes on.",
     "status": "Show what the farm hosts are doing.",
     "top": "The same, live: status --watch.",
+    "statusline": "One short line for a prompt, or for the claude CLI's status line.",
     "cost": "Show what the farm spent, and what that saved.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",

@@ -191,8 +191,12 @@ def _causes(sheet: Sheet, found: CostReport) -> None:
 
 
 def _batches(sheet: Sheet, found: CostReport) -> None:
-    spent = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
     tasks = _sums(found.by_batch, "batch", "tasks")
-    rows = [(found.batches[batch] or "(no batch)", plain(amount), str(tasks[batch])) for batch, amount in spent]
+    order = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
+    shown = _spent(found.by_batch, "batch", found.batches)[:TOP]
+    rows = [
+        (name or "(no batch)", amount, str(tasks[batch]))
+        for (batch, _), (name, amount, _) in zip(order, shown, strict=True)
+    ]
     title = f"Top batches ({len(rows)} of {found.batches_in_all})"
-    sheet.section(title, ("batch", "US$", "tasks"), rows, [amount for _, amount in spent], money={1})
+    sheet.section(title, ("batch", "US$", "tasks"), rows, [spent for _, _, spent in shown], money={1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -79,7 +80,7 @@ class Sheet:
 
 def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int], gap: int = 2) -> list[int]:
     """Return the numbers of the columns that fit into `width`: those of `drop` go first, and no letter is cut."""
-    widths = [max(len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
     kept = list(range(len(widths)))
     for number in drop:
         if sum(widths[one] for one in kept) + gap * (len(kept) - 1) <= width:

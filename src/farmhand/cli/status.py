@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from farmhand.cli import render
+from farmhand.cli import render, statusline
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
@@ -45,6 +45,8 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     if watch and not as_json and sys.stdout.isatty():
         return _live(watches, interval)
     ask_all(watches)
+    if wanted is None:
+        statusline.keep(conf, {each.name: None if each.error else each.status for each in watches})
     kept = spooled(conf)
     shown = {each.name: render.error_object(each.error) if each.error else each.status for each in watches}
     errors = [each.error for each in watches if each.error is not None]

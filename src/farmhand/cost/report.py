@@ -51,7 +51,7 @@ Spread = namedtuple("Spread", "day host model what bar tasks")
 #: Tasks of a cell that failed, or needed retries, by the cause of their end. All causes together are the failed tasks.
 Cause = namedtuple("Cause", "day host model cause tasks retries")
 #: The sums of one batch within a cell.
-BatchCell = namedtuple("BatchCell", "batch day host model spent_pico requests tasks failed")
+BatchCell = namedtuple("BatchCell", "batch day host model spent_pico requests unpriced tasks failed")
 #: The sums of one group within a cell: `by` is one of GROUPINGS, `group` one of the report's groups.
 GroupCell = namedtuple("GroupCell", "by group day host model spent_pico requests unpriced tasks failed")
 #: Containers on AWS that began on a day, and what they cost besides the model.
@@ -179,7 +179,7 @@ def _by_batch(sums: Sums, at: _Place, batches: dict[str, int]) -> list[BatchCell
     )
     found = queries.totals(shown, lambda row: (batches[row.key], *at(row)))
     return [
-        BatchCell(*place, part.spent_pico, part.requests, part.tasks, part.failed)
+        BatchCell(*place, part.spent_pico, part.requests, part.unpriced, part.tasks, part.failed)
         for place, part in sorted(found.items(), key=itemgetter(0))
     ]
 

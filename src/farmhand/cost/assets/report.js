@@ -146,13 +146,14 @@
     };
   };
   const batches = ({ by_batch }) => {
-    const fields = ["spent_pico", "requests", "tasks", "failed"];
+    const unknown = by_batch.some((row) => row.unpriced);
+    const fields = ["spent_pico", ...(unknown ? ["unpriced"] : []), "requests", "tasks", "failed"];
     const sums = [...sum(by_batch, (row) => row.batch, fields)].sort(([, a], [, b]) => (a.spent_pico < b.spent_pico ? 1 : a.spent_pico > b.spent_pico ? -1 : 0));
     const top = sums.slice(0, 15);
     return {
       labels: top.map(([batch]) => batchName(batch)),
       series: [{ name: "US$", values: top.map(([, one]) => drawn(one.spent_pico)), color: 0 }],
-      columns: [["batch", "text"], ["US$", "usd"], ["requests", "count"], ["tasks", "count"], ["failed", "count"]],
+      columns: [["batch", "text"], ["US$", "usd"], ...(unknown ? [["no price", "count"]] : []), ["requests", "count"], ["tasks", "count"], ["failed", "count"]],
       rows: sums.map(([batch, one]) => [batchName(batch), ...fields.map((field) => one[field])]),
     };
   };
