@@ -57,7 +57,7 @@ GroupCell = namedtuple("GroupCell", "by group day host model spent_pico requests
 #: Containers on AWS that began on a day, and what they cost besides the model.
 Containers = namedtuple("Containers", "day host runs fargate_pico")
 #: The columns of each cube, by its name in the report.
-_CUBES = {
+CUBES = {
     "cells": Cell._fields,
     "saved": Saved._fields,
     "spreads": Spread._fields,
@@ -235,7 +235,7 @@ def as_document(found: CostReport, comparison: dict[str, Any] | None = None) -> 
     Pico-dollars in rows are strings of whole numbers, since they may exceed the exact range of JavaScript's numbers.
     """
     own = ("figures", "latency")
-    cubes = {name: _cube(columns, getattr(found, name)) for name, columns in _CUBES.items()}
+    cubes = {name: _cube(columns, getattr(found, name)) for name, columns in CUBES.items()}
     return {
         "version": DOCUMENT_VERSION,
         **{name: getattr(found, name) for name in found.__struct_fields__ if name not in (*own, *cubes)},
