@@ -111,7 +111,7 @@ bench: $(VENV) ## Speed and memory beside what users would use instead: one tabl
 	@$(BIN)/python -m benchmarks $(BENCH)
 
 man: $(VENV) ## Write the man pages: man -l .cache/man/man1/farmhand.1, farmhand-VERB.1, claude-cheap.1
-	$(BIN)/python -m farmhand.cli.manual .cache/man/man1
+	$(BIN)/python -m farmhand.cli.man_pages .cache/man/man1
 
 schemas: $(VENV) ## Write docs/schemas again: JSON Schemas of what the commands print with --json
 	$(BIN)/python -m farmhand.cli.schemas docs/schemas

@@ -231,9 +231,12 @@ class CloudWatchStatus(msgspec.Struct):
 class StatusAnswer(msgspec.Struct):
     """`GET /v1/status`."""
 
+    wire: Count | UnsetType = UNSET
     version: Name | UnsetType = UNSET
     state: Name | UnsetType = UNSET
     drain: Name | UnsetType = UNSET
+    draining: bool | UnsetType = UNSET
+    network_full: bool | UnsetType = UNSET
     uptime_s: Seconds | UnsetType = UNSET
     time: Moment | UnsetType = UNSET
     upstream: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET

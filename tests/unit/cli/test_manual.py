@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import app, manual
+from farmhand.cli import app, man_pages, manual
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = [(verb, line) for verb, about in manual.HELP.items() for line, _ in about.examples]
@@ -74,7 +74,7 @@ def test_options_stand_in_groups() -> None:
 
 
 def test_there_is_a_man_page_for_each_verb_and_man_takes_them(tmp_path: Path) -> None:
-    assert manual.main([str(tmp_path)]) == 0
+    assert man_pages.main([str(tmp_path)]) == 0
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"farmhand.1", "claude-cheap.1", *(f"farmhand-{verb}.1" for verb in app.VERBS)}
     for path in tmp_path.iterdir():
@@ -87,10 +87,9 @@ def test_there_is_a_man_page_for_each_verb_and_man_takes_them(tmp_path: Path) ->
     assert "\\-\\-baseline\\-model" in cost
     assert "farmhand cost \\-\\-by batch" in cost
     if groff := shutil.which("groff"):
-        done = subprocess.run(
-            [groff, "-man", "-Tutf8", "-ww", "-z", *tmp_path.iterdir()], capture_output=True, check=True
-        )
+        argv = [groff, "-man", "-Tutf8", "-ww", "-z", *map(str, tmp_path.iterdir())]
+        done = subprocess.run(argv, capture_output=True, check=True)
         assert done.stderr == b""
-    assert manual.main([]) == 2
+    assert man_pages.main([]) == 2
     (tmp_path / "file").touch()
-    assert manual.main([str(tmp_path / "file" / "x")]) == 3
+    assert man_pages.main([str(tmp_path / "file" / "x")]) == 3
