@@ -156,12 +156,12 @@ def today(watches: Sequence[HostWatch]) -> str:
     days = [status["budget_day"] for status in known if status.get("budget_day")]
     if not spent:
         return ""
-    text = f"today (UTC): {money(pico(sum(map(Decimal, map(str, spent)))))} spent"
+    text = f"today (UTC): {money(pico(sum(map(Decimal, map(str, spent)), Decimal(0))))} spent"
     if len(spent) < len(watches):
         text += f" on {len(spent)} of {count(len(watches), 'host')}"
     if days:
         limit, gone = (
-            sum(Decimal(str(day.get(name) or 0)) for day in days for name in names)
+            sum((Decimal(str(day.get(name) or 0)) for day in days for name in names), Decimal(0))
             for names in (("limit_usd",), ("spent_usd", "reserved_usd"))
         )
         text += f", {money(pico(max(Decimal(0), limit - gone)))} left of {money(pico(limit))}"

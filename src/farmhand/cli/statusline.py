@@ -90,7 +90,7 @@ def command(conf: Settings, *, as_json: bool, no_refresh: bool) -> VerbResult:
     while len(parts) > 1 and len(" · ".join(parts)) > width:
         parts.pop()
     line = printable(" ".join(" · ".join(parts).split()))
-    document = {"line": line, "at": None if note is None else note.at, "hosts": {}}
+    document: dict[str, Any] = {"line": line, "at": None if note is None else note.at, "hosts": {}}
     if note is not None:
         document["hosts"] = {name: host and msgspec.to_builtins(host) for name, host in note.hosts.items()}
     return VerbResult(document, line)

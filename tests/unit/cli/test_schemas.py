@@ -43,7 +43,8 @@ def test_cost_and_report(farm: Farm) -> None:
     document = json.loads(shown.stdout)
     check("report", document)
     # And the schema is no empty promise.
-    for broken in ({"headline": None}, {"figures": {}}, {"more": 1}):
+    wrong: tuple[dict[str, Any], ...] = ({"headline": None}, {"figures": {}}, {"more": 1})
+    for broken in wrong:
         with pytest.raises(jsonschema.ValidationError):
             check("report", document | broken)
 

@@ -118,7 +118,7 @@ def test_a_damaged_note_is_none(config: Path) -> None:
 
 def test_the_hosts_are_asked_in_the_background_and_not_too_often(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[list[str]] = []
-    monkeypatch.setattr(statusline.subprocess, "Popen", lambda argv, **_: started.append(argv))
+    monkeypatch.setattr("farmhand.cli.statusline.subprocess.Popen", lambda argv, **_: started.append(argv))
     for _ in range(3):
         CliRunner().invoke(statusline.command, ["--config", str(config)], standalone_mode=False)
     assert [argv[3:] for argv in started] == [["status", "--json", "--config", str(config)]]
