@@ -222,6 +222,6 @@ async def test_the_farms_cost_has_the_gateways_turns(tmp_path: Path) -> None:
         assert shown["savings"]["saving_usd"] == "0.00"
         assert shown["savings"]["left_out_requests"] == 0
         status, out, _ = await one.farmhand("cost", "--no-interactive", "--reprice")
-        assert "1 turns kept local, at list price: not counted as saved" in out
+        assert "1 turn kept local, at list price: not counted as saved" in out
         # Merged again, nothing counts twice.
         assert json.loads((await one.farmhand("cost", "--json"))[1])["spent"] == shown["spent"]
