@@ -25,7 +25,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Part of Molecule's container names, so that two checkouts do not share them.
 export FARMHAND_CHECKOUT := $(shell printf %s '$(CURDIR)' | sha256sum | cut -c1-8)
 
-.PHONY: demo-venv help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean dist collection lock venv tools image
+.PHONY: demo-venv help demo down test check fix lint types ansible-lint texts unit integration chaos soak molecule e2e e2e-aws bench clean dist collection lock man schemas venv tools image
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -109,6 +109,12 @@ bench: $(VENV) ## Speed and memory beside what users would use instead: one tabl
 	@scripts/engine start
 	@scripts/base-image
 	@$(BIN)/python -m benchmarks $(BENCH)
+
+man: $(VENV) ## Write the man pages: man -l .cache/man/man1/farmhand.1, farmhand-VERB.1, claude-cheap.1
+	$(BIN)/python -m farmhand.cli.man_pages .cache/man/man1
+
+schemas: $(VENV) ## Write docs/schemas again: JSON Schemas of what the commands print with --json
+	$(BIN)/python -m farmhand.cli.schemas docs/schemas
 
 clean: down ## make down, and remove what the builds left (.venv and .cache included)
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist

@@ -255,7 +255,8 @@ async def test_a_drain_that_starts_nothing_new_is_over_with_a_restart(narrow: Ag
 
 
 async def test_status_tells_what_happens(narrow: Agent, api: MessagesApi) -> None:
-    await narrow.run(id="one", prompt="hello")
+    one = await narrow.run(id="one", prompt="hello")
+    assert (await narrow.get("/v1/status"))["spent_today_usd"] == one["cost_usd"]
     api.fault(Fault(kind="slow", delay_s=2.0, match="b 0"))
     await narrow.submit(*tasks(4))
     await narrow.wait_state("b-0", "running")
@@ -266,6 +267,13 @@ async def test_status_tells_what_happens(narrow: Agent, api: MessagesApi) -> Non
     assert status["ledger"]["tasks"] == 5
     assert status["ledger"]["bytes"] > 0
     assert status["budget_day"] is None
+    # The money of the day without any budget, and what is under way.
+    assert status["batches"] == [{"name": "b", "tasks": 4, "done": 0, "failed": 0, "cost_usd": 0}]
+    await wait_batch(narrow, "b", succeeded=4)
+    after = await narrow.get("/v1/status")
+    assert after["batches"] == []
+    batch = (await narrow.get("/v1/batches/b"))["batch"]
+    assert after["spent_today_usd"] == pytest.approx(one["cost_usd"] + batch["cost_usd"])
 
 
 async def test_tasks_in_flight_at_a_kill_are_counted_marked_and_run_again(agent: Agent, api: MessagesApi) -> None:

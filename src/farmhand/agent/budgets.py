@@ -25,6 +25,8 @@ class Budgets:
         self._day_pico = None if day_usd is None else pico(day_usd)
         self._day: Budget | None = None
         self._batches: dict[str, Budget] = {}
+        #: Midnight, the last charge that was counted, and what came since midnight up to it. Pico-dollars.
+        self._today = (0.0, 0, 0)
 
     def of(self, task: Task) -> tuple[Budget, ...]:
         """Return the budgets that limit the task's requests. Its own counts the cost of its earlier attempts."""
@@ -92,6 +94,16 @@ class Budgets:
             "reserved_usd": usd(day.reserved_pico),
             "day": day.name.removeprefix("day "),
         }
+
+    def spent_today(self) -> int:
+        """Return the pico-dollars of the charges of the current day (UTC). Reads only those since the last call."""
+        midnight = self._ledger.now() // _DAY_S * _DAY_S
+        day, last, spent = self._today
+        if day != midnight:
+            last, spent = 0, 0
+        more, latest = self._ledger.charged(midnight, last)
+        self._today = (midnight, max(last, latest), spent + more)
+        return self._today[2]
 
 
 def _text(amount: int) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from farmhand.core.errors import NotConfigured
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 
 #: Hours of a month. Source: the provider's own calculator.
 HOURS = Decimal(730)

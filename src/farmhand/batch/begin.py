@@ -17,7 +17,7 @@ from farmhand.batch.template import BadRecord
 from farmhand.core import rules
 from farmhand.core.errors import UsageError, WireError
 from farmhand.core.keysource import read_key
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.task import TASK_ID, Task
 from farmhand.core.typed import ready
 

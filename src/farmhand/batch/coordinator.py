@@ -13,7 +13,7 @@ from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.places.base import Limit, Order, Place, Reply
 
 #: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.

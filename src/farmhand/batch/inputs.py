@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple
 from farmhand.batch.template import BadRecord, Template, column_of, read_template
 from farmhand.core.decoding import check_stream, shown
 from farmhand.core.errors import UsageError
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.task import MAX_PROMPT_BYTES, Task
 
 #: The longest line: a prompt of the maximum size with every byte escaped.

@@ -10,7 +10,7 @@ from typing import Any
 
 from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import redact
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.places.base import Limit
 
 #: Seconds that an exchange waits for results, and the additional time after which the worker is regarded as lost.

@@ -273,12 +273,10 @@ class Report:
             if bare:
                 said.append(f"{bare[0].credential} reaches claude in {_few([verdict.kind for verdict in bare])}")
         elif len(self.unknown) < len(self.verdicts):
-            pays = "the subscription pays" if self.logged_in else "nobody pays, since you are not logged in"
+            pays = "the subscription pays" if self.logged_in else "it is not logged in, so nothing is billed"
             if ours := [verdict for verdict in self.verdicts if verdict.gateway]:
-                pays += (
-                    f", and in {_few([verdict.kind for verdict in ours])} your gateway on {ours[0].gateway} decides"
-                    " who pays"
-                )
+                kinds = _few([verdict.kind for verdict in ours])
+                pays += f", and in {kinds} your gateway on {ours[0].gateway} decides who pays"
             where = f"claude in {len(self.verdicts) - len(self.unknown)} kinds of shell"
             where = where if self.unknown else "an interactive claude"
             said.append(f"no metered credential reaches {where}; {pays}")

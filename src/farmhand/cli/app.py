@@ -32,6 +32,7 @@ VERBS = {
     "wait": "Wait until tasks have ended.",
     "cancel": "End tasks, whether they wait or run.",
     "again": "Run a task once more under a new id, with changed options.",
+    "statusline": "One short line for a prompt, or for the claude CLI's status line.",
     "cost": "Show what the farm spent, and what that saved.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",

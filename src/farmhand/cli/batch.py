@@ -31,7 +31,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.money import PICO_PER_USD
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
 from farmhand.places import docker

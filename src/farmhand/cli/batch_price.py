@@ -11,8 +11,8 @@ from farmhand.batch.journal import Journal
 from farmhand.cli.batch_progress import dollars
 from farmhand.cli.say import ask
 from farmhand.core.money import PICO_PER_USD, pico, usd
-from farmhand.core.plural import counted
 from farmhand.core.prices import price_table
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings
 
 

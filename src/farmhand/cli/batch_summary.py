@@ -8,7 +8,7 @@ from typing import Any
 
 from farmhand.batch.failures import CAUSES
 from farmhand.cli.batch_progress import dollars
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 
 
 def summary(whole: dict[str, Any]) -> str:

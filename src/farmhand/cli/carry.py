@@ -14,7 +14,7 @@ from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.keysource import read_key
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
 from farmhand.places.reach import reach

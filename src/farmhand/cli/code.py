@@ -27,7 +27,7 @@ from farmhand.core.decoding import as_name, as_names, as_text
 from farmhand.core.errors import FarmhandError, UsageError, from_result
 from farmhand.core.files import xdg
 from farmhand.core.ids import new_task_id
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.core.task import PATCH, TASK_OUTPUTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from farmhand.cli.sheet import Sheet
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 
 _COLUMNS = ("way", "model_usd", "compute_usd", "standing_usd", "total_usd")
 

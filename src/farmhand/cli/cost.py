@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 from collections.abc import Callable
 from decimal import Decimal
@@ -20,11 +19,12 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.money import pico, plain
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted, duration
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
+from farmhand.cost.breakdown import label_text
 from farmhand.cost.merged import merged
-from farmhand.cost.summary import document
+from farmhand.cost.summary import document, headline
 from farmhand.gateway.cost_pages import ledgers_here
 
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
@@ -34,7 +34,11 @@ _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 _BLANK = ("\t", "\r", "\n")
 #: Groups after the first 20 are summed in one line, so that the table still adds up. --json and --csv have them all.
 SHOWN_GROUPS = 20
-_SUMMED = ("tasks", "requests", "input_tokens", "output_tokens", "unpriced")
+_OUTCOMES = {"failed": "failed", "cancelled": "cancelled", "refused": "not begun for want of budget"}
+_SUMMED = (
+    "tasks", "requests", "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens",
+    "unpriced",
+)  # fmt: skip
 
 
 @verb(
@@ -43,7 +47,12 @@ _SUMMED = ("tasks", "requests", "input_tokens", "output_tokens", "unpriced")
     "connect_timeout_s",
     json_help="Print one JSON object; amounts are exact strings in US$.",
 )
-@click.option("--by", default="model", metavar="COLUMN", help=f"Group by {', '.join(queries.KEYS)} or label:NAME.")
+@click.option(
+    "--by",
+    metavar="COLUMN",
+    help=f"Print only the table by {', '.join(queries.KEYS)} or label:NAME. --full: all else too.",
+)
+@click.option("--full", is_flag=True, help="With --by: print everything, not only the table.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print the groups as CSV, with the same amounts.")
 @click.option("--reprice", is_flag=True, help="Show beside it what the same requests cost by today's price table.")
 @click.option(
@@ -56,7 +65,8 @@ def command(
     conf: Settings,
     *,
     since: str | None,
-    by: str,
+    by: str | None,
+    full: bool,
     as_json: bool,
     as_csv: bool,
     reprice: bool,
@@ -70,13 +80,14 @@ def command(
     if as_csv and compare:
         raise UsageError("--csv has the groups and no comparison", hint="--json has both")
     with merged(conf, since, say.note, ask=not no_merge, here=ledgers_here()) as ledgers:
-        shown = document(ledgers.figures(by=as_text(by, "--by"), reprice=reprice))
+        found = ledgers.figures(by="model" if by is None else as_text(by, "--by"), reprice=reprice)
+        shown = document(found) | {"headline": headline(found)}
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}
         if compare:
             shown["comparison"] = document(ledgers.comparison())
     if as_csv:
         return VerbResult(shown, as_csv_text(shown), ledgers.status)
-    return VerbResult(shown, lambda: write(shown), ledgers.status)
+    return VerbResult(shown, lambda: write(shown, full=full or by is None), ledgers.status)
 
 
 def as_csv_text(shown: dict[str, Any]) -> str:
@@ -97,25 +108,36 @@ def _cell(value: Any) -> Any:
     return f"'{text}" if value[:1] in _BLANK or value.lstrip()[:1] in _FORMULA else text
 
 
-def write(shown: dict[str, Any]) -> None:
-    """Print the document: its strings, aligned, in 80 columns."""
+def write(shown: dict[str, Any], *, full: bool = True) -> None:
+    """Print the document: its strings, aligned, in 80 columns. Unless `full`, only the groups and what is not known."""
     sheet = Sheet()
     if shown.get("comparison"):
         sections: tuple[Callable[[Sheet, dict[str, Any]], None], ...] = (write_comparison, write_unknown)
+    elif full:
+        sections = (write_head, _spent, _groups, _models, write_levers, _box, _provider, _interactive, write_unknown)
     else:
-        sections = (_spent, _groups, _models, _levers, _box, _provider, _interactive, write_unknown)
+        sections = (_groups, write_unknown)
     for section in sections:
         section(sheet, shown)
 
 
+def write_head(sheet: Sheet, shown: dict[str, Any]) -> None:
+    """Print what it cost as one number, and what it would have cost."""
+    head = shown["headline"]
+    sheet.line(f"{head['spent']} for {head['tasks']}", "bold")
+    sheet.line(head["said"])
+
+
+def outcomes(whole: dict[str, Any]) -> str:
+    """Return how many tasks there were and how many did not succeed: none of those that were not begun is a failure."""
+    more = [f"{whole[name]} {said}" for name, said in _OUTCOMES.items() if whole[name] or name == "failed"]
+    return ", ".join([counted(whole["tasks"], "task"), *more])
+
+
 def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
     spent, whole = shown["spent"], shown["whole"]
-    days = counted(spent["days"], "day")
-    sheet.line(f"Spent since {spent['since']} ({days}, UTC), in US$", "bold")
-    refused = f"; {whole['refused']} not begun for want of budget" if whole["refused"] else ""
-    counts = (
-        f"{counted(whole['tasks'], 'task')}, {whole['failed']} failed; {counted(whole['requests'], 'request')}{refused}"
-    )
+    sheet.title(f"Spent since {spent['since']} ({counted(spent['days'], 'day')}, UTC), in US$")
+    counts = f"{outcomes(whole)}; {counted(whole['requests'], 'request')}"
     rows: list[tuple[str, str | None, str]] = [
         ("total", spent["total_usd"], counts),
         ("per day", spent["per_day_usd"], "the total over the days, rounded down"),
@@ -124,14 +146,12 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
         ("projection", spent["projection_month_usd"], "the whole month, at the pace of the last 7 whole days"),
     ]
     if (ran := shown["compute"]) is not None:
-        containers = counted(ran["runs"], "container")
-        hours = f"{ran['seconds'] / 3600:.2f} h of {containers} on AWS, by dated prices; not in the total"
+        time = f"{duration(ran['seconds'])} of {counted(ran['runs'], 'container')} on AWS"
+        hours = f"{time}, by dated prices; not in the total"
         rows.append(("Fargate", ran["total_usd"], hours))
         rows.append(("all", ran["with_model_usd"], "the total and Fargate"))
     if (kept := shown["kept_local"]) is not None:
-        unknown = f"; {kept['without_price']} without a price" if kept["without_price"] else ""
-        remark = f"{counted(kept['turns'], 'turn')} kept local, at list price: not counted as saved{unknown}"
-        rows.append(("kept local", kept["list_usd"], remark))
+        rows.append(("kept local", kept["list_usd"], kept_local(kept)))
     if shown.get("repriced_usd") is not None:
         more = f"; {shown['repriced_unpriced']} unknown" if shown["repriced_unpriced"] else ""
         remark = f"the same requests by prices {shown['price_version']}{more}"
@@ -144,15 +164,19 @@ def _spent(sheet: Sheet, shown: dict[str, Any]) -> None:
     sheet.facts(rows)
 
 
+def kept_local(kept: dict[str, Any]) -> str:
+    """Return what stands beside the list price of the gateway's turns that stayed here."""
+    unknown = f"; {kept['without_price']} without a price" if kept["without_price"] else ""
+    return f"{counted(kept['turns'], 'turn')} kept local, at list price: not counted as saved{unknown}"
+
+
 def _groups(sheet: Sheet, shown: dict[str, Any]) -> None:
     kept, rest = shown["groups"][:SHOWN_GROUPS], shown["groups"][SHOWN_GROUPS:]
     cells = [_group(row["key"] or "(none)", row) for row in kept]
     if rest:
-        summed = {name: sum(row[name] for row in rest) for name in _SUMMED}
-        spent, ran = (
-            plain(sum(pico(Decimal(row[name] or 0)) for row in rest)) for name in ("spent_usd", "compute_usd")
-        )
-        cells.append(_group(f"({len(rest)} more)", {**summed, "spent_usd": spent, "compute_usd": ran}))
+        cells.append(_group(f"({len(rest)} more)", _summed(rest)))
+    if len(cells) > 1:
+        cells.append(_group("all", _summed(shown["groups"])))
     sheet.line()
     head, money = [shown["by"], "US$", "tasks", "requests", "tokens in", "out"], {1}
     if shown["compute"] is not None and any(row["compute_usd"] is not None for row in shown["groups"]):
@@ -163,11 +187,17 @@ def _groups(sheet: Sheet, shown: dict[str, Any]) -> None:
     sheet.table(head, cells, money=money)
 
 
+def _summed(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the sum of groups, as a group."""
+    money = {name: plain(sum(pico(Decimal(row[name] or 0)) for row in rows)) for name in ("spent_usd", "compute_usd")}
+    return {name: sum(row[name] for row in rows) for name in _SUMMED} | money
+
+
 def _group(name: str, row: dict[str, Any]) -> tuple[str | None, ...]:
-    given = row["input_tokens"] + row.get("cache_creation_input_tokens", 0) + row.get("cache_read_input_tokens", 0)
+    given = row["input_tokens"] + row["cache_creation_input_tokens"] + row["cache_read_input_tokens"]
     counts = (row["tasks"], row["requests"], given, row["output_tokens"])
     spent = row["spent_usd"] + ("+?" if row["unpriced"] else "")
-    return (_label(name), spent, row["compute_usd"], *map(str, counts))
+    return (label_text(name), spent, row["compute_usd"], *map(str, counts))
 
 
 def _models(sheet: Sheet, shown: dict[str, Any]) -> None:
@@ -175,24 +205,30 @@ def _models(sheet: Sheet, shown: dict[str, Any]) -> None:
     sheet.table(("model", "US$"), [(row["model"], row["cost_usd"]) for row in shown["models"]], money={1})
 
 
-def _levers(sheet: Sheet, shown: dict[str, Any]) -> None:
+def write_levers(sheet: Sheet, shown: dict[str, Any]) -> None:
+    """Print what was saved, lever by lever: a loss is negative."""
     saved, target = shown["savings"], shown["target"]
     sheet.title(f"Saved against plain claude -p on {saved['baseline_model']}, in US$")
-    shares = [f"{lever['share_percent']} %" if lever["share_percent"] else "" for lever in saved["levers"]]
-    rows: list[tuple[str | None, ...]] = [("baseline", saved["baseline_usd"], "", "")]
-    for lever, share in zip(saved["levers"], shares, strict=True):
-        rows.append((lever["name"], _negated(lever["saving_usd"]), share, lever["without_only_this_usd"]))
-    rows.append(("spent", saved["spent_usd"], "", ""))
-    rows.append(("saved", saved["saving_usd"], "100.0 %" if shares[0] else "", ""))
-    sheet.table(("", "US$", "share", "bill without only this"), rows, money={1, 3})
+    sheet.line(f"It would have cost {saved['baseline_usd']}; what can be compared cost {saved['spent_usd']}.")
+    rows: list[tuple[str | None, ...]] = [
+        (
+            lever["name"],
+            lever["saving_usd"],
+            f"{lever['share_percent']} %" if lever["share_percent"] else "",
+            lever["without_only_this_usd"],
+        )
+        for lever in saved["levers"]
+    ]
+    rows.append(("saved", saved["saving_usd"], "100.0 %" if rows and rows[0][2] else "", ""))
+    sheet.table(("", "saved", "share", "bill without only this"), rows, money={1, 3})
     sheet.line(f"Target {target['low']}-{target['high']}x: {target['verdict']}, {times(target['factor'])}")
     if target["factor_with_box"] is not None:
         sheet.line(f"  with the box's price in it: {target['verdict_with_box']}, {times(target['factor_with_box'])}")
     lean = f"Not in it: lean prompts would save US$ {saved['overhead_uncached_usd']}"
     sheet.line(f"{lean} were nothing of the CLI's own prompt cached.")
     if saved["left_out_requests"]:
-        requests = counted(saved["left_out_requests"], "request")
-        sheet.line(f"Left out: {requests} (US$ {saved['left_out_usd']}) without all prices.")
+        left_out = counted(saved["left_out_requests"], "request")
+        sheet.line(f"Left out: {left_out} (US$ {saved['left_out_usd']}) without all prices.")
 
 
 def _box(sheet: Sheet, shown: dict[str, Any]) -> None:
@@ -240,15 +276,15 @@ def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:
 def write_unknown(sheet: Sheet, shown: dict[str, Any]) -> None:
     """Print what is in no sum, and the hosts that could not be asked."""
     lines = [
-        f"{counted(row['requests'], 'request')} to {row['model']}: no price is known; they are in no sum."
+        f"{counted(row['requests'], 'request')} to {row['model']}: no price is known, so in no sum."
         for row in shown["unpriced"]
     ]
     uncertain = shown["uncertain"]
     if uncertain["requests"]:
         bound = uncertain["upper_bound_usd"]
         most = "the most it can be is not known" if bound is None else f"US$ {bound} at the most"
-        count = f"{counted(uncertain['requests'], 'request')} may have been charged without our knowing how much"
-        lines.append(f"{count} ({most}); they are in no sum.")
+        some = counted(uncertain["requests"], "request")
+        lines.append(f"{some} may have been charged without our knowing how much ({most}), and in no sum.")
     if (ran := shown["compute"]) is not None and ran["unknown_runs"]:
         runs = f"The time of {counted(ran['unknown_runs'], 'container')} on AWS is not known any more"
         lines.append(f"{runs}: nobody noted it in time. What they cost besides the model is in no sum.")
@@ -257,32 +293,13 @@ def write_unknown(sheet: Sheet, shown: dict[str, Any]) -> None:
             kept = f"its figures are of {host['merged_at']}" if host["merged_at"] else "nothing of it is in here"
             lines.append(f"{host['host']} could not be asked, {kept}: {host['error']}")
         if host["missing"]:
-            missing = f"{host['host']} forgot {host['missing']} charges before they were merged"
-            lines.append(f"{missing}; they are in no sum.")
+            lines.append(f"{host['host']} forgot {counted(host['missing'], 'charge')} before the merge: in no sum.")
     if lines:
         sheet.title("Not known")
     for line in lines:
         sheet.line(line)
 
 
-def _negated(amount: str) -> str:
-    """Return a saving as its effect on the bill: `-1.20` for a saving, `+0.30` for a loss."""
-    if amount.startswith("-"):
-        return "+" + amount[1:]
-    return f"-{amount}" if amount.strip("0.") else amount
-
-
 def times(factor: str | None) -> str:
     """Return a factor as text."""
     return "nothing to compare" if factor is None else f"{factor}x"
-
-
-def _label(key: str) -> str:
-    """Return a set of labels, given as JSON, in the form `name=value, …`; any other key unchanged."""
-    if not key.startswith("{"):
-        return key
-    try:
-        labels = json.loads(key)
-    except ValueError:
-        return key
-    return ", ".join(f"{name}={value}" for name, value in labels.items()) if isinstance(labels, dict) else key

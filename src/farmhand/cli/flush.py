@@ -16,7 +16,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import WaitLine
 from farmhand.core import settings
 from farmhand.core.errors import FarmUnreachable, NotConfigured, UsageError
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.offline.deliver import deliver_all
 from farmhand.offline.spool import Spool, SpooledResult, SpooledTask, open_spool
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from farmhand.cli.manual import write_end
+
 
 class LazyGroup(click.Group):
     """`verbs` is verb → help line; each is `command` in the module whose name is `modules` and the verb.
@@ -25,6 +27,15 @@ class LazyGroup(click.Group):
     ) -> None:
         super().__init__(*args, context_settings={"help_option_names": ["-h", "--help"]}, **settings)
         self._verbs, self._modules, self._aliases = verbs, modules, aliases or {}
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse the arguments; `help VERB …` is `VERB … --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples, exit codes and the docs' page."""
+        super().format_epilog(ctx, formatter)
+        write_end(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the verbs."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,26 @@ import click
 from farmhand.cli import render
 from farmhand.cli.arguments import OF_LEDGERS
 from farmhand.cli.comparison import write_comparison
-from farmhand.cli.cost import times, write_unknown
+from farmhand.cli.cost import kept_local, outcomes, write_head, write_levers, write_unknown
 from farmhand.cli.say import note
 from farmhand.cli.sheet import Sheet
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import files
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.money import plain
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted, duration, money
 from farmhand.core.settings import Settings
 from farmhand.cost.merged import merged
 from farmhand.cost.queries import day_text
-from farmhand.cost.report import COST_EDGES, SECOND_EDGES, SPREADS, CostReport, as_document
+from farmhand.cost.report import COST_EDGES, GROUPINGS, SECOND_EDGES, SPREADS, CostReport, as_document
 from farmhand.cost.summary import document as as_figures
+from farmhand.cost.summary import headline
 from farmhand.gateway.cost_pages import ledgers_here
 
 #: How many days and batches are listed; the HTML page has all of them.
 LAST_DAYS = 14
 TOP = 10
+_TIMES = ("run_median", "run_p95", "wait_median", "wait_p95")
 
 
 @verb("report", *OF_LEDGERS, "connect_timeout_s", json_help="Print one JSON object: what the page is made of.")
@@ -64,26 +66,25 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
 
 
 def write(found: CostReport, sheet: Sheet | None = None) -> None:
-    """Print the sections of the HTML page, with bars."""
+    """Print the sections of the HTML page, with bars: the verdict first, then trend and levers, then the details."""
     sheet = sheet or Sheet()
-    _head(sheet, found)
-    _spend(sheet, found)
-    _saving(sheet, found)
-    edges = [seconds(edge) for edge in SECOND_EDGES]
+    shown = as_figures(found.figures) | {"headline": headline(found.figures)}
+    sheet.line(f"Farmhand report, {day_text(found.first)} to {day_text(found.last)} (UTC)", "bold")
+    _head(sheet, shown)
+    _trend(sheet, found)
+    if found.figures.savings.requests:
+        write_levers(sheet, shown)
+        _saving(sheet, found)
+    _groups(sheet, found)
     _spread(sheet, found, "Cost of a task (US$)", "cost", [plain(edge) for edge in COST_EDGES])
+    edges = [duration(edge) for edge in SECOND_EDGES]
+    _latency(sheet, found)
     _spread(sheet, found, "Time that tasks ran", "run", edges)
     _spread(sheet, found, "Time that tasks waited before", "wait", edges)
     _cache(sheet, found)
     _causes(sheet, found)
     _batches(sheet, found)
-    write_unknown(sheet, as_figures(found.figures))
-
-
-def seconds(edge: float) -> str:
-    """Format a number of seconds as s, min or h."""
-    if edge < 60:
-        return f"{edge:g} s"
-    return f"{edge / 60:g} min" if edge < 3600 else f"{edge / 3600:g} h"
+    write_unknown(sheet, shown)
 
 
 def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
@@ -94,36 +95,66 @@ def _sums(rows: Iterable[Any], key: str, value: str) -> Counter[Any]:
     return sums
 
 
-def _head(sheet: Sheet, found: CostReport) -> None:
-    whole, saved, target = found.figures.whole, found.figures.savings, found.figures.target
-    sheet.line(f"Farmhand report, {day_text(found.first)} to {day_text(found.last)} (UTC)", "bold")
-    tasks, retries = counted(whole.tasks, "task"), counted(whole.retries, "retry", "retries")
-    sheet.line(f"US$ {plain(whole.spent_pico)} for {tasks}, {whole.failed} failed; {retries}")
-    if (ran := found.figures.compute) is not None:
-        both = plain(ran.with_model_pico)
-        sheet.line(f"US$ {plain(ran.total_pico)} besides for {counted(ran.runs, 'container')} on AWS; {both} with both")
-    sheet.line(
-        f"US$ {plain(saved.saving_pico)} saved beside plain claude -p on {saved.baseline_model};"
-        f" target {target.low}-{target.high}x: {target.verdict}, {times(target.factor)}"
-    )
+def _head(sheet: Sheet, shown: dict[str, Any]) -> None:
+    write_head(sheet, shown)
+    whole = shown["whole"]
+    sheet.line(f"{outcomes(whole)}; {counted(whole['retries'], 'retry', 'retries')}")
+    if (ran := shown["compute"]) is not None:
+        runs = counted(ran["runs"], "container")
+        sheet.line(f"US$ {ran['total_usd']} besides for {runs} on AWS; {ran['with_model_usd']} with both")
+    if (kept := shown["kept_local"]) is not None:
+        sheet.line(f"US$ {kept['list_usd']}: {kept_local(kept)}")
 
 
-def _spend(sheet: Sheet, found: CostReport) -> None:
-    by_model = _sums(found.cells, "model", "spent_pico").most_common()
-    rows = [(found.models[model], plain(spent)) for model, spent in by_model]
-    sheet.section("Spend by model", ("model", "US$"), rows, [spent for _, spent in by_model], money={1})
+def _trend(sheet: Sheet, found: CostReport) -> None:
     by_day = _sums(found.cells, "day", "spent_pico")
     days = sorted(by_day)[-LAST_DAYS:]
     title = f"Spend by day{f' (the last {LAST_DAYS} with any)' if len(by_day) > LAST_DAYS else ''}"
     rows = [(day_text(day), plain(by_day[day])) for day in days]
     sheet.section(title, ("day", "US$"), rows, [by_day[day] for day in days], money={1})
+    spent = found.figures.spent
+    pace = f"{money(spent.per_day_pico)} a day; this month {money(spent.month_pico)}"
+    sheet.line(f"{pace}, at the pace of the last days {money(spent.projection_month_pico)}.")
+
+
+def _groups(sheet: Sheet, found: CostReport) -> None:
+    """Print the spending by model, and by each of GROUPINGS that tells anything."""
+    tables = [("model", _spent(found.cells, "model", found.models))]
+    for number, by in enumerate(GROUPINGS):
+        tables.append((by, _spent([row for row in found.by_group if row.by == number], "group", found.groups)))
+    for by, named in tables:
+        if by == "model" or any(name for name, _, _ in named):
+            what = by.replace("-", " ")
+            more = f" (the dearest {TOP} of {len(named)})" if len(named) > TOP else ""
+            rows = [(name or "(none)", shown) for name, shown, _ in named[:TOP]]
+            bars = [spent for _, _, spent in named[:TOP]]
+            sheet.section(f"Spend by {what}{more}", (what, "US$"), rows, bars, money={1})
+
+
+def _spent(rows: Sequence[Any], key: str, names: list[str]) -> list[tuple[str, str, int]]:
+    """Return name, amount (`+?` where requests have no known price) and pico-dollars of each, the dearest first."""
+    unknown = _sums(rows, key, "unpriced")
+    return [
+        (names[one], plain(spent) + ("+?" if unknown[one] else ""), spent)
+        for one, spent in _sums(rows, key, "spent_pico").most_common()
+    ]
+
+
+def _latency(sheet: Sheet, found: CostReport) -> None:
+    rows = [
+        (one.engine or "all", str(one.tasks), *(duration(getattr(one, name)) for name in _TIMES))
+        for one in found.latency
+    ]
+    head = ("engine", "tasks", "ran: half in", "95 % in", "waited: half", "95 %")
+    sheet.section("Latency: median and 95th percentile", head, rows)
 
 
 def _saving(sheet: Sheet, found: CostReport) -> None:
     saved = _sums(found.saved, "baseline", "baseline_pico")
     saved.subtract(_sums(found.saved, "baseline", "spent_pico"))
     rows = [(name, plain(saved[number])) for number, name in enumerate(found.baselines)]
-    sheet.section("Saved beside plain claude -p on each model", ("baseline", "US$"), rows, money={1})
+    if len(rows) > 1:
+        sheet.section("Saved beside plain claude -p on each model in use", ("baseline", "US$"), rows, money={1})
 
 
 def _spread(sheet: Sheet, found: CostReport, title: str, what: str, names: list[str]) -> None:
@@ -154,12 +185,18 @@ def _causes(sheet: Sheet, found: CostReport) -> None:
     both = (tasks + retries).most_common()
     names = ["succeeded in the end" if name == "succeeded" else name for name in found.causes]
     rows = [(names[cause], str(tasks[cause]), str(retries[cause])) for cause, _ in both]
-    sheet.section("Failures and retries by cause", ("cause", "tasks", "retries"), rows, [count for _, count in both])
+    head = ("cause", "failed", "retries")
+    none = "no task failed, and none was tried again"
+    sheet.section("Failures and retries by cause", head, rows, [number for _, number in both], none=none)
 
 
 def _batches(sheet: Sheet, found: CostReport) -> None:
-    spent = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
     tasks = _sums(found.by_batch, "batch", "tasks")
-    rows = [(found.batches[batch] or "(none)", plain(amount), str(tasks[batch])) for batch, amount in spent]
+    order = _sums(found.by_batch, "batch", "spent_pico").most_common(TOP)
+    shown = _spent(found.by_batch, "batch", found.batches)[:TOP]
+    rows = [
+        (name or "(no batch)", amount, str(tasks[batch]))
+        for (batch, _), (name, amount, _) in zip(order, shown, strict=True)
+    ]
     title = f"Top batches ({len(rows)} of {found.batches_in_all})"
-    sheet.section(title, ("batch", "US$", "tasks"), rows, [amount for _, amount in spent], money={1})
+    sheet.section(title, ("batch", "US$", "tasks"), rows, [spent for _, _, spent in shown], money={1})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import click
 
 from farmhand.cli.arguments import OPTIONS
+from farmhand.cli.manual import VerbCommand
 from farmhand.cli.run_task import main
 from farmhand.cli.verb import HELP_NAMES, click_option
 
-command = click.Command(
+command = VerbCommand(
     "run",
     callback=lambda **given: main(given),
     params=[click.Argument(["prompt"], required=False, metavar="[PROMPT]"), *map(click_option, OPTIONS)],

@@ -77,13 +77,27 @@ class Sheet:
         rows: Sequence[Sequence[str]],
         bars: Sequence[float] = (),
         money: Collection[int] = (),
+        none: str = "nothing yet",
     ) -> None:
-        """Print a title and below it a table, if it has rows."""
+        """Print a title and below it a table, or what is said where it has no rows."""
         self.title(title)
         if rows:
             self.table(head, rows, money, bars)
         else:
-            self.line("nothing yet")
+            self.line(none)
+
+
+def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int], gap: int = 2) -> list[int]:
+    """Return the numbers of the columns that fit into `width`: those of `drop` go first, and no letter is cut."""
+    from rich.cells import cell_len
+
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    kept = list(range(len(widths)))
+    for number in drop:
+        if sum(widths[one] for one in kept) + gap * (len(kept) - 1) <= width:
+            break
+        kept.remove(number)
+    return kept
 
 
 def _text(text: str, style: str = "") -> Text:

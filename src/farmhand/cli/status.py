@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from farmhand.cli import colour, render
+from farmhand.cli import colour, render, statusline
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core import settings
@@ -45,6 +45,8 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     if watch and not as_json and sys.stdout.isatty() and not colour.is_dumb():
         return _live(watches, interval)
     ask_all(watches)
+    if wanted is None:
+        statusline.keep(conf, {each.name: None if each.error else each.status for each in watches})
     kept = spooled(conf)
     shown = {each.name: render.error_object(each.error) if each.error else each.status for each in watches}
     errors = [each.error for each in watches if each.error is not None]
@@ -92,7 +94,7 @@ def _live(watches: list[HostWatch], interval: float) -> int:
     try:
         with Stoppable(), followed(watches, interval), screen, _keys() as pressed:
             while True:
-                screen.update(status_view.screen(watches, interval), refresh=True)
+                screen.update(status_view.screen(watches, interval, screen.console.width), refresh=True)
                 if pressed(min(interval, _DRAW_S)) in ("q", "Q", "\x03", "\x1b"):
                     return 0
     except Stopped as stopped:

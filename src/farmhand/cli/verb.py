@@ -12,6 +12,7 @@ import click
 from farmhand.cli import render
 from farmhand.cli.amount import DURATION, MAX_USD, USD
 from farmhand.cli.arguments import SHARED, Option
+from farmhand.cli.manual import VerbCommand
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stopped
 from farmhand.core import settings
@@ -75,7 +76,7 @@ def verb(
                     return stopped.exit_code
                 return answer if isinstance(answer, int) else print_result(answer, as_json=as_json)
 
-        made = click.command(name, click.Command, **attributes)(call)
+        made = click.command(name, VerbCommand, **attributes)(call)
         made.params.append(click_option(SHARED["as_json"], json_help))
         made.params += [click_option(SHARED[option]) for option in (*shared, "config")]
         return made

@@ -32,8 +32,8 @@ from farmhand.cloud.verify import VerifyRun
 from farmhand.core import shard, systemd, task_access
 from farmhand.core.bucket_keys import PartName, read_order
 from farmhand.core.errors import NotConfigured
-from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable, price_table
+from farmhand.core.readable import counted
 from farmhand.core.shard import AgentOptions, LeaseName, ShardManifest, SingleOrder, VerifyOrder
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Task
 

@@ -18,7 +18,7 @@ from farmhand.cloud.shard_world import ShardWorld
 from farmhand.core.errors import WireError
 from farmhand.core.keys import holds_key
 from farmhand.core.money import plain, usd
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.core.shard import EXIT_BUG, EXIT_CONFIG, EXIT_DONE, EXIT_LEFT, EXIT_REFUSED, EXIT_STOPPED, POLL_S
 from farmhand.core.task import FINAL_STATES

@@ -17,8 +17,8 @@ import msgspec
 
 from farmhand.aws.prices import HOURS, CloudPrices, billed_seconds, stale
 from farmhand.core.money import pico, plain
-from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable
+from farmhand.core.readable import counted
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeRow
 from farmhand.cost.plans import PlanFigures

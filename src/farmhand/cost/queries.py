@@ -22,8 +22,14 @@ from farmhand.cost.store import GATEWAY, CostStore
 
 DAY_S = 86400
 #: Keys for grouping; `label:NAME` is also allowed.
-KEYS = ("model", "day", "batch", "label", "host", "engine", "work-class")
-_COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels"}
+KEYS = ("model", "day", "batch", "label", "host", "engine", "place", "work-class")
+#: SQL for where a row's work ran. A ledger of AWS is named by its address there, and only AWS Batch has batches.
+PLACE = (
+    f"(SELECT CASE WHEN engine = '{GATEWAY}' THEN '{GATEWAY}' WHEN l.host = 'docker' THEN 'docker'"  # noqa: S608
+    " WHEN substr(l.uuid, 1, 5) = 's3://' THEN iif(batch = '', 'fargate', 'aws-batch') ELSE 'farm' END"
+    " FROM ledger AS l WHERE l.id = ledger)"
+)
+_COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels", "place": PLACE}
 #: SQL for the prompt tokens of a request.
 PROMPT = "(input_tokens + cache_creation_input_tokens + cache_read_input_tokens)"
 
@@ -160,6 +166,7 @@ class Part(msgspec.Struct, kw_only=True):
     """The sums of one group: money, tokens, tasks. `unpriced` of the `requests` have no known cost.
 
     `refused` counts tasks that did not fit into a budget (of their batch or the host's day); `tasks` excludes them.
+    `tasks` includes the `failed` and the `cancelled`.
     `compute_pico` is what containers on AWS cost besides; None where it cannot be told apart by group.
     """
 
@@ -174,6 +181,7 @@ class Part(msgspec.Struct, kw_only=True):
     cache_read_input_tokens: int = 0
     tasks: int = 0
     failed: int = 0
+    cancelled: int = 0
     retries: int = 0
     uncertain: int = 0
     refused: int = 0
@@ -201,6 +209,7 @@ def totals(sums: Sums, place: Callable[[Spend | Work], _Place]) -> dict[_Place, 
         part = found[place(work)]
         part.tasks += 0 if work.state == "refused" else work.tasks
         part.failed += work.tasks if work.state == "failed" else 0
+        part.cancelled += work.tasks if work.state == "cancelled" else 0
         part.refused += work.tasks if work.state == "refused" else 0
         part.retries += work.retries
         part.uncertain += work.uncertain

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farmhand.core.money import pico, plain
-from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable
+from farmhand.core.readable import counted, money
 from farmhand.cost import queries
 from farmhand.cost.compute import ComputeSpent, add_compute, compute_spent, read_compute
 from farmhand.cost.queries import DAY_S, Part, Sums, Unpriced, day_text
@@ -305,6 +305,27 @@ def _box(boxes: dict[str, int | None], whole: Part, saved: Savings, days: int) -
         break_even_tasks_a_month=even,
         verdict=verdict,
     )
+
+
+def headline(found: Figures) -> dict[str, str]:
+    """Return what it cost, as one number, and a sentence on what it would have cost: factor and verdict.
+
+    What cannot be compared (no price is known, or it is a turn of the gateway) is said, and never counted as saved.
+    """
+    saved, target, whole = found.savings, found.target, found.whole
+    if target.factor is None:
+        said = "There is nothing yet that it could be compared with."
+    else:
+        compared = "" if saved.spent_pico == whole.spent_pico else f"{money(saved.spent_pico)} of it can be compared: "
+        less = f"{target.factor} times as much" if saved.saving_pico >= 0 else f"{target.factor} times that, so less"
+        said = (
+            f"{compared}plain claude -p on {saved.baseline_model} would have cost {money(saved.baseline_pico)}, {less}."
+            f" Target {target.low}-{target.high}x: {target.verdict}."
+        )
+        said = said[:1].upper() + said[1:]
+    if whole.unpriced:
+        said += f" Without a known price, and in no sum: {counted(whole.unpriced, 'request')}."
+    return {"spent": money(whole.spent_pico), "tasks": counted(whole.tasks, "task"), "said": said}
 
 
 def document(found: msgspec.Struct) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from pathlib import Path
 from farmhand import __version__
 from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
-from farmhand.core.plural import counted
 from farmhand.core.prices import PriceTable, price_table
+from farmhand.core.readable import counted
 from farmhand.gateway import config as settings
 from farmhand.gateway import ledger
 from farmhand.gateway.answering import Answering

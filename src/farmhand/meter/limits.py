@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.task import Usage
 from farmhand.meter.errors import ApiError
 from farmhand.meter.headroom import Bucket, read_headers

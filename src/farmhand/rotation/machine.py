@@ -302,7 +302,7 @@ class Machine:
         if old is not None:
             for host in self.hosts:
                 self.tell(f"{host.name}: handing over the old key")
-                self._at(state, host, partial(host.take_back, old, state.new), back=True)
+                self._at(state, host, partial(host.take_back, old, state.new), "back", back=True)
         self._save(state, ROLLED_BACK)
 
     def _ensure_all(self, state: State, new: str) -> dict[str, int]:

@@ -36,7 +36,8 @@ T = TypeVar("T")
 class State:
     """A rotation from the key `old` to the key `new`, both fingerprints. Times are Unix seconds.
 
-    `hosts` has each host that may have either key: `unreached`, `switched`, `verified`, `drained`; and the reason.
+    `hosts` has each host that may have either key: `unreached`, `switched`, `verified`, `drained`, or `back` (to the
+    old key); and the reason.
     """
 
     step: str

@@ -234,6 +234,16 @@ class BudgetOfDay(msgspec.Struct, kw_only=True):
     day: Name | UnsetType = UNSET
 
 
+class BatchProgress(msgspec.Struct, kw_only=True):
+    """A batch with unfinished tasks: how many of its tasks the host was given, how many have ended, and their cost."""
+
+    name: Name
+    tasks: Count
+    done: Count
+    failed: Count | UnsetType = UNSET
+    cost_usd: Usd | UnsetType = UNSET
+
+
 class LedgerStatus(msgspec.Struct):
     """The ledger's name and size."""
 
@@ -252,9 +262,12 @@ class CloudWatchStatus(msgspec.Struct):
 class StatusAnswer(msgspec.Struct):
     """`GET /v1/status`."""
 
+    wire: Count | UnsetType = UNSET
     version: Name | UnsetType = UNSET
     state: Name | UnsetType = UNSET
     drain: Name | UnsetType = UNSET
+    draining: bool | UnsetType = UNSET
+    network_full: bool | UnsetType = UNSET
     uptime_s: Seconds | UnsetType = UNSET
     time: Moment | UnsetType = UNSET
     upstream: Annotated[str, Meta(max_length=4096)] | UnsetType = UNSET
@@ -269,6 +282,8 @@ class StatusAnswer(msgspec.Struct):
     waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
     keys: Annotated[list[HeldKey], Few] | UnsetType | None = UNSET
     budget_day: BudgetOfDay | UnsetType | None = UNSET
+    spent_today_usd: Usd | UnsetType = UNSET
+    batches: Annotated[list[BatchProgress], Few] | UnsetType = UNSET
     ledger: LedgerStatus | UnsetType | None = UNSET
     cloudwatch: CloudWatchStatus | UnsetType | None = UNSET
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -16,6 +17,7 @@ from tests.integration.dispatch.conftest import BIN, CHECKOUT, Workstation, entr
 from tests.integration.dispatch.sshd import Sshd
 from tests.integration.dispatch.test_fallback import down
 from tests.support.agent import Agent
+from tests.support.schemas import check
 
 
 async def until(ours: int, wanted: bytes) -> bytes:
@@ -46,6 +48,8 @@ async def test_it_is_live_until_it_is_ended(
     # A task without a key: the next figures have it.
     await agent.submit({"id": "one", "prompt": "hello"}, key={})
     await until(ours, b"1 task waits")
+    # And the day's money, which this host says without a budget.
+    await until(ours, b"today (UTC): US$ 0.00 spent on 1 of 2 hosts")
     if key.startswith(b"SIG"):
         process.send_signal(signal.Signals[key.decode()])
     else:
@@ -56,6 +60,14 @@ async def test_it_is_live_until_it_is_ended(
     assert termios.tcgetattr(theirs) == before
     os.close(ours)
     os.close(theirs)
+
+
+async def test_what_is_printed_is_what_the_schemas_say(workstation: Workstation, farm: Sshd) -> None:
+    workstation.write_hosts(farm1=entry(farm))
+    for verb, words in {"run": ("--json", "hello"), "status": ("--json",), "cost": ("--json",)}.items():
+        done = await workstation.run("farmhand", verb, *words)
+        assert done.status == 0, done.err
+        check(verb, json.loads(done.out))
 
 
 async def test_into_a_pipe_it_is_lines(workstation: Workstation, farm: Sshd) -> None:

@@ -188,6 +188,8 @@ async def test_abort_from(station: Station, agents: dict[str, Agent], api: Messa
     assert station.key_file.read_bytes() == before
     for agent in agents.values():
         assert await key_of(agent) == OLD_PRINT
+    # And --status says so of each host.
+    assert {about["state"] for about in station.machine().status()["hosts"].values()} == {"back"}
     assert await asyncio.to_thread(station.machine().abort) is False
     assert await asyncio.to_thread(rotate, station), "and again, with the same key"
 

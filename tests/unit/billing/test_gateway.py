@@ -194,7 +194,8 @@ def test_our_gateway_is_no_leak_and_stays(station: Station, files: object) -> No
         found = read(station)
         [verdict] = [v for v in found.verdicts if v.kind == "bash interactive"]
         assert (verdict.billed, verdict.metered, verdict.gateway) == ("gateway", False, f"127.0.0.1:{port}")
-        assert f"your gateway on 127.0.0.1:{port} decides who pays" in found.line()
+        assert "; it is not logged in, so nothing is billed, and in " in found.line()
+        assert f" your gateway on 127.0.0.1:{port} decides who pays" in found.line()
         assert not found.metered
         done = station.present()
         assert (done["changed"], done["left"]) == (False, [])

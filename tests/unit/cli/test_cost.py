@@ -20,7 +20,8 @@ from farmhand.cli import cost
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, UsageError, WireError
 from farmhand.core.settings import Settings
 from farmhand.cost import merged, on_aws
-from farmhand.cost.rows import FinishedTask
+from farmhand.cost.breakdown import label_text
+from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.store import ContainerRuns, CostStore
 from tests.unit.cost.ledgers import DAY, NOW, charge
 from tests.unit.cost.test_merge import FakeAgent
@@ -116,6 +117,58 @@ def test_the_terminal_shows_the_numbers_of_the_document_in_80_columns(farm: Farm
         "left of 5.00 on 2026-11-24; 0.125 reserved",
     ):
         assert words in " ".join(result.stdout.split()), words
+
+
+def test_by_alone_is_the_table_and_what_it_does_not_hold(farm: Farm) -> None:
+    shown = farm.run("--by", "day").stdout
+    lines = shown.strip().splitlines()
+    assert lines[0].split() == ["day", "US$", "tasks", "requests", "tokens", "in", "out"]
+    groups = farm.json("--by", "day")["groups"]
+    assert [line.split()[0] for line in lines[1 : len(groups) + 2]] == [*(group["key"] for group in groups), "all"]
+    total = farm.json("--by", "day")["whole"]["spent_usd"]
+    assert lines[len(groups) + 1].split()[1] == f"{total}+?"
+    assert "1 request to claude-next: no price is known" in " ".join(shown.split())
+    for title in ("Saved against", "Spent since", "The box", "The same tokens"):
+        assert title not in shown
+    assert "Saved against" in (full := farm.run("--by", "day", "--full").stdout)
+    assert lines[1] in full
+
+
+def test_the_first_lines_are_what_it_cost_and_would_have_cost(farm: Farm) -> None:
+    shown = farm.run().stdout
+    first, second = shown.splitlines()[:2]
+    assert re.fullmatch(r"US\$ 0\.\d{2,4} for 99 tasks", first)
+    assert second.startswith("Plain claude -p on claude-sonnet-5-5 would have cost US$ ")
+    words = " ".join(shown.split())
+    assert re.search(r"would have cost US\$ [\d.]+, [\d.]+ times as much\. ", words)
+    assert "Without a known price, and in no sum: 1 request." in words
+
+
+def test_savings_are_positive_and_add_up(farm: Farm) -> None:
+    saved = farm.json()["savings"]
+    lines = farm.run().stdout.partition("Saved against")[2].splitlines()
+    rows = {line[:15].strip(): line[15:].split() for line in lines[2:] if line[:1].islower()}
+    assert rows["cheaper model"][0] == saved["levers"][0]["saving_usd"]
+    assert rows["saved"][0] == saved["saving_usd"]
+    assert Decimal(saved["levers"][0]["saving_usd"]) > 0
+    assert sum(Decimal(lever["saving_usd"]) for lever in saved["levers"]) == Decimal(saved["saving_usd"])
+
+
+def test_places_are_told_apart(farm: Farm) -> None:
+    farm.json()
+    with closing(CostStore(farm.directory / "cost.db")) as store:
+        number, _, _ = store.ledger("s3://bucket/ledgers/1", "aws-prod")
+        store.merge(number, LedgerCharge, [charge(1, batch="nightly"), charge(2)])
+        number, _, _ = store.ledger("uuid-of-a-container", "docker")
+        store.merge(number, LedgerCharge, [charge(1)])
+        number, _, _ = store.ledger("gw", "workstation")
+        store.merge(number, LedgerCharge, [charge(1, engine="gateway")])
+    shown = farm.json("--by", "place", "--no-merge")
+    assert {part["key"]: part["requests"] for part in shown["groups"]} == {
+        "farm": 102, "aws-batch": 1, "fargate": 1, "docker": 1, "gateway": 1
+    }  # fmt: skip
+    # A turn of the gateway is in no comparison, and the first lines say what could be compared.
+    assert "of it can be compared: plain claude -p" in shown["headline"]["said"]
 
 
 def test_amounts_stand_under_one_another(farm: Farm) -> None:
@@ -286,11 +339,6 @@ def test_no_cell_of_the_csv_is_a_formula() -> None:
     assert cells[-1] == "\ufffd2J\ufffd"
 
 
-@pytest.mark.parametrize(("saving", "shown"), [("1.20", "-1.20"), ("-0.30", "+0.30"), ("0.00", "0.00")])
-def test_a_saving_stands_as_what_it_does_to_the_bill(saving: str, shown: str) -> None:
-    assert cost._negated(saving) == shown
-
-
 @pytest.mark.parametrize(
     ("key", "shown"),
     [
@@ -301,4 +349,4 @@ def test_a_saving_stands_as_what_it_does_to_the_bill(saving: str, shown: str) ->
     ],
 )
 def test_labels_read_as_people_write_them(key: str, shown: str) -> None:
-    assert cost._label(key) == shown
+    assert label_text(key) == shown

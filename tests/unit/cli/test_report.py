@@ -80,7 +80,8 @@ def test_the_terminal_shows_every_section_in_80_columns_and_no_control_character
     shown = run(farm).stdout
     assert max(map(len, shown.splitlines())) <= 80
     for title in (
-        "Spend by model", "Spend by day", "Saved beside plain claude -p on each model", "Cost of a task",
+        "Spend by model", "Spend by day", "Saved beside plain claude -p on each model in use", "Cost of a task",
+        "Spend by engine", "Spend by place", "Saved against plain claude -p on claude-sonnet-5-5",
         "Time that tasks ran", "Time that tasks waited before", "Cache hits",
         "Failures and retries by cause", "Top batches (10 of 30)", "The same work in four ways", "What was claimed",
     ):  # fmt: skip
@@ -93,7 +94,9 @@ def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture
     found = made_up()
     report.write(found, Sheet(Console(width=200, highlight=False)))
     shown = capsys.readouterr().out
-    assert "for 24 tasks, 3 failed; 3 retries" in shown
+    assert shown.splitlines()[1] == "US$ 0.0517 for 24 tasks"
+    assert "24 tasks, 3 failed; 3 retries" in shown
+    assert ["all", "24", "20", "s", "20", "s", "20", "s", "20", "s"] in [line.split() for line in shown.splitlines()]
     assert EVIL in shown
     assert FORMULA in shown
     assert "farm2 could not be asked" in shown
@@ -101,7 +104,3 @@ def test_the_terminal_says_the_same_as_the_figures(capsys: pytest.CaptureFixture
     assert ["timeout", "3", "0", "█" * 24] in lines
     assert ["to", "30", "s", "24", "█" * 24] in lines
     assert ["read", "from", "the", "cache", "24000", "50.0", "%", "█" * 24] in lines
-
-
-def test_seconds_are_said_as_people_say_them() -> None:
-    assert [report.seconds(edge) for edge in (0.25, 30, 300, 21600)] == ["0.25 s", "30 s", "5 min", "6 h"]

@@ -29,7 +29,7 @@ STATUS: dict[str, Any] = {
 
 def test_a_row() -> None:
     assert row("farm1", STATUS) == [
-        "farm1", "0.1.0", "running", "1", "2", "3",  "31/32", "2/2", "a1b2c3d4e5f6",
+        "farm1", "0.1.0", "running", "1", "2", "3",  "1/32", "0/2", "a1b2c3d4e5f6",
     ]  # fmt: skip
     assert row("farm1", {"key": None})[-3:] == ["?", "?", "none"]
 
@@ -44,7 +44,7 @@ def test_what_goes_on_is_a_line_each() -> None:
     first, second, third = notes("farm1", {**STATUS, **more})
     assert first == "farm1: 7 tasks wait: all slots of their engine are taken"
     assert second.startswith("farm1: 1 task waits: retry-after, until ")
-    assert third == "farm1: US$ 0.0123 of 2.5 of the day's budget is spent"
+    assert third == "farm1: US$ 0.0123 of US$ 2.50 of the day's budget is spent"
     assert notes("farm1", STATUS) == []
     late = {"time": 5_000.0, "cloudwatch": {"at": 2_000.0, "problem": "CloudWatch: AccessDenied"}}
     assert notes("farm1", {**STATUS, **late}) == [

@@ -21,7 +21,7 @@ __all__ = ["client"]
 
 def drawn(watches: list[HostWatch], width: int = 80) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(status_view.screen(watches, 2.0))
+    console.print(status_view.screen(watches, 2.0, width))
     return console.export_text()
 
 
@@ -42,6 +42,55 @@ def test_the_screen_has_a_row_for_each_host_a_sum_and_what_they_wait_for() -> No
     assert "farm3: no route (look)" in shown
     assert "tasks end per second" not in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def busy(name: str, spent: float, budget: dict[str, Any] | None = None) -> HostWatch:
+    made = watch(name)
+    batches = [{"name": "letters.csv-7f3a", "tasks": 1200, "done": 300, "failed": 2, "cost_usd": 0.0123}]
+    made.status = {**STATUS, "spent_today_usd": spent, "budget_day": budget, "batches": batches}
+    return made
+
+
+def test_the_days_money_and_the_batches_of_all_hosts_are_on_the_screen() -> None:
+    budget = {"limit_usd": 2.0, "spent_usd": 0.5, "reserved_usd": 0.25, "day": "2026-11-24"}
+    one, two, old = busy("farm1", 0.5, budget), busy("farm2", 0.0000354), watch("farm3")
+    old.status = dict(STATUS)
+    shown = drawn([one, two, old])
+    assert "today (UTC): US$ 0.50 spent on 2 of 3 hosts, US$ 1.25 left of US$ 2.00 on 1 host" in shown
+    [line] = [line for line in shown.splitlines() if line.startswith("letters.csv-7f3a")]
+    assert line.split() == ["letters.csv-7f3a", "600", "of", "2,400", "4", "0.0246", "█" * 5 + "░" * 15]
+    assert status_view.today([old]) == ""
+    assert "US$ 0.0000354 spent" in status_view.today([two])
+
+
+@pytest.mark.parametrize("width", [200, 100, 80, 60, 40, 24])
+def test_a_narrow_terminal_drops_columns_and_never_letters(width: int) -> None:
+    shown = drawn([busy("a-host-with-a-name", 1.5), busy("farm2", 0)], width)
+    assert max(map(len, shown.splitlines())) <= width
+    assert "…" not in shown
+    table = shown.partition("\n\n")[2].partition("\n\n")[0].splitlines()
+    first = next(line.split() for line in table if line.startswith("a-host-with-a-name"))
+    whole = ["a-host-with-a-name", "running", "1", "2", "3", "1/32", "0/2", "0", "▁"]
+    if width >= 40:
+        assert first[:2] == whole[:2]
+    assert set(first) <= set(whole)
+    assert len(first) == len(whole) - 1 if width >= 80 else len(first) < len(whole) - 1
+
+
+def test_status_drops_columns_too(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    host = busy("a-host-with-a-name", 0)
+    monkeypatch.setenv("COLUMNS", "50")
+    status_view.write_table([host])
+    shown = capsys.readouterr().out
+    assert "a-host-with-a-name  running" in shown
+    assert "a1b2c3d4e5f6" not in shown
+    assert "…" not in shown
+    monkeypatch.setenv("COLUMNS", "100")
+    status_view.write_table([host])
+    wide = capsys.readouterr().out
+    # One meaning, named: slots in use, as `top` has them.
+    assert [word for word in wide.split() if "/" in word] == ["1/32", "0/2"]
+    assert "in use  in use" in wide
 
 
 def test_sparks() -> None:

@@ -5,11 +5,22 @@ from collections import Counter
 
 from hypothesis import given, settings
 
-from farmhand.cost.report import COST_EDGES, SPREADS, TOP_BATCHES, CostReport, as_document, report
+from farmhand.cost.breakdown import Latency, latency
+from farmhand.cost.report import (
+    COST_EDGES,
+    GROUPINGS,
+    MORE,
+    SPREADS,
+    TOP_BATCHES,
+    TOP_GROUPS,
+    CostReport,
+    as_document,
+    report,
+)
 from farmhand.cost.rows import FinishedTask, LedgerCharge
 from farmhand.cost.store import ContainerRuns
 from farmhand.cost.summary import Basis
-from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, temporary_store
+from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, charges, fill, finished, temporary_store
 from tests.unit.cost.reports import EVIL, EVIL_MODEL, made_up
 
 
@@ -58,7 +69,9 @@ def test_each_task_is_in_the_bar_of_its_cost_and_of_its_times() -> None:
     assert bars["cost"] == {-1: 1, next(n for n, edge in enumerate(COST_EDGES) if spent <= edge): 1}
     assert bars["run"] == {6: 1}  # exactly 10 s, and one that never ran
     assert bars["wait"] == {5: 1, 14: 1}
-    assert [(found.causes[row.cause], row.tasks) for row in found.by_cause] == [("cancelled", 1)]
+    # One that was cancelled is no failure.
+    assert found.by_cause == []
+    assert [(cell.failed, cell.cancelled) for cell in found.cells] == [(0, 0), (0, 1)]
 
 
 def test_retries_that_helped_have_a_cause_of_their_own_and_are_no_failures() -> None:
@@ -71,6 +84,73 @@ def test_retries_that_helped_have_a_cause_of_their_own_and_are_no_failures() -> 
         for name in found.causes
     }
     assert sums == {"timeout": (3, 0), "succeeded": (0, 3)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(finished())
+def test_the_causes_are_those_of_the_failed_tasks_and_no_others(tasks: list[FinishedTask]) -> None:
+    found = _report([], tasks)
+    whole = found.figures.whole
+    assert sum(row.tasks for row in found.by_cause) == whole.failed
+    assert sum(row.retries for row in found.by_cause) == whole.retries
+    assert sum(cell.cancelled for cell in found.cells) == whole.cancelled
+    assert whole.cancelled == sum(task.state == "cancelled" and task.outcome != "refused" for task in tasks)
+    for by in range(len(GROUPINGS)):
+        assert sum(row.tasks for row in found.by_group if row.by == by) == whole.tasks
+
+
+@settings(max_examples=30, deadline=None)
+@given(charges())
+def test_each_grouping_adds_up_and_names_what_was_used(rows: list[LedgerCharge]) -> None:
+    found = _report(rows, [])
+    for by, what in enumerate(GROUPINGS):
+        mine = [row for row in found.by_group if row.by == by]
+        assert sum(row.spent_pico for row in mine) == found.figures.whole.spent_pico, what
+        names = {found.groups[row.group] for row in mine}
+        if what == "engine":
+            assert names == {row.engine for row in rows}
+        if what == "work-class":
+            assert names == {row.work_class for row in rows}
+    assert set(found.baselines) <= {"claude-sonnet-5-5", *found.models}
+
+
+def test_more_groups_than_are_kept_are_one_more() -> None:
+    rows = [charge(no, labels={"run": str(no)}, factor=no) for no in range(1, TOP_GROUPS + 6)]
+    found = _report(rows, [])
+    labels = [row for row in found.by_group if GROUPINGS[row.by] == "label"]
+    named = Counter({found.groups[row.group]: row.requests for row in labels})
+    assert len(named) == TOP_GROUPS + 1
+    assert (named[MORE], named[f"run={TOP_GROUPS + 5}"], sum(named.values())) == (5, 1, TOP_GROUPS + 5)
+
+
+def test_percentiles_are_those_of_the_tasks_that_ran_by_engine() -> None:
+    tasks = [
+        FinishedTask(number=no, state="succeeded", model="claude-haiku-5-5", engine="cli" if no > 100 else "api",
+                     created_at=NOW - 1000, started_at=NOW - 900, finished_at=NOW - 900 + no)
+        for no in range(1, 121)
+    ]  # fmt: skip
+    tasks.append(
+        FinishedTask(number=121, state="cancelled", model="m", engine="api", created_at=NOW - 9, finished_at=NOW)
+    )
+    with temporary_store() as store:
+        fill(store, "u1", [], tasks)
+        found = latency(store, 0)
+        assert latency(store, int(NOW // DAY) + 1) == []
+    shown = [(one.engine, one.tasks, one.run_median, one.run_p95, one.wait_median, one.wait_p95) for one in found]
+    assert shown == [("", 120, 60, 114, 100, 100), ("api", 100, 50, 95, 100, 100), ("cli", 20, 110, 119, 100, 100)]
+    assert [one.run_p95 for one in latency_of([2.5])] == [2.5]
+    assert [(one.engine, one.tasks) for one in latency_of([1, 9])] == [("", 2)]
+
+
+def latency_of(seconds: list[float]) -> list[Latency]:
+    with temporary_store() as store:
+        tasks = [
+            FinishedTask(number=no, state="succeeded", model="m", engine="api", created_at=NOW, started_at=NOW,
+                         finished_at=NOW + one)
+            for no, one in enumerate(seconds, 1)
+        ]  # fmt: skip
+        fill(store, "u1", [], tasks)
+        return latency(store, 0)
 
 
 def test_days_before_since_are_in_nothing() -> None:

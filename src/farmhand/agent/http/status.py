@@ -12,14 +12,17 @@ from typing import Any
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.queries import BatchView, KnownTask, NoSuchBatch
-from farmhand.core.plural import counted
+from farmhand.core.money import usd
 from farmhand.core.pushed import read_note
+from farmhand.core.readable import counted
 from farmhand.core.task import FINAL_STATES
 from farmhand.meter import Limits
 from farmhand.meter.limits import WaitReason
 
 #: The most tasks ahead in the queue that are counted.
 MAX_AHEAD = 1000
+#: The most unfinished batches that the status has.
+MOST_BATCHES = 20
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
@@ -68,6 +71,8 @@ class Status:
             "waiting": self.waiting(),
             "keys": self._keys(),
             "budget_day": scheduler.budgets.day_status(),
+            "spent_today_usd": usd(scheduler.budgets.spent_today()),
+            "batches": self._ledger.open_batches(MOST_BATCHES),
             "ledger": {
                 "id": self._ledger.ledger_id(),
                 "tasks": sum(counts.values()),

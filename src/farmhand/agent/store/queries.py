@@ -274,6 +274,24 @@ class Queries:
             raise NoSuchBatch(name)
         return BatchView(**_in_usd(row))
 
+    def open_batches(self, limit: int) -> list[dict[str, Any]]:
+        """Return up to `limit` batches with unfinished tasks: how many tasks they have, their ends and their cost."""
+        left, done = "queued + awaiting_key + running", "succeeded + failed + cancelled"
+        rows = self.rows(
+            f"SELECT batch AS name, {left} + {done} AS tasks, {done} AS done, failed, cost_pico"
+            f" FROM tally WHERE batch <> '' AND {left} > 0 ORDER BY batch LIMIT ?",
+            limit,
+        )
+        return [_in_usd(row) for row in rows]
+
+    def charged(self, since: float, after: int) -> tuple[int, int]:
+        """Return the pico-dollars of the charges since a moment with numbers above `after`, and the last number."""
+        # The first time the index by time has fewest rows, later the number has.
+        first = "" if after else "+"
+        query = f"SELECT coalesce(sum(cost_pico), 0), coalesce(max(no), 0) FROM charge WHERE {first}no > ?"
+        spent, last = self._row(f"{query} AND created_at >= ?", after, since)
+        return int(spent), int(last)
+
     def batch_budget(self, name: str) -> int | None:
         """Return the batch's budget in pico-dollars, or None if it has none."""
         row = self._row("SELECT max_pico FROM batch WHERE name = ?", name)

@@ -21,7 +21,7 @@ from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskH
 from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply

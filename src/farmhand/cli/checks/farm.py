@@ -17,7 +17,7 @@ from farmhand.core import pushed
 from farmhand.core.errors import NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places import docker

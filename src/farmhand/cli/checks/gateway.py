@@ -11,7 +11,7 @@ from typing import Any
 from farmhand.cli.checks import Check, failed, passed
 from farmhand.core.errors import FarmhandError, FarmUnreachable
 from farmhand.core.keysource import read_private
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.gateway import config, control
 from farmhand.gateway.guard import read_token
 from farmhand.gateway.tables import GatewayConfig

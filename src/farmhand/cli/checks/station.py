@@ -19,7 +19,7 @@ from farmhand.core.claude import login_path
 from farmhand.core.errors import NotConfigured
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool

@@ -20,7 +20,7 @@ from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured
 from farmhand.core.money import plain
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings
 
 

@@ -25,7 +25,7 @@ from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmhandError, UsageError
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings, config_path
 from farmhand.core.task_access import OF_A_PLAN
 from farmhand.places.checkout import find_project

@@ -14,7 +14,7 @@ from farmhand.cli.cloud.verb import cloud_verb
 from farmhand.cli.say import ask, note
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import NotConfigured, Refused, UsageError
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.core.settings import Settings
 from farmhand.places.checkout import find_project
 

@@ -11,7 +11,7 @@ from farmhand.cli.gateway.allow import text
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core.money import plain
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 from farmhand.gateway import config, control
 
 

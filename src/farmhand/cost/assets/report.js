@@ -14,6 +14,7 @@
   };
   const drawn = (pico) => Number(pico) / 1e12;
   const count = (number) => number.toLocaleString("en-US");
+  const times = (many, noun) => `${count(many)} ${many === 1 ? noun : `${noun}s`}`;
   const percent = (part, whole) => (whole ? `${((100 * part) / whole).toFixed(1)} %` : "none");
   const isoDay = (day) => new Date(day * DAY_MS).toISOString().slice(0, 10);
   const dayOf = (text, other) => {
@@ -21,11 +22,19 @@
     return Number.isNaN(at) ? other : Math.round(at / DAY_MS);
   };
   const named = (text) => text || "(none)";
+  const batchName = (batch) => data.batches[batch] || "(no batch)";
+  // A number on an axis or beside the pointer: no exponent, and no more digits than it has.
+  const number = (value, unit) => (unit === "US$" ? value.toFixed(12).replace(/0+$/, "").replace(/\.$/, "") : count(value));
+  const duration = (value) => {
+    const [size, unit] = value < 90 ? [1, "s"] : value < 3600 ? [60, "min"] : value < 172800 ? [3600, "h"] : [86400, "days"];
+    const part = value / size;
+    return `${part >= 10 ? part.toFixed(0) : Number(part.toPrecision(2))} ${unit}`;
+  };
 
   // --- the cubes ---------------------------------------------------------------------------------------------------
   const unpack = ({ columns, rows }) =>
     rows.map((row) => Object.fromEntries(columns.map((name, at) => [name, name.endsWith("_pico") ? BigInt(row[at]) : row[at]])));
-  const cubes = Object.fromEntries(["cells", "saved", "spreads", "by_cause", "by_batch", "containers"].map((name) => [name, unpack(data[name])]));
+  const cubes = Object.fromEntries(["cells", "saved", "spreads", "by_cause", "by_batch", "by_group", "containers"].map((name) => [name, unpack(data[name])]));
 
   const selection = () => {
     const [model, host] = [byId("model").value, byId("host").value];
@@ -82,8 +91,6 @@
       rows: days.map((day, at) => [isoDay(day), ...running.map((line) => line[at])]),
     };
   };
-  const seconds = (edge) => (edge < 60 ? `${edge} s` : edge < 3600 ? `${edge / 60} min` : `${edge / 3600} h`);
-  const secondNames = [...data.second_edges.map((edge) => `to ${seconds(edge)}`), `above ${seconds(data.second_edges.at(-1))}`];
   const costNames = [...data.cost_edges_usd.map((edge) => `to ${edge}`), `above ${data.cost_edges_usd.at(-1)}`];
   const spread = ({ spreads }, whats, titles, names) => {
     const sums = sum(spreads, (row) => `${row.what}/${row.bar}`, ["tasks"]);
@@ -120,36 +127,56 @@
     const names = sums.map(([cause]) => (data.causes[cause] === "succeeded" ? "succeeded in the end" : data.causes[cause]));
     return {
       labels: names,
-      series: ["tasks", "retries"].map((field, n) => ({ name: ["tasks that did not succeed", "retries"][n], values: sums.map(([, one]) => one[field]), color: [7, 1][n] })),
-      columns: [["cause", "text"], ["tasks", "count"], ["retries", "count"]],
+      series: ["tasks", "retries"].map((field, n) => ({ name: ["tasks that failed", "retries"][n], values: sums.map(([, one]) => one[field]), color: [7, 1][n] })),
+      columns: [["cause", "text"], ["failed", "count"], ["retries", "count"]],
       rows: sums.map(([, one], n) => [names[n], one.tasks, one.retries]),
     };
   };
+  const groups = ({ by_group }) => {
+    const unknown = by_group.some((row) => row.unpriced);
+    const fields = ["spent_pico", ...(unknown ? ["unpriced"] : []), "tasks", "failed"];
+    const sums = [...sum(by_group, (row) => `${row.by}/${row.group}`, fields)].map(([key, one]) => [...key.split("/").map(Number), one]);
+    // A grouping by which nothing has a name tells nothing.
+    const telling = new Set(sums.filter(([, group]) => data.groups[group] !== "").map(([by]) => by));
+    const order = sums.filter(([by]) => telling.has(by)).sort(([a, , one], [b, , two]) => a - b || (one.spent_pico < two.spent_pico ? 1 : -1));
+    return {
+      labels: [], series: [],
+      columns: [["by", "text"], ["name", "text"], ["US$", "usd"], ...(unknown ? [["no price", "count"]] : []), ["tasks", "count"], ["failed", "count"]],
+      rows: order.map(([by, group, one]) => [data.groupings[by].replace("-", " "), named(data.groups[group]), ...fields.map((field) => one[field])]),
+    };
+  };
   const batches = ({ by_batch }) => {
-    const fields = ["spent_pico", "requests", "tasks", "failed"];
+    const unknown = by_batch.some((row) => row.unpriced);
+    const fields = ["spent_pico", ...(unknown ? ["unpriced"] : []), "requests", "tasks", "failed"];
     const sums = [...sum(by_batch, (row) => row.batch, fields)].sort(([, a], [, b]) => (a.spent_pico < b.spent_pico ? 1 : a.spent_pico > b.spent_pico ? -1 : 0));
     const top = sums.slice(0, 15);
     return {
-      labels: top.map(([batch]) => named(data.batches[batch])),
+      labels: top.map(([batch]) => batchName(batch)),
       series: [{ name: "US$", values: top.map(([, one]) => drawn(one.spent_pico)), color: 0 }],
-      columns: [["batch", "text"], ["US$", "usd"], ["requests", "count"], ["tasks", "count"], ["failed", "count"]],
-      rows: sums.map(([batch, one]) => [named(data.batches[batch]), ...fields.map((field) => one[field])]),
+      columns: [["batch", "text"], ["US$", "usd"], ...(unknown ? [["no price", "count"]] : []), ["requests", "count"], ["tasks", "count"], ["failed", "count"]],
+      rows: sums.map(([batch, one]) => [batchName(batch), ...fields.map((field) => one[field])]),
     };
   };
+  const latencyNote = [
+    `Finished tasks by the time that they ran, and waited before.${data.latency.length ? " Over the whole period:" : ""}`,
+    ...data.latency.map((one) =>
+      `${one.engine ? `engine ${one.engine}` : "all tasks"}: half ran within ${duration(one.run_median)}, 95 % within ${duration(one.run_p95)}; half waited up to ${duration(one.wait_median)}, 95 % up to ${duration(one.wait_p95)}.`),
+  ].join(" ");
   const SECTIONS = [
     { id: "spend", title: "Spend by day and model", note: "US$ a day.", unit: "US$", type: "bar", stacked: true, of: spend },
     {
-      id: "saving", title: "Cumulative saving against each baseline", unit: "US$", type: "line", of: saving,
+      id: "saving", title: "Cumulative saving", unit: "US$", type: "line", of: saving,
       note: "US$ saved so far beside plain claude -p on that model, nothing cached, no batch discount; below zero where it cost more.",
     },
+    { id: "groups", title: "Where it went", note: "By label, work class, engine and place, as far as the tasks have them.", of: groups },
     { id: "cost", title: "Cost of a task", note: "Finished tasks by US$.", unit: "tasks", type: "bar", of: (chosen) => spread(chosen, [0], ["tasks"], costNames) },
     {
-      id: "latency", title: "Latency of a task", note: "Finished tasks by the time that they ran, and waited before.", unit: "tasks", type: "bar",
-      of: (chosen) => spread(chosen, [1, 2], ["ran", "waited"], secondNames),
+      id: "latency", title: "Latency of a task", note: latencyNote, unit: "tasks", type: "bar",
+      of: (chosen) => spread(chosen, [1, 2], ["ran", "waited"], data.second_names),
     },
     { id: "cache", title: "Cache hits", note: "Prompt tokens a day.", unit: "tokens", type: "bar", stacked: true, of: cache },
     {
-      id: "causes", title: "Failures and retries by cause", unit: "count", type: "bar", across: true, of: causes,
+      id: "causes", title: "Failures and retries by cause", unit: "count", type: "bar", across: true, of: causes, none: "No task failed, and none was tried again.",
       note: "The cause is the task's last error; the ledgers do not keep why a request was retried that was answered in the end.",
     },
     {
@@ -166,6 +193,14 @@
     return made;
   };
   const shown = (value, kind) => (kind === "usd" ? usd(value) : kind === "count" ? count(value) : String(value));
+  const decimals = (text) => text.length - text.indexOf(".");
+  // Spaces as wide as a digit bring the points of a column's amounts under one another.
+  const aligned = (columns, rows) =>
+    columns.map(([, kind], at) => {
+      const cells = rows.map((row) => shown(row[at], kind));
+      const most = kind === "usd" ? Math.max(0, ...cells.map(decimals)) : 0;
+      return kind === "usd" ? cells.map((text) => text + "\u2007".repeat(most - decimals(text))) : cells;
+    });
   // A cell that a spreadsheet would take for a formula is led by an apostrophe.
   const csvCell = (value, kind) => {
     let text = kind === "usd" ? usd(value) : String(value);
@@ -187,15 +222,15 @@
   const less = (a, b) => (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a < b ? -1 : a > b ? 1 : 0);
 
   class Table {
-    constructor(id, title) {
+    constructor(id, title, caption = "") {
       this.id = id;
       this.order = null;
       this.head = element("tr");
       this.body = element("tbody");
       const save = element("button", { type: "button", id: `${id}-csv`, "aria-label": `Download CSV: ${title}` }, "Download CSV");
       save.addEventListener("click", () => download(`farmhand-${id}.csv`, csv(this.columns, this.sorted())));
-      const table = element("table", { id: `${id}-table` }, element("caption", {}, title), element("thead", {}, this.head), this.body);
-      this.root = element("div", {}, save, element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}: table` }, table));
+      const table = element("table", { id: `${id}-table`, "aria-label": title }, element("thead", {}, this.head), this.body);
+      this.root = element("div", {}, save, ...(caption ? [element("p", { class: "caption" }, caption)] : []), element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${title}: table` }, table));
     }
     set(columns, rows) {
       [this.columns, this.rows] = [columns, rows];
@@ -217,12 +252,13 @@
           this.draw();
         });
         const sort = this.order?.at === at ? (this.order.sign > 0 ? "ascending" : "descending") : "none";
-        return element("th", { scope: "col", "aria-sort": sort }, button);
+        return element("th", { scope: "col", "aria-sort": sort, ...(this.columns[at][1] === "text" ? { class: "text" } : {}) }, button);
       });
       this.head.replaceChildren(...heads);
       if (focused >= 0) heads[focused]?.firstChild.focus();
-      const line = (row) => element("tr", {}, ...row.map((value, at) => element("td", {}, shown(value, this.columns[at][1]))));
-      this.body.replaceChildren(...this.sorted().map(line));
+      const cells = aligned(this.columns, this.sorted());
+      const cell = (row, at) => element("td", this.columns[at][1] === "text" ? { class: "text" } : {}, cells[at][row]);
+      this.body.replaceChildren(...this.rows.map((_, row) => element("tr", {}, ...this.columns.map((_, at) => cell(row, at)))));
     }
   }
 
@@ -237,7 +273,9 @@
       pointStyle: POINTS[color % 8], pointRadius: values.length > 45 ? 0 : 3, borderDash: color % 2 ? [6, 3] : [], maxBarThickness: 48,
     };
   };
-  const short = (text) => (text.length > 22 ? `${text.slice(0, 21)}…` : text);
+  const GLYPHS = ["●", "■", "▲", "◆", "★", "✖", "✚", "━"];
+  // A name in lines of `most` characters, cut where it can be.
+  const lines = (text, most) => text.match(new RegExp(`.{1,${most - 1}}[-_/. ,]|.{1,${most}}`, "gu")) ?? [""];
   const options = (section) => {
     const [ink, grid] = [variable("--text"), variable("--grid")];
     const axis = (title) => ({
@@ -245,16 +283,17 @@
       title: { display: Boolean(title), text: title, color: ink },
     });
     const [names, values] = [axis(""), axis(section.unit)];
-    names.ticks.callback = function label(value) {
-      return short(String(this.getLabelForValue(value)));
-    };
+    values.ticks.callback = (value) => number(value, section.unit);
+    // There are no half tasks.
+    if (section.unit !== "US$") values.ticks.precision = 0;
     names.ticks.autoSkip = !section.across;
     return {
       animation: false, responsive: true, maintainAspectRatio: false, indexAxis: section.across ? "y" : "x",
       interaction: { mode: "index", intersect: false, axis: section.across ? "y" : "x" },
       scales: section.across ? { y: names, x: values } : { x: names, y: values },
       plugins: {
-        legend: { display: section.id !== "cost" && section.id !== "batches", position: "bottom", labels: { color: ink, boxWidth: 10, boxHeight: 8, usePointStyle: section.type === "line" } },
+        legend: { display: false }, // the one below the chart breaks its lines
+        tooltip: { callbacks: { label: ({ dataset, raw }) => `${dataset.label}: ${number(raw, section.unit)}` } },
       },
     };
   };
@@ -262,28 +301,56 @@
   class Section {
     constructor(what) {
       this.what = what;
-      this.canvas = element("canvas", { role: "img", id: `${what.id}-chart` });
       this.table = new Table(what.id, what.title);
-      const head = element("h2", { id: `${what.id}-title` }, what.title);
-      const details = element("details", { id: `${what.id}-data` }, element("summary", { "aria-label": `Data table: ${what.title}` }, "Data table"), this.table.root);
-      const figure = element("figure", {}, element("div", { class: "plot" }, this.canvas));
-      this.root = element("section", { id: what.id, "aria-labelledby": `${what.id}-title` }, head, element("p", { class: "note" }, what.note), figure, details);
+      this.root = element("section", { id: what.id, "aria-labelledby": `${what.id}-title` }, element("h2", { id: `${what.id}-title` }, what.title), element("p", { class: "note" }, what.note));
+      if (!what.type) {
+        this.root.append(this.table.root);
+        return;
+      }
+      this.canvas = element("canvas", { role: "img", id: `${what.id}-chart` });
+      this.plot = element("div", { class: "plot" }, this.canvas);
+      this.legend = element("ul", { class: "legend" });
+      this.figure = element("figure", {}, this.plot, this.legend);
+      this.nothing = element("p", {}, what.none ?? "Nothing yet.");
+      this.details = element("details", { id: `${what.id}-data` }, element("summary", { "aria-label": `Data table: ${what.title}` }, "Data table"), this.table.root);
+      this.root.append(this.figure, this.nothing, this.details);
     }
     set(chosen) {
       const { labels, series, columns, rows } = this.what.of(chosen);
       this.table.set(columns, rows);
-      const names = series.length > 1 ? ` Series: ${series.map(({ name }) => name).join(", ")}.` : "";
-      this.canvas.setAttribute("aria-label", `${this.what.title}, ${labels.length} points in ${this.what.unit}.${names} The data table below has the figures.`);
+      if (!this.what.type) {
+        this.root.hidden = !rows.length;
+        return;
+      }
       this.chart?.destroy();
+      this.chart = undefined;
+      // A series that is zero everywhere was not used.
+      const used = series.filter(({ values }) => values.some(Boolean));
+      this.figure.hidden = !used.length;
+      this.nothing.hidden = Boolean(used.length);
+      this.details.hidden = !rows.length;
+      if (!used.length) return;
+      const names = used.length > 1 ? ` Series: ${used.map(({ name }) => name).join(", ")}.` : "";
+      this.canvas.setAttribute("aria-label", `${this.what.title}, ${labels.length} points in ${this.what.unit}.${names} The data table below has the figures.`);
+      const mark = ({ name, color }) => element("li", { class: `k${color % 8}` }, element("span", { "aria-hidden": "true" }, GLYPHS[this.what.type === "line" ? color % 8 : 1]), name);
+      this.legend.replaceChildren(...(used.length > 1 ? used.map(mark) : []));
       this.chart = new Chart(this.canvas, {
-        type: this.what.type, data: { labels, datasets: series.map((one) => dataset(this.what, one)) }, options: options(this.what),
+        type: this.what.type, data: { labels: this.across(labels), datasets: used.map((one) => dataset(this.what, one)) }, options: options(this.what),
       });
+    }
+    // Names beside bars: in lines that leave the bars more than half of the width, each bar as high as its name.
+    across(labels) {
+      if (!this.what.across) return labels;
+      const most = Math.max(8, Math.floor((this.plot.clientWidth * 0.4) / 8));
+      const broken = labels.map((text) => lines(text, most));
+      this.plot.style.height = `${4 + broken.reduce((all, one) => all + Math.max(2, one.length * 1.1 + 0.5), 0)}rem`;
+      return broken;
     }
   }
 
   // --- the page ---------------------------------------------------------------------------------------------------------
   const tiles = (chosen) => {
-    const all = total(chosen.cells, ["spent_pico", "requests", "unpriced", "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "tasks", "failed", "retries", "uncertain"]);
+    const all = total(chosen.cells, ["spent_pico", "requests", "unpriced", "input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens", "output_tokens", "tasks", "failed", "cancelled", "refused", "retries", "uncertain"]);
     const baseline = data.baselines.indexOf(figures.savings.baseline_model);
     const saved = total(chosen.saved.filter((row) => row.baseline === baseline), ["baseline_pico", "spent_pico"]);
     const given = all.input_tokens + all.cache_creation_input_tokens + all.cache_read_input_tokens;
@@ -293,23 +360,25 @@
       ...(baseline < 0 ? [] : [[`Saved beside ${figures.savings.baseline_model}, US$`, usd(saved.baseline_pico - saved.spent_pico)]]),
       ["Tasks", count(all.tasks)],
       ["Failed", count(all.failed)],
+      ...(all.cancelled ? [["Cancelled", count(all.cancelled)]] : []),
+      ...(all.refused ? [["Not begun for want of budget", count(all.refused)]] : []),
       ["Requests", count(all.requests)],
       ["Retries", count(all.retries)],
       ["Tokens in, out", `${count(given)}, ${count(all.output_tokens)}`],
       ["Cache hits", percent(all.cache_read_input_tokens, given)],
-      ["Without a known price", `${count(all.unpriced)} requests`],
-      ["Charged perhaps", `${count(all.uncertain)} requests`],
+      ["Without a known price", times(all.unpriced, "request")],
+      ["Charged perhaps", times(all.uncertain, "request")],
     ];
     byId("tiles").replaceChildren(...entries.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
     const span = chosen.days.length ? `${isoDay(chosen.days[0])} to ${isoDay(chosen.days.at(-1))}` : "no day";
-    byId("summary").textContent = `${span}: ${count(all.tasks)} tasks, US$ ${usd(all.spent_pico)}.`;
+    byId("summary").textContent = `${span}: ${times(all.tasks, "task")}, US$ ${usd(all.spent_pico)}.`;
   };
 
   // The same work on Fargate, on a box and in Message Batches, and what was claimed of that.
   const comparison = (pico) => {
     if (data.comparison === null) return [];
     const { ways, tasks, days, tasks_a_month, verdicts, networks, prices, notes } = data.comparison;
-    const table = new Table("ways", "The same work in four ways, US$ for 1,000 tasks");
+    const table = new Table("ways", "The same work in four ways", "The same work in four ways, US$ for 1,000 tasks");
     table.set(
       [["way", "text"], ["model, US$", "usd"], ["Fargate, US$", "usd"], ["standing, US$", "usd"], ["all, US$", "usd"], ["", "text"]],
       ways.map((way) => [way.way, pico(way.model_usd), pico(way.compute_usd), pico(way.standing_usd), pico(way.total_usd), way.remark]),
@@ -325,27 +394,28 @@
   };
 
   const facts = () => {
-    const { target, savings, box, spent, hosts, unpriced, uncertain, compute } = figures;
+    const { target, savings, box, spent, hosts, unpriced, uncertain, compute, kept_local: kept } = figures;
     const lines = [
-      ...(compute === null ? [] : [`Fargate: US$ ${compute.total_usd} for ${count(compute.runs)} containers on AWS, besides the model; US$ ${compute.with_model_usd} with it.`]),
-      ...(compute !== null && compute.unknown_runs ? [`The time of ${count(compute.unknown_runs)} containers on AWS is not known any more; what they cost is in no sum.`] : []),
-      `Target ${target.low}-${target.high}x: ${target.verdict}${target.factor === null ? "" : `, ${target.factor}x`}.`,
+      ...(compute === null ? [] : [`Fargate: US$ ${compute.total_usd} for ${times(compute.runs, "container")} on AWS, besides the model; US$ ${compute.with_model_usd} with it.`]),
+      ...(compute !== null && compute.unknown_runs ? [`The time of ${times(compute.unknown_runs, "container")} on AWS is not known any more; what they cost is in no sum.`] : []),
+      ...(kept === null ? [] : [`Kept local: ${count(kept.turns)} turns of the gateway, US$ ${kept.list_usd} at list price, not counted as saved${kept.without_price ? `; ${count(kept.without_price)} without a price` : ""}.`]),
       ...(target.factor_with_box === null ? [] : [`With the box's price in it: ${target.verdict_with_box}, ${target.factor_with_box}x.`]),
       `This month US$ ${spent.month_usd}; projected US$ ${spent.projection_month_usd}${spent.budget_month_usd === null ? "" : ` of budgets of US$ ${spent.budget_month_usd}`}.`,
       `The box: ${box.usd_month === null ? "" : `US$ ${box.usd_month} a month; `}${box.verdict}.`,
       `On the subscription instead (never added in): ${figures.subscription}.`,
-      ...unpriced.map((row) => `${count(row.requests)} requests to ${row.model}: no price is known; they are in no sum.`),
-      ...(uncertain.requests ? [`${count(uncertain.requests)} requests may have been charged without our knowing how much; they are in no sum.`] : []),
+      ...unpriced.map((row) => `${times(row.requests, "request")} to ${row.model}: no price is known; they are in no sum.`),
+      ...(uncertain.requests ? [`${times(uncertain.requests, "request")} may have been charged without our knowing how much; they are in no sum.`] : []),
       ...hosts.filter((host) => host.error !== null).map((host) => `${host.host} could not be asked, ${host.merged_at === null ? "nothing of it is in here" : `its figures are of ${host.merged_at}`}: ${host.error}`),
-      ...hosts.filter((host) => host.missing).map((host) => `${host.host} forgot ${count(host.missing)} charges before they were merged; they are in no sum.`),
+      ...hosts.filter((host) => host.missing).map((host) => `${host.host} forgot ${times(host.missing, "charge")} before they were merged; they are in no sum.`),
     ];
     const pico = (text) => BigInt(text.replace(".", "").padEnd(text.replace(".", "").length + 12 - (text.length - text.indexOf(".") - 1), "0"));
-    const levers = new Table("levers", `Saved beside plain claude -p on ${savings.baseline_model}, by lever`);
+    const levers = new Table("levers", "Levers", `US$ saved beside plain claude -p on ${savings.baseline_model}, by lever`);
     levers.set(
-      [["lever", "text"], ["saved, US$", "usd"], ["share in %", "text"], ["bill without only this", "usd"]],
+      [["lever", "text"], ["saved", "usd"], ["share, %", "number"], ["bill without only this", "usd"]],
       savings.levers.map((lever) => [lever.name, pico(lever.saving_usd), lever.share_percent ?? "", pico(lever.without_only_this_usd)]),
     );
-    byId("facts").append(...lines.map((line) => element("p", {}, line)), element("h3", {}, "Levers"), levers.root, ...comparison(pico));
+    byId("levers").append(element("p", { class: "note" }, `The whole period; filters do not change it. Target ${target.low}-${target.high}x: ${target.verdict}${target.factor === null ? "" : `, ${target.factor}x`}.`), levers.root);
+    byId("facts").append(...lines.map((line) => element("p", {}, line)), ...comparison(pico));
   };
 
   const fill = (select, all, names) => {
@@ -360,8 +430,11 @@
   }
   byId("about").textContent =
     `${first} to ${last} (UTC), made ${figures.generated_at}; prices ${figures.price_version}; ${data.hosts.length} ${data.hosts.length === 1 ? "host" : "hosts"}.`;
+  byId("spent").textContent = data.headline.spent;
+  byId("said").textContent = `for ${data.headline.tasks}. ${data.headline.said}`;
   const sections = SECTIONS.map((what) => new Section(what));
   byId("sections").append(...sections.map((section) => section.root));
+  byId("saving").after(element("section", { id: "levers", "aria-labelledby": "levers-title" }, element("h2", { id: "levers-title" }, "Levers")));
   const draw = () => {
     const chosen = selection();
     tiles(chosen);

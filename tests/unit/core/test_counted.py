@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from farmhand.core.plural import counted
+from farmhand.core.readable import counted
 
 SOURCES = sorted((Path(__file__).parents[3] / "src" / "farmhand").rglob("*.py"))
 #: A number in braces before the plural of what people count; what is never one is written in capitals.
@@ -13,7 +13,7 @@ _SPARED = ("tasks/s", "tasks end per second", "tasks a month", "all its {request
 
 
 def test_one_is_not_many() -> None:
-    assert [counted(number, "task") for number in (0, 1, 2, 1234)] == ["0 tasks", "1 task", "2 tasks", "1234 tasks"]
+    assert [counted(number, "task") for number in (0, 1, 2, 1234)] == ["0 tasks", "1 task", "2 tasks", "1,234 tasks"]
     assert counted(1, "task has", "tasks have") == "1 task has"
     assert counted(2, "retry", "retries") == "2 retries"
 

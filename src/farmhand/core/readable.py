@@ -1,0 +1,54 @@
+"""Amounts as people read them: money, durations, sizes and counts in one form everywhere. Tables have exact figures."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal
+
+from farmhand.core.money import usd
+
+#: Digits of an amount below US$ 1, from the first that is not zero.
+_DIGITS = 3
+#: Of each unit: how many of the one before, and from how many of that on it is used.
+_TIMES = (("s", 1, 0), ("min", 60, 90), ("h", 60, 60), ("days", 24, 48))
+_SIZES = ("bytes", "KB", "MB", "GB", "TB")
+
+
+def money(pico: int) -> str:
+    """Return pico-dollars as `US$ 12.30` or `US$ 0.0000354`: to cents, below US$ 1 to three digits; no exponent."""
+    amount = usd(pico)
+    places = 2 if amount == 0 or abs(amount) >= 1 else max(2, _DIGITS - 1 - amount.adjusted())
+    text = f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):f}"
+    whole, _, rest = text.partition(".")
+    return f"US$ {int(whole):,}.{rest}" if abs(amount) >= 1 else f"US$ {whole}.{rest.rstrip('0'):0<2}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as `0.25 s`, `4.1 s`, `5 min`, `2.5 h` or `3 days`."""
+    value, unit = float(seconds), "s"
+    for name, size, least in _TIMES[1:]:
+        if value < least:
+            break
+        value, unit = value / size, name
+    return f"{_short(value)} {unit}"
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as `133 bytes`, `51 KB` or `1.2 GB` (powers of 1000)."""
+    value, unit = float(count), _SIZES[0]
+    for name in _SIZES[1:]:
+        if value < 1000:
+            break
+        value, unit = value / 1000, name
+    return f"{_short(value)} {unit}"
+
+
+def counted(number: int, noun: str, plural: str = "") -> str:
+    """Return `1 task` or `1,200 tasks`. `plural` is for a noun that does not take an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def _short(value: float) -> str:
+    """Return two digits that count, all whole ones, and no zeros at the end."""
+    if abs(value) >= 10:
+        return f"{value:.0f}"
+    return f"{value:.1f}".removesuffix(".0") if abs(value) >= 1 else f"{value:.2g}"
