@@ -200,3 +200,29 @@ def test_a_row_of_stages_that_is_killed_has_not_passed(checkout: Checkout) -> No
     assert done.stdout.splitlines()[0] == "one says"
     assert "==> FAILED: a row of stages was killed" in done.stderr
     assert "all passed" not in done.stderr
+
+
+def test_a_check_runs_again_when_a_file_has_changed_or_it_has_not_passed(checkout: Checkout) -> None:
+    path, calls = os.environ["PATH"], checkout.root / ".cache" / "calls"
+    checkout.program("check", f"echo called >> {calls}; exit $(cat result)")
+    (checkout.root / "result").write_text("1")
+    (checkout.root / ".gitignore").write_text(".cache/\nhome/\n")
+
+    def check() -> tuple[int, int]:
+        """How it ended, and how often it was called until then."""
+        done = checkout.run("unchanged", "a", str(checkout.bin / "check"), PATH=path)
+        return done.returncode, calls.read_text().count("called")
+
+    (checkout.root / "result").write_text("0")
+    assert [check(), check()] == [(0, 1), (0, 2)], "without git it always runs"
+    subprocess.run(["git", "init", "--quiet", checkout.root], check=True)
+    (checkout.root / "result").write_text("1")
+    assert [check(), check()] == [(1, 3), (1, 4)], "what failed runs again"
+    (checkout.root / "result").write_text("0")
+    assert [check(), check()] == [(0, 5), (0, 5)]
+    (checkout.root / "new.yml").write_text("")
+    assert [check(), check()] == [(0, 6), (0, 6)]
+    (checkout.root / "new.yml").write_text("a: 1")
+    assert check() == (0, 7)
+    (checkout.root / "new.yml").unlink()
+    assert [check(), check()] == [(0, 8), (0, 8)]
