@@ -62,7 +62,7 @@ types: $(VENV) ## Types: mypy, strict
 	$(BIN)/mypy $(PYTHON_SOURCES)
 
 ansible-lint: $(VENV) ## Ansible's rules, profile production
-	$(BIN)/ansible-lint --offline
+	@scripts/unchanged ansible-lint $(BIN)/ansible-lint --offline
 
 texts: $(VENV)
 	$(BIN)/yamllint --strict .

@@ -1,4 +1,4 @@
-"""The models of AWS's services, read once by a process that has many sessions of boto3.
+"""The models of AWS's services, read once by a process that has many sessions of boto3; its events' names as well.
 
 botocore keeps them for each session, and every test has sessions of its own. To read one takes longer than most tests.
 Clients of a session share them already, so nothing changes them. Source: botocore/loaders.py.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from botocore.hooks import EVENT_ALIASES, EventAliaser
 from botocore.loaders import JSONFileLoader, Loader
 
 
@@ -30,6 +31,15 @@ def read_once() -> None:
             names[places] = listed(self, type_name)
         return names[places]
 
+    begin = EventAliaser.__init__
+    aliases: dict[str, str] = {}
+
+    def with_known_names(self: EventAliaser, *given: Any) -> None:
+        begin(self, *given)
+        if self._event_aliases == EVENT_ALIASES:
+            self._alias_name_cache = aliases
+
+    EventAliaser.__init__ = with_known_names
     JSONFileLoader.load_file = lambda _self, path: file(path)
     Loader.list_available_services = services
     JSONFileLoader.reads_once = True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import threading
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+from tests.support.serving import serving
 
 BACKEND = "/usr/lib/git-core/git-http-backend"
 
@@ -37,17 +39,17 @@ class GitServer:
                 """Say nothing."""
 
         self._server = ThreadingHTTPServer((host, 0), Handler)
+        self._open = ExitStack()
         self.url = f"http://{host}:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._open.enter_context(serving(self._server))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._open.close()
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
         """Answer a request."""

@@ -14,12 +14,15 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import botocore.session
 from botocore.validate import ParamValidator
+
+from tests.support.serving import serving
 
 _MODEL = botocore.session.get_session().get_service_model("lightsail")
 _SCOPE = re.compile(r"Credential=[^/]+/\d+/([^/]+)/lightsail/")
@@ -70,12 +73,12 @@ class FakeLightsail:
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._open = ExitStack()
+        self._open.enter_context(serving(self._server))
 
     def stop(self) -> None:
         """End it."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._open.close()
 
     def answer(self, action: str, given: dict[str, Any], region: str) -> tuple[int, dict[str, Any]]:
         """Return status and document of one call."""

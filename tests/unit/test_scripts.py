@@ -217,3 +217,29 @@ def test_what_takes_long_shows_on_a_terminal_what_its_log_says_and_since_when(ch
     quiet = f". scripts/common.sh; logged {log} echo more"
     assert subprocess.check_output(["bash", "-c", quiet], cwd=checkout.root, stderr=subprocess.STDOUT) == b""
     assert log.read_text(encoding="ascii").endswith("more\n")
+
+
+def test_a_check_runs_again_when_a_file_has_changed_or_it_has_not_passed(checkout: Checkout) -> None:
+    path, calls = os.environ["PATH"], checkout.root / ".cache" / "calls"
+    checkout.program("check", f"echo called >> {calls}; exit $(cat result)")
+    (checkout.root / "result").write_text("1")
+    (checkout.root / ".gitignore").write_text(".cache/\nhome/\n")
+
+    def check() -> tuple[int, int]:
+        """How it ended, and how often it was called until then."""
+        done = checkout.run("unchanged", "a", str(checkout.bin / "check"), PATH=path)
+        return done.returncode, calls.read_text().count("called")
+
+    (checkout.root / "result").write_text("0")
+    assert [check(), check()] == [(0, 1), (0, 2)], "without git it always runs"
+    subprocess.run(["git", "init", "--quiet", checkout.root], check=True)
+    (checkout.root / "result").write_text("1")
+    assert [check(), check()] == [(1, 3), (1, 4)], "what failed runs again"
+    (checkout.root / "result").write_text("0")
+    assert [check(), check()] == [(0, 5), (0, 5)]
+    (checkout.root / "new.yml").write_text("")
+    assert [check(), check()] == [(0, 6), (0, 6)]
+    (checkout.root / "new.yml").write_text("a: 1")
+    assert check() == (0, 7)
+    (checkout.root / "new.yml").unlink()
+    assert [check(), check()] == [(0, 8), (0, 8)]

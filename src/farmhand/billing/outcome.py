@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.keys import redact
-from ..core.plural import counted
+from ..core.readable import counted
 from .gateway import OwnGateway
 from .names import METERED
 from .plan import Plan

@@ -188,7 +188,7 @@ def test_a_job_is_shown_counted_and_cancelled(aws: FakeAws, me: Operator) -> Non
     tags = {"farmhand:environment": "prod", "farmhand:batch": "b1"}
     given = {"jobQueue": NAMES.queue(spot=True), "jobDefinition": NAMES.definition("cli")}
     job = batch.submit_job(jobName="one", tags=tags, **given)["jobId"]
-    aws.until(lambda: json.loads(me.cloud("status", "--json").stdout)["running"], 30)
+    aws.until(lambda: json.loads(me.cloud("status", "--json").stdout)["running"])
     [row] = json.loads(me.cloud("status", "--json").stdout)["running"]
     assert (row["id"], row["batch"], row["spot"], row["vcpu"], row["memory_mb"]) == (job, "b1", True, "1", 4096)
     refused = me.cloud("down", "--yes")

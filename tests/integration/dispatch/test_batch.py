@@ -175,7 +175,7 @@ async def test_a_host_that_dies_loses_nothing_and_is_used_again(farm: Farm) -> N
     await farm.agents[1].stop(signal.SIGKILL)
     assert process.stderr is not None
     # Only its next turn notices it.
-    await asyncio.wait_for(process.stderr.readuntil(b"unfinished tasks go to the others"), 60)
+    await asyncio.wait_for(process.stderr.readuntil(b"unfinished tasks go to the others"), 120)
     began = len(farm.results())
     await farm.agents[1].start()
     await farm.until(lambda: any(r["host"] == "farm2" for r in farm.results()[began:]))

@@ -21,6 +21,7 @@ from farmhand.places import hosts
 from farmhand.places.watch import HostWatch
 from farmhand.rotation import fleet
 from farmhand.wire import client as wire_client
+from farmhand.wire import follow
 from tests.support.hostile import EVERYWHERE, HISTORIES, SOMEWHERE, Agent, Hostile, Line
 from tests.unit.rotation.doubles import NEW, World
 
@@ -73,6 +74,9 @@ class Desk:
         monkeypatch.setattr(wire_client, "_ANSWER_S", 1.5)
         monkeypatch.setattr(wire_client, "MAX_EVENTS", 5000)
         monkeypatch.setattr(wire_client.Client.__init__, "__kwdefaults__", {"silence_s": 0.5})
+        monkeypatch.setattr(
+            follow.run_task, "__kwdefaults__", {**(follow.run_task.__kwdefaults__ or {}), "resume_s": 2.0}
+        )
 
     def run(self, *argv: str) -> Said:
         """A verb in this process; an error that is not one of ours fails the test, and so does one that hangs."""

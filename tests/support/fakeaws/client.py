@@ -198,7 +198,7 @@ class FakeAws:
         """End all tasks and forget everything: resources, faults, lag."""
         self._control("reset")
 
-    def until(self, there: Any, seconds: float = 60.0) -> Any:
+    def until(self, there: Any, seconds: float = 120.0) -> Any:
         """Call `there` until it returns something true, and return that. Raise TimeoutError."""
         end = (began := time.monotonic()) + seconds
         while not (found := there()):

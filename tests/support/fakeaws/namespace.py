@@ -15,6 +15,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tests.support.serving import serving
+
 #: Where Fargate's agent answers: the role's credentials and the task's metadata.
 METADATA = "169.254.170.2"
 _CLONE_NEWNET, _SIOCSIFADDR = 0x40000000, 0x8916
@@ -114,9 +116,9 @@ class Metadata:
         self._server = ThreadingHTTPServer((METADATA, 80), Handler, bind_and_activate=False)
         self._server.socket.close()
         self._server.socket = listen(pid, (METADATA, 80))
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._open = contextlib.ExitStack()
+        self._open.enter_context(serving(self._server))
 
     def close(self) -> None:
         """End it."""
-        self._server.shutdown()
-        self._server.server_close()
+        self._open.close()

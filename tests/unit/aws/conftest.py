@@ -14,8 +14,10 @@ from moto import mock_aws
 from farmhand.aws.credentials.vault import Options, Vault
 from farmhand.core.settings import Settings
 from tests.support import aws_models
+from tests.support.fakeaws import kms_keys
 
 aws_models.read_once()
+kms_keys.change()
 ENVIRONMENT = "try"
 KEY = "sk-ant-test-credential-000000000001"
 TOKEN = "sk-ant-oat01-test-credential-0000000001"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import socketserver
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pytest
 from farmhand.aws.client import Aws
 from farmhand.aws.environment.image import Registry
 from farmhand.core.errors import FarmUnreachable, NotConfigured
+from tests.support.serving import serving
 
 LOGIN = b64encode(b"AWS:a-password-of-a-test").decode()
 DIGEST = f"sha256:{'a' * 64}"
@@ -34,14 +34,8 @@ def answering(answer: str) -> Iterator[tuple[str, list[str]]]:
             seen.append("\n".join(lines))
             self.wfile.write(answer.encode())
 
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), OneAnswer) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", seen
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(socketserver.ThreadingTCPServer(("127.0.0.1", 0), OneAnswer)) as server:
+        yield f"http://127.0.0.1:{server.server_address[1]}", seen
 
 
 def digest(url: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +16,7 @@ from farmhand.billing import Report, find
 from farmhand.billing.gateway import DEFAULT_LISTEN, OwnGateway
 from farmhand.core.keys import GATEWAY_PREFIX
 from farmhand.gateway.tables import GatewayConfig
+from tests.support.serving import serving
 from tests.unit.billing.conftest import Station
 
 TOKEN = f"{GATEWAY_PREFIX}test-0123456789abcdefghijklmnopqrstuv"
@@ -42,12 +42,8 @@ def listening(server: str, body: bytes, status: int = 200) -> Iterator[int]:
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as made:
-        threading.Thread(target=made.serve_forever, args=(0.01,), daemon=True).start()
-        try:
-            yield made.server_port
-        finally:
-            made.shutdown()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as made:
+        yield made.server_port
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import http.server
-import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +15,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.cost.admin import AdminApi, ProviderFailed, ProviderReport, compare
 from farmhand.cost.queries import Part
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi, Posting
+from tests.support.serving import serving
 
 FIRST = int(datetime(2026, 9, 20, tzinfo=UTC).timestamp() // 86400)
 DAYS = 66
@@ -100,12 +100,8 @@ def saying(status: int, body: bytes, **headers: str) -> Iterator[tuple[str, list
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}", asked
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 
 import anthropic
@@ -17,6 +16,7 @@ from farmhand.gateway import advice
 from farmhand.gateway.advice import MOST, OwnAnswer, answer, not_carried, text
 from farmhand.gateway.policy import CANNOT_CARRY, Rule, decide
 from farmhand.gateway.turn import BackendState, CannotCarry, Decision, Dialect, Reason
+from tests.support.serving import serving
 from tests.unit.gateway.turns import CENT, DAY, DOWN, SHUT, facts, local, metered, plan, turn
 
 DIALECTS: tuple[Dialect, ...] = ("messages", "chat", "responses")
@@ -146,10 +146,8 @@ def served(given: OwnAnswer, asked: list[str]) -> Iterator[str]:
         def log_message(self, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Handler)) as server:
         yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
 
 
 def ask(dialect: Dialect, given: OwnAnswer, asked: list[str], *, streamed: bool) -> str:
