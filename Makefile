@@ -132,7 +132,6 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --extra aws --group dev -c requirements/cloud.txt -o requirements/dev.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --group demo -c requirements/dev.txt -o requirements/demo.txt
 	uv pip compile $(LOCK_OPTIONS) --no-annotate benchmarks/pinned/litellm.in -o benchmarks/pinned/litellm.txt
 
 LOCK_OPTIONS := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
@@ -152,5 +151,5 @@ VENV_PARTS := pyproject.toml scripts/venv scripts/common.sh tests/support/compil
 $(VENV): requirements/dev.txt $(VENV_PARTS)
 	@scripts/venv dev
 
-.venv/.demo: requirements/demo.txt $(VENV_PARTS)
-	@scripts/venv demo
+.venv/.demo: requirements/workstation.txt $(VENV_PARTS)
+	@scripts/venv workstation

@@ -38,7 +38,12 @@ OPTIONS = (
     Option(("-x", "--extract"), "extract", "Print only the first block of code in the answer.", "flag"),
     Option(("--extract-last",), "extract_last", "Print only the last one.", "flag"),
     Option(("-c", "--continue"), "go_on", "Go on with the conversation that was used last.", "flag"),
-    Option(("--conversation",), "conversation", "Begin the conversation of this name, or go on with it.", what="NAME"),
+    Option(
+        ("--conversation",),
+        "conversation",
+        "Begin the conversation of this name, or go on.",
+        what="CONVERSATION",
+    ),
     Option(("--chat",), "chat", "Talk in turns on the terminal, each one a task. /exit leaves.", "flag"),
     Option(("-m", "--model"), "model", "haiku (default), sonnet, opus or a full model id.", what="MODEL"),
     Option(("--system",), "system", "System prompt.", what="TEXT"),

@@ -49,7 +49,6 @@ class _Answers:
     "key_source",
     "project_dir",
     "connect_timeout_s",
-    epilog="For example: farmhand init, or farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --up.",
 )
 @click.option("--address", metavar="ADDRESS", help="The box: a name, an IP address, or an alias of ~/.ssh/config.")
 @click.option("--user", metavar="LOGIN", help="A login there that may become root.")

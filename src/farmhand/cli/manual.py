@@ -70,6 +70,38 @@ HELP = {
         ("farmhand top", "live"),
         ("farmhand top --host farm1", "of one host"),
     )),
+    "list": VerbHelp("docs/operations.md", (
+        ("farmhand list --failed --since 2d", "what failed since yesterday"),
+        ("farmhand list --batch letters --grep 'barn cat'", "of one batch, by words in the prompt"),
+    )),
+    "show": VerbHelp("docs/operations.md", (
+        ("farmhand show", "the newest task"),
+        ("farmhand show 7f3a", "the one whose id begins so"),
+    )),
+    "logs": VerbHelp("docs/operations.md", (
+        ("farmhand logs 7f3a", "what it has answered so far"),
+        ("farmhand logs -f", "the newest, and what comes"),
+    )),
+    "wait": VerbHelp("docs/operations.md", (
+        ("farmhand wait 7f3a 81bc", "until both have ended"),
+        ("farmhand wait 7f3a --json", "and print the result"),
+    )),
+    "cancel": VerbHelp("docs/operations.md", (
+        ("farmhand cancel 7f3a", "whether it waits or runs"),
+        ("farmhand cancel 7f3a 81bc", "both"),
+    )),
+    "again": VerbHelp("docs/operations.md", (
+        ("farmhand again 7f3a", "the same task under a new id"),
+        ("farmhand again 7f3a --model sonnet", "on another model"),
+    )),
+    "init": VerbHelp("docs/first-hour.md", (
+        ("farmhand init", "it asks for what it needs"),
+        ("farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --up", "with all that it needs"),
+    )),
+    "playbook": VerbHelp("docs/operations.md", (
+        ("farmhand playbook verify", "check the hosts"),
+        ("farmhand playbook remove --check", "what taking Farmhand off a host would do"),
+    )),
     "statusline": VerbHelp("docs/operations.md", (
         ("farmhand statusline", "for a prompt"),
         ("farmhand statusline --json", "what it is made of"),
@@ -87,8 +119,8 @@ HELP = {
         ("farmhand report --since 4w", "on the terminal"),
     )),
     "up": VerbHelp("docs/operations.md", (
-        ("farmhand up", "build or update the hosts"),
-        ("farmhand up --check --diff", "show what would change"),
+        ("farmhand up -i inventory/mine --limit farm1 --check --diff", "show what would change"),
+        ("farmhand up --create farm1 -e box_ssh_from=203.0.113.7/32", "make the host on AWS first"),
     )),
     "down": VerbHelp("docs/operations.md", (
         ("farmhand down", "remove the containers here"),

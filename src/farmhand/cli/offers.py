@@ -19,8 +19,8 @@ from farmhand.core.errors import FarmhandError
 
 #: Metavars of free text, numbers and times, for which there is nothing to offer.
 OPEN = frozenset((
-    "ARN", "BRANCH", "DAY", "DAYS", "ID", "N", "NAME", "NAME=VALUE", "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL",
-    "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
+    "ADDRESS", "ARN", "BRANCH", "COL[,COL…]", "DAY", "DAYS", "FINGERPRINT", "LOGIN", "N", "NAME", "NAME=VALUE", "REF",
+    "SECONDS", "TASK", "TEXT", "TIME", "URL", "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
 ))  # fmt: skip
 _Offer = Callable[[dict[str, Any], str], Iterable["str | CompletionItem[str]"]]
 
@@ -114,6 +114,12 @@ def _queued(given: dict[str, Any], _word: str) -> list[str]:
     return [*(entry.id for entry in spool.waiting()), *(kept.task["id"] for kept in spool.results())]
 
 
+def _tasks(_given: dict[str, Any], _word: str) -> list[str]:
+    from farmhand.history.store import default_path
+
+    return _rows(default_path(), "SELECT id FROM task ORDER BY created_at DESC LIMIT 200")
+
+
 def _of_ledgers(column: str) -> _Offer:
     """Offer the values of a column of the merged ledgers, the latest first."""
 
@@ -121,15 +127,24 @@ def _of_ledgers(column: str) -> _Offer:
         from farmhand.cost.store import default_path
 
         named = given.get("cost_store") or _settings(given).cost_store
-        path = Path(os.path.expanduser(named)) if named else default_path()
-        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.1)) as store:
-            rows = store.execute(
-                f"SELECT {column} FROM done WHERE {column} != ''"  # noqa: S608  (a name from here)
-                f" GROUP BY {column} ORDER BY max(created_at) DESC LIMIT 200"
-            )
-            return [name for (name,) in rows]
+        return _rows(
+            Path(os.path.expanduser(named)) if named else default_path(),
+            f"SELECT {column} FROM done WHERE {column} != ''"  # noqa: S608  (a name from here)
+            f" GROUP BY {column} ORDER BY max(created_at) DESC LIMIT 200",
+        )
 
     return offer
+
+
+def _rows(path: Path, query: str) -> list[str]:
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.1)) as store:
+        return [value for (value,) in store.execute(query)]
+
+
+def _conversations(_given: dict[str, Any], _word: str) -> list[str]:
+    from farmhand.offline.conversations import names
+
+    return names()
 
 
 #: Metavar → what is offered for it. tests/unit/cli/test_offers.py checks that every other one is in OPEN.
@@ -139,6 +154,7 @@ _OFFERS: dict[str, _Offer] = {
     "BATCH": _of_ledgers("batch"),
     "CLASS": _of_ledgers("work_class"),
     "COLUMN": _columns,
+    "CONVERSATION": _conversations,
     "HOST": _hosts,
     "MODEL": _models,
     "PATTERN": _pattern,
@@ -146,5 +162,6 @@ _OFFERS: dict[str, _Offer] = {
     "TASK|BATCH": _of_ledgers("batch"),
     "TOOL[,TOOL…]": _tools,
     "WAY": _ways,
-    "[ID]": _queued,
+    "[QUEUED]": _queued,
+    **dict.fromkeys(("ID", "ID...", "[ID]"), _tasks),
 }

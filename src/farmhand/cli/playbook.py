@@ -34,8 +34,7 @@ _HERE = {_BOX, *(f"playbooks/{name}.yml" for name in ("workstation", "gateway", 
     "project_dir",
     json_help="Print one JSON object when done; Ansible's output goes to stderr.",
     context_settings={"ignore_unknown_options": True},
-    epilog="For example: farmhand playbook verify, or farmhand playbook upgrade --limit farm1, "
-    "or farmhand playbook remove --check --diff. `farmhand playbook list` names them.",
+    epilog="`farmhand playbook list` names them.",
 )
 @click.argument("name", metavar="NAME")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ANSIBLE-PLAYBOOK OPTIONS]")

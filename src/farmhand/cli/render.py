@@ -86,7 +86,10 @@ def error_object(error: FarmhandError) -> dict[str, Any]:
 
 
 def missing_package(error: ModuleNotFoundError) -> NotConfigured | None:
-    """Return what to do about a package of one of farmhand's extras that is not installed; None of any other module."""
+    """Return what to do about a package of one of farmhand's extras that is not installed; None of any other module.
+
+    It is named itself, and not `farmhand[EXTRA]`: pip looks for that where it cannot be found.
+    """
     from importlib.metadata import requires
 
     def plain(name: str) -> str:
@@ -96,8 +99,8 @@ def missing_package(error: ModuleNotFoundError) -> NotConfigured | None:
     for requirement in requires("farmhand") or ():
         found = re.match(r"([\w.-]+).*\bextra *== *['\"](\w+)['\"]", requirement)
         if found and plain(found[1]) == name:
-            hint = f"{sys.executable} -m pip install 'farmhand[{found[2]}]'"
-            return NotConfigured(f"the Python package {name}, of the extra {found[2]}, is not installed", hint=hint)
+            hint = f"{sys.executable} -m pip install {name}"
+            return NotConfigured(f"the Python package {name} is not installed", hint=hint)
     return None
 
 

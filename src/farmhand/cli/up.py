@@ -25,8 +25,6 @@ from farmhand.places.checkout import find_project
     "project_dir",
     json_help="Print one JSON object when done; Ansible's output goes to stderr.",
     context_settings={"ignore_unknown_options": True},
-    epilog="For example: farmhand up --check --diff, or farmhand up -i inventory/mine --limit farm1, "
-    "or farmhand up --create farm1 -e box_ssh_from=203.0.113.7/32.",
 )
 @click.option(
     "--create",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from farmhand.core.money import usd
+from .money import usd
 
 #: Digits of an amount below US$ 1, from the first that is not zero.
 _DIGITS = 3

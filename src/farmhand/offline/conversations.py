@@ -56,13 +56,18 @@ def directory() -> Path:
     return Path(xdg("XDG_STATE_HOME"), "farmhand", "conversations")
 
 
+def names() -> list[str]:
+    """Return the names of the conversations, the one used last first."""
+    return [path.stem for path in reversed(_all())]
+
+
 def last() -> str:
     """Return the name of the conversation that was used last. Raise UsageError if there is none."""
-    found = _all()
+    found = names()
     if not found:
         hint = "begin one with --conversation NAME, or with --chat"
         raise UsageError("there is no conversation to go on with", hint=hint)
-    return found[-1].stem
+    return found[0]
 
 
 @contextlib.contextmanager

@@ -181,7 +181,7 @@ def prepare(play: Path, private: Path, settings: PlaceSettings) -> Any:
     try:
         import ansible_runner  # not at the top: other commands do not need it
     except ModuleNotFoundError:
-        hint = "pip install 'farmhand[workstation]'"
+        hint = "pip install ansible-runner"
         raise NotConfigured("the Python package ansible-runner is not installed", hint=hint) from None
 
     arguments: dict[str, Any] = {"inventory": settings.inventory} if settings.inventory is not None else {}

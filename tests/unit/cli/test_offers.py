@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,9 @@ from farmhand.core.task import TOOLS
 from farmhand.cost.queries import KEYS
 from farmhand.cost.rows import FinishedTask
 from farmhand.cost.store import CostStore, default_path
+from farmhand.history.store import HistoryStore
+from farmhand.history.store import default_path as past_tasks
+from farmhand.offline import conversations
 
 
 def parameters(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Parameter]]:
@@ -79,6 +83,14 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         about: dict[str, Any] = {"batch": "people", "work_class": "mail", "model": "haiku", "engine": "api"}
         task = FinishedTask(number=1, created_at=1.0, finished_at=1.0, state="succeeded", **about)
         store.merge(ledger, FinishedTask, [task])
+    with conversations.opened("trip") as kept:
+        conversations.save(kept)
+    with closing(sqlite3.connect(HistoryStore(past_tasks()).path)) as history, history:
+        history.execute("INSERT INTO ledger (id, uuid, farm, host) VALUES (1, 'uuid', 'farm', 'west')")
+        history.execute(
+            "INSERT INTO task (ledger, id, state, batch, created_at, content, about, prompt, spec, answer)"
+            " VALUES (1, 't-1', 'succeeded', '', 1, '', '{}', '', '', '')"
+        )
 
 
 @pytest.mark.usefixtures("known")
@@ -90,6 +102,9 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("batch --hosts ", ["farm", "west", "east"]),
         ("batch --batch ", ["people"]),
         ("cloud logs p", ["people"]),
+        ("run --conversation ", ["trip"]),
+        ("show ", ["t-1"]),
+        ("wait t-1 t", ["t-1"]),
         ("batch --work-class ", ["mail"]),
         ("run --tools Read,Ba", ["Read,Bash"]),
         ("run --tools ", sorted(TOOLS)),

@@ -97,7 +97,12 @@ ROWS: list[tuple[str, int, str, dict[str, str]]] = [
     (f"{PUT} --client-side", 2, "--client-side is for --place s3", {}),
     (f"{PUT} --place s3 --kms-key alias/x", 2, "not the ARN of a key", {}),
     (f"{PUT} --place image", 5, "--i-know-this-is-in-every-layer", {}),
-    (f"{PUT} --place image --i-know-this-is-in-every-layer --kind login --source login.json", 5, "ends within", ALLOW),
+    (
+        f"{PUT} --place image --i-know-this-is-in-every-layer --kind login --source login.json",
+        5,
+        "no task reads a login",
+        ALLOW,
+    ),
     (f"{PUT} --place image --i-know-this-is-in-every-layer", 5, "internet", {"FARMHAND_AWS_NETWORK": "public"}),
     (f"{PUT} --kind federation", 2, "needs --rule", {}),
     (f"{PUT} --kind federation --rule 'a b' --organization abcd", 2, "--rule is not an id", {}),
