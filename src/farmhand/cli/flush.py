@@ -37,8 +37,8 @@ _LISTED = "farmhand flush lists them"
 def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait: bool, drop: bool) -> VerbResult | int:
     """Send what was queued while no farm host answered, and collect results.
 
-    Every claude-cheap does it as well, as far as half a second reaches. With QUEUED, its id, print the answer of that task,
-    waiting for it.
+    Every claude-cheap does it as well, as far as half a second reaches. With QUEUED, its id, print the answer of that
+    task, waiting for it.
     """
     spool = open_spool(conf)
     with Stoppable():
