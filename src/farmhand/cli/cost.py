@@ -16,6 +16,7 @@ from farmhand.cli.arguments import OF_LEDGERS
 from farmhand.cli.comparison import write_comparison
 from farmhand.cli.sheet import Sheet
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.money import pico, plain
@@ -27,6 +28,8 @@ from farmhand.cost.merged import merged
 from farmhand.cost.summary import document, headline
 from farmhand.gateway.cost_pages import ledgers_here
 
+#: What a command on the ledgers waits for: without and with asking the hosts.
+READS = ("reading what was merged before", "asking the hosts for what is new")
 _NUMBER = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 #: First characters that make spreadsheets evaluate a cell (also in their full-width forms).
 _FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
@@ -79,7 +82,8 @@ def command(
         raise UsageError("--json and --csv: choose one")
     if as_csv and compare:
         raise UsageError("--csv has the groups and no comparison", hint="--json has both")
-    with merged(conf, since, say.note, ask=not no_merge, here=ledgers_here()) as ledgers:
+    ask = not no_merge
+    with waits_for(READS[ask]), merged(conf, since, say.note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.figures(by="model" if by is None else as_text(by, "--by"), reprice=reprice)
         shown = document(found) | {"headline": headline(found)}
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}

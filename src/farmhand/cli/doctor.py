@@ -16,6 +16,7 @@ from farmhand.cli.notify import KINDS, check_way, notify
 from farmhand.cli.say import note
 from farmhand.cli.timer import Daily
 from farmhand.cli.verb import VerbResult, print_result, verb
+from farmhand.cli.waiting import waits_for
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
 from farmhand.places.hosts import Host, candidates, known_hosts
@@ -68,7 +69,8 @@ def command(
     if install_timer:
         return print_result(_install_timer(ways), as_json=as_json)
     skipped = {*skip, *(["canary"] if no_canary else [])}
-    lines = examine(conf, skipped, ask_claude=ask_claude, ask_shell=not no_ask_shell)
+    with waits_for("checking this machine and the hosts"):
+        lines = examine(conf, skipped, ask_claude=ask_claude, ask_shell=not no_ask_shell)
     bad = [line for line in lines if line.state in ("red", "unknown")]
     document = {"ok": not bad, "checks": [line.as_dict() for line in lines]}
     status = print_result(VerbResult(document, lambda: write(lines), 1 if bad else 0), as_json=as_json)

@@ -13,10 +13,11 @@ import click
 from farmhand.cli import render
 from farmhand.cli.arguments import OF_LEDGERS
 from farmhand.cli.comparison import write_comparison
-from farmhand.cli.cost import kept_local, outcomes, write_head, write_levers, write_unknown
+from farmhand.cli.cost import READS, kept_local, outcomes, write_head, write_levers, write_unknown
 from farmhand.cli.say import note
 from farmhand.cli.sheet import Sheet
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import waits_for
 from farmhand.core import files
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.money import plain
@@ -41,7 +42,8 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
     """Show where the money went, drawn. The exit status is 4 if a host could not be asked."""
     if as_json and html is not None:
         raise UsageError("--json and --html: choose one")
-    with merged(conf, since, note, ask=not no_merge, here=ledgers_here()) as ledgers:
+    ask = not no_merge
+    with waits_for(READS[ask]), merged(conf, since, note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.report()
         compared = as_figures(ledgers.comparison())
     document = as_document(found, compared)

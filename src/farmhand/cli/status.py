@@ -18,6 +18,7 @@ import click
 from farmhand.cli import colour, render, statusline
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import waits_for
 from farmhand.core import settings
 from farmhand.core.errors import UsageError
 from farmhand.offline.spool import open_spool
@@ -44,7 +45,8 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     watches = [HostWatch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
     if watch and not as_json and sys.stdout.isatty() and not colour.is_dumb():
         return _live(watches, interval)
-    ask_all(watches)
+    with waits_for("connecting"):
+        ask_all(watches)
     if wanted is None:
         statusline.keep(conf, {each.name: None if each.error else each.status for each in watches})
     kept = spooled(conf)

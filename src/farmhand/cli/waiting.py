@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -56,6 +57,14 @@ def described(event: dict[str, Any]) -> tuple[str, float | None] | None:
         reason = str(event.get("reason") or "")
         what = _REASONS.get(reason, "waits: {}") if reason else _STATES["running"]
     return None if what is None else (what.format(_count(event)), event.get("in_s"))
+
+
+@contextmanager
+def waits_for(what: str) -> Iterator[None]:
+    """Say on the line that the body waits for `what`."""
+    with WaitLine() as line:
+        line.on(what)
+        yield
 
 
 class WaitLine:

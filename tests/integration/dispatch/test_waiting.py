@@ -66,6 +66,26 @@ async def test_connecting_is_said_and_is_gone_afterwards(
             assert lines[0].startswith("claude-cheap:")
 
 
+@pytest.mark.parametrize(
+    ("verb", "shown"),
+    [
+        ("status", "connecting"),
+        ("cost", "asking the hosts for what is new"),
+        ("report", "asking the hosts for what is"),
+    ],
+)
+async def test_verbs_that_ask_hosts_say_so_too(
+    workstation: Workstation, farm: Sshd, mute: asyncio.Server, tmp_path: Path, verb: str, shown: str
+) -> None:
+    async with mute:
+        workstation.write_hosts(farm1=entry(farm) | {"port": mute.sockets[0].getsockname()[1]})
+        argv = [str(BIN / "farmhand"), verb, "--connect-timeout", "3"]
+        with screen(tmp_path, argv, workstation.environment, columns=80) as terminal:
+            await terminal.until(shown)
+            lines = await terminal.until("[4]")
+            assert not any(line.startswith(shown) for line in lines)
+
+
 async def test_a_dumb_terminal_gets_plain_lines_and_a_background_nothing(
     workstation: Workstation, farm: Sshd, mute: asyncio.Server, tmp_path: Path
 ) -> None:
