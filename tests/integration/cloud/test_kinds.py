@@ -62,7 +62,8 @@ async def test_tokens_are_renewed_while_tasks_run_and_no_request_fails(
     code, container = await site.run(environ=FEDERATED)
     assert code == shard.EXIT_DONE, container.log
     assert {result["state"] for result in site.first().values()} == {"succeeded"}
-    assert len({headers["authorization"] for headers in sent(api)}) == exchanges(api) >= 2
+    # The last one may have come when nothing was left to send.
+    assert 2 <= len({headers["authorization"] for headers in sent(api)}) <= exchanges(api)
     assert api.state.tokens.peak == 1
     assert [post.status for post in api.posts] == [200] * 60
     assert all(result["attempts"] == 1 for result in site.results())
