@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 
-from farmhand.agent.store.queries import USAGE
+from farmhand.agent.store.records import USAGE
 from farmhand.core.money import pico
 from farmhand.core.prices import price_table
 from farmhand.core.task import FINAL_STATES

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from farmhand.agent.store.queries import USAGE
+from farmhand.agent.store.records import USAGE
 from farmhand.agent.store.schema import SUMS
 from farmhand.core.errors import FarmhandError
 from farmhand.core.rules import SHARED_BUDGET
@@ -104,20 +104,16 @@ def _digest(task: Task) -> bytes:
 
 def _known(db: sqlite3.Connection, task: Task) -> State | None:
     known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
-    if known is None:
-        return None
-    if known["digest"] != _digest(task):
+    if known is not None and known["digest"] != _digest(task):
         raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
-    if known["pruned"]:
+    if known is not None and known["pruned"]:
         raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
-    state: State = known["state"]
-    return state
+    return None if known is None else known["state"]
 
 
 def check(db: sqlite3.Connection, _now: float, tasks: Sequence[Task]) -> dict[str, State]:
     """Return the states of those of `tasks` that `submit` would find. Raise as it does."""
-    states = {task.id: _known(db, task) for task in tasks}
-    return {task_id: state for task_id, state in states.items() if state is not None}
+    return {task.id: state for task in tasks if (state := _known(db, task))}
 
 
 def submit(

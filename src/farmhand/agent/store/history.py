@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from farmhand.agent.store.queries import Queries, result_fields
+from farmhand.agent.store.queries import Queries
+from farmhand.agent.store.records import result_fields
 from farmhand.core.task import Result
 from farmhand.wire.schema import LATEST
 

@@ -7,7 +7,6 @@ Times are Unix seconds; amounts in the file are pico-dollars.
 from __future__ import annotations
 
 import sqlite3
-import time
 from collections.abc import Collection, Generator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -19,16 +18,12 @@ from typing import Any
 import msgspec
 
 from farmhand.agent.store.damage import Alarm
+from farmhand.agent.store.records import USAGE, in_usd, record, result_fields
 from farmhand.agent.store.schema import STATES, SUMS
 from farmhand.core.money import usd
-from farmhand.core.task import Result, Task, TaskError, Usage
+from farmhand.core.task import Result, Task
 from farmhand.core.typed import ready
 
-USAGE = tuple(Usage.__struct_fields__)
-#: The error of a result whose content retention has deleted.
-PRUNED = TaskError(
-    code="pruned", message="the task has run, and its content is pruned", hint="see retention_days and retention_mb"
-)
 _USAGE = ", ".join(USAGE)
 #: A page of results ends once it holds this many characters of prompts and answers.
 _PAGE_CHARS = 8 * 1024 * 1024
@@ -272,7 +267,7 @@ class Queries:
         row = self._row(_BATCH, name)
         if row is None:
             raise NoSuchBatch(name)
-        return BatchView(**_in_usd(row))
+        return BatchView(**in_usd(row))
 
     def open_batches(self, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` batches with unfinished tasks: how many tasks they have, their ends and their cost."""
@@ -282,7 +277,7 @@ class Queries:
             f" FROM tally WHERE batch <> '' AND {left} > 0 ORDER BY batch LIMIT ?",
             limit,
         )
-        return [_in_usd(row) for row in rows]
+        return [in_usd(row) for row in rows]
 
     def charged(self, since: float, after: int) -> tuple[int, int]:
         """Return the pico-dollars of the charges since a moment with numbers above `after`, and the last number."""
@@ -311,12 +306,12 @@ class Queries:
 
     def charges(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` charges after `no` `after`, in that order, as the API shows them."""
-        records = [_record(row) for row in self.rows(_CHARGES, after, limit)]
-        return [record | {"economy": bool(record["economy"])} for record in records]
+        found = [record(row) for row in self.rows(_CHARGES, after, limit)]
+        return [each | {"economy": bool(each["economy"])} for each in found]
 
     def finished(self, after: int, limit: int) -> list[dict[str, Any]]:
         """Return up to `limit` finished tasks after `done_no` `after`, in that order, without their texts."""
-        return [_record(row) for row in self.rows(_FINISHED, after, limit)]
+        return [record(row) for row in self.rows(_FINISHED, after, limit)]
 
     def counts(self) -> dict[str, int]:
         """Return the number of tasks by state."""
@@ -376,37 +371,3 @@ class Queries:
     def bytes_used(self) -> int:
         """Return the size in bytes of the file's used pages."""
         return int(self._row("PRAGMA page_size")[0] * (self._row("PRAGMA page_count")[0] - self.free_pages()))
-
-
-def _decode(blob: bytes | None, kind: Any) -> Any:
-    return None if blob is None else msgspec.json.decode(blob, type=ready(kind))
-
-
-def _in_usd(row: sqlite3.Row) -> dict[str, Any]:
-    """Return a row's columns by name, with each `_pico` column as a `_usd` value in US$; None stays None."""
-    found = dict(row)
-    for name in [name for name in found if name.endswith("_pico")]:
-        pico = found.pop(name)
-        found[name.replace("_pico", "_usd")] = None if pico is None else usd(pico)
-    return found
-
-
-def result_fields(row: sqlite3.Row) -> dict[str, Any]:
-    """Return the fields of `Result` for a row of the table `task`, as of now."""
-    started, finished, now = row["started_at"], row["finished_at"], time.time()
-    same = ("id", "state", "text", "model", "engine", "attempts", "retries", "uncertain", "stop_reason", "batch")
-    return {name: row[name] for name in same} | {
-        "structured": _decode(row["structured"], Any),
-        "usage": Usage(**{name: row[name] for name in USAGE}),
-        "cost_usd": None if row["cost_pico"] is None else usd(row["cost_pico"]),
-        # The clock may have been set back in the meantime.
-        "queued_s": round(max(0.0, (started or finished or now) - row["created_at"]), 3),
-        "run_s": round(max(0.0, (finished or now) - started), 3) if started else 0.0,
-        "error": PRUNED if row["spec"] is None else _decode(row["error"], TaskError),
-        "labels": _decode(row["labels"], dict[str, str]),
-    }
-
-
-def _record(row: sqlite3.Row) -> dict[str, Any]:
-    """Return a row as one line of `GET /v1/charges` or `GET /v1/finished`."""
-    return _in_usd(row) | {"labels": _decode(row["labels"], dict[str, str])}

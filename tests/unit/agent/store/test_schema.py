@@ -7,7 +7,7 @@ import pytest
 
 from farmhand.agent.store import schema
 from farmhand.agent.store.ledger import Ledger
-from farmhand.agent.store.queries import USAGE
+from farmhand.agent.store.records import USAGE
 from farmhand.core.errors import FarmhandError
 from farmhand.core.task import Result, Task
 
