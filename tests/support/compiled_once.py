@@ -85,12 +85,13 @@ def _parse_once(common: Any, directory: str) -> None:
     """Keep what ansible-playbook looks for in the syntax tree of a source: its imports of Ansible's own modules."""
     parse, look = common._compile_module_ast, common.ModuleDepFinder.__init__
 
-    def look_once(self: Any, module: str, given: tuple[str, bytes], is_package: bool = False) -> None:
+    def look_once(self: Any, module: str, given: tuple[str, bytes | str], is_package: bool = False) -> None:
         from importlib.util import source_hash
 
         name, source = given
         key = f"{sys.version} {common.__version__} {module} {is_package} ".encode()
-        path = os.path.join(directory, "imports-" + source_hash(key + bytes(source)).hex())
+        data = source.encode() if isinstance(source, str) else bytes(source)
+        path = os.path.join(directory, "imports-" + source_hash(key + data).hex())
         try:
             with open(path, "rb") as file:
                 self.submodules, self.optional_imports = marshal.loads(file.read())  # noqa: S302 - written below

@@ -17,7 +17,10 @@ from farmhand.core.settings import Settings
 from farmhand.places.hosts import make_ready
 
 #: Options of claude-cheap that change the task, and those that say how it is sent.
-_CHANGES = ("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "task_id")
+_CHANGES = (
+    *("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "task_id"),
+    *("max_usd", "labels", "work_class", "priority", "economy"),
+)
 _WAYS = ("place", "host", "key_source", "connect_timeout_s", "fallback", "allow_subscription")
 #: Fields that are not taken over: a task of a batch is run as one of its own, and at once.
 _NOT_TAKEN = frozenset({"id", "batch", "economy"})
@@ -54,11 +57,16 @@ def _task(conf: Settings, source: str, given: dict[str, Any]) -> dict[str, Any]:
             raise FarmUnreachable(f"only {old.host} has the whole task {old.id}, and it cannot be asked: {why}")
     if "repo" in old.spec:
         raise UsageError(f"task {old.id} worked on a repository", hint="farmhand code runs it again")
+    if "dropped" in old.spec:
+        hint = "give them again: claude-cheap -f …, or --conversation NAME"
+        raise UsageError(f"the files and earlier turns of task {old.id} are not kept", code="pruned", hint=hint)
     # The settings `model` and `timeout_s` are for new tasks: only what was given here changes this one.
     flags = click.get_current_context().params
     changes = task_fields(given, conf._replace(model=flags["model"] or ""))
     if flags["timeout_s"] is not None:
         changes["timeout_s"] = conf.timeout_s
+    if given["max_usd"] is not None:
+        changes["max_usd"] = given["max_usd"]
     task_id = given["task_id"] and as_name(given["task_id"], "--id")
     kept = {name: value for name, value in old.spec.items() if name not in _NOT_TAKEN}
     return {"id": task_id or new_task_id(), **kept, **changes}

@@ -151,7 +151,7 @@ def cancelled_when_stopped(
         yield
     except StdoutLost:
         stoppable.hold()
-        cancel(transport, task_id)
+        cancel(transport, task_id, ended="")
         raise
     except Stopped:
         end_line()
@@ -163,16 +163,17 @@ def cancelled_when_stopped(
         raise
 
 
-def cancel(transport: Transport, task_id: str) -> None:
-    """Cancel the task over a new connection, and print on stderr whether that worked."""
+def cancel(transport: Transport, task_id: str, *, ended: str = "the task had ended already: {}") -> None:
+    """Cancel the task over a new connection, and print on stderr whether that worked; `ended` if it was too late."""
     transport.connect_timeout_s = min(transport.connect_timeout_s, CANCEL_S)
     try:
         with Client(transport, silence_s=CANCEL_S) as client:
             state = client.cancel(task_id).get("state")
-        said = "task cancelled" if state == "cancelled" else f"the task had ended already: {state}"
+        said = "task cancelled" if state == "cancelled" else ended.format(state)
     except WireError as error:
         said = "stopped" if error.code == "no_such_task" else f"stopped, but the task may still run: {error}"
-    note(said)
+    if said:
+        note(said)
 
 
 class Spooling:

@@ -18,6 +18,7 @@ from tests.integration.dispatch.test_fallback import down
 from tests.support.agent import Agent
 from tests.support.forked import ForkedAgent
 from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi
+from tests.support.pictures import png
 from tests.support.screen import screen
 
 
@@ -207,12 +208,28 @@ async def test_the_same_task_again_with_changed_options(
     assert received(api)[-1] == "Name another"
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 77, "claude-haiku-5-5")
-    changed = ["--model", "sonnet", "--max-tokens", "9", "--id", "mine"]
+    changed = ["--model", "sonnet", "--max-tokens", "9", "--id", "mine", "--label", "try=2", "--max-usd", "1"]
     done = await workstation.run("farmhand", "again", "cow-2", *changed)
     assert done.status == 0, done.err
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 9, "claude-sonnet-5-5")
-    assert (await said(workstation, "show", "mine"))["task"]["spec"]["prompt"] == "Name another"
+    mine = (await said(workstation, "show", "mine"))["task"]
+    assert (mine["spec"]["prompt"], mine["labels"], mine["spec"]["max_usd"]) == ("Name another", {"try": "2"}, 1)
+
+
+async def test_a_task_whose_files_are_not_kept_is_not_run_again_without_them(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
+) -> None:
+    (tmp_path / "bone.png").write_bytes(png(30, 30))
+    asked = await workstation.run("claude-cheap", "--id", "bone", "-f", str(tmp_path / "bone.png"), "dig " * 5000)
+    assert asked.status == 0, asked.err
+    done = await workstation.run("farmhand", "again", "bone")
+    assert (done.status, done.err) == (
+        2,
+        "farmhand: the files and earlier turns of task bone are not kept"
+        " (give them again: claude-cheap -f …, or --conversation NAME)\n",
+    )
+    assert len(api.posts) == 1
 
 
 async def test_a_long_task_is_cut_in_the_copy_and_whole_from_its_host(

@@ -273,9 +273,11 @@ def finish(db: sqlite3.Connection, now: float, seq: int, result: Result) -> Task
     if times is None:
         return None
     # Pictures, PDFs and earlier turns are not needed any more; their digest still tells the task from another.
+    # `dropped` says so to who would run it again.
     db.execute(
-        "UPDATE task SET spec = CAST(json_remove(CAST(spec AS TEXT), '$.files', '$.history') AS BLOB)"
-        " WHERE seq = ? AND length(spec) > ?",
+        "UPDATE task SET spec = CAST(json_insert(json_remove(CAST(spec AS TEXT), '$.files', '$.history'),"
+        " '$.dropped', json('true')) AS BLOB) WHERE seq = ? AND length(spec) > ?"
+        " AND coalesce(json_type(CAST(spec AS TEXT), '$.files'), json_type(CAST(spec AS TEXT), '$.history')) NOT NULL",
         (seq, _SPEC_BYTES),
     )
     db.execute("UPDATE counter SET value = value + 1 WHERE name = 'done'")
