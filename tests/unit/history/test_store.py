@@ -101,7 +101,7 @@ def test_one_whose_damage_shows_later_is_deleted_and_the_next_command_begins_ane
     whole = path.read_bytes()
     path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # its first page is as it was
     store = HistoryStore(path)
-    with pytest.raises(NotConfigured, match="was damaged .* is deleted"):
+    with pytest.raises(NotConfigured, match=r"was damaged .* is deleted"):
         store.list(EVERYTHING, FARMS, 100)
     store.close()
     anew = HistoryStore(path)
