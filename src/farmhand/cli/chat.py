@@ -87,7 +87,6 @@ class Talk:
             check(task)
 
         def keep(result: dict[str, Any]) -> None:
-            kept.model, kept.system = task.get("model", ""), task.get("system", "")
             kept.add(task, result)
             conversations.save(kept)
             cost = "at a price that is not known" if result.get("cost_usd") is None else f"US$ {result['cost_usd']:.6f}"

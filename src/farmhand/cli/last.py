@@ -11,6 +11,7 @@ from typing import Any
 from farmhand.cli import render
 from farmhand.core.errors import UsageError
 from farmhand.core.files import xdg
+from farmhand.core.keys import redact
 
 #: How long it is kept, as what farmhand flush keeps. Seconds.
 KEEP_S = 30 * 86_400.0
@@ -21,7 +22,7 @@ def _path() -> str:
 
 
 def keep(result: dict[str, Any]) -> None:
-    """Keep a result in the place of the one before. What cannot be kept is no failure of the task."""
+    """Keep a result in the place of the one before, without any key. What cannot be kept is no failure of the task."""
     path = _path()
     with contextlib.suppress(OSError):
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -29,7 +30,7 @@ def keep(result: dict[str, Any]) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with open(os.open(beside, flags, 0o600), "wb") as file:  # not synced: it is worth no wait
-                file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+                file.write(redact(json.dumps(result, ensure_ascii=False)).encode("utf-8", "surrogatepass"))
             os.replace(beside, path)
         except OSError:  # a full disk: no half of an answer stays
             os.unlink(beside)

@@ -106,8 +106,11 @@ def _table(tasks: list[PastTaskCopy]) -> str:
 
 
 def _width() -> int:
-    """Return how wide a line may be: the terminal's width, whatever COLUMNS says; 0 for a pipe, where any is."""
+    """Return how wide a line may be: the terminal's width, whatever COLUMNS says; 0 for a pipe, where any is.
+
+    A terminal that does not know its width (a serial line, a container's) is taken to have 80 columns.
+    """
     with contextlib.suppress(OSError):
         if sys.stdout.isatty():
-            return max(1, os.get_terminal_size(sys.stdout.fileno()).columns - 1)
+            return max(1, (os.get_terminal_size(sys.stdout.fileno()).columns or 80) - 1)
     return 0
