@@ -81,8 +81,7 @@ def opened(name: str) -> Iterator[KeptConversation]:
         raise UsageError(f"--conversation {name!r:.80} does not match {TASK_ID.pattern}")
     where = directory()
     try:
-        for path in (where.parent, where):  # mkdir gives parents no mode
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(where)
         descriptor = os.open(where / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise _unusable(where, error.strerror) from None
@@ -104,12 +103,19 @@ def save(conversation: KeptConversation) -> None:
         hint = "begin a new one"
         raise FarmhandError(f"the conversation {conversation.name} is too large to keep this turn", hint=hint)
     try:
+        _make(path.parent)  # it may have been removed during a chat
         files.replace(path, data, mode=0o600)
         for old in _all()[:-KEPT]:
             old.unlink(missing_ok=True)
             (old.parent / f".{old.stem}.lock").unlink(missing_ok=True)
     except OSError as error:
-        raise _unusable(path, error.strerror) from None
+        hint = "make room and the directory writable: this turn is not kept"
+        raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint=hint) from None
+
+
+def _make(where: Path) -> None:
+    for path in (where.parent, where):  # mkdir gives parents no mode
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _all() -> list[Path]:
