@@ -19,8 +19,10 @@ from typing import Any
 import msgspec
 
 from farmhand.core import files
+from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError
 from farmhand.core.files import xdg
+from farmhand.core.keys import redact
 from farmhand.core.task import TASK_ID, Attachment, EarlierTurn
 
 #: The most conversations, and the most bytes of one: the pictures and PDFs that one request takes, and its text.
@@ -43,12 +45,16 @@ class KeptConversation(msgspec.Struct, kw_only=True):
         return found
 
     def add(self, task: dict[str, Any], result: dict[str, Any]) -> None:
-        """Add the turn that `task` was, unless its answer is empty: the API would refuse it in the next turn."""
-        answer = str(result.get("text") or "")
+        """Add the turn that `task` was, unless its answer is empty: the API would refuse it in the next turn.
+
+        A key that was pasted is not kept: the next turn is sent without it.
+        """
+        self.model, self.system = task.get("model", ""), redact(task.get("system", ""))
+        answer = redact(str(result.get("text") or ""))
         self.cost_usd += float(result.get("cost_usd") or 0)
         if answer.strip():
             given = tuple(msgspec.convert(task.get("files", []), list[Attachment]))
-            self.turns.append(EarlierTurn(prompt=task["prompt"], answer=answer, files=given))
+            self.turns.append(EarlierTurn(prompt=redact(task["prompt"]), answer=answer, files=given))
 
 
 def directory() -> Path:
@@ -76,11 +82,11 @@ def opened(name: str) -> Iterator[KeptConversation]:
 
     Raise UsageError for a bad name or one in use, NotConfigured for a file that cannot be used.
     """
-    if not TASK_ID.fullmatch(name):
+    if not TASK_ID.fullmatch(as_name(name, "--conversation")):
         raise UsageError(f"--conversation {name!r:.80} does not match {TASK_ID.pattern}")
     where = directory()
     try:
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make(where)
         descriptor = os.open(where / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         raise _unusable(where, error.strerror) from None
@@ -102,12 +108,19 @@ def save(conversation: KeptConversation) -> None:
         hint = "begin a new one"
         raise FarmhandError(f"the conversation {conversation.name} is too large to keep this turn", hint=hint)
     try:
+        _make(path.parent)  # it may have been removed during a chat
         files.replace(path, data, mode=0o600)
         for old in _all()[:-KEPT]:
             old.unlink(missing_ok=True)
             (old.parent / f".{old.stem}.lock").unlink(missing_ok=True)
     except OSError as error:
-        raise _unusable(path, error.strerror) from None
+        hint = "make room and the directory writable: this turn is not kept"
+        raise NotConfigured(f"{path} cannot be written: {error.strerror}", hint=hint) from None
+
+
+def _make(where: Path) -> None:
+    for path in (where.parent, where):  # mkdir gives parents no mode
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def _all() -> list[Path]:

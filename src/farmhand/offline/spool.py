@@ -264,6 +264,7 @@ class Spool:
     def _locked(self) -> Iterator[None]:
         """Lock the spool against this user's other processes while a file is written, never during a request."""
         try:
+            self.directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             for directory in (self.directory, self._waiting, self._results):
                 directory.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _check_private(directory)

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 from rich.cells import cell_len
 
@@ -27,6 +30,13 @@ def test_into_a_pipe_a_line_has_all_columns(monkeypatch: pytest.MonkeyPatch) -> 
     assert listing._table([task("x" * 99)]).split()[4:] == ["farm1", "letters", "$0.500000", "x" * 60]
     assert listing._table([task(None)]).endswith("  (gone)")
     assert listing._table([]) == ""
+
+
+def test_a_terminal_that_does_not_know_its_width_shows_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, terminal = os.openpty()  # of 0 columns until somebody tells it
+    with os.fdopen(leader), os.fdopen(terminal, "w") as stdout:
+        monkeypatch.setattr(sys, "stdout", stdout)
+        assert listing._width() == 79
 
 
 def test_a_text_is_cut_to_cells() -> None:
