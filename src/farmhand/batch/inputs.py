@@ -322,7 +322,7 @@ def _header(row: list[str]) -> list[str]:
     names = [name.strip() for name in row]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
-        raise BadRecord(f"has {'the column ' + repr(twice[0]) + ' twice' if twice else 'an empty column'} in the header")
+        raise BadRecord(f"has {f'the column {twice[0]!r} twice' if twice else 'an empty column'} in the header")
     return names
 
 
