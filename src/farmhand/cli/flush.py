@@ -29,16 +29,16 @@ _LISTED = "farmhand flush lists them"
     "place",
     "connect_timeout_s",
     epilog="Exit status: 0 nothing waits any more but what runs on a host, 3 a file in the spool is no task, 4 some "
-    "tasks still wait for a host. With QUEUED: that of claude-cheap. Results are kept for 30 days.",
+    "tasks still wait for a host. With ID: that of claude-cheap. Results are kept for 30 days.",
 )
-@click.argument("task_id", metavar="[QUEUED]", required=False)
+@click.argument("task_id", metavar="[ID]", required=False)
 @click.option("--wait", is_flag=True, help="Wait until every task has ended.")
-@click.option("--drop", is_flag=True, help="Forget the task QUEUED instead; it is not stopped where it runs.")
+@click.option("--drop", is_flag=True, help="Forget the queued task ID instead; it is not stopped where it runs.")
 def command(conf: settings.Settings, *, task_id: str | None, as_json: bool, wait: bool, drop: bool) -> VerbResult | int:
     """Send what was queued while no farm host answered, and collect results.
 
-    Every claude-cheap does it as well, as far as half a second reaches. With QUEUED, an id, print that
-    task's answer, waiting for it.
+    Every claude-cheap does it as well, as far as half a second reaches. With ID print the answer of that task, waiting
+    for it.
     """
     spool = open_spool(conf)
     with Stoppable():

@@ -19,7 +19,7 @@ from farmhand.core.errors import FarmhandError
 
 #: Metavars of free text, numbers and times, for which there is nothing to offer.
 OPEN = frozenset((
-    "ARN", "BRANCH", "DAY", "DAYS", "N", "NAME", "NAME=VALUE", "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL",
+    "ARN", "BRANCH", "DAY", "DAYS", "ID", "N", "NAME", "NAME=VALUE", "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL",
     "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
 ))  # fmt: skip
 _Offer = Callable[[dict[str, Any], str], Iterable["str | CompletionItem[str]"]]
@@ -122,26 +122,14 @@ def _of_ledgers(column: str) -> _Offer:
 
         named = given.get("cost_store") or _settings(given).cost_store
         path = Path(os.path.expanduser(named)) if named else default_path()
-        return _first_column(
-            path,
-            f"SELECT {column} FROM done WHERE {column} != ''"  # noqa: S608  (a name from here)
-            f" GROUP BY {column} ORDER BY max(created_at) DESC LIMIT 200",
-        )
+        with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.1)) as store:
+            rows = store.execute(
+                f"SELECT {column} FROM done WHERE {column} != ''"  # noqa: S608  (a name from here)
+                f" GROUP BY {column} ORDER BY max(created_at) DESC LIMIT 200"
+            )
+            return [name for (name,) in rows]
 
     return offer
-
-
-def _past(_given: dict[str, Any], _word: str) -> list[str]:
-    """Offer the ids of the tasks copied from the hosts, the newest first."""
-    from farmhand.history.store import default_path
-
-    return _first_column(default_path(), "SELECT id FROM task GROUP BY id ORDER BY max(created_at) DESC LIMIT 200")
-
-
-def _first_column(path: Path, query: str) -> list[str]:
-    """Return what a store on this workstation answers, without a wait for whoever writes it."""
-    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=0.1)) as store:
-        return [value for (value,) in store.execute(query)]
 
 
 #: Metavar → what is offered for it. tests/unit/cli/test_offers.py checks that every other one is in OPEN.
@@ -158,6 +146,5 @@ _OFFERS: dict[str, _Offer] = {
     "TASK|BATCH": _of_ledgers("batch"),
     "TOOL[,TOOL…]": _tools,
     "WAY": _ways,
-    **dict.fromkeys(("ID", "ID...", "[ID]"), _past),
-    "[QUEUED]": _queued,
+    "[ID]": _queued,
 }

@@ -19,9 +19,6 @@ from farmhand.core.task import TOOLS
 from farmhand.cost.queries import KEYS
 from farmhand.cost.rows import FinishedTask
 from farmhand.cost.store import CostStore, default_path
-from farmhand.history.store import HistoryStore
-from tests.unit.history.test_store import page
-from tests.unit.history.test_store import task as past
 
 
 def parameters(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, click.Parameter]]:
@@ -82,8 +79,6 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         about: dict[str, Any] = {"batch": "people", "work_class": "mail", "model": "haiku", "engine": "api"}
         task = FinishedTask(number=1, created_at=1.0, finished_at=1.0, state="succeeded", **about)
         store.merge(ledger, FinishedTask, [task])
-    with closing(HistoryStore(tmp_path / "farmhand/history.db")) as copies:
-        copies.add("", "west", page(past("older", 1), past("newer", 2)), last=True)
 
 
 @pytest.mark.usefixtures("known")
@@ -94,8 +89,6 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("status --host e", ["east"]),
         ("batch --hosts ", ["farm", "west", "east"]),
         ("batch --batch ", ["people"]),
-        ("list --batch p", ["people"]),
-        *((f"{verb} n", ["newer"]) for verb in ("show", "logs", "wait", "cancel", "again", "cancel older")),
         ("cloud logs p", ["people"]),
         ("batch --work-class ", ["mail"]),
         ("run --tools Read,Ba", ["Read,Bash"]),
