@@ -91,6 +91,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("batch --batch ", ["people"]),
         ("cloud logs p", ["people"]),
         ("batch --work-class ", ["mail"]),
+        ("list --batch p", ["people"]),
         ("run --tools Read,Ba", ["Read,Bash"]),
         ("run --tools ", sorted(TOOLS)),
         ("cost --by ", [*KEYS, "label:"]),
