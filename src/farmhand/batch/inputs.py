@@ -5,6 +5,7 @@ A record's number is its line in the input (for files, its place in the list, fr
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import glob
@@ -153,14 +154,24 @@ class Csv(JsonLines):
         n, header = 1, None
         try:
             for row in rows:
-                if header is None:
-                    header = _header(row)
+                if row and header is None:
+                    header = self._checked(_header(row))
                     self.kept = header if self._keep is None else self.kept
-                elif row:
+                elif row and header is not None:
                     yield self._record(n, partial(_by_column, header, row))
                 n = rows.line_num + 1
-        except (csv.Error, BadRecord) as error:
-            yield InputRecord(n, None, f"is not CSV: {error}")
+        except BadRecord as error:
+            yield InputRecord(n, None, str(error))
+        except csv.Error as error:
+            yield InputRecord(n, None, _not_csv(str(error)))
+
+    def _checked(self, header: list[str]) -> list[str]:
+        """Return the header. Raise BadRecord, once for the whole table, if a column that is used is not in it."""
+        columns = dict.fromkeys(header, "")
+        if self._template is not None:
+            self._template.check(columns)
+        super()._columns(columns)
+        return header
 
     def _columns(self, record: Any) -> dict[str, Any] | None:
         """Return the columns to keep: by default all for which KEPT_BYTES have room, in the header's order."""
@@ -311,8 +322,14 @@ def _header(row: list[str]) -> list[str]:
     names = [name.strip() for name in row]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or not all(names):
-        raise BadRecord(f"the header has {'the column ' + repr(twice[0]) + ' twice' if twice else 'an empty column'}")
+        raise BadRecord(f"has {f'the column {twice[0]!r} twice' if twice else 'an empty column'} in the header")
     return names
+
+
+def _not_csv(error: str) -> str:
+    if error.startswith("new-line character"):  # what follows there is meant for programmers
+        return "has a carriage return that no line feed follows (lines end in LF or CRLF: convert them first)"
+    return f"is not CSV: {error}"
 
 
 def _by_column(header: list[str], row: list[str]) -> dict[str, str]:
@@ -340,7 +357,9 @@ def _decode(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise BadRecord(f"is not valid UTF-8 at byte {error.start}") from None
+        other = "UTF-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "WINDOWS-1252"
+        hint = f"convert it first, perhaps with iconv -f {other} -t UTF-8"
+        raise BadRecord(f"is not valid UTF-8 at byte {error.start} ({hint})") from None
 
 
 def _digest(file: IO[bytes]) -> str:

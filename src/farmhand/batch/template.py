@@ -39,6 +39,12 @@ class Template:
             self._parts.append((name, True) if name else (token.group()[0], False))
         self._parts.append((text[start:], False))
 
+    def check(self, columns: Mapping[str, Any]) -> None:
+        """Raise BadRecord for a missing column."""
+        for part, is_name in self._parts:
+            if is_name:
+                column_of(columns, part)
+
     def fill(self, columns: Mapping[str, Any]) -> str:
         """Return the prompt for one record. Raise BadRecord for a missing column."""
         return "".join(_column(columns, part) if is_name else part for part, is_name in self._parts)
@@ -48,7 +54,7 @@ def column_of(columns: Mapping[str, Any], name: str) -> Any:
     """Return a column's value. Raise BadRecord if it is missing."""
     if name not in columns:
         known = ", ".join(map(str, columns)) or "none"
-        raise BadRecord(f"there is no column {name!r} (there are: {known[:200]})")
+        raise BadRecord(f"has no column {name!r} (it has: {known[:200]})")
     return columns[name]
 
 

@@ -12,6 +12,8 @@ from farmhand.cli.say import note, printable
 
 #: The least time between two plain lines. Seconds.
 LINE_EVERY_S = 5.0
+#: So many characters of the bar stay on a narrow terminal.
+_BAR = 4
 
 
 def dollars(usd: float | Decimal) -> str:
@@ -50,25 +52,32 @@ class ProgressDisplay:
             self._row = self._bar.add_task("batch", total=total, words="")
             self._bar.start()
 
-    def words(self, now: dict[str, Any]) -> str:
-        """Return the text beside the bar: failures, rate, cost, remaining time, and why the batch waits."""
+    def words(self, now: dict[str, Any], room: int = 0) -> str:
+        """Return the text beside the bar: failures, rate, cost, remaining time, and why the batch waits.
+
+        With `room` the last of these are left out until the text fits.
+        """
         took = time.monotonic() - self._began
         rate = now["finished_now"] / took if took > 0 else 0.0
         left = now["total"] - _finished(now)
-        parts = [
+        named = [
             f"{now['failed']} failed" if now["failed"] else "",
             f"{rate:.1f}/s",
             dollars(now["cost_usd"]),
             f"ETA {clock(left / rate)}" if rate and left else "",
             printable(str(now.get("waiting") or "")),
         ]
-        return " · ".join(filter(None, parts))
+        parts = [part for part in named if part]
+        while room and len(parts) > 1 and len(" · ".join(parts)) > room:
+            parts.pop()
+        return " · ".join(parts)
 
     def show(self, now: dict[str, Any]) -> None:
         """Draw these figures: in the bar, or as a line if it is time for one and the count has changed."""
         finished = _finished(now)
         if self._bar is not None:
-            self._bar.update(self._row, completed=finished, words=self.words(now))
+            room = max(1, self._bar.console.width - len(f" {now['total']}/{now['total']} ") - _BAR)
+            self._bar.update(self._row, completed=finished, words=self.words(now, room))
         elif self.mode == "lines" and time.monotonic() - self._line_at >= LINE_EVERY_S and finished != self._shown:
             self._line_at, self._shown = time.monotonic(), finished
             print(f"{finished} of {now['total']} · {self.words(now)}", file=sys.stderr, flush=True)  # noqa: T201

@@ -30,7 +30,7 @@ _DROPPED = ("host", "cost", "batch", "when")
 
 @verb("list", "since", "connect_timeout_s", json_help="Print one JSON object: the tasks, and how old each copy is.")
 @click.option("--failed", is_flag=True, help="Only tasks that failed.")
-@click.option("--batch", metavar="NAME", default="", help="Only tasks of this batch.")
+@click.option("--batch", metavar="BATCH", default="", help="Only tasks of this batch.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Only tasks with this label; repeatable.")
 @click.option("--grep", metavar="TEXT", default="", help="Only tasks with this text in their prompt, in any case.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, help="How many at the most. Default: 20.")

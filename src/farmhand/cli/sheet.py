@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-_BAR = 24
+_BAR, _SHORTEST_BAR = 24, 6
+#: Of the rows' names so many cells stay on one line, before a narrow terminal goes without a column.
+_NAME = 16
+_GAP = 2
 
 
 class Sheet:
@@ -57,16 +60,23 @@ class Sheet:
 
         columns = list(zip(*rows, strict=True)) or [()] * len(head)
         cells = [aligned(c) if n in money else [x or "" for x in c] for n, c in enumerate(columns)]
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for number, name in enumerate(head):
+        width = self.console.width
+        measured = [tuple(head), *zip(*cells, strict=True)]
+        names = [(first[:_NAME], *rest) for first, *rest in measured]
+        kept = kept_columns(names, width, range(len(head) - 1, 1, -1))
+        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
+        for number in kept:
+            name = head[number]
             if number in money:  # right-justified, the cells would lose the spaces that align them
                 name = name.rjust(max(map(len, cells[number]), default=0))
             right = number and number not in money
             table.add_column(name, justify="right" if right else "left", no_wrap=bool(number), overflow="fold")
-        if bars:
+        shown = [cells[number] for number in kept]
+        room = min(_BAR, width - sum(_widths([[row[one] for one in kept] for row in measured])) - _GAP * len(kept))
+        if bars and room >= _SHORTEST_BAR:
             table.add_column("", no_wrap=True)
-            cells.append([bar(part, max(bars)) for part in bars])
-        for row in zip(*cells, strict=True):
+            shown.append([bar(part, max(bars), room) for part in bars])
+        for row in zip(*shown, strict=True):
             table.add_row(*(_text(cell) for cell in row))
         self.console.print(table)
 
@@ -87,11 +97,9 @@ class Sheet:
             self.line(none)
 
 
-def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int], gap: int = 2) -> list[int]:
+def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int], gap: int = _GAP) -> list[int]:
     """Return the numbers of the columns that fit into `width`: those of `drop` go first, and no letter is cut."""
-    from rich.cells import cell_len
-
-    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+    widths = _widths(rows)
     kept = list(range(len(widths)))
     for number in drop:
         if sum(widths[one] for one in kept) + gap * (len(kept) - 1) <= width:
@@ -100,15 +108,21 @@ def kept_columns(rows: Sequence[Sequence[str]], width: int, drop: Sequence[int],
     return kept
 
 
+def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    from rich.cells import cell_len
+
+    return [max(cell_len(line) for cell in column for line in cell.split("\n")) for column in zip(*rows, strict=True)]
+
+
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(printable(text), style=style)
 
 
-def bar(part: float, most: float) -> str:
-    """Return a bar for `part`, of full length for `most`; at least one block if `part` is positive."""
-    return "█" * max(1, round(_BAR * part / most)) if part > 0 and most > 0 else ""
+def bar(part: float, most: float, length: int = _BAR) -> str:
+    """Return a bar for `part`, of `length` for `most`; at least one block if `part` is positive."""
+    return "█" * max(1, round(length * part / most)) if part > 0 and most > 0 else ""
 
 
 def aligned(amounts: Iterable[str | None]) -> list[str]:

@@ -122,10 +122,15 @@ class Settings(NamedTuple):
 
     @property
     def prices_path(self) -> Path:
-        """Return the path of the operator's own price file, which need not exist."""
+        """Return the path of the operator's own price file, which must exist if it was named. Raise NotConfigured."""
         from pathlib import Path
 
-        return Path(os.path.expanduser(self.prices_file) if self.prices_file else self._beside("prices.toml"))
+        if not self.prices_file:
+            return Path(self._beside("prices.toml"))
+        path = Path(os.path.expanduser(self.prices_file))
+        if not path.exists():
+            raise NotConfigured(f"the price file {path} does not exist", hint="see prices_file and --prices-file")
+        return path
 
     def _beside(self, name: str) -> str:
         return os.path.join(os.path.dirname(self.config_file), name)

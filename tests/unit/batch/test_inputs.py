@@ -44,7 +44,7 @@ def test_a_line_that_is_too_long_ends_the_input_with_its_number(monkeypatch: pyt
     *_, last = lines(f'"a"\n"{long}"\n"b"\n'.encode()).records()
     assert (last.n, last.problem) == (2, "is longer than 20 bytes")
     *_, last = table(f"prompt\na\n{long}\nb\n").records()
-    assert (last.n, last.problem) == (3, "is not CSV: is longer than 20 bytes")
+    assert (last.n, last.problem) == (3, "is longer than 20 bytes")
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,8 @@ def test_csv_values_may_hold_quotes_and_lines() -> None:
         ("a,a\n1,2\n", "the column 'a' twice"),
         ("a,\n1,2\n", "an empty column"),
         ("prompt\n1,2\n", "has 2 values, the header has 1"),
-        ("other\n1\n", "there is no column 'prompt' (there are: other)"),
+        ("other\n1\n", "has no column 'prompt' (it has: other)"),
+        ("prompt\ra\rb\r", "has a carriage return that no line feed follows"),
         ('prompt\n"a"b\n', "is not CSV"),
         ('prompt\n"never ends', "is not CSV"),
     ],
@@ -122,6 +123,21 @@ def test_csv_values_may_hold_quotes_and_lines() -> None:
 def test_csv_that_is_wrong(data: str, words: str) -> None:
     problems = [record.problem for record in table(data).records() if record.problem]
     assert words in problems[0]
+
+
+def test_csv_lacks_a_column_once_and_may_begin_with_blank_lines() -> None:
+    found = [(record.n, record.problem) for record in table("\r\nother\r\n1\r\n2\r\n").records()]
+    assert found == [(2, "has no column 'prompt' (it has: other)")]
+    assert [record.fields for record in table("\n\nprompt\na\n").records()] == [{"prompt": "a"}]
+
+
+@pytest.mark.parametrize(("encoding", "named"), [("latin-1", "WINDOWS-1252"), ("utf-16", "UTF-16")])
+def test_csv_in_another_encoding_says_how_it_is_converted(tmp_path: Path, encoding: str, named: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("name\ncafé\n".encode(encoding))
+    made, _ = source([str(path)], "auto", "{name}", {})
+    *_, last = made.records()
+    assert last.problem.endswith(f"perhaps with iconv -f {named} -t UTF-8)")
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1).map(str.strip), max_size=5))

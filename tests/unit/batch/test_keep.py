@@ -93,7 +93,7 @@ def test_named_fields_of_json_lines_are_no_part_of_the_task(tmp_path: Path) -> N
 def test_a_column_that_is_missing_and_a_key_in_one_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         run(tmp_path, keep=["nmae"])
-    assert refused.value.lines[0] == "line 2 there is no column 'nmae' (there are: id, name, topic)"
+    assert refused.value.lines[0] == "line 1 has no column 'nmae' (it has: id, name, topic)"
     with pytest.raises(InvalidInput) as refused:
         run(tmp_path, text=f"name,secret\na,{KEY}\n")
     assert "holds the API key" in refused.value.lines[0]

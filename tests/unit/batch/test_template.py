@@ -21,7 +21,7 @@ def test_braces_that_stand_alone(text: str) -> None:
 
 
 def test_names_are_plain_and_reach_nothing() -> None:
-    with pytest.raises(BadRecord, match="there are: a"):
+    with pytest.raises(BadRecord, match="it has: a"):
         Template("{a.__class__}").fill({"a": "x"})
     assert Template("{a[0]!r:>9}").fill({"a[0]!r:>9": "x"}) == "x"
 

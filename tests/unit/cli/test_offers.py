@@ -106,6 +106,7 @@ def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("show ", ["t-1"]),
         ("wait t-1 t", ["t-1"]),
         ("batch --work-class ", ["mail"]),
+        ("list --batch p", ["people"]),
         ("run --tools Read,Ba", ["Read,Bash"]),
         ("run --tools ", sorted(TOOLS)),
         ("cost --by ", [*KEYS, "label:"]),

@@ -79,6 +79,15 @@ def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
         load(str(tmp_path), environ={})
 
 
+def test_prices_that_were_named_must_be_there_and_the_usual_ones_need_not(config: Path) -> None:
+    config.touch()
+    assert load(str(config), environ={}).prices_path == config.with_name("prices.toml")
+    (own := config.with_name("own.toml")).touch()
+    assert load(str(config), environ={}, prices_file=str(own)).prices_path == own
+    with pytest.raises(NotConfigured, match=r"the price file .*/none\.toml does not exist"):
+        _ = load(str(config), environ={}, prices_file=str(config.with_name("none.toml"))).prices_path
+
+
 def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/h")
     assert config_path(None, {}) == ("/h/.config/farmhand/config.toml", False)
