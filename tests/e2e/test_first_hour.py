@@ -82,7 +82,7 @@ def test_the_first_hour(station: Workstation) -> None:
     with Runbook("One that failed", DOCUMENT) as book:
         failed = done(typed(station, book.command("farmhand list")))
         found = results(station.home / "letters.jsonl").items()
-        (ident,) = [name for name, each in found if each["status"] == "failed"]
+        (ident,) = [name for name, each in found if each["state"] == "failed"]
         assert ident in failed
         assert "Write one line to Ann about hens." in done(typed(station, book.command("farmhand show", ID=ident)))
         again = done(typed(station, book.command("farmhand again", ID=ident)))
