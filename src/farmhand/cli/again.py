@@ -10,14 +10,16 @@ from farmhand.cli.past import gone, history
 from farmhand.cli.say import note
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import verb
-from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmUnreachable, UsageError
 from farmhand.core.ids import new_task_id
 from farmhand.core.settings import Settings
 from farmhand.places.hosts import make_ready
 
 #: Options of claude-cheap that change the task, and those that say how it is sent.
-_CHANGES = ("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "task_id")
+_CHANGES = (
+    *("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "max_usd", "economy"),
+    *("labels", "work_class", "priority", "task_id"),
+)
 _WAYS = ("place", "host", "key_source", "connect_timeout_s", "fallback", "allow_subscription")
 #: Fields that are not taken over: a task of a batch is run as one of its own, and at once.
 _NOT_TAKEN = frozenset({"id", "batch", "economy"})
@@ -43,7 +45,7 @@ def command(conf: Settings, *, as_json: bool, source: str, **given: Any) -> int:
 
 
 def _task(conf: Settings, source: str, given: dict[str, Any]) -> dict[str, Any]:
-    from farmhand.cli.task_options import task_fields
+    from farmhand.cli.task_options import own_id, task_fields
 
     with history(conf) as past:
         old = past.whole(past.find(source))
@@ -59,6 +61,7 @@ def _task(conf: Settings, source: str, given: dict[str, Any]) -> dict[str, Any]:
     changes = task_fields(given, conf._replace(model=flags["model"] or ""))
     if flags["timeout_s"] is not None:
         changes["timeout_s"] = conf.timeout_s
-    task_id = given["task_id"] and as_name(given["task_id"], "--id")
+    if given["max_usd"] is not None:
+        changes["max_usd"] = given["max_usd"]
     kept = {name: value for name, value in old.spec.items() if name not in _NOT_TAKEN}
-    return {"id": task_id or new_task_id(), **kept, **changes}
+    return {"id": own_id(given) or new_task_id(), **kept, **changes}

@@ -47,16 +47,18 @@ def main(given: dict[str, Any], conf: Settings, extract: str, connect: Connect) 
             raise UsageError(f"{option} and a conversation exclude each other", hint="leave one of them out")
     if given["engine"] == "cli" or conf.place in AWS_PLACES:
         raise UsageError("a conversation needs the engine api, on the farm or in containers here")
-    if given["go_on"] and given["conversation"]:
+    name = given["conversation"]
+    if given["go_on"] and name is not None:
         raise UsageError("--continue and --conversation: choose one")
-    name = given["conversation"] or (conversations.last() if given["go_on"] else "")
+    if name is None:
+        name = conversations.last() if given["go_on"] else f"chat-{new_task_id()[1:]}"
     chat = given["chat"]
     if chat and (given["as_json"] or not all(one is not None and one.isatty() for one in (sys.stdin, sys.stdout))):
         raise UsageError("--chat needs a terminal, and has no --json", hint="--conversation NAME is for scripts")
     # Without a farm host there is no answer that the conversation could go on with.
     conf = conf._replace(fallback="none")
     hosts.make_ready(conf, note)
-    with conversations.opened(name or f"chat-{new_task_id()[1:]}") as conversation:
+    with conversations.opened(name) as conversation:
         talk = Talk(given, conf, extract, conversation, connect)
         return talk.loop() if chat else talk.turn(given)
 

@@ -27,12 +27,15 @@ def keep(result: dict[str, Any]) -> None:
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
         beside = f"{path}.{os.getpid()}"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(beside, flags, 0o600), "wb") as file:  # not synced: it is worth no wait
-            file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-        os.replace(beside, path)
+        try:
+            with open(os.open(beside, flags, 0o600), "wb") as file:  # not synced: it is worth no wait
+                file.write(json.dumps(result, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            os.replace(beside, path)
+        except OSError:  # a full disk: no half of an answer stays
+            os.unlink(beside)
 
 
-def show(*, as_json: bool) -> int:
+def show(*, as_json: bool, extract: str) -> int:
     """Print the last answer again. Raises UsageError."""
     path = _path()
     try:
@@ -46,4 +49,4 @@ def show(*, as_json: bool) -> int:
     except (OSError, ValueError, RecursionError):
         hint = f"an answer is kept for {KEEP_S / 86_400:g} days; farmhand list shows the tasks of the hosts"
         raise UsageError("there is no last answer here", code="no_answer", hint=hint) from None
-    return render.Printer(stream=False).report(result, as_json=as_json)
+    return render.Printer(stream=False, extract=extract).report(result, as_json=as_json)

@@ -15,6 +15,7 @@ from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import cut
+from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
@@ -49,7 +50,7 @@ def command(
     They are copied here (the last 10,000 of each host), so that a host that is down is listed too, as it was.
     """
     first = since_day(since, datetime.now(UTC).date()) * _DAY_S
-    wanted = TaskFilter(failed=failed, batch=batch, labels=tuple(map(_label, labels)), since=first, grep=grep)
+    wanted = TaskFilter(failed, as_text(batch, "--batch"), tuple(map(_label, labels)), first, as_text(grep, "--grep"))
     with Stoppable(), history(conf) as past:
         found = past.store.list(wanted, past.farms, limit + 1)
         tasks, more = found[:limit], len(found) > limit
@@ -63,8 +64,8 @@ def command(
 
 
 def _label(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
+    name, _, value = as_text(text, "--label").partition("=")
+    if "=" not in text or not name:
         raise UsageError(f"--label {text!r:.80}: not NAME=VALUE")
     return name, value
 

@@ -11,6 +11,7 @@ import click
 
 from farmhand.cli.say import one_line
 from farmhand.cli.waiting import WaitLine
+from farmhand.core.decoding import as_text
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.settings import PLACE_NAMES, Settings, farm_name
 from farmhand.history.copying import HistorySource, asked, refresh
@@ -74,6 +75,9 @@ class Past(NamedTuple):
         """
         if start is None:
             return self.newest()
+        start = as_text(start, "the id")
+        if not start:  # an empty variable of a script must not cancel the only task
+            raise UsageError("the id is empty", hint=_LISTED)
         found = self.store.find(start, self.farms)
         if not found:
             self._ask_for(start)
@@ -84,7 +88,7 @@ class Past(NamedTuple):
             raise UsageError(f"{start!r:.80} begins the ids of several tasks: {one_line(some)}", code="ambiguous_id")
         if not found:
             if open_spool(self.conf).look(start) is not None:
-                hint = f"farmhand flush {start} sends it and gives its answer"
+                hint = f"farmhand flush {start} sends it and gives its answer, farmhand flush --drop {start} forgets it"
                 raise UsageError(f"task {start} waits here: no farm host had answered", hint=hint, code="no_such_task")
             raise self._missing(f"no task {start!r:.80}")
         return found[0]

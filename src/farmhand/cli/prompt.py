@@ -40,6 +40,8 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     """
     parts = [] if argument is None or argument == "-" else [as_text(argument, "the prompt")]
     asked_for = "-" in (argument, *files)
+    if asked_for and not use_stdin:
+        raise UsageError("- is stdin, and --no-stdin leaves it out", hint="choose one")
     required = asked_for or (argument is None and not files)
     attached = []
     if use_stdin and (piped := _from_stdin(required=required, forced=asked_for)):

@@ -50,18 +50,18 @@ def early_connection(conf: settings.Settings) -> Iterator[Way]:
 def main(given: dict[str, Any]) -> int:
     """Run the task that the values of `arguments.OPTIONS` describe and return the exit status. None means not given."""
     with render.errors_as_json(given["as_json"]):
+        extract = "last" if given["extract_last"] else "first" if given["extract"] else ""
+        if extract and (given["as_json"] or given["schema"]):
+            raise UsageError("--extract is for an answer in text: leave out --json and --schema")
         if given["last"]:
             from farmhand.cli import last
 
             if given["prompt"] is not None or given["file"]:
                 raise UsageError("--last prints the last answer, and there is a prompt beside it", hint="leave one out")
-            return last.show(as_json=given["as_json"])
+            return last.show(as_json=given["as_json"], extract=extract)
         flags = {name: value for name, value in given.items() if name in settings.Settings._fields}
         conf = settings.load(given["config"], **flags)
-        extract = "last" if given["extract_last"] else "first" if given["extract"] else ""
-        if extract and (given["as_json"] or given["schema"]):
-            raise UsageError("--extract is for an answer in text: leave out --json and --schema")
-        if given["chat"] or given["go_on"] or given["conversation"]:
+        if given["chat"] or given["go_on"] or given["conversation"] is not None:
             from farmhand.cli import chat
 
             return chat.main(given, conf, extract, early_connection)

@@ -14,7 +14,7 @@ from farmhand.core.settings import Settings
 
 def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
-    task_id = given["task_id"] and as_name(given["task_id"], "--id")
+    task_id = own_id(given)
     fields = task_fields(given, conf)
     prompt, files = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
     if files:
@@ -25,6 +25,13 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     if files:
         check(task)
     return task
+
+
+def own_id(given: dict[str, Any]) -> str | None:
+    """Return the id that --id gives a task; an empty variable of a script is no id. Raises UsageError."""
+    if given["task_id"] == "":
+        raise UsageError("--id is empty", hint="leave it out for a new id")
+    return given["task_id"] and as_name(given["task_id"], "--id")
 
 
 def check(task: dict[str, Any]) -> None:
@@ -44,7 +51,7 @@ def check(task: dict[str, Any]) -> None:
 
 def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the fields that a task and the tasks of a batch can be given. Raises UsageError."""
-    if any("=" not in label for label in given["labels"]):
+    if any(label.find("=") < 1 for label in given["labels"]):
         raise UsageError("--label is not of the form NAME=VALUE")
     fields = {
         "system": given["system"] and as_text(given["system"], "--system"),

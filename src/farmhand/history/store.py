@@ -104,14 +104,12 @@ class HistoryStore:
             try:
                 self.db = self._open()
             except sqlite3.DatabaseError as error:
-                if error.sqlite_errorcode & 0xFF not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+                if not _damaged(error):
                     raise
                 self._remove()
                 self.db = self._open()
-        except OSError as error:
-            raise self._unusable(error.strerror or str(error)) from None
-        except sqlite3.Error as error:
-            raise self._unusable(str(error)) from None
+        except (OSError, sqlite3.Error) as error:
+            raise self._unusable(error) from None
 
     def _open(self) -> sqlite3.Connection:
         os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
@@ -140,7 +138,12 @@ class HistoryStore:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(f"{self.path}{suffix}")
 
-    def _unusable(self, why: str) -> NotConfigured:
+    def _unusable(self, error: OSError | sqlite3.Error) -> NotConfigured:
+        if _damaged(error):
+            self._remove()
+            why = f"the copy of the history {self.path} was damaged ({error}) and is deleted"
+            return NotConfigured(why, hint="the same command again copies it anew")
+        why = (isinstance(error, OSError) and error.strerror) or str(error)
         hint = "make room and the directory writable; the file may be deleted: it is only a copy"
         return NotConfigured(f"the copy of the history {self.path} cannot be used: {why}", hint=hint)
 
@@ -158,14 +161,14 @@ class HistoryStore:
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             if isinstance(error, sqlite3.Error):
-                raise self._unusable(str(error)) from None
+                raise self._unusable(error) from None
             raise
 
     def _rows(self, query: str, values: Any = ()) -> list[sqlite3.Row]:
         try:
             return self.db.execute(query, values).fetchall()
         except sqlite3.Error as error:
-            raise self._unusable(str(error)) from None
+            raise self._unusable(error) from None
 
     # --- copying ------------------------------------------------------------------------------------------------------
 
@@ -245,6 +248,12 @@ class HistoryStore:
         found = f"SELECT no FROM task WHERE {' AND '.join(terms)} ORDER BY created_at DESC, no DESC LIMIT ?"  # noqa: S608
         rows = self._rows(f"{_SELECT} no IN ({found}) ORDER BY created_at DESC, no DESC", [*values, limit])
         return [_copy(row) for row in rows]
+
+
+def _damaged(error: Exception) -> bool:
+    """Return whether SQLite says that the file is none of its own any more."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    return code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def _put(db: sqlite3.Connection, ledger: int, task: dict[str, Any]) -> None:

@@ -100,6 +100,8 @@ async def test_one_task_by_the_beginning_of_its_id(workstation: Workstation, far
         one_line(await workstation.run("farmhand", *words, "hen-2"), 1, "no such thing")
     for verb in ("wait", "cancel", "again", "logs"):
         one_line(await workstation.run("farmhand", verb, "dog"), 2, "no task 'dog'")
+        one_line(await workstation.run("farmhand", verb, ""), 2, "the id is empty")
+    one_line(await workstation.run("farmhand", "show", "\udcff"), 2, "the id is not valid UTF-8")
 
 
 async def test_a_host_that_is_down_is_answered_for_by_the_copy_which_says_how_old_it_is(
@@ -208,11 +210,16 @@ async def test_the_same_task_again_with_changed_options(
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 77, "claude-haiku-5-5")
     changed = ["--model", "sonnet", "--max-tokens", "9", "--id", "mine"]
+    changed += ["--label", "yard=north", "--work-class", "milk", "--priority", "2", "--max-usd", "1"]
     done = await workstation.run("farmhand", "again", "cow-2", *changed)
     assert done.status == 0, done.err
     body = json.loads(api.posts[-1].body)
     assert (body["system"], body["max_tokens"], body["model"]) == ("Be brief", 9, "claude-sonnet-5-5")
-    assert (await said(workstation, "show", "mine"))["task"]["spec"]["prompt"] == "Name another"
+    spec = (await said(workstation, "show", "mine"))["task"]["spec"]
+    assert (spec["prompt"], spec["labels"], spec["work_class"]) == ("Name another", {"yard": "north"}, "milk")
+    assert (spec["priority"], float(spec["max_usd"])) == (2, 1.0)
+    done = await workstation.run("farmhand", "again", "mine", "--max-usd", "0.0000001")
+    one_line(done, 5, "has no room")
 
 
 async def test_a_long_task_is_cut_in_the_copy_and_whole_from_its_host(
@@ -288,6 +295,9 @@ async def test_the_last_answer_again(workstation: Workstation, farm: Sshd, api: 
     kept = workstation.home / ".local/state/farmhand/last.json"
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     one_line(await workstation.run("claude-cheap", "--last", "x"), 2, "leave one out")
+    code = await workstation.run("claude-cheap", "--last", "--extract")
+    assert (code.status, code.out) == (0, again.out)
+    assert "the answer has no block of code" in code.err
     os.utime(kept, (0, 0))
     one_line(await workstation.run("claude-cheap", "--last"), 2, "kept for 30 days")
     assert not kept.exists()

@@ -228,3 +228,9 @@ def test_no_stdin_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert assemble("hello", []) == "hello"
     with pytest.raises(UsageError, match="is empty"):
         assemble(None, [])
+
+
+def test_stdin_is_not_asked_for_and_left_out_at_once() -> None:
+    for argument, files in (("p", ["-"]), ("-", [])):
+        with pytest.raises(UsageError, match="--no-stdin leaves it out"):
+            assemble(argument, files, use_stdin=False)

@@ -63,9 +63,20 @@ def test_everything_that_can_be_asked_for() -> None:
 
 
 def test_a_label_has_a_name_and_holds_no_key() -> None:
-    for label, what in (("x", "NAME=VALUE"), ("a=sk-ant-test-pasted-0000", "API key"), ("a=\udcff", "not valid UTF-8")):
+    for label, what in (
+        *(("x", "NAME=VALUE"), ("=x", "NAME=VALUE")),
+        *(("a=sk-ant-test-pasted-0000", "API key"), ("a=\udcff", "not valid UTF-8")),
+    ):
         with pytest.raises(UsageError, match=what):
             build_task(options(labels=(label,)), Settings())
+
+
+def test_an_empty_variable_of_a_script_is_neither_an_id_nor_a_conversation() -> None:
+    with pytest.raises(UsageError, match="--id is empty"):
+        build_task(options(task_id=""), Settings())
+    done = CliRunner().invoke(run.command, ["--conversation", "", "prompt"])
+    assert isinstance(done.exception, UsageError)
+    assert "--conversation '' does not match" in str(done.exception)
 
 
 @pytest.mark.parametrize("field", ["system"])

@@ -93,6 +93,22 @@ def test_it_is_private_and_one_that_is_damaged_is_begun_anew(tmp_path: Path) -> 
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_one_whose_damage_shows_later_is_deleted_and_the_next_command_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "history.db"
+    store = HistoryStore(path)
+    store.add("", "farm1", page(*(task(f"t{number}", number) for number in range(200))), last=True)
+    store.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))  # its first page is as it was
+    store = HistoryStore(path)
+    with pytest.raises(NotConfigured, match="was damaged .* is deleted"):
+        store.list(EVERYTHING, FARMS, 100)
+    store.close()
+    anew = HistoryStore(path)
+    assert ids(anew) == []
+    anew.close()
+
+
 def test_content_goes_when_the_host_deletes_it_and_by_its_days_while_the_host_is_down(
     store: HistoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
