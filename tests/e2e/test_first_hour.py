@@ -73,12 +73,25 @@ def test_the_first_hour(station: Workstation) -> None:
         assert "farm1" in done(typed(station, book.command("farmhand status")))
     with Runbook("First batch", DOCUMENT) as book:
         done(typed(station, book.command("printf")))
-        assert "2 done" in done(typed(station, book.command("farmhand batch")))
-        texts = [each["text"] for each in results(station.home / "letters.jsonl").values()]
-        assert texts == [echo(f"Write one line to {who}.") for who in ("Ann about hens", "Bo about the red barn")]
+        station.api.fault(kind="status", status=400, count=1, match="hens")
+        letters = book.command("farmhand batch")
+        assert "1 done, 1 failed" in done(typed(station, letters), status=1)
         assert "farm1" in done(typed(station, f"{book.command('farmhand cost')} --by host"))
         done(typed(station, book.command("farmhand report")))
         assert (station.home / "report.html").stat().st_size > 10_000
+    with Runbook("One that failed", DOCUMENT) as book:
+        failed = done(typed(station, book.command("farmhand list")))
+        found = results(station.home / "letters.jsonl").items()
+        (ident,) = [name for name, each in found if each["state"] == "failed"]
+        assert ident in failed
+        assert "Write one line to Ann about hens." in done(typed(station, book.command("farmhand show", ID=ident)))
+        again = done(typed(station, book.command("farmhand again", ID=ident)))
+        assert echo("Write one line to Ann about hens.") in again
+        repeated = book.command("farmhand batch")
+        assert repeated == f"{letters} --retry-failed"
+        assert "2 done" in done(typed(station, repeated))
+        texts = [each["text"] for each in results(station.home / "letters.jsonl").values()]
+        assert texts == [echo(f"Write one line to {who}.") for who in ("Ann about hens", "Bo about the red barn")]
     with Runbook("Upgrade", DOCUMENT) as book:
         assert "changed=0" in " ".join(done(typed(station, book.command("farmhand playbook upgrade"))).split())
     with Runbook("Uninstall", DOCUMENT) as book:

@@ -29,6 +29,7 @@ from farmhand.rotation.provider import check_key
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+_GROUPS = frozenset({"all", "farm", "localhost", "ungrouped"})
 _MARK = "# Written by farmhand init. Settings of this host go into host_vars/{name}.yml."
 
 
@@ -78,6 +79,8 @@ def command(
     _programs()
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name!r} is no name for a host", hint="letters, digits, _ and -")
+    if name in _GROUPS:
+        raise UsageError(f"--name {name!r} is no name for a host", hint="Ansible has something else of that name")
     way = _asked(address, "Address of the box (or its alias in ~/.ssh/config)", None, lambda a: init_host.way(a, port))
     patience_s = round(conf.connect_timeout_s)
     key = _compared(way, host_key, patience_s)

@@ -141,6 +141,7 @@ async def test_nothing_is_replaced_unasked(newcomer: Newcomer) -> None:
         ({"user": "no-such-login"}, 4, "does not let no-such-login in (copy your ssh key there"),
         ({"key-source": "file:/nowhere"}, 3, "/nowhere cannot be read"),
         ({"name": "a b"}, 2, "is no name for a host"),
+        ({"name": "farm"}, 2, "is no name for a host"),
     ],
 )
 async def test_a_wrong_answer_is_one_line_and_nothing_is_written(
