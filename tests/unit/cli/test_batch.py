@@ -360,7 +360,7 @@ def test_help_and_usage() -> None:
 
 def test_a_narrow_terminal_leaves_out_the_last_words_of_the_progress_and_cuts_none() -> None:
     display = ProgressDisplay()
-    now = {"total": 40, "succeeded": 0, "failed": 2, "cancelled": 0, "finished_now": 0, "cost_usd": 0.5}
+    now: dict[str, Any] = {"total": 40, "succeeded": 0, "failed": 2, "cancelled": 0, "finished_now": 0, "cost_usd": 0.5}
     now |= {"waiting": "their batch runs as many at once as it may"}
     assert display.words(now).endswith("as it may")
     assert display.words(now, 40) == "2 failed · 0.0/s · $0.5000"
