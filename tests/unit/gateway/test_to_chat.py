@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from farmhand.gateway.carries import ChatOptions
@@ -272,9 +272,26 @@ SAID = st.sampled_from([
 ])  # fmt: skip
 
 
+def has(message: dict[str, Any], kind: str) -> bool:
+    """Whether a message of SAID has a block of this kind."""
+    return any(block["type"] == kind for block in message["content"] if isinstance(block, dict))
+
+
+def comes_late(before: list[Any], after: list[Any]) -> bool:
+    """Whether a result in `after` is of a call in `before` that somebody has spoken after: it goes behind its call."""
+    said = [*before, *after]
+    for at in range(len(before), len(said)):
+        call = max((number for number in range(at) if has(said[number], "tool_use")), default=at)
+        between = {one["role"] if not has(one, "tool_result") else "result" for one in said[call + 1 : at]}
+        if has(said[at], "tool_result") and call < len(before) and between not in (set(), {"assistant"}, {"result"}):
+            return True
+    return False
+
+
 @given(st.lists(SAID, min_size=1, max_size=8), st.lists(SAID, max_size=4))
 def test_the_prefix_of_a_conversation_stays_the_same(before: list[Any], after: list[Any]) -> None:
     """A server finds its cached prompt only so. The last message may go on, as turns of one side are joined."""
+    assume(not comes_late(before, after))
     first, then = told(*before), told(*before, *after)
     assert then[: len(first) - 1] == first[:-1]
     assert then[len(first) - 1]["role"] == first[-1]["role"]
