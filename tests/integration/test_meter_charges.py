@@ -242,7 +242,7 @@ async def test_who_leaves_while_the_api_works_leaves_an_uncertain_request(
 async def test_a_budget_without_room_refuses_before_anything_is_sent(served: Served, api: MessagesApi) -> None:
     wide, narrow = Budget("day 2026-11-24", 10**12), Budget("batch b", 1000)
     one = grant(wide, narrow)
-    with pytest.raises(BudgetSpent, match="budget of the batch b is spent"):
+    with pytest.raises(BudgetSpent, match="budget of the batch b has no room"):
         await ask(served, one)
     assert isinstance(one.problem, BudgetSpent)
     assert (wide.reserved_pico, wide.spent_pico) == (0, 0)
@@ -253,7 +253,7 @@ async def test_a_client_over_http_is_told_that_the_budget_is_spent(served: Serve
     served.grant.budgets = (Budget("task", 1000),)
     status, text = await served.post()
     assert status == 403
-    assert "the budget of the task is spent" in text
+    assert "the budget of the task has no room" in text
     assert not api.posts
 
 

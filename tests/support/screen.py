@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 import subprocess
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,7 @@ def screen(
     directory: Path, argv: list[str], environ: Mapping[str, str], *, columns: int = 100, term: str = ""
 ) -> Iterator[Screen]:
     """A terminal in which `argv` runs, and then `[STATUS]` is printed."""
-    shown = Screen(directory / "tmux")
+    shown = Screen(directory / f"tmux-{uuid.uuid4().hex[:6]}")  # the server of an earlier one may still be ending
     variables = dict(environ) | ({"TERM": term} if term else {})
     settings = [f"{name}={value}" for name, value in variables.items()]
     command = f'env {shlex.join(settings)} {shlex.join(argv)}; echo "[$?]"; exec cat'

@@ -233,7 +233,7 @@ def test_an_answer_that_is_none_behind_an_honest_greeting(desk: Desk, case: str)
     [
         ({"state": "hibernating", "later": {"deep": [[1]]}}, "hibernating"),
         ({"version": "9.9-\ud83d", "waiting": [{"reason": "moon", "tasks": 2, "detail": "x"}]}, "9.9-\ufffd"),
-        ({"slots": {"api": {"total": 1, "free": -1}, "gpu": {"total": 1, "free": 1}}}, "-1/1"),
+        ({"slots": {"api": {"total": 1, "free": -1}, "gpu": {"total": 1, "free": 1}}}, "2/1"),
         ({"key": None, "cli": None, "budget_day": None, "waiting": None, "throughput": None}, "none"),
     ],
 )

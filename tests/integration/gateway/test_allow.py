@@ -105,7 +105,7 @@ async def test_what_cannot_be_allowed_is_said_in_one_line(tmp_path: Path) -> Non
         await one.start()
         for arguments, code, words in (
             (("--for", "30m", "--max-usd", "1"), 3, "[metered] has no key"),
-            (("--for", "soon", "--max-usd", "1"), 2, "not a time"),
+            (("--for", "soon", "--max-usd", "1"), 2, "not a duration"),
             (("--for", "25h", "--max-usd", "1"), 2, "not a time of up to 24 hours"),
             (("--for", "30m", "--max-usd", "1e9"), 2, "not an amount"),
             (("--for", "30m"), 2, "--max-usd is missing"),
