@@ -6,16 +6,15 @@ None relies on what its caller read before: a final task stays final, whatever a
 # ruff: noqa: S608  (what is put into queries here are our own column names and marks)
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import msgspec
 
+from farmhand.agent.store.identity import digest, state_of
 from farmhand.agent.store.records import USAGE
 from farmhand.agent.store.schema import SUMS
-from farmhand.core.errors import FarmhandError
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.core.task import Result, State, Task, TaskError, Usage, resolve_model
 
@@ -28,13 +27,6 @@ CANCELLED = TaskError(code="cancelled", message="the task was cancelled")
 #: Above any token count or cost in pico-dollars of one request. Sums of many still fit into an SQLite integer.
 _MOST = 2**53
 _RAN = "state = 'running' AND engine != 'economy'"
-
-
-class IdConflict(FarmhandError):
-    """A known task id was submitted again with other content."""
-
-    exit_code = 2
-    code = "id_conflict"
 
 
 class OddFigure(ValueError):
@@ -97,25 +89,6 @@ def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
     db.execute(f"INSERT INTO {table} ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values()))
 
 
-def _digest(task: Task) -> bytes:
-    """Return what two tasks with the same id are compared by: that of their canonical JSON."""
-    return hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
-
-
-def _known(db: sqlite3.Connection, task: Task) -> State | None:
-    known = db.execute("SELECT digest, state, spec IS NULL AS pruned FROM task WHERE id = ?", (task.id,)).fetchone()
-    if known is not None and known["digest"] != _digest(task):
-        raise IdConflict(f"task id {task.id!r} is known with other content", hint="use a new id")
-    if known is not None and known["pruned"]:
-        raise IdConflict(f"task {task.id!r} was run, and its content is pruned", hint="use a new id")
-    return None if known is None else known["state"]
-
-
-def check(db: sqlite3.Connection, _now: float, tasks: Sequence[Task]) -> dict[str, State]:
-    """Return the states of those of `tasks` that `submit` would find. Raise as it does."""
-    return {task.id: state for task in tasks if (state := _known(db, task))}
-
-
 def submit(
     db: sqlite3.Connection, now: float, tasks: Sequence[Task], state: State, key_fingerprint: str | None
 ) -> dict[str, State]:
@@ -125,7 +98,7 @@ def submit(
     """
     states: dict[str, State] = {}
     for task in tasks:
-        before = _known(db, task)
+        before = state_of(db, task)
         states[task.id] = before or state
         if before:
             continue
@@ -136,7 +109,7 @@ def submit(
             "task",
             id=task.id,
             spec=msgspec.json.encode(task),
-            digest=_digest(task),
+            digest=digest(task),
             state=state,
             batch=task.batch,
             model=resolve_model(task.model),

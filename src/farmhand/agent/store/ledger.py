@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from farmhand.agent.store import commands, damage
+from farmhand.agent.store import commands, damage, identity
 from farmhand.agent.store.commands import AttemptEnd, TaskEnd
 from farmhand.agent.store.damage import Alarm, LedgerDamaged, LedgerStuck
 from farmhand.agent.store.queries import Queries
@@ -186,7 +186,7 @@ class Ledger(Queries):
         return self.alarm.seen(error) or (LedgerStuck(f"the ledger cannot be written: {error}") if passing else None)
 
     submit = _transition(commands.submit)
-    check = _transition(commands.check)
+    check = _transition(identity.check)
     start = _transition(commands.start)
     reserve = _transition(commands.reserve)
     charge = _transition(commands.charge)

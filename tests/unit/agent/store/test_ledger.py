@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from farmhand.agent.store.commands import AttemptEnd, ChargeRow, IdConflict, NoLongerQueued
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow, NoLongerQueued
 from farmhand.agent.store.damage import LedgerDamaged
+from farmhand.agent.store.identity import IdConflict
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import NoSuchBatch
 from farmhand.core.money import pico

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from farmhand.agent.config import Config
-from farmhand.agent.store.commands import AttemptEnd, ChargeRow, IdConflict
+from farmhand.agent.store.commands import AttemptEnd, ChargeRow
+from farmhand.agent.store.identity import IdConflict
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core.task import Result, Task, Usage
