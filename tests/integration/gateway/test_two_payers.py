@@ -20,7 +20,7 @@ from tests.support import plan as planned
 from tests.support.gateway import GatewayProcess
 from tests.support.gateway_inside import CHAT, MESSAGES, RESPONSES
 from tests.support.local_server import until
-from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim, Windows
+from tests.support.messages_api import DEFAULT_KEY, Fault, MessagesApi, Verbatim
 from tests.support.paid import VARIABLE, asked, charges, paid, post, settings
 from tests.support.plan import Plan
 
@@ -317,54 +317,6 @@ async def test_a_proxys_page_is_not_passed_off_as_json(tmp_path: Path, monkeypat
         api.fault(Fault(kind="status", status=413, raw=page))
         status, _, body = await post(inside, turn())
         assert (status, json.loads(body)["error"]["message"]) == (413, "the API answered HTTP 413")
-
-
-@pytest.mark.parametrize("code", ["login", "used_up", "failed"])
-async def test_a_turn_that_the_plan_declines_is_answered_by_what_comes_after_it_in_its_rule(
-    tmp_path: Path, code: str
-) -> None:
-    """Each dialect once, streamed and not. Where nothing comes after it, or has no room, the client gets advice."""
-    rules = '[[rule]]\nclass = "planning"\ntry = ["subscription"]\n[[rule]]\ntry = ["subscription", "metered"]\n'
-    async with Plan(tmp_path) as plan, MessagesApi() as api:
-        both = planned.settings(rule=rules) + settings(api, rules="")
-        async with gateway(tmp_path / "home", both) as one:
-            plan.use(one)
-            await one.start()
-            if code == "failed":
-                Path(plan.bin, "claude").write_text("#!/bin/sh\necho out of memory >&2\nexit 137\n")
-
-            async def ask(dialect: str, **more: Any) -> tuple[int, str, Any]:
-                if code == "login":
-                    plan.api.fault(Fault(kind="status", status=401, count=2))
-                elif code == "used_up":
-                    plan.api.state.windows = Windows(five_hour=1.0, resets_at=int(time.time()) + 3600)
-                path, body = planned.text_turn(dialect, "hello there", **more)
-                status, headers, answer = await one.call("POST", path, body)
-                return status, headers["x-farmhand-backend"], answer
-
-            for dialect, streamed in (("messages", True), ("chat", False), ("responses", True), ("messages", False)):
-                status, backend, answer = await ask(dialect, stream=streamed)
-                assert (status, backend, "Loopback answer" in str(answer)) == (200, "metered", True), answer
-                assert "hello there" in asked(api)[-1].body
-                # Until the next turn the plan is open again, but for the window that is used up.
-                assert (await one.command("reload"))[0] == 0
-            assert len(asked(api)) == 4
-            rows = charges(one.database)
-            declined = [row for row in rows if row["residency"] == "subscription"]
-            assert len(declined) == (1 if code == "used_up" else 4)
-            assert {(row["outcome"], row["terms"]) for row in declined} == {("refused", code)}
-            assert {row["pico"] for row in declined} == {None if code == "failed" else 0}
-            _, out, _ = await one.command("explain", "--last", "--json")
-            shown = json.loads(out)
-            assert (shown["decision"]["backend"], shown["same_again"]) == ("metered", True)
-            plan_state = next(state for state in shown["backends"] if state["name"] == "subscription")
-            assert plan_state["refused"]["code"] == code
-            status, backend, answer = await ask("messages", model="farmhand/plan")
-            assert (status, backend) == (402, "advice"), answer
-            one.write(both.replace('budget_day_usd = "2"', 'budget_day_usd = "0.00001"'))
-            assert (await one.command("reload"))[0] == 0
-            assert (await ask("messages"))[:2] == (402, "advice")
-            assert len(asked(api)) == 4
 
 
 async def test_the_operators_own_prices_are_those_of_the_gateway(tmp_path: Path) -> None:
