@@ -130,7 +130,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	@command -v uv >/dev/null || { echo "make lock: uv is missing: install it (pipx install uv)" >&2; exit 3; }
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml -o requirements/agent.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
-	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation --extra aws --group dev -c requirements/cloud.txt -o requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --all-extras --group dev -c requirements/cloud.txt -o requirements/dev.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
 	uv pip compile $(LOCK_OPTIONS) --no-annotate benchmarks/pinned/litellm.in -o benchmarks/pinned/litellm.txt
 

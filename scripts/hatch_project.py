@@ -26,7 +26,7 @@ SOURCES = "src/farmhand"
 
 
 class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configuration class is of no interest here
-    """Adds the files and the requirements of the extra `workstation`."""
+    """Adds the files and the requirements of the extras `workstation` and `mcp`."""
 
     PLUGIN_NAME = "custom"
 
@@ -35,7 +35,8 @@ class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configur
         if version == "editable":
             return
         root = Path(self.root)
-        build_data["dependencies"] += self.metadata.core.optional_dependencies["workstation"]
+        extras = self.metadata.core.optional_dependencies
+        build_data["dependencies"] += extras["workstation"] + extras["mcp"]
         copied = Path(tempfile.mkdtemp(prefix="farmhand-project-"))
         atexit.register(shutil.rmtree, copied, ignore_errors=True)
         shutil.copytree(root / SOURCES, copied / SOURCES)
