@@ -16,6 +16,7 @@ import pytest
 
 from tests.support.pair import ROOT, Pair, bash, docker
 from tests.support.repositories import git, make_repository
+from tests.support.schemas import check_said
 
 COMMAND = Path(sys.executable).with_name("farmhand")
 
@@ -70,6 +71,7 @@ class Station:
         out, err = process.communicate(timeout=180)
         print(err)
         assert "Traceback" not in err
+        check_said(("code", *arguments), out)
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.test_code import COMMAND, Station
 from tests.support.pair import ROOT, Pair, docker
+from tests.support.schemas import check_said
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,7 @@ def farmhand(station: Station, *arguments: str) -> subprocess.CompletedProcess[s
         timeout=180,
         check=False,
     )
+    check_said(arguments, done.stdout)
     print(done.stderr)
     assert "Traceback" not in done.stderr
     return done

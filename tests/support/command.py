@@ -22,6 +22,7 @@ from pathlib import Path
 
 from farmhand import cli
 from tests.support import garbage
+from tests.support.schemas import check_said
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = {"farmhand": cli.main, "claude-cheap": cli.claude_cheap, "claude-agent-aws": cli.claude_agent_aws}
@@ -48,6 +49,7 @@ def run(
         out.seek(0)
         err.seek(0)
         said = [file.read().decode("utf-8", "replace") for file in (out, err)]
+        check_said([program, *arguments], said[0])
         return subprocess.CompletedProcess([program, *arguments], status, *said)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import aiohttp
 
+from tests.support.schemas import check_said
+
 FARMHAND = (sys.executable, "-c", "from farmhand.cli import main; main()")
 #: Python runs it at its start: each address that the process connects to, and each name that it looks up, is a line.
 _WATCH = """
@@ -195,4 +197,5 @@ class GatewayProcess:
         )
         out, err = await process.communicate()
         assert process.returncode is not None
+        check_said(arguments, out)
         return process.returncode, out.decode(), err.decode()

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 
+from farmhand.cli.schemas import file_name
+
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
+#: All that the document of an error can have.
+_OF_ERROR = {"error", "id", "state"}
 
 
 def check(verb: str, shown: Any) -> None:
     """Raise unless `shown` is as the verb's schema says, and has no field that the schema does not know."""
-    schema = _closed(json.loads((SCHEMAS / f"{verb}.json").read_text()))
+    schema = _closed(json.loads((SCHEMAS / file_name(verb)).read_text()))
     jsonschema.Draft202012Validator.check_schema(schema)
     jsonschema.Draft202012Validator(schema).validate(shown)
+
+
+def check_said(words: Sequence[str], out: str | bytes) -> None:
+    """Check what a command with these words has printed, if that was JSON: each of its lines."""
+    if "--json" not in words:
+        return
+    given = ["run"] if words[0] == "claude-cheap" else [word for word in words if word not in ("farmhand", "--json")]
+    verb = next(name for n in (3, 2, 1) if (SCHEMAS / file_name(name := " ".join(given[:n]))).exists())
+    for line in out.splitlines():
+        shown = json.loads(line)
+        check("error" if "error" in shown and shown.keys() <= _OF_ERROR else verb, shown)
 
 
 def _closed(value: Any) -> Any:

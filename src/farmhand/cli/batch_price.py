@@ -8,11 +8,10 @@ from typing import Any
 
 from farmhand.batch.estimate import BatchEstimate, PlannedPrice, TokenCounter, estimate
 from farmhand.batch.journal import Journal
-from farmhand.cli.batch_progress import dollars
 from farmhand.cli.say import ask
-from farmhand.core.money import PICO_PER_USD, pico, usd
+from farmhand.core.money import PICO_PER_USD, pico
 from farmhand.core.prices import price_table
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, dollars, money
 from farmhand.core.settings import Settings
 
 
@@ -67,16 +66,16 @@ def _price(found: BatchEstimate) -> str:
         return "no price is known for a model of it"
     if found.open_tasks:
         many = counted(found.open_tasks, "task with tools makes", "tasks with tools make")
-        return f"{_dollars(own.sent_pico)} for the first requests; {many} more: only --max-usd limits them"
+        return f"{money(own.sent_pico)} for the first requests; {many} more: only --max-usd limits them"
     tokens = counted(found.most_output, "token")
-    return f"{_dollars(own.sent_pico)}, and at most {_dollars(own.most_pico)} if the answers take all {tokens}"
+    return f"{money(own.sent_pico)}, and at most {money(own.most_pico)} if the answers take all {tokens}"
 
 
 def _elsewhere(one: PlannedPrice, *, first: bool) -> str:
     """Return the most that it can cost in another way; with `first` what the first requests cost."""
     name = "with --economy" if one.economy else one.model
     amount = one.sent_pico if first else one.most_pico
-    return f"{name} {'?' if amount is None else _dollars(amount)}"
+    return f"{name} {'?' if amount is None else money(amount)}"
 
 
 def confirm(found: BatchEstimate, confirm_usd: float, max_usd: float | None) -> None:
@@ -87,12 +86,8 @@ def confirm(found: BatchEstimate, confirm_usd: float, max_usd: float | None) -> 
         most = limit if most is None else min(most, limit)
     if most is not None and most <= pico(Decimal(str(confirm_usd))):
         return
-    what = "what it may cost is not known" if most is None else f"it may cost up to {_dollars(most)}"
+    what = "what it may cost is not known" if most is None else f"it may cost up to {money(most)}"
     ask(f"{what}, and confirm_usd is {dollars(confirm_usd)}. Begin?")
-
-
-def _dollars(amount: int) -> str:
-    return dollars(usd(amount))
 
 
 def _usd(amount: int | None) -> float | None:

@@ -4,32 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
-from decimal import Decimal
 from typing import Any
 
 from farmhand.cli import colour
 from farmhand.cli.say import note, printable
+from farmhand.core.readable import dollars, duration
 
 #: The least time between two plain lines. Seconds.
 LINE_EVERY_S = 5.0
 #: So many characters of the bar stay on a narrow terminal.
 _BAR = 4
-
-
-def dollars(usd: float | Decimal) -> str:
-    """Format an amount with four decimals, or more if four would show almost nothing."""
-    if usd and usd < 0.001:
-        return f"${Decimal(f'{usd:.2g}'):f}" if usd < 1e-6 else f"${usd:.6f}"
-    return f"${usd:.4f}"
-
-
-def clock(seconds: float) -> str:
-    """Format a remaining time: 42 s, 3:07, 1:02:09."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    hours, minutes = divmod(whole // 60, 60)
-    return (f"{hours}:{minutes:02d}" if hours else f"{minutes}") + f":{whole % 60:02d}"
 
 
 class ProgressDisplay:
@@ -64,7 +48,7 @@ class ProgressDisplay:
             f"{now['failed']} failed" if now["failed"] else "",
             f"{rate:.1f}/s",
             dollars(now["cost_usd"]),
-            f"ETA {clock(left / rate)}" if rate and left else "",
+            f"{duration(left / rate)} left" if rate and left else "",
             printable(str(now.get("waiting") or "")),
         ]
         parts = [part for part in named if part]

@@ -7,8 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from farmhand.batch.failures import CAUSES
-from farmhand.cli.batch_progress import dollars
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, dollars, duration
 
 
 def summary(whole: dict[str, Any]) -> str:
@@ -24,7 +23,7 @@ def summary(whole: dict[str, Any]) -> str:
         f"{counted(whole['uncertain'], 'request')} may have cost something besides" if whole["uncertain"] else "",
         f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it" if whole["twice"] else "",
         _of_place(whole.get("place") or {}),
-        f"{whole['seconds']:.1f} s",
+        duration(whole["seconds"]),
         f"{whole['per_s']:.1f} tasks/s",
     ]
     if whole.get("before"):

@@ -14,6 +14,7 @@ from farmhand.cli.say import note
 from farmhand.cli.task_options import build_task, check
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.ids import new_task_id
+from farmhand.core.readable import dollars
 from farmhand.core.settings import AWS_PLACES, Settings
 from farmhand.offline import conversations
 from farmhand.offline.conversations import KeptConversation
@@ -89,8 +90,8 @@ class Talk:
         def keep(result: dict[str, Any]) -> None:
             kept.add(task, result)
             conversations.save(kept)
-            cost = "at a price that is not known" if result.get("cost_usd") is None else f"US$ {result['cost_usd']:.6f}"
-            note(f"{kept.name}: turn {len(kept.turns)}, {cost}, US$ {kept.cost_usd:.6f} in all")
+            cost = "at a price that is not known" if result.get("cost_usd") is None else dollars(result["cost_usd"])
+            note(f"{kept.name}: turn {len(kept.turns)}, {cost}, {dollars(kept.cost_usd)} in all")
 
         with self._connect(self._conf) as way:
             return carry(task, self._conf, way, as_json=given["as_json"], extract=self._extract, keep=keep)

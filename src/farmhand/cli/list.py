@@ -17,6 +17,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import cut
 from farmhand.core.decoding import as_text
 from farmhand.core.errors import UsageError
+from farmhand.core.readable import dollars
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
 from farmhand.history.store import PastTaskCopy, TaskFilter
@@ -87,7 +88,7 @@ def _table(tasks: list[PastTaskCopy]) -> str:
             "state": task.result["state"],
             "host": task.host,
             "batch": task.result.get("batch") or "-",
-            "cost": "-" if cost is None else f"${cost:.6f}",
+            "cost": "-" if cost is None else dollars(cost),
         }
         for name, value in values.items():
             columns[name].append(one_line(str(value))[:64])

@@ -12,17 +12,17 @@ from typing import Any
 
 import msgspec
 
+from farmhand.cli import shapes
+from farmhand.cli.shapes import USD as _USD
 from farmhand.cli.statusline import HostNote
 from farmhand.cost.breakdown import Latency
 from farmhand.cost.compare import Comparison
 from farmhand.cost.report import CUBES, GROUPINGS
 from farmhand.cost.summary import Figures
-from farmhand.wire.schema import StatusAnswer, TaskResult
+from farmhand.wire.schema import PastTask, StatusAnswer, TaskResult
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _TEXT, _WHOLE, _OBJECT = {"type": "string"}, {"type": "integer"}, {"type": "object"}
-#: An exact amount in US$.
-_USD = {"type": "string", "pattern": r"^-?\d+\.\d{2,12}$"}
 _MOMENT = {"type": "string", "format": "date-time"}
 _NULL = {"type": "null"}
 _VERSION = {"version": {"const": 1}}
@@ -41,10 +41,7 @@ def _ref(kind: type) -> dict[str, Any]:
 
 
 _HEADLINE = _object(dict.fromkeys(("spent", "tasks", "said"), _TEXT))
-_ERROR = _object(
-    {"error": _object({"code": _TEXT, "message": _TEXT, "hint": _TEXT}, {"lines": _array(_TEXT)})},
-    {"id": _TEXT, "state": _TEXT},
-)
+_ERROR = shapes.schema(shapes.ERROR, {})
 _CUBE = _object({"columns": _array(_TEXT), "rows": _array({"type": "array"})})
 _COMPARISON = {"anyOf": [_ref(Comparison), _NULL]}
 _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_edges_usd", "second_names")
@@ -52,7 +49,7 @@ _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_e
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead."""
-    structs = (Figures, Comparison, Latency, StatusAnswer, TaskResult, HostNote)
+    structs = (Figures, Comparison, Latency, StatusAnswer, TaskResult, PastTask, HostNote)
     _, found = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     defs: dict[str, Any] = _printed(found)
     figures = defs["Figures"]
@@ -84,6 +81,7 @@ def documents() -> dict[str, dict[str, Any]]:
     )
     shown = {"run": _ref(TaskResult), "status": status, "statusline": line, "cost": cost, "report": report}
     shown["error"] = _ERROR
+    shown |= {verb: shapes.document(shape, defs) for verb, shape in shapes.SHAPES.items()}
     return {
         verb: {"$schema": _DRAFT, "title": f"farmhand {verb} --json", **schema, **_used(schema, defs)}
         for verb, schema in shown.items()
@@ -133,6 +131,11 @@ def _used(schema: Any, defs: dict[str, Any]) -> dict[str, Any]:
     return {"$defs": {name: defs[name] for name in sorted(names)}} if names else {}
 
 
+def file_name(verb: str) -> str:
+    """Return the name of a schema's file: cloud-up.json for `cloud up`."""
+    return f"{verb.replace(' ', '-')}.json"
+
+
 def text(schema: dict[str, Any]) -> str:
     """Return the content of a schema's file."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
@@ -140,4 +143,4 @@ def text(schema: dict[str, Any]) -> str:
 
 if __name__ == "__main__":
     for verb, document in documents().items():
-        Path(sys.argv[1], f"{verb}.json").write_text(text(document), "utf-8")
+        Path(sys.argv[1], file_name(verb)).write_text(text(document), "utf-8")

@@ -9,6 +9,7 @@ from farmhand.cli.past import gone, history, moment, one_id
 from farmhand.cli.say import one_line
 from farmhand.cli.signals import Stoppable
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.core.readable import dollars, duration
 from farmhand.core.settings import Settings
 from farmhand.history.store import PastTaskCopy
 
@@ -43,9 +44,9 @@ def _text(task: PastTaskCopy) -> str:
         "batch": result.get("batch"),
         "labels": " ".join(f"{name}={value}" for name, value in (result.get("labels") or {}).items()),
         "model": f"{result.get('model')}, engine {result.get('engine')}",
-        "began": f"{began}, waited {result.get('queued_s') or 0:g} s, ran {result.get('run_s') or 0:g} s",
+        "began": f"{began}, waited {duration(result.get('queued_s') or 0)}, ran {duration(result.get('run_s') or 0)}",
         "tokens": f"{used.get('input_tokens') or 0:,} in, {used.get('output_tokens') or 0:,} out",
-        "cost": "not known" if cost is None else f"${cost:.6f}",
+        "cost": "not known" if cost is None else dollars(cost),
         "error": error and f"{error.get('message')}{_hint(error)}",
     }
     head = [f"{name:7} {one_line(str(value))}" for name, value in lines.items() if value]

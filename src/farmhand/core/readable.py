@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import ROUND_HALF_EVEN, Decimal
 
-from .money import usd
+from .money import pico, usd
 
 #: Digits of an amount below US$ 1, from the first that is not zero.
 _DIGITS = 3
@@ -13,13 +13,18 @@ _TIMES = (("s", 1, 0), ("min", 60, 90), ("h", 60, 60), ("days", 24, 48))
 _SIZES = ("bytes", "KB", "MB", "GB", "TB")
 
 
-def money(pico: int) -> str:
+def money(amount_pico: int) -> str:
     """Return pico-dollars as `US$ 12.30` or `US$ 0.0000354`: to cents, below US$ 1 to three digits; no exponent."""
-    amount = usd(pico)
+    amount = usd(amount_pico)
     places = 2 if amount == 0 or abs(amount) >= 1 else max(2, _DIGITS - 1 - amount.adjusted())
     text = f"{amount.quantize(Decimal(1).scaleb(-places), ROUND_HALF_EVEN):f}"
     whole, _, rest = text.partition(".")
     return f"US$ {int(whole):,}.{rest}" if abs(amount) >= 1 else f"US$ {whole}.{rest.rstrip('0'):0<2}"
+
+
+def dollars(amount: float | Decimal) -> str:
+    """Return US$ in the form of `money`."""
+    return money(pico(Decimal(str(amount))))
 
 
 def duration(seconds: float) -> str:

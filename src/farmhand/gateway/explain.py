@@ -15,6 +15,7 @@ import msgspec
 
 from farmhand.core.money import plain
 from farmhand.core.prices import PriceTable, price_table
+from farmhand.core.readable import duration
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
 from farmhand.gateway.config import hard_texts
@@ -188,7 +189,7 @@ def how(record: DecisionRecord) -> str:
 def _used(charge: TurnCharge) -> str:
     usage, cost = charge.usage, "at a cost that is not known" if charge.pico is None else f"US$ {plain(charge.pico)}"
     tokens = f"{usage.prompt_tokens:,} tokens read, {usage.cache_read_input_tokens:,} of them from the cache"
-    how = f"{charge.outcome}{f' ({charge.terms})' if charge.terms else ''} after {charge.seconds:.1f} s"
+    how = f"{charge.outcome}{f' ({charge.terms})' if charge.terms else ''} after {duration(charge.seconds)}"
     return f"{charge.model or charge.backend}: {tokens}, {usage.output_tokens:,} written, {cost}; {how}"
 
 

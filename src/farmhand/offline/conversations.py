@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ class KeptConversation(msgspec.Struct, kw_only=True):
     name: str
     model: str = ""
     system: str = ""
-    cost_usd: float = 0.0
+    cost_usd: Decimal = Decimal(0)
     turns: list[EarlierTurn] = []
 
     def history(self) -> list[dict[str, Any]]:
@@ -51,7 +52,7 @@ class KeptConversation(msgspec.Struct, kw_only=True):
         """
         self.model, self.system = task.get("model", ""), redact(task.get("system", ""))
         answer = redact(str(result.get("text") or ""))
-        self.cost_usd += float(result.get("cost_usd") or 0)
+        self.cost_usd += Decimal(str(result.get("cost_usd") or 0))
         if answer.strip():
             given = tuple(msgspec.convert(task.get("files", []), list[Attachment]))
             self.turns.append(EarlierTurn(prompt=redact(task["prompt"]), answer=answer, files=given))

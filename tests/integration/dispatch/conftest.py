@@ -16,6 +16,7 @@ import pytest
 from tests.integration.dispatch.sshd import Sshd, serve
 from tests.support.agent import Agent, bodies
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
+from tests.support.schemas import check_said
 
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -73,6 +74,7 @@ class Workstation:
         )
         out, err = await asyncio.wait_for(process.communicate(stdin), 120)
         assert process.returncode is not None
+        check_said(argv, out)
         return Done(process.returncode, out, err.decode())
 
 

@@ -17,7 +17,7 @@ from farmhand.batch.coordinator import Coordinator
 from farmhand.batch.estimate import BatchEstimate, PlannedPrice
 from farmhand.cli import batch, batch_price, code
 from farmhand.cli.batch import defaults
-from farmhand.cli.batch_progress import ProgressDisplay, clock, dollars
+from farmhand.cli.batch_progress import ProgressDisplay
 from farmhand.cli.batch_summary import summary, why_failed
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.settings import Settings
@@ -105,11 +105,11 @@ def test_a_key_as_a_name_in_a_line_is_refused_and_not_shown(tmp_path: Path, line
 def test_the_last_line() -> None:
     whole = {"total": 500, "done": 498, "failed": 2, "cancelled": 0, "left": 0, "cost_usd": 0.0123, "unpriced": 2}
     whole |= {"seconds": 12.3, "per_s": 40.7, "twice": 0, "twice_usd": 0.0, "uncertain": 0}
-    line = "500 tasks: 498 done, 2 failed, 0 cancelled · $0.0123 (2 unpriced) · 12.3 s · 40.7 tasks/s"
+    line = "500 tasks: 498 done, 2 failed, 0 cancelled · US$ 0.0123 (2 unpriced) · 12 s · 40.7 tasks/s"
     assert summary(whole) == line
     told = summary(whole | {"left": 3, "twice": 1, "twice_usd": 0.0001, "uncertain": 4})
     assert ", 3 left ·" in told
-    assert "1 ran twice, $0.0001" in told
+    assert "1 ran twice, US$ 0.0001" in told
     assert "4 requests may have cost something" in told
 
 
@@ -119,7 +119,7 @@ def test_one_task_is_one_task() -> None:
     assert summary(whole).startswith("1 task: 1 done, ")
     assert "1 request may have cost" in summary(whole)
     place = {"attempts": 1, "containers": 1, "usd": "0.01"}
-    assert "1 container, $0.0100 for them" in summary(whole | {"place": place})
+    assert "1 container, US$ 0.01 for them" in summary(whole | {"place": place})
 
 
 def test_what_was_finished_before_costs_nothing_now() -> None:
@@ -128,11 +128,11 @@ def test_what_was_finished_before_costs_nothing_now() -> None:
     said = summary(whole | {"before": True, "finished_at": 1_795_000_000.0})
     when = time.strftime("%Y-%m-%d at %H:%M", time.localtime(1_795_000_000))
     states = "2 done, 0 failed, 0 cancelled"
-    assert said == f"2 tasks, finished before on {when}: {states} · $0.5000 was spent then · nothing was spent now"
+    assert said == f"2 tasks, finished before on {when}: {states} · US$ 0.50 was spent then · nothing was spent now"
     # A journal of an earlier version does not say when.
     assert summary(whole | {"before": True, "finished_at": None}).startswith("2 tasks, finished before: 2 done")
     # Of a batch that went on, the old cost and the new one are told apart.
-    assert "$0.5000, $0.1000 of it now" in summary(whole | {"before": False, "cost_now_usd": 0.1})
+    assert "US$ 0.50, US$ 0.10 of it now" in summary(whole | {"before": False, "cost_now_usd": 0.1})
 
 
 def test_the_end_names_causes_lines_where_to_look_and_the_way_on() -> None:
@@ -159,14 +159,14 @@ def estimated(**more: Any) -> BatchEstimate:
 
 def test_the_line_before_it_costs() -> None:
     assert batch_price.in_one_line(estimated()) == (
-        "2 tasks, 10 tokens to read (counted by the API): $0.0200, and at most $1.0000 if the answers take all "
-        "90 tokens (with --economy $0.5000, opus ?)"
+        "2 tasks, 10 tokens to read (counted by the API): US$ 0.02, and at most US$ 1.00 if the answers take all "
+        "90 tokens (with --economy US$ 0.50, opus ?)"
     )
     assert "(estimated: no route)" in batch_price.in_one_line(estimated(counted=0, uncounted="no route"))
     assert "estimated from 1 that the API counted" in batch_price.in_one_line(estimated(counted=1))
     assert batch_price.in_one_line(estimated(open_tasks=1)).endswith(
-        ": $0.0200 for the first requests; 1 task with tools makes more: only --max-usd limits them"
-        " (with --economy $0.0100, opus ?)"
+        ": US$ 0.02 for the first requests; 1 task with tools makes more: only --max-usd limits them"
+        " (with --economy US$ 0.01, opus ?)"
     )
     assert "no price is known" in batch_price.in_one_line(estimated(prices=[PlannedPrice("", False, None, None)]))
     assert batch_price.as_document(estimated(), 3.0)["prices"][0] == {
@@ -181,7 +181,7 @@ def test_the_line_before_it_costs() -> None:
     ("more", "limit", "max_usd", "asked"),
     [
         ({}, 1.0, None, ""),
-        ({}, 0.99, None, "it may cost up to $1.0000, and confirm_usd is $0.9900"),
+        ({}, 0.99, None, "it may cost up to US$ 1.00, and confirm_usd is US$ 0.99"),
         ({}, 0.99, 0.5, ""),
         ({"open_tasks": 1}, 5.0, None, "what it may cost is not known"),
         ({"open_tasks": 1}, 5.0, 4.0, ""),
@@ -206,7 +206,7 @@ def test_a_dry_run_checks_prices_and_leaves_nothing(tmp_path: Path, monkeypatch:
     (tmp_path / "in.jsonl").write_text('"a"\n{"prompt": "b", "max_tokens": 10}\n')
     words = ["in.jsonl", "--dry-run", "--key-source", "env:NO_SUCH_KEY"]
     done = CliRunner(env=NOBODY).invoke(batch.command, words, catch_exceptions=False)
-    assert done.output.startswith("2 tasks, 2 tokens to read (estimated: there is no key here): $0.00000020, and at")
+    assert done.output.startswith("2 tasks, 2 tokens to read (estimated: there is no key here): US$ 0.0000002, and at")
     shown = json.loads(CliRunner(env=NOBODY).invoke(batch.command, [*words, "--json", "--out", "o"]).output)
     assert (shown["version"], shown["tasks"], shown["most_output_tokens"]) == (1, 2, 4106)
     (tmp_path / "in.jsonl").write_text("5\n")
@@ -235,17 +235,6 @@ def test_columns_are_named_with_commas_and_quotes() -> None:
     assert batch.columns(("a, b", '"c,d"')) == ["a", "b", "c,d"]
 
 
-def test_amounts_and_times() -> None:
-    assert [dollars(usd) for usd in (0, 12.5, 0.0123, 0.000056, 1e-8)] == [
-        "$0.0000",
-        "$12.5000",
-        "$0.0123",
-        "$0.000056",
-        "$0.00000001",
-    ]
-    assert [clock(seconds) for seconds in (0.4, 59, 61, 3750)] == ["0 s", "59 s", "1:01", "1:02:30"]
-
-
 def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.CaptureFixture[str]) -> None:
     progress = ProgressDisplay("lines", 10)
     progress.show(STANDING)
@@ -256,7 +245,7 @@ def test_plain_lines_come_now_and_then_and_only_with_news(capsys: pytest.Capture
     progress.show(STANDING)
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err == "5 of 10 · 1 failed · 0.5/s · $0.2500 · ETA 10 s\n"
+    assert shown.err == "5 of 10 · 1 failed · 0.5/s · US$ 0.25 · 10 s left\n"
     progress.say("farm1: lost")
     assert capsys.readouterr().err == "farmhand: farm1: lost\n"
     quiet = ProgressDisplay("quiet", 10)
@@ -363,5 +352,5 @@ def test_a_narrow_terminal_leaves_out_the_last_words_of_the_progress_and_cuts_no
     now: dict[str, Any] = {"total": 40, "succeeded": 0, "failed": 2, "cancelled": 0, "finished_now": 0, "cost_usd": 0.5}
     now |= {"waiting": "their batch runs as many at once as it may"}
     assert display.words(now).endswith("as it may")
-    assert display.words(now, 40) == "2 failed · 0.0/s · $0.5000"
+    assert display.words(now, 40) == "2 failed · 0.0/s · US$ 0.50"
     assert display.words(now, 5) == "2 failed"

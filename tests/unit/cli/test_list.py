@@ -27,7 +27,7 @@ def test_a_line_is_never_wider_than_the_terminal(monkeypatch: pytest.MonkeyPatch
 
 def test_into_a_pipe_a_line_has_all_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listing, "_width", lambda: 0)
-    assert listing._table([task("x" * 99)]).split()[4:] == ["farm1", "letters", "$0.500000", "x" * 60]
+    assert listing._table([task("x" * 99)]).split()[4:] == ["farm1", "letters", "US$", "0.50", "x" * 60]
     assert listing._table([task(None)]).endswith("  (gone)")
     assert listing._table([]) == ""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import click
 import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from farmhand.cli import report, schemas, statusline
+from farmhand.cli import app, report, schemas, statusline
 from farmhand.core.settings import load
 from farmhand.cost.store import ContainerRuns, CostStore
 from tests.support.schemas import SCHEMAS, check
@@ -27,7 +28,7 @@ __all__ = ["client", "farm", "run"]
 
 def test_the_copies_are_made_from_the_structs() -> None:
     """`make schemas` makes them so."""
-    made = {f"{verb}.json": schemas.text(schema) for verb, schema in schemas.documents().items()}
+    made = {schemas.file_name(verb): schemas.text(schema) for verb, schema in schemas.documents().items()}
     assert {path.name: path.read_text("utf-8") for path in SCHEMAS.iterdir()} == made
 
 
@@ -64,3 +65,20 @@ def test_statusline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         shown = CliRunner().invoke(statusline.command, argv, standalone_mode=False, input="")
         check("statusline", json.loads(shown.stdout))
         statusline.keep(load(argv[1]), {"farm1": {**STATUS, "spent_today_usd": 0.5}, "farm2": None})
+
+
+def test_every_verb_that_prints_json_has_a_schema() -> None:
+    found = {
+        " ".join(path) for path, command in _verbs(app.farmhand) if any("--json" in one.opts for one in command.params)
+    }
+    assert found - {"top"} == {*schemas.documents()} - {"error"}
+
+
+def _verbs(group: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    if not isinstance(group, click.Group):
+        yield path, group
+        return
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        if (command := group.get_command(context, name)) is not None:
+            yield from _verbs(command, (*path, name))

@@ -27,6 +27,7 @@ from farmhand.aws.places.run_task import FargateTask
 from farmhand.core import shard
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmhandError, Refused
+from farmhand.core.readable import dollars
 from farmhand.core.settings import Settings
 from farmhand.core.shard import VerifyOrder, VerifyReport, VerifyRow
 from farmhand.core.typed import ready
@@ -149,7 +150,7 @@ class LiveCheck:
             vcpu, memory = size_of(self.aws, self.aws.names.definition(size))
             found += times * cloud.task_usd(Decimal(vcpu) / 1000, memory, seconds)
         if found > MOST_USD:
-            what = f"at these prices the check may cost US$ {found:.3f}, and its own limit is {MOST_USD}"
+            what = f"at these prices the check may cost {dollars(found)}, and its own limit is {dollars(MOST_USD)}"
             raise Refused(what, hint="see aws_prices_file")
         return found
 

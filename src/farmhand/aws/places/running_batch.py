@@ -18,10 +18,9 @@ from farmhand.aws.places.batch_jobs import BatchJobs
 from farmhand.aws.places.bucket import BatchBucket
 from farmhand.aws.places.generations import Generation, Generations
 from farmhand.aws.places.shards import Collection, ShardDraft, StoredTask, TaskHead, digest_of, lines_of, read_index
-from farmhand.core import money
 from farmhand.core.bucket_keys import BatchKeys
 from farmhand.core.errors import FarmUnreachable, NotConfigured, Refused
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, money
 from farmhand.core.shard import AgentOptions, BatchItem, PlaceInfo, container_error
 from farmhand.core.typed import ready
 from farmhand.places.base import Limit, Order, PlaceSettings, Reply
@@ -293,7 +292,7 @@ class RunningBatch:
         account = self._generations.settle(one, self._table.settle(one.number, charged))
         for reason, (times, pico) in account.retries.items():
             tries = counted(times, "container was", "containers were")
-            self._settings.say(f"{tries} started again ({reason}); the ended attempts cost ${money.usd(pico):.4f}")
+            self._settings.say(f"{tries} started again ({reason}); the ended attempts cost {money(pico)}")
         self._recheck = True
         if not results and one.number in self._ours and self._item.state == "running" and not self._stopping:
             what = f"the containers of {counted(one.manifest.tasks, 'task')} ended without a result: {account.why_left}"

@@ -17,7 +17,7 @@ from farmhand.core import pushed
 from farmhand.core.errors import NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import read_key
-from farmhand.core.readable import counted
+from farmhand.core.readable import counted, dollars, duration
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places import docker
@@ -125,7 +125,7 @@ def queue(status: dict[str, Any], oldest_s: float) -> Check:
     if oldest_s > OLDEST_S:
         return failed(f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for")
     running, queued = int(status.get("running") or 0), int(status.get("queued") or 0)
-    waits = f", the oldest for {oldest_s:.0f} s" if queued else ""
+    waits = f", the oldest for {duration(oldest_s)}" if queued else ""
     return passed(f"{running} running, {queued} queued{waits}, none parked")
 
 
@@ -135,7 +135,7 @@ def budget(status: dict[str, Any]) -> Check:
     if not isinstance(day, dict):
         return passed("no budget for the day is set")
     limit, spent = Decimal(str(day["limit_usd"])), Decimal(str(day["spent_usd"]))
-    detail = f"{spent:.2f} of {limit:.2f} US$ spent on {day.get('day')}"
+    detail = f"{dollars(spent)} of {dollars(limit)} spent on {day.get('day')}"
     if spent >= limit:
         return failed(detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd")
     return passed(detail)
@@ -165,8 +165,8 @@ def canary(host: Host, conf: Settings) -> Check:
     if failure is not None:
         return by_error(failure, "farmhand status, and the journal of jada-agent")
     took, usd = time.monotonic() - started, result.get("cost_usd")
-    cost = "unpriced" if usd is None else f"{Decimal(str(usd)):.6f} US$"
-    return passed(f"a task was answered in {took:.1f} s ({cost})")
+    cost = "unpriced" if usd is None else dollars(usd)
+    return passed(f"a task was answered in {duration(took)} ({cost})")
 
 
 def at_rest(conf: Settings, hosts: list[str]) -> dict[str, Check]:

@@ -15,6 +15,7 @@ from farmhand.cli.say import ask, note, one_line
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.cli.verb import VerbResult
 from farmhand.core.errors import FarmhandError
+from farmhand.core.readable import dollars
 from farmhand.core.settings import Settings
 from farmhand.core.shard import VerifyRow
 
@@ -35,9 +36,10 @@ def command(conf: Settings, *, as_json: bool, live: bool, yes: bool) -> VerbResu
     most = round(check.most_usd(), 4)
     if not live:
         lines = [f"{name:<24}  {about}" for name, about in ROWS.items()]
-        lines.append(f"a task and a job, {LIMIT_S / 60:g} min at most: less than US$ {most:.3f}; --live does it")
+        lines.append(f"a task and a job, {LIMIT_S / 60:g} min at most: less than {dollars(most)}; --live does it")
         return VerbResult({"rows": [], "checks": ROWS, "most_usd": str(most), "status": "planned"}, "\n".join(lines))
-    note(f"{aws.names.base} in region {aws.region}: it costs less than US$ {most:.3f} (its own limit is {MOST_USD})")
+    limit = f"it costs less than {dollars(most)} (its own limit is {dollars(MOST_USD)})"
+    note(f"{aws.names.base} in region {aws.region}: {limit}")
     if not yes:
         ask("start one task and one job?")
     began = time.time()

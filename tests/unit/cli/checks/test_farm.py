@@ -26,7 +26,7 @@ DAY = {"limit_usd": 5.0, "spent_usd": 1.25, "reserved_usd": 0.1, "day": "2026-11
         (farm.queue(GOOD | {"keys": [REFUSED | {"queued": 0}]}, 0.0), "none parked"),
         (farm.budget(GOOD), "no budget"),
         (farm.cloudwatch(GOOD | {"cloudwatch": {"at": GOOD["time"] - 60.0}}), "are pushed"),
-        (farm.budget(GOOD | {"budget_day": DAY}), "1.25 of 5.00 US$ spent on 2026-11-24"),
+        (farm.budget(GOOD | {"budget_day": DAY}), "US$ 1.25 of US$ 5.00 spent on 2026-11-24"),
     ],
 )
 def test_green(line: Check, words: str) -> None:
@@ -46,7 +46,7 @@ def test_green(line: Check, words: str) -> None:
         (farm.queue(GOOD | {"awaiting_key": 2}, 0.0), "2 tasks await a key"),
         (farm.queue(GOOD | {"keys": [REFUSED]}, 0.0), "4 tasks are parked: key a1b2 was refused: credit is low"),
         (farm.queue(GOOD | {"queued": 1}, 7300.0), "waits for 2.0 h"),
-        (farm.budget(GOOD | {"budget_day": DAY | {"spent_usd": 5.0}}), "5.00 of 5.00"),
+        (farm.budget(GOOD | {"budget_day": DAY | {"spent_usd": 5.0}}), "US$ 5.00 of US$ 5.00"),
         (farm.cloudwatch(GOOD | {"cloudwatch": {"at": GOOD["time"] - 1200.0, "problem": "x"}}), "for 20 minutes: x"),
         (farm.cloudwatch(GOOD | {"cloudwatch": {"at": None, "problem": "denied"}}), "yet: denied"),
     ],
