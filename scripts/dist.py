@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 import uuid
 from pathlib import Path
 
@@ -43,7 +44,13 @@ def build(directory: Path) -> list[Path]:
     """Build wheel and sdist into `directory`. Raise CalledProcessError."""
     words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(directory)]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HATCH_")}
-    subprocess.run(words, cwd=ROOT, env=environ | {"SOURCE_DATE_EPOCH": epoch()}, stdout=subprocess.PIPE, check=True)
+    with tempfile.TemporaryDirectory() as pages:
+        environ |= {"SOURCE_DATE_EPOCH": epoch(), "FARMHAND_MAN_PAGES": pages}
+        written = [sys.executable, "-m", "farmhand.cli.man_pages", pages]
+        subprocess.run(written, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)
+        for page in Path(pages).iterdir():
+            page.chmod(0o644)  # whatever the umask is
+        subprocess.run(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)
     version = farmhand.__version__
     return [directory / f"farmhand-{version}-py3-none-any.whl", directory / f"farmhand-{version}.tar.gz"]
 

@@ -7,6 +7,7 @@ this, and a changed playbook must not look like a changed agent.
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 CARRIED = (
     *("ansible.cfg", "site.yml", "rotate-key.yml", "playbooks", "roles", "library", "action_plugins", "filter_plugins"),
     *("aws", "container", "inventory/example", "requirements/agent.txt", "requirements/cloud.txt"),
-    *("requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml", "README.md", "LICENSE"),
+    *("requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml", "README.md", "LICENSE", "docs"),
 )
 #: Modules on a host are made of it, as are the agent's wheel and the containers' image. What is named twice is packed
 #: once, so it goes in as a copy.
@@ -26,7 +27,7 @@ SOURCES = "src/farmhand"
 
 
 class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configuration class is of no interest here
-    """Adds the files and the requirements of the extras `workstation` and `mcp`."""
+    """Adds the man pages, the files and the requirements of the extras `workstation` and `mcp`."""
 
     PLUGIN_NAME = "custom"
 
@@ -35,6 +36,12 @@ class ProjectHook(BuildHookInterface):  # type: ignore[type-arg]  # its configur
         if version == "editable":
             return
         root = Path(self.root)
+        # scripts/dist.py makes the man pages; they are in the sdist, and so in a wheel that is made of it.
+        pages = Path(os.environ.get("FARMHAND_MAN_PAGES") or root / "man")
+        if self.target_name == "sdist":
+            build_data["force_include"] |= {str(page): f"man/{page.name}" for page in _files(pages)}
+            return
+        build_data["shared_data"] |= {str(page): f"share/man/man1/{page.name}" for page in _files(pages)}
         extras = self.metadata.core.optional_dependencies
         build_data["dependencies"] += extras["workstation"] + extras["mcp"]
         copied = Path(tempfile.mkdtemp(prefix="farmhand-project-"))

@@ -96,6 +96,8 @@ def test_the_wheel_brings_ansible_and_has_no_tests(dist: Path) -> None:
     for needed in ("ansible-core<2.20,>=2.19", "ansible-runner>=2.4", "hatchling>=1.27", "pip>=23", "rich>=13"):
         assert f"Requires-Dist: {needed}\n" in metadata
     assert {"farmhand/cli/up.py", "farmhand/project/site.yml", "farmhand/project/playbooks/remove.yml"} <= {*names}
+    data = f"farmhand-{__version__}.data/data/share/man/man1"
+    assert {f"{data}/farmhand.1", f"{data}/farmhand-cloud-up.1", "farmhand/project/docs/aws.md"} <= {*names}
     assert not [name for name in names if re.search(r"tests/|__pycache__|\.pyc|/\.", name)]
 
 

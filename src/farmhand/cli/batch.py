@@ -28,6 +28,7 @@ from farmhand.cli.say import note
 from farmhand.cli.signals import caught
 from farmhand.cli.task_options import task_fields
 from farmhand.cli.verb import VerbResult, verb
+from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.money import PICO_PER_USD
@@ -154,6 +155,8 @@ def command(
     in_aws = conf.place in AWS_PLACES
     if (shard or detach or spot_given()) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
+    if restart and retry_failed:
+        raise UsageError("--restart runs all of it, and --retry-failed what failed", hint="leave one of them out")
     if out is None and not dry_run:
         raise UsageError("--out FILE is missing", hint="name the file for the results, or give --dry-run")
     project = Path() if in_aws or dry_run else find_project(conf.project_dir, Path.cwd())
@@ -186,11 +189,13 @@ def command(
                 out = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out")
             journal = stack.enter_context(closing(open_journal(Path(out), inputs, restart=restart)))
             # In AWS the key is there already.
-            key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
+            with waits_for("reading the input"):
+                key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
             if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
                 states = (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
                 try:
-                    found = batch_price.look(journal, states, conf, key)
+                    with waits_for("counting tokens"):
+                        found = batch_price.look(journal, states, conf, key)
                     if dry_run:
                         return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
                     if found.tasks and not as_json:

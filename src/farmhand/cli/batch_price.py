@@ -87,7 +87,7 @@ def confirm(found: BatchEstimate, confirm_usd: float, max_usd: float | None) -> 
     if most is not None and most <= pico(Decimal(str(confirm_usd))):
         return
     what = "what it may cost is not known" if most is None else f"it may cost up to {money(most)}"
-    ask(f"{what}, and confirm_usd is {dollars(confirm_usd)}. Begin?")
+    ask(f"{what}, and confirm_usd is {dollars(confirm_usd)}. Begin?", declined="no task was sent")
 
 
 def _usd(amount: int | None) -> float | None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from farmhand.cli.manual import write_end
+from farmhand.cli.manual import VerbGroup
 
 
-class LazyGroup(click.Group):
+class LazyGroup(VerbGroup):
     """`verbs` is verb → help line; each is `command` in the module whose name is `modules` and the verb.
 
     `aliases` is verb → the arguments that it stands for.
@@ -31,11 +31,6 @@ class LazyGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; `help VERB …` is `VERB … --help`."""
         return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write examples, exit codes and the docs' page."""
-        super().format_epilog(ctx, formatter)
-        write_end(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the verbs."""

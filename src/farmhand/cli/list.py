@@ -31,9 +31,9 @@ _DROPPED = ("host", "cost", "batch", "when")
 
 @verb("list", "since", "connect_timeout_s", json_help="Print one JSON object: the tasks, and how old each copy is.")
 @click.option("--failed", is_flag=True, help="Only tasks that failed.")
-@click.option("--batch", metavar="BATCH", default="", help="Only tasks of this batch.")
+@click.option("--batch", metavar="BATCH", help="Only tasks of this batch.")
 @click.option("--label", "labels", metavar="NAME=VALUE", multiple=True, help="Only tasks with this label; repeatable.")
-@click.option("--grep", metavar="TEXT", default="", help="Only tasks with this text in their prompt, in any case.")
+@click.option("--grep", metavar="TEXT", help="Only tasks with this text in their prompt, in any case.")
 @click.option("-n", "--limit", type=click.IntRange(1, 10_000), default=20, help="How many at the most. Default: 20.")
 def command(
     conf: Settings,
@@ -41,17 +41,22 @@ def command(
     as_json: bool,
     since: str | None,
     failed: bool,
-    batch: str,
+    batch: str | None,
     labels: tuple[str, ...],
-    grep: str,
+    grep: str | None,
     limit: int,
 ) -> VerbResult:
     """List the last tasks of all hosts, the newest first.
 
     They are copied here (the last 10,000 of each host), so that a host that is down is listed too, as it was.
     """
+    for name, value in (("--batch", batch), ("--grep", grep)):
+        if value == "":  # an empty variable of a script must not list all
+            raise UsageError(f"{name} is empty", hint="leave it out to list all")
     first = since_day(since, datetime.now(UTC).date()) * _DAY_S
-    wanted = TaskFilter(failed, as_text(batch, "--batch"), tuple(map(_label, labels)), first, as_text(grep, "--grep"))
+    wanted = TaskFilter(
+        failed, as_text(batch or "", "--batch"), tuple(map(_label, labels)), first, as_text(grep or "", "--grep")
+    )
     with Stoppable(), history(conf) as past:
         found = past.store.list(wanted, past.farms, limit + 1)
         tasks, more = found[:limit], len(found) > limit

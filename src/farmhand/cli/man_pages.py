@@ -1,4 +1,5 @@
-"""The man pages: `python -m farmhand.cli.man_pages DIRECTORY` writes farmhand.1, claude-cheap.1 and one for each verb.
+"""The man pages: `python -m farmhand.cli.man_pages DIRECTORY` writes farmhand.1, claude-cheap.1 and one for each
+verb.
 
 They are made of the same options, examples and exit codes as the help (`make man`).
 """
@@ -13,23 +14,35 @@ from pathlib import Path
 import click
 
 from farmhand import __version__
-from farmhand.cli.app import VERBS, farmhand
-from farmhand.cli.manual import EXIT_CODES, HELP, grouped
+from farmhand.cli.app import farmhand
+from farmhand.cli.examples import HELP
+from farmhand.cli.manual import EXIT_CODES, grouped, verb_of
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each man page."""
     root = click.Context(farmhand, info_name="farmhand")
-    verbs = [(f"farmhand-{name}(1)", line) for name, line in VERBS.items()]
-    yield "farmhand.1", _page(farmhand, root, "farmhand", [("Verbs", verbs)])
-    for name in VERBS:
-        command = farmhand.get_command(root, name)
-        if command is not None:
-            ctx = click.Context(command, info_name=name, parent=root)
-            yield f"farmhand-{name}.1", _page(command, ctx, f"farmhand-{name}", [])
+    yield from _group(farmhand, root, "farmhand")
     run = farmhand.get_command(root, "run")
     if run is not None:
         yield "claude-cheap.1", _page(run, click.Context(run, info_name="claude-cheap"), "claude-cheap", [])
+
+
+def _group(group: click.Group, ctx: click.Context, title: str) -> Iterator[tuple[str, str]]:
+    """Yield the page of a group, and those of its verbs."""
+    found = {name: group.get_command(ctx, name) for name in group.list_commands(ctx)}
+    verbs = [
+        (f"{title}-{name}(1)", command.get_short_help_str(120))
+        for name, command in found.items()
+        if command is not None
+    ]
+    yield f"{title}.1", _page(group, ctx, title, [("Verbs", verbs)])
+    for name, command in found.items():
+        below = click.Context(command, info_name=name, parent=ctx) if command is not None else ctx
+        if isinstance(command, click.Group):
+            yield from _group(command, below, f"{title}-{name}")
+        elif command is not None:
+            yield f"{title}-{name}.1", _page(command, below, f"{title}-{name}", [])
 
 
 def _page(
@@ -52,8 +65,7 @@ def _page(
         lines.append(f".SH {_roff(name.upper())}")
         for what, said in records:
             lines += [".TP", f".B {_roff(what)}", _roff(said)]
-    key = title.removeprefix("farmhand-")
-    found = HELP.get("run" if key == "claude-cheap" else key)
+    found = HELP.get(verb_of(ctx))
     if found is not None:
         lines.append(".SH EXAMPLES")
         for line, said in found.examples:
@@ -61,7 +73,7 @@ def _page(
     lines.append(".SH EXIT STATUS")
     for code, said in EXIT_CODES.items():
         lines += [".TP", f".B {code}", _roff(said)]
-    lines += [".SH SEE ALSO", _roff(f"farmhand(1), {found.docs if found else 'README.md'} in the checkout")]
+    lines += [".SH SEE ALSO", _roff(f"farmhand(1), {found.docs if found else 'README.md'}")]
     return "\n".join(lines) + "\n"
 
 

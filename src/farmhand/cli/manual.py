@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from pathlib import Path
 
 import click
+
+from farmhand.cli.examples import HELP
 
 #: Title → the options that it has, by their parameters' names, in any verb. All others are the verb's own.
 _GROUPS = {
@@ -30,113 +32,6 @@ EXIT_CODES = {
 }
 
 
-class VerbHelp(NamedTuple):
-    """Examples of a verb, each a whole command line and what it does, and where more is written."""
-
-    docs: str
-    examples: tuple[tuple[str, str], ...]
-
-
-HELP = {
-    "farmhand": VerbHelp("README.md", (
-        ("farmhand help batch", "the help of a verb"),
-        ("farmhand status", "what the hosts do"),
-    )),
-    "run": VerbHelp("README.md", (
-        ('claude-cheap "Name a tool"', "one task"),
-        ("farmhand run -f report.txt --model sonnet 'Sum it up'", "with a file, on another model"),
-    )),
-    "code": VerbHelp("docs/aws.md", (
-        ('farmhand code . "Fix the failing test" --trust --patch', "print the patch"),
-        ('farmhand code https://github.com/me/shop "Add a test" --place docker --push add-test', "push a branch"),
-    )),
-    "doctor": VerbHelp("docs/operations.md", (
-        ("farmhand doctor", "check everything"),
-        ("farmhand doctor --json", "the same for a program"),
-    )),
-    "flush": VerbHelp("docs/operations.md", (
-        ("farmhand flush", "send what was queued, show what is there"),
-        ("farmhand flush --wait", "and wait until all have ended"),
-    )),
-    "batch": VerbHelp("docs/operations.md", (
-        ("farmhand batch tasks.jsonl --out answers.jsonl", "run it, or go on with it"),
-        ("farmhand batch people.csv --template 'Greet {name}.' --out letters.jsonl --economy", "half the price"),
-    )),
-    "status": VerbHelp("docs/operations.md", (
-        ("farmhand status", "what the hosts do"),
-        ("farmhand status --watch --interval 0.5", "live; q ends it"),
-    )),
-    "top": VerbHelp("docs/operations.md", (
-        ("farmhand top", "live"),
-        ("farmhand top --host farm1", "of one host"),
-    )),
-    "list": VerbHelp("docs/operations.md", (
-        ("farmhand list --failed --since 2d", "what failed since yesterday"),
-        ("farmhand list --batch letters --grep 'barn cat'", "of one batch, by words in the prompt"),
-    )),
-    "show": VerbHelp("docs/operations.md", (
-        ("farmhand show", "the newest task"),
-        ("farmhand show 7f3a", "the one whose id begins so"),
-    )),
-    "logs": VerbHelp("docs/operations.md", (
-        ("farmhand logs 7f3a", "what it has answered so far"),
-        ("farmhand logs -f", "the newest, and what comes"),
-    )),
-    "wait": VerbHelp("docs/operations.md", (
-        ("farmhand wait 7f3a 81bc", "until both have ended"),
-        ("farmhand wait 7f3a --json", "and print the result"),
-    )),
-    "cancel": VerbHelp("docs/operations.md", (
-        ("farmhand cancel 7f3a", "whether it waits or runs"),
-        ("farmhand cancel 7f3a 81bc", "both"),
-    )),
-    "again": VerbHelp("docs/operations.md", (
-        ("farmhand again 7f3a", "the same task under a new id"),
-        ("farmhand again 7f3a --model sonnet", "on another model"),
-    )),
-    "init": VerbHelp("docs/first-hour.md", (
-        ("farmhand init", "it asks for what it needs"),
-        ("farmhand init --address 203.0.113.10 --user admin --host-key SHA256:… --up", "with all that it needs"),
-    )),
-    "playbook": VerbHelp("docs/operations.md", (
-        ("farmhand playbook verify", "check the hosts"),
-        ("farmhand playbook remove --check", "what taking Farmhand off a host would do"),
-    )),
-    "statusline": VerbHelp("docs/operations.md", (
-        ("farmhand statusline", "for a prompt"),
-        ("farmhand statusline --json", "what it is made of"),
-    )),
-    "cost": VerbHelp("docs/cost.md", (
-        ("farmhand cost --since 30d", "what it cost and saved"),
-        ("farmhand cost --by batch", "only the table"),
-    )),
-    "rotate": VerbHelp("docs/operations.md", (
-        ("farmhand rotate --new-key -", "the new key comes on stdin"),
-        ("farmhand rotate --status", "where the rotation stands"),
-    )),
-    "report": VerbHelp("docs/cost.md", (
-        ("farmhand report --html report.html", "one page to keep or to send on"),
-        ("farmhand report --since 4w", "on the terminal"),
-    )),
-    "up": VerbHelp("docs/operations.md", (
-        ("farmhand up -i inventory/mine --limit farm1 --check --diff", "show what would change"),
-        ("farmhand up --create farm1 -e box_ssh_from=203.0.113.7/32", "make the host on AWS first"),
-    )),
-    "down": VerbHelp("docs/operations.md", (
-        ("farmhand down", "remove the containers here"),
-        ("farmhand down --delete-data", "and their ledger"),
-    )),
-    "gateway": VerbHelp("docs/gateway.md", (
-        ("farmhand gateway serve", "run it"),
-        ("farmhand gateway connect claude", "how a harness is pointed at it"),
-    )),
-    "cloud": VerbHelp("docs/aws.md", (
-        ("farmhand cloud status", "what runs on AWS"),
-        ("farmhand cloud up", "make the stacks; it says first what they cost"),
-    )),
-}  # fmt: skip
-
-
 class VerbCommand(click.Command):
     """A verb whose help has its options in groups, and examples, exit codes and the docs' page at the end."""
 
@@ -152,6 +47,15 @@ class VerbCommand(click.Command):
         write_end(ctx, formatter, exits="Exit status" not in (self.epilog or ""))
 
 
+class VerbGroup(click.Group):
+    """A group of verbs, whose help ends in the same way."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write examples, exit codes and the docs' page."""
+        super().format_epilog(ctx, formatter)
+        write_end(ctx, formatter)
+
+
 def grouped(command: click.Command, ctx: click.Context) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the command's options as (names, help), by the titles of their groups; the verb's own come first."""
     titles = {name: title for title, names in _GROUPS.items() for name in names}
@@ -163,9 +67,24 @@ def grouped(command: click.Command, ctx: click.Context) -> list[tuple[str, list[
     return [(title, records) for title, records in found.items() if records]
 
 
+def verb_of(ctx: click.Context) -> str:
+    """Return the verb that `ctx` is for, with its group's name: `run`, `cloud credential put`; `farmhand` for none."""
+    names: list[str] = []
+    while ctx.parent is not None:
+        names.insert(0, ctx.info_name or "")
+        ctx = ctx.parent
+    return " ".join(names) or ctx.command.name or ""
+
+
+def where(page: str) -> str:
+    """Return where a page of the docs is: in the package, if it was installed from a wheel, else in the checkout."""
+    carried = Path(__file__).parents[1] / "project" / page
+    return str(carried) if carried.is_file() else f"{page} in the checkout"
+
+
 def write_end(ctx: click.Context, formatter: click.HelpFormatter, *, exits: bool = True) -> None:
     """Write examples, exit codes and the docs' page of the verb that `ctx` is for."""
-    about = HELP.get(ctx.info_name or "") or HELP.get(ctx.command.name or "")
+    about = HELP.get(verb_of(ctx))
     if about is not None:
         with formatter.section("Examples"):
             for line, said in about.examples:
@@ -175,4 +94,4 @@ def write_end(ctx: click.Context, formatter: click.HelpFormatter, *, exits: bool
             formatter.write_text(", ".join(f"{code} {said}" for code, said in EXIT_CODES.items()) + ".")
     if about is not None:
         formatter.write_paragraph()
-        formatter.write_text(f"More: {about.docs} in the checkout; farmhand help VERB; man farmhand.")
+        formatter.write_text(f"More: {where(about.docs)}; farmhand help VERB; man farmhand.")

@@ -145,10 +145,10 @@ def printable(text: str) -> str:
     return CONTROL.sub("\ufffd", text)
 
 
-def ask(question: str) -> None:
-    """Ask on the terminal. Raise UsageError where there is none, and FarmhandError unless the answer is yes."""
+def ask(question: str, *, declined: str = "nothing was changed") -> None:
+    """Ask on the terminal. Raise UsageError where there is none, and FarmhandError `declined` unless yes is said."""
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stderr)):
         raise UsageError(f"{question} There is no terminal to ask on", hint="--yes answers yes")
     print(f"{_program}: {question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise FarmhandError("nothing was changed")
+        raise FarmhandError(declined)

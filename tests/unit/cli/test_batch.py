@@ -225,6 +225,8 @@ def test_a_batch_that_nobody_confirmed_leaves_nothing(tmp_path: Path, monkeypatc
     with pytest.raises(UsageError, match="confirm_usd is"):
         CliRunner(env=NOBODY).invoke(batch.command, words, catch_exceptions=False)
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    with pytest.raises(UsageError, match="leave one of them out"):
+        CliRunner(env=NOBODY).invoke(batch.command, [*words, "--restart", "--retry-failed"], catch_exceptions=False)
     monkeypatch.setattr(batch, "farm_out", lambda *_, **__: 0)
     assert CliRunner(env=NOBODY).invoke(batch.command, [*words, "--yes"], catch_exceptions=False).exit_code == 0
 

@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
 
 from farmhand.cli import list as listing
 from farmhand.cli.waiting import cut
+from farmhand.core.errors import UsageError
 from farmhand.history.store import PastTaskCopy
 
 
@@ -42,3 +45,11 @@ def test_a_terminal_that_does_not_know_its_width_shows_the_lines(monkeypatch: py
 def test_a_text_is_cut_to_cells() -> None:
     assert [cut("abcdef", most) for most in (0, 1, 3, 6)] == ["", "", "ab…", "abcdef"]
     assert [cut("鶏鶏鶏", most) for most in (3, 4, 6)] == ["鶏…", "鶏…", "鶏鶏鶏"]
+
+
+@pytest.mark.parametrize("option", ["--batch", "--grep"])
+def test_an_empty_variable_of_a_script_does_not_list_all(option: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").touch()
+    with pytest.raises(UsageError, match=f"{option} is empty"):
+        argv = ["--config", str(tmp_path / "config.toml"), option, ""]
+        CliRunner().invoke(listing.command, argv, catch_exceptions=False, standalone_mode=False)

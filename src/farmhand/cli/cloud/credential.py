@@ -20,6 +20,7 @@ from farmhand.aws.names import KINDS, Names
 from farmhand.cli import timer
 from farmhand.cli.amount import FiniteRange
 from farmhand.cli.cloud.verb import cloud_verb
+from farmhand.cli.manual import VerbGroup
 from farmhand.cli.rotate import rotate, rotation_options
 from farmhand.cli.say import note, printable
 from farmhand.cli.timer import Daily
@@ -39,7 +40,7 @@ _LOGIN = ("aws_environment", "aws_region", "aws_profile")
 _ROTATE = "farmhand cloud credential rotate"
 
 
-@click.group("credential", context_settings={"help_option_names": ["-h", "--help"]})
+@click.group("credential", cls=VerbGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Bring a credential to AWS, renew it, see when it ends, take it out. Each verb has --json and --config."""
 
