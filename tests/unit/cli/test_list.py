@@ -50,6 +50,6 @@ def test_a_text_is_cut_to_cells() -> None:
 @pytest.mark.parametrize("option", ["--batch", "--grep"])
 def test_an_empty_variable_of_a_script_does_not_list_all(option: str, tmp_path: Path) -> None:
     (tmp_path / "config.toml").touch()
+    argv = ["--config", str(tmp_path / "config.toml"), option, ""]
     with pytest.raises(UsageError, match=f"{option} is empty"):
-        argv = ["--config", str(tmp_path / "config.toml"), option, ""]
         CliRunner().invoke(listing.command, argv, catch_exceptions=False, standalone_mode=False)
