@@ -93,6 +93,9 @@ def test_what_a_check_announces_is_what_the_run_does_and_a_second_run_changes_no
         what for what in announced if not _FOLLOWS.match(what)
     ]
     assert changes(pushing.again) == []
+    # What one look found right is not looked at again: units that run, and files.
+    for step in ("Listen", "Serve", "Write the settings", "Put the command on the PATH"):
+        assert re.search(rf"TASK \[jada_agent : {step}\][ *]+\nskipping: \[farm1\]\n\n", pushing.again.stdout), step
     for said in (pushing.announced, pushing.done):
         assert f"+  --environment prod --host box.1 --region us-east-1 --endpoint-url {pushing.aws.url}" in said.stdout
         assert CANARY not in said.stdout + said.stderr

@@ -93,7 +93,9 @@ def test_the_first_hour(station: Workstation) -> None:
         texts = [each["text"] for each in results(station.home / "letters.jsonl").values()]
         assert texts == [echo(f"Write one line to {who}.") for who in ("Ann about hens", "Bo about the red barn")]
     with Runbook("Upgrade", DOCUMENT) as book:
-        assert "changed=0" in " ".join(done(typed(station, book.command("farmhand playbook upgrade"))).split())
+        upgraded = " ".join(done(typed(station, book.command("farmhand playbook upgrade"))).split())
+        assert "farm1 is right already" in upgraded
+        assert "changed=0" in upgraded
     with Runbook("Uninstall", DOCUMENT) as book:
         checked = " ".join(done(typed(station, book.command("farmhand playbook remove --check"))).split())
         assert "farm1 was checked; nothing was changed" in checked

@@ -259,7 +259,7 @@ def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sand
     # Once the agent hangs up, the runner kills the CLI and looks after half a second whether that has ended.
     hold = (
         "c=$PPID; r=$(cut -d' ' -f4 /proc/$c/stat); exec 9> /proc/$c/fd/1;"
-        ' setsid sh -c "while [ -e /proc/$c/fd/1 ]; do :; done; kill -STOP $r; exec sleep 600" &'
+        ' setsid sh -c "while [ -e /proc/$c/fd/1 ]; do sleep 0.05; done; kill -STOP $r; exec sleep 600" &'
         f" printf '%s' '{forge}' >&9; wait"
     )
     api.rule("hold on", bash(hold), ANSWER)
