@@ -117,9 +117,9 @@ async def test_before_it_costs_a_terminal_shows_the_price_and_is_asked(farm: Far
         said = await asyncio.to_thread(_read_all, ours)
         assert await asyncio.wait_for(process.wait(), 120) == status, said
         assert re.search("farmhand: in-[0-9a-f]{8}: 2 tasks, 18 tokens to read ", said)
-        assert "(counted by the API): US$ 0.000002, and at most US$ 0.00410 if" in said
-        assert "with --economy $0.0020, sonnet $0.0820, opus $0.1639" in said
-        assert "it may cost up to $0.0041, and confirm_usd is $0.0010. Begin? [y/N]" in said
+        assert "(counted by the API): US$ 0.0000018, and at most US$ 0.0041 if" in said
+        assert "with --economy US$ 0.00205, sonnet US$ 0.082, opus US$ 0.164" in said
+        assert "it may cost up to US$ 0.0041, and confirm_usd is US$ 0.001. Begin? [y/N]" in said
     assert len(farm.api.posts) == 2
 
 
