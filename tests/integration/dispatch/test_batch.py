@@ -39,7 +39,7 @@ async def test_every_task_has_one_result_and_the_last_line_says_what_it_cost(far
     assert results[1]["labels"] == {"x": "y", "z": "1"}
     assert sorted(farm.prompts()) == ["one", "three", "two"]
     assert sorted(json.loads(post.body)["system"] for post in farm.api.posts) == ["s", "t", "t"]
-    assert done.out.decode().startswith("3 tasks: 3 done, 0 failed, 0 cancelled · $0.0000")
+    assert done.out.decode().startswith("3 tasks: 3 done, 0 failed, 0 cancelled · US$ 0.0000")
     assert done.out.count(b"\n") == 1
     again = await farm.batch("--label", "z=1", "--system", "t")
     assert (again.status, len(farm.api.posts)) == (0, 3)

@@ -164,7 +164,6 @@ async def test_a_task_that_runs_is_followed_waited_for_and_cancelled(
     await agent_knows(agent, "long-1")
     waiting = await workstation.start("farmhand", "wait", "long-1", "--json")
     following = await workstation.start("farmhand", "logs", "-f", "long-1")
-    assert (await said(workstation, "list"))["tasks"][0]["state"] == "running"
     out, err = await asyncio.wait_for(waiting.communicate(), 120)
     assert (waiting.returncode, err) == (0, b"")
     [result] = json.loads(out)["tasks"]
@@ -179,6 +178,7 @@ async def test_a_task_that_runs_is_followed_waited_for_and_cancelled(
     waiting = await workstation.start("farmhand", "wait", "long-1", "long-2")
     assert waiting.stdout is not None
     assert await asyncio.wait_for(waiting.stdout.readline(), 120) == b"long-1 succeeded\n"
+    assert (await said(workstation, "list"))["tasks"][0]["state"] == "running"
     os.kill(following.pid, signal.SIGINT)
     _, err = await asyncio.wait_for(following.communicate(), 120)
     assert following.returncode == 130
