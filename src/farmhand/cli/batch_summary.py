@@ -10,6 +10,12 @@ from farmhand.batch.failures import CAUSES
 from farmhand.cli.batch_progress import dollars
 from farmhand.core.readable import counted
 
+#: What is said of tasks for which the budget had no room at the price that was asked.
+_BENT = {
+    "economy": "went on at half price when the budget had no more room",
+    "haiku": "went on with haiku when the budget had no more room",
+}
+
 
 def summary(whole: dict[str, Any]) -> str:
     """Return the last line: counts, cost, time and rate; of a batch that was finished before, when and for how much."""
@@ -23,6 +29,7 @@ def summary(whole: dict[str, Any]) -> str:
         f"{dollars(cost)}{unpriced}{of_it}",
         f"{counted(whole['uncertain'], 'request')} may have cost something besides" if whole["uncertain"] else "",
         f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it" if whole["twice"] else "",
+        *(f"{counted(times, 'task')} {_BENT[way]}" for way, times in whole.get("bent", {}).items()),
         _of_place(whole.get("place") or {}),
         f"{whole['seconds']:.1f} s",
         f"{whole['per_s']:.1f} tasks/s",

@@ -16,6 +16,7 @@ from click.shell_completion import CompletionItem
 
 from farmhand.core import settings
 from farmhand.core.errors import FarmhandError
+from farmhand.core.when_spent import WAYS
 
 #: Metavars of free text, numbers and times, for which there is nothing to offer.
 OPEN = frozenset((
@@ -151,6 +152,7 @@ def _conversations(_given: dict[str, Any], _word: str) -> list[str]:
 _OFFERS: dict[str, _Offer] = {
     **dict.fromkeys(("FILE", "FILE|JSON", "FILE|TEXT", "IN", "PATH", "[ANSIBLE-PLAYBOOK OPTIONS]"), _files),
     **dict.fromkeys(("DIR", "REPO"), _directories),
+    "BEND": lambda _given, _word: WAYS,
     "BATCH": _of_ledgers("batch"),
     "CLASS": _of_ledgers("work_class"),
     "COLUMN": _columns,
