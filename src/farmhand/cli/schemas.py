@@ -15,6 +15,7 @@ import msgspec
 from farmhand.cli.statusline import HostNote
 from farmhand.cost.breakdown import Latency
 from farmhand.cost.compare import Comparison
+from farmhand.cost.console import MonthCheck
 from farmhand.cost.report import CUBES, GROUPINGS
 from farmhand.cost.summary import Figures
 from farmhand.wire.schema import StatusAnswer, TaskResult
@@ -52,16 +53,16 @@ _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_e
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead."""
-    structs = (Figures, Comparison, Latency, StatusAnswer, TaskResult, HostNote)
+    structs = (Figures, Comparison, MonthCheck, Latency, StatusAnswer, TaskResult, HostNote)
     _, found = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     defs: dict[str, Any] = _printed(found)
     figures = defs["Figures"]
     cost = {
         "type": "object",
         "properties": figures["properties"]
-        | {"headline": _HEADLINE, "comparison": _ref(Comparison)}
+        | {"headline": _HEADLINE, "comparison": _ref(Comparison), "months": _array(_ref(MonthCheck))}
         | {key: {"anyOf": [_OBJECT, _NULL]} for key in ("provider", "interactive")},
-        "required": sorted([*figures["required"], "headline", "provider", "interactive"]),
+        "required": sorted([*figures["required"], "headline", "provider", "interactive", "months"]),
     }
     report = _object(
         _VERSION
