@@ -20,8 +20,8 @@ from farmhand.core.when_spent import WAYS
 
 #: Metavars of free text, numbers and times, for which there is nothing to offer.
 OPEN = frozenset((
-    "ADDRESS", "ARN", "BRANCH", "COL[,COL…]", "DAY", "DAYS", "FINGERPRINT", "LOGIN", "MONTH=US$", "N", "NAME", "NAME=VALUE",
-    "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL", "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
+    "ADDRESS", "ARN", "BRANCH", "COL[,COL…]", "DAY", "DAYS", "FINGERPRINT", "LOGIN", "MONTH=US$", "N", "NAME",
+    "NAME=VALUE", "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL", "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
 ))  # fmt: skip
 _Offer = Callable[[dict[str, Any], str], Iterable["str | CompletionItem[str]"]]
 

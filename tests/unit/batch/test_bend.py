@@ -95,6 +95,22 @@ def test_the_price_table_decides_what_is_cheaper(tmp_path: Path) -> None:
     assert "no lower price" in str(bending("haiku", own).used(Task(id="x", prompt="p", model="claude-cheap-1")))
 
 
+def test_whatever_is_asked_no_price_of_what_is_used_is_higher() -> None:
+    """Neither in a long prompt, nor in the cache, nor by either way of asking."""
+    table = price_table()
+    for model in table.models:
+        for asked in (Task(id="x", prompt="p", model=model, economy=economy) for economy in (False, True)):
+            for way in ("economy", "haiku"):
+                if isinstance(used := bending(way).used(asked), str):
+                    continue
+                for prompt in (1, 100_000, 100_001, 200_001, 1_000_000):
+                    old = table.rates(asked.model, prompt, economy=asked.economy)
+                    new = table.rates(used.model, prompt, economy=used.economy)
+                    assert old is not None
+                    assert new is not None
+                    assert all(a <= b for a, b in zip(new, old, strict=True) if a is not None and b is not None)
+
+
 def test_a_wish_that_no_task_can_have_is_refused_with_the_first_reason() -> None:
     bodies = [b'"prompt":"a"}', b'"prompt":"b","tools":["Bash"]}']
     assert "a haiku already" in bending("haiku").refusal(bodies)
@@ -223,7 +239,7 @@ def test_work_classes_bend_each_in_its_way(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(12))
 def test_no_line_runs_twice_or_is_lost_whatever_happens_as_it_bends(tmp_path: Path, seed: int) -> None:
-    """Clients are killed and a host is lost at any moment, and its results come late; the other has money of its own."""
+    """Clients are killed and a host is lost at any moment, and its results come late; each has money of its own."""
     chance = random.Random(seed)  # noqa: S311  (no secret)
     way = chance.choice(["economy", "haiku"])
     hosts = [Worker("one"), Worker("two")]
