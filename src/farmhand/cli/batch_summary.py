@@ -24,12 +24,13 @@ def summary(whole: dict[str, Any]) -> str:
     states = f"{whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled{left}"
     cost, now = whole["cost_usd"], whole.get("cost_now_usd", whole["cost_usd"])
     of_it = f", {dollars(now)} of it now" if now != cost else ""
+    bent = [f"{counted(times, 'task')} {_BENT[way]}" for way, times in whole.get("bent", {}).items()]
     parts = [
         f"{counted(whole['total'], 'task')}: {states}",
         f"{dollars(cost)}{unpriced}{of_it}",
         f"{counted(whole['uncertain'], 'request')} may have cost something besides" if whole["uncertain"] else "",
         f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it" if whole["twice"] else "",
-        *(f"{counted(times, 'task')} {_BENT[way]}" for way, times in whole.get("bent", {}).items()),
+        *bent,
         _of_place(whole.get("place") or {}),
         f"{whole['seconds']:.1f} s",
         f"{whole['per_s']:.1f} tasks/s",
@@ -38,7 +39,12 @@ def summary(whole: dict[str, Any]) -> str:
         at = whole.get("finished_at")
         when = time.strftime(" on %Y-%m-%d at %H:%M", time.localtime(at)) if at else ""
         then = f"{dollars(cost)}{unpriced} was spent then"
-        parts = [f"{counted(whole['total'], 'task')}, finished before{when}: {states}", then, "nothing was spent now"]
+        parts = [
+            f"{counted(whole['total'], 'task')}, finished before{when}: {states}",
+            *bent,
+            then,
+            "nothing was spent now",
+        ]
     return " · ".join(filter(None, parts))
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.integration.dispatch.batches import Farm
 from tests.integration.dispatch.conftest import Workstation
 from tests.support.messages_api import MessagesApi, Plan
 
-QUICK = {"economy_linger_s": 0.1, "economy_poll_s": 0.1}
+QUICK: dict[str, Any] = {"economy_linger_s": 0.1, "economy_poll_s": 0.1}
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ async def test_the_rest_goes_on_with_haiku_and_the_budget_holds(farm: Farm) -> N
     assert len(set(farm.prompts())) == 40
     # Given again, it says the same and spends nothing.
     again = await farm.batch("--max-usd", str(budget), "--when-spent", "haiku")
-    assert f"{len(bent)} tasks went on with haiku" in again.out
+    assert f"{len(bent)} tasks went on with haiku" in again.out.decode()
     assert len(farm.api.posts) == 40
 
 
