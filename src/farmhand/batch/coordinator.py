@@ -375,12 +375,11 @@ class Coordinator:
         bending.moved |= bool(taken.finished_now)
         if self.book.waiting or self.journal.out() or not self.journal.bent.any_held():
             return
-        if not bending.moved:
-            self.stop(Refused(bending.last or bending.why, code="budget", hint=_NO_ROOM))
-            return
-        bending.moved = False
         with self.journal.transaction():
             self.journal.bent.release()
+        if not bending.moved:
+            self.stop(Refused(bending.last or bending.why, code="budget", hint=_NO_ROOM))
+        bending.moved = False
 
     def _watch_for_darkness(self, now: float) -> None:
         """End when no worker has answered for too long, or at once when none ever has."""
