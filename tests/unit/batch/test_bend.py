@@ -12,6 +12,7 @@ import pytest
 
 from farmhand.batch.bend import Bending
 from farmhand.batch.journal import WAITING
+from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core.errors import Refused
 from farmhand.core.prices import price_table
@@ -298,6 +299,25 @@ def test_a_refusal_of_a_revoked_lease_fails_nothing(tmp_path: Path) -> None:
     two.works = True
     batch.run(two)
     assert [(result["host"], result["state"]) for result in batch.results()] == [("two", "succeeded")]
+
+
+def test_a_table_has_a_column_for_it_and_is_known_again(tmp_path: Path) -> None:
+    batch = made(tmp_path, "haiku", [{"prompt": f"p{n}", "model": "sonnet"} for n in range(2)])
+    with batch.journal.transaction():
+        batch.journal.note("bends", "yes")
+        batch.journal.note("columns", "[]")
+    host = Worker("one")
+    host.outcome = Purse(11)
+    batch.run(host)
+    out = tmp_path / "out.csv"
+    OutputFile(out, batch.journal, ordered=True).close()
+    head, first, second = out.read_text().splitlines()
+    assert head.startswith("n,id,state,bent,text,")
+    assert ",succeeded,,did " in first
+    assert f",succeeded,haiku: {SONNET} by api was asked; the budget of the batch has no room: …,did " in second
+    before = out.read_bytes()
+    OutputFile(out, batch.journal, ordered=True).close()
+    assert out.read_bytes() == before
 
 
 def test_a_journal_of_an_earlier_farmhand_goes_on(tmp_path: Path) -> None:
