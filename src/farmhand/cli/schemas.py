@@ -16,6 +16,7 @@ from farmhand.cli.statusline import HostNote
 from farmhand.cost.breakdown import Latency
 from farmhand.cost.compare import Comparison
 from farmhand.cost.console import MonthCheck
+from farmhand.cost.price_page import PriceCheck
 from farmhand.cost.report import CUBES, GROUPINGS
 from farmhand.cost.summary import Figures
 from farmhand.wire.schema import StatusAnswer, TaskResult
@@ -53,7 +54,7 @@ _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_e
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead."""
-    structs = (Figures, Comparison, MonthCheck, Latency, StatusAnswer, TaskResult, HostNote)
+    structs = (Figures, Comparison, MonthCheck, PriceCheck, Latency, StatusAnswer, TaskResult, HostNote)
     _, found = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     defs: dict[str, Any] = _printed(found)
     figures = defs["Figures"]
@@ -84,9 +85,11 @@ def documents() -> dict[str, dict[str, Any]]:
         | {"hosts": {"type": "object", "additionalProperties": {"anyOf": [_ref(HostNote), _NULL]}}}
     )
     shown = {"run": _ref(TaskResult), "status": status, "statusline": line, "cost": cost, "report": report}
+    checked = defs["PriceCheck"]
+    shown["prices-check"] = _object(_VERSION | {"ok": {"type": "boolean"}} | checked["properties"])
     shown["error"] = _ERROR
     return {
-        verb: {"$schema": _DRAFT, "title": f"farmhand {verb} --json", **schema, **_used(schema, defs)}
+        verb: {"$schema": _DRAFT, "title": f"farmhand {verb.replace('-', ' ')} --json", **schema, **_used(schema, defs)}
         for verb, schema in shown.items()
     }
 

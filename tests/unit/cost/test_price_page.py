@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from farmhand.cli.prices.check import command
 from farmhand.core.prices import price_table
 from farmhand.cost.price_page import FIGURES, PageNotUnderstood, compare_page, read_page
+from tests.support.schemas import check
 
 DAY = date(2026, 11, 30)
 #: Name on the page → input, 5m writes, 1h writes, hits, output; as on 2026-11-28.
@@ -97,8 +98,8 @@ def html(change: tuple[str, str] = ("", "")) -> str:
 
 
 def differences(page: str, day: date = DAY) -> list[tuple[str, str, str | None, str | None]]:
-    check = compare_page(read_page(page, day), price_table(), "x", day)
-    return [(one.model, one.figure, one.ours, one.page) for one in check.differences]
+    found = compare_page(read_page(page, day), price_table(), "x", day)
+    return [(one.model, one.figure, one.ours, one.page) for one in found.differences]
 
 
 @pytest.mark.parametrize("page", [markdown(), html()])
@@ -184,6 +185,7 @@ def test_the_verb_prints_a_dated_diff_and_its_status_says_it(tmp_path: Path) -> 
     assert "claude-opus-5-5" in said
     status, said = run(str(page), "--json")
     shown: dict[str, Any] = json.loads(said)
+    check("prices-check", shown)
     assert (status, shown["ok"], shown["table"]) == (1, False, before.version)
     assert shown["differences"][1] == {"model": "claude-opus-5-5", "figure": "input", "ours": "4", "page": "5"}
     price_table.cache_clear()
