@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,10 @@ def test_a_page_that_cannot_be_had_is_nobody_s_green(tmp_path: Path) -> None:
     assert run(str(tmp_path / "none.html"))[0] == 2
     page.write_bytes(b"\xff\xfe")
     assert run(str(page))[0] == 2
+
+
+def test_cache_writes_are_by_the_providers_rule_in_every_row() -> None:
+    """1.25 and 2 times the input: a figure of another model's row would break it (BerriAI/litellm#38056)."""
+    for model, spans in price_table().spans.items():
+        for row in (figures for span in spans for figures in (span.row, span.row.long_prompt) if figures is not None):
+            assert (row.cache_write, row.cache_write_1h) == (row.input * Decimal("1.25"), row.input * 2), model
