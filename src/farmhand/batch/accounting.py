@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from farmhand.batch.bend import Bending
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
 from farmhand.core import money
@@ -57,10 +58,14 @@ class BatchTotals:
 
 @dataclass
 class Intake(BatchTotals):
-    """What a reply added to the totals; whether ids were used already for other tasks; why a budget was full."""
+    """What a reply added to the totals; whether ids were used already for other tasks; why a budget was full.
+
+    `bends`: the budget was full for tasks that go on at a lower price, or wait for room.
+    """
 
     conflict: bool = False
     denied: str = ""
+    bends: bool = False
 
 
 class BatchLedger:
@@ -68,6 +73,7 @@ class BatchLedger:
 
     def __init__(self, journal: Journal, output: OutputFile) -> None:
         self.journal = journal
+        self.bending: Bending | None = None
         self.batch = journal.about("batch")
         self.totals = BatchTotals(**journal.totals())
         self._output = output
@@ -136,9 +142,10 @@ class BatchLedger:
         taken.uncertain += int(result.get("uncertain") or 0)
         if lease.revoked:
             self.journal.settle(worker, result["id"])
-        if lease.held and (denied := _denied(result)):
-            taken.denied = denied
-            self.journal.take_back(lease)
+        if denied := _denied(result):
+            # Of a revoked lease it means nothing: the line is elsewhere.
+            if lease.held:
+                self._full(lease, denied, taken)
         elif state == "cancelled" and (lease.revoked or lease.stopping):
             if lease.held:
                 self.journal.put_back(lease)
@@ -148,14 +155,31 @@ class BatchLedger:
         else:
             self._keep(worker, name, lease, result, taken)
 
+    def _full(self, lease: Lease, denied: str, taken: Intake) -> None:
+        """Put back a line for which a budget had no room. If the budget bends, it goes out again at a lower price.
+
+        One that had no room at its lowest price is held.
+        """
+        bending, bent = self.bending, self.journal.bent
+        self.journal.take_back(lease)
+        if bending is None or not bending.why:
+            taken.denied = denied
+            return
+        taken.bends, bending.last = True, denied
+        if bent.note(lease.id) is not None or bending.shape(self.journal.body(lease.n)) is None:
+            bent.hold(lease.n)
+
     def _keep(self, worker: int, name: str, lease: Lease, result: dict[str, Any], taken: Intake) -> None:
         """Record `result` as the result of the line."""
         if lease.state == LEASED and lease.worker != worker:
             self.journal.revoke(lease, sent=False)
-        state, cost = result["state"], _cost(result)
+        state, cost, result_id = result["state"], _cost(result), result.get("id") or lease.id
         rest = {key: value for key, value in result.items() if key not in _NOT_KEPT}
         if (columns := self.journal.columns_of(lease.n)) is not None:
             rest["input"] = msgspec.Raw(columns)
+        if (note := self.journal.bent.note(result_id)) is not None:
+            rest["bent"] = msgspec.Raw(note)
+            self.journal.bent.done(result_id)
         line = msgspec.json.encode({"n": lease.n, "id": lease.task_id, "host": name, **rest}) + b"\n"
         self.journal.finish(lease.n, FINAL[state], worker, cost, line)
         setattr(taken, state, getattr(taken, state) + 1)

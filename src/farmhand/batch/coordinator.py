@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from farmhand.batch import worker_state
 from farmhand.batch.accounting import BatchLedger, Intake, pico
+from farmhand.batch.reasons import reason, refused_key
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
-from farmhand.core.keys import redact
 from farmhand.core.readable import counted
 from farmhand.places.base import Limit, Order, Place, Reply
 
@@ -21,7 +19,7 @@ STOP_S = 12.0
 ABSENT_S = 15.0
 #: The interval in seconds between checks of the time limits.
 _TICK_S = 0.2
-_MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
+_NO_ROOM = "what is done is kept: raise --max-usd, or the host's budget, and give the same command"
 
 
 class Coordinator:
@@ -45,6 +43,7 @@ class Coordinator:
         self._key = key
         self._limits = limits
         self._say = say
+        self._bending = book.bending = limits.bending
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._expected = 1
@@ -115,7 +114,8 @@ class Coordinator:
                     self._lose(one, reply.error)
                 else:
                     self._heard(one, reply, taken)
-                self.waiting_for = _reason(reply.waiting)
+                self._next_round(taken)
+                self.waiting_for = reason(reply.waiting)
                 self.over = self.over or not self.book.totals.left
                 self._changed.notify_all()
         except Exception as error:
@@ -214,7 +214,7 @@ class Coordinator:
         if limit != one.limit:
             order.limit = one.limit = limit
         order.wait_s = worker_state.EXCHANGE_S
-        if self._limits.economy:
+        if self._in_bulk:
             # Economy tasks are submitted in bulk, and no result returns for a while.
             order.wait_s = 0.2 if self.book.waiting else worker_state.ECONOMY_EXCHANGE_S
         if order.tasks or one.fresh:
@@ -227,14 +227,19 @@ class Coordinator:
         lost = self._lost_numbers()
         doubtful = min(doubtful, worker_state.MOST)
         limit = worker_state.MOST
-        if not self._limits.economy:
+        if not self._in_bulk:
             others = sum(self.journal.leases(no)[0] for no in lost if no != one.no)
             wanted = one.wants(leased - doubtful, self.book.waiting + others + doubtful, self._live())
             limit = min(max(wanted, doubtful), limit)
         if not limit:
             return []
+        bending = self._bending
         with self.journal.transaction():
-            return self.journal.lease(one.no, lost, limit)
+            return self.journal.lease(one.no, lost, limit, bending.shape if bending and bending.why else None)
+
+    @property
+    def _in_bulk(self) -> bool:
+        return self._limits.economy or bool(self._bending and self._bending.in_bulk)
 
     def _stop_order(self, one: WorkerState, order: Order, leased: int) -> Order | None:
         if not (leased or order.cancel) or one.stopped:
@@ -291,13 +296,13 @@ class Coordinator:
             self._deny(one, taken.denied)
         for wait in reply.waiting:
             if wait["reason"] == "key_refused":
-                self.stop(_refused_key(one, wait))
+                self.stop(refused_key(one, wait))
             elif wait["reason"] == "no_key":
                 one.fresh = True
 
     def _useless(self, one: WorkerState, reply: Reply, taken: Intake) -> FarmhandError | None:
         """Return why a worker is useless although it answers, so that the others go on without it, or None."""
-        nothing = not (taken.finished_now or taken.denied or taken.conflict)
+        nothing = not (taken.finished_now or taken.denied or taken.bends or taken.conflict)
         nothing = nothing and not (reply.unfinished or reply.halted or reply.rest)
         one.fruitless = one.fruitless + 1 if one.given and nothing else 0
         if one.fruitless >= worker_state.MOST_FRUITLESS:
@@ -305,7 +310,7 @@ class Coordinator:
         for wait in reply.waiting:
             if wait["reason"] == "key_refused" and not self._alone(one):
                 # If the API really refuses the key, the other workers will soon report it too.
-                return _refused_key(one, wait)
+                return refused_key(one, wait)
         return None
 
     def _missing(self, one: WorkerState, reply: Reply) -> None:
@@ -354,8 +359,27 @@ class Coordinator:
         one.denied = True
         one.limit = None
         if all(other.denied for other in self.workers.values() if not other.lost):
-            hint = "what is done is kept: raise --max-usd, or the host's budget, and give the same command"
-            self.stop(Refused(message, code="budget", hint=hint))
+            if self._bending is None or not self._bending.begin(message):
+                self.stop(Refused(message, code="budget", hint=_NO_ROOM))
+                return
+            self._say("the budget has no room at the price that was asked: what can goes on at a lower one")
+
+    def _next_round(self, taken: Intake) -> None:
+        """Try what had no room at its lowest price again, once all else has ended: that may have left some.
+
+        If nothing has ended since the last time, there is no room.
+        """
+        bending = self._bending
+        if bending is None or not bending.why:
+            return
+        bending.moved |= bool(taken.finished_now)
+        if self.book.waiting or self.journal.out() or not self.journal.bent.any_held():
+            return
+        with self.journal.transaction():
+            self.journal.bent.release()
+        if not bending.moved:
+            self.stop(Refused(bending.last or bending.why, code="budget", hint=_NO_ROOM))
+        bending.moved = False
 
     def _watch_for_darkness(self, now: float) -> None:
         """End when no worker has answered for too long, or at once when none ever has."""
@@ -371,19 +395,3 @@ class Coordinator:
         more = f" (and {counted(len(found) - 1, 'more host')})" if len(found) > 1 else ""
         kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
         self.end(kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code))
-
-
-def _refused_key(one: WorkerState, wait: dict[str, Any]) -> FarmhandError:
-    """Return the error for a key that the API refused: for lack of money, or because it is invalid."""
-    detail = str(wait.get("detail") or "the API refused the key")
-    kind = Refused if _MONEY.search(detail) else NotConfigured
-    hint = "what is done is kept: put that right and give the same command"
-    return kind(f"{one.name}: {redact(detail)}", code="key_refused", hint=hint)
-
-
-def _reason(waiting: list[dict[str, Any]]) -> str:
-    """Return why tasks wait, unless merely all slots are taken."""
-    for wait in waiting:
-        if wait.get("reason") not in ("slots", "no_key"):
-            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
-    return ""

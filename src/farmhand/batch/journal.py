@@ -6,13 +6,14 @@ can have it open. A lease is recorded before its task is sent, a result before i
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from farmhand.batch.bent import HELD, BentLines, Shape
+from farmhand.batch.journal_schema import COMMON, INPUT, SCHEMA, TABLES
 from farmhand.batch.names import suffixed
 from farmhand.batch.tally import DOUBTFUL, keep_tally
 from farmhand.core.errors import FarmhandError, UsageError
@@ -25,43 +26,7 @@ MAX_PORTION_BYTES = 4 * 1024 * 1024
 #: The states of a line; the last three by the names of a result's states.
 WAITING, LEASED, SUCCEEDED, FAILED, CANCELLED = range(5)
 FINAL = {"succeeded": SUCCEEDED, "failed": FAILED, "cancelled": CANCELLED}
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE worker (
-    no INTEGER PRIMARY KEY, place TEXT NOT NULL, name TEXT NOT NULL,
-    cursor INTEGER NOT NULL DEFAULT 0,      -- how far its results are taken
-    cost INTEGER NOT NULL DEFAULT 0,        -- pico-dollars, of all it did for this batch
-    uncertain INTEGER NOT NULL DEFAULT 0,   -- requests that may have cost something besides
-    duplicates INTEGER NOT NULL DEFAULT 0,  -- results that another worker had first
-    duplicates_cost INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (place, name)
-);
-CREATE TABLE line (
-    n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE,
-    state INTEGER NOT NULL DEFAULT 0,
-    lease TEXT NOT NULL UNIQUE,             -- the id under which workers know it, once each
-    generation INTEGER NOT NULL DEFAULT 1,  -- how many such ids it has had
-    worker INTEGER REFERENCES worker (no),
-    acked INTEGER NOT NULL DEFAULT 0,       -- leased: 1 once the worker has said so, -1 before it ever did
-    stopping INTEGER NOT NULL DEFAULT 0,    -- leased: whether we asked to cancel it, to lease it again some day
-    cost INTEGER                            -- pico-dollars; NULL: unknown, or not done
-);
-CREATE INDEX line_state ON line (state, n);
-CREATE TABLE task (n INTEGER PRIMARY KEY, body BLOB NOT NULL);
-CREATE TABLE revoked (                      -- leases that are another worker's, or nobody's, by now
-    worker INTEGER NOT NULL, lease TEXT NOT NULL, n INTEGER NOT NULL,
-    sent INTEGER NOT NULL DEFAULT 0,        -- whether the worker has been told to cancel it
-    settled INTEGER NOT NULL DEFAULT 0,     -- whether its result there is counted
-    PRIMARY KEY (worker, lease)
-) WITHOUT ROWID;
-CREATE TABLE result (seq INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE, line BLOB NOT NULL);
-"""
-#: Not in `_SCHEMA`: a journal that an earlier farmhand has begun lacks it, and is of the same version.
-_INPUT = "CREATE TABLE IF NOT EXISTS input (n INTEGER PRIMARY KEY, columns BLOB NOT NULL)"
 _ANOTHER = "choose another --out"
-_TABLES = frozenset(re.findall(r"CREATE TABLE (\w+)", _SCHEMA))
-#: The tables that other versions have as well.
-_COMMON = frozenset({"meta", "line"})
 
 
 class Lease(NamedTuple):
@@ -105,6 +70,7 @@ class Journal:
                     raise UsageError(f"{path} was written by another version of farmhand", hint=hint)
                 if not self.other_version:
                     self._lock()
+                self.bent = BentLines(self._db)
             except BaseException:
                 self.close()
                 raise
@@ -116,7 +82,7 @@ class Journal:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         version = int(self._one("PRAGMA user_version"))
         found = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")}
-        known = _TABLES if version == VERSION else _COMMON
+        known = TABLES if version == VERSION else COMMON
         if not (found >= known if version else not found):
             raise sqlite3.DatabaseError
         return version
@@ -139,9 +105,9 @@ class Journal:
     def begin_new(self, about: dict[str, str]) -> None:
         """Create the tables. Call it in a transaction, so that nothing is created without a commit."""
         # Not executescript, which would commit.
-        for statement in _SCHEMA.split(";\n"):
+        for statement in SCHEMA.split(";\n"):
             self._db.execute(statement)
-        self._db.execute(_INPUT)
+        self._db.execute(INPUT)
         for name, value in about.items():
             self.note(name, value)
         self._db.execute(f"PRAGMA user_version = {VERSION}")
@@ -208,6 +174,10 @@ class Journal:
         for (body,) in self._do(f"SELECT body FROM line JOIN task USING (n) WHERE state IN ({marks}) ORDER BY n"):  # noqa: S608  (numbers)
             yield body
 
+    def body(self, n: int) -> bytes:
+        """Return the fields of the task of line `n`, as `add` was given them."""
+        return bytes(self._one("SELECT body FROM task WHERE n = ?", n))
+
     def id_of(self, n: int) -> str | None:
         """Return the id of line `n`, or None if there is no such line."""
         task_id: str | None = self._one("SELECT id FROM line WHERE n = ?", n)
@@ -215,7 +185,8 @@ class Journal:
 
     def count(self) -> None:
         """Count the lines, for `waiting`, `leases` and `holders`. Call it in a transaction, once all are added."""
-        self._db.execute(_INPUT)
+        self._db.execute(INPUT)
+        self.bent.begin()
         keep_tally(self._db)
 
     def waiting(self) -> int:
@@ -240,6 +211,10 @@ class Journal:
         no, cursor, cost = found.fetchone()
         return no, cursor, cost
 
+    def out(self) -> bool:
+        """Return whether a worker has leases."""
+        return self._one("SELECT 1 FROM tally WHERE holder != 0 AND lines > 0") is not None
+
     def holders(self) -> dict[tuple[str, str], int]:
         """Return the workers that hold leases of this batch: (place, name) → number."""
         query = "SELECT place, name, no FROM worker JOIN tally ON holder = no WHERE lines > 0"
@@ -254,10 +229,11 @@ class Journal:
         )
         self._do(query, cursor, uncertain, twice, min(cost, _MOST_COST), min(twice_cost, _MOST_COST), worker)
 
-    def lease(self, worker: int, lost: Iterable[int], limit: int) -> list[bytes]:
+    def lease(self, worker: int, lost: Iterable[int], limit: int, shape: Shape | None = None) -> list[bytes]:
         """Lease up to `limit` tasks to `worker` and return them as on the wire.
 
-        First come those that it may have lost, then those of the workers `lost`, then those that wait.
+        First come those that it may have lost, then those of the workers `lost`, then those that wait, which `shape`
+        may put into the form of a lower price.
         """
         batch = self.about("batch").encode()
         tasks: list[bytes] = []
@@ -267,9 +243,10 @@ class Journal:
             for row in self._do(f"{_LEASE} WHERE {where} ORDER BY l.n LIMIT ?", value, limit - len(tasks)).fetchall():
                 if size > MAX_PORTION_BYTES:
                     return tasks
-                body = self._one("SELECT body FROM task WHERE n = ?", row[0])
-                given = self._give(Lease(*row), worker).encode()
-                tasks.append(b'{"id":"%b","batch":"%b",%b' % (given, batch, body))
+                body, one = self.body(row[0]), Lease(*row)
+                given = self._give(one, worker)
+                body = self.bent.body(one.n, one.id, given, body, shape, waited=one.state == WAITING)
+                tasks.append(b'{"id":"%b","batch":"%b",%b' % (given.encode(), batch, body))
                 size += len(body) + 200
         return tasks
 
@@ -369,11 +346,10 @@ class Journal:
         """
         query = "SELECT seq, line FROM result WHERE seq > ? ORDER BY seq"
         if ordered:
-            query = (
-                "SELECT n, line FROM result WHERE n > ?"
-                " AND n < coalesce((SELECT min(n) FROM line WHERE state = 0), 9e18)"
-                " AND n < coalesce((SELECT min(n) FROM line WHERE state = 1), 9e18) ORDER BY n"
-            )
+            query = "SELECT n, line FROM result WHERE n > ?"
+            for state in (WAITING, LEASED, HELD):
+                query += f" AND n < coalesce((SELECT min(n) FROM line WHERE state = {state}), 9e18)"  # noqa: S608  (ours)
+            query += " ORDER BY n"
         return self._do(query, after)
 
     def failures(self) -> Iterator[tuple[int, bytes]]:
@@ -385,6 +361,7 @@ class Journal:
         for row in self._do(f"{_LEASE} WHERE l.state IN (3, 4)").fetchall():
             self.put_back(Lease(*row))
             self._do("DELETE FROM result WHERE n = ?", row[0])
+            self.bent.undone(row[0])
         self._do("DELETE FROM meta WHERE name = 'finished_at'")
 
 

@@ -28,7 +28,9 @@ class ResultTable:
     def __init__(self, path: Path, journal: Journal) -> None:
         self._delimiter = _DELIMITERS[path.suffix.lower()]
         self._columns: list[str] = json.loads(journal.about("columns") or "[]")
-        names = [*_FIRST, *_LAST]
+        #: What a result says of a budget that bent, in a batch whose budget may.
+        self._bent = ["bent"] if journal.about("bends") else []
+        names = [*_FIRST, *self._bent, *_LAST]
         for name in self._columns:
             # A table that was made here may be the input: then `input.id` is taken too.
             while name in names:
@@ -46,8 +48,8 @@ class ResultTable:
         result: dict[str, Any] = _DECODER.decode(line)
         columns, error = result.get("input") or {}, result.get("error") or {}
         said = ": ".join(filter(None, (error.get("code"), error.get("message"))))
-        values = result | {"error": said}
-        cells = [*(values.get(name) for name in _FIRST), *(columns.get(name) for name in self._columns)]
+        values = result | {"error": said, "bent": _bent(result.get("bent"))}
+        cells = [*(values.get(name) for name in (*_FIRST, *self._bent)), *(columns.get(name) for name in self._columns)]
         return self._written([_cell(value) for value in [*cells, *(values.get(name) for name in _LAST)]])
 
     def _written(self, cells: list[Any]) -> bytes:
@@ -95,6 +97,12 @@ def _head(row: list[str], header: list[str]) -> dict[str, str]:
 def _may_begin(row: list[str]) -> bool:
     n = "".join(row[:1]).rstrip("\0")
     return not n or n.isdigit()
+
+
+def _bent(note: dict[str, Any] | None) -> str | None:
+    if note is None:
+        return None
+    return f"{note['way']}: {note['asked']['model']} by {note['asked']['engine']} was asked; {note['why']}"
 
 
 def _cell(value: Any) -> Any:

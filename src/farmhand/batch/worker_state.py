@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from farmhand.batch.bend import Bending
 from farmhand.core.errors import FarmhandError
 from farmhand.core.keys import redact
 from farmhand.core.readable import counted
@@ -32,12 +33,16 @@ _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerLimits:
-    """The limits that were requested. `patience_s`: how long all workers may be silent after one has answered."""
+    """The limits that were requested. `patience_s`: how long all workers may be silent after one has answered.
+
+    `bending`: what becomes of the rest when the budget has no room; None: it stops.
+    """
 
     max_usd: float | None = None
     concurrency: int | None = None
     patience_s: float = 120.0
     economy: bool = False
+    bending: Bending | None = None
 
 
 @dataclass

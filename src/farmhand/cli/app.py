@@ -34,6 +34,7 @@ VERBS = {
     "again": "Run a task once more under a new id, with changed options.",
     "statusline": "One short line for a prompt, or for the claude CLI's status line.",
     "cost": "Show what the farm spent, and what that saved.",
+    "prices": "Compare the price table with the provider's price page.",
     "rotate": "Put another API key in the place of the one in use, without downtime.",
     "report": "Draw it: one HTML page, or on the terminal.",
     "up": "Build or update the farm hosts (site.yml), or the containers here.",

@@ -106,6 +106,13 @@ _MORE = (
     ),
     Option(("--no-merge",), "no_merge", "Ask no host: only what was merged before.", "flag"),
     Option(("--baseline-model",), "baseline_model", "What the work is compared with. Default: sonnet.", what="MODEL"),
+    Option(
+        ("--when-spent",),
+        "when_spent",
+        "When the budget has no room for a task: stop (default), economy (half price) or haiku; by work class "
+        "stop,summaries=economy.",
+        what="BEND",
+    ),
     Option(("--box-usd-month",), "box_usd_month", "What a host costs a month: 24, or farm1=24,farm2=12.", what="US$"),
     Option(("--prices-file",), "prices_file", "Your own prices, over those that come with farmhand.", what="FILE"),
     Option(("--cost-store",), "cost_store", "The file that keeps the merged ledgers.", what="FILE"),

@@ -14,10 +14,11 @@ import click
 
 from farmhand.batch.accounting import BatchLedger
 from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
+from farmhand.batch.bend import Bending
 from farmhand.batch.coordinator import Coordinator
 from farmhand.batch.failures import causes
 from farmhand.batch.inputs import source
-from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING
+from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING, Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import batch_price, colour, render
@@ -32,9 +33,11 @@ from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.money import PICO_PER_USD
+from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
+from farmhand.core.when_spent import STOP, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
@@ -64,6 +67,7 @@ FARM = PLACE_NAMES[0]
         "economy",
         "key_source",
         "project_dir",
+        "when_spent",
         "confirm_usd",
         "prices_file",
     ),
@@ -153,7 +157,7 @@ def command(
         # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
         inventory = str(Path(inventory).resolve())
     in_aws = conf.place in AWS_PLACES
-    if (shard or detach or spot_given()) and not in_aws:
+    if (shard or detach or on_command_line("spot")) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
     if restart and retry_failed:
         raise UsageError("--restart runs all of it, and --retry-failed what failed", hint="leave one of them out")
@@ -177,10 +181,15 @@ def command(
     called = inputs[0] if inputs[0] != "-" else out or ""
     plan = BatchPlan(tasks, batch or "", about | {"defaults": given, "ordered": ordered}, called)
     limits = WorkerLimits(
-        max_usd=max_usd, concurrency=concurrency, patience_s=conf.patience_s, economy=bool(given.get("economy"))
+        max_usd=max_usd,
+        concurrency=concurrency,
+        patience_s=conf.patience_s,
+        economy=bool(given.get("economy")),
+        bending=None if in_aws else bending(conf),
     )
-    if in_aws and limits.economy:
-        raise UsageError("--economy needs no containers", hint="leave --place out")
+    if in_aws and (limits.economy or on_command_line("when_spent")):
+        what = "--economy needs no containers" if limits.economy else "--when-spent is not for containers on AWS"
+        raise UsageError(what, hint="leave --place out")
     # AWS is asked for its environment here, before anything is made. Containers here wait for the input to be checked.
     place = None if conf.place == docker.NAME or dry_run else PLACES[conf.place](where)
     try:
@@ -191,8 +200,9 @@ def command(
             # In AWS the key is there already.
             with waits_for("reading the input"):
                 key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
+            refuse_pointless(limits, journal, retry_failed=retry_failed)
             if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
-                states = (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
+                states = _open(retry_failed)
                 try:
                     with waits_for("counting tokens"):
                         found = batch_price.look(journal, states, conf, key)
@@ -211,8 +221,10 @@ def command(
             if place is None:
                 make_ready(conf, note)
                 place = PLACES[conf.place](where)
-            if retry_failed:
-                with journal.transaction():
+            with journal.transaction():
+                if limits.bending is not None:
+                    journal.note("bends", "yes")
+                if retry_failed:
                     journal.retry_failed()
             with closing(OutputFile(Path(out), journal, ordered=ordered)) as output:
                 book = BatchLedger(journal, output)
@@ -233,9 +245,29 @@ def shown_to_people(as_json: bool) -> bool:
     return not as_json and sys.stderr is not None and sys.stderr.isatty()
 
 
-def spot_given() -> bool:
-    """Return whether --spot or --no-spot is on the command line; the setting alone says nothing of this batch."""
-    return click.get_current_context().get_parameter_source("spot") is click.core.ParameterSource.COMMANDLINE
+def on_command_line(option: str) -> bool:
+    """Return whether the option is on the command line; the setting alone says nothing of this batch."""
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+
+def _open(retry_failed: bool) -> tuple[int, ...]:
+    """Return the states of the lines that this command runs."""
+    return (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
+
+
+def bending(conf: Settings) -> Bending | None:
+    """Return what becomes of the batch when its budget has no room; None if it stops."""
+    ways = by_class(conf.when_spent) or {}
+    return Bending(price_table(conf.prices_path), ways) if {*ways.values()} - {STOP} else None
+
+
+def refuse_pointless(limits: WorkerLimits, journal: Journal, *, retry_failed: bool) -> None:
+    """Raise UsageError for a --when-spent by which no task could ever go on at a lower price."""
+    if limits.bending is None or not on_command_line("when_spent"):
+        return
+    if why := limits.bending.refusal(journal.bodies(_open(retry_failed))):
+        journal.abandon()
+        raise UsageError(f"--when-spent can make none of the tasks cheaper: {why}", hint="leave it out")
 
 
 def defaults(conf: Settings, given: dict[str, Any]) -> dict[str, Any]:
@@ -289,6 +321,7 @@ def farm_out(
     whole = totals.as_dict() | {"batch": book.batch, "out": out, "left": totals.left}
     whole |= {"before": finished_before, "finished_at": book.finished_at()}
     whole |= {"cost_now_usd": (totals.cost_pico - before) / PICO_PER_USD}
+    whole["bent"] = book.journal.bent.counts()
     whole["failures"] = [cause.as_dict() for cause in causes(book.journal)]
     whole |= {"seconds": round(seconds, 3), "per_s": round(totals.finished_now / seconds, 2) if seconds else 0.0}
     del whole["succeeded"]

@@ -9,6 +9,12 @@ from typing import Any
 from farmhand.batch.failures import CAUSES
 from farmhand.core.readable import counted, dollars, duration
 
+#: What is said of tasks for which the budget had no room at the price that was asked.
+_BENT = {
+    "economy": "went on at half price when the budget had no more room",
+    "haiku": "went on with haiku when the budget had no more room",
+}
+
 
 def summary(whole: dict[str, Any]) -> str:
     """Return the last line: counts, cost, time and rate; of a batch that was finished before, when and for how much."""
@@ -17,11 +23,13 @@ def summary(whole: dict[str, Any]) -> str:
     states = f"{whole['done']} done, {whole['failed']} failed, {whole['cancelled']} cancelled{left}"
     cost, now = whole["cost_usd"], whole.get("cost_now_usd", whole["cost_usd"])
     of_it = f", {dollars(now)} of it now" if now != cost else ""
+    bent = [f"{counted(times, 'task')} {_BENT[way]}" for way, times in whole.get("bent", {}).items()]
     parts = [
         f"{counted(whole['total'], 'task')}: {states}",
         f"{dollars(cost)}{unpriced}{of_it}",
         f"{counted(whole['uncertain'], 'request')} may have cost something besides" if whole["uncertain"] else "",
         f"{whole['twice']} ran twice, {dollars(whole['twice_usd'])} of it" if whole["twice"] else "",
+        *bent,
         _of_place(whole.get("place") or {}),
         duration(whole["seconds"]),
         f"{whole['per_s']:.1f} tasks/s",
@@ -30,7 +38,12 @@ def summary(whole: dict[str, Any]) -> str:
         at = whole.get("finished_at")
         when = time.strftime(" on %Y-%m-%d at %H:%M", time.localtime(at)) if at else ""
         then = f"{dollars(cost)}{unpriced} was spent then"
-        parts = [f"{counted(whole['total'], 'task')}, finished before{when}: {states}", then, "nothing was spent now"]
+        parts = [
+            f"{counted(whole['total'], 'task')}, finished before{when}: {states}",
+            *bent,
+            then,
+            "nothing was spent now",
+        ]
     return " · ".join(filter(None, parts))
 
 

@@ -61,6 +61,12 @@ _SUMMED = (
 @click.option(
     "--compare", type=click.Choice(["cloud"]), help="Compare Fargate, a box and Message Batches, and answer claims."
 )
+@click.option(
+    "--console-usd",
+    multiple=True,
+    metavar="MONTH=US$",
+    help="What the Console shows for a month, such as 2026-10=12.34, to be compared with ours; repeatable.",
+)
 @click.option("--no-interactive", is_flag=True, help="Leave the CLI's own session logs alone.")
 @click.option("--admin-key-source", metavar="SOURCE", help="Where the Admin key is, for the provider's own figures.")
 @click.option("--admin-url", metavar="URL", help="Where the Admin API is.")
@@ -74,6 +80,7 @@ def command(
     as_csv: bool,
     reprice: bool,
     compare: str | None,
+    console_usd: tuple[str, ...],
     no_merge: bool,
     no_interactive: bool,
 ) -> VerbResult:
@@ -87,6 +94,7 @@ def command(
         found = ledgers.figures(by="model" if by is None else as_text(by, "--by"), reprice=reprice)
         shown = document(found) | {"headline": headline(found)}
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}
+        shown["months"] = ledgers.months(console_usd)
         if compare:
             shown["comparison"] = document(ledgers.comparison())
     if as_csv:
@@ -118,9 +126,10 @@ def write(shown: dict[str, Any], *, full: bool = True) -> None:
     if shown.get("comparison"):
         sections: tuple[Callable[[Sheet, dict[str, Any]], None], ...] = (write_comparison, write_unknown)
     elif full:
-        sections = (write_head, _spent, _groups, _models, write_levers, _box, _provider, _interactive, write_unknown)
+        sections = (write_head, _spent, _groups, _models, write_levers, _box, _provider, _months, _interactive)
+        sections = (*sections, write_unknown)
     else:
-        sections = (_groups, write_unknown)
+        sections = (_groups, _months, write_unknown)
     for section in sections:
         section(sheet, shown)
 
@@ -263,6 +272,26 @@ def _provider(sheet: Sheet, shown: dict[str, Any]) -> None:
     ]
     sheet.table(("model", "provider", "ours", "difference"), rows, money={1, 2, 3})
     sheet.line(f"Since {provider['since']}; {provider['note']}.")
+
+
+def _months(sheet: Sheet, shown: dict[str, Any]) -> None:
+    """Print our months beside the provider's, and what is to be thought of each difference."""
+    if not (months := shown.get("months")):
+        return
+    sheet.title("Month by month, in US$")
+    rows = [
+        (
+            f"{row['month']} ({row['source']})",
+            row["theirs_usd"],
+            row["ours_usd"],
+            row["difference_usd"],
+            "" if row["percent"] is None else f"{row['percent']} %",
+        )
+        for row in months
+    ]
+    sheet.table(("month", "provider", "ours", "difference", ""), rows, money={1, 2, 3})
+    for row in months:
+        sheet.line(f"{row['month']}: {row['verdict']}: {row['said']}.")
 
 
 def _interactive(sheet: Sheet, shown: dict[str, Any]) -> None:

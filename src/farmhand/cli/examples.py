@@ -86,6 +86,14 @@ HELP: dict[str, VerbHelp] = {
         ("farmhand cost --since 30d", "what it cost and saved"),
         ("farmhand cost --by batch", "only the table"),
     )),
+    "prices": VerbHelp("docs/cost.md", (
+        ("farmhand prices check", "against the provider's page"),
+        ("farmhand prices check pricing.html --json", "against a copy of it, for a program"),
+    )),
+    "prices check": VerbHelp("docs/cost.md", (
+        ("farmhand prices check", "against the provider's page"),
+        ("farmhand prices check pricing.html --json", "against a copy of it, for a program"),
+    )),
     "rotate": VerbHelp("docs/operations.md", (
         ("farmhand rotate --new-key -", "the new key comes on stdin"),
         ("farmhand rotate --status", "where the rotation stands"),

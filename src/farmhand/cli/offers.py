@@ -16,11 +16,12 @@ from click.shell_completion import CompletionItem
 
 from farmhand.core import settings
 from farmhand.core.errors import FarmhandError
+from farmhand.core.when_spent import WAYS
 
 #: Metavars of free text, numbers and times, for which there is nothing to offer.
 OPEN = frozenset((
-    "ADDRESS", "ARN", "BRANCH", "COL[,COL…]", "DAY", "DAYS", "FINGERPRINT", "LOGIN", "N", "NAME", "NAME=VALUE", "REF",
-    "SECONDS", "TASK", "TEXT", "TIME", "URL", "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
+    "ADDRESS", "ARN", "BRANCH", "COL[,COL…]", "DAY", "DAYS", "FINGERPRINT", "LOGIN", "MONTH=US$", "N", "NAME",
+    "NAME=VALUE", "REF", "SECONDS", "TASK", "TEXT", "TIME", "URL", "US$", "WHEN", "X", "[DECISION]", "[PROMPT]",
 ))  # fmt: skip
 _Offer = Callable[[dict[str, Any], str], Iterable["str | CompletionItem[str]"]]
 
@@ -151,6 +152,7 @@ def _conversations(_given: dict[str, Any], _word: str) -> list[str]:
 _OFFERS: dict[str, _Offer] = {
     **dict.fromkeys(("FILE", "FILE|JSON", "FILE|TEXT", "IN", "PATH", "[ANSIBLE-PLAYBOOK OPTIONS]"), _files),
     **dict.fromkeys(("DIR", "REPO"), _directories),
+    "BEND": lambda _given, _word: WAYS,
     "BATCH": _of_ledgers("batch"),
     "CLASS": _of_ledgers("work_class"),
     "COLUMN": _columns,

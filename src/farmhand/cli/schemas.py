@@ -17,6 +17,8 @@ from farmhand.cli.shapes import USD as _USD
 from farmhand.cli.statusline import HostNote
 from farmhand.cost.breakdown import Latency
 from farmhand.cost.compare import Comparison
+from farmhand.cost.console import MonthCheck
+from farmhand.cost.price_page import PriceCheck
 from farmhand.cost.report import CUBES, GROUPINGS
 from farmhand.cost.summary import Figures
 from farmhand.wire.schema import PastTask, StatusAnswer, TaskResult
@@ -49,16 +51,16 @@ _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_e
 
 def documents() -> dict[str, dict[str, Any]]:
     """Return the schema of each document, by the verb that prints it; `error` is what any verb prints instead."""
-    structs = (Figures, Comparison, Latency, StatusAnswer, TaskResult, PastTask, HostNote)
+    structs = (Figures, Comparison, MonthCheck, PriceCheck, Latency, StatusAnswer, TaskResult, PastTask, HostNote)
     _, found = msgspec.json.schema_components(structs, ref_template="#/$defs/{name}")
     defs: dict[str, Any] = _printed(found)
     figures = defs["Figures"]
     cost = {
         "type": "object",
         "properties": figures["properties"]
-        | {"headline": _HEADLINE, "comparison": _ref(Comparison)}
+        | {"headline": _HEADLINE, "comparison": _ref(Comparison), "months": _array(_ref(MonthCheck))}
         | {key: {"anyOf": [_OBJECT, _NULL]} for key in ("provider", "interactive")},
-        "required": sorted([*figures["required"], "headline", "provider", "interactive"]),
+        "required": sorted([*figures["required"], "headline", "provider", "interactive", "months"]),
     }
     report = _object(
         _VERSION
@@ -80,6 +82,8 @@ def documents() -> dict[str, dict[str, Any]]:
         | {"hosts": {"type": "object", "additionalProperties": {"anyOf": [_ref(HostNote), _NULL]}}}
     )
     shown = {"run": _ref(TaskResult), "status": status, "statusline": line, "cost": cost, "report": report}
+    checked = defs["PriceCheck"]
+    shown["prices check"] = _object(_VERSION | {"ok": {"type": "boolean"}} | checked["properties"])
     shown["error"] = _ERROR
     shown |= {verb: shapes.document(shape, defs) for verb, shape in shapes.SHAPES.items()}
     return {

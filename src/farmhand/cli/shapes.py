@@ -115,6 +115,7 @@ _BATCH = {
     "out": "text",
     **_all("whole", "total", "done", "failed", "cancelled", "left", "unpriced", "uncertain", "twice", "finished_now"),
     **_all("number", "cost_usd", "cost_now_usd", "twice_usd", "seconds", "per_s"),
+    "bent?": {"*": "whole"},
     "before": "bool",
     "finished_at": ("number", "null"),
     "failures": [_CAUSE],

@@ -56,8 +56,9 @@ class Settings(NamedTuple):
     for the one around the working directory, else the one that an installed wheel carries. `fallback` says what happens
     to a task when no farm host answers; "" means ask on a terminal and queue elsewhere. `allow_subscription` permits
     its value `subscription` (read docs/subscription.md first). `patience_s` is how long a batch waits while no farm
-    host answers. `confirm_usd` is what a batch may cost without a question, in US$; 0 for no question. Times are in
-    seconds; they may be written as `10m`.
+    host answers. `confirm_usd` is what a batch may cost without a question, in US$; 0 for no question. `when_spent` is
+    what becomes of the rest of a batch whose budget has no room: see farmhand.core.when_spent. Times are in seconds;
+    they may be written as `10m`.
 
     For `farmhand cost`: `baseline_model` is the model with which the farm's work is compared. `box_usd_month` is the
     monthly cost of each host in US$ (`24`, or by host `farm1=24,farm2=12`). `prices_file` is the operator's own price
@@ -86,6 +87,7 @@ class Settings(NamedTuple):
     worker_wall: str = WALLS[0]
     trusted_repos: str = ""
     patience_s: float = 120.0
+    when_spent: str = "stop"
     confirm_usd: float = 0.0
     baseline_model: str = "sonnet"
     box_usd_month: str = ""
@@ -244,6 +246,11 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
         raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")
     if value not in _CHOICES.get(name, (value,)):
         raise kind(f"{where} is {value!r}, not one of {', '.join(filter(None, _CHOICES[name]))}")
+    if name == "when_spent":
+        from farmhand.core.when_spent import FORM, by_class
+
+        if by_class(value) is None:
+            raise kind(f"{where} is {value!r}, not {FORM}")
     if name == "docker_name" and not _DOCKER_NAME.fullmatch(value):
         raise kind(f"{where} is {value!r}, not a name of letters, digits, _ . and -")
     return value

@@ -23,6 +23,7 @@ DEFAULT_URL = "https://api.anthropic.com"
 TIMEOUT_S = 30.0
 #: Maximum days on one page of a report.
 PAGE_DAYS = 31
+_ODD_ROW = "a row of the provider's report is not of its form"
 
 
 class ProviderFailed(FarmhandError):
@@ -89,13 +90,24 @@ class AdminApi:
             except (KeyError, TypeError):
                 raise ProviderFailed(f"{path}: the answer is not of the form of a report") from None
 
+    def spent_pico(self, first: int, end: int) -> int:
+        """Return what all of it cost from day `first` up to, not including, day `end`. Raises ProviderFailed."""
+        try:
+            return pico(sum((Decimal(str(row["amount"])) for row in self.cost_rows(first, end)), Decimal()) / 100)
+        except (KeyError, TypeError, ValueError, ArithmeticError):
+            raise ProviderFailed(_ODD_ROW, hint="upgrade farmhand") from None
+
+    def cost_rows(self, first: int, end: int) -> Iterator[dict[str, Any]]:
+        """Yield the rows of the cost report, as `results` does."""
+        return self.results("cost_report", "description", first, end)
+
 
 def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> ProviderReport:
     """Compare the provider's figures with `ours` (by model), from day `first` up to, not including, day `end`."""
     cents: defaultdict[str, Decimal] = defaultdict(Decimal)
     given, output = Counter[str](), Counter[str]()
     try:
-        for row in api.results("cost_report", "description", first, end):
+        for row in api.cost_rows(first, end):
             cents[row.get("model") or ""] += Decimal(str(row["amount"]))
         for row in api.results("usage_report/messages", "model", first, end):
             model, cache = row.get("model") or "", row["cache_creation"]
@@ -103,7 +115,7 @@ def compare(api: AdminApi, ours: list[Part], first: int, end: int) -> ProviderRe
             output[model] += int(row["output_tokens"])
         spent_there = {model: pico(amount / 100) for model, amount in cents.items()}
     except (KeyError, TypeError, AttributeError, ValueError, ArithmeticError):
-        raise ProviderFailed("a row of the provider's report is not of its form", hint="upgrade farmhand") from None
+        raise ProviderFailed(_ODD_ROW, hint="upgrade farmhand") from None
     mine = {part.key: part for part in ours}
     models = []
     for model in sorted({*cents, *given, *mine}):

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -93,6 +93,26 @@ class MergedLedgers(NamedTuple):
             return document(admin.compare(api, queries.parts(everything.since(first), "model"), first, end))
         except admin.ProviderFailed as error:
             return {"error": str(error)}
+
+    def months(self, typed: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Return our months beside the provider's: those typed in, and with an Admin key its report's.
+
+        Raises UsageError. A report that cannot be had is `provider`'s to say.
+        """
+        if not typed and not self.conf.admin_key_source:
+            return []
+        from farmhand.cost import admin, console
+
+        today = datetime.fromtimestamp(self.basis.now, UTC).date()
+        theirs = {console.TYPED: console.typed_in(typed, today)}
+        with self.store.transaction("DEFERRED"):
+            everything = queries.read(self.store, self.table)
+        if self.conf.admin_key_source and everything.first_day is not None:
+            api = admin.AdminApi(read_key(self.conf.admin_key_source), self.conf.admin_url)
+            with suppress(admin.ProviderFailed):
+                first = max(self.basis.since_day, everything.first_day)
+                theirs[console.REPORTED] = console.reported(api, first, today)
+        return [document(one) for one in console.month_checks(theirs, queries.parts(everything, "day"), today)]
 
     def interactive(self) -> dict[str, Any]:
         """Return an estimate for the interactive sessions, from the CLI's own logs."""

@@ -6,18 +6,22 @@ pages "List API Keys" and "Update API Key", read 2026-11-24.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from farmhand.core.api_call import admin_problem, call, free_call, reason
+from farmhand.core.api_call import FREE_CALL, VERSION, admin_problem, ask, call, free_call, reason
 from farmhand.core.errors import WireError
-from farmhand.core.keys import other_kind, redact
+from farmhand.core.keys import check_format, other_kind, redact
 
 CONSOLE = "https://platform.claude.com/settings/keys"
 KEYS = "/v1/organizations/api_keys"
 _PAGE = 100
+#: The header of an answer that names the key's workspace, and the form of its value. Seen in copies of answers of 2026.
+_WORKSPACE, _WORKSPACE_ID = "anthropic-workspace-id", re.compile(r"wrkspc_\w{1,64}", re.ASCII)
 
 
 def check_key(key: str, upstream_url: str) -> None:
@@ -48,6 +52,13 @@ def _check(key: str, url: str, what: str, *, unknown: str, unserved: str, hint: 
         raise WireError("api_unreachable", f"{url} answered {status}", "try again later")
 
 
+def workspace_of(key: str, url: str) -> str:
+    """Return the workspace that the API names in its answer to the key, "" if it names none. Raise WireError."""
+    answer = ask(url, FREE_CALL, {"x-api-key": check_format(key), "anthropic-version": VERSION})
+    found = answer.headers.get(_WORKSPACE, "")
+    return found if _WORKSPACE_ID.fullmatch(found) else ""
+
+
 @dataclass
 class Provider:
     """The Messages API at `url` and, with an Admin key, the Admin API at `admin_url`."""
@@ -69,13 +80,33 @@ class Provider:
         """Set `key` inactive. Raise WireError `retire_by_hand` with the reason if that is not possible."""
         if problem := admin_problem(self.admin_key, self.admin_url):
             raise _by_hand(problem)
-        matches = [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
+        matches = self._entries(key)
         if not matches:
             raise _by_hand("the Admin API shows no active key that could be it")
         if len(matches) > 1:
             names = ", ".join(repr(redact(str(entry.get("name"))))[:80] for entry in matches[:5])
             raise _by_hand(f"the Admin API shows several active keys that could be it: {names}")
         self._admin(f"{KEYS}/{quote(str(matches[0].get('id')), safe='')}", {"status": "inactive"})
+
+    def ends_at(self, key: str) -> datetime | None:
+        """Return when `key` ends, as the Admin API says; None if it does not say, or does not show it for certain.
+
+        Raise WireError.
+        """
+        if problem := admin_problem(self.admin_key, self.admin_url):
+            raise _by_hand(problem)
+        matches = self._entries(key)
+        if len(matches) != 1 or not isinstance(text := matches[0].get("expires_at"), str):
+            return None
+        try:
+            ends = datetime.fromisoformat(text)
+        except ValueError:
+            raise _by_hand("the Admin API's end of the key is no time") from None
+        return ends if ends.tzinfo else ends.replace(tzinfo=UTC)
+
+    def _entries(self, key: str) -> list[dict[str, Any]]:
+        """Return the active keys that may be `key`."""
+        return [entry for entry in self._active() if hint_fits(str(entry.get("partial_key_hint") or ""), key)]
 
     def _active(self) -> Iterator[dict[str, Any]]:
         query: dict[str, Any] = {"status": "active", "limit": _PAGE}

@@ -78,6 +78,7 @@ async def test_all_green(station: Workstation, api: MessagesApi) -> None:
     assert lines["farm1 cli"]["detail"] == f"claude {claude_binary().parent.name}"
     assert lines["farm1 at-rest"]["ok"] is None
     assert "a task was answered" in lines["farm1 canary"]["detail"]
+    assert lines["api"]["detail"].endswith("accepts the key, which is of wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ")
     # One task on the farm, which has the key; nothing on the login.
     assert [post.headers.get("x-api-key") for post in api.posts] == [DEFAULT_KEY]
     after = snapshot(station.home)

@@ -30,6 +30,7 @@ class KeyRecord:
     key: str
     name: str
     status: str = "active"
+    expires_at: str | None = None
 
 
 @dataclass
@@ -130,7 +131,7 @@ def _shown(record: KeyRecord) -> dict[str, Any]:
         "partial_key_hint": f"{record.key[:16]}...{record.key[-4:]}",
         "created_at": "2026-11-01T00:00:00.000000Z",
         "created_by": _USER,
-        "expires_at": None,
+        "expires_at": record.expires_at,
         "principal": None,
         "scope": {"type": "workspace", "workspace_id": "wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ"},
         "workspace_id": None,

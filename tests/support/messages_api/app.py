@@ -32,6 +32,7 @@ from tests.support.messages_api.state import State
 
 _logger = logging.getLogger(__name__)
 ORGANIZATION = "00000000-0000-4000-8000-000000000000"
+WORKSPACE = "wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ"
 _METHODS = {
     "/v1/messages": ("POST",),
     "/v1/messages/count_tokens": ("POST",),
@@ -69,6 +70,7 @@ async def _handle(request: web.Request) -> web.StreamResponse:
     entry = state.log.open(request.method, request.path, request.query_string, dict(request.headers), raw, most=most)
     entry.request_id = request_id
     headers = {"request-id": request_id, "anthropic-organization-id": ORGANIZATION}
+    headers["anthropic-workspace-id"] = WORKSPACE
     try:
         if too_large:
             raise ApiError(413)

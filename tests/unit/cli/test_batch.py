@@ -110,6 +110,9 @@ def test_the_last_line() -> None:
     told = summary(whole | {"left": 3, "twice": 1, "twice_usd": 0.0001, "uncertain": 4})
     assert ", 3 left ·" in told
     assert "1 ran twice, US$ 0.0001" in told
+    bent = summary(whole | {"bent": {"economy": 2, "haiku": 1}})
+    assert "2 tasks went on at half price when the budget had no more room" in bent
+    assert "1 task went on with haiku when the budget had no more room" in bent
     assert "4 requests may have cost something" in told
 
 

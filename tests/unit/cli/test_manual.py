@@ -71,7 +71,7 @@ def test_help_verb_is_the_verbs_help_and_has_all_parts(verb: str) -> None:
     assert shown.startswith(f"Usage: farmhand {'status' if verb == 'top' else verb} ")
     for words in ("Examples:", "Exit status", manual.HELP[verb].docs):
         assert words in " ".join(shown.split()), words
-    if verb not in ("cloud", "gateway"):
+    if verb not in ("cloud", "gateway", "prices"):
         assert "Settings and output:" in shown
     assert max(map(len, shown.splitlines())) <= 100
 

@@ -66,7 +66,7 @@ def test_each_metavar_is_known_to_offer_something_or_to_be_open() -> None:
 
 def test_what_takes_a_path_completes_files() -> None:
     paths = [name for name, each in ALL.items() if PATHS.search(f"{each.metavar} {name}")]
-    found = {name: typed(f"{re.sub(r' [^-]+$', '', name) if ' -' not in name else name} rep") for name in paths}
+    found = {name: typed(f"{re.sub(r' [^- ]+$', '', name) if ' -' not in name else name} rep") for name in paths}
     assert len(found) > 50
     assert {name: answer for name, answer in found.items() if answer not in ([("file", "")], [("dir", "")])} == {}
 

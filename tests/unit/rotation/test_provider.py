@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
+from farmhand.cli.checks import Check, station
 from farmhand.core.errors import WireError
-from farmhand.rotation.provider import Provider, hint_fits
+from farmhand.core.settings import Settings
+from farmhand.rotation.provider import Provider, hint_fits, workspace_of
 from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesApi
 from tests.support.messages_api.admin_keys import PATH, key_id
 from tests.support.rotation import new_key
@@ -113,3 +117,49 @@ async def test_the_loopback_admin_api_is_strict(api: MessagesApi) -> None:
         assert DEFAULT_KEY not in str(shown)
         async with session.get(PATH, headers={"x-api-key": DEFAULT_KEY}) as answer:
             assert answer.status == 401
+
+
+async def test_the_workspace_is_the_one_that_the_answer_names(
+    api: MessagesApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await asyncio.to_thread(workspace_of, DEFAULT_KEY, api.url) == "wrkspc_01JwQvzr7rXLA5AGx3HKfFUJ"
+    for odd in ("", "default", "wrkspc_x\tred", "wrkspc_" + "x" * 65):
+        monkeypatch.setattr("tests.support.messages_api.app.WORKSPACE", odd)
+        assert await asyncio.to_thread(workspace_of, DEFAULT_KEY, api.url) == ""
+
+
+@pytest.mark.parametrize(
+    ("days", "state", "said"),
+    [(None, "green", ""), (40, "green", "it ends on "), (3, "red", "it ends on "), (-1, "red", "it ends on ")],
+)
+async def test_doctor_says_when_the_key_ends(
+    api: MessagesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int | None, state: str, said: str
+) -> None:
+    ends = None if days is None else (datetime.now(UTC) + timedelta(days=days)).isoformat().replace("+00:00", "Z")
+    api.state.key_ring.learn(api.state.current_keys())
+    api.state.key_ring.records[key_id(DEFAULT_KEY)].expires_at = ends
+    found = await key_age(api, tmp_path, monkeypatch)
+    assert (found.state, said in found.detail, "ends" in found.detail) == (state, True, bool(said))
+    assert found.fix == ("farmhand rotate" if state == "red" else "")
+
+
+async def test_what_the_admin_api_does_not_say_is_not_guessed(
+    api: MessagesApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.state.key_ring.learn(api.state.current_keys())
+    api.state.key_ring.records[key_id(DEFAULT_KEY)].expires_at = "soon"
+    found = await key_age(api, tmp_path, monkeypatch)
+    assert (found.state, "the Admin API's end of the key is no time" in found.detail) == ("green", True)
+    api.state.admin_keys = frozenset()
+    found = await key_age(api, tmp_path, monkeypatch)
+    assert (found.state, "cannot be asked: the Admin API answered 401" in found.detail) == ("green", True)
+
+
+async def key_age(api: MessagesApi, home: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
+    """The line of farmhand doctor."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(home))
+    for name, key in (("key", DEFAULT_KEY), ("admin", DEFAULT_ADMIN_KEY)):
+        (home / name).touch(0o600)
+        (home / name).write_text(f"ANTHROPIC_API_KEY={key}\n")
+    conf = Settings(key_source=f"file:{home}/key", admin_key_source=f"file:{home}/admin", admin_url=api.url)
+    return await asyncio.to_thread(station.key_age, conf)

@@ -16,7 +16,7 @@ from farmhand.billing.gateway import BASE_URL, OwnGateway
 from farmhand.billing.names import BASE_URLS, METERED, TOKEN, counts
 from farmhand.cli.checks import Check, failed, passed, untold
 from farmhand.core.claude import login_path
-from farmhand.core.errors import NotConfigured
+from farmhand.core.errors import NotConfigured, WireError
 from farmhand.core.keys import fingerprint
 from farmhand.core.keysource import read_key
 from farmhand.core.readable import counted
@@ -24,12 +24,14 @@ from farmhand.core.settings import Settings, hosts_of
 from farmhand.offline import subscription
 from farmhand.offline.spool import open_spool
 from farmhand.rotation.build import age_days, is_old
-from farmhand.rotation.provider import check_key
+from farmhand.rotation.provider import Provider, check_key, workspace_of
 from farmhand.subscription import gate
 from farmhand.subscription.login import FIX, find_login
 
 #: A price table older than this may be wrong. Days.
 PRICES_DAYS = 120
+#: A key that ends within this time is red. Days.
+KEY_ENDS_DAYS = 14
 _IN_A_LAYER = "it is in every copy of an image"
 _TAKE_OUT = "ansible-playbook playbooks/workstation.yml takes it out"
 _MARKER = (
@@ -128,18 +130,31 @@ def key(conf: Settings) -> Check:
 
 
 def key_age(conf: Settings) -> Check:
-    """Check that the key is not older than the setting `key_max_age_days`."""
-    days = age_days(conf, read_key(conf.key_source))
+    """Check that the key is not older than the setting `key_max_age_days`, nor about to end, where that can be seen."""
+    found = read_key(conf.key_source)
+    days = age_days(conf, found)
     said = f"the key has been here for {counted(round(days), 'day')} at least"
     if is_old(days, conf):
         return failed(f"{said}, more than {conf.key_max_age_days:g}", "farmhand rotate")
-    return passed(said)
+    if not conf.admin_key_source:
+        return passed(said)
+    try:
+        ends = Provider(conf.upstream_url, read_key(conf.admin_key_source), conf.admin_url).ends_at(found)
+    except WireError as error:
+        return passed(f"{said}; when it ends cannot be asked: {error.message}")
+    if ends is None:
+        return passed(said)
+    left = (ends - datetime.datetime.now(datetime.UTC)).total_seconds() / 86400
+    said += f"; it ends on {ends.astimezone(datetime.UTC):%Y-%m-%d}"
+    return failed(said, "farmhand rotate") if left < KEY_ENDS_DAYS else passed(said)
 
 
 def api(conf: Settings) -> Check:
     """Check that the API accepts the key."""
-    check_key(read_key(conf.key_source), conf.upstream_url)
-    return passed(f"{conf.upstream_url} accepts the key")
+    found = read_key(conf.key_source)
+    check_key(found, conf.upstream_url)
+    workspace = workspace_of(found, conf.upstream_url)
+    return passed(f"{conf.upstream_url} accepts the key{f', which is of {workspace}' if workspace else ''}")
 
 
 def spool(conf: Settings) -> Check:

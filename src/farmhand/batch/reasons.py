@@ -1,0 +1,28 @@
+"""What a worker's reasons to wait mean: an error that ends the batch, or a line for people."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from farmhand.batch.worker_state import WorkerState
+from farmhand.core.errors import FarmhandError, NotConfigured, Refused
+from farmhand.core.keys import redact
+
+_MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
+
+
+def refused_key(one: WorkerState, wait: dict[str, Any]) -> FarmhandError:
+    """Return the error for a key that the API refused: for lack of money, or because it is invalid."""
+    detail = str(wait.get("detail") or "the API refused the key")
+    kind = Refused if _MONEY.search(detail) else NotConfigured
+    hint = "what is done is kept: put that right and give the same command"
+    return kind(f"{one.name}: {redact(detail)}", code="key_refused", hint=hint)
+
+
+def reason(waiting: list[dict[str, Any]]) -> str:
+    """Return why tasks wait, unless merely all slots are taken."""
+    for wait in waiting:
+        if wait.get("reason") not in ("slots", "no_key"):
+            return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
+    return ""
