@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
@@ -14,6 +15,7 @@ from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
 from farmhand.core.readable import counted
+from farmhand.core.trace_context import TraceContext
 from farmhand.places.base import Limit, Order, Place, Reply
 
 #: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.
@@ -31,7 +33,13 @@ class Coordinator:
     """
 
     def __init__(
-        self, book: BatchLedger, place: Place, key: str, limits: WorkerLimits, say: Callable[[str], None]
+        self,
+        book: BatchLedger,
+        place: Place,
+        key: str,
+        limits: WorkerLimits,
+        say: Callable[[str], None],
+        trace: TraceContext | None = None,
     ) -> None:
         self.book = book
         self.journal = book.journal
@@ -45,6 +53,8 @@ class Coordinator:
         self._key = key
         self._limits = limits
         self._say = say
+        #: What each task is sent with: the trace of this run. The journal keeps the tasks without it.
+        self._trace = b"," + json.dumps(trace.fields()).encode()[1:] if trace is not None else b""
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._expected = 1
@@ -203,6 +213,8 @@ class Coordinator:
             self._say(f"{one.name} is being emptied: what has not started there goes to the others")
             return self._take_back(one, order)
         order.tasks = self._portion(one, leased, doubtful)
+        if self._trace:
+            order.tasks = [task[:-1] + self._trace for task in order.tasks]
         one.given = len(order.tasks)
         if not (order.tasks or leased or cancel):
             return None

@@ -16,6 +16,7 @@ from farmhand.core.amounts import DURATION_FORM, duration
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
+from farmhand.core.trace_context import traces_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +71,8 @@ class Settings(NamedTuple):
     `allow_subscription_cloud` permits a token of the operator's own plan there (read docs/subscription.md first).
     `spot` is whether batches run on capacity that AWS may take back at any time, for less money.
 
+    `otel_endpoint` is the address of the collector to which spans are sent (docs/telemetry.md); "" or `none` for none.
+
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
     """
 
@@ -106,6 +109,7 @@ class Settings(NamedTuple):
     cloud_max_vcpus: float = 64.0
     allow_subscription_cloud: bool = False
     spot: bool = True
+    otel_endpoint: str = ""
     config_file: str = ""
 
     @property
@@ -244,6 +248,11 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
         raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")
     if value not in _CHOICES.get(name, (value,)):
         raise kind(f"{where} is {value!r}, not one of {', '.join(filter(None, _CHOICES[name]))}")
+    if name == "otel_endpoint":
+        try:
+            traces_url(value)
+        except ValueError as rule:
+            raise kind(f"{where} is not {rule}") from None
     if name == "docker_name" and not _DOCKER_NAME.fullmatch(value):
         raise kind(f"{where} is {value!r}, not a name of letters, digits, _ . and -")
     return value
