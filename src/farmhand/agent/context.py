@@ -26,8 +26,8 @@ _LARGE_AT_ONCE = 2
 class RunContext:
     """Shared state, one per agent. `stopping`: the agent is about to end, so do not wait for anything.
 
-    `tracing` makes spans, None none. `mode` `queue` refuses new tasks. `mode` `running` also starts no waiting tasks and
-    does not keep retrying.
+    `tracing` makes spans, None makes none. `mode` `queue` refuses new tasks. `mode` `running` also starts no waiting
+    tasks and does not keep retrying.
     """
 
     config: Config

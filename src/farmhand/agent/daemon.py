@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from farmhand import __version__
+from farmhand import __version__, telemetry
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
@@ -118,10 +118,8 @@ async def _serve(config: Config, path: Path) -> None:
 
         tracing = None
         if traces_url(config.otel_endpoint):
-            from farmhand.telemetry.spans import Tracing  # it takes memory and time, and most hosts have none of it
-
-            say = log.warning
-            tracing = Tracing(config.otel_endpoint, "jada-agent", "farm", say=say, ca_file=config.ca_file)
+            about = {"say": log.warning, "ca_file": config.ca_file}
+            tracing = telemetry.begin(config.otel_endpoint, "jada-agent", "farm", **about)
             stack.callback(tracing.close)
         ledger = await _open_ledger(path)
         stack.callback(ledger.close)

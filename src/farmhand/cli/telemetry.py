@@ -48,11 +48,11 @@ def batch_span(conf: Settings, book: BatchLedger, say: Callable[[str], None]) ->
         yield None
         return
     from farmhand.core.money import PICO_PER_USD
-    from farmhand.telemetry.spans import Tracing
+    from farmhand import telemetry
 
     totals = book.totals
     spent, failed = totals.cost_pico, totals.failed
-    tracing = Tracing(url, "farmhand", conf.place, say=say)
+    tracing = telemetry.begin(url, "farmhand", conf.place, say=say)
     span = tracing.batch(book.batch, from_environment(os.environ))
     error = "stopped"
     try:

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from farmhand import __version__
+from farmhand import __version__, telemetry
 from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.prices import PriceTable, price_table
@@ -184,9 +184,7 @@ class Service:
             stack.callback(book.close)
             tracing = None
             if self._otel_endpoint:
-                from farmhand.telemetry.spans import Tracing  # most gateways have none of it
-
-                tracing = Tracing(self._otel_endpoint, "farmhand-gateway", "gateway", say=log.warning)
+                tracing = telemetry.begin(self._otel_endpoint, "farmhand-gateway", "gateway", say=log.warning)
                 stack.callback(tracing.close)
             self._backends = Backends(book, tracing)
             self._answering = Answering(self._backends.setup(config, self._prices()), book)

@@ -1,8 +1,7 @@
-"""Spans by OpenTelemetry's SDK, sent by its OTLP exporter. Imported only where `otel_endpoint` is set.
+"""Spans by OpenTelemetry's SDK, sent by its OTLP exporter. Imported by `farmhand.telemetry.begin` alone.
 
 A collector that is down, slow or wrong costs spans and nothing else: they are sent by a thread, at most `_QUEUE` wait,
-the end waits `FLUSH_S`, and the log has one line. Of the environment nothing is used: no proxy, no netrc, no OTEL_*
-but OTEL_SDK_DISABLED.
+the end waits `FLUSH_S`, and the log has one line. Of the environment nothing is used: no proxy, no netrc, no OTEL_*.
 """
 
 from __future__ import annotations
@@ -44,8 +43,6 @@ _PORTION = 512
 _EVERY_MS = 2000
 #: Seconds between two lines about a collector that takes nothing.
 _SILENT_S = 3600.0
-#: Headers of a request to a collector. What OTEL_EXPORTER_OTLP_HEADERS adds is for another endpoint.
-_HEADERS = ("content-type", "user-agent")
 #: Ids that Farmhand has made up. Any other name comes from a person, or from the name of a file.
 _OWN_ID = re.compile(r"t[0-9a-f]{21}|b[0-9a-f]{12}")
 #: A code of ours or of the API's.
@@ -86,10 +83,9 @@ class CollectorSession(requests.Session):
     def request(self, method: str | bytes, url: str | bytes, *_: Any, **given: Any) -> requests.Response:
         """Implement `Session.request`, for the exporter."""
         self.status = 0
-        headers = {name: value for name, value in (given.get("headers") or {}).items() if name in _HEADERS}
-        about = {"data": given.get("data"), "timeout": given.get("timeout")}
+        about = {name: given.get(name) for name in ("headers", "data", "timeout")}
         try:
-            answer = super().request(method, url, headers=headers, allow_redirects=False, stream=True, **about)
+            answer = super().request(method, url, allow_redirects=False, stream=True, **about)
         except requests.RequestException as error:
             if self.ending:
                 raise RuntimeError(type(error).__name__) from None  # the exporter repeats only what it knows
@@ -112,7 +108,6 @@ class CollectorExporter(SpanExporter):
             session=self.session,
             meter_provider=NoOpMeterProvider(),
         )
-        self.session.cert = None
         self._at = urlsplit(url).netloc
         self._say = say
         self._silent_until = 0.0
@@ -173,7 +168,9 @@ class Tracing:
         if not self._sending:
             self._sending = True
             self._provider.add_span_processor(
-                BatchSpanProcessor(self._exporter, _QUEUE, _EVERY_MS, _PORTION, meter_provider=NoOpMeterProvider())
+                BatchSpanProcessor(
+                    self._exporter, _QUEUE, _EVERY_MS, _PORTION, _REQUEST_S * 1000, meter_provider=NoOpMeterProvider()
+                )
             )
         span.end()
 
