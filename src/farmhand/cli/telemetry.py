@@ -47,8 +47,8 @@ def batch_span(conf: Settings, book: BatchLedger, say: Callable[[str], None]) ->
     if not (url := endpoint(conf)):
         yield None
         return
-    from farmhand.core.money import PICO_PER_USD
     from farmhand import telemetry
+    from farmhand.core.money import PICO_PER_USD
 
     totals = book.totals
     spent, failed = totals.cost_pico, totals.failed

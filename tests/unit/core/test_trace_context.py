@@ -48,7 +48,7 @@ def test_a_valid_one_is_taken(given_: str, taken: str) -> None:
             f"0-{TRACE}-{SPAN}-01",
         ),
         *(f"00-{TRACE}-{SPAN}", f"00-{TRACE}-{SPAN}-1", f"00-{TRACE}-{SPAN}-0x", f"00_{TRACE}_{SPAN}_01"),
-        *("٠٠" + PARENT[2:], "x" * 100_000, f"{PARENT},{PARENT}"),
+        *("\u0660\u0660" + PARENT[2:], "x" * 100_000, f"{PARENT},{PARENT}"),
     ],
 )
 def test_garbage_is_dropped(bad: object) -> None:
