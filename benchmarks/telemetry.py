@@ -32,11 +32,13 @@ async def _measure(endpoint: str, tasks: int) -> tuple[float, float]:
                     numbers = range(first, min(first + _AT_ONCE, tasks))
                     await asyncio.gather(*(agent.run(id=f"t{number}", prompt="hello") for number in numbers))
                 await asyncio.sleep(2.5)  # the last spans are sent
-                status = Path(f"/proc/{agent.pid}/status").read_text()
-                memory = int(re.findall(r"VmRSS:\s+(\d+)", status)[0]) / 1024
-                return (_processor(agent.pid) - before) / tasks * 1000, memory
+                return (_processor(agent.pid) - before) / tasks * 1000, _memory(agent.pid)
             finally:
                 await agent.stop()
+
+
+def _memory(pid: int) -> float:
+    return int(re.findall(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[0]) / 1024
 
 
 def _processor(pid: int) -> float:

@@ -118,8 +118,8 @@ async def _serve(config: Config, path: Path) -> None:
 
         tracing = None
         if traces_url(config.otel_endpoint):
-            about = {"say": log.warning, "ca_file": config.ca_file}
-            tracing = telemetry.begin(config.otel_endpoint, "jada-agent", "farm", **about)
+            say, certificates = log.warning, config.ca_file
+            tracing = telemetry.begin(config.otel_endpoint, "jada-agent", "farm", say=say, ca_file=certificates)
             stack.callback(tracing.close)
         ledger = await _open_ledger(path)
         stack.callback(ledger.close)

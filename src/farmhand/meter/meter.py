@@ -167,13 +167,15 @@ class Meter:
         request = await self._check(grant, body)
         del body
         outgoing = (grant.policy or policy).forwarded(headers) | {"accept-encoding": "identity"}
-        span, before, cause = None, grant.retries, "cancelled"
+        span: RequestSpan | None = None
+        before, cause = grant.retries, "cancelled"
         try:
             if path.startswith(COUNT_TOKENS):
                 async with self._uncounted(grant, path, request.body, outgoing) as exchange:
                     yield exchange
                 return
-            span = grant.trace and grant.trace.request(grant.model, request.max_tokens)
+            if grant.trace is not None:
+                span = grant.trace.request(grant.model, request.max_tokens)
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
             call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most, wait=self._retry.wait)
@@ -208,7 +210,7 @@ class Meter:
             cause = problem.code
             raise
         finally:
-            if span:
+            if span is not None:
                 span.end(cause, grant.retries - before)
 
     @asynccontextmanager
@@ -297,7 +299,7 @@ class Meter:
             call.release()
         else:
             call.lose(cost or 0)
-        if call.span:
+        if call.span is not None:
             call.span.charged(usage, cost if known else None, watch.stop_reason)
         if watch.known or watch.ended:
             grant.charges.append(Charge(usage, request_id, watch.ended, terms))

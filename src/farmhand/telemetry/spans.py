@@ -80,7 +80,7 @@ class CollectorSession(requests.Session):
         #: The program ends: a collector that cannot be reached is not tried again.
         self.ending = False
 
-    def request(self, method: str | bytes, url: str | bytes, *_: Any, **given: Any) -> requests.Response:
+    def request(self, method: str, url: str, *_: Any, **given: Any) -> requests.Response:
         """Implement `Session.request`, for the exporter."""
         self.status = 0
         about = {name: given.get(name) for name in ("headers", "data", "timeout")}
@@ -126,7 +126,7 @@ class CollectorExporter(SpanExporter):
 
     def shutdown(self) -> None:
         """Implement `SpanExporter`: end a request's retries too."""
-        self._inner.shutdown()
+        self._inner.shutdown()  # type: ignore[no-untyped-call]
 
 
 class Tracing:

@@ -24,10 +24,12 @@ async def test_a_batch_is_one_trace(tmp_path: Path, api: MessagesApi, workstatio
         workstation.environment |= CALLER | {"FARMHAND_OTEL_ENDPOINT": collector.url}
         try:
             await farm.start(otel_endpoint=collector.url)
-            farm.write(["secret-canary one", {"id": "secret-canary", "prompt": "two", "labels": {"x": "secret-canary"}}])
+            farm.write(
+                ["secret-canary one", {"id": "secret-canary", "prompt": "two", "labels": {"x": "secret-canary"}}]
+            )
             done = await farm.batch()
             assert done.status == 0, done.err
-            spans = await collector.until(5)
+            spans = [*await collector.until(5)]
             # What is done is done, in whatever trace.
             workstation.environment["TRACEPARENT"] = f"00-{TRACE}-{'1' * 16}-01"
             again = await farm.batch()

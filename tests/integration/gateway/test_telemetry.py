@@ -21,8 +21,8 @@ async def test_a_metered_turn_is_a_span_of_the_harness_s_trace(tmp_path: Path, p
         gateway.environ |= {"FARMHAND_OTEL_ENDPOINT": collector.url, VARIABLE: DEFAULT_KEY}
         await gateway.start()
         canary = "canary-of-a-prompt"
-        status, _, _ = await gateway.post(
-            "/v1/messages", turn(messages=[{"role": "user", "content": canary}]), {"traceparent": parent}
+        status, _, _ = await gateway.call(
+            "POST", "/v1/messages", turn(messages=[{"role": "user", "content": canary}]), {"traceparent": parent}
         )
         assert status == 200
         await gateway.stop()
@@ -32,7 +32,7 @@ async def test_a_metered_turn_is_a_span_of_the_harness_s_trace(tmp_path: Path, p
     assert span.name == f"chat {HAIKU}"
     assert (span.trace, span.parent) == ((TRACE, SPAN) if parent != "garbage" else (span.trace, ""))
     assert span.attributes[names.PLACE] == "gateway"
-    assert span.attributes[names.COST] == charge["cost_pico"] / 10**12
+    assert span.attributes[names.COST] == charge["pico"] / 10**12
     assert span.attributes[names.OUTPUT] == entry.usage["output_tokens"]
     # The trace is not the provider's business.
     assert "traceparent" not in {name.lower() for name in entry.headers}

@@ -294,7 +294,7 @@ class MeteredBackend:
             budgets=payment.budgets,
             on_hold=payment.hold,
             policy=policy,
-            trace=self._tracing and self._tracing.within(_context(turn)),
+            trace=None if self._tracing is None else self._tracing.within(_context(turn)),
         )
         omitted, outcome, status = made.omitted, "cancelled", 200
         sent = self._meter.send(grant, PATH, made.body, _headers(turn))
