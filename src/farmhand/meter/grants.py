@@ -55,7 +55,7 @@ class RequestSpan(Protocol):
         """End it; `error` is a code, "" for none."""
 
 
-class Trace(Protocol):
+class GrantTrace(Protocol):
     """The trace that a grant's requests belong to; see farmhand.telemetry.spans."""
 
     context: TraceContext | None
@@ -158,7 +158,7 @@ class Grant:
     sent: int = 0
     on_hold: Callable[[int, int | None], Awaitable[None]] = field(default=_nobody, repr=False)
     policy: RequestPolicy | None = None
-    trace: Trace | None = None
+    trace: GrantTrace | None = None
 
 
 class Grants:

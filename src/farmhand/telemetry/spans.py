@@ -80,7 +80,9 @@ class CollectorSession(requests.Session):
         #: The program ends: a collector that cannot be reached is not tried again.
         self.ending = False
 
-    def request(self, method: str, url: str, *_: Any, **given: Any) -> requests.Response:
+    def request(  # type: ignore[override]  # the exporter gives all by name
+        self, method: str, url: str, **given: Any
+    ) -> requests.Response:
         """Implement `Session.request`, for the exporter."""
         self.status = 0
         about = {name: given.get(name) for name in ("headers", "data", "timeout")}

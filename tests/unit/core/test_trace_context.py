@@ -17,6 +17,7 @@ PARENT = f"00-{TRACE}-{SPAN}-01"
     [
         (PARENT, PARENT),
         (f" {PARENT}\t", PARENT),
+        (f"00-{'1' * 32}-{'2' * 16}-01", f"00-{'1' * 32}-{'2' * 16}-01"),
         (f"00-{TRACE}-{SPAN}-00", f"00-{TRACE}-{SPAN}-00"),
         # What later versions and flags add is not passed on as if it were understood.
         (f"00-{TRACE}-{SPAN}-ff", PARENT),
