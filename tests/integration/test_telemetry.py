@@ -198,3 +198,18 @@ async def test_without_a_collector_nothing_of_it_is_imported(
     await agent.start()
     assert (await agent.run(id="one", prompt="hello", traceparent=PARENT))["state"] == "succeeded"
     await agent.stop()
+
+
+async def test_an_economy_task_is_a_span_as_long_as_its_batch(tmp_path: Path, api: MessagesApi) -> None:
+    async with Collector() as collector:
+        agent = Agent(tmp_path, api.url, otel_endpoint=collector.url, economy_linger_s=0.1, economy_poll_s=0.1)
+        await agent.start()
+        result = await agent.run(id="one", prompt="hello", economy=True, traceparent=PARENT)
+        [own] = await collector.until(1)
+        await agent.stop()
+    assert (own.name, own.trace, own.parent) == ("farmhand.task", TRACE, SPAN)
+    assert (own.attributes[names.ENGINE], own.attributes[names.ATTEMPT]) == ("economy", 1)
+    assert own.attributes[names.COST] == result["cost_usd"]
+    assert own.attributes[names.OUTPUT] == result["usage"]["output_tokens"]
+    assert own.attributes[names.FINISH] == ["end_turn"]
+    assert own.seconds > 0
