@@ -16,7 +16,6 @@ from farmhand.core.amounts import DURATION_FORM, duration
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
-from farmhand.core.trace_context import traces_url
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -248,7 +247,9 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
         raise kind(f"{where} is {value!r}, not {'a string' if isinstance(default, str) else 'true or false'}")
     if value not in _CHOICES.get(name, (value,)):
         raise kind(f"{where} is {value!r}, not one of {', '.join(filter(None, _CHOICES[name]))}")
-    if name == "otel_endpoint":
+    if name == "otel_endpoint" and value:
+        from farmhand.core.trace_context import traces_url  # it needs urllib, and most calls do not
+
         try:
             traces_url(value)
         except ValueError as rule:
