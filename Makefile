@@ -131,6 +131,7 @@ lock: ## Resolve requirements/*.txt again, for every platform, with hashes (need
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml -o requirements/agent.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra aws -c requirements/agent.txt -o requirements/cloud.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --all-extras --group dev -c requirements/cloud.txt -o requirements/dev.txt
+	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra otel -c requirements/dev.txt -o requirements/otel.txt
 	uv pip compile $(LOCK_OPTIONS) pyproject.toml --extra workstation -c requirements/dev.txt -o requirements/workstation.txt
 	uv pip compile $(LOCK_OPTIONS) --no-annotate benchmarks/pinned/litellm.in -o benchmarks/pinned/litellm.txt
 

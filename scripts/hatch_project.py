@@ -19,7 +19,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 CARRIED = (
     *("ansible.cfg", "site.yml", "rotate-key.yml", "playbooks", "roles", "library", "action_plugins", "filter_plugins"),
     *("aws", "container", "inventory/example", "requirements/agent.txt", "requirements/cloud.txt"),
-    *("requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml", "README.md", "LICENSE", "docs"),
+    *("requirements/otel.txt", "requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml"),
+    *("README.md", "LICENSE", "docs"),
 )
 #: Modules on a host are made of it, as are the agent's wheel and the containers' image. What is named twice is packed
 #: once, so it goes in as a copy.

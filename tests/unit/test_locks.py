@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "workstation.txt"]
+LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "otel.txt", "workstation.txt"]
 #: What `make bench` measures beside the gateway.
 LITELLM = "../benchmarks/pinned/litellm.txt"
 #: What the gateway is tried with.
@@ -55,8 +55,9 @@ def test_what_the_package_depends_on_is_in_the_lock(name: str) -> None:
     extras = {
         "agent.txt": (),
         "cloud.txt": ("aws",),
+        "otel.txt": ("otel",),
         "workstation.txt": ("workstation",),
-        "dev.txt": ("workstation", "aws"),
+        "dev.txt": ("workstation", "aws", "otel"),
     }
     for extra in extras[name]:
         wanted = [*wanted, *project["project"]["optional-dependencies"][extra]]
@@ -80,6 +81,15 @@ def test_the_agent_is_tested_with_the_very_versions_that_the_farm_host_gets() ->
 def test_a_task_on_aws_gets_the_versions_that_are_tested() -> None:
     tested = pins("dev.txt")
     assert {name: tested.get(name) for name in pins("cloud.txt")} == pins("cloud.txt")
+
+
+def test_what_sends_spans_on_a_host_is_what_is_tested_and_moves_nothing_of_the_agent() -> None:
+    found = pins("otel.txt")
+    assert {name: pins("dev.txt").get(name) for name in found} == found
+    for lock in ("agent.txt", "cloud.txt"):
+        assert {name: found[name] for name in pins(lock) if name in found} == {
+            name: version for name, version in pins(lock).items() if name in found
+        }
 
 
 def test_the_operator_and_the_demo_get_the_versions_that_are_tested() -> None:

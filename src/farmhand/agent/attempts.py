@@ -8,6 +8,7 @@ import logging
 import time
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from farmhand.agent.context import LARGE_BYTES, RunContext
 from farmhand.agent.engines import COLLECT_S, Engine, EngineError, failure
@@ -19,6 +20,9 @@ from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DEFAULT_TIMEOUT_S, Result, State, Task, resolve_model
 from farmhand.meter import ApiError, Grant, Key, RetryPolicy
+
+if TYPE_CHECKING:
+    from farmhand.telemetry.spans import OwnSpan
 
 log = logging.getLogger("jada-agent")
 #: Delays between the attempts of one task. They are shorter than the meter's own retry delays.
@@ -40,6 +44,7 @@ class Attempt:
         #: The end of the attempt and the task's result, both possibly not in the ledger yet.
         self._ended = _OPEN
         self._result: Result | None = None
+        self._span: OwnSpan | None = None
 
     async def run(self) -> None:
         """Run the task. On return the ledger has its final state, or its return to the queue."""
@@ -52,6 +57,10 @@ class Attempt:
         except LedgerStuck as error:
             # The agent is stopping: the task stays unfinished in the ledger, as after a crash.
             log.error("task %s: %s", self._claim.id, error)
+        finally:
+            if self._span is not None:
+                said, outcome = self._result, self._ended.outcome
+                self._span.end("" if outcome == "succeeded" else outcome, finish=said.stop_reason if said else "")
 
     async def _guarded(self) -> None:
         try:
@@ -83,6 +92,8 @@ class Attempt:
         config = self._context.config
         limit = min(task.timeout_s or DEFAULT_TIMEOUT_S, config.task_timeout_max_s)
         deadline = time.monotonic() + limit
+        if self._context.tracing is not None:
+            self._span = self._context.tracing.task(task, self._claim.crashes)
         # Attempts that ended because the agent ended count too.
         turn, tries = 1 + self._claim.crashes, 1
         while True:
@@ -123,6 +134,8 @@ class Attempt:
     def _open(self, task: Task) -> Grant:
         """Return the grant that allows the attempt to make requests."""
         before = self._live.grant
+        if self._span is not None:
+            self._span.again()
         grant = self._live.grant = self._grant = Grant(
             task_id=task.id,
             key=self._key,
@@ -130,6 +143,7 @@ class Attempt:
             max_tokens=task.max_tokens,
             budgets=self._context.budgets.of(task),
             on_hold=self._hold,
+            trace=self._span,
         )
         if self._engine.makes_requests:
             grant.on_charge = self._note

@@ -6,6 +6,7 @@ import os
 import re
 import ssl
 from decimal import Decimal
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import msgspec.toml
 from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.rules import MAX_USD, is_budget
+from farmhand.core.trace_context import traces_url
 
 Slots = Annotated[int, msgspec.Meta(ge=1, le=1024)]
 Days = Annotated[float, msgspec.Meta(gt=0, le=100_000)]
@@ -42,7 +44,8 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     may use the agent; those of `metrics_groups` may only read status, metrics and charges. `metrics_note` is the file
     in which whoever pushes the metrics says how that goes, "" for none. `credential` says what the clients bring: a
     metered API key (`key`), an access token that is billed like one (`bearer`), or a token of the operator's own plan
-    (`plan`), with which only the CLI runs.
+    (`plan`), with which only the CLI runs. `otel_endpoint` is the collector to which spans are sent, by OTLP over HTTP:
+    an address without `/v1/traces`, "" for none.
     """
 
     upstream_url: str = "https://api.anthropic.com"
@@ -71,6 +74,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
     allowed_groups: tuple[str, ...] = ("farmhand",)
     metrics_groups: tuple[str, ...] = ()
     metrics_note: str = ""
+    otel_endpoint: str = ""
 
     def __post_init__(self) -> None:
         try:
@@ -99,6 +103,15 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=Tr
         if self.ca_file:
             self.ssl_context()
         self.prices()
+        self._check_telemetry()
+
+    def _check_telemetry(self) -> None:
+        try:
+            wanted = traces_url(self.otel_endpoint)
+        except ValueError as rule:
+            raise ValueError(f"otel_endpoint must be {rule}") from None
+        if wanted and find_spec("opentelemetry") is None:
+            raise ValueError("otel_endpoint needs OpenTelemetry's SDK: install requirements/otel.txt")
 
     def prices(self) -> PriceTable:
         """Return the price table. Raise ValueError with a one-line message if `prices_file` is wrong."""

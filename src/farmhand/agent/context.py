@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
@@ -12,6 +13,9 @@ from farmhand.agent.keys import Keys
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DrainMode
+
+if TYPE_CHECKING:
+    from farmhand.telemetry.spans import Tracing
 
 #: Tasks that are larger, by their pictures and PDFs, run two at a time: each takes up to four times its size in memory.
 LARGE_BYTES = 4 * 1024**2
@@ -22,7 +26,8 @@ _LARGE_AT_ONCE = 2
 class RunContext:
     """Shared state, one per agent. `stopping`: the agent is about to end, so do not wait for anything.
 
-    `mode` `queue` refuses new tasks. `mode` `running` also starts no waiting tasks and does not keep retrying.
+    `tracing` makes spans, None makes none. `mode` `queue` refuses new tasks. `mode` `running` also starts no waiting
+    tasks and does not keep retrying.
     """
 
     config: Config
@@ -33,6 +38,7 @@ class RunContext:
     prices: PriceTable
     mode: DrainMode = "off"
     stopping: bool = False
+    tracing: Tracing | None = None
     large: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_LARGE_AT_ONCE))
 
     @property

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
-from farmhand import __version__
+from farmhand import __version__, telemetry
 from farmhand.agent.config import Config
 from farmhand.agent.engines.api import ApiEngine
 from farmhand.agent.engines.cli import CliEngine
@@ -29,6 +29,7 @@ from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.retention import Retention
 from farmhand.core import systemd
 from farmhand.core.errors import NotConfigured
+from farmhand.core.trace_context import traces_url
 from farmhand.meter import Meter, MeterServer, Upstream
 from farmhand.meter.message_batches import MessageBatches
 
@@ -115,6 +116,11 @@ async def _serve(config: Config, path: Path) -> None:
             listening = await loop.create_server(limited(server, _PER_UID[name]), sock=listener, backlog=_BACKLOG)
             stack.callback(listening.close)
 
+        tracing = None
+        if traces_url(config.otel_endpoint):
+            say, certificates = log.warning, config.ca_file
+            tracing = telemetry.begin(config.otel_endpoint, "jada-agent", "farm", say=say, ca_file=certificates)
+            stack.callback(tracing.close)
         ledger = await _open_ledger(path)
         stack.callback(ledger.close)
         ledger.alarm.on_damage = partial(loop.call_soon_threadsafe, stop.set)
@@ -126,6 +132,7 @@ async def _serve(config: Config, path: Path) -> None:
         await cli.sandboxes.clear()
         provider = MessageBatches(upstream, meter.errors)
         scheduler = Scheduler(config, ledger, {"api": ApiEngine(meter), "cli": cli}, provider)
+        scheduler.context.tracing = tracing
         await scheduler.recover()
         meter_server = MeterServer(meter)
         stack.push_async_callback(meter_server.close, _PATIENCE_S)

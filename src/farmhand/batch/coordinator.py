@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
 
 from farmhand.batch import worker_state
 from farmhand.batch.accounting import BatchLedger, Intake, pico
-from farmhand.batch.reasons import reason, refused_key
+from farmhand.batch.reasons import dark, reason, refused_key
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.readable import counted
+from farmhand.core.trace_context import TraceContext
 from farmhand.places.base import Limit, Order, Place, Reply
 
 #: Seconds that a stop waits for running tasks, and that a worker with leases of an earlier run may stay silent.
@@ -29,7 +31,13 @@ class Coordinator:
     """
 
     def __init__(
-        self, book: BatchLedger, place: Place, key: str, limits: WorkerLimits, say: Callable[[str], None]
+        self,
+        book: BatchLedger,
+        place: Place,
+        key: str,
+        limits: WorkerLimits,
+        say: Callable[[str], None],
+        trace: TraceContext | None = None,
     ) -> None:
         self.book = book
         self.journal = book.journal
@@ -44,6 +52,8 @@ class Coordinator:
         self._limits = limits
         self._say = say
         self._bending = book.bending = limits.bending
+        #: What each task is sent with: the trace of this run. The journal keeps the tasks without it.
+        self._trace = b"," + json.dumps(trace.fields()).encode()[1:] if trace is not None else b""
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._expected = 1
@@ -203,6 +213,8 @@ class Coordinator:
             self._say(f"{one.name} is being emptied: what has not started there goes to the others")
             return self._take_back(one, order)
         order.tasks = self._portion(one, leased, doubtful)
+        if self._trace:
+            order.tasks = [task[:-1] + self._trace for task in order.tasks]
         one.given = len(order.tasks)
         if not (order.tasks or leased or cancel):
             return None
@@ -326,12 +338,8 @@ class Coordinator:
         """Mark a worker as lost. Its tasks go to the others until it comes back."""
         if not one.lost:
             count, _ = self.journal.leases(one.no)
-            rest = (
-                f"; its {counted(count, 'unfinished task goes', 'unfinished tasks go')} to the others"
-                if count and self._expected > 1
-                else ""
-            )
-            self._say(f"{error.message}{rest}")
+            rest = f"; its {counted(count, 'unfinished task goes', 'unfinished tasks go')} to the others"
+            self._say(f"{error.message}{rest if count and self._expected > 1 else ''}")
         with self.journal.transaction():
             self.journal.doubt(one.no)
         one.miss(error, time.monotonic())
@@ -390,8 +398,4 @@ class Coordinator:
         self._dark_since = self._dark_since or now
         if any(one.ever for one in workers) and now - self._dark_since < self._limits.patience_s:
             return
-        found = [error for one in workers if (error := one.error or one.halted) is not None]
-        first = found[0] if found else FarmUnreachable("no farm host answers")
-        more = f" (and {counted(len(found) - 1, 'more host')})" if len(found) > 1 else ""
-        kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
-        self.end(kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code))
+        self.end(dark([error for one in workers if (error := one.error or one.halted) is not None]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from farmhand.batch.worker_state import WorkerState
-from farmhand.core.errors import FarmhandError, NotConfigured, Refused
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
 from farmhand.core.keys import redact
+from farmhand.core.readable import counted
 
 _MONEY = re.compile(r"credit|billing|balance|spend|402", re.IGNORECASE)
 
@@ -26,3 +28,11 @@ def reason(waiting: list[dict[str, Any]]) -> str:
         if wait.get("reason") not in ("slots", "no_key"):
             return redact(str(wait.get("detail") or wait.get("reason") or ""))[:120]
     return ""
+
+
+def dark(errors: Sequence[FarmhandError]) -> FarmUnreachable:
+    """Return the error of a batch whose hosts have not answered for too long. `errors` are why, by host."""
+    first = errors[0] if errors else FarmUnreachable("no farm host answers")
+    more = f" (and {counted(len(errors) - 1, 'more host')})" if len(errors) > 1 else ""
+    kind = type(first) if isinstance(first, FarmUnreachable) else FarmUnreachable
+    return kind(f"no farm host answers: {first.message}{more}", hint=first.hint, code=first.code)

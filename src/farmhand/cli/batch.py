@@ -21,7 +21,7 @@ from farmhand.batch.inputs import source
 from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING, Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
-from farmhand.cli import batch_price, colour, render
+from farmhand.cli import batch_price, colour, render, telemetry
 from farmhand.cli.amount import DURATION, MAX_USD
 from farmhand.cli.batch_progress import ProgressDisplay
 from farmhand.cli.batch_summary import summary, why_failed
@@ -37,6 +37,7 @@ from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
 from farmhand.core.task import TASK_ID
+from farmhand.core.trace_context import TraceContext
 from farmhand.core.when_spent import STOP, by_class
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
@@ -156,6 +157,7 @@ def command(
     if inventory and "," not in inventory:
         # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
         inventory = str(Path(inventory).resolve())
+    telemetry.check_place(conf)
     in_aws = conf.place in AWS_PLACES
     if (shard or detach or on_command_line("spot")) and not in_aws:
         raise UsageError(f"{'--shard' if shard else '--detach' if detach else '--spot'} is for --place aws-batch")
@@ -228,7 +230,9 @@ def command(
                     journal.retry_failed()
             with closing(OutputFile(Path(out), journal, ordered=ordered)) as output:
                 book = BatchLedger(journal, output)
-                return farm_out(book, place, limits, key, progress, out=out, as_json=as_json, detach=detach)
+                about = {"out": out, "as_json": as_json, "detach": detach}
+                with telemetry.batch_span(conf, book, progress.say) as trace:
+                    return farm_out(book, place, limits, key, progress, trace, **about)
     except InvalidInput as error:
         for line in error.lines:
             note(line)
@@ -282,6 +286,7 @@ def farm_out(
     limits: WorkerLimits,
     key: str,
     progress: ProgressDisplay,
+    trace: TraceContext | None = None,
     *,
     out: str,
     as_json: bool,
@@ -292,7 +297,7 @@ def farm_out(
     drawn = shown_to_people(as_json) and not colour.is_dumb()
     mode = "quiet" if as_json else "bar" if drawn else "lines"
     progress.begin(mode, totals.as_dict()["total"])
-    coordinator = Coordinator(book, place, key, limits, progress.say)
+    coordinator = Coordinator(book, place, key, limits, progress.say, trace)
     began = time.monotonic()
     signals: list[int] = []
 

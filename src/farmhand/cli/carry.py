@@ -98,6 +98,10 @@ def follow(
 ) -> dict[str, Any]:
     """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped."""
     task = spooling.task
+    if spooling.conf.otel_endpoint:
+        from farmhand.cli import telemetry
+
+        task = task | telemetry.fields(spooling.conf)
     told = False
 
     def on_event(event: dict[str, Any]) -> None:

@@ -71,6 +71,8 @@ class Settings(NamedTuple):
     `allow_subscription_cloud` permits a token of the operator's own plan there (read docs/subscription.md first).
     `spot` is whether batches run on capacity that AWS may take back at any time, for less money.
 
+    `otel_endpoint` is the address of the collector to which spans are sent (docs/telemetry.md); "" or `none` for none.
+
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
     """
 
@@ -108,6 +110,7 @@ class Settings(NamedTuple):
     cloud_max_vcpus: float = 64.0
     allow_subscription_cloud: bool = False
     spot: bool = True
+    otel_endpoint: str = ""
     config_file: str = ""
 
     @property
@@ -251,6 +254,13 @@ def _checked(name: str, value: Any, where: str, kind: type[NotConfigured] | type
 
         if by_class(value) is None:
             raise kind(f"{where} is {value!r}, not {FORM}")
+    if name == "otel_endpoint" and value:
+        from farmhand.core.trace_context import traces_url  # it needs urllib, and most calls do not
+
+        try:
+            traces_url(value)
+        except ValueError as rule:
+            raise kind(f"{where} is not {rule}") from None
     if name == "docker_name" and not _DOCKER_NAME.fullmatch(value):
         raise kind(f"{where} is {value!r}, not a name of letters, digits, _ . and -")
     return value

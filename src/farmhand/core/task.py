@@ -87,7 +87,8 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     the task may cost. Waiting tasks with a higher `priority` run first. `economy` uses the provider's Message Batches
     at half the price; the answer may take 24 hours. With `repo` the task works on a repository, and leaves a patch.
     `files` are pictures and PDFs that go before the prompt, `history` the earlier turns of its conversation, oldest
-    first. An agent that does not know them refuses the task.
+    first. `traceparent` and `tracestate` are the caller's trace (W3C); they do not belong to the task's content, and
+    what is not valid in them is ignored. An agent that does not know one of these refuses the task.
     """
 
     id: str
@@ -109,6 +110,8 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     repo: Repository | None = None
     files: tuple[Attachment, ...] = ()
     history: tuple[EarlierTurn, ...] = ()
+    traceparent: str = ""
+    tracestate: str = ""
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:

@@ -10,8 +10,9 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from farmhand import __version__
+from farmhand import __version__, telemetry
 from farmhand.core import systemd
 from farmhand.core.errors import FarmhandError, NotConfigured
 from farmhand.core.prices import PriceTable, price_table
@@ -31,6 +32,9 @@ from farmhand.gateway.tables import GatewayConfig, LocalServer, SubscriptionTabl
 from farmhand.meter import Key
 from farmhand.subscription.terms import TERMS
 
+if TYPE_CHECKING:
+    from farmhand.telemetry.spans import Tracing
+
 #: Seconds that running turns have when the gateway stops.
 DRAIN_S = 30.0
 #: Seconds that the first look at the local servers may delay the start.
@@ -46,7 +50,7 @@ _Plan = tuple[SubscriptionTable, SubscriptionBackend]
 class Backends:
     """The backends of the settings in force, each with the task that looks at its server."""
 
-    def __init__(self, book: ledger.GatewayLedger) -> None:
+    def __init__(self, book: ledger.GatewayLedger, tracing: Tracing | None = None) -> None:
         self._made: dict[str, tuple[LocalServer, LocalBackend, asyncio.Task[None]]] = {}
         #: Backends that settings to come will add, whose servers have been looked at.
         self._ready: dict[str, LocalBackend] = {}
@@ -54,7 +58,7 @@ class Backends:
         self._ready_plan: _Plan | None = None
         self._plan_turns = PlanTurns(book)
         self._retired: list[SubscriptionBackend] = []
-        self._metered = MeteredSetup(book)
+        self._metered = MeteredSetup(book, tracing=tracing)
         self._ready_key: Key | None = None
 
     async def prepare(self, config: GatewayConfig) -> None:
@@ -151,10 +155,14 @@ class Backends:
 
 
 class Service:
-    """The gateway with the settings of the file `path`, and the operator's own prices, whose file need not exist."""
+    """The gateway with the settings of the file `path`, and the operator's own prices, whose file need not exist.
 
-    def __init__(self, path: Path, prices: Path) -> None:
+    `otel_endpoint` is where spans of metered turns go, "" for none.
+    """
+
+    def __init__(self, path: Path, prices: Path, otel_endpoint: str = "") -> None:
         self._path = path
+        self._otel_endpoint = otel_endpoint
         # It is read again at a reload.
         self._prices: Callable[[], PriceTable] = lambda: price_table.__wrapped__(prices)
         self._backends: Backends
@@ -174,7 +182,11 @@ class Service:
         async with AsyncExitStack() as stack:
             book = ledger.GatewayLedger(ledger.default_path())
             stack.callback(book.close)
-            self._backends = Backends(book)
+            tracing = None
+            if self._otel_endpoint:
+                tracing = telemetry.begin(self._otel_endpoint, "farmhand-gateway", "gateway", say=log.warning)
+                stack.callback(tracing.close)
+            self._backends = Backends(book, tracing)
             self._answering = Answering(self._backends.setup(config, self._prices()), book)
             stack.push_async_callback(self._backends.closed)
             stack.callback(self._backends.close)

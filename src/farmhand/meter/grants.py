@@ -14,6 +14,7 @@ import msgspec
 from farmhand.core.keys import fingerprint
 from farmhand.core.task import Usage
 from farmhand.core.terms import STANDARD, Terms
+from farmhand.core.trace_context import TraceContext
 from farmhand.meter.budget import Budget
 from farmhand.meter.errors import ApiError
 
@@ -42,6 +43,25 @@ class RequestPolicy(Protocol):
 
     def forwarded(self, headers: Mapping[str, str]) -> dict[str, str]:
         """Return the client's `headers` (names in lower case) that may pass; its credentials never do."""
+
+
+class RequestSpan(Protocol):
+    """The span of one request to the API."""
+
+    def charged(self, usage: Usage, cost_pico: int | None, stop_reason: str) -> None:
+        """Note an answer, complete or not; the cost is None if it is unknown."""
+
+    def end(self, error: str = "", retries: int = 0) -> None:
+        """End it; `error` is a code, "" for none."""
+
+
+class GrantTrace(Protocol):
+    """The trace that a grant's requests belong to; see farmhand.telemetry.spans."""
+
+    context: TraceContext | None
+
+    def request(self, model: str, max_tokens: int) -> RequestSpan:
+        """Return the span of a request that begins now."""
 
 
 class Key:
@@ -110,7 +130,8 @@ class Grant:
     requests in order. `uncertain` counts requests that the API may have charged for at an unknown cost: sent, then cut,
     timed out or abandoned before the end of the answer. `problem` is the last request's error, if any, and `again_at`
     when that is retried (Unix time; 0: unknown here). `cut_short`: the last answer broke off or reached `max_tokens`.
-    `calls` are the open requests. `on_charge` is called after each charge. `policy` None is that of tasks.
+    `calls` are the open requests. `on_charge` is called after each charge. `policy` None is that of tasks. `trace` None
+    makes no spans.
 
     `sent` counts requests that were sent; a repeated one after a loss counts again. `held` has the worst-case cost of
     requests with unknown cost, open or lost: number → pico-dollars, None if the price is unknown. `on_hold` is awaited
@@ -137,6 +158,7 @@ class Grant:
     sent: int = 0
     on_hold: Callable[[int, int | None], Awaitable[None]] = field(default=_nobody, repr=False)
     policy: RequestPolicy | None = None
+    trace: GrantTrace | None = None
 
 
 class Grants:

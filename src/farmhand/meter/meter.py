@@ -22,7 +22,7 @@ from farmhand.meter import policy, reserve
 from farmhand.meter.budget import BudgetSpent, Reservation
 from farmhand.meter.errors import ApiError, connection_problem, problem_from_answer
 from farmhand.meter.exchange import Exchange
-from farmhand.meter.grants import Charge, Grant, Grants, MessageRequest
+from farmhand.meter.grants import Charge, Grant, Grants, MessageRequest, RequestSpan
 from farmhand.meter.headroom import LONGEST_S
 from farmhand.meter.limits import Gate, Limits, Ticket
 from farmhand.meter.upstream import Upstream, UpstreamConnection, UpstreamError
@@ -84,6 +84,7 @@ class _MeterCall:
     number: int = 0
     reservation: Reservation | None = None
     ticket: Ticket | None = None
+    span: RequestSpan | None = None
 
     async def begin(self) -> Ticket:
         """Wait for room in the budgets, then at the gate, and record the worst-case cost. Raise BudgetSpent."""
@@ -166,14 +167,19 @@ class Meter:
         request = await self._check(grant, body)
         del body
         outgoing = (grant.policy or policy).forwarded(headers) | {"accept-encoding": "identity"}
+        span: RequestSpan | None = None
+        before, cause = grant.retries, "cancelled"
         try:
             if path.startswith(COUNT_TOKENS):
                 async with self._uncounted(grant, path, request.body, outgoing) as exchange:
                     yield exchange
                 return
+            if grant.trace is not None:
+                span = grant.trace.request(grant.model, request.max_tokens)
             gate = self.limits.gate(grant.key.fingerprint, grant.model)
             most = await self._most(grant, request, outgoing)
             call = _MeterCall(grant, gate, gate.order(), request.body, request.max_tokens, most, wait=self._retry.wait)
+            call.span = span
             del request
             try:
                 answer = await self._open(call, path, outgoing)
@@ -198,9 +204,14 @@ class Meter:
                 self._charge(call, watch, request_id)
                 grant.problem = grant.problem or watch.problem
                 grant.cut_short = grant.problem is not None or watch.stop_reason == "max_tokens"
+            cause = watch.problem.code if watch.problem is not None else ""
         except ApiError as problem:
             grant.problem = problem
+            cause = problem.code
             raise
+        finally:
+            if span is not None:
+                span.end(cause, grant.retries - before)
 
     @asynccontextmanager
     async def _uncounted(
@@ -288,6 +299,8 @@ class Meter:
             call.release()
         else:
             call.lose(cost or 0)
+        if call.span is not None:
+            call.span.charged(usage, cost if known else None, watch.stop_reason)
         if watch.known or watch.ended:
             grant.charges.append(Charge(usage, request_id, watch.ended, terms))
             grant.on_charge()

@@ -53,6 +53,12 @@ CASES: list[tuple[str, dict[str, Any], list[str]]] = [
         {"jada_agent_upstream_url": "https://api.example.com"},
         ["jada_agent_upstream_ranges is empty", "CIDR"],
     ),
+    ("jada_agent", {"jada_agent_otel_endpoint": f"http://{SECRET}@h"}, ["jada_agent_otel_endpoint is 'http", "4318"]),
+    (
+        "jada_agent",
+        {"jada_agent_otel_endpoint": "http://collector.example.com:4318"},
+        ["jada_agent_otel_ranges is empty", "CIDR"],
+    ),
     ("jada_agent", {"jada_agent_drain": "soon"}, ["jada_agent_drain is 'soon'", "90s or 1h"]),
     ("jada_agent", {"jada_agent_idle": "0"}, ["jada_agent_idle is '0'", "above 0"]),
     ("jada_agent", {"jada_agent_watchdog": "-1s"}, ["jada_agent_watchdog is '-1s'", "90s or 1h"]),

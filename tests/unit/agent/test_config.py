@@ -9,6 +9,7 @@ import yaml
 
 from farmhand.agent.config import Config, load
 from farmhand.agent.main import main
+from farmhand.core.errors import NotConfigured
 from farmhand.core.task import Usage
 from filter_plugins.farmhand import seconds
 
@@ -42,6 +43,7 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
         ("retention_days = 9\nhistory_days = 8", "history_days"),
         ("prices_file = 'here.toml'", "prices_file must be an absolute path"),
         ("prices_file = '/nonexistent.toml'", "prices_file /nonexistent.toml does not exist"),
+        ("otel_endpoint = 'localhost:4318'", "otel_endpoint must be an address such as http://127.0.0.1:4318"),
         ("not toml", "not TOML"),
         # tomllib passes on what Python itself raises: cpython#153392 and its like.
         pytest.param(f"idle_s = {'9' * 5000}", "not TOML", id="5000 digits"),
@@ -97,6 +99,15 @@ def test_a_good_file_says_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text('upstream_url = "http://127.0.0.1:1"\nbudget_day_usd = 2.5\nallowed_groups = ["a"]\n')
     assert main(["check-config", str(path)]) == 0
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_collector_needs_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('otel_endpoint = "http://127.0.0.1:4318"\n')
+    assert load(path).otel_endpoint
+    monkeypatch.setattr("farmhand.agent.config.find_spec", lambda _name: None)
+    with pytest.raises(NotConfigured, match=r"install requirements/otel.txt"):
+        load(path)
 
 
 def test_the_role_writes_every_setting() -> None:

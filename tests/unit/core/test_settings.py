@@ -40,6 +40,7 @@ def test_flag_over_variable_over_file(config: Path) -> None:
         ("timeout_s = -1", "not 0 to 86400"),
         ("timeout_s = nan", "not 0 to 86400"),
         ("connect_timeout_s = 0.1", "not 1 to 86400"),
+        ('otel_endpoint = "localhost:4318"', "otel_endpoint is not an address such as http://127.0.0.1:4318"),
         ("host", "not TOML"),
         pytest.param("host = " + "[" * 200_000, "not TOML", id="deep"),
         ('fallback = "later"', "fallback is 'later', not one of ask, queue, subscription, none"),

@@ -24,6 +24,7 @@ from farmhand.core import claude
 from farmhand.core.keys import redact
 from farmhand.core.schemas import MAX_ANSWER
 from farmhand.core.task import BUNDLE_REF, TASK_OUTPUTS, TRANSCRIPT, Result, Task
+from farmhand.core.trace_context import TraceContext, context_of
 from farmhand.meter import Grant, Grants
 from farmhand.meter.loose_json import REFUSED, decode_as
 
@@ -53,16 +54,23 @@ def arguments(task: Task, config: Config, model: str) -> list[str]:
     return argv
 
 
-def environment(task: Task, token: str, timeout_s: float, *, plan: bool = False) -> dict[str, str]:
+def environment(
+    task: Task, token: str, timeout_s: float, *, plan: bool = False, trace: TraceContext | None = None
+) -> dict[str, str]:
     """Return the CLI's whole environment except HOME and ANTHROPIC_BASE_URL, which the sandbox adds.
 
-    With `plan` the CLI takes the task token for a login's, and so behaves and asks as it does with one.
+    With `plan` the CLI takes the task token for a login's, and so behaves and asks as it does with one. `trace` is what
+    the CLI, and what it starts, belongs to.
     """
-    return _ENVIRONMENT | {
-        "CLAUDE_CODE_OAUTH_TOKEN" if plan else "ANTHROPIC_API_KEY": token,
-        "API_TIMEOUT_MS": str(int(timeout_s * 1000)),
-        "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task.max_tokens),
-    }
+    return (
+        _ENVIRONMENT
+        | (trace.environment() if trace is not None else {})
+        | {
+            "CLAUDE_CODE_OAUTH_TOKEN" if plan else "ANTHROPIC_API_KEY": token,
+            "API_TIMEOUT_MS": str(int(timeout_s * 1000)),
+            "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(task.max_tokens),
+        }
+    )
 
 
 class CliEngine:
@@ -83,9 +91,11 @@ class CliEngine:
         token = self._grants.issue(grant)
         try:
             data = claude.user_message(task.prompt, task.files)
+            # Where no spans are made here, the caller's own goes on.
+            trace = grant.trace.context if grant.trace is not None else context_of(task.traceparent, task.tracestate)
             order: dict[str, Any] = {
                 "argv": arguments(task, self._config, grant.model),
-                "env": environment(task, token, timeout_s, plan=self._config.credential == "plan"),
+                "env": environment(task, token, timeout_s, plan=self._config.credential == "plan", trace=trace),
                 "stdin_bytes": len(data),
                 "meter_socket": f"{self._config.runtime_dir}/meter.sock",
             }

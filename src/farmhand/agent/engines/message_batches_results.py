@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from farmhand.agent.context import RunContext
@@ -44,7 +45,7 @@ class MessageBatchResults:
 
     async def collect(self, sent: SentBatch, lines: AsyncIterator[ResultLine]) -> bool:
         """Record every result. Return False, with nothing recorded, if the batch belongs to another agent."""
-        out = {self._store.custom_id(one): one for one in self._store.out(sent.no)}
+        out = {self._store.custom_id(one): replace(one, sent_at=sent.created_at) for one in self._store.out(sent.no)}
         if not out or sent.crashes >= self._most:
             # The results were collected before the agent was stopped, or it crashes over them.
             for one in out.values():
@@ -116,10 +117,22 @@ class MessageBatchResults:
         )
         nothing = None if uncertain else 0
         self._settle(one, nothing if charge is None else charge.cost_pico)
+        self._trace(one, code, charge, then)
         changed = await self._ledger.end(one.seq, attempt, then)
         self.reserved.pop((one.seq, one.number), None)
         if changed and isinstance(then, Result):
             self._context.registry.done(one.batch, one.task_id)
+
+    def _trace(self, one: BatchedAttempt, code: str, charge: ChargeRow | None, then: Result | State) -> None:
+        """Make the spans of an attempt: it has no request of its own, and has lasted as long as its batch."""
+        if self._context.tracing is None:
+            return
+        task = self._ledger.spec(one.seq)
+        span = self._context.tracing.task(task, one.attempts, one.sent_at)
+        if charge is not None:
+            span.spent(charge.usage, charge.cost_pico)
+        finish = then.stop_reason if isinstance(then, Result) else ""
+        span.end("" if code == "succeeded" else code, finish=finish)
 
     def _settle(self, one: BatchedAttempt, cost: int | None) -> None:
         """Settle the attempt's reservation once, at `cost`, or at the reserved amount if that is unknown.

@@ -20,7 +20,9 @@ class IdConflict(FarmhandError):
 
 
 def digest(task: Task) -> bytes:
-    """Return what two tasks with the same id are compared by: that of their canonical JSON."""
+    """Return what two tasks with the same id are compared by: that of their canonical JSON, without the trace."""
+    if task.traceparent or task.tracestate:
+        task = msgspec.structs.replace(task, traceparent="", tracestate="")
     return hashlib.sha256(msgspec.json.encode(task, order="deterministic")).digest()
 
 

@@ -43,7 +43,8 @@ class SentBatch:
 class BatchedAttempt:
     """An attempt in a batch. `final`: its task has ended meanwhile. `attempts` counts the task's attempts.
 
-    `crashes` counts how often the agent ended while it processed a result of the task alone.
+    `crashes` counts how often the agent ended while it processed a result of the task alone. `sent_at` is when its
+    batch was made (Unix seconds); 0 until its results are collected.
     """
 
     seq: int
@@ -53,6 +54,7 @@ class BatchedAttempt:
     final: bool
     attempts: int
     crashes: int = 0
+    sent_at: float = 0.0
 
 
 def _sets(columns: str) -> Callable[..., asyncio.Future[int]]:

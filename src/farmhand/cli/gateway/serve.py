@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from farmhand.cli import telemetry
 from farmhand.cli.gateway.verb import gateway_verb
 from farmhand.cli.verb import VerbResult
 from farmhand.core import envfile
@@ -15,8 +16,8 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.keysource import read_private
 
 
-@gateway_verb("serve", priced=True)
-def command(path: Path, *, as_json: bool, prices: Path) -> VerbResult:
+@gateway_verb("serve", priced=True, more=lambda conf: {"otel_endpoint": telemetry.endpoint(conf)})
+def command(path: Path, *, as_json: bool, prices: Path, otel_endpoint: str) -> VerbResult:
     """Run the gateway until SIGTERM; SIGHUP reads the settings again. Exit 3: it is set up wrong, or the port taken."""
     from farmhand.core import systemd
     from farmhand.gateway.service import Service
@@ -28,7 +29,7 @@ def command(path: Path, *, as_json: bool, prices: Path) -> VerbResult:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL)
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    asyncio.run(Service(path, prices).run())
+    asyncio.run(Service(path, prices, otel_endpoint).run())
     return VerbResult({"stopped": True}, "")
 
 

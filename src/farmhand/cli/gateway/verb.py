@@ -17,12 +17,16 @@ from farmhand.gateway import config
 
 
 def gateway_verb(
-    name: str, *shared: str, priced: bool = False, **attributes: Any
+    name: str,
+    *shared: str,
+    priced: bool = False,
+    more: Callable[[Settings], dict[str, Any]] = lambda _conf: {},
+    **attributes: Any,
 ) -> Callable[[Callable[..., VerbResult | int]], click.Command]:
     """Make a function a verb of `farmhand gateway`, which gets the path of gateway.toml instead of the settings.
 
     The file need not exist, unless --gateway-config names it. One that is `priced` also gets the file of the operator's
-    own prices, which need not exist either, and the option that names it.
+    own prices, which need not exist either, and the option that names it. `more` is what else it gets of the settings.
     """
 
     def decorate(function: Callable[..., VerbResult | int]) -> click.Command:
@@ -33,7 +37,7 @@ def gateway_verb(
                 path = Path(os.path.expanduser(gateway_config))
                 if not path.exists():
                     raise NotConfigured(f"{path} does not exist", hint="create it, or leave --gateway-config out")
-            return function(path, **given, **({"prices": conf.prices_path} if priced else {}))
+            return function(path, **given, **({"prices": conf.prices_path} if priced else {}), **more(conf))
 
         made = verb(name, *shared, *(["prices_file"] if priced else []), **attributes)(call)
         about = "The gateway's settings. Default: ~/.config/farmhand/gateway.toml."

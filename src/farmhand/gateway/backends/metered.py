@@ -6,7 +6,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -14,6 +14,7 @@ from farmhand.core.errors import NotConfigured
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import Usage
 from farmhand.core.terms import DEAREST
+from farmhand.core.trace_context import TraceContext, context_of
 from farmhand.gateway.advice import DEFERRED, NOT_CARRIED, TOO_LONG
 from farmhand.gateway.backends import BackendError, NoRoom
 from farmhand.gateway.backends.metered_reply import MeteredReply
@@ -35,6 +36,9 @@ from farmhand.meter import ApiError, BudgetSpent, Grant, Key, Meter, reserve
 from farmhand.meter.grants import MessageRequest
 from farmhand.meter.harness import HarnessPolicy
 from farmhand.meter.meter import COUNT_TOKENS
+
+if TYPE_CHECKING:
+    from farmhand.telemetry.spans import Tracing
 
 PATH = "/v1/messages"
 #: Output tokens below which a client is not told to ask for less: Claude Code 2.1.330 asks once more, with 4,096 or
@@ -65,8 +69,17 @@ class MeteredBackend:
 
     name = "metered"
 
-    def __init__(self, table: MeteredTable, key: Key | None, meter: Meter, purse: Purse, prices: PriceTable) -> None:
+    def __init__(
+        self,
+        table: MeteredTable,
+        key: Key | None,
+        meter: Meter,
+        purse: Purse,
+        prices: PriceTable,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.key = key
+        self._tracing = tracing
         self.purse = purse
         self.table = table
         self._meter = meter
@@ -281,6 +294,7 @@ class MeteredBackend:
             budgets=payment.budgets,
             on_hold=payment.hold,
             policy=policy,
+            trace=None if self._tracing is None else self._tracing.within(_context(turn)),
         )
         omitted, outcome, status = made.omitted, "cancelled", 200
         sent = self._meter.send(grant, PATH, made.body, _headers(turn))
@@ -353,6 +367,11 @@ class MeteredBackend:
         if problem.retry_after_s is not None:
             found.headers["retry-after"] = str(max(1, round(problem.retry_after_s)))
         return found
+
+
+def _context(turn: Turn) -> TraceContext | None:
+    """Return the harness's trace. The headers themselves do not go to the API."""
+    return context_of(turn.headers.get("traceparent"), turn.headers.get("tracestate"))
 
 
 def _headers(turn: Turn) -> dict[str, str]:

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import msgspec
 
@@ -22,6 +22,9 @@ from farmhand.gateway.purse import Purse
 from farmhand.gateway.tables import MeteredTable
 from farmhand.gateway.turn import Allowance, WorkClass
 from farmhand.meter import Key, Meter, RetryPolicy, Upstream
+
+if TYPE_CHECKING:
+    from farmhand.telemetry.spans import Tracing
 
 #: Seconds without a byte after which the API counts as silent.
 _IDLE_S = 600.0
@@ -42,7 +45,10 @@ class AllowRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 class MeteredSetup:
     """Makes the backend of the settings in force. The meter and the purse are those of the process."""
 
-    def __init__(self, ledger: GatewayLedger, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, ledger: GatewayLedger, environ: Mapping[str, str] = os.environ, *, tracing: Tracing | None = None
+    ) -> None:
+        self._tracing = tracing
         self._purse = Purse(ledger)
         self._environ = environ
         #: By the address and the version of the prices.
@@ -72,7 +78,7 @@ class MeteredSetup:
             retry = RetryPolicy(attempts=2, wait=False)
             self._meters[kind] = (upstream, Meter(upstream, retry=retry, price=prices.cost))
         self._purse.limit(table.day_pico)
-        return MeteredBackend(table, key, self._meters[kind][1], self._purse, prices)
+        return MeteredBackend(table, key, self._meters[kind][1], self._purse, prices, self._tracing)
 
     def close(self) -> None:
         """Close what was opened for a time, and the idle connections."""

@@ -16,6 +16,7 @@ from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.cli import CliEngine, arguments, environment
 from farmhand.core import claude
 from farmhand.core.task import Result, Task, Usage
+from farmhand.core.trace_context import TraceContext
 from farmhand.meter import Charge, Grant, Grants, Key
 
 TASK = Task(id="one", prompt="a secret prompt", system="be brief", tools=("Bash", "Read"), max_tokens=77)
@@ -38,8 +39,12 @@ def test_what_would_cost_or_attach_something_is_off(name: str) -> None:
 def test_the_environment_is_the_call_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", "of this process")
     monkeypatch.setenv("CLAUDE_CODE_OAUTH_TOKEN", "of this process")
+    for name in ("TRACEPARENT", "TRACESTATE", "OTEL_EXPORTER_OTLP_HEADERS", "CLAUDE_CODE_ENABLE_TELEMETRY"):
+        monkeypatch.setenv(name, "of this process")
     env = environment(TASK, "jt-token", 60)
     assert "of this process" not in env.values()
+    traced = environment(TASK, "jt-token", 60, trace=TraceContext("00-a-b-01"))
+    assert traced == env | {"TRACEPARENT": "00-a-b-01"}
     assert env["ANTHROPIC_API_KEY"] == "jt-token"
     assert env["CLAUDE_CODE_MAX_RETRIES"] == "0"
     assert env["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "77"
