@@ -11,6 +11,7 @@ import msgspec
 
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
+from farmhand.batch.sources import OTHERS, form_of
 from farmhand.core import money
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.places.base import Reply
@@ -71,6 +72,8 @@ class BatchLedger:
         self.batch = journal.about("batch")
         self.totals = BatchTotals(**journal.totals())
         self._output = output
+        #: Whether the output's answers say when they were made, as those of others do.
+        self._dated = form_of(journal) in OTHERS
 
     @property
     def waiting(self) -> int:
@@ -156,6 +159,8 @@ class BatchLedger:
         rest = {key: value for key, value in result.items() if key not in _NOT_KEPT}
         if (columns := self.journal.columns_of(lease.n)) is not None:
             rest["input"] = msgspec.Raw(columns)
+        if self._dated:
+            rest["at"] = int(time.time())
         line = msgspec.json.encode({"n": lease.n, "id": lease.task_id, "host": name, **rest}) + b"\n"
         self.journal.finish(lease.n, FINAL[state], worker, cost, line)
         setattr(taken, state, getattr(taken, state) + 1)
