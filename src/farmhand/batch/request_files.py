@@ -89,18 +89,18 @@ class RequestLines(JsonLines):
     """The requests of another's batch file, one on each line, or all of them in one JSON document.
 
     `form` is openai or anthropic. `model` answers all of them, whatever they name; "": each names one of Claude's.
-    Fields named in `leave_out` are taken out of each request first. `left_out` counts the lines of each field that was
+    Fields named in `drop` are taken out of each request first. `left_out` counts the lines of each field that was
     left out because it asks for nothing that changes an answer. The `custom_id` comes back with the result.
     """
 
     def __init__(
-        self, file: IO[bytes], form: str, defaults: dict[str, Any], model: str = "", leave_out: Sequence[str] = ()
+        self, file: IO[bytes], form: str, defaults: dict[str, Any], model: str = "", drop: Sequence[str] = ()
     ) -> None:
         super().__init__(file, {name: value for name, value in defaults.items() if name != "model" or model})
         self.form = form
         self._model = model
         self._usual = defaults.get("model", DEFAULT_MODEL)
-        self._unwanted = frozenset(leave_out)
+        self._unwanted = frozenset(drop)
         self._lines: dict[str, int] = {}
         self.kept = ["custom_id"]
 
@@ -332,6 +332,6 @@ def _prefill(path: str) -> CannotCarry:
 def _refusal(where: str, error: CannotCarry) -> str:
     hint = error.hint
     if not hint and re.fullmatch(r"\w+", error.path) and error.path not in ("messages", "input"):
-        hint = f"--leave-out {error.path} leaves it out"
+        hint = f"--drop {error.path} leaves it out"
     what = error.what.replace("this gateway", "farmhand")
     return f"cannot be carried: {where}.{error.path} is {what}{f' ({hint})' if hint else ''}"

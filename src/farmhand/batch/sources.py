@@ -36,12 +36,12 @@ def source(
     keep: Sequence[str] | None = None,
     *,
     model: str = "",
-    leave_out: Sequence[str] = (),
+    drop: Sequence[str] = (),
 ) -> tuple[InputSource, dict[str, Any]]:
     """Return the source, and the properties that a later run must find unchanged.
 
     `form` is auto, jsonl, csv, files, files-from, openai or anthropic. `template` is a file's name or the text itself.
-    `model` and `leave_out` are for requests of others (see `RequestLines`). Raise UsageError.
+    `model` and `drop` are for requests of others (see `RequestLines`). Raise UsageError.
     """
     text = None if template is None else read_template(template)
     same: dict[str, Any] = {"template": text} | ({} if keep is None else {"keep": [*keep]})
@@ -61,13 +61,13 @@ def source(
         return table, {"form": "csv", **same}
     file = _open(names[0])
     if form in OTHERS or (form == "auto" and text is None and keep is None):
-        found = _requests(file, form, defaults, model, leave_out)
+        found = _requests(file, form, defaults, model, drop)
         if found is not None:
             if text is not None or keep is not None:
                 raise UsageError(f"--template and --keep are not for --format {form}", hint="leave them out")
-            return found, {"form": found.form, "leave_out": [*leave_out]} | same
-    if leave_out:
-        raise UsageError(f"--leave-out is for requests of others (--format {' or '.join(OTHERS)})")
+            return found, {"form": found.form, "drop": [*drop]} | same
+    if drop:
+        raise UsageError(f"--drop is for requests of others (--format {' or '.join(OTHERS)})")
     own = None if text is None else Template(text)
     return JsonLines(file, defaults, own, keep), {"form": "jsonl", **same}
 
@@ -78,7 +78,7 @@ def form_of(journal: Journal) -> str:
 
 
 def _requests(
-    file: IO[bytes], form: str, defaults: dict[str, Any], model: str, leave_out: Sequence[str]
+    file: IO[bytes], form: str, defaults: dict[str, Any], model: str, drop: Sequence[str]
 ) -> RequestLines | None:
     """Return the source of a batch file of others, or None if it is none: what reads it takes a moment to import."""
     file.seek(0)
@@ -87,7 +87,7 @@ def _requests(
     from farmhand.batch import request_files
 
     form = form if form in OTHERS else request_files.form_of_file(file)
-    return request_files.RequestLines(file, form, defaults, model, leave_out) if form else None
+    return request_files.RequestLines(file, form, defaults, model, drop) if form else None
 
 
 def _open(name: str) -> IO[bytes]:

@@ -96,7 +96,7 @@ FARM = PLACE_NAMES[0]
     help="Columns of IN that come back with each result; '' for none. Default: those of a CSV row, up to 4 KB.",
 )
 @click.option(
-    "--leave-out",
+    "--drop",
     multiple=True,
     metavar="NAME",
     help="A field, such as temperature, to take out of each request of --format openai or anthropic.",
@@ -134,7 +134,7 @@ def command(
     files: bool,
     template: str | None,
     keep: tuple[str, ...],
-    leave_out: tuple[str, ...],
+    drop: tuple[str, ...],
     ordered: bool,
     retry_failed: bool,
     restart: bool,
@@ -179,8 +179,8 @@ def command(
         raise UsageError(f"--batch {batch!r:.80} does not match {TASK_ID.pattern}")
     given = defaults(conf, task)
     forced = conf.model if on_command_line("model") else ""
-    form, unwanted = "files" if files else form, as_names(leave_out, "--leave-out")
-    tasks, about = source(inputs, form, template, given, columns(keep), model=forced, leave_out=unwanted)
+    form, unwanted = "files" if files else form, as_names(drop, "--drop")
+    tasks, about = source(inputs, form, template, given, columns(keep), model=forced, drop=unwanted)
     called = inputs[0] if inputs[0] != "-" else out or ""
     plan = BatchPlan(tasks, batch or "", about | {"defaults": given, "ordered": ordered}, called)
     limits = WorkerLimits(

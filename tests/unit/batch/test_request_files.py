@@ -206,10 +206,10 @@ def said(*content: Any) -> list[dict[str, Any]]:
         (chat(n=2), "body.n is a request for several answers (ask several times)"),
         (chat(logprobs=True), "body.logprobs is something that the Messages API has not"),
         (chat(top_logprobs=3), "body.top_logprobs is"),
-        (chat(temperature=0.2), "body.temperature is a setting that the current models do not take (--leave-out temp"),
+        (chat(temperature=0.2), "body.temperature is a setting that the current models do not take (--drop temp"),
         (chat(temperature=1.5), "body.temperature is above 1"),
         (chat(top_p=0.9), "body.top_p is a setting"),
-        (chat(stop=["\n"]), "body.stop is something that a task has not (--leave-out stop leaves it out)"),
+        (chat(stop=["\n"]), "body.stop is something that a task has not (--drop stop leaves it out)"),
         (chat(presence_penalty=0.5), "body.presence_penalty is something"),
         (chat(response_format={"type": "json_object"}), "body.response_format is a JSON object of any shape"),
         (chat(messages=said(TEXT, URL)), "body.messages[0].content[1] is an image by URL"),
@@ -270,9 +270,7 @@ def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
 
 def test_options_of_the_command(tmp_path: Path) -> None:
     odd = chat(temperature=0, model="gpt-4o", stop=["x"])
-    made = fields(
-        tmp_path, odd, defaults={"model": "opus", "system": "s"}, model="opus", leave_out=["temperature", "stop"]
-    )
+    made = fields(tmp_path, odd, defaults={"model": "opus", "system": "s"}, model="opus", drop=["temperature", "stop"])
     assert made == {"model": "opus", "system": "s", "prompt": "hi"}
     # A model that is only a setting answers no request that names another.
     assert fields(tmp_path, chat(), defaults={"model": "opus"})["model"] == "haiku"
@@ -294,8 +292,8 @@ def test_our_own_files_are_told_apart(tmp_path: Path) -> None:
     path.write_text('{"custom_id": "a", "prompt": "x"}\n')
     assert type(source([str(path)], "auto", None, {}, ["custom_id"])[0]) is JsonLines
     assert type(source([str(path)], "auto", None, {})[0]) is JsonLines
-    with pytest.raises(UsageError, match="--leave-out is for requests of others"):
-        source([str(path)], "auto", None, {}, leave_out=["temperature"])
+    with pytest.raises(UsageError, match="--drop is for requests of others"):
+        source([str(path)], "auto", None, {}, drop=["temperature"])
     with pytest.raises(UsageError, match="are not for --format openai"):
         source([str(path)], "openai", "{prompt}", {})
     [record] = read(tmp_path, text=path.read_text(), form="openai").records()
