@@ -20,7 +20,7 @@ from farmhand.core.task import ALWAYS_THINKING, EarlierTurn, Result, Task
 from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
-_HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
+HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"
 #: Stop reasons of an unfinished answer. Structured output is incomplete then.
 _CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
@@ -91,7 +91,7 @@ class ApiEngine:
         events, body = EventDecoder(), bytearray()
         # The request may be large: only the meter has it.
         sending = self._meter.send(
-            grant, "/v1/messages", msgspec.json.encode(request_body(task, grant.model) | {"stream": True}), _HEADERS
+            grant, "/v1/messages", msgspec.json.encode(request_body(task, grant.model) | {"stream": True}), HEADERS
         )
         async with sending as exchange:
             while piece := await exchange.piece():
