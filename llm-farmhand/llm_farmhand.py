@@ -162,9 +162,9 @@ def _lines(argv: list[str], task: str) -> Iterator[dict[str, Any]]:
             process = subprocess.Popen(argv, stdin=given, stdout=subprocess.PIPE, stderr=said)
         except OSError as error:
             raise llm.ModelError(f"farmhand: {argv[0]}: {error.strerror} ({_MISSING})") from None
+        assert process.stdout is not None  # noqa: S101  (it is a pipe)
         whole = False
         try:
-            assert process.stdout is not None  # noqa: S101  (it is a pipe)
             for line in process.stdout:
                 value = None
                 with contextlib.suppress(ValueError):

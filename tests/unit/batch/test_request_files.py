@@ -262,7 +262,7 @@ def test_what_cannot_be_carried_is_refused_by_name(tmp_path: Path, line: Any, wo
 
 
 def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
-    nothing = {"logprobs": False, "stream": False, "temperature": None, "tools": [], "stop": None, "user": "u"}
+    nothing: dict[str, Any] = {"logprobs": False, "stream": False, "temperature": None, "tools": [], "stop": None, "user": "u"}
     assert fields(tmp_path, chat(**nothing)) == {"model": "haiku", "prompt": "hi"}
     harmless = {"temperature": 1.0, "top_p": 1, "thinking": {"type": "disabled"}, "stop_sequences": []}
     assert fields(tmp_path, messages(**harmless)) == {"model": "claude-haiku-5-5", "prompt": "hi", "max_tokens": 9}
