@@ -89,8 +89,9 @@ class RequestLines(JsonLines):
     """The requests of another's batch file, one on each line, or all of them in one JSON document.
 
     `form` is openai or anthropic. `model` answers all of them, whatever they name; "": each names one of Claude's.
-    Fields named in `drop` are taken out of each request first. `left_out` counts the lines of each field that was
-    left out because it asks for nothing that changes an answer. The `custom_id` comes back with the result.
+    Fields named in `drop`, such as `output_config.effort`, are taken out of each request first. `left_out` counts the
+    lines of each field that was left out because it asks for nothing that changes an answer. The `custom_id` comes
+    back with the result.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class RequestLines(JsonLines):
         self.form = form
         self._model = model
         self._usual = defaults.get("model", DEFAULT_MODEL)
-        self._unwanted = frozenset(drop)
+        self._unwanted = [name.split(".") for name in drop]
         self._lines: dict[str, int] = {}
         self.kept = ["custom_id"]
 
@@ -140,7 +141,8 @@ class RequestLines(JsonLines):
         body = record.get(where)
         if not isinstance(body, dict):
             raise BadRecord(f"has no {where}, which must be an object")
-        body = {name: value for name, value in body.items() if name not in self._unwanted}
+        for path in self._unwanted:
+            body = _without(body, path)
         try:
             return {**self._defaults, **self._task(record, body)}
         except BadRequest as error:
@@ -302,6 +304,14 @@ class _Side:
         return {"prompt": "\n\n".join(self.texts)} | ({"files": self._files} if self._files else {})
 
 
+def _without(value: dict[str, Any], path: list[str]) -> dict[str, Any]:
+    """Return an object without the field at `path`."""
+    name, *rest = path
+    if rest and isinstance(inner := value.get(name), dict):
+        return value | {name: _without(inner, rest)}
+    return value if rest else {each: one for each, one in value.items() if each != name}
+
+
 def _text(value: str | list[Any], path: str, walk: Walk) -> str:
     """Return the text of a text, or of a list of blocks that are text. Raise BadRequest or CannotCarry."""
     texts = []
@@ -330,8 +340,8 @@ def _prefill(path: str) -> CannotCarry:
 
 
 def _refusal(where: str, error: CannotCarry) -> str:
-    hint = error.hint
-    if not hint and re.fullmatch(r"\w+", error.path) and error.path not in ("messages", "input"):
+    hint = "" if error.hint == "stream it" else error.hint
+    if not hint and re.fullmatch(r"[\w.]+", error.path) and error.path not in ("messages", "input"):
         hint = f"--drop {error.path} leaves it out"
     what = error.what.replace("this gateway", "farmhand")
     return f"cannot be carried: {where}.{error.path} is {what}{f' ({hint})' if hint else ''}"

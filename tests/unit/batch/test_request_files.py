@@ -227,7 +227,10 @@ def said(*content: Any) -> list[dict[str, Any]]:
         (chat() | {"body": None}, "has no body, which must be an object"),
         (chat() | {"hue": 1}, "has the field 'hue', which a request does not have"),
         (responses(previous_response_id="r"), "body.previous_response_id is state kept at the provider"),
-        (responses(background=True), "body.background is an answer in the background"),
+        (
+            responses(background=True),
+            "body.background is an answer in the background (--drop background leaves it out)",
+        ),
         (responses(text={"format": {"type": "json_object"}}), "body.text.format is a JSON object of any shape"),
         (responses(tools=[{"type": "web_search"}]), "body.tools is a tool"),
         (messages(stream=True), "params.stream is a request for a stream"),
@@ -236,7 +239,10 @@ def said(*content: Any) -> list[dict[str, Any]]:
         (messages(stop_sequences=["x"]), "params.stop_sequences is something that a task has not"),
         (messages(tools=[{"name": "f", "input_schema": {}}]), "params.tools is a tool of the client's"),
         (messages(thinking={"type": "enabled", "budget_tokens": 1024}), "params.thinking is a setting for thinking"),
-        (messages(output_config={"effort": "low"}), "params.output_config.effort is something that a task has not"),
+        (
+            messages(output_config={"effort": "low"}),
+            "params.output_config.effort is something that a task has not (--drop output_config.effort",
+        ),
         (messages(mcp_servers=[{"type": "url"}]), "params.mcp_servers is a tool that runs at the provider"),
         (messages(model="gemini-3"), "params.model is 'gemini-3', which is none of Claude's"),
         (messages(max_tokens=None), "params.max_tokens: it is missing"),
@@ -262,7 +268,14 @@ def test_what_cannot_be_carried_is_refused_by_name(tmp_path: Path, line: Any, wo
 
 
 def test_what_asks_for_nothing_is_taken(tmp_path: Path) -> None:
-    nothing: dict[str, Any] = {"logprobs": False, "stream": False, "temperature": None, "tools": [], "stop": None, "user": "u"}
+    nothing: dict[str, Any] = {
+        "logprobs": False,
+        "stream": False,
+        "temperature": None,
+        "tools": [],
+        "stop": None,
+        "user": "u",
+    }
     assert fields(tmp_path, chat(**nothing)) == {"model": "haiku", "prompt": "hi"}
     harmless = {"temperature": 1.0, "top_p": 1, "thinking": {"type": "disabled"}, "stop_sequences": []}
     assert fields(tmp_path, messages(**harmless)) == {"model": "claude-haiku-5-5", "prompt": "hi", "max_tokens": 9}
@@ -272,12 +285,20 @@ def test_options_of_the_command(tmp_path: Path) -> None:
     odd = chat(temperature=0, model="gpt-4o", stop=["x"])
     made = fields(tmp_path, odd, defaults={"model": "opus", "system": "s"}, model="opus", drop=["temperature", "stop"])
     assert made == {"model": "opus", "system": "s", "prompt": "hi"}
+    effort = messages(output_config={"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}})
+    assert fields(tmp_path, effort, drop=["output_config.effort", "none.at.all"])["schema"] == SCHEMA
     # A model that is only a setting answers no request that names another.
     assert fields(tmp_path, chat(), defaults={"model": "opus"})["model"] == "haiku"
     unnamed = chat()
     del unnamed["body"]["model"]
     assert fields(tmp_path, unnamed, defaults={"model": "opus"})["model"] == "opus"
     assert fields(tmp_path, unnamed)["model"] == "haiku"
+
+
+@pytest.mark.parametrize("line", [[1, 2], "hello", None, 7])
+def test_a_line_that_is_no_object_is_refused_alone(tmp_path: Path, line: Any) -> None:
+    first, second = read(tmp_path, chat(), line).records()
+    assert (first.problem, second.problem[:13]) == ("", "is no request")
 
 
 def test_a_name_is_used_once(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.core.claude import blocks
+from farmhand.core.claude import messages
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
-from farmhand.core.task import ALWAYS_THINKING, EarlierTurn, Result, Task
+from farmhand.core.task import ALWAYS_THINKING, Result, Task
 from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
@@ -48,7 +48,7 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": task.max_tokens,
-        "messages": _messages(task),
+        "messages": list(messages(task)),
     }
     thinks = model in ALWAYS_THINKING
     if not thinks:
@@ -63,18 +63,6 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     if system:
         body["system"] = "\n\n".join(system)
     return body
-
-
-def _messages(task: Task) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    for turn in task.history:
-        messages.append({"role": "user", "content": _content(turn)})
-        messages.append({"role": "assistant", "content": turn.answer})
-    return [*messages, {"role": "user", "content": _content(task)}]
-
-
-def _content(turn: Task | EarlierTurn) -> str | list[dict[str, Any]]:
-    return [*blocks(turn.files), {"type": "text", "text": turn.prompt}] if turn.files else turn.prompt
 
 
 class ApiEngine:
