@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from pathlib import Path
+from typing import Any
 
 from anthropic.types.messages import MessageBatchIndividualResponse
 from openai.types.chat import ChatCompletion
@@ -30,10 +31,12 @@ async def openai(farm: Farm, api: MessagesApi) -> None:
     url = f"data:image/png;base64,{b64encode(png(3, 2)).decode()}"
     schema = {"type": "object", "properties": {"cows": {"type": "integer"}}, "required": ["cows"]}
     content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": url}}]
-    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
-    system = {"role": "system", "content": "Be short."}
-    for_schema = {"response_format": {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}}
-    asked = (
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    system: dict[str, Any] = {"role": "system", "content": "Be short."}
+    for_schema: dict[str, Any] = {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "c", "schema": schema}}
+    }
+    asked: tuple[dict[str, Any], ...] = (
         {"messages": [system, *turns, {"role": "user", "content": content}], "max_tokens": 77},
         {"messages": [{"role": "user", "content": "How many?"}], "user": "u", **for_schema},
         {"messages": [{"role": "user", "content": "hi"}], "temperature": 0.2},
