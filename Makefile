@@ -16,7 +16,7 @@ WAITING = --numprocesses $(shell expr 1 + "$$(nproc)")
 STAGES := 'lint unit integration chaos + molecule + e2e'
 SHELL_SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*)) .ci/run
 # Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
-PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts $(wildcard molecule/*/tests/*.py)
+PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts llm-farmhand $(wildcard molecule/*/tests/*.py)
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
@@ -120,7 +120,7 @@ clean: down ## make down, and remove what the builds left (.venv and .cache incl
 	rm -rf .venv .cache .pytest_cache .mypy_cache .ruff_cache .ansible .hypothesis artifacts env dist
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
-dist: $(VENV) ## Wheel, sdist and bill of materials in dist/: the same sources give the same bytes
+dist: $(VENV) ## Wheel, sdist, bill of materials and llm's plugin in dist/: the same sources give the same bytes
 	@$(BIN)/python scripts/dist.py dist
 
 collection: $(VENV) ## Roles, modules and playbooks as the Ansible collection farmhand.farm in dist/

@@ -10,9 +10,7 @@ it with `jada-agent turn` on the host in the same way, and sends the answer back
 from __future__ import annotations
 
 import json
-import os
 import sys
-from base64 import b64encode
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from typing import Any
@@ -26,12 +24,11 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
     sys.path.insert(0, str(_SOURCE))
 
 try:
-    from farmhand.core import attachments
     from farmhand.core.errors import FarmhandError, WireError
     from farmhand.core.keys import holds_key, redact
     from farmhand.plugins import handover
     from farmhand.plugins.arguments import arguments
-    from farmhand.plugins.task import failure, task_of
+    from farmhand.plugins.task import failure, read_files, task_of
     from farmhand.wire.turn import MAX_ANSWER_BYTES
 except ModuleNotFoundError as missing:
     raise AnsibleError(f"farmhand_task: {missing}") from None
@@ -58,11 +55,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             if given["orders"] is not None:
                 # str, because multiprocessing does not take Ansible's tagged text for an address.
                 return result | self._turn(agent, str(given["orders"]), task_vars or {})
-            if given["prompt_file"] is not None:
-                given["prompt"] = self._prompt(given["prompt"], given["prompt_file"])
-            if given["prompt"] is None:
-                raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
-            given["files"] = [self._file(name) for name in given["files"]] if given["files"] else None
+            read_files(given, self._find_needle)
             task = task_of(given)
             result["id"] = task["id"]
             answer = self._run(agent, task, given["key_source"] or "")
@@ -96,32 +89,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
         except OSError as error:
             raise WireError("batch_gone", f"farmhand batch has gone: {error}", "run it again: it goes on") from None
         return {"changed": True, "more": True}
-
-    def _file(self, name: str) -> dict[str, str]:
-        """Return the picture or PDF `name` as the wire has it. Raise WireError."""
-        try:
-            data = Path(self._find_needle("files", os.path.expanduser(name))).read_bytes()
-        except AnsibleError:
-            raise WireError("invalid_file", f"the file {name} is not on the controller") from None
-        except OSError as error:
-            raise WireError("invalid_file", f"the file {name}: {error.strerror}") from None
-        if not (kind := attachments.media_type(data)):
-            raise WireError("invalid_file", f"the file {name} is no {attachments.KINDS}")
-        return {"media_type": kind, "data": b64encode(data).decode(), "name": os.path.basename(name)}
-
-    def _prompt(self, given: str | None, name: str) -> str:
-        """Return the text of the file `name`, unchanged. Raise WireError."""
-        if given is not None:
-            raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
-        try:
-            path = self._find_needle("files", os.path.expanduser(name))
-            return Path(path).read_bytes().decode("utf-8")
-        except AnsibleError:
-            raise WireError("invalid_file", f"prompt_file {name} is not on the controller") from None
-        except OSError as error:
-            raise WireError("invalid_file", f"prompt_file {name}: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
 
 
 def _play(agent: handover.HostAgent, order: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""dist.py DIRECTORY: build wheel and sdist, and the bill of what they bring (CycloneDX), the same bytes each time.
+"""dist.py DIRECTORY: build the wheels, the sdist and the bill of what they bring (CycloneDX), the same bytes each time.
 
 SOURCE_DATE_EPOCH is their time; without it, that of the checkout's last commit.
 """
@@ -41,18 +41,20 @@ def epoch() -> str:
 
 
 def build(directory: Path) -> list[Path]:
-    """Build wheel and sdist into `directory`. Raise CalledProcessError."""
-    words = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(directory)]
+    """Build wheel, sdist, and the wheel of llm's plugin into `directory`. Raise CalledProcessError."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("HATCH_")}
+    python = [sys.executable, "-m"]
     with tempfile.TemporaryDirectory() as pages:
         environ |= {"SOURCE_DATE_EPOCH": epoch(), "FARMHAND_MAN_PAGES": pages}
-        written = [sys.executable, "-m", "farmhand.cli.man_pages", pages]
+        written = [*python, "farmhand.cli.man_pages", pages]
         subprocess.run(written, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)
         for page in Path(pages).iterdir():
             page.chmod(0o644)  # whatever the umask is
-        subprocess.run(words, cwd=ROOT, env=environ, stdout=subprocess.PIPE, check=True)
-    version = farmhand.__version__
-    return [directory / f"farmhand-{version}-py3-none-any.whl", directory / f"farmhand-{version}.tar.gz"]
+        for source, kinds in ((ROOT, ["-t", "wheel", "-t", "sdist"]), (ROOT / "llm-farmhand", ["-t", "wheel"])):
+            words = [*python, "hatchling", "build", *kinds, "-d", str(directory)]
+            subprocess.run(words, cwd=source, env=environ, stdout=subprocess.PIPE, check=True)
+    names = ("farmhand-{}-py3-none-any.whl", "farmhand-{}.tar.gz", "llm_farmhand-{}-py3-none-any.whl")
+    return [directory / name.format(farmhand.__version__) for name in names]
 
 
 def bill(wheel: Path) -> str:
@@ -87,10 +89,10 @@ def bill(wheel: Path) -> str:
 def main() -> int:
     """Build everything into the directory that the command line names."""
     directory = Path(sys.argv[1]).absolute()
-    wheel, sdist = build(directory)
+    wheel, *others = build(directory)
     path = directory / f"farmhand-{farmhand.__version__}.cdx.json"
     path.write_text(bill(wheel), "utf-8")
-    sys.stdout.write("".join(f"{each}\n" for each in (wheel, sdist, path)))
+    sys.stdout.write("".join(f"{each}\n" for each in (wheel, *others, path)))
     return 0
 
 

@@ -21,6 +21,7 @@ from farmhand import __version__
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 WHEEL = f"farmhand-{__version__}-py3-none-any.whl"
+PLUGIN = f"llm_farmhand-{__version__}-py3-none-any.whl"
 SDIST = f"farmhand-{__version__}.tar.gz"
 BILL = f"farmhand-{__version__}.cdx.json"
 EPOCH = {"SOURCE_DATE_EPOCH": "1700000000"}
@@ -61,7 +62,7 @@ def test_another_build_is_the_same_bytes(dist: Path, tmp_path: Path) -> None:
     (copy / "roles/base/tasks/__pycache__/x.pyc").touch()
     call = f"import os, runpy; os.umask(0o077); runpy.run_path('{copy}/scripts/dist.py', run_name='__main__')"
     run(sys.executable, "-c", call, tmp_path / "out", cwd=tmp_path, environ=EPOCH)
-    for name in (WHEEL, BILL):
+    for name in (WHEEL, PLUGIN, BILL):
         assert (tmp_path / "out" / name).read_bytes() == (dist / name).read_bytes(), name
     run(sys.executable, ROOT / "scripts/dist.py", tmp_path / "again", environ=EPOCH)
     assert (tmp_path / "again" / SDIST).read_bytes() == (dist / SDIST).read_bytes()

@@ -133,6 +133,7 @@ def test_what_runs_on_a_host_is_standard_library_and_relative(path: Path) -> Non
 #: Modules of library/ whose work is wholly done by their action plugin.
 WITHOUT_OURS = {
     "farmhand_box.py",
+    "farmhand_count_tokens.py",
     "farmhand_credential.py",
     "farmhand_drain.py",
     "farmhand_key.py",
@@ -142,7 +143,7 @@ WITHOUT_OURS = {
 
 
 #: Plugins that speak to agents, and need msgspec beside Ansible for it; see farmhand.wire.schema.
-WITH_MSGSPEC = {"farmhand_credential.py", "farmhand_task.py", "farmhand_drain.py", "farmhand_key.py"}
+WITH_MSGSPEC = {f"farmhand_{name}.py" for name in ("count_tokens", "credential", "task", "drain", "key")}
 
 
 @pytest.mark.parametrize("path", [p for p in PLUGINS if p.parent.name != "library"], ids=lambda path: path.name)

@@ -14,7 +14,7 @@ LOCKS = ["agent.txt", "cloud.txt", "dev.txt", "otel.txt", "workstation.txt"]
 #: What `make bench` measures beside the gateway.
 LITELLM = "../benchmarks/pinned/litellm.txt"
 #: What the gateway is tried with.
-CLIENTS = [f"../tests/data/gateway/{name}/requirements.txt" for name in ("aider", "llm")]
+CLIENTS = ["../tests/data/gateway/aider/requirements.txt"]
 NPM = sorted((ROOT / "tests/data").glob("*/*/package-lock.json"))
 #: name==version ; marker \\ and then --hash lines, as uv writes them.
 _PINNED = re.compile(r"^([a-z0-9._-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)

@@ -137,7 +137,7 @@ async def _serve(config: Config, path: Path) -> None:
         meter_server = MeterServer(meter)
         stack.push_async_callback(meter_server.close, _PATIENCE_S)
         await listen(meter_server, "meter")
-        app = AgentServer(scheduler, meter.limits, meter.errors).app()
+        app = AgentServer(scheduler, meter).app()
         # handler_cancellation: stop handling the request of a client that has disconnected.
         runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=_PATIENCE_S)
         await runner.setup()

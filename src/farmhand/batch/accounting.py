@@ -12,6 +12,7 @@ import msgspec
 from farmhand.batch.bend import Bending
 from farmhand.batch.journal import FINAL, LEASED, Journal, Lease
 from farmhand.batch.output import OutputFile
+from farmhand.batch.sources import OTHERS, form_of
 from farmhand.core import money
 from farmhand.core.rules import SHARED_BUDGET
 from farmhand.places.base import Reply
@@ -77,6 +78,8 @@ class BatchLedger:
         self.batch = journal.about("batch")
         self.totals = BatchTotals(**journal.totals())
         self._output = output
+        #: Whether the output's answers say when they were made, as those of others do.
+        self._dated = form_of(journal) in OTHERS
 
     @property
     def waiting(self) -> int:
@@ -180,6 +183,8 @@ class BatchLedger:
         if (note := self.journal.bent.note(result_id)) is not None:
             rest["bent"] = msgspec.Raw(note)
             self.journal.bent.done(result_id)
+        if self._dated:
+            rest["at"] = int(time.time())
         line = msgspec.json.encode({"n": lease.n, "id": lease.task_id, "host": name, **rest}) + b"\n"
         self.journal.finish(lease.n, FINAL[state], worker, cost, line)
         setattr(taken, state, getattr(taken, state) + 1)

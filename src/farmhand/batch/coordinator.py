@@ -41,9 +41,8 @@ class Coordinator:
     ) -> None:
         self.book = book
         self.journal = book.journal
-        self.over = False
+        self.over = self.stopping = False
         self.error: FarmhandError | None = None
-        self.stopping = False
         self.workers: dict[str, WorkerState] = {}
         #: Why tasks wait, if that is worth reporting.
         self.waiting_for = ""

@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from farmhand.core.api_call import call, reason
+from farmhand.core.attachments import PDF
+from farmhand.core.claude import messages
 from farmhand.core.errors import WireError
 from farmhand.core.keys import other_kind
 from farmhand.core.prices import PriceTable
-from farmhand.core.task import DEFAULT_MODEL, MODELS, Usage, resolve_model
+from farmhand.core.task import DEFAULT_MODEL, MODELS, Attachment, EarlierTurn, Usage, resolve_model
 
 COUNT_TOKENS = "/v1/messages/count_tokens"
 #: How many tasks the provider counts, how many at once, and how long it has for one. Seconds.
@@ -30,6 +32,8 @@ _AT_ONCE = 8
 COUNT_S = 4.0
 #: Bytes of a token where nothing was counted: a little less than in English text.
 BYTES_PER_TOKEN = 3.5
+#: A picture costs 4784 tokens at most. Source: the provider's vision page, read 2026-11-28.
+_PICTURE = int(4784 * BYTES_PER_TOKEN)
 
 
 class PlannedTask(msgspec.Struct):
@@ -43,6 +47,8 @@ class PlannedTask(msgspec.Struct):
     schema: dict[str, Any] | None = None
     max_tokens: int = 4096
     economy: bool = False
+    files: tuple[Attachment, ...] = ()
+    history: tuple[EarlierTurn, ...] = ()
 
     @property
     def is_open(self) -> bool:
@@ -53,13 +59,14 @@ class PlannedTask(msgspec.Struct):
     def size(self) -> int:
         """Return the bytes that are sent."""
         schema = 0 if self.schema is None else len(msgspec.json.encode(self.schema))
-        return len(self.prompt.encode()) + len(self.system.encode()) + schema
+        turns = sum(_size(turn.prompt, turn.files) + len(turn.answer.encode()) for turn in self.history)
+        return turns + _size(self.prompt, self.files) + len(self.system.encode()) + schema
 
     def request(self) -> dict[str, Any]:
         """Return the body that has the API count its tokens."""
         body: dict[str, Any] = {
             "model": resolve_model(self.model),
-            "messages": [{"role": "user", "content": self.prompt}],
+            "messages": list(messages(self)),
         }
         if self.system:
             body["system"] = self.system
@@ -68,6 +75,13 @@ class PlannedTask(msgspec.Struct):
                 {"name": "answer", "input_schema": {"type": "object", "properties": {"answer": self.schema}}}
             ]
         return body
+
+
+def _size(text: str, files: Iterable[Attachment]) -> int:
+    """Return the bytes of a text with files: those of text that would cost as much as the largest picture, at most."""
+    return len(text.encode()) + sum(
+        len(file.data) if file.media_type == PDF else min(len(file.data), _PICTURE) for file in files
+    )
 
 
 class PlannedPrice(NamedTuple):

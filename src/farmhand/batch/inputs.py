@@ -8,23 +8,18 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
-import glob
 import hashlib
 import json
 import os
-import shutil
-import stat
-import sys
-import tempfile
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from farmhand.batch.template import BadRecord, Template, column_of, read_template
-from farmhand.core.decoding import check_stream, shown
-from farmhand.core.errors import UsageError
+from farmhand.batch.template import BadRecord, Template, column_of
+from farmhand.core.decoding import shown
 from farmhand.core.readable import counted
 from farmhand.core.task import MAX_PROMPT_BYTES, Task
 
@@ -33,7 +28,6 @@ MAX_LINE_BYTES = 8 * MAX_PROMPT_BYTES
 csv.field_size_limit(MAX_LINE_BYTES)
 #: How many bytes of a table's row come back with its result, unless columns are named.
 KEPT_BYTES = 4096
-_MAX_HEADER = 1 << 20
 
 
 class InputRecord(NamedTuple):
@@ -64,6 +58,8 @@ class InputSource(ABC):
         self._aside = set(keep or ()) - set(Task.__struct_fields__)
         #: The names of the columns that come back, once all records were read.
         self.kept = [*(keep or ())]
+        #: What was left out of records because it only advises, and of how many.
+        self.left_out: Counter[str] = Counter()
 
     @abstractmethod
     def records(self) -> Iterator[InputRecord]:
@@ -122,9 +118,9 @@ class JsonLines(InputSource):
         """Yield all records in order."""
         n = 0
         try:
-            for n, line in enumerate(_lines(self._file), start=1):
+            for n, line in enumerate(read_lines(self._file), start=1):
                 if line.strip():
-                    yield self._record(n, partial(_json, line))
+                    yield self._record(n, partial(read_json, line))
         except BadRecord as error:
             yield InputRecord(n + 1, None, str(error))
 
@@ -149,7 +145,7 @@ class Csv(JsonLines):
 
     def records(self) -> Iterator[InputRecord]:
         """Yield all records in order."""
-        lines = (_decode(line, "utf-8" if n else "utf-8-sig") for n, line in enumerate(_lines(self._file)))
+        lines = (_decode(line, "utf-8" if n else "utf-8-sig") for n, line in enumerate(read_lines(self._file)))
         rows = csv.reader(lines, delimiter=self._delimiter, strict=True)
         n, header = 1, None
         try:
@@ -213,84 +209,8 @@ class Files(InputSource):
         return digest.hexdigest()
 
 
-def source(
-    names: Sequence[str],
-    form: str,
-    template: str | None,
-    defaults: dict[str, Any],
-    keep: Sequence[str] | None = None,
-) -> tuple[InputSource, dict[str, Any]]:
-    """Return the source, and the properties that a later run must find unchanged.
-
-    `form` is auto, jsonl, csv, files or files-from. `template` is a file's name or the text itself. Raise UsageError.
-    """
-    text = None if template is None else read_template(template)
-    same: dict[str, Any] = {"template": text} | ({} if keep is None else {"keep": [*keep]})
-    if form in ("files", "files-from"):
-        made = Template("{text}" if text is None else text)
-        paths = list(_from_lists(names) if form == "files-from" else _files(names))
-        if not paths:
-            raise UsageError("there are no files", hint="name files, directories or patterns")
-        return Files(paths, defaults, made, keep), {"form": "files", **same}
-    if len(names) != 1:
-        raise UsageError(f"a batch has one input, not {len(names)}", hint="for a list of text files add --files")
-    suffix = Path(names[0]).suffix.lower()
-    if form == "csv" or (form == "auto" and suffix in (".csv", ".tsv")):
-        made = Template("{prompt}" if text is None else text)
-        file = _open(names[0])
-        table = Csv(file, defaults, made, "\t" if suffix == ".tsv" else _delimiter(file), keep)
-        return table, {"form": "csv", **same}
-    own = None if text is None else Template(text)
-    return JsonLines(_open(names[0]), defaults, own, keep), {"form": "jsonl", **same}
-
-
-def _open(name: str) -> IO[bytes]:
-    """Open the input, seekable: other inputs are copied to an unnamed file."""
-    try:
-        # Not closed here: the source reads it later.
-        file = os.fdopen(os.dup(0), "rb") if name == "-" else open(name, "rb")  # noqa: SIM115
-        mode = os.fstat(file.fileno()).st_mode
-        check_stream(file.fileno())
-    except OSError as error:
-        raise UsageError(f"{name}: {error.strerror}", code="invalid_file") from None
-    if stat.S_ISREG(mode):
-        return file
-    if name == "-" and sys.stdin is not None and os.isatty(0):
-        raise UsageError("stdin is a terminal", hint="pipe the tasks in, or name a file")
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the source
-    with file:
-        shutil.copyfileobj(file, copy)
-    return copy
-
-
-def _files(names: Sequence[str]) -> Iterator[Path]:
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            yield from sorted(found for found in path.rglob("*") if _plain(found, path))
-        elif path.exists() or not glob.has_magic(name):
-            yield path
-        else:
-            found = sorted(glob.glob(name, recursive=True))
-            if not found:
-                raise UsageError(f"no file matches {name}", code="invalid_file")
-            yield from (Path(one) for one in found if Path(one).is_file())
-
-
-def _plain(path: Path, top: Path) -> bool:
-    return path.is_file() and not any(part.startswith(".") for part in path.relative_to(top).parts)
-
-
-def _from_lists(names: Sequence[str]) -> Iterator[Path]:
-    for name in names:
-        with _open(name) as file:
-            for line in file:
-                text = os.fsdecode(line.rstrip(b"\r\n"))
-                if text.strip():
-                    yield Path(text)
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
+def read_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of the file, from its beginning. Raise BadRecord for one that is too long."""
     file.seek(0)
     while line := file.readline(MAX_LINE_BYTES + 1):
         if len(line) > MAX_LINE_BYTES:
@@ -298,7 +218,8 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
         yield line
 
 
-def _json(line: bytes) -> Any:
+def read_json(line: bytes) -> Any:
+    """Return the JSON value in `line`. Raise BadRecord."""
     text = _decode(line, "utf-8-sig")
     try:
         value = json.loads(text)
@@ -310,12 +231,6 @@ def _json(line: bytes) -> Any:
     except (ValueError, RecursionError) as error:
         raise BadRecord(f"is not JSON: {error}") from None
     return value
-
-
-def _delimiter(file: IO[bytes]) -> str:
-    """Return the delimiter of the header: a comma if there is one, else those of spreadsheets in other locales."""
-    header = file.readline(_MAX_HEADER)
-    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
 
 
 def _header(row: list[str]) -> list[str]:

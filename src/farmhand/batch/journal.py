@@ -168,6 +168,10 @@ class Journal:
         columns: bytes | None = self._one("SELECT columns FROM input WHERE n = ?", n)
         return columns
 
+    def all_columns(self) -> Iterator[bytes]:
+        """Yield the kept columns of all lines, as JSON objects."""
+        return (columns for (columns,) in self._do("SELECT columns FROM input"))
+
     def bodies(self, states: Iterable[int]) -> Iterator[bytes]:
         """Yield the tasks' fields, as `add` was given them, of the lines in these states."""
         marks = ", ".join(str(int(state)) for state in states)
@@ -299,8 +303,7 @@ class Journal:
 
     def cancelled(self, worker: int, ids: Iterable[str]) -> None:
         """Record that the worker has cancelled these leases."""
-        query = "UPDATE revoked SET sent = 1 WHERE worker = ? AND lease = ?"
-        self._db.executemany(query, ((worker, one) for one in ids))
+        self._db.executemany("UPDATE revoked SET sent = 1 WHERE worker = ? AND lease = ?", ((worker, x) for x in ids))
 
     def settle(self, worker: int, lease_id: str) -> None:
         """Record that the worker's result for a revoked lease has been counted."""

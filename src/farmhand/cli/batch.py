@@ -17,9 +17,9 @@ from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_jou
 from farmhand.batch.bend import Bending
 from farmhand.batch.coordinator import Coordinator
 from farmhand.batch.failures import causes
-from farmhand.batch.inputs import source
 from farmhand.batch.journal import CANCELLED, FAILED, LEASED, WAITING, Journal
 from farmhand.batch.output import OutputFile
+from farmhand.batch.sources import OTHERS, source
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.cli import batch_price, colour, render, telemetry
 from farmhand.cli.amount import DURATION, MAX_USD
@@ -30,7 +30,7 @@ from farmhand.cli.signals import caught
 from farmhand.cli.task_options import task_fields
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import waits_for
-from farmhand.core.decoding import as_name
+from farmhand.core.decoding import as_name, as_names
 from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.prices import price_table
@@ -86,10 +86,10 @@ FARM = PLACE_NAMES[0]
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["auto", "jsonl", "csv", "files", "files-from"]),
+    type=click.Choice(["auto", "jsonl", "csv", "files", "files-from", *OTHERS]),
     default="auto",
-    help="auto (default): csv for .csv and .tsv, else jsonl. files: IN are text files, directories or patterns; "
-    "files-from: IN is a list of files.",
+    help="auto (default): csv for .csv and .tsv, else what the first line is. files: IN are text files, directories "
+    "or patterns; files-from: IN is a list of files. openai, anthropic: batch files of these, and FILE is theirs too.",
 )
 @click.option("--files", is_flag=True, help="The same as --format files.")
 @click.option(
@@ -100,6 +100,12 @@ FARM = PLACE_NAMES[0]
     multiple=True,
     metavar="COL[,COL…]",
     help="Columns of IN that come back with each result; '' for none. Default: those of a CSV row, up to 4 KB.",
+)
+@click.option(
+    "--drop",
+    multiple=True,
+    metavar="NAME",
+    help="A field, such as temperature, to take out of each request of --format openai or anthropic.",
 )
 @click.option("--ordered", is_flag=True, help="Write results in the input's order.")
 @click.option(
@@ -134,6 +140,7 @@ def command(
     files: bool,
     template: str | None,
     keep: tuple[str, ...],
+    drop: tuple[str, ...],
     ordered: bool,
     retry_failed: bool,
     restart: bool,
@@ -151,8 +158,9 @@ def command(
     """Run every task of IN on the farm hosts, or at another place, and write the results to FILE.
 
     IN is JSON Lines: a task (an object with at least prompt) or a prompt (a string) a line; - is stdin. With --template
-    it is a table, as CSV or JSON Lines, or with --files a list of text files. It is checked as a whole before anything
-    is sent. What is done is kept beside FILE (FILE.farmhand), so that the same command goes on where it was stopped.
+    it is a table, as CSV or JSON Lines, or with --files a list of text files. It may be a batch file for the API of
+    OpenAI or of Anthropic; FILE is then in their form. It is checked as a whole before anything is sent. What is done
+    is kept beside FILE (FILE.farmhand), so that the same command goes on where it was stopped.
     """
     if inventory and "," not in inventory:
         # Ansible runs in the checkout, so a path must be absolute. With a comma it is a list of hosts, not a path.
@@ -179,7 +187,9 @@ def command(
     if batch is not None and not TASK_ID.fullmatch(as_name(batch, "--batch")):
         raise UsageError(f"--batch {batch!r:.80} does not match {TASK_ID.pattern}")
     given = defaults(conf, task)
-    tasks, about = source(inputs, "files" if files else form, template, given, columns(keep))
+    forced = conf.model if on_command_line("model") else ""
+    form, unwanted = "files" if files else form, as_names(drop, "--drop")
+    tasks, about = source(inputs, form, template, given, columns(keep), model=forced, drop=unwanted)
     called = inputs[0] if inputs[0] != "-" else out or ""
     plan = BatchPlan(tasks, batch or "", about | {"defaults": given, "ordered": ordered}, called)
     limits = WorkerLimits(
@@ -203,6 +213,9 @@ def command(
             with waits_for("reading the input"):
                 key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
             refuse_pointless(limits, journal, retry_failed=retry_failed)
+            if tasks.left_out:
+                fields = ", ".join(f"{name} ({counted(n, 'line')})" for name, n in tasks.left_out.items())
+                note(f"left out, as it changes no answer here: {fields}")
             if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
                 states = _open(retry_failed)
                 try:

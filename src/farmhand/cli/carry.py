@@ -38,17 +38,19 @@ def carry(
     way: Way,
     *,
     as_json: bool,
+    events: bool = False,
     extract: str = "",
     keep: Callable[[dict[str, Any]], None] = lambda _result: None,
 ) -> int:
     """Run the task, print its answer, and return the exit status. `extract` is `first` or `last`: only that code.
 
+    With `events` the task's events come before its result as JSON, each on a line.
     `keep` gets the result of a task that succeeded.
     """
     gc.freeze()  # what was imported stays
     gc.enable()
     stream = not (as_json or extract or "schema" in task) and render.is_read_as_it_comes()
-    printer = render.Printer(stream=stream, extract=extract)
+    printer = render.Printer(stream=stream, extract=extract, events=events)
     try:
         result = answer(task, conf, printer, way)
     except Stopped as stopped:

@@ -24,6 +24,8 @@ from farmhand.places.reach import Way
 #: Options that a turn cannot have, by their parameters.
 _NEVER = {
     "task_id": "--id",
+    "task_file": "--task",
+    "events": "--events",
     "schema": "--schema",
     "tools": "--tools",
     "economy": "--economy",

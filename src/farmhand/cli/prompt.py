@@ -67,6 +67,23 @@ def assemble(argument: str | None, files: Sequence[str], *, use_stdin: bool = Tr
     return Prompt(prompt, attached)
 
 
+def read_text(name: str, option: str) -> tuple[str, str]:
+    """Return the whole text of the file that `option` names (-: stdin), and what to call it. Raises UsageError."""
+    where = f"{option} {shown(name)}"
+    try:
+        if name == "-":
+            if sys.stdin is None or sys.stdin.closed:
+                raise UsageError(f"{where}: there is no stdin")
+            check_stream(sys.stdin.fileno())
+            return sys.stdin.buffer.read().decode("utf-8-sig"), where
+        with open(name, "rb") as file:
+            return file.read().decode("utf-8-sig"), where
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{where} is not valid UTF-8 at byte {error.start}", code="invalid_prompt") from None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{where}: {_reason(error)}", code="invalid_file") from None
+
+
 def _from_file(name: str) -> str | dict[str, str]:
     try:
         with open(name, "rb") as file:

@@ -137,11 +137,13 @@ class Printer:
     With `stream`, text is written as it comes. If the task is attempted again, text is written only where it continues
     what was written already. If the final answer differs from that, it is written as a whole on a terminal, with a
     note; a program that reads a pipe could not tell the two apart, so there it is an error. With `extract`, `first` or
-    `last`, only that block of code is written. `wait` is closed by the first text that is written.
+    `last`, only that block of code is written. With `events` each event that the answer is made of is written as JSON.
+    `wait` is closed by the first text that is written.
     """
 
-    def __init__(self, *, stream: bool, extract: str = "") -> None:
+    def __init__(self, *, stream: bool, extract: str = "", events: bool = False) -> None:
         self.stream = stream
+        self.events = events
         self.wait = WaitLine()
         self.extract = extract
         self._shown = ""
@@ -149,6 +151,9 @@ class Printer:
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Handle one event of the task's stream."""
+        if self.events and event.get("type") in ("restart", "text"):
+            self.wait.close()
+            write_json({name: event[name] for name in ("type", "text") if name in event})
         if event.get("type") == "restart":
             self._coming = ""
         elif event.get("type") == "text" and self.stream:

@@ -53,6 +53,8 @@ def main(given: dict[str, Any]) -> int:
         extract = "last" if given["extract_last"] else "first" if given["extract"] else ""
         if extract and (given["as_json"] or given["schema"]):
             raise UsageError("--extract is for an answer in text: leave out --json and --schema")
+        if given["events"] and not given["as_json"]:
+            raise UsageError("--events comes before the result of --json", hint="give --json too")
         if given["last"]:
             from farmhand.cli import last
 
@@ -84,7 +86,8 @@ def main(given: dict[str, Any]) -> int:
             with _fast_msgspec():
                 from farmhand.cli.carry import carry
 
-            return carry(task or _task(given, conf), conf, way, as_json=given["as_json"], extract=extract)
+            about = {"as_json": given["as_json"], "events": given["events"], "extract": extract}
+            return carry(task or _task(given, conf), conf, way, **about)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from farmhand.cli.prompt import assemble
+from farmhand.cli.prompt import assemble, read_text
 from farmhand.core.decoding import as_name, as_names, as_text, not_text, shown
 from farmhand.core.errors import UsageError
 from farmhand.core.ids import new_task_id
@@ -16,6 +16,8 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     """Return the task as the protocol has it. Fields that were not given are left out. Raises UsageError."""
     task_id = own_id(given)
     fields = task_fields(given, conf)
+    if given["task_file"] is not None:
+        return _written_task(given, conf, fields | ({"id": task_id} if task_id else {}))
     prompt, files = assemble(given["prompt"], given["file"], use_stdin=not given["no_stdin"])
     if files:
         fields["files"] = files
@@ -25,6 +27,26 @@ def build_task(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
     if files:
         check(task)
     return task
+
+
+def _written_task(given: dict[str, Any], conf: Settings, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the task that --task gives; its own fields count more than options, but for the id. Raises UsageError."""
+    if given["prompt"] is not None or given["file"]:
+        raise UsageError("--task has the prompt and the files in it", hint="leave out the argument and -f")
+    text, where = read_text(given["task_file"], "--task")
+    try:
+        task = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON: {error}", code="invalid_task") from None
+    if not isinstance(task, dict):
+        raise UsageError(f"{where} is no object with a prompt", code="invalid_task")
+    task = {name: value for name, value in task.items() if value is not None}
+    usual = {"id": new_task_id(), "timeout_s": conf.timeout_s}
+    if given["max_usd"] is not None:
+        usual["max_usd"] = given["max_usd"]
+    made = usual | fields | task | {name: fields[name] for name in ("id",) if name in fields}
+    check(made)
+    return made
 
 
 def own_id(given: dict[str, Any]) -> str | None:

@@ -6,7 +6,7 @@ It is shared by the farm host's engine and farmhand.subscription.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +80,15 @@ def user_message(prompt: str, files: Sequence[Attachment] = ()) -> bytes:
     content = [*blocks(files), {"type": "text", "text": prompt}, {"type": "text", "text": "\n"}]
     message = {"role": "user", "content": content}
     return msgspec.json.encode({"type": "user", "message": message}) + b"\n"
+
+
+def messages(task: Any) -> Iterator[dict[str, Any]]:
+    """Yield the messages of a task with `history`, `prompt` and `files`, as the Messages API has them."""
+    for turn in task.history:
+        yield {"role": "user", "content": _content(turn)}
+        yield {"role": "assistant", "content": turn.answer}
+    yield {"role": "user", "content": _content(task)}
+
+
+def _content(turn: Any) -> str | list[dict[str, Any]]:
+    return [*blocks(turn.files), {"type": "text", "text": turn.prompt}] if turn.files else str(turn.prompt)

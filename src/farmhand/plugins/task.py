@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from base64 import b64encode
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from farmhand.core import attachments
+from farmhand.core.errors import WireError
 from farmhand.core.ids import new_task_id
 from farmhand.wire.follow import FINAL_STATES
 
@@ -18,6 +24,42 @@ def task_of(arguments: dict[str, Any]) -> dict[str, Any]:
     """Return the task described by the arguments; omitted fields get the agent's defaults."""
     task = {name: arguments[name] for name in TASK_FIELDS if arguments.get(name) is not None}
     return {"id": new_task_id()} | task
+
+
+def read_files(given: dict[str, Any], find: Callable[[str, str], str]) -> None:
+    """Put the text of `prompt_file` into `prompt`, and the content of `files` into `files`. Raise WireError.
+
+    `find` is ActionBase._find_needle, which looks for a file on the controller.
+    """
+    if (name := given["prompt_file"]) is not None:
+        if given["prompt"] is not None:
+            raise WireError("usage", "prompt and prompt_file exclude each other", "give one of them", 400)
+        try:
+            given["prompt"] = _content(find, name, f"prompt_file {name}").decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise WireError("invalid_prompt", f"prompt_file {name} is not valid UTF-8 at byte {error.start}") from None
+    if given["prompt"] is None:
+        raise WireError("usage", "prompt is missing (give prompt or prompt_file)", status=400)
+    given["files"] = [_attachment(find, name) for name in given["files"] or ()] or None
+
+
+def _attachment(find: Callable[[str, str], str], name: str) -> dict[str, str]:
+    """Return the picture or PDF `name` as the wire has it. Raise WireError."""
+    data = _content(find, name, f"the file {name}")
+    if not (kind := attachments.media_type(data)):
+        raise WireError("invalid_file", f"the file {name} is no {attachments.KINDS}")
+    return {"media_type": kind, "data": b64encode(data).decode(), "name": os.path.basename(name)}
+
+
+def _content(find: Callable[[str, str], str], name: str, what: str) -> bytes:
+    from ansible.errors import AnsibleError
+
+    try:
+        return Path(find("files", os.path.expanduser(name))).read_bytes()
+    except AnsibleError:
+        raise WireError("invalid_file", f"{what} is not on the controller") from None
+    except OSError as error:
+        raise WireError("invalid_file", f"{what}: {error.strerror}") from None
 
 
 def failure(answer: dict[str, Any]) -> str | None:

@@ -76,6 +76,17 @@ class Client:
         """Return ids and states of the tasks that `submit` would find. Raise what it would; nothing is submitted."""
         return list(self._call("POST", "/v1/tasks/check", schema.StatesAnswer, body={"tasks": tasks})["tasks"])
 
+    def count(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
+        """Return the tokens of tasks as the API counts them, which is free; nothing is submitted. Raise WireError."""
+        body = {"tasks": tasks}
+        try:
+            return list(self._call("POST", "/v1/tasks/count", schema.CountAnswer, body=body, key=key)["tasks"])
+        except WireError as error:
+            if error.code != "no_such_route":
+                raise
+            said = f"{self.transport.name}: its agent is too old to count tokens"
+            raise WireError("agent_too_old", said, "upgrade the farm host: farmhand up", error.status) from None
+
     def task(self, task_id: str) -> dict[str, Any]:
         """Return the result of one task so far. Raise WireError `no_such_task`."""
         return self._task("GET", task_id)

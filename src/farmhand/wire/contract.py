@@ -17,6 +17,7 @@ CALLS: tuple[tuple[str, str, Any, Any], ...] = (
     ("GET", "/v1/status", None, schema.StatusAnswer),
     ("POST", "/v1/tasks", Submission[Task], schema.StatesAnswer),
     ("POST", "/v1/tasks/check", Submission[Task], schema.StatesAnswer),
+    ("POST", "/v1/tasks/count", Submission[Task], schema.CountAnswer),
     ("GET", "/v1/tasks", None, schema.TasksAnswer),
     ("POST", "/v1/tasks/cancel", Cancellation, schema.StatesAnswer),
     ("GET", "/v1/tasks/{id}", None, schema.TaskAnswer),

@@ -294,6 +294,20 @@ class StatesAnswer(msgspec.Struct):
     tasks: Annotated[list[TaskState], Many]
 
 
+class TaskCount(msgspec.Struct):
+    """The tokens of a task, as the API counts them for `model`."""
+
+    id: Name
+    model: Name
+    input_tokens: Count
+
+
+class CountAnswer(msgspec.Struct):
+    """`POST /v1/tasks/count`, in the order of the tasks."""
+
+    tasks: Annotated[list[TaskCount], Many]
+
+
 class TaskAnswer(msgspec.Struct):
     """`GET` and `DELETE /v1/tasks/{id}`."""
 

@@ -1,14 +1,15 @@
-"""The real llm, PyPI's llm, pinned by tests/data/gateway/llm/requirements.txt."""
+"""The real llm, PyPI's llm, of the development requirements."""
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 from tests.support.gateway import GatewayProcess
-from tests.support.harness.run import LOCKS, Ran, pypi_version, recipe_of, run, written
-from tests.support.python_tools import environment
+from tests.support.harness.run import Ran, recipe_of, run, written
 
-VERSION = pypi_version("llm", "llm")
+VERSION = version("llm")
 
 
 async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
@@ -16,7 +17,7 @@ async def ask(gateway: GatewayProcess, prompt: str, work: Path) -> Ran:
     recipe = await recipe_of(gateway, "llm")
     home = work.parent / "llm-home"
     home.mkdir(parents=True, exist_ok=True)
-    program = str(environment(LOCKS / "llm") / "bin/llm")
+    program = str(Path(sys.executable).parent / "llm")
     found = await run([program, "logs", "path"], home, work, {})
     written(Path(found.out.strip()).parent / "extra-openai-models.yaml", recipe, "- model_id")
     # The recipe gives the token on stdin.

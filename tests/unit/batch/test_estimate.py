@@ -11,6 +11,7 @@ from farmhand.batch import estimate as estimates
 from farmhand.batch.estimate import MOST_BYTES, MOST_COUNTED, PlannedTask, TokenCounter, estimate
 from farmhand.core.errors import WireError
 from farmhand.core.prices import price_table
+from farmhand.core.task import EarlierTurn
 
 TABLE = price_table()
 KEY = "sk-ant-test-estimate-0000"
@@ -64,6 +65,15 @@ def test_what_is_not_counted_is_estimated_and_says_why() -> None:
     found = estimate(bodies([{"prompt": "x" * 3500}]), TABLE, Counting("no route"))
     assert (found.counted, found.tokens, found.uncounted) == (0, 1001, "no route")
     assert estimate(bodies([]), TABLE, Counting()).tasks == 0
+
+
+def test_earlier_turns_and_files_are_in_it() -> None:
+    asked = {"prompt": "x" * 35, "history": [{"prompt": "y" * 350, "answer": "z" * 3500}]}
+    assert estimate(bodies([asked]), TABLE).tokens == round((35 + 350 + 3500) / 3.5) + 1
+    pictures = [{"media_type": "image/png", "data": "A" * n} for n in (70, 10**6)]
+    assert 4800 < estimate(bodies([{"prompt": "x", "files": pictures}]), TABLE).tokens < 4820
+    whole = PlannedTask(prompt="x", history=(EarlierTurn(prompt="a", answer="b"),)).request()["messages"]
+    assert [message["role"] for message in whole] == ["user", "assistant", "user"]
 
 
 def test_a_long_prompt_has_the_prices_of_one() -> None:

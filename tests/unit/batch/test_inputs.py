@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from farmhand.batch import inputs
-from farmhand.batch.inputs import Csv, Files, JsonLines, source
+from farmhand.batch.inputs import Csv, Files, JsonLines
+from farmhand.batch.sources import source
 from farmhand.batch.template import Template, read_template
 from farmhand.core.errors import UsageError
 

@@ -15,9 +15,10 @@ import pytest
 from farmhand.batch.accounting import BatchLedger
 from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
 from farmhand.batch.coordinator import Coordinator
-from farmhand.batch.inputs import KEPT_BYTES, source
+from farmhand.batch.inputs import KEPT_BYTES
 from farmhand.batch.names import name_after
 from farmhand.batch.output import OutputFile
+from farmhand.batch.sources import source
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core.errors import UsageError
 from tests.support.places import InProcessPlace, Worker

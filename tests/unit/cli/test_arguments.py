@@ -56,6 +56,7 @@ def test_ordinary_calls_are_plain() -> None:
         "tools": (),
         "labels": (),
         "economy": False,
+        "events": False,
         "extract": False,
         "extract_last": False,
         "go_on": False,

@@ -62,6 +62,47 @@ def test_everything_that_can_be_asked_for() -> None:
     }
 
 
+def test_a_whole_task_is_json(tmp_path: Path) -> None:
+    file = tmp_path / "task.json"
+    history = [{"prompt": "a", "answer": "b"}]
+    file.write_text(json.dumps({"prompt": "p", "model": "opus", "schema": None, "history": history}))
+    given = options(prompt=None, task_file=str(file), system="s", max_usd=1)
+    made = build_task(given, Settings(model="haiku"))
+    assert made == {
+        "id": made["id"], "prompt": "p", "model": "opus", "system": "s", "history": history, "timeout_s": 0.0,
+        "max_usd": 1,
+    }  # fmt: skip
+    assert build_task(given | {"task_id": "me"}, Settings())["id"] == "me"
+    for text, words in (
+        ("[]", "is no object with a prompt"),
+        ("{", "is not JSON"),
+        ('{"prompt": "p", "colour": 1}', "unknown field"),
+        ('{"prompt": " "}', "the prompt is empty"),
+        ("\udcff", "not valid UTF-8"),
+    ):
+        file.write_bytes(text.encode("utf-8", "surrogateescape"))
+        with pytest.raises(UsageError, match=words):
+            build_task(given, Settings())
+    for wrong in (options(task_file="x"), options(prompt=None, task_file="x", file=("y",))):
+        with pytest.raises(UsageError, match="--task has the prompt"):
+            build_task(wrong, Settings())
+    with pytest.raises(UsageError, match="--task nowhere: No such file"):
+        build_task(options(prompt=None, task_file="nowhere"), Settings())
+
+
+def test_events_are_lines_before_the_result(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    printer = Printer(stream=False, events=True)
+    for event in ({"type": "text", "text": "a"}, {"type": "state"}, {"type": "restart", "reason": "x"}):
+        printer.on_event(event)
+    assert printer.report({"state": "succeeded", "text": "b"}, as_json=True) == 0
+    lines = capsysbinary.readouterr().out.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {"type": "text", "text": "a"}, {"type": "restart"}, {"state": "succeeded", "text": "b"}
+    ]  # fmt: skip
+    done = CliRunner().invoke(run.command, ["--events", "prompt"])
+    assert "give --json too" in str(done.exception)
+
+
 def test_a_label_has_a_name_and_holds_no_key() -> None:
     for label, what in (
         *(("x", "NAME=VALUE"), ("=x", "NAME=VALUE")),

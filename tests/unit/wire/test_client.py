@@ -46,6 +46,17 @@ def test_an_agent_that_does_not_know_a_field_of_a_task_is_too_old_for_it() -> No
     assert "unknown field `files`" in caught.value.message
 
 
+def test_an_agent_that_cannot_count_is_too_old_for_it() -> None:
+    # The route of older agents takes `count` for a task's id.
+    said = {"code": "no_such_route", "message": "POST /v1/tasks/count: Method Not Allowed", "hint": ""}
+    counted = {"id": "t1", "model": "claude-haiku-5-5", "input_tokens": 7}
+    with Client(Scripted([answer({"tasks": [counted]}), answer({"error": said}, 405)])) as client:
+        assert client.count([TASK], KEY) == [counted]
+        with pytest.raises(WireError) as caught:
+            client.count([TASK], KEY)
+    assert caught.value.code == "agent_too_old"
+
+
 def test_nothing_is_sent_before_an_agent_has_answered() -> None:
     agent = Scripted([answer({}, wire=None)], greet=False)
     with pytest.raises(WireError) as caught, Client(agent) as client:

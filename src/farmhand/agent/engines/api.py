@@ -14,13 +14,13 @@ import msgspec
 
 from farmhand.agent.engines import EngineError
 from farmhand.agent.engines.reader import MessageReader
-from farmhand.core.claude import blocks
+from farmhand.core.claude import messages
 from farmhand.core.schemas import MAX_ANSWER, POOL, Unchecked
-from farmhand.core.task import ALWAYS_THINKING, EarlierTurn, Result, Task
+from farmhand.core.task import ALWAYS_THINKING, Result, Task
 from farmhand.meter import Grant, Meter, loose_json
 from farmhand.meter.sse import EventDecoder
 
-_HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
+HEADERS = {"anthropic-version": "2023-06-01", "content-type": "application/json", "accept": "text/event-stream"}
 _ANSWER_TOOL = "answer"
 #: Stop reasons of an unfinished answer. Structured output is incomplete then.
 _CUT_OFF = {"max_tokens": "max_tokens", "model_context_window_exceeded": "the end of the model's context"}
@@ -48,7 +48,7 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     body: dict[str, Any] = {
         "model": model,
         "max_tokens": task.max_tokens,
-        "messages": _messages(task),
+        "messages": list(messages(task)),
     }
     thinks = model in ALWAYS_THINKING
     if not thinks:
@@ -65,18 +65,6 @@ def request_body(task: Task, model: str) -> dict[str, Any]:
     return body
 
 
-def _messages(task: Task) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    for turn in task.history:
-        messages.append({"role": "user", "content": _content(turn)})
-        messages.append({"role": "assistant", "content": turn.answer})
-    return [*messages, {"role": "user", "content": _content(task)}]
-
-
-def _content(turn: Task | EarlierTurn) -> str | list[dict[str, Any]]:
-    return [*blocks(turn.files), {"type": "text", "text": turn.prompt}] if turn.files else turn.prompt
-
-
 class ApiEngine:
     """The engine that runs text tasks directly on the Messages API."""
 
@@ -91,7 +79,7 @@ class ApiEngine:
         events, body = EventDecoder(), bytearray()
         # The request may be large: only the meter has it.
         sending = self._meter.send(
-            grant, "/v1/messages", msgspec.json.encode(request_body(task, grant.model) | {"stream": True}), _HEADERS
+            grant, "/v1/messages", msgspec.json.encode(request_body(task, grant.model) | {"stream": True}), HEADERS
         )
         async with sending as exchange:
             while piece := await exchange.piece():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 from aiohttp import web
 
+from farmhand.agent.counting import TaskCounter
 from farmhand.agent.http import auth
 from farmhand.agent.http.auth import answer, answer_lines
 from farmhand.agent.http.metrics import Metrics
@@ -22,7 +22,7 @@ from farmhand.agent.task_files import TaskFiles
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import is_fingerprint
 from farmhand.core.task import TASK_ID
-from farmhand.meter import Limits
+from farmhand.meter import Meter
 from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder
 from farmhand.wire.schema import WIRE
 
@@ -43,15 +43,16 @@ _QUERY = {
 
 
 class AgentServer:
-    """The API's routes on top of one scheduler and its ledger. `errors` counts the API's errors by kind."""
+    """The API's routes on top of one scheduler, its ledger, and the meter."""
 
-    def __init__(self, scheduler: Scheduler, limits: Limits, errors: Counter[str]) -> None:
+    def __init__(self, scheduler: Scheduler, meter: Meter) -> None:
         self._config = scheduler.context.config
         self._ledger = scheduler.context.ledger
         self._scheduler = scheduler
         self._files = TaskFiles(self._config.state_dir)
-        self._status = Status(scheduler, limits)
-        self._metrics = Metrics(scheduler, self._status, limits, errors)
+        self._status = Status(scheduler, meter.limits)
+        self._metrics = Metrics(scheduler, self._status, meter.limits, meter.errors)
+        self._counter = TaskCounter(meter, scheduler.keys)
 
     def app(self) -> web.Application:
         """Return the web application."""
@@ -62,6 +63,7 @@ class AgentServer:
                 web.post("/v1/tasks", self._submit),
                 web.get("/v1/tasks", self._list),
                 web.post("/v1/tasks/check", self._check),
+                web.post("/v1/tasks/count", self._count),
                 web.post("/v1/tasks/cancel", self._cancel_many),
                 web.get("/v1/tasks/{id}", self._show),
                 web.get("/v1/tasks/{id}/events", self._events),
@@ -98,6 +100,11 @@ class AgentServer:
         tasks = read_tasks(await request.read(), self._config)
         await check_schemas(tasks)
         return _states(await self._ledger.check(tasks))
+
+    async def _count(self, request: web.Request) -> web.Response:
+        key, tasks = read_key(request, self._config), read_tasks(await request.read(), self._config)
+        await check_schemas(tasks)
+        return answer({"tasks": await self._counter.count(tasks, key)})
 
     async def _list(self, request: web.Request) -> web.Response:
         query = request.query
