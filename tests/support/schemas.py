@@ -14,6 +14,7 @@ from farmhand.cli.schemas import file_name
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 #: All that the document of an error can have.
 _OF_ERROR = {"error", "id", "state"}
+_OTHER_NAMES = {"claude-cheap": "run", "top": "status"}
 
 
 def check(verb: str, shown: Any) -> None:
@@ -27,7 +28,7 @@ def check_said(words: Sequence[str], out: str | bytes) -> None:
     """Check what a command with these words has printed, if that was JSON: each of its lines."""
     if "--json" not in words:
         return
-    given = ["run"] if words[0] == "claude-cheap" else [word for word in words if word not in ("farmhand", "--json")]
+    given = [_OTHER_NAMES.get(word, word) for word in words if word not in ("farmhand", "--json")]
     verb = next(name for n in (3, 2, 1) if (SCHEMAS / file_name(name := " ".join(given[:n]))).exists())
     for line in out.splitlines():
         shown = json.loads(line)

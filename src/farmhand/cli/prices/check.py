@@ -65,7 +65,9 @@ def _of_web(url: str) -> str:
         with urllib.request.urlopen(asked, timeout=_TIMEOUT_S) as answer:  # noqa: S310  (checked above)
             return str(answer.read(_MOST_BYTES).decode("utf-8", "replace"))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        why = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else getattr(error, "reason", error)
+        # Words of http.client repeat the address, which may have a password in it.
+        why = getattr(error, "reason", "") if isinstance(error, OSError) else "no answer of a web server, or no address"
+        why = f"HTTP {error.code}" if isinstance(error, urllib.error.HTTPError) else why or error
         raise FarmUnreachable(
             f"the prices could not be looked at: {url}: {redact(str(why))}",
             hint="save the page and give its file",
