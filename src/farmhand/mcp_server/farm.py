@@ -173,10 +173,11 @@ class Farm:
         """Return what was spent."""
         lines = [room.said() for room in self.book.rooms(self.conf)]
         found = await self._verb("cost", "--since", own.since or "1d")
-        keep = ("since", "tasks", "cost_usd", "spent_usd", "total_usd", "savings_usd", "baseline_usd", "totals")
-        short = {name: found[name] for name in keep if name in found} or found
-        lines.append(json.dumps(harmless(short), ensure_ascii=False)[: self._cap])
-        return "\n".join(lines)
+        whole, models = found.get("whole") or {}, found.get("groups") or []
+        lines.append(f"all of the farm since {(found.get('spent') or {}).get('since')}: {_figures(whole)}")
+        lines += [f"  {one.get('key')}: {_figures(one)}" for one in models[:20]]
+        lines += [f"  {host['host']} could not be asked" for host in found.get("hosts") or [] if host.get("error")]
+        return str(harmless("\n".join(lines)))
 
     @property
     def _cap(self) -> int:
@@ -249,7 +250,10 @@ class Farm:
         return task
 
     def _most(self, task: Task, conf: settings.Settings) -> int:
-        """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price."""
+        """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price.
+
+        It is half as much again as a token a byte and the longest answer: the terms of a workspace may be dearer.
+        """
         table = price_table(conf.prices_path)
         size = len(_ENCODER.encode([task.prompt, task.system, task.schema])) + _ADDED_TOKENS
         size += sum(len(file.data) // 100 for file in task.files)
@@ -258,7 +262,7 @@ class Farm:
         if cost is None:
             hint = f"use one of {', '.join(table.current)}"
             raise UsageError(f"no price is known for the model {task.model!r:.80}", hint=hint, code="unknown_model")
-        most = cost * (_TRIES if task.schema else 1)
+        most = cost * (_TRIES if task.schema else 1) * 3 // 2
         return most if task.max_usd is None else min(most, pico(task.max_usd))
 
     async def _reserve(
@@ -473,6 +477,12 @@ def _of(error: dict[str, Any], status: int) -> FarmhandError:
     made = FarmhandError(message, hint=hint, code=str(error.get("code") or "error"))
     made.exit_code = status
     return made
+
+
+def _figures(row: dict[str, Any]) -> str:
+    unknown = sum(row.get(name) or 0 for name in ("unpriced", "uncertain"))
+    doubt = f", the cost of {counted(unknown, 'request')} is not known" if unknown else ""
+    return f"US$ {row.get('spent_usd')}, {counted(row.get('tasks') or 0, 'task')}, {row.get('failed')} failed{doubt}"
 
 
 def _host(host: Any) -> str:
