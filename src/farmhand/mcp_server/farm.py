@@ -1,0 +1,496 @@
+"""What the tools do. Every method returns the text for the session, and raises FarmhandError for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import anyio
+import msgspec
+
+from farmhand.batch.inputs import source
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed, UsageError, from_result
+from farmhand.core.ids import new_task_id
+from farmhand.core.keys import harmless
+from farmhand.core.money import pico, plain, usd
+from farmhand.core.prices import price_table
+from farmhand.core.readable import counted, duration, money
+from farmhand.core.task import Task, Usage, resolve_model
+from farmhand.mcp_server import answers, tools
+from farmhand.mcp_server.book import Book, Entry, Spent
+from farmhand.mcp_server.jobs import Job
+from farmhand.mcp_server.paths import Paths
+
+#: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
+_LOOK_S = 0.1
+_BEGINS_S = 2.0
+#: How long what is asked of a verb may take.
+_VERB_S = 60.0
+#: What the API adds itself to a prompt, in tokens, and how often a schema's answer may be asked for again.
+_ADDED_TOKENS = 1000
+_TRIES = 2
+_NAMES = re.compile(r"\{(text|path|name)\}")
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+_EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
+
+
+class Session(Protocol):
+    """The other end: what is asked of the client."""
+
+    async def roots(self) -> list[Path]:
+        """Return the directories that the client names, or the working directory."""
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Tell how far a call is."""
+
+    async def ask_for_more(self, message: str) -> Decimal | None:
+        """Ask the operator for more money. None: they cannot be asked, or said no."""
+
+
+class Assembled(NamedTuple):
+    """A prompt with the text of its files, and its pictures and PDFs."""
+
+    text: str
+    files: list[dict[str, str]]
+
+
+#: Returns the prompt with these files: `farmhand.cli.prompt.assemble`.
+Assemble = Callable[[str, Sequence[str]], tuple[str, list[dict[str, str]]]]
+
+
+class Farm:
+    """The tools of one session."""
+
+    def __init__(self, config: str | None, directory: Path, environment: dict[str, str], assemble: Assemble) -> None:
+        self._config, self._directory, self._environment = config, directory, environment
+        self._assemble = assemble
+        self.book = Book(directory, secrets.token_hex(6))
+        for old in self.book.forget():
+            Job(directory, old).remove()
+
+    @property
+    def conf(self) -> settings.Settings:
+        """Return the settings as they are now. Raise NotConfigured."""
+        return settings.load(self._config)
+
+    async def farm_task(self, session: Session, own: tools.TaskArguments, fields: dict[str, Any]) -> str:
+        """Run one task."""
+        conf = self.conf
+        task = await self._task(session, conf, own, fields)
+        most = self._most(task, conf)
+        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 20, conf, own.label or "", 1)
+        job = Job(self._directory, task.id)
+        task.max_usd = usd(amount)
+        body = msgspec.to_builtins(task) | {"max_usd": float(usd(amount))}
+        try:
+            job.make("task.json", json.dumps(body, ensure_ascii=False).encode())
+            self._start(job, "task")
+        except FarmhandError:
+            self.book.settle(task.id, 0)
+            raise
+        with StopUnless(job) as stop:
+            await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
+            stop.gone_on()
+        return await self._told(task.id)
+
+    async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
+        """Begin a batch."""
+        conf = self.conf
+        limit = fields.pop("max_usd", None)
+        limit = None if limit is None else tools.task_of({"id": "x", "prompt": "x", "max_usd": limit}, "max_usd").max_usd
+        tasks, notes = await self._tasks(session, conf, own, fields)
+        most = sum(self._most(task, conf) for task in tasks)
+        job = Job(self._directory, f"b{secrets.token_hex(6)}")
+        wanted = len(tasks)
+        amount = await self._reserve(session, job.id, "batch", limit, most, 1, conf, own.label or "", wanted)
+        lines = b"".join(_line(task) for task in tasks)
+        try:
+            job.make("in.jsonl", lines)
+            self._start_batch(job, amount)
+        except FarmhandError:
+            self.book.settle(job.id, 0)
+            raise
+        wait_s = _wait(own.wait_s, 0.0)
+        with StopUnless(job) as stop:
+            await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
+            stop.gone_on()
+        return "\n".join([*notes, await self._told(job.id)])
+
+    async def farm_result(self, session: Session, own: tools.ResultArguments, _: dict[str, Any]) -> str:
+        """Return what became of a job; one that was cut off goes on."""
+        entry = self._entry(own.id)
+        job = Job(self._directory, entry.id)
+        if entry.state == "open" and not job.is_running() and self._unfinished(entry, job):
+            if entry.kind == "batch":
+                self._start_batch(job, entry.reserved)
+            else:
+                self._start(job, "task")
+        if job.is_running():
+            await self._wait(session, job, entry.tasks, _wait(own.wait_s, self.conf.mcp_wait_s))
+        return await self._told(entry.id)
+
+    async def farm_cancel(self, session: Session, own: tools.CancelArguments, _: dict[str, Any]) -> str:
+        """End a job."""
+        entry = self._entry(own.id)
+        job = Job(self._directory, entry.id)
+        if entry.state != "open":
+            return f"{entry.kind} {entry.id} had ended before"
+        if job.is_running():
+            job.stop()
+            await self._wait(session, job, entry.tasks, _VERB_S)
+        if job.is_running():
+            raise FarmhandError(f"{entry.kind} {entry.id} is still stopping", hint="call farm_cancel again")
+        if not self._unfinished(entry, job):
+            return await self._told(entry.id)
+        # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        cost = await self._cost_at_host(entry) if entry.kind == "task" else None
+        self.book.settle(entry.id, cost, "cancelled")
+        spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
+        return f"{entry.kind} {entry.id} is cancelled; {spent}"
+
+    async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
+        """Return what the farm does, and the last jobs."""
+        lines = [room.said() for room in self.book.rooms(self.conf)]
+        try:
+            found = await self._verb("status")
+            for name, host in sorted((found.get("hosts") or {}).items()):
+                lines.append(f"host {name}: {_host(host)}")
+        except FarmhandError as error:
+            lines.append(f"the hosts cannot be asked: {error}")
+        for entry in self.book.last(20):
+            lines.append(self._in_one_line(entry))
+        return "\n".join(lines)
+
+    async def farm_cost(self, session: Session, own: tools.CostArguments, _: dict[str, Any]) -> str:
+        """Return what was spent."""
+        lines = [room.said() for room in self.book.rooms(self.conf)]
+        found = await self._verb("cost", "--since", own.since or "1d")
+        whole, models = found.get("whole") or {}, found.get("groups") or []
+        lines.append(f"all of the farm since {(found.get('spent') or {}).get('since')}: {_figures(whole)}")
+        lines += [f"  {one.get('key')}: {_figures(one)}" for one in models[:20]]
+        lines += [f"  {host['host']} could not be asked" for host in found.get("hosts") or [] if host.get("error")]
+        return str(harmless("\n".join(lines)))
+
+    @property
+    def _cap(self) -> int:
+        return int(self.conf.mcp_answer_chars)
+
+    async def _paths(self, session: Session, conf: settings.Settings) -> Paths:
+        kind, _, rest = conf.key_source.partition(":")
+        never = [Path(os.path.expanduser(rest.partition("#")[0]))] if kind == "file" else []
+        return Paths(await session.roots(), [*never, Path(conf.config_file)])
+
+    async def _task(
+        self, session: Session, conf: settings.Settings, own: tools.TaskArguments, fields: dict[str, Any]
+    ) -> Task:
+        made = {"id": new_task_id(), "timeout_s": conf.timeout_s} | _model(conf) | fields
+        if own.label:
+            made["labels"] = {"label": own.label}
+        checked = tools.task_of(made, "farm_task")
+        if not own.files:
+            return checked
+        paths, _ = (await self._paths(session, conf)).files(own.files)
+        text, files = self._assemble(checked.prompt, [str(path) for path in paths])
+        return tools.task_of(made | {"prompt": text, "files": files}, "farm_task")
+
+    async def _tasks(
+        self, session: Session, conf: settings.Settings, own: tools.BatchArguments, fields: dict[str, Any]
+    ) -> tuple[list[Task], list[str]]:
+        """Return the tasks of a batch, and what there is to say about them. Raise UsageError."""
+        given = [name for name in ("tasks", "file", "files") if getattr(own, name)]
+        if len(given) != 1:
+            raise UsageError("farm_batch takes one of tasks, file, or files with prompt", code="invalid_arguments")
+        shared = {"timeout_s": conf.timeout_s} | _model(conf) | fields
+        if own.label:
+            shared["labels"] = {"label": own.label}
+        if own.tasks:
+            return [await self._listed(session, conf, n, one, shared) for n, one in enumerate(own.tasks, 1)], []
+        prompt = shared.pop("prompt", None)
+        paths = await self._paths(session, conf)
+        left_out: list[str] = []
+        if own.file:
+            name = paths.file(str(own.file))
+            records, _ = source([str(name)], "auto", prompt, shared)
+        else:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise UsageError("farm_batch with files needs prompt", code="invalid_arguments")
+            found, left_out = paths.files(own.files or [])
+            if not found:
+                raise UsageError("no file is there", hint="see the names and patterns", code="invalid_file")
+            records, _ = source([str(one) for one in found], "files", _template(prompt), shared)
+        made = []
+        for record in records.records():
+            if record.fields is None:
+                raise UsageError(f"record {record.n} {record.problem}; nothing was sent", code="invalid_input")
+            labels = record.fields.get("labels") or {}
+            if own.files and "path" in labels:
+                labels = labels | {"path": paths.shown(Path(labels["path"]))}
+            made.append(_checked(record.n, {**record.fields, "labels": labels}))
+        notes = [f"left out, since they may hold secrets: {', '.join(left_out[:20])}"] if left_out else []
+        return made, notes
+
+    async def _listed(
+        self, session: Session, conf: settings.Settings, n: int, one: Any, shared: dict[str, Any]
+    ) -> Task:
+        if isinstance(one, str):
+            one = {"prompt": one}
+        if not isinstance(one, dict):
+            raise UsageError(f"task {n} is neither an object nor a prompt; nothing was sent", code="invalid_task")
+        own, fields = tools.read("farm_task", {name: value for name, value in one.items() if name != "wait_s"})
+        task = await self._task(session, conf, own, {**{k: v for k, v in shared.items() if k != "prompt"}, **fields})
+        task.id = ""
+        return task
+
+    def _most(self, task: Task, conf: settings.Settings) -> int:
+        """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price.
+
+        It is half as much again as a token a byte and the longest answer: the terms of a workspace may be dearer.
+        """
+        table = price_table(conf.prices_path)
+        size = len(_ENCODER.encode([task.prompt, task.system, task.schema])) + _ADDED_TOKENS
+        size += sum(len(file.data) // 100 for file in task.files)
+        rates = table.rates(resolve_model(task.model), size)
+        cost = None if rates is None else rates.cost(Usage(input_tokens=size, output_tokens=task.max_tokens))
+        if cost is None:
+            hint = f"use one of {', '.join(table.current)}"
+            raise UsageError(f"no price is known for the model {task.model!r:.80}", hint=hint, code="unknown_model")
+        most = cost * (_TRIES if task.schema else 1) * 3 // 2
+        return most if task.max_usd is None else min(most, pico(task.max_usd))
+
+    async def _reserve(
+        self,
+        session: Session,
+        job_id: str,
+        kind: str,
+        limit: Decimal | None,
+        most: int,
+        least: int,
+        conf: settings.Settings,
+        label: str,
+        tasks: int,
+    ) -> int:
+        wanted = most if limit is None else min(most, pico(limit)) if kind == "task" else pico(limit)
+        try:
+            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+        except Spent as spent:
+            more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
+            if more is None:
+                raise
+            for name in ("day", "session"):
+                self.book.allow(name, pico(more))
+            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+
+    def _start(self, job: Job, *arguments: str) -> None:
+        config = [self._config] if self._config and arguments == ("task",) else []
+        job.start([*arguments, *config], self._environment)
+
+    def _start_batch(self, job: Job, amount: int) -> None:
+        config = ["--config", self._config] if self._config else []
+        files = [str(job.path / "in.jsonl"), "--out", str(job.path / "out.jsonl")]
+        self._start(job, "batch", *files, "--batch", job.id, "--max-usd", f"{usd(amount):f}", "--json", *config)
+
+    async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
+        """Wait until the job's child has ended, at most so long, and tell how far it is."""
+        began, told = time.monotonic(), ("", -1)
+        while job.is_running() and (gone := time.monotonic() - began) < wait_s:
+            done = len(job.results()) if total > 1 else 0
+            what = job.text("progress") if total == 1 else f"{done} of {counted(total, 'task')} ended"
+            if (now := (what, int(gone))) != told:
+                told = now
+                # It has to grow, also while nothing ends.
+                await session.progress(gone, None, what or "the job starts")
+            await anyio.sleep(_LOOK_S)
+
+    def _entry(self, given: str) -> Entry:
+        entry = self.book.find(tools.job_id(given))
+        if entry is None:
+            raise UsageError(f"no job {given} is known", hint="farm_status lists them", code="no_such_task")
+        return entry
+
+    def _unfinished(self, entry: Entry, job: Job) -> bool:
+        """Return whether a job that does not run has work left that can go on."""
+        end, status = job.end(), job.status()
+        if entry.kind == "batch":
+            left = end.get("left")
+            return left != 0 and not (status == _EXIT_USAGE or (status == _EXIT_CONFIG and left is None))
+        if end.get("state") in ("succeeded", "failed", "cancelled"):
+            return False
+        return status not in (_EXIT_USAGE, _EXIT_CONFIG)
+
+    async def _told(self, job_id: str) -> str:
+        """Return what is to be said of a job, after its money is settled. Raise why it has failed."""
+        entry, job = self._entry(job_id), Job(self._directory, job_id)
+        if job.is_running():
+            if entry.kind == "batch":
+                head = f"runs (farm_result {entry.id} has more later)"
+                return answers.of_batch(job, entry.tasks, [], head, self._cap).partition(" · US$")[0] if not (
+                    found := job.results()
+                ) else answers.of_batch(job, entry.tasks, found, head, self._cap)
+            return f"task {entry.id} still runs ({job.text('progress') or 'it starts'}); farm_result {entry.id} has its answer later"
+        if entry.state == "cancelled":
+            return f"{entry.kind} {entry.id} was cancelled"
+        self._settle(entry, job)
+        if entry.kind == "batch":
+            return self._batch_told(entry, job)
+        result = job.end()
+        failure = from_result(result) if "state" in result and result.get("state") != "spooled" else _error(job)
+        if failure is not None:
+            cost = f" [task {entry.id}; {answers.said_cost(result.get('cost_usd'))}]" if "cost_usd" in result else ""
+            raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
+        return answers.of_task(job, result, self._cap)
+
+    def _batch_told(self, entry: Entry, job: Job) -> str:
+        end, results = job.end(), job.results()
+        failure = _error(job) if end.get("left") != 0 else None
+        if failure is not None and not results:
+            raise failure
+        head = "ended" if failure is None else f"stopped ({failure}); farm_result {entry.id} lets it go on"
+        return answers.of_batch(job, entry.tasks, results, head, self._cap)
+
+    def _settle(self, entry: Entry, job: Job) -> None:
+        """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
+        if entry.state != "open" or self._unfinished(entry, job):
+            return
+        end = job.end()
+        cost = answers.cost_of(end.get("cost_usd"))
+        if end.get("uncertain") or end.get("unpriced"):
+            cost = None
+        elif "cost_usd" not in end and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
+            cost = 0  # nothing was sent
+        self.book.settle(entry.id, cost)
+
+    async def _cost_at_host(self, entry: Entry) -> int | None:
+        try:
+            found = await self._verb("show", entry.id)
+        except FarmhandError as error:
+            return 0 if error.code == "no_such_task" else None
+        task = found.get("task") or {}
+        return None if task.get("uncertain") else answers.cost_of(task.get("cost_usd"))
+
+    async def _verb(self, *arguments: str) -> dict[str, Any]:
+        """Return what a verb of farmhand prints with --json. Raise its error."""
+        import sys
+
+        config = ["--config", self._config] if self._config else []
+        argv = [sys.executable, "-c", "from farmhand.cli import main; main()", *arguments, "--json", *config]
+        try:
+            with anyio.fail_after(_VERB_S):
+                done = await anyio.run_process(argv, check=False, env=self._environment)
+        except TimeoutError:
+            raise FarmUnreachable(f"farmhand {arguments[0]} does not end", hint="try again later") from None
+        try:
+            found = json.loads(done.stdout or b"{}")
+        except ValueError:
+            found = {}
+        if isinstance(error := found.get("error"), dict):
+            raise _of(error, done.returncode)
+        return dict(found)
+
+    def _in_one_line(self, entry: Entry) -> str:
+        job = Job(self._directory, entry.id)
+        state = entry.state
+        if state == "open":
+            state = "runs" if job.is_running() else "unfinished" if self._unfinished(entry, job) else "ended"
+        cost = f"US$ {plain(entry.cost)}" if entry.cost is not None else f"{money(entry.reserved)} held"
+        label = f" {entry.label!r}" if entry.label else ""
+        what = entry.kind if entry.kind == "task" else f"batch of {entry.tasks}"
+        return f"{what} {entry.id}{label}: {state}, {cost}, {duration(time.time() - entry.created)} ago"
+
+
+class StopUnless:
+    """Stops a job if the body is cancelled before `gone_on`."""
+
+    closing = False
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._gone_on = job, False
+
+    def __enter__(self) -> StopUnless:
+        return self
+
+    def gone_on(self) -> None:
+        """From now on the job is the session's: it has its id."""
+        self._gone_on = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # When the session ends nobody has called the job off: it goes on, and farm_status lists it.
+        if kind is not None and not self._gone_on and not StopUnless.closing:
+            self._job.stop()
+
+
+def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
+    return usual if isinstance(given, msgspec.UnsetType) else given
+
+
+def _model(conf: settings.Settings) -> dict[str, str]:
+    return {"model": conf.model} if conf.model else {}
+
+
+def _template(prompt: str) -> str:
+    """Return the template of a prompt: only {text}, {path} and {name} are columns, other braces stay as they are."""
+    if "{text}" not in prompt:
+        prompt += "\n\n{text}"
+    parts = _NAMES.split(prompt)
+    return "".join(
+        f"{{{part}}}" if number % 2 else part.replace("{", "{{").replace("}", "}}") for number, part in enumerate(parts)
+    )
+
+
+def _checked(n: int, fields: dict[str, Any]) -> Task:
+    allowed = {*tools.TOOLS["farm_task"].wire, "labels", "timeout_s"}
+    if unknown := sorted(set(fields) - allowed):
+        hint = f"a task of a session has: {', '.join(sorted(allowed))}"
+        raise UsageError(f"record {n} has {', '.join(unknown)[:200]}; nothing was sent", hint=hint, code="invalid_task")
+    task = tools.task_of({"id": "x", **fields}, f"record {n}")
+    task.id = ""
+    return task
+
+
+def _line(task: Task) -> bytes:
+    fields = json.loads(_ENCODER.encode(task))
+    del fields["id"]
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def _error(job: Job) -> FarmhandError:
+    """Return why a job has ended without a result."""
+    error = job.end().get("error")
+    if isinstance(error, dict):
+        return _of(error, job.status() or 1)
+    last = job.text("log").strip().splitlines()[-1:]
+    said = f": {harmless(last[0])}" if last else ""
+    return TaskFailed(f"{job.id} was cut off{said}", hint=f"farm_result {job.id} lets it go on", code="cut_off")
+
+
+def _of(error: dict[str, Any], status: int) -> FarmhandError:
+    message, hint = (str(harmless(error.get(name) or "")) for name in ("message", "hint"))
+    lines = error.get("lines")
+    message += "".join(f"; {harmless(str(line))}" for line in lines) if isinstance(lines, list) else ""
+    made = FarmhandError(message, hint=hint, code=str(error.get("code") or "error"))
+    made.exit_code = status
+    return made
+
+
+def _figures(row: dict[str, Any]) -> str:
+    unknown = sum(row.get(name) or 0 for name in ("unpriced", "uncertain"))
+    doubt = f", the cost of {counted(unknown, 'request')} is not known" if unknown else ""
+    return f"US$ {row.get('spent_usd')}, {counted(row.get('tasks') or 0, 'task')}, {row.get('failed')} failed{doubt}"
+
+
+def _host(host: Any) -> str:
+    if not isinstance(host, dict):
+        return "not known"
+    keep = ("state", "running", "queued", "awaiting_key", "error")
+    return ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
+
+
+#: A tool's method.
+Work = Callable[[Session, Any, dict[str, Any]], Awaitable[str]]
