@@ -13,17 +13,17 @@ import shutil
 import time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from farmhand.core.money import PICO_PER_USD, pico, usd
+from farmhand.core.money import pico, usd
 from farmhand.core.prices import price_table
 from farmhand.core.task import Usage
 from tests.integration.dispatch.conftest import CHECKOUT, Workstation
 from tests.integration.dispatch.sshd import Sshd
 from tests.integration.dispatch.test_cost import cost
 from tests.integration.dispatch.test_subscription import TOKEN, log_in
+from tests.support.agent import Agent
 from tests.support.claude import claude_binary
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi, Rule, Step, Windows
 from tests.support.messages_api.log import Entry
@@ -59,6 +59,8 @@ class Operator:
             "ANTHROPIC_BASE_URL": api.url,
             "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
             "DISABLE_AUTOUPDATER": "1",
+            # However busy the machine is, the first request waits for the tools.
+            **{"MCP_CONNECTION_NONBLOCKING": "0", "MCP_CONNECT_TIMEOUT_MS": "120000", "MCP_TIMEOUT": "120000"},
         }
         log_in(station)
 
@@ -136,3 +138,130 @@ async def test_the_plugin_is_valid_and_leaves_as_it_came(operator: Operator) -> 
     left = {name: what for name, what in after.items() if not name.startswith(copy) and name not in before}
     assert {name: what and json.loads(what) for name, what in left.items()} == KEPT
     assert before.items() <= after.items()
+
+
+@pytest.fixture
+def project(operator: Operator, farm: Sshd, local_farm: Path, agent: Agent) -> Path:
+    """A checkout of the operator's own, whose inventory has the farm's host; 20 files to work on."""
+    directory = operator.work.parent / "project"
+    directory.mkdir()
+    for path in CHECKOUT.iterdir():
+        if path.name not in (".git", ".cache", "inventory"):
+            (directory / path.name).symlink_to(path)
+    (directory / "inventory").mkdir()
+    (directory / "inventory/farm.ini").write_text(f"{local_farm.read_text().strip()} farmhand_socket={agent.socket}\n")
+    (operator.station.config_dir / "config.toml").write_text(f'project_dir = "{directory}"\n')
+    for number in range(FILES):
+        text = f"Report {number}. " + f"Stable {number} has {number + 3} cows, which eat hay. " * 80
+        (operator.work / f"report-{number:02}.txt").write_text(text)
+    return directory
+
+
+async def farmed(operator: Operator, api: MessagesApi) -> tuple[list[Entry], str]:
+    """Have a session with the plugin farm the files out; its requests, and its answer."""
+    given = {"prompt": "Summarise in one sentence.", "files": ["report-*.txt"], "wait_s": 600}
+    steps = [Step(tool_use=ToolUse(name=f"{TOOLS}farm_batch", input=given)), Step(text="All of them: {tool_result}")]
+    api.rule(Rule(contains=ASKED, steps=steps))
+    answer = await operator.claude("-p", ASKED, "--allowedTools", f"{TOOLS}farm_batch")
+    api.state.rules.clear()
+    return list(api.posts), answer
+
+
+async def alone(operator: Operator, api: MessagesApi) -> list[Entry]:
+    """Have a session without the plugin read the same files itself; its requests."""
+    files = sorted(str(path) for path in operator.work.glob("report-*.txt"))
+    reads = [ToolUse(name="Read", input={"file_path": file}) for file in files]
+    api.rule(Rule(contains=ASKED, steps=[Step(tool_use=reads), Step(text="All of them.")]))
+    await operator.claude("-p", ASKED, "--allowedTools", "Read")
+    api.state.rules.clear()
+    found = list(api.posts)
+    api.state.log.clear()
+    return found
+
+
+def offered(entry: Entry) -> dict[str, str]:
+    """The farm's tools that a request offers the model, with their descriptions."""
+    tools = json.loads(entry.body)["tools"]
+    return {tool["name"].removeprefix(TOOLS): tool["description"] for tool in tools if tool["name"].startswith(TOOLS)}
+
+
+def lines(entry: Entry) -> list[str]:
+    """The lines of text in a request's messages."""
+    found = []
+    for message in json.loads(entry.body)["messages"]:
+        content = message["content"]
+        blocks = [{"text": content}] if isinstance(content, str) else content
+        found += [line for block in blocks for line in str(block.get("text", "")).splitlines()]
+    return found
+
+
+async def test_a_session_farms_twenty_files_and_every_dollar_is_seen(
+    operator: Operator, project: Path, api: MessagesApi, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = await alone(operator, api)
+    await operator.install()
+    requests, answer = await farmed(operator, api)
+    session, tasks = [one for one in requests if of_login(one)], [one for one in requests if not of_login(one)]
+    # The login pays for the session, and the key for the tasks.
+    assert (len(session), len(tasks)) == (2, FILES)
+    assert {one.model for one in tasks} == {"claude-haiku-5-5"}
+    assert all(f"Report {number}." in "".join(one.body for one in tasks) for number in range(FILES))
+    # It answers from the results, and the files were never in it.
+    assert answer.startswith("All of them: ")
+    assert answer.count("Loopback answer to") == FILES
+    assert "which eat hay" not in session[0].body
+    # By these words a model decides: what the tools and the skill are for, and what not.
+    assert set(offered(session[0])) == {
+        f"farm_{name}" for name in ("batch", "cancel", "cost", "result", "status", "task")
+    }
+    assert "many easy, self-contained tasks" in offered(session[0])["farm_batch"]
+    [skill] = [line for line in lines(session[0]) if line.startswith("- farmhand:")]
+    assert "easy items" in skill
+    assert "Not for design questions, decisions" in skill
+    assert all(DEFAULT_KEY not in one.body for one in session)
+    # Farm and session are priced as the API counted, to the pico-dollar.
+    found = await cost(operator.station)
+    farm_tokens, farm_pico = paid(tasks)
+    session_tokens, session_pico = paid(session)
+    alone_tokens, alone_pico = paid(without)
+    assert pico(Decimal(found["spent"]["total_usd"])) == farm_pico
+    assert found["whole"]["tasks"] == FILES
+    assert pico(Decimal(found["interactive"]["estimate_usd"])) == session_pico + alone_pico
+    # What the plugin adds to the first request, and what farming takes from the session: docs/plugin.md.
+    added = session[0].size - without[0].size
+    assert added < 8000
+    assert session_tokens < alone_tokens
+    figures = {
+        "added_bytes": added,
+        "added_tokens": paid(session[:1])[0] - paid(without[:1])[0],
+        "session": {"tokens": session_tokens, "usd": str(usd(session_pico))},
+        "farm": {"tokens": farm_tokens, "usd": str(usd(farm_pico))},
+        "alone": {"tokens": alone_tokens, "usd": str(usd(alone_pico))},
+    }
+    with capsys.disabled():
+        print(f"plugin: {json.dumps(figures)}") if os.environ.get("FARMHAND_FIGURES") else None
+
+
+async def test_a_reached_limit_offers_the_farm_and_no_hook_holds_a_session_up(
+    operator: Operator, api: MessagesApi
+) -> None:
+    await operator.install("--config", "reminder=true")
+    api.state.windows = Windows(five_hour=1.0, resets_at=int(time.time()) + 3600)
+    shown = ("--output-format", "stream-json", "--verbose")
+    said = await operator.claude("-p", "Go on", *shown)
+    assert "You've hit your 5-hour limit" in said
+    assert "Your plan is at its limit" not in said
+    said = await operator.claude("-p", "Go on", *shown)
+    assert "! farmhand batch tasks.jsonl --out answers.jsonl" in said
+    # The reminder is one line of the prompt's, once a prompt.
+    [line] = [line for line in lines(api.posts[-1]) if "give them to farm_batch" in line]
+    assert len(line) < 200
+    # Where farmhand is not installed a session goes on as ever, and nothing is offered.
+    api.state.windows = None
+    bare = operator.work / "bin"
+    bare.mkdir()
+    for name in ("sh", "bash", "cat", "rm", "find", "head", "tr", "git"):
+        (bare / name).symlink_to(shutil.which(name) or "/bin/false")
+    answered = await operator.claude("-p", "x" * 300_000, path=str(bare))
+    assert answered.startswith("Loopback answer to 300000 bytes")
+    assert not offered(api.posts[-1])
