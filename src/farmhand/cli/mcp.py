@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -16,9 +17,14 @@ from farmhand.core import settings
 from farmhand.core.child import scrubbed
 
 
-def main(config: str | None) -> int:
+def main(config: str | None, plugin: bool) -> int:
     """Serve one session and return the exit status. Raise NotConfigured if the extra is not installed."""
     conf = settings.load(config)
+    if plugin:
+        from farmhand.places.checkout import find_project
+
+        click.echo(find_project(conf.project_dir, Path.cwd()))
+        return 0
     kind, _, name = conf.key_source.partition(":")
     clean = scrubbed(settings=True, keep={name} if kind == "env" else ())
     if clean != dict(os.environ):
@@ -38,7 +44,10 @@ def main(config: str | None) -> int:
 command = VerbCommand(
     "mcp",
     callback=main,
-    params=[click_option(SHARED["config"])],
+    params=[
+        click_option(SHARED["config"]),
+        click.Option(["--plugin"], is_flag=True, help="Print where the plugin for Claude Code is, for its CLI."),
+    ],
     context_settings=HELP_NAMES,
     help="""Serve the farm's tools to a session, by the Model Context Protocol over stdin and stdout.
 

@@ -64,7 +64,7 @@ class Operator:
         }
         log_in(station)
 
-    async def claude(self, *arguments: str, path: str = "") -> str:
+    async def claude(self, *arguments: str, path: str = "", status: int = 0) -> str:
         """Run the real CLI to its end, and return what it printed."""
         process = await asyncio.create_subprocess_exec(
             str(claude_binary()),
@@ -76,7 +76,7 @@ class Operator:
             stderr=asyncio.subprocess.STDOUT,
         )
         output, _ = await asyncio.wait_for(process.communicate(), 240)
-        assert process.returncode == 0 or "limit" in output.decode(), output.decode()
+        assert process.returncode == status, output.decode()
         return output.decode()
 
     async def install(self, *options: str) -> None:
@@ -113,9 +113,10 @@ def paid(entries: list[Entry]) -> tuple[int, int]:
     """All tokens of these requests, and what they cost by the price table, in pico-dollars."""
     tokens, whole = 0, 0
     for entry in entries:
-        names = (name for name in Usage.__struct_fields__ if isinstance(entry.usage.get(name), int))
-        usage = Usage(**{name: entry.usage[name] for name in names})
-        tokens += sum(entry.usage[name] for name in entry.usage if name.endswith("_tokens"))
+        counted = {name: count for name, count in entry.usage.items() if isinstance(count, int)}
+        tokens += sum(counted.values())
+        kept = entry.usage["cache_creation"]["ephemeral_1h_input_tokens"]
+        usage = Usage(**counted, cache_creation_1h_input_tokens=kept)
         whole += price_table().cost(entry.model, usage) or 0
     return tokens, whole
 
@@ -248,10 +249,10 @@ async def test_a_reached_limit_offers_the_farm_and_no_hook_holds_a_session_up(
     await operator.install("--config", "reminder=true")
     api.state.windows = Windows(five_hour=1.0, resets_at=int(time.time()) + 3600)
     shown = ("--output-format", "stream-json", "--verbose")
-    said = await operator.claude("-p", "Go on", *shown)
+    said = await operator.claude("-p", "Go on", *shown, status=1)
     assert "You've hit your 5-hour limit" in said
     assert "Your plan is at its limit" not in said
-    said = await operator.claude("-p", "Go on", *shown)
+    said = await operator.claude("-p", "Go on", *shown, status=1)
     assert "! farmhand batch tasks.jsonl --out answers.jsonl" in said
     # The reminder is one line of the prompt's, once a prompt.
     [line] = [line for line in lines(api.posts[-1]) if "give them to farm_batch" in line]
@@ -265,3 +266,18 @@ async def test_a_reached_limit_offers_the_farm_and_no_hook_holds_a_session_up(
     answered = await operator.claude("-p", "x" * 300_000, path=str(bare))
     assert answered.startswith("Loopback answer to 300000 bytes")
     assert not offered(api.posts[-1])
+
+
+async def test_the_cases_for_the_cli_s_own_evaluation_tell_both_apart(operator: Operator, api: MessagesApi) -> None:
+    """A model that is scripted to farm everything passes one and fails the other: they are ready for a real one."""
+    farm = ToolUse(name=f"{TOOLS}farm_batch", input={"prompt": "x", "files": ["none-*.txt"]})
+    for asked in ("Summarise each of the 20 files", "Which design would you choose"):
+        api.rule(Rule(contains=asked, steps=[Step(tool_use=farm), Step(text="Done.")]))
+    options = ("--mocks", "off", "--ablation", "none", "--runs", "1", "--trust-plugin", "--no-publish")
+    report = operator.work / "report.json"
+    plugin = str(operator.checkout / "plugin")
+    await operator.claude(
+        "plugin", "eval", plugin, *options, "--allow-tools", farm.name, "--json", str(report), status=1
+    )
+    cases = {case["name"]: case["aggregates"]["score"] for case in json.loads(report.read_text())["cases"]}
+    assert cases == {"easy-items": 1, "design-question": 0}
