@@ -6,8 +6,6 @@ import functools
 import os
 import sys
 
-import click
-
 from farmhand.cli.arguments import SHARED
 from farmhand.cli.manual import VerbCommand
 from farmhand.cli.render import errors_as_json

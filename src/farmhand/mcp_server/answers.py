@@ -79,7 +79,7 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
         cut |= len(short) < len(text)
         shown.append(f"[{_name(result)}] {short}{'…' if len(short) < len(text) else ''}")
     if cut or len(shown) < len(results):
-        lines.append(f"What is cut or left out here is in {job.path / 'out.jsonl'}: a result a line (n, state, text …).")
+        lines.append(f"The whole is in {job.path / 'out.jsonl'}: a result a line (n, state, text …).")
     return "\n".join([*lines, marked("\n".join(shown))])
 
 

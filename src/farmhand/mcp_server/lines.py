@@ -41,7 +41,9 @@ class RequestLines:
             while (more := self._file.readline(MOST_BYTES)) and not more.endswith(b"\n"):
                 pass
             found = _ID.search(line[:4096])
-            return json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]) if found else 0, "method": _TOO_LONG}) + "\n"
+            return (
+                json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]) if found else 0, "method": _TOO_LONG}) + "\n"
+            )
         text = line.decode("utf-8", "replace")
         if "\\ud" in text or "\\uD" in text:
             with suppress(ValueError, RecursionError):

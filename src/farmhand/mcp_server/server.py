@@ -33,6 +33,7 @@ _LOOK_S = 5.0
 #: How long the client may take to name its roots, and the operator to answer. Seconds.
 _ROOTS_S, _ASK_S = 10.0, 300.0
 _Context = ServerRequestContext[Any, Any]
+_ALWAYS = frozenset({"farm_task", "farm_batch", "farm_result"})
 
 
 class ClientSession:
@@ -85,6 +86,8 @@ def listed() -> list[types.Tool]:
             name=name,
             description=tool.about,
             input_schema=tools.input_schema(tool),
+            # The claude CLI shows these from the start, the others once it has looked for them.
+            _meta={"anthropic/alwaysLoad": True} if name in _ALWAYS else None,
             annotations=types.ToolAnnotations(
                 read_only_hint=tool.reads_only, destructive_hint=False, open_world_hint=False
             ),
