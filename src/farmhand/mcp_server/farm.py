@@ -21,7 +21,7 @@ from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools
 from farmhand.mcp_server.book import Book, Entry, Spent
 from farmhand.mcp_server.intake import Assemble, Intake, Session, line_of, most_of
-from farmhand.mcp_server.jobs import Job
+from farmhand.mcp_server.jobs import Job, cost_of
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
@@ -69,10 +69,7 @@ class Farm:
     async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
         """Begin a batch."""
         conf = self.conf
-        limit = fields.pop("max_usd", None)
-        limit = (
-            None if limit is None else tools.task_of({"id": "x", "prompt": "x", "max_usd": limit}, "max_usd").max_usd
-        )
+        limit = tools.task_of({"id": "x", "prompt": "x", "max_usd": fields.pop("max_usd", None)}, "max_usd").max_usd
         tasks, notes = await self._intake.tasks(session, conf, own, fields)
         most = sum(most_of(task, conf) for task in tasks)
         job = Job(self._directory, f"b{secrets.token_hex(6)}")
@@ -118,7 +115,7 @@ class Farm:
         if not self._unfinished(entry, job):
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
-        cost = await self._cost_at_host(entry) if entry.kind == "task" else None
+        cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
         self.book.settle(entry.id, cost, "cancelled")
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
         return f"{entry.kind} {entry.id} is cancelled; {spent}"
@@ -215,13 +212,9 @@ class Farm:
         entry, job = self._entry(job_id), Job(self._directory, job_id)
         if job.is_running():
             if entry.kind == "batch":
-                head = f"runs (farm_result {entry.id} has more later)"
-                return (
-                    answers.of_batch(job, entry.tasks, [], head, self._cap).partition(" · US$")[0]
-                    if not (found := job.results())
-                    else answers.of_batch(job, entry.tasks, found, head, self._cap)
-                )
-            return f"task {entry.id} still runs ({job.text('progress') or 'it starts'}); farm_result {entry.id} has its answer later"
+                return self._batch_told(entry, job, f"runs (farm_result {entry.id} has more later)")
+            what = job.text("progress") or "it starts"
+            return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
         if entry.state == "cancelled":
             return f"{entry.kind} {entry.id} was cancelled"
         self._settle(entry, job)
@@ -234,23 +227,21 @@ class Farm:
             raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
         return answers.of_task(job, result, self._cap)
 
-    def _batch_told(self, entry: Entry, job: Job) -> str:
-        end, results = job.end(), job.results()
-        failure = _error(job) if end.get("left") != 0 else None
+    def _batch_told(self, entry: Entry, job: Job, head: str = "ended") -> str:
+        failure = _error(job) if head == "ended" and job.end().get("left") != 0 else None
+        results = job.results()
         if failure is not None and not results:
             raise failure
-        head = "ended" if failure is None else f"stopped ({failure}); farm_result {entry.id} lets it go on"
+        if failure is not None:
+            head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
         return answers.of_batch(job, entry.tasks, results, head, self._cap)
 
     def _settle(self, entry: Entry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
             return
-        end = job.end()
-        cost = answers.cost_of(end.get("cost_usd"))
-        if end.get("uncertain") or end.get("unpriced"):
-            cost = None
-        elif "cost_usd" not in end and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
+        cost = job.cost_if_known()
+        if "cost_usd" not in job.end() and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
             cost = 0  # nothing was sent
         self.book.settle(entry.id, cost)
 
@@ -260,7 +251,7 @@ class Farm:
         except FarmhandError as error:
             return 0 if error.code == "no_such_task" else None
         task = found.get("task") or {}
-        return None if task.get("uncertain") else answers.cost_of(task.get("cost_usd"))
+        return None if task.get("uncertain") else cost_of(task.get("cost_usd"))
 
     async def _verb(self, *arguments: str) -> dict[str, Any]:
         """Return what a verb of farmhand prints with --json. Raise its error."""
@@ -297,6 +288,11 @@ class StopUnless:
 
     closing = False
 
+    @classmethod
+    def session_ends(cls) -> None:
+        """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
+        cls.closing = True
+
     def __init__(self, job: Job) -> None:
         self._job, self._gone_on = job, False
 
@@ -308,7 +304,6 @@ class StopUnless:
         self._gone_on = True
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # When the session ends nobody has called the job off: it goes on, and farm_status lists it.
         if kind is not None and not self._gone_on and not StopUnless.closing:
             self._job.stop()
 

@@ -52,6 +52,7 @@ class Intake:
         self._assemble = assemble
 
     async def task(self, session: Session, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]) -> Task:
+        """Return a task with a new id. Raise UsageError and Refused."""
         made = {"id": new_task_id(), "timeout_s": conf.timeout_s} | _model(conf) | fields
         if own.label:
             made["labels"] = {"label": own.label}
@@ -109,9 +110,7 @@ class Intake:
         return task
 
     async def _paths(self, session: Session, conf: Settings) -> Paths:
-        kind, _, rest = conf.key_source.partition(":")
-        never = [Path(os.path.expanduser(rest.partition("#")[0]))] if kind == "file" else []
-        return Paths(await session.roots(), [*never, Path(conf.config_file)])
+        return Paths(await session.roots(), _never(conf))
 
 
 def most_of(task: Task, conf: Settings) -> int:
@@ -156,6 +155,14 @@ def _checked(n: int, fields: dict[str, Any]) -> Task:
 
 
 def line_of(task: Task) -> bytes:
+    """Return the task as a line of a batch's input, which gives it an id."""
     fields = json.loads(_ENCODER.encode(task))
     del fields["id"]
     return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def _never(conf: Settings) -> list[Path]:
+    """Return the files of the operator's own setup that no session has sent."""
+    kind, _, rest = conf.key_source.partition(":")
+    named = [rest.partition("#")[0]] if kind == "file" else []
+    return [Path(os.path.expanduser(name)) for name in (*named, conf.config_file) if name]

@@ -64,7 +64,7 @@ class BatchArguments(_Shared, kw_only=True):
     file: (
         Annotated[
             str,
-            Meta(description="Or: path of a .jsonl file of tasks or prompts; with prompt, of .jsonl or .csv records."),
+            Meta(description="Or: path of a .jsonl file of tasks or prompts; with prompt, .jsonl or .csv records."),
         ]
         | UnsetType
     ) = UNSET
@@ -176,7 +176,7 @@ def _properties(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema without what some clients refuse: null beside another type, money as a text, defaults of null."""
+    """Return the schema without what some clients refuse: null beside a type, money as a text, a default of null."""
     options = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     found = {**options[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
     if found.get("format") == "decimal" or any(one.get("format") == "decimal" for one in options):
