@@ -106,6 +106,10 @@ HELP = {
         ("farmhand statusline", "for a prompt"),
         ("farmhand statusline --json", "what it is made of"),
     )),
+    "mcp": VerbHelp("docs/mcp.md", (
+        ("claude mcp add farmhand -- farmhand mcp", "let claude start it in each session"),
+        ("codex mcp add farmhand -- farmhand mcp", "the same for codex"),
+    )),
     "cost": VerbHelp("docs/cost.md", (
         ("farmhand cost --since 30d", "what it cost and saved"),
         ("farmhand cost --by batch", "only the table"),

@@ -5,20 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from decimal import Decimal
 from typing import Any
 
 from farmhand.core.keys import redact, without_secrets
-from farmhand.core.money import pico, plain
+from farmhand.core.money import plain
 from farmhand.core.readable import counted
-from farmhand.mcp_server.jobs import Job
-
-
-def cost_of(value: Any) -> int | None:
-    """Return a cost in US$ of a result in pico-dollars; None if it is not known."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return pico(Decimal(str(value)))
+from farmhand.mcp_server.jobs import Job, cost_of
 
 
 def said_cost(value: Any) -> str:
@@ -79,7 +71,7 @@ def of_batch(job: Job, total: int, results: list[dict[str, Any]], head: str, mos
         cut |= len(short) < len(text)
         shown.append(f"[{_name(result)}] {short}{'…' if len(short) < len(text) else ''}")
     if cut or len(shown) < len(results):
-        lines.append(f"What is cut or left out here is in {job.path / 'out.jsonl'}: a result a line (n, state, text …).")
+        lines.append(f"The whole is in {job.path / 'out.jsonl'}: a result a line (n, state, text …).")
     return "\n".join([*lines, marked("\n".join(shown))])
 
 

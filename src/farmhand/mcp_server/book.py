@@ -99,7 +99,6 @@ class Book:
         try:
             self.path.touch(0o600, exist_ok=True)
             with closing(sqlite3.connect(self.path, isolation_level=None, timeout=30)) as db:
-                db.execute("PRAGMA journal_mode = WAL")
                 db.execute("BEGIN IMMEDIATE")
                 try:
                     for statement in _SCHEMA.split(";\n"):

@@ -3,67 +3,32 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import anyio
 import msgspec
 
-from farmhand.batch.inputs import source
 from farmhand.core import settings
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed, UsageError, from_result
-from farmhand.core.ids import new_task_id
 from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
-from farmhand.core.prices import price_table
 from farmhand.core.readable import counted, duration, money
-from farmhand.core.task import Task, Usage, resolve_model
 from farmhand.mcp_server import answers, tools
 from farmhand.mcp_server.book import Book, Entry, Spent
-from farmhand.mcp_server.jobs import Job
-from farmhand.mcp_server.paths import Paths
+from farmhand.mcp_server.intake import Assemble, Intake, Session, line_of, most_of
+from farmhand.mcp_server.jobs import Job, cost_of
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
 _BEGINS_S = 2.0
 #: How long what is asked of a verb may take.
 _VERB_S = 60.0
-#: What the API adds itself to a prompt, in tokens, and how often a schema's answer may be asked for again.
-_ADDED_TOKENS = 1000
-_TRIES = 2
-_NAMES = re.compile(r"\{(text|path|name)\}")
-_ENCODER = msgspec.json.Encoder(decimal_format="number")
 _EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
-
-
-class Session(Protocol):
-    """The other end: what is asked of the client."""
-
-    async def roots(self) -> list[Path]:
-        """Return the directories that the client names, or the working directory."""
-
-    async def progress(self, done: float, total: float | None, message: str) -> None:
-        """Tell how far a call is."""
-
-    async def ask_for_more(self, message: str) -> Decimal | None:
-        """Ask the operator for more money. None: they cannot be asked, or said no."""
-
-
-class Assembled(NamedTuple):
-    """A prompt with the text of its files, and its pictures and PDFs."""
-
-    text: str
-    files: list[dict[str, str]]
-
-
-#: Returns the prompt with these files: `farmhand.cli.prompt.assemble`.
-Assemble = Callable[[str, Sequence[str]], tuple[str, list[dict[str, str]]]]
 
 
 class Farm:
@@ -71,7 +36,7 @@ class Farm:
 
     def __init__(self, config: str | None, directory: Path, environment: dict[str, str], assemble: Assemble) -> None:
         self._config, self._directory, self._environment = config, directory, environment
-        self._assemble = assemble
+        self._intake = Intake(assemble)
         self.book = Book(directory, secrets.token_hex(6))
         for old in self.book.forget():
             Job(directory, old).remove()
@@ -84,8 +49,8 @@ class Farm:
     async def farm_task(self, session: Session, own: tools.TaskArguments, fields: dict[str, Any]) -> str:
         """Run one task."""
         conf = self.conf
-        task = await self._task(session, conf, own, fields)
-        most = self._most(task, conf)
+        task = await self._intake.task(session, conf, own, fields)
+        most = most_of(task, conf)
         amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 20, conf, own.label or "", 1)
         job = Job(self._directory, task.id)
         task.max_usd = usd(amount)
@@ -104,14 +69,13 @@ class Farm:
     async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
         """Begin a batch."""
         conf = self.conf
-        limit = fields.pop("max_usd", None)
-        limit = None if limit is None else tools.task_of({"id": "x", "prompt": "x", "max_usd": limit}, "max_usd").max_usd
-        tasks, notes = await self._tasks(session, conf, own, fields)
-        most = sum(self._most(task, conf) for task in tasks)
+        limit = tools.task_of({"id": "x", "prompt": "x", "max_usd": fields.pop("max_usd", None)}, "max_usd").max_usd
+        tasks, notes = await self._intake.tasks(session, conf, own, fields)
+        most = sum(most_of(task, conf) for task in tasks)
         job = Job(self._directory, f"b{secrets.token_hex(6)}")
         wanted = len(tasks)
         amount = await self._reserve(session, job.id, "batch", limit, most, 1, conf, own.label or "", wanted)
-        lines = b"".join(_line(task) for task in tasks)
+        lines = b"".join(line_of(task) for task in tasks)
         try:
             job.make("in.jsonl", lines)
             self._start_batch(job, amount)
@@ -151,7 +115,7 @@ class Farm:
         if not self._unfinished(entry, job):
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
-        cost = await self._cost_at_host(entry) if entry.kind == "task" else None
+        cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
         self.book.settle(entry.id, cost, "cancelled")
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
         return f"{entry.kind} {entry.id} is cancelled; {spent}"
@@ -182,88 +146,6 @@ class Farm:
     @property
     def _cap(self) -> int:
         return int(self.conf.mcp_answer_chars)
-
-    async def _paths(self, session: Session, conf: settings.Settings) -> Paths:
-        kind, _, rest = conf.key_source.partition(":")
-        never = [Path(os.path.expanduser(rest.partition("#")[0]))] if kind == "file" else []
-        return Paths(await session.roots(), [*never, Path(conf.config_file)])
-
-    async def _task(
-        self, session: Session, conf: settings.Settings, own: tools.TaskArguments, fields: dict[str, Any]
-    ) -> Task:
-        made = {"id": new_task_id(), "timeout_s": conf.timeout_s} | _model(conf) | fields
-        if own.label:
-            made["labels"] = {"label": own.label}
-        checked = tools.task_of(made, "farm_task")
-        if not own.files:
-            return checked
-        paths, _ = (await self._paths(session, conf)).files(own.files)
-        text, files = self._assemble(checked.prompt, [str(path) for path in paths])
-        return tools.task_of(made | {"prompt": text, "files": files}, "farm_task")
-
-    async def _tasks(
-        self, session: Session, conf: settings.Settings, own: tools.BatchArguments, fields: dict[str, Any]
-    ) -> tuple[list[Task], list[str]]:
-        """Return the tasks of a batch, and what there is to say about them. Raise UsageError."""
-        given = [name for name in ("tasks", "file", "files") if getattr(own, name)]
-        if len(given) != 1:
-            raise UsageError("farm_batch takes one of tasks, file, or files with prompt", code="invalid_arguments")
-        shared = {"timeout_s": conf.timeout_s} | _model(conf) | fields
-        if own.label:
-            shared["labels"] = {"label": own.label}
-        if own.tasks:
-            return [await self._listed(session, conf, n, one, shared) for n, one in enumerate(own.tasks, 1)], []
-        prompt = shared.pop("prompt", None)
-        paths = await self._paths(session, conf)
-        left_out: list[str] = []
-        if own.file:
-            name = paths.file(str(own.file))
-            records, _ = source([str(name)], "auto", prompt, shared)
-        else:
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise UsageError("farm_batch with files needs prompt", code="invalid_arguments")
-            found, left_out = paths.files(own.files or [])
-            if not found:
-                raise UsageError("no file is there", hint="see the names and patterns", code="invalid_file")
-            records, _ = source([str(one) for one in found], "files", _template(prompt), shared)
-        made = []
-        for record in records.records():
-            if record.fields is None:
-                raise UsageError(f"record {record.n} {record.problem}; nothing was sent", code="invalid_input")
-            labels = record.fields.get("labels") or {}
-            if own.files and "path" in labels:
-                labels = labels | {"path": paths.shown(Path(labels["path"]))}
-            made.append(_checked(record.n, {**record.fields, "labels": labels}))
-        notes = [f"left out, since they may hold secrets: {', '.join(left_out[:20])}"] if left_out else []
-        return made, notes
-
-    async def _listed(
-        self, session: Session, conf: settings.Settings, n: int, one: Any, shared: dict[str, Any]
-    ) -> Task:
-        if isinstance(one, str):
-            one = {"prompt": one}
-        if not isinstance(one, dict):
-            raise UsageError(f"task {n} is neither an object nor a prompt; nothing was sent", code="invalid_task")
-        own, fields = tools.read("farm_task", {name: value for name, value in one.items() if name != "wait_s"})
-        task = await self._task(session, conf, own, {**{k: v for k, v in shared.items() if k != "prompt"}, **fields})
-        task.id = ""
-        return task
-
-    def _most(self, task: Task, conf: settings.Settings) -> int:
-        """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price.
-
-        It is half as much again as a token a byte and the longest answer: the terms of a workspace may be dearer.
-        """
-        table = price_table(conf.prices_path)
-        size = len(_ENCODER.encode([task.prompt, task.system, task.schema])) + _ADDED_TOKENS
-        size += sum(len(file.data) // 100 for file in task.files)
-        rates = table.rates(resolve_model(task.model), size)
-        cost = None if rates is None else rates.cost(Usage(input_tokens=size, output_tokens=task.max_tokens))
-        if cost is None:
-            hint = f"use one of {', '.join(table.current)}"
-            raise UsageError(f"no price is known for the model {task.model!r:.80}", hint=hint, code="unknown_model")
-        most = cost * (_TRIES if task.schema else 1) * 3 // 2
-        return most if task.max_usd is None else min(most, pico(task.max_usd))
 
     async def _reserve(
         self,
@@ -330,11 +212,9 @@ class Farm:
         entry, job = self._entry(job_id), Job(self._directory, job_id)
         if job.is_running():
             if entry.kind == "batch":
-                head = f"runs (farm_result {entry.id} has more later)"
-                return answers.of_batch(job, entry.tasks, [], head, self._cap).partition(" · US$")[0] if not (
-                    found := job.results()
-                ) else answers.of_batch(job, entry.tasks, found, head, self._cap)
-            return f"task {entry.id} still runs ({job.text('progress') or 'it starts'}); farm_result {entry.id} has its answer later"
+                return self._batch_told(entry, job, f"runs (farm_result {entry.id} has more later)")
+            what = job.text("progress") or "it starts"
+            return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
         if entry.state == "cancelled":
             return f"{entry.kind} {entry.id} was cancelled"
         self._settle(entry, job)
@@ -347,23 +227,21 @@ class Farm:
             raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
         return answers.of_task(job, result, self._cap)
 
-    def _batch_told(self, entry: Entry, job: Job) -> str:
-        end, results = job.end(), job.results()
-        failure = _error(job) if end.get("left") != 0 else None
+    def _batch_told(self, entry: Entry, job: Job, head: str = "ended") -> str:
+        failure = _error(job) if head == "ended" and job.end().get("left") != 0 else None
+        results = job.results()
         if failure is not None and not results:
             raise failure
-        head = "ended" if failure is None else f"stopped ({failure}); farm_result {entry.id} lets it go on"
+        if failure is not None:
+            head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
         return answers.of_batch(job, entry.tasks, results, head, self._cap)
 
     def _settle(self, entry: Entry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
             return
-        end = job.end()
-        cost = answers.cost_of(end.get("cost_usd"))
-        if end.get("uncertain") or end.get("unpriced"):
-            cost = None
-        elif "cost_usd" not in end and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
+        cost = job.cost_if_known()
+        if "cost_usd" not in job.end() and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
             cost = 0  # nothing was sent
         self.book.settle(entry.id, cost)
 
@@ -373,7 +251,7 @@ class Farm:
         except FarmhandError as error:
             return 0 if error.code == "no_such_task" else None
         task = found.get("task") or {}
-        return None if task.get("uncertain") else answers.cost_of(task.get("cost_usd"))
+        return None if task.get("uncertain") else cost_of(task.get("cost_usd"))
 
     async def _verb(self, *arguments: str) -> dict[str, Any]:
         """Return what a verb of farmhand prints with --json. Raise its error."""
@@ -410,6 +288,11 @@ class StopUnless:
 
     closing = False
 
+    @classmethod
+    def session_ends(cls) -> None:
+        """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
+        cls.closing = True
+
     def __init__(self, job: Job) -> None:
         self._job, self._gone_on = job, False
 
@@ -421,43 +304,12 @@ class StopUnless:
         self._gone_on = True
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # When the session ends nobody has called the job off: it goes on, and farm_status lists it.
         if kind is not None and not self._gone_on and not StopUnless.closing:
             self._job.stop()
 
 
 def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
     return usual if isinstance(given, msgspec.UnsetType) else given
-
-
-def _model(conf: settings.Settings) -> dict[str, str]:
-    return {"model": conf.model} if conf.model else {}
-
-
-def _template(prompt: str) -> str:
-    """Return the template of a prompt: only {text}, {path} and {name} are columns, other braces stay as they are."""
-    if "{text}" not in prompt:
-        prompt += "\n\n{text}"
-    parts = _NAMES.split(prompt)
-    return "".join(
-        f"{{{part}}}" if number % 2 else part.replace("{", "{{").replace("}", "}}") for number, part in enumerate(parts)
-    )
-
-
-def _checked(n: int, fields: dict[str, Any]) -> Task:
-    allowed = {*tools.TOOLS["farm_task"].wire, "labels", "timeout_s"}
-    if unknown := sorted(set(fields) - allowed):
-        hint = f"a task of a session has: {', '.join(sorted(allowed))}"
-        raise UsageError(f"record {n} has {', '.join(unknown)[:200]}; nothing was sent", hint=hint, code="invalid_task")
-    task = tools.task_of({"id": "x", **fields}, f"record {n}")
-    task.id = ""
-    return task
-
-
-def _line(task: Task) -> bytes:
-    fields = json.loads(_ENCODER.encode(task))
-    del fields["id"]
-    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
 
 
 def _error(job: Job) -> FarmhandError:

@@ -20,15 +20,19 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from farmhand.batch.journal import LEASED
 from farmhand.core.errors import FarmhandError
 from farmhand.core.files import xdg
+from farmhand.core.money import pico
 
 #: How a child of ours is started; `farmhand.cli.mcp_job` notes its exit status.
 _PROGRAM = (sys.executable, "-m", "farmhand.cli.mcp_job")
@@ -44,6 +48,13 @@ def state_directory() -> Path:
     except OSError as error:
         raise FarmhandError(f"{path}: {error.strerror}", hint="farmhand mcp keeps its jobs there") from None
     return path
+
+
+def cost_of(value: Any) -> int | None:
+    """Return a cost in US$ of a result in pico-dollars; None if it is not known."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return pico(Decimal(str(value)))
 
 
 class Job:
@@ -140,6 +151,21 @@ class Job:
             found = json.loads(self.text("end.json"))
             return found if isinstance(found, dict) else {}
         return {}
+
+    def cost_if_known(self) -> int | None:
+        """Return what an ended job has cost in pico-dollars; None if a part of that is not known."""
+        end = self.end()
+        cost = cost_of(end.get("cost_usd"))
+        return None if end.get("uncertain") or end.get("unpriced") or self._leased() else cost
+
+    def _leased(self) -> bool:
+        """Return whether a host may still have tasks of a batch that was stopped."""
+        journal = self.path / "out.jsonl.farmhand"
+        if not journal.exists():
+            return False
+        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
+            return bool(db.execute("SELECT count(*) FROM line WHERE state = ?", (LEASED,)).fetchone()[0])
+        return True
 
     def results(self) -> list[dict[str, Any]]:
         """Return the results of a batch so far, in the input's order."""

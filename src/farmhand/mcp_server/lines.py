@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -24,7 +24,9 @@ _TOO_LONG = f"a request of more than {MOST_BYTES} bytes"
 class RequestLines:
     """The lines of stdin, from which this process's own standard input is cut off."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        """`on_end` is called once the client has sent its last line, before anything is ended for it."""
+        self._on_end = on_end
         self._file: BinaryIO = os.fdopen(os.dup(0), "rb", closefd=False)
         nothing = os.open(os.devnull, os.O_RDONLY)
         os.dup2(nothing, 0)
@@ -34,6 +36,7 @@ class RequestLines:
         """Yield each line, in UTF-8 and with U+FFFD for what is half a character."""
         while line := await anyio.to_thread.run_sync(self._read, abandon_on_cancel=True):
             yield line
+        self._on_end()
 
     def _read(self) -> str:
         line = self._file.readline(MOST_BYTES)
@@ -41,7 +44,9 @@ class RequestLines:
             while (more := self._file.readline(MOST_BYTES)) and not more.endswith(b"\n"):
                 pass
             found = _ID.search(line[:4096])
-            return json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]) if found else 0, "method": _TOO_LONG}) + "\n"
+            return (
+                json.dumps({"jsonrpc": "2.0", "id": json.loads(found[1]) if found else 0, "method": _TOO_LONG}) + "\n"
+            )
         text = line.decode("utf-8", "replace")
         if "\\ud" in text or "\\uD" in text:
             with suppress(ValueError, RecursionError):

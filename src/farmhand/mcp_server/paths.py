@@ -14,6 +14,7 @@ from farmhand.core.keys import KEY
 
 #: The most files of one call.
 MOST = 10_000
+_MOST_BYTES = 64 * 1024 * 1024
 #: The names of files that hold secrets, and of directories that do. An example of one is none.
 _SECRET = re.compile(
     r"\.env(\..+)?|.+\.env|\.envrc|\.netrc|_netrc|\.pgpass|\.my\.cnf|\.git-credentials|\.npmrc|\.pypirc|\.htpasswd|"
@@ -43,6 +44,8 @@ class Paths:
         path = self._checked(given)
         if not stat.S_ISREG(path.stat().st_mode):
             raise UsageError(f"{given!r:.200} is not a regular file", code="invalid_file")
+        if path.stat().st_size > _MOST_BYTES:
+            raise UsageError(f"{given!r:.200} has more than {_MOST_BYTES} bytes", hint="split it", code="too_large")
         if _PRIVATE.search(path.read_bytes()):
             raise Refused(f"{given!r:.200} holds a key: it is not sent", hint="leave it out", code="secret_file")
         return path

@@ -33,6 +33,7 @@ _LOOK_S = 5.0
 #: How long the client may take to name its roots, and the operator to answer. Seconds.
 _ROOTS_S, _ASK_S = 10.0, 300.0
 _Context = ServerRequestContext[Any, Any]
+_ALWAYS = frozenset({"farm_task", "farm_batch", "farm_result"})
 
 
 class ClientSession:
@@ -85,6 +86,8 @@ def listed() -> list[types.Tool]:
             name=name,
             description=tool.about,
             input_schema=tools.input_schema(tool),
+            # The claude CLI shows these from the start, the others once it has looked for them.
+            _meta={"anthropic/alwaysLoad": True} if name in _ALWAYS else None,
             annotations=types.ToolAnnotations(
                 read_only_hint=tool.reads_only, destructive_hint=False, open_world_hint=False
             ),
@@ -129,19 +132,16 @@ async def _serve(farm: Farm) -> None:
     server = make_server(farm)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_with_client)
-        lines: Any = RequestLines()
+        lines: Any = RequestLines(StopUnless.session_ends)
         async with stdio_server(lines) as (requests, answers):
-            try:
-                await server.run(requests, answers, server.create_initialization_options())
-            finally:
-                StopUnless.closing = True
+            await server.run(requests, answers, server.create_initialization_options())
         group.cancel_scope.cancel()
 
 
 async def _end_with_client() -> None:
     """End this process when the one that has started it is gone without closing stdin."""
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent:  # noqa: ASYNC110  (nobody tells)
         await anyio.sleep(_LOOK_S)
     os._exit(0)
 
@@ -158,4 +158,7 @@ def serve(farm: Farm) -> None:
     # The SDK would log what it got: prompts and answers are in no log.
     logging.basicConfig(stream=sys.stderr, level=logging.CRITICAL)
     logging.disable(logging.CRITICAL)
-    anyio.run(_serve, farm)
+    try:
+        anyio.run(_serve, farm)
+    except* OSError:  # the client reads no more
+        os._exit(0)

@@ -13,11 +13,11 @@ from msgspec import UNSET, Meta, UnsetType
 
 from farmhand.core import rules
 from farmhand.core.errors import UsageError
+from farmhand.core.keys import KEY
 from farmhand.core.task import TASK_ID, Task
 
 #: The longest that one call waits. Seconds.
 MOST_WAIT_S = 600.0
-_Wait = Annotated[float, Meta(ge=0, le=MOST_WAIT_S)]
 #: The wire's fields of a task that a session may set, and what is said of them.
 _OF_TASK = {
     "prompt": "What to do, with everything that is needed for it: the model sees nothing else.",
@@ -30,9 +30,9 @@ _OF_TASK = {
 
 
 class _Shared(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    label: (
-        Annotated[str, Meta(max_length=200, description="A short name for it, shown in reports.")] | UnsetType
-    ) = UNSET
+    label: Annotated[str, Meta(max_length=200, description="A short name for it, shown in reports.")] | UnsetType = (
+        UNSET
+    )
 
 
 class TaskArguments(_Shared, kw_only=True):
@@ -63,7 +63,8 @@ class BatchArguments(_Shared, kw_only=True):
     ) = UNSET
     file: (
         Annotated[
-            str, Meta(description="Or: path of a .jsonl file of tasks or prompts; with prompt, of .jsonl or .csv records.")
+            str,
+            Meta(description="Or: path of a .jsonl file of tasks or prompts; with prompt, .jsonl or .csv records."),
         ]
         | UnsetType
     ) = UNSET
@@ -175,7 +176,7 @@ def _properties(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 def _plain(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema without what some clients refuse: null beside another type, money as a text, defaults of null."""
+    """Return the schema without what some clients refuse: null beside a type, money as a text, a default of null."""
     options = [one for one in schema.get("anyOf", [schema]) if one.get("type") != "null"]
     found = {**options[0], **{name: value for name, value in schema.items() if name != "anyOf"}}
     if found.get("format") == "decimal" or any(one.get("format") == "decimal" for one in options):
@@ -205,6 +206,10 @@ def task_of(fields: dict[str, Any], where: str) -> Task:
         raise UsageError(f"{where}: {error}", hint=f"its fields: {', '.join(_OF_TASK)}", code="invalid_task") from None
     if (broken := rules.check(task)) is not None:
         raise UsageError(f"{where}: {broken.message}", hint=broken.hint, code=broken.code)
+    # Not only the farm's own key, which the child refuses: a session may have come across any.
+    if KEY.search(f"{task.prompt}\n{task.system}\n{task.schema}"):
+        hint = "take it out: it would go to the model"
+        raise UsageError(f"{where}: something like an API key stands in the task", hint=hint, code="key_in_task")
     return task
 
 

@@ -50,7 +50,9 @@ class McpSession:
 
 
 @asynccontextmanager
-async def session(station: Workstation, directory: Path, *, mode: str = "legacy", **more: Any) -> AsyncIterator[McpSession]:
+async def session(
+    station: Workstation, directory: Path, *, mode: str = "legacy", **more: Any
+) -> AsyncIterator[McpSession]:
     """Start a server in `directory` and yield a session at it."""
     directory.mkdir(exist_ok=True)
     server = StdioServerParameters(
