@@ -7,6 +7,9 @@ import os
 import sys
 from pathlib import Path
 
+import click
+
+
 from farmhand.cli.arguments import SHARED
 from farmhand.cli.manual import VerbCommand
 from farmhand.cli.render import errors_as_json
