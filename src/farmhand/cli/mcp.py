@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-
 from farmhand.cli.arguments import SHARED
 from farmhand.cli.manual import VerbCommand
 from farmhand.cli.render import errors_as_json

@@ -13,6 +13,7 @@ import shutil
 import time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ TOOLS = "mcp__plugin_farmhand_farmhand__"
 FILES = 20
 ASKED = f"Summarise these {FILES} files in one sentence each"
 #: What the CLI (2.1.330) itself leaves of any plugin: empty registers, and a copy that it deletes days later.
-KEPT = {
+KEPT: dict[str, Any] = {
     "plugins": None,
     "plugins/cache": None,
     "plugins/data": None,
