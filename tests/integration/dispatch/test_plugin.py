@@ -91,9 +91,13 @@ class Operator:
         await self.claude("plugin", "marketplace", "remove", "farmhand")
 
     def tree(self) -> dict[str, bytes | None]:
-        """The CLI's files, with their content."""
-        found = sorted(self.config.rglob("*"))
-        return {str(path.relative_to(self.config)): path.read_bytes() if path.is_file() else None for path in found}
+        """The CLI's files, with their content; without its own backups."""
+        found = {str(path.relative_to(self.config)): path for path in sorted(self.config.rglob("*"))}
+        return {
+            name: path.read_bytes() if path.is_file() else None
+            for name, path in found.items()
+            if not name.startswith("backups")
+        }
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ async def test_the_plugin_is_valid_and_leaves_as_it_came(operator: Operator) -> 
     (operator.config / "plugins/data/farmhand-farmhand").mkdir(parents=True, exist_ok=True)
     (operator.config / "plugins/data/farmhand-farmhand/limit").touch()
     await operator.remove()
-    after = {name: what for name, what in operator.tree().items() if not name.startswith("backups")}
+    after = operator.tree()
     [orphan] = [name for name in after if name.endswith("/.orphaned_at")]
     copy = str(Path(orphan).parents[2])
     assert copy == "plugins/cache/farmhand"
