@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,8 @@ def test_a_day_is_of_all_sessions_and_over_at_midnight(tmp_path: Path, monkeypat
         assert reserve(Book(tmp_path, f"s{number}"), f"j{number}", 2) == amount * USD
     with pytest.raises(Spent, match="for this day"):
         reserve(Book(tmp_path, "s3"), "j3", 0.1)
-    tomorrow = module.time.time() + 86_400
-    monkeypatch.setattr(module.time, "time", lambda: tomorrow)
+    tomorrow = time.time() + 86_400
+    monkeypatch.setattr(time, "time", lambda: tomorrow)
     assert reserve(Book(tmp_path, "s3"), "j3", 0.1) == 0.1 * USD
 
 
@@ -88,7 +89,7 @@ def test_jobs_are_found_by_any_session_and_forgotten_after_a_month(
     assert (entry.kind, entry.label, entry.state) == ("task", "label", "open")
     assert [one.id for one in other.last(5)] == ["a"]
     assert other.forget() == []
-    later = module.time.time() + module.KEEP_S + 1
-    monkeypatch.setattr(module.time, "time", lambda: later)
+    later = time.time() + module.KEEP_S + 1
+    monkeypatch.setattr(time, "time", lambda: later)
     assert other.forget() == ["a"]
     assert other.find("a") is None

@@ -48,8 +48,11 @@ def test_nothing_outside_of_them_also_not_by_a_link(root: Path, tmp_path: Path, 
 
 @pytest.mark.parametrize(
     "name",
-    [".env", ".env.local", "prod.env", "repos.env", "id_rsa", "server.pem", "tls.key", ".netrc", "credentials.json"]
-    + [".ssh/config", ".aws/config", "secrets.yml", ".git-credentials", "auth.json", ".vault-pass", "deploy_ed25519"],
+    [
+        *(".env", ".env.local", "prod.env", "repos.env", "id_rsa", "server.pem", "tls.key", ".netrc"),
+        *(".ssh/config", ".aws/config", "secrets.yml", ".git-credentials", "auth.json", ".vault-pass"),
+        *("credentials.json", "deploy_ed25519"),
+    ],
 )
 def test_files_with_secrets_are_refused_by_name(root: Path, name: str) -> None:
     path = root / name
