@@ -31,7 +31,7 @@ class McpSession:
     async def call(self, tool: str, **arguments: Any) -> Said:
         """Call a tool and return its text."""
 
-        async def on_progress(_done: float, _total: float | None, message: str | None) -> None:
+        async def on_progress(progress: float, total: float | None, message: str | None) -> None:
             self.progress.append(message or "")
 
         result = await self.client.call_tool(tool, arguments, progress_callback=on_progress)
@@ -99,8 +99,7 @@ class RawServer:
 
     async def begin(self) -> None:
         """The handshake."""
-        about = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}
-        await self.send(_request(0, "initialize", about))
+        await self.send(INITIALIZE)
         await self.answer(0)
         await self.send({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
@@ -111,6 +110,13 @@ class RawServer:
 
 def _request(number: int, method: str, params: dict[str, Any]) -> dict[str, Any]:
     return {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+
+
+INITIALIZE = _request(
+    0,
+    "initialize",
+    {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}},
+)
 
 
 @asynccontextmanager
