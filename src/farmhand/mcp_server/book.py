@@ -82,7 +82,7 @@ class Spent(Refused):
         what = f"the farm's budget for this {room.name} does not allow it: {room.said()}; nothing was sent"
         more = f"ask the operator to raise {setting} in {config} (it counts at once)"
         held = ", or wait with farm_result until a job ends and frees what is held for it" if room.held else ""
-        super().__init__(what, hint=f"{more}{held}; do not split the work to get around it")
+        super().__init__(what, hint=f"a smaller max_tokens needs less; else {more}{held}")
         self.room, self.setting = room, setting
 
 
@@ -168,6 +168,12 @@ class Book:
         query = f"SELECT {_COLUMNS} FROM job ORDER BY state = 'open' DESC, created DESC LIMIT ?"  # noqa: S608
         with self._open() as db:
             return [Entry(*row) for row in db.execute(query, (most,))]
+
+    def unsettled(self) -> list[Entry]:
+        """Return the jobs that have not ended as far as the book knows."""
+        query = f"SELECT {_COLUMNS} FROM job WHERE state = 'open'"  # noqa: S608
+        with self._open() as db:
+            return [Entry(*row) for row in db.execute(query)]
 
     def forget(self) -> list[str]:
         """Delete the old jobs and return their ids."""

@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from farmhand.mcp_server.jobs import Job, cost_of
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
 _BEGINS_S = 2.0
+#: How many ids are cancelled at once.
+_IDS = 500
 #: How long what is asked of a verb may take.
 _VERB_S = 60.0
 _EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
@@ -51,7 +54,7 @@ class Farm:
         conf = self.conf
         task = await self._intake.task(session, conf, own, fields)
         most = most_of(task, conf)
-        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 20, conf, own.label or "", 1)
+        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 2, conf, own.label or "", 1)
         job = Job(self._directory, task.id)
         task.max_usd = usd(amount)
         body = msgspec.to_builtins(task) | {"max_usd": float(usd(amount))}
@@ -61,7 +64,7 @@ class Farm:
         except FarmhandError:
             self.book.settle(task.id, 0)
             raise
-        with StopUnless(job) as stop:
+        with StopUnless(job, self.book) as stop:
             await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
             stop.gone_on()
         return await self._told(task.id)
@@ -83,7 +86,7 @@ class Farm:
             self.book.settle(job.id, 0)
             raise
         wait_s = _wait(own.wait_s, 0.0)
-        with StopUnless(job) as stop:
+        with StopUnless(job, self.book) as stop:
             await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
             stop.gone_on()
         return "\n".join([*notes, await self._told(job.id)])
@@ -115,6 +118,10 @@ class Farm:
         if not self._unfinished(entry, job):
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        leases = job.leases()
+        for first in range(0, len(leases), _IDS):
+            with suppress(FarmhandError):  # a host that is down has them till it is up
+                await self._verb("cancel", *leases[first : first + _IDS])
         cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
         self.book.settle(entry.id, cost, "cancelled")
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
@@ -122,6 +129,7 @@ class Farm:
 
     async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
         """Return what the farm does, and the last jobs."""
+        self._settle_all()
         lines = [room.said() for room in self.book.rooms(self.conf)]
         try:
             found = await self._verb("status")
@@ -159,7 +167,8 @@ class Farm:
         label: str,
         tasks: int,
     ) -> int:
-        wanted = most if limit is None else min(most, pico(limit)) if kind == "task" else pico(limit)
+        wanted = most if limit is None else min(most, pico(limit))
+        self._settle_all()
         try:
             return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
         except Spent as spent:
@@ -236,6 +245,13 @@ class Farm:
             head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
         return answers.of_batch(job, entry.tasks, results, head, self._cap)
 
+    def _settle_all(self) -> None:
+        """Settle what has ended since, of any session, so that it holds no money."""
+        for entry in self.book.unsettled():
+            job = Job(self._directory, entry.id)
+            if not job.is_running():
+                self._settle(entry, job)
+
     def _settle(self, entry: Entry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
@@ -293,8 +309,8 @@ class StopUnless:
         """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
         cls.closing = True
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._gone_on = job, False
+    def __init__(self, job: Job, book: Book) -> None:
+        self._job, self._book, self._gone_on = job, book, False
 
     def __enter__(self) -> StopUnless:
         return self
@@ -306,6 +322,8 @@ class StopUnless:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._gone_on and not StopUnless.closing:
             self._job.stop()
+            # What it has cost until then is not known.
+            self._book.settle(self._job.id, None, "cancelled")
 
 
 def _wait(given: float | msgspec.UnsetType, usual: float) -> float:

@@ -156,16 +156,15 @@ class Job:
         """Return what an ended job has cost in pico-dollars; None if a part of that is not known."""
         end = self.end()
         cost = cost_of(end.get("cost_usd"))
-        return None if end.get("uncertain") or end.get("unpriced") or self._leased() else cost
+        return None if end.get("uncertain") or end.get("unpriced") or self.leases() else cost
 
-    def _leased(self) -> bool:
-        """Return whether a host may still have tasks of a batch that was stopped."""
+    def leases(self) -> list[str]:
+        """Return the ids of the tasks of a batch that was stopped which a host may still have."""
         journal = self.path / "out.jsonl.farmhand"
-        if not journal.exists():
-            return False
-        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
-            return bool(db.execute("SELECT count(*) FROM line WHERE state = ?", (LEASED,)).fetchone()[0])
-        return True
+        if journal.exists():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
+                return [lease for (lease,) in db.execute("SELECT lease FROM line WHERE state = ?", (LEASED,))]
+        return []
 
     def results(self) -> list[dict[str, Any]]:
         """Return the results of a batch so far, in the input's order."""
