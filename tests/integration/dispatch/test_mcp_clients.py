@@ -94,7 +94,7 @@ async def responses() -> AsyncIterator[tuple[str, list[dict[str, Any]]]]:
             content = [{"type": "output_text", "text": f"The farm said: {json.dumps(said[-1], ensure_ascii=False)}"}]
             item = {"type": "message", "id": "m", "role": "assistant", "content": content}
         usage = {"input_tokens": 1, "output_tokens": 1, "total_tokens": 2}
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "response.created", "response": {"id": "r"}},
             {"type": "response.output_item.done", "output_index": 0, "item": item},
             {"type": "response.completed", "response": {"id": "r", "usage": usage}},

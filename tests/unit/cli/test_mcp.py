@@ -8,6 +8,7 @@ from typing import NoReturn
 import pytest
 
 from farmhand.cli import mcp
+from farmhand.core import settings
 from farmhand.core.errors import NotConfigured
 
 
@@ -28,7 +29,7 @@ def test_the_sessions_credentials_are_gone_and_the_farms_own_stays(monkeypatch: 
     given = {"HOME": "/h", "ANTHROPIC_API_KEY": key, "CLAUDECODE": "1", "OTHER": key, "FARM_KEY": key}
     given |= {"FARMHAND_KEY_SOURCE": "env:FARM_KEY"}
     monkeypatch.setattr(os, "environ", given)
-    monkeypatch.setattr(mcp.settings, "load", lambda _config: mcp.settings.Settings(key_source="env:FARM_KEY"))
+    monkeypatch.setattr(settings, "load", lambda _config: settings.Settings(key_source="env:FARM_KEY"))
     found: list[dict[str, str]] = []
 
     def execve(_program: str, _argv: list[str], environ: dict[str, str]) -> NoReturn:
