@@ -190,14 +190,13 @@ class Farm:
 
     async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
         """Wait until the job's child has ended, at most so long, and tell how far it is."""
-        began, told = time.monotonic(), ("", -1)
+        began, told = time.monotonic(), -1
         while job.is_running() and (gone := time.monotonic() - began) < wait_s:
-            done = len(job.results()) if total > 1 else 0
-            what = job.text("progress") if total == 1 else f"{done} of {counted(total, 'task')} ended"
-            if (now := (what, int(gone))) != told:
+            if (now := int(gone)) != told:
                 told = now
+                what = job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended"
                 # It has to grow, also while nothing ends.
-                await session.progress(gone, None, what or "the job starts")
+                await session.progress(gone, None, what)
             await anyio.sleep(_LOOK_S)
 
     def _entry(self, given: str) -> Entry:
@@ -358,7 +357,9 @@ def _figures(row: dict[str, Any]) -> str:
 def _host(host: Any) -> str:
     if not isinstance(host, dict):
         return "not known"
-    keep = ("state", "running", "queued", "awaiting_key", "error")
+    if isinstance(error := host.get("error"), dict):
+        return str(harmless(error.get("message")))
+    keep = ("state", "running", "queued", "awaiting_key")
     return ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
 
 
