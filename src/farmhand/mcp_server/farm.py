@@ -20,8 +20,8 @@ from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools
-from farmhand.mcp_server.book import Book, Entry, Spent
-from farmhand.mcp_server.intake import Assemble, Intake, Session, line_of, most_of
+from farmhand.mcp_server.book import Book, BudgetSpent, JobEntry
+from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
 from farmhand.mcp_server.jobs import Job, cost_of
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
@@ -39,7 +39,7 @@ class Farm:
 
     def __init__(self, config: str | None, directory: Path, environment: dict[str, str], assemble: Assemble) -> None:
         self._config, self._directory, self._environment = config, directory, environment
-        self._intake = Intake(assemble)
+        self._intake = TaskIntake(assemble)
         self.book = Book(directory, secrets.token_hex(6))
         for old in self.book.forget():
             Job(directory, old).remove()
@@ -171,7 +171,7 @@ class Farm:
         self._settle_all()
         try:
             return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
-        except Spent as spent:
+        except BudgetSpent as spent:
             more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
             if more is None:
                 raise
@@ -199,13 +199,13 @@ class Farm:
                 await session.progress(gone, None, what)
             await anyio.sleep(_LOOK_S)
 
-    def _entry(self, given: str) -> Entry:
+    def _entry(self, given: str) -> JobEntry:
         entry = self.book.find(tools.job_id(given))
         if entry is None:
             raise UsageError(f"no job {given} is known", hint="farm_status lists them", code="no_such_task")
         return entry
 
-    def _unfinished(self, entry: Entry, job: Job) -> bool:
+    def _unfinished(self, entry: JobEntry, job: Job) -> bool:
         """Return whether a job that does not run has work left that can go on."""
         end, status = job.end(), job.status()
         if entry.kind == "batch":
@@ -235,7 +235,7 @@ class Farm:
             raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
         return answers.of_task(job, result, self._cap)
 
-    def _batch_told(self, entry: Entry, job: Job, head: str = "ended") -> str:
+    def _batch_told(self, entry: JobEntry, job: Job, head: str = "ended") -> str:
         failure = _error(job) if head == "ended" and job.end().get("left") != 0 else None
         results = job.results()
         if failure is not None and not results:
@@ -251,7 +251,7 @@ class Farm:
             if not job.is_running():
                 self._settle(entry, job)
 
-    def _settle(self, entry: Entry, job: Job) -> None:
+    def _settle(self, entry: JobEntry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
             return
@@ -260,7 +260,7 @@ class Farm:
             cost = 0  # nothing was sent
         self.book.settle(entry.id, cost)
 
-    async def _cost_at_host(self, entry: Entry) -> int | None:
+    async def _cost_at_host(self, entry: JobEntry) -> int | None:
         try:
             found = await self._verb("show", entry.id)
         except FarmhandError as error:
@@ -287,7 +287,7 @@ class Farm:
             raise _of(error, done.returncode)
         return dict(found)
 
-    def _in_one_line(self, entry: Entry) -> str:
+    def _in_one_line(self, entry: JobEntry) -> str:
         job = Job(self._directory, entry.id)
         state = entry.state
         if state == "open":
