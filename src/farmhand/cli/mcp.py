@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from farmhand.cli.arguments import SHARED
 from farmhand.cli.manual import VerbCommand
-from farmhand.cli.render import errors_as_json
+from farmhand.cli.render import missing_package
 from farmhand.cli.verb import HELP_NAMES, click_option
 from farmhand.core import settings
 from farmhand.core.child import scrubbed
@@ -19,6 +20,8 @@ from farmhand.core.child import scrubbed
 
 def main(config: str | None, plugin: bool) -> int:
     """Serve one session and return the exit status. Raise NotConfigured if the extra is not installed."""
+    if find_spec("mcp") is None and (missing := missing_package(ModuleNotFoundError(name="mcp"))):
+        raise missing
     conf = settings.load(config)
     if plugin:
         from farmhand.places.checkout import find_project
@@ -31,11 +34,10 @@ def main(config: str | None, plugin: bool) -> int:
         # What the session has of credentials is gone from this process's memory as well.
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], clean)  # noqa: S606
     os.umask(0o077)
-    with errors_as_json(False):
-        from farmhand.mcp_server.server import serve
     from farmhand.cli.prompt import assemble
     from farmhand.mcp_server.farm import Farm
     from farmhand.mcp_server.jobs import state_directory
+    from farmhand.mcp_server.server import serve
 
     serve(Farm(config, state_directory(), clean, functools.partial(assemble, use_stdin=False)))
     return 0

@@ -38,7 +38,7 @@ _ENDLESS = 2**62
 _COLUMNS = "id, kind, session, day, created, label, tasks, reserved, cost, state"
 
 
-class Entry(NamedTuple):
+class JobEntry(NamedTuple):
     """A job in the book; `kind` is `task` or `batch`. Amounts are in pico-dollars."""
 
     id: str
@@ -73,7 +73,7 @@ class Room(NamedTuple):
         return f"{self.name}: {money(self.spent)} spent {most}{held}"
 
 
-class Spent(Refused):
+class BudgetSpent(Refused):
     """Nothing more may be spent now. `room` is the limit that says so, `setting` what sets it."""
 
     code = "mcp_budget"
@@ -82,7 +82,7 @@ class Spent(Refused):
         what = f"the farm's budget for this {room.name} does not allow it: {room.said()}; nothing was sent"
         more = f"ask the operator to raise {setting} in {config} (it counts at once)"
         held = ", or wait with farm_result until a job ends and frees what is held for it" if room.held else ""
-        super().__init__(what, hint=f"{more}{held}; do not split the work to get around it")
+        super().__init__(what, hint=f"a smaller max_tokens needs less; else {more}{held}")
         self.room, self.setting = room, setting
 
 
@@ -113,14 +113,14 @@ class Book:
             raise FarmhandError(f"the book of the session's money, {self.path}: {error}", hint=hint) from None
 
     def reserve(self, job_id: str, kind: str, wanted: int, least: int, conf: Settings, label: str, tasks: int) -> int:
-        """Hold up to `wanted` for a new job, and at least `least`. Return how much. Raise Spent."""
+        """Hold up to `wanted` for a new job, and at least `least`. Return how much. Raise BudgetSpent."""
         now = time.time()
         with self._open() as db:
             rooms = self._rooms(db, conf, now)
             room = min(rooms, key=lambda one: one.left)
             if room.left < max(1, least):
                 setting = "mcp_max_usd" if room is rooms[0] else "mcp_session_max_usd"
-                raise Spent(room, setting, conf.config_file)
+                raise BudgetSpent(room, setting, conf.config_file)
             amount = min(wanted, room.left)
             row = (job_id, kind, self.session, int(now // 86_400), now, label, tasks, amount)
             db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, 'open')", row)
@@ -157,17 +157,23 @@ class Book:
         limit = pico(Decimal(str(usd))) + (more[0] if more else 0) if usd else _ENDLESS
         return Room(name, limit, spent, held)
 
-    def find(self, job_id: str) -> Entry | None:
+    def find(self, job_id: str) -> JobEntry | None:
         """Return a job by its id."""
         with self._open() as db:
             row = db.execute(f"SELECT {_COLUMNS} FROM job WHERE id = ?", (job_id,)).fetchone()  # noqa: S608
-        return Entry(*row) if row else None
+        return JobEntry(*row) if row else None
 
-    def last(self, most: int) -> list[Entry]:
+    def last(self, most: int) -> list[JobEntry]:
         """Return the newest jobs, those that have not ended first."""
         query = f"SELECT {_COLUMNS} FROM job ORDER BY state = 'open' DESC, created DESC LIMIT ?"  # noqa: S608
         with self._open() as db:
-            return [Entry(*row) for row in db.execute(query, (most,))]
+            return [JobEntry(*row) for row in db.execute(query, (most,))]
+
+    def unsettled(self) -> list[JobEntry]:
+        """Return the jobs that have not ended as far as the book knows."""
+        query = f"SELECT {_COLUMNS} FROM job WHERE state = 'open'"  # noqa: S608
+        with self._open() as db:
+            return [JobEntry(*row) for row in db.execute(query)]
 
     def forget(self) -> list[str]:
         """Delete the old jobs and return their ids."""

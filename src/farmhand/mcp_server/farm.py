@@ -6,6 +6,7 @@ import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,15 @@ from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools
-from farmhand.mcp_server.book import Book, Entry, Spent
-from farmhand.mcp_server.intake import Assemble, Intake, Session, line_of, most_of
+from farmhand.mcp_server.book import Book, BudgetSpent, JobEntry
+from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
 from farmhand.mcp_server.jobs import Job, cost_of
 
 #: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
 _LOOK_S = 0.1
 _BEGINS_S = 2.0
+#: How many ids are cancelled at once.
+_IDS = 500
 #: How long what is asked of a verb may take.
 _VERB_S = 60.0
 _EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
@@ -36,7 +39,7 @@ class Farm:
 
     def __init__(self, config: str | None, directory: Path, environment: dict[str, str], assemble: Assemble) -> None:
         self._config, self._directory, self._environment = config, directory, environment
-        self._intake = Intake(assemble)
+        self._intake = TaskIntake(assemble)
         self.book = Book(directory, secrets.token_hex(6))
         for old in self.book.forget():
             Job(directory, old).remove()
@@ -51,7 +54,7 @@ class Farm:
         conf = self.conf
         task = await self._intake.task(session, conf, own, fields)
         most = most_of(task, conf)
-        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 20, conf, own.label or "", 1)
+        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 2, conf, own.label or "", 1)
         job = Job(self._directory, task.id)
         task.max_usd = usd(amount)
         body = msgspec.to_builtins(task) | {"max_usd": float(usd(amount))}
@@ -61,7 +64,7 @@ class Farm:
         except FarmhandError:
             self.book.settle(task.id, 0)
             raise
-        with StopUnless(job) as stop:
+        with StopUnless(job, self.book) as stop:
             await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
             stop.gone_on()
         return await self._told(task.id)
@@ -83,7 +86,7 @@ class Farm:
             self.book.settle(job.id, 0)
             raise
         wait_s = _wait(own.wait_s, 0.0)
-        with StopUnless(job) as stop:
+        with StopUnless(job, self.book) as stop:
             await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
             stop.gone_on()
         return "\n".join([*notes, await self._told(job.id)])
@@ -115,6 +118,10 @@ class Farm:
         if not self._unfinished(entry, job):
             return await self._told(entry.id)
         # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        leases = job.leases()
+        for first in range(0, len(leases), _IDS):
+            with suppress(FarmhandError):  # a host that is down has them till it is up
+                await self._verb("cancel", *leases[first : first + _IDS])
         cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
         self.book.settle(entry.id, cost, "cancelled")
         spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
@@ -122,6 +129,7 @@ class Farm:
 
     async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
         """Return what the farm does, and the last jobs."""
+        self._settle_all()
         lines = [room.said() for room in self.book.rooms(self.conf)]
         try:
             found = await self._verb("status")
@@ -159,10 +167,11 @@ class Farm:
         label: str,
         tasks: int,
     ) -> int:
-        wanted = most if limit is None else min(most, pico(limit)) if kind == "task" else pico(limit)
+        wanted = most if limit is None else min(most, pico(limit))
+        self._settle_all()
         try:
             return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
-        except Spent as spent:
+        except BudgetSpent as spent:
             more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
             if more is None:
                 raise
@@ -181,23 +190,22 @@ class Farm:
 
     async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
         """Wait until the job's child has ended, at most so long, and tell how far it is."""
-        began, told = time.monotonic(), ("", -1)
+        began, told = time.monotonic(), -1
         while job.is_running() and (gone := time.monotonic() - began) < wait_s:
-            done = len(job.results()) if total > 1 else 0
-            what = job.text("progress") if total == 1 else f"{done} of {counted(total, 'task')} ended"
-            if (now := (what, int(gone))) != told:
+            if (now := int(gone)) != told:
                 told = now
+                what = job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended"
                 # It has to grow, also while nothing ends.
-                await session.progress(gone, None, what or "the job starts")
+                await session.progress(gone, None, what)
             await anyio.sleep(_LOOK_S)
 
-    def _entry(self, given: str) -> Entry:
+    def _entry(self, given: str) -> JobEntry:
         entry = self.book.find(tools.job_id(given))
         if entry is None:
             raise UsageError(f"no job {given} is known", hint="farm_status lists them", code="no_such_task")
         return entry
 
-    def _unfinished(self, entry: Entry, job: Job) -> bool:
+    def _unfinished(self, entry: JobEntry, job: Job) -> bool:
         """Return whether a job that does not run has work left that can go on."""
         end, status = job.end(), job.status()
         if entry.kind == "batch":
@@ -227,7 +235,7 @@ class Farm:
             raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
         return answers.of_task(job, result, self._cap)
 
-    def _batch_told(self, entry: Entry, job: Job, head: str = "ended") -> str:
+    def _batch_told(self, entry: JobEntry, job: Job, head: str = "ended") -> str:
         failure = _error(job) if head == "ended" and job.end().get("left") != 0 else None
         results = job.results()
         if failure is not None and not results:
@@ -236,7 +244,14 @@ class Farm:
             head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
         return answers.of_batch(job, entry.tasks, results, head, self._cap)
 
-    def _settle(self, entry: Entry, job: Job) -> None:
+    def _settle_all(self) -> None:
+        """Settle what has ended since, of any session, so that it holds no money."""
+        for entry in self.book.unsettled():
+            job = Job(self._directory, entry.id)
+            if not job.is_running():
+                self._settle(entry, job)
+
+    def _settle(self, entry: JobEntry, job: Job) -> None:
         """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
         if entry.state != "open" or self._unfinished(entry, job):
             return
@@ -245,7 +260,7 @@ class Farm:
             cost = 0  # nothing was sent
         self.book.settle(entry.id, cost)
 
-    async def _cost_at_host(self, entry: Entry) -> int | None:
+    async def _cost_at_host(self, entry: JobEntry) -> int | None:
         try:
             found = await self._verb("show", entry.id)
         except FarmhandError as error:
@@ -272,7 +287,7 @@ class Farm:
             raise _of(error, done.returncode)
         return dict(found)
 
-    def _in_one_line(self, entry: Entry) -> str:
+    def _in_one_line(self, entry: JobEntry) -> str:
         job = Job(self._directory, entry.id)
         state = entry.state
         if state == "open":
@@ -293,8 +308,8 @@ class StopUnless:
         """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
         cls.closing = True
 
-    def __init__(self, job: Job) -> None:
-        self._job, self._gone_on = job, False
+    def __init__(self, job: Job, book: Book) -> None:
+        self._job, self._book, self._gone_on = job, book, False
 
     def __enter__(self) -> StopUnless:
         return self
@@ -306,6 +321,8 @@ class StopUnless:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None and not self._gone_on and not StopUnless.closing:
             self._job.stop()
+            # What it has cost until then is not known.
+            self._book.settle(self._job.id, None, "cancelled")
 
 
 def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
@@ -340,7 +357,9 @@ def _figures(row: dict[str, Any]) -> str:
 def _host(host: Any) -> str:
     if not isinstance(host, dict):
         return "not known"
-    keep = ("state", "running", "queued", "awaiting_key", "error")
+    if isinstance(error := host.get("error"), dict):
+        return str(harmless(error.get("message")))
+    keep = ("state", "running", "queued", "awaiting_key")
     return ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
 
 

@@ -45,7 +45,7 @@ class Session(Protocol):
         """Ask the operator for more money. None: they cannot be asked, or said no."""
 
 
-class Intake:
+class TaskIntake:
     """Makes tasks of what a session asks for."""
 
     def __init__(self, assemble: Assemble) -> None:

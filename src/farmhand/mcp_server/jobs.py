@@ -23,6 +23,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from decimal import Decimal
@@ -84,9 +85,7 @@ class Job:
         """Start its child, unless it runs. The child holds the lock as long as it lives."""
         lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock):
                 return
             for name in ("status", "end.json", "progress"):
                 (self.path / name).unlink(missing_ok=True)
@@ -109,9 +108,8 @@ class Job:
 
     def is_running(self) -> bool:
         """Return whether its child runs, whoever started it."""
-        child = _children.get(self.id)
-        if child is not None:
-            child.poll()
+        for child in _children.values():
+            child.poll()  # so that none stays as a zombie
         try:
             lock = os.open(self.path / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
@@ -156,16 +154,23 @@ class Job:
         """Return what an ended job has cost in pico-dollars; None if a part of that is not known."""
         end = self.end()
         cost = cost_of(end.get("cost_usd"))
-        return None if end.get("uncertain") or end.get("unpriced") or self._leased() else cost
+        return None if end.get("uncertain") or end.get("unpriced") or self.leases() else cost
 
-    def _leased(self) -> bool:
-        """Return whether a host may still have tasks of a batch that was stopped."""
+    def leases(self) -> list[str]:
+        """Return the ids of the tasks of a batch that was stopped which a host may still have."""
         journal = self.path / "out.jsonl.farmhand"
-        if not journal.exists():
-            return False
-        with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
-            return bool(db.execute("SELECT count(*) FROM line WHERE state = ?", (LEASED,)).fetchone()[0])
-        return True
+        if journal.exists():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(f"{journal.as_uri()}?mode=ro", uri=True)) as db:
+                return [lease for (lease,) in db.execute("SELECT lease FROM line WHERE state = ?", (LEASED,))]
+        return []
+
+    def done(self) -> int:
+        """Return how many tasks of a batch have ended."""
+        try:
+            with open(self.path / "out.jsonl", "rb") as file:
+                return sum(piece.count(b"\n") for piece in iter(lambda: file.read(1 << 20), b""))
+        except OSError:
+            return 0
 
     def results(self) -> list[dict[str, Any]]:
         """Return the results of a batch so far, in the input's order."""
@@ -184,3 +189,15 @@ class Job:
 
 #: The children of this process, by their jobs: what has ended is reaped.
 _children: dict[str, subprocess.Popen[bytes]] = {}
+
+
+def _locked(lock: int) -> bool:
+    """Take the lock of a child that is to be started. One who only looks has it for a moment."""
+    for _ in range(20):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        else:
+            return True
+    return False
