@@ -1,6 +1,7 @@
 #!/bin/sh
 # event.sh limit | prompt: what the plugin does at an event of a session, told as JSON on stdin.
 # It prints nothing or one JSON object, starts nothing that waits, and always ends with 0: it can hold up no session.
+# (No redirection of a special builtin into a file: where that fails, dash ends with 2, which the CLI takes for a "no".)
 # What a hook says at StopFailure is ignored (claude 2.1.330), so a reached limit is noted, and said at the next prompt.
 exec 2>/dev/null
 note=${CLAUDE_PLUGIN_DATA:-/nonexistent}/limit
@@ -9,7 +10,7 @@ limit() {
     # The words are the CLI's for a used-up plan. A busy API is a rate limit as well; it passes by itself.
     case $(head -c 100000 | tr -d '\000') in
     *'"last_assistant_message":"You'*'ve hit your '* | *'"last_assistant_message":"You'*'ve reached your '* | \
-        *'"last_assistant_message":"You'*'re out of '* | *'"last_assistant_message":"Your org is out of '*) : >"$note" ;;
+        *'"last_assistant_message":"You'*'re out of '* | *'"last_assistant_message":"Your org is out of '*) touch "$note" ;;
     esac
 }
 

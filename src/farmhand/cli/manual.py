@@ -107,8 +107,8 @@ HELP = {
         ("farmhand statusline --json", "what it is made of"),
     )),
     "mcp": VerbHelp("docs/mcp.md", (
-        ("claude mcp add farmhand -- farmhand mcp", "let claude start it in each session"),
-        ("codex mcp add farmhand -- farmhand mcp", "the same for codex"),
+        ("farmhand mcp", "what a client starts: claude mcp add farmhand -- farmhand mcp"),
+        ("farmhand mcp --plugin", "where the plugin is: claude plugin marketplace add \"$(farmhand mcp --plugin)\""),
     )),
     "cost": VerbHelp("docs/cost.md", (
         ("farmhand cost --since 30d", "what it cost and saved"),

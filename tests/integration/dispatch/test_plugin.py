@@ -265,7 +265,7 @@ async def test_a_reached_limit_offers_the_farm_and_no_hook_holds_a_session_up(
     api.state.windows = None
     bare = operator.work / "bin"
     bare.mkdir()
-    for name in ("sh", "bash", "cat", "rm", "find", "head", "tr", "git"):
+    for name in ("sh", "bash", "cat", "rm", "find", "head", "touch", "tr", "git"):
         (bare / name).symlink_to(shutil.which(name) or "/bin/false")
     answered = await operator.claude("-p", "x" * 100_000, path=str(bare))
     assert answered.startswith("Loopback answer to 100000 bytes")
