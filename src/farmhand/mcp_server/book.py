@@ -73,7 +73,7 @@ class Room(NamedTuple):
         return f"{self.name}: {money(self.spent)} spent {most}{held}"
 
 
-class BudgetSpent(Refused):
+class SessionMoneySpent(Refused):
     """Nothing more may be spent now. `room` is the limit that says so, `setting` what sets it."""
 
     code = "mcp_budget"
@@ -113,14 +113,14 @@ class Book:
             raise FarmhandError(f"the book of the session's money, {self.path}: {error}", hint=hint) from None
 
     def reserve(self, job_id: str, kind: str, wanted: int, least: int, conf: Settings, label: str, tasks: int) -> int:
-        """Hold up to `wanted` for a new job, and at least `least`. Return how much. Raise BudgetSpent."""
+        """Hold up to `wanted` for a new job, and at least `least`. Return how much. Raise SessionMoneySpent."""
         now = time.time()
         with self._open() as db:
             rooms = self._rooms(db, conf, now)
             room = min(rooms, key=lambda one: one.left)
             if room.left < max(1, least):
                 setting = "mcp_max_usd" if room is rooms[0] else "mcp_session_max_usd"
-                raise BudgetSpent(room, setting, conf.config_file)
+                raise SessionMoneySpent(room, setting, conf.config_file)
             amount = min(wanted, room.left)
             row = (job_id, kind, self.session, int(now // 86_400), now, label, tasks, amount)
             db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, 'open')", row)

@@ -20,7 +20,7 @@ from farmhand.core.keys import harmless
 from farmhand.core.money import pico, plain, usd
 from farmhand.core.readable import counted, duration, money
 from farmhand.mcp_server import answers, tools
-from farmhand.mcp_server.book import Book, BudgetSpent, JobEntry
+from farmhand.mcp_server.book import Book, JobEntry, SessionMoneySpent
 from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
 from farmhand.mcp_server.jobs import Job, cost_of
 
@@ -171,7 +171,7 @@ class Farm:
         self._settle_all()
         try:
             return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
-        except BudgetSpent as spent:
+        except SessionMoneySpent as spent:
             more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
             if more is None:
                 raise

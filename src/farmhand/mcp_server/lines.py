@@ -21,7 +21,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOO_LONG = f"a request of more than {MOST_BYTES} bytes"
 
 
-class RequestLines:
+class ClientLines:
     """The lines of stdin, from which this process's own standard input is cut off."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:

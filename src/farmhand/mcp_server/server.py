@@ -22,7 +22,7 @@ from farmhand.core.errors import FarmhandError, UsageError
 from farmhand.core.keys import harmless
 from farmhand.mcp_server import tools
 from farmhand.mcp_server.farm import Farm, StopUnless, Work
-from farmhand.mcp_server.lines import RequestLines
+from farmhand.mcp_server.lines import ClientLines
 
 INSTRUCTIONS = (
     "Farmhand runs easy, self-contained work on a cheap model, paid by the operator's own key. Its answers are a "
@@ -132,7 +132,7 @@ async def _serve(farm: Farm) -> None:
     server = make_server(farm)
     async with anyio.create_task_group() as group:
         group.start_soon(_end_with_client)
-        lines: Any = RequestLines(StopUnless.session_ends)
+        lines: Any = ClientLines(StopUnless.session_ends)
         async with stdio_server(lines) as (requests, answers):
             await server.run(requests, answers, server.create_initialization_options())
         group.cancel_scope.cancel()

@@ -12,7 +12,7 @@ import pytest
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.settings import Settings
 from farmhand.mcp_server import book as module
-from farmhand.mcp_server.book import Book, BudgetSpent
+from farmhand.mcp_server.book import Book, SessionMoneySpent
 
 CONF = Settings(mcp_max_usd=5.0, mcp_session_max_usd=2.0, config_file="/c/config.toml")
 USD = PICO_PER_USD
@@ -26,7 +26,7 @@ def test_what_is_held_is_no_more_to_spend_and_the_real_cost_takes_its_place(tmp_
     book = Book(tmp_path, "one")
     assert reserve(book, "a", 1.5) == 1.5 * USD
     assert reserve(book, "b", 1.5) == 0.5 * USD, "what is left"
-    with pytest.raises(BudgetSpent) as spent:
+    with pytest.raises(SessionMoneySpent) as spent:
         reserve(book, "c", 0.1)
     assert "session: US$ 0.00 spent of US$ 2.00, US$ 2.00 held" in spent.value.message
     assert "nothing was sent" in spent.value.message
@@ -43,7 +43,7 @@ def test_a_day_is_of_all_sessions_and_over_at_midnight(tmp_path: Path, monkeypat
     for number in range(3):
         amount = 2.0 if number < 2 else 1.0
         assert reserve(Book(tmp_path, f"s{number}"), f"j{number}", 2) == amount * USD
-    with pytest.raises(BudgetSpent, match="for this day"):
+    with pytest.raises(SessionMoneySpent, match="for this day"):
         reserve(Book(tmp_path, "s3"), "j3", 0.1)
     tomorrow = time.time() + 86_400
     monkeypatch.setattr(time, "time", lambda: tomorrow)
@@ -54,12 +54,12 @@ def test_no_limit_a_smaller_one_at_once_and_more_that_was_allowed(tmp_path: Path
     book = Book(tmp_path, "one")
     free = CONF._replace(mcp_max_usd=0.0, mcp_session_max_usd=0.0)
     assert reserve(book, "a", 100, free) == 100 * USD
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(SessionMoneySpent):
         reserve(book, "b", 1)
     for scope in ("day", "session"):
         book.allow(scope, 100 * USD)
     assert reserve(book, "b", 1) == USD
-    with pytest.raises(BudgetSpent):
+    with pytest.raises(SessionMoneySpent):
         reserve(Book(tmp_path, "two"), "c", 4.5, least=4 * USD)
 
 
@@ -68,7 +68,7 @@ def _greedy(directory: Path, number: int) -> int:
     for attempt in range(10):
         try:
             got += reserve(book, f"{number}-{attempt}", 0.3)
-        except BudgetSpent:
+        except SessionMoneySpent:
             break
     return got
 

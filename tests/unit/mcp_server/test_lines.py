@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from farmhand.mcp_server import lines as module
-from farmhand.mcp_server.lines import RequestLines
+from farmhand.mcp_server.lines import ClientLines
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ async def read(path: Path, content: bytes) -> list[str]:
     os.dup2(given, 0)
     os.close(given)
     ended: list[bool] = []
-    found = [line async for line in RequestLines(lambda: ended.append(True))]
+    found = [line async for line in ClientLines(lambda: ended.append(True))]
     assert ended == [True]
     assert os.read(0, 1) == b"", "nothing else of this process reads what the client sends"
     return found
