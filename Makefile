@@ -14,7 +14,7 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 WAITING = --numprocesses $(shell expr 1 + "$$(nproc)")
 # Ansible works step by step, and so do the hosts that it builds: beside these stages there is time for others.
 STAGES := 'lint unit integration chaos + molecule + e2e'
-SHELL_SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*)) .ci/run
+SHELL_SCRIPTS := $(filter-out %.py %/__pycache__,$(wildcard scripts/*)) .ci/run plugin/hooks/event.sh
 # Molecule's tests are named one by one: mypy takes the directory for the installed package of that name.
 PYTHON_SOURCES := src tests benchmarks library action_plugins filter_plugins scripts llm-farmhand $(wildcard molecule/*/tests/*.py)
 # Programs of the venv find each other (ansible-lint calls ansible-playbook) and Ansible its own settings.

@@ -18,9 +18,9 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 #: What is in the package as farmhand/project: a checkout without tests, from which playbooks run.
 CARRIED = (
     *("ansible.cfg", "site.yml", "rotate-key.yml", "playbooks", "roles", "library", "action_plugins", "filter_plugins"),
-    *("aws", "container", "inventory/example", "requirements/agent.txt", "requirements/cloud.txt"),
-    *("requirements/otel.txt", "requirements/workstation.txt", "scripts/hatch_project.py", "pyproject.toml"),
-    *("README.md", "LICENSE", "docs"),
+    *(".claude-plugin", "plugin", "aws", "container", "inventory/example"),
+    *("requirements/agent.txt", "requirements/cloud.txt", "requirements/otel.txt", "requirements/workstation.txt"),
+    *("scripts/hatch_project.py", "pyproject.toml", "README.md", "LICENSE", "docs"),
 )
 #: Modules on a host are made of it, as are the agent's wheel and the containers' image. What is named twice is packed
 #: once, so it goes in as a copy.

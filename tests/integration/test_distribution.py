@@ -99,7 +99,8 @@ def test_the_wheel_brings_ansible_and_has_no_tests(dist: Path) -> None:
     assert {"farmhand/cli/up.py", "farmhand/project/site.yml", "farmhand/project/playbooks/remove.yml"} <= {*names}
     data = f"farmhand-{__version__}.data/data/share/man/man1"
     assert {f"{data}/farmhand.1", f"{data}/farmhand-cloud-up.1", "farmhand/project/docs/aws.md"} <= {*names}
-    assert not [name for name in names if re.search(r"tests/|__pycache__|\.pyc|/\.", name)]
+    hidden = r"/\.(?!claude-plugin/|mcp\.json$)"
+    assert not [name for name in names if re.search(rf"tests/|__pycache__|\.pyc|{hidden}", name)]
 
 
 def test_it_runs_playbooks_from_anywhere(installed: Path, tmp_path: Path) -> None:
@@ -115,6 +116,10 @@ def test_it_runs_playbooks_from_anywhere(installed: Path, tmp_path: Path) -> Non
         f"farmhand: no farm host is known: {inventory} does not exist (farmhand init, or -i INVENTORY)\n"
     )
     assert {"remove", "upgrade", "verify", "workstation"} <= {*said("playbook", "list").split()}
+    market = Path(said("mcp", "--plugin").strip(), ".claude-plugin/marketplace.json")
+    assert market == installed / "farmhand/project/.claude-plugin/marketplace.json"
+    [plugin] = json.loads(market.read_text())["plugins"]
+    assert (market.parents[1] / plugin["source"] / "hooks/event.sh").is_file()
     assert "there is no playbook 'nothing'" in said("playbook", "nothing", status=2)
     inventory.mkdir(parents=True)
     (inventory / "farm1.yml").write_text("farm: {hosts: {farm1: {ansible_host: 203.0.113.10}}}\n")

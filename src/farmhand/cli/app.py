@@ -42,6 +42,7 @@ VERBS = {
     "playbook": "Run another of Farmhand's playbooks: verify, upgrade, drain, remove …",
     "down": "Remove the containers of --place docker.",
     "gateway": "Serve coding harnesses on this machine, local models first.",
+    "mcp": "Serve the farm's tools to an interactive session (MCP).",
     "cloud": "Work on AWS: stacks, image, credentials, what runs and what it costs.",
 }
 

@@ -82,6 +82,10 @@ HELP: dict[str, VerbHelp] = {
         ("farmhand statusline", "for a prompt"),
         ("farmhand statusline --json", "what it is made of"),
     )),
+    "mcp": VerbHelp("docs/mcp.md", (
+        ("farmhand mcp", "what a client starts: claude mcp add farmhand -- farmhand mcp"),
+        ("farmhand mcp --plugin", "where the plugin is: claude plugin marketplace add \"$(farmhand mcp --plugin)\""),
+    )),
     "cost": VerbHelp("docs/cost.md", (
         ("farmhand cost --since 30d", "what it cost and saved"),
         ("farmhand cost --by batch", "only the table"),

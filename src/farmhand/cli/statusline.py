@@ -145,14 +145,17 @@ def _session(session: dict[str, Any]) -> list[str]:
     """Return who pays for this claude, where it is seen: a plan's limits, or a key here. Else nothing is said."""
     limits = session.get("rate_limits")
     limits = limits if isinstance(limits, dict) else {}
-    used = []
+    used, most = [], 0.0
     for name, said in _WINDOWS.items():
         window = limits.get(name)
         share = window.get("used_percentage") if isinstance(window, dict) else None
         if isinstance(share, int | float) and not isinstance(share, bool) and 0 <= share <= 1000:
             used.append(f"{said}: {share:.0f} %")
+            most = max(most, share)
     if used:
-        return [f"your plan pays ({', '.join(used)})"]
+        # Nothing that a hook says is shown when a plan reaches its limit; this line is.
+        says = "your plan pays ({})" if most < 100 else "your plan is used up ({}): ! claude-cheap goes on"
+        return [says.format(", ".join(used))]
     return ["a metered key is set in this shell"] if os.environ.get("ANTHROPIC_API_KEY") else []
 
 

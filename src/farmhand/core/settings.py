@@ -38,7 +38,7 @@ UPSTREAM = "https://api.anthropic.com"
 #: Source: Docker's names of containers, less what is needed for ours.
 _DOCKER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 #: The units of numbers, by the end of a setting's name; others are in seconds.
-_UNITS = {"days": "days", "vcpus": "vCPUs", "usd": "US$"}
+_UNITS = {"days": "days", "vcpus": "vCPUs", "usd": "US$", "chars": "characters"}
 _TRUTH = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -72,6 +72,9 @@ class Settings(NamedTuple):
     `spot` is whether batches run on capacity that AWS may take back at any time, for less money.
 
     `otel_endpoint` is the address of the collector to which spans are sent (docs/telemetry.md); "" or `none` for none.
+    For `farmhand mcp` (docs/mcp.md): `mcp_max_usd` and `mcp_session_max_usd` are what all sessions of a day and one
+    session may spend, in US$, 0 for no limit. `mcp_wait_s` is how long a tool waits for an answer, `mcp_answer_chars`
+    how long an answer may be, in characters; a longer one is kept in a file.
 
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
     """
@@ -111,6 +114,10 @@ class Settings(NamedTuple):
     allow_subscription_cloud: bool = False
     spot: bool = True
     otel_endpoint: str = ""
+    mcp_max_usd: float = 5.0
+    mcp_session_max_usd: float = 2.0
+    mcp_wait_s: float = 45.0
+    mcp_answer_chars: float = 12_000.0
     config_file: str = ""
 
     @property

@@ -113,7 +113,7 @@ def test_every_verb_has_help_and_every_run_is_done_or_says_what_is_missing(pytho
 VERBS = [
     *("run", "code", "doctor", "flush", "batch", "status", "cost", "rotate", "report", "up", "down"),
     *("gateway serve", "prices check"),
-    *("list", "show", "logs", "wait", "cancel", "again", "statusline", "init", "playbook"),
+    *("list", "show", "logs", "wait", "cancel", "again", "statusline", "init", "playbook", "mcp"),
     *("gateway explain", "cloud up", "cloud push", "cloud credential put", "cloud status"),
 ]
 

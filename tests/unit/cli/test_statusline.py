@@ -76,6 +76,8 @@ def test_a_narrow_line_drops_parts_and_never_letters(config: Path, monkeypatch: 
     ("session", "said"),
     [
         ({"rate_limits": {"five_hour": {"used_percentage": 23.5}}}, "your plan pays (5 h: 24 %)"),
+        ({"rate_limits": {"five_hour": {"used_percentage": 100}, "seven_day": {"used_percentage": 0}}},
+         "your plan is used up (5 h: 100 %, 7 days: 0 %): ! claude-cheap goes on"),
         ({"rate_limits": {"five_hour": {"used_percentage": 1}, "seven_day": {"used_percentage": 41.2}}},
          "your plan pays (5 h: 1 %, 7 days: 41 %)"),
         # Nothing is known from what is missing, null, of another form, or a limit of spending.

@@ -1,0 +1,367 @@
+"""What the tools do. Every method returns the text for the session, and raises FarmhandError for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+
+from farmhand.core import settings
+from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, TaskFailed, UsageError, from_result
+from farmhand.core.keys import harmless
+from farmhand.core.money import pico, plain, usd
+from farmhand.core.readable import counted, duration, money
+from farmhand.mcp_server import answers, tools
+from farmhand.mcp_server.book import Book, JobEntry, SessionMoneySpent
+from farmhand.mcp_server.intake import Assemble, Session, TaskIntake, line_of, most_of
+from farmhand.mcp_server.jobs import Job, cost_of
+
+#: Seconds between two looks at a child, and how long a batch that cannot begin has to say so.
+_LOOK_S = 0.1
+_BEGINS_S = 2.0
+#: How many ids are cancelled at once.
+_IDS = 500
+#: How long what is asked of a verb may take.
+_VERB_S = 60.0
+_EXIT_USAGE, _EXIT_CONFIG = UsageError.exit_code, NotConfigured.exit_code
+
+
+class Farm:
+    """The tools of one session."""
+
+    def __init__(self, config: str | None, directory: Path, environment: dict[str, str], assemble: Assemble) -> None:
+        self._config, self._directory, self._environment = config, directory, environment
+        self._intake = TaskIntake(assemble)
+        self.book = Book(directory, secrets.token_hex(6))
+        for old in self.book.forget():
+            Job(directory, old).remove()
+
+    @property
+    def conf(self) -> settings.Settings:
+        """Return the settings as they are now. Raise NotConfigured."""
+        return settings.load(self._config)
+
+    async def farm_task(self, session: Session, own: tools.TaskArguments, fields: dict[str, Any]) -> str:
+        """Run one task."""
+        conf = self.conf
+        task = await self._intake.task(session, conf, own, fields)
+        most = most_of(task, conf)
+        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 2, conf, own.label or "", 1)
+        job = Job(self._directory, task.id)
+        task.max_usd = usd(amount)
+        body = msgspec.to_builtins(task) | {"max_usd": float(usd(amount))}
+        try:
+            job.make("task.json", json.dumps(body, ensure_ascii=False).encode())
+            self._start(job, "task")
+        except FarmhandError:
+            self.book.settle(task.id, 0)
+            raise
+        with StopUnless(job, self.book) as stop:
+            await self._wait(session, job, 1, _wait(own.wait_s, conf.mcp_wait_s))
+            stop.gone_on()
+        return await self._told(task.id)
+
+    async def farm_batch(self, session: Session, own: tools.BatchArguments, fields: dict[str, Any]) -> str:
+        """Begin a batch."""
+        conf = self.conf
+        limit = tools.task_of({"id": "x", "prompt": "x", "max_usd": fields.pop("max_usd", None)}, "max_usd").max_usd
+        tasks, notes = await self._intake.tasks(session, conf, own, fields)
+        most = sum(most_of(task, conf) for task in tasks)
+        job = Job(self._directory, f"b{secrets.token_hex(6)}")
+        wanted = len(tasks)
+        amount = await self._reserve(session, job.id, "batch", limit, most, 1, conf, own.label or "", wanted)
+        lines = b"".join(line_of(task) for task in tasks)
+        try:
+            job.make("in.jsonl", lines)
+            self._start_batch(job, amount)
+        except FarmhandError:
+            self.book.settle(job.id, 0)
+            raise
+        wait_s = _wait(own.wait_s, 0.0)
+        with StopUnless(job, self.book) as stop:
+            await self._wait(session, job, wanted, max(wait_s, _BEGINS_S))
+            stop.gone_on()
+        return "\n".join([*notes, await self._told(job.id)])
+
+    async def farm_result(self, session: Session, own: tools.ResultArguments, _: dict[str, Any]) -> str:
+        """Return what became of a job; one that was cut off goes on."""
+        entry = self._entry(own.id)
+        job = Job(self._directory, entry.id)
+        if entry.state == "open" and not job.is_running() and self._unfinished(entry, job):
+            if entry.kind == "batch":
+                self._start_batch(job, entry.reserved)
+            else:
+                self._start(job, "task")
+        if job.is_running():
+            await self._wait(session, job, entry.tasks, _wait(own.wait_s, self.conf.mcp_wait_s))
+        return await self._told(entry.id)
+
+    async def farm_cancel(self, session: Session, own: tools.CancelArguments, _: dict[str, Any]) -> str:
+        """End a job."""
+        entry = self._entry(own.id)
+        job = Job(self._directory, entry.id)
+        if entry.state != "open":
+            return f"{entry.kind} {entry.id} had ended before"
+        if job.is_running():
+            job.stop()
+            await self._wait(session, job, entry.tasks, _VERB_S)
+        if job.is_running():
+            raise FarmhandError(f"{entry.kind} {entry.id} is still stopping", hint="call farm_cancel again")
+        if not self._unfinished(entry, job):
+            return await self._told(entry.id)
+        # What it has cost is not known, unless its host says so: what was held for it stays spent.
+        leases = job.leases()
+        for first in range(0, len(leases), _IDS):
+            with suppress(FarmhandError):  # a host that is down has them till it is up
+                await self._verb("cancel", *leases[first : first + _IDS])
+        cost = await self._cost_at_host(entry) if entry.kind == "task" else job.cost_if_known()
+        self.book.settle(entry.id, cost, "cancelled")
+        spent = "what was held for it stays spent" if cost is None else f"it has cost US$ {plain(cost)}"
+        return f"{entry.kind} {entry.id} is cancelled; {spent}"
+
+    async def farm_status(self, session: Session, own: tools.StatusArguments, _: dict[str, Any]) -> str:
+        """Return what the farm does, and the last jobs."""
+        self._settle_all()
+        lines = [room.said() for room in self.book.rooms(self.conf)]
+        try:
+            found = await self._verb("status")
+            for name, host in sorted((found.get("hosts") or {}).items()):
+                lines.append(f"host {name}: {_host(host)}")
+        except FarmhandError as error:
+            lines.append(f"the hosts cannot be asked: {error}")
+        for entry in self.book.last(20):
+            lines.append(self._in_one_line(entry))
+        return "\n".join(lines)
+
+    async def farm_cost(self, session: Session, own: tools.CostArguments, _: dict[str, Any]) -> str:
+        """Return what was spent."""
+        lines = [room.said() for room in self.book.rooms(self.conf)]
+        found = await self._verb("cost", "--since", own.since or "1d")
+        whole, models = found.get("whole") or {}, found.get("groups") or []
+        lines.append(f"all of the farm since {(found.get('spent') or {}).get('since')}: {_figures(whole)}")
+        lines += [f"  {one.get('key')}: {_figures(one)}" for one in models[:20]]
+        lines += [f"  {host['host']} could not be asked" for host in found.get("hosts") or [] if host.get("error")]
+        return str(harmless("\n".join(lines)))
+
+    @property
+    def _cap(self) -> int:
+        return int(self.conf.mcp_answer_chars)
+
+    async def _reserve(
+        self,
+        session: Session,
+        job_id: str,
+        kind: str,
+        limit: Decimal | None,
+        most: int,
+        least: int,
+        conf: settings.Settings,
+        label: str,
+        tasks: int,
+    ) -> int:
+        wanted = most if limit is None else min(most, pico(limit))
+        self._settle_all()
+        try:
+            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+        except SessionMoneySpent as spent:
+            more = await session.ask_for_more(f"{spent.message}. It is for: {label or kind}. Allow how many US$ more?")
+            if more is None:
+                raise
+            for name in ("day", "session"):
+                self.book.allow(name, pico(more))
+            return self.book.reserve(job_id, kind, wanted, least, conf, label, tasks)
+
+    def _start(self, job: Job, *arguments: str) -> None:
+        config = [self._config] if self._config and arguments == ("task",) else []
+        job.start([*arguments, *config], self._environment)
+
+    def _start_batch(self, job: Job, amount: int) -> None:
+        config = ["--config", self._config] if self._config else []
+        files = [str(job.path / "in.jsonl"), "--out", str(job.path / "out.jsonl")]
+        self._start(job, "batch", *files, "--batch", job.id, "--max-usd", f"{usd(amount):f}", "--json", *config)
+
+    async def _wait(self, session: Session, job: Job, total: int, wait_s: float) -> None:
+        """Wait until the job's child has ended, at most so long, and tell how far it is."""
+        began, told = time.monotonic(), -1
+        while job.is_running() and (gone := time.monotonic() - began) < wait_s:
+            if (now := int(gone)) != told:
+                told = now
+                what = job.text("progress") or f"{job.done()} of {counted(total, 'task')} ended"
+                # It has to grow, also while nothing ends.
+                await session.progress(gone, None, what)
+            await anyio.sleep(_LOOK_S)
+
+    def _entry(self, given: str) -> JobEntry:
+        entry = self.book.find(tools.job_id(given))
+        if entry is None:
+            raise UsageError(f"no job {given} is known", hint="farm_status lists them", code="no_such_task")
+        return entry
+
+    def _unfinished(self, entry: JobEntry, job: Job) -> bool:
+        """Return whether a job that does not run has work left that can go on."""
+        end, status = job.end(), job.status()
+        if entry.kind == "batch":
+            left = end.get("left")
+            return left != 0 and not (status == _EXIT_USAGE or (status == _EXIT_CONFIG and left is None))
+        if end.get("state") in ("succeeded", "failed", "cancelled"):
+            return False
+        return status not in (_EXIT_USAGE, _EXIT_CONFIG)
+
+    async def _told(self, job_id: str) -> str:
+        """Return what is to be said of a job, after its money is settled. Raise why it has failed."""
+        entry, job = self._entry(job_id), Job(self._directory, job_id)
+        if job.is_running():
+            if entry.kind == "batch":
+                return self._batch_told(entry, job, f"runs (farm_result {entry.id} has more later)")
+            what = job.text("progress") or "it starts"
+            return f"task {entry.id} still runs ({what}); farm_result {entry.id} has its answer later"
+        if entry.state == "cancelled":
+            return f"{entry.kind} {entry.id} was cancelled"
+        self._settle(entry, job)
+        if entry.kind == "batch":
+            return self._batch_told(entry, job)
+        result = job.end()
+        failure = from_result(result) if "state" in result and result.get("state") != "spooled" else _error(job)
+        if failure is not None:
+            cost = f" [task {entry.id}; {answers.said_cost(result.get('cost_usd'))}]" if "cost_usd" in result else ""
+            raise type(failure)(f"{failure.message}{cost}", hint=failure.hint, code=failure.code)
+        return answers.of_task(job, result, self._cap)
+
+    def _batch_told(self, entry: JobEntry, job: Job, head: str = "ended") -> str:
+        failure = _error(job) if head == "ended" and job.end().get("left") != 0 else None
+        results = job.results()
+        if failure is not None and not results:
+            raise failure
+        if failure is not None:
+            head = f"stopped ({failure}); farm_result {entry.id} lets it go on"
+        return answers.of_batch(job, entry.tasks, results, head, self._cap)
+
+    def _settle_all(self) -> None:
+        """Settle what has ended since, of any session, so that it holds no money."""
+        for entry in self.book.unsettled():
+            job = Job(self._directory, entry.id)
+            if not job.is_running():
+                self._settle(entry, job)
+
+    def _settle(self, entry: JobEntry, job: Job) -> None:
+        """Put the real cost of a job that has ended in the place of what was held for it, if it is known."""
+        if entry.state != "open" or self._unfinished(entry, job):
+            return
+        cost = job.cost_if_known()
+        if "cost_usd" not in job.end() and job.status() in (_EXIT_USAGE, _EXIT_CONFIG):
+            cost = 0  # nothing was sent
+        self.book.settle(entry.id, cost)
+
+    async def _cost_at_host(self, entry: JobEntry) -> int | None:
+        try:
+            found = await self._verb("show", entry.id)
+        except FarmhandError as error:
+            return 0 if error.code == "no_such_task" else None
+        task = found.get("task") or {}
+        return None if task.get("uncertain") else cost_of(task.get("cost_usd"))
+
+    async def _verb(self, *arguments: str) -> dict[str, Any]:
+        """Return what a verb of farmhand prints with --json. Raise its error."""
+        import sys
+
+        config = ["--config", self._config] if self._config else []
+        argv = [sys.executable, "-c", "from farmhand.cli import main; main()", *arguments, "--json", *config]
+        try:
+            with anyio.fail_after(_VERB_S):
+                done = await anyio.run_process(argv, check=False, env=self._environment)
+        except TimeoutError:
+            raise FarmUnreachable(f"farmhand {arguments[0]} does not end", hint="try again later") from None
+        try:
+            found = json.loads(done.stdout or b"{}")
+        except ValueError:
+            found = {}
+        if isinstance(error := found.get("error"), dict):
+            raise _of(error, done.returncode)
+        return dict(found)
+
+    def _in_one_line(self, entry: JobEntry) -> str:
+        job = Job(self._directory, entry.id)
+        state = entry.state
+        if state == "open":
+            state = "runs" if job.is_running() else "unfinished" if self._unfinished(entry, job) else "ended"
+        cost = f"US$ {plain(entry.cost)}" if entry.cost is not None else f"{money(entry.reserved)} held"
+        label = f" {entry.label!r}" if entry.label else ""
+        what = entry.kind if entry.kind == "task" else f"batch of {entry.tasks}"
+        return f"{what} {entry.id}{label}: {state}, {cost}, {duration(time.time() - entry.created)} ago"
+
+
+class StopUnless:
+    """Stops a job if the body is cancelled before `gone_on`."""
+
+    closing = False
+
+    @classmethod
+    def session_ends(cls) -> None:
+        """Stop nothing from now on: what is cancelled then nobody has called off, it goes on."""
+        cls.closing = True
+
+    def __init__(self, job: Job, book: Book) -> None:
+        self._job, self._book, self._gone_on = job, book, False
+
+    def __enter__(self) -> StopUnless:
+        return self
+
+    def gone_on(self) -> None:
+        """From now on the job is the session's: it has its id."""
+        self._gone_on = True
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self._gone_on and not StopUnless.closing:
+            self._job.stop()
+            # What it has cost until then is not known.
+            self._book.settle(self._job.id, None, "cancelled")
+
+
+def _wait(given: float | msgspec.UnsetType, usual: float) -> float:
+    return usual if isinstance(given, msgspec.UnsetType) else given
+
+
+def _error(job: Job) -> FarmhandError:
+    """Return why a job has ended without a result."""
+    error = job.end().get("error")
+    if isinstance(error, dict):
+        return _of(error, job.status() or 1)
+    last = job.text("log").strip().splitlines()[-1:]
+    said = f": {harmless(last[0])}" if last else ""
+    return TaskFailed(f"{job.id} was cut off{said}", hint=f"farm_result {job.id} lets it go on", code="cut_off")
+
+
+def _of(error: dict[str, Any], status: int) -> FarmhandError:
+    message, hint = (str(harmless(error.get(name) or "")) for name in ("message", "hint"))
+    lines = error.get("lines")
+    message += "".join(f"; {harmless(str(line))}" for line in lines) if isinstance(lines, list) else ""
+    made = FarmhandError(message, hint=hint, code=str(error.get("code") or "error"))
+    made.exit_code = status
+    return made
+
+
+def _figures(row: dict[str, Any]) -> str:
+    unknown = sum(row.get(name) or 0 for name in ("unpriced", "uncertain"))
+    doubt = f", the cost of {counted(unknown, 'request')} is not known" if unknown else ""
+    return f"US$ {row.get('spent_usd')}, {counted(row.get('tasks') or 0, 'task')}, {row.get('failed')} failed{doubt}"
+
+
+def _host(host: Any) -> str:
+    if not isinstance(host, dict):
+        return "not known"
+    if isinstance(error := host.get("error"), dict):
+        return str(harmless(error.get("message")))
+    keep = ("state", "running", "queued", "awaiting_key")
+    return ", ".join(f"{name} {harmless(host[name])}" for name in keep if host.get(name) is not None)
+
+
+#: A tool's method.
+Work = Callable[[Session, Any, dict[str, Any]], Awaitable[str]]

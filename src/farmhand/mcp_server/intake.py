@@ -1,0 +1,168 @@
+"""What a session asks for, made into tasks: the wire's fields checked, files read, prompts filled."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from farmhand.batch.inputs import source
+from farmhand.core.errors import UsageError
+from farmhand.core.ids import new_task_id
+from farmhand.core.money import pico
+from farmhand.core.prices import price_table
+from farmhand.core.settings import Settings
+from farmhand.core.task import Task, Usage, resolve_model
+from farmhand.mcp_server import tools
+from farmhand.mcp_server.paths import Paths
+
+#: What the API adds itself to a prompt, in tokens, and how often a schema's answer may be asked for again.
+_ADDED_TOKENS = 1000
+_TRIES = 2
+_NAMES = re.compile(r"\{(text|path|name)\}")
+_ENCODER = msgspec.json.Encoder(decimal_format="number")
+
+#: Returns the prompt with these files, as text and as the wire's attachments: `farmhand.cli.prompt.assemble`.
+Assemble = Callable[[str, Sequence[str]], tuple[str, list[dict[str, str]]]]
+
+
+class Session(Protocol):
+    """The other end: what is asked of the client."""
+
+    async def roots(self) -> list[Path]:
+        """Return the directories that the client names, or the working directory."""
+
+    async def progress(self, done: float, total: float | None, message: str) -> None:
+        """Tell how far a call is."""
+
+    async def ask_for_more(self, message: str) -> Decimal | None:
+        """Ask the operator for more money. None: they cannot be asked, or said no."""
+
+
+class TaskIntake:
+    """Makes tasks of what a session asks for."""
+
+    def __init__(self, assemble: Assemble) -> None:
+        self._assemble = assemble
+
+    async def task(self, session: Session, conf: Settings, own: tools.TaskArguments, fields: dict[str, Any]) -> Task:
+        """Return a task with a new id. Raise UsageError and Refused."""
+        made = {"id": new_task_id(), "timeout_s": conf.timeout_s} | _model(conf) | fields
+        if own.label:
+            made["labels"] = {"label": own.label}
+        checked = tools.task_of(made, "farm_task")
+        if not own.files:
+            return checked
+        paths, _ = (await self._paths(session, conf)).files(own.files)
+        text, files = self._assemble(checked.prompt, [str(path) for path in paths])
+        return tools.task_of(made | {"prompt": text, "files": files}, "farm_task")
+
+    async def tasks(
+        self, session: Session, conf: Settings, own: tools.BatchArguments, fields: dict[str, Any]
+    ) -> tuple[list[Task], list[str]]:
+        """Return the tasks of a batch, and what there is to say about them. Raise UsageError."""
+        given = [name for name in ("tasks", "file", "files") if getattr(own, name)]
+        if len(given) != 1:
+            raise UsageError("farm_batch takes one of tasks, file, or files with prompt", code="invalid_arguments")
+        shared = {"timeout_s": conf.timeout_s} | _model(conf) | fields
+        if own.label:
+            shared["labels"] = {"label": own.label}
+        if own.tasks:
+            return [await self._listed(session, conf, n, one, shared) for n, one in enumerate(own.tasks, 1)], []
+        prompt = shared.pop("prompt", None)
+        paths = await self._paths(session, conf)
+        left_out: list[str] = []
+        if own.file:
+            name = paths.file(str(own.file))
+            records, _ = source([str(name)], "auto", prompt, shared)
+        else:
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise UsageError("farm_batch with files needs prompt", code="invalid_arguments")
+            found, left_out = paths.files(own.files or [])
+            if not found:
+                raise UsageError("no file is there", hint="see the names and patterns", code="invalid_file")
+            records, _ = source([str(one) for one in found], "files", _template(prompt), shared)
+        made = []
+        for record in records.records():
+            if record.fields is None:
+                raise UsageError(f"record {record.n} {record.problem}; nothing was sent", code="invalid_input")
+            labels = record.fields.get("labels") or {}
+            if own.files and "path" in labels:
+                labels = labels | {"path": paths.shown(Path(labels["path"]))}
+            made.append(_checked(record.n, {**record.fields, "labels": labels}))
+        notes = [f"left out, since they may hold secrets: {', '.join(left_out[:20])}"] if left_out else []
+        return made, notes
+
+    async def _listed(self, session: Session, conf: Settings, n: int, one: Any, shared: dict[str, Any]) -> Task:
+        if isinstance(one, str):
+            one = {"prompt": one}
+        if not isinstance(one, dict):
+            raise UsageError(f"task {n} is neither an object nor a prompt; nothing was sent", code="invalid_task")
+        own, fields = tools.read("farm_task", {name: value for name, value in one.items() if name != "wait_s"})
+        task = await self.task(session, conf, own, {**{k: v for k, v in shared.items() if k != "prompt"}, **fields})
+        task.id = ""
+        return task
+
+    async def _paths(self, session: Session, conf: Settings) -> Paths:
+        return Paths(await session.roots(), _never(conf))
+
+
+def most_of(task: Task, conf: Settings) -> int:
+    """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price.
+
+    It is half as much again as a token a byte and the longest answer: the terms of a workspace may be dearer.
+    """
+    table = price_table(conf.prices_path)
+    size = len(_ENCODER.encode([task.prompt, task.system, task.schema])) + _ADDED_TOKENS
+    size += sum(len(file.data) // 100 for file in task.files)
+    rates = table.rates(resolve_model(task.model), size)
+    cost = None if rates is None else rates.cost(Usage(input_tokens=size, output_tokens=task.max_tokens))
+    if cost is None:
+        hint = f"use one of {', '.join(table.current)}"
+        raise UsageError(f"no price is known for the model {task.model!r:.80}", hint=hint, code="unknown_model")
+    most = cost * (_TRIES if task.schema else 1) * 3 // 2
+    return most if task.max_usd is None else min(most, pico(task.max_usd))
+
+
+def _model(conf: Settings) -> dict[str, str]:
+    return {"model": conf.model} if conf.model else {}
+
+
+def _template(prompt: str) -> str:
+    """Return the template of a prompt: only {text}, {path} and {name} are columns, other braces stay as they are."""
+    if "{text}" not in prompt:
+        prompt += "\n\n{text}"
+    parts = _NAMES.split(prompt)
+    return "".join(
+        f"{{{part}}}" if number % 2 else part.replace("{", "{{").replace("}", "}}") for number, part in enumerate(parts)
+    )
+
+
+def _checked(n: int, fields: dict[str, Any]) -> Task:
+    allowed = {*tools.TOOLS["farm_task"].wire, "labels", "timeout_s"}
+    if unknown := sorted(set(fields) - allowed):
+        hint = f"a task of a session has: {', '.join(sorted(allowed))}"
+        raise UsageError(f"record {n} has {', '.join(unknown)[:200]}; nothing was sent", hint=hint, code="invalid_task")
+    task = tools.task_of({"id": "x", **fields}, f"record {n}")
+    task.id = ""
+    return task
+
+
+def line_of(task: Task) -> bytes:
+    """Return the task as a line of a batch's input, which gives it an id."""
+    fields = json.loads(_ENCODER.encode(task))
+    del fields["id"]
+    return json.dumps(fields, ensure_ascii=False).encode() + b"\n"
+
+
+def _never(conf: Settings) -> list[Path]:
+    """Return the files of the operator's own setup that no session has sent."""
+    kind, _, rest = conf.key_source.partition(":")
+    named = [rest.partition("#")[0]] if kind == "file" else []
+    return [Path(os.path.expanduser(name)) for name in (*named, conf.config_file) if name]

@@ -1,0 +1,52 @@
+"""The lines of a client."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from farmhand.mcp_server import lines as module
+from farmhand.mcp_server.lines import ClientLines
+
+
+@pytest.fixture
+def stdin(tmp_path: Path) -> Iterator[Path]:
+    before = os.dup(0)
+    path = tmp_path / "stdin"
+    path.touch()
+    yield path
+    os.dup2(before, 0)
+    os.close(before)
+
+
+async def read(path: Path, content: bytes) -> list[str]:
+    path.write_bytes(content)
+    given = os.open(path, os.O_RDONLY)
+    os.dup2(given, 0)
+    os.close(given)
+    ended: list[bool] = []
+    found = [line async for line in ClientLines(lambda: ended.append(True))]
+    assert ended == [True]
+    assert os.read(0, 1) == b"", "nothing else of this process reads what the client sends"
+    return found
+
+
+async def test_half_a_character_and_what_is_no_utf_8_leave_a_request_that_can_be_answered(stdin: Path) -> None:
+    found = await read(stdin, b'{"id": 1, "a": "x\\ud800y"}\n{"id": 2, "a": "\xff"}\ngarbage \\ud800\n{"a": "\\u00e9"}')
+    assert json.loads(found[0]) == {"id": 1, "a": "x\ufffdy"}
+    assert json.loads(found[1]) == {"id": 2, "a": "\ufffd"}
+    assert found[2:] == ["garbage \\ud800\n", '{"a": "\\u00e9"}']
+
+
+async def test_a_request_that_is_too_long_is_answered_as_one_that_there_is_not(
+    stdin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 100)
+    found = await read(stdin, b'{"jsonrpc": "2.0", "id": 7, "a": "' + b"x" * 500 + b'"}\n{"id": 8}\n')
+    assert json.loads(found[0])["id"] == 7
+    assert "more than" in json.loads(found[0])["method"]
+    assert found[1:] == ['{"id": 8}\n']
