@@ -263,7 +263,9 @@ def test_tasks_that_forge_their_end_and_stop_their_runner_do_not_keep_their_sand
         f" printf '%s' '{forge}' >&9; wait"
     )
     api.rule("hold on", bash(hold), ANSWER)
-    tasks = [{"id": new_task_id(), "prompt": f"hold on {n}", "tools": ["Bash"]} for n in range(12)]
+    # If none of their sandboxes ended, there would be twice as many as there may be.
+    prompts = [f"hold on {n}" for n in range(2 * (slots + spares))]
+    tasks = [{"id": new_task_id(), "prompt": prompt, "tools": ["Bash"]} for prompt in prompts]
     body = json.dumps({"tasks": tasks}).encode()
     assert farm.agent("POST", "/v1/tasks", body=body, X_Farmhand_Key=farm.key)[0] == 200
     most, until = 0, time.monotonic() + 900  # it is a busy machine that needs so long
