@@ -20,6 +20,8 @@ from farmhand.core.keys import DEFAULT_SOURCE
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from farmhand.core.pots import Pot
+
 PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
 #: The values of `fallback`.
@@ -71,9 +73,13 @@ class Settings(NamedTuple):
     `spot` is whether batches run on capacity that AWS may take back at any time, for less money.
 
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
+
+    `pots` are the tables `[pots.NAME]`, each a key of its own. `pot` is then the one that is used, by default the
+    first, and `key_source` is its key source. Without such tables `pot` is "".
     """
 
     key_source: str = DEFAULT_SOURCE
+    pot: str = ""
     place: str = PLACE_NAMES[0]
     host: str = ""
     model: str = ""
@@ -107,6 +113,7 @@ class Settings(NamedTuple):
     allow_subscription_cloud: bool = False
     spot: bool = True
     config_file: str = ""
+    pots: tuple[Pot, ...] = ()
 
     @property
     def hosts_path(self) -> Path:
@@ -136,7 +143,7 @@ class Settings(NamedTuple):
         return os.path.join(os.path.dirname(self.config_file), name)
 
 
-_DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if name != "config_file"}
+_DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if name not in ("config_file", "pots")}
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -191,8 +198,21 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
         if value is not None:
             given[name] = _checked(name, value, flag, UsageError)
     settings = settings._replace(**given)
+    if settings.pots or settings.pot:
+        settings = _with_pot(settings, given)
     # The setting `host` is a preference among the farm's hosts.
     return settings if settings.place == PLACE_NAMES[0] or flags.get("host") else settings._replace(host="")
+
+
+def _with_pot(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return the settings with their pot. A key source that was `given` by itself is used without any pot."""
+    from farmhand.core import pots  # most farms have none
+
+    if "key_source" in given and settings.pots:
+        if "pot" in given:
+            raise UsageError("a pot and a key source exclude each other", hint="each pot has its own key_source")
+        return settings._replace(pots=(), pot="")
+    return pots.chosen(settings, by_flag="pot" in given, on_aws=settings.place in AWS_PLACES)
 
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
@@ -209,10 +229,17 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
         raise NotConfigured(f"the settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not TOML: {error}") from None
+    tables = values.pop("pots", None)
     for name, value in values.items():
         if name not in _DEFAULTS:
             raise NotConfigured(f"{path}: unknown key {name!r}", hint=f"known: {', '.join(sorted(_DEFAULTS))}")
         values[name] = _checked(name, value, f"{path}: {name}", NotConfigured)
+    if tables is not None:
+        from farmhand.core import pots
+
+        if "key_source" in values:
+            raise NotConfigured(f"{path}: key_source is set beside [pots]", hint="each pot has its own key_source")
+        values["pots"] = pots.read(tables, path)
     return values
 
 

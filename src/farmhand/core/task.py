@@ -87,7 +87,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     the task may cost. Waiting tasks with a higher `priority` run first. `economy` uses the provider's Message Batches
     at half the price; the answer may take 24 hours. With `repo` the task works on a repository, and leaves a patch.
     `files` are pictures and PDFs that go before the prompt, `history` the earlier turns of its conversation, oldest
-    first. An agent that does not know them refuses the task.
+    first. `pot` names the key that pays, "" where there are none. An agent that does not know them refuses the task.
     """
 
     id: str
@@ -109,6 +109,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     repo: Repository | None = None
     files: tuple[Attachment, ...] = ()
     history: tuple[EarlierTurn, ...] = ()
+    pot: str = ""
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:
@@ -122,7 +123,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     @property
     def is_named_by_key(self) -> bool:
         """Return whether its id, batch, model, tools, work class or labels contain something like an API key."""
-        names = (self.id, self.batch, self.model, self.work_class, *self.tools, *self.labels, *self.labels.values())
+        names = (self.id, self.batch, self.model, self.work_class, self.pot, *self.tools, *self.labels, *self.labels.values())
         return any(redact(name) != name for name in names)
 
 

@@ -61,10 +61,16 @@ class Client:
         """Return `GET /v1/status`, without secrets, because it is displayed."""
         return dict(keys.harmless(self._call("GET", "/v1/status", schema.StatusAnswer)))
 
-    def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
-        """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once."""
+    def submit(self, tasks: list[dict[str, Any]], key: keys.Credential | None = None) -> list[dict[str, Any]]:
+        """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once.
+
+        The keys of pots are brought before.
+        """
+        body = {"tasks": tasks}
         try:
-            return list(self._call("POST", "/v1/tasks", schema.StatesAnswer, body={"tasks": tasks}, key=key)["tasks"])
+            return list(
+                self._call("POST", "/v1/tasks", schema.StatesAnswer, body=body, key=self._without_pots(key))["tasks"]
+            )
         except WireError as error:
             # A field that came after that agent, such as `files`. Tasks without one still run there.
             if error.code == "invalid_task" and "unknown field" in error.message:
@@ -140,13 +146,32 @@ class Client:
             self.close()
         return True
 
-    def put_key(self, key: str, supersedes: str = "", renews: str = "") -> dict[str, Any]:
-        """Send or replace the key. Return `{"fingerprint", "tasks_resumed"}`.
+    def put_key(
+        self,
+        key: keys.Credential,
+        supersedes: str = "",
+        renews: str = "",
+        pot: str = "",
+        funding: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Send or replace the key, or that of the pot, with its funding if given. Return the answer to the last one.
 
         Tasks submitted with the key whose fingerprint is `supersedes` run with this one. A bearer token takes the place
         of the one that was first sent with the fingerprint `renews`, in running tasks too.
         """
-        return self._call("PUT", _path("key", supersedes=supersedes, renews=renews), schema.KeyAnswer, key=key)
+        if not isinstance(key, str):
+            for each in key:
+                answer = self.put_key(each["key"], pot=each["name"], funding=each.get("funding"))
+            return answer
+        path = _path("key", supersedes=supersedes, renews=renews, pot=pot)
+        return self._call("PUT", path, schema.KeyAnswer, key=key, body=funding)
+
+    def _without_pots(self, key: keys.Credential | None) -> str | None:
+        """Bring the keys of pots, if that is what `key` is. Return the key of a farm without pots."""
+        if key is None or isinstance(key, str):
+            return key
+        self.put_key(key)
+        return None
 
     def forget_key(self, fingerprint: str) -> bool:
         """Make the agent forget a key; its running attempts continue. Return False if the agent did not have it."""

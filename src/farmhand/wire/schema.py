@@ -234,6 +234,19 @@ class BudgetOfDay(msgspec.Struct, kw_only=True):
     day: Name | UnsetType = UNSET
 
 
+class PotStatus(msgspec.Struct, kw_only=True):
+    """A pot: its key, and with a funding what is in it, what was spent since it was filled, and until when it lasts."""
+
+    name: Name
+    key: Name | UnsetType | None = UNSET
+    state: Name | UnsetType = UNSET
+    limit_usd: Usd | UnsetType = UNSET
+    spent_usd: Usd | UnsetType = UNSET
+    reserved_usd: Usd | UnsetType = UNSET
+    until: Moment | UnsetType | None = UNSET
+    next: Name | UnsetType = UNSET
+
+
 class BatchProgress(msgspec.Struct, kw_only=True):
     """A batch with unfinished tasks: how many of its tasks the host was given, how many have ended, and their cost."""
 
@@ -282,6 +295,7 @@ class StatusAnswer(msgspec.Struct):
     waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
     keys: Annotated[list[HeldKey], Few] | UnsetType | None = UNSET
     budget_day: BudgetOfDay | UnsetType | None = UNSET
+    pots: Annotated[list[PotStatus], Few] | UnsetType = UNSET
     spent_today_usd: Usd | UnsetType = UNSET
     batches: Annotated[list[BatchProgress], Few] | UnsetType = UNSET
     ledger: LedgerStatus | UnsetType | None = UNSET

@@ -192,6 +192,7 @@ class Ledger(Queries):
     charge = _transition(commands.charge)
     resume = _transition(commands.resume)
     park = _transition(commands.park)
+    close_pot = _transition(commands.close_pot)
     put_batch = _transition(commands.put_batch)
     recount = _transition(commands.recount)
     _recover = _transition(commands.recover)
