@@ -119,7 +119,9 @@ class Attempt:
 
     async def _begin(self) -> None:
         """Record the start of an attempt in the ledger before doing any work for it."""
-        await insist(lambda: self._ledger.start(self._claim.seq, self._key.fingerprint, self._pot.name), unless=self._stopping)
+        await insist(
+            lambda: self._ledger.start(self._claim.seq, self._key.fingerprint, self._pot.name), unless=self._stopping
+        )
         self._live.text.clear()
         self._live.publish({"type": "state", "state": "running"})
 

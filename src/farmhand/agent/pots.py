@@ -101,13 +101,13 @@ class Pot:
         _, until = self._turn()
         if pots.has_expired(self.funding.expires, self._ledger.now()):
             return f"the pot {self.name} has expired ({self.funding.expires})"
-        why = "the API refuses it, though by the ledger" if self._closed.endswith(" api") else "of it"
+        why = "the API refuses it, and by the ledger " if self._closed.endswith(" api") else ""
         left = max(0, (self.budget.limit_pico or 0) - self.budget.spent_pico)
         again = "it is not filled again"
         if self.funding.cycle_day and until is not None:
             day = f"{datetime.fromtimestamp(until, UTC):%Y-%m-%d}"
             again = f"it {'expires' if day == self.funding.expires else 'is filled again'} on {day} (UTC)"
-        return f"the pot {self.name} is spent: {why} {readable.money(left)} is left; {again}"
+        return f"the pot {self.name} is spent: {why}{readable.money(left)} is left; {again}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the pot as `GET /v1/status` shows it."""
@@ -188,6 +188,10 @@ class Pots:
         """Return why tasks of the pot wait for a key that a client cannot simply bring: reason, message, hint."""
         pot = self.paying(name)
         if pot.closed:
-            return {"reason": POT_SPENT, "message": pot.said(), "hint": 'name another --pot, or set when_spent = "next"'}
+            return {
+                "reason": POT_SPENT,
+                "message": pot.said(),
+                "hint": 'name another --pot, or set when_spent = "next"',
+            }
         refusal = pot.keys.refusal
         return {"reason": refusal.code, "message": refusal.message, "hint": refusal.hint} if refusal else {}

@@ -12,7 +12,7 @@ from farmhand.batch import worker_state
 from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
-from farmhand.core.keys import redact
+from farmhand.core.keys import Credential, redact
 from farmhand.core.readable import counted
 from farmhand.places.base import Limit, Order, Place, Reply
 
@@ -31,7 +31,7 @@ class Coordinator:
     """
 
     def __init__(
-        self, book: BatchLedger, place: Place, key: str, limits: WorkerLimits, say: Callable[[str], None]
+        self, book: BatchLedger, place: Place, key: Credential, limits: WorkerLimits, say: Callable[[str], None]
     ) -> None:
         self.book = book
         self.journal = book.journal

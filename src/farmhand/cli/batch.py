@@ -30,6 +30,7 @@ from farmhand.cli.task_options import task_fields
 from farmhand.cli.verb import VerbResult, verb
 from farmhand.core.decoding import as_name
 from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.keys import Credential, own_key
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.readable import counted
 from farmhand.core.settings import AWS_PLACES, PLACE_NAMES, Settings
@@ -37,7 +38,7 @@ from farmhand.core.task import TASK_ID
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
-from farmhand.places.hosts import make_ready
+from farmhand.places.hosts import known_hosts, make_ready
 from farmhand.places.table import PLACES
 
 #: The place whose ledgers `farmhand list` reads.
@@ -62,6 +63,7 @@ FARM = PLACE_NAMES[0]
         "priority",
         "economy",
         "key_source",
+        "pot",
         "project_dir",
         "confirm_usd",
         "prices_file",
@@ -186,11 +188,12 @@ def command(
                 out = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out")
             journal = stack.enter_context(closing(open_journal(Path(out), inputs, restart=restart)))
             # In AWS the key is there already.
-            key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
+            hosts_there = 1 if in_aws or not conf.pots else len(known_hosts(conf))
+            key = fill_journal(plan, journal, conf, hosts_there, needs_key=not in_aws and not dry_run)
             if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
                 states = (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
                 try:
-                    found = batch_price.look(journal, states, conf, key)
+                    found = batch_price.look(journal, states, conf, own_key(key, conf.pot))
                     if dry_run:
                         return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
                     if found.tasks and not as_json:
@@ -243,7 +246,7 @@ def farm_out(
     book: BatchLedger,
     place: Place,
     limits: WorkerLimits,
-    key: str,
+    key: Credential,
     progress: ProgressDisplay,
     *,
     out: str,

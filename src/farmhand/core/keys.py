@@ -54,6 +54,11 @@ def check_format(text: str) -> str:
     return text
 
 
+def own_key(key: Credential, pot: str) -> str:
+    """Return the key itself, or that of the pot."""
+    return key if isinstance(key, str) else next(each["key"] for each in key if each["name"] == pot)
+
+
 def other_kind(text: str) -> str:
     """Return what `text` is where that is no metered key: a refresh token, a token of a plan, an Admin key; else ""."""
     return next((name for start, name in _OTHERS if text.startswith(start)), "")

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import envfile, keys
@@ -43,13 +44,15 @@ def read_key(source: str = DEFAULT_SOURCE) -> str:
         raise not_configured(f"{where}: {error}", "put the metered API key there") from None
 
 
-def credential(conf: Settings, hosts: int = 1, *, every: bool = False) -> Credential:
+def credential(
+    conf: Settings, hosts: int = 1, *, every: bool = False, read: Callable[[str], str] = read_key
+) -> Credential:
     """Return what goes with tasks to one of so many hosts: the key, or those of the pots (see `pots.keys_of`)."""
     if not conf.pots:
-        return read_key(conf.key_source)
+        return read(conf.key_source)
     from .pots import keys_of
 
-    return keys_of(conf, hosts, every=every)
+    return keys_of(conf, max(1, hosts), every=every, read=read)
 
 
 def read_text(source: str) -> tuple[str, str]:

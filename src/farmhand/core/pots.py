@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import readable
 from .errors import NotConfigured, Refused, UsageError
-from .keysource import read_key
+from .money import pico
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -21,6 +23,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 WAYS = ("park", "next")
 #: The largest amount, in US$: that of a budget.
 _MOST_USD = 1_000_000
+_MICRO = Decimal("0.000001")
 
 
 class Pot(NamedTuple):
@@ -64,6 +67,40 @@ def period(cycle_day: int, expires: str, at: float) -> tuple[float, float | None
         end = _midnight(date.fromisoformat(expires))
         until = end if until is None else min(until, end)
     return since, until
+
+
+class Left(NamedTuple):
+    """What is left in a pot, in pico-dollars, until when (Unix seconds, None: for good), and that in words."""
+
+    name: str
+    left_pico: int
+    until: float | None
+    said: str
+
+
+def since(conf: Settings, at: float) -> dict[str, float]:
+    """Return since when the charges of each pot with a funding count, in Unix seconds."""
+    return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in conf.pots if pot.funding_usd is not None}
+
+
+def left(conf: Settings, spent: Mapping[str, int], at: float) -> list[Left]:
+    """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to."""
+    found = []
+    for pot in conf.pots:
+        if pot.funding_usd is None:
+            continue
+        _, until = period(pot.cycle_day, pot.expires, at)
+        rest = max(0, pico(pot.funding_usd) - spent.get(pot.name, 0))
+        found.append(Left(pot.name, rest, until, in_words(pot.name, rest, pot.funding_usd, until, at)))
+    return found
+
+
+def in_words(name: str, left_pico: int, of: Decimal, until: float | None, at: float) -> str:
+    """Return `pot plan: US$ 63.00 of 100 left, 12 days`."""
+    text = f"pot {name}: {readable.money(left_pico)} of {of.normalize():,f} left"
+    if until is None:
+        return text
+    return f"{text}, {readable.duration(until - at)}" if until > at else f"{text}, and it has expired"
 
 
 def has_expired(expires: str, at: float) -> bool:
@@ -128,7 +165,7 @@ def _pot(name: str, table: object, where: str) -> Pot:
 
 
 def chosen(conf: Settings, *, by_flag: bool, on_aws: bool) -> Settings:
-    """Return the settings with the pot that `pot` names, or the first: its name and its key source. Raise UsageError."""
+    """Return the settings with the pot that `pot` names, or the first, and its key source. Raise UsageError."""
     if not conf.pots:
         if conf.pot:
             raise UsageError(f"there is no pot {conf.pot!r:.80}", hint="config.toml has no table [pots.NAME]")
@@ -140,7 +177,8 @@ def chosen(conf: Settings, *, by_flag: bool, on_aws: bool) -> Settings:
     if on_aws and by_flag:
         what = f"--pot {pot.name}: a place on AWS has one key, that of its secret, and no pots"
         raise Refused(what, hint="leave --pot out, or use --place farm or docker", code="pot_refused")
-    return conf._replace(pot="" if on_aws else pot.name, key_source=pot.key_source)
+    conf = conf._replace(pot=pot.name, key_source=pot.key_source)
+    return conf._replace(pot="", pots=()) if on_aws else conf
 
 
 def led_to(conf: Settings, name: str) -> list[Pot]:
@@ -154,7 +192,7 @@ def led_to(conf: Settings, name: str) -> list[Pot]:
     return found
 
 
-def keys_of(conf: Settings, hosts: int, *, every: bool) -> list[dict[str, Any]]:
+def keys_of(conf: Settings, hosts: int, *, every: bool, read: Callable[[str], str]) -> list[dict[str, Any]]:
     """Return what is sent to a host: the key and the funding of the chosen pot and those it leads to, or of every pot.
 
     Each of several `hosts` gets an equal part of the funding, so that they spend no more together. Raise WireError for
@@ -163,11 +201,13 @@ def keys_of(conf: Settings, hosts: int, *, every: bool) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
     known: dict[str, str] = {}
     for pot in conf.pots if every else led_to(conf, conf.pot):
-        key = read_key(pot.key_source)
+        key = read(pot.key_source)
         if (other := known.setdefault(key, pot.name)) != pot.name:
-            raise NotConfigured(f"the pots {other} and {pot.name} have the same key", hint="each needs a key of its own")
+            raise NotConfigured(
+                f"the pots {other} and {pot.name} have the same key", hint="each needs a key of its own"
+            )
         following = led_to(conf, pot.name)[1:2]
-        part = None if pot.funding_usd is None else (pot.funding_usd / hosts).quantize(Decimal("0.000001"), ROUND_DOWN)
+        part = None if pot.funding_usd is None else (pot.funding_usd / hosts).quantize(_MICRO, ROUND_DOWN)
         sent.append(
             {
                 "name": pot.name,

@@ -123,7 +123,16 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     @property
     def is_named_by_key(self) -> bool:
         """Return whether its id, batch, model, tools, work class or labels contain something like an API key."""
-        names = (self.id, self.batch, self.model, self.work_class, self.pot, *self.tools, *self.labels, *self.labels.values())
+        names = (
+            self.id,
+            self.batch,
+            self.model,
+            self.work_class,
+            self.pot,
+            *self.tools,
+            *self.labels,
+            *self.labels.values(),
+        )
         return any(redact(name) != name for name in names)
 
 

@@ -134,7 +134,10 @@ def submit(
 
 
 def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str, pot: str = "") -> int:
-    """Set the task to `running`; the key of `pot` pays. Return the number of the new attempt. Raise NoLongerQueued if the task is final."""
+    """Set the task to `running`; the key of `pot` pays. Return the number of the new attempt.
+
+    Raise NoLongerQueued if the task is final.
+    """
     query = (
         "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
         " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL"
@@ -299,7 +302,8 @@ def park(
 ) -> int:
     """Move up to CHUNK queued tasks of the pot without a usable key to `awaiting_key`.
 
-    Return how many; 0 when none are left. `held` and `refused` are fingerprints. A task whose key is in neither runs on the default key, if there is one.
+    Return how many; 0 when none are left. `held` and `refused` are fingerprints. A task whose key is in neither runs on
+    the default key, if there is one.
     """
     names = refused if default else held
     which = "key_fingerprint IN" if default else "coalesce(key_fingerprint, '') NOT IN"

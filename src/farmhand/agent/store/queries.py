@@ -267,7 +267,9 @@ class Queries:
 
     def awaiting(self, batch: str | None) -> dict[str, int]:
         """Return pot → number of tasks that await a key: those of `batch`, or all."""
-        query = "SELECT pot, count(*) FROM task WHERE state = 'awaiting_key' AND (?1 IS NULL OR batch = ?1) GROUP BY pot"
+        query = (
+            "SELECT pot, count(*) FROM task WHERE state = 'awaiting_key' AND (?1 IS NULL OR batch = ?1) GROUP BY pot"
+        )
         return dict(self.rows(query, batch))  # type: ignore[arg-type]  # rows of two columns
 
     def closed_pot(self, pot: str) -> str:

@@ -45,7 +45,7 @@ _LAST_DONE = "last_done = max(last_done, coalesce(NEW.done_no, 0))"
 # - `spec` is NULL once a task's content is pruned.
 # - Triggers keep `tally`, so that counts and a batch's sums are read, never computed.
 # - `meta.id` identifies this file for tools that merge ledgers: the numbers of a rebuilt host start at 1 again.
-# - `task.pot` is the pot that the task names, `attempt.pot` the one that pays for the attempt, which may be a later one.
+# - `task.pot` is the pot that the task names, `attempt.pot` the one that pays for the attempt: it may be a later one.
 # - `pot_day` has what each pot was charged, by day since 1970 (UTC). It outlives the charges, which retention deletes.
 # - `charge.terms` are the conditions besides tokens that decided the cost: see `farmhand.core.terms.Terms`.
 # - `provider_batch` has the Message Batches at the provider. `id` is the provider's, NULL until its answer.

@@ -16,14 +16,16 @@ from farmhand.cli.checks import Check, by_error, failed, passed, run
 from farmhand.core import pushed
 from farmhand.core.errors import NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
-from farmhand.core.keysource import read_key
+from farmhand.core.keysource import credential
+from farmhand.core.money import pico
+from farmhand.core.pots import in_words
 from farmhand.core.readable import counted
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places import docker
 from farmhand.places.ansible_environment import ansible_environment, find_program
 from farmhand.places.checkout import find_project
-from farmhand.places.hosts import Host
+from farmhand.places.hosts import Host, known_hosts
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -36,7 +38,7 @@ CANARY_S = 180.0
 _SEARCH_S = 600.0
 #: Where the role `base` keeps the originals of scrubbed files: its variable base_scrub_backup_dir.
 _IGNORED = "/var/backups/farmhand"
-NAMES = ("reach", "cli", "clock", "queue", "budget", "cloudwatch", "wall")
+NAMES = ("reach", "cli", "clock", "queue", "budget", "pots", "cloudwatch", "wall")
 #: What the walls of containers let a task open.
 _WALLS = {"unix": "Unix sockets only", "relay": "any socket: the container's lack of a network is what holds"}
 
@@ -59,6 +61,8 @@ def look(host: Host, conf: Settings, skipped: Collection[str]) -> list[Check]:
         ("queue", lambda: queue(status, oldest)),
         ("budget", lambda: budget(status)),
     ]
+    if status.get("pots"):
+        checks.append(("pots", lambda: pots_left(status)))
     if status.get("cloudwatch"):
         checks.append(("cloudwatch", lambda: cloudwatch(status)))
     if conf.place == docker.NAME:
@@ -141,6 +145,22 @@ def budget(status: dict[str, Any]) -> Check:
     return passed(detail)
 
 
+def pots_left(status: dict[str, Any]) -> Check:
+    """Check that no pot is spent or expired without another one that pays: each with what is left on this host."""
+    said, bad = [], []
+    for pot in status["pots"]:
+        if pot.get("limit_usd") is None:
+            continue
+        limit = Decimal(str(pot["limit_usd"]))
+        rest = max(0, pico(limit - Decimal(str(pot.get("spent_usd") or 0))))
+        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time()))
+        said[-1] += f", {pot['state']}" if pot.get("state") == "spent" else ""
+        bad += [pot["name"]] if pot.get("state") != "open" and not pot.get("next") else []
+    detail = "; ".join(said) or "no pot has an amount"
+    fix = f"wait until {' and '.join(bad)} is filled again, name another --pot, or set when_spent"
+    return failed(detail, fix) if bad else passed(detail)
+
+
 def cloudwatch(status: dict[str, Any]) -> Check:
     """Check that CloudWatch gets the host's metrics."""
     if late := pushed.trouble(status):
@@ -158,7 +178,8 @@ def canary(host: Host, conf: Settings) -> Check:
         "labels": {"purpose": "doctor"},
     }
     started = time.monotonic()
-    key = read_key(conf.key_source)
+    task |= {"pot": conf.pot} if conf.pot else {}
+    key = credential(conf, len(known_hosts(conf)))
     with Client(host.transport(conf.connect_timeout_s)) as client:
         result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
     failure = from_result(result)
