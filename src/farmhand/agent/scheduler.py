@@ -281,17 +281,13 @@ class Scheduler:
             pass
 
     async def _watch_pots(self) -> None:
-        """React to pots that are filled again or expire; the clock may be set meanwhile."""
-        closed: set[str] = set()
+        """Start tasks of pots that are filled again, and park those of pots that expire. The clock may be set."""
         while True:
-            before, closed = closed, {pot.name for pot in self.pots if pot.closed}
             try:
-                if before - closed:
-                    await self._resume()
-                if closed - before:
-                    self._tidy()
+                await self._resume()
             except LedgerStuck as error:
                 log.error("%s; the rest waits until a key is brought again", error)
+            self._pump()
             await asyncio.sleep(_LOOK_S)
 
     def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:

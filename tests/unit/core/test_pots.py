@@ -125,7 +125,7 @@ def test_which_pot_is_used(tmp_path: Path) -> None:
     file = config(tmp_path, TWO)
     assert load(file, environ={}, pot="paid").key_source == "env:PAID_KEY"
     assert load(file, environ={"FARMHAND_POT": "paid"}).pot == "paid"
-    with pytest.raises(UsageError, match="no pot 'other'.*known: plan, paid"):
+    with pytest.raises(UsageError, match=r"no pot 'other'.*known: plan, paid"):
         load(file, environ={}, pot="other")
     alone = load(file, environ={}, key_source="env:OWN")  # a key of its own is in no pot
     assert (alone.pots, alone.pot, alone.key_source) == ((), "", "env:OWN")
