@@ -230,7 +230,7 @@ async def test_a_message_batch_is_of_one_pot_and_asked_for_by_its_key(farm: Agen
 
 
 async def test_the_key_of_one_pot_is_rotated_under_load(farm: Agent, api: MessagesApi, tmp_path: Path) -> None:
-    api.state.latency_s = 0.02  # type: ignore[attr-defined]
+    api.state.latency_s = 0.02
     await both(farm, next="paid")
     tasks = [
         {"id": f"{name}{n}", "prompt": "hello", "pot": name, "batch": "b"}
