@@ -45,6 +45,8 @@ _ERROR = _object(
     {"error": _object({"code": _TEXT, "message": _TEXT, "hint": _TEXT}, {"lines": _array(_TEXT)})},
     {"id": _TEXT, "state": _TEXT},
 )
+#: Only where there are pots.
+_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": {"type": ["number", "null"]}}))
 _CUBE = _object({"columns": _array(_TEXT), "rows": _array({"type": "array"})})
 _COMPARISON = {"anyOf": [_ref(Comparison), _NULL]}
 _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_edges_usd", "second_names")
@@ -59,7 +61,7 @@ def documents() -> dict[str, dict[str, Any]]:
     cost = {
         "type": "object",
         "properties": figures["properties"]
-        | {"headline": _HEADLINE, "comparison": _ref(Comparison)}
+        | {"headline": _HEADLINE, "comparison": _ref(Comparison), "pots": _POTS}
         | {key: {"anyOf": [_OBJECT, _NULL]} for key in ("provider", "interactive")},
         "required": sorted([*figures["required"], "headline", "provider", "interactive"]),
     }
@@ -69,7 +71,8 @@ def documents() -> dict[str, dict[str, Any]]:
         | {"latency": _array(_ref(Latency)), "second_edges": _array({"type": "number"}), "comparison": _COMPARISON}
         | {name: _array(_TEXT) for name in _NAMES}
         | {"groupings": {"const": list(GROUPINGS)}}
-        | dict.fromkeys(CUBES, _CUBE)
+        | dict.fromkeys(CUBES, _CUBE),
+        {"pots": _POTS},
     )
     kept = _object({"hosts_file": {"type": ["string", "null"]}, "queued": _WHOLE, "sent": _WHOLE})
     status = _object(
