@@ -46,8 +46,8 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
     with waits_for(READS[ask]), merged(conf, since, note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.report()
         compared = as_figures(ledgers.comparison())
-    document = as_document(found, compared)
-    ledgers.add_pots(document)
+        document = as_document(found, compared)
+        ledgers.add_pots(document)
 
     def show() -> None:
         if html is None:

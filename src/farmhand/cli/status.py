@@ -79,9 +79,11 @@ def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str
     from farmhand.core import pots
 
     spent: Counter[str] = Counter()
+    closed = set()
     for pot in (pot for watch in watches for pot in (watch.status or {}).get("pots") or []):
         spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
-    return [one.said for one in pots.left(conf, spent, time.time())]
+        closed |= {pot["name"]} if pot.get("state") == "spent" else set()
+    return [one.said for one in pots.left(conf, spent, time.time(), closed)]
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -83,24 +83,29 @@ def since(conf: Settings, at: float) -> dict[str, float]:
     return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in conf.pots if pot.funding_usd is not None}
 
 
-def left(conf: Settings, spent: Mapping[str, int], at: float) -> list[Left]:
-    """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to."""
+def left(conf: Settings, spent: Mapping[str, int], at: float, closed: Container[str] = ()) -> list[Left]:
+    """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to.
+
+    Those in `closed` pay for nothing now.
+    """
     found = []
     for pot in conf.pots:
         if pot.funding_usd is None:
             continue
         _, until = period(pot.cycle_day, pot.expires, at)
         rest = max(0, pico(pot.funding_usd) - spent.get(pot.name, 0))
-        found.append(Left(pot.name, rest, until, in_words(pot.name, rest, pot.funding_usd, until, at)))
+        said = in_words(pot.name, rest, pot.funding_usd, until, at, spent=pot.name in closed)
+        found.append(Left(pot.name, rest, until, said))
     return found
 
 
-def in_words(name: str, left_pico: int, of: Decimal, until: float | None, at: float) -> str:
-    """Return `pot plan: US$ 63.00 of 100 left, 12 days`."""
+def in_words(name: str, left_pico: int, of: Decimal, until: float | None, at: float, *, spent: bool = False) -> str:
+    """Return `pot plan: US$ 63.00 of 100 left, 12 days`; a pot that is `spent`, or expired, is said to be."""
     text = f"pot {name}: {readable.money(left_pico)} of {of.normalize():,f} left"
-    if until is None:
-        return text
-    return f"{text}, {readable.duration(until - at)}" if until > at else f"{text}, and it has expired"
+    if until is not None and until <= at:
+        return f"{text}, and it has expired"
+    text += "" if until is None else f", {readable.duration(until - at)}"
+    return f"{text}; it is spent" if spent else text
 
 
 def has_expired(expires: str, at: float) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
 from farmhand.core import pushed
-from farmhand.core.errors import NotConfigured, WireError, from_result
+from farmhand.core.errors import POT_SPENT, NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
 from farmhand.core.keysource import credential
 from farmhand.core.money import pico
@@ -123,14 +123,16 @@ def queue(status: dict[str, Any], oldest_s: float) -> Check:
         tasks = counted(refused[0]["queued"], "task is", "tasks are")
         detail = f"{tasks} parked: key {refused[0]['fingerprint']} was refused"
         return failed(f"{detail}: {refused[0].get('reason')}", "top it up or farmhand rotate")
-    parked = int(status.get("awaiting_key") or 0)
-    if parked:
+    of_pots = sum(wait.get("tasks") or 0 for wait in status.get("waiting") or [] if wait["reason"] == POT_SPENT)
+    parked = int(status.get("awaiting_key") or 0) - of_pots
+    if parked > 0:
         return failed(counted(parked, "task awaits", "tasks await") + " a key", "any claude-cheap brings it")
-    if oldest_s > OLDEST_S:
+    if oldest_s > OLDEST_S and not of_pots:
         return failed(f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for")
     running, queued = int(status.get("running") or 0), int(status.get("queued") or 0)
     waits = f", the oldest for {oldest_s:.0f} s" if queued else ""
-    return passed(f"{running} running, {queued} queued{waits}, none parked")
+    kept = f"{counted(of_pots, 'waits', 'wait')} for a pot to be filled" if of_pots else "none parked"
+    return passed(f"{running} running, {queued} queued{waits}, {kept}")
 
 
 def budget(status: dict[str, Any]) -> Check:
@@ -153,8 +155,8 @@ def pots_left(status: dict[str, Any]) -> Check:
             continue
         limit = Decimal(str(pot["limit_usd"]))
         rest = max(0, pico(limit - Decimal(str(pot.get("spent_usd") or 0))))
-        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time()))
-        said[-1] += f", {pot['state']}" if pot.get("state") == "spent" else ""
+        spent = pot.get("state") == "spent"
+        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time(), spent=spent))
         bad += [pot["name"]] if pot.get("state") != "open" and not pot.get("next") else []
     detail = "; ".join(said) or "no pot has an amount"
     fix = f"wait until {' and '.join(bad)} is filled again, name another --pot, or set when_spent"
@@ -181,7 +183,13 @@ def canary(host: Host, conf: Settings) -> Check:
     task |= {"pot": conf.pot} if conf.pot else {}
     key = credential(conf, len(known_hosts(conf)))
     with Client(host.transport(conf.connect_timeout_s)) as client:
-        result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
+        try:
+            result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
+        except WireError as error:
+            if error.code == POT_SPENT:  # it would be run, and paid for, when the pot is filled again
+                client.cancel(str(task["id"]))
+                return failed(error.message.partition("; task ")[0], error.hint)
+            raise
     failure = from_result(result)
     if failure is not None:
         return by_error(failure, "farmhand status, and the journal of jada-agent")
