@@ -94,6 +94,8 @@ async def test_each_key_pays_for_the_tasks_of_its_pot_and_is_nowhere_else(farm: 
     assert set(by_pot) == {"plan", "paid", ""}
     assert Decimal(str((await pot(farm))["spent_usd"])) == by_pot["plan"]
     assert "limit_usd" not in await pot(farm, "paid")
+    process = [Path(f"/proc/{farm.pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
+    assert not any(key.encode() in held for held in process for key in (PLAN, PAID))
     await farm.stop()
     for path in farm.directory.rglob("*"):
         if path.is_file():

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from farmhand.agent.store import pot_days
 from farmhand.agent.store.identity import digest, state_of
 from farmhand.agent.store.records import USAGE
 from farmhand.agent.store.schema import SUMS
@@ -202,12 +203,7 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
         values = (end.price_version, one.cost_pico, *used.values(), seq)
         db.execute(f"UPDATE task SET price_version = ?, {sums} WHERE seq = ?", values)
         if one.cost_pico:
-            db.execute(
-                "INSERT INTO pot_day SELECT pot, CAST(? / 86400 AS INTEGER), ? FROM attempt"
-                " WHERE task_seq = ? AND number = ? AND pot != ''"
-                " ON CONFLICT DO UPDATE SET pico = pico + excluded.pico",
-                (now, one.cost_pico, seq, number),
-            )
+            pot_days.add(db, now, seq, number, one.cost_pico)
     if end.held is None:
         return
     # Keep only the reservations in `held`: the cost of the attempt's other requests is known.
@@ -314,11 +310,6 @@ def park(
     ).rowcount
 
 
-def close_pot(db: sqlite3.Connection, _now: float, pot: str, funding: str) -> None:
-    """Record that the pot is spent, with what it was spent of; "" for not any more."""
-    db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"pot:{pot}", funding))
-
-
 def note_key(db: sqlite3.Connection, now: float, fingerprint: str) -> None:
     """Record the first time that this key was received."""
     db.execute("INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (f"key:{fingerprint}", str(now)))
@@ -390,12 +381,7 @@ def recount(db: sqlite3.Connection, _now: float) -> None:
         "INSERT INTO batch (name, created_at) SELECT batch, min(created_at) FROM task WHERE batch != ''"
         " GROUP BY batch ON CONFLICT DO NOTHING"
     )
-    db.execute("DELETE FROM pot_day")
-    db.execute(
-        "INSERT INTO pot_day SELECT pot, CAST(created_at / 86400 AS INTEGER), sum(cost_pico) FROM charge c"
-        " JOIN attempt a ON a.task_seq = c.task_seq AND a.number = c.attempt WHERE pot != '' AND cost_pico > 0"
-        " GROUP BY 1, 2"
-    )
+    pot_days.recount(db)
     db.execute(
         "INSERT INTO counter SELECT 'done', coalesce(max(done_no), 0) FROM task WHERE true"
         " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"

@@ -273,7 +273,7 @@ class Queries:
         return dict(self.rows(query, batch))  # type: ignore[arg-type]  # rows of two columns
 
     def closed_pot(self, pot: str) -> str:
-        """Return what `close_pot` recorded last; "" for nothing."""
+        """Return what `pot_days.close` recorded last; "" for nothing."""
         row = self._row("SELECT value FROM meta WHERE name = ?", f"pot:{pot}")
         return "" if row is None else str(row[0])
 
