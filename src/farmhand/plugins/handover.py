@@ -38,22 +38,25 @@ def operators_settings(source: str | None, pot: str | None = None) -> settings.S
 def operators_key(conf: settings.Settings, task_vars: Mapping[str, Any] | None, *, every: bool = False) -> Credential:
     """Return the key, or those of the pots, for a host of the group farm. Raise WireError, FarmhandError."""
     hosts = len((task_vars or {}).get("groups", {}).get("farm") or [""])
-    return credential(conf, hosts, every=every, read=_read)
-
-
-def _read(source: str) -> str:
-    key = _FROM_ENVIRONMENT.get(source) or read_key(source)
+    variables = [source for source in (conf.key_source, *(pot.key_source for pot in conf.pots)) if source[:4] == "env:"]
+    for source in variables:  # also of pots that only a later task names: all variables with keys go at once
+        with contextlib.suppress(WireError):
+            _FROM_ENVIRONMENT[source] = _read(source)
+    key = credential(conf, hosts, every=every, read=_read)
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts and holds_key(dict(os.environ), key):
         # Too late to prevent it, but it must be reported.
         message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
         raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
-    if source.startswith("env:"):
+    if variables:
         # This process starts ssh, which inherits its environment and may stay as a shared connection.
-        _FROM_ENVIRONMENT[source] = key
         for name in os.environ.keys() - scrubbed(settings=True):
             del os.environ[name]
     return key
+
+
+def _read(source: str) -> str:
+    return _FROM_ENVIRONMENT.get(source) or read_key(source)
 
 
 def check_connection(connection: Any) -> None:
