@@ -21,6 +21,7 @@ from farmhand.meter import ApiError, Budget, BudgetSpent, Key
 from farmhand.wire.requests import Funding
 
 log = logging.getLogger("jada-agent")
+_LEDGER = "ledger"
 #: Refusals of the API that mean that nothing is left, or that it may not be spent.
 _EMPTY = frozenset({"billing_error", "spend_limit"})
 
@@ -35,7 +36,7 @@ class Pot:
         self.budget = Budget(f"pot {name}", None)
         self._ledger = ledger
         self._since: float | None = None
-        #: What the pot was closed for: its funding and period, and whether the API or the ledger said so.
+        #: What the pot was closed for: its funding and period, and who said so: the ledger, or the API of which key.
         self._closed = ledger.closed_pot(name) if name else ""
 
     def fund(self, funding: Funding) -> None:
@@ -70,13 +71,17 @@ class Pot:
             return False
         mark = self._mark()
         over = pots.has_expired(self.funding.expires, self._ledger.now())
-        return over or self.budget.spent_out or self._closed.rpartition(" ")[0] == mark
+        for_what, _, by = self._closed.rpartition(" ")
+        key = self.keys.default
+        # The API says the same of a key that is stale: another key is tried.
+        shut = for_what == mark and (by == _LEDGER or key is None or key.fingerprint == by)
+        return over or self.budget.spent_out or shut
 
     def stops(self, key: Key, problem: ApiError) -> bool:
         """Note a refusal of the key, or that the pot is spent. Return whether the task is not at fault."""
         full = isinstance(problem, BudgetSpent) and problem.budget is self.budget
         if full or (self.budget.limit_pico is not None and problem.code in _EMPTY):
-            self.close(by="ledger" if full else "api")
+            self.close(_LEDGER if full else key.fingerprint)
         elif problem.rejects_key:
             self.keys.refuse(key, problem)
         else:
@@ -101,7 +106,8 @@ class Pot:
         _, until = self._turn()
         if pots.has_expired(self.funding.expires, self._ledger.now()):
             return f"the pot {self.name} has expired ({self.funding.expires})"
-        why = "the API refuses it, and by the ledger " if self._closed.endswith(" api") else ""
+        by_api = self._closed and not self._closed.endswith(_LEDGER) and not self.budget.spent_out
+        why = "the API refuses it, and by the ledger " if by_api else ""
         left = max(0, (self.budget.limit_pico or 0) - self.budget.spent_pico)
         again = "it is not filled again"
         if self.funding.cycle_day and until is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from farmhand.core.errors import WireError
+from farmhand.core.errors import POT_SPENT, WireError
 from farmhand.core.keys import Credential
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
@@ -112,6 +112,9 @@ class RotationHost:
         try:
             result = self._call(lambda client: run_task(client, task, brought, lambda _event: None, **waits))
         except WireError as error:
+            if error.code == POT_SPENT:  # as above, and it need not be run later
+                self._call(lambda client: client.cancel(task_id))
+                return ""
             if error.code in _NO_CANARY:
                 return error.message
             raise

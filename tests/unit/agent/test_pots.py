@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ from farmhand.agent.store.ledger import Ledger
 from farmhand.core.errors import UsageError
 from farmhand.core.task import Task, Usage
 from farmhand.meter import ApiError, BudgetSpent, Key
+from farmhand.meter.errors import problem_from_answer
 from farmhand.wire.requests import Funding
+from tests.support.messages_api.errors import CREDIT, USAGE_LIMIT, WORKSPACE_LIMIT
 
 PLAN, PAID = Key("sk-ant-test-plan-0000000000000000"), Key("sk-ant-test-paid-0000000000000000")
 EMPTY = ApiError("billing_error", "Your credit balance is too low", status=402)
@@ -112,6 +115,42 @@ async def test_a_pot_that_the_api_refuses_is_closed_until_its_cycle_turns(
     clock.set("2027-02-28 00:00")
     assert not again["plan"].closed
     assert pots.key("plan", None)[1] is PLAN
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, {"type": "invalid_request_error", "message": CREDIT}),
+        (400, {"type": "invalid_request_error", "message": USAGE_LIMIT}),
+        (400, {"type": "invalid_request_error", "message": WORKSPACE_LIMIT}),
+        (402, {"type": "billing_error", "message": "Payment Required"}),
+        (429, {"type": "rate_limit_error", "message": "no", "error_code": "enforced_spend_limit_reached"}),
+    ],
+    ids=["credit", "own limit", "workspace limit", "402", "429"],
+)
+async def test_whatever_the_status_no_money_closes_it(pots: Pots, status: int, error: dict[str, str]) -> None:
+    body = json.dumps({"type": "error", "error": error}).encode()
+    assert pots["plan"].stops(PLAN, problem_from_answer(status, body))
+    assert pots.key("plan", None) == (pots["paid"], PAID)
+
+
+async def test_a_full_moment_of_the_api_closes_nothing(pots: Pots) -> None:
+    busy = problem_from_answer(429, b'{"error": {"type": "rate_limit_error", "message": "slow down"}}')
+    assert not pots["plan"].stops(PLAN, busy)
+    assert not pots["plan"].closed
+
+
+async def test_another_key_opens_it_again(pots: Pots, ledger: Ledger) -> None:
+    pots["plan"].stops(PLAN, EMPTY)  # the API's words for a key that has gone stale, too
+    new = Key("sk-ant-test-next-0000000000000000")
+    pots.bring("plan", new, PLAN.fingerprint, None)
+    assert pots.key("plan", PLAN.fingerprint) == (pots["plan"], new)
+    pots.bring("plan", PLAN, "", None)  # a client that has not heard of it
+    assert pots.key("plan", None) == (pots["plan"], new)
+    # By the ledger it is spent whichever key it has.
+    pots["plan"].close("ledger")
+    assert pots["plan"].closed
+    assert "the API refuses" not in pots["plan"].said()
 
 
 async def test_another_amount_opens_it_again(pots: Pots) -> None:
