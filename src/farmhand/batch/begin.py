@@ -17,11 +17,11 @@ from farmhand.batch.template import BadRecord
 from farmhand.core import rules
 from farmhand.core.errors import UsageError, WireError
 from farmhand.core.keys import Credential
-from farmhand.core.keysource import credential
 from farmhand.core.readable import counted
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_ID, Task
 from farmhand.core.typed import ready
+from farmhand.places.hosts import credential
 
 #: The most errors of an input that are shown.
 SHOWN = 20
@@ -87,12 +87,10 @@ def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False) -> 
     return journal
 
 
-def fill_journal(
-    plan: BatchPlan, journal: Journal, conf: Settings, hosts: int = 1, *, needs_key: bool = True
-) -> Credential:
+def fill_journal(plan: BatchPlan, journal: Journal, conf: Settings, *, needs_key: bool = True) -> Credential:
     """Fill a fresh journal from the input, checked as a whole, or check that an old one has the same. Return the key.
 
-    For one of so many `hosts`: it may be the keys of pots.
+    It may be the keys of pots.
 
     Unless `needs_key`, a missing key is "": the place has one. An invalid input is reported even without a key. Raise
     WireError for a missing key, InvalidInput and UsageError; a fresh journal is then removed.
@@ -100,7 +98,7 @@ def fill_journal(
     key: Credential = ""
     problem = None
     try:
-        key = credential(conf, hosts, every=True)
+        key = credential(conf, every=True)
     except WireError as error:
         problem = error if needs_key else None
     try:

@@ -38,7 +38,7 @@ from farmhand.core.task import TASK_ID
 from farmhand.places import docker
 from farmhand.places.base import LastingPlace, Place, PlaceSettings
 from farmhand.places.checkout import find_project
-from farmhand.places.hosts import known_hosts, make_ready
+from farmhand.places.hosts import make_ready
 from farmhand.places.table import PLACES
 
 #: The place whose ledgers `farmhand list` reads.
@@ -188,8 +188,7 @@ def command(
                 out = str(Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out")
             journal = stack.enter_context(closing(open_journal(Path(out), inputs, restart=restart)))
             # In AWS the key is there already.
-            hosts_there = 1 if in_aws or not conf.pots else len(known_hosts(conf))
-            key = fill_journal(plan, journal, conf, hosts_there, needs_key=not in_aws and not dry_run)
+            key = fill_journal(plan, journal, conf, needs_key=not in_aws and not dry_run)
             if dry_run or shown_to_people(as_json) or (conf.confirm_usd and not yes):
                 states = (WAITING, LEASED, FAILED, CANCELLED) if retry_failed else (WAITING, LEASED)
                 try:

@@ -13,7 +13,6 @@ from farmhand.cli.say import StdoutLost, note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
 from farmhand.core.keys import Credential, holds_key
-from farmhand.core.keysource import credential
 from farmhand.core.readable import counted
 from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
@@ -68,12 +67,11 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
     spooling = Spooling(task, conf)
     if spooling.result is not None:
         return spooling.result
-    known = hosts.known_hosts(conf)
-    key = credential(conf, len(known))
+    key = hosts.credential(conf)
     if holds_key(task, key):
         hint = "take it out: it would go to the model"
         raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
-    candidates = hosts.candidates(known, spooling.wanted(), conf.hosts_name)
+    candidates = hosts.candidates(hosts.known_hosts(conf), spooling.wanted(), conf.hosts_name)
 
     def going(host: hosts.Host, connect_timeout_s: float) -> ProcessTransport:
         printer.wait.on(f"connecting to {host.name}")

@@ -14,11 +14,10 @@ from farmhand.cli.waiting import WaitLine
 from farmhand.code.repository import FetchedCommit
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.keys import holds_key
-from farmhand.core.keysource import credential
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_OUTPUTS
 from farmhand.places import docker
-from farmhand.places.hosts import make_ready
+from farmhand.places.hosts import credential, make_ready
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from farmhand.core.errors import WireError
 from farmhand.core.keys import Credential, holds_key
-from farmhand.core.keysource import credential
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import Spool, SpooledTask
-from farmhand.places.hosts import known_hosts
+from farmhand.places.hosts import credential, known_hosts
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES, run_task
 
@@ -117,8 +116,8 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> 
         return []
     spool.tidy()
     lines: list[str] = []
+    key = credential(conf, every=True)
     known = known_hosts(conf)
-    key = credential(conf, len(known), every=True)
     for name, host in known.items():
         if not any(concerns(entry, name) for entry in spool.each()):
             continue

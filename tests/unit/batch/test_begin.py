@@ -91,7 +91,9 @@ def test_a_line_may_name_a_pot_that_there_is(tmp_path: Path, monkeypatch: pytest
     keys = {"plan": "sk-ant-test-plan-0000000000000000", "paid": "sk-ant-test-paid-0000000000000000"}
     for name, key in keys.items():
         monkeypatch.setenv(name.upper(), key)
-    conf = Settings(pots=tuple(Pot(name, f"env:{name.upper()}") for name in keys), pot="plan")
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text('{"hosts": {"farm1": {"address": "192.0.2.1"}}}')
+    conf = Settings(hosts_file=str(hosts), pots=tuple(Pot(name, f"env:{name.upper()}") for name in keys), pot="plan")
 
     def fill(*lines: dict[str, str]) -> Any:
         file = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())

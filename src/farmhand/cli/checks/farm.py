@@ -16,7 +16,6 @@ from farmhand.cli.checks import Check, by_error, failed, passed, run
 from farmhand.core import pushed
 from farmhand.core.errors import POT_SPENT, NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
-from farmhand.core.keysource import credential
 from farmhand.core.money import pico
 from farmhand.core.pots import in_words
 from farmhand.core.readable import counted
@@ -25,7 +24,7 @@ from farmhand.core.settings import Settings
 from farmhand.places import docker
 from farmhand.places.ansible_environment import ansible_environment, find_program
 from farmhand.places.checkout import find_project
-from farmhand.places.hosts import Host, known_hosts
+from farmhand.places.hosts import Host, credential
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -181,7 +180,7 @@ def canary(host: Host, conf: Settings) -> Check:
     }
     started = time.monotonic()
     task |= {"pot": conf.pot} if conf.pot else {}
-    key = credential(conf, len(known_hosts(conf)))
+    key = credential(conf)
     with Client(host.transport(conf.connect_timeout_s)) as client:
         try:
             result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
