@@ -83,7 +83,7 @@ def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str
     for pot in (pot for watch in watches for pot in (watch.status or {}).get("pots") or []):
         spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
         closed |= {pot["name"]} if pot.get("state") == "spent" else set()
-    return [one.said for one in pots.left(conf, spent, time.time(), closed)]
+    return [one.said for one in pots.left(conf.pots, spent, time.time(), closed)]
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ def credential(
         return read(conf.key_source)
     from .pots import keys_of
 
-    return keys_of(conf, max(1, hosts), every=every, read=read)
+    return keys_of(conf.pots, conf.pot, max(1, hosts), every=every, read=read)
 
 
 def read_text(source: str) -> tuple[str, str]:

@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import re
 from calendar import monthrange
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import ROUND_DOWN, Decimal, InvalidOperation
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from . import readable
-from .errors import NotConfigured, Refused, UsageError
+from .errors import NotConfigured, UsageError
 from .money import pico
-
-if TYPE_CHECKING:
-    from .settings import Settings
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,31}")
 WAYS = ("park", "next")
@@ -26,7 +23,7 @@ _MOST_USD = 1_000_000
 _MICRO = Decimal("0.000001")
 
 
-class Pot(NamedTuple):
+class PotSettings(NamedTuple):
     """A table `[pots.NAME]` of config.toml. Without `funding_usd` nothing is counted: the key is simply paid."""
 
     name: str
@@ -78,18 +75,18 @@ class Left(NamedTuple):
     said: str
 
 
-def since(conf: Settings, at: float) -> dict[str, float]:
+def since(pots: Sequence[PotSettings], at: float) -> dict[str, float]:
     """Return since when the charges of each pot with a funding count, in Unix seconds."""
-    return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in conf.pots if pot.funding_usd is not None}
+    return {pot.name: period(pot.cycle_day, pot.expires, at)[0] for pot in pots if pot.funding_usd is not None}
 
 
-def left(conf: Settings, spent: Mapping[str, int], at: float, closed: Container[str] = ()) -> list[Left]:
+def left(pots: Sequence[PotSettings], spent: Mapping[str, int], at: float, closed: Container[str] = ()) -> list[Left]:
     """Return what is left in each pot with a funding, given the pico-dollars that its charges since then come to.
 
     Those in `closed` pay for nothing now.
     """
     found = []
-    for pot in conf.pots:
+    for pot in pots:
         if pot.funding_usd is None:
             continue
         _, until = period(pot.cycle_day, pot.expires, at)
@@ -139,7 +136,7 @@ def amount(value: object) -> Decimal | None:
     return usd if whole else None
 
 
-def read(tables: object, where: str) -> tuple[Pot, ...]:
+def read(tables: object, where: str) -> tuple[PotSettings, ...]:
     """Return the pots in the tables `[pots.NAME]` of the settings file `where`, in their order. Raise NotConfigured."""
     if not isinstance(tables, dict) or not tables:
         raise NotConfigured(f"{where}: pots is no table", hint="[pots.NAME], with key_source in it")
@@ -150,54 +147,52 @@ def read(tables: object, where: str) -> tuple[Pot, ...]:
     return tuple(pots)
 
 
-def _pot(name: str, table: object, where: str) -> Pot:
+def _pot(name: str, table: object, where: str) -> PotSettings:
     if not NAME.fullmatch(name):
         raise NotConfigured(f"{where}: the name does not match {NAME.pattern}")
     if not isinstance(table, dict) or not isinstance(table.get("key_source"), str) or not table["key_source"]:
         raise NotConfigured(f"{where}.key_source is missing", hint='such as "file:~/repos.env#PLAN_KEY"')
-    odd = sorted(table.keys() - set(Pot._fields[1:]))
+    odd = sorted(table.keys() - set(PotSettings._fields[1:]))
     if odd:
-        raise NotConfigured(f"{where}: unknown key {odd[0]!r}", hint=f"known: {', '.join(Pot._fields[1:])}")
+        raise NotConfigured(f"{where}: unknown key {odd[0]!r}", hint=f"known: {', '.join(PotSettings._fields[1:])}")
     funding = amount(table["funding_usd"]) if "funding_usd" in table else None
     if "funding_usd" in table and funding is None:
         raise NotConfigured(f"{where}.funding_usd is {table['funding_usd']!r:.40}, not US$ above 0 in micro-dollars")
     expires = table.get("expires", "")
     expires = expires.isoformat() if type(expires) is date else expires
-    pot = Pot(name, table["key_source"], funding, table.get("cycle_day", 0), expires, table.get("when_spent", WAYS[0]))
+    pot = PotSettings(
+        name, table["key_source"], funding, table.get("cycle_day", 0), expires, table.get("when_spent", WAYS[0])
+    )
     if broken := check(pot.cycle_day, expires, pot.when_spent, funded=funding is not None):
         raise NotConfigured(f"{where}: {broken}")
     return pot
 
 
-def chosen(conf: Settings, *, by_flag: bool, on_aws: bool) -> Settings:
-    """Return the settings with the pot that `pot` names, or the first, and its key source. Raise UsageError."""
-    if not conf.pots:
-        if conf.pot:
-            raise UsageError(f"there is no pot {conf.pot!r:.80}", hint="config.toml has no table [pots.NAME]")
-        return conf
-    by_name = {pot.name: pot for pot in conf.pots}
-    pot = by_name.get(conf.pot) if conf.pot else conf.pots[0]
-    if pot is None:
-        raise UsageError(f"there is no pot {conf.pot!r:.80}", hint=f"known: {', '.join(by_name)}")
-    if on_aws and by_flag:
-        what = f"--pot {pot.name}: a place on AWS has one key, that of its secret, and no pots"
-        raise Refused(what, hint="leave --pot out, or use --place farm or docker", code="pot_refused")
-    conf = conf._replace(pot=pot.name, key_source=pot.key_source)
-    return conf._replace(pot="", pots=()) if on_aws else conf
+def chosen(pots: Sequence[PotSettings], name: str) -> PotSettings:
+    """Return the pot of that name; the first for "". Raise UsageError."""
+    by_name = {pot.name: pot for pot in pots}
+    if not name and pots:
+        return pots[0]
+    if name not in by_name:
+        hint = f"known: {', '.join(by_name)}" if pots else "config.toml has no table [pots.NAME]"
+        raise UsageError(f"there is no pot {name!r:.80}", hint=hint)
+    return by_name[name]
 
 
-def led_to(conf: Settings, name: str) -> list[Pot]:
+def led_to(pots: Sequence[PotSettings], name: str) -> list[PotSettings]:
     """Return the pot of that name and those that pay when it is spent."""
-    names = [pot.name for pot in conf.pots]
+    names = [pot.name for pot in pots]
     found = []
-    for pot in conf.pots[names.index(name) :]:
+    for pot in pots[names.index(name) :]:
         found.append(pot)
         if pot.when_spent != "next":
             break
     return found
 
 
-def keys_of(conf: Settings, hosts: int, *, every: bool, read: Callable[[str], str]) -> list[dict[str, Any]]:
+def keys_of(
+    pots: Sequence[PotSettings], chosen: str, hosts: int, *, every: bool, read: Callable[[str], str]
+) -> list[dict[str, Any]]:
     """Return what is sent to a host: the key and the funding of the chosen pot and those it leads to, or of every pot.
 
     Each of several `hosts` gets an equal part of the funding, so that they spend no more together. Raise WireError for
@@ -205,13 +200,13 @@ def keys_of(conf: Settings, hosts: int, *, every: bool, read: Callable[[str], st
     """
     sent: list[dict[str, Any]] = []
     known: dict[str, str] = {}
-    for pot in conf.pots if every else led_to(conf, conf.pot):
+    for pot in pots if every else led_to(pots, chosen):
         key = read(pot.key_source)
         if (other := known.setdefault(key, pot.name)) != pot.name:
             raise NotConfigured(
                 f"the pots {other} and {pot.name} have the same key", hint="each needs a key of its own"
             )
-        following = led_to(conf, pot.name)[1:2]
+        following = led_to(pots, pot.name)[1:2]
         part = None if pot.funding_usd is None else (pot.funding_usd / hosts).quantize(_MICRO, ROUND_DOWN)
         sent.append(
             {

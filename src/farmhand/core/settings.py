@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farmhand.core.amounts import DURATION_FORM, duration
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import NotConfigured, Refused, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from farmhand.core.pots import Pot
+    from farmhand.core.pots import PotSettings
 
 PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
@@ -113,7 +113,7 @@ class Settings(NamedTuple):
     allow_subscription_cloud: bool = False
     spot: bool = True
     config_file: str = ""
-    pots: tuple[Pot, ...] = ()
+    pots: tuple[PotSettings, ...] = ()
 
     @property
     def hosts_path(self) -> Path:
@@ -212,7 +212,13 @@ def _with_pot(settings: Settings, given: Mapping[str, Any]) -> Settings:
         if "pot" in given:
             raise UsageError("a pot and a key source exclude each other", hint="each pot has its own key_source")
         return settings._replace(pots=(), pot="")
-    return pots.chosen(settings, by_flag="pot" in given, on_aws=settings.place in AWS_PLACES)
+    pot = pots.chosen(settings.pots, settings.pot)
+    if settings.place not in AWS_PLACES:
+        return settings._replace(pot=pot.name, key_source=pot.key_source)
+    if "pot" in given:
+        what = f"--pot {pot.name}: a place on AWS has one key, that of its secret, and no pots"
+        raise Refused(what, hint="leave --pot out, or use --place farm or docker", code="pot_refused")
+    return settings._replace(pots=(), pot="", key_source=pot.key_source)
 
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:

@@ -60,9 +60,9 @@ class MergedLedgers(NamedTuple):
         from farmhand.core import pots
 
         query = "SELECT coalesce(sum(pico), 0) FROM charge WHERE pot = ? AND created_at >= ?"
-        begun = pots.since(self.conf, self.basis.now)
+        begun = pots.since(self.conf.pots, self.basis.now)
         spent = {name: int(self.store.rows(query, (name, since))[0][0]) for name, since in begun.items()}
-        found = pots.left(self.conf, spent, self.basis.now)
+        found = pots.left(self.conf.pots, spent, self.basis.now)
         shown["pots"] = [{"name": one.name, "left_usd": plain(one.left_pico), "until": one.until} for one in found]
         shown["headline"]["said"] += "".join(f" {one.said[:1].upper()}{one.said[1:]}." for one in found)
 

@@ -15,7 +15,7 @@ from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_jou
 from farmhand.batch.inputs import JsonLines
 from farmhand.batch.journal import Journal
 from farmhand.core.errors import UsageError
-from farmhand.core.pots import Pot
+from farmhand.core.pots import PotSettings
 from farmhand.core.settings import Settings
 
 
@@ -93,7 +93,9 @@ def test_a_line_may_name_a_pot_that_there_is(tmp_path: Path, monkeypatch: pytest
         monkeypatch.setenv(name.upper(), key)
     hosts = tmp_path / "hosts.json"
     hosts.write_text('{"hosts": {"farm1": {"address": "192.0.2.1"}}}')
-    conf = Settings(hosts_file=str(hosts), pots=tuple(Pot(name, f"env:{name.upper()}") for name in keys), pot="plan")
+    conf = Settings(
+        hosts_file=str(hosts), pots=tuple(PotSettings(name, f"env:{name.upper()}") for name in keys), pot="plan"
+    )
 
     def fill(*lines: dict[str, str]) -> Any:
         file = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())

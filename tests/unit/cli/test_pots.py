@@ -12,7 +12,7 @@ import pytest
 from farmhand.cli import offers
 from farmhand.cli.checks.farm import pots_left, queue
 from farmhand.cli.status import pots_left as status_lines
-from farmhand.core.pots import Pot
+from farmhand.core.pots import PotSettings
 from farmhand.core.settings import Settings
 from farmhand.cost import queries
 from farmhand.cost.merged import MergedLedgers
@@ -21,7 +21,9 @@ from farmhand.places.hosts import Host
 from farmhand.places.watch import HostWatch
 from tests.unit.cost.ledgers import DAY, NOW, TABLE, charge, fill, temporary_store
 
-CONF = Settings(pots=(Pot("plan", "env:A", Decimal(100), 7, "", "next"), Pot("paid", "env:B")), pot="plan")
+CONF = Settings(
+    pots=(PotSettings("plan", "env:A", Decimal(100), 7, "", "next"), PotSettings("paid", "env:B")), pot="plan"
+)
 FUTURE = 4_000_000_000
 
 

@@ -86,12 +86,12 @@ def test_filled_once_all_counts_that_was_ever_spent() -> None:
 def test_the_tables_of_config_toml(tmp_path: Path) -> None:
     conf = load(config(tmp_path, TWO), environ={})
     assert conf.pots == (
-        pots.Pot("plan", "env:PLAN_KEY", Decimal(100), 7, "", "next"),
-        pots.Pot("paid", "env:PAID_KEY"),
+        pots.PotSettings("plan", "env:PLAN_KEY", Decimal(100), 7, "", "next"),
+        pots.PotSettings("paid", "env:PAID_KEY"),
     )
     assert (conf.pot, conf.key_source) == ("plan", "env:PLAN_KEY")
     once = config(tmp_path, '[pots.gift]\nkey_source = "env:A"\nfunding_usd = "2.5"\nexpires = 2027-11-01')
-    assert load(once, environ={}).pots == (pots.Pot("gift", "env:A", Decimal("2.5"), 0, "2027-11-01"),)
+    assert load(once, environ={}).pots == (pots.PotSettings("gift", "env:A", Decimal("2.5"), 0, "2027-11-01"),)
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_what_is_left_in_words(rest: int, of: str, until: str | None, said: str)
 
 def test_what_is_left_is_exact(tmp_path: Path) -> None:
     conf, now = load(config(tmp_path, TWO), environ={}), at("2026-11-30")
-    assert pots.since(conf, now) == {"plan": at("2026-11-07")}
-    [one] = pots.left(conf, {"plan": 37_000_000_000_001, "paid": 5}, now)
+    assert pots.since(conf.pots, now) == {"plan": at("2026-11-07")}
+    [one] = pots.left(conf.pots, {"plan": 37_000_000_000_001, "paid": 5}, now)
     assert (one.left_pico, one.until) == (62_999_999_999_999, at("2026-12-07"))
-    assert pots.left(conf, {"plan": 10**15}, now)[0].left_pico == 0
+    assert pots.left(conf.pots, {"plan": 10**15}, now)[0].left_pico == 0
