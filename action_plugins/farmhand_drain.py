@@ -20,6 +20,7 @@ if (_SOURCE / "farmhand").is_dir() and str(_SOURCE) not in sys.path:
 
 try:
     from farmhand.core.errors import FarmhandError
+    from farmhand.core.keys import Credential
     from farmhand.plugins import drain, handover
     from farmhand.plugins.arguments import arguments
 except ModuleNotFoundError as missing:
@@ -48,7 +49,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
                 given["wait_s"],
                 check=self._task.check_mode,
                 say=lambda text: _display.display(f"  {host}: {text}"),
-                bring_key=lambda: agent.put_key(handover.operators_key(given["key_source"] or "")),
+                bring_key=lambda: agent.put_key(_key(given["key_source"], task_vars)),
             )
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
@@ -57,3 +58,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             answer |= {"failed": True, "msg": problem}
             answer["error"] = {"code": "not_empty", "message": problem, "hint": ""}
         return result | answer
+
+
+def _key(source: str | None, task_vars: dict[str, Any] | None) -> Credential:
+    return handover.operators_key(handover.operators_settings(source), task_vars, every=True)

@@ -78,11 +78,13 @@ def _machine(given: dict[str, Any], tell: Callable[[str], None]) -> Machine:
     """Return the machine of the arguments, with the operator's settings for those missing. Raise FarmhandError."""
     said = {name: value for name, value in given.items() if value is not None}
     complete = {"key_source", "hosts", "upstream_url"} <= set(said)
-    conf = settings.Settings() if complete else settings.load()
+    conf = settings.Settings() if complete else settings.load(pot=said.get("pot"))
     conf = conf._replace(**{name: said[name] for name in conf._fields if name in said})
     entries = said.get("hosts")
     limit = conf.connect_timeout_s
-    hosts = build.known_hosts(conf) if entries is None else [build.given_host(entry, limit) for entry in entries]
+    hosts = (
+        build.known_hosts(conf) if entries is None else [build.given_host(entry, limit, conf.pot) for entry in entries]
+    )
     return build.build(
         conf,
         hosts,

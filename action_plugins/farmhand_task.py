@@ -58,17 +58,21 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # ansible is not typed
             read_files(given, self._find_needle)
             task = task_of(given)
             result["id"] = task["id"]
-            answer = self._run(agent, task, given["key_source"] or "")
+            answer = self._run(agent, task, given["key_source"], task_vars)
         except FarmhandError as error:
             return result | {"failed": True, "msg": str(error), "error": error.as_dict()}
         problem = failure(answer)
         return result | answer | ({} if problem is None else {"failed": True, "msg": problem})
 
-    def _run(self, agent: handover.HostAgent, task: dict[str, Any], key_source: str) -> dict[str, Any]:
+    def _run(
+        self, agent: handover.HostAgent, task: dict[str, Any], source: str | None, task_vars: dict[str, Any] | None
+    ) -> dict[str, Any]:
         """Return the answer of `jada-agent task`. Raise FarmhandError."""
+        conf = handover.operators_settings(source, task.get("pot"))
+        task |= {"pot": conf.pot} if conf.pot else {}
         if self._task.check_mode:
             return agent.run_task({"task": task, "check": True})
-        key = handover.operators_key(key_source)
+        key = handover.operators_key(conf, task_vars)
         if holds_key(task, key):
             raise WireError("key_in_task", "the API key itself stands in the task", "take it out", 400)
         return agent.run_task({"task": task, "key": key})

@@ -130,7 +130,7 @@ def measure(directory: Path, lines: int) -> None:
     out = directory / "out.jsonl"
     journal = open_journal(out, [])
     with (directory / "in.jsonl").open("rb") as source:
-        fill_journal(BatchPlan(JsonLines(source, {}), "", {}), journal, f"file:{key}")
+        fill_journal(BatchPlan(JsonLines(source, {}), "", {}), journal, CONF._replace(key_source=f"file:{key}"))
     say("the journal is filled")
     output = OutputFile(out, journal, ordered=False)
     book = BatchLedger(journal, output)

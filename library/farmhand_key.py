@@ -36,6 +36,10 @@ options:
     description: The source whose key is replaced - C(file:PATH[#NAME]), C(keyring:SERVICE/USER) or
       C(secretsmanager:NAME). Default - the setting.
     type: str
+  pot:
+    description: The pot whose key is replaced, a table C([pots.NAME]) of C(config.toml). Default - the first, if there
+      are any.
+    type: str
   hosts:
     description: The farm hosts, each as in C(hosts.json) with its C(name), or with C(socket) for an agent on this
       machine. Default - those of C(hosts.json).

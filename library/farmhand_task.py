@@ -65,6 +65,9 @@ options:
   max_usd:
     description: What the task may cost, in US dollars. What it may cost at most is reserved before anything is sent.
     type: float
+  pot:
+    description: The pot that pays, a table C([pots.NAME]) of C(config.toml). Default - the first, if there are any.
+    type: str
   work_class:
     description: What kind of work it is, for the reports.
     type: str

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from farmhand.agent.context import LARGE_BYTES, RunContext
 from farmhand.agent.engines import COLLECT_S, Engine, EngineError, failure
 from farmhand.agent.events import RunningTask
+from farmhand.agent.pots import Pot
 from farmhand.agent.store.commands import CANCELLED, AttemptEnd, ChargeRow, NoLongerQueued
 from farmhand.agent.store.damage import LedgerDamaged, LedgerStuck
 from farmhand.agent.store.ledger import insist
@@ -28,16 +29,21 @@ log = logging.getLogger("jada-agent")
 #: Delays between the attempts of one task. They are shorter than the meter's own retry delays.
 _BETWEEN_ATTEMPTS = RetryPolicy(base_s=0.5, cap_s=20.0)
 _OPEN = AttemptEnd(outcome="running")
+#: The outcome of an attempt whose key was refused or whose pot is spent. It is none of the task's attempts.
+PARKED = "parked"
 
 
 class Attempt:
     """A task that holds a slot. Any error raised here fails only this task."""
 
-    def __init__(self, context: RunContext, engine: Engine, claim: QueuedTask, key: Key, live: RunningTask) -> None:
+    def __init__(
+        self, context: RunContext, engine: Engine, claim: QueuedTask, pot: Pot, key: Key, live: RunningTask
+    ) -> None:
         self._context = context
         self._ledger = context.ledger
         self._engine = engine
         self._claim = claim
+        self._pot = pot
         self._key = key
         self._live = live
         self._grant: Grant | None = None
@@ -98,9 +104,9 @@ class Attempt:
         turn, tries = 1 + self._claim.crashes, 1
         while True:
             result, problem = await self._attempt(task, self._open(task), deadline, limit)
-            if isinstance(problem, ApiError) and problem.rejects_key:
-                usable = self._context.keys.of(self._key.fingerprint) is not None
-                return await self._put_back("queued" if usable else "awaiting_key")
+            if self._ended.outcome == PARKED:
+                _, key = self._context.pots.key(self._claim.pot, self._key.fingerprint)
+                return await self._put_back("awaiting_key" if key is None else "queued")
             # Nobody watches a batch, and its tasks are not at fault while the API is unavailable. So they keep retrying
             # until their timeout. Such an attempt does not count, unless it may have been charged for.
             waits = bool(task.batch) and isinstance(problem, ApiError) and problem.is_transient
@@ -124,7 +130,9 @@ class Attempt:
 
     async def _begin(self) -> None:
         """Record the start of an attempt in the ledger before doing any work for it."""
-        await insist(lambda: self._ledger.start(self._claim.seq, self._key.fingerprint), unless=self._stopping)
+        await insist(
+            lambda: self._ledger.start(self._claim.seq, self._key.fingerprint, self._pot.name), unless=self._stopping
+        )
         self._live.text.clear()
         self._live.publish({"type": "state", "state": "running"})
 
@@ -141,7 +149,7 @@ class Attempt:
             key=self._key,
             model=resolve_model(task.model),
             max_tokens=task.max_tokens,
-            budgets=self._context.budgets.of(task),
+            budgets=self._context.budgets.of(task, self._pot.budget),
             on_hold=self._hold,
             trace=self._span,
         )
@@ -187,9 +195,8 @@ class Attempt:
             return self._failed("timeout", message, hint), None
         except (EngineError, ApiError) as error:
             outcome = error.code
-            if isinstance(error, ApiError) and error.rejects_key:
-                self._context.keys.refuse(self._key, error)
-                outcome = "parked"
+            if isinstance(error, ApiError) and self._pot.stops(self._key, error):
+                outcome = PARKED
             self._close(outcome)
             return failure(self._claim.id, error), error
         self._close("succeeded")
@@ -205,13 +212,13 @@ class Attempt:
         else:
             self._ended = attempt_end(grant, self._context.prices, outcome)
         if self._ended.charges:
-            self._context.keys.prove(self._key)
+            self._pot.keys.prove(self._key)
 
     async def _put_back(self, state: State) -> None:
         """Return the task to `state`, in which it waits."""
         if await self._end(state):
             self._live.text.clear()
-            self._live.publish(self._context.registry.state_event(state))
+            self._live.publish(self._context.registry.state_event(state, self._claim.pot))
 
     async def _end(self, then: Result | State) -> bool:
         """Record the end of the attempt, then notify the clients that wait for a result.

@@ -28,9 +28,14 @@ class Budgets:
         #: Midnight, the last charge that was counted, and what came since midnight up to it. Pico-dollars.
         self._today = (0.0, 0, 0)
 
-    def of(self, task: Task) -> tuple[Budget, ...]:
-        """Return the budgets that limit the task's requests. Its own counts the cost of its earlier attempts."""
+    def of(self, task: Task, pot: Budget | None = None) -> tuple[Budget, ...]:
+        """Return the budgets that limit the task's requests. Its own counts the cost of its earlier attempts.
+
+        That of its `pot` does only if that has a limit.
+        """
         found = [self._batch(task.batch) if task.batch else None, self.day()]
+        if pot is not None and pot.limit_pico is not None:
+            found.append(pot)
         if task.max_usd is not None:
             spent = self._ledger.spent_by_task(task.id)
             found.insert(0, Budget(f"task {task.id}", pico(task.max_usd), spent))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from farmhand.agent.budgets import Budgets
 from farmhand.agent.config import Config
 from farmhand.agent.events import TaskRegistry
-from farmhand.agent.keys import Keys
+from farmhand.agent.pots import Pots
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import PriceTable
 from farmhand.core.task import DrainMode
@@ -32,7 +32,7 @@ class RunContext:
 
     config: Config
     ledger: Ledger
-    keys: Keys
+    pots: Pots
     registry: TaskRegistry
     budgets: Budgets
     prices: PriceTable

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from farmhand.agent.keys import Keys
+from farmhand.agent.pots import Pots
 from farmhand.agent.store.ledger import Ledger
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.task import FINAL_STATES
@@ -55,9 +55,9 @@ class RunningTask:
 class TaskRegistry:
     """The registry of running and watched tasks, `live` by id."""
 
-    def __init__(self, ledger: Ledger, keys: Keys) -> None:
+    def __init__(self, ledger: Ledger, pots: Pots) -> None:
         self._ledger = ledger
-        self._keys = keys
+        self._pots = pots
         self.live: dict[str, RunningTask] = {}
         self._began = time.monotonic()
         #: Second → number of tasks that ended in that second.
@@ -120,28 +120,26 @@ class TaskRegistry:
         """Send the current state to listeners of waiting tasks, after keys have changed."""
         for task_id, live in self.live.items():
             if live.job is None and live.listeners:
-                live.publish(self.state_event(self._ledger.known(task_id).state))
+                known = self._ledger.known(task_id)
+                live.publish(self.state_event(known.state, known.pot))
 
-    def state_event(self, state: str) -> Event:
-        """Return the event for a new `state`. If the task waits because its key was refused, the reason is included."""
+    def state_event(self, state: str, pot: str = "") -> Event:
+        """Return the event for a new `state`, with the reason if the task waits for its pot or a refused key."""
         event: Event = {"type": "state", "state": state}
-        refusal = self._keys.refusal
-        if state == "awaiting_key" and refusal is not None:
-            event |= {"reason": refusal.code, "message": refusal.message, "hint": refusal.hint}
-        return event
+        return event | self._pots.why(pot) if state == "awaiting_key" else event
 
     async def events(self, task_id: str, waiting: Callable[[str], Event] = lambda _id: {}) -> AsyncIterator[Event]:
         """Yield the text so far, then events as they happen, last the result. Raise KeyError for an unknown id.
 
         `waiting` returns what a task waits for now; an event says so whenever that changes. Its `until` is Unix time.
         """
-        state = self._ledger.known(task_id).state
-        if state not in FINAL_STATES:
+        known = self._ledger.known(task_id)
+        if known.state not in FINAL_STATES:
             live = self.enter(task_id)
             queue: asyncio.Queue[Event] = asyncio.Queue()
             live.listeners.add(queue)
             try:
-                yield self.state_event(state)
+                yield self.state_event(known.state, known.pot)
                 if live.text:
                     yield {"type": "text", "text": "".join(live.text)}
                 said, quiet_since = {"reason": ""}, time.monotonic()

@@ -17,6 +17,7 @@ from farmhand.agent.engines import Engine
 from farmhand.agent.engines.message_batches import MessageBatchesEngine
 from farmhand.agent.events import RunningTask, TaskRegistry
 from farmhand.agent.keys import Keys
+from farmhand.agent.pots import Pot, Pots
 from farmhand.agent.ready_queue import ReadyQueue
 from farmhand.agent.store.commands import CANCELLED, CHUNK
 from farmhand.agent.store.damage import LedgerStuck
@@ -27,8 +28,11 @@ from farmhand.core.errors import FarmhandError
 from farmhand.core.task import FINAL_STATES, DrainMode, Result, State, Task
 from farmhand.meter import Key
 from farmhand.meter.message_batches import MessageBatches
+from farmhand.wire.requests import Funding
 
 log = logging.getLogger("jada-agent")
+#: How often pots are looked at: whether one is filled again, or has expired.
+_LOOK_S = 5.0
 #: How long a client that cancels a task waits for a ledger that cannot be written, in seconds.
 _CANCEL_S = 5.0
 
@@ -50,10 +54,10 @@ class Scheduler:
         self._engines = engines
         self.slots: dict[str, int] = {name: getattr(config, f"slots_{name}") for name in SLOTTED}
         self.busy = dict.fromkeys(SLOTTED, 0)
-        self.keys = Keys()
-        self.registry = TaskRegistry(ledger, self.keys)
+        self.pots = Pots(ledger)
+        self.registry = TaskRegistry(ledger, self.pots)
         self.budgets = Budgets(ledger, config.budget_day_usd)
-        self.context = RunContext(config, ledger, self.keys, self.registry, self.budgets, config.prices())
+        self.context = RunContext(config, ledger, self.pots, self.registry, self.budgets, config.prices())
         self.ready = ReadyQueue(ledger, self.registry)
         #: Number of requests with uncertain cost after a crash.
         self.interrupted = 0
@@ -90,48 +94,57 @@ class Scheduler:
         if self.draining:
             raise Draining("this host is being emptied and takes no tasks", hint="use another host, or end the drain")
         self.budgets.check_day()
+        keys = self.pots[""].keys
         if key is not None:
-            key = self.keys.stand_in(key)
-            self.keys.hold(key)
+            key = keys.stand_in(key)
+            keys.hold(key)
             await self._ledger.note_key(key.fingerprint)
-        holder = key or self.keys.default
+        holder = key or keys.default
         fingerprint = holder.fingerprint if holder else None
-        states = await self._ledger.submit(tasks, "queued" if holder else "awaiting_key", fingerprint)
+        without = {task.pot for task in tasks if task.pot and self.pots.default(task.pot) is None}
+        states = await self._ledger.submit(tasks, "queued" if holder else "awaiting_key", fingerprint, without)
         self.ready.changed()
         if key is not None:
-            await self._resume(key)
+            await self._resume()
         self._pump()
         return {task_id: "queued" if key and state == "awaiting_key" else state for task_id, state in states.items()}
 
-    async def set_key(self, key: Key, supersedes: str = "") -> tuple[Key, int]:
+    async def set_key(
+        self, key: Key, supersedes: str = "", pot: str = "", funding: Funding | None = None
+    ) -> tuple[Key, int]:
         """Use `key`, or the key that replaced it, for all waiting tasks and for later ones without their own.
 
-        `supersedes` is the fingerprint of the key that it replaces. Return the key, and how many tasks had awaited one.
+        `supersedes` is the fingerprint of the key that it replaces. With `pot` it is the key of that pot, whose
+        `funding` stays unless given. Return the key, and how many tasks had awaited one.
         """
-        if supersedes:
-            self.keys.supersede(supersedes, key)
+        keys = self.pots[""].keys
+        if pot:
+            key = self.pots.bring(pot, key, supersedes, funding)
+            self._begin("pots", self._watch_pots)
+        elif supersedes:
+            keys.supersede(supersedes, key)
         else:
-            key = self.keys.stand_in(key)
-            self.keys.replace(key)
+            key = keys.stand_in(key)
+            keys.replace(key)
         await self._ledger.note_key(key.fingerprint)
-        resumed = await self._resume(key)
+        resumed = await self._resume()
         self._pump()
         return key, resumed
 
     async def renew_key(self, fingerprint: str, token: Key) -> tuple[Key, int]:
         """Give the bearer token with `fingerprint` the value of `token`. Return as set_key does."""
-        key = self.keys.renew(fingerprint, token)
+        key = self.pots[""].keys.renew(fingerprint, token)
         await self._ledger.note_key(key.fingerprint)
-        resumed = await self._resume(key)
+        resumed = await self._resume()
         self._pump()
         return key, resumed
 
     def forget_key(self, fingerprint: str) -> bool:
         """Drop a key from memory; attempts that use it continue. Return False if it was not held."""
-        found = self.keys.forget(fingerprint)
-        if not self.keys.held:
+        found = [pot.keys.forget(fingerprint) for pot in self.pots]
+        if not all(pot.keys.held for pot in self.pots):
             self._tidy()
-        return found
+        return any(found)
 
     async def cancel(self, task_id: str) -> Result:
         """End the task in any state. Return its result. Raise KeyError for an unknown id."""
@@ -217,23 +230,28 @@ class Scheduler:
 
     # --- tasks that wait for a key: moved in portions, so that a long queue does not delay other work -----------------
 
-    async def _resume(self, key: Key) -> int:
-        """Queue tasks that await a key, now with `key`. Return how many; a long queue continues in the background."""
+    async def _resume(self) -> int:
+        """Queue tasks that await a key and have one now. Return how many; a long queue continues in the background."""
         waiting = self._ledger.counts()["awaiting_key"]
-        if waiting and self.keys.of(key.fingerprint) is not None:
-            await self._resume_some(key)
+        if waiting and self.pots.named:
+            waiting = sum(n for pot, n in self._ledger.awaiting(None).items() if self.pots.default(pot) is not None)
+        if waiting:
+            await self._resume_some()
         if waiting > CHUNK:
             self._begin("resume", self._resume_rest)
         return waiting
 
-    async def _resume_some(self, key: Key) -> int:
-        some = await self._ledger.resume(key.fingerprint)
+    async def _resume_some(self) -> int:
+        some = 0
+        for pot in self.pots:
+            if (key := self.pots.default(pot.name)) is not None:
+                some += await self._ledger.resume(key.fingerprint, pot.name)
         self._moved()
         return some
 
     async def _resume_rest(self) -> None:
         try:
-            while (key := self.keys.default) is not None and await self._resume_some(key):
+            while await self._resume_some():
                 pass
         except LedgerStuck as error:
             log.error("%s; the rest waits until a key is brought again", error)
@@ -244,17 +262,33 @@ class Scheduler:
         self._begin("park", self._park)
 
     async def _park(self) -> None:
-        keys, refusal = self.keys, self.keys.refusal
-        if refusal is not None:
-            log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
+        for pot in self.pots:
+            if (refusal := pot.keys.refusal) is not None:
+                log.warning("tasks wait: the API refused their key: %s (%s)", refusal.message, refusal.hint)
         try:
             while self._untidy:
                 self._untidy = False
-                while await self._ledger.park(keys.held, keys.unusable, default=keys.default is not None):
-                    pass
+                for pot in self.pots:
+                    await self._park_those_of(pot.name)
         except LedgerStuck as error:
             log.error("%s", error)
         self._moved()
+
+    async def _park_those_of(self, name: str) -> None:
+        pot = self.pots.paying(name)
+        keys = Keys() if pot.closed else pot.keys
+        while await self._ledger.park(keys.held, keys.unusable, default=keys.default is not None, pot=name):
+            pass
+
+    async def _watch_pots(self) -> None:
+        """Start tasks of pots that are filled again, and park those of pots that expire. The clock may be set."""
+        while True:
+            try:
+                await self._resume()
+            except LedgerStuck as error:
+                log.error("%s; the rest waits until a key is brought again", error)
+            self._pump()
+            await asyncio.sleep(_LOOK_S)
 
     def _begin(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
         if name not in self._jobs or self._jobs[name].done():
@@ -273,8 +307,8 @@ class Scheduler:
         self.economy.wake()
         if not self.context.may_start:
             return
-        if not self.keys.held:
-            if self.keys.refused:
+        if not any(pot.keys.held and not pot.closed for pot in self.pots):
+            if any(pot.keys.refused or pot.closed for pot in self.pots):
                 self._tidy()
             return
         if self._try_suspects():
@@ -284,13 +318,13 @@ class Scheduler:
                 task = self.ready.take(engine)
                 if task is None:
                     break
-                key = self.keys.of(task.key_fingerprint)
-                if key is None or (self.keys.on_trial(key) and self._uses(key)):
+                pot, key = self.pots.key(task.pot, task.key_fingerprint)
+                if key is None or (pot.keys.on_trial(key) and self._uses(key)):
                     self.ready.changed()
                     if key is None:
                         self._tidy()
                     break
-                self._start(task, key)
+                self._start(task, pot, key)
 
     def _try_suspects(self) -> bool:
         """Run one suspect, a task that ran when the agent crashed, on its own. Return whether one runs or is next.
@@ -300,26 +334,26 @@ class Scheduler:
         if self.suspect is not None:
             return True
         for task in self._ledger.suspects() if self.ready.suspects else ():
-            key = self.keys.of(task.key_fingerprint)
+            pot, key = self.pots.key(task.pot, task.key_fingerprint)
             if key is None:
                 self._tidy()
             if key is None or task.batch in self.ready.closed:
                 continue
             if not any(self.busy.values()):
                 self.suspect = task
-                self._start(task, key)
+                self._start(task, pot, key)
             return True
         return False
 
-    def _start(self, task: QueuedTask, key: Key) -> None:
+    def _start(self, task: QueuedTask, pot: Pot, key: Key) -> None:
         self.busy[task.engine] += 1
         live = self.registry.enter(task.id)
         live.claim, live.key, live.cancelled = task, key, False
-        attempt = Attempt(self.context, self._engines[task.engine], task, key, live)
+        attempt = Attempt(self.context, self._engines[task.engine], task, pot, key, live)
         live.job = asyncio.create_task(attempt.run(), name=f"task {task.id}")
-        live.job.add_done_callback(partial(self._release, task, key, live))
+        live.job.add_done_callback(partial(self._release, task, pot, key, live))
 
-    def _release(self, task: QueuedTask, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
+    def _release(self, task: QueuedTask, pot: Pot, key: Key, live: RunningTask, _job: asyncio.Task[None]) -> None:
         """Free the slot. A callback, since a job that is cancelled before its first step never enters its body."""
         self.busy[task.engine] -= 1
         if self.ready.is_full(task.batch):
@@ -330,10 +364,10 @@ class Scheduler:
                 self.ready.suspects.discard(task.seq)
         live.job = live.claim = live.key = live.grant = None
         self.registry.leave(task.id)
-        if self.keys.of(key.fingerprint) is None:
+        if self.pots.key(task.pot, key.fingerprint)[1] is None:
             self._tidy()
-        elif len(self.keys.held) > 1 and not self._uses(key) and not self._ledger.waits_for(key.fingerprint):
-            self.keys.drop(key.fingerprint)
+        elif len(pot.keys.held) > 1 and not self._uses(key) and not self._ledger.waits_for(key.fingerprint):
+            pot.keys.drop(key.fingerprint)
         self._pump()
 
     def _uses(self, key: Key) -> bool:

@@ -16,10 +16,12 @@ from farmhand.batch.output import check_output
 from farmhand.batch.template import BadRecord
 from farmhand.core import rules
 from farmhand.core.errors import UsageError, WireError
-from farmhand.core.keysource import read_key
+from farmhand.core.keys import Credential
 from farmhand.core.readable import counted
+from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_ID, Task
 from farmhand.core.typed import ready
+from farmhand.places.hosts import credential
 
 #: The most errors of an input that are shown.
 SHOWN = 20
@@ -85,21 +87,24 @@ def open_journal(out: Path, inputs: Sequence[str], *, restart: bool = False) -> 
     return journal
 
 
-def fill_journal(plan: BatchPlan, journal: Journal, key_source: str, *, needs_key: bool = True) -> str:
+def fill_journal(plan: BatchPlan, journal: Journal, conf: Settings, *, needs_key: bool = True) -> Credential:
     """Fill a fresh journal from the input, checked as a whole, or check that an old one has the same. Return the key.
+
+    It may be the keys of pots.
 
     Unless `needs_key`, a missing key is "": the place has one. An invalid input is reported even without a key. Raise
     WireError for a missing key, InvalidInput and UsageError; a fresh journal is then removed.
     """
-    key, problem = "", None
+    key: Credential = ""
+    problem = None
     try:
-        key = read_key(key_source)
+        key = credential(conf, every=True)
     except WireError as error:
         problem = error if needs_key else None
     try:
         with journal.transaction():
             if journal.fresh:
-                _fill(plan, journal, key.encode())
+                _fill(plan, journal, key, {pot.name for pot in conf.pots} or {""})
             else:
                 _check_same(plan, journal)
             journal.count()
@@ -132,7 +137,8 @@ def _flags(options: dict[str, Any]) -> dict[str, Any]:
     return {f"--{names.get(name, name).replace('_', '-')}": value for name, value in values.items()}
 
 
-def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
+def _fill(plan: BatchPlan, journal: Journal, key: Credential, pots: set[str]) -> None:
+    secrets = [each.encode() for each in ([key] if isinstance(key, str) else [pot["key"] for pot in key]) if each]
     batch = plan.name or name_after(plan.called)
     journal.begin_new({"batch": batch, "options": msgspec.json.encode(plan.options).decode()})
     problems: list[str] = []
@@ -142,7 +148,7 @@ def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
         problem = record.problem
         if record.fields is not None:
             try:
-                _add(journal, batch, record, secret)
+                _add(journal, batch, record, secrets, pots)
             except BadRecord as error:
                 problem = str(error)
         if problem:
@@ -157,15 +163,18 @@ def _fill(plan: BatchPlan, journal: Journal, secret: bytes) -> None:
     journal.note("columns", json.dumps(plan.source.kept))
 
 
-def _add(journal: Journal, batch: str, record: InputRecord, secret: bytes) -> None:
+def _add(journal: Journal, batch: str, record: InputRecord, secrets: list[bytes], pots: set[str]) -> None:
     """Add the task of one line to the journal, with the columns to keep. Raise BadRecord."""
     n, fields = record.n, record.fields or {}
     columns = None if record.columns is None else _ENCODER.encode(record.columns)
     given = _given_id(fields.get("id"))
     if "batch" in fields:
         raise BadRecord("has a batch of its own (leave batch out: it is this one's)")
-    task = _ENCODER.encode(_task({**fields, "id": given or "x"}))
-    if secret and (secret in task or (columns is not None and secret in columns)):
+    made = _task({**fields, "id": given or "x"})
+    if made.pot not in pots:
+        raise BadRecord(f"names the pot {made.pot!r:.40}, which config.toml does not have at this place")
+    task = _ENCODER.encode(made)
+    if any(secret in task or (columns is not None and secret in columns) for secret in secrets):
         raise BadRecord("holds the API key itself (take it out: it would go to the model)")
     # The id is the first field; a lease replaces it by another id and the batch.
     body = task[len(f'{{"id":"{given or "x"}",') :]

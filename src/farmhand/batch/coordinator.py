@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from farmhand.batch.accounting import BatchLedger, Intake, pico
 from farmhand.batch.reasons import dark, reason, refused_key
 from farmhand.batch.worker_state import WorkerLimits, WorkerState
 from farmhand.core.errors import FarmhandError, FarmUnreachable, NotConfigured, Refused
+from farmhand.core.keys import Credential
 from farmhand.core.readable import counted
 from farmhand.core.trace_context import TraceContext
 from farmhand.places.base import Limit, Order, Place, Reply
@@ -34,7 +34,7 @@ class Coordinator:
         self,
         book: BatchLedger,
         place: Place,
-        key: str,
+        key: Credential,
         limits: WorkerLimits,
         say: Callable[[str], None],
         trace: TraceContext | None = None,
@@ -52,7 +52,7 @@ class Coordinator:
         self._say = say
         self._bending = book.bending = limits.bending
         #: What each task is sent with: the trace of this run. The journal keeps the tasks without it.
-        self._trace = b"," + json.dumps(trace.fields()).encode()[1:] if trace is not None else b""
+        self._trace = trace.as_suffix() if trace is not None else b""
         self._changed = threading.Condition()
         self._started = time.monotonic()
         self._expected = 1
@@ -366,10 +366,10 @@ class Coordinator:
         one.denied = True
         one.limit = None
         if all(other.denied for other in self.workers.values() if not other.lost):
-            if self._bending is None or not self._bending.begin(message):
+            if self._bending is not None and self._bending.begin(message):
+                self._say("the budget has no room at the price that was asked: what can goes on at a lower one")
+            else:
                 self.stop(Refused(message, code="budget", hint=_NO_ROOM))
-                return
-            self._say("the budget has no room at the price that was asked: what can goes on at a lower one")
 
     def _next_round(self, taken: Intake) -> None:
         """Try what had no room at its lowest price again, once all else has ended: that may have left some.
@@ -390,7 +390,7 @@ class Coordinator:
 
     def _watch_for_darkness(self, now: float) -> None:
         """End when no worker has answered for too long, or at once when none ever has."""
-        workers = list(self.workers.values())
+        workers = [*self.workers.values()]
         if len(workers) < max(1, self._expected) or not all(one.is_out for one in workers):
             self._dark_since = None
             return

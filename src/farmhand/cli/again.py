@@ -20,9 +20,9 @@ _CHANGES = (
     *("model", "system", "schema", "engine", "tools", "network", "timeout_s", "max_tokens", "max_usd", "economy"),
     *("labels", "work_class", "priority", "task_id"),
 )
-_WAYS = ("place", "host", "key_source", "connect_timeout_s", "fallback", "allow_subscription")
+_WAYS = ("place", "host", "key_source", "pot", "connect_timeout_s", "fallback", "allow_subscription")
 #: Fields that are not taken over: a task of a batch is run as one of its own, and at once.
-_NOT_TAKEN = frozenset({"id", "batch", "economy"})
+_NOT_TAKEN = frozenset({"id", "batch", "economy", "pot"})
 
 
 @verb("again", *_CHANGES, *_WAYS, json_help="Print the whole result as one JSON object.")

@@ -77,6 +77,9 @@ OPTIONS = (
         "file:PATH[#NAME], env:NAME, keyring:SERVICE/USER, command:ARGV or secretsmanager:NAME.",
         what="SOURCE",
     ),
+    Option(
+        ("--pot",), "pot", "The pot that pays: a table [pots.NAME] of config.toml (default: the first).", what="POT"
+    ),
     Option(("--connect-timeout",), "connect_timeout_s", "How long reaching a farm host may take.", "duration", "TIME"),
     Option(
         ("--fallback",), "fallback", "When no farm host answers (default: ask on a terminal, else queue).", FALLBACKS

@@ -32,6 +32,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import waits_for
 from farmhand.core.decoding import as_name, as_names
 from farmhand.core.errors import FarmhandError, UsageError
+from farmhand.core.keys import Credential, own_key
 from farmhand.core.money import PICO_PER_USD
 from farmhand.core.prices import price_table
 from farmhand.core.readable import counted
@@ -67,6 +68,7 @@ FARM = PLACE_NAMES[0]
         "priority",
         "economy",
         "key_source",
+        "pot",
         "project_dir",
         "when_spent",
         "confirm_usd",
@@ -211,7 +213,7 @@ def command(
             journal = stack.enter_context(closing(open_journal(Path(out), inputs, restart=restart)))
             # In AWS the key is there already.
             with waits_for("reading the input"):
-                key = fill_journal(plan, journal, conf.key_source, needs_key=not in_aws and not dry_run)
+                key = fill_journal(plan, journal, conf, needs_key=not in_aws and not dry_run)
             refuse_pointless(limits, journal, retry_failed=retry_failed)
             if tasks.left_out:
                 fields = ", ".join(f"{name} ({counted(n, 'line')})" for name, n in tasks.left_out.items())
@@ -220,7 +222,7 @@ def command(
                 states = _open(retry_failed)
                 try:
                     with waits_for("counting tokens"):
-                        found = batch_price.look(journal, states, conf, key)
+                        found = batch_price.look(journal, states, conf, own_key(key, conf.pot))
                     if dry_run:
                         return VerbResult(batch_price.as_document(found, max_usd), batch_price.in_one_line(found))
                     if found.tasks and not as_json:
@@ -297,7 +299,7 @@ def farm_out(
     book: BatchLedger,
     place: Place,
     limits: WorkerLimits,
-    key: str,
+    key: Credential,
     progress: ProgressDisplay,
     trace: TraceContext | None = None,
     *,

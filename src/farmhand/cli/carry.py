@@ -12,8 +12,7 @@ from farmhand.cli import last, render
 from farmhand.cli.say import StdoutLost, note
 from farmhand.cli.signals import Stoppable, Stopped
 from farmhand.core.errors import FarmhandError, FarmUnreachable, UsageError, WireError
-from farmhand.core.keys import holds_key
-from farmhand.core.keysource import read_key
+from farmhand.core.keys import Credential, holds_key
 from farmhand.core.readable import counted
 from farmhand.core.settings import Settings, old_spool_name, spool_name
 from farmhand.places import hosts
@@ -70,7 +69,7 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
     spooling = Spooling(task, conf)
     if spooling.result is not None:
         return spooling.result
-    key = read_key(conf.key_source)
+    key = hosts.credential(conf)
     if holds_key(task, key):
         hint = "take it out: it would go to the model"
         raise UsageError("the API key itself stands in the task", hint=hint, code="key_in_task")
@@ -96,7 +95,7 @@ def answer(task: dict[str, Any], conf: Settings, printer: render.Printer, way: W
 
 
 def follow(
-    client: Client, host: str, key: str, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
+    client: Client, host: str, key: Credential, printer: render.Printer, spooling: Spooling, stoppable: Stoppable
 ) -> dict[str, Any]:
     """Run the task to its end on `host` and return the result. On a signal, cancel it there and raise Stopped."""
     task = spooling.task
@@ -223,7 +222,7 @@ class Spooling:
         if at not in ("", host):
             raise FarmUnreachable(f"task {self.task['id']} has just been sent to {at}", hint="try again")
 
-    def sent(self, client: Client, host: str, key: str) -> None:
+    def sent(self, client: Client, host: str, key: Credential) -> None:
         """Now that the task is at `host`, send other waiting tasks there for up to DELIVER_S, and print a summary."""
         if self.spool is None:
             return

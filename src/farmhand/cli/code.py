@@ -43,7 +43,7 @@ TOOLS = ("Bash", "Edit", "Glob", "Grep", "Read", "Write")
 
 @verb(
     "code",
-    *("model", "system", "timeout_s", "key_source", "project_dir"),
+    *("model", "system", "timeout_s", "key_source", "pot", "project_dir"),
     json_help="Print the task's whole result, with what its patch changes, as one JSON object.",
     epilog="Exit status: 0 done (also with nothing changed), 1 the task failed, 2 usage, 3 not configured, 4 the "
     "containers do not answer, 5 the patch or the task was refused, 130 stopped by Ctrl-C. Without --timeout: "
@@ -144,6 +144,7 @@ def command(
         "repo": {"commit": "0" * 40, "subdir": _plain(subdir)},
     }
     task |= {"model": as_name(conf.model, "--model")} if conf.model else {}
+    task |= {"pot": conf.pot} if conf.pot else {}
     task |= {"system": as_text(system, "--system")} if system else {}
     task_options.check(task)
     run: CodeRun = (

@@ -14,11 +14,10 @@ from farmhand.cli.waiting import WaitLine
 from farmhand.code.repository import FetchedCommit
 from farmhand.core.errors import NotConfigured, UsageError
 from farmhand.core.keys import holds_key
-from farmhand.core.keysource import read_key
 from farmhand.core.settings import Settings
 from farmhand.core.task import TASK_OUTPUTS
 from farmhand.places import docker
-from farmhand.places.hosts import make_ready
+from farmhand.places.hosts import credential, make_ready
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -77,7 +76,7 @@ class DockerRun:
 
     def __init__(self, conf: Settings, task: dict[str, Any]) -> None:
         self._conf, self._task = conf, task
-        self._key = read_key(conf.key_source)
+        self._key = credential(conf)
         if holds_key(task, self._key):
             raise UsageError("the API key itself stands in the task", hint="take it out", code="key_in_task")
         self._transport = docker.host(conf).transport(conf.connect_timeout_s)

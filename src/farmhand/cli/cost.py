@@ -93,6 +93,7 @@ def command(
     with waits_for(READS[ask]), merged(conf, since, say.note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.figures(by="model" if by is None else as_text(by, "--by"), reprice=reprice)
         shown = document(found) | {"headline": headline(found)}
+        ledgers.add_pots(shown)
         shown |= {"provider": ledgers.provider(), "interactive": None if no_interactive else ledgers.interactive()}
         shown["months"] = ledgers.months(console_usd)
         if compare:

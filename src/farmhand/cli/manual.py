@@ -15,7 +15,7 @@ _GROUPS = {
         *("task_id", "task_file"),
     ),
     "Where it runs": (*("place", "host", "connect_timeout_s", "spot", "aws_environment", "aws_region", "aws_profile"),),
-    "Key and payer": ("key_source", "fallback", "allow_subscription", "subscription", "max_usd"),
+    "Key and payer": ("key_source", "pot", "fallback", "allow_subscription", "subscription", "max_usd"),
     "Figures": ("since", "no_merge", "baseline_model", "box_usd_month", "prices_file", "cost_store", "by", "full"),
     "Settings and output": ("as_json", "events", "as_csv", "html", "config", "project_dir", "gateway_config", "help"),
 }

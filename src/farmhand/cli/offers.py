@@ -67,6 +67,10 @@ def _hosts(given: dict[str, Any], _word: str) -> list[str]:
     return list(load_hosts(_settings(given).hosts_name))
 
 
+def _pots(given: dict[str, Any], _word: str) -> list[str]:
+    return [pot.name for pot in _settings(given).pots]
+
+
 def _pattern(given: dict[str, Any], word: str) -> list[str]:
     return ["farm", *_hosts(given, word)]
 
@@ -160,6 +164,7 @@ _OFFERS: dict[str, _Offer] = {
     "HOST": _hosts,
     "MODEL": _models,
     "PATTERN": _pattern,
+    "POT": _pots,
     "SOURCE": _sources,
     "TASK|BATCH": _of_ledgers("batch"),
     "TOOL[,TOOL…]": _tools,

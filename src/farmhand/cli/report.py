@@ -46,11 +46,12 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
     with waits_for(READS[ask]), merged(conf, since, note, ask=ask, here=ledgers_here()) as ledgers:
         found = ledgers.report()
         compared = as_figures(ledgers.comparison())
-    document = as_document(found, compared)
+        document = as_document(found, compared)
+        ledgers.add_pots(document)
 
     def show() -> None:
         if html is None:
-            write(found)
+            write(found, said=document["headline"])
             write_comparison(Sheet(), document)
             return
         from farmhand.cost.report_html import page
@@ -67,10 +68,13 @@ def command(conf: Settings, *, html: str | None, as_json: bool, since: str | Non
     return VerbResult(document, show, ledgers.status)
 
 
-def write(found: CostReport, sheet: Sheet | None = None) -> None:
-    """Print the sections of the HTML page, with bars: the verdict first, then trend and levers, then the details."""
+def write(found: CostReport, sheet: Sheet | None = None, said: dict[str, Any] | None = None) -> None:
+    """Print the sections of the HTML page, with bars: the verdict first, then trend and levers, then the details.
+
+    `said` is the headline, if that has more than the figures.
+    """
     sheet = sheet or Sheet()
-    shown = as_figures(found.figures) | {"headline": headline(found.figures)}
+    shown = as_figures(found.figures) | {"headline": said or headline(found.figures)}
     sheet.line(f"Farmhand report, {day_text(found.first)} to {day_text(found.last)} (UTC)", "bold")
     _head(sheet, shown)
     _trend(sheet, found)

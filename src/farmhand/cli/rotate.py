@@ -50,6 +50,7 @@ def rotation_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @verb(
     "rotate",
     "key_source",
+    "pot",
     "connect_timeout_s",
     epilog="Exit status: 0 done, 1 rolled back or not done in time, 2 usage, 3 not configured or left to be done by "
     "hand, 4 a farm host that may hold the old key is unreachable, 5 another rotation runs.",

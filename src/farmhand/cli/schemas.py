@@ -44,6 +44,8 @@ def _ref(kind: type) -> dict[str, Any]:
 
 _HEADLINE = _object(dict.fromkeys(("spent", "tasks", "said"), _TEXT))
 _ERROR = shapes.schema(shapes.ERROR, {})
+#: Only where there are pots.
+_POTS = _array(_object({"name": _TEXT, "left_usd": _USD, "until": {"type": ["number", "null"]}}))
 _CUBE = _object({"columns": _array(_TEXT), "rows": _array({"type": "array"})})
 _COMPARISON = {"anyOf": [_ref(Comparison), _NULL]}
 _NAMES = ("hosts", "models", "baselines", "causes", "batches", "groups", "cost_edges_usd", "second_names")
@@ -58,7 +60,7 @@ def documents() -> dict[str, dict[str, Any]]:
     cost = {
         "type": "object",
         "properties": figures["properties"]
-        | {"headline": _HEADLINE, "comparison": _ref(Comparison), "months": _array(_ref(MonthCheck))}
+        | {"headline": _HEADLINE, "comparison": _ref(Comparison), "months": _array(_ref(MonthCheck)), "pots": _POTS}
         | {key: {"anyOf": [_OBJECT, _NULL]} for key in ("provider", "interactive")},
         "required": sorted([*figures["required"], "headline", "provider", "interactive", "months"]),
     }
@@ -68,7 +70,8 @@ def documents() -> dict[str, dict[str, Any]]:
         | {"latency": _array(_ref(Latency)), "second_edges": _array({"type": "number"}), "comparison": _COMPARISON}
         | {name: _array(_TEXT) for name in _NAMES}
         | {"groupings": {"const": list(GROUPINGS)}}
-        | dict.fromkeys(CUBES, _CUBE)
+        | dict.fromkeys(CUBES, _CUBE),
+        {"pots": _POTS},
     )
     kept = _object({"hosts_file": {"type": ["string", "null"]}, "queued": _WHOLE, "sent": _WHOLE})
     status = _object(

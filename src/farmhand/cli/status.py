@@ -8,9 +8,12 @@ import select
 import signal
 import sys
 import termios
+import time
 import tty
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import click
@@ -21,6 +24,7 @@ from farmhand.cli.verb import VerbResult, verb
 from farmhand.cli.waiting import waits_for
 from farmhand.core import settings
 from farmhand.core.errors import UsageError
+from farmhand.core.money import pico
 from farmhand.offline.spool import open_spool
 from farmhand.places import hosts
 from farmhand.places.watch import HostWatch, ask_all, followed
@@ -44,7 +48,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
     chosen = known if wanted is None else {wanted: hosts.choose_host(known, wanted, conf.hosts_path)}
     watches = [HostWatch(name, entry, conf.connect_timeout_s) for name, entry in chosen.items()]
     if watch and not as_json and sys.stdout.isatty() and not colour.is_dumb():
-        return _live(watches, interval)
+        return _live(conf, watches, interval)
     with waits_for("connecting"):
         ask_all(watches)
     if wanted is None:
@@ -57,6 +61,7 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
         from farmhand.cli import status_view
 
         lines = spool_notes(kept)
+        lines += pots_left(conf, watches)
         if watch:
             lines = list(filter(None, map(status_view.line, watches)))
         else:
@@ -65,6 +70,20 @@ def command(conf: settings.Settings, *, as_json: bool, watch: bool, interval: fl
             render.write_bytes(line)
 
     return VerbResult({"hosts": shown, "spool": kept}, show, errors[-1].exit_code if errors else 0)
+
+
+def pots_left(conf: settings.Settings, watches: Sequence[HostWatch]) -> list[str]:
+    """Return a line for each pot: what is left by the ledgers of the hosts that answer."""
+    if not conf.pots:
+        return []
+    from farmhand.core import pots
+
+    spent: Counter[str] = Counter()
+    closed = set()
+    for pot in (pot for watch in watches for pot in (watch.status or {}).get("pots") or []):
+        spent[pot["name"]] += pico(Decimal(str(pot.get("spent_usd") or 0)))
+        closed |= {pot["name"]} if pot.get("state") == "spent" else set()
+    return [one.said for one in pots.left(conf.pots, spent, time.time(), closed)]
 
 
 def spooled(conf: settings.Settings) -> list[dict[str, Any]]:
@@ -87,20 +106,24 @@ def spool_notes(kept: list[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _live(watches: list[HostWatch], interval: float) -> int:
+def _live(conf: settings.Settings, watches: list[HostWatch], interval: float) -> int:
     from rich.live import Live
-
-    from farmhand.cli import status_view
 
     screen = Live(console=colour.console(sys.stdout), screen=True, auto_refresh=False)
     try:
         with Stoppable(), followed(watches, interval), screen, _keys() as pressed:
             while True:
-                screen.update(status_view.screen(watches, interval, screen.console.width), refresh=True)
+                screen.update(_screen(conf, watches, interval, screen.console.width), refresh=True)
                 if pressed(min(interval, _DRAW_S)) in ("q", "Q", "\x03", "\x1b"):
                     return 0
     except Stopped as stopped:
         return 0 if stopped.exit_code == 128 + signal.SIGINT else stopped.exit_code
+
+
+def _screen(conf: settings.Settings, watches: list[HostWatch], interval: float, width: int) -> Any:
+    from farmhand.cli import status_view
+
+    return status_view.screen(watches, interval, width, pots_left(conf, watches))
 
 
 @contextmanager

@@ -48,7 +48,12 @@ _USUAL_UPSTREAM = "https://api.anthropic.com"
 def row(name: str, status: dict[str, Any]) -> list[str]:
     """Return one host's cells, in the order of the columns."""
     about = [str(status.get(what, "?"))[:24] for what in ("version", "state")]
-    return [name, *about, *_counts(status), *_slots(status), str(status.get("key") or "none")[:24]]
+    return [name, *about, *_counts(status), *_slots(status), str(status.get("key") or _in_pots(status) or "none")[:24]]
+
+
+def _in_pots(status: dict[str, Any]) -> str:
+    """Return the pots whose keys the host has."""
+    return ", ".join(pot["name"] for pot in status.get("pots") or [] if pot.get("key"))
 
 
 def live_row(watch: HostWatch) -> list[str]:
@@ -199,8 +204,8 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Text]], width: int, drop
     return table
 
 
-def screen(watches: Sequence[HostWatch], interval: float, width: int = 80) -> RenderableType:
-    """Return the whole live screen: the day's money, the hosts, the batches, and what waits."""
+def screen(watches: Sequence[HostWatch], interval: float, width: int = 80, pots: Sequence[str] = ()) -> RenderableType:
+    """Return the whole live screen: the day's money, that in the pots, the hosts, the batches, and what waits."""
 
     def text(value: str, style: str = "") -> Text:
         return Text(one_line(value), style=style, overflow="fold")
@@ -215,7 +220,7 @@ def screen(watches: Sequence[HostWatch], interval: float, width: int = 80) -> Re
     parts: list[RenderableType] = [
         text(f"farmhand status, {time.strftime('%H:%M:%S')}, every {interval:g} s; q ends", "dim")
     ]
-    parts += [text(line, "bold") for line in filter(None, [today(watches)])]
+    parts += [text(line, "bold") for line in filter(None, [today(watches), *pots])]
     parts += [Text(), _table(_LIVE_COLUMNS, rows, width, _LIVE_DROP, 2), Text()]
     if found := batches(watches):
         shown = [[*map(text, cells)] for cells in found]

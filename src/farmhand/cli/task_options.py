@@ -85,6 +85,7 @@ def task_fields(given: dict[str, Any], conf: Settings) -> dict[str, Any]:
         "labels": dict(as_name(label, "--label").partition("=")[::2] for label in given["labels"]) or None,
         "work_class": given["work_class"] and as_name(given["work_class"], "--work-class"),
         "priority": given["priority"] or None,
+        "pot": conf.pot,
         "economy": given["economy"] or None,
         "schema": None if given["schema"] is None else read_schema(given["schema"]),
     }

@@ -80,6 +80,8 @@ class Refused(FarmhandError):
     code = "refused"
 
 
+#: Why a task waits whose pot is spent.
+POT_SPENT = "pot_spent"
 #: The codes of WireErrors by class.
 _CODES: dict[type[FarmhandError], tuple[str, ...]] = {
     NotConfigured: (
@@ -89,6 +91,7 @@ _CODES: dict[type[FarmhandError], tuple[str, ...]] = {
     WireMismatch: ("agent_too_old", "client_too_old"),
     Refused: (
         *("network_refused", "refused", "budget", "account_disabled", "billing_error", "spend_limit"),
+        *(POT_SPENT, "pot_refused"),
         *("rotation_running", "subscription_cli_only"),
     ),
     TaskFailed: ("agent_error",),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+#: What goes with tasks to a host: the key, or the keys of pots: see pots.keys_of.
+Credential = str | list[dict[str, Any]]
 #: The default key source; the forms are in keysource.
 DEFAULT_SOURCE = "file:~/repos.env"
 #: The longest accepted key. Real keys have about 110 characters.
@@ -52,6 +54,11 @@ def check_format(text: str) -> str:
     return text
 
 
+def own_key(key: Credential, pot: str) -> str:
+    """Return the key itself, or that of the pot."""
+    return key if isinstance(key, str) else next(each["key"] for each in key if each["name"] == pot)
+
+
 def other_kind(text: str) -> str:
     """Return what `text` is where that is no metered key: a refresh token, a token of a plan, an Admin key; else ""."""
     return next((name for start, name in _OTHERS if text.startswith(start)), "")
@@ -88,8 +95,10 @@ def harmless(value: Any) -> Any:
     return [harmless(item) for item in value] if isinstance(value, list) else value
 
 
-def holds_key(value: object, key: str) -> bool:
-    """Return whether any text of a task contains `key`: such a task would send it to the model and into the ledger."""
+def holds_key(value: object, key: Credential) -> bool:
+    """Return whether any text of a task contains a key: such a task would send it to the model and into the ledger."""
+    if not isinstance(key, str):
+        return any(holds_key(value, pot["key"]) for pot in key)
     if isinstance(value, str):
         return key in value
     if isinstance(value, dict):

@@ -14,10 +14,15 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from . import envfile, keys
 from .errors import WireError, not_configured
-from .keys import DEFAULT_SOURCE
+from .keys import DEFAULT_SOURCE, Credential
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 DEFAULT_NAME = "ANTHROPIC_API_KEY"
 MAX_FILE_BYTES = 1024 * 1024
@@ -37,6 +42,17 @@ def read_key(source: str = DEFAULT_SOURCE) -> str:
         return keys.check_format(text)
     except ValueError as error:
         raise not_configured(f"{where}: {error}", "put the metered API key there") from None
+
+
+def credential(
+    conf: Settings, hosts: int = 1, *, every: bool = False, read: Callable[[str], str] = read_key
+) -> Credential:
+    """Return what goes with tasks to one of so many hosts: the key, or those of the pots (see `pots.keys_of`)."""
+    if not conf.pots:
+        return read(conf.key_source)
+    from .pots import keys_of
+
+    return keys_of(conf.pots, conf.pot, max(1, hosts), every=every, read=read)
 
 
 def read_text(source: str) -> tuple[str, str]:

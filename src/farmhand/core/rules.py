@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from farmhand.core import attachments, schemas
 from farmhand.core.keys import redact
+from farmhand.core.pots import NAME
 from farmhand.core.task import MAX_PROMPT_BYTES, MODELS, TASK_ID, TOOLS, Repository, Task
 
 MAX_TOKENS = 128_000
@@ -53,6 +54,8 @@ def _identity(task: Task) -> Broken | None:
         return Broken("key_in_task", what, "take it out: it would be sent and kept")
     if not TASK_ID.fullmatch(task.id):
         return Broken(_INVALID, f"the id does not match {TASK_ID.pattern}")
+    if task.pot and not NAME.fullmatch(task.pot):
+        return Broken(_INVALID, f"the pot's name does not match {NAME.pattern}")
     if task.batch and not TASK_ID.fullmatch(task.batch):
         return Broken(_INVALID, f"the batch's name does not match {TASK_ID.pattern}")
     return None

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from farmhand.core.amounts import DURATION_FORM, duration
-from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.errors import NotConfigured, Refused, UsageError
 from farmhand.core.files import xdg
 from farmhand.core.keys import DEFAULT_SOURCE
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from farmhand.core.pots import PotSettings
 
 PREFIX = "FARMHAND_"
 HOSTS_FILE = "hosts.json"
@@ -77,9 +79,13 @@ class Settings(NamedTuple):
     how long an answer may be, in characters; a longer one is kept in a file.
 
     For `farmhand rotate`: `key_max_age_days` is the age from which a key is reported as old, 0 for never.
+
+    `pots` are the tables `[pots.NAME]`, each a key of its own. `pot` is then the one that is used, by default the
+    first, and `key_source` is its key source. Without such tables `pot` is "".
     """
 
     key_source: str = DEFAULT_SOURCE
+    pot: str = ""
     place: str = PLACE_NAMES[0]
     host: str = ""
     model: str = ""
@@ -119,6 +125,7 @@ class Settings(NamedTuple):
     mcp_wait_s: float = 45.0
     mcp_answer_chars: float = 12_000.0
     config_file: str = ""
+    pots: tuple[PotSettings, ...] = ()
 
     @property
     def hosts_path(self) -> Path:
@@ -148,7 +155,7 @@ class Settings(NamedTuple):
         return os.path.join(os.path.dirname(self.config_file), name)
 
 
-_DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if name != "config_file"}
+_DEFAULTS = {name: value for name, value in Settings._field_defaults.items() if name not in ("config_file", "pots")}
 
 
 def config_path(flag: str | None, environ: Mapping[str, str]) -> tuple[str, bool]:
@@ -203,8 +210,27 @@ def load(config: str | None = None, environ: Mapping[str, str] = os.environ, **f
         if value is not None:
             given[name] = _checked(name, value, flag, UsageError)
     settings = settings._replace(**given)
+    if settings.pots or settings.pot:
+        settings = _with_pot(settings, given)
     # The setting `host` is a preference among the farm's hosts.
     return settings if settings.place == PLACE_NAMES[0] or flags.get("host") else settings._replace(host="")
+
+
+def _with_pot(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return the settings with their pot. A key source that was `given` by itself is used without any pot."""
+    from farmhand.core import pots  # most farms have none
+
+    if "key_source" in given and settings.pots:
+        if "pot" in given:
+            raise UsageError("a pot and a key source exclude each other", hint="each pot has its own key_source")
+        return settings._replace(pots=(), pot="")
+    pot = pots.chosen(settings.pots, settings.pot)
+    if settings.place not in AWS_PLACES:
+        return settings._replace(pot=pot.name, key_source=pot.key_source)
+    if "pot" in given:
+        what = f"--pot {pot.name}: a place on AWS has one key, that of its secret, and no pots"
+        raise Refused(what, hint="leave --pot out, or use --place farm or docker", code="pot_refused")
+    return settings._replace(pots=(), pot="", key_source=pot.key_source)
 
 
 def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
@@ -221,10 +247,17 @@ def _from_file(path: str, asked_for: bool) -> dict[str, Any]:
         raise NotConfigured(f"the settings file {path} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise NotConfigured(f"{path}: not TOML: {error}") from None
+    tables = values.pop("pots", None)
     for name, value in values.items():
         if name not in _DEFAULTS:
             raise NotConfigured(f"{path}: unknown key {name!r}", hint=f"known: {', '.join(sorted(_DEFAULTS))}")
         values[name] = _checked(name, value, f"{path}: {name}", NotConfigured)
+    if tables is not None:
+        from farmhand.core import pots
+
+        if "key_source" in values:
+            raise NotConfigured(f"{path}: key_source is set beside [pots]", hint="each pot has its own key_source")
+        values["pots"] = pots.read(tables, path)
     return values
 
 

@@ -88,7 +88,8 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     at half the price; the answer may take 24 hours. With `repo` the task works on a repository, and leaves a patch.
     `files` are pictures and PDFs that go before the prompt, `history` the earlier turns of its conversation, oldest
     first. `traceparent` and `tracestate` are the caller's trace (W3C); they do not belong to the task's content, and
-    what is not valid in them is ignored. An agent that does not know one of these refuses the task.
+    what is not valid in them is ignored. `pot` names the key that pays, "" where there are none. An agent that does not
+    know one of these refuses the task.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     history: tuple[EarlierTurn, ...] = ()
     traceparent: str = ""
     tracestate: str = ""
+    pot: str = ""
 
     @property
     def resolved_engine(self) -> Literal["api", "cli", "economy"]:
@@ -125,7 +127,16 @@ class Task(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True, kw_on
     @property
     def is_named_by_key(self) -> bool:
         """Return whether its id, batch, model, tools, work class or labels contain something like an API key."""
-        names = (self.id, self.batch, self.model, self.work_class, *self.tools, *self.labels, *self.labels.values())
+        names = (
+            self.id,
+            self.batch,
+            self.model,
+            self.work_class,
+            self.pot,
+            *self.tools,
+            *self.labels,
+            *self.labels.values(),
+        )
         return any(redact(name) != name for name in names)
 
 

@@ -6,6 +6,7 @@ Trace Context, level 1, sections 3.2 and 3.3.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -31,6 +32,10 @@ class TraceContext(NamedTuple):
 
     traceparent: str
     tracestate: str = ""
+
+    def as_suffix(self) -> bytes:
+        """Return `fields` as what follows the last field of a JSON object."""
+        return b"," + json.dumps(self.fields()).encode()[1:]
 
     def fields(self) -> dict[str, str]:
         """Return it as the fields of a task."""

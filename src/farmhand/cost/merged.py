@@ -17,7 +17,7 @@ from farmhand.aws.environment.used import used
 from farmhand.aws.prices import DEFAULT_REGION, cloud_prices
 from farmhand.core.errors import FarmhandError, NotConfigured, UsageError, WireError, WireMismatch
 from farmhand.core.keysource import read_key
-from farmhand.core.money import pico
+from farmhand.core.money import pico, plain
 from farmhand.core.prices import PriceTable, price_table
 from farmhand.core.settings import Settings
 from farmhand.core.since import since_day
@@ -52,6 +52,19 @@ class MergedLedgers(NamedTuple):
         with self.store.transaction("DEFERRED"):
             everything = queries.read(self.store, self.table, by)
             return figures(self.store, self.table, everything, self.basis, by=by, reprice=reprice)
+
+    def add_pots(self, shown: dict[str, Any]) -> None:
+        """Add to a document with a headline what is left in each pot, by the charges that were merged."""
+        if not self.conf.pots:
+            return
+        from farmhand.core import pots
+
+        query = "SELECT coalesce(sum(pico), 0) FROM charge WHERE pot = ? AND created_at >= ?"
+        begun = pots.since(self.conf.pots, self.basis.now)
+        spent = {name: int(self.store.rows(query, (name, since))[0][0]) for name, since in begun.items()}
+        found = pots.left(self.conf.pots, spent, self.basis.now)
+        shown["pots"] = [{"name": one.name, "left_usd": plain(one.left_pico), "until": one.until} for one in found]
+        shown["headline"]["said"] += "".join(f" {one.said[:1].upper()}{one.said[1:]}." for one in found)
 
     def report(self) -> CostReport:
         """Return the figures that `farmhand report` draws."""

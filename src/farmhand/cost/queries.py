@@ -22,14 +22,14 @@ from farmhand.cost.store import GATEWAY, CostStore
 
 DAY_S = 86400
 #: Keys for grouping; `label:NAME` is also allowed.
-KEYS = ("model", "day", "batch", "label", "host", "engine", "place", "work-class")
+KEYS = ("model", "day", "batch", "label", "host", "engine", "place", "work-class", "pot")
 #: SQL for where a row's work ran. A ledger of AWS is named by its address there, and only AWS Batch has batches.
 PLACE = (
     f"(SELECT CASE WHEN engine = '{GATEWAY}' THEN '{GATEWAY}' WHEN l.host = 'docker' THEN 'docker'"  # noqa: S608
     " WHEN substr(l.uuid, 1, 5) = 's3://' THEN iif(batch = '', 'fargate', 'aws-batch') ELSE 'farm' END"
     " FROM ledger AS l WHERE l.id = ledger)"
 )
-_COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels", "place": PLACE}
+_COLUMNS = {"batch": "batch", "work-class": "work_class", "label": "labels", "place": PLACE, "pot": "pot"}
 #: SQL for the prompt tokens of a request.
 PROMPT = "(input_tokens + cache_creation_input_tokens + cache_read_input_tokens)"
 

@@ -36,6 +36,7 @@ class _LedgerLine(msgspec.Struct, kw_only=True):
     batch: Name = ""
     labels: dict[str, str] = {}
     work_class: str = ""
+    pot: Name = ""
     model: Name
     engine: Name
     created_at: Moment

@@ -31,11 +31,11 @@ WITHIN_S = 300.0
 #: Maximum pico-dollars of one host (US$ 500,000). More is implausible and would overflow SQLite's sums.
 MOST_PICO = 5 * 10**17
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 #: Token types by the API's names, as used in all tables and queries.
 TOKENS = tuple(name for name in Usage.__struct_fields__ if name != "requests")
 _COUNTS = ", ".join(f"{name} INTEGER NOT NULL" for name in TOKENS)
-_TASK = ", ".join(f"{name} TEXT NOT NULL" for name in ("model", "engine", "batch", "work_class", "labels"))
+_TASK = ", ".join(f"{name} TEXT NOT NULL" for name in ("model", "engine", "batch", "work_class", "labels", "pot"))
 #: `ledger.pico` is the sum of the ledger's charges. `labels` is JSON text, equal for equal labels, "" for none.
 _TABLES = f"""
 CREATE TABLE ledger (
@@ -80,7 +80,7 @@ CREATE TABLE IF NOT EXISTS turn (
 """
 #: The engine of the gateway's rows, and the label that has their residency.
 GATEWAY, RESIDENCY = "gateway", "residency"
-_SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "cost_pico")
+_SHARED = ("number", "created_at", "model", "engine", "batch", "work_class", "label_text", "pot", "cost_pico")
 _OF_TASK = ("started_at", "finished_at", "outcome", "error_text", "retries", "uncertain", "uncertain_pico")
 #: By row type: its table, and its values in the order of the table's columns after `ledger`.
 _KINDS = {

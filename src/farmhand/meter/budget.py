@@ -15,8 +15,9 @@ from farmhand.meter.errors import ApiError
 class BudgetSpent(ApiError):
     """A budget has no room for another request. This is final for the task."""
 
-    def __init__(self, message: str) -> None:
+    def __init__(self, message: str, budget: Budget | None = None) -> None:
         super().__init__("budget", message, status=403)
+        self.budget = budget
 
 
 class Budget:
@@ -93,7 +94,8 @@ class Budget:
         advice = f"; {' or '.join(ways)} lets it go" if raised and missing > 0 else ""
         return BudgetSpent(
             f"the budget of the {self.name} has no room: US$ {_text(self.spent_pico)} of {_text(limit)} is used, and "
-            f"this request may cost up to {_text(pico)}{advice}"
+            f"this request may cost up to {_text(pico)}{advice}",
+            self,
         )
 
 

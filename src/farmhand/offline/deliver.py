@@ -11,11 +11,10 @@ import time
 from typing import Any
 
 from farmhand.core.errors import WireError
-from farmhand.core.keys import holds_key
-from farmhand.core.keysource import read_key
+from farmhand.core.keys import Credential, holds_key
 from farmhand.core.settings import Settings
 from farmhand.offline.spool import Spool, SpooledTask
-from farmhand.places.hosts import known_hosts
+from farmhand.places.hosts import credential, known_hosts
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES, run_task
 
@@ -29,7 +28,7 @@ class Visit:
     `delivered` and `finished` are ids.
     """
 
-    def __init__(self, client: Client, host: str, spool: Spool, key: str) -> None:
+    def __init__(self, client: Client, host: str, spool: Spool, key: Credential) -> None:
         self.client = client
         self.host = host
         self.spool = spool
@@ -117,7 +116,7 @@ def deliver_all(spool: Spool, conf: Settings, *, wait: bool, only: str = "") -> 
         return []
     spool.tidy()
     lines: list[str] = []
-    key = read_key(conf.key_source)
+    key = credential(conf, every=True)
     known = known_hosts(conf)
     for name, host in known.items():
         if not any(concerns(entry, name) for entry in spool.each()):

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from farmhand.core.errors import FarmhandError
+from farmhand.core.keys import Credential
 from farmhand.core.settings import Settings
 
 
@@ -41,7 +42,7 @@ class Limit:
 class Order:
     """A worker's instructions for one exchange, in the order of the fields.
 
-    `tasks` are JSON, as on the wire. `credential`, the API key, is sent with tasks, and to a worker that may have none.
+    `tasks` are JSON, as on the wire. `credential` is sent with tasks, and to a worker without it.
     Results after `cursor` are requested until at most `low` tasks are unfinished, or for `wait_s`. `more`: other tasks
     come with the next order.
     """
@@ -50,7 +51,7 @@ class Order:
     cancel: list[str] = field(default_factory=list)
     limit: Limit | None = None
     tasks: list[bytes] = field(default_factory=list)
-    credential: str | None = None
+    credential: Credential | None = None
     stop: bool = False
     cursor: int = 0
     low: int = 0

@@ -9,10 +9,21 @@ from os import PathLike
 from typing import Any
 
 from farmhand.core.errors import NotConfigured, UsageError
+from farmhand.core.keys import Credential
 from farmhand.core.settings import AWS_PLACES, Settings
 from farmhand.wire.transport import Host, unbracketed
 
-__all__ = ["Host", "candidates", "choose_host", "every_host", "known_hosts", "load_hosts", "make_ready", "parse_host"]
+__all__ = [
+    "Host",
+    "candidates",
+    "choose_host",
+    "credential",
+    "every_host",
+    "known_hosts",
+    "load_hosts",
+    "make_ready",
+    "parse_host",
+]
 _FILE = (str, type(None))
 _KINDS: dict[str, tuple[type, ...]] = {
     "address": (str,),
@@ -34,6 +45,13 @@ def known_hosts(conf: Settings) -> dict[str, Host]:
     if conf.place in AWS_PLACES:
         raise UsageError(f"the place {conf.place} has no host to ask", hint="see: farmhand cloud status")
     return load_hosts(conf.hosts_name)
+
+
+def credential(conf: Settings, *, every: bool = False) -> Credential:
+    """Return what goes with tasks to a host of the place in force: see keysource.credential. Raise FarmhandError."""
+    from farmhand.core import keysource  # not at the top: ssh is started before
+
+    return keysource.credential(conf, len(known_hosts(conf)) if conf.pots else 1, every=every)
 
 
 def every_host(conf: Settings, *, needed: bool = True) -> dict[str, Host]:

@@ -9,14 +9,14 @@ import contextlib
 import json
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import IO, Any, TypeVar
 
 from farmhand.core import settings
 from farmhand.core.child import scrubbed
 from farmhand.core.errors import WireError
-from farmhand.core.keys import holds_key, redact
-from farmhand.core.keysource import read_key
+from farmhand.core.keys import Credential, holds_key, redact
+from farmhand.core.keysource import credential, read_key
 from farmhand.wire import message, sshfail, task_call, turn
 from farmhand.wire.client import Client
 from farmhand.wire.connection import AgentResponse
@@ -30,21 +30,33 @@ _FROM_ENVIRONMENT: dict[str, str] = {}
 T = TypeVar("T")
 
 
-def operators_key(source: str) -> str:
-    """Return the key from `source`, or from the operator's setting if it is empty. Raise WireError, FarmhandError."""
-    source = source or settings.load().key_source
-    key = _FROM_ENVIRONMENT.get(source) or read_key(source)
+def operators_settings(source: str | None, pot: str | None = None) -> settings.Settings:
+    """Return the operator's settings, with the key source and the pot of a task if given. Raise FarmhandError."""
+    return settings.load(key_source=source or None, pot=pot or None)
+
+
+def operators_key(conf: settings.Settings, task_vars: Mapping[str, Any] | None, *, every: bool = False) -> Credential:
+    """Return the key, or those of the pots, for a host of the group farm. Raise WireError, FarmhandError."""
+    hosts = len((task_vars or {}).get("groups", {}).get("farm") or [""])
+    variables = [source for source in (conf.key_source, *(pot.key_source for pot in conf.pots)) if source[:4] == "env:"]
+    for source in variables:  # also of pots that only a later task names: all variables with keys go at once
+        with contextlib.suppress(WireError):
+            _FROM_ENVIRONMENT[source] = _read(source)
+    key = credential(conf, hosts, every=every, read=_read)
     artifacts = os.environ.get("AWX_ISOLATED_DATA_DIR")
     if artifacts and holds_key(dict(os.environ), key):
         # Too late to prevent it, but it must be reported.
         message = f"ansible-runner has written its environment, and the API key with it, to {artifacts}/command"
         raise WireError("key_in_artifacts", message, "delete that, unset the variable, use file: or another source")
-    if source.startswith("env:"):
+    if variables:
         # This process starts ssh, which inherits its environment and may stay as a shared connection.
-        _FROM_ENVIRONMENT[source] = key
         for name in os.environ.keys() - scrubbed(settings=True):
             del os.environ[name]
     return key
+
+
+def _read(source: str) -> str:
+    return _FROM_ENVIRONMENT.get(source) or read_key(source)
 
 
 def check_connection(connection: Any) -> None:

@@ -16,7 +16,7 @@ from farmhand.wire.follow import FINAL_STATES
 #: The arguments that are fields of a task with the same names.
 TASK_FIELDS = (
     "id", "prompt", "system", "model", "engine", "tools", "network", "schema", "max_tokens", "timeout_s", "batch",
-    "labels", "priority", "files", "max_usd", "work_class", "economy",
+    "labels", "priority", "files", "max_usd", "work_class", "economy", "pot",
 )  # fmt: skip
 
 

@@ -44,19 +44,19 @@ def known_hosts(conf: Settings) -> list[RotationHost]:
         if not conf.key_source.startswith(_ON_AWS) or conf.hosts_path.exists():
             raise
         known = {}
-    return [RotationHost(name, partial(host.transport, limit)) for name, host in known.items()]
+    return [RotationHost(name, partial(host.transport, limit), conf.pot) for name, host in known.items()]
 
 
-def given_host(entry: Mapping[str, Any], connect_timeout_s: float) -> RotationHost:
+def given_host(entry: Mapping[str, Any], connect_timeout_s: float, pot: str = "") -> RotationHost:
     """Return the host of an entry as in hosts.json with its `name`, or with the `socket` of an agent on this machine.
 
     Raise NotConfigured.
     """
     name = str(entry.get("name") or "?")
     if socket := entry.get("socket"):
-        return RotationHost(name, partial(UnixTransport, socket, name=name, connect_timeout_s=connect_timeout_s))
+        return RotationHost(name, partial(UnixTransport, socket, name=name, connect_timeout_s=connect_timeout_s), pot)
     host = parse_host(f"hosts: host {name!r}", name, {key: value for key, value in entry.items() if value is not None})
-    return RotationHost(name, partial(host.transport, connect_timeout_s))
+    return RotationHost(name, partial(host.transport, connect_timeout_s), pot)
 
 
 def build(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from farmhand.core.errors import WireError
+from farmhand.core.errors import POT_SPENT, WireError
+from farmhand.core.keys import Credential
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 from farmhand.wire.transport import Transport
@@ -30,10 +31,14 @@ T = TypeVar("T")
 
 
 class RotationHost:
-    """One farm host with one connection, opened over `way` on first use. Every call can be repeated safely."""
+    """One farm host with one connection, opened over `way` on first use. Every call can be repeated safely.
 
-    def __init__(self, name: str, way: Callable[[], Transport]) -> None:
+    `pot` is the pot whose key is rotated, "" where there are none.
+    """
+
+    def __init__(self, name: str, way: Callable[[], Transport], pot: str = "") -> None:
         self.name = name
+        self.pot = pot
         self._way = way
         self._client: Client | None = None
 
@@ -65,7 +70,7 @@ class RotationHost:
 
     def hand_over(self, key: str, supersedes: str) -> None:
         """Replace the key `supersedes` by `key` on this host. Raise WireError."""
-        self._call(lambda client: client.put_key(key, supersedes))
+        self._call(lambda client: client.put_key(key, supersedes, pot=self.pot))
 
     def ensure(self, key: str, fingerprint: str, supersedes: str) -> int:
         """Hand over `key` unless already done. Return the number of attempts in flight on the old key.
@@ -74,17 +79,25 @@ class RotationHost:
         """
         status = self._status(fingerprint)
         # A restarted agent no longer knows which key the new one has replaced.
-        if status.get("key") != fingerprint or not _entries(status, supersedes):
+        if self._about_pot(status).get("key") != fingerprint or not _entries(status, supersedes):
             self.hand_over(key, supersedes)
             status = self._call(Client.status)
         return sum(int(entry.get("running") or 0) for entry in _entries(status, supersedes))
+
+    def _about_pot(self, status: dict[str, Any]) -> dict[str, Any]:
+        """Return what the status says of the pot; all of it where there are none."""
+        if not self.pot:
+            return status
+        return next((pot for pot in status.get("pots") or [] if pot["name"] == self.pot), {})
 
     def canary(self, task_id: str, key: str, fingerprint: str) -> str:
         """Run one task of a few tokens on `key`. Return "" if it was answered, else why no task could be run.
 
         Raise WireError, also for a task that did not succeed.
         """
-        task = {
+        if self._about_pot(self._status(fingerprint)).get("state") in ("spent", "expired"):
+            return ""  # no task can run on it now; the free call has shown that the API takes the key
+        task: dict[str, Any] = {
             "id": task_id,
             "prompt": "Answer with the one word: ready",
             "max_tokens": 64,
@@ -92,10 +105,16 @@ class RotationHost:
             "priority": _PRIORITY,
             "labels": {"purpose": "rotate"},
         }
+        brought: Credential = key
+        if self.pot:
+            task["pot"], brought = self.pot, [{"name": self.pot, "key": key}]
         waits: dict[str, Any] = {"resume_s": CANARY_PATIENCE_S, "within_s": CANARY_WITHIN_S}
         try:
-            result = self._call(lambda client: run_task(client, task, key, lambda _event: None, **waits))
+            result = self._call(lambda client: run_task(client, task, brought, lambda _event: None, **waits))
         except WireError as error:
+            if error.code == POT_SPENT:  # as above, and it need not be run later
+                self._call(lambda client: client.cancel(task_id))
+                return ""
             if error.code in _NO_CANARY:
                 return error.message
             raise

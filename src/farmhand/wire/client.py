@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from types import TracebackType
@@ -17,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, Self
 from farmhand.core import keys
 from farmhand.core.errors import WireError
 from farmhand.wire import connection, message, schema
+from farmhand.wire.decode import MAX_BYTES, MAX_LINE_BYTES, MAX_SMALL_BYTES
 from farmhand.wire.transport import Stream, Transport
 
 if TYPE_CHECKING:
@@ -25,14 +25,12 @@ if TYPE_CHECKING:
 #: The agent sends a ping after 10 s of silence, so a connection without a byte for this long is dead.
 SILENCE_S = 45.0
 #: Limits on all events of one task (its text, its result, and pings), and on a page of ledger lines.
-MAX_STREAM_BYTES = 4 * schema.MAX_BYTES
+MAX_STREAM_BYTES = 4 * MAX_BYTES
 MAX_EVENTS = 500_000
 #: Seconds from the end of the wait in `results`, at most 30 s, to the end of its answer.
 _ANSWER_S = 60.0
 #: Seconds to wait for the end of an answer whose contents have arrived.
 _REST_S = 2.0
-#: Characters that need no quoting in a path or a query.
-_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 
 
 class Client:
@@ -61,10 +59,16 @@ class Client:
         """Return `GET /v1/status`, without secrets, because it is displayed."""
         return dict(keys.harmless(self._call("GET", "/v1/status", schema.StatusAnswer)))
 
-    def submit(self, tasks: list[dict[str, Any]], key: str | None = None) -> list[dict[str, Any]]:
-        """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once."""
+    def submit(self, tasks: list[dict[str, Any]], key: keys.Credential | None = None) -> list[dict[str, Any]]:
+        """Submit tasks, all or none, with the key if given, and return their ids and states. An id runs only once.
+
+        The keys of pots are brought before.
+        """
+        body = {"tasks": tasks}
         try:
-            return list(self._call("POST", "/v1/tasks", schema.StatesAnswer, body={"tasks": tasks}, key=key)["tasks"])
+            return list(
+                self._call("POST", "/v1/tasks", schema.StatesAnswer, body=body, key=self._without_pots(key))["tasks"]
+            )
         except WireError as error:
             # A field that came after that agent, such as `files`. Tasks without one still run there.
             if error.code == "invalid_task" and "unknown field" in error.message:
@@ -93,15 +97,15 @@ class Client:
 
     def tasks(self, *, batch: str = "", state: str = "", after: str = "", limit: int = 0) -> dict[str, Any]:
         """Return one page of results: `{"tasks": […], "next": id or null}`."""
-        path = _path("tasks", batch=batch, state=state, after=after, limit=limit or "")
-        return self._call("GET", path, schema.TasksAnswer, most=schema.MAX_BYTES)
+        path = message.path_of("tasks", batch=batch, state=state, after=after, limit=limit or "")
+        return self._call("GET", path, schema.TasksAnswer, most=MAX_BYTES)
 
     def history(self, **query: Any) -> dict[str, Any]:
         """Return `GET /v1/history`: tasks by the beginning of their `id`, or a page `after` a number.
 
         `newest` is how many of the last finished tasks are of interest.
         """
-        return self._call("GET", _path("history", **query), schema.HistoryAnswer, most=schema.MAX_BYTES)
+        return self._call("GET", message.path_of("history", **query), schema.HistoryAnswer, most=MAX_BYTES)
 
     def cancel(self, task_id: str) -> dict[str, Any]:
         """Cancel a task and return its result, with the state `cancelled` or an earlier final state."""
@@ -115,22 +119,22 @@ class Client:
     def put_batch(self, batch: str, *, max_usd: float | None, concurrency: int | None) -> dict[str, Any]:
         """Create a batch or change its limits. Return its limits and its progress."""
         limits = {"max_usd": max_usd, "concurrency": concurrency}
-        return dict(self._call("PUT", _path("batches", batch), schema.BatchAnswer, body=limits)["batch"])
+        return dict(self._call("PUT", message.path_of("batches", batch), schema.BatchAnswer, body=limits)["batch"])
 
     def results(self, batch: str, after: int, *, limit: int = 1000, wait_s: float = 0) -> dict[str, Any]:
         """Return `GET /v1/results`: `{"results", "next", "unfinished", "waiting"}`. Wait `wait_s` (30) at most."""
-        path = _path("results", batch=batch, after=after, limit=limit, wait_s=round(wait_s, 3))
-        return self._call("GET", path, schema.ResultsAnswer, most=schema.MAX_BYTES)
+        path = message.path_of("results", batch=batch, after=after, limit=limit, wait_s=round(wait_s, 3))
+        return self._call("GET", path, schema.ResultsAnswer, most=MAX_BYTES)
 
     def put_bundle(self, task_id: str, bundle: Path) -> int:
         """Upload the bundle of a repository task, before the task. Return its size."""
         with bundle.open("rb") as file:
-            answer = self._finish(self.request("PUT", _path("files", task_id), file), schema.FileAnswer)
+            answer = self._finish(self.request("PUT", message.path_of("files", task_id), file), schema.FileAnswer)
         return int(answer["bytes"])
 
     def get_file(self, task_id: str, name: str, target: IO[bytes], most: int) -> bool:
         """Write a file that a task has left to `target`. Return False if there is none. Raise WireError."""
-        response = self.request("GET", _path("files", task_id, name))
+        response = self.request("GET", message.path_of("files", task_id, name))
         if response.status != 200:
             try:
                 self._finish(response)
@@ -151,17 +155,36 @@ class Client:
             self.close()
         return True
 
-    def put_key(self, key: str, supersedes: str = "", renews: str = "") -> dict[str, Any]:
-        """Send or replace the key. Return `{"fingerprint", "tasks_resumed"}`.
+    def put_key(
+        self,
+        key: keys.Credential,
+        supersedes: str = "",
+        renews: str = "",
+        pot: str = "",
+        funding: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Send or replace the key, or that of the pot, with its funding if given. Return the answer to the last one.
 
         Tasks submitted with the key whose fingerprint is `supersedes` run with this one. A bearer token takes the place
         of the one that was first sent with the fingerprint `renews`, in running tasks too.
         """
-        return self._call("PUT", _path("key", supersedes=supersedes, renews=renews), schema.KeyAnswer, key=key)
+        if not isinstance(key, str):
+            for each in key:
+                answer = self.put_key(each["key"], pot=each["name"], funding=each.get("funding"))
+            return answer
+        path = message.path_of("key", supersedes=supersedes, renews=renews, pot=pot)
+        return self._call("PUT", path, schema.KeyAnswer, key=key, body=funding)
+
+    def _without_pots(self, key: keys.Credential | None) -> str | None:
+        """Bring the keys of pots, if that is what `key` is. Return the key of a farm without pots."""
+        if key is None or isinstance(key, str):
+            return key
+        self.put_key(key)
+        return None
 
     def forget_key(self, fingerprint: str) -> bool:
         """Make the agent forget a key; its running attempts continue. Return False if the agent did not have it."""
-        return bool(self._call("DELETE", _path("key", fingerprint), schema.KeyAnswer).get("forgotten"))
+        return bool(self._call("DELETE", message.path_of("key", fingerprint), schema.KeyAnswer).get("forgotten"))
 
     def drain(self, mode: str) -> dict[str, Any]:
         """Take the agent out of service (`queue`, `running`) or put it back (`off`); see farmhand.plugins.drain."""
@@ -177,8 +200,8 @@ class Client:
 
     def _ledger_lines(self, what: str, after: int, limit: int) -> Iterator[bytes]:
         """Yield the lines of an answer. Raise WireError `lost` if it breaks off, `bad_answer` for too many lines."""
-        with self._stream_of(_path(what, after=after, limit=limit), "lines") as response:
-            for number, line in enumerate(self._lines(response, schema.MAX_LINE_BYTES), start=1):
+        with self._stream_of(message.path_of(what, after=after, limit=limit), "lines") as response:
+            for number, line in enumerate(self._lines(response, MAX_LINE_BYTES), start=1):
                 if number > limit:
                     raise message.bad_answer(self.transport.name, f"more than the {limit} lines that were asked for")
                 yield line
@@ -188,11 +211,11 @@ class Client:
 
         Raise WireError `lost` if the connection breaks before the result.
         """
-        with self._stream_of(_path("tasks", task_id, "events"), "events") as response:
-            for number, line in enumerate(self._lines(response, schema.MAX_BYTES)):
+        with self._stream_of(message.path_of("tasks", task_id, "events"), "events") as response:
+            for number, line in enumerate(self._lines(response, MAX_BYTES)):
                 if number >= MAX_EVENTS:
                     raise message.bad_answer(self.transport.name, f"more than {MAX_EVENTS} events of one task")
-                event = message.decoded(line, self.transport.name, schema.TaskEvent, schema.MAX_BYTES)
+                event = message.decoded(line, self.transport.name, schema.TaskEvent, MAX_BYTES)
                 if event.get("type") == "result":
                     # The result is the last event of interest; a broken end of the stream loses nothing.
                     self._check_id(event.get("result"), task_id)
@@ -253,7 +276,7 @@ class Client:
                 raise message.bad_answer(self.transport.name, f"a line or an answer of more than {longest} bytes")
 
     def _task(self, method: str, task_id: str) -> dict[str, Any]:
-        answer = self._call(method, _path("tasks", task_id), schema.TaskAnswer, most=schema.MAX_BYTES)
+        answer = self._call(method, message.path_of("tasks", task_id), schema.TaskAnswer, most=MAX_BYTES)
         self._check_id(answer["task"], task_id)
         return dict(answer["task"])
 
@@ -271,14 +294,14 @@ class Client:
         *,
         body: dict[str, Any] | None = None,
         key: str | None = None,
-        most: int = schema.MAX_SMALL_BYTES,
+        most: int = MAX_SMALL_BYTES,
     ) -> dict[str, Any]:
         """Send a request and return the object that answers it, checked to have the fields of `kind`."""
         data = b"" if body is None else json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
         return self._finish(self.request(method, path, data, key), kind, most)
 
     def _finish(
-        self, response: connection.AgentResponse, kind: Any = Any, most: int = schema.MAX_SMALL_BYTES
+        self, response: connection.AgentResponse, kind: Any = Any, most: int = MAX_SMALL_BYTES
     ) -> dict[str, Any]:
         """Read an answer to its end and return its object."""
         try:
@@ -367,18 +390,3 @@ class Client:
 
     def _lost(self) -> WireError:
         return WireError("lost", f"{self.transport.name}: the connection was lost", "the task goes on there")
-
-
-def _path(*parts: str, **query: Any) -> str:
-    """Return the path of a call. A query field that is "" is left out."""
-    fields = "&".join(f"{name}={_quoted(str(value))}" for name, value in query.items() if value != "")
-    return "/v1/" + "/".join(map(_quoted, parts)) + (f"?{fields}" if fields else "")
-
-
-def _quoted(text: str) -> str:
-    """Return `text` quoted for a path or a query. Most text needs no quoting, and then urllib is not imported."""
-    if _PLAIN.fullmatch(text):
-        return text
-    from urllib.parse import quote
-
-    return quote(text, safe="")

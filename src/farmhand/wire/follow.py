@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from farmhand.core.errors import WireError
+from farmhand.core.errors import POT_SPENT, WireError
+from farmhand.core.keys import Credential
 from farmhand.wire.client import Client
 
 OnEvent = Callable[[dict[str, Any]], None]
@@ -26,7 +27,7 @@ _PASSING = frozenset({"lost", "unreachable", "agent_down", "draining"})
 def run_task(
     client: Client,
     task: dict[str, Any],
-    key: str | None,
+    key: Credential | None,
     on_event: OnEvent,
     *,
     resume_s: float = RESUME_S,
@@ -125,7 +126,7 @@ class _Follower:
         self.reached = True
         self.last_sign = time.monotonic()
 
-    def submit(self, key: str | None, on_submitting: Callable[[], None]) -> dict[str, Any]:
+    def submit(self, key: Credential | None, on_submitting: Callable[[], None]) -> dict[str, Any]:
         """Submit the task. An id that is already known is no error."""
         self.client.connect()
         if not self.reached:
@@ -137,7 +138,7 @@ class _Follower:
         self._sign()
         return states[0] if states else {}
 
-    def events(self, key: str | None, on_event: OnEvent) -> dict[str, Any]:
+    def events(self, key: Credential | None, on_event: OnEvent) -> dict[str, Any]:
         """Follow the events and return the result."""
         if self.followed:
             on_event({"type": "restart", "reason": "reconnected"})
@@ -160,6 +161,9 @@ class _Follower:
             self._check_time()
             kind, result = event.get("type"), event.get("result") or {}
             if kind == "state" and event.get("state") == "awaiting_key":
+                if event.get("reason") == POT_SPENT:  # it waits there, which may take days
+                    message = f"{self.client.transport.name}: {event.get('message')}; task {self.id} waits there"
+                    raise WireError(POT_SPENT, message, str(event.get("hint") or ""))
                 if event.get("reason"):
                     if self.on_refused():
                         self.client.close()  # what comes on this stream is about the key before

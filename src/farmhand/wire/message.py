@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from http.client import HTTPException, HTTPMessage
 from typing import Any
 
@@ -13,8 +14,11 @@ from farmhand import __version__
 from farmhand.core import keys
 from farmhand.core.errors import WireError
 from farmhand.wire import connection, schema
+from farmhand.wire.decode import MAX_SMALL_BYTES, Misfit, decode
 from farmhand.wire.schema import AGENT_HEADER, KEY_HEADER, WIRE, WIRE_HEADER
 
+#: Characters that need no quoting in a path or a query.
+_PLAIN = re.compile(r"[A-Za-z0-9._~-]*")
 #: The most characters of a host's message that are shown.
 _SHOWN = 1000
 
@@ -51,7 +55,7 @@ def answer(
     body: bytes,
     name: str,
     kind: Any = Any,
-    most: int = schema.MAX_SMALL_BYTES,
+    most: int = MAX_SMALL_BYTES,
 ) -> dict[str, Any]:
     """Return the JSON object of a response, checked to have the fields of `kind`.
 
@@ -68,12 +72,12 @@ def answer(
     return decoded(body, name, kind, most)
 
 
-def decoded(data: bytes, name: str, kind: Any, most: int = schema.MAX_SMALL_BYTES) -> dict[str, Any]:
+def decoded(data: bytes, name: str, kind: Any, most: int = MAX_SMALL_BYTES) -> dict[str, Any]:
     """Return the JSON object in `data`, received from the host `name`. Raise WireError `bad_answer`."""
     try:
-        found: dict[str, Any] = schema.decode(data, kind, most)
+        found: dict[str, Any] = decode(data, kind, most)
         return found
-    except schema.Misfit as misfit:
+    except Misfit as misfit:
         raise bad_answer(name, str(misfit)) from None
 
 
@@ -86,8 +90,8 @@ def bad_answer(name: str, what: str) -> WireError:
 def _problem(body: bytes, status: int) -> WireError | None:
     """Return the error object of a body, or None if it has none."""
     try:
-        error = schema.decode(body, schema.ErrorAnswer, schema.MAX_SMALL_BYTES)["error"]
-    except schema.Misfit:
+        error = decode(body, schema.ErrorAnswer, MAX_SMALL_BYTES)["error"]
+    except Misfit:
         return None
     said, hint = (keys.redact(text)[:_SHOWN] for text in (error["message"], error.get("hint", "")))
     return WireError(error["code"], said, hint, status)
@@ -119,3 +123,18 @@ def unmarked(mark: str, output: str) -> bytes | None:
     """Return the JSON of the line that `marked` made, in everything that the host printed, or None."""
     _, found, rest = output.partition(mark)
     return rest.partition("\n")[0].encode("utf-8", "replace") if found else None
+
+
+def path_of(*parts: str, **query: Any) -> str:
+    """Return the path of a call. A query field that is "" is left out."""
+    fields = "&".join(f"{name}={_quoted(str(value))}" for name, value in query.items() if value != "")
+    return "/v1/" + "/".join(map(_quoted, parts)) + (f"?{fields}" if fields else "")
+
+
+def _quoted(text: str) -> str:
+    """Return `text` quoted for a path or a query. Most text needs no quoting, and then urllib is not imported."""
+    if _PLAIN.fullmatch(text):
+        return text
+    from urllib.parse import quote
+
+    return quote(text, safe="")

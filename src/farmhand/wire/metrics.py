@@ -9,8 +9,9 @@ from pathlib import Path
 
 from farmhand.core import files
 from farmhand.core.errors import NotConfigured, WireError
-from farmhand.wire import message, schema
+from farmhand.wire import message
 from farmhand.wire.client import Client
+from farmhand.wire.decode import MAX_SMALL_BYTES
 from farmhand.wire.transport import UnixTransport
 
 
@@ -19,7 +20,7 @@ def read_text(client: Client) -> str:
     name = client.transport.name
     try:
         response = client.request("GET", "/metrics")
-        text = response.read_all(schema.MAX_SMALL_BYTES).decode()
+        text = response.read_all(MAX_SMALL_BYTES).decode()
     except (ValueError, OSError, HTTPException) as error:
         raise message.bad_answer(name, f"metrics that cannot be read: {type(error).__name__}") from None
     if response.status != 200:

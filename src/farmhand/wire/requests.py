@@ -7,6 +7,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
+from farmhand.core import pots
 from farmhand.core.money import pico
 from farmhand.core.rules import MAX_USD, is_budget
 from farmhand.core.task import DrainMode
@@ -22,6 +23,24 @@ class Submission(msgspec.Struct, Generic[T], forbid_unknown_fields=True):
     tasks: list[T]
 
 
+class Funding(msgspec.Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """The body of `PUT /v1/key?pot=NAME`: what is in the pot, and which pot pays when it is spent; "" for none.
+
+    See core.pots. Without `amount_usd` nothing is counted.
+    """
+
+    amount_usd: Decimal | None = None
+    cycle_day: int = 0
+    expires: str = ""
+    next: str = ""
+
+    def __post_init__(self) -> None:
+        if self.amount_usd is not None and pots.amount(self.amount_usd) is None:
+            raise ValueError("amount_usd is not US$ above 0 in micro-dollars")
+        if broken := pots.check(self.cycle_day, self.expires, "park", funded=self.amount_usd is not None):
+            raise ValueError(broken)
+
+
 class TurnLimits(msgspec.Struct):
     """The limits of a batch in a turn."""
 
@@ -33,7 +52,7 @@ class TurnOrder(msgspec.Struct, kw_only=True):
     """The stdin of `jada-agent turn`; see wire.turn."""
 
     batch: str
-    key: str | None = None
+    key: str | list[dict[str, Any]] | None = None
     tasks: list[dict[str, Any]] = []
     cancel: list[str] = []
     stop: bool = False
@@ -44,10 +63,10 @@ class TurnOrder(msgspec.Struct, kw_only=True):
 
 
 class TaskCall(msgspec.Struct, kw_only=True):
-    """The stdin of `jada-agent task`: the task, and the key unless the outcome is only to be predicted."""
+    """The stdin of `jada-agent task`: the task, and the key or those of pots, unless only its outcome is predicted."""
 
     task: msgspec.Raw
-    key: str = ""
+    key: str | list[dict[str, Any]] = ""
     check: bool = False
 
 

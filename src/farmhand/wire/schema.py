@@ -1,8 +1,6 @@
-"""The wire's version, headers and limits, the types of an agent's answers, and the only code that decodes them.
+"""The wire's version and headers, and the types of an agent's answers, which wire.decode decodes.
 
-Data from a farm host is not trusted to be well-formed. `decode` limits size, depth and number of values, replaces lone
-surrogates with U+FFFD, and checks type and range of the fields in use. Unknown fields and names of states come from a
-newer agent and are left alone. The requests are in wire.requests; wire.contract prints everything as JSON Schema.
+The requests are in wire.requests; wire.contract prints everything as JSON Schema.
 
 msgspec is needed wherever this is imported, also in the Python of Ansible, for farmhand_task, farmhand_drain and
 farmhand_key. The rest of site.yml does without it.
@@ -10,11 +8,7 @@ farmhand_key. The rest of site.yml does without it.
 
 from __future__ import annotations
 
-import json
-import re
-from typing import Annotated, Any, NoReturn
-
-from farmhand.core.typed import ready
+from typing import Annotated, Any
 
 try:
     import msgspec
@@ -24,81 +18,16 @@ except ModuleNotFoundError:
         "the Python that runs this has no msgspec: install farmhand there, or only that (pip install msgspec)"
     ) from None
 
+from farmhand.wire.decode import MAX_BYTES
+
 WIRE = 1
 WIRE_HEADER = "X-Farmhand-Wire"
 AGENT_HEADER = "X-Farmhand-Agent"
 KEY_HEADER = "X-Farmhand-Key"
-#: Limits in bytes on an answer, a small answer, and a ledger line. The text of a result and a page of results are far
-#: below the first.
-MAX_BYTES = 64 * 1024 * 1024
-MAX_SMALL_BYTES = 4 * 1024 * 1024
-MAX_LINE_BYTES = 1024 * 1024
-#: Deeper than any answer with a model's own JSON in it, and far below Python's recursion limit.
-MAX_DEPTH = 100
-#: The most values and names in one answer. The fullest turn has a third of that.
-MAX_VALUES = 3_000_000
-#: An answer with a lower byte limit also has a lower value limit: `{}` takes 30 times its size in memory.
-_BYTES_A_VALUE = 16
-#: The integers that fit in 64 bits, the limit of JSON encoders and SQLite.
-_INTEGERS = range(-(2**63), 2**64)
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_STRUCTURE = (b",", b":", b"[", b"{")
 #: The end of the year 2099, in Unix seconds: a later time is invalid, and some formatters fail on it.
 LATEST = 4_102_444_800
 #: US$; a larger amount is not a plausible cost of one task.
 MAX_COST_USD = 10_000
-
-
-class Misfit(ValueError):
-    """An answer that is not of the wire. The message names the problem and its place, without any value."""
-
-
-def decode(data: bytes, kind: Any, most: int = MAX_BYTES) -> Any:
-    """Return the JSON value in `data`, of at most `most` bytes and with the fields of `kind`. Raise Misfit."""
-    if len(data) > most:
-        raise Misfit(f"is longer than {most} bytes")
-    limit = min(MAX_VALUES, most // _BYTES_A_VALUE)
-    # An upper bound on values and names; if it is too high, without what only strings contain.
-    if sum(map(data.count, _STRUCTURE)) > limit and sum(map(_STRING.sub(b"", data).count, _STRUCTURE)) > limit:
-        raise Misfit(f"has more than {limit} values")
-    try:
-        value = _clean(json.loads(data.decode("utf-8", "replace"), parse_constant=_constant), MAX_DEPTH)
-        msgspec.convert(value, ready(kind))
-    except RecursionError:
-        raise Misfit(f"is nested deeper than {MAX_DEPTH}") from None
-    except Misfit:
-        raise
-    except msgspec.ValidationError as error:
-        raise Misfit(str(error)) from None
-    except ValueError as error:
-        raise Misfit("has a number that is too long" if "digits" in str(error) else "is not JSON") from None
-    return value
-
-
-def _constant(name: str) -> NoReturn:
-    raise Misfit(f"has {name} in it, which is not JSON")
-
-
-def _clean(value: Any, depth: int) -> Any:
-    """Return `value` without lone surrogates. Raise Misfit for numbers that are out of range, and for depth."""
-    kind = type(value)
-    if kind is str:
-        return value if value.isascii() else _SURROGATE.sub("\ufffd", value)
-    if kind is int:
-        if value not in _INTEGERS:
-            raise Misfit("has a number that 64 bits do not hold")
-    elif kind is float:
-        if value - value != 0:
-            raise Misfit("has a number that is out of range")
-    elif kind is dict or kind is list:
-        if not depth:
-            raise Misfit(f"is nested deeper than {MAX_DEPTH}")
-        if kind is list:
-            return [_clean(item, depth - 1) for item in value]
-        return {_clean(name, 0): _clean(item, depth - 1) for name, item in value.items()}
-    return value
-
 
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
@@ -234,6 +163,19 @@ class BudgetOfDay(msgspec.Struct, kw_only=True):
     day: Name | UnsetType = UNSET
 
 
+class PotStatus(msgspec.Struct, kw_only=True):
+    """A pot: its key, and with a funding what is in it, what was spent since it was filled, and until when it lasts."""
+
+    name: Name
+    key: Name | UnsetType | None = UNSET
+    state: Name | UnsetType = UNSET
+    limit_usd: Usd | UnsetType = UNSET
+    spent_usd: Usd | UnsetType = UNSET
+    reserved_usd: Usd | UnsetType = UNSET
+    until: Moment | UnsetType | None = UNSET
+    next: Name | UnsetType = UNSET
+
+
 class BatchProgress(msgspec.Struct, kw_only=True):
     """A batch with unfinished tasks: how many of its tasks the host was given, how many have ended, and their cost."""
 
@@ -282,6 +224,7 @@ class StatusAnswer(msgspec.Struct):
     waiting: Annotated[list[Waiting], Few] | UnsetType | None = UNSET
     keys: Annotated[list[HeldKey], Few] | UnsetType | None = UNSET
     budget_day: BudgetOfDay | UnsetType | None = UNSET
+    pots: Annotated[list[PotStatus], Few] | UnsetType = UNSET
     spent_today_usd: Usd | UnsetType = UNSET
     batches: Annotated[list[BatchProgress], Few] | UnsetType = UNSET
     ledger: LedgerStatus | UnsetType | None = UNSET

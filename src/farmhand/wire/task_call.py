@@ -16,13 +16,14 @@ from typing import IO, Any
 import msgspec
 
 from farmhand.core.errors import WireError
-from farmhand.core.keys import redact
+from farmhand.core.keys import Credential, redact
 from farmhand.core.task import Task
 from farmhand.wire import message
 from farmhand.wire.client import Client
+from farmhand.wire.decode import MAX_BYTES
 from farmhand.wire.follow import FINAL_STATES, run_task
 from farmhand.wire.requests import TaskCall
-from farmhand.wire.schema import MAX_BYTES, TaskCallAnswer
+from farmhand.wire.schema import TaskCallAnswer
 from farmhand.wire.transport import Transport, UnixTransport
 
 MARK = "FARMHAND-TASK "
@@ -39,7 +40,7 @@ def predict(client: Client, task: dict[str, Any]) -> dict[str, Any]:
     return {"changed": known.get("state") not in FINAL_STATES, **known}
 
 
-def perform(client: Client, task: dict[str, Any], key: str) -> dict[str, Any]:
+def perform(client: Client, task: dict[str, Any], key: Credential) -> dict[str, Any]:
     """Run the task and return its result with `changed`, false if the result existed before. Raise WireError."""
     states = client.submit([task], key)
     if states and states[0].get("state") in FINAL_STATES:

@@ -16,7 +16,7 @@ from typing import IO, Any
 import msgspec
 
 from farmhand.core.errors import WireError
-from farmhand.core.keys import redact
+from farmhand.core.keys import Credential, redact
 from farmhand.wire import message
 from farmhand.wire.client import Client
 from farmhand.wire.follow import FINAL_STATES
@@ -67,7 +67,7 @@ class _Turn:
         self._collect(until)
         self.answer["slots"] = self.client.status().get("slots") or {}
 
-    def _submit(self, tasks: list[dict[str, Any]], key: str | None) -> None:
+    def _submit(self, tasks: list[dict[str, Any]], key: Credential | None) -> None:
         """Submit all tasks at once. If the agent refuses them, halve them until the refused task is alone."""
         try:
             states = self.client.submit(tasks, key)

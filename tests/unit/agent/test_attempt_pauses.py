@@ -11,6 +11,7 @@ import pytest
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
+from farmhand.agent.pots import Pot
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
 from farmhand.core.task import Result, Task
@@ -37,7 +38,7 @@ class Failing:
 async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
-    nothing: Any = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda *_: None)
+    nothing: Any = SimpleNamespace(of=lambda *_: (), prove=lambda _: None, done=lambda *_: None)
     config: Any = SimpleNamespace(task_timeout_max_s=600, attempts=3)
     context = RunContext(config, ledger, nothing, nothing, nothing, price_table())
     live = SimpleNamespace(text=[], publish=lambda _: None, add_text=lambda _: None, cancelled=False, grant=None)
@@ -47,7 +48,9 @@ async def test_the_pauses_grow_and_are_never_nothing(tmp_path: Path, monkeypatch
         pauses.append(seconds)
 
     monkeypatch.setattr("farmhand.agent.attempts.asyncio.sleep", sleep)
-    await asyncio.wait_for(Attempt(context, Failing(12), ledger.line("api", 1)[0], KEY, cast(Any, live)).run(), 120)
+    await asyncio.wait_for(
+        Attempt(context, Failing(12), ledger.line("api", 1)[0], Pot("", ledger), KEY, cast(Any, live)).run(), 120
+    )
     assert ledger.known("one").state == "succeeded"
     ledger.close()
     assert len(pauses) == 12

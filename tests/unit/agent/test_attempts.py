@@ -12,6 +12,7 @@ import pytest
 
 from farmhand.agent.attempts import Attempt
 from farmhand.agent.context import RunContext
+from farmhand.agent.pots import Pot
 from farmhand.agent.store.damage import LedgerStuck
 from farmhand.agent.store.ledger import Ledger
 from farmhand.core.prices import price_table
@@ -90,7 +91,9 @@ ODD = [
 async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path, engine: Odd) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello", batch="b")], "queued", KEY.fingerprint)
-    await Attempt(_context(ledger), engine, ledger.line("api", 1)[0], KEY, _live(cancelled=False)).run()
+    await Attempt(
+        _context(ledger), engine, ledger.line("api", 1)[0], Pot("", ledger), KEY, _live(cancelled=False)
+    ).run()
     result = ledger.result("one")
     [(outcome,)] = ledger.rows("SELECT outcome FROM attempt")
     if engine._charged:
@@ -108,7 +111,7 @@ async def test_whatever_the_engine_returns_no_task_runs_for_ever(tmp_path: Path,
 
 
 def _context(ledger: Ledger) -> RunContext:
-    nothing: Any = SimpleNamespace(of=lambda _: (), prove=lambda _: None, done=lambda *_: None)
+    nothing: Any = SimpleNamespace(of=lambda *_: (), prove=lambda _: None, done=lambda *_: None)
     config: Any = SimpleNamespace(task_timeout_max_s=60, attempts=3)
     return RunContext(config, ledger, nothing, nothing, nothing, price_table())
 
@@ -121,7 +124,9 @@ def _live(*, cancelled: bool) -> Any:
 async def test_a_result_that_waits_for_the_disk_is_kept_when_the_agent_stops(tmp_path: Path, cancelled: bool) -> None:
     ledger = FullDisk(tmp_path / "ledger.sqlite3")
     await ledger.submit([Task(id="one", prompt="hello")], "queued", KEY.fingerprint)
-    attempt = Attempt(_context(ledger), Engine(), ledger.line("api", 1)[0], KEY, _live(cancelled=cancelled))
+    attempt = Attempt(
+        _context(ledger), Engine(), ledger.line("api", 1)[0], Pot("", ledger), KEY, _live(cancelled=cancelled)
+    )
     run = asyncio.create_task(attempt.run())
     await ledger.stuck.wait()
     run.cancel()

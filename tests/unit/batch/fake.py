@@ -13,6 +13,7 @@ from farmhand.batch.inputs import JsonLines
 from farmhand.batch.journal import Journal
 from farmhand.batch.output import OutputFile
 from farmhand.batch.worker_state import WorkerLimits
+from farmhand.core.settings import Settings
 from farmhand.places.base import Place
 from tests.support.places import InProcessPlace, Worker
 
@@ -45,7 +46,7 @@ class Batch:
         try:
             with self.input.open("rb") as file:
                 plan = BatchPlan(JsonLines(file, {}), "", {"ordered": ordered})
-                fill_journal(plan, self.journal, f"file:{key_file}")
+                fill_journal(plan, self.journal, Settings(key_source=f"file:{key_file}"))
             if retry_failed:
                 with self.journal.transaction():
                     self.journal.retry_failed()

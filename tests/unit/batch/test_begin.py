@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from farmhand.batch.begin import open_journal
+from farmhand.batch.begin import BatchPlan, InvalidInput, fill_journal, open_journal
+from farmhand.batch.inputs import JsonLines
+from farmhand.batch.journal import Journal
 from farmhand.core.errors import UsageError
+from farmhand.core.pots import PotSettings
+from farmhand.core.settings import Settings
 
 
 def test_an_output_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -78,3 +85,27 @@ def test_a_database_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path
         open_journal(tmp_path / "out.jsonl", (), restart=restart)
     assert theirs.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [theirs.name]
+
+
+def test_a_line_may_name_a_pot_that_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = {"plan": "sk-ant-test-plan-0000000000000000", "paid": "sk-ant-test-paid-0000000000000000"}
+    for name, key in keys.items():
+        monkeypatch.setenv(name.upper(), key)
+    hosts = tmp_path / "hosts.json"
+    hosts.write_text('{"hosts": {"farm1": {"address": "192.0.2.1"}}}')
+    conf = Settings(
+        hosts_file=str(hosts), pots=tuple(PotSettings(name, f"env:{name.upper()}") for name in keys), pot="plan"
+    )
+
+    def fill(*lines: dict[str, str]) -> Any:
+        file = io.BytesIO("".join(json.dumps(line) + "\n" for line in lines).encode())
+        plan = BatchPlan(JsonLines(file, {"pot": "plan"}), "", {})
+        return fill_journal(plan, Journal(tmp_path / "j"), conf)
+
+    given = fill({"prompt": "one"}, {"prompt": "two", "pot": "paid"})
+    assert [(pot["name"], pot["key"]) for pot in given] == [*keys.items()]  # all of them: any line may need one
+    (tmp_path / "j").unlink()
+    with pytest.raises(InvalidInput) as caught:
+        fill({"prompt": "one", "pot": "other"}, {"prompt": f"say {keys['paid']}"})
+    assert "names the pot 'other'" in caught.value.lines[0]
+    assert "holds the API key itself" in caught.value.lines[1]

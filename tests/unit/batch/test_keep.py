@@ -21,6 +21,7 @@ from farmhand.batch.output import OutputFile
 from farmhand.batch.sources import source
 from farmhand.batch.worker_state import WorkerLimits
 from farmhand.core.errors import UsageError
+from farmhand.core.settings import Settings
 from tests.support.places import InProcessPlace, Worker
 from tests.unit.batch.fake import KEY
 
@@ -46,7 +47,7 @@ def run(
     tasks, about = source([str(given)], "auto", template, {}, keep)
     journal = open_journal(directory / out, [str(given)])
     try:
-        fill_journal(BatchPlan(tasks, "", about, str(given)), journal, f"file:{key}")
+        fill_journal(BatchPlan(tasks, "", about, str(given)), journal, Settings(key_source=f"file:{key}"))
         output = OutputFile(directory / out, journal, ordered=True)
         book = BatchLedger(journal, output)
         if book.totals.left:

@@ -112,7 +112,7 @@ def test_the_example_names_every_setting_with_its_default() -> None:
     example = Path(__file__).parents[3] / "docs" / "config.example.toml"
     assert load(str(example), environ={}) == Settings(config_file=str(example))
     named = {line.split(" = ")[0] for line in example.read_text().splitlines() if line and not line.startswith("#")}
-    assert named == {*Settings._fields} - {"config_file"}
+    assert named == {*Settings._fields} - {"config_file", "pots"}
 
 
 def test_what_turns_the_subscription_on_states_the_provider_s_position_and_its_date() -> None:

@@ -7,13 +7,14 @@ RACE = """
 import sys, threading
 sys.setswitchinterval(1e-6)
 from farmhand.wire import schema
+from farmhand.wire.decode import Misfit, decode
 start = threading.Barrier(8)
 def decode():
     start.wait()
     for kind in (schema.StatusAnswer, schema.TurnAnswer, schema.TasksAnswer, schema.ResultsAnswer):
         try:
-            schema.decode(b'{"version": "1", "wire": 1, "results": [], "tasks": []}', kind)
-        except schema.Misfit:
+            decode(b'{"version": "1", "wire": 1, "results": [], "tasks": []}', kind)
+        except Misfit:
             pass
 threads = [threading.Thread(target=decode) for _ in range(8)]
 for thread in threads: thread.start()

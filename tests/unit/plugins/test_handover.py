@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from farmhand.core.errors import WireError
-from farmhand.plugins.handover import HostAgent
+from farmhand.plugins.handover import HostAgent, operators_key, operators_settings
 from farmhand.wire.task_call import MARK
 from farmhand.wire.transport import AGENT_SOCKET
 from tests.unit.wire.scripted import answer
@@ -73,3 +75,32 @@ def test_what_a_host_says_of_itself_is_harmless() -> None:
     assert KEY not in str(HostAgent(prints(said), "farm1").status())
     with pytest.raises(WireError, match="its answer is not one of the wire"):
         HostAgent(prints(answer({"running": "many"}).decode()), "farm1").status()
+
+
+def test_a_task_of_a_pot_brings_its_keys_and_they_leave_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        '[pots.plan]\nkey_source = "env:A_KEY"\nfunding_usd = 10\nwhen_spent = "next"\n'
+        '[pots.paid]\nkey_source = "env:B_KEY"\n'
+    )
+    monkeypatch.setenv("FARMHAND_CONFIG", str(config))
+    monkeypatch.setenv("A_KEY", KEY)
+    monkeypatch.setenv("B_KEY", f"{KEY}2")
+    groups = {"groups": {"farm": ["farm1", "farm2"]}}
+    conf = operators_settings(None)
+    for _ in range(2):  # a loop asks for them again
+        keys = operators_key(conf, groups)
+        assert not isinstance(keys, str)
+        assert [(pot["name"], pot["key"]) for pot in keys] == [("plan", KEY), ("paid", f"{KEY}2")]
+        assert keys[0]["funding"]["amount_usd"] == "5.000000"  # the other host has the rest
+        assert not {"A_KEY", "B_KEY"} & os.environ.keys()
+    one = operators_key(operators_settings(None, "paid"), None)
+    assert not isinstance(one, str)
+    assert [pot["name"] for pot in one] == ["paid"]
+    commands: list[str] = []
+    said = answer({"fingerprint": "0123456789ab", "tasks_resumed": 0}).decode()
+    HostAgent(prints(said, commands=commands), "farm1").put_key(keys)
+    assert [data.split(" HTTP")[0] for data in commands[1::2]] == ["PUT /v1/key?pot=plan", "PUT /v1/key?pot=paid"]
+    assert not any(KEY in command for command in commands[::2])

@@ -12,7 +12,7 @@ import pytest
 from farmhand.agent.http import server
 from farmhand.core import task
 from farmhand.wire import contract, schema
-from farmhand.wire.schema import Misfit, decode
+from farmhand.wire.decode import Misfit, decode
 from tests.support.hostile import STATUS, Agent
 
 

@@ -20,13 +20,14 @@ from farmhand.agent.context import RunContext
 from farmhand.agent.engines import failure
 from farmhand.agent.engines.api import request_body
 from farmhand.agent.engines.message_batches_results import MessageBatchResults
+from farmhand.agent.pots import Pot
 from farmhand.agent.store.damage import LedgerDamaged
 from farmhand.agent.store.ledger import insist
 from farmhand.agent.store.outbox import MessageBatchStore, SentBatch
 from farmhand.agent.store.queries import QueuedTask
 from farmhand.core.task import Task, resolve_model
 from farmhand.core.terms import DEAREST
-from farmhand.meter import ApiError, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve
+from farmhand.meter import ApiError, Budget, BudgetSpent, Key, Reservation, RetryPolicy, policy, reserve
 from farmhand.meter.message_batches import MessageBatches
 
 log = logging.getLogger("jada-agent")
@@ -50,7 +51,7 @@ _LOST_AFTER = 10
 class MessageBatchesEngine:
     """The engine that takes economy tasks from the ledger's queue and records their results there. Call `start` first.
 
-    Waiting tasks are collected for a moment and sent as one Message Batch per key and Farmhand batch. Each has a
+    Waiting tasks are collected for a moment and sent as one Message Batch per key, pot and Farmhand batch. Each has a
     watcher that polls its status and, once it has ended, records its results. `key_refused` is called when the API has
     refused a key.
     """
@@ -58,7 +59,7 @@ class MessageBatchesEngine:
     def __init__(self, context: RunContext, provider: MessageBatches, key_refused: Callable[[], None]) -> None:
         self._context = context
         self._ledger = context.ledger
-        self._keys = context.keys
+        self._pots = context.pots
         self._provider = provider
         self.store = MessageBatchStore(context.ledger)
         self._results = MessageBatchResults(context, self.store, key_refused)
@@ -124,19 +125,20 @@ class MessageBatchesEngine:
             before = count
             await asyncio.sleep(self._context.config.economy_linger_s)
 
-    def _next(self) -> tuple[Key, list[QueuedTask]] | None:
+    def _next(self) -> tuple[Pot, Key, list[QueuedTask]] | None:
         """Return the first queued tasks that can be sent together: those of one Farmhand batch, on one key."""
         line = self._ledger.line("economy", MOST_REQUESTS)
-        keyed = [(key, task) for task in line if (key := self._keys.of(task.key_fingerprint)) is not None]
+        found = ((*self._pots.key(task.pot, task.key_fingerprint), task) for task in line)
+        keyed = [(pot, key, task) for pot, key, task in found if key is not None]
         if not keyed:
             return None
-        key, first = keyed[0]
-        if self._keys.on_trial(key):
+        pot, key, first = keyed[0]
+        if pot.keys.on_trial(key):
             # One task tests whether the key is accepted again.
-            return key, [first]
-        return key, [task for found, task in keyed if found is key and task.batch == first.batch]
+            return pot, key, [first]
+        return pot, key, [task for _, one, task in keyed if one is key and task.batch == first.batch]
 
-    async def _send(self, key: Key, portion: list[QueuedTask]) -> None:
+    async def _send(self, pot: Pot, key: Key, portion: list[QueuedTask]) -> None:
         """Send as much of `portion` as fits into one Message Batch. Raise ApiError if it is transient."""
         bodies: dict[int, bytes] = {}
         reserved: dict[int, Reservation] = {}
@@ -148,15 +150,21 @@ class MessageBatchesEngine:
             size += len(body)
             if bodies and size > MOST_BYTES:
                 break
+            limits = self._context.budgets.of(task, pot.budget)
             try:
-                most = self._most(task, body)
-                reserved[waiting.seq] = Reservation(self._context.budgets.of(task), most or 0)
+                most = self._most(task, body, limits)
+                if not pot.budget.fits(most or 0):
+                    break  # once what is out has come back
+                reserved[waiting.seq] = Reservation(limits, most or 0)
             except ApiError as problem:
+                if pot.stops(key, problem):
+                    self._results.key_refused()
+                    break
                 if await insist(partial(self._ledger.end, waiting.seq, None, failure(waiting.id, problem))):
                     registry.done(waiting.batch, waiting.id)
                 continue
             bodies[waiting.seq], most_pico[waiting.seq] = body, most
-        sent, out = await insist(partial(self.store.begin, most_pico, key.fingerprint))
+        sent, out = await insist(partial(self.store.begin, most_pico, key.fingerprint, pot.name))
         for one in out:
             self._results.reserved[one.seq, one.number] = reserved.pop(one.seq)
             registry.publish(one.task_id, registry.state_event("running"))
@@ -172,20 +180,20 @@ class MessageBatchesEngine:
                 return
             log.warning("no answer to a new Message Batch, which is looked for: %s", problem.message)
         else:
-            self._keys.prove(key)
+            pot.keys.prove(key)
             # No one else handles this batch before the next start, so wait for disk space if the disk is full.
             await insist(partial(self.store.opened, sent.no, view.id))
             log.info("Message Batch %s: %d tasks", view.id, len(out))
             sent = replace(sent, id=view.id)
         self._spawn(self._watch(sent))
 
-    def _most(self, task: Task, body: bytes) -> int | None:
+    def _most(self, task: Task, body: bytes, budgets: tuple[Budget, ...]) -> int | None:
         """Return the worst-case cost in pico-dollars. Raise BudgetSpent if a budget limits it and has no room."""
         model = resolve_model(task.model)
         request = policy.read(body, model=model, max_tokens=task.max_tokens)
         price = partial(self._context.prices.cost, model, terms=DEAREST, economy=True)
         most = reserve.cost(request, price)
-        limits = [budget for budget in self._context.budgets.of(task) if budget.limit_pico is not None]
+        limits = [budget for budget in budgets if budget.limit_pico is not None]
         if request.tokens is None and limits:
             raise BudgetSpent("only the API knows a PDF's tokens, and with --economy it is not asked: leave one out")
         if most is None and limits:
@@ -200,7 +208,7 @@ class MessageBatchesEngine:
     async def _not_made(self, sent: SentBatch, key: Key, problem: ApiError) -> None:
         """Handle a refusal of the batch. Raise `problem` if it is transient."""
         if problem.rejects_key:
-            self._results.refuse(key, problem)
+            self._results.refuse(sent, key, problem)
         if problem.rejects_key or problem.retryable:
             await insist(partial(self._results.take_back, sent))
         else:
@@ -276,7 +284,8 @@ class MessageBatchesEngine:
         """Retry `call` until it succeeds. Return its value, or None if the provider does not know the batch."""
         attempt = unknown = 0
         while True:
-            key = self._keys.of(sent.key_fingerprint) or self._keys.default
+            keys = self._pots[sent.pot].keys
+            key = keys.of(sent.key_fingerprint) or keys.default
             if key is None:
                 await asyncio.sleep(_CALM_S)
                 continue
@@ -285,7 +294,7 @@ class MessageBatchesEngine:
             except ApiError as problem:
                 attempt += 1
                 if problem.rejects_key:
-                    self._results.refuse(key, problem)
+                    self._results.refuse(sent, key, problem)
                     continue
                 unknown += problem.status == 404
                 if unknown >= _LOST_AFTER:

@@ -38,7 +38,7 @@ class MessageBatchResults:
         self._context = context
         self._ledger = context.ledger
         self._store = store
-        self._key_refused = key_refused
+        self.key_refused = key_refused
         self._most = context.config.attempts
         #: Budget reservations by (task seq, attempt number), until the end of the attempt is recorded.
         self.reserved: dict[tuple[int, int], Reservation] = {}
@@ -92,13 +92,13 @@ class MessageBatchResults:
 
     async def take_back(self, sent: SentBatch) -> None:
         """Return the tasks of a batch that the provider never had to where they wait. They cost nothing."""
-        state: State = "awaiting_key" if self._context.keys.of(sent.key_fingerprint) is None else "queued"
+        state: State = "awaiting_key" if self._context.pots.default(sent.pot) is None else "queued"
         await asyncio.gather(*(self._end(one, state, "parked") for one in self._store.out(sent.no)))
 
-    def refuse(self, key: Key, problem: ApiError) -> None:
-        """Use `key` no more, since the API refused it."""
-        self._context.keys.refuse(key, problem)
-        self._key_refused()
+    def refuse(self, sent: SentBatch, key: Key, problem: ApiError) -> None:
+        """Use `key` or its pot no more, since the API refused it."""
+        self._context.pots[sent.pot].stops(key, problem)
+        self.key_refused()
 
     async def _end(
         self, one: BatchedAttempt, then: Result | State, code: str, charge: ChargeRow | None = None, uncertain: int = 0
@@ -145,6 +145,7 @@ class MessageBatchResults:
         elif cost is not None:
             held = self._ledger.held(one.seq, one.number) or (0, 0.0)
             self._context.budgets.known(self._ledger.spec(one.seq), *held, cost)
+            self._context.pots[one.pot].known(*held, cost)
             self.reserved[one.seq, one.number] = Reservation((), 0)
 
     async def _crashed(self, one: BatchedAttempt, times: int) -> None:
@@ -199,11 +200,12 @@ class MessageBatchResults:
         if not problem.rejects_key or one.final:
             await self._failed(one, problem)
             return
-        key = self._context.keys.of(sent.key_fingerprint)
+        pot = self._context.pots[sent.pot]
+        key = pot.keys.of(sent.key_fingerprint)
         if key is not None:
-            self._context.keys.refuse(key, problem)
-        await self._end(one, "awaiting_key", "parked")
-        self._key_refused()
+            pot.stops(key, problem)
+        await self._end(one, "awaiting_key" if self._context.pots.default(sent.pot) is None else "queued", "parked")
+        self.key_refused()
 
     async def _failed(
         self, one: BatchedAttempt, problem: ApiError, charge: ChargeRow | None = None, uncertain: int = 0
@@ -212,6 +214,6 @@ class MessageBatchResults:
         if not problem.retryable or one.attempts >= self._most or one.final:
             await self._end(one, failure(one.task_id, problem), problem.code, charge, uncertain)
             return
-        state: State = "queued" if self._context.keys.held else "awaiting_key"
+        state: State = "awaiting_key" if self._context.pots.default(one.pot) is None else "queued"
         await self._end(one, state, problem.code, charge, uncertain)
         self._context.registry.publish(one.task_id, {"type": "restart", "reason": problem.message})

@@ -31,7 +31,7 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600, 21600, 8640
 _MOST = 100
 _OTHER = "other"
 _WAITS = (
-    *("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused"),
+    *("slots", "batch_concurrency", "rate_limit", "api_error", "no_key", "key_refused", "pot_spent"),
     *("draining", "economy", "economy_sent", "after_crash"),
 )
 

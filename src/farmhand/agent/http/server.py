@@ -21,9 +21,10 @@ from farmhand.agent.store.schema import STATES
 from farmhand.agent.task_files import TaskFiles
 from farmhand.core.errors import UsageError
 from farmhand.core.keys import is_fingerprint
+from farmhand.core.pots import NAME
 from farmhand.core.task import TASK_ID
 from farmhand.meter import Meter
-from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder
+from farmhand.wire.requests import BatchLimits, Cancellation, DrainOrder, Funding
 from farmhand.wire.schema import WIRE
 
 #: Longest time that one request waits for results, in seconds.
@@ -38,7 +39,7 @@ _QUERY = {
     "/v1/charges": _PAGE,
     "/v1/finished": _PAGE,
     "/v1/usage": frozenset({"since"}),
-    "/v1/key": frozenset({"supersedes", "renews"}),
+    "/v1/key": frozenset({"supersedes", "renews", "pot"}),
 }
 
 
@@ -246,7 +247,12 @@ class AgentServer:
         if renews:
             key, resumed = await self._scheduler.renew_key(renews, key)
         else:
-            key, resumed = await self._scheduler.set_key(key, supersedes)
+            pot, funding = request.query.get("pot", ""), None
+            if pot and not NAME.fullmatch(pot):
+                raise UsageError(f"the pot's name does not match {NAME.pattern}", code="invalid_pot")
+            if pot and (body := await request.read()):
+                funding = read_body(body, Funding, "invalid_pot", f"the funding of the pot {pot}")
+            key, resumed = await self._scheduler.set_key(key, supersedes, pot, funding)
         return answer({"fingerprint": key.fingerprint, "tasks_resumed": resumed})
 
     async def _forget_key(self, request: web.Request) -> web.Response:

@@ -12,11 +12,12 @@ from typing import Any
 from farmhand import __version__
 from farmhand.agent.scheduler import Scheduler
 from farmhand.agent.store.queries import BatchView, KnownTask, NoSuchBatch
+from farmhand.core.errors import POT_SPENT
 from farmhand.core.money import usd
 from farmhand.core.pushed import read_note
 from farmhand.core.readable import counted
 from farmhand.core.task import FINAL_STATES
-from farmhand.meter import Limits
+from farmhand.meter import ApiError, Limits
 from farmhand.meter.limits import WaitReason
 
 #: The most tasks ahead in the queue that are counted.
@@ -50,7 +51,7 @@ class Status:
     def as_dict(self) -> dict[str, Any]:
         """Return the whole status."""
         scheduler, config, counts = self._scheduler, self._scheduler.context.config, self._ledger.counts()
-        default = scheduler.keys.default
+        default = scheduler.pots[""].keys.default
         return {
             "queued": counts["queued"],
             "awaiting_key": counts["awaiting_key"],
@@ -79,32 +80,35 @@ class Status:
                 "bytes": self._ledger.bytes_used(),
             },
             "cloudwatch": read_note(config.metrics_note) if config.metrics_note else None,
-        }
+        } | ({"pots": [pot.as_dict() for pot in named]} if (named := scheduler.pots.named) else {})
 
     def _keys(self) -> list[dict[str, Any]]:
         """Return all keys that are held, refused, or superseded but still present or in use, with their task counts.
 
         A task counts as running from before its request is sent until no part of it can use the key any more.
         """
-        keys = self._scheduler.keys
+        pots = self._scheduler.pots
         running = Counter(live.key.fingerprint for live in self._scheduler.registry.running() if live.key is not None)
-        states = dict.fromkeys(running, "superseded") | ({keys.reserve: "superseded"} if keys.reserve else {})
-        states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
+        states, refused = dict.fromkeys(running, "superseded"), dict[str, ApiError]()
+        for keys in (pot.keys for pot in pots):
+            states |= {keys.reserve: "superseded"} if keys.reserve else {}
+            states |= dict.fromkeys(keys.refused, "refused") | dict.fromkeys(keys.held, "held")
+            refused |= keys.refused
         queued: Counter[str] = Counter()
-        if len(states) == 1:
+        if len(states) == 1 and not pots.named:
             # All tasks run on this key, whichever they came with, so there is nothing to count.
             counts = self._ledger.counts()
             queued.update(dict.fromkeys(states, counts["queued"] + counts["awaiting_key"]))
         elif states:
-            for (state, fingerprint), count in self._ledger.by_key().items():
-                runs_on = keys.of(fingerprint)
+            for (state, fingerprint, name), count in self._ledger.by_key().items():
+                runs_on = pots.paying(name).keys.of(fingerprint)
                 if state != "running":
                     queued[runs_on.fingerprint if runs_on is not None else fingerprint] += count
         return [
             {
                 "fingerprint": fingerprint,
                 "state": state,
-                "reason": keys.refused[fingerprint].message if state == "refused" else "",
+                "reason": refused[fingerprint].message if state == "refused" else "",
                 "running": running[fingerprint],
                 "queued": queued[fingerprint],
             }
@@ -123,11 +127,10 @@ class Status:
         else:
             queued, awaiting = batch.queued, batch.awaiting_key
             full = queued if scheduler.ready.is_full(batch.batch) else 0
-        refusal = scheduler.keys.refusal
-        if refusal is not None:
-            waits = [WaitReason("key_refused", awaiting, detail=f"the API refused the key: {refusal.message}")]
-        else:
-            waits = [WaitReason("no_key", awaiting, detail="no key is in memory: any client brings it")]
+        of_pots = {"": awaiting}
+        if awaiting and scheduler.pots.named:
+            of_pots = self._ledger.awaiting(None if batch is None else batch.batch)
+        waits = [self._for_a_key(*each) for each in of_pots.items()]
         if batch is None or batch.running:
             # Running tasks that wait at a gate are not counted per batch.
             waits += self._limits.waiting()
@@ -144,6 +147,15 @@ class Status:
                 WaitReason("slots", queued - full - economy, detail="all slots of their engine are taken"),
             ]
         return [wait for wait in waits if wait.tasks > 0]
+
+    def _for_a_key(self, pot: str, tasks: int) -> WaitReason:
+        """Return the wait reason of the tasks of a pot that await a key."""
+        why = self._scheduler.pots.why(pot)
+        if not why:
+            return WaitReason("no_key", tasks, detail="no key is in memory: any client brings it")
+        if why["reason"] == POT_SPENT:
+            return WaitReason(POT_SPENT, tasks, detail=why["message"])
+        return WaitReason("key_refused", tasks, detail=f"the API refused the key: {why['message']}")
 
     def _at_the_provider(self, batch: BatchView | None) -> WaitReason:
         """Return the wait reason of economy tasks that were sent."""

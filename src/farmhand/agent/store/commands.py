@@ -7,11 +7,12 @@ None relies on what its caller read before: a final task stays final, whatever a
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Collection, Mapping, Sequence, Sized
 from dataclasses import dataclass, field
 
 import msgspec
 
+from farmhand.agent.store import pot_days
 from farmhand.agent.store.identity import digest, state_of
 from farmhand.agent.store.records import USAGE
 from farmhand.agent.store.schema import SUMS
@@ -90,16 +91,25 @@ def _insert(db: sqlite3.Connection, table: str, **values: object) -> None:
 
 
 def submit(
-    db: sqlite3.Connection, now: float, tasks: Sequence[Task], state: State, key_fingerprint: str | None
+    db: sqlite3.Connection,
+    now: float,
+    tasks: Sequence[Task],
+    state: State,
+    key_fingerprint: str | None,
+    without_key: Collection[str] = (),
 ) -> dict[str, State]:
     """Record new tasks in `state`, all or none; a known id keeps its state. Return the state by id.
 
+    Those of a pot are queued, or await a key if the pot is in `without_key`.
     Raise IdConflict if a known id has other content, or its task has run and was pruned.
     """
     states: dict[str, State] = {}
     for task in tasks:
         before = state_of(db, task)
-        states[task.id] = before or state
+        first = state
+        if task.pot:
+            first = "awaiting_key" if task.pot in without_key else "queued"
+        states[task.id] = before or first
         if before:
             continue
         if task.batch:
@@ -110,21 +120,25 @@ def submit(
             id=task.id,
             spec=msgspec.json.encode(task),
             digest=digest(task),
-            state=state,
+            state=first,
             batch=task.batch,
             model=resolve_model(task.model),
             engine=task.resolved_engine,
+            pot=task.pot,
             priority=task.priority,
             work_class=task.work_class,
             labels=msgspec.json.encode(task.labels),
-            key_fingerprint=key_fingerprint,
+            key_fingerprint=None if task.pot else key_fingerprint,
             created_at=now,
         )
     return states
 
 
-def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) -> int:
-    """Set the task to `running`. Return the number of the new attempt. Raise NoLongerQueued if the task is final."""
+def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str, pot: str = "") -> int:
+    """Set the task to `running`; the key of `pot` pays. Return the number of the new attempt.
+
+    Raise NoLongerQueued if the task is final.
+    """
     query = (
         "UPDATE task SET state = 'running', attempts = attempts + 1, key_fingerprint = ?,"
         " started_at = coalesce(started_at, ?) WHERE seq = ? AND done_no IS NULL"
@@ -132,10 +146,10 @@ def start(db: sqlite3.Connection, now: float, seq: int, key_fingerprint: str) ->
     if not db.execute(query, (key_fingerprint, now, seq)).rowcount:
         raise NoLongerQueued
     query = (
-        "INSERT INTO attempt (task_seq, number, key_fingerprint, started_at)"
-        " SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3 FROM attempt WHERE task_seq = ?1 RETURNING number"
+        "INSERT INTO attempt (task_seq, number, key_fingerprint, started_at, pot)"
+        " SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4 FROM attempt WHERE task_seq = ?1 RETURNING number"
     )
-    return int(db.execute(query, (seq, key_fingerprint, now)).fetchone()[0])
+    return int(db.execute(query, (seq, key_fingerprint, now, pot)).fetchone()[0])
 
 
 def reserve(db: sqlite3.Connection, now: float, seq: int, request: int, most_pico: int | None) -> None:
@@ -188,6 +202,8 @@ def _charge(db: sqlite3.Connection, now: float, seq: int, number: int, end: Atte
         )
         values = (end.price_version, one.cost_pico, *used.values(), seq)
         db.execute(f"UPDATE task SET price_version = ?, {sums} WHERE seq = ?", values)
+        if one.cost_pico:
+            pot_days.add(db, now, seq, number, one.cost_pico)
     if end.held is None:
         return
     # Keep only the reservations in `held`: the cost of the attempt's other requests is known.
@@ -268,26 +284,29 @@ def cancel_waiting(db: sqlite3.Connection, now: float, batch: str) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def resume(db: sqlite3.Connection, _now: float, key_fingerprint: str) -> int:
-    """Queue up to CHUNK tasks that await a key with this one. Return how many; 0 when none are left."""
+def resume(db: sqlite3.Connection, _now: float, key_fingerprint: str, pot: str = "") -> int:
+    """Queue up to CHUNK tasks of the pot that await a key with this one. Return how many; 0 when none are left."""
     return db.execute(
         "UPDATE task SET state = 'queued', key_fingerprint = ? WHERE seq IN"
-        " (SELECT seq FROM task WHERE state = 'awaiting_key' LIMIT ?)",
-        (key_fingerprint, CHUNK),
+        " (SELECT seq FROM task WHERE state = 'awaiting_key' AND pot = ? LIMIT ?)",
+        (key_fingerprint, pot, CHUNK),
     ).rowcount
 
 
-def park(db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequence[str], *, default: bool) -> int:
-    """Move up to CHUNK queued tasks without a usable key to `awaiting_key`. Return how many; 0 when none are left.
+def park(
+    db: sqlite3.Connection, _now: float, held: Sequence[str], refused: Sequence[str], *, default: bool, pot: str = ""
+) -> int:
+    """Move up to CHUNK queued tasks of the pot without a usable key to `awaiting_key`.
 
-    `held` and `refused` are fingerprints. A task whose key is in neither runs on the default key, if there is one.
+    Return how many; 0 when none are left. `held` and `refused` are fingerprints. A task whose key is in neither runs on
+    the default key, if there is one.
     """
     names = refused if default else held
     which = "key_fingerprint IN" if default else "coalesce(key_fingerprint, '') NOT IN"
     return db.execute(
         "UPDATE task SET state = 'awaiting_key' WHERE seq IN"
-        f" (SELECT seq FROM task WHERE state = 'queued' AND {which} ({_marks(names)}) LIMIT ?)",
-        (*names, CHUNK),
+        f" (SELECT seq FROM task WHERE state = 'queued' AND pot = ? AND {which} ({_marks(names)}) LIMIT ?)",
+        (pot, *names, CHUNK),
     ).rowcount
 
 
@@ -362,6 +381,7 @@ def recount(db: sqlite3.Connection, _now: float) -> None:
         "INSERT INTO batch (name, created_at) SELECT batch, min(created_at) FROM task WHERE batch != ''"
         " GROUP BY batch ON CONFLICT DO NOTHING"
     )
+    pot_days.recount(db)
     db.execute(
         "INSERT INTO counter SELECT 'done', coalesce(max(done_no), 0) FROM task WHERE true"
         " ON CONFLICT (name) DO UPDATE SET value = max(value, excluded.value)"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from farmhand.agent.store import commands, damage, identity
+from farmhand.agent.store import commands, damage, identity, pot_days
 from farmhand.agent.store.commands import AttemptEnd, TaskEnd
 from farmhand.agent.store.damage import Alarm, LedgerDamaged, LedgerStuck
 from farmhand.agent.store.queries import Queries
@@ -192,6 +192,7 @@ class Ledger(Queries):
     charge = _transition(commands.charge)
     resume = _transition(commands.resume)
     park = _transition(commands.park)
+    close_pot = _transition(pot_days.close)
     put_batch = _transition(commands.put_batch)
     recount = _transition(commands.recount)
     _recover = _transition(commands.recover)

@@ -37,6 +37,7 @@ class SentBatch:
     created_at: float
     crashes: int = 0
     suspected: bool = False
+    pot: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class BatchedAttempt:
     attempts: int
     crashes: int = 0
     sent_at: float = 0.0
+    pot: str = ""
 
 
 def _sets(columns: str) -> Callable[..., asyncio.Future[int]]:
@@ -93,7 +95,7 @@ class MessageBatchStore:
     ended = _sets("state = 'ended'")
 
     async def begin(
-        self, most_pico: Mapping[int, int | None], key_fingerprint: str
+        self, most_pico: Mapping[int, int | None], key_fingerprint: str, pot: str = ""
     ) -> tuple[SentBatch, list[BatchedAttempt]]:
         """Record a batch that is about to be sent, and set its tasks to `running`, except those that have ended.
 
@@ -103,11 +105,12 @@ class MessageBatchStore:
         now = self.ledger.now()
 
         def step(db: sqlite3.Connection) -> int:
-            query = "INSERT INTO provider_batch (key_fingerprint, created_at, state, requests) VALUES (?, ?, ?, 0)"
-            no, requests = int(db.execute(query, (key_fingerprint, now, "creating")).lastrowid or 0), 0
+            columns = "key_fingerprint, created_at, state, requests, pot"
+            query = f"INSERT INTO provider_batch ({columns}) VALUES (?, ?, ?, 0, ?)"
+            no, requests = int(db.execute(query, (key_fingerprint, now, "creating", pot)).lastrowid or 0), 0
             for seq, most in most_pico.items():
                 with suppress(NoLongerQueued):
-                    number = commands.start(db, now, seq, key_fingerprint)
+                    number = commands.start(db, now, seq, key_fingerprint, pot)
                     which = (no, seq, number)
                     db.execute("UPDATE attempt SET provider_batch = ? WHERE task_seq = ? AND number = ?", which)
                     commands.reserve(db, now, seq, 1, most)
@@ -118,12 +121,12 @@ class MessageBatchStore:
 
         no = await self.ledger.write(step)
         out = self.out(no)
-        return SentBatch(no, "", key_fingerprint, False, len(out), now), out
+        return SentBatch(no, "", key_fingerprint, False, len(out), now, pot=pot), out
 
     def unended(self) -> list[SentBatch]:
         """Return the batches that are, or may be, at the provider."""
         rows = self.ledger.rows(
-            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes, suspected"
+            "SELECT no, coalesce(id, ''), key_fingerprint, cancelled, requests, created_at, crashes, suspected, pot"
             " FROM provider_batch WHERE state != 'ended' ORDER BY no"
         )
         return [SentBatch(*row) for row in rows]
@@ -135,7 +138,7 @@ class MessageBatchStore:
     def out(self, no: int) -> list[BatchedAttempt]:
         """Return the attempts in the batch that have not ended."""
         crashes = "(SELECT sum(crashes) FROM attempt WHERE task_seq = t.seq)"
-        columns = f"a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, {crashes}"
+        columns = f"a.task_seq, a.number, t.id, t.batch, t.done_no IS NOT NULL, t.attempts, {crashes}, a.pot"
         return [BatchedAttempt(*row) for row in self.ledger.rows(f"SELECT {columns} {_OUT} ORDER BY a.task_seq", no)]
 
     def wanted(self, no: int) -> bool:

@@ -33,7 +33,9 @@ _BATCH = (
     " FROM batch LEFT JOIN tally ON tally.batch = batch.name WHERE name = ?"
 )
 _CHARGES = (
-    "SELECT no AS charge_id, task.id AS task, attempt, batch, work_class, charge.model, engine, labels,"
+    "SELECT no AS charge_id, task.id AS task, attempt, batch, (SELECT a.pot FROM attempt a"
+    " WHERE a.task_seq = charge.task_seq AND a.number = charge.attempt) AS pot,"
+    " work_class, charge.model, engine, labels,"
     " charge.created_at, request_id, charge.price_version, terms, economy, charge.cost_pico,"
     f" {', '.join(f'charge.{u}' for u in USAGE)}"
     " FROM charge JOIN task ON seq = task_seq WHERE no > ? ORDER BY no LIMIT ?"
@@ -42,6 +44,7 @@ _CHARGES = (
 _FINISHED = (
     "SELECT done_no AS finish_seq, id, state, batch, work_class, model, engine, labels, created_at, started_at,"
     f" finished_at, attempts, retries, uncertain, price_version, error_code AS error, cost_pico, {_USAGE},"
+    " coalesce((SELECT a.pot FROM attempt a WHERE a.task_seq = seq ORDER BY a.number DESC LIMIT 1), pot) AS pot,"
     " (SELECT CASE WHEN count(pico) = uncertain AND count(*) = uncertain THEN coalesce(sum(pico), 0) END"
     " FROM reservation WHERE task_seq = seq) AS uncertain_pico"
     " FROM task WHERE done_no > ? ORDER BY done_no LIMIT ?"
@@ -92,17 +95,19 @@ class QueuedTask:
     priority: int
     key_fingerprint: str | None
     engine: str
+    pot: str
     crashes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
 class KnownTask:
-    """A task's sequence number, batch and state, and whether its content is pruned."""
+    """A task's sequence number, batch and state, whether its content is pruned, and its pot."""
 
     seq: int
     batch: str
     state: str
     pruned: bool
+    pot: str
 
 
 class Queries:
@@ -148,7 +153,7 @@ class Queries:
 
     def known(self, task_id: str) -> KnownTask:
         """Return the task's number, batch and state. Raise KeyError if it is unknown."""
-        row = self._row("SELECT seq, batch, state, spec IS NULL FROM task WHERE id = ?", task_id)
+        row = self._row("SELECT seq, batch, state, spec IS NULL, pot FROM task WHERE id = ?", task_id)
         if row is None:
             raise KeyError(task_id)
         return KnownTask(*row)
@@ -216,7 +221,7 @@ class Queries:
 
     def _queued(self, where: str, *values: Any) -> Generator[sqlite3.Row, None, None]:
         return self._each(
-            "SELECT seq, id, batch, priority, key_fingerprint, engine FROM task"
+            "SELECT seq, id, batch, priority, key_fingerprint, engine, pot FROM task"
             f" WHERE state = 'queued' AND {where} ORDER BY priority DESC, seq LIMIT ?",
             *values,
         )
@@ -231,7 +236,7 @@ class Queries:
     def suspects(self) -> list[QueuedTask]:
         """Return the queued tasks that ran when the agent crashed, those with the fewest crashes first."""
         rows = self.rows(
-            "SELECT seq, id, batch, priority, t.key_fingerprint, engine, sum(crashes)"
+            "SELECT seq, id, batch, priority, t.key_fingerprint, engine, t.pot, sum(crashes)"
             " FROM attempt a JOIN task t ON seq = task_seq"
             " WHERE crashes > 0 AND state = 'queued' AND engine != 'economy' GROUP BY seq"
             " ORDER BY sum(crashes), priority DESC, seq"
@@ -251,14 +256,26 @@ class Queries:
         query = "SELECT 1 FROM task WHERE done_no IS NULL AND state = 'queued' AND key_fingerprint = ? LIMIT 1"
         return self._row(query, key_fingerprint) is not None
 
-    def by_key(self) -> dict[tuple[str, str], int]:
-        """Return (state, fingerprint) → number of unfinished tasks, with "" for tasks without a key."""
+    def by_key(self) -> dict[tuple[str, str, str], int]:
+        """Return (state, fingerprint, pot) → number of unfinished tasks, with "" for tasks without a key."""
         # Without this hint the planner looks up each unfinished task by its done_no.
         query = (
-            "SELECT state, coalesce(key_fingerprint, ''), count(*) FROM task INDEXED BY task_key"
-            " WHERE done_no IS NULL GROUP BY state, key_fingerprint"
+            "SELECT state, coalesce(key_fingerprint, ''), pot, count(*) FROM task INDEXED BY task_key"
+            " WHERE done_no IS NULL GROUP BY state, key_fingerprint, pot"
         )
-        return {(row[0], row[1]): row[2] for row in self.rows(query)}
+        return {(row[0], row[1], row[2]): row[3] for row in self.rows(query)}
+
+    def awaiting(self, batch: str | None) -> dict[str, int]:
+        """Return pot → number of tasks that await a key: those of `batch`, or all."""
+        query = (
+            "SELECT pot, count(*) FROM task WHERE state = 'awaiting_key' AND (?1 IS NULL OR batch = ?1) GROUP BY pot"
+        )
+        return dict(self.rows(query, batch))  # type: ignore[arg-type]  # rows of two columns
+
+    def closed_pot(self, pot: str) -> str:
+        """Return what `pot_days.close` recorded last; "" for nothing."""
+        row = self._row("SELECT value FROM meta WHERE name = ?", f"pot:{pot}")
+        return "" if row is None else str(row[0])
 
     # --- batches --------------------------------------------------------------------------------------------------
 
@@ -353,6 +370,14 @@ class Queries:
         when = "WHERE created_at >= ?1 AND created_at < ?2"
         known, held = f"SELECT sum(cost_pico) FROM charge {when}", f"SELECT sum(pico) FROM reservation {when}"
         return self._spent(known, held, "", since, until)
+
+    def spent_by_pot(self, pot: str, since: float) -> int:
+        """Return the pico-dollars that the pot was, or may have been, charged since a midnight."""
+        held = (
+            "SELECT sum(pico) FROM reservation r JOIN attempt a ON a.task_seq = r.task_seq AND a.number = r.attempt"
+            " WHERE a.pot = ?1 AND r.created_at >= ?2"
+        )
+        return self._spent("SELECT sum(pico) FROM pot_day WHERE pot = ?1 AND day >= ?2 / 86400", held, "", pot, since)
 
     def _spent(self, known: str, held: str, source: str, *values: Any) -> int:
         row = self._row(f"SELECT coalesce(({known}), 0) + coalesce(({held}), 0) {source}", *values)

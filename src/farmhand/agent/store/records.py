@@ -51,4 +51,7 @@ def result_fields(row: sqlite3.Row) -> dict[str, Any]:
 
 def record(row: sqlite3.Row) -> dict[str, Any]:
     """Return a row as one line of `GET /v1/charges` or `GET /v1/finished`."""
-    return in_usd(row) | {"labels": decoded(row["labels"], dict[str, str])}
+    found = in_usd(row) | {"labels": decoded(row["labels"], dict[str, str])}
+    if not found["pot"]:
+        del found["pot"]
+    return found

@@ -45,6 +45,8 @@ _LAST_DONE = "last_done = max(last_done, coalesce(NEW.done_no, 0))"
 # - `spec` is NULL once a task's content is pruned.
 # - Triggers keep `tally`, so that counts and a batch's sums are read, never computed.
 # - `meta.id` identifies this file for tools that merge ledgers: the numbers of a rebuilt host start at 1 again.
+# - `task.pot` is the pot that the task names, `attempt.pot` the one that pays for the attempt: it may be a later one.
+# - `pot_day` has what each pot was charged, by day since 1970 (UTC). It outlives the charges, which retention deletes.
 # - `charge.terms` are the conditions besides tokens that decided the cost: see `farmhand.core.terms.Terms`.
 # - `provider_batch` has the Message Batches at the provider. `id` is the provider's, NULL until its answer.
 # - `reservation` has the worst-case cost of requests, from before they are sent until their cost is known.
@@ -68,6 +70,7 @@ CREATE TABLE task (
     batch TEXT NOT NULL,
     model TEXT NOT NULL,
     engine TEXT NOT NULL,
+    pot TEXT NOT NULL DEFAULT '',
     priority INTEGER NOT NULL DEFAULT 0,
     work_class TEXT NOT NULL DEFAULT '',
     labels BLOB NOT NULL,
@@ -92,9 +95,9 @@ CREATE TABLE task (
 );
 CREATE INDEX task_line ON task (engine, priority DESC, seq) WHERE state = 'queued';
 CREATE INDEX task_batch_line ON task (batch, engine, priority DESC, seq) WHERE state = 'queued';
-CREATE INDEX task_awaiting ON task (batch, seq) WHERE state = 'awaiting_key';
+CREATE INDEX task_awaiting ON task (batch, pot, seq) WHERE state = 'awaiting_key';
 CREATE INDEX task_running ON task (batch) WHERE state = 'running';
-CREATE INDEX task_key ON task (state, key_fingerprint, done_no) WHERE done_no IS NULL;
+CREATE INDEX task_key ON task (state, key_fingerprint, pot, done_no) WHERE done_no IS NULL;
 CREATE INDEX task_batch ON task (batch, seq);
 CREATE INDEX task_batch_done ON task (batch, done_no) WHERE done_no IS NOT NULL;
 CREATE INDEX task_kept ON task (finished_at) WHERE done_no IS NOT NULL AND spec IS NOT NULL;
@@ -104,6 +107,7 @@ CREATE TABLE provider_batch (
     no INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT UNIQUE,
     key_fingerprint TEXT NOT NULL,
+    pot TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL CHECK (state IN ('creating','open','ended')),
     cancelled INTEGER NOT NULL DEFAULT 0,
     requests INTEGER NOT NULL,
@@ -118,6 +122,7 @@ CREATE TABLE attempt (
     task_seq INTEGER NOT NULL REFERENCES task (seq) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     key_fingerprint TEXT NOT NULL,
+    pot TEXT NOT NULL DEFAULT '',
     started_at REAL NOT NULL,
     finished_at REAL,
     outcome TEXT NOT NULL DEFAULT 'running',
@@ -143,6 +148,10 @@ CREATE TABLE charge (
 );
 CREATE INDEX charge_task ON charge (task_seq);
 CREATE INDEX charge_created ON charge (created_at);
+
+CREATE TABLE pot_day (
+    pot TEXT NOT NULL, day INTEGER NOT NULL, pico INTEGER NOT NULL, PRIMARY KEY (pot, day)
+) WITHOUT ROWID;
 
 CREATE TABLE reservation (
     task_seq INTEGER NOT NULL REFERENCES task (seq) ON DELETE CASCADE,

@@ -30,7 +30,8 @@ from farmhand.core.errors import FarmhandError
 from farmhand.core.shard import MAX_INLINE_PROMPT, PROMPT_KEY, LeaseName, LedgerPart, ShardManifest
 from farmhand.core.task import Engine, Task
 from farmhand.core.typed import ready
-from farmhand.wire.schema import MAX_BYTES, ListedResult, Misfit, decode
+from farmhand.wire.decode import MAX_BYTES, Misfit, decode
+from farmhand.wire.schema import ListedResult
 
 #: The tasks of a shard: about ten minutes of one container. A task with tools counts as much as 25 without.
 TEXT_TASKS, CLI_TASKS = 500, 20

@@ -14,16 +14,17 @@ from typing import Any
 from farmhand import __version__
 from farmhand.cli.checks import Check, by_error, failed, passed, run
 from farmhand.core import pushed
-from farmhand.core.errors import NotConfigured, WireError, from_result
+from farmhand.core.errors import POT_SPENT, NotConfigured, WireError, from_result
 from farmhand.core.ids import new_task_id
-from farmhand.core.keysource import read_key
+from farmhand.core.money import pico
+from farmhand.core.pots import in_words
 from farmhand.core.readable import counted, dollars, duration
 from farmhand.core.scratch import private_directory
 from farmhand.core.settings import Settings
 from farmhand.places import docker
 from farmhand.places.ansible_environment import ansible_environment, find_program
 from farmhand.places.checkout import find_project
-from farmhand.places.hosts import Host
+from farmhand.places.hosts import Host, credential
 from farmhand.wire.client import Client
 from farmhand.wire.follow import run_task
 
@@ -36,7 +37,7 @@ CANARY_S = 180.0
 _SEARCH_S = 600.0
 #: Where the role `base` keeps the originals of scrubbed files: its variable base_scrub_backup_dir.
 _IGNORED = "/var/backups/farmhand"
-NAMES = ("reach", "cli", "clock", "queue", "budget", "cloudwatch", "wall")
+NAMES = ("reach", "cli", "clock", "queue", "budget", "pots", "cloudwatch", "wall")
 #: What the walls of containers let a task open.
 _WALLS = {"unix": "Unix sockets only", "relay": "any socket: the container's lack of a network is what holds"}
 
@@ -59,6 +60,8 @@ def look(host: Host, conf: Settings, skipped: Collection[str]) -> list[Check]:
         ("queue", lambda: queue(status, oldest)),
         ("budget", lambda: budget(status)),
     ]
+    if status.get("pots"):
+        checks.append(("pots", lambda: pots_left(status)))
     if status.get("cloudwatch"):
         checks.append(("cloudwatch", lambda: cloudwatch(status)))
     if conf.place == docker.NAME:
@@ -119,14 +122,16 @@ def queue(status: dict[str, Any], oldest_s: float) -> Check:
         tasks = counted(refused[0]["queued"], "task is", "tasks are")
         detail = f"{tasks} parked: key {refused[0]['fingerprint']} was refused"
         return failed(f"{detail}: {refused[0].get('reason')}", "top it up or farmhand rotate")
-    parked = int(status.get("awaiting_key") or 0)
-    if parked:
+    of_pots = sum(wait.get("tasks") or 0 for wait in status.get("waiting") or [] if wait["reason"] == POT_SPENT)
+    parked = int(status.get("awaiting_key") or 0) - of_pots
+    if parked > 0:
         return failed(counted(parked, "task awaits", "tasks await") + " a key", "any claude-cheap brings it")
-    if oldest_s > OLDEST_S:
+    if oldest_s > OLDEST_S and not of_pots:
         return failed(f"a task waits for {oldest_s / 3600:.1f} h", "farmhand status says what for")
     running, queued = int(status.get("running") or 0), int(status.get("queued") or 0)
     waits = f", the oldest for {duration(oldest_s)}" if queued else ""
-    return passed(f"{running} running, {queued} queued{waits}, none parked")
+    kept = f"{counted(of_pots, 'waits', 'wait')} for a pot to be filled" if of_pots else "none parked"
+    return passed(f"{running} running, {queued} queued{waits}, {kept}")
 
 
 def budget(status: dict[str, Any]) -> Check:
@@ -139,6 +144,22 @@ def budget(status: dict[str, Any]) -> Check:
     if spent >= limit:
         return failed(detail, "wait for tomorrow (UTC), or raise jada_agent_budget_day_usd")
     return passed(detail)
+
+
+def pots_left(status: dict[str, Any]) -> Check:
+    """Check that no pot is spent or expired without another one that pays: each with what is left on this host."""
+    said, bad = [], []
+    for pot in status["pots"]:
+        if pot.get("limit_usd") is None:
+            continue
+        limit = Decimal(str(pot["limit_usd"]))
+        rest = max(0, pico(limit - Decimal(str(pot.get("spent_usd") or 0))))
+        spent = pot.get("state") == "spent"
+        said.append(in_words(pot["name"], rest, limit, pot.get("until"), time.time(), spent=spent))
+        bad += [pot["name"]] if pot.get("state") != "open" and not pot.get("next") else []
+    detail = "; ".join(said) or "no pot has an amount"
+    fix = f"wait until {' and '.join(bad)} is filled again, name another --pot, or set when_spent"
+    return failed(detail, fix) if bad else passed(detail)
 
 
 def cloudwatch(status: dict[str, Any]) -> Check:
@@ -158,9 +179,16 @@ def canary(host: Host, conf: Settings) -> Check:
         "labels": {"purpose": "doctor"},
     }
     started = time.monotonic()
-    key = read_key(conf.key_source)
+    task |= {"pot": conf.pot} if conf.pot else {}
+    key = credential(conf)
     with Client(host.transport(conf.connect_timeout_s)) as client:
-        result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
+        try:
+            result = run_task(client, task, key, lambda _event: None, resume_s=5.0, within_s=CANARY_S)
+        except WireError as error:
+            if error.code == POT_SPENT:  # it would be run, and paid for, when the pot is filled again
+                client.cancel(str(task["id"]))
+                return failed(error.message.partition("; task ")[0], error.hint)
+            raise
     failure = from_result(result)
     if failure is not None:
         return by_error(failure, "farmhand status, and the journal of jada-agent")
