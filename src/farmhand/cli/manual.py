@@ -107,8 +107,8 @@ HELP = {
         ("farmhand statusline --json", "what it is made of"),
     )),
     "mcp": VerbHelp("docs/mcp.md", (
-        ("claude mcp add farmhand -- farmhand mcp", "let claude start it in each session"),
-        ("codex mcp add farmhand -- farmhand mcp", "the same for codex"),
+        ("farmhand mcp", "a client starts it: claude mcp add farmhand -- farmhand mcp"),
+        ("farmhand mcp --config farm.toml", "the same with other settings"),
     )),
     "cost": VerbHelp("docs/cost.md", (
         ("farmhand cost --since 30d", "what it cost and saved"),
