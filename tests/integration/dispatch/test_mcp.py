@@ -159,7 +159,7 @@ async def test_two_sessions_share_the_day_and_the_operator_can_allow_more(
     workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
 ) -> None:
     configure(workstation, mcp_max_usd=0.009)
-    api.state.latency_s = 5
+    api.state.latency_s = 2
     async with session(workstation, tmp_path / "a") as one, session(workstation, tmp_path / "b") as two:
         held = await one.call("farm_task", prompt="Hold", max_tokens=6000, wait_s=0)
         refusal = await two.call("farm_task", prompt="Refused", max_tokens=6000)
