@@ -54,7 +54,9 @@ class Farm:
         conf = self.conf
         task = await self._intake.task(session, conf, own, fields)
         most = most_of(task, conf)
-        amount = await self._reserve(session, task.id, "task", task.max_usd, most, most // 2, conf, own.label or "", 1)
+        amount = await self._reserve(
+            session, task.id, "task", task.max_usd, most, most * 2 // 5, conf, own.label or "", 1
+        )
         job = Job(self._directory, task.id)
         task.max_usd = usd(amount)
         body = msgspec.to_builtins(task) | {"max_usd": float(usd(amount))}

@@ -116,7 +116,8 @@ class TaskIntake:
 def most_of(task: Task, conf: Settings) -> int:
     """Return the most that a task should cost, in pico-dollars. Raise UsageError if its model has no price.
 
-    It is half as much again as a token a byte and the longest answer: the terms of a workspace may be dearer.
+    It is two and a half times a token a byte and the longest answer: the terms of a workspace may be dearer, and a
+    request that was cut off, whose cost is not known, is sent once more.
     """
     table = price_table(conf.prices_path)
     size = len(_ENCODER.encode([task.prompt, task.system, task.schema])) + _ADDED_TOKENS
@@ -126,7 +127,7 @@ def most_of(task: Task, conf: Settings) -> int:
     if cost is None:
         hint = f"use one of {', '.join(table.current)}"
         raise UsageError(f"no price is known for the model {task.model!r:.80}", hint=hint, code="unknown_model")
-    most = cost * (_TRIES if task.schema else 1) * 3 // 2
+    most = cost * (_TRIES if task.schema else 1) * 5 // 2
     return most if task.max_usd is None else min(most, pico(task.max_usd))
 
 

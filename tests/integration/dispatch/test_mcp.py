@@ -16,6 +16,7 @@ from tests.integration.dispatch.sessions import INITIALIZE, RawServer, id_in, jo
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.agent import Agent
 from tests.support.messages_api import DEFAULT_KEY, MessagesApi
+from tests.support.messages_api.rules import Rule, Step
 
 #: What a session has of its own, which the server must neither keep nor show.
 CANARY = "sk-ant-test-session-canary-0123456789"
@@ -157,8 +158,8 @@ async def test_a_call_that_is_called_off_ends_its_task_and_a_session_that_ends_d
 async def test_two_sessions_share_the_day_and_the_operator_can_allow_more(
     workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
 ) -> None:
-    configure(workstation, mcp_max_usd=0.006)
-    api.state.latency_s = 5
+    configure(workstation, mcp_max_usd=0.009)
+    api.state.latency_s = 2
     async with session(workstation, tmp_path / "a") as one, session(workstation, tmp_path / "b") as two:
         held = await one.call("farm_task", prompt="Hold", max_tokens=6000, wait_s=0)
         refusal = await two.call("farm_task", prompt="Refused", max_tokens=6000)
@@ -237,10 +238,13 @@ async def test_no_key_is_kept_or_shown(workstation: Workstation, farm: Sshd, tmp
         assert not any(secret.encode() in content for content in kept)
 
 
-async def test_an_answer_that_is_too_long_is_in_a_file(workstation: Workstation, farm: Sshd, tmp_path: Path) -> None:
+async def test_an_answer_that_is_too_long_is_in_a_file(
+    workstation: Workstation, farm: Sshd, api: MessagesApi, tmp_path: Path
+) -> None:
     configure(workstation, mcp_answer_chars=200)
+    api.state.rules.add(Rule(contains="Write", steps=[Step(text="word " * 500)]))
     async with session(workstation, tmp_path / "work") as one:
-        said = await one.call("farm_task", prompt="word " * 500)
+        said = await one.call("farm_task", prompt="Write")
     assert len(said) < 800
     path = jobs(workstation) / id_in(said) / "answer.txt"
     assert str(path) in said

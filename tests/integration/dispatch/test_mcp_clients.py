@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from tests.integration.dispatch.conftest import Workstation, received
+from tests.integration.dispatch.conftest import Workstation
 from tests.integration.dispatch.sshd import Sshd
 from tests.support.claude import claude_binary
 from tests.support.harness.run import LOCKS, Ran, run
@@ -49,7 +49,7 @@ def check(ran: Ran, api: MessagesApi) -> None:
     assert "The farm said: " in ran.text, ran
     assert "claude-haiku-5-5 · US$ 0.0000" in ran.text, ran
     assert "Loopback answer to 15 bytes" in ran.text
-    assert TASK["prompt"] in received(api)
+    assert TASK["prompt"] in [json.loads(post.body)["messages"][-1]["content"] for post in api.posts]
 
 
 async def test_claude_calls_it(farming: Workstation, api: MessagesApi) -> None:
