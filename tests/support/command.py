@@ -35,7 +35,7 @@ def run(
     cwd: Path,
     *,
     preload: tuple[str, ...] = (),
-    timeout_s: float = 60,
+    timeout_s: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, without input. `preload` are modules that it should not have to load.
 
