@@ -15,7 +15,7 @@ from farmhand.billing.kinds import SHELLS, own_files
 from tests.support.dotfiles import FLAGS, Dotfiles
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-#: Reads a line with what is wanted, and answers with a line. Each answer comes from a fork, as the user whose home it is.
+#: Reads lines with what is wanted; each is answered by a fork, as the user whose home it is.
 _MODULE = """
 import json, os, pathlib, sys
 from farmhand.billing.keyfile import ChangeRefused

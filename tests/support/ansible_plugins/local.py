@@ -1,9 +1,9 @@
 """The connection `local` of the tests' Ansible: a module runs in a fork, with what is loaded already.
 
 Ansible starts an interpreter for each module, and one that needs boto3 takes 0.6 s of CPU time for imports alone. Here
-the source of the module, as Ansible sends it, runs in a fork of the process that would start that interpreter. Ansible's
-own code is taken out first, so it comes from the module's zip file as ever. Anything but a module, `become` and
-another interpreter go the usual way. tests/support/forked_modules.py says how to use it.
+the source of the module, as Ansible sends it, runs in a fork of the process that would start that interpreter.
+Ansible's own code is taken out first, so it comes from the module's zip file as ever. Anything but a module, `become`
+and another interpreter go the usual way. tests/support/forked_modules.py says how to use it.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def _forget_ansible() -> None:
     """Take out what the controller has loaded and hooked in: a module brings its own."""
     for name in [name for name in sys.modules if name.partition(".")[0] in _ANSIBLE]:
         del sys.modules[name]
-    for hooks in (sys.meta_path, sys.path_hooks):
-        hooks[:] = [one for one in hooks if _home(one) not in _ANSIBLE]  # type: ignore[index]
+    sys.meta_path[:] = [one for one in sys.meta_path if _home(one) not in _ANSIBLE]
+    sys.path_hooks[:] = [one for one in sys.path_hooks if _home(one) not in _ANSIBLE]
     sys.path_importer_cache.clear()
 
 
