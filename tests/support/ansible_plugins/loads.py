@@ -1,4 +1,7 @@
-"""A callback of the tests' Ansible that imports what its modules need, before the workers are forked."""
+"""A callback of the tests' Ansible that imports what its modules need, before the workers are forked.
+
+What is there then is garbage of nobody: a worker does not look through it, so it shares the memory.
+"""
 
 from __future__ import annotations
 
