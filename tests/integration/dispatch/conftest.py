@@ -21,7 +21,7 @@ from tests.support.messages_api import DEFAULT_ADMIN_KEY, DEFAULT_KEY, MessagesA
 BIN = Path(sys.executable).parent
 CHECKOUT = Path(__file__).resolve().parents[3]
 #: Verbs whose start is no part of what is tried here.
-FORKED = ("again", "cost", "doctor", "list", "logs", "show", "status")
+FORKED = ("again", "batch", "cost", "doctor", "flush", "list", "logs", "show", "status")
 LOADED = tuple(f"farmhand.cli.{verb}" for verb in FORKED)
 
 
