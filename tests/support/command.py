@@ -16,8 +16,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 
 from farmhand import cli
@@ -36,16 +36,18 @@ def run(
     cwd: Path,
     *,
     preload: tuple[str, ...] = (),
-    timeout_s: float = 60,
+    timeout_s: float = 120,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, without input. `preload` are modules that it should not have to load.
 
     Raise TimeoutError when it takes too long.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        server = _server(preload)
+        idle = _idle[preload]
+        server = idle.pop() if idle else _Server(preload)
         what = {"program": program, "arguments": list(arguments), "environ": dict(environ), "cwd": str(cwd)}
         status = server.run(json.dumps(what).encode(), (out.fileno(), err.fileno()), timeout_s)
+        idle.append(server)
         out.seek(0)
         err.seek(0)
         said = [file.read().decode("utf-8", "replace") for file in (out, err)]
@@ -76,7 +78,6 @@ class _Server:
             said = self._line.recv(_MOST_BYTES)
         except TimeoutError:
             self.end()
-            _server.cache_clear()
             raise
         assert said, "the server of commands has ended"
         return int(said)
@@ -89,9 +90,8 @@ class _Server:
         self._line.close()
 
 
-@cache
-def _server(preload: tuple[str, ...]) -> _Server:
-    return _Server(preload)
+#: Those that run no command, by their modules: commands that threads run at the same time have one each.
+_idle: defaultdict[tuple[str, ...], list[_Server]] = defaultdict(list)
 
 
 def _serve(line: socket.socket) -> None:

@@ -15,22 +15,42 @@ from farmhand.billing.kinds import SHELLS, own_files
 from tests.support.dotfiles import FLAGS, Dotfiles
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-#: Reads what is wanted from its input; the shells are started by the user that runs it.
+#: Reads lines with what is wanted; each is answered by a fork, as the user whose home it is.
 _MODULE = """
-import json, pathlib, sys
+import json, os, pathlib, sys
 from farmhand.billing.keyfile import ChangeRefused
 from farmhand.billing.outcome import absent, present
 from farmhand.billing.store import Store
 from farmhand.billing.wanted import Wanted
 
-spec = json.load(sys.stdin)
-wanted = {**spec["wanted"], **{name: pathlib.Path(path) for name, path in spec["paths"].items()}}
-store = Store(pathlib.Path(spec["state_dir"]))
-try:
-    done = absent(store, write=True) if spec["absent"] else present(Wanted(**wanted), store, write=spec["write"])
-except ChangeRefused as error:
-    done = {"refused": str(error)}
-json.dump(done, sys.stdout)
+def answer(spec):
+    if spec["uid"] is not None:
+        os.setgroups([])
+        os.setgid(spec["uid"])
+        os.setuid(spec["uid"])
+    os.environ.clear()
+    os.environ.update(spec["environ"])
+    os.chdir(spec["paths"]["home"])
+    wanted = {**spec["wanted"], **{name: pathlib.Path(path) for name, path in spec["paths"].items()}}
+    store = Store(pathlib.Path(spec["state_dir"]))
+    try:
+        return absent(store, write=True) if spec["absent"] else present(Wanted(**wanted), store, write=spec["write"])
+    except ChangeRefused as error:
+        return {"refused": str(error)}
+
+for line in sys.stdin:
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            print(json.dumps(answer(json.loads(line))), flush=True)
+            code = 0
+        except BaseException as error:
+            sys.excepthook(type(error), error, error.__traceback__)
+        finally:
+            os._exit(code)
+    if os.waitpid(pid, 0)[1]:
+        print("it failed", flush=True)
 """
 
 
@@ -44,12 +64,42 @@ def python() -> str:
     return found
 
 
+class Module:
+    """The process that answers; `lib` is the package."""
+
+    def __init__(self, lib: Path) -> None:
+        self._errors = (lib / "errors").open("w+")
+        self._process = subprocess.Popen(
+            [python(), "-c", _MODULE],
+            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(lib), "PYTHONDONTWRITEBYTECODE": "1"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+        )
+
+    def ask(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """What the module returns."""
+        assert self._process.stdin
+        assert self._process.stdout
+        print(json.dumps(spec), file=self._process.stdin, flush=True)
+        said = self._process.stdout.readline()
+        assert said.startswith("{"), Path(self._errors.name).read_text()[-3000:]
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    def end(self) -> None:
+        """End it."""
+        self._process.communicate()
+        self._errors.close()
+
+
 @dataclass
 class Operator:
     """A home and the module. `root` has no system files, so that only what the home has is asked."""
 
     home: Dotfiles
-    lib: Path
+    process: Module
     root: Path
 
     @property
@@ -70,20 +120,10 @@ class Operator:
             "state_dir": str(self.state),
             "write": write,
             "absent": absent,
+            "environ": self.home.environ,
+            "uid": self.home._user().get("user"),
         }
-        done = subprocess.run(
-            [python(), "-c", _MODULE],
-            input=json.dumps(spec).encode(),
-            env={**self.home.environ, "PYTHONPATH": str(self.lib), "PYTHONDONTWRITEBYTECODE": "1"},
-            cwd=self.home.path,
-            capture_output=True,
-            check=False,
-            timeout=300,
-            **self.home._user(),
-        )
-        assert done.returncode == 0, done.stderr.decode()[-3000:]
-        found: dict[str, Any] = json.loads(done.stdout)
-        return found
+        return self.process.ask(spec)
 
     def kinds(self) -> list[tuple[str, str]]:
         """The kinds of shell for which the home has start-up files."""
@@ -109,7 +149,7 @@ class Operator:
 def copy_library(directory: Path) -> Path:
     """The package where an unprivileged user may read it; compiled once, as that user cannot."""
     shutil.copytree(SRC / "farmhand", directory / "lib/farmhand", ignore=shutil.ignore_patterns("__pycache__"))
-    used = (str(directory / "lib/farmhand" / name) for name in ("billing", "wire"))
+    used = (str(directory / "lib/farmhand" / name) for name in ("billing", "core"))
     subprocess.run([python(), "-m", "compileall", "-q", *used], check=True)
     return directory / "lib"
 

@@ -21,6 +21,7 @@ from farmhand.cost.store import CostStore
 from tests.support import command
 from tests.support.cloud import IMAGE, ROOT, deploy, outputs, stacks
 from tests.support.fakeaws.client import ACCOUNT, FakeAws
+from tests.support.forked_modules import FORKED_WITH_BOTO3
 
 LOADED = ("farmhand.cli.cloud", "tests.support.aws_loaded")
 NAMES = Names("prod", ACCOUNT, "us-east-1")
@@ -34,6 +35,7 @@ class Operator:
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "FARMHAND_"))},
             **aws.environ(),
+            **FORKED_WITH_BOTO3,
             "HOME": str(home),
             "XDG_CONFIG_HOME": str(home / "config"),
             "XDG_STATE_HOME": str(home / "state"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.support.forked_modules import FORKED
 from tests.support.shells import Home
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +52,7 @@ async def workstation(home: Home, *flags: str, install: bool = False, **variable
     given = {"workstation_install_enabled": install, "workstation_project_dir": str(home.project), **variables}
     environment = {
         **home.environment,
+        **FORKED,
         "PATH": f"{BIN}:/usr/local/bin:/usr/bin:/bin",
         "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
         "ANSIBLE_LOCALHOST_WARNING": "False",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.dotfiles import ONE, TWO, Case, Dotfiles, cases
-from tests.support.editing import Operator, contents, copy_library, parses
+from tests.support.editing import Module, Operator, contents, copy_library, parses
 
 KEY = "ANTHROPIC_API_KEY"
 EXPORT = f"export {KEY}={ONE}\n"
@@ -60,21 +60,23 @@ OWN = [
 
 
 @pytest.fixture(scope="module")
-def shared() -> Iterator[Path]:
-    """A directory that every user may enter."""
+def shared() -> Iterator[tuple[Path, Module]]:
+    """A directory that every user may enter, and the module that is in it."""
     directory = Path(tempfile.mkdtemp(prefix="editing-"))
     directory.chmod(0o755)
     (directory / "root").mkdir()
-    copy_library(directory)
-    yield directory
+    module = Module(copy_library(directory))
+    yield directory, module
+    module.end()
     shutil.rmtree(directory, ignore_errors=True)
 
 
 @pytest.fixture
-def operator(request: pytest.FixtureRequest, shared: Path) -> Iterator[Operator]:
-    directory = Path(tempfile.mkdtemp(prefix="h", dir=shared))
+def operator(request: pytest.FixtureRequest, shared: tuple[Path, Module]) -> Iterator[Operator]:
+    common, module = shared
+    directory = Path(tempfile.mkdtemp(prefix="h", dir=common))
     directory.chmod(0o755)
-    made = Operator(Dotfiles(directory, request.param), shared / "lib", shared / "root")
+    made = Operator(Dotfiles(directory, request.param), module, common / "root")
     made.settle()
     yield made
     made.home.remove()

@@ -54,7 +54,7 @@ async def test_what_the_bucket_does_not_take_is_named_in_the_log(site: Site, api
 
 
 async def test_a_bucket_that_takes_nothing_gets_no_more_work_to_lose(site: Site, api: MessagesApi) -> None:
-    site.submit(tasks(2000, max_tokens=16), slots_api=16)
+    site.submit(tasks(900, max_tokens=16), slots_api=16)
     site.aws.faults({"service": "s3", "action": "PUT /", "times": 10_000, "status": 500, "code": "InternalError"})
     container = await site.start(environ={shard.STOP: "8"})
     before = -1
@@ -64,7 +64,7 @@ async def test_a_bucket_that_takes_nothing_gets_no_more_work_to_lose(site: Site,
     assert 100 <= before < 700
     site.aws.faults()
     assert await container.ended(120) == shard.EXIT_DONE, container.log
-    assert len(site.results()) == len(site.first()) == 2000
+    assert len(site.results()) == len(site.first()) == 900
 
 
 async def test_the_key_is_in_no_argument_environment_log_object_or_item(site: Site, api: MessagesApi) -> None:

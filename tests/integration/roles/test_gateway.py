@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.forked_modules import FORKED
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 #: Keeps the loaded agent as a file beside it, and notes each call but the questions. As launchd does, it
 #: knows the label for a while after bootout, and fails to load it meanwhile; the first load fails without a reason.
@@ -70,6 +72,7 @@ class Operator:
         process = await asyncio.create_subprocess_exec(
             *("ansible-playbook", "playbooks/gateway.yml", "-e", json.dumps(variables), *options),
             env={
+                **FORKED,
                 "PATH": f"{self.home}/bin:{Path(sys.executable).parent}:{os.environ['PATH']}",
                 "HOME": str(self.home),
                 "LANG": "C.UTF-8",

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.forked_modules import FORKED
+
 ROOT = Path(__file__).resolve().parents[3]
 SECRET = "sk-ant-test-inventory-000000000000"
 BAKED = f"123456789012.dkr.ecr.us-east-1.amazonaws.com/farmhand-worker-baked@sha256:{'0' * 64}"
@@ -156,7 +158,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     (directory / "play.yml").write_text(json.dumps(play), encoding="utf-8")
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     argv = [program, "-i", str(directory / "hosts.json"), "--forks", "4", str(directory / "play.yml")]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    environment = {**os.environ, **FORKED, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     done = subprocess.run(argv, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     answers: list[dict[str, Any]] = json.loads((directory / "said.json").read_text(encoding="utf-8"))

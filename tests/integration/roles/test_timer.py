@@ -7,6 +7,8 @@ import os
 import sys
 from pathlib import Path
 
+from tests.support.forked_modules import FORKED
+
 CHECKOUT = Path(__file__).resolve().parents[3]
 PLAY = """
 - hosts: localhost
@@ -23,6 +25,7 @@ async def play(home: Path, *options: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *("ansible-playbook", str(file), "-e", "workstation_credential_upload=true", *options),
         env={
+            **FORKED,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(home),
             "LANG": "C.UTF-8",
